@@ -1,0 +1,99 @@
+"""The bill, ready to be rated: charges summed to lots, and each lot classified by what it sells. (RA-1)
+
+A lot is all charges that no rule can tell apart: same account, service, SKU, resource, principal, tags, period, category. Summing
+before rating is what lets ten million charges be rated in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, fields
+from functools import cache
+
+import polars as pl
+
+from attribution import names
+from attribution.metering import TOKEN_METERS
+from attribution.names import ModelNames, Sold
+from ledger.money import MONEY
+from ledger.tables import COST_COLUMNS
+
+LOT_KEYS = (
+    "provider_name", "billing_account_id", "sub_account_id", "region_id", "service_name", "product_code", "sku_meter",
+    "operation", "charge_description", "line_item_type", "unit", "resource_id", "principal", "tags", "charge_category",
+    "charge_class", "charge_period_start", "charge_period_end", "billing_currency", "invoice_id",
+)  # fmt: skip
+
+FOLLOWING = ("Credit", "Adjustment")
+"""Categories that correct other charges. (RA-5)"""
+
+
+def lots(charges: pl.LazyFrame, display: ModelNames) -> pl.DataFrame:
+    """Charges summed to lots, in a fixed order, with `lot` (row number), `role` and what is sold.
+
+    `role` is what the rules make of it: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it),
+    ``follow`` (credit, refund, correction), ``tax``, ``other``.
+    """
+    counted = pl.col("consumed_unit").is_not_null() & pl.col("consumed_quantity").is_not_null()
+    shaped = charges.with_columns(
+        unit=pl.when(counted).then("consumed_unit").otherwise("pricing_unit"),
+        quantity=pl.when(counted).then("consumed_quantity").otherwise("pricing_quantity"),
+        charge_description=pl.when(pl.col("sku_meter").is_null()).then("charge_description"),
+        negative=pl.col("effective_cost").fill_null(0) + pl.col("billed_cost").fill_null(0) < 0,
+    )
+    summed = (
+        shaped.group_by([*LOT_KEYS, "negative"])
+        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), pl.col("quantity").sum(), pl.len().alias("charges"))
+        .collect()
+        .sort([*LOT_KEYS, "negative"])
+    )
+    return _classified(summed, display).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
+    words = ["sku_meter", "charge_description", "unit"]
+    distinct = lots.select(words).unique()
+    found = [names.sold(*row) for row in distinct.iter_rows()]
+    schema = {"model": pl.String, "meter": pl.String, "service_tier": pl.String, "context_above": pl.Int64, "kind": pl.String, "factor": MONEY, "provisioned": pl.Boolean}
+    assert set(schema) == {f.name for f in fields(Sold)}  # noqa: S101 - the two declarations are one
+    sold = pl.concat([distinct, pl.DataFrame([asdict(s) for s in found], schema=schema)], how="horizontal")
+    sold = sold.with_columns(model=pl.Series([display.display(m) for m in sold["model"]], dtype=pl.String))
+    frame = lots.join(sold, on=words, how="left", nulls_equal=True, maintain_order="left")
+    frame = frame.with_columns(
+        provider=_mapped(frame["provider_name"], names.provider),
+        resource=pl.when(~pl.col("resource_id").str.contains("foundation-model", literal=True)).then("resource_id"),
+        ai=_mapped_bool(frame),
+    )
+    tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
+    usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
+    return frame.with_columns(
+        billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
+        role=pl.when(pl.col("charge_category") == "Tax")
+        .then(pl.lit("tax"))
+        .when(pl.col("charge_category").is_in(FOLLOWING) | pl.col("charge_class").is_not_null() | pl.col("negative"))
+        .then(pl.lit("follow"))
+        .when(usage & tokens & (pl.col("quantity") * pl.col("factor") > 0))
+        .then(pl.lit("tokens"))
+        .when(usage & (tokens | pl.col("resource_id").is_not_null()))
+        .then(pl.lit("driver"))
+        .otherwise(pl.lit("other")),
+    )
+
+
+def _mapped(values: pl.Series, rule: object) -> pl.Series:
+    distinct = values.unique()
+    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})  # type: ignore[operator]
+    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
+
+
+@cache
+def _ai() -> re.Pattern[str]:
+    return re.compile("|".join(row["pattern"] for row in names._table("ai_services")), re.IGNORECASE)
+
+
+def _mapped_bool(frame: pl.DataFrame) -> pl.Series:
+    """Whether a service sells models: such a charge that cannot be classified is listed, not lumped with storage."""
+    words = frame.select(pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")).to_series()
+    distinct = words.unique()
+    book = pl.DataFrame({"w": distinct, "ai": [bool(_ai().search(w)) for w in distinct]})
+    return pl.DataFrame({"w": words}).join(book, on="w", how="left", maintain_order="left")["ai"]

@@ -1,0 +1,118 @@
+"""Calls: one provider request attempt, counted once, however many channels told of it. (CA-1, CA-3, CA-4)"""
+
+from __future__ import annotations
+
+import polars as pl
+
+USAGE = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "input_image_tokens",
+    "output_image_tokens",
+    "total_tokens",
+)
+"""Usage columns of `spans`, as reported."""
+
+_BLOCKS = (
+    ("input_tokens", "input_includes_cache", "total_tokens"),
+    ("output_tokens", "output_includes_reasoning"),
+)
+"""Columns that only mean something together: they are taken from one signal, never mixed. The others are taken each from the
+most telling signal that has it."""
+
+_CHANNELS = {"litellm": 0, "litellm-spend-logs": 1, "otlp": 2}
+"""Whose word on usage counts first where two signals are equally complete: the gateway saw the provider's own answer."""
+
+OPEN = "otlp"
+"""The channel whose spans carry parent edges; a merged call takes its place in the chain from there."""
+
+
+def reports_usage() -> pl.Expr:
+    """Whether a signal says how much was used."""
+    return pl.any_horizontal(pl.col(c).is_not_null() for c in USAGE)
+
+
+def describes_call() -> pl.Expr:
+    """Whether a span describes a provider request at all, with or without usage."""
+    return pl.col("usage_scope").is_not_null() | reports_usage()
+
+
+def merge(signals: pl.DataFrame) -> pl.DataFrame:
+    """One row a call, out of all signals of it.
+
+    Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
+    proof); or the span. The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry
+    span, the most complete usage, and every other field from the most telling signal that has it. `channels` names them all;
+    `members` lists the (trace_key, span_key) pairs that were merged into it.
+    """
+    rows = signals.with_columns(
+        __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE),
+        __channel=pl.col("channel").replace_strict(_CHANNELS, default=9, return_dtype=pl.Int32),
+        __call=_components(signals),
+    )
+    shared = pl.len().over("__call") > 1
+    single = rows.filter(~shared).with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
+    several = rows.filter(shared)
+    if not several.height:
+        return single.drop("__told", "__channel", "__call")
+    return pl.concat([single, _merged(several)], how="diagonal").drop("__told", "__channel", "__call")
+
+
+def _merged(several: pl.DataFrame) -> pl.DataFrame:
+    place = ("trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "parent_span_id", "start_time", "date", "channel")
+    inner = (
+        several.sort(
+            pl.col("channel") != OPEN,
+            pl.col("usage_scope").fill_null("zz") != "leaf",
+            -pl.col("start_time").to_physical(),
+            "span_key",
+        )
+        .group_by("__call", maintain_order=True)
+        .agg(*(pl.col(c).first() for c in place))
+    )
+    telling = several.sort(pl.col("__told") * -1, "__channel", pl.col("rank") * -1, "trace_key", "span_key")
+    blocked = {c for block in _BLOCKS for c in block}
+    plain = [c for c in several.columns if c not in blocked and c not in place and not c.startswith("__")]
+    merged = telling.group_by("__call", maintain_order=True).agg(
+        *(pl.col(c).drop_nulls().first() for c in plain),
+        *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _BLOCKS for c in block),
+        pl.col("channel").unique().sort().str.join("+").alias("channels"),
+        pl.len().alias("signal_count"),
+    )
+    return inner.join(merged, on="__call", maintain_order="left")
+
+
+def _components(signals: pl.DataFrame) -> pl.Series:
+    """A label a call: the smallest row among all signals it is connected to by any proof of identity."""
+    usage = pl.concat_str([pl.col("output_tokens").cast(pl.String).fill_null("-"), pl.col("cache_hit").fill_null(value=False).cast(pl.String)], separator=",")
+    keyed = signals.select(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("label"),
+        pl.col("gateway_call_id").alias("gateway"),
+        pl.when(pl.col("output_tokens").is_not_null()).then(pl.concat_str(["provider_request_id", usage], separator="\x1f")).alias("request"),
+        pl.concat_str([pl.col("trace_key").cast(pl.String), pl.col("span_key").cast(pl.String)], separator=",").alias("span"),
+    )
+    while True:
+        before = keyed["label"]
+        for key in ("gateway", "request", "span"):
+            shared = keyed.filter(pl.col(key).is_not_null() & (pl.len().over(key) > 1)).select(key, "label")
+            if shared.height:
+                least = shared.group_by(key).agg(pl.col("label").min().alias("least"))
+                keyed = (
+                    keyed.join(least, on=key, how="left", maintain_order="left")
+                    .with_columns(label=pl.min_horizontal("label", "least"))
+                    .drop("least")
+                )
+        if keyed["label"].equals(before):
+            return keyed["label"]
+
+
+def count_leaves(calls: pl.DataFrame, covered: pl.Series) -> pl.DataFrame:
+    """Drops calls whose usage a descendant reports too: only leaves bear cost. (CA-2)"""
+    return calls.filter(~covered)

@@ -1,0 +1,55 @@
+"""What a run noticed and somebody should mend: told as problems, never as silence. (ES-2, CH-7, ID-2)"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ledger.problems import Problem, to_frame
+from ledger.store import Store
+from ledger.tables import PROBLEMS
+
+SOURCE = "attribution"
+
+
+def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, uses: pl.DataFrame, lots: pl.DataFrame) -> int:
+    """Replaces the month's findings by this run's; returns how many there are."""
+    uri = f"attribution:{month}"
+    found = [
+        *_models(uri, costs, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"),
+        *_models(
+            uri, costs, "not_on_bill", "logged, but the bill of that time does not name it", "check that the bill of this provider and account is ingested whole"
+        ),
+        *_flagged(uri, costs, "untrusted_claim", "root agent named only by an untrusted header or tag", "add the source to ingest.trusted_sources if its senders are yours"),
+        *_flagged(uri, costs, "overlogged", "more logged than billed: the pool was scaled down", "look for calls logged twice, or a bill that is not complete yet"),
+        *_flagged(uri, costs, "input_semantics_unknown", "cannot tell whether input tokens include cached ones; taken as inclusive", "name the emitter in the emitter table"),
+        *_unclassified(uri, lots),
+    ]
+    frame = to_frame(found, run_id=run_id)
+    others = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
+    if frame.height or others.height or store.scan(PROBLEMS, {"source": [SOURCE]}).limit(1).collect().height:
+        store.replace(PROBLEMS, pl.concat([others, frame]), {"source": SOURCE})
+    return frame.height
+
+
+def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+    rows = costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.len()).sort("provider", "model")
+    return [
+        Problem(SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning")
+        for provider, model, count in rows.iter_rows()
+    ]
+
+
+def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+    rows = costs.filter(pl.col("reason").fill_null("").str.split(",").list.contains(reason)).height
+    return [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {what}", remedy, rows=rows, severity="warning")] if rows else []
+
+
+def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
+    unknown = lots.filter(pl.col("ai") & (pl.col("role") == "other") & (pl.col("charge_category") == "Usage"))
+    rows = unknown.group_by("provider", "sku_meter").agg(pl.col("charges").sum()).sort("provider", "sku_meter", nulls_last=True)
+    return [
+        Problem(
+            SOURCE, uri, f"{provider} {sku or '?'}", "sku_meter", "unclassified_sku: sells a model, but which and how is not known", "its cost is in unallocated; report the SKU", rows=count, severity="warning"
+        )
+        for provider, sku, count in rows.iter_rows()
+    ]

@@ -1,0 +1,165 @@
+"""Identity: which agent, which team, at that instant. (ID-1, ID-2, CH-4, CH-5, CH-7)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from attribution.chains import NONE, Forest, Index, nearest, topmost
+
+
+UNKNOWN = "unknown"
+"""The initiator of a call that nothing identifies; the reason beside it says why. (CH-4)"""
+
+
+def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str, kinds: Sequence[str]) -> pl.DataFrame:
+    """Who owned each name when: `agent`, `team`, `account`, `region` of the registry row of one of `kinds` that held at `at`.
+
+    Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
+    """
+    wanted = frame.select(pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
+    out = pl.DataFrame({c: pl.Series([None], dtype=pl.String).extend_constant(None, max(frame.height - 1, 0)).head(frame.height) for c in _OWNED})
+    known = timeline.filter(pl.col("kind").is_in(list(kinds)))
+    if not known.height or not frame.height:
+        return out
+    rank = {kind: place for place, kind in enumerate(kinds)}
+    asked = wanted.drop_nulls("name").join(known.select("name").unique(), on="name", how="semi")
+    held = (
+        asked.join(known, on="name")
+        .filter((pl.col("valid_from") <= pl.col("at")) & (pl.col("valid_to").is_null() | (pl.col("at") < pl.col("valid_to"))))
+        .sort("row", pl.col("kind").replace_strict(rank, return_dtype=pl.Int32))
+        .unique("row", keep="first", maintain_order=True)
+    )
+    return wanted.select("row").join(held.select("row", *_OWNED), on="row", how="left", maintain_order="left").drop("row")
+
+
+_OWNED = ("agent", "team", "account", "region")
+
+
+def span_agents(nodes: pl.DataFrame, timeline: pl.DataFrame) -> pl.Series:
+    """The agent a span itself names: registered under its id or its name, else the name as it stands. (ID-2)"""
+    spoken = nodes.select(
+        pl.col("agent_id"), pl.col("agent_name"), pl.col("start_time"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
+    ).filter(pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null())
+    by_id = owner_at(spoken, timeline, name="agent_id", at="start_time", kinds=("agent", "alias"))["agent"]
+    by_name = owner_at(spoken, timeline, name="agent_name", at="start_time", kinds=("agent", "alias"))["agent"]
+    found = spoken.select("row", agent=pl.coalesce(by_id, by_name, pl.col("agent_name"), pl.col("agent_id")))
+    return nodes.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).join(found, on="row", how="left", maintain_order="left")["agent"]
+
+
+def refuse_conflicting_claims(nodes: pl.DataFrame, agents: pl.Series, timeline: pl.DataFrame, trusted: Sequence[str]) -> tuple[pl.Series, pl.Series]:
+    """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
+
+    Returns the agents that stand, and which rows lost theirs.
+    """
+    asked = nodes.select("start_time", "credential", "source", "channel", agent=agents)
+    key_team = owner_at(asked, timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    agent_team = owner_at(asked, timeline, name="agent", at="start_time", kinds=("agent",))["team"]
+    conflict = asked.select(
+        pl.col("channel").str.starts_with("litellm")
+        & ~pl.col("source").is_in(list(trusted))
+        & key_team.is_not_null()
+        & pl.col("agent").is_not_null()
+        & (agent_team.is_null() | (agent_team != key_team))
+    ).to_series()
+    return asked.select(pl.when(~conflict).then(pl.col("agent"))).to_series(), conflict
+
+
+def attribute(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
+    """Initiator and executor of every call, with team, method and reason.
+
+    `calls` carries `node`, the row of its span in `nodes`. Adds initiator_agent, initiator_team, executor_agent, executor_team,
+    method and identity_reason.
+    """
+    agent = nodes["agent"]
+    at = calls["node"].to_numpy()
+    has_agent = agent.is_not_null().to_numpy()
+    top, near = topmost(forest, has_agent)[at], nearest(forest, has_agent)[at]
+    believed = nodes.select(pl.col("claimed_agent").is_not_null() & pl.col("source").is_in(list(trusted))).to_series()
+    doubted = nodes.select(pl.col("claimed_agent").is_not_null() & ~pl.col("source").is_in(list(trusted))).to_series().to_numpy()
+    claimed_by = nearest(forest, believed.to_numpy())[at]
+    root = forest.root[at]
+    frame = calls.with_columns(
+        __path=_take(agent, top),
+        __near=_take(agent, near),
+        __claim=_take(nodes["claimed_agent"], claimed_by),
+        __claim_team=_take(nodes["claimed_team"], claimed_by),
+        __doubted=pl.Series(nearest(forest, doubted)[at] != NONE),
+        __broken=pl.Series(forest.missing_parent[root]),
+        __root_service=_take(nodes["service_name"], root),
+    )
+    frame = frame.with_columns(__conversation=_conversation_owner(frame, nodes, forest, has_agent))
+    mapped = [
+        owner_at(frame, timeline, name=column, at="start_time", kinds=(kind,)).select(
+            pl.col("agent").alias(f"__{kind}{n}_agent"), pl.col("team").alias(f"__{kind}{n}_team")
+        )
+        for n, (column, kind) in enumerate(_MAPPINGS)
+    ]
+    frame = pl.concat([frame, *mapped], how="horizontal")
+    frame = frame.with_columns(_initiator())
+    frame = frame.with_columns(
+        initiator_agent=pl.col("__who").struct.field("agent"),
+        method=pl.col("__who").struct.field("method"),
+        __mapped_team=pl.col("__who").struct.field("team"),
+    ).with_columns(executor_agent=pl.coalesce("__near", "initiator_agent"))
+    team = owner_at(frame, timeline, name="initiator_agent", at="start_time", kinds=("agent", "alias"))["team"]
+    executor_team = owner_at(frame, timeline, name="executor_agent", at="start_time", kinds=("agent", "alias"))["team"]
+    alone = pl.col("initiator_agent").eq_missing(pl.col("executor_agent"))
+    return frame.with_columns(
+        initiator_team=pl.coalesce(
+            pl.when(pl.col("method").is_in(["credential", "principal", "service"])).then(pl.col("__mapped_team")),
+            team,
+            pl.col("__claim_team"),
+            pl.when(alone).then(pl.col("credential_team")),
+        ),
+        executor_team=pl.coalesce(executor_team, pl.col("credential_team")),
+        identity_reason=pl.when(pl.col("__broken"))
+        .then(pl.lit("missing_parent"))
+        .when((pl.col("method") == "unknown") & pl.col("__doubted"))
+        .then(pl.lit("untrusted_claim"))
+        .when(pl.col("method") == "unknown")
+        .then(pl.lit("no_identity")),
+    ).drop(pl.selectors.starts_with("__"))
+
+
+_MAPPINGS = (
+    ("credential", "credential"),
+    ("principal", "principal"),
+    ("__root_service", "service"),
+    ("service_name", "service"),
+)
+
+
+def _initiator() -> pl.Expr:
+    """The order of CH-4, first hit wins."""
+
+    def who(agent: pl.Expr, team: pl.Expr, method: str) -> pl.Expr:
+        return pl.struct(agent.alias("agent"), team.alias("team"), pl.lit(method).alias("method"))
+
+    none = pl.lit(None, dtype=pl.String)
+    claim = pl.col("__claim")
+    chosen = pl.when(pl.col("__broken") & claim.is_not_null()).then(who(claim, pl.col("__claim_team"), "claim"))
+    chosen = chosen.when(pl.col("__path").is_not_null()).then(who(pl.col("__path"), none, "path"))
+    chosen = chosen.when(claim.is_not_null()).then(who(claim, pl.col("__claim_team"), "claim"))
+    chosen = chosen.when(pl.col("__conversation").is_not_null()).then(who(pl.col("__conversation"), none, "conversation"))
+    for n, (_, kind) in enumerate(_MAPPINGS):
+        agent, team = pl.col(f"__{kind}{n}_agent"), pl.col(f"__{kind}{n}_team")
+        chosen = chosen.when(agent.is_not_null() | team.is_not_null()).then(who(agent, team, kind))
+    chosen = chosen.when(pl.col("credential_team").is_not_null()).then(who(none, pl.col("credential_team"), "credential"))
+    return chosen.otherwise(who(pl.lit(UNKNOWN), none, "unknown")).alias("__who")
+
+
+def _conversation_owner(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, has_agent: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pl.Series:
+    """The one agent that started every identified chain of the call's conversation; null where there are none or several."""
+    top = topmost(forest, has_agent)
+    seen = pl.DataFrame({"conversation_id": nodes["conversation_id"], "agent": _take(nodes["agent"], top)}).drop_nulls().unique()
+    owners = seen.group_by("conversation_id").agg(pl.col("agent").first(), pl.len().alias("n")).filter(pl.col("n") == 1).select("conversation_id", "agent")
+    return calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
+
+
+def _take(values: pl.Series, rows: Index) -> pl.Series:
+    """Values at rows; null at NONE."""
+    picked = pl.Series(rows, dtype=pl.Int64)
+    return values.gather(picked.set(picked < 0, None))

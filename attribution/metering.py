@@ -1,0 +1,85 @@
+"""Metering: what was used, in meters that do not overlap. (CA-4, CA-5)
+
+Emitters count input tokens with or without cached ones, output with or without reasoning. The emitter table says which, as
+`input_includes_cache`; where it is silent the numbers themselves decide: the total equation, then plain impossibility. What
+remains open is counted as the convention has it, inclusive, and flagged.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+TOKEN_METERS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "input_image_tokens",
+    "output_image_tokens",
+)
+
+
+def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
+    """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input) and `usage_flag`.
+
+    A call that reported nothing keeps nulls. Anthropic's 12 uncached, 1000 read, inclusive as a gateway sends it and exclusive
+    as the provider does, are the same meters:
+
+    >>> row = dict.fromkeys([*TOKEN_METERS, "cache_write_tokens", "total_tokens"]) | dict(cache_read_tokens=1000, output_tokens=5)
+    >>> frame = pl.LazyFrame([row | dict(input_tokens=1012, input_includes_cache=True, output_includes_reasoning=True),
+    ...                       row | dict(input_tokens=12, input_includes_cache=False, output_includes_reasoning=True)],
+    ...                      schema_overrides={c: pl.Int64 for c in row})
+    >>> disjoint(frame).select("input_tokens", "cache_read_tokens", "output_tokens", "prompt_tokens").collect().rows()
+    [(12, 1000, 5, 1012), (12, 1000, 5, 1012)]
+    """
+    zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}
+    told_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
+    frame = calls.with_columns(
+        __read=zero["cache_read_tokens"],
+        __write=told_write,
+        __in=pl.col("input_tokens"),
+        __out=pl.col("output_tokens"),
+    )
+    cached = pl.col("__read") + pl.col("__write")
+    plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
+    full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached
+    inclusive = (
+        pl.when(pl.col("__in") < cached)
+        .then(statement=False)
+        .when(pl.col("input_includes_cache").is_not_null())
+        .then(pl.col("input_includes_cache"))
+        .when(plain_total)
+        .then(statement=True)
+        .when(full_total)
+        .then(statement=False)
+        .otherwise(statement=True)
+    )
+    guessed = pl.col("input_includes_cache").is_null() & (cached > 0) & (pl.col("__in") >= cached) & ~plain_total.fill_null(value=False) & ~full_total.fill_null(value=False)
+    frame = frame.with_columns(__incl=inclusive, __guess=guessed).with_columns(
+        __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached).otherwise(pl.col("__in")),
+    )
+    special_in = zero["input_audio_tokens"] + zero["input_image_tokens"]
+    special_out = zero["output_audio_tokens"] + zero["output_image_tokens"]
+    reasons = zero["reasoning_tokens"]
+    reasoning_inside = pl.col("output_includes_reasoning").fill_null(value=True)
+    text_out = pl.col("__out") - pl.when(reasoning_inside).then(reasons).otherwise(0) - special_out
+    fits_in, fits_out = pl.col("__bare") >= special_in, text_out >= 0
+    return frame.with_columns(
+        prompt_tokens=pl.col("__bare") + cached,
+        input_tokens=pl.when(fits_in).then(pl.col("__bare") - special_in).otherwise(pl.col("__bare")),
+        input_audio_tokens=pl.when(fits_in).then(pl.col("input_audio_tokens")),
+        input_image_tokens=pl.when(fits_in).then(pl.col("input_image_tokens")),
+        cache_write_5m_tokens=pl.when(pl.col("__write") > 0).then(pl.col("__write") - zero["cache_write_1h_tokens"]),
+        output_tokens=pl.when(fits_out).then(text_out).otherwise(pl.col("__out")),
+        reasoning_tokens=pl.when(fits_out).then(pl.col("reasoning_tokens")),
+        output_audio_tokens=pl.when(fits_out).then(pl.col("output_audio_tokens")),
+        output_image_tokens=pl.when(fits_out).then(pl.col("output_image_tokens")),
+        usage_flag=pl.when(pl.col("__guess"))
+        .then(pl.lit("input_semantics_unknown"))
+        .when(~fits_in.fill_null(value=True) | ~fits_out.fill_null(value=True))
+        .then(pl.lit("overlapping_details")),
+    ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")

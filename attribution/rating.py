@@ -1,0 +1,268 @@
+"""Rating the bill: every charge meets the usage it pays for. (RA-1, RA-1a, RA-2, RA-3)
+
+Pools are matched on all keys that both sides know, most keys first. What the bill has beyond the logs stays apart (`uncaptured`),
+what a provisioned resource has beyond its use is `idle`; nothing is smeared over those who did log.
+
+Terms: a *lot* is a sum of like charges (`attribution.billed`), a *use* is a row of `usage_hourly`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import polars as pl
+
+from attribution.metering import TOKEN_METERS
+from attribution.rollup import WHO
+from ledger.money import MONEY, split, weights
+from ledger.tables import COST_COLUMNS
+
+OPTIONAL = ("account", "region", "resource", "principal")
+"""Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
+
+_BASE = ("currency", "provider", "model", "meter", "period_start", "period_end")
+_TIERS = ("service_tier", "context_above")
+_LONGEST = timedelta(days=400)
+
+
+@dataclass(slots=True)
+class Rated:
+    """The outcome: shares of charges on uses, what is left of each lot, the rates, and the uses that found a charge."""
+
+    shares: pl.DataFrame
+    left: pl.DataFrame
+    rates: pl.DataFrame
+    used: pl.Series
+
+
+def prepare(lots: pl.DataFrame) -> pl.DataFrame:
+    """Lots under the names pools are matched by."""
+    return lots.rename(
+        {
+            "sub_account_id": "account",
+            "region_id": "region",
+            "billing_currency": "currency",
+            "charge_period_start": "period_start",
+            "charge_period_end": "period_end",
+            "billing_account_id": "billing_account",
+            "service_name": "service",
+        }
+    )
+
+
+def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
+    """Holds token lots against logged tokens and drivers against seconds or requests.
+
+    `lots` as from `prepare`, `uses` with a `use` row number. Amounts of `lots` that found no use are in `left`, with a `reason`.
+    """
+    shares: list[pl.DataFrame] = []
+    rates: list[pl.DataFrame] = []
+    tokens = _Round(lots.filter(pl.col("role") == "tokens"), uses.filter(pl.col("meter").is_in(TOKEN_METERS)), tolerance)
+    for drop_tiers in (False, True):
+        for known, keys in _levels(tokens.lots, tokens.uses):
+            tokens.match(known, keys, drop_tiers=drop_tiers)
+    shares += tokens.shares
+    rates += tokens.rates
+    by_quantity = _by_driver(lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)), tokens.open_uses(), ["provider", "model", "meter"], "quantity")
+    resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
+    by_time = _by_resource(resource, uses)
+    shares += [by_quantity.shares, *(r.shares for r in by_time)]
+    rates += [by_quantity.rates, *(r.rates for r in by_time)]
+    left = pl.concat(
+        [
+            tokens.lots.drop("__known").with_columns(reason=pl.lit("uncaptured_usage")),
+            by_quantity.left.with_columns(reason=pl.lit("uncaptured_usage")),
+            *(r.left for r in by_time[-1:]),
+            *(r.idle for r in by_time),
+            lots.filter(pl.col("role") == "other").with_columns(reason=_why_other()),
+        ],
+        how="diagonal_relaxed",
+    )
+    used = pl.concat([tokens.used, by_quantity.used]).unique()
+    return Rated(_together(shares), left, _together(rates), used)
+
+
+def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    filled = [f for f in frames if f.height]
+    return pl.concat(filled, how="diagonal_relaxed") if filled else pl.DataFrame()
+
+
+def _why_other() -> pl.Expr:
+    return (
+        pl.when(pl.col("charge_category") == "Purchase")
+        .then(pl.lit("commitment_purchase"))
+        .when(pl.col("ai"))
+        .then(pl.lit("unclassified_sku"))
+        .otherwise(pl.lit("no_logged_use"))
+    )
+
+
+def _known(frame: pl.DataFrame) -> pl.Expr:
+    return pl.concat_str([pl.when(pl.col(c).is_not_null()).then(pl.lit(c)) for c in OPTIONAL], separator=",", ignore_nulls=True)
+
+
+def _levels(lots: pl.DataFrame, uses: pl.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
+    """Every (what lots know, what both know), most shared keys first; ties in the order of OPTIONAL."""
+    found = {
+        (of_lots, tuple(k for k in OPTIONAL if k in of_lots.split(",") and k in of_uses.split(",")))
+        for of_lots in lots["__known"].unique()
+        for of_uses in uses["__known"].unique()
+    }
+    return sorted(found, key=lambda level: (-len(level[1]), -len(level[0].split(",")), [OPTIONAL.index(k) for k in level[1]], level[0]))
+
+
+def period_hours(lots: pl.DataFrame) -> pl.DataFrame:
+    """Every charge period with each hour in it, so that hourly uses can be joined to hours, days and months alike."""
+    periods = lots.select("period_start", "period_end").unique().filter(pl.col("period_end") - pl.col("period_start") <= _LONGEST)
+    return periods.with_columns(
+        hour=pl.datetime_ranges(pl.col("period_start").dt.truncate("1h"), pl.col("period_end"), "1h", closed="left", time_zone="UTC")
+    ).explode("hour")
+
+
+class _Round:
+    """Token lots and token uses, matched level by level; what a level leaves goes on to the next."""
+
+    def __init__(self, lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> None:
+        self.lots = lots.with_columns(__known=_known(lots))
+        self.uses = uses.with_columns(__known=_known(uses))
+        self.tolerance = tolerance
+        self.used = pl.Series("use", [], dtype=pl.Int64)
+        self.shares: list[pl.DataFrame] = []
+        self.rates: list[pl.DataFrame] = []
+
+    def open_uses(self) -> pl.DataFrame:
+        """Uses that no pool has taken yet."""
+        return self.uses.filter(~pl.col("use").is_in(self.used.implode()))
+
+    def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:
+        """Rates the lots that know `known` against the uses with which they share exactly `keys`."""
+        others = [k for k in known.split(",") if k and k not in keys]
+        uses = self.open_uses().filter(*(pl.col(k).is_not_null() for k in keys), *(pl.col(k).is_null() for k in others))
+        lots = self.lots.filter(pl.col("__known") == known, pl.col("billed_quantity") > 0)
+        if not uses.height or not lots.height:
+            return
+        pool = [*_BASE, *(() if drop_tiers else _TIERS), *keys]
+        placed = uses.join(period_hours(lots), on="hour")
+        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
+        on = [k for k in pool if k not in ("currency",)]
+        logged = (
+            placed.join(lots.select(*on, "currency").unique(), on=on)
+            .sort(pl.col("period_end") - pl.col("period_start"), "period_start", "currency")
+            .unique("use", keep="first", maintain_order=True)
+        )
+        if not logged.height:
+            return
+        pools = (
+            lots.group_by(pool)
+            .agg(billed=pl.col("billed_quantity").sum(), *(pl.col(c).sum() for c in COST_COLUMNS))
+            .join(logged.group_by(pool).agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on=pool)
+            .filter(pl.col("logged") > 0)
+            .sort(pool)
+        )
+        gap = (pl.col("billed") - pl.col("logged")).abs()
+        near = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
+        pools = pools.with_columns(
+            denominator=pl.when(near).then("logged").otherwise(pl.max_horizontal("billed", "logged")),
+            flag=pl.concat_str(
+                pl.when(~near & (pl.col("logged") > pl.col("billed"))).then(pl.lit("overlogged")),
+                pl.when(pl.lit(bool(others) or drop_tiers)).then(pl.lit("coarse_match")),
+                separator=",",
+                ignore_nulls=True,
+            ),
+            pool_id=pl.concat_str([pl.col(k).cast(pl.String).fill_null("-") for k in pool], separator="|"),
+            level=pl.lit("exact" if not others and not drop_tiers else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])),
+        )
+        self._share(pools, pool, lots, logged)
+
+    def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, logged: pl.DataFrame) -> None:
+        facts = pools.select(*pool, "pool_id", "denominator", "logged", "billed", "flag")
+        mine = lots.join(facts, on=pool).sort("lot")
+        took = logged.join(facts.select(*pool, "pool_id"), on=pool)
+        rows = pl.concat(
+            [
+                _cross(mine, took),
+                mine.with_columns(
+                    use=pl.lit(None, dtype=pl.Int64), weight=pl.col("denominator") - pl.col("logged")
+                ),
+            ],
+            how="diagonal_relaxed",
+        )
+        rows = rows.with_columns(__lot_quantity=pl.col("billed_quantity"))
+        parted = _parted(rows, [*COST_COLUMNS, "billed_quantity"])
+        self.shares.append(parted.filter(pl.col("use").is_not_null()))
+        rest = parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
+        untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
+        leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
+        self.lots = pl.concat([untouched, leftover.select(untouched.columns)])
+        self.used = pl.concat([self.used, took["use"]])
+        self.rates.append(pools)
+
+
+def _cross(lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
+    """Every lot of a pool with every use of it; the lot's keys, the use's owner."""
+    owner = uses.select("pool_id", "use", *(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, *_TIERS, "hour", "reason", "usage_key")), *WHO, weight="quantity")
+    return lots.join(owner, on="pool_id")
+
+
+def _parted(rows: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
+    """Each lot's amounts over its rows, exactly; the remainder row (use null) comes last. (MO-1)"""
+    quantity = rows["weight"].cast(MONEY)
+    rows = rows.with_columns(quantity=quantity, __weight=weights(rows, "weight", "lot"), __last=pl.col("use").is_null())
+    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "use"]).collect()
+    return out.drop("__weight", "__last")
+
+
+@dataclass(slots=True)
+class _Driven:
+    shares: pl.DataFrame
+    left: pl.DataFrame
+    idle: pl.DataFrame
+    rates: pl.DataFrame
+    used: pl.Series
+
+
+def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], driver: str, *, provisioned: bool = False) -> _Driven:
+    """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)"""
+    none = _Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
+    if not lots.height or not uses.height:
+        return none
+    pool = ["currency", *keys, "period_start", "period_end"]
+    took = uses.join(period_hours(lots), on="hour").filter(pl.col(driver) > 0)
+    took = took.join(lots.select(pool).unique(), on=[k for k in pool if k != "currency"])
+    took = took.with_columns(pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|"))
+    if not took.height:
+        return none
+    pools = took.group_by(*pool, "pool_id").agg(logged=pl.col(driver).sum(), list_at_book=pl.col("list_cost").sum())
+    mine = lots.join(pools.select(*pool, "pool_id", "logged"), on=pool).sort("lot")
+    capacity = pl.max_horizontal(pl.col("billed_quantity").fill_null(0), "logged") if provisioned else pl.col("logged")
+    mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
+    rows = pl.concat(
+        [_cross(mine, took), mine.with_columns(use=pl.lit(None, dtype=pl.Int64), weight=pl.col("denominator") - pl.col("logged"))],
+        how="diagonal_relaxed",
+    )
+    parted = _parted(rows, COST_COLUMNS)
+    rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
+    idle = lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity")) if provisioned else lots.clear()
+    rates = mine.group_by(*pool, "pool_id", "denominator").agg(
+        *(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first()
+    ).with_columns(level=pl.lit(f"driver: {driver}"), flag=pl.lit(""))
+    left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
+    return _Driven(parted.filter(pl.col("use").is_not_null()), left, idle, rates, took["use"])
+
+
+def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
+    """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
+    seconds = uses.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
+    requests = uses.filter(pl.col("meter") == "requests")
+    out: list[_Driven] = []
+    rest = lots.with_columns(meter_sold="meter").drop("meter")
+    for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
+        chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
+        driven = _by_driver(chosen, measured.drop("provider", "model"), ["resource"], "quantity", provisioned=provisioned)
+        out.append(driven)
+        rest = pl.concat([rest.filter(~pl.col("lot").is_in(chosen["lot"].implode())), driven.left]) if provisioned else driven.left
+    out[-1].left = rest.with_columns(meter="meter_sold", reason=_why_other()).drop("meter_sold")
+    return out

@@ -1,0 +1,320 @@
+"""The heavy pass, once per span: signals → calls → chains → owners → meters → hourly quantities.
+
+What it leaves behind (`calls`, `chains`, `usage_hourly`) is all that bills and prices need: a restated month never rereads spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from attribution import chains, identity, names, pricing
+from attribution.calls import USAGE, describes_call, merge, reports_usage
+from attribution.metering import TOKEN_METERS, disjoint
+from attribution.pricing import PriceBook
+from ledger import periods
+from ledger.money import MONEY
+from ledger.settings import Settings
+from ledger.store import Store
+from ledger.tables import CALLS, CHAINS, SPANS, USAGE_HOURLY
+
+WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method", "workflow", "tenant", "environment")
+WHAT = ("provider", "account", "region", "service", "model", "service_tier", "context_above", "resource", "principal")
+
+USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source")
+"""What tells one row of `usage_hourly` from another, beside the meter."""
+
+_NODE = (
+    "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "start_time", "end_time",
+    "channel", "source", "name", "service_name", "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id",
+    "credential", "resource_id", "account_id", "region", "provider", "environment", "workflow", "tenant",
+)  # fmt: skip
+_CALL = (
+    "date", "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id",
+    "span_id", "parent_span_id", "start_time", "end_time", "service_name", "name", "operation", "emitter", "usage_scope", "status", "agent_id",
+    "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal", "tenant",
+    "environment", "workflow", "gateway_call_id", "provider_request_id", "provider", "request_model", "response_model",
+    "account_id", "region", "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning",
+    "cache_hit", "reported_cost", "attempt", "rank", *USAGE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a pass over the spans of a month drew."""
+
+    calls: pl.DataFrame
+    chains: pl.DataFrame
+    usage: pl.DataFrame
+    spans_read: int
+
+
+Progress = Callable[[str], None]
+
+
+def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
+    """Draws calls, chains and hourly usage of the calls that started in `month` (UTC).
+
+    Spans of the `lookback_days` before it are read too: they may be ancestors. `registry` is a `ledger.registry.timeline`.
+    """
+    start, end = periods.month_start(month), periods.month_end(month)
+    first = start - timedelta(days=settings.attribution.lookback_days)
+    days = [(first + timedelta(days=n)).date() for n in range((end - first).days + 1)]
+    window = store.scan(SPANS).filter(pl.col("date").is_between(days[0], days[-1]))
+    return draw_from(window, month, registry, book, settings, rollup_id=rollup_id)
+
+
+def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
+    """The same from any frame of spans."""
+    trusted = settings.ingest.trusted_sources
+    signals = window.select(_CALL).filter(describes_call() | pl.col("channel").str.starts_with("litellm")).collect()
+    calls = merge(signals)
+    nodes = _nodes(window, calls)
+    del signals
+    forest = chains.link(nodes)
+    agents, conflict = identity.refuse_conflicting_claims(nodes, identity.span_agents(nodes, registry), registry, trusted)
+    nodes = nodes.with_columns(agent=agents)
+    calls = calls.join(nodes.select("trace_key", "span_key", node="row"), on=["trace_key", "span_key"], maintain_order="left")
+    calls = calls.filter(~_covered(calls, forest)).filter(pl.col("usage_scope").is_not_null() | reports_usage())
+    calls = identity.attribute(calls, nodes, forest, registry, trusted)
+    calls = disjoint(calls.lazy()).collect()
+    calls = pricing.add_list_cost(calls, book)
+    calls = _dimensions(calls, registry, settings, book, conflict)
+    calls = calls.with_columns(
+        rollup_id=pl.lit(rollup_id),
+        month=pl.lit(month),
+        hour=pl.col("start_time").dt.truncate("1h"),
+        chain_id=_chain_ids(nodes, forest, calls["node"]),
+        reason=_reasons(calls, forest),
+    )
+    calls = calls.with_columns(usage_key=pl.when(~pl.col("cache_hit").fill_null(value=False)).then(usage_key()))
+    inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
+    everything, calls = calls, calls.filter(inside)
+    usage = pl.concat([_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal")
+    return Drawn(
+        calls=CALLS.conform(calls.select(c for c in CALLS.schema if c in calls.columns)),
+        chains=CHAINS.conform(_chains(nodes, forest, everything, rollup_id, month)),
+        usage=USAGE_HOURLY.conform(usage.select(c for c in USAGE_HOURLY.schema if c in usage.columns)),
+        spans_read=nodes.height,
+    )
+
+
+def _nodes(window: pl.LazyFrame, calls: pl.DataFrame) -> pl.DataFrame:
+    """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
+    spans = (
+        window.filter(~pl.col("channel").str.starts_with("litellm"))
+        .select(_NODE)
+        .collect()
+        .unique(["trace_key", "span_key"], keep="first", maintain_order=False)
+    )
+    identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential")
+    told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *identity_columns)
+    if told.height:
+        spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
+        spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(f"{c}_told" for c in identity_columns)
+    alone = calls.filter(pl.col("channel").str.starts_with("litellm")).select(_NODE)
+    if alone.height and spans.height:
+        roots = spans.filter(pl.col("parent_key").is_null()).group_by("trace_key").agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
+        alone = (
+            alone.join(roots.filter(pl.col("__n") == 1), on="trace_key", how="left", maintain_order="left")
+            .with_columns(parent_key=pl.coalesce("parent_key", "__root"))
+            .drop("__root", "__n")
+        )
+    return pl.concat([spans, alone]).sort("trace_key", "span_key").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
+
+
+def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
+    """Which calls repeat what a descendant reports: wrappers, cumulative counters, and the outer of two nested instrumentations.
+
+    An outer leaf with a provider request id of its own is a call of its own. (CA-2)
+    """
+    told = calls.select(reports_usage()).to_series()
+    at = calls["node"].to_numpy()
+    flag = np.zeros(len(forest.parent), dtype=bool)
+    flag[at[told.to_numpy()]] = True
+    over = chains.above(forest, flag)[at]
+    pairs = calls.select(
+        inner_id=pl.coalesce("provider_request_id", "gateway_call_id"),
+        over=pl.Series(over),
+        told=told,
+    ).filter(pl.col("told") & (pl.col("over") != chains.NONE))
+    outer = calls.select(over="node", outer_id=pl.coalesce("provider_request_id", "gateway_call_id"), scope="usage_scope")
+    hidden = (
+        pairs.join(outer, on="over")
+        .filter((pl.col("scope") != "leaf").fill_null(value=True) | pl.col("inner_id").is_null() | pl.col("outer_id").is_null() | (pl.col("inner_id") == pl.col("outer_id")))
+        .select(pl.col("over").unique())
+    )
+    return calls["node"].is_in(hidden["over"].implode())
+
+
+def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook, conflict: pl.Series) -> pl.DataFrame:
+    """Canonical names, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
+    providers = _spelled(calls["provider"], names.provider)
+    models = pl.concat([calls["response_model"], calls["request_model"]])
+    display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
+    calls = calls.with_columns(
+        provider=providers,
+        model=pl.coalesce(_spelled(calls["response_model"], display.display), _spelled(calls["request_model"], display.display)),
+        service=pl.lit(None, dtype=pl.String),
+        resource=pl.col("resource_id"),
+        service_tier=pl.col("service_tier").fill_null("standard"),
+        claim_conflict=conflict.gather(calls["node"]),
+    )
+    placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
+    calls = calls.with_columns(account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"]))
+    return fill_defaults(calls, settings)
+
+
+def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """Account and region of a provider's calls, where only the settings know."""
+    for default in settings.attribution.defaults:
+        mine = pl.col("provider") == names.provider(default.provider)
+        frame = frame.with_columns(
+            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account))).then(pl.lit(default.account)).otherwise("account"),
+            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region))).then(pl.lit(default.region)).otherwise("region"),
+        )
+    return frame
+
+
+def _spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
+    """A naming rule over a column, once per distinct value."""
+    distinct = values.unique()
+    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
+    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
+
+
+def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
+    root = forest.root[calls["node"].to_numpy()]
+    node = calls["node"].to_numpy()
+    unpriced = pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
+    flags = [
+        pl.col("identity_reason"),
+        pl.when(pl.Series(forest.cycle[root])).then(pl.lit("cycle")),
+        pl.when(pl.Series(forest.multi_link[root] | forest.multi_link[node])).then(pl.lit("multi_link")),
+        pl.when(pl.col("claim_conflict")).then(pl.lit("claim_conflict")),
+        pl.col("usage_flag"),
+        pl.when(pl.col("usage_scope").is_in(["aggregate", "cumulative"])).then(pl.lit("aggregate_only")),
+        pl.when(unpriced).then(pl.lit("unpriced")),
+        pl.when(pl.col("cache_hit")).then(pl.lit("cache_hit")),
+        pl.when(~pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)).then(pl.lit("usage_absent")),
+        pl.when(pl.col("attempt") > 0).then(pl.lit("retry")),
+    ]
+    joined = calls.select(pl.concat_str(flags, separator=",", ignore_nulls=True)).to_series()
+    return joined.replace("", None)
+
+
+def _chain_ids(nodes: pl.DataFrame, forest: chains.Forest, rows: pl.Series) -> pl.Series:
+    root = pl.Series(forest.root).gather(rows)
+    trace = nodes["trace_id"].fill_null("?")
+    span = nodes["span_id"].fill_null("?")
+    return pl.DataFrame({"t": trace.gather(root), "s": span.gather(root)}).select(pl.concat_str(["t", "s"], separator=":")).to_series()
+
+
+def usage_key() -> pl.Expr:
+    """All of USAGE_KEYS in 64 bits."""
+    return pl.struct(USAGE_KEYS).hash(seed=727).reinterpret(signed=True)
+
+
+def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
+    """Meters summed by hour and every dimension. A gateway cache hit used nothing at the provider. (CA-4)"""
+    keys = [*USAGE_KEYS, "usage_key"]
+    used = calls.filter(~pl.col("cache_hit").fill_null(value=False))
+    summed = used.group_by(keys).agg(
+        *(pl.when(pl.col(m).is_not_null().any()).then(pl.col(m).sum()).alias(m) for m in TOKEN_METERS),
+        *(pl.when(pl.col(f"__cost_{m}").is_not_null().any()).then(pl.col(f"__cost_{m}").sum()).alias(f"__cost_{m}") for m in TOKEN_METERS),
+        *(pl.col(m).is_not_null().sum().alias(f"__n_{m}") for m in TOKEN_METERS),
+    )
+    long = [
+        summed.filter(pl.col(m).is_not_null()).select(
+            *keys,
+            pl.lit(m).alias("meter"),
+            pl.col(m).cast(MONEY).alias("quantity"),
+            pl.col(f"__n_{m}").cast(pl.Int64).alias("calls"),
+            pl.col(f"__cost_{m}").alias("list_cost"),
+        )
+        for m in TOKEN_METERS
+    ]
+    return pl.concat(long)
+
+
+def _resource_hours(
+    nodes: pl.DataFrame, forest: chains.Forest, registry: pl.DataFrame, settings: Settings, rollup_id: str, month: str, trusted: list[str]
+) -> pl.DataFrame:
+    """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
+
+    Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time.
+    """
+    named = nodes["resource_id"]
+    above = named.gather(pl.Series(forest.parent))
+    is_root = forest.parent == np.arange(len(forest.parent))
+    outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
+    frame = nodes.filter(outermost & pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left"))
+    frame = frame.with_columns(node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String))
+    frame = identity.attribute(frame, nodes, forest, registry, trusted)
+    seconds = (pl.col("end_time") - pl.col("start_time")).dt.total_microseconds()
+    frame = frame.with_columns(
+        rollup_id=pl.lit(rollup_id),
+        month=pl.lit(month),
+        hour=pl.col("start_time").dt.truncate("1h"),
+        provider=_spelled(frame["provider"], names.provider),
+        account=pl.col("account_id"),
+        service=pl.lit(None, dtype=pl.String),
+        model=pl.lit(None, dtype=pl.String),
+        service_tier=pl.lit("standard"),
+        context_above=pl.lit(0, dtype=pl.Int64),
+        resource=pl.col("resource_id"),
+        reason=pl.col("identity_reason"),
+        __seconds=seconds.cast(pl.Decimal(38, 0)) * pl.lit("0.000001").str.to_decimal(scale=6).cast(MONEY),
+    )
+    frame = fill_defaults(frame, settings).with_columns(usage_key=usage_key())
+    keys = [*USAGE_KEYS, "usage_key"]
+    summed = frame.group_by(keys).agg(seconds=pl.col("__seconds").sum(), requests=pl.len().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64))
+    return pl.concat(
+        [summed.select(*keys, pl.lit(m).alias("meter"), pl.col(m).cast(MONEY).alias("quantity"), "calls", pl.lit(None, dtype=MONEY).alias("list_cost")) for m in ("seconds", "requests")]
+    )
+
+
+def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rollup_id: str, month: str) -> pl.DataFrame:
+    """One row a chain that started in the month and holds a call or an agent."""
+    all_rows = pl.DataFrame({"root": forest.root}).with_columns(
+        nodes["trace_id"], nodes["start_time"], nodes["end_time"], missing=pl.Series(forest.missing_parent), cycle=pl.Series(forest.cycle), multi=pl.Series(forest.multi_link)
+    )
+    spans = all_rows.group_by("root").agg(
+        pl.col("start_time").min(),
+        pl.col("end_time").max(),
+        pl.len().cast(pl.Int64).alias("spans"),
+        pl.col("trace_id").drop_nulls().unique().sort().alias("trace_ids"),
+        pl.concat_str(
+            pl.when(pl.col("missing").any()).then(pl.lit("missing_parent")),
+            pl.when(pl.col("cycle").any()).then(pl.lit("cycle")),
+            pl.when(pl.col("multi").any()).then(pl.lit("multi_link")),
+            separator=",",
+            ignore_nulls=True,
+        ).alias("reason"),
+    )
+    tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
+    made = (
+        calls.with_columns(root=pl.Series(forest.root).gather(calls["node"]), tokens=tokens)
+        .sort(pl.col("list_cost").fill_null(0), "start_time", "span_key", descending=[True, False, False])
+        .group_by("root", maintain_order=True)
+        .agg(
+            pl.col("initiator_agent").first(),
+            pl.col("initiator_team").first(),
+            pl.col("method").first(),
+            pl.len().cast(pl.Int64).alias("calls"),
+            pl.col("tokens").sum(),
+            pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum()).alias("list_cost"),
+        )
+    )
+    out = spans.join(made, on="root").filter(pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left"))
+    return out.with_columns(
+        rollup_id=pl.lit(rollup_id),
+        month=pl.lit(month),
+        chain_id=_chain_ids(nodes, forest, out["root"]),
+        root_name=nodes["name"].gather(out["root"]),
+        reason=pl.col("reason").replace("", None),
+    ).drop("root")

@@ -1,0 +1,285 @@
+"""One attribution run: from facts to published conclusions, month by month.
+
+    draw      spans → calls, chains, hourly usage        once per span; reused while spans, registry and prices stand
+    rate      charges × usage → shares, rates, leftovers
+    place     leftovers → owner, shared, idle, unallocated
+    follow    credits and taxes → where their charges went
+    estimate  usage no bill covers yet → list price × what is really paid of it
+    balance   charges in = costs out, or nothing is published
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution import allocation, balance, billed, estimates, findings, names, rating, rollup
+from attribution.pricing import PriceBook
+from ledger import periods, registry
+from ledger.books import Books
+from ledger.db import Published, Rollup, Run
+from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COSTS, IMPORT_TOTALS, PRICES, RATES, SPANS, USAGE_HOURLY
+
+RECIPE = "1"
+"""Changes when the same facts would give other conclusions; rollups of an older recipe are drawn anew."""
+
+LIVE = "live"
+"""Cause of the runs `serve` makes on its own; a superseded one is forgotten, all others stay readable."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did. `balance` is empty for months without a bill."""
+
+    run_id: str
+    months: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    published: bool = False
+    balance: pl.DataFrame = field(default_factory=BALANCE.empty)
+    spans_read: int = 0
+    rollups_reused: int = 0
+    problems: int = 0
+
+
+def attribute(
+    books: Books, months: Sequence[str] | None = None, *, cause: str = "command", progress: Progress | None = None, force: bool = False
+) -> RunReport:
+    """Draws and publishes the conclusions for `months` (all that hold facts, by default).
+
+    A month whose facts, registry, prices and settings are those of its published run is left as it is, unless `force`. All months of
+    a run are published together or, if one does not balance, not at all: raises `BalanceError`, and the last good run stays.
+    """
+    run = _Run(books, cause, progress or (lambda stage, done, total: None))
+    wanted = list(months) if months is not None else known_months(books)
+    return run.go(wanted, force=force)
+
+
+def known_months(books: Books) -> list[str]:
+    """Every month that holds charges or spans."""
+    billed_months = _partitions(books, CHARGES, "billing_month")
+    span_months = {day[:7] for day in _partitions(books, SPANS, "date")}
+    return sorted(billed_months | span_months)
+
+
+def _partitions(books: Books, table: object, column: str) -> set[str]:
+    from ledger.tables import Table
+
+    assert isinstance(table, Table)  # noqa: S101
+    delta = books.store.delta(table)
+    if delta is None:
+        return set()
+    return {str(partition[column]) for partition in delta.partitions()}
+
+
+class _Run:
+    def __init__(self, books: Books, cause: str, progress: Progress) -> None:
+        self.books, self.store, self.settings = books, books.store, books.settings
+        self.cause, self.progress = cause, progress
+        self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.report = RunReport(self.run_id)
+        rows = registry.rows(books)
+        self.timeline = registry.timeline(rows)
+        self.book = PriceBook(self.store.scan(PRICES).collect())
+        self.context = "|".join(
+            (RECIPE, registry.revision(rows), self.store.fingerprint(PRICES), self.settings.ingest.model_dump_json(), self.settings.attribution.model_dump_json())
+        )
+        self.rollups: dict[str, str] = {}
+
+    def go(self, months: Sequence[str], *, force: bool) -> RunReport:
+        started = periods.now()
+        inputs = {month: self._inputs(month) for month in months}
+        due = [month for month in months if force or not self._stands(month, inputs[month])]
+        self.report.unchanged = [m for m in months if m not in due]
+        self.report.months = due
+        if not due:
+            self.report.published = True
+            return self.report
+        self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
+        try:
+            balances = []
+            for done, month in enumerate(due):
+                self.progress(month, done, len(due))
+                balances.append(self._month(month))
+            self.report.balance = pl.concat(balances)
+            balance.require_balanced(self.report.balance)
+        except Exception as fault:
+            self._finish("refused", str(fault))
+            raise
+        self._publish(due)
+        self.progress("published", len(due), len(due))
+        return self.report
+
+    def _month(self, month: str) -> pl.DataFrame:
+        charges = self.store.scan(CHARGES, {"billing_month": [month]})
+        self._rollup(month)
+        uses = self._uses(month, charges)
+        display = names.ModelNames(self.book.models, uses["model"].drop_nulls().unique(), [])
+        lots = rating.prepare(billed.lots(charges, display))
+        rated = rating.rate(lots, uses, self.settings.attribution.tolerance)
+        placed = _placed(lots, rated, self.timeline, self.books)
+        costs = allocation.as_costs(placed, run_id=self.run_id, month=month)
+        open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(rated.used.implode()) & pl.col("meter").str.ends_with("_tokens"))
+        covered = estimates.is_covered(open_uses, estimates.coverage(lots))
+        estimated = estimates.estimate(
+            open_uses.filter(~covered), estimates.paid_of_list(self._past_rates(month, rated.rates)), run_id=self.run_id, month=month, currency=self._currency()
+        )
+        unbilled = estimates.not_on_bill(open_uses.filter(covered), run_id=self.run_id, month=month, currency=self._currency())
+        costs = pl.concat([costs, estimated, unbilled])
+        totals = balance.control_totals(charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month)
+        note = f"run {self.run_id}"
+        self.store.append(COSTS, costs, note=note)
+        self.store.append(BALANCE, totals, note=note)
+        self.store.append(RATES, _rates(rated.rates, self.run_id, month), note=note)
+        self.report.problems += findings.tell(self.store, month, self.run_id, costs, uses, lots)
+        return totals
+
+    def _uses(self, month: str, charges: pl.LazyFrame) -> pl.DataFrame:
+        span = charges.filter(pl.col("charge_category") == "Usage").select(
+            first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()
+        ).collect().row(0)
+        asked = {month}
+        if span[0] is not None:
+            near = (periods.month_start(month) - (periods.month_end(month) - periods.month_start(month)), periods.month_end(month))
+            near = (near[0], periods.month_end(periods.month_of(near[1])))
+            asked |= set(periods.months_between(max(span[0], near[0]), min(span[1], near[1])))
+        with_spans = {day[:7] for day in _partitions(self.books, SPANS, "date")}
+        ids = [self._rollup(m) for m in sorted(asked & with_spans)]
+        frame = self.store.scan(USAGE_HOURLY, {"rollup_id": ids}).collect() if ids else USAGE_HOURLY.empty()
+        return frame.sort("hour", "usage_key", "meter").with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+
+    def _rollup(self, month: str) -> str:
+        if month in self.rollups:
+            return self.rollups[month]
+        fingerprint = self._rollup_inputs(month)
+        with self.books.database.session() as session:
+            held = session.scalars(sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == fingerprint)).first()
+        if held is not None:
+            self.report.rollups_reused += 1
+            self.rollups[month] = held.rollup_id
+            return held.rollup_id
+        rollup_id = f"{month}-{uuid.uuid4().hex[:10]}"
+        drawn = rollup.draw(self.store, month, self.timeline, self.book, self.settings, rollup_id=rollup_id)
+        self.report.spans_read += drawn.spans_read
+        self.store.append(USAGE_HOURLY, drawn.usage)
+        self.store.append(CALLS, drawn.calls.sort("chain_id", "start_time"))
+        self.store.append(CHAINS, drawn.chains.sort("start_time"))
+        self._note(Rollup(rollup_id=rollup_id, month=month, fingerprint=fingerprint, made_at=periods.now()))
+        self.rollups[month] = rollup_id
+        return rollup_id
+
+    def _rollup_inputs(self, month: str) -> str:
+        from hashlib import blake2b
+
+        window = periods.month_start(month), periods.month_end(month)
+        days = {day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)}
+        told = f"{self.context}|{self.store.fingerprint(SPANS, {'date': sorted(days)}) if days else 'none'}"
+        return blake2b(told.encode(), digest_size=16).hexdigest()
+
+    def _inputs(self, month: str) -> dict[str, str]:
+        return {"charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}), "usage": self._rollup_inputs(month)}
+
+    def _stands(self, month: str, inputs: dict[str, str]) -> bool:
+        with self.books.database.session() as session:
+            published = session.get(Published, month)
+            run = session.get(Run, published.run_id) if published else None
+            return run is not None and run.inputs.get(month) == inputs
+
+    def _past_rates(self, month: str, rates: pl.DataFrame) -> pl.DataFrame:
+        """This bill's rates, or, while it says nothing, those of the newest published month before."""
+        if rates.height:
+            return rates
+        with self.books.database.session() as session:
+            earlier = session.scalars(sa.select(Published).where(Published.month < month).order_by(Published.month.desc())).all()
+            runs = [(p.month, p.run_id) for p in earlier[:3]]
+        for past, run_id in runs:
+            held = self.store.scan(RATES, {"month": [past], "run_id": [run_id]}).rename({"logged_quantity": "logged"}).collect()
+            if held.height:
+                return held
+        return rates
+
+    def _currency(self) -> str:
+        return next(iter(self.book.prices["currency"].unique().sort()), "USD")
+
+    def _note(self, row: object) -> None:
+        with self.books.database.session() as session:
+            session.add(row)
+
+    def _finish(self, status: str, error: str | None) -> None:
+        with self.books.database.session() as session:
+            run = session.get_one(Run, self.run_id)
+            run.status, run.error, run.finished_at = status, error, periods.now()
+
+    def _publish(self, months: Iterable[str]) -> None:
+        """One transaction puts the run in force for all its months."""
+        superseded: list[tuple[str, str, str | None]] = []
+        with self.books.database.session() as session:
+            for month in months:
+                held = session.get(Published, month)
+                at: datetime = periods.now()
+                if held is None:
+                    session.add(Published(month=month, run_id=self.run_id, rollup_id=self.rollups.get(month), published_at=at))
+                else:
+                    superseded.append((month, held.run_id, held.rollup_id))
+                    held.run_id, held.rollup_id, held.published_at = self.run_id, self.rollups.get(month), at
+            run = session.get_one(Run, self.run_id)
+            run.status, run.finished_at = "published", periods.now()
+        self.report.published = True
+        self._forget(superseded)
+
+    def _forget(self, superseded: list[tuple[str, str, str | None]]) -> None:
+        """Lets go of what a live run left that nothing shows any more."""
+        with self.books.database.session() as session:
+            live = {run_id for _, run_id, _ in superseded if (run := session.get(Run, run_id)) is not None and run.cause == LIVE}
+        for month, run_id, rollup_id in superseded:
+            if run_id in live:
+                for table, column in ((COSTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
+                    self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
+                if rollup_id is not None and rollup_id != self.rollups.get(month):
+                    for table in (CALLS, CHAINS, USAGE_HOURLY):
+                        self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
+                    with self.books.database.session() as session:
+                        session.execute(sa.delete(Rollup).where(Rollup.rollup_id == rollup_id))
+
+
+def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
+    at = periods.parse_instant(day)
+    return (window[0] - at).days <= lookback_days and at <= window[1]
+
+
+def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, books: Books) -> pl.DataFrame:
+    """Every charge's money on a row: shares on uses, then the ladder, then what follows them."""
+    settings = books.settings.attribution
+    shares = rated.shares
+    if shares.height:
+        shares = shares.with_columns(
+            cost_class=pl.lit("metered"),
+            rule=pl.when(pl.col("pool_id").str.starts_with("driver|")).then(pl.lit("RA-3")).when(pl.col("flag") != "").then(pl.lit("RA-1a")).otherwise(pl.lit("RA-2")),
+            reason=pl.concat_str(pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True).replace("", None),
+            account=pl.coalesce("account", "use_account"),
+            region=pl.coalesce("region", "use_region"),
+            resource=pl.coalesce("use_resource", "resource"),
+            principal=pl.coalesce("principal", "use_principal"),
+        )
+    targets = [f for f in (shares, allocation.place(rated.left, shares, timeline, settings)) if f.height]
+    follow, tax = lots.filter(pl.col("role") == "follow"), lots.filter(pl.col("role") == "tax")
+    for lot, is_tax in ((follow, False), (tax, True)):
+        base = pl.concat(targets, how="diagonal_relaxed") if targets else lots.clear()
+        made, rest = allocation.follow(lot, base, tax=is_tax) if targets else (lot.clear(), lot)
+        why = "tax_without_charge" if is_tax else "credit_without_charge"
+        stray = allocation.place(rest.with_columns(reason=pl.lit(why)), shares, timeline, settings)
+        targets += [f for f in (made, stray) if f.height]
+    return pl.concat(targets, how="diagonal_relaxed") if targets else pl.DataFrame()
+
+
+def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
+    if not rates.height:
+        return RATES.empty()
+    frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(run_id=pl.lit(run_id), month=pl.lit(month))
+    return RATES.conform(frame.select(c for c in RATES.schema if c in frame.columns))

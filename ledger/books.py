@@ -1,0 +1,42 @@
+"""The books, open: settings, tables and application state of one company, held together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ledger import settings as _settings
+from ledger.db import Database
+from ledger.settings import Settings
+from ledger.store import Store
+
+
+class Books:
+    """What every command and every service works on.
+
+    >>> import tempfile
+    >>> with Books.open(tempfile.mkdtemp()) as books:
+    ...     books.store.version(__import__("ledger.tables").tables.CHARGES) is None
+    True
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.home
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.store = Store(settings.tables_uri, settings.store.options)
+        self.database = Database(settings.database_url)
+
+    @classmethod
+    def open(cls, home: Path | str | None = None) -> Books:
+        """Reads the settings and opens what they name."""
+        return cls(_settings.load(home))
+
+    def close(self) -> None:
+        """Lets connections go."""
+        self.database.close()
+
+    def __enter__(self) -> Books:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,238 @@
+"""Small application state in a relational database: who owns what, budgets, alerts, runs, audit.
+
+SQLite in the home folder by default, PostgreSQL by URL. The schema is built by Alembic migrations only (`ledger/migrations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.resources import as_file, files
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from ledger.errors import StoreUnreachable
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware UTC datetimes, on databases with and without time zones."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Refuses naive datetimes: they would silently shift."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the books")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """SQLite forgets the zone; it was UTC."""
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Exact(sa.TypeDecorator[Decimal]):
+    """Money as text: SQLite has no exact decimal."""
+
+    impl = sa.String(64)
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> str | None:
+        """Plain digits."""
+        return None if value is None else format(value, "f")
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Decimal | None:
+        """Back to Decimal."""
+        return None if value is None else Decimal(value)
+
+
+class Base(DeclarativeBase):
+    """All application tables."""
+
+
+class Owner(Base):
+    """Who owns what, from when to when: one row of the registry. (ID-1)
+
+    `kind` says what `name` is: agent, alias (another name of `agent`), credential, principal, service, resource, conversation.
+    A row holds for ``[valid_from, valid_to)``; of two rows that hold, the later recorded one wins.
+    """
+
+    __tablename__ = "owners"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(32))
+    name: Mapped[str] = mapped_column(sa.String(512), index=True)
+    agent: Mapped[str | None] = mapped_column(sa.String(512))
+    team: Mapped[str | None] = mapped_column(sa.String(256))
+    account: Mapped[str | None] = mapped_column(sa.String(256))
+    region: Mapped[str | None] = mapped_column(sa.String(128))
+    valid_from: Mapped[datetime] = mapped_column(UtcDateTime)
+    valid_to: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    __table_args__ = (sa.UniqueConstraint("kind", "name", "valid_from", "recorded_at"),)
+
+
+class Budget(Base):
+    """A monthly limit on what a team or an agent may cause; the newest revision holds."""
+
+    __tablename__ = "budgets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(256), index=True)
+    scope: Mapped[str] = mapped_column(sa.String(16))
+    scope_name: Mapped[str] = mapped_column(sa.String(512))
+    period: Mapped[str] = mapped_column(sa.String(16), default="month")
+    amount: Mapped[Decimal] = mapped_column(Exact)
+    currency: Mapped[str] = mapped_column(sa.String(8))
+    view: Mapped[str] = mapped_column(sa.String(16), default="initiator")
+    revision: Mapped[int] = mapped_column(default=1)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted: Mapped[bool] = mapped_column(default=False)
+    __table_args__ = (sa.UniqueConstraint("name", "revision"),)
+
+
+class Alert(Base):
+    """Something a person should know; told once. Its id is the hash of its cause, so a rerun does not ring twice."""
+
+    __tablename__ = "alerts"
+
+    alert_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(32))
+    severity: Mapped[str] = mapped_column(sa.String(16))
+    subject: Mapped[str] = mapped_column(sa.String(512))
+    text: Mapped[str] = mapped_column(sa.Text)
+    address: Mapped[str] = mapped_column(sa.String(1024), default="")
+    payload: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    last_error: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class Run(Base):
+    """One attribution run: what it covered, from which facts, and whether it was published. (MO-2)"""
+
+    __tablename__ = "runs"
+
+    run_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    status: Mapped[str] = mapped_column(sa.String(16))
+    months: Mapped[list[str]] = mapped_column(sa.JSON)
+    inputs: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    cause: Mapped[str] = mapped_column(sa.String(256), default="")
+    error: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class Published(Base):
+    """The run whose conclusions are in force for a month. One row a month; changing it is the act of publishing."""
+
+    __tablename__ = "published"
+
+    month: Mapped[str] = mapped_column(sa.String(7), primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.String(40))
+    rollup_id: Mapped[str | None] = mapped_column(sa.String(40))
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Rollup(Base):
+    """One pass over a month's spans, and what it was drawn from; the same inputs are not read twice."""
+
+    __tablename__ = "rollups"
+
+    rollup_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    month: Mapped[str] = mapped_column(sa.String(7), index=True)
+    fingerprint: Mapped[str] = mapped_column(sa.String(64), index=True)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobRun(Base):
+    """One run of a scheduled job."""
+
+    __tablename__ = "job_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job: Mapped[str] = mapped_column(sa.String(64), index=True)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    status: Mapped[str] = mapped_column(sa.String(16))
+    detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+
+
+class Audit(Base):
+    """Who changed what. Rows are only added."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(sa.String(128))
+    action: Mapped[str] = mapped_column(sa.String(64))
+    subject: Mapped[str] = mapped_column(sa.String(512))
+    before: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    after: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+
+
+class Database:
+    """The application database, migrated to the newest schema when opened."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            if url.startswith("sqlite:///"):
+                from pathlib import Path
+
+                Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(url, pool_pre_ping=True)
+            if self.engine.dialect.name == "sqlite":
+                sa.event.listen(self.engine, "connect", _sqlite_manners)
+            self._migrate()
+        except (sa.exc.SQLAlchemyError, OSError) as fault:
+            shown = sa.make_url(url).render_as_string(hide_password=True)
+            raise StoreUnreachable(
+                str(fault).splitlines()[0], where=shown, remedy="check store.database_url, and that the server answers"
+            ) from fault
+
+    def _migrate(self) -> None:
+        head = "0001"
+        with self.engine.connect() as connection:
+            if sa.inspect(connection).has_table("alembic_version"):
+                current = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+                if current == head:
+                    return
+        from alembic import command
+        from alembic.config import Config
+
+        with as_file(files("ledger") / "migrations") as folder, self.engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(727001)"))
+            config = Config()
+            config.set_main_option("script_location", str(folder))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back on an exception."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def audit(self, session: Session, actor: str, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
+        """Notes a change in the same transaction that makes it."""
+        session.add(Audit(at=datetime.now(UTC), actor=actor, action=action, subject=subject, before=before, after=after))
+
+    def close(self) -> None:
+        """Lets connections go."""
+        self.engine.dispose()
+
+
+def _sqlite_manners(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

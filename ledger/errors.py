@@ -1,0 +1,78 @@
+"""Everything that can go wrong, drawn as a tree.
+
+    RootCostError
+    ├── UsageError             the command or request cannot mean anything              exit 2
+    │   ├── SettingsError      rootcost.toml or the environment is wrong
+    │   └── PortTakenError     another process listens where we were told to listen
+    ├── SourceError            a whole input cannot be used; its good neighbours are
+    │   ├── ObjectMissingError a manifest or a command names something that is not there
+    │   ├── FormatError        the bytes are not the format they claim to be
+    │   └── StoreUnreachable   S3, a database or a disk does not answer
+    │       └── SpoolFull      received telemetry waits on disk up to its limit; the sender must try again later
+    ├── TableError             a frame does not fit the table it is written to (our mistake)
+    └── BalanceError           charges in and costs out differ: nothing is published      exit 3
+
+A bad *row* is not an exception: it is a `Problem` (see `ledger.problems`) and its good neighbours go on.
+"""
+
+from __future__ import annotations
+
+
+class RootCostError(Exception):
+    """Something a user can act on: `what` went wrong, in `where`, and the `remedy`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.remedy:
+            parts.append(self.remedy)
+        return " — ".join(parts)
+
+
+class UsageError(RootCostError):
+    """The command or request cannot mean anything."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown or has a value it cannot have."""
+
+
+class PortTakenError(UsageError):
+    """Another process already listens on the port."""
+
+
+class SourceError(RootCostError):
+    """A whole input cannot be used; other inputs are unaffected."""
+
+
+class ObjectMissingError(SourceError):
+    """A manifest or a command names an object that is not there."""
+
+
+class FormatError(SourceError):
+    """The bytes are not the format they claim to be."""
+
+
+class StoreUnreachable(SourceError):
+    """S3, a database or a disk does not answer."""
+
+
+class SpoolFull(StoreUnreachable):
+    """Received telemetry waits on disk up to its limit; the sender must try again later."""
+
+
+class TableError(RootCostError):
+    """A frame does not fit the table it is written to."""
+
+
+class BalanceError(RootCostError):
+    """Charges in and costs out differ; the run is not published."""
+
+    exit_code = 3

@@ -1,0 +1,108 @@
+"""The first tables: owners, budgets, alerts, runs, rollups, published months, job runs, audit."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_TIME = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    """Builds the tables."""
+    op.create_table(
+        "owners",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(512), nullable=False, index=True),
+        sa.Column("agent", sa.String(512)),
+        sa.Column("team", sa.String(256)),
+        sa.Column("account", sa.String(256)),
+        sa.Column("region", sa.String(128)),
+        sa.Column("valid_from", _TIME, nullable=False),
+        sa.Column("valid_to", _TIME),
+        sa.Column("recorded_at", _TIME, nullable=False),
+        sa.UniqueConstraint("kind", "name", "valid_from", "recorded_at"),
+    )
+    op.create_table(
+        "budgets",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(256), nullable=False, index=True),
+        sa.Column("scope", sa.String(16), nullable=False),
+        sa.Column("scope_name", sa.String(512), nullable=False),
+        sa.Column("period", sa.String(16), nullable=False),
+        sa.Column("amount", sa.String(64), nullable=False),
+        sa.Column("currency", sa.String(8), nullable=False),
+        sa.Column("view", sa.String(16), nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("recorded_at", _TIME, nullable=False),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+        sa.UniqueConstraint("name", "revision"),
+    )
+    op.create_table(
+        "alerts",
+        sa.Column("alert_id", sa.String(40), primary_key=True),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("severity", sa.String(16), nullable=False),
+        sa.Column("subject", sa.String(512), nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("address", sa.String(1024), nullable=False),
+        sa.Column("payload", sa.JSON, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("delivered_at", _TIME),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("last_error", sa.Text),
+    )
+    op.create_table(
+        "runs",
+        sa.Column("run_id", sa.String(40), primary_key=True),
+        sa.Column("started_at", _TIME, nullable=False),
+        sa.Column("finished_at", _TIME),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("months", sa.JSON, nullable=False),
+        sa.Column("inputs", sa.JSON, nullable=False),
+        sa.Column("cause", sa.String(256), nullable=False),
+        sa.Column("error", sa.Text),
+    )
+    op.create_table(
+        "published",
+        sa.Column("month", sa.String(7), primary_key=True),
+        sa.Column("run_id", sa.String(40), nullable=False),
+        sa.Column("rollup_id", sa.String(40)),
+        sa.Column("published_at", _TIME, nullable=False),
+    )
+    op.create_table(
+        "rollups",
+        sa.Column("rollup_id", sa.String(40), primary_key=True),
+        sa.Column("month", sa.String(7), nullable=False, index=True),
+        sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
+        sa.Column("made_at", _TIME, nullable=False),
+    )
+    op.create_table(
+        "job_runs",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("job", sa.String(64), nullable=False, index=True),
+        sa.Column("started_at", _TIME, nullable=False),
+        sa.Column("finished_at", _TIME),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("detail", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("actor", sa.String(128), nullable=False),
+        sa.Column("action", sa.String(64), nullable=False),
+        sa.Column("subject", sa.String(512), nullable=False),
+        sa.Column("before", sa.JSON),
+        sa.Column("after", sa.JSON),
+    )
+
+
+def downgrade() -> None:
+    """Back to nothing."""
+    for name in ("audit", "job_runs", "rollups", "published", "runs", "alerts", "budgets", "owners"):
+        op.drop_table(name)

@@ -1,0 +1,77 @@
+"""Months, days and instants: UTC, half-open, ``[start, end)``. (TI-1)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from ledger.errors import UsageError
+
+
+def now() -> datetime:
+    """This instant, in UTC."""
+    return datetime.now(UTC)
+
+
+def month_of(instant: datetime | date) -> str:
+    """The month an instant lies in.
+
+    >>> month_of(date(2026, 10, 31))
+    '2026-10'
+    """
+    return f"{instant.year:04d}-{instant.month:02d}"
+
+
+def month_start(month: str) -> datetime:
+    """First instant of a month.
+
+    >>> month_start("2026-10").isoformat()
+    '2026-10-01T00:00:00+00:00'
+    """
+    year, number = month.split("-")
+    return datetime(int(year), int(number), 1, tzinfo=UTC)
+
+
+def month_end(month: str) -> datetime:
+    """First instant after a month.
+
+    >>> month_end("2026-12").isoformat()
+    '2027-01-01T00:00:00+00:00'
+    """
+    start = month_start(month)
+    return (start + timedelta(days=32)).replace(day=1)
+
+
+def months_between(start: datetime, end: datetime) -> list[str]:
+    """Every month that ``[start, end)`` touches.
+
+    >>> months_between(month_start("2026-11"), month_end("2027-01"))
+    ['2026-11', '2026-12', '2027-01']
+    """
+    return list(_months(start, end))
+
+
+def _months(start: datetime, end: datetime) -> Iterator[str]:
+    at = start.replace(day=1)
+    while at < end:
+        yield month_of(at)
+        at = month_end(month_of(at))
+
+
+def parse_instant(text: str, *, field: str = "date", timezone: str = "UTC") -> datetime:
+    """A day, month or instant as people write it; days and months begin in `timezone`.
+
+    >>> parse_instant("2026-10").isoformat(), parse_instant("2026-10-05T06:00:00Z").isoformat()
+    ('2026-10-01T00:00:00+00:00', '2026-10-05T06:00:00+00:00')
+    """
+    written = text.strip()
+    try:
+        if len(written) == 7:
+            written += "-01"
+        instant = datetime.fromisoformat(written)
+        if instant.tzinfo is None:
+            instant = instant.replace(tzinfo=ZoneInfo(timezone))
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError) as fault:
+        raise UsageError(f"{text!r} is no date", where=field, remedy="write 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z") from fault

@@ -1,0 +1,83 @@
+"""The user's mistakes are rows: what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from ledger.store import Store
+from ledger.tables import PROBLEMS
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that was wrong with the input, told so that its sender can mend it.
+
+    `place` is the line, row or object within `uri` (``line 7``, ``row 12``, ``item 3``); `rows` says how many input rows
+    share exactly this fault when they are told together. `severity` is ``error`` when the row was left out, ``warning``
+    when it was kept.
+    """
+
+    source: str
+    uri: str
+    place: str
+    field: str
+    reason: str
+    remedy: str
+    rows: int = 1
+    severity: str = "error"
+
+    @property
+    def problem_id(self) -> str:
+        """The same fault in the same place has the same id, however often the file is read."""
+        told = "\x1f".join((self.source, self.uri, self.place, self.field, self.reason))
+        return hashlib.blake2b(told.encode(), digest_size=10).hexdigest()
+
+
+def to_frame(problems: Iterable[Problem], *, run_id: str = "") -> pl.DataFrame:
+    """Problems as rows of the `problems` table."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "problem_id": p.problem_id,
+            "source": p.source,
+            "uri": p.uri,
+            "place": p.place,
+            "field": p.field,
+            "reason": p.reason,
+            "remedy": p.remedy,
+            "rows": p.rows,
+            "severity": p.severity,
+            "seen_at": now,
+            "run_id": run_id,
+        }
+        for p in problems
+    ]
+    return PROBLEMS.conform(pl.DataFrame(rows, schema=PROBLEMS.schema))
+
+
+def renew(store: Store, source: str, read: Collection[str], found: Iterable[Problem], *, below: Collection[str] = ()) -> None:
+    """Makes `found` all that is wrong with the files just read, so that a mended file's old problems go.
+
+    `read` are the files' addresses, compared whole; `below` are folders read in full: what was told of anything in them goes too.
+    One commit; nothing is written where nothing changed.
+    """
+    held = store.scan(PROBLEMS, {"source": [source]}).collect()
+    folders = tuple(folder.rstrip("/") + "/" for folder in below)
+    stale = pl.col("uri").is_in(pl.Series(list(read), dtype=pl.String).implode())
+    for folder in folders:
+        stale = stale | pl.col("uri").str.starts_with(folder)
+    kept, old = held.filter(~stale), held.filter(stale)
+    fresh = to_frame(found).unique("problem_id", keep="first", maintain_order=True)
+    if not old.height and not fresh.height:
+        return
+    known = old.select("problem_id", __seen="seen_at")
+    fresh = fresh.join(known, on="problem_id", how="left", maintain_order="left").with_columns(seen_at=pl.coalesce("__seen", "seen_at"))
+    fresh = fresh.drop("__seen")
+    if fresh.drop("run_id").sort("problem_id").equals(old.drop("run_id").sort("problem_id")):
+        return
+    store.replace(PROBLEMS, pl.concat([kept.join(fresh, on="problem_id", how="anti"), fresh]), {"source": source})

@@ -1,0 +1,183 @@
+"""Who owns what, and since when. (ID-1, ID-2)
+
+The registry answers one question: to which agent and team did this name belong at this instant? Rows are only added; a row
+holds for ``[valid_from, valid_to)``, and of two that hold the later recorded one wins. So an old period gives the old owner,
+however often it is run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+
+from ledger.books import Books
+from ledger.db import Owner
+from ledger.errors import FormatError, ObjectMissingError, RootCostError
+from ledger.periods import now, parse_instant
+from ledger.problems import Problem
+from ledger.tables import TIME
+
+KINDS = ("agent", "alias", "credential", "principal", "service", "resource", "conversation")
+"""What a registered name can be. `alias` is another name of an agent; the others are found on spans and bills."""
+
+COLUMNS = ("agent", "team", "valid_from", "valid_to", "aliases", "credentials", "principals", "services", "resources", "account", "region")
+"""Columns of a registry file. Only `agent` and `team` are needed; the plural ones hold several names separated by ``;``."""
+
+_PLURALS = {"aliases": "alias", "credentials": "credential", "principals": "principal", "services": "service", "resources": "resource"}
+_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+
+SCHEMA = {
+    "kind": pl.String,
+    "name": pl.String,
+    "agent": pl.String,
+    "team": pl.String,
+    "account": pl.String,
+    "region": pl.String,
+    "valid_from": TIME,
+    "valid_to": TIME,
+    "recorded_at": TIME,
+}
+
+
+@dataclass(slots=True)
+class RegistryImport:
+    """What an import of the registry did."""
+
+    agents: int = 0
+    names: int = 0
+    unchanged: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImport:
+    """Adds the rows of a registry file. Rows already known are left alone; a changed owner is a new row, recorded now.
+
+    A row needs `agent` and `team`; `valid_from` defaults to the beginning. Raises `FormatError` if the file cannot be read at all.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as fault:
+        raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from fault
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as fault:
+        raise FormatError(f"not readable as UTF-8 text: {fault}", where=str(path), remedy="save it as CSV in UTF-8") from fault
+    return import_text(books, content, uri=str(path), actor=actor)
+
+
+def import_text(books: Books, content: str, *, uri: str, actor: str) -> RegistryImport:
+    """The same from text, as the API receives it."""
+    result = RegistryImport()
+    reader = csv.DictReader(io.StringIO(content))
+    headers = [h.strip() for h in reader.fieldnames or []]
+    missing = [c for c in ("agent", "team") if c not in headers]
+    if missing:
+        raise FormatError(
+            f"columns {', '.join(missing)} are missing (found: {', '.join(headers) or 'nothing'})",
+            where=uri,
+            remedy=f"the first line must name columns out of: {', '.join(COLUMNS)}",
+        )
+    unknown = sorted(set(headers) - set(COLUMNS))
+    if unknown:
+        result.problems.append(
+            Problem("registry", uri, "line 1", ",".join(unknown), "unknown columns are ignored", f"known: {', '.join(COLUMNS)}", severity="warning")
+        )
+    rows: list[Owner] = []
+    recorded = now()
+    for row in reader:
+        try:
+            rows.extend(_owners({(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}, recorded))
+            result.agents += 1
+        except RootCostError as fault:
+            result.problems.append(Problem("registry", uri, f"line {reader.line_num}", fault.where, fault.what, fault.remedy))
+    _add(books, rows, result, actor, uri)
+    return result
+
+
+def _owners(row: dict[str, str], recorded: datetime) -> Iterator[Owner]:
+    agent, team = row.get("agent", ""), row.get("team", "")
+    for name, value in (("agent", agent), ("team", team)):
+        if not value:
+            raise FormatError("is empty", where=name, remedy=f"every row needs a {name}")
+    start = parse_instant(row["valid_from"], field="valid_from") if row.get("valid_from") else _BEGIN
+    end = parse_instant(row["valid_to"], field="valid_to") if row.get("valid_to") else None
+    if end is not None and end <= start:
+        raise FormatError(f"{row['valid_to']} is not after valid_from {row.get('valid_from') or '1970-01-01'}", where="valid_to", remedy="the interval is [valid_from, valid_to)")
+    shared = {"agent": agent, "team": team, "account": row.get("account") or None, "region": row.get("region") or None}
+    names = [("agent", agent)]
+    names += [(kind, name.strip()) for column, kind in _PLURALS.items() for name in row.get(column, "").split(";") if name.strip()]
+    for kind, name in names:
+        yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded, **shared)
+
+
+def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str) -> None:
+    with books.database.session() as session:
+        newest: dict[tuple[str, str, datetime], Owner] = {}
+        for held in session.scalars(sa.select(Owner).order_by(Owner.recorded_at, Owner.id)):
+            newest[held.kind, held.name, held.valid_from] = held
+        for row in rows:
+            before = newest.get((row.kind, row.name, row.valid_from))
+            if before is not None and _same(before, row):
+                result.unchanged += 1
+                continue
+            if before is not None and before.recorded_at == row.recorded_at:
+                result.problems.append(
+                    Problem("registry", uri, f"{row.kind} {row.name}", "valid_from", "two rows of this file claim the same name from the same day; the first is kept", "give each its own valid_from")
+                )
+                continue
+            newest[row.kind, row.name, row.valid_from] = row
+            session.add(row)
+            result.names += 1
+        if result.names:
+            books.database.audit(session, actor, "registry.import", uri, after={"names": result.names, "agents": result.agents})
+
+
+def _same(a: Owner, b: Owner) -> bool:
+    return (a.agent, a.team, a.account, a.region, a.valid_to) == (b.agent, b.team, b.account, b.region, b.valid_to)
+
+
+def rows(books: Books) -> pl.DataFrame:
+    """The whole registry, oldest record first."""
+    with books.database.session() as session:
+        owners = session.scalars(sa.select(Owner).order_by(Owner.recorded_at, Owner.id)).all()
+        return pl.DataFrame([{c: getattr(o, c) for c in SCHEMA} for o in owners], schema=SCHEMA)
+
+
+def timeline(registry: pl.DataFrame) -> pl.DataFrame:
+    """The registry without overlaps: for every (kind, name), disjoint intervals in order, each with the owner that holds in it.
+
+    Where intervals overlap, the later recorded row wins, then the one with the later valid_from. `valid_to` is null for ever.
+
+    >>> at = lambda d: datetime(2026, 10, d, tzinfo=UTC)
+    >>> frame = pl.DataFrame([
+    ...     dict(kind="agent", name="bot", agent="bot", team="Care", account=None, region=None, valid_from=at(1), valid_to=None, recorded_at=at(1)),
+    ...     dict(kind="agent", name="bot", agent="bot", team="Data", account=None, region=None, valid_from=at(10), valid_to=None, recorded_at=at(2)),
+    ... ], schema=SCHEMA)
+    >>> timeline(frame).select("team", pl.col("valid_from").dt.day(), pl.col("valid_to").dt.day()).rows()
+    [('Care', 1, 10), ('Data', 10, None)]
+    """
+    out: list[dict[str, object]] = []
+    for (_kind, _name), group in registry.group_by(["kind", "name"], maintain_order=True):
+        held = group.sort("recorded_at", "valid_from").to_dicts()
+        edges = sorted({r["valid_from"] for r in held} | {r["valid_to"] for r in held if r["valid_to"] is not None})
+        for start, end in zip(edges, [*edges[1:], None], strict=True):
+            holding = [r for r in held if r["valid_from"] <= start and (r["valid_to"] is None or r["valid_to"] > start)]
+            if not holding:
+                continue
+            owner = {**holding[-1], "valid_from": start, "valid_to": end}
+            last = out[-1] if out else None
+            if last and last["valid_to"] == start and all(last[c] == owner[c] for c in ("kind", "name", "agent", "team", "account", "region")):
+                last["valid_to"] = end
+            else:
+                out.append(owner)
+    return pl.DataFrame(out, schema=SCHEMA).sort("kind", "name", "valid_from")
+
+
+def revision(registry: pl.DataFrame) -> str:
+    """Changes exactly when the registry does."""
+    return f"{registry.height}:{registry['recorded_at'].max()}"

@@ -1,0 +1,196 @@
+"""Every setting, said once: `rootcost.toml`, overridden by the environment, printed by `rootcost config show`.
+
+Order of precedence: command line, environment (``ROOTCOST_…``, nested by ``__``: ``ROOTCOST_SERVE__PORT=9000``),
+``rootcost.toml`` (in the working folder, else in the home folder, or named by ``ROOTCOST_CONFIG``), the defaults below.
+Unknown keys are refused. `docs/configuration.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ledger.errors import SettingsError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(_Section):
+    """Where the tables live."""
+
+    uri: str = Field("", description="Root of the Delta tables: a folder or s3://bucket/prefix. Empty: HOME/tables.")
+    options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Storage options for S3-compatible stores (aws_endpoint_url, aws_allow_http, …). Credentials come from the AWS default chain.",
+    )
+    database_url: str = Field(
+        "", description="Small application state (registry, budgets, alerts, runs). Empty: SQLite in HOME. postgresql+psycopg://… for PostgreSQL."
+    )
+
+
+class ServeSettings(_Section):
+    """`rootcost serve`."""
+
+    host: str = Field("127.0.0.1", description="Address of the API. Loopback only until access control is built.")
+    port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
+    ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
+    drain_seconds: float = Field(2.0, gt=0, description="How often received telemetry is moved from the spool to the ledger.")
+    attribute_seconds: float = Field(10.0, gt=0, description="How often open months are re-attributed when something new has arrived.")
+    max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
+
+
+class IngestSettings(_Section):
+    """Reading bills and logs."""
+
+    trusted_sources: list[str] = Field(
+        default_factory=list,
+        description="Log sources (otlp, litellm) whose baggage, headers and request tags may name the root agent (CH-7). Others are shown as untrusted claims.",
+    )
+    agent_tags: list[str] = Field(
+        default_factory=lambda: ["rootcost.agent", "agent"],
+        description="Baggage keys and request-tag prefixes (key:value) that name the root agent.",
+    )
+    team_tags: list[str] = Field(default_factory=lambda: ["rootcost.team", "team"], description="The same for its team.")
+    keep_raw: Literal["bills", "none"] = Field("bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts.")
+    s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
+
+
+class Defaults(_Section):
+    """What a log source leaves unsaid about its calls (RA-1a)."""
+
+    provider: str = Field("", description="Provider these defaults are for: AWS, OpenAI, …")
+    account: str = Field("", description="Usage account, subscription or project.")
+    region: str = Field("", description="Region.")
+
+
+class SharedRule(_Section):
+    """Who pays for charges nobody used directly (RA-4)."""
+
+    name: str = Field(description="Name shown on every cost it makes.")
+    provider: str = Field("", description="Only charges of this provider; empty: any.")
+    service: str = Field("", description="Only charges of this service, compared whole; empty: any.")
+    charge_category: str = Field("", description="Only this FOCUS ChargeCategory; empty: any.")
+    method: Literal["proportional", "even", "fixed"] = Field("proportional", description="proportional to metered cost, even, or fixed by `shares`.")
+    teams: list[str] = Field(default_factory=list, description="Teams that share; empty: all with metered cost in the month.")
+    shares: dict[str, Decimal] = Field(default_factory=dict, description="For fixed: team to weight.")
+    valid_from: date = Field(date(1970, 1, 1), description="First charge day it holds for.")
+    valid_to: date | None = Field(None, description="First charge day it no longer holds for.")
+
+
+class AttributionSettings(_Section):
+    """How charges meet calls."""
+
+    tolerance: Annotated[Decimal, Field(ge=0, lt=1)] = Field(
+        Decimal("0.005"), description="Share of the billed quantity by which logs may differ and still count as equal (RA-2)."
+    )
+    owner_tags: list[str] = Field(
+        default_factory=lambda: ["team", "user_team", "resourceTags/user:team", "iamPrincipal/team", "rootcost.team"],
+        description="Bill tags that name the owning team, first match wins (RA-4).",
+    )
+    owner_agent_tags: list[str] = Field(
+        default_factory=lambda: ["agent", "user_agent", "resourceTags/user:agent", "iamPrincipal/agent", "rootcost.agent"],
+        description="Bill tags that name the owning agent.",
+    )
+    defaults: list[Defaults] = Field(default_factory=list, description="What logs leave unsaid, per provider (RA-1a).")
+    shared: list[SharedRule] = Field(default_factory=list, description="Shared-cost rules, first match wins (RA-4).")
+    lookback_days: int = Field(2, ge=0, le=31, description="Days before the period whose spans may be ancestors of calls in it.")
+
+
+class ReportSettings(_Section):
+    """How results are shown."""
+
+    timezone: str = Field("UTC", description="IANA timezone that days and months of reports follow (TI-1).")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as fault:
+            raise ValueError(f"{value!r} is no IANA timezone; try Europe/Berlin or UTC") from fault
+        return value
+
+
+class AlertSettings(_Section):
+    """Where alerts go."""
+
+    webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
+    thresholds: list[Decimal] = Field(default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal("1")], description="Shares of a budget that raise an alert, once a period each.")
+
+
+class Settings(BaseSettings):
+    """All settings. Paths derive from `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOTCOST_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    home: Path = Field(Path(".rootcost"), description="Folder of the embedded ledger: tables, database, spool, token.")
+    store: StoreSettings = StoreSettings()
+    serve: ServeSettings = ServeSettings()
+    ingest: IngestSettings = IngestSettings()
+    attribution: AttributionSettings = AttributionSettings()
+    report: ReportSettings = ReportSettings()
+    alerts: AlertSettings = AlertSettings()
+
+    @property
+    def tables_uri(self) -> str:
+        """Root of the Delta tables."""
+        return self.store.uri or str(self.home / "tables")
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the application state."""
+        return self.store.database_url or f"sqlite:///{self.home / 'rootcost.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then file."""
+        return (env_settings, init_settings)
+
+
+def config_path(home: Path) -> Path | None:
+    """The rootcost.toml in force, if there is one."""
+    named = os.environ.get("ROOTCOST_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError("no such file", where=named, remedy="ROOTCOST_CONFIG must name a rootcost.toml")
+        return Path(named)
+    return next((p for p in (Path("rootcost.toml"), home / "rootcost.toml") if p.is_file()), None)
+
+
+def load(home: Path | str | None = None) -> Settings:
+    """Reads the settings once. Raises `SettingsError` that names the file, the key and the remedy."""
+    base = Path(home or os.environ.get("ROOTCOST_HOME") or ".rootcost")
+    path = config_path(base)
+    written: dict[str, Any] = {}
+    if path is not None:
+        try:
+            written = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+            raise SettingsError(f"not valid TOML: {fault}", where=str(path), remedy="see docs/configuration.md") from fault
+    written.setdefault("home", base)
+    try:
+        settings = Settings(**written)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{key}: {first['msg']}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
+        ) from fault
+    return settings.model_copy(update={"home": base}) if home is not None else settings

@@ -1,0 +1,188 @@
+"""Where the tables live: Delta Lake on a folder or on S3, read lazily, written atomically.
+
+    append    new rows                                        (logs without a key that is there already)
+    merge     new rows, or fuller deliveries of known ones    (logs: at-least-once in, exactly once kept; CA-3)
+    replace   one slice, whole                                (bills: a restated month; conclusions of a run)
+
+A reader sees the table before or after a write, never in between. One process writes a table at a time; readers are free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, WriterProperties
+from deltalake.exceptions import TableNotFoundError
+
+from ledger.errors import StoreUnreachable, TableError
+from ledger.tables import Table
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+class Store:
+    """The ledger's tables under one root: a folder, or ``s3://bucket/prefix``.
+
+    `storage_options` are those of object_store; on S3 the AWS default chain applies when they are empty.
+    """
+
+    def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
+        self.root = str(root).rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._lock = threading.Lock()
+
+    def uri(self, table: Table) -> str:
+        """Where one table lives."""
+        return f"{self.root}/{table.name}"
+
+    def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
+        """The Delta table, or None while nothing was ever written to it."""
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+        except OSError as fault:
+            raise StoreUnreachable(str(fault), where=self.uri(table), remedy="check the store's address and credentials") from fault
+
+    def version(self, table: Table) -> int | None:
+        """Number of the last commit, None before the first."""
+        delta = self.delta(table)
+        return None if delta is None else delta.version()
+
+    def scan(self, table: Table, where: Mapping[str, Sequence[str]] | None = None, *, version: int | None = None) -> pl.LazyFrame:
+        """The table, lazily; empty before the first write.
+
+        `where` keeps whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
+        """
+        delta = self.delta(table, version=version)
+        if delta is None:
+            return table.empty().lazy()
+        frame = pl.scan_delta(delta, storage_options=self.storage_options or None)
+        for column, values in (where or {}).items():
+            literals = pl.Series(list(values), dtype=pl.String)
+            if table.schema[column] == pl.Date:
+                literals = literals.str.to_date()
+            frame = frame.filter(pl.col(column).is_in(literals.implode()))
+        return frame.select(list(table.schema))
+
+    def fingerprint(self, table: Table, where: Mapping[str, Iterable[str]] | None = None) -> str:
+        """Changes exactly when the files of these partitions change; reads no data."""
+        delta = self.delta(table)
+        if delta is None:
+            return "empty"
+        names = sorted(delta.file_uris())
+        for column, values in (where or {}).items():
+            wanted = {f"{column}={v}" for v in values}
+            names = [n for n in names if wanted & set(n.split("/"))]
+        return hashlib.blake2b("\n".join(n.rsplit("/", 1)[-1] for n in names).encode(), digest_size=12).hexdigest()
+
+    def append(self, table: Table, frame: pl.DataFrame, *, note: str = "") -> int:
+        """Adds rows in one commit; returns how many."""
+        rows = table.conform(frame)
+        if rows.height:
+            with self._lock:
+                self._write(table, rows, mode="append", note=note)
+        return rows.height
+
+    def replace(self, table: Table, frame: pl.DataFrame, where: Mapping[str, str], *, note: str = "") -> int:
+        """Makes `frame` the whole content of one slice, in one commit; returns how many rows it has now.
+
+        `where` names partition columns and the values that make the slice. Replacing a slice by no rows empties it.
+        """
+        rows = table.conform(frame)
+        stray = [c for c in where if c not in table.schema]
+        if stray or not where:
+            raise TableError(f"a slice is named by columns of the table, not {sorted(where)}", where=table.name)
+        with self._lock:
+            if self.delta(table) is None:
+                if rows.height:
+                    self._write(table, rows, mode="append", note=note)
+                return rows.height
+            self._write(table, rows, mode="overwrite", predicate=_slice_predicate(where), note=note)
+        return rows.height
+
+    def replace_lazily(self, table: Table, frame: pl.LazyFrame, where: Mapping[str, str], *, note: str = "") -> None:
+        """`replace` for a slice too large for memory: the frame is streamed, and becomes visible in one commit.
+
+        It must already be in the table's form; see `Table.conform`. An exception on the way leaves the slice as it was.
+        """
+        if frame.collect_schema() != pl.Schema(table.schema):
+            raise TableError("a streamed frame must be in the table's form", where=table.name)
+        with self._lock:
+            fresh = self.delta(table) is None
+            predicate = None if fresh else _slice_predicate(where)
+            self._write(table, frame, mode="append" if fresh else "overwrite", predicate=predicate, note=note)
+
+    def merge(self, table: Table, frame: pl.DataFrame, *, prefer: str, note: str = "") -> int:
+        """Adds rows whose key is new, and replaces known ones by fuller ones; returns how many rows that changed.
+
+        Of two rows with one key the one with the higher `prefer` stays; ties go to the row whose content hashes higher, so that
+        the result does not depend on the order or batching of deliveries. Only partitions of the frame's dates are looked at.
+        """
+        rows = _fullest(table, table.conform(frame), prefer)
+        if not rows.height:
+            return 0
+        partition = table.partition_by[0]
+        days = [str(d) for d in rows[partition].unique().sort()]
+        with self._lock:
+            if self.delta(table) is None:
+                self._write(table, rows, mode="append", note=note)
+                return rows.height
+            held = self.scan(table, {partition: days})
+            known = held.join(rows.lazy().select(table.key), on=list(table.key), how="semi").collect()
+            if not known.height:
+                self._write(table, rows, mode="append", note=note)
+                return rows.height
+            winners = _fullest(table, pl.concat([known, rows]), prefer)
+            changed = _differing(winners, known)
+            if not changed.height:
+                return 0
+            touched = [str(d) for d in changed[partition].unique().sort()]
+            kept = self.scan(table, {partition: touched}).join(changed.lazy().select(table.key), on=list(table.key), how="anti").collect()
+            quoted = ", ".join(f"'{day}'" for day in touched)
+            self._write(table, pl.concat([kept, changed]), mode="overwrite", predicate=f"{partition} IN ({quoted})", note=note)
+        return changed.height
+
+    def _write(self, table: Table, rows: pl.DataFrame | pl.LazyFrame, *, mode: Any, note: str, predicate: str | None = None) -> None:
+        options: dict[str, Any] = {
+            "partition_by": list(table.partition_by),
+            "writer_properties": _WRITER,
+            "commit_properties": CommitProperties(custom_metadata={"note": note}) if note else None,
+        }
+        if predicate is not None:
+            options["predicate"] = predicate
+        try:
+            if not self.root.startswith("s3://"):
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+            write = rows.write_delta if isinstance(rows, pl.DataFrame) else rows.sink_delta
+            write(self.uri(table), mode=mode, storage_options=self.storage_options or None, delta_write_options=options)
+        except OSError as fault:
+            raise StoreUnreachable(str(fault), where=self.uri(table), remedy="check the store's address and credentials") from fault
+
+
+def _slice_predicate(where: Mapping[str, str]) -> str:
+    return " AND ".join(f"{column} = '{value.replace(chr(39), chr(39) * 2)}'" for column, value in where.items())
+
+
+def _fullest(table: Table, rows: pl.DataFrame, prefer: str) -> pl.DataFrame:
+    """One row a key: the one that tells the most; ties by content, never by position."""
+    if rows.select(table.key).is_unique().all():
+        return rows
+    filled = pl.concat_str([pl.col(c).cast(pl.String).fill_null("\x00") for c in rows.columns if c != "raw_id"], separator="\x1f")
+    return (
+        rows.with_columns(__content=filled)
+        .sort([prefer, "__content"], descending=True, nulls_last=True)
+        .unique(list(table.key), keep="first", maintain_order=True)
+        .drop("__content")
+    )
+
+
+def _differing(winners: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `winners` that are not already in `known`, whatever file they came in."""
+    same = [c for c in winners.columns if c != "raw_id"]
+    return winners.join(known, on=same, how="anti", nulls_equal=True)
