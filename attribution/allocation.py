@@ -145,6 +145,7 @@ def follow(lots: pl.DataFrame, targets: pl.DataFrame, *, tax: bool) -> tuple[pl.
             break
         always = ("currency", "provider", "billing_account") if tax else _MONEY_KEYS
         match = [*always, *(k for k in keys if k not in always)]
+        targets = targets.with_columns(pl.lit(None, dtype=COSTS.schema[k]).alias(k) for k in keep if k not in targets.columns)
         rows = rest.drop([c for c in keep if c in rest.columns and c not in match])
         owner = targets.group_by([*match, *(k for k in keep if k not in match)]).agg(
             *(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS)

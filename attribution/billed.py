@@ -14,7 +14,7 @@ import polars as pl
 
 from attribution import names
 from attribution.metering import TOKEN_METERS
-from attribution.names import ModelNames, Sold
+from attribution.names import ModelNames, Sold, spelled
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS
 
@@ -60,9 +60,9 @@ def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
     sold = sold.with_columns(model=pl.Series([display.display(m) for m in sold["model"]], dtype=pl.String))
     frame = lots.join(sold, on=words, how="left", nulls_equal=True, maintain_order="left")
     frame = frame.with_columns(
-        provider=_mapped(frame["provider_name"], names.provider),
+        provider=spelled(frame["provider_name"], names.provider),
         resource=pl.when(~pl.col("resource_id").str.contains("foundation-model", literal=True)).then("resource_id"),
-        ai=_mapped_bool(frame),
+        ai=_sells_models(frame),
     )
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
     usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
@@ -80,20 +80,14 @@ def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
     )
 
 
-def _mapped(values: pl.Series, rule: object) -> pl.Series:
-    distinct = values.unique()
-    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})  # type: ignore[operator]
-    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
-
-
 @cache
 def _ai() -> re.Pattern[str]:
-    return re.compile("|".join(row["pattern"] for row in names._table("ai_services")), re.IGNORECASE)
+    return re.compile("|".join(row["pattern"] for row in names.table("ai_services")), re.IGNORECASE)
 
 
-def _mapped_bool(frame: pl.DataFrame) -> pl.Series:
+def _sells_models(frame: pl.DataFrame) -> pl.Series:
     """Whether a service sells models: such a charge that cannot be classified is listed, not lumped with storage."""
     words = frame.select(pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")).to_series()
     distinct = words.unique()
-    book = pl.DataFrame({"w": distinct, "ai": [bool(_ai().search(w)) for w in distinct]})
+    book = pl.DataFrame({"w": distinct, "ai": pl.Series([bool(_ai().search(w)) for w in distinct], dtype=pl.Boolean)})
     return pl.DataFrame({"w": words}).join(book, on="w", how="left", maintain_order="left")["ai"]

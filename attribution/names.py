@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 
+import polars as pl
+
 
 @cache
-def _table(name: str) -> tuple[dict[str, str], ...]:
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """Rows of one classification file."""
     text = (files("attribution") / "classification" / f"{name}.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
 @cache
 def _providers() -> dict[str, str]:
-    return {row["alias"]: row["provider"] for row in _table("providers")}
+    return {row["alias"]: row["provider"] for row in table("providers")}
 
 
 def provider(written: str | None) -> str | None:
@@ -96,12 +99,12 @@ class Sold:
 @cache
 def _patterns(name: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     key = {"meters": "meter", "tiers": "service_tier", "provisioned": "why"}[name]
-    return tuple((row[key], re.compile(row["pattern"], re.IGNORECASE)) for row in _table(name))
+    return tuple((row[key], re.compile(row["pattern"], re.IGNORECASE)) for row in table(name))
 
 
 @cache
 def _units() -> dict[str, tuple[str, Decimal]]:
-    return {row["unit"]: (row["meter_kind"], Decimal(row["factor"])) for row in _table("units")}
+    return {row["unit"]: (row["meter_kind"], Decimal(row["factor"])) for row in table("units")}
 
 
 def unit(written: str | None) -> tuple[str, Decimal] | None:
@@ -158,6 +161,17 @@ def sold(meter_text: str | None, description: str | None, unit_text: str | None)
         factor=tokens[1] if tokens else None,
         provisioned=provisioned,
     )
+
+
+def spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
+    """A naming rule over a whole column, asked once per distinct value.
+
+    >>> spelled(pl.Series(["bedrock", "openai", None]), provider).to_list()
+    ['AWS', 'OpenAI', None]
+    """
+    distinct = values.unique()
+    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
+    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
 
 
 class ModelNames:

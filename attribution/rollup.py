@@ -95,6 +95,9 @@ def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: Pr
     inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
     everything, calls = calls, calls.filter(inside)
     usage = pl.concat([_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal")
+    unpriced = pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
+    told = pl.concat_str("reason", pl.when(unpriced).then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace("", None)
+    calls = calls.with_columns(reason=told)
     return Drawn(
         calls=CALLS.conform(calls.select(c for c in CALLS.schema if c in calls.columns)),
         chains=CHAINS.conform(_chains(nodes, forest, everything, rollup_id, month)),
@@ -153,12 +156,12 @@ def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
 
 def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook, conflict: pl.Series) -> pl.DataFrame:
     """Canonical names, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
-    providers = _spelled(calls["provider"], names.provider)
+    providers = names.spelled(calls["provider"], names.provider)
     models = pl.concat([calls["response_model"], calls["request_model"]])
     display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
     calls = calls.with_columns(
         provider=providers,
-        model=pl.coalesce(_spelled(calls["response_model"], display.display), _spelled(calls["request_model"], display.display)),
+        model=pl.coalesce(names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)),
         service=pl.lit(None, dtype=pl.String),
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
@@ -180,17 +183,9 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return frame
 
 
-def _spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
-    """A naming rule over a column, once per distinct value."""
-    distinct = values.unique()
-    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
-    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
-
-
 def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
     root = forest.root[calls["node"].to_numpy()]
     node = calls["node"].to_numpy()
-    unpriced = pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
     flags = [
         pl.col("identity_reason"),
         pl.when(pl.Series(forest.cycle[root])).then(pl.lit("cycle")),
@@ -198,7 +193,6 @@ def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
         pl.when(pl.col("claim_conflict")).then(pl.lit("claim_conflict")),
         pl.col("usage_flag"),
         pl.when(pl.col("usage_scope").is_in(["aggregate", "cumulative"])).then(pl.lit("aggregate_only")),
-        pl.when(unpriced).then(pl.lit("unpriced")),
         pl.when(pl.col("cache_hit")).then(pl.lit("cache_hit")),
         pl.when(~pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)).then(pl.lit("usage_absent")),
         pl.when(pl.col("attempt") > 0).then(pl.lit("retry")),
@@ -260,7 +254,7 @@ def _resource_hours(
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),
         hour=pl.col("start_time").dt.truncate("1h"),
-        provider=_spelled(frame["provider"], names.provider),
+        provider=names.spelled(frame["provider"], names.provider),
         account=pl.col("account_id"),
         service=pl.lit(None, dtype=pl.String),
         model=pl.lit(None, dtype=pl.String),

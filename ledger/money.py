@@ -85,11 +85,13 @@ def rounded_away(written: pl.Series, kept: pl.Series) -> Decimal:
     exponent = pl.col("written").str.extract(r"[eE]([+-]?\d+)").str.strip_prefix("+").cast(pl.Int64, strict=False).fill_null(0)
     # 30 places hold what a double can say of an amount above 10^-13; the rare rest is summed one by one.
     plain = (digits - exponent <= 30) & pl.col("kept").is_between(-_FINE_LIMIT, _FINE_LIMIT)
-    quick = parts.filter(plain).select((pl.col("written").cast(_FINE) - pl.col("kept").cast(_FINE)).sum()).item()
+    parts = parts.with_columns(plain=plain)
+    fine = pl.when("plain").then("written").cast(_FINE) - pl.when("plain").then("kept").cast(_FINE)
+    quick = parts.select(fine.sum()).item()
     with localcontext() as context:
         context.prec = 400
         lost = Decimal(quick or 0)
-        for text_, amount in parts.filter(~plain).iter_rows():
+        for text_, amount in parts.filter(~pl.col("plain")).select("written", "kept").iter_rows():
             lost += (exact_decimal(text_) or ZERO) - amount
         return lost.normalize() if lost else ZERO
 
