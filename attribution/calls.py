@@ -91,13 +91,23 @@ def _merged(several: pl.DataFrame) -> pl.DataFrame:
 
 def _components(signals: pl.DataFrame) -> pl.Series:
     """A label a call: the smallest row among all signals it is connected to by any proof of identity."""
-    usage = pl.concat_str([pl.col("output_tokens").cast(pl.String).fill_null("-"), pl.col("cache_hit").fill_null(value=False).cast(pl.String)], separator=",")
-    keyed = signals.select(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias("label"),
-        pl.col("gateway_call_id").alias("gateway"),
-        pl.when(pl.col("output_tokens").is_not_null()).then(pl.concat_str(["provider_request_id", usage], separator="\x1f")).alias("request"),
-        pl.concat_str([pl.col("trace_key").cast(pl.String), pl.col("span_key").cast(pl.String)], separator=",").alias("span"),
+    labels = pl.int_range(pl.len(), dtype=pl.Int64).alias("label")
+    proof = pl.when(pl.col("output_tokens").is_not_null()).then(
+        pl.struct("provider_request_id", "output_tokens", pl.col("cache_hit").fill_null(value=False))
     )
+    keyed = signals.select(
+        labels,
+        pl.col("gateway_call_id").alias("gateway"),
+        pl.when(pl.col("provider_request_id").is_not_null()).then(proof).alias("request"),
+        pl.struct("trace_key", "span_key").alias("span"),
+    )
+    # Most signals are the only one of their call: those that share no key with any other keep their own row as label.
+    hashed = keyed.select(pl.when(pl.col(k).is_not_null()).then(pl.col(k).hash(seed=1)).alias(k) for k in ("gateway", "request", "span"))
+    doubled = pl.Series([False]).extend_constant(value=False, n=max(keyed.height - 1, 0)).head(keyed.height)
+    for key in hashed.columns:
+        if hashed[key].drop_nulls().n_unique() < keyed.height - hashed[key].null_count():
+            doubled = doubled | (hashed[key].is_duplicated() & hashed[key].is_not_null())
+    everything, keyed = keyed["label"], keyed.filter(doubled)
     while True:
         before = keyed["label"]
         for key in ("gateway", "request", "span"):
@@ -110,7 +120,10 @@ def _components(signals: pl.DataFrame) -> pl.Series:
                     .drop("least")
                 )
         if keyed["label"].equals(before):
-            return keyed["label"]
+            break
+    if not keyed.height:
+        return everything
+    return pl.select(pl.when(doubled).then(pl.lit(None, dtype=pl.Int64)).otherwise(everything)).to_series().scatter(doubled.arg_true(), keyed["label"])
 
 
 def count_leaves(calls: pl.DataFrame, covered: pl.Series) -> pl.DataFrame:

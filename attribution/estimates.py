@@ -8,16 +8,16 @@ from decimal import Decimal
 import polars as pl
 
 from attribution.rollup import WHAT, WHO
-from ledger.money import MONEY, ratio
+from ledger.money import MONEY, proportion
 from ledger.tables import COSTS
 
 
 def coverage(lots: pl.DataFrame) -> pl.DataFrame:
     """Until when each provider's bill speaks of metered usage: provider, account (null: any), `covered_until`."""
     metered = lots.filter(pl.col("role") == "tokens")
-    by_account = metered.group_by("provider", "account").agg(covered_until=pl.col("period_end").max())
+    by_account = metered.filter(pl.col("account").is_not_null()).group_by("provider", "account").agg(covered_until=pl.col("period_end").max())
     overall = metered.group_by("provider").agg(covered_until=pl.col("period_end").max()).with_columns(account=pl.lit(None, dtype=pl.String))
-    return pl.concat([by_account, overall.select(by_account.columns)]).unique()
+    return pl.concat([by_account, overall.select(by_account.columns)])
 
 
 def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
@@ -36,15 +36,15 @@ def paid_of_list(rates: pl.DataFrame) -> pl.DataFrame:
     From the pools of this bill where the logs were priced: billed effective cost of the logged part over its list price.
     """
     schema = {"currency": pl.String, "provider": pl.String, "model": pl.String, "ratio": MONEY}
-    if not rates.height or "list_at_book" not in rates.columns:
+    if not rates.height:
         return pl.DataFrame(schema=schema)
     told = rates.filter((pl.col("list_at_book") > 0) & (pl.col("denominator") > 0))
     out: list[dict[str, object]] = []
     for keys in (["currency", "provider", "model"], ["currency", "provider"]):
         for key, pools in told.group_by(keys, maintain_order=True):
-            paid = sum((ratio(a * q, d) for a, q, d in pools.select("effective_cost", "logged", "denominator").iter_rows()), Decimal(0))
+            paid = sum((proportion(a, q, d) for a, q, d in pools.select("effective_cost", "logged_quantity", "denominator").iter_rows()), Decimal(0))
             listed = pools["list_at_book"].sum()
-            out.append({**dict(zip(keys, key, strict=True)), "model": key[2] if len(key) == 3 else None, "ratio": ratio(paid, listed)})
+            out.append({**dict(zip(keys, key, strict=True)), "model": key[2] if len(key) == 3 else None, "ratio": proportion(Decimal(1), paid, listed)})
     return pl.DataFrame(out, schema=schema)
 
 

@@ -11,7 +11,7 @@ from ledger.tables import PROBLEMS
 SOURCE = "attribution"
 
 
-def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, uses: pl.DataFrame, lots: pl.DataFrame) -> int:
+def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.DataFrame) -> int:
     """Replaces the month's findings by this run's; returns how many there are."""
     uri = f"attribution:{month}"
     found = [

@@ -42,6 +42,11 @@ class PriceBook:
         self._bare = {key: min(found, key=lambda m: (len(m), m)) for key, found in bare.items()}
 
     @property
+    def currency(self) -> str:
+        """What the book is written in."""
+        return next(iter(self.prices["currency"].unique().sort()), "USD")
+
+    @property
     def models(self) -> set[str]:
         """Every model the book names."""
         return self._exact

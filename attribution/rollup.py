@@ -71,10 +71,10 @@ def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, sett
 def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
-    signals = window.select(_CALL).filter(describes_call() | pl.col("channel").str.starts_with("litellm")).collect()
-    calls = merge(signals)
-    nodes = _nodes(window, calls)
-    del signals
+    spans = window.select(list(dict.fromkeys((*_NODE, *_CALL)))).collect()
+    calls = merge(spans.lazy().filter(describes_call() | gateway()).select(_CALL).collect())
+    nodes = _nodes(spans, calls)
+    del spans
     forest = chains.link(nodes)
     agents, conflict = identity.refuse_conflicting_claims(nodes, identity.span_agents(nodes, registry), registry, trusted)
     nodes = nodes.with_columns(agent=agents)
@@ -106,20 +106,22 @@ def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: Pr
     )
 
 
-def _nodes(window: pl.LazyFrame, calls: pl.DataFrame) -> pl.DataFrame:
+def gateway() -> pl.Expr:
+    """Whether a row is a gateway's log of a call rather than a span."""
+    return pl.col("channel").is_in(["litellm", "litellm-spend-logs"])
+
+
+def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
-    spans = (
-        window.filter(~pl.col("channel").str.starts_with("litellm"))
-        .select(_NODE)
-        .collect()
-        .unique(["trace_key", "span_key"], keep="first", maintain_order=False)
-    )
+    spans = spans.lazy().filter(~gateway()).select(_NODE).collect()
+    if spans.select("trace_key", "span_key").unique().height < spans.height:
+        spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
     identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential")
     told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *identity_columns)
     if told.height:
         spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
         spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(f"{c}_told" for c in identity_columns)
-    alone = calls.filter(pl.col("channel").str.starts_with("litellm")).select(_NODE)
+    alone = calls.filter(gateway()).select(_NODE)
     if alone.height and spans.height:
         roots = spans.filter(pl.col("parent_key").is_null()).group_by("trace_key").agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
         alone = (
@@ -127,7 +129,7 @@ def _nodes(window: pl.LazyFrame, calls: pl.DataFrame) -> pl.DataFrame:
             .with_columns(parent_key=pl.coalesce("parent_key", "__root"))
             .drop("__root", "__n")
         )
-    return pl.concat([spans, alone]).sort("trace_key", "span_key").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
+    return pl.concat([spans, alone]).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
 
 
 def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
@@ -274,22 +276,30 @@ def _resource_hours(
 
 def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rollup_id: str, month: str) -> pl.DataFrame:
     """One row a chain that started in the month and holds a call or an agent."""
-    all_rows = pl.DataFrame({"root": forest.root}).with_columns(
-        nodes["trace_id"], nodes["start_time"], nodes["end_time"], missing=pl.Series(forest.missing_parent), cycle=pl.Series(forest.cycle), multi=pl.Series(forest.multi_link)
+    rows = nodes.select(
+        "trace_key",
+        "start_time",
+        "end_time",
+        root=pl.Series(forest.root),
+        missing_parent=pl.Series(forest.missing_parent),
+        cycle=pl.Series(forest.cycle),
+        multi_link=pl.Series(forest.multi_link),
+        row="row",
     )
-    spans = all_rows.group_by("root").agg(
-        pl.col("start_time").min(),
-        pl.col("end_time").max(),
-        pl.len().cast(pl.Int64).alias("spans"),
-        pl.col("trace_id").drop_nulls().unique().sort().alias("trace_ids"),
-        pl.concat_str(
-            pl.when(pl.col("missing").any()).then(pl.lit("missing_parent")),
-            pl.when(pl.col("cycle").any()).then(pl.lit("cycle")),
-            pl.when(pl.col("multi").any()).then(pl.lit("multi_link")),
-            separator=",",
-            ignore_nulls=True,
-        ).alias("reason"),
+    flags = ("missing_parent", "cycle", "multi_link")
+    rows = rows.join(calls.select(root=pl.Series(forest.root).gather(calls["node"])).unique(), on="root", how="semi")
+    spans = (
+        rows.lazy()
+        .group_by("root", "trace_key")
+        .agg(pl.col("start_time").min(), pl.col("end_time").max(), pl.len().cast(pl.Int64).alias("spans"), pl.col("row").min(), *(pl.col(f).any() for f in flags))
+        .sort("root", "trace_key")
+        .group_by("root", maintain_order=True)
+        .agg(pl.col("start_time").min(), pl.col("end_time").max(), pl.col("spans").sum(), pl.col("row"), *(pl.col(f).any() for f in flags))
+        .with_columns(reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True))
+        .collect()
     )
+    traces = spans.select("root", "row").explode("row").with_columns(trace_id=nodes["trace_id"].gather(spans["row"].explode()))
+    spans = spans.drop("row", *flags).with_columns(traces.group_by("root", maintain_order=True).agg(trace_ids=pl.col("trace_id").drop_nulls())["trace_ids"])
     tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
     made = (
         calls.with_columns(root=pl.Series(forest.root).gather(calls["node"]), tokens=tokens)

@@ -19,10 +19,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from attribution import allocation, balance, billed, estimates, findings, names, rating, rollup
+from attribution.metering import TOKEN_METERS
 from attribution.pricing import PriceBook
 from ledger import periods, registry
 from ledger.books import Books
 from ledger.db import Published, Rollup, Run
+from ledger.settings import AttributionSettings
 from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COSTS, IMPORT_TOTALS, PRICES, RATES, SPANS, USAGE_HOURLY
 
 RECIPE = "1"
@@ -120,24 +122,14 @@ class _Run:
         charges = self.store.scan(CHARGES, {"billing_month": [month]})
         self._rollup(month)
         uses = self._uses(month, charges)
-        display = names.ModelNames(self.book.models, uses["model"].drop_nulls().unique(), [])
-        lots = rating.prepare(billed.lots(charges, display))
-        rated = rating.rate(lots, uses, self.settings.attribution.tolerance)
-        placed = _placed(lots, rated, self.timeline, self.books)
-        costs = allocation.as_costs(placed, run_id=self.run_id, month=month)
-        open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(rated.used.implode()) & pl.col("meter").str.ends_with("_tokens"))
-        covered = estimates.is_covered(open_uses, estimates.coverage(lots))
-        estimated = estimates.estimate(
-            open_uses.filter(~covered), estimates.paid_of_list(self._past_rates(month, rated.rates)), run_id=self.run_id, month=month, currency=self._currency()
-        )
-        unbilled = estimates.not_on_bill(open_uses.filter(covered), run_id=self.run_id, month=month, currency=self._currency())
-        costs = pl.concat([costs, estimated, unbilled])
+        drawn = conclude(charges, uses, self.timeline, self.book, self.settings.attribution, run_id=self.run_id, month=month, past_rates=self._past_rates(month))
+        costs = drawn.costs
         totals = balance.control_totals(charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month)
         note = f"run {self.run_id}"
         self.store.append(COSTS, costs, note=note)
         self.store.append(BALANCE, totals, note=note)
-        self.store.append(RATES, _rates(rated.rates, self.run_id, month), note=note)
-        self.report.problems += findings.tell(self.store, month, self.run_id, costs, uses, lots)
+        self.store.append(RATES, drawn.rates, note=note)
+        self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots)
         return totals
 
     def _uses(self, month: str, charges: pl.LazyFrame) -> pl.DataFrame:
@@ -191,21 +183,16 @@ class _Run:
             run = session.get(Run, published.run_id) if published else None
             return run is not None and run.inputs.get(month) == inputs
 
-    def _past_rates(self, month: str, rates: pl.DataFrame) -> pl.DataFrame:
-        """This bill's rates, or, while it says nothing, those of the newest published month before."""
-        if rates.height:
-            return rates
+    def _past_rates(self, month: str) -> pl.DataFrame:
+        """The rates of the newest published month before this one that has any: what estimates lean on until this bill speaks."""
         with self.books.database.session() as session:
-            earlier = session.scalars(sa.select(Published).where(Published.month < month).order_by(Published.month.desc())).all()
-            runs = [(p.month, p.run_id) for p in earlier[:3]]
+            earlier = session.scalars(sa.select(Published).where(Published.month < month).order_by(Published.month.desc()).limit(3)).all()
+            runs = [(p.month, p.run_id) for p in earlier]
         for past, run_id in runs:
-            held = self.store.scan(RATES, {"month": [past], "run_id": [run_id]}).rename({"logged_quantity": "logged"}).collect()
+            held = self.store.scan(RATES, {"month": [past], "run_id": [run_id]}).collect()
             if held.height:
                 return held
-        return rates
-
-    def _currency(self) -> str:
-        return next(iter(self.book.prices["currency"].unique().sort()), "USD")
+        return RATES.empty()
 
     def _note(self, row: object) -> None:
         with self.books.database.session() as session:
@@ -253,9 +240,49 @@ def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bo
     return (window[0] - at).days <= lookback_days and at <= window[1]
 
 
-def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, books: Books) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Conclusions:
+    """What a bill and a month's usage come to."""
+
+    costs: pl.DataFrame
+    rates: pl.DataFrame
+    lots: pl.DataFrame
+
+
+def conclude(
+    charges: pl.LazyFrame,
+    uses: pl.DataFrame,
+    timeline: pl.DataFrame,
+    book: PriceBook,
+    settings: AttributionSettings,
+    *,
+    run_id: str,
+    month: str,
+    past_rates: pl.DataFrame | None = None,
+) -> Conclusions:
+    """The recipe from charges and hourly usage to costs, without a store: pure, the same rows from the same facts.
+
+    `uses` are rows of `usage_hourly` with a row number `use`; those of other months only meet charges, they are not estimated here.
+    """
+    display = names.ModelNames(book.models, uses["model"].drop_nulls().unique(), [])
+    lots = rating.prepare(billed.lots(charges, display))
+    rated = rating.rate(lots, uses, settings.tolerance)
+    costs = allocation.as_costs(_placed(lots, rated, timeline, settings), run_id=run_id, month=month)
+    rates = _rates(rated.rates, run_id, month)
+    tokens = pl.col("meter").is_in(TOKEN_METERS)
+    open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(rated.used.implode()) & tokens)
+    covered = estimates.is_covered(open_uses, estimates.coverage(lots))
+    paid = estimates.paid_of_list(rates if rates.height or past_rates is None else past_rates)
+    parts = [
+        costs,
+        estimates.estimate(open_uses.filter(~covered), paid, run_id=run_id, month=month, currency=book.currency),
+        estimates.not_on_bill(open_uses.filter(covered), run_id=run_id, month=month, currency=book.currency),
+    ]
+    return Conclusions(pl.concat(parts), rates, lots)
+
+
+def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
     """Every charge's money on a row: shares on uses, then the ladder, then what follows them."""
-    settings = books.settings.attribution
     shares = rated.shares
     if shares.height:
         shares = shares.with_columns(

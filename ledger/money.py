@@ -218,14 +218,3 @@ def weights(frame: pl.DataFrame, column: str, pool: str | Sequence[str]) -> pl.S
     while int(largest or 0) // 10**drop >= WEIGHT_LIMIT // 2:  # type: ignore[arg-type]
         drop += 1
     return (units // pl.Series([10**drop], dtype=pl.Int128)).cast(pl.Int64).alias(column)
-
-
-def ratio(part: Decimal, whole: Decimal) -> Decimal:
-    """One amount over another, at twelve places, half to even.
-
-    >>> ratio(Decimal("0.88"), Decimal(1)), ratio(Decimal(1), Decimal(3))
-    (Decimal('0.880000000000'), Decimal('0.333333333333'))
-    """
-    with localcontext() as context:
-        context.prec = 60
-        return quantize(part / whole)

@@ -83,7 +83,7 @@ class Spool:
     def drain(self, store: Store) -> int:
         """Moves everything that waits into the ledger; returns how many rows of `spans` that added or filled up.
 
-        Deliveries are merged together, in batches that fit memory, and each batch is deleted once it is in. Deliveries that arrive
+        Deliveries are merged together, in batches that fit memory, and each batch is deleted once it is in. Those that arrive
         meanwhile wait for the next time. Where the store does not answer, `StoreUnreachable` passes and nothing is lost.
         """
         changed = 0
@@ -154,7 +154,9 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def _unreachable(self, fault: OSError) -> StoreUnreachable:
-        return StoreUnreachable(fault.strerror or str(fault), where=str(self.folder), remedy="check that the disk has room and can be written")
+        return StoreUnreachable(
+            fault.strerror or str(fault), where=str(self.folder), remedy="check that the disk has room and can be written"
+        )
 
 
 def _encode(frame: pl.DataFrame) -> bytes:

@@ -1,0 +1,45 @@
+"""Spend as budgets and anomalies see it: the published costs, by day of the reporting timezone and owner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+import sqlalchemy as sa
+
+from ledger import periods
+from ledger.books import Books
+from ledger.db import Published
+from ledger.tables import COSTS
+
+SCOPES = ("team", "agent")
+VIEWS = ("initiator", "executor")
+
+
+def published_runs(books: Books) -> dict[str, str]:
+    """Month → run in force."""
+    with books.database.session() as session:
+        return {p.month: p.run_id for p in session.scalars(sa.select(Published).order_by(Published.month))}
+
+
+def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
+    """Effective cost per day, currency, basis, team and agent in both views, of the days of `months` in the reporting timezone.
+
+    Invoice months and calendar months differ at their edges, so the neighbours' costs are read too.
+    """
+    runs = published_runs(books)
+    near = sorted({m for month in months for m in _neighbours(month)} & set(runs))
+    schema = {"day": pl.Date, **{f"{view}_{scope}": pl.String for view in VIEWS for scope in SCOPES}, "currency": pl.String, "basis": pl.String, "cost": COSTS.schema["effective_cost"]}
+    if not near:
+        return pl.DataFrame(schema=schema)
+    zone = books.settings.report.timezone
+    costs = books.store.scan(COSTS, {"month": near, "run_id": [runs[m] for m in near]})
+    days = costs.with_columns(day=pl.col("period_start").dt.convert_time_zone(zone).dt.date())
+    inside = pl.col("day").dt.strftime("%Y-%m").is_in(list(months))
+    return days.filter(inside).group_by([c for c in schema if c != "cost"]).agg(cost=pl.col("effective_cost").sum()).collect().select(list(schema))
+
+
+def _neighbours(month: str) -> list[str]:
+    start = periods.month_start(month)
+    return [periods.month_of(start - timedelta(days=1)), month, periods.month_of(periods.month_end(month))]
