@@ -168,27 +168,39 @@ def follow(lots: pl.DataFrame, targets: pl.DataFrame, *, tax: bool) -> tuple[pl.
         rest = rest.filter(~pl.col("lot").is_in(done["lot"].implode()))
     if not shares:
         return lots.clear(), rest
-    made = pl.concat(shares, how="diagonal_relaxed").with_columns(
-        reason=pl.lit("tax") if tax else pl.col("charge_category").str.to_lowercase(), rule=pl.lit("RA-5")
-    )
+    made = pl.concat(shares, how="diagonal_relaxed").with_columns(reason=_why_following(), rule=pl.lit("RA-5"))
     return made, rest
+
+
+def _why_following() -> pl.Expr:
+    """credit, adjustment or tax as the bill calls it; a negative row of any other category gives money back: refund."""
+    named = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
+    return (
+        pl.when(named)
+        .then(pl.col("charge_category").str.to_lowercase())
+        .when(pl.col("charge_class").is_not_null())
+        .then(pl.lit("correction"))
+        .otherwise(pl.lit("refund"))
+    )
 
 
 def as_costs(rows: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
     """Shares and placed lots as rows of `costs`, like ones summed."""
     if not rows.height:
         return COSTS.empty()
-    keys = [c for c in COSTS.schema if c not in (*COST_COLUMNS, "quantity")]
     shaped = rows.with_columns(
         run_id=pl.lit(run_id),
         month=pl.lit(month),
         basis=pl.lit("billed"),
         service_tier=pl.col("service_tier").fill_null("standard") if "service_tier" in rows.columns else pl.lit("standard"),
     )
-    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in (*keys, "quantity") if c not in shaped.columns]
-    shaped = shaped.with_columns(missing)
-    summed = shaped.group_by(keys).agg(
+    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in COSTS.schema if c not in shaped.columns]
+    shaped = shaped.with_columns(missing).select(list(COSTS.schema))
+    # A share of a use is a row of its own; everything else is summed over what a report cannot tell apart.
+    shares, others = shaped.filter(pl.col("usage_key").is_not_null()), shaped.filter(pl.col("usage_key").is_null())
+    keys = [c for c in COSTS.schema if c not in (*COST_COLUMNS, "quantity")]
+    summed = others.group_by(keys).agg(
         pl.when(pl.col("quantity").is_not_null().any()).then(pl.col("quantity").sum()).alias("quantity"),
         *(pl.col(c).sum() for c in COST_COLUMNS),
     )
-    return COSTS.conform(summed.select(list(COSTS.schema))).sort(keys)
+    return COSTS.conform(pl.concat([shares, summed.select(shares.columns).sort(keys)]))

@@ -82,7 +82,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
         how="diagonal_relaxed",
     )
     used = pl.concat([tokens.used, by_quantity.used]).unique()
-    return Rated(_together(shares), left, _together(rates), used)
+    return Rated(described(_together(shares), lots, uses), left, _together(rates), used)
 
 
 def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -178,41 +178,49 @@ class _Round:
         self._share(pools, pool, lots, logged)
 
     def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, logged: pl.DataFrame) -> None:
-        facts = pools.select(*pool, "pool_id", "denominator", "logged", "billed", "flag")
+        facts = pools.select(*pool, "pool_id", "denominator", "logged", "flag")
         mine = lots.join(facts, on=pool).sort("lot")
-        took = logged.join(facts.select(*pool, "pool_id"), on=pool)
-        rows = pl.concat(
-            [
-                _cross(mine, took),
-                mine.with_columns(
-                    use=pl.lit(None, dtype=pl.Int64), weight=pl.col("denominator") - pl.col("logged")
-                ),
-            ],
-            how="diagonal_relaxed",
-        )
-        rows = rows.with_columns(__lot_quantity=pl.col("billed_quantity"))
-        parted = _parted(rows, [*COST_COLUMNS, "billed_quantity"])
-        self.shares.append(parted.filter(pl.col("use").is_not_null()))
-        rest = parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
+        took = logged.select("use", "quantity", *pool).join(facts.select(*pool, "pool_id"), on=pool).select("use", "quantity", "pool_id")
+        rest = self._parted(mine, took)
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
         self.lots = pl.concat([untouched, leftover.select(untouched.columns)])
         self.used = pl.concat([self.used, took["use"]])
         self.rates.append(pools)
 
+    def _parted(self, mine: pl.DataFrame, took: pl.DataFrame) -> pl.DataFrame:
+        parted = part(mine, took, [*COST_COLUMNS, "billed_quantity"])
+        self.shares.append(parted.filter(pl.col("use").is_not_null()).drop("billed_quantity"))
+        return parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
 
-def _cross(lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
-    """Every lot of a pool with every use of it; the lot's keys, the use's owner."""
-    owner = uses.select("pool_id", "use", *(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, *_TIERS, "hour", "reason", "usage_key")), *WHO, weight="quantity")
-    return lots.join(owner, on="pool_id")
 
+def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
+    """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
 
-def _parted(rows: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
-    """Each lot's amounts over its rows, exactly; the remainder row (use null) comes last. (MO-1)"""
-    quantity = rows["weight"].cast(MONEY)
-    rows = rows.with_columns(quantity=quantity, __weight=weights(rows, "weight", "lot"), __last=pl.col("use").is_null())
+    `lots` has lot, pool_id, flag, denominator and logged; `took` has use, pool_id, quantity. Returns lot, use, pool_id, flag, quantity
+    and the amounts: numbers only, so that millions of shares stay small; `described` puts the words back.
+    """
+    about = ("lot", "pool_id", "flag", *amounts)
+    rows = pl.concat(
+        [
+            lots.select(about).join(took, on="pool_id"),
+            lots.select(*about, use=pl.lit(None, dtype=pl.Int64), quantity=pl.col("denominator") - pl.col("logged")),
+        ],
+        how="diagonal_relaxed",
+    ).with_columns(pl.col("quantity").cast(MONEY))
+    rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
     out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "use"]).collect()
     return out.drop("__weight", "__last")
+
+
+def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
+    """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say)."""
+    if not shares.height:
+        return shares
+    words = lots.drop(*COST_COLUMNS, "billed_quantity", "quantity", "lot")
+    owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", *WHO)
+    # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
+    return pl.concat([shares, words[shares["lot"]], owner[shares["use"]]], how="horizontal")
 
 
 @dataclass(slots=True)
@@ -239,11 +247,7 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], driver: 
     mine = lots.join(pools.select(*pool, "pool_id", "logged"), on=pool).sort("lot")
     capacity = pl.max_horizontal(pl.col("billed_quantity").fill_null(0), "logged") if provisioned else pl.col("logged")
     mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
-    rows = pl.concat(
-        [_cross(mine, took), mine.with_columns(use=pl.lit(None, dtype=pl.Int64), weight=pl.col("denominator") - pl.col("logged"))],
-        how="diagonal_relaxed",
-    )
-    parted = _parted(rows, COST_COLUMNS)
+    parted = part(mine, took.select("use", "pool_id", pl.col(driver).alias("quantity")), COST_COLUMNS)
     rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
     idle = lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity")) if provisioned else lots.clear()
     rates = mine.group_by(*pool, "pool_id", "denominator").agg(

@@ -71,10 +71,8 @@ def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, sett
 def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
-    spans = window.select(list(dict.fromkeys((*_NODE, *_CALL)))).collect()
-    calls = merge(spans.lazy().filter(describes_call() | gateway()).select(_CALL).collect())
-    nodes = _nodes(spans, calls)
-    del spans
+    calls = merge(window.filter(describes_call() | gateway()).select(_CALL).collect())
+    nodes = _nodes(window.filter(~gateway()).select(_NODE).collect(), calls)
     forest = chains.link(nodes)
     agents, conflict = identity.refuse_conflicting_claims(nodes, identity.span_agents(nodes, registry), registry, trusted)
     nodes = nodes.with_columns(agent=agents)
@@ -113,7 +111,6 @@ def gateway() -> pl.Expr:
 
 def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
-    spans = spans.lazy().filter(~gateway()).select(_NODE).collect()
     if spans.select("trace_key", "span_key").unique().height < spans.height:
         spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
     identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential")
@@ -225,7 +222,7 @@ def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(m).is_not_null().sum().alias(f"__n_{m}") for m in TOKEN_METERS),
     )
     long = [
-        summed.filter(pl.col(m).is_not_null()).select(
+        summed.filter(pl.col(m) != 0).select(
             *keys,
             pl.lit(m).alias("meter"),
             pl.col(m).cast(MONEY).alias("quantity"),
