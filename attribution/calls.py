@@ -66,7 +66,7 @@ def merge(signals: pl.DataFrame) -> pl.DataFrame:
 
 
 def _merged(several: pl.DataFrame) -> pl.DataFrame:
-    place = ("trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "parent_span_id", "start_time", "date", "channel")
+    place = ("trace_key", "span_key", "trace_id", "span_id", "start_time", "channel")
     inner = (
         several.sort(
             pl.col("channel") != OPEN,

@@ -40,9 +40,11 @@ _OWNED = ("agent", "team", "account", "region")
 
 def span_agents(nodes: pl.DataFrame, timeline: pl.DataFrame) -> pl.Series:
     """The agent a span itself names: registered under its id or its name, else the name as it stands. (ID-2)"""
-    spoken = nodes.select(
-        pl.col("agent_id"), pl.col("agent_name"), pl.col("start_time"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
-    ).filter(pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null())
+    spoken = (
+        nodes.select("agent_id", "agent_name", "start_time", pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
+        .filter(pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null())
+        .with_columns(pl.col("agent_id", "agent_name").cast(pl.String))
+    )
     by_id = owner_at(spoken, timeline, name="agent_id", at="start_time", kinds=("agent", "alias"))["agent"]
     by_name = owner_at(spoken, timeline, name="agent_name", at="start_time", kinds=("agent", "alias"))["agent"]
     found = spoken.select("row", agent=pl.coalesce(by_id, by_name, pl.col("agent_name"), pl.col("agent_id")))
@@ -54,7 +56,10 @@ def refuse_conflicting_claims(nodes: pl.DataFrame, agents: pl.Series, timeline: 
 
     Returns the agents that stand, and which rows lost theirs.
     """
-    asked = nodes.select("start_time", "credential", "source", "channel", agent=agents)
+    from_gateway = nodes["channel"].cast(pl.String).str.starts_with("litellm")
+    if not from_gateway.any():
+        return agents, pl.Series([False]).new_from_index(0, nodes.height)
+    asked = nodes.select("start_time", pl.col("credential", "source", "channel").cast(pl.String), agent=agents)
     key_team = owner_at(asked, timeline, name="credential", at="start_time", kinds=("credential",))["team"]
     agent_team = owner_at(asked, timeline, name="agent", at="start_time", kinds=("agent",))["team"]
     conflict = asked.select(
@@ -77,8 +82,9 @@ def attribute(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline
     at = calls["node"].to_numpy()
     has_agent = agent.is_not_null().to_numpy()
     top, near = topmost(forest, has_agent)[at], nearest(forest, has_agent)[at]
-    believed = nodes.select(pl.col("claimed_agent").is_not_null() & pl.col("source").is_in(list(trusted))).to_series()
-    doubted = nodes.select(pl.col("claimed_agent").is_not_null() & ~pl.col("source").is_in(list(trusted))).to_series().to_numpy()
+    claimed = nodes["claimed_agent"].is_not_null()
+    trusts = nodes["source"].cast(pl.String).is_in(list(trusted))
+    believed, doubted = claimed & trusts, (claimed & ~trusts).to_numpy()
     claimed_by = nearest(forest, believed.to_numpy())[at]
     root = forest.root[at]
     frame = calls.with_columns(
@@ -154,7 +160,8 @@ def _initiator() -> pl.Expr:
 def _conversation_owner(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, has_agent: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pl.Series:
     """The one agent that started every identified chain of the call's conversation; null where there are none or several."""
     top = topmost(forest, has_agent)
-    seen = pl.DataFrame({"conversation_id": nodes["conversation_id"], "agent": _take(nodes["agent"], top)}).drop_nulls().unique()
+    spoken = nodes["conversation_id"].is_not_null().arg_true()
+    seen = pl.DataFrame({"conversation_id": nodes["conversation_id"].gather(spoken).cast(pl.String), "agent": _take(nodes["agent"], top[spoken.to_numpy()])}).drop_nulls().unique()
     owners = seen.group_by("conversation_id").agg(pl.col("agent").first(), pl.len().alias("n")).filter(pl.col("n") == 1).select("conversation_id", "agent")
     return calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
 
@@ -162,4 +169,4 @@ def _conversation_owner(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest
 def _take(values: pl.Series, rows: Index) -> pl.Series:
     """Values at rows; null at NONE."""
     picked = pl.Series(rows, dtype=pl.Int64)
-    return values.gather(picked.set(picked < 0, None))
+    return values.gather(picked.set(picked < 0, None)).cast(pl.String)

@@ -66,7 +66,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
             tokens.match(known, keys, drop_tiers=drop_tiers)
     shares += tokens.shares
     rates += tokens.rates
-    by_quantity = _by_driver(lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)), tokens.open_uses(), ["provider", "model", "meter"], "quantity")
+    by_quantity = _by_driver(lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)), tokens.open_uses(), ["provider", "model", "meter"])
     resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
     by_time = _by_resource(resource, uses)
     shares += [by_quantity.shares, *(r.shares for r in by_time)]
@@ -145,72 +145,81 @@ class _Round:
         if not uses.height or not lots.height:
             return
         pool = [*_BASE, *(() if drop_tiers else _TIERS), *keys]
-        placed = uses.join(period_hours(lots), on="hour")
-        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
-        on = [k for k in pool if k not in ("currency",)]
-        logged = (
-            placed.join(lots.select(*on, "currency").unique(), on=on)
-            .sort(pl.col("period_end") - pl.col("period_start"), "period_start", "currency")
-            .unique("use", keep="first", maintain_order=True)
-        )
-        if not logged.height:
-            return
         pools = (
             lots.group_by(pool)
             .agg(billed=pl.col("billed_quantity").sum(), *(pl.col(c).sum() for c in COST_COLUMNS))
-            .join(logged.group_by(pool).agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on=pool)
-            .filter(pl.col("logged") > 0)
             .sort(pool)
+            .with_row_index("pool")
         )
+        took = _taken(uses, pools, pool)
+        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum())
         gap = (pl.col("billed") - pl.col("logged")).abs()
         near = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
-        pools = pools.with_columns(
-            denominator=pl.when(near).then("logged").otherwise(pl.max_horizontal("billed", "logged")),
-            flag=pl.concat_str(
-                pl.when(~near & (pl.col("logged") > pl.col("billed"))).then(pl.lit("overlogged")),
-                pl.when(pl.lit(bool(others) or drop_tiers)).then(pl.lit("coarse_match")),
-                separator=",",
-                ignore_nulls=True,
-            ),
-            pool_id=pl.concat_str([pl.col(k).cast(pl.String).fill_null("-") for k in pool], separator="|"),
-            level=pl.lit("exact" if not others and not drop_tiers else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])),
+        pools = (
+            pools.join(logged, on="pool")
+            .filter(pl.col("logged") > 0)
+            .sort("pool")
+            .with_columns(
+                denominator=pl.when(near).then("logged").otherwise(pl.max_horizontal("billed", "logged")),
+                flag=pl.concat_str(
+                    pl.when(~near & (pl.col("logged") > pl.col("billed"))).then(pl.lit("overlogged")),
+                    pl.when(pl.lit(bool(others) or drop_tiers)).then(pl.lit("coarse_match")),
+                    separator=",",
+                    ignore_nulls=True,
+                ),
+                pool_id=pl.concat_str([pl.col(k).cast(pl.String).fill_null("-") for k in pool], separator="|"),
+                level=pl.lit("exact" if not others and not drop_tiers else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])),
+            )
         )
-        self._share(pools, pool, lots, logged)
+        if pools.height:
+            self._share(pools, pool, lots, took)
 
-    def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, logged: pl.DataFrame) -> None:
-        facts = pools.select(*pool, "pool_id", "denominator", "logged", "flag")
-        mine = lots.join(facts, on=pool).sort("lot")
-        took = logged.select("use", "quantity", *pool).join(facts.select(*pool, "pool_id"), on=pool).select("use", "quantity", "pool_id")
-        rest = self._parted(mine, took)
+    def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, took: pl.DataFrame) -> None:
+        mine = lots.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
+        took = took.join(pools.select("pool"), on="pool", how="semi")
+        parted = part(mine, took, [*COST_COLUMNS, "billed_quantity"])
+        self.shares.append(parted.filter(pl.col("use").is_not_null()).drop("billed_quantity"))
+        rest = parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
         self.lots = pl.concat([untouched, leftover.select(untouched.columns)])
         self.used = pl.concat([self.used, took["use"]])
-        self.rates.append(pools)
+        self.rates.append(pools.drop("pool"))
 
-    def _parted(self, mine: pl.DataFrame, took: pl.DataFrame) -> pl.DataFrame:
-        parted = part(mine, took, [*COST_COLUMNS, "billed_quantity"])
-        self.shares.append(parted.filter(pl.col("use").is_not_null()).drop("billed_quantity"))
-        return parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
+
+def _taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
+    """Which pool each use falls into: use, pool, usage_key, quantity, list_cost."""
+    hours = pools.select("pool", *pool).join(period_hours(pools), on=["period_start", "period_end"])
+    shared = [k for k in pool if k not in ("currency", "period_start", "period_end")]
+    took = uses.lazy().select("use", "usage_key", "quantity", "list_cost", "hour", *shared).join(
+        hours.lazy().select("pool", "hour", "period_start", "period_end", *shared), on=[*shared, "hour"]
+    ).collect()
+    if took["use"].n_unique() < took.height:
+        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
+        took = took.sort(pl.col("period_end") - pl.col("period_start"), "period_start", "pool").unique("use", keep="first", maintain_order=True)
+    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
 
 
 def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
     """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
 
-    `lots` has lot, pool_id, flag, denominator and logged; `took` has use, pool_id, quantity. Returns lot, use, pool_id, flag, quantity
-    and the amounts: numbers only, so that millions of shares stay small; `described` puts the words back.
+    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, quantity. A pool's uses go in the order of
+    their usage_key. Returns lot, use, pool_id, flag, quantity and the amounts, so that millions of shares stay small; `described` puts
+    the other words back.
     """
-    about = ("lot", "pool_id", "flag", *amounts)
+    about = ("lot", "pool", *amounts)
     rows = pl.concat(
         [
-            lots.select(about).join(took, on="pool_id"),
-            lots.select(*about, use=pl.lit(None, dtype=pl.Int64), quantity=pl.col("denominator") - pl.col("logged")),
+            lots.select(about).join(took.select("pool", "use", "usage_key", "quantity"), on="pool"),
+            lots.select(
+                *about, use=pl.lit(None, dtype=pl.Int64), usage_key=pl.lit(None, dtype=pl.Int64), quantity=pl.col("denominator") - pl.col("logged")
+            ),
         ],
         how="diagonal_relaxed",
     ).with_columns(pl.col("quantity").cast(MONEY))
     rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
-    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "use"]).collect()
-    return out.drop("__weight", "__last")
+    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
+    return out.drop("__weight", "__last", "usage_key").join(lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left")
 
 
 def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
@@ -232,27 +241,28 @@ class _Driven:
     used: pl.Series
 
 
-def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], driver: str, *, provisioned: bool = False) -> _Driven:
+def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> _Driven:
     """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)"""
     none = _Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
     if not lots.height or not uses.height:
         return none
     pool = ["currency", *keys, "period_start", "period_end"]
-    took = uses.join(period_hours(lots), on="hour").filter(pl.col(driver) > 0)
-    took = took.join(lots.select(pool).unique(), on=[k for k in pool if k != "currency"])
-    took = took.with_columns(pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|"))
+    pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
+    took = _taken(uses.filter(pl.col("quantity") > 0), pools, pool)
     if not took.height:
         return none
-    pools = took.group_by(*pool, "pool_id").agg(logged=pl.col(driver).sum(), list_at_book=pl.col("list_cost").sum())
-    mine = lots.join(pools.select(*pool, "pool_id", "logged"), on=pool).sort("lot")
+    pools = pools.join(took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on="pool").with_columns(
+        pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
+    )
+    mine = lots.join(pools, on=pool).sort("lot")
     capacity = pl.max_horizontal(pl.col("billed_quantity").fill_null(0), "logged") if provisioned else pl.col("logged")
     mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
-    parted = part(mine, took.select("use", "pool_id", pl.col(driver).alias("quantity")), COST_COLUMNS)
+    parted = part(mine, took, COST_COLUMNS)
     rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
     idle = lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity")) if provisioned else lots.clear()
     rates = mine.group_by(*pool, "pool_id", "denominator").agg(
         *(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first()
-    ).with_columns(level=pl.lit(f"driver: {driver}"), flag=pl.lit(""))
+    ).with_columns(level=pl.lit("driver"), flag=pl.lit(""))
     left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
     return _Driven(parted.filter(pl.col("use").is_not_null()), left, idle, rates, took["use"])
 
@@ -265,7 +275,7 @@ def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
     rest = lots.with_columns(meter_sold="meter").drop("meter")
     for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
         chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
-        driven = _by_driver(chosen, measured.drop("provider", "model"), ["resource"], "quantity", provisioned=provisioned)
+        driven = _by_driver(chosen, measured.drop("provider", "model"), ["resource"], provisioned=provisioned)
         out.append(driven)
         rest = pl.concat([rest.filter(~pl.col("lot").is_in(chosen["lot"].implode())), driven.left]) if provisioned else driven.left
     out[-1].left = rest.with_columns(meter="meter_sold", reason=_why_other()).drop("meter_sold")

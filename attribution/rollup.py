@@ -25,19 +25,21 @@ from ledger.tables import CALLS, CHAINS, SPANS, USAGE_HOURLY
 WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method", "workflow", "tenant", "environment")
 WHAT = ("provider", "account", "region", "service", "model", "service_tier", "context_above", "resource", "principal")
 
+_CODE = pl.Categorical()
+
 USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source")
 """What tells one row of `usage_hourly` from another, beside the meter."""
 
-_NODE = (
-    "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "start_time", "end_time",
+_KEYS = ("trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "start_time", "end_time")
+_WORDS = (
     "channel", "source", "name", "service_name", "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id",
     "credential", "resource_id", "account_id", "region", "provider", "environment", "workflow", "tenant",
 )  # fmt: skip
+"""Words of a span, few of them distinct: kept as codes, since a month has millions of spans."""
 _CALL = (
-    "date", "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id",
-    "span_id", "parent_span_id", "start_time", "end_time", "service_name", "name", "operation", "emitter", "usage_scope", "status", "agent_id",
-    "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal", "tenant",
-    "environment", "workflow", "gateway_call_id", "provider_request_id", "provider", "request_model", "response_model",
+    "channel", "source", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name", "usage_scope", "status",
+    "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal",
+    "tenant", "environment", "workflow", "gateway_call_id", "provider_request_id", "provider", "request_model", "response_model",
     "account_id", "region", "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning",
     "cache_hit", "reported_cost", "attempt", "rank", *USAGE,
 )  # fmt: skip
@@ -72,7 +74,7 @@ def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: Pr
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
     calls = merge(window.filter(describes_call() | gateway()).select(_CALL).collect())
-    nodes = _nodes(window.filter(~gateway()).select(_NODE).collect(), calls)
+    nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in _WORDS)).collect(), calls)
     forest = chains.link(nodes)
     agents, conflict = identity.refuse_conflicting_claims(nodes, identity.span_agents(nodes, registry), registry, trusted)
     nodes = nodes.with_columns(agent=agents)
@@ -114,19 +116,19 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     if spans.select("trace_key", "span_key").unique().height < spans.height:
         spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
     identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential")
-    told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *identity_columns)
+    told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *(pl.col(c).cast(_CODE) for c in identity_columns))
     if told.height:
         spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
         spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(f"{c}_told" for c in identity_columns)
-    alone = calls.filter(gateway()).select(_NODE)
+    alone = calls.filter(gateway()).select(*(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in _WORDS))
     if alone.height and spans.height:
         roots = spans.filter(pl.col("parent_key").is_null()).group_by("trace_key").agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
         alone = (
             alone.join(roots.filter(pl.col("__n") == 1), on="trace_key", how="left", maintain_order="left")
-            .with_columns(parent_key=pl.coalesce("parent_key", "__root"))
-            .drop("__root", "__n")
+            .rename({"__root": "parent_key"})
+            .drop("__n")
         )
-    return pl.concat([spans, alone]).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
+    return pl.concat([spans, alone], how="diagonal").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
 
 
 def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
@@ -246,7 +248,9 @@ def _resource_hours(
     is_root = forest.parent == np.arange(len(forest.parent))
     outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
     frame = nodes.filter(outermost & pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left"))
-    frame = frame.with_columns(node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String))
+    if not frame.height:
+        return USAGE_HOURLY.empty()
+    frame = frame.with_columns(pl.col(c).cast(pl.String) for c in _WORDS).with_columns(node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String))
     frame = identity.attribute(frame, nodes, forest, registry, trusted)
     seconds = (pl.col("end_time") - pl.col("start_time")).dt.total_microseconds()
     frame = frame.with_columns(
@@ -316,6 +320,6 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),
         chain_id=_chain_ids(nodes, forest, out["root"]),
-        root_name=nodes["name"].gather(out["root"]),
+        root_name=nodes["name"].gather(out["root"]).cast(pl.String),
         reason=pl.col("reason").replace("", None),
     ).drop("root")

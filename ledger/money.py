@@ -159,10 +159,18 @@ def split(
     amount of any size.
     """
     keys = [pool] if isinstance(pool, str) else list(pool)
-    total, upto = pl.col("__W"), pl.col("__Wk")
-    frame = frame.sort([*keys, *order_by], maintain_order=True).with_columns(
-        __Wk=pl.col(weight).cast(pl.Int128).cum_sum().over(keys),
-        __W=pl.col(weight).cast(pl.Int128).sum().over(keys),
+    total, upto, opens = pl.col("__W"), pl.col("__Wk"), pl.col("__opens")
+    # Sorted, a pool is a run of rows: its sums are differences of running sums, which is far cheaper than a window over keys.
+    running = pl.col(weight).cast(pl.Int128).cum_sum()
+    frame = (
+        frame.sort([*keys, *order_by], maintain_order=True)
+        .with_columns(__opens=pl.any_horizontal(pl.col(k).ne_missing(pl.col(k).shift(1)) for k in keys) | (pl.int_range(pl.len()) == 0), __run=running)
+        .with_columns(
+            __from=pl.when(opens).then(pl.col("__run") - pl.col(weight)).forward_fill(),
+            __to=pl.when(opens.shift(-1, fill_value=True)).then("__run").backward_fill(),
+        )
+        .with_columns(__Wk=pl.col("__run") - pl.col("__from"), __W=pl.col("__to") - pl.col("__from"))
+        .drop("__run", "__from", "__to")
     )
     for name in amounts:
         whole = pl.col(name).cast(MONEY).to_physical()
@@ -174,11 +182,11 @@ def split(
         up = (2 * left > safe) | ((2 * left == safe) & (floor % 2 == 1))
         frame = (
             frame.with_columns(__cum=sign * (floor + up.cast(pl.Int128)))
-            .with_columns(__share=pl.col("__cum") - pl.col("__cum").shift(1).over(keys).fill_null(0))
+            .with_columns(__share=pl.col("__cum") - pl.when(opens).then(0).otherwise(pl.col("__cum").shift(1)))
             .with_columns(from_units(pl.col("__share")).alias(name))
             .drop("__cum", "__share")
         )
-    return frame.drop("__Wk", "__W")
+    return frame.drop("__Wk", "__W", "__opens")
 
 
 def from_units(units: pl.Expr) -> pl.Expr:

@@ -1,0 +1,119 @@
+# Needs git, make and Python >= 3.11; everything else is fetched into .venv. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+PACKAGES := ledger ingest attribution api ui rootcost
+PYTEST_WORKERS ?= 2
+# Names may be shims that only print an error: the first that runs and is new enough is taken.
+ifndef PYTHON
+PYTHON := $(shell for name in python3.12 python3.13 python3.11 python3 python3.14; do \
+	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then command -v "$$name"; break; fi; done)
+endif
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Settings of another project must not leak into this one's environments.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH UV_PROJECT_ENVIRONMENT
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: .venv/.installed ## A company's month through the whole path, in the terminal (SERVE=1: then serve it)
+	@$(BIN)/rootcost $(if $(HOME_DIR),--home "$(HOME_DIR)") demo
+	@if [ "$(SERVE)" = 1 ]; then exec $(BIN)/rootcost $(if $(HOME_DIR),--home "$(HOME_DIR)") serve; fi
+
+.PHONY: serve
+serve: .venv/.installed ## API, scheduler and dashboard on this machine
+	@exec $(BIN)/rootcost serve
+
+.PHONY: test
+test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -q
+
+.PHONY: lint
+lint: .venv/.installed ## Ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: .venv/.installed ## Let ruff lay the code out
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: .venv/.installed ## The speed and memory figures of bench/
+	$(BIN)/python -m bench
+
+.PHONY: docs
+docs: .venv/.installed ## Regenerate the pages of docs/ that are derived from code
+	$(BIN)/python docs/generate.py
+
+.PHONY: lock
+lock: .venv/.installed ## Resolve the dependencies anew, with hashes
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) tests/proxy/requirements.in -o tests/proxy/requirements.lock
+	@! grep -n '://' requirements.lock tests/proxy/requirements.lock
+
+.PHONY: clean
+clean: ## Remove environments and caches (not the ledger in .rootcost)
+	rm -rf .venv .venv-proxy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- environments --------------------------------------------------------------------------------------------------------
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(call make-venv,.venv)
+	@echo "Installing RootCost and what it needs (once)"
+	@$(call install,.venv,requirements.lock)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+# The gateway under test has dependencies of its own that cannot live beside ours.
+.venv-proxy/.installed: tests/proxy/requirements.lock
+	@$(call make-venv,.venv-proxy)
+	@echo "Installing the LiteLLM proxy that the tests talk to (once)"
+	@$(call install,.venv-proxy,tests/proxy/requirements.lock)
+	@touch $@
+
+define make-venv
+	if [ -z "$(PYTHON)" ]; then echo "RootCost needs Python 3.11 or newer, and none was found: install it (Debian: apt-get install python3 python3-venv)" >&2; exit 1; fi; \
+	if ! "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then \
+		package="$$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+		$(call apt-install,$$package) || { echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt-get install $$package)" >&2; exit 1; }; \
+	fi; \
+	if ! $(1)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then "$(PYTHON)" -m venv --clear $(1); fi
+endef
+
+# uv where it can be had, else plain pip; both check every hash.
+define install
+	if $(1)/bin/uv --version >/dev/null 2>&1 || $(1)/bin/python -m pip install --quiet "uv==$(UV_VERSION)"; then \
+		$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python --require-hashes -r $(2); \
+	else \
+		echo "uv is not to be had; using pip, which takes longer"; \
+		$(1)/bin/python -m pip install --quiet --require-hashes -r $(2); \
+	fi
+endef
+
+define apt-install
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -qq || true; } && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; }
+endef
+
+# Browser and database server of the tests. What cannot be had is said, and its tests are skipped.
+.PHONY: test-tools
+test-tools:
+	@if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then \
+		echo "Installing Chromium for the browser tests"; \
+		$(call apt-install,chromium) || echo "No Chromium, and it cannot be installed here: the browser tests will be skipped"; fi
+	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then \
+		echo "Installing PostgreSQL for the database tests"; \
+		$(call apt-install,postgresql) || echo "No PostgreSQL, and it cannot be installed here: its tests will be skipped"; fi

@@ -1,0 +1,75 @@
+"""Who may do what: only loopback names are answered, and only the holder of the token changes anything."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problem_documents import Refused, refusal
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Access:
+    """Turns requests away before anything else sees them.
+
+    The Host header must be a loopback name: a page on the web that makes its own name point here (DNS rebinding) is told 421.
+    Every method but GET, HEAD and OPTIONS needs ``Authorization: Bearer <token>``, whatever the path, or is told 401.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, hosts: Iterable[str] = ()) -> None:
+        self.app = app
+        self._token = token.encode()
+        self._hosts = LOOPBACK | {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or passes on."""
+        if scope["type"] == "http":
+            fault = self._fault(scope)
+            if fault is not None:
+                await refusal(fault, scope["path"])(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _fault(self, scope: Scope) -> Refused | None:
+        headers = Headers(scope=scope)
+        name = host_name(headers.get("host", ""))
+        if name not in self._hosts:
+            return Refused(
+                421,
+                "misdirected",
+                f"{name or 'no name'!r} is not a name of this machine",
+                where="Host",
+                remedy="use http://127.0.0.1 or http://localhost",
+            )
+        if scope["method"] in _READING:
+            return None
+        given = headers.get("authorization", "")
+        scheme, _, credentials = given.partition(" ")
+        # Compared in constant time, and also where nothing was sent: an answer's speed tells nothing.
+        matches = hmac.compare_digest(credentials.strip().encode(), self._token)
+        if matches and scheme.lower() == "bearer" and self._token:
+            return None
+        return Refused(
+            401,
+            "token-needed",
+            "the token is not right" if given else "this needs the token",
+            where="Authorization",
+            remedy="send `Authorization: Bearer <token>`; the token is in HOME/token and was printed at the first start",
+            headers={"WWW-Authenticate": 'Bearer realm="rootcost"'},
+        )
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port.
+
+    >>> host_name("localhost:8787"), host_name("[::1]:8787"), host_name("127.0.0.1")
+    ('localhost', '::1', '127.0.0.1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.rpartition(":")[0].lower() if ":" in host else host.lower()

@@ -1,0 +1,125 @@
+"""The API, put together: routes, access, problem documents, metrics, health."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from api import problem_documents, reading, receiving, writing
+from api.access import LOOPBACK, Access
+from api.metrics import Measure, Metrics
+from api.models import Health
+from api.problem_documents import Refused
+from api.receivers import Receivers
+from ledger.books import Books
+from ledger.errors import RootCostError
+from ledger.spool import Spool
+from ledger.tables import CHARGES
+
+_ABOUT = """Cost of AI by the agent and team that started the work.
+
+Money is a decimal string. Times are ISO 8601; ranges are `[start, end)`. Errors are RFC 9457 documents.
+Reading is open to this machine; every change needs `Authorization: Bearer <token>`.
+"""
+
+
+def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool | None = None) -> FastAPI:
+    """The API over open books.
+
+    `receivers` turns telemetry into rows (ingestion is injected: the API knows no formats); `token` is what changes need;
+    `spool` is where received rows wait, HOME/spool unless given.
+    """
+    if not token:
+        raise ValueError("an empty token would let everybody in")
+    porch = spool or Spool(books.home / "spool")
+    metrics = Metrics(books, porch)
+    # The interactive pages would fetch scripts from the web: the description itself is enough.
+    app = FastAPI(
+        title="RootCost",
+        description=_ABOUT,
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    bearer = HTTPBearer(auto_error=False, description="The token of HOME/token; checked before anything else.")
+    strict = Depends(reading.refuse_unknown)
+    app.include_router(reading.router(books, porch), dependencies=[strict])
+    app.include_router(writing.router(books), dependencies=[Depends(bearer), strict])
+    app.include_router(receiving.router(books, porch, receivers, metrics), dependencies=[Depends(bearer)])
+    _service(app, books, porch, metrics)
+    problem_documents.install(app)
+    app.add_middleware(Access, token=token, hosts=LOOPBACK)
+    app.add_middleware(Measure, metrics=metrics)
+    return app
+
+
+def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None:
+    @app.get("/health", tags=["service"], summary="Whether the process answers")
+    def health() -> Health:
+        """Asks nothing of store or database."""
+        return Health(status="ok", version=_version())
+
+    @app.get("/ready", tags=["service"], summary="Whether the process can do its work", responses={503: reading.FAULTS[503]})
+    def ready() -> Health:
+        """Store and database answer, and the spool can be written."""
+        checks = {"store": _store(books), "database": _database(books), "spool": _spool(spool)}
+        failed = {name: state for name, state in checks.items() if state != "ok"}
+        if failed:
+            told = "; ".join(f"{name}: {state}" for name, state in failed.items())
+            headers = {"Retry-After": str(problem_documents.RETRY_SECONDS)}
+            raise Refused(
+                503, "not-ready", told, where=", ".join(failed), remedy="see the log of `rootcost serve`", headers=headers
+            )
+        return Health(status="ok", checks=checks, version=_version())
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    def prometheus() -> Response:
+        """Requests, latency, receivers, spool, age of facts, unallocated share."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _store(books: Books) -> str:
+    try:
+        books.store.version(CHARGES)
+    except RootCostError as fault:
+        return fault.what
+    return "ok"
+
+
+def _database(books: Books) -> str:
+    try:
+        with books.database.session() as session:
+            session.execute(sa.text("SELECT 1"))
+    except (sa.exc.SQLAlchemyError, OSError) as fault:
+        return type(fault).__name__  # the driver's sentence may hold the address with its password
+    return "ok"
+
+
+def _spool(spool: Spool) -> str:
+    return "ok" if os.access(spool.folder, os.W_OK | os.X_OK) else f"{spool.folder} cannot be written"
+
+
+def _version() -> str:
+    try:
+        return version("rootcost")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0"
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The description of the API, as docs/ renders it."""
+    return app.openapi()

@@ -1,0 +1,142 @@
+"""What Prometheus sees: how the service answers, what waits, how old the facts are, how much nobody owns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.queries import freshness, overview, runs
+from ledger.books import Books
+from ledger.errors import RootCostError
+from ledger.periods import now
+from ledger.spool import Spool
+
+_KEPT_SECONDS = 15.0
+"""Figures from the tables are read at most this often, however many scrapers there are."""
+
+
+class Metrics:
+    """The metrics of one app, in a registry of its own."""
+
+    def __init__(self, books: Books, spool: Spool) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "rootcost_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.latency = Histogram("rootcost_http_request_seconds", "Time to answer.", ["method", "route"], registry=self.registry)
+        self.received = Counter(
+            "rootcost_received_spans",
+            "Spans and gateway payloads written down by a receiver.",
+            ["receiver"],
+            registry=self.registry,
+        )
+        self.rejected = Counter("rootcost_rejected_items", "Items a receiver refused.", ["receiver"], registry=self.registry)
+        self.registry.register(_Books(books, spool))
+
+    def text(self) -> bytes:
+        """The exposition format, text version."""
+        return generate_latest(self.registry)
+
+
+class _Books(Collector):
+    """Gauges read from the ledger when asked."""
+
+    def __init__(self, books: Books, spool: Spool) -> None:
+        self._books, self._spool = books, spool
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._gauges: list[GaugeMetricFamily] = []
+
+    def describe(self) -> list[Any]:
+        """Nothing in advance: registering must not read tables."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges."""
+        yield _gauge("rootcost_spool_bytes", "Telemetry received but not yet in the ledger.", [([], self._spool.size_bytes())])
+        yield _gauge("rootcost_spool_files", "Deliveries received but not yet in the ledger.", [([], len(self._spool.pending()))])
+        with self._lock:
+            if time.monotonic() - self._read_at > _KEPT_SECONDS:
+                try:
+                    self._gauges = [
+                        *self._ages(),
+                        *self._shares(),
+                        _gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 1)]),
+                    ]
+                except RootCostError:  # told as a gauge: a scrape must not fail with the store it watches
+                    self._gauges = [_gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 0)])]
+                self._read_at = time.monotonic()
+            yield from self._gauges
+
+    def _ages(self) -> Iterator[GaugeMetricFamily]:
+        fresh = freshness(self._books, self._spool)
+        for kind, what in (("charges", "charge period covered by a bill"), ("calls", "call in a log")):
+            ages = [([s.source], s.age_seconds) for s in fresh.sources if s.kind == kind]
+            yield _gauge(f"rootcost_newest_{kind}_age_seconds", f"Seconds since the newest {what}.", ages, ["source"])
+        if fresh.published_at is not None:
+            yield _gauge(
+                "rootcost_published_age_seconds",
+                "Seconds since figures were last published.",
+                [([], (now() - fresh.published_at).total_seconds())],
+            )
+        newest = runs(self._books, limit=1).rows
+        if newest:
+            yield _gauge(
+                "rootcost_run_age_seconds",
+                "Seconds since the newest attribution run began.",
+                [([newest[0].status], (now() - newest[0].started_at).total_seconds())],
+                ["status"],
+            )
+
+    def _shares(self) -> Iterator[GaugeMetricFamily]:
+        glance = overview(self._books, top=0)
+        shares = [([t.currency], float(t.unallocated_percent)) for t in glance.totals if t.unallocated_percent is not None]
+        yield _gauge(
+            "rootcost_unallocated_percent",
+            "Percent of the newest month's cost that nobody owns; a statistic, not money.",
+            shares,
+            ["currency"],
+        )
+        yield _gauge("rootcost_problems", "Rows in `problems`.", [([], glance.problems)])
+
+
+def _gauge(name: str, why: str, values: Sequence[tuple[list[str], float]], labels: list[str] | None = None) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, why, labels=labels or [])
+    for names, value in values:
+        family.add_metric(names, value)
+    return family
+
+
+class Measure:
+    """Counts requests and times them, by route, never by path: a path may hold ids without end."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on, and takes the time."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = 500, time.perf_counter()
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE") else "other"
+            self.metrics.requests.labels(method, route, str(status)).inc()
+            self.metrics.latency.labels(method, route).observe(time.perf_counter() - began)

@@ -1,0 +1,95 @@
+"""What the API says and accepts: one model a thing, with a sentence on every field.
+
+Money is a decimal string in JSON and a `decimal.Decimal` in Python; times are ISO 8601 with an offset. Descriptions of fields
+that are columns of the ledger come from `ledger.tables`, so that they are said once.
+"""
+
+from __future__ import annotations
+
+from api.models.base import (
+    Basis,
+    Fault,
+    Filters,
+    Granularity,
+    Money,
+    Page,
+    ProblemDocument,
+    View,
+    why,
+)
+from api.models.chains import (
+    CallCost,
+    ChainSummary,
+    ChainTree,
+    Explanation,
+    MeterCost,
+    SpanNode,
+)
+from api.models.costs import (
+    BalanceRow,
+    ClassTotal,
+    CostRow,
+    CostTable,
+    MonthTotal,
+    Overview,
+    ReasonTotal,
+    Spender,
+)
+from api.models.state import (
+    Accepted,
+    AgentRow,
+    Agents,
+    AlertRow,
+    AnomalyRow,
+    Budget,
+    BudgetChange,
+    Freshness,
+    Health,
+    NewBudget,
+    ProblemRow,
+    RegistryImported,
+    RunRow,
+    SourceFreshness,
+    UnregisteredAgent,
+)
+
+__all__ = [
+    "Accepted",
+    "AgentRow",
+    "Agents",
+    "AlertRow",
+    "AnomalyRow",
+    "BalanceRow",
+    "Basis",
+    "Budget",
+    "BudgetChange",
+    "CallCost",
+    "ChainSummary",
+    "ChainTree",
+    "ClassTotal",
+    "CostRow",
+    "CostTable",
+    "Explanation",
+    "Fault",
+    "Filters",
+    "Freshness",
+    "Granularity",
+    "Health",
+    "MeterCost",
+    "Money",
+    "MonthTotal",
+    "NewBudget",
+    "Overview",
+    "Page",
+    "ProblemDocument",
+    "ProblemRow",
+    "ReasonTotal",
+    "RegistryImported",
+    "RunRow",
+    "SourceFreshness",
+    "SpanNode",
+    "Spender",
+    "UnregisteredAgent",
+    "View",
+    "why",
+]

@@ -1,0 +1,166 @@
+"""Every error leaves as an RFC 9457 document: what, where, and what to do about it; never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from api.models import Fault, ProblemDocument
+from ledger.errors import FormatError, ObjectMissingError, RootCostError, SpoolFull, StoreUnreachable, UsageError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+"""What a sender is told to wait while the store or the spool cannot take anything."""
+
+_TYPE = "urn:rootcost:problem:"
+_KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
+    (SpoolFull, 503, "spool-full", "The spool is full"),
+    (StoreUnreachable, 503, "store-unreachable", "The store does not answer"),
+    (ObjectMissingError, 404, "not-found", "There is no such thing"),
+    (FormatError, 400, "format", "The body cannot be read"),
+    (UsageError, 400, "usage", "The request cannot mean anything"),
+)
+"""First match wins. Errors of any other class are ours."""
+
+
+class Refused(Exception):
+    """A request is turned away with this document."""
+
+    def __init__(
+        self, status: int, kind: str, detail: str, *, where: str = "", remedy: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.where, self.remedy = status, kind, detail, where, remedy
+        self.headers = dict(headers or {})
+
+
+def document(
+    status: int,
+    kind: str,
+    title: str,
+    *,
+    detail: str = "",
+    path: str = "",
+    where: str = "",
+    remedy: str = "",
+    errors: list[Fault] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem document as a response."""
+    told = ProblemDocument(
+        type=f"{_TYPE}{kind}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=path,
+        where=where,
+        remedy=remedy,
+        errors=errors or [],
+    )
+    return Response(told.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def refusal(fault: Refused, path: str) -> Response:
+    """The document of a request that is turned away."""
+    title = HTTPStatus(fault.status).phrase
+    return document(
+        fault.status,
+        fault.kind,
+        title,
+        detail=fault.detail,
+        path=path,
+        where=fault.where,
+        remedy=fault.remedy,
+        headers=fault.headers,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the app a problem document."""
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RootCostError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _refused(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, Refused)
+    return refusal(fault, request.url.path)
+
+
+async def _known(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, RootCostError)
+    for kind, status, name, title in _KINDS:
+        if isinstance(fault, kind):
+            headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+            return document(
+                status,
+                name,
+                title,
+                detail=fault.what,
+                path=request.url.path,
+                where=fault.where,
+                remedy=fault.remedy,
+                headers=headers,
+            )
+    return await _unexpected(request, fault)
+
+
+async def _invalid(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, RequestValidationError)
+    errors = [Fault(field=_place(error), reason=str(error["msg"]).removeprefix("Value error, ")) for error in fault.errors()]
+    first = errors[0] if errors else Fault(field="request", reason="invalid")
+    return document(
+        422,
+        "invalid",
+        "The request is not valid",
+        detail=f"{first.field}: {first.reason}",
+        path=request.url.path,
+        where=first.field,
+        remedy="/openapi.json describes what is accepted",
+        errors=errors,
+    )
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    parts = [str(part) for part in error["loc"]]
+    return ".".join(parts[1:] if len(parts) > 1 and parts[0] in ("query", "body", "path", "header") else parts)
+
+
+async def _http(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, HTTPException)
+    phrase = HTTPStatus(fault.status_code).phrase
+    detail = fault.detail if fault.detail and fault.detail != phrase else ""
+    remedies = {404: "/openapi.json lists what there is", 405: "the Allow header names the methods there are"}
+    kinds = {404: "not-found", 405: "method-not-allowed"}
+    return document(
+        fault.status_code,
+        kinds.get(fault.status_code, "http"),
+        phrase,
+        detail=detail,
+        path=request.url.path,
+        remedy=remedies.get(fault.status_code, ""),
+        headers=fault.headers,
+    )
+
+
+async def _unexpected(request: Request, fault: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=fault)
+    return document(
+        500,
+        "internal",
+        "Something is wrong inside RootCost",
+        path=request.url.path,
+        detail="The fault is in the log of `rootcost serve`.",
+        remedy="please report it",
+    )

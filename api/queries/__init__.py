@@ -1,0 +1,49 @@
+"""Questions to the books: pure functions from `Books` to frames and models. The API and the command line ask the same ones.
+
+    costs(books, CostQuery) -> DataFrame            by + [period_start] + cost_class, reason, currency, cost
+    cost_table(books, CostQuery) -> CostTable        the same with totals and the runs it came from
+    balance(books, months=None) -> DataFrame         currency, invoice_month, provider, cost_column, charges_in … rounding
+    overview(books, month=None, view=…, basis=…, top=10) -> Overview
+    chains(books, ChainQuery) -> Page[ChainSummary]
+    chain(books, chain_id) -> ChainTree
+    explain(books, ref) -> Explanation
+    budgets(books) -> list[Budget]
+    agents(books) -> Agents
+    alerts / anomalies / problems / runs (books, …) -> Page[…]
+    freshness(books) -> Freshness
+    published(books) -> list[PublishedMonth]         month, run_id, rollup_id: what is in force
+
+A thing that is not there raises `ObjectMissingError`; a question that means nothing raises `UsageError`.
+"""
+
+from __future__ import annotations
+
+from api.queries.chains import ChainQuery, chain, chains
+from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
+from api.queries.explain import explain
+from api.queries.overview import overview
+from api.queries.published import PublishedMonth, published
+from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
+
+__all__ = [
+    "COST_KEYS",
+    "DIMENSIONS",
+    "ChainQuery",
+    "CostQuery",
+    "PublishedMonth",
+    "agents",
+    "alerts",
+    "anomalies",
+    "balance",
+    "budgets",
+    "chain",
+    "chains",
+    "cost_table",
+    "costs",
+    "explain",
+    "freshness",
+    "overview",
+    "problems",
+    "published",
+    "runs",
+]

@@ -1,0 +1,128 @@
+"""Chains: the list of them, and one of them drawn out with every call priced from the published run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from api.models import CallCost, ChainSummary, ChainTree, Page
+from api.queries.pricing import price_calls
+from api.queries.published import PublishedMonth, published, scan_rollups
+from api.queries.tree import grow
+from ledger.books import Books
+from ledger.errors import ObjectMissingError, UsageError
+from ledger.ids import trace_key
+from ledger.periods import month_of, month_start
+from ledger.tables import CALLS, CHAINS, SPANS
+
+MAX_PAGE = 1000
+_SUMMARY = [c.name for c in CHAINS.columns if c.name != "rollup_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainQuery:
+    """Which chains. Texts are compared whole, "" stands for unknown; `search` is any part of the root's name."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    agent: str | None = None
+    team: str | None = None
+    method: str | None = None
+    reason: str | None = None
+    search: str | None = None
+    limit: int = 50
+    offset: int = 0
+
+
+def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
+    """Chains that started in the range, dearest at list price first; unpriced ones last."""
+    if query.start is not None and query.end is not None and query.end <= query.start:
+        raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
+    frame = scan_rollups(books, CHAINS, published(books, query.start, query.end))
+    if query.start is not None:
+        frame = frame.filter(pl.col("start_time") >= query.start)
+    if query.end is not None:
+        frame = frame.filter(pl.col("start_time") < query.end)
+    for column, value in (
+        ("initiator_agent", query.agent),
+        ("initiator_team", query.team),
+        ("method", query.method),
+        ("reason", query.reason),
+    ):
+        if value is not None:
+            unknown = pl.col(column).is_null() | (pl.col(column) == "")
+            frame = frame.filter(pl.col(column) == value if value else unknown)
+    if query.search:
+        frame = frame.filter(pl.col("root_name").str.contains(query.search, literal=True))
+    ordered = frame.sort("list_cost", "start_time", "chain_id", descending=[True, True, False], nulls_last=True)
+    rows, count = pl.collect_all([ordered.select(_SUMMARY).slice(query.offset, query.limit), frame.select(pl.len())])
+    return Page[ChainSummary](
+        rows=[ChainSummary.model_validate(row) for row in rows.iter_rows(named=True)],
+        total=count.item(),
+        limit=query.limit,
+        offset=query.offset,
+    )
+
+
+def chain(books: Books, chain_id: str) -> ChainTree:
+    """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup knows the id."""
+    tree = find_chain(books, chain_id)
+    if tree is None:
+        raise ObjectMissingError(
+            "no such chain", where=chain_id, remedy="GET /v1/chains lists them; has the month been attributed?"
+        )
+    return tree
+
+
+def find_chain(books: Books, chain_id: str) -> ChainTree | None:
+    """The same, or None."""
+    in_force = published(books)
+    found = scan_rollups(books, CHAINS, in_force).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
+    if not found.height:
+        return None
+    summary = ChainSummary.model_validate(found.sort("start_time").row(0, named=True))
+    calls = _calls(books, summary, in_force)
+    return grow(summary, _spans(books, summary), calls, price_calls(books, calls))
+
+
+def _calls(books: Books, summary: ChainSummary, in_force: list[PublishedMonth]) -> pl.DataFrame:
+    first = month_of(summary.start_time)
+    last = month_of(summary.end_time or summary.start_time)
+    months = [m for m in in_force if first <= m.month <= last]
+    return (
+        scan_rollups(books, CALLS, months)
+        .filter(pl.col("chain_id") == summary.chain_id)
+        .sort("start_time", "trace_key", "span_key")
+        .collect()
+    )
+
+
+def _spans(books: Books, summary: ChainSummary) -> pl.DataFrame:
+    keys = pl.Series([trace_key(t) for t in summary.trace_ids], dtype=pl.Int64)
+    first, last = summary.start_time.date(), (summary.end_time or summary.start_time).date()
+    days = pl.date_range(first, last, eager=True) if last >= first else pl.Series([first])
+    # The dates are partitions: only their files are opened.
+    return (
+        books.store.scan(SPANS, {"date": [str(d) for d in days]})
+        .filter(pl.col("trace_key").is_in(keys.implode()))
+        .sort("start_time", "trace_key", "span_key", "channel")
+        .collect()
+    )
+
+
+def find_calls(books: Books, ref: str) -> list[CallCost]:
+    """Calls with this gateway call id or span id, priced."""
+    same = (pl.col("gateway_call_id") == ref) | (pl.col("span_id") == ref) | (pl.col("provider_request_id") == ref)
+    calls = scan_rollups(books, CALLS, published(books)).filter(same).sort("start_time", "trace_key", "span_key").collect()
+    return list(price_calls(books, calls).values())
+
+
+def chain_ids(books: Books, call: CallCost) -> list[str]:
+    """Chains a call is in: one, unless two calls share an id."""
+    month = month_of(call.start_time)
+    held = published(books, month_start(month), month_start(month) + timedelta(days=1))
+    frame = scan_rollups(books, CALLS, held)
+    same = pl.col("span_id").eq_missing(call.span_id) & pl.col("trace_id").eq_missing(call.trace_id)
+    return frame.filter(same).select("chain_id").unique().collect()["chain_id"].sort().to_list()

@@ -1,0 +1,130 @@
+"""A month at a glance: what it cost, who caused it, what nobody owns, and how that compares with the month before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from api.models import Basis, ClassTotal, MonthTotal, Overview, ReasonTotal, Spender, View
+from api.queries.costs import CostQuery, costs
+from api.queries.published import published
+from api.queries.state import alerts, problems
+from ledger import money
+from ledger.books import Books
+from ledger.errors import UsageError
+from ledger.periods import month_of, parse_instant
+
+_NOTHING = Decimal(0)
+
+
+def overview(
+    books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
+) -> Overview:
+    """The month's totals, top teams and agents, unallocated cost by reason, alerts; the newest published month unless named."""
+    known = [m.month for m in published(books)]
+    zone = books.settings.report.timezone
+    at_a_glance: dict[str, Any] = {"months": known, "timezone": zone, "view": view, "basis": basis}
+    at_a_glance["alerts"] = alerts(books, limit=10).rows
+    at_a_glance["problems"] = problems(books, limit=0).total
+    month = month or (known[-1] if known else None)
+    if month is None:
+        return Overview(month=None, totals=[], classes=[], teams=[], agents=[], unallocated=[], unpriced_agents=[], **at_a_glance)
+    before, start, end = bounds(month, zone)
+    dimensions = ("cost_class", "basis", "reason", f"{view}_team", f"{view}_agent")
+    current = costs(books, CostQuery(by=dimensions, view=view, start=start, end=end, basis=basis))
+    earlier = costs(books, CostQuery(by=dimensions, view=view, start=before, end=start, basis=basis))
+    whole, previous = _sums(current), _sums(earlier)
+    return Overview(
+        month=month,
+        totals=[_total(currency, current, whole, previous) for currency in sorted({*_currencies(whole), *_currencies(previous)})],
+        classes=[
+            ClassTotal(currency=currency, cost_class=cost_class, basis=row_basis, cost=cost)
+            for (currency, cost_class, row_basis), cost in sorted(_sums(current, "cost_class", "basis").items(), key=_dearest)
+        ],
+        teams=_spenders(f"{view}_team", current, earlier, whole, top),
+        agents=_spenders(f"{view}_agent", current, earlier, whole, top),
+        unallocated=[
+            ReasonTotal(reason=reason, currency=currency, cost=cost)
+            for (currency, reason), cost in sorted(_sums(_unallocated(current), "reason").items(), key=_dearest)
+        ],
+        unpriced_agents=current.filter(pl.col("cost").is_null())[f"{view}_agent"].drop_nulls().unique().sort().to_list(),
+        **at_a_glance,
+    )
+
+
+def bounds(month: str, timezone: str) -> tuple[datetime, datetime, datetime]:
+    """Start of the month before, of the month, and of the month after, in the reporting timezone.
+
+    >>> [t.isoformat() for t in bounds("2026-01", "Europe/Berlin")]
+    ['2025-11-30T23:00:00+00:00', '2025-12-31T23:00:00+00:00', '2026-01-31T23:00:00+00:00']
+    """
+    if len(month) != 7:
+        raise UsageError(f"{month!r} is no month", where="month", remedy="write it as 2026-10")
+    start = parse_instant(month, field="month", timezone=timezone)
+    local = start.astimezone(ZoneInfo(timezone))
+    after = month_of(local + timedelta(days=32))
+    before = month_of(local - timedelta(days=1))
+    return parse_instant(before, timezone=timezone), start, parse_instant(after, timezone=timezone)
+
+
+def _sums(frame: pl.DataFrame, *names: str) -> dict[tuple[Any, ...], Decimal]:
+    """Currency, then `names`, to the sum of costs. What has no cost is left out: it is not 0, and told of as unpriced."""
+    priced = frame.filter(pl.col("cost").is_not_null())
+    return {tuple(key): cost for *key, cost in priced.group_by(["currency", *names]).agg(pl.col("cost").sum()).iter_rows()}
+
+
+def _currencies(sums: Mapping[tuple[Any, ...], Decimal]) -> set[str]:
+    return {key[0] for key in sums}
+
+
+def _dearest(item: tuple[tuple[Any, ...], Decimal]) -> tuple[Any, ...]:
+    key, cost = item
+    return (key[0], -cost, *(str(part) for part in key[1:]))
+
+
+def _unallocated(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("cost_class") == "unallocated")
+
+
+def _percent(part: Decimal, whole: Decimal) -> Decimal | None:
+    return money.proportion(Decimal(100), part, whole) if whole else None
+
+
+def _total(
+    currency: str, current: pl.DataFrame, whole: Mapping[tuple[Any, ...], Decimal], previous: Mapping[tuple[Any, ...], Decimal]
+) -> MonthTotal:
+    cost, earlier = whole.get((currency,), _NOTHING), previous.get((currency,), _NOTHING)
+    by_basis = _sums(current, "basis")
+    lost = _sums(_unallocated(current)).get((currency,), _NOTHING)
+    return MonthTotal(
+        currency=currency,
+        cost=cost,
+        previous=earlier,
+        change=cost - earlier,
+        billed=by_basis.get((currency, "billed"), _NOTHING),
+        estimated=by_basis.get((currency, "estimated"), _NOTHING),
+        unallocated=lost,
+        unallocated_percent=_percent(lost, cost),
+    )
+
+
+def _spenders(
+    column: str, current: pl.DataFrame, earlier: pl.DataFrame, whole: Mapping[tuple[Any, ...], Decimal], top: int
+) -> list[Spender]:
+    """The dearest `top` names of each currency. Those gone since last month count with 0."""
+    now_, then = _sums(current, column), _sums(earlier, column)
+    named: dict[str, list[Spender]] = defaultdict(list)
+    for currency, name in {*now_, *then}:
+        cost, previous = now_.get((currency, name), _NOTHING), then.get((currency, name), _NOTHING)
+        share = _percent(cost, whole.get((currency,), _NOTHING))
+        named[currency].append(
+            Spender(name=name, currency=currency, cost=cost, previous=previous, change=cost - previous, share_percent=share)
+        )
+    order: Callable[[Spender], tuple[Decimal, Decimal, str]] = lambda s: (-s.cost, -s.previous, s.name or "")  # noqa: E731
+    return [spender for currency in sorted(named) for spender in sorted(named[currency], key=order)[:top]]

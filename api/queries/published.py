@@ -1,0 +1,70 @@
+"""What is in force: for each month the run whose figures everybody sees, and the rollup it was drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from ledger.books import Books
+from ledger.db import Published
+from ledger.periods import month_of, month_start
+from ledger.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedMonth:
+    """A month and the run in force for it."""
+
+    month: str
+    run_id: str
+    rollup_id: str | None
+    published_at: datetime
+
+
+def published(
+    books: Books, start: datetime | None = None, end: datetime | None = None, *, margin: int = 0
+) -> list[PublishedMonth]:
+    """Published months, oldest first; with a range, those it touches, and `margin` months more on either side.
+
+    The margin is for invoice months: a charge of 31 October may stand on the November invoice.
+    """
+    with books.database.session() as session:
+        rows = session.scalars(sa.select(Published).order_by(Published.month)).all()
+        months = [PublishedMonth(r.month, r.run_id, r.rollup_id, r.published_at) for r in rows]
+    first = None if start is None else _shift(month_of(start), -margin)
+    last = None if end is None else _shift(month_of(end), margin if end > month_start(month_of(end)) else margin - 1)
+    return [m for m in months if (first is None or m.month >= first) and (last is None or m.month <= last)]
+
+
+def _shift(month: str, count: int) -> str:
+    """The month `count` later.
+
+    >>> _shift("2026-12", 1), _shift("2026-01", -1)
+    ('2027-01', '2025-12')
+    """
+    year, number = month.split("-")
+    months = int(year) * 12 + int(number) - 1 + count
+    return f"{months // 12:04d}-{months % 12 + 1:02d}"
+
+
+def scan_runs(books: Books, table: Table, months: Sequence[PublishedMonth], *, month_column: str = "month") -> pl.LazyFrame:
+    """Rows of a run's conclusions, of the published run of each month only."""
+    return _scan(books, table, [(m.month, m.run_id) for m in months], month_column, "run_id")
+
+
+def scan_rollups(books: Books, table: Table, months: Sequence[PublishedMonth]) -> pl.LazyFrame:
+    """Rows of a rollup's conclusions, of the rollup in force for each month only."""
+    return _scan(books, table, [(m.month, m.rollup_id) for m in months if m.rollup_id is not None], "month", "rollup_id")
+
+
+def _scan(books: Books, table: Table, pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> pl.LazyFrame:
+    if not pairs:
+        return table.empty().lazy()
+    where = {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
+    # A run may cover several months of which another run has replaced some: the pair decides, not each half.
+    in_force = pl.any_horizontal((pl.col(month_column) == month) & (pl.col(run_column) == run) for month, run in pairs)
+    return books.store.scan(table, where).filter(in_force)

@@ -1,0 +1,208 @@
+"""The small questions: budgets, alerts, anomalies, problems, runs, who owns what, and how recent everything is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from api import models
+from api.models import (
+    AgentRow,
+    Agents,
+    AlertRow,
+    AnomalyRow,
+    Budget,
+    Freshness,
+    Page,
+    ProblemRow,
+    RunRow,
+    SourceFreshness,
+    UnregisteredAgent,
+)
+from api.queries.published import published, scan_runs
+from ledger import db, money, registry
+from ledger.books import Books
+from ledger.periods import now
+from ledger.problems import Problem, to_frame
+from ledger.spool import Spool
+from ledger.tables import ANOMALIES, BUDGET_STATUS, CHARGES, COSTS, PROBLEMS, SPANS, Table
+
+_RECENT_PARTITIONS = 7
+"""Days of spans, or months of bills, that are looked at for the newest row: older partitions cannot hold it."""
+
+
+def budgets(books: Books) -> list[Budget]:
+    """Budgets in force, by name, each with its standing in its newest evaluated month."""
+    with books.database.session() as session:
+        held = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
+    newest = {budget.name: budget for budget in held}
+    status = books.store.scan(BUDGET_STATUS).sort("month").unique("budget", keep="last", maintain_order=True).collect()
+    standing = {row["budget"]: row for row in status.iter_rows(named=True)}
+    return [_budget(budget, standing.get(name)) for name, budget in newest.items() if not budget.deleted]
+
+
+def _budget(budget: db.Budget, standing: dict[str, Any] | None) -> Budget:
+    shown = {
+        name: getattr(budget, name)
+        for name in ("name", "scope", "scope_name", "view", "period", "amount", "currency", "revision", "recorded_at")
+    }
+    known = standing is not None and (standing["scope"], standing["scope_name"], standing["view"], standing["currency"]) == (
+        budget.scope,
+        budget.scope_name,
+        budget.view,
+        budget.currency,
+    )
+    if standing is None or not known:  # a changed budget has no standing until it is evaluated again
+        return Budget(**shown)
+    spent = standing["billed"] + standing["estimated"]
+    return Budget(
+        **shown,
+        month=standing["month"],
+        billed=standing["billed"],
+        estimated=standing["estimated"],
+        spent=spent,
+        left=budget.amount - spent,
+        used_percent=money.proportion(Decimal(100), spent, budget.amount) if budget.amount else None,
+        state=standing["state"],
+    )
+
+
+def alerts(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
+    """Alerts, newest first."""
+    with books.database.session() as session:
+        total = session.scalar(sa.select(sa.func.count()).select_from(db.Alert)) or 0
+        newest = sa.select(db.Alert).order_by(db.Alert.created_at.desc(), db.Alert.alert_id).limit(limit).offset(offset)
+        rows = [AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}) for alert in session.scalars(newest)]
+    return Page[AlertRow](rows=rows, total=total, limit=limit, offset=offset)
+
+
+def anomalies(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+    """Days unlike their own past, newest first."""
+    frame = books.store.scan(ANOMALIES)
+    ordered = frame.sort("day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False])
+    rows, count = pl.collect_all([ordered.slice(offset, limit), frame.select(pl.len())])
+    found = [AnomalyRow.model_validate(row) for row in rows.iter_rows(named=True)]
+    return Page[AnomalyRow](rows=found, total=count.item(), limit=limit, offset=offset)
+
+
+_PROBLEM_NAMES = {"uri": "file", "place": "line"}
+
+
+def problems(
+    books: Books, *, source: str | None = None, severity: str | None = None, limit: int | None = 100, offset: int = 0
+) -> Page[ProblemRow]:
+    """What was wrong with the input, newest first; the same fault in the same place once, however often it was read."""
+    frame = books.store.scan(PROBLEMS)
+    if source is not None:
+        frame = frame.filter(pl.col("source") == source)
+    if severity is not None:
+        frame = frame.filter(pl.col("severity") == severity)
+    frame = frame.sort("seen_at").unique("problem_id", keep="last", maintain_order=True)
+    # Places are sorted as text and by length, so that line 9 comes before line 10.
+    ordered = frame.sort(
+        "seen_at", "source", "uri", pl.col("place").str.len_chars(), "place", "field", descending=[True] + [False] * 5
+    )
+    rows, count = pl.collect_all([ordered.slice(offset, limit), frame.select(pl.len())])
+    return Page[ProblemRow](rows=problem_rows(rows), total=count.item(), limit=limit, offset=offset)
+
+
+def problem_rows(frame: pl.DataFrame) -> list[ProblemRow]:
+    """Rows of `problems` as they are shown: file, line, field, reason, remedy."""
+    return [ProblemRow.model_validate(row) for row in frame.rename(_PROBLEM_NAMES).iter_rows(named=True)]
+
+
+def told(found: list[Problem]) -> list[ProblemRow]:
+    """Problems that were not stored, in the same shape."""
+    return problem_rows(to_frame(found))
+
+
+def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
+    """Attribution runs, newest first, with the months each one is in force for."""
+    in_force: dict[str, list[str]] = defaultdict(list)
+    for month in published(books):
+        in_force[month.run_id].append(month.month)
+    with books.database.session() as session:
+        total = session.scalar(sa.select(sa.func.count()).select_from(db.Run)) or 0
+        newest = sa.select(db.Run).order_by(db.Run.started_at.desc(), db.Run.run_id).limit(limit).offset(offset)
+        rows = [
+            RunRow(
+                **{name: getattr(run, name) for name in RunRow.model_fields if name != "published_months"},
+                published_months=in_force[run.run_id],
+            )
+            for run in session.scalars(newest)
+        ]
+    return Page[RunRow](rows=rows, total=total, limit=limit, offset=offset)
+
+
+def agents(books: Books) -> Agents:
+    """The registry in time, and agents with costs that are missing from it. (ID-1, ID-2)"""
+    timeline = registry.timeline(registry.rows(books))
+    known = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"].unique().implode()
+    frame = scan_runs(books, COSTS, published(books))
+    sides = [
+        frame.filter(pl.col(column).is_not_null() & ~pl.col(column).is_in(["", "unknown"]) & ~pl.col(column).is_in(known))
+        .group_by(pl.col(column).alias("agent"), "currency")
+        .agg(
+            pl.lit(role).first().alias("role"),
+            pl.col("effective_cost").sum(),
+            pl.col("period_start").min().alias("first_seen"),
+            pl.col("period_start").max().alias("last_seen"),
+        )
+        for role, column in (("caused", "initiator_agent"), ("burned", "executor_agent"))
+    ]
+    seen = pl.concat(sides).collect()
+    missing: list[UnregisteredAgent] = []
+    for (agent,), group in seen.group_by(["agent"], maintain_order=True):
+        by_role: dict[str, dict[str, Decimal]] = {"caused": {}, "burned": {}}
+        for row in group.iter_rows(named=True):
+            by_role[row["role"]][row["currency"]] = row["effective_cost"]
+        first, last = group.select(pl.col("first_seen").min(), pl.col("last_seen").max()).row(0)
+        missing.append(UnregisteredAgent(agent=str(agent), first_seen=first, last_seen=last, **by_role))
+    missing.sort(key=lambda a: (-max([*a.caused.values(), *a.burned.values()], default=Decimal(0)), a.agent))
+    return Agents(registered=[AgentRow.model_validate(row) for row in timeline.iter_rows(named=True)], unregistered=missing)
+
+
+def freshness(books: Books, spool: Spool | None = None) -> Freshness:
+    """How recent the facts of each source are. Only the newest partitions are opened."""
+    at = now()
+    held = spool or Spool(Path(books.home) / "spool")
+    pending = held.pending()
+    months = published(books)
+    sources = [
+        *_newest(books, CHARGES, "billing_month", "charge_period_end", "charges", at),
+        *_newest(books, SPANS, "date", "start_time", "calls", at),
+    ]
+    return models.Freshness(
+        now=at,
+        sources=sources,
+        published_at=max((m.published_at for m in months), default=None),
+        published_months=[m.month for m in months],
+        spool_files=len(pending),
+        spool_bytes=held.size_bytes(),
+    )
+
+
+def _newest(books: Books, table: Table, partition: str, column: str, kind: Any, at: datetime) -> list[SourceFreshness]:
+    delta = books.store.delta(table)
+    if delta is None:
+        return []
+    partitions = sorted({str(p[partition]) for p in delta.partitions()}, reverse=True)[:_RECENT_PARTITIONS]
+    frame = (
+        books.store.scan(table, {partition: partitions})
+        .group_by("source")
+        .agg(pl.col(column).max().alias("newest"))
+        .sort("source")
+        .collect()
+    )
+    return [
+        SourceFreshness(
+            kind=kind, source=row["source"], newest=row["newest"], age_seconds=int((at - row["newest"]).total_seconds())
+        )
+        for row in frame.iter_rows(named=True)
+    ]

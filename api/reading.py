@@ -1,0 +1,269 @@
+"""The GETs: every figure a page shows, as an address anyone can repeat."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Annotated, Any, Literal
+
+import polars as pl
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from api import queries
+from api.models import (
+    Agents,
+    AlertRow,
+    AnomalyRow,
+    BalanceRow,
+    Basis,
+    Budget,
+    ChainSummary,
+    ChainTree,
+    CostTable,
+    Explanation,
+    Freshness,
+    Granularity,
+    Overview,
+    Page,
+    ProblemDocument,
+    ProblemRow,
+    RunRow,
+    View,
+)
+from api.problem_documents import MEDIA_TYPE
+from api.queries.chains import MAX_PAGE
+from api.queries.costs import as_text
+from ledger import money
+from ledger.books import Books
+from ledger.periods import parse_instant
+from ledger.spool import Spool
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most rows to return.")]
+Offset = Annotated[int, Query(ge=0, le=2**31, description="Rows to skip.")]
+Start = Annotated[
+    str | None,
+    Query(
+        description="First instant: 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z; days begin in the reporting timezone.",
+        examples=["2026-10"],
+    ),
+]
+End = Annotated[str | None, Query(description="First instant no longer counted, written the same way.", examples=["2026-11"])]
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
+    for status, what in (
+        (400, "The request cannot mean anything"),
+        (404, "There is no such thing"),
+        (421, "The Host header names another machine"),
+        (422, "The request is not valid"),
+        (503, "The store does not answer; try again"),
+    )
+}
+
+
+def router(books: Books, spool: Spool) -> APIRouter:
+    """All GETs under /v1."""
+    routes = APIRouter(prefix="/v1", tags=["reading"], responses=FAULTS)
+    _costs(routes, books)
+    _chains(routes, books)
+    _state(routes, books, spool)
+    return routes
+
+
+def _costs(routes: APIRouter, books: Books) -> None:
+    zone = books.settings.report.timezone
+
+    @routes.get(
+        "/costs",
+        response_model=CostTable,
+        summary="Cost by any dimension",
+        responses={
+            200: {
+                "content": {"text/csv": {}, "application/vnd.apache.parquet": {}},
+                "description": "The rows, in the format asked for",
+            }
+        },
+    )
+    def costs(
+        by: Annotated[
+            list[str],
+            Query(
+                description="Dimensions, joined by commas or repeated. `agent` and `team` follow `view`.",
+                examples=[["team,agent,model"]],
+            ),
+        ] = [],  # noqa: B006 - FastAPI copies defaults
+        view: Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")] = "initiator",
+        start: Start = None,
+        end: End = None,
+        granularity: Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")] = "total",
+        basis: Annotated[Basis, Query(description="FOCUS cost column to sum.")] = "effective",
+        filter: Annotated[  # noqa: A002 - the name in the address
+            list[str],
+            Query(
+                description="dimension=value, compared whole, repeated for more; no value stands for unknown.",
+                examples=[["team=Care"]],
+            ),
+        ] = [],  # noqa: B006
+        format: Annotated[Literal["json", "csv", "parquet"], Query(description="json, csv or parquet.")] = "json",  # noqa: A002
+    ) -> Response:
+        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together."""
+        query = queries.CostQuery.parse(
+            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
+        )
+        if format == "json":
+            return _json(queries.cost_table(books, query))
+        return _file(queries.costs(books, query), format)
+
+    @routes.get("/balance", summary="Charges in, costs out, difference 0")
+    def balance(
+        month: Annotated[
+            list[str], Query(description="Invoice month, repeated for more; none: all published.", examples=[["2026-10"]])
+        ] = [],  # noqa: B006
+    ) -> Page[BalanceRow]:
+        """Control totals of the runs in force, for each currency, invoice month, provider and cost column."""
+        rows = [BalanceRow.model_validate(row) for row in queries.balance(books, month).iter_rows(named=True)]
+        return Page[BalanceRow](rows=rows, total=len(rows))
+
+    @routes.get("/overview", summary="A month at a glance")
+    def overview(
+        month: Annotated[
+            str | None,
+            Query(description="Month in the reporting timezone; the newest published one unless named.", examples=["2026-10"]),
+        ] = None,
+        view: View = "initiator",
+        basis: Basis = "effective",
+        top: Annotated[int, Query(ge=0, le=MAX_PAGE, description="Most teams and agents a currency.")] = 10,
+    ) -> Overview:
+        """Totals, top teams and agents next to the month before, unallocated cost by reason, newest alerts."""
+        return queries.overview(books, month=month, view=view, basis=basis, top=top)
+
+
+def _chains(routes: APIRouter, books: Books) -> None:
+    zone = books.settings.report.timezone
+
+    @routes.get("/chains", summary="Chains, dearest first")
+    def chains(
+        start: Start = None,
+        end: End = None,
+        agent: Annotated[str | None, Query(description="Agent that started it, whole name; empty: unknown.")] = None,
+        team: Annotated[str | None, Query(description="Team that started it, whole name; empty: unknown.")] = None,
+        method: Annotated[str | None, Query(description="How the initiator was found.")] = None,
+        reason: Annotated[str | None, Query(description="What is wrong with it; empty: nothing.")] = None,
+        search: Annotated[str | None, Query(description="Part of the root span's name.")] = None,
+        limit: Limit = 50,
+        offset: Offset = 0,
+    ) -> Page[ChainSummary]:
+        """Chains that started in the range, by cost at list price."""
+        query = queries.ChainQuery(
+            start=parse_instant(start, field="start", timezone=zone) if start else None,
+            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            agent=agent,
+            team=team,
+            method=method,
+            reason=reason,
+            search=search,
+            limit=limit,
+            offset=offset,
+        )
+        return queries.chains(books, query)
+
+    @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, every call with its price")
+    def chain(chain_id: Annotated[str, Path(description="Id of the chain, as the list has it.")]) -> ChainTree:
+        """Nodes come depth first. Only `own_cost` may be summed; `subtree_cost` contains it."""
+        return queries.chain(books, chain_id)
+
+    @routes.get("/explain/{ref:path}", summary="Why a figure is what it is")
+    def explain(
+        ref: Annotated[
+            str, Path(description="Id of a chain, of a call (gateway call id, provider request id, span id) or of a charge.")
+        ],
+    ) -> Explanation:
+        """The story in sentences, and the rows it is told from."""
+        return queries.explain(books, ref)
+
+
+def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
+    @routes.get("/budgets", summary="Budgets and how they stand")
+    def budgets() -> Page[Budget]:
+        """Budgets in force, by name."""
+        rows = queries.budgets(books)
+        return Page[Budget](rows=rows, total=len(rows))
+
+    @routes.get("/agents", summary="The registry, and who is missing from it")
+    def agents() -> Agents:
+        """Every registered name with its owners in time, and agents with cost that are not registered."""
+        return queries.agents(books)
+
+    @routes.get("/alerts", summary="Alerts, newest first")
+    def alerts(limit: Limit = 100, offset: Offset = 0) -> Page[AlertRow]:
+        """Each cause rings once."""
+        return queries.alerts(books, limit=limit, offset=offset)
+
+    @routes.get("/anomalies", summary="Days unlike their own past")
+    def anomalies(limit: Limit = 100, offset: Offset = 0) -> Page[AnomalyRow]:
+        """Newest first."""
+        return queries.anomalies(books, limit=limit, offset=offset)
+
+    @routes.get("/problems", summary="What was wrong with the input")
+    def problems(
+        source: Annotated[str | None, Query(description="Only of this source.")] = None,
+        severity: Annotated[Literal["error", "warning"] | None, Query(description="error: left out; warning: kept.")] = None,
+        limit: Limit = 100,
+        offset: Offset = 0,
+    ) -> Page[ProblemRow]:
+        """Newest first, each with what to do about it."""
+        return queries.problems(books, source=source, severity=severity, limit=limit, offset=offset)
+
+    @routes.get("/runs", summary="Attribution runs, newest first")
+    def runs(limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
+        """Also those that were not published, with the reason."""
+        return queries.runs(books, limit=limit, offset=offset)
+
+    @routes.get("/freshness", summary="How recent the facts are")
+    def freshness() -> Freshness:
+        """Newest charge and call of each source, what is published, what waits in the spool."""
+        return queries.freshness(books, spool)
+
+
+def refuse_unknown(request: Request) -> None:
+    """A misspelt parameter must not quietly ask for something else."""
+    from api.problem_documents import Refused
+
+    route = request.scope.get("route")
+    known = _parameters(getattr(route, "dependant", None))
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise Refused(
+            422,
+            "invalid",
+            f"unknown parameter {unknown[0]!r}",
+            where=unknown[0],
+            remedy=f"known are: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+def _parameters(dependant: Any) -> set[str]:
+    return set() if dependant is None else {field.alias for field in dependant.query_params}
+
+
+def _json(table: CostTable) -> Response:
+    """Straight to text: with many rows, validating what we made ourselves is most of the time."""
+    head = table.model_copy(update={"rows": []}).model_dump(mode="json")
+    head["rows"] = [
+        {name: money.text(value) if name == "cost" else value for name, value in row.__dict__.items()} | (row.model_extra or {})
+        for row in table.rows
+    ]
+    return Response(json.dumps(head, ensure_ascii=False), media_type="application/json")
+
+
+def _file(frame: pl.DataFrame, file_format: str) -> Response:
+    buffer = io.BytesIO()
+    if file_format == "csv":
+        as_text(frame).write_csv(buffer)
+        media_type = "text/csv; charset=utf-8"
+    else:
+        frame.write_parquet(buffer)
+        media_type = "application/vnd.apache.parquet"
+    headers = {"Content-Disposition": f'attachment; filename="costs.{file_format}"'}
+    return Response(buffer.getvalue(), media_type=media_type, headers=headers)

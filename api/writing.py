@@ -1,0 +1,97 @@
+"""The changes: budgets, and the registry. Each needs the token and leaves an audit row."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api import changes
+from api.models import Budget, BudgetChange, NewBudget, ProblemDocument, RegistryImported
+from api.problem_documents import MEDIA_TYPE, Refused
+from api.queries.state import told
+from api.reading import FAULTS
+from api.receiving import read_body
+from ledger import registry
+from ledger.books import Books
+
+ACTOR = "api"
+"""Who the audit names, until people have names here."""
+
+BudgetName = Annotated[
+    str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
+]
+WRITE_FAULTS: dict[int | str, dict[str, Any]] = {
+    **FAULTS,
+    401: {"description": "The token is missing or wrong", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
+}
+
+
+def router(books: Books) -> APIRouter:
+    """All changes under /v1."""
+    routes = APIRouter(prefix="/v1", tags=["writing"], responses=WRITE_FAULTS)
+
+    @routes.post(
+        "/budgets",
+        status_code=201,
+        summary="Set up a budget",
+        responses={409: {"description": "The name is taken", "model": ProblemDocument}},
+    )
+    def add_budget(budget: NewBudget, response: Response) -> Budget:
+        """A monthly limit on what a team or agent may cause."""
+        try:
+            added = changes.add_budget(books, budget, actor=ACTOR)
+        except changes.BudgetExistsError as fault:
+            raise Refused(409, "exists", fault.what, where=fault.where, remedy=fault.remedy) from fault
+        response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
+        return added
+
+    @routes.put("/budgets/{name}", summary="Change a budget")
+    def change_budget(name: BudgetName, change: BudgetChange) -> Budget:
+        """Makes a new revision, or the first one; earlier ones are kept."""
+        return changes.change_budget(books, name, change, actor=ACTOR)
+
+    @routes.delete("/budgets/{name}", status_code=204, summary="End a budget")
+    def drop_budget(name: BudgetName) -> None:
+        """Its revisions are kept."""
+        changes.drop_budget(books, name, actor=ACTOR)
+
+    @routes.post(
+        "/agents/import",
+        summary="Import the registry",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "text/csv": {"schema": {"type": "string"}, "example": "agent,team,valid_from\nsupport-bot,Care,2026-01-01\n"}
+                },
+            }
+        },
+    )
+    async def import_agents(
+        request: Request,
+        name: Annotated[str, Query(max_length=256, description="What the file is called in problems and audit.")] = "upload.csv",
+    ) -> RegistryImported:
+        """A CSV file of agents, teams and their other names. Known rows are left alone; bad lines come back as problems."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("text/csv", "application/csv"):
+            raise Refused(
+                415, "media-type", f"{kind or 'no type'!r} is not accepted", where="Content-Type", remedy="send text/csv"
+            )
+        body = await read_body(request, books.settings.serve.max_body_mb << 20)
+        return await run_in_threadpool(_import, books, body, name)
+
+    return routes
+
+
+def _import(books: Books, body: bytes, name: str) -> RegistryImported:
+    try:
+        content = body.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise Refused(
+            400, "format", f"not UTF-8 text: {fault.reason} at byte {fault.start}", where=name, remedy="save it as CSV in UTF-8"
+        ) from fault
+    done = registry.import_text(books, content, uri=name, actor=ACTOR)
+    return RegistryImported(agents=done.agents, names=done.names, unchanged=done.unchanged, problems=told(done.problems))

@@ -1,0 +1,91 @@
+"""Takes the dashboard's pictures from a running product.
+
+    python docs/take_pictures.py http://127.0.0.1:8501 [--dark] [--into docs/images]
+
+Needs Chromium and playwright. Nothing is drawn by hand: start `rootcost demo` and `rootcost serve` first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+PICTURES = {
+    "overview": "",
+    "explorer": "explorer?by=team&granularity=day",
+    "chains": "chains",
+    "balance": "balance",
+    "budgets": "budgets",
+    "sources": "sources",
+}
+MOST_PIXELS = 1500
+"""No picture is higher: a page of many rows is cut there."""
+BROWSER = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars")
+
+
+def settle(page: Page) -> None:
+    """Waits until the page has run and its charts are drawn."""
+    page.wait_for_selector('[data-testid="stMain"]')
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=\"stApp\"]')?.dataset.testScriptState === 'notRunning'", timeout=30_000
+    )
+    page.wait_for_timeout(900)
+
+
+def fit(page: Page, width: int, height: int) -> None:
+    """Makes the window as high as what it shows: the page scrolls inside itself."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_timeout(300)
+    inner = page.evaluate("document.querySelector('[data-testid=\"stMainBlockContainer\"]').getBoundingClientRect().height")
+    page.set_viewport_size({"width": width, "height": min(MOST_PIXELS, max(height, int(inner)))})
+    page.wait_for_timeout(600)
+
+
+def main() -> int:
+    """Takes every picture, and that of the dearest chain."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8501")
+    parser.add_argument("--into", type=Path, default=Path(__file__).parent / "images")
+    parser.add_argument("--dark", action="store_true", help="in dark colours; the files end in -dark")
+    parser.add_argument("--only", nargs="*", help="names of pictures")
+    parser.add_argument("--width", type=int, default=1440)
+    wanted = parser.parse_args()
+    browser_path = next((found for name in BROWSER if (found := shutil.which(name))), None)
+    if browser_path is None:
+        print("no Chromium on this machine: install the package chromium", file=sys.stderr)
+        return 1
+    wanted.into.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=browser_path, args=list(QUIET))
+        page = browser.new_page(color_scheme="dark" if wanted.dark else "light", device_scale_factor=1.5)
+        for name, path in PICTURES.items():
+            if wanted.only and name not in wanted.only and not (name == "chains" and "chain" in wanted.only):
+                continue
+            page.set_viewport_size({"width": wanted.width, "height": 900})
+            page.goto(f"{wanted.url.rstrip('/')}/{path}")
+            settle(page)
+            shoot(page, name, wanted)
+            if name == "chains" and (first := page.locator(".rc tbody tr.go a").first).count():
+                first.click()
+                page.wait_for_url("**chain=**")
+                settle(page)
+                shoot(page, "chain", wanted)
+        browser.close()
+    return 0
+
+
+def shoot(page: Page, name: str, wanted: argparse.Namespace) -> None:
+    """Saves what is on the screen."""
+    fit(page, wanted.width, 900)
+    path = wanted.into / f"{name}{'-dark' if wanted.dark else ''}.png"
+    page.screenshot(path=path)
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

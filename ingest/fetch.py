@@ -1,0 +1,230 @@
+"""The only door to the world: local files, folders and globs, and ``s3://``.
+
+Local files are read where they lie. S3 objects are downloaded once a run to ``HOME/raw/<source>/<sha256>-<name>``, under a
+temporary name until they are whole. Bills stay there for replay if the settings say so; token logs never do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ingest.source import Listed, RawObject
+from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 4
+_GLOB = re.compile(r"[*?\[]")
+_MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
+_DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+
+
+class LocalAndS3Fetcher:
+    """Fetches what users name. One per run: an object is downloaded once, and `close` lets temporary bytes go.
+
+    `source` names the folder below ``HOME/raw``; `keep` says whether downloads stay (see `ingest.keep_raw`).
+    """
+
+    def __init__(self, settings: Settings, *, source: str = "objects", keep: bool = True) -> None:
+        self.settings = settings
+        self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
+        self._folder = self._temporary or settings.home / "raw" / source
+        self._fetched: dict[str, RawObject] = {}
+        self._s3: BaseClient | None = None
+
+    def list(self, uri: str) -> Sequence[Listed]:
+        """What a file, folder, glob or prefix holds, in name order. A prefix is a folder: ``s3://b/cur`` is not ``s3://b/cur-old``."""
+        if uri.startswith("s3://"):
+            return self._list_s3(uri)
+        path = Path(uri).expanduser()
+        try:
+            if path.is_file():
+                return [_listed(path)]
+            if path.is_dir():
+                found = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+            else:
+                found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
+            listing = [_listed(p) for p in found]
+        except OSError as fault:
+            raise StoreUnreachable(fault.strerror or str(fault), where=uri, remedy="check that the folder can be read") from fault
+        if not listing:
+            what = "the folder holds no files" if path.is_dir() else "no such file or folder"
+            raise ObjectMissingError(what, where=uri, remedy="check the path; globs need quotes in a shell")
+        return listing
+
+    def get(self, uri: str) -> RawObject:
+        """The bytes of one object, on this machine. Raises `ObjectMissingError` or `StoreUnreachable`."""
+        if uri not in self._fetched:
+            self._fetched[uri] = self._download(uri) if uri.startswith("s3://") else _in_place(uri)
+        return self._fetched[uri]
+
+    def release(self, item: RawObject) -> None:
+        """The object has been read: its bytes go, unless they lie where the user put them or are kept for replay."""
+        if self._temporary is not None and item.path.is_relative_to(self._temporary):
+            item.path.unlink(missing_ok=True)
+            self._fetched.pop(item.uri, None)
+
+    def close(self) -> None:
+        """Deletes what was only fetched to be read."""
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __enter__(self) -> LocalAndS3Fetcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _client(self) -> BaseClient:
+        if self._s3 is None:
+            import boto3
+            from botocore.config import Config
+
+            retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
+            self._s3 = boto3.client(
+                "s3",
+                endpoint_url=self.settings.ingest.s3_endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None,
+                config=Config(retries=retries, connect_timeout=10, read_timeout=60),
+                region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            )
+        return self._s3
+
+    def _list_s3(self, uri: str) -> Sequence[Listed]:
+        bucket, key = _bucket_and_key(uri)
+        pattern = _GLOB.search(key)
+        stem = key[: pattern.start()] if pattern else key.rstrip("/")
+        listing: list[Listed] = []
+        with _told(uri):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stem):
+                for entry in page.get("Contents", ()):
+                    name = str(entry["Key"])
+                    if name.endswith("/") or not _belongs(name, key, stem, glob_=pattern is not None):
+                        continue
+                    version = str(entry.get("ETag", "")).strip('"')
+                    listing.append(Listed(f"s3://{bucket}/{name}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC)))
+        exact = [entry for entry in listing if entry.uri == uri]
+        if not listing:
+            raise ObjectMissingError("no such object or prefix", where=uri, remedy="check the bucket, the key and the region")
+        return exact or sorted(listing, key=lambda entry: entry.uri)
+
+    def _download(self, uri: str) -> RawObject:
+        bucket, key = _bucket_and_key(uri)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
+        os.close(handle)
+        part = Path(name)
+        try:
+            with _told(uri):
+                digest, size, version = self._stream(bucket, key, part)
+            path = self._folder / f"{digest}-{_safe(key)}"
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
+
+    def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str]:
+        """Writes the body to `part`. The client retries requests; a body that breaks off is asked for again here."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                answer: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
+                with part.open("wb") as file, answer["Body"] as body:
+                    digest, size = _copy(body.iter_chunks(_CHUNK), file)
+                return digest, size, str(answer.get("ETag", "")).strip('"')
+            except (HTTPClientError, IncompleteReadError, ResponseStreamingError):
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+class _told:
+    """Says the cloud client's faults in ours."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _trace: object) -> None:
+        if fault is None:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(fault, ClientError):
+            raise _client_fault(self.uri, fault.response) from fault
+        if isinstance(fault, (BotoCoreError, OSError)):
+            said = str(fault).splitlines()[0]
+            raise StoreUnreachable(said, where=self.uri, remedy="check the endpoint, the network, the disk and the AWS credentials") from fault
+
+
+def _client_fault(uri: str, answer: Any) -> SourceError:
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _MISSING or status == 404:
+        return ObjectMissingError(f"no such object ({code})", where=uri, remedy="check the bucket and the key")
+    if code in _DENIED or status in (401, 403):
+        return StoreUnreachable(f"S3 refuses access ({code})", where=uri, remedy="the credentials need s3:ListBucket and s3:GetObject here")
+    return StoreUnreachable(f"S3 answered {status} ({code})", where=uri, remedy="S3 was asked several times; try again later")
+
+
+def _belongs(name: str, key: str, stem: str, *, glob_: bool) -> bool:
+    if glob_:
+        return fnmatchcase(name, key)
+    return not stem or name == key or name.startswith(f"{stem}/")
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ObjectMissingError("the address names no bucket", where=uri, remedy="write s3://bucket/prefix")
+    return bucket, key
+
+
+def _listed(path: Path) -> Listed:
+    about = path.stat()
+    return Listed(path.absolute().as_posix(), about.st_size, modified=datetime.fromtimestamp(about.st_mtime, UTC))
+
+
+def _in_place(uri: str) -> RawObject:
+    path = Path(uri).expanduser()
+    try:
+        with path.open("rb") as file:
+            digest, size = _copy(iter(lambda: file.read(_CHUNK), b""), None)
+    except (FileNotFoundError, IsADirectoryError) as fault:
+        raise ObjectMissingError("no such file", where=uri, remedy="check the path") from fault
+    except OSError as fault:
+        raise StoreUnreachable(fault.strerror or str(fault), where=uri, remedy="check that the file can be read") from fault
+    return RawObject(uri=path.absolute().as_posix(), path=path, raw_id=digest, size=size)
+
+
+def _copy(chunks: Iterator[bytes], target: BinaryIO | None) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+        if target is not None:
+            target.write(chunk)
+    return digest.hexdigest(), size
+
+
+def _safe(key: str) -> str:
+    """The object's own name, as a file name."""
+    return re.sub(r"[^\w.=-]", "_", key.rsplit("/", 1)[-1])[-100:]

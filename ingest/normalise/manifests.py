@@ -1,0 +1,176 @@
+"""Which files make a month, as the exporter's own manifest says. Data folders are never globbed: they may hold every run there was.
+
+AWS Data Exports and legacy Cost and Usage Reports, in both overwrite modes, and Azure Cost Management exports. Manifests are
+read tolerantly: `dataFiles`, `reportKeys` or `blobs`, as full addresses or as keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ingest.source import Fetcher, Listed, Slice
+from ledger.errors import FormatError, ObjectMissingError, SourceError
+from ledger.problems import Problem
+
+_PARTITION = re.compile(r"BILLING_PERIOD=(\d{4})-(\d{2})")
+_PERIOD = re.compile(r"(?:\A|/)(\d{4})(\d{2})\d{2}-\d{8}(?:/|\Z)")
+_RUN = re.compile(r"(\d{4}-?\d{2}-?\d{2}T\d{2}:?\d{2}:?\d{2}(?:\.\d+)?Z)")
+_ANCHORS = (re.compile(r"\Adata\Z"), re.compile(r"\A\d{8}-\d{8}\Z"))
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One run of one export for one month. Of several, the newest is the month. `declared` is the run's own time, as written."""
+
+    uri: str
+    scope: str
+    billing_month: str
+    version: str
+    files: tuple[str, ...]
+    declared: str
+    modified: datetime
+    depth: int
+
+
+def is_manifest(uri: str) -> bool:
+    """Whether a file name is an exporter's manifest."""
+    return uri.lower().endswith("manifest.json")
+
+
+def plan(fetcher: Fetcher, source: str, listing: Sequence[Listed]) -> Iterator[Slice | Problem]:
+    """One slice a (export, month): the newest run's files, all of them, or a problem and no slice."""
+    newest: dict[tuple[str, str], Manifest] = {}
+    for listed in listing:
+        if not is_manifest(listed.uri):
+            continue
+        try:
+            manifest = read(fetcher, listed)
+        except SourceError as fault:
+            yield Problem(source, listed.uri, "manifest", "", fault.what, fault.remedy or "wait for the next delivery, or fetch the manifest again")
+            continue
+        if manifest is not None:
+            key = (manifest.scope, manifest.billing_month)
+            newest[key] = _newer(newest[key], manifest) if key in newest else manifest
+    known = {entry.uri for entry in listing}
+    for manifest in sorted(newest.values(), key=lambda m: (m.scope, m.billing_month)):
+        yield _slice(fetcher, source, manifest, known)
+
+
+def read(fetcher: Fetcher, listed: Listed) -> Manifest | None:
+    """A manifest's meaning; None for a JSON file that is no manifest of data files. Raises `FormatError`."""
+    item = fetcher.get(listed.uri)
+    try:
+        told = json.loads(item.path.read_bytes().decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise FormatError(f"the manifest is no JSON: {fault}", where=listed.uri, remedy="fetch it again") from fault
+    if not isinstance(told, dict):
+        raise FormatError("the manifest is no JSON object", where=listed.uri, remedy="name the folder of an export")
+    files = told.get("dataFiles") or told.get("reportKeys") or _blobs(told)
+    if not files and not any(key in told for key in ("dataFiles", "reportKeys", "blobs")):
+        return None
+    if not isinstance(files, list) or not all(isinstance(name, str) and name for name in files):
+        raise FormatError("the manifest's list of files is no list of names", where=listed.uri, remedy="fetch it again")
+    month = _month(told, listed.uri)
+    if month is None:
+        raise FormatError("the manifest does not say which month it is", where=listed.uri, remedy="it should hold billingPeriod.start")
+    run = _dict(told, "runInfo")
+    return Manifest(
+        uri=listed.uri,
+        scope=_scope(told, listed.uri),
+        billing_month=month,
+        version=str(told.get("executionId") or told.get("assemblyId") or run.get("runId") or item.version or item.raw_id),
+        files=tuple(files),
+        declared=str(run.get("submittedTime") or "") or (found[-1] if (found := _RUN.findall(listed.uri.rsplit("/", 1)[0])) else ""),
+        modified=listed.modified or _NEVER,
+        depth=listed.uri.count("/"),
+    )
+
+
+def _newer(one: Manifest, other: Manifest) -> Manifest:
+    if one.declared and other.declared:
+        return max(one, other, key=lambda m: (re.sub(r"[-:]", "", m.declared), m.modified, m.uri))
+    if one.version == other.version:  # the legacy report repeats its newest manifest above the runs
+        return min(one, other, key=lambda m: m.depth)
+    return max(one, other, key=lambda m: (m.modified, -m.depth, m.uri))
+
+
+def _slice(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -> Slice | Problem:
+    objects = []
+    for name in manifest.files:
+        try:
+            objects.append(fetcher.get(_resolve(name, manifest.uri, known)))
+        except SourceError as fault:
+            missing = isinstance(fault, ObjectMissingError)
+            return Problem(
+                source,
+                manifest.uri,
+                name,
+                "reportKeys" if "data/" not in name else "dataFiles",
+                f"the manifest names {name}, which is missing" if missing else f"{name} cannot be fetched: {fault.what}",
+                f"{manifest.billing_month} was left as it was; wait for the exporter to deliver again, or restore the object"
+                if missing
+                else f"{manifest.billing_month} was left as it was; {fault.remedy or 'try again'}",
+            )
+    return Slice(scope=manifest.scope, objects=tuple(objects), billing_month=manifest.billing_month, version=manifest.version)
+
+
+def _resolve(name: str, manifest_uri: str, known: set[str]) -> str:
+    """Where a manifest's file lies: at its address, or at the same place in a copy of the export."""
+    if name in known:
+        return name
+    bucket = "/".join(manifest_uri.split("/", 3)[:3]) if manifest_uri.startswith("s3://") else None
+    if bucket and f"{bucket}/{name.lstrip('/')}" in known:
+        return f"{bucket}/{name.lstrip('/')}"
+    parts = name.split("/")
+    anchors = [i for i, part in enumerate(parts[:-1]) if any(a.match(part) for a in _ANCHORS)]
+    ending = "/" + "/".join(parts[anchors[-1] :]) if anchors else None
+    copies = sorted(uri for uri in known if ending and uri.endswith(ending))
+    beside = f"{manifest_uri.rsplit('/', 1)[0]}/{parts[-1]}"
+    if len(copies) == 1:
+        return copies[0]
+    if not anchors and beside in known:
+        return beside
+    if name.startswith("s3://"):
+        return name
+    if bucket:
+        return f"{bucket}/{name.lstrip('/')}"
+    raise ObjectMissingError("no such file in this copy of the export", where=name)
+
+
+def _month(told: dict[str, Any], uri: str) -> str | None:
+    start = str(_dict(told, "billingPeriod").get("start") or _dict(told, "runInfo").get("startDate") or "")
+    stated = re.match(r"(\d{4})-?(\d{2})", start) or _PARTITION.search(uri) or _PERIOD.search(uri)
+    return f"{stated[1]}-{stated[2]}" if stated and "01" <= stated[2] <= "12" else None
+
+
+def _scope(told: dict[str, Any], uri: str) -> str:
+    """The export's own name with the account that owns it: two accounts may both call theirs `cur`."""
+    arn = str(told.get("exportArn") or "")
+    if arn.count(":") >= 5:
+        return f"{arn.split(':')[4]}.{arn.rsplit('/', 1)[-1]}"
+    if told.get("reportName"):
+        return ".".join(str(part) for part in (told.get("account"), told["reportName"]) if part)
+    named = _dict(told, "exportConfig").get("exportName")
+    if named:
+        return str(named)
+    folders = uri.split("/")[:-1]
+    for i, folder in enumerate(folders):
+        if folder == "metadata" or _ANCHORS[1].match(folder):
+            return folders[i - 1] if i else folder
+    return folders[-1] if folders else uri
+
+
+def _blobs(told: dict[str, Any]) -> list[str] | None:
+    blobs = told.get("blobs")
+    return [str(blob.get("blobName") or "") for blob in blobs if isinstance(blob, dict)] if isinstance(blobs, list) else None
+
+
+def _dict(told: dict[str, Any], key: str) -> dict[str, Any]:
+    value = told.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,27 @@
+"""What an address names: a file itself, or a folder or prefix that holds some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingest.source import Listed
+
+
+def is_the_file(entry: Listed, uri: str, listing: Sequence[Listed]) -> bool:
+    """Whether the address named exactly this file, rather than a folder that happens to hold one.
+
+    >>> one = [Listed("s3://b/cur/part.csv", 1)]
+    >>> is_the_file(one[0], "s3://b/cur/part.csv", one), is_the_file(one[0], "s3://b/cur", one)
+    (True, False)
+    """
+    return len(listing) == 1 and entry.uri.rsplit("/", 1)[-1] == uri.rsplit("/", 1)[-1]
+
+
+def folder_name(uri: str) -> str:
+    """The name of a folder or prefix, without what is above it.
+
+    >>> folder_name("s3://bucket/exports/focus/"), folder_name("s3://bucket")
+    ('focus', 'bucket')
+    """
+    return uri.rstrip("/").rsplit("/", 1)[-1] if uri.startswith("s3://") else Path(uri).expanduser().resolve().name

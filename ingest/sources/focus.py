@@ -1,0 +1,153 @@
+"""FOCUS cost and usage files, 1.0 to 1.4: CSV, CSV.gz and Parquet, from any provider.
+
+Columns are matched by FOCUS name. A file is its own dataset, a folder or prefix is one together; an export with manifests is
+read as its manifests say, newest run only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Literal
+
+import polars as pl
+
+from ingest.normalise import charge_rows, focus_columns, manifests, rows
+from ingest.normalise.focus_columns import CUSTOM, Layout
+from ingest.normalise.places import folder_name, is_the_file
+from ingest.normalise.tally import Check, Tally
+from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ledger.errors import ObjectMissingError, SourceError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+from ledger.tables import COST_COLUMNS
+
+_CATEGORIES = {name.lower(): name for name in focus_columns.allowed("ChargeCategory")}
+_CLASSES = {name.lower(): name for name in focus_columns.allowed("ChargeClass")}
+_FREQUENCIES = {name.lower(): name for name in focus_columns.allowed("ChargeFrequency")}
+
+
+class Focus:
+    """The `focus` source."""
+
+    name = "focus"
+    kind: Literal["bill", "log"] = "bill"
+    title = "FOCUS cost and usage (1.0–1.4), CSV or Parquet"
+    patterns: tuple[str, ...] = ("*.csv", "*.csv.gz", "*.parquet", "*.csv.zip")
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """A manifest-driven export by its manifests; else every file that looks like a table."""
+        listing = fetcher.list(uri)
+        found = [entry for entry in listing if manifests.is_manifest(entry.uri)]
+        if found:
+            planned = list(manifests.plan(fetcher, self.name, listing))
+            if planned:
+                yield from planned
+                return
+        single = [entry for entry in listing if is_the_file(entry, uri, listing)]
+        files = single or [entry for entry in listing if self._picks(entry)]
+        if not files:
+            raise ObjectMissingError("nothing here looks like a table", where=uri, remedy=f"files should end in {', '.join(self.patterns)}")
+        together = None if any(mark in uri for mark in "*?[") or single else folder_name(uri)
+        for entry in files:
+            try:
+                item = fetcher.get(entry.uri)
+            except SourceError as fault:
+                yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
+                continue
+            yield Slice(scope=together or entry.uri.rsplit("/", 1)[-1], objects=(item,))
+
+    def _picks(self, entry: Listed) -> bool:
+        name = entry.uri.rsplit("/", 1)[-1].lower()
+        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The rows in FOCUS terms; rows that cannot be booked are problems."""
+        tally = Tally(self.name, item.uri)
+        known: list[Layout] = []
+        empty_costs = dict.fromkeys(COST_COLUMNS, 0)
+
+        def choose(header: list[str]) -> list[str]:
+            known.append(focus_columns.layout(header, where=item.uri))
+            _tell(known[0], tally)
+            return known[0].read
+
+        for batch in rows.batches(item, choose, tally):
+            frame = _book(_named(batch, known[0]), known[0], tally)
+            for name in COST_COLUMNS:
+                empty_costs[name] += frame[name].null_count()
+            yield Reading(charge_rows.charges(frame), tally.drain())
+        for name, missing in empty_costs.items():
+            if missing:
+                called = next(c.name for c in focus_columns.columns() if c.charge == name)
+                tally.whole(called, "is empty, which FOCUS does not allow; counted as unknown, not as 0", "ask the publisher to fill it", missing)
+        yield Reading(charge_rows.empty(), [*tally.drain(), *tally.sums()])
+
+
+def _tell(layout: Layout, tally: Tally) -> None:
+    for name, spelt in layout.respelt.items():
+        tally.add("header", name, f"the column is spelt {spelt}", f"FOCUS spells it {name}", severity="warning")
+    if layout.missing:
+        tally.add(
+            "header",
+            ", ".join(layout.missing),
+            f"mandatory columns of FOCUS {layout.version} are missing; the charges were booked without them",
+            "export the dataset with all mandatory columns",
+            severity="warning",
+        )
+
+
+def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    """The file's columns under the names of `charges`; where several say the same, the first that is filled."""
+    say: dict[str, list[str]] = {}
+    for name in CUSTOM:
+        if name in layout.found:
+            say.setdefault(CUSTOM[name], []).append(layout.found[name])
+    for column in sorted(focus_columns.columns(), key=lambda c: c.name != "ServiceProviderName"):
+        if column.charge and column.name in layout.found:
+            say.setdefault(column.charge, []).append(layout.found[column.name])
+    say["billing_period_start"] = [layout.found["BillingPeriodStart"]]
+    return batch.select("__row", "__line", *(pl.coalesce(_flat(batch, spelt) for spelt in given).alias(ours) for ours, given in say.items()))
+
+
+def _flat(batch: pl.DataFrame, name: str) -> pl.Expr:
+    dtype = batch.schema[name]
+    return pl.col(name) if not dtype.is_nested() else _entries(pl.col(name), dtype)
+
+
+def _entries(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    from ingest.normalise.tag_maps import as_json
+
+    return column.map_batches(as_json, return_dtype=pl.String)
+
+
+def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
+    names = {c.charge: c.name for c in focus_columns.columns() if c.charge and c.name in layout.found}
+    names["billing_period_start"] = "BillingPeriodStart"
+    frame = charge_rows.typed(frame)
+    spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
+    frame = frame.with_columns(
+        charge_category__text=pl.col("charge_category"), charge_category=spelt.replace_strict(_CATEGORIES, default=None, return_dtype=pl.String)
+    )
+    for name, spellings in (("charge_class", _CLASSES), ("charge_frequency", _FREQUENCIES)):
+        if name in frame.columns:
+            frame = frame.with_columns(
+                pl.coalesce(pl.col(name).str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.String), name).alias(name)
+            )
+    categories = ", ".join(_CATEGORIES.values())
+    known = Check(
+        "ChargeCategory", pl.col("charge_category").is_null(), "is no charge category", f"FOCUS knows {categories}", "charge_category__text"
+    )
+    frame = charge_rows.checked(frame, names, tally, (known,))
+    if "tags" in frame.columns:
+        tags, wrong = charge_rows.canonical_tags(frame["tags"])
+        if wrong.any():
+            bad = frame.filter(wrong)
+            tally.rows(bad["__line"], bad["tags"], "Tags", "is no JSON object; the row was kept without tags", "write Tags as a flat JSON object", severity="warning")
+        frame = frame.with_columns(tags)
+    if "invoice_id" in frame.columns:
+        frame = frame.with_columns(final=pl.col("invoice_id").is_not_null())
+    return frame
+
+
+SOURCE = Focus()

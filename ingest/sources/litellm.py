@@ -1,0 +1,132 @@
+"""LiteLLM's logs: what its callbacks write and post, and what its database holds.
+
+StandardLoggingPayloads as single objects, arrays or JSON lines (the generic callback's bodies, S3 and GCS objects of both layouts),
+and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. Each item is told by its own shape, so all may stand in one folder.
+Prompts and answers are dropped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+import polars as pl
+
+from ingest.normalise import litellm_items, litellm_rows
+from ingest.normalise.litellm_items import Damage, Found, Item
+from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ledger.errors import ObjectMissingError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+from ledger.tables import SPANS
+
+_BATCH_ROWS = 20_000
+_TIMES = ("start_time", "end_time")
+_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
+_INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
+
+
+class LiteLLM:
+    """The `litellm` source."""
+
+    name = "litellm"
+    kind: Literal["bill", "log"] = "log"
+    title = "LiteLLM payloads (callbacks, S3, webhooks) and LiteLLM_SpendLogs"
+    patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.csv", "*.parquet")
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""
+        listing = fetcher.list(uri)
+        named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+        picked = named or [entry for entry in listing if self._picks(entry)]
+        if not picked:
+            raise ObjectMissingError(
+                "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
+            )
+        for entry in picked:
+            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+    def _picks(self, entry: Listed) -> bool:
+        name = entry.uri.rsplit("/", 1)[-1].lower()
+        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The calls of one object, in batches."""
+        found = litellm_items.of_file(item.path, item.uri)
+        yield from _readings(found, raw_id=item.raw_id, uri=item.uri, settings=settings)
+
+
+SOURCE = LiteLLM()
+
+
+def read_items(items: Iterable[object], *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
+    """Parsed payloads or rows as `spans`; nulls among them are skipped. `uri` is what problems will name."""
+    found = (Item(f"item {number}", item) for number, item in enumerate(items, 1) if item is not None)
+    return _joined(_readings(found, raw_id=raw_id, uri=uri, settings=settings))
+
+
+def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
+    """A request body of LiteLLM's generic callback, in any of its formats (json_array, ndjson, single).
+
+    Raises `FormatError` if it is none of them.
+    """
+    return _joined(_readings(litellm_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
+
+
+def _joined(readings: Iterable[Reading]) -> Reading:
+    frames, problems = [SPANS.empty()], list[Problem]()
+    for reading in readings:
+        frames.append(reading.frame)
+        problems += reading.problems
+    return Reading(pl.concat(frames), problems)
+
+
+def _readings(found: Found, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
+    rows, problems = list[litellm_rows.Row](), list[Problem]()
+
+    def problem(place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
+        problems.append(Problem("litellm", uri, place, field, reason, remedy, severity=severity))
+
+    for entry in found:
+        if isinstance(entry, Damage):
+            problem(*entry)
+            continue
+        for place, value in _inner(entry):
+            row, faults = litellm_rows.of_item(value, settings)
+            if row is not None:
+                row["raw_id"] = raw_id
+                rows.append(row)
+            for fault in faults:
+                problem(place, *fault)
+        if len(rows) >= _BATCH_ROWS:
+            yield Reading(_frame(rows), problems)
+            rows, problems = [], []
+    if rows or problems:
+        yield Reading(_frame(rows), problems)
+
+
+def _inner(entry: Item) -> Iterator[Item]:
+    inside = litellm_items.opened(entry.value)
+    if inside is None:
+        yield entry
+        return
+    for number, value in enumerate(inside, 1):
+        if value is not None:
+            yield Item(f"{entry.place}, data {number}", value)
+
+
+def _frame(rows: list[litellm_rows.Row]) -> pl.DataFrame:
+    known: dict[str, list[Any]] = {name: [] for name in SPANS.schema if name not in ("date", "rank")}
+    for row in rows:
+        for name, values in known.items():
+            values.append(row.get(name))
+    series = [
+        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
+        if name in _TIMES
+        else pl.Series(name, values, dtype=SPANS.schema[name])
+        for name, values in known.items()
+    ]
+    frame = pl.DataFrame(series).with_columns(date=pl.col("start_time").dt.date())
+    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
+    return SPANS.conform(frame.with_columns(rank=filled))

@@ -1,0 +1,296 @@
+"""OpenTelemetry traces: request bodies, and the files of a collector's file exporter.
+
+    rootcost ingest otlp traces.jsonl            a file exporter's file: one OTLP/JSON request a line
+    rootcost ingest otlp traces.binpb 's3://…'   its proto format (length-prefixed), or saved request bodies
+    POST /v1/traces                              the same through `decode_request` and `read_export`
+
+What a file is, is told by its bytes: gzip or plain (zstd inside the file exporter's frames), JSON or protobuf.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatch
+from itertools import chain, islice
+from typing import IO, Literal
+
+import pyarrow as pa
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from ingest.normalise.emitters import table
+from ingest.normalise.otlp_decode import LARGEST_BODY, Export, decode_request, from_json, from_protobuf, looks_like_json
+from ingest.normalise.otlp_spans import SpanBatch
+from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ledger.errors import FormatError, ObjectMissingError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+__all__ = ["SOURCE", "Otlp", "decode_request", "read_export", "rejected_spans", "response_body"]
+
+BATCH_SPANS = 20_000
+"""Rows of one reading: enough to be fast, few enough to bound memory."""
+_CHUNK = 1 << 20
+_PRINTED_BYTES, _PRINTED_LINES = 64 << 20, 1_000_000
+"""Largest document over many lines: those are printed by hand, or made to fill the memory."""
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_NO_EXPORT = "not a trace export"
+_TOO_LARGE = f"larger than any export: {LARGEST_BODY} bytes are read"
+
+
+def read_export(export: Export | bytes, *, raw_id: str, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
+    """The rows of one request, and what was wrong with the others.
+
+    Pure: the same export gives the same rows. Raises `FormatError` when `export` is bytes that hold no export.
+    """
+    batch = _batch(settings, source=source, uri=uri, raw_id=raw_id)
+    batch.add(decode_request(export) if isinstance(export, bytes) else export)
+    return batch.reading()
+
+
+def rejected_spans(reading: Reading) -> int:
+    """How many spans were left out: what OTLP's partial success reports."""
+    return sum(problem.rows for problem in reading.problems if problem.severity == "error")
+
+
+def response_body(reading: Reading, encoding: Literal["protobuf", "json"]) -> bytes:
+    """OTLP's answer to an export: empty when all is well, otherwise what was rejected and why.
+
+    >>> import polars as pl
+    >>> missing = Problem("otlp", "request", "span 2", "trace_id", "no trace id", "send one")
+    >>> response_body(Reading(pl.DataFrame(), [missing]), "json")
+    b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span 2: trace_id: no trace id; send one"}}'
+    """
+    rejected = rejected_spans(reading)
+    told = ". ".join(f"{p.place}: {p.field}: {p.reason}; {p.remedy}" for p in reading.problems[:5])
+    if encoding == "json":
+        partial = {"rejectedSpans": str(rejected), "errorMessage": told} if told else None
+        return json.dumps({"partialSuccess": partial} if partial else {}).encode()
+    response = ExportTraceServiceResponse()
+    if told:
+        response.partial_success.rejected_spans = rejected
+        response.partial_success.error_message = told
+    wire: bytes = response.SerializeToString()
+    return wire
+
+
+class Otlp:
+    """Trace exports on disk or on S3."""
+
+    name = "otlp"
+    kind: Literal["bill", "log"] = "log"
+    title = "OpenTelemetry traces: OTLP as JSON or protobuf, one request or many"
+    patterns: tuple[str, ...] = (
+        "*.json",
+        "*.jsonl",
+        "*.ndjson",
+        "*.otlp",
+        "*.bin",
+        "*.pb",
+        "*.binpb",
+        "*.proto",
+        "*.gz",
+        "*.zst",
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file that may be an export is a slice of its own, so that one that cannot be read keeps no other back."""
+        listing = fetcher.list(uri)
+        named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+        picked = named or [entry for entry in listing if self._picks(entry)]
+        if not picked:
+            remedy = f"files should end in {', '.join(self.patterns)}"
+            raise ObjectMissingError("nothing here looks like a trace export", where=uri, remedy=remedy)
+        for entry in picked:
+            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+    def _picks(self, entry: Listed) -> bool:
+        name = entry.uri.rsplit("/", 1)[-1].lower()
+        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans of one file, some thousands at a time."""
+        batch = _batch(settings, source=self.name, uri=item.uri, raw_id=item.raw_id)
+        kept = 0
+        faults = 0
+        for place, found in _exports(item):
+            if isinstance(found, Export):
+                batch.add(found, place=place)
+                kept += 1
+            else:
+                faults += 1
+                batch.fault(place or "file", "request", found, "export it again; the rest of the file was read")
+            if batch.height >= BATCH_SPANS:
+                yield batch.reading()
+                batch = _batch(settings, source=self.name, uri=item.uri, raw_id=item.raw_id)
+        if faults and not kept:
+            raise FormatError(_NO_EXPORT, where=item.uri, remedy="OTLP as JSON (one request a line) or protobuf is read")
+        yield batch.reading()
+
+
+SOURCE = Otlp()
+
+
+def _batch(settings: IngestSettings, *, source: str, uri: str, raw_id: str) -> SpanBatch:
+    emitters = table(tuple(settings.agent_tags), tuple(settings.team_tags))
+    return SpanBatch(emitters, source=source, uri=uri, raw_id=raw_id)
+
+
+def _exports(item: RawObject) -> Iterator[tuple[str, Export | str]]:
+    """The exports of a file with their places; text instead of an export says what is wrong there."""
+    with item.path.open("rb") as file:
+        parts = _Inflated(file)
+        start = parts.peek(64)
+        if looks_like_json(start):
+            yield from _json_exports(parts)
+        elif start[:1] == b"\0":
+            yield from _framed_exports(parts)
+        elif body := parts.rest():
+            yield "", _tried(from_protobuf, body)
+        if parts.fault:
+            yield "end", parts.fault
+
+
+def _tried(decode: Callable[[bytes], Export], body: bytes) -> Export | str:
+    try:
+        return decode(body)
+    except FormatError as fault:
+        return fault.what
+
+
+def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
+    """Lines, or, where the first line is not JSON by itself, perhaps one document over many lines."""
+    lines = parts.lines()
+    start, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, b""))
+    opening = _tried(from_json, first.removeprefix(_BOM))
+    following: Iterable[bytes] = lines
+    if isinstance(opening, str):
+        held, size = list[bytes](), 0
+        for line in islice(lines, _PRINTED_LINES):
+            held.append(line)
+            size += len(line)
+            if size > _PRINTED_BYTES:
+                break
+        whole = _tried(from_json, b"\n".join((first.removeprefix(_BOM), *held)))
+        if isinstance(whole, Export):
+            yield "", whole
+            return
+        following = chain(held, lines)
+    yield f"line {start}", opening
+    for number, line in enumerate(following, start + 1):
+        if line.strip():
+            yield f"line {number}", _tried(from_json, line)
+
+
+def _framed_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
+    """Messages, each after its length as four bytes: the file exporter's proto format, or its compressed JSON."""
+    number = 0
+    while header := parts.take(4):
+        number += 1
+        place = f"message {number}"
+        size = int.from_bytes(header, "big")
+        if len(header) < 4 or not 0 < size <= LARGEST_BODY:
+            yield place, "no length of a message"
+            return
+        body = parts.take(size)
+        if body[:4] == _ZSTD:
+            try:
+                body = pa.input_stream(pa.BufferReader(body), compression="zstd").read(LARGEST_BODY + 1)
+            except OSError:
+                yield place, "damaged zstd compression"
+                continue
+            if len(body) > LARGEST_BODY:
+                yield place, _TOO_LARGE
+                continue
+        yield place, _tried(from_json if looks_like_json(body) else from_protobuf, body)
+
+
+class _Inflated:
+    """A file's bytes, inflated if they are gzip, as far as they are whole. `fault` says where they stop being so."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._parts = _inflated(file, self)
+        self._held = b""
+        self._taken = 0
+        self.fault = ""
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, which stay."""
+        self._fill(size)
+        return self._held[self._taken : self._taken + size]
+
+    def take(self, size: int) -> bytes:
+        """The next bytes; fewer at the end."""
+        taken = self.peek(size)
+        self._taken += len(taken)
+        return taken
+
+    def rest(self) -> bytes:
+        """All that is left, as far as one export can go."""
+        self._fill(LARGEST_BODY + 1)
+        if len(self._held) > LARGEST_BODY:
+            self.fault = _TOO_LARGE
+            return b""
+        return self._held
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines, up to the first that is larger than any export."""
+        start, self._held = self._held[self._taken :], b""
+        pending, size = list[bytes](), 0
+        for part in chain([start], self._parts):
+            if b"\n" not in part:
+                pending.append(part)
+                size += len(part)
+                if size > LARGEST_BODY:
+                    self.fault = _TOO_LARGE
+                    return
+                continue
+            size = 0
+            *whole, last = b"".join((*pending, part)).split(b"\n")
+            yield from whole
+            pending = [last]
+        yield from b"".join(pending).split(b"\n")
+
+    def _fill(self, size: int) -> None:
+        held = len(self._held) - self._taken
+        if held >= size:
+            return
+        got = [self._held[self._taken :]]
+        self._taken = 0
+        while held < size:
+            part = next(self._parts, b"")
+            if not part:
+                break
+            got.append(part)
+            held += len(part)
+        self._held = b"".join(got)
+
+
+def _inflated(file: IO[bytes], owner: _Inflated) -> Iterator[bytes]:
+    head = file.read(_CHUNK)
+    if head[:2] != _GZIP:
+        while head:
+            yield head
+            head = file.read(_CHUNK)
+        return
+    engine = zlib.decompressobj(wbits=31)
+    while head:
+        try:
+            while head:
+                part = engine.decompress(head, _CHUNK)
+                if part:
+                    yield part
+                head = engine.unconsumed_tail
+                if engine.eof:
+                    head = engine.unused_data.lstrip(b"\0")
+                    if head:
+                        engine = zlib.decompressobj(wbits=31)
+        except zlib.error as fault:
+            owner.fault = f"damaged compression: {fault}"
+            return
+        head = file.read(_CHUNK)
+    if not engine.eof:
+        owner.fault = "compressed bytes end too early"

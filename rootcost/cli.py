@@ -1,0 +1,104 @@
+"""The command `rootcost`.
+
+Exit codes: 0 done, 1 done with problems (or failed), 2 usage, 3 the books do not balance, 130 interrupted.
+Whatever goes wrong, the user reads one line and never a traceback; that of an unexpected fault is in HOME/rootcost.log.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rootcost.commands import facts, figures, limits, service
+from rootcost.console import Home, given_home, say
+
+
+class Courteous(TyperGroup):
+    """Turns exceptions into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; see the module's docstring for the exit codes."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, KeyboardInterrupt, BrokenPipeError, SystemExit):
+            raise
+        except Exception as fault:
+            if type(fault).__module__.startswith("typer."):
+                raise  # a usage error that typer words itself
+            raise typer.Exit(_told(fault)) from fault
+
+
+def _told(fault: Exception) -> int:
+    """Tells the user what went wrong; returns the exit code."""
+    from ledger.errors import RootCostError
+
+    if isinstance(fault, RootCostError):
+        say(f"rootcost: {fault}")
+        return fault.exit_code
+    from rootcost.console import folder_of, log_to
+
+    home = folder_of(None)
+    try:
+        import logging
+
+        path = log_to(home)
+        logging.getLogger("rootcost").error("unexpected fault", exc_info=fault)
+        where = f"the details are in {path}"
+    except OSError:
+        where = f"and {home} cannot be written, so there is no log of it"
+    say(f"rootcost: unexpected {type(fault).__name__}: {_one_line(fault)} — {where}")
+    return 1
+
+
+def _one_line(fault: Exception) -> str:
+    text = " ".join(str(fault).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+app = typer.Typer(
+    cls=Courteous,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # drawn help costs a third of a second on every --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rootcost {version('rootcost')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Start here: rootcost demo")
+def _root(
+    home: Home = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Traces every dollar of an AI bill back to the agent, and the team, that started the work."""
+    given_home.set(home)
+
+
+for part in (facts, figures, limits, service):
+    part.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app(prog_name="rootcost")
+    except BrokenPipeError:
+        # Whoever read us (head, less) has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Facts in: bills and logs, prices, the registry; and what was wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write
+
+Format = Literal["table", "json"]
+
+_SOURCES = "focus, aws-cur, litellm or otlp"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    app.command(epilog="Example: rootcost ingest aws-cur s3://billing/exports/company-cur2/")(ingest)
+    app.command(epilog="Example: rootcost problems --format json | jq '.[].remedy'")(problems)
+    agents = typer.Typer(no_args_is_help=True, help="The registry: which team owns which agent, and since when.")
+    agents.command("import", epilog="Example: rootcost agents import agents.csv")(agents_import)
+    agents.command("list", epilog="Example: rootcost agents list --format json")(agents_list)
+    app.add_typer(agents, name="agents")
+    prices = typer.Typer(no_args_is_help=True, help="The price book that estimates are made with.")
+    prices.command("import", epilog="Example: rootcost prices import --valid-from 2026-10-01")(prices_import)
+    app.add_typer(prices, name="prices")
+
+
+def ingest(
+    source: Annotated[str, typer.Argument(help=f"What it is: {_SOURCES}.", show_default=False)],
+    uris: Annotated[list[str], typer.Argument(help="Files, folders, globs or s3://bucket/prefix.", show_default=False)],
+    scope: Annotated[
+        str,
+        typer.Option(help="Name of the dataset, if its location does not name it. Restatements replace their own dataset only."),
+    ] = "",
+    home: Home = None,
+) -> None:
+    """Read bills or token logs into the ledger.
+
+    A bill's month that is read again replaces itself; logs that are read again change nothing. Lines that cannot be used are
+    listed by `rootcost problems`, and the rest goes on.
+    """
+    from ingest.run import ingest as run_ingest
+    from rootcost import show
+
+    with opened(home) as books, steps() as progress, turn_to_write(books):
+        report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
+    show.ingested(report)
+    if report.errors:
+        say("Next: rootcost problems; then rootcost attribute, which goes on with what could be read")
+        raise typer.Exit(1)
+    say("Next: rootcost attribute")
+
+
+def problems(
+    source: Annotated[str, typer.Option(help="Only those of one source.")] = "",
+    severity: Annotated[
+        Literal["", "error", "warning"], typer.Option(help="error: left out; warning: kept.", show_default=False)
+    ] = "",
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """List what was wrong with the input: where, which field, why, and what to do."""
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        page = queries.problems(books, source=source or None, severity=severity or None, limit=None)
+    if output == "json":
+        out_rows(row.model_dump() for row in page.rows)
+    elif page.rows:
+        show.problems(page.rows)
+    else:
+        say("No problems.")
+
+
+def agents_import(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with the columns agent, team, and if need be valid_from, valid_to, aliases, …", show_default=False
+        ),
+    ],
+    home: Home = None,
+) -> None:
+    """Add a CSV of agents and their owning teams to the registry.
+
+    Columns: agent, team, valid_from, valid_to, aliases, credentials, principals, services, resources, account, region. Only the
+    first two are needed; the plural ones take several names separated by semicolons. Earlier rows stay: an old month keeps its old owner.
+    """
+    from ledger import problems, registry
+
+    with opened(home) as books, turn_to_write(books):
+        result = registry.import_csv(books, file)
+        problems.renew(books.store, "registry", {str(file)}, result.problems)
+    out(f"{result.agents} agents read: {result.names} names added or changed, {result.unchanged} unchanged")
+    for problem in result.problems:
+        say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
+    say("Next: rootcost attribute")
+    if any(problem.severity == "error" for problem in result.problems):
+        raise typer.Exit(1)
+
+
+def agents_list(
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """List the registry: every name, its owner, and the time it holds for."""
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        agents = queries.agents(books)
+    if output == "json":
+        out_rows(row.model_dump() for row in agents.registered)
+        return
+    show.agents(agents)
+
+
+def prices_import(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A price map in litellm's JSON form. Default: the one of the installed litellm.", show_default=False),
+    ] = None,
+    valid_from: Annotated[
+        str, typer.Option(help="Usage from this day on is priced with it. Default: today, or always if the book is empty.")
+    ] = "",
+    home: Home = None,
+) -> None:
+    """Add a price list to the price book, valid from a date. Earlier prices stay in force for earlier usage."""
+    from ingest import prices
+    from ledger import problems
+    from ledger.periods import parse_instant
+    from rootcost import show
+
+    listed = prices.read_litellm_map(file)
+    with opened(home) as books, turn_to_write(books):
+        done = prices.import_prices(books, listed, parse_instant(valid_from, field="--valid-from") if valid_from else None)
+        problems.renew(books.store, "prices", {done.book, *(problem.uri for problem in done.problems)}, done.problems)
+    out(
+        f"{done.added:,} prices added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; valid from {done.valid_from:%Y-%m-%d}; {done.book}"
+    )
+    show.left_out(done.problems)
+    say("Next: rootcost attribute")

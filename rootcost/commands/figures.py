@@ -1,0 +1,162 @@
+"""Figures out: attribute, then ask for costs, the balance, or why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out, out_json, out_rows, say, steps, turn_to_write, write_table, write_text
+
+_From = Annotated[
+    str, typer.Option("--from", help="First day, month or instant counted: 2026-10, 2026-10-05.", show_default=False)
+]
+_To = Annotated[
+    str, typer.Option("--to", help="First one not counted: --from 2026-10 --to 2026-11 is October.", show_default=False)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    app.command(epilog="Example: rootcost attribute --from 2026-10 --to 2026-11")(attribute)
+    app.command(
+        epilog="Example: rootcost costs --by initiator_team,model --from 2026-10 --to 2026-11 --granularity day --format csv"
+    )(costs)
+    app.command(epilog="Example: rootcost balance --format json")(balance)
+    app.command(epilog="Example: rootcost explain 0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331")(explain)
+
+
+def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
+    """Trace every charge to the agent and team that caused it, and check that the books balance.
+
+    A run that does not balance is not published: the last good one stays in force, and the exit code is 3.
+    """
+    from attribution import anomalies, budgets
+    from attribution.run import attribute as run_attribution
+    from ledger.errors import UsageError
+    from rootcost import show
+    from rootcost.months import facts_by_month, within
+    from rootcost.pricebook import at_hand
+
+    with opened(home) as books:
+        months = within(facts_by_month(books), start, end, timezone="UTC") if start or end else None
+        if months == []:
+            raise UsageError(
+                "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
+            )
+        with steps() as progress, turn_to_write(books):
+            if imported := at_hand(books):
+                say(f"The price book was empty: {imported.added:,} prices of {imported.book.split(' sha256')[0]} are in it now")
+            report = run_attribution(books, months, cause="command", progress=progress.of("Attributing"))
+            alerts = budgets.evaluate(books)
+            anomalies.detect(books, report.months)
+        show.attributed(report, alerts)
+        say("Next: rootcost costs, or rootcost serve")
+
+
+def costs(
+    by: Annotated[
+        str, typer.Option(help="Dimensions, comma-separated. Default: the view's team and agent.", show_default=False)
+    ] = "",
+    view: Annotated[
+        Literal["initiator", "executor"], typer.Option(help="initiator: who caused it; executor: who burned it.")
+    ] = "initiator",
+    start: _From = "",
+    end: _To = "",
+    granularity: Annotated[
+        Literal["total", "hour", "day", "month"], typer.Option(help="How time is cut, in the reporting timezone.")
+    ] = "total",
+    basis: Annotated[
+        Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is summed.")
+    ] = "effective",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIM=VALUE", help="Keep rows of this value only; repeatable. An empty value is unknown.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to write it.")] = "table",
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.", show_default=False)
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Show costs by team, agent, model or any other dimension.
+
+    Every row has its cost class and, where it is not plainly metered, the reason; currencies are never mixed.
+    """
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        query = queries.CostQuery.parse(
+            by=by,
+            view=view,
+            start=start or None,
+            end=end or None,
+            granularity=granularity,
+            basis=basis,
+            filters=where or [],
+            timezone=books.settings.report.timezone,
+        )
+        frame = queries.costs(books, query)
+        runs = queries.published(books)
+    if output == "json" and file is None:
+        out_rows(frame.iter_rows(named=True))
+    elif output == "json":
+        write_text(show.rows_as_json(frame.iter_rows(named=True)), file)
+    elif output in ("csv", "parquet"):
+        write_table(frame, output, file)
+    elif frame.height:
+        show.costs(frame, basis=basis, path=file)
+    if not frame.height:
+        say(
+            "No costs in this range."
+            if runs
+            else "Nothing is attributed yet. Next: rootcost ingest, then rootcost attribute (or: rootcost demo)"
+        )
+
+
+def balance(
+    month: Annotated[
+        list[str] | None, typer.Option(metavar="YYYY-MM", help="Only this invoice month; repeatable.", show_default=False)
+    ] = None,
+    output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """Hold charges in against costs out, per currency, invoice month, provider and cost column. The difference is 0."""
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        frame = queries.balance(books, month)
+    if output == "json":
+        out_rows(frame.iter_rows(named=True))
+    elif frame.height:
+        show.balance(frame)
+    if not frame.height:
+        say("No bill is attributed yet. Next: rootcost ingest, then rootcost attribute")
+    if not (frame["difference"] == 0).all():
+        raise typer.Exit(3)
+
+
+def explain(
+    ref: Annotated[str, typer.Argument(metavar="CHAIN|CHARGE", help="Id of a chain, a call or a charge.", show_default=False)],
+    output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
+    home: Home = None,
+) -> None:
+    """Tell why a chain, a call or a charge costs what it costs: charge, rate, rule, run."""
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        story = queries.explain(books, ref)
+        tree = queries.chain(books, story.ref) if story.kind == "chain" and output == "text" else None
+    if output == "json":
+        out_json(story.model_dump())
+        return
+    for sentence in story.sentences:
+        out(sentence)
+    if tree is not None:
+        show.chain(tree)

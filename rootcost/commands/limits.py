@@ -1,0 +1,79 @@
+"""Budgets: monthly limits on what a team or an agent may cause."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out_rows, say
+
+_OPTIONS = {"amount": "--amount", "currency": "--currency", "scope_name": "--team, --agent"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    budgets = typer.Typer(no_args_is_help=True, help="Monthly budgets of teams and agents.")
+    budgets.command("set", epilog="Example: rootcost budgets set care-monthly --team Care --amount 1500 --currency USD")(
+        budgets_set
+    )
+    budgets.command("list", epilog="Example: rootcost budgets list --format json")(budgets_list)
+    app.add_typer(budgets, name="budgets")
+
+
+def budgets_set(
+    name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    amount: Annotated[str, typer.Option(help="Monthly limit, e.g. 1500.00.", show_default=False)],
+    team: Annotated[str, typer.Option(help="The team it limits.", show_default=False)] = "",
+    agent: Annotated[str, typer.Option(help="Or the agent.", show_default=False)] = "",
+    currency: Annotated[str, typer.Option(help="ISO 4217 code.")] = "USD",
+    view: Annotated[Literal["initiator", "executor"], typer.Option(help="Whether caused or burned cost counts.")] = "initiator",
+    home: Home = None,
+) -> None:
+    """Set up a budget, or change it; earlier revisions are kept. Alerts follow `alerts.thresholds`."""
+    from pydantic import ValidationError
+
+    from api.changes import change_budget
+    from api.models import NewBudget
+    from ledger.errors import UsageError
+    from rootcost import show
+
+    if bool(team) == bool(agent):
+        raise UsageError("a budget limits one team or one agent", where="--team, --agent", remedy="give exactly one of them")
+    try:
+        budget = NewBudget.model_validate(
+            {
+                "name": name,
+                "scope": "team" if team else "agent",
+                "scope_name": team or agent,
+                "amount": amount,
+                "currency": currency,
+                "view": view,
+            }
+        )
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        raise UsageError(
+            f"{first['input']!r}: {first['msg']}", where=_OPTIONS.get(str(first["loc"][0]), "NAME"), remedy="see --help"
+        ) from fault
+    with opened(home) as books:
+        show.budgets([change_budget(books, name, budget, actor="cli")])
+    say("Next: rootcost attribute evaluates it")
+
+
+def budgets_list(
+    output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """List budgets, and how they stand in their newest month."""
+    from api import queries
+    from rootcost import show
+
+    with opened(home) as books:
+        rows = queries.budgets(books)
+    if output == "json":
+        out_rows(row.model_dump() for row in rows)
+    elif rows:
+        show.budgets(rows)
+    else:
+        say("No budgets. Next: rootcost budgets set NAME --team TEAM --amount 1500")

@@ -1,0 +1,72 @@
+"""The service, the demo, the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, folder_of, home_of, out, out_json, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    app.command(epilog="Example: rootcost serve --port 9000 --ui-port 9001")(serve)
+    app.command(epilog="Example: rootcost demo && rootcost serve")(demo)
+    config = typer.Typer(no_args_is_help=True, help="The settings in force.")
+    config.command("show", epilog="Example: rootcost config show --format json")(config_show)
+    app.add_typer(config, name="config")
+
+
+def serve(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the API. Default: serve.port (8787).", show_default=False)
+    ] = None,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the dashboard. Default: serve.ui_port (8501).", show_default=False),
+    ] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Whether to start the dashboard.")] = True,
+    home: Home = None,
+) -> None:
+    """Start the API, the scheduler and the dashboard. Ctrl-C stops them all.
+
+    Everything listens on this machine only. Writing needs the token that the first start prints.
+    """
+    from rootcost.serve import serve as run_service
+
+    code = run_service(home_of(home), port=port, ui_port=ui_port, ui=ui)
+    if code:
+        raise typer.Exit(code)
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Same seed, same company.")] = 7,
+    scale: Annotated[float, typer.Option(min=0.01, help="Size of the company; 1 takes seconds.")] = 1.0,
+    home: Home = None,
+) -> None:
+    """Run a made-up company's month through the real ingestors, and show what comes out.
+
+    Bills, gateway logs and telemetry in real formats; no server, no account. The ledger stays where `rootcost serve` finds it.
+    """
+    from rootcost.demo.story import run_demo
+
+    code = run_demo(folder_of(home), scale=scale, seed=seed)
+    if code:
+        raise typer.Exit(code)
+
+
+def config_show(
+    output: Annotated[Literal["toml", "json"], typer.Option("--format", help="toml (with comments) or json.")] = "toml",
+    home: Home = None,
+) -> None:
+    """Print every setting in force, with what it means, as a rootcost.toml."""
+    from ledger.settings import load
+    from rootcost.configuration import as_toml, shown
+
+    settings = load(home_of(home))
+    if output == "json":
+        out_json(shown(settings))
+    else:
+        out(as_toml(settings))
+        say("Environment: ROOTCOST_SECTION__NAME, e.g. ROOTCOST_SERVE__PORT=9000")

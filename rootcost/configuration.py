@@ -1,0 +1,93 @@
+"""The settings in force, written the way `rootcost.toml` is written, each with its sentence."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ledger.settings import Settings
+
+_HIDDEN = "(set, not shown)"
+_SECRET = {"webhook_url", "options"}
+
+
+def as_toml(settings: Settings) -> str:
+    """All settings as a rootcost.toml; empty values are commented out, secrets are not shown.
+
+    The result is valid TOML, and reading it back gives the same settings (secrets and the home aside).
+    """
+    lines = ["# Settings in force. Precedence: command line, environment, rootcost.toml, defaults.", ""]
+    top = {name: value for name, value in settings if not isinstance(value, BaseModel)}
+    for name, value in top.items():
+        lines += _setting(type(settings), name, value)
+    for section, held in settings:
+        if isinstance(held, BaseModel):
+            lines += ["", f"# {(type(held).__doc__ or '').strip()}", f"[{section}]"]
+            tables: list[str] = []
+            for name, value in held:
+                if _is_tables(value):
+                    tables += _tables(f"{section}.{name}", value)
+                else:
+                    lines += _setting(type(held), name, value)
+            lines += tables
+    return "\n".join(lines)
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The same as nested values, secrets hidden."""
+    return {name: _section(held) if isinstance(held, BaseModel) else held for name, held in settings}
+
+
+def _section(held: BaseModel) -> dict[str, Any]:
+    return {name: _shown(name, value) for name, value in held.model_dump().items()}
+
+
+def _setting(model: type[BaseModel], name: str, value: object) -> Iterator[str]:
+    why = model.model_fields[name].description or ""
+    yield from (f"# {line}" for line in textwrap.wrap(why, 120))
+    told = _shown(name, value)
+    off = told in (None, "", [], {}) or told == _HIDDEN or told != value or isinstance(told, Path)
+    yield f"{'# ' if off else ''}{name} = {_toml(told)}"
+
+
+def _shown(name: str, value: object) -> object:
+    if name == "database_url" and value:
+        import sqlalchemy as sa
+
+        return sa.make_url(str(value)).render_as_string(hide_password=True)
+    if name in _SECRET and value:
+        return _HIDDEN
+    return value
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], BaseModel)
+
+
+def _tables(name: str, rows: Sequence[BaseModel]) -> Iterator[str]:
+    for row in rows:
+        yield ""
+        yield f"[[{name}]]"
+        yield from (f"{key} = {_toml(value)}" for key, value in row if value is not None)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    # Decimals are quoted: a TOML number would be read as a float.
+    return json.dumps("" if value is None else str(value) if isinstance(value, Decimal | Path) else value, ensure_ascii=False)

@@ -1,0 +1,244 @@
+"""What a command says, and where: results on stdout, everything else on stderr.
+
+Machine-readable output is a contract, so stdout carries nothing but it. Progress and colour are for people: they appear on a
+terminal only, and NO_COLOR is respected (by rich).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ledger.books import Books
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="Folder of the ledger. Also: ROOTCOST_HOME. Default: .rootcost", show_default=False
+    ),
+]
+"""The option every command takes; `rootcost --home DIR command` means the same."""
+
+given_home: ContextVar[Path | None] = ContextVar("given_home", default=None)
+"""`--home` as it stood before the command's name."""
+
+
+def home_of(home: Path | None) -> Path | None:
+    """The home that was asked for, on either side of the command's name."""
+    if home is not None:
+        given_home.set(home)  # also where a fault is logged
+    return given_home.get()
+
+
+def folder_of(home: Path | None) -> Path:
+    """The same, with the environment and the default filled in."""
+    import os
+
+    return home_of(home) or Path(os.environ.get("ROOTCOST_HOME") or ".rootcost")
+
+
+@contextlib.contextmanager
+def opened(home: Path | None) -> Iterator[Books]:
+    """The books of a command, closed at its end."""
+    from ledger.books import Books
+
+    with Books.open(home_of(home)) as books:
+        yield books
+
+
+def say(text: str = "") -> None:
+    """A remark for the person at the terminal: stderr."""
+    typer.echo(text, err=True)
+
+
+def out(text: str) -> None:
+    """A result: stdout."""
+    typer.echo(text)
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """A rich console; where there is no terminal it is wide, so that tables piped into a file are not cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 220)
+
+
+def plain(value: object) -> Any:
+    """A value as JSON and CSV carry it: money as plain digits, times in ISO 8601.
+
+    >>> plain(Decimal("0.018000000000")), plain(None), plain([Decimal(1)])
+    ('0.018', None, ['1'])
+    """
+    from ledger import money
+
+    if isinstance(value, Decimal):
+        return money.text(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def out_json(value: object) -> None:
+    """One JSON document on stdout."""
+    out(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def out_rows(rows: Iterable[Mapping[str, object]]) -> None:
+    """A JSON list on stdout, one row a line, so that a reader and a diff both see rows.
+
+    >>> out_rows([{"agent": "bot", "cost": Decimal("0.0180")}])
+    [
+      {"agent": "bot", "cost": "0.018"}
+    ]
+    """
+    lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
+    out("[\n  " + ",\n  ".join(lines) + "\n]" if lines else "[]")
+
+
+def write_table(frame: pl.DataFrame, file_format: str, path: Path | None) -> None:
+    """A frame as CSV or Parquet, to a file or to stdout. Decimals stay exact in both."""
+    from ledger.errors import UsageError
+
+    if path is None and file_format == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet is binary", where="--format parquet", remedy="add --output FILE, or pipe it somewhere")
+    if file_format == "parquet":
+        _write(path, _parquet(frame))
+    else:
+        _write(path, _in_plain_digits(frame).write_csv().encode())
+
+
+def write_text(text: str, path: Path | None) -> None:
+    """Text to a file, or to stdout."""
+    if path is None:
+        out(text)
+    else:
+        _write(path, text.encode() + b"\n")
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    import io
+
+    held = io.BytesIO()
+    frame.write_parquet(held, compression="zstd")
+    return held.getvalue()
+
+
+def _write(path: Path | None, content: bytes) -> None:
+    from ledger.errors import UsageError
+
+    if path is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        path.write_bytes(content)
+    except OSError as fault:
+        raise UsageError(
+            f"cannot be written: {fault.strerror}", where=str(path), remedy="name a file in a folder that exists"
+        ) from fault
+    say(f"Written: {path}")
+
+
+def _in_plain_digits(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    decimals = [name for name, dtype in frame.schema.items() if dtype.is_decimal()]
+    digits = pl.col(decimals).cast(pl.String)
+    point = digits.str.contains(".", literal=True)
+    return frame.with_columns(pl.when(point).then(digits.str.strip_chars_end("0").str.strip_chars_end(".")).otherwise(digits))
+
+
+class Steps:
+    """Progress of a long command: bars on a terminal, silence elsewhere."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+
+    def of(self, work: str) -> Callable[[str, int, int], None]:
+        """A bar for one piece of work; it is told ``(what is in hand, how many so far, how many in all)``."""
+        bar = self._bar
+        if bar is None:
+            return lambda what, done, total: None
+        task = bar.add_task(work, total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{work} [dim]{_short(what)}[/dim]", completed=done, total=total)
+
+        return tell
+
+
+def _short(what: str, most: int = 40) -> str:
+    from rich.markup import escape
+
+    return escape(what if len(what) <= most else "…" + what[1 - most :])
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Steps]:
+    """Progress bars for the length of a block."""
+    if not sys.stderr.isatty():
+        yield Steps(None)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=terminal(stderr=True),
+    ) as bar:
+        yield Steps(bar)
+
+
+@contextlib.contextmanager
+def turn_to_write(books: Books) -> Iterator[None]:
+    """This process's turn to write the tables; says so where it has to wait."""
+    from rootcost.lock import writing
+
+    with writing(books.home, waiting=lambda: say("Waiting for another rootcost process that is writing …")):
+        yield
+
+
+def log_to(home: Path) -> Path:
+    """Sends Python's log to HOME/rootcost.log (5 MB, one predecessor kept); returns its path."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    path = home / "rootcost.log"
+    home.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    if not any(isinstance(h, RotatingFileHandler) and h.baseFilename == str(path.resolve()) for h in root.handlers):
+        handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    return path
+
+
+def names(text: str) -> Sequence[str]:
+    """A comma-separated list, without blanks.
+
+    >>> names(" team, agent,")
+    ['team', 'agent']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,12 @@
+"""A made-up company's month, in the formats real companies get: bills, gateway logs, telemetry, registry.
+
+`generate` writes the files; `rootcost.demo.story` sends them through the real ingestors and tells what came out.
+`generate_ledger` writes large tables directly, for benchmarks.
+"""
+
+from __future__ import annotations
+
+from rootcost.demo.ledger_tables import generate_ledger
+from rootcost.demo.write import DemoCompany, generate
+
+__all__ = ["DemoCompany", "generate", "generate_ledger"]

@@ -1,0 +1,267 @@
+"""What the demo shows: short sentences, tables with money on the right, one chain as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from ledger.money import text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from api.models import Budget, ChainTree, SpanNode
+    from ingest.run import IngestReport
+    from ledger.db import Alert
+
+NOTHING = Decimal(0)
+
+REASONS: Mapping[str, str] = {
+    "uncaptured_usage": "billed, but in no log",
+    "no_logged_use": "no logged use in that hour",
+    "idle_capacity": "rented, but not in use",
+    "unclassified_sku": "SKU not known yet",
+    "tax": "tax on these",
+    "credit": "credits on these",
+    "commitment_purchase": "a fee, not usage",
+}
+"""Reasons of `costs` as a sentence's end."""
+
+
+def cents(amount: Decimal) -> str:
+    """Money at two places, so that columns align; what is smaller than a cent is said to be.
+
+    >>> cents(Decimal("1234.567")), cents(Decimal("0.004")), cents(Decimal(0)), cents(Decimal("-0.004"))
+    ('1,234.57', '<0.01', '–', '>-0.01')
+    """
+    if not amount:
+        return "–"
+    if abs(amount) < Decimal("0.005"):
+        return "<0.01" if amount > 0 else ">-0.01"
+    return f"{amount:,.2f}"
+
+
+def _table(*columns: str, right: Sequence[str] = (), footer: Mapping[str, str] | None = None) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=footer is not None, footer_style="bold", header_style="dim")
+    for name in columns:
+        justify = "right" if name in right else "left"
+        drawn.add_column(name, justify=justify, no_wrap=name in right, overflow="fold", footer=(footer or {}).get(name, ""))  # type: ignore[arg-type]
+    return drawn
+
+
+def heading(console: Console, title: str, sentence: str = "") -> None:
+    """A new chapter."""
+    console.print()
+    console.print(Rule(Text(title, "bold"), align="left", style="dim"))
+    if sentence:
+        console.print(sentence, style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One line of what was read."""
+
+    what: str
+    report: IngestReport
+    seconds: float
+
+
+def read(console: Console, lines: Iterable[Read], *, currency: str) -> None:
+    """What was read, and what the bills say of themselves."""
+    drawn = _table(
+        "input",
+        "files",
+        "rows",
+        "new",
+        "left out",
+        f"billed {currency}",
+        "s",
+        right=("files", "rows", "new", "left out", f"billed {currency}", "s"),
+    )
+    for line in lines:
+        r = line.report
+        billed = r.totals.get(currency, {}).get("billed_cost")
+        drawn.add_row(
+            line.what,
+            f"{r.files:,}",
+            f"{r.rows:,}",
+            f"{r.rows_changed:,}",
+            f"{r.errors:,}" if r.errors else "–",
+            "" if billed is None else f"{billed:,.2f}",
+            f"{line.seconds:.1f}",
+        )
+    console.print(drawn)
+
+
+def teams(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
+    """Cost by team and the agent that started the work. `costs` has team, agent, cost_class, basis and cost."""
+    sums: dict[str, dict[str, dict[str, Decimal]]] = {}
+    for row in costs.iter_rows(named=True):
+        if row["cost_class"] in ("idle", "unallocated"):
+            continue
+        kind = row["cost_class"] if row["basis"] == "billed" else "estimated"
+        team = row["initiator_team"] or "(no team)"
+        agent = row["initiator_agent"] or ("its share of support" if row["cost_class"] == "shared" else "charges it owns")
+        held = sums.setdefault(team, {}).setdefault(agent, {})
+        held[kind] = held.get(kind, NOTHING) + (row["cost"] or NOTHING)
+    kinds = ("metered", "owner", "shared", "estimated")
+    everything = {k: sum((a.get(k, NOTHING) for t in sums.values() for a in t.values()), NOTHING) for k in kinds}
+    whole = sum(everything.values(), NOTHING)
+    footer = {"team": "attributed", **{k: cents(v) for k, v in everything.items()}, f"total {currency}": cents(whole)}
+    drawn = _table(
+        "team", "agent that started it", *kinds, f"total {currency}", right=(*kinds, f"total {currency}"), footer=footer
+    )
+    by_cost = sorted(
+        sums.items(),
+        key=lambda item: (item[0] == "(no team)", -sum((sum(a.values(), NOTHING) for a in item[1].values()), NOTHING)),
+    )
+    for team, agents in by_cost:
+        ordered = sorted(agents.items(), key=lambda item: -sum(item[1].values(), NOTHING))
+        for place, (agent, parts) in enumerate(ordered):
+            shown = Text(agent, "" if agent not in ("its share of support", "charges it owns") else "dim")
+            drawn.add_row(
+                Text(team, "bold") if place == 0 else "",
+                shown,
+                *(cents(parts.get(k, NOTHING)) for k in kinds),
+                Text(cents(sum(parts.values(), NOTHING)), "bold"),
+                end_section=place == len(ordered) - 1,
+            )
+    console.print(drawn)
+
+
+def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
+    """What nobody used: idle and unallocated, by service, with the reason."""
+    sums: dict[tuple[str, str, str], Decimal] = {}
+    for row in costs.iter_rows(named=True):
+        if row["cost_class"] in ("idle", "unallocated"):
+            key = (row["cost_class"], row["service"] or "–", row["reason"] or "")
+            sums[key] = sums.get(key, NOTHING) + (row["cost"] or NOTHING)
+    total = f"{currency}"
+    footer = {"class": "not attributed", total: cents(sum(sums.values(), NOTHING))}
+    drawn = _table("class", "service", "why", "reason", total, right=(total,), footer=footer)
+    told = ""
+    for (kind, service, reason), cost in sorted(sums.items(), key=lambda item: (item[0][0], -item[1])):
+        drawn.add_row("" if kind == told else kind, service, REASONS.get(reason, reason), Text(reason, "dim"), cents(cost))
+        told = kind
+    console.print(drawn)
+
+
+def chain(console: Console, tree: ChainTree, *, most_nodes: int = 36) -> None:
+    """One chain as a tree with dollars: what each span cost itself, and with everything below it."""
+    summary = tree.chain
+    (currency,) = tree.cost or ("",)
+    console.print(
+        Text.assemble(
+            ("Started by ", "dim"),
+            (summary.initiator_agent or "unknown", "bold cyan"),
+            (f" of {summary.initiator_team}" if summary.initiator_team else "", "dim"),
+            (f": {summary.spans} spans, {summary.calls} calls, {summary.tokens or 0:,} tokens; ", "dim"),
+            (tree.basis or "", "dim"),
+        )
+    )
+    right = (f"own {currency}", f"with all below {currency}")
+    drawn = _table("span", "service", *right, right=right)
+    for node, guide in _guided(tree.nodes[:most_nodes]):
+        name = Text(guide, "dim")
+        name.append(node.name or node.operation or "span", "bold" if (node.operation or "") == "invoke_agent" else "")
+        own, whole = node.own_cost.get(currency, NOTHING), node.subtree_cost.get(currency, NOTHING)
+        drawn.add_row(
+            name,
+            Text(node.service_name or "", "dim"),
+            Text(fine(own), "green") if own else "",
+            Text(fine(whole), "dim") if whole != own else "",
+        )
+    if len(tree.nodes) > most_nodes:
+        drawn.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"), "", "", "")
+    console.print(drawn)
+    console.print(Text(f"Why it costs that: rootcost explain {summary.chain_id}", "dim"))
+
+
+def _guided(nodes: Sequence[SpanNode]) -> Iterator[tuple[SpanNode, str]]:
+    """Nodes, depth first, each with the lines that lead to it."""
+    children: dict[str | None, list[str]] = {}
+    for node in nodes:
+        children.setdefault(node.parent_id, []).append(node.node_id)
+    lead: dict[str | None, str] = {}
+    for node in nodes:
+        if node.parent_id not in lead:
+            lead[node.node_id] = ""
+            yield node, ""
+            continue
+        last = children[node.parent_id][-1] == node.node_id
+        above = lead[node.parent_id]
+        lead[node.node_id] = above + ("   " if last else "│  ")
+        yield node, above + ("└─ " if last else "├─ ")
+
+
+def fine(amount: Decimal) -> str:
+    """A small amount at six places, so that points align.
+
+    >>> fine(Decimal("0.0784")), fine(Decimal("0.0000001"))
+    ('0.078400', '<0.000001')
+    """
+    return "<0.000001" if 0 < amount < Decimal("0.0000005") else f"{amount:,.6f}"
+
+
+def budgets(console: Console, rows: Sequence[Budget], alerts: Sequence[Alert]) -> None:
+    """Budgets, and the alerts they raised."""
+    right = ("limit", "spent", "of it estimated", "used")
+    drawn = _table("budget", *right, "state", right=right)
+    colour = {"exceeded": "bold red", "warning": "yellow", "ok": "green"}
+    for b in sorted(rows, key=lambda b: -(b.used_percent or NOTHING)):
+        state = b.state or "–"
+        drawn.add_row(
+            b.name,
+            f"{b.amount:,.2f} {b.currency}",
+            cents(b.spent or NOTHING),
+            cents(b.estimated or NOTHING),
+            f"{b.used_percent or NOTHING:.0f} %",
+            Text(state, colour.get(state, "")),
+        )
+    console.print(drawn)
+    for alert in [a for a in alerts if a.severity == "critical"]:
+        console.print(Text.assemble(("● alert  ", "bold red"), alert.text))
+
+
+def balance(console: Console, frame: pl.DataFrame) -> None:
+    """The control totals of effective cost, exact to the last digit, and whether all of them hold."""
+    rows = list(frame.filter(frame["cost_column"] == "effective_cost").iter_rows(named=True))
+    providers = [row["provider"] for row in rows]
+    drawn = _table("", *providers, "together", right=(*providers, "together"))
+    for column in ("charges_in", "metered", "owner", "shared", "idle", "unallocated"):
+        amounts = [row[column] for row in rows]
+        cells = [_lined_up(amount) for amount in (*amounts, sum(amounts, NOTHING))]
+        drawn.add_row(
+            column.replace("_", " "),
+            *cells,
+            style="bold" if column == "charges_in" else "",
+            end_section=column in ("charges_in", "unallocated"),
+        )
+    differences = [row["difference"] for row in rows]
+    shown = [Text(text(d) or "0", "bold red" if d else "bold green") for d in (*differences, sum(differences, NOTHING))]
+    drawn.add_row(Text("difference", "bold"), *shown)
+    console.print(drawn)
+    off = int((frame["difference"] != 0).sum())
+    told = (
+        f"{off} of {frame.height} control totals are off"
+        if off
+        else f"charges in = costs out in all {frame.height} control totals (provider × cost column)"
+    )
+    console.print(Text.assemble(("✗ " if off else "✓ ", "bold red" if off else "bold green"), told))
+
+
+def _lined_up(amount: Decimal) -> str:
+    """All twelve places, so that nothing hides behind rounding and the points stand below each other.
+
+    >>> _lined_up(Decimal("1234.5")), _lined_up(Decimal("0E-12"))
+    ('1,234.500000000000', '–')
+    """
+    return f"{amount:,.12f}" if amount else "–"

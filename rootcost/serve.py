@@ -1,0 +1,345 @@
+"""One command, three servers: the API, the scheduler and the dashboard, started together and stopped together.
+
+    this process   uvicorn (thread) · scheduler (threads) · this loop: waits for a signal, watches the dashboard
+    child          python -m streamlit run ui/app.py, in a process group of its own
+
+Nothing starts before both ports are known to be free. On SIGINT or SIGTERM the API stops accepting, what was received is
+booked, the scheduler stops, the dashboard is ended by its pid, and the process leaves with 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledger.errors import PortTakenError, RootCostError, SettingsError
+from rootcost.console import log_to, out, say
+
+if TYPE_CHECKING:
+    from ledger.books import Books
+    from ledger.settings import Settings
+
+log = logging.getLogger("rootcost.serve")
+
+START_SECONDS = 60.0
+"""How long API and dashboard may take until they are healthy."""
+STOP_SECONDS = 10.0
+"""How long a shutdown may take."""
+
+
+class NotHealthyError(RootCostError):
+    """A server was started and did not become healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where API and dashboard listen."""
+
+    host: str
+    port: int
+    ui_port: int | None
+
+    @property
+    def api(self) -> str:
+        """URL of the API."""
+        return f"http://{_in_url(self.host)}:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        """URL of the dashboard."""
+        return f"http://{_in_url(self.host)}:{self.ui_port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = None, ui: bool = True) -> int:
+    """Serves `home` until a signal comes; returns the exit code. Arguments override the settings."""
+    from ledger.books import Books
+    from ledger.settings import load
+    from rootcost.lock import serving
+
+    settings = load(home)
+    where = _addresses(settings, port, ui_port, ui=ui)
+    with contextlib.ExitStack() as held:
+        listening = held.enter_context(_bound(where.host, where.port, flag="--port", setting="serve.port"))
+        if where.ui_port is not None:
+            with _bound(where.host, where.ui_port, flag="--ui-port", setting="serve.ui_port"):
+                pass  # free; the dashboard will bind it itself
+        held.enter_context(serving(settings.home, where.api))
+        log_to(settings.home)
+        books = held.enter_context(Books(settings))
+        return _Service(books, where, listening).run()
+
+
+def _addresses(settings: Settings, port: int | None, ui_port: int | None, *, ui: bool) -> Addresses:
+    host = settings.serve.host
+    if host != "localhost" and not _is_loopback(host):
+        raise SettingsError(
+            f"{host!r} is not a loopback address",
+            where="serve.host",
+            remedy="until there is access control, RootCost listens on 127.0.0.1 or ::1 only",
+        )
+    where = Addresses(host, port or settings.serve.port, (ui_port or settings.serve.ui_port) if ui else None)
+    if where.port == where.ui_port:
+        raise SettingsError(
+            f"API and dashboard cannot both listen on port {where.port}", where="--port, --ui-port", remedy="give them two ports"
+        )
+    return where
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int, *, flag: str, setting: str) -> Iterator[socket.socket]:
+    """A listening socket; raises `PortTakenError` that names the port and the ways to choose another."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(128)
+        except OSError as fault:
+            raise PortTakenError(
+                f"port {port} cannot be used: {fault.strerror}",
+                where=f"{host}:{port}",
+                remedy=f"stop what listens there, or choose another: {flag} (setting {setting})",
+            ) from fault
+        yield listening
+
+
+def token_of(home: Path) -> tuple[str, bool]:
+    """The token that writing needs, and whether it is new. It lies in HOME/token, readable by its owner only."""
+    path = home / "token"
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        token = secrets.token_urlsafe(32)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        return token, True
+    token = path.read_text(encoding="ascii").strip()
+    if not token:
+        raise SettingsError("is empty", where=str(path), remedy="delete it; the next start makes a new token")
+    return token, False
+
+
+class _Service:
+    """API, scheduler and dashboard of one home, from start to stop."""
+
+    def __init__(self, books: Books, where: Addresses, listening: socket.socket) -> None:
+        from api.app import create_app
+        from ledger.spool import Spool
+        from rootcost.receive import Doors
+        from rootcost.schedule import Schedule
+
+        self._where = where
+        self._home = books.home
+        self._token, self._token_is_new = token_of(books.home)
+        self._stop = threading.Event()
+        spool = Spool(books.home / "spool")
+        app = create_app(books, receivers=Doors(books.settings.ingest), token=self._token, spool=spool)
+        self._api = _Api(app, listening)
+        self._schedule = Schedule(books, spool)
+        self._dashboard = _Dashboard(books.home, where, self._token) if where.ui_port is not None else None
+
+    def run(self) -> int:
+        """Starts everything, waits for a signal or for something to break, stops everything."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        code = 0
+        try:
+            self._api.start()
+            if self._dashboard is not None:
+                self._dashboard.start()
+            self._until_healthy()
+            if not self._stop.is_set():
+                self._schedule.start()
+                self._announce()
+            while not self._stop.wait(0.25):
+                if not self._api.alive:
+                    raise NotHealthyError(
+                        "the API has stopped", where=self._where.api, remedy=f"see {self._home / 'rootcost.log'}"
+                    )
+                if self._dashboard is not None:
+                    self._dashboard.keep_up()
+        except RootCostError as fault:
+            say(f"rootcost: {fault}")
+            code = fault.exit_code
+        finally:
+            in_time = self._shut_down()
+        if not in_time:
+            # A long attribution is still computing in a thread; nothing of it is visible yet, so it may be cut off.
+            logging.shutdown()
+            os._exit(code)
+        return code
+
+    def _until_healthy(self) -> None:
+        import httpx
+
+        # Loopback only: proxies of the environment have no say.
+        with httpx.Client(timeout=2.0, trust_env=False) as client:
+            wanted = [f"{self._where.api}/health"]
+            if self._dashboard is not None:
+                wanted.append(f"{self._where.dashboard}/_stcore/health")
+            deadline = time.monotonic() + START_SECONDS
+            while wanted and not self._stop.is_set():
+                wanted = [url for url in wanted if not _answers(client, url)]
+                if not wanted:
+                    return
+                if self._dashboard is not None and self._dashboard.code is not None:
+                    raise NotHealthyError(
+                        f"the dashboard ended with code {self._dashboard.code}", remedy=f"see {self._dashboard.log}"
+                    )
+                if not self._api.alive:
+                    raise NotHealthyError("the API did not start", remedy=f"see {self._home / 'rootcost.log'}")
+                if time.monotonic() > deadline:
+                    raise NotHealthyError(
+                        f"no answer within {START_SECONDS:.0f} s",
+                        where=", ".join(wanted),
+                        remedy=f"see {self._home / 'rootcost.log'}",
+                    )
+                self._stop.wait(0.1)
+
+    def _announce(self) -> None:
+        if self._dashboard is not None:
+            out(f"Dashboard  {self._where.dashboard}")
+        out(f"API        {self._where.api}   (described in {self._where.api}/openapi.json)")
+        out(f"OTLP       {self._where.api}/v1/traces      LiteLLM  {self._where.api}/v1/litellm")
+        if self._token_is_new:
+            out(f"Token      {self._token}   (needed to write; kept in {self._home / 'token'})")
+        else:
+            out(f"Token      in {self._home / 'token'} (needed to write)")
+        out("Ctrl-C stops.")
+
+    def _shut_down(self) -> bool:
+        say("Stopping …")
+        began = time.monotonic()
+        self._api.stop()
+        in_time = self._schedule.stop(patience_seconds=STOP_SECONDS - 4 - (time.monotonic() - began))
+        if self._dashboard is not None:
+            self._dashboard.stop()
+        say("Stopped." if in_time else "Stopped; what was being attributed will be done again at the next start.")
+        return in_time
+
+
+def _answers(client: Any, url: str) -> bool:
+    import httpx
+
+    try:
+        return bool(client.get(url).status_code == 200)
+    except httpx.HTTPError:
+        return False
+
+
+class _Api:
+    """Uvicorn on a socket that is already ours, in a thread: signals stay with the main thread."""
+
+    def __init__(self, app: Any, listening: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2, server_header=False)
+        self._server = uvicorn.Server(config)
+        self._listening = listening
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._listening])
+        except BaseException:  # a thread has nobody else to tell
+            log.exception("the API stopped")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still running."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops accepting, and lets requests in hand end."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(3)
+
+
+class _Dashboard:
+    """The Streamlit process. If it dies it is started again, a few times."""
+
+    RESTARTS = 3
+
+    def __init__(self, home: Path, where: Addresses, token: str) -> None:
+        self._where = where
+        self._token = token
+        self._child: subprocess.Popen[bytes] | None = None
+        self._restarts_left = self.RESTARTS
+        self.log = home / "dashboard.log"
+
+    @property
+    def code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return None if self._child is None else self._child.poll()
+
+    def start(self) -> None:
+        """Starts it in a process group of its own, so that Ctrl-C reaches it through us."""
+        found = find_spec("ui")
+        if found is None or not found.submodule_search_locations:
+            raise NotHealthyError("the package ui is not installed", remedy="reinstall rootcost, or use --no-ui")
+        page = Path(next(iter(found.submodule_search_locations))) / "app.py"
+        options = {
+            "server.headless": "true",
+            "server.address": self._where.host,
+            "server.port": str(self._where.ui_port),
+            "server.fileWatcherType": "none",
+            "browser.gatherUsageStats": "false",
+            "client.toolbarMode": "minimal",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        environment = {**os.environ, "ROOTCOST_API_URL": self._where.api, "ROOTCOST_TOKEN": self._token}
+        with self.log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "streamlit", "run", str(page), *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=page.parent, env=environment, start_new_session=True,
+            )  # fmt: skip
+
+    def keep_up(self) -> None:
+        """Starts it again if it has ended; raises `NotHealthyError` when it keeps ending."""
+        if self.code is None:
+            return
+        if self._restarts_left == 0:
+            raise NotHealthyError(f"the dashboard keeps ending (code {self.code})", remedy=f"see {self.log}")
+        self._restarts_left -= 1
+        say(f"The dashboard ended with code {self.code} and is started again; see {self.log}")
+        self.start()
+
+    def stop(self) -> None:
+        """Ends it and what it started: asked first, then made to."""
+        if self._child is None:
+            return
+        for number, patience_seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(patience_seconds)
+                return

@@ -1,0 +1,300 @@
+"""How results look in a terminal: tables with money on the right, chains as trees."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from ledger.money import text
+from rootcost.console import out, plain, say, terminal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from api.models import Agents, Budget, ChainTree, ProblemRow, SpanNode
+    from attribution.run import RunReport
+    from ingest.run import IngestReport
+    from ledger.db import Alert
+    from ledger.problems import Problem
+
+HEADINGS: Mapping[str, str] = {
+    "initiator_team": "team (started it)",
+    "initiator_agent": "agent (started it)",
+    "executor_team": "team (ran it)",
+    "executor_agent": "agent (ran it)",
+    "period_start": "from",
+    "cost_class": "class",
+    "invoice_month": "month",
+    "cost_column": "cost column",
+    "charges_in": "charges in",
+}
+"""Column names as people read them, where the column's own name is not what they would say."""
+
+
+def amount(value: Decimal | None, *, places: int = 2) -> str:
+    """Money for reading: grouped, rounded for the eye only; never a false zero.
+
+    >>> amount(Decimal("1234.567")), amount(Decimal("0.018")), amount(Decimal("0.0000123")), amount(None), amount(Decimal(0))
+    ('1,234.57', '0.018', '0.000012', '—', '0.00')
+    """
+    if value is None:
+        return "—"
+    if value and abs(value) < 1:
+        places = max(places, 1 - value.adjusted())
+    shown = f"{value:,.{places}f}"
+    if places > 2:
+        whole, _, rest = shown.partition(".")
+        shown = f"{whole}.{rest[:2]}{rest[2:].rstrip('0')}"
+    return shown
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "file"), counted(2000, "span")
+    ('1 file', '2,000 spans')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _console(path: Path | None = None) -> Console:
+    return terminal() if path is None else Console(file=io.StringIO(), width=220, highlight=False)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    money: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    title: str = "",
+    footer: Mapping[str, str] | None = None,
+) -> Table:
+    """A plain table; `money` and `numbers` columns stand on the right."""
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        show_footer=bool(footer),
+        pad_edge=False,
+    )
+    for name in columns:
+        drawn.add_column(
+            HEADINGS.get(name, name.replace("_", " ")),
+            justify="right" if name in money or name in numbers else "left",
+            no_wrap=name in money or name in numbers,
+            overflow="fold",
+            footer=(footer or {}).get(name, ""),
+        )
+    for row in rows:
+        drawn.add_row(*(amount(row[c]) if c in money else _cell(row[c]) for c in columns))
+    return drawn
+
+
+def _cell(value: object) -> str:
+    return "—" if value is None or value == "" else escape(str(value))
+
+
+def draw(drawn: Any, path: Path | None = None) -> None:
+    """On the terminal, or into a text file."""
+    console = _console(path)
+    console.print(drawn)
+    if path is not None and isinstance(console.file, io.StringIO):
+        path.write_text(console.file.getvalue(), encoding="utf-8")
+        say(f"Written: {path}")
+
+
+def costs(frame: pl.DataFrame, *, basis: str, path: Path | None = None) -> None:
+    """Costs with a total for each currency."""
+    rows = frame.to_dicts()
+    totals: dict[str, Decimal] = {}
+    for row in rows:
+        totals[row["currency"]] = totals.get(row["currency"], Decimal(0)) + (row["cost"] or Decimal(0))
+    columns = [c for c in frame.columns if c not in ("currency", "cost") and any(row[c] not in (None, "") for row in rows)]
+    footer = {"cost": "\n".join(amount(v) for v in totals.values()), "currency": "\n".join(totals), columns[0]: "total"}
+    drawn = table([*columns, "cost", "currency"], rows, money=["cost"], footer=footer)
+    drawn.caption, drawn.caption_justify = f"{basis} cost", "right"
+    draw(drawn, path)
+
+
+def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
+    """A JSON list, one row a line."""
+    lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
+    return "[\n  " + ",\n  ".join(lines) + "\n]" if lines else "[]"
+
+
+def balance(frame: pl.DataFrame) -> None:
+    """The control totals; a difference other than 0 is red."""
+    money = ["charges_in", "metered", "owner", "shared", "idle", "unallocated", "difference"]
+    drawn = table([c for c in frame.columns if c != "rounding"], frame.iter_rows(named=True), money=money)
+    draw(drawn)
+    off = int((frame["difference"] != 0).sum())
+    terminal().print(
+        f"[red]{off} of {frame.height} rows do not balance[/red]"
+        if off
+        else f"[green]✓[/green] charges in = costs out in all {frame.height} rows"
+    )
+
+
+def problems(rows: Sequence[ProblemRow]) -> None:
+    """What was wrong, where, and what to do."""
+    columns = ["file", "line", "field", "reason", "remedy", "rows", "severity"]
+    draw(table(columns, (row.model_dump() for row in rows), numbers=["rows"]))
+
+
+def agents(known: Agents) -> None:
+    """The registry, then who spends without being in it."""
+    if known.registered:
+        columns = ["kind", "name", "agent", "team", "valid_from", "valid_to"]
+        rows = (
+            {**row.model_dump(), "valid_from": _day(row.valid_from), "valid_to": _day(row.valid_to)} for row in known.registered
+        )
+        draw(table(columns, rows, title="Registered"))
+    else:
+        say("The registry is empty. Next: rootcost agents import FILE.csv")
+    if known.unregistered:
+        spending = (
+            {"agent": a.agent, "caused": _amounts(a.caused), "burned": _amounts(a.burned), "last_seen": _day(a.last_seen)}
+            for a in known.unregistered
+        )
+        draw(
+            table(
+                ["agent", "caused", "burned", "last_seen"],
+                spending,
+                numbers=["caused", "burned"],
+                title="Spending, but not registered",
+            )
+        )
+
+
+def budgets(rows: Sequence[Budget]) -> None:
+    """Budgets and how they stand."""
+    columns = ["name", "scope", "scope_name", "month", "amount", "spent", "left", "used_percent", "currency", "state"]
+    draw(table(columns, (row.model_dump() for row in rows), money=["amount", "spent", "left"], numbers=["used_percent"]))
+
+
+def chain(tree: ChainTree) -> None:
+    """A chain as a tree: own cost of each span, and what hangs below it."""
+    draw(chain_tree(tree))
+
+
+def chain_tree(tree: ChainTree, *, most_nodes: int = 60) -> Tree:
+    """The drawing itself; a long chain is cut after `most_nodes` spans, and says so."""
+    head = Text.assemble((tree.chain.root_name or tree.chain.chain_id, "bold"), "  ", (_amounts(tree.cost), "bold green"))
+    if tree.basis:
+        head.append(f"  {tree.basis}", "dim")
+    if tree.unpriced_calls:
+        head.append(f"  {tree.unpriced_calls} calls unpriced", "yellow")
+    root = Tree(head)
+    hung: dict[str | None, Tree] = {None: root}
+    for node in tree.nodes[:most_nodes]:
+        hung[node.node_id] = hung.get(node.parent_id, root).add(_span(node))
+    if len(tree.nodes) > most_nodes:
+        root.add(Text(f"… {len(tree.nodes) - most_nodes} more spans", "dim"))
+    return root
+
+
+def _span(node: SpanNode) -> Text:
+    line = Text(node.name or node.operation or node.span_id or "span")
+    if node.agent_name and node.agent_name not in line.plain:
+        line.append(f"  {node.agent_name}", "cyan")
+    models = sorted({call.model for call in node.calls if call.model})
+    if models:
+        line.append(f"  {', '.join(models)}", "dim")
+    if node.service_name:
+        line.append(f"  @{node.service_name}", "dim")
+    if node.edge in ("link", "cut"):
+        line.append(f"  ({node.edge})", "yellow")
+    if node.own_cost:
+        line.append(f"  {_amounts(node.own_cost)}", "green")
+    if node.subtree_cost and node.subtree_cost != node.own_cost:
+        line.append(f"  Σ {_amounts(node.subtree_cost)}", "dim green")
+    return line
+
+
+def _amounts(by_currency: Mapping[str, Decimal]) -> str:
+    return " + ".join(f"{amount(value)} {currency}" for currency, value in by_currency.items()) or "—"
+
+
+def _day(instant: Any) -> str | None:
+    return None if instant is None else instant.date().isoformat()
+
+
+def ingested(report: IngestReport) -> None:
+    """What was read, what it adds up to by itself, and how much had to be left out."""
+    what = "charge" if report.kind == "bill" else "span"
+    known = f", {report.already_known} of them known already" if report.already_known else ""
+    months = f" ({', '.join(report.months)})" if report.months else ""
+    out(
+        f"{counted(report.files, 'file')} read{known}: {counted(report.rows, what)}{months}, {report.rows_changed:,} new or changed"
+    )
+    for currency, columns in report.totals.items():
+        out(
+            f"{currency} as the files have it: "
+            + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items())
+        )
+    if report.warnings:
+        say(f"{counted(report.warnings, 'row')} kept with a remark")
+    left_out(report.problems)
+
+
+def left_out(found: Sequence[Problem], *, most: int = 5) -> None:
+    """The first of what had to be left out; `rootcost problems` has them all."""
+    errors = [p for p in found if p.severity == "error"]
+    if not errors:
+        return
+    say(f"{sum(p.rows for p in errors):,} left out:")
+    for problem in errors[:most]:
+        say(
+            "  "
+            + ", ".join(x for x in (problem.uri, problem.place, problem.field) if x)
+            + f": {problem.reason} — {problem.remedy}"
+        )
+    if len(errors) > most:
+        say(f"  … {len(errors) - most} more: rootcost problems")
+
+
+def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
+    """What a run did, class by class, and the alerts it raised."""
+    if not report.months:
+        out("Nothing has changed since the last run." if report.unchanged else "Nothing to attribute. Next: rootcost ingest")
+    else:
+        read = f"{counted(report.spans_read, 'span')} read" + (
+            f", usage of {counted(report.rollups_reused, 'month')} reused" if report.rollups_reused else ""
+        )
+        out(f"Run {report.run_id}: {', '.join(report.months)} published; {read}")
+        if report.balance.height:
+            balance(report.balance.drop("run_id").filter(report.balance["cost_column"] == "effective_cost"))
+    if report.problems:
+        say(f"{counted(report.problems, 'finding')}: rootcost problems")
+    for alert in alerts:
+        terminal(stderr=True).print(Text.assemble(("! ", "bold red"), alert.text))
+
+
+__all__ = [
+    "agents",
+    "amount",
+    "attributed",
+    "balance",
+    "budgets",
+    "chain",
+    "chain_tree",
+    "costs",
+    "draw",
+    "ingested",
+    "problems",
+    "rows_as_json",
+    "table",
+]

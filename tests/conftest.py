@@ -1,0 +1,94 @@
+"""What every test stands on: empty books in a fresh folder, no settings from outside, no network but loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from ledger.books import Books
+
+settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
+
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # else every S3 client first asks a link-local address who it is
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own ROOTCOST_ settings and proxies must not change what a test sees."""
+    for name in os.environ:
+        if name.startswith("ROOTCOST_") or name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_color", "force_color"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loopback_only() -> Iterator[None]:
+    """Refuses every connection that would leave this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not (host in ("localhost", "::1", "") or host.startswith("127.")):
+            raise PermissionError(f"a test tried to reach {host}; tests talk to loopback only")
+        connect(self, address)
+
+    socket.socket.connect = guarded  # type: ignore[method-assign]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A ledger's folder that does not exist yet."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def books(home: Path) -> Iterator[Books]:
+    """Empty books."""
+    with Books.open(home) as opened:
+        yield opened
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives loopback ports nobody listens on, a different one each time."""
+    given: set[int] = set()
+
+    def take() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser, or a skip that says how to get one."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no Chromium on this machine: install the package chromium")
+
+
+@pytest.fixture(scope="session")
+def postgres_bin() -> Path:
+    """The folder of PostgreSQL's server programs, or a skip that says how to get them."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
+    pytest.skip("no PostgreSQL server on this machine: install the package postgresql")

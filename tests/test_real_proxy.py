@@ -1,0 +1,238 @@
+"""A real LiteLLM proxy, and a real OpenTelemetry SDK beside it: what they send is understood, and lands on the right agent."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from ingest.sources import litellm, otlp
+from ledger.settings import IngestSettings
+from ledger.tables import SPANS
+from tests.proxy.process import Proxy, why_absent
+from tests.proxy.upstream import Upstream
+from tests.test_serve import Served
+
+pytestmark = [pytest.mark.proxy, pytest.mark.slow, pytest.mark.skipif(why_absent() is not None, reason=why_absent() or "")]
+
+FreePort = Callable[[], int]
+StartProxy = Callable[[str, str], Proxy]
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TOKEN = "token-of-the-receiver"
+CACHED = {"messages": [{"role": "user", "content": "asked twice"}], "cache": {"use-cache": True}}
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    provider = Upstream()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def proxy(upstream: Upstream, free_port: FreePort, tmp_path: Path) -> Iterator[StartProxy]:
+    """Starts a real proxy that sends its payloads and spans to a receiver's address, with its token."""
+    started: list[Proxy] = []
+
+    def start(receiver: str, token: str) -> Proxy:
+        started.append(Proxy(port=free_port(), upstream=upstream.url, receiver=receiver, token=token, folder=tmp_path))
+        return started[-1].until_ready()
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+class Collector:
+    """A receiver that keeps every request body as it came."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[str, dict[str, str], bytes]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.bodies.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def calls(self) -> pl.DataFrame:
+        """The payloads received so far, as spans."""
+        settings = IngestSettings(trusted_sources=["litellm"])
+        frames = [SPANS.empty()]
+        for path, headers, body in list(self.bodies):
+            if path == "/v1/litellm":
+                assert headers["authorization"] == f"Bearer {TOKEN}"
+                reading = litellm.read_body(body, raw_id="r", uri=path, settings=settings)
+                assert reading.problems == []
+                frames.append(reading.frame)
+        return pl.concat(frames)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    receiver = Collector()
+    yield receiver
+    receiver.close()
+
+
+def until(done: Callable[[], Any], seconds: float, otherwise: Callable[[], object]) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := done()):
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.2)
+    return result
+
+
+def test_every_call_of_a_real_proxy_is_told_once_and_priced_as_by_hand(proxy: StartProxy, collector: Collector) -> None:
+    gateway = proxy(collector.url, TOKEN)
+    tagged = {"x-litellm-tags": "agent:planner,team:ads", "traceparent": f"00-{TRACE}-{SPAN}-01", "x-litellm-end-user-id": "u-1"}
+    asked = {
+        "tagged": gateway.chat(headers=tagged),
+        "session": gateway.chat("fast", headers={"x-litellm-session-id": "sess-1", "traceparent": f"00-{TRACE}-{SPAN}-01"}),
+        "streamed": gateway.chat("fast", stream=True),
+        "anthropic": gateway.chat("claude"),
+        "native": gateway.ask("/v1/messages", {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
+        "embedding": gateway.ask("/v1/embeddings", {"model": "embed", "input": "words to keep private"}),
+        "refused": gateway.chat(messages=[{"role": "user", "content": "REFUSE"}]),
+        "unlisted": gateway.chat("unlisted"),
+        "fallback": gateway.chat("flaky"),
+        "first": gateway.chat(**CACHED),
+        "again": gateway.chat(**CACHED),
+    }
+    ids = {name: answer.headers["x-litellm-call-id"] for name, answer in asked.items()}
+    assert {name for name, answer in asked.items() if answer.status_code != 200} == {"refused"}
+    until(lambda: set(ids.values()) <= set(collector.calls()["gateway_call_id"]), 30, lambda: gateway.log.read_text()[-2000:])
+
+    frame = collector.calls()
+    called = {row["gateway_call_id"]: row for row in frame.sort("rank").iter_rows(named=True)}
+    found = {name: called[call_id] for name, call_id in ids.items()}
+    assert frame.height == len(asked) + 1, "one payload a call, and one for the attempt before the fallback"
+    # 176 x 0.0000025 + 1024 x 0.00000125 + 80 x 0.00001 = 0.00252, and Claude's caches: 0.0102.
+    plain, cached = Decimal("0.00252"), Decimal("0.0102")
+    assert {name: row["reported_cost"] for name, row in found.items()} == {
+        "tagged": plain, "session": plain, "streamed": plain, "anthropic": cached, "native": cached, "embedding": Decimal("0.00000014"),
+        "refused": None, "unlisted": None, "fallback": plain, "first": plain, "again": Decimal(0),
+    }  # fmt: skip
+    usage = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "reasoning_tokens")
+    assert [found["streamed"][c] for c in usage] == [1200, 1024, None, None, 80, 32]
+    assert [found["native"][c] for c in usage] == [3550, 1500, 1200, 800, 20, 0]
+    assert [found["refused"][c] for c in usage] == [None] * 6
+    assert (found["refused"]["status"], found["again"]["cache_hit"]) == ("error", True)
+    assert found["again"]["provider_request_id"] is None
+    assert found["first"]["provider_request_id"].startswith("chatcmpl-up")
+    seen = found["tagged"]
+    assert (seen["claimed_agent"], seen["claimed_team"], seen["end_user"]) == ("planner", "ads", "u-1")
+    assert (seen["trace_id"], seen["parent_span_id"]) == (TRACE, SPAN)
+    assert (found["session"]["trace_id"], found["session"]["conversation_id"]) == ("sess-1", "sess-1")
+    assert (found["session"]["request_model"], found["session"]["response_model"]) == ("fast", "gpt-4o")
+    failed = frame.filter(pl.col("gateway_call_id") == ids["fallback"]).sort("status")
+    assert failed["status"].to_list() == ["error", "ok"]
+    assert failed["span_key"].n_unique() == 2
+    for private in ("keep private", "REFUSE", "asked twice"):
+        assert private not in frame.write_json()
+
+
+def test_the_spans_of_a_real_proxy_carry_the_ids_of_its_payloads(proxy: StartProxy, collector: Collector) -> None:
+    gateway = proxy(collector.url, TOKEN)
+    ids = {gateway.chat().headers["x-litellm-call-id"], gateway.chat("claude", stream=True).headers["x-litellm-call-id"]}
+
+    def spans() -> pl.DataFrame:
+        from ingest.normalise.otlp_decode import decode_request
+
+        frames = [SPANS.empty()]
+        for path, headers, body in list(collector.bodies):
+            if path == "/v1/traces":
+                export = decode_request(body, headers["content-type"])
+                frames.append(otlp.read_export(export, raw_id="r", uri=path, settings=IngestSettings()).frame)
+        return pl.concat(frames).filter(pl.col("gateway_call_id").is_in(list(ids)))
+
+    until(lambda: set(collector.calls()["gateway_call_id"]) >= ids and spans().height >= 2, 30, lambda: gateway.log.read_text()[-2000:])
+    both = ["gateway_call_id", "provider_request_id", "input_tokens", "output_tokens", "trace_key"]
+    told = collector.calls().select(both).sort(both)
+    assert spans().filter(usage_scope="leaf").select(both).sort(both).equals(told)
+
+
+def costs(served: Served, by: str, view: str = "initiator") -> list[dict[str, str]]:
+    answer = httpx.get(f"{served.url}/v1/costs", params={"by": by, "view": view}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    rows: list[dict[str, str]] = answer.json()["rows"]
+    return rows
+
+
+def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_agents(
+    proxy: StartProxy, home: Path, free_port: FreePort, tmp_path: Path
+) -> None:
+    from opentelemetry import propagate
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    served = Served(home, port=free_port(), ROOTCOST_INGEST__TRUSTED_SOURCES='["litellm", "otlp"]', ROOTCOST_SERVE__ATTRIBUTE_SECONDS="1")
+    try:
+        served.until_ready()
+        gateway = proxy(served.url, served.token())
+        provider = TracerProvider(resource=Resource({"service.name": "assistant"}))
+        exporter = OTLPSpanExporter(f"{served.url}/v1/traces", headers={"Authorization": f"Bearer {served.token()}"})
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=200))
+        tracer = provider.get_tracer("assistant")
+
+        def agent(name: str) -> dict[str, str]:
+            return {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
+
+        def ask(model: str) -> None:
+            carried: dict[str, str] = {}
+            propagate.inject(carried)
+            assert gateway.chat(model, headers=carried).status_code == 200
+
+        with tracer.start_as_current_span("invoke_agent support-bot", attributes=agent("support-bot")):
+            ask("gpt-4o")
+            with tracer.start_as_current_span("invoke_agent researcher", attributes=agent("researcher")):
+                ask("claude")
+        tagged = {"x-litellm-tags": "agent:planner"}
+        assert gateway.chat(headers=tagged, stream=True).status_code == 200
+        assert gateway.chat("flaky", headers=tagged).status_code == 200
+        began = time.monotonic()
+        provider.shutdown()
+
+        # support-bot: 0.00252 by itself and 0.0102 by its researcher. planner: 0.00252 streamed and 0.00252 answered by the fallback.
+        expected = {"support-bot": "0.01272", "planner": "0.00504"}
+
+        def by_agent() -> dict[str, str]:
+            return {row["initiator_agent"]: row["cost"] for row in costs(served, "initiator_agent,basis") if row["basis"] == "estimated"}
+
+        def what_is_there_instead() -> str:
+            return json.dumps(costs(served, "initiator_agent,model,basis,reason"), indent=1) + served.said()[-1500:]
+
+        until(lambda: by_agent() == expected, 40, what_is_there_instead)
+        assert time.monotonic() - began < 30
+        executed = {row["executor_agent"]: row["cost"] for row in costs(served, "executor_agent", "executor")}
+        assert executed == {"support-bot": "0.00252", "researcher": "0.0102", "planner": "0.00504"}
+        assert {row["cost_class"] for row in costs(served, "cost_class")} == {"metered"}
+    finally:
+        if served.process.poll() is None:
+            served.stop()

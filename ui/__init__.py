@@ -1,0 +1,1 @@
+"""The dashboard: Streamlit pages that draw what the API says."""

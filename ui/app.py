@@ -1,0 +1,60 @@
+"""The dashboard's entry: ``streamlit run ui/app.py`` with ROOTCOST_API_URL saying where the API listens.
+
+It draws what the API says and nothing else. Every selection lives in the URL, and every figure shows the GET that returns it.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from api.client import ApiProblem
+from ui import asking, theme, widgets, words
+
+TITLES = {
+    "": "Overview",
+    "explorer": "Cost explorer",
+    "chains": "Chains",
+    "balance": "Balance",
+    "budgets": "Budgets",
+    "sources": "Sources and problems",
+}
+
+
+def main() -> None:
+    """Draws the frame, then the page that the URL names."""
+    from ui.controls import PAGES
+
+    st.set_page_config(page_title="RootCost", page_icon=str(theme.ICON), layout="wide", initial_sidebar_state="auto")
+    st.logo(str(theme.LOGO), size="large", icon_image=str(theme.ICON))
+    page = st.navigation(
+        [st.Page(file, title=TITLES[path], url_path=path or None, default=not path) for path, file in PAGES.items()],
+        position="sidebar",
+    )
+    try:
+        page.run()
+    except ApiProblem as problem:
+        widgets.show_problem(problem)
+    side()
+
+
+def side() -> None:
+    """What the menu says below the pages: whether figures are fresh."""
+    with st.sidebar:
+        fresh = asking.try_ask(lambda api: api.freshness())
+        if isinstance(fresh, ApiProblem):
+            st.caption("API: no answer" if fresh.status == 0 else "API: not ready")
+            return
+        published = fresh.value.published_at
+        if published is None:
+            st.caption("Nothing published yet")
+            return
+        seconds = int((fresh.value.now - published).total_seconds())
+        newest = [
+            f"{one.source} ({'bill' if one.kind == 'charges' else 'log'}): {words.age(one.age_seconds)}"
+            for one in fresh.value.sources
+        ]
+        told = [f"Figures published {words.age(seconds)}", *(["Newest facts", *newest] if newest else [])]
+        st.caption("  \n".join(widgets.plain(line) for line in told), help=words.when(published))
+
+
+main()

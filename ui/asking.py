@@ -1,0 +1,103 @@
+"""Questions to the API: through its client, remembered for a few seconds, and each with the address that answers it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import httpx
+import streamlit as st
+
+from api.client import ApiProblem, Client
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8787"
+TIMEOUT_SECONDS = 30.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[T]):
+    """An answer, and the GET that anyone can repeat to have it again."""
+
+    value: T
+    address: str
+
+
+class _Refused(Exception):
+    """An answer that is not to be remembered."""
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.status, self.headers, self.content = status, headers, content
+        super().__init__(status)
+
+
+def api_url() -> str:
+    """Where the API listens: `ROOTCOST_API_URL`, or the port of `rootcost serve`."""
+    return (os.environ.get("ROOTCOST_API_URL") or DEFAULT_URL).rstrip("/")
+
+
+@st.cache_resource(show_spinner=False)
+def _wire(direct: bool) -> httpx.Client:
+    # A company's proxy has no business with a service on this machine.
+    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=not direct)
+
+
+@st.cache_data(ttl=5, max_entries=200, show_spinner=False)
+def _fetch(url: str, accept: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    answer = _wire(httpx.URL(url).host in _LOOPBACK).get(url, headers={"Accept": accept})
+    headers = [(k, v) for k, v in answer.headers.items() if k.lower() == "content-type"]
+    if not answer.is_success:
+        raise _Refused(answer.status_code, headers, answer.content)
+    return answer.status_code, headers, answer.content
+
+
+class _Remembering(httpx.BaseTransport):
+    """Sends reading requests through the cache and writing ones straight; keeps the address of the last one read."""
+
+    def __init__(self) -> None:
+        self.address = ""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "GET":
+            headers = {
+                k: v for k, v in request.headers.items() if k.lower() in ("authorization", "content-type", "content-encoding")
+            }
+            wire = _wire(request.url.host in _LOOPBACK)
+            sent = wire.request(request.method, request.url, content=request.read(), headers=headers)
+            return httpx.Response(
+                sent.status_code, headers={"content-type": sent.headers.get("content-type", "")}, content=sent.content
+            )
+        self.address = str(request.url)
+        try:
+            status, kept, content = _fetch(self.address, request.headers.get("accept", "*/*"))
+        except _Refused as refused:
+            status, kept, content = refused.status, refused.headers, refused.content
+        return httpx.Response(status, headers=kept, content=content)
+
+
+def ask(question: Callable[[Client], T]) -> Asked[T]:
+    """Puts one reading question to the API, e.g. ``ask(lambda api: api.overview())``; raises `ApiProblem`."""
+    transport = _Remembering()
+    with httpx.Client(base_url=api_url(), transport=transport) as http:
+        value = question(Client(api_url(), http=http))
+    return Asked(value, transport.address)
+
+
+def order(token: str, change: Callable[[Client], T]) -> T:
+    """Has the API change something, in the name of whoever holds `token`; raises `ApiProblem`. Forgets remembered answers."""
+    with httpx.Client(base_url=api_url(), transport=_Remembering()) as http:
+        done = change(Client(api_url(), token, http=http))
+    _fetch.clear()
+    return done
+
+
+def try_ask(question: Callable[[Client], T]) -> Asked[T] | ApiProblem:
+    """As `ask`, for a part of a page that the rest can do without: gives the problem back instead of raising it."""
+    try:
+        return ask(question)
+    except ApiProblem as problem:
+        return problem

@@ -1,0 +1,179 @@
+"""Charts. A length on a screen is not money: amounts become floats here, in fields `*_approx`; tooltips carry exact text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import altair as alt
+import streamlit as st
+
+from ui import theme
+from ui.widgets import exact
+
+NOBODY = "nobody known"
+OTHERS = "all others"
+
+
+def _rows(values: list[dict[str, Any]]) -> Any:
+    return alt.Data(values=values)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An amount of one name in one period."""
+
+    period: str
+    name: str
+    amount: Decimal
+    firm: bool = True
+    """False while no bill covers it."""
+
+
+def leading(points: Sequence[Point], most: int) -> list[str]:
+    """Names by their sum, dearest first, cut after `most`; then `OTHERS` if any were cut and `NOBODY` if there is any.
+
+    >>> points = [Point("day", name, Decimal(spent)) for name, spent in (("a", 1), ("b", 3), ("c", 2), (NOBODY, 9))]
+    >>> leading(points, 2)
+    ['b', 'c', 'all others', 'nobody known']
+    """
+    sums: dict[str, Decimal] = {}
+    for point in points:
+        sums[point.name] = sums.get(point.name, Decimal(0)) + point.amount
+    known = sorted((n for n in sums if n != NOBODY), key=lambda n: (-sums[n], n))
+    return [*known[:most], *([OTHERS] if len(known) > most else []), *([NOBODY] if NOBODY in sums else [])]
+
+
+def over_time(
+    points: Sequence[Point], *, currency: str, unit: str, what: str, most: int = 7, height: int = 300, key: str
+) -> None:
+    """Spend over time, stacked by name; the part no bill covers yet is drawn paler."""
+    names = leading(points, most)
+    sums: dict[tuple[str, str, bool], Decimal] = {}
+    for point in points:
+        place = (point.period, point.name if point.name in names else OTHERS, point.firm)
+        sums[place] = sums.get(place, Decimal(0)) + point.amount
+    values = [
+        {
+            "period": f"{period[:19]}Z",  # days follow the reporting timezone: its wall clock is drawn, not the reader's
+            "name": name,
+            "place": names.index(name),
+            "state": "billed" if firm else "estimated",
+            "amount_approx": float(amount),
+            "amount": exact(amount, currency),
+        }
+        for (period, name, firm), amount in sorted(sums.items())
+    ]
+    time_unit: Any = {"day": "utcyearmonthdate", "month": "utcyearmonth", "hour": "utcyearmonthdatehours"}[unit]
+    format_shown = {"day": "%e %b", "month": "%b %Y", "hour": "%e %b %H:%M"}[unit]
+    chart = (
+        alt.Chart(_rows(values))
+        .mark_bar(cornerRadius=1)
+        .encode(
+            x=alt.X(
+                "period:T",
+                timeUnit=time_unit,
+                title=None,
+                axis=alt.Axis(format=format_shown, labelOverlap=True, grid=False, tickCount=8),
+            ),
+            y=alt.Y(
+                "sum(amount_approx):Q",
+                title=f"{what} per {unit}, {currency}",
+                axis=alt.Axis(format="~s", tickCount=5),
+                scale=alt.Scale(nice=False),
+            ),
+            color=alt.Color(
+                "name:N",
+                sort=names,
+                scale=alt.Scale(domain=names, range=theme.colours(names, nobody=NOBODY, rest=OTHERS)),
+                legend=alt.Legend(
+                    title=None, orient="top", direction="horizontal", columns=0, symbolType="square", labelLimit=160, offset=8
+                ),
+            ),
+            opacity=alt.Opacity("state:N", scale=alt.Scale(domain=["billed", "estimated"], range=[1.0, 0.5]), legend=None),
+            order=alt.Order("place:Q", sort="ascending"),
+            tooltip=[
+                alt.Tooltip("period:T", timeUnit=time_unit, format=format_shown, title=unit.capitalize()),
+                alt.Tooltip("name:N", title="Who"),
+                alt.Tooltip("amount:N", title=what),
+                alt.Tooltip("state:N", title="Basis"),
+            ],
+        )
+        .properties(height=height)
+    )
+    st.altair_chart(chart, width="stretch", key=key)
+
+
+def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int = 12, key: str) -> None:
+    """Names with the largest amounts, largest first; negative ones (credits) point left."""
+    first = sorted(amounts.items(), key=lambda item: (-abs(item[1]), item[0]))[:most]
+    values = [{"name": n, "amount_approx": float(a), "amount": exact(a, currency), "known": n != NOBODY} for n, a in first]
+    chart = (
+        alt.Chart(_rows(values))
+        .mark_bar(cornerRadius=2, size=16)
+        .encode(
+            x=alt.X("amount_approx:Q", title=f"{what}, {currency}", axis=alt.Axis(format="~s", tickCount=6)),
+            y=alt.Y("name:N", sort=[n for n, _ in first], title=None, axis=alt.Axis(labelLimit=260, grid=False)),
+            color=alt.condition("datum.known", alt.value(theme.PALETTE[0]), alt.value(theme.NOBODY)),
+            tooltip=[alt.Tooltip("name:N", title="Who"), alt.Tooltip("amount:N", title=what)],
+        )
+        .properties(height=28 * len(first) + 60)
+    )
+    st.altair_chart(chart, width="stretch", key=key)
+
+
+def against_limit(points: Sequence[Point], limit: Decimal, *, currency: str, key: str) -> None:
+    """Spend of each month against a budget's limit."""
+    values = [{"period": p.period, "amount_approx": float(p.amount), "amount": exact(p.amount, currency)} for p in points]
+    base = alt.Chart(_rows(values))
+    columns = base.mark_bar(cornerRadius=2, size=26, color=theme.PALETTE[0]).encode(
+        x=alt.X("period:O", title=None, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("amount_approx:Q", title=f"Spent per month, {currency}", axis=alt.Axis(format="~s", tickCount=4)),
+        tooltip=[alt.Tooltip("period:O", title="Month"), alt.Tooltip("amount:N", title="Spent")],
+    )
+    line = (
+        alt.Chart(_rows([{"limit_approx": float(limit), "limit": exact(limit, currency)}]))
+        .mark_rule(strokeDash=[5, 4], strokeWidth=2, color=theme.PALETTE[5])
+        .encode(y="limit_approx:Q", tooltip=[alt.Tooltip("limit:N", title="Limit in force")])
+    )
+    st.altair_chart((columns + line).properties(height=190), width="stretch", key=key)
+
+
+def split_by_class(rows: Mapping[str, Mapping[str, Decimal]], *, currency: str, key: str) -> None:
+    """Each provider's bill, cut into cost classes."""
+    classes = list(theme.CLASS_COLOURS)
+    values = [
+        {
+            "provider": provider,
+            "class": name,
+            "place": classes.index(name),
+            "amount_approx": float(amount),
+            "amount": exact(amount, currency),
+        }
+        for provider, parts in rows.items()
+        for name, amount in parts.items()
+        if amount
+    ]
+    chart = (
+        alt.Chart(_rows(values))
+        .mark_bar(cornerRadius=1, size=22)
+        .encode(
+            x=alt.X("sum(amount_approx):Q", title=f"Charges, {currency}", axis=alt.Axis(format="~s", tickCount=6)),
+            y=alt.Y("provider:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=220, grid=False)),
+            color=alt.Color(
+                "class:N",
+                scale=alt.Scale(domain=classes, range=list(theme.CLASS_COLOURS.values())),
+                legend=alt.Legend(title=None, orient="top", direction="horizontal", columns=0, symbolType="square", offset=8),
+            ),
+            order=alt.Order("place:Q"),
+            tooltip=[
+                alt.Tooltip("provider:N", title="Provider"),
+                alt.Tooltip("class:N", title="Class"),
+                alt.Tooltip("amount:N", title="Charges"),
+            ],
+        )
+        .properties(height=44 * len(rows) + 100)
+    )
+    st.altair_chart(chart, width="stretch", key=key)

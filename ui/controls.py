@@ -1,0 +1,140 @@
+"""Selections that live in the URL: what the address bar says is what the page shows, and each choice is written there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import parse_qs, urlsplit
+
+import streamlit as st
+
+from ui import words
+
+PAGES: Mapping[str, str] = {
+    "": "pages_/overview.py",
+    "explorer": "pages_/explorer.py",
+    "chains": "pages_/chains.py",
+    "balance": "pages_/balance.py",
+    "budgets": "pages_/budgets.py",
+    "sources": "pages_/sources.py",
+}
+"""Path of a page in the URL to its file, in the order of the menu."""
+
+
+def read(name: str) -> str:
+    """A selection; "" where there is none."""
+    return str(st.query_params.get(name, ""))
+
+
+def read_all(name: str) -> list[str]:
+    """A selection of several."""
+    return [str(value) for value in st.query_params.get_all(name)]
+
+
+def write(name: str, chosen: str | Iterable[str]) -> None:
+    """Puts a selection into the URL; an empty one leaves it."""
+    kept = chosen if isinstance(chosen, str) else list(chosen)
+    if kept:
+        st.query_params[name] = kept
+    else:
+        st.query_params.pop(name, None)
+
+
+def go(href: str | None, *, page: str) -> None:
+    """Follows a link of a table: the same page with another selection, or another page. Does nothing without one."""
+    if not href:
+        return
+    target = urlsplit(href)
+    path = target.path.strip("./")
+    wanted = parse_qs(target.query, keep_blank_values=True)
+    if path == page:
+        st.query_params.from_dict(wanted)
+        st.rerun()
+    st.switch_page(PAGES[path], query_params=wanted)
+
+
+def choose(
+    label: str,
+    name: str,
+    options: Sequence[str],
+    *,
+    default: str,
+    shown: Callable[[str], str] = str,
+    help_text: str | None = None,
+    buttons: bool = False,
+) -> str:
+    """One of some, kept in the URL under `name`. An unknown one in the URL counts as the default."""
+    key = f"pick-{name}"
+    current = read(name)
+    current = current if current in options else default
+
+    def changed() -> None:
+        picked = st.session_state.get(key)
+        write(name, "" if picked in (None, default) else str(picked))
+
+    st.session_state[key] = current
+    if buttons:
+        picked = st.segmented_control(
+            label, options, selection_mode="single", required=True, format_func=shown, key=key, on_change=changed, help=help_text
+        )
+    else:
+        picked = st.selectbox(label, options, format_func=shown, key=key, on_change=changed, help=help_text)
+    return str(picked) if picked is not None else current
+
+
+def choose_several(
+    label: str, name: str, options: Sequence[str], *, default: Sequence[str], shown: Callable[[str], str], most: int
+) -> list[str]:
+    """Some of many in order, kept in the URL as ``a,b``."""
+    key = f"pick-{name}"
+    current = [v for v in read(name).split(",") if v in options][:most] or list(default)
+
+    def changed() -> None:
+        picked = list(st.session_state.get(key) or [])
+        write(name, "" if picked == list(default) else ",".join(picked))
+
+    st.session_state[key] = current
+    picked = st.multiselect(label, options, format_func=shown, key=key, on_change=changed, max_selections=most)
+    return list(picked) or list(default)
+
+
+def write_in(label: str, name: str, *, placeholder: str = "") -> str:
+    """A word, kept in the URL."""
+    key = f"pick-{name}"
+
+    def changed() -> None:
+        write(name, str(st.session_state.get(key) or "").strip())
+
+    st.session_state[key] = read(name)
+    return str(st.text_input(label, key=key, on_change=changed, placeholder=placeholder) or "")
+
+
+def choose_month(months: Sequence[str], *, everything: bool = False, label: str = "Month") -> str:
+    """A published month, the newest unless chosen; "all" where that is offered."""
+    newest_first = [*reversed(months), *(["all"] if everything else [])]
+    return choose(
+        label, "month", newest_first, default=newest_first[0], shown=lambda m: "All months" if m == "all" else words.month(m)
+    )
+
+
+def choose_view(label: str = "Cost goes to") -> str:
+    """Whose cost is shown."""
+    return choose(
+        label,
+        "view",
+        list(words.VIEWS),
+        default="initiator",
+        shown=lambda v: words.VIEWS[v],
+        help_text="Who started it: the agent at the head of the chain. Who ran it: the agent that made the call. "
+        "Both add up to the same bill.",
+        buttons=True,
+    )
+
+
+def next_month(month: str) -> str:
+    """The month after, which is where a half-open range ends.
+
+    >>> next_month("2026-10"), next_month("2026-12")
+    ('2026-11', '2027-01')
+    """
+    year, number = (int(part) for part in month.split("-"))
+    return f"{year + number // 12:04d}-{number % 12 + 1:02d}"

@@ -1,0 +1,182 @@
+"""The balance: charges in, costs out, difference 0; and where the rest went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import streamlit as st
+
+from api.models import BalanceRow
+from ui import charts, controls, widgets, words
+from ui.asking import ask
+from ui.grid import Cell, Column, Grid, Pill, Row, draw
+
+CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
+COLUMNS = {"effective_cost": "Effective", "billed_cost": "Billed", "list_cost": "List", "contracted_cost": "Contracted"}
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Balance")
+    everything = ask(lambda api: api.balance())
+    months = sorted({row.invoice_month for row in everything.value.rows})
+    if not months:
+        widgets.empty_state(
+            "Nothing to balance yet",
+            "The balance holds bills against what was attributed. Read a bill, then attribute it:",
+            "rootcost ingest focus bill.csv",
+            "rootcost attribute",
+        )
+        return
+    left, middle, _ = st.columns([1.3, 2.4, 3], vertical_alignment="bottom")
+    with left:
+        month = controls.choose_month(months, everything=True, label="Invoice month")
+    known = [name for name in COLUMNS if any(row.cost_column == name for row in everything.value.rows)]
+    with middle:
+        column = controls.choose(
+            "Cost column", "column", known, default=known[0], shown=lambda c: COLUMNS[c], help_text=words.BASIS_HELP, buttons=True
+        )
+    asked = ask(lambda api: api.balance([] if month == "all" else [month]))
+    rows = [row for row in asked.value.rows if row.cost_column == column]
+    verdict(asked.value.rows)
+    for currency in sorted({row.currency for row in rows}, reverse=True):
+        mine = [row for row in rows if row.currency == currency]
+        charts.split_by_class(by_provider(mine), currency=currency, key=f"classes-{currency}")
+    table(rows, asked.address)
+    st.markdown("##### Where the rest went, and why")
+    st.caption(
+        "Uncaptured usage was billed, but no log tells of it: it goes to the owner of the credential "
+        "where one is known, else it stays unallocated."
+    )
+    reasons(month, "effective" if column == "effective_cost" else column.removesuffix("_cost"))
+
+
+def verdict(rows: Sequence[BalanceRow]) -> None:
+    """Whether everything ties out, in all cost columns."""
+    off = [row for row in rows if row.difference]
+    providers = len({row.provider for row in rows})
+    if not off:
+        st.success(f"Ties out: difference 0 in all cost columns of {providers} provider{'s' if providers > 1 else ''}.")
+        return
+    worst = off[0]
+    st.error(
+        widgets.plain(
+            f"{worst.provider}, {words.month(worst.invoice_month)}: charges in and costs out differ "
+            f"by {widgets.exact(worst.difference, worst.currency)}."
+        )
+    )
+
+
+def by_provider(rows: Sequence[BalanceRow]) -> dict[str, dict[str, Decimal]]:
+    """Classes of each provider, largest bill first."""
+    sums: dict[str, dict[str, Decimal]] = {}
+    for row in sorted(rows, key=lambda r: r.charges_in, reverse=True):
+        parts = sums.setdefault(row.provider, dict.fromkeys(CLASSES, Decimal(0)))
+        for name in CLASSES:
+            parts[name] += getattr(row, name)
+    return sums
+
+
+def table(rows: Sequence[BalanceRow], address: str) -> None:
+    """Control totals, and their sums for each currency."""
+    amounts = ("charges_in", *CLASSES)
+    to = {
+        currency: widgets.column_places(row.charges_in for row in rows if row.currency == currency)
+        for currency in {row.currency for row in rows}
+    }
+
+    def cells(row: BalanceRow) -> list[Cell]:
+        return [
+            widgets.money_cell(
+                getattr(row, name), row.currency, to_places=to[row.currency], tone="" if getattr(row, name) else "muted"
+            )
+            for name in amounts
+        ]
+
+    def closing(difference: Decimal, rounding: Decimal, currency: str) -> list[Cell]:
+        tied = Cell(pills=[Pill("0", "good", "charges in = costs out, to the last digit")], order=difference)
+        off = widgets.money_cell(difference, currency, tone="bad")
+        small = Cell(
+            widgets.money(rounding, currency) if rounding else "0",
+            order=rounding,
+            title=widgets.exact(rounding, currency),
+            tone="muted",
+        )
+        return [off if difference else tied, small]
+
+    drawn = [
+        Row(
+            [
+                Cell(words.month(row.invoice_month), order=row.invoice_month),
+                Cell(row.provider, order=row.provider),
+                *cells(row),
+                *closing(row.difference, row.rounding, row.currency),
+            ]
+        )
+        for row in sorted(rows, key=lambda r: (r.invoice_month, r.charges_in), reverse=True)
+    ]
+    footer = []
+    for currency in sorted({row.currency for row in rows}, reverse=True):
+        mine = [row for row in rows if row.currency == currency]
+        sums = [sum((getattr(row, name) for row in mine), Decimal(0)) for name in (*amounts, "difference", "rounding")]
+        footer.append(
+            Row(
+                [
+                    Cell(f"Total {currency}"),
+                    Cell(),
+                    *(widgets.money_cell(a, currency) for a in sums[:-2]),
+                    *closing(sums[-2], sums[-1], currency),
+                ]
+            )
+        )
+    columns = [
+        Column("Invoice month", shape="word"),
+        Column("Provider"),
+        Column("Charges in", "right", help="Sum of the bill's rows"),
+        *(Column(words.CLASSES[name], "right", help=widgets.class_help(name)) for name in CLASSES),
+        Column("Difference", "right", help="Charges in minus costs out; 0 or nothing is published"),
+        Column("Rounding", "right", help="Digits beyond the twelfth that the import rounded away"),
+    ]
+    draw(Grid(columns, drawn, footer=footer, label="Balance", address=address), key="balance")
+
+
+def reasons(month: str, basis: str) -> None:
+    """Cost beyond metered calls, class by class, with the reason."""
+    span = {} if month == "all" else {"start": month, "end": controls.next_month(month)}
+    asked = ask(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
+    rest = [row for row in asked.value.rows if row.cost_class != "metered" and row.cost is not None]
+    rest.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
+    to = widgets.column_places(row.cost for row in rest)
+    rows = [
+        Row(
+            (
+                Cell(
+                    pills=[
+                        Pill(
+                            words.CLASSES.get(row.cost_class, row.cost_class),
+                            "warn" if row.cost_class == "unallocated" else "",
+                            widgets.class_help(row.cost_class),
+                        )
+                    ],
+                    order=row.cost_class,
+                ),
+                Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                Cell(row.get("provider") or words.UNKNOWN, order=row.get("provider") or "", sub=row.get("service") or ""),
+                widgets.money_cell(row.cost, row.currency, to_places=to),
+            ),
+            href=widgets.link(
+                "explorer",
+                by="team,resource",
+                month=month,
+                filter=[f"{name}={row.get(name) or ''}" for name in ("cost_class", "reason", "provider", "service")],
+            ),
+        )
+        for row in rest
+    ]
+    columns = (Column("Class"), Column("Reason", link=True), Column("Provider"), Column("Cost", "right"))
+    grid = Grid(columns, rows, label="Reasons", address=asked.address, empty="Every dollar is explained by a call.")
+    controls.go(draw(grid, key="rest"), page="balance")
+
+
+page()

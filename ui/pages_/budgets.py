@@ -1,0 +1,227 @@
+"""Budgets: monthly limits of teams and agents, how they stand, and setting them."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import streamlit as st
+from pydantic import ValidationError
+
+from api.client import ApiProblem
+from api.models import Budget, BudgetChange, NewBudget
+from ui import charts, controls, widgets, words
+from ui.asking import ask, order, try_ask
+from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
+
+TONES: dict[str, Tone] = {"ok": "good", "warning": "warn", "exceeded": "bad"}
+COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
+KEPT = "kept"
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Budgets")
+    asked = ask(lambda api: api.budgets())
+    standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
+    if done := st.session_state.pop("budget-done", None):
+        st.success(done)
+    if not standing:
+        widgets.empty_state("No budgets yet", "Set a monthly limit for a team or an agent below; crossing it raises an alert.")
+        form(None)
+        widgets.address(asked.address, key="budgets")
+        return
+    heads(standing)
+    controls.go(draw(listing(standing, asked.address), key="budgets"), page="budgets")
+    chosen = next((b for b in standing if b.name == controls.read("budget")), None)
+    if chosen is not None:
+        history(chosen)
+        form(chosen)
+    form(None)
+
+
+def heads(standing: list[Budget]) -> None:
+    """How many are in which state."""
+    with st.container(horizontal=True, gap="small"):
+        for state, said in (("exceeded", "exceeded"), ("warning", "near the limit"), ("ok", "within the limit")):
+            number = sum(b.state == state for b in standing)
+            if number:
+                widgets.state_badge(f"{number} {said}", TONES[state])
+        if waiting := sum(b.state is None for b in standing):
+            widgets.state_badge(f"{waiting} not evaluated yet", "")
+
+
+def listing(standing: list[Budget], address: str) -> Grid:
+    """All budgets, nearest to the limit first."""
+    rows = []
+    for budget in standing:
+        limit, currency = budget.amount, budget.currency
+        rows.append(
+            Row(
+                (
+                    Cell(
+                        budget.name,
+                        order=budget.name,
+                        sub=f"{budget.scope} {budget.scope_name} · {words.VIEWS.get(budget.view, budget.view)}",
+                    ),
+                    Cell(
+                        pills=[Pill(budget.state or "not evaluated", TONES.get(budget.state or "", ""))], order=budget.state or ""
+                    ),
+                    Cell(
+                        bar_approx=widgets.share_approx(budget.spent, limit),
+                        firm_approx=widgets.share_approx(budget.billed, limit),
+                        colour=COLOURS.get(budget.state or "", "#97a1ab"),
+                        order=budget.used_percent,
+                        title="full colour: billed; pale: estimated",
+                    ),
+                    Cell(widgets.percent(budget.used_percent), order=budget.used_percent),
+                    widgets.money_cell(budget.spent, currency, sub=words.month(budget.month) if budget.month else ""),
+                    widgets.money_cell(limit, currency),
+                    widgets.money_cell(budget.left, currency, tone="bad" if budget.left is not None and budget.left < 0 else ""),
+                ),
+                href=widgets.link("budgets", budget=budget.name),
+                strong=budget.name == controls.read("budget"),
+            )
+        )
+    columns = (
+        Column("Budget", link=True),
+        Column("State"),
+        Column(""),
+        Column("Used", "right"),
+        Column("Spent", "right"),
+        Column("Limit", "right"),
+        Column("Left", "right"),
+    )
+    return Grid(columns, rows, label="Budgets", address=address, caption="Choose a budget to see its months and change it.")
+
+
+def history(budget: Budget) -> None:
+    """What was spent month by month under this budget."""
+    st.markdown(f"##### {widgets.plain(budget.name)}: month by month")
+    dimension = f"{budget.view}_{budget.scope}"
+    asked = try_ask(
+        lambda api: api.costs(
+            by=[dimension], granularity="month", filters={dimension: budget.scope_name, "currency": budget.currency}
+        )
+    )
+    if isinstance(asked, ApiProblem):
+        widgets.show_problem(asked)
+        return
+    months: dict[str, Decimal] = {}
+    for row in asked.value.rows:
+        if row.cost is not None and row.period_start:
+            months[row.period_start[:7]] = months.get(row.period_start[:7], Decimal(0)) + row.cost
+    if not months:
+        st.caption("Nothing was spent under it so far.")
+    else:
+        points = [charts.Point(words.month(m), budget.scope_name, amount) for m, amount in sorted(months.items())[-12:]]
+        left, right = st.columns([2, 1], gap="medium")
+        with left:
+            charts.against_limit(points, budget.amount, currency=budget.currency, key="budget-months")
+        with right:
+            rows = [Row((Cell(p.period), widgets.money_cell(p.amount, budget.currency))) for p in reversed(points)]
+            draw(Grid((Column("Month"), Column("Spent", "right")), rows, label="Months", sortable=False), key="budget-table")
+    st.caption(f"Revision {budget.revision}, made {words.when(budget.recorded_at)}. Earlier revisions are kept.")
+    widgets.address(asked.address, key="budget")
+
+
+def form(budget: Budget | None) -> None:
+    """Sets up a budget, or changes the chosen one."""
+    at = f"change-{budget.name}" if budget else "budget"  # a budget chosen next must not find this one's fields
+    title = "Set up a budget" if budget is None else f"Change {widgets.plain(budget.name)}"
+    with st.expander(title, expanded=False), st.form(at, border=False):
+        left, middle, right = st.columns(3)
+        with left:
+            name = budget.name if budget else st.text_input("Name", key=f"{at}-name", placeholder="care-monthly")
+            scope = st.selectbox(
+                "Limits a", ["team", "agent"], index=["team", "agent"].index(budget.scope) if budget else 0, key=f"{at}-scope"
+            )
+            scope_name = st.text_input(
+                "Which one", budget.scope_name if budget else "", key=f"{at}-scope-name", placeholder="Care"
+            )
+        with middle:
+            amount = st.text_input(
+                "Monthly limit",
+                widgets.exact(budget.amount, None).replace(",", "") if budget else "",
+                key=f"{at}-amount",
+                placeholder="1500.00",
+            )
+            currency = st.text_input("Currency", budget.currency if budget else "USD", key=f"{at}-currency", max_chars=3)
+            view = st.selectbox(
+                "Counts cost by",
+                list(words.VIEWS),
+                index=list(words.VIEWS).index(budget.view) if budget else 0,
+                format_func=lambda v: words.VIEWS[v],
+                key=f"{at}-view",
+            )
+        with right:
+            token = st.text_input(
+                "Token",
+                st.session_state.get(KEPT, ""),
+                type="password",
+                key=f"{at}-token",
+                help="Printed when `rootcost serve` first starts. Remembered until this tab is closed.",
+                autocomplete="off",
+            )
+        if st.form_submit_button("Save" if budget else "Set up", type="primary", key=f"save-{at}"):
+            save(
+                budget,
+                token,
+                {
+                    "name": name,
+                    "scope": scope,
+                    "scope_name": scope_name.strip(),
+                    "amount": amount,
+                    "currency": currency.upper(),
+                    "view": view,
+                },
+            )
+
+
+def save(budget: Budget | None, token: str, wanted: dict[str, Any]) -> None:
+    """Sends what was filled in; says what is wrong with it, if anything is."""
+    fault = missing(wanted, token)
+    if fault:
+        st.error(fault)
+        return
+    try:
+        wanted["amount"] = Decimal(wanted["amount"].strip())
+        if budget is None:
+            made = NewBudget(**wanted)
+            saved = order(token.strip(), lambda api: api.add_budget(made))
+        else:
+            name = wanted.pop("name")
+            changed = BudgetChange(**wanted)
+            saved = order(token.strip(), lambda api: api.change_budget(name, changed))
+    except InvalidOperation:
+        st.error(widgets.plain(f"{wanted['amount']!r} is no amount: write it like 1500.00."))
+        return
+    except ValidationError as faults:
+        st.error("\n\n".join(widgets.plain(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}.") for e in faults.errors()))
+        return
+    except ApiProblem as problem:
+        widgets.show_problem(problem)
+        return
+    st.session_state[KEPT] = token.strip()
+    st.session_state["budget-done"] = widgets.plain(
+        f"Saved: {saved.name}, {widgets.money(saved.amount, saved.currency)} a month."
+    )
+    controls.write("budget", saved.name)
+    st.rerun()
+
+
+def missing(wanted: dict[str, Any], token: str) -> str:
+    """The first thing that was not filled in, as a sentence."""
+    labels = {
+        "name": "a name",
+        "scope_name": "which team or agent it limits",
+        "amount": "a monthly limit",
+        "currency": "a currency",
+    }
+    for key, label in labels.items():
+        if not str(wanted[key]).strip():
+            return f"Say {label}."
+    return "" if token.strip() else "Writing needs the token that `rootcost serve` printed when it first started."
+
+
+page()

@@ -1,0 +1,323 @@
+"""Cost by any dimension, narrowed down by clicking; the URL holds every choice, so that a link shows the same thing to anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Literal, cast
+
+import streamlit as st
+
+from api.client import ApiProblem
+from api.models import Basis, CostRow, CostTable, Granularity, View
+from ui import charts, controls, widgets, words
+from ui.asking import Asked, ask, try_ask
+from ui.grid import Cell, Column, Grid, Row, draw
+
+LADDER = ("team", "agent", "model", "meter", "provider", "service")
+MOST_DIMENSIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of the books, as the URL says it."""
+
+    by: tuple[str, ...]
+    view: View
+    basis: Basis
+    granularity: Granularity
+    start: str | None
+    end: str | None
+    filters: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """The same as the API's client wants it."""
+        names = ("view", "basis", "granularity", "start", "end")
+        return {"by": list(self.by), "filters": dict(self.filters), **{name: getattr(self, name) for name in names}}
+
+    def href(self, *, by: Sequence[str] | None = None, filters: Mapping[str, Sequence[str]] | None = None) -> str:
+        """This question with other groups or filters, as a link."""
+        kept = {name: controls.read(name) for name in ("month", "view", "basis", "granularity", "from", "until")}
+        pairs = [f"{name}={value}" for name, values in (self.filters if filters is None else filters).items() for value in values]
+        return widgets.link("explorer", by=",".join(self.by if by is None else by), filter=pairs, **kept)
+
+
+def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Filters as the URL has them: ``team=Care``; an empty value stands for unknown."""
+    kept: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if equals and value not in kept.setdefault(name, []):
+            kept[name].append(value)
+    return kept
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Cost explorer")
+    months = ask(lambda api: api.overview(top=1)).value.months
+    if not months:
+        widgets.nothing_published()
+        return
+    question = choices(months)
+    crumbs(question)
+    asked = ask(lambda api: api.costs(**question.told()))
+    answer(question, asked)
+
+
+def choices(months: Sequence[str]) -> Question:
+    """Everything that can be chosen."""
+    with st.container(border=True):
+        first, second, third = st.columns([1.3, 3, 1.3], vertical_alignment="bottom")
+        with first:
+            options = [*reversed(months), "all", "range"]
+            names = {"all": "All months", "range": "From … to …"}
+            month = controls.choose(
+                "Period", "month", options, default=options[0], shown=lambda m: names.get(m) or words.month(m)
+            )
+        with second:
+            by = controls.choose_several(
+                "Group by", "by", list(words.DIMENSIONS), default=("team", "agent"), shown=words.dimension, most=MOST_DIMENSIONS
+            )
+        with third:
+            granularity = controls.choose(
+                "Over time", "granularity", list(words.GRANULARITIES), default="total", shown=lambda g: words.GRANULARITIES[g]
+            )
+        first, second, third = st.columns([1.3, 3, 1.3], vertical_alignment="bottom")
+        with first:
+            view = controls.choose_view()
+        with second:
+            basis = controls.choose(
+                "Cost column",
+                "basis",
+                list(words.BASES),
+                default="effective",
+                shown=lambda b: words.BASES[b],
+                help_text=words.BASIS_HELP,
+                buttons=True,
+            )
+        start, end = (
+            (None, None) if month == "all" else between(months) if month == "range" else (month, controls.next_month(month))
+        )
+        question = Question(
+            tuple(by),
+            cast("View", view),
+            cast("Basis", basis),
+            cast("Granularity", granularity),
+            start,
+            end,
+            filters_of(controls.read_all("filter")),
+        )
+        with third:
+            add_filter(question)
+    return question
+
+
+def between(months: Sequence[str]) -> tuple[str, str]:
+    """A range of days, both included on the page, half-open for the API."""
+    first = _day(controls.read("from")) or date.fromisoformat(f"{months[-1]}-01")
+    last = _day(controls.read("until")) or date.fromisoformat(f"{controls.next_month(months[-1])}-01") - timedelta(days=1)
+    for key, day in (("pick-from", first), ("pick-until", last)):
+        st.session_state[key] = day
+
+    def changed() -> None:
+        for name in ("from", "until"):
+            controls.write(name, str(st.session_state[f"pick-{name}"]))
+
+    left, right, _ = st.columns([1, 1, 3])
+    with left:
+        st.date_input("From", key="pick-from", on_change=changed, format="YYYY-MM-DD")
+    with right:
+        st.date_input("To and including", key="pick-until", on_change=changed, format="YYYY-MM-DD")
+    return str(min(first, last)), str(max(first, last) + timedelta(days=1))
+
+
+def _day(written: str) -> date | None:
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        return None  # a hand-made URL; the page shows which range it took instead
+
+
+def add_filter(question: Question) -> None:
+    """Narrows down by a value picked from those there are."""
+    with st.popover("Add a filter", width="stretch"):
+        name = st.selectbox("Dimension", list(words.DIMENSIONS), format_func=words.dimension, key="filter-name")
+        asked = try_ask(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
+        if isinstance(asked, ApiProblem):
+            widgets.show_problem(asked)
+            return
+        values = list(dict.fromkeys(row.get(name) or "" for row in asked.value.rows))
+        if not values:
+            st.caption("Nothing was spent in this period.")
+            return
+        value = st.selectbox("is", values, format_func=lambda v: words.value(name, v), key="filter-value")
+        if st.button("Keep only these", key="filter-add"):
+            controls.write("filter", [*controls.read_all("filter"), f"{name}={value}"])
+            st.rerun()
+
+
+def crumbs(question: Question) -> None:
+    """Filters in force; each can be taken off."""
+    if not question.filters:
+        return
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        st.markdown("Only")
+        for number, (name, values) in enumerate(question.filters.items()):
+            said = " or ".join(words.value(name, value) for value in values)
+            if st.button(
+                widgets.plain(f"{words.dimension(name)}: {said}") + "  ✕", key=f"drop-{number}", help="Take this filter off"
+            ):
+                controls.write("filter", [p for p in controls.read_all("filter") if p.partition("=")[0] != name])
+                st.rerun()
+        if st.button("Clear all", key="drop-all", type="tertiary"):
+            controls.write("filter", [])
+            st.rerun()
+        agents = question.filters.get("agent", [])
+        if len(agents) == 1 and question.view == "initiator" and st.button("Its chains", key="to-chains", type="tertiary"):
+            period = {"month": question.start or ""} if question.start and len(question.start) == 7 else {}
+            st.switch_page(controls.PAGES["chains"], query_params={"agent": agents[0], **period})
+
+
+def answer(question: Question, asked: Asked[CostTable]) -> None:
+    """Totals, chart, table and files."""
+    table = asked.value
+    currencies = sorted(table.totals, key=lambda c: (-sum(row.currency == c for row in table.rows), c))
+    if not currencies:
+        widgets.empty_state(
+            "Nothing here", "Nothing was spent in this period with these filters. Take a filter off or choose another period."
+        )
+        widgets.address(asked.address, key="explorer")
+        return
+    tiles = st.columns(max(4, len(currencies)))
+    for tile, currency in zip(tiles, currencies, strict=False):
+        with tile:
+            widgets.amount_tile(f"Total, {words.BASES[question.basis].lower()} cost", table.totals[currency], currency)
+    for currency in currencies:
+        picture(question, [row for row in table.rows if row.currency == currency], currency)
+    grid = Grid(
+        columns(question, currencies),
+        [row_of(question, row, to) for row, to in with_places(table.rows)],
+        footer=[total_row(question, currency, table.totals[currency]) for currency in currencies],
+        label="Costs",
+        caption=f"{len(table.rows):,} rows",
+        address=asked.address,
+    )
+    controls.go(draw(grid, key="costs"), page="explorer")
+    files(question)
+
+
+def label_of(question: Question, row: CostRow) -> str:
+    """A row's name in a chart: its first dimension that is not filtered to one value."""
+    name = next((n for n in question.by if len(question.filters.get(n, [])) != 1), question.by[0])
+    written = row.get(name)
+    return words.value(name, written) if written else charts.NOBODY
+
+
+def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
+    """A chart of one currency."""
+    priced = [row for row in rows if row.cost is not None]
+    if question.granularity == "total":
+        sums: dict[str, Decimal] = {}
+        for row in priced:
+            name = label_of(question, row)
+            sums[name] = sums.get(name, Decimal(0)) + (row.cost or Decimal(0))
+        charts.bars(sums, currency=currency, what=f"{words.BASES[question.basis]} cost", key=f"bars-{currency}")
+        return
+    points = [
+        charts.Point(row.period_start or "", label_of(question, row), row.cost or Decimal(0), row.get("basis") != "estimated")
+        for row in priced
+    ]
+    charts.over_time(
+        points, currency=currency, unit=question.granularity, what=f"{words.BASES[question.basis]} cost", key=f"time-{currency}"
+    )
+
+
+def columns(question: Question, currencies: Sequence[str]) -> list[Column]:
+    """Headings."""
+    time = [] if question.granularity == "total" else [Column("Start", shape="word")]
+    dims = [Column(words.dimension(name), link=number == 0) for number, name in enumerate(question.by)]
+    extra = [Column(words.dimension(name)) for name in extras(question)]
+    return [*time, *dims, *extra, Column(f"{words.BASES[question.basis]} cost", "right")]
+
+
+def extras(question: Question) -> list[Literal["cost_class", "reason"]]:
+    """Every row of the API has its class and reason; they are shown unless they are grouped by already."""
+    both: tuple[Literal["cost_class"], Literal["reason"]] = ("cost_class", "reason")
+    return [name for name in both if name not in question.by]
+
+
+def with_places(rows: Sequence[CostRow]) -> list[tuple[CostRow, int]]:
+    """Each row with the decimal places its currency is shown with."""
+    by_currency: dict[str, list[Decimal | None]] = {}
+    for row in rows:
+        by_currency.setdefault(row.currency, []).append(row.cost)
+    to = {currency: widgets.column_places(amounts) for currency, amounts in by_currency.items()}
+    return [(row, to[row.currency]) for row in rows]
+
+
+def row_of(question: Question, row: CostRow, to: int) -> Row:
+    """One group; it leads to what it is made of."""
+    time = (
+        [] if question.granularity == "total" else [Cell(period(row.period_start, question.granularity), order=row.period_start)]
+    )
+    names = [*question.by, *extras(question)]
+    cells = [
+        Cell(
+            words.value(name, row.get(name)),
+            order=row.get(name) or "",
+            tone="" if row.get(name) else "muted",
+            title=row.get(name) or "",
+        )
+        for name in names
+    ]
+    cost = (
+        widgets.money_cell(row.cost, row.currency, to_places=to)
+        if row.cost is not None
+        else Cell("no price", tone="warn", title="no price is known for this usage")
+    )
+    return Row([*time, *cells, cost], href=deeper(question, row))
+
+
+def deeper(question: Question, row: CostRow) -> str:
+    """Where a row leads: its own values become filters, the next dimension of the ladder becomes the group."""
+    kept = {**question.filters, **{name: [row.get(name) or ""] for name in question.by}}
+    after = [name for name in LADDER if name not in kept]
+    return question.href(by=after[:1], filters=kept) if after else ""
+
+
+def period(start: str | None, granularity: str) -> str:
+    """Start of a period, as long as it is exact."""
+    if not start:
+        return "total"
+    return start[:7] if granularity == "month" else start[:10] if granularity == "day" else start[:16].replace("T", " ")
+
+
+def total_row(question: Question, currency: str, amount: Decimal) -> Row:
+    """The sum in one currency."""
+    width = len(question.by) + len(extras(question)) + (question.granularity != "total")
+    return Row([Cell(f"Total {currency}"), *[Cell()] * (width - 1), widgets.money_cell(amount, currency)], strong=True)
+
+
+def files(question: Question) -> None:
+    """The same rows as files, fetched when they are asked for."""
+    with st.container(horizontal=True, gap="small"):
+        kinds = (
+            ("CSV", "csv", "text/csv"),
+            ("Parquet", "parquet", "application/vnd.apache.parquet"),
+            ("JSON", "json", "application/json"),
+        )
+        for label, ending, mime in kinds:
+            st.download_button(
+                f"Download {label}",
+                data=lambda ending=ending: ask(lambda api: api.costs_file(ending, **question.told())).value,  # type: ignore[misc]
+                file_name=f"costs.{ending}",
+                mime=mime,
+                key=f"file-{ending}",
+                on_click="ignore",
+            )
+
+
+page()

@@ -1,0 +1,266 @@
+"""A month at a glance: what was spent, by whom, what nobody explains, and whether the books balance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import streamlit as st
+
+from api.client import ApiProblem
+from api.models import AlertRow, Basis, Budget, CostTable, Overview, Spender, View
+from ui import charts, controls, widgets, words
+from ui.asking import Asked, ask, try_ask
+from ui.grid import Cell, Column, Grid, Pill, Row, draw
+
+STATE_COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
+
+
+def page() -> None:
+    """Draws the page."""
+    first = ask(lambda api: api.overview())
+    if first.value.month is None:
+        st.title("Overview")
+        widgets.nothing_published()
+        return
+    heading, pick_month, pick_view = st.columns([5, 2, 2.2], vertical_alignment="bottom")
+    with pick_month:
+        month = controls.choose_month(first.value.months)
+    with pick_view:
+        view: View = "executor" if controls.choose_view() == "executor" else "initiator"
+    seen = ask(lambda api: api.overview(month=month, view=view))
+    with heading:
+        st.title(words.month(month))
+        badges(seen.value, month)
+    for total in seen.value.totals:
+        tiles(seen.value, total.currency, month)
+    currency = (
+        controls.choose(
+            "Currency", "currency", [t.currency for t in seen.value.totals], default=seen.value.totals[0].currency, buttons=True
+        )
+        if len(seen.value.totals) > 1
+        else seen.value.totals[0].currency
+        if seen.value.totals
+        else "USD"
+    )
+
+    left, right = st.columns([2, 1], gap="medium")
+    with left:
+        st.markdown("##### Spend per day, by team :small[:gray[paler: estimated]]")
+        addresses = [spend_over_time(month, view, seen.value.basis, currency)]
+    with right:
+        st.markdown("##### Budgets")
+        budgets(month)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("##### Top teams")
+        spenders(seen.value.teams, "team", currency, month, view, "top-teams")
+    with right:
+        st.markdown("##### Top agents")
+        spenders(seen.value.agents, "agent", currency, month, view, "top-agents")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("##### Beyond metered calls, and why")
+        addresses.append(unexplained(month, view, currency))
+    with right:
+        st.markdown("##### Alerts")
+        alerts(seen.value.alerts)
+    st.space("small")
+    widgets.address(seen.address, *addresses, key="overview")
+
+
+def badges(seen: Overview, month: str) -> None:
+    """Says in a word or two whether the figures can be trusted."""
+    with st.container(horizontal=True, gap="small"):
+        balance = try_ask(lambda api: api.balance([month]))
+        if not isinstance(balance, ApiProblem) and balance.value.rows:
+            off = [row for row in balance.value.rows if row.difference]
+            widgets.state_badge("Ties out: difference 0" if not off else "Does not tie out", "bad" if off else "good")
+        if seen.problems:
+            widgets.state_badge(f"{widgets.count(seen.problems)} input problem{'s' if seen.problems > 1 else ''}", "warn")
+        if any(total.estimated for total in seen.totals):
+            widgets.state_badge("Partly estimated", "cool")
+        widgets.state_badge(f"{words.BASES[seen.basis]} cost, {seen.timezone}", "")
+
+
+def tiles(seen: Overview, currency: str, month: str) -> None:
+    """The month's headline amounts in one currency."""
+    total = next(t for t in seen.totals if t.currency == currency)
+    earlier = seen.months[seen.months.index(month) - 1] if seen.months.index(month) else None
+    spend, billed, estimated, unallocated = st.columns(4)
+    with spend:
+        against = f"{widgets.change(total.change, currency)} vs {words.month(earlier).split()[0]}" if earlier else "first month"
+        widgets.amount_tile("Spend", total.cost, currency, delta=against, help_text="Everything, allocated or not.")
+    with billed:
+        widgets.amount_tile("Billed", total.billed, currency, delta="covered by bills", help_text="What bills cover.")
+    with estimated:
+        widgets.amount_tile(
+            "Estimated",
+            total.estimated,
+            currency,
+            delta="no bill yet",
+            help_text="Priced from the price book until the bill comes.",
+        )
+    with unallocated:
+        share = f"{widgets.percent(total.unallocated_percent)} of spend"
+        widgets.amount_tile(
+            "Unallocated", total.unallocated, currency, delta=share, help_text="Nobody is known to have caused it."
+        )
+
+
+def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
+    """The month's days, stacked by team. Returns the address of the figures."""
+    days = ask(
+        lambda api: api.costs(
+            by=["team", "basis"],
+            view=view,
+            basis=basis,
+            start=month,
+            end=controls.next_month(month),
+            granularity="day",
+            filters={"currency": currency},
+        )
+    )
+    points = [
+        charts.Point(row.period_start or month, row.get("team") or charts.NOBODY, row.cost, row.get("basis") != "estimated")
+        for row in days.value.rows
+        if row.cost is not None and row.currency == currency
+    ]
+    charts.over_time(points, currency=currency, unit="day", what="Spend", key="overview-days")
+    return days.address
+
+
+def budgets(month: str) -> None:
+    """Budgets nearest to their limit."""
+    asked = try_ask(lambda api: api.budgets())
+    if isinstance(asked, ApiProblem):
+        widgets.show_problem(asked)
+        return
+    if not asked.value.rows:
+        widgets.empty_state("No budgets yet", "Set a monthly limit for a team or an agent on the page Budgets.")
+        return
+    standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
+    at_risk = sum(b.state in ("warning", "exceeded") for b in standing)
+    rows = [budget_row(b) for b in standing[:6]]
+    caption = f"{at_risk} of {len(standing)} at risk" if at_risk else f"All {len(standing)} within their limit"
+    grid = Grid((Column("Budget", link=True), Column("Used")), rows, caption=caption, sortable=False, label="Budgets")
+    controls.go(draw(grid, key="overview-budgets"), page="")
+
+
+def budget_row(budget: Budget) -> Row:
+    """A budget with its bar."""
+    colour = STATE_COLOURS.get(budget.state or "", "#97a1ab")
+    spent = f"{widgets.money(budget.spent, budget.currency)} of {widgets.money(budget.amount, budget.currency)}"
+    return Row(
+        (
+            Cell(budget.scope_name, sub=spent),
+            Cell(
+                bar_approx=widgets.share_approx(budget.spent, budget.amount),
+                firm_approx=widgets.share_approx(budget.billed, budget.amount),
+                colour=colour,
+                sub=f"{widgets.percent(budget.used_percent)} {budget.state}" if budget.state else "not evaluated yet",
+            ),
+        ),
+        href=widgets.link("budgets", budget=budget.name),
+    )
+
+
+def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, key: str) -> None:
+    """Who spent most, next to the month before."""
+    mine = [row for row in rows if row.currency == currency]
+    most = max((row.cost for row in mine), default=None)
+    to = widgets.column_places(row.cost for row in mine)
+    follow_up = "agent" if dimension == "team" else "model"
+    drawn = [
+        Row(
+            (
+                Cell(row.name or words.UNKNOWN, order=row.name or "", tone="" if row.name else "muted"),
+                Cell(
+                    bar_approx=widgets.share_approx(row.cost, most),
+                    order=row.cost,
+                    title=f"{widgets.percent(row.share_percent)} of spend",
+                ),
+                widgets.money_cell(row.cost, currency, to_places=to),
+                widgets.change_cell(row.change, currency),
+            ),
+            href=widgets.link(
+                "explorer",
+                by=follow_up,
+                view=view if view != "initiator" else "",
+                month=month,
+                filter=[f"{dimension}={row.name or ''}"],
+            ),
+        )
+        for row in mine
+    ]
+    columns = (
+        Column(words.dimension(dimension), link=True),
+        Column(""),
+        Column("Cost", "right"),
+        Column("Change", "right", help="Against the month before"),
+    )
+    controls.go(draw(Grid(columns, drawn, label=f"Top {dimension}s", empty="Nobody spent in this month."), key=key), page="")
+
+
+def unexplained(month: str, view: View, currency: str) -> str:
+    """Cost that no call explains, class by class, with the reason. Returns the address of the figures."""
+    asked: Asked[CostTable] = ask(
+        lambda api: api.costs(
+            by=["cost_class", "reason"], view=view, start=month, end=controls.next_month(month), filters={"currency": currency}
+        )
+    )
+    rows = [row for row in asked.value.rows if row.cost_class != "metered" and row.currency == currency and row.cost is not None]
+    rows.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
+    to = widgets.column_places(row.cost for row in rows)
+    drawn = [
+        Row(
+            (
+                Cell(
+                    pills=[
+                        Pill(
+                            words.CLASSES.get(row.cost_class, row.cost_class),
+                            "warn" if row.cost_class == "unallocated" else "",
+                            widgets.class_help(row.cost_class),
+                        )
+                    ],
+                    order=row.cost_class,
+                ),
+                Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                widgets.money_cell(row.cost, currency, to_places=to),
+            ),
+            href=widgets.link(
+                "explorer",
+                by="provider,service",
+                month=month,
+                filter=[f"cost_class={row.cost_class}", f"reason={row.reason or ''}"],
+            ),
+        )
+        for row in rows
+    ]
+    columns = (Column("Class"), Column("Reason", link=True), Column("Cost", "right"))
+    controls.go(
+        draw(Grid(columns, drawn, label="Reasons", empty="Every dollar of this month is explained by a call."), key="reasons"),
+        page="",
+    )
+    return asked.address
+
+
+def alerts(rows: Sequence[AlertRow]) -> None:
+    """The newest alerts."""
+    tones = {"critical": "bad", "warning": "warn"}
+    drawn = [
+        Row(
+            (
+                Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]),  # type: ignore[arg-type]
+                Cell(
+                    row.text,
+                    sub=f"{words.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}",
+                ),
+            )
+        )
+        for row in rows[:6]
+    ]
+    draw(Grid((Column("Kind"), Column("Alert")), drawn, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
+
+
+page()

@@ -1,0 +1,32 @@
+"""Colours and names that every page shares. What Streamlit itself can be told stands in `.streamlit/config.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+ICON = ASSETS / "icon.svg"
+"""The picture in the browser's tab."""
+LOGO = ASSETS / "logo.svg"
+"""The picture above the pages' names."""
+
+PALETTE: tuple[str, ...] = ("#2f7fd1", "#e39b0b", "#10946f", "#c86aa3", "#4fb3e0", "#cf5a18", "#8573d6", "#a69512")
+"""Told apart with any kind of colour vision, on white and on black; as in `.streamlit/config.toml`."""
+NOBODY = "#97a1ab"
+"""What nobody is known to have caused."""
+EVERYBODY_ELSE = "#c3cad1"
+"""All that is too small to be drawn alone."""
+CLASS_COLOURS = {"metered": "#2f7fd1", "owner": "#10946f", "shared": "#8573d6", "idle": "#e39b0b", "unallocated": NOBODY}
+"""A colour for each cost class."""
+
+
+def colours(names: Sequence[str], *, nobody: str, rest: str) -> list[str]:
+    """A colour for each name, in order; greys for nobody and for the rest.
+
+    >>> colours(["Care", "nobody"], nobody="nobody", rest="others")
+    ['#2f7fd1', '#97a1ab']
+    """
+    grey = {nobody: NOBODY, rest: EVERYBODY_ELSE}
+    bright = iter(PALETTE * (len(names) // len(PALETTE) + 1))
+    return [grey[name] if name in grey else next(bright) for name in names]
