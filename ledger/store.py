@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties
@@ -28,6 +29,23 @@ from ledger.errors import StoreUnreachable, TableError
 from ledger.tables import Table
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+class _Local(DeltaTable):
+    """A Delta table in a folder whose path may hold spaces and the like.
+
+    deltalake names files by URL, polars opens them by path: the table's own folder is decoded, partition folders stay as they are.
+    """
+
+    def file_uris(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Paths that can be opened."""
+        encoded = super().table_uri.removeprefix("file://")
+        return [unquote(encoded) + uri.removeprefix(encoded) for uri in super().file_uris(*args, **kwargs)]
+
+    @property
+    def table_uri(self) -> str:
+        """The folder as it is called."""
+        return unquote(super().table_uri)
 
 
 class Store:
@@ -48,7 +66,8 @@ class Store:
     def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
         """The Delta table, or None while nothing was ever written to it."""
         try:
-            return DeltaTable(self.uri(table), version=version, storage_options=self.storage_options)
+            kind = DeltaTable if "://" in self.root else _Local
+            return kind(self.uri(table), version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
         except OSError as fault:

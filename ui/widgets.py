@@ -171,6 +171,13 @@ def money_cell(
     return Cell(money(amount, currency, to_places=to_places), order=amount, title=exact(amount, currency), tone=tone, sub=sub)
 
 
+def cost_cell(amount: Decimal | None, currency: str | None, *, to_places: int | None = None) -> Cell:
+    """A cost in a table; where there is none, usage was logged that has no price, which is not 0."""
+    if amount is None:
+        return Cell("no price", tone="warn", title="no price is known for this usage")
+    return money_cell(amount, currency, to_places=to_places)
+
+
 def change_cell(amount: Decimal, currency: str) -> Cell:
     """A difference in a table."""
     return Cell(change(amount, currency), order=amount, title=exact(amount, currency), tone="" if amount else "muted")
@@ -233,7 +240,7 @@ def empty_state(title: str, sentence: str, *commands: str) -> None:
         st.markdown(f"#### {title}")
         st.markdown(sentence)
         for command in commands:
-            st.code(command, language="bash")
+            st.code(command, language=None)
 
 
 def nothing_published() -> None:
@@ -244,7 +251,7 @@ def nothing_published() -> None:
         "rootcost demo",
     )
     st.markdown("Or start with your own: a bill, the logs of your gateway or traces, then attribute.")
-    st.code("rootcost ingest focus bill.csv\nrootcost ingest litellm payloads.jsonl\nrootcost attribute", language="bash")
+    st.code("rootcost ingest focus bill.csv\nrootcost ingest litellm payloads.jsonl\nrootcost attribute", language=None)
 
 
 def show_problem(problem: ApiProblem) -> None:
@@ -253,7 +260,7 @@ def show_problem(problem: ApiProblem) -> None:
         with st.container(border=True):
             st.markdown("#### RootCost does not answer")
             st.markdown(f"Nothing answers at `{api_url()}`. Start the service, then reload this page:")
-            st.code("rootcost serve", language="bash")
+            st.code("rootcost serve", language=None)
             st.caption(f"Another address? Set ROOTCOST_API_URL before starting the dashboard. ({plain(problem.detail)})")
             if st.button("Try again", key="again"):
                 st.rerun()

@@ -48,7 +48,8 @@ class LedgerFiles:
 def generate_ledger(out: Path, spans: int, seed: int = 7, month: str = "2026-10") -> LedgerFiles:
     """Writes about `spans` spans in trees of lognormal size, and their bill.
 
-    One tree in twenty continues another trace's through a link. A leaf of a tree is a model call. Forty models are billed by the hour, with 3 % of pools holding usage nobody logged.
+    One tree in twenty continues another trace's through a link. A leaf of a tree is a model call. Forty models are billed by the
+    hour; 3 % of the pools hold usage that nobody logged.
     """
     out.mkdir(parents=True, exist_ok=True)
     rates = _rates()

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +335,7 @@ def _round_up(amount: Decimal) -> Decimal:
     ('140', '1')
     """
     step = Decimal(1).scaleb(max(0, amount.adjusted() - 1))
-    return max(Decimal(1), -(-amount // step) * step)
+    return max(Decimal(1), (amount / step).to_integral_value(rounding=ROUND_CEILING) * step)
 
 
 def _json(path: Path, content: Any) -> None:

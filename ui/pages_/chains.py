@@ -157,7 +157,7 @@ def one(chain_id: str) -> None:
         draw(meter_grid(tree), key="meters")
     with ids:
         st.code("\n".join([f"chain {chain.chain_id}", *(f"trace {trace}" for trace in chain.trace_ids)]), language=None)
-        st.code(f"rootcost explain {chain.chain_id}", language="bash")
+        st.code(f"rootcost explain {chain.chain_id}", language=None)
 
 
 def tiles(tree: ChainTree) -> None:

@@ -13,6 +13,7 @@ from ui import charts, controls, widgets, words
 from ui.asking import Asked, ask, try_ask
 from ui.grid import Cell, Column, Grid, Pill, Row, draw
 
+MOST_REASONS = 10
 STATE_COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
 
 
@@ -60,7 +61,7 @@ def page() -> None:
         spenders(seen.value.agents, "agent", currency, month, view, "top-agents")
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("##### Beyond metered calls, and why")
+        st.markdown("##### What needs explaining, and why")
         addresses.append(unexplained(month, view, currency))
     with right:
         st.markdown("##### Alerts")
@@ -203,46 +204,43 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
 
 
 def unexplained(month: str, view: View, currency: str) -> str:
-    """Cost that no call explains, class by class, with the reason. Returns the address of the figures."""
+    """Cost that is more than a plainly metered call, with its class and reason. Returns the address of the figures."""
     asked: Asked[CostTable] = ask(
         lambda api: api.costs(
             by=["cost_class", "reason"], view=view, start=month, end=controls.next_month(month), filters={"currency": currency}
         )
     )
-    rows = [row for row in asked.value.rows if row.cost_class != "metered" and row.currency == currency and row.cost is not None]
-    rows.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
+    rows = [row for row in asked.value.rows if row.cost_class != "metered" or row.reason or row.cost is None]
+    rows.sort(key=lambda row: (row.cost_class == "metered", row.cost is not None, -(row.cost or Decimal(0))))
     to = widgets.column_places(row.cost for row in rows)
     drawn = [
         Row(
             (
-                Cell(
-                    pills=[
-                        Pill(
-                            words.CLASSES.get(row.cost_class, row.cost_class),
-                            "warn" if row.cost_class == "unallocated" else "",
-                            widgets.class_help(row.cost_class),
-                        )
-                    ],
-                    order=row.cost_class,
-                ),
+                Cell(pills=[class_pill(row.cost_class)], order=row.cost_class),
                 Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
-                widgets.money_cell(row.cost, currency, to_places=to),
+                widgets.cost_cell(row.cost, currency, to_places=to),
             ),
             href=widgets.link(
                 "explorer",
-                by="provider,service",
+                by="team,model" if row.cost_class == "metered" else "provider,service",
                 month=month,
                 filter=[f"cost_class={row.cost_class}", f"reason={row.reason or ''}"],
             ),
         )
-        for row in rows
+        for row in rows[:MOST_REASONS]
     ]
     columns = (Column("Class"), Column("Reason", link=True), Column("Cost", "right"))
-    controls.go(
-        draw(Grid(columns, drawn, label="Reasons", empty="Every dollar of this month is explained by a call."), key="reasons"),
-        page="",
-    )
+    more = f"{len(rows) - MOST_REASONS} more in the cost explorer" if len(rows) > MOST_REASONS else ""
+    grid = Grid(columns, drawn, label="Reasons", caption=more, empty="Every dollar of this month is plainly explained by a call.")
+    controls.go(draw(grid, key="reasons"), page="")
     return asked.address
+
+
+def class_pill(cost_class: str) -> Pill:
+    """A cost class in a word."""
+    return Pill(
+        words.CLASSES.get(cost_class, cost_class), "warn" if cost_class == "unallocated" else "", widgets.class_help(cost_class)
+    )
 
 
 def alerts(rows: Sequence[AlertRow]) -> None:

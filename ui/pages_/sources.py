@@ -156,7 +156,7 @@ def unregistered() -> None:
     controls.go(draw(grid, key="unregistered"), page="sources")
     if rows:
         st.caption("Give them an owner:")
-        st.code("rootcost agents import agents.csv", language="bash")
+        st.code("rootcost agents import agents.csv", language=None)
 
 
 def runs() -> None:
