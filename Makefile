@@ -35,7 +35,7 @@ serve: .venv/.installed ## API, scheduler and dashboard on this machine
 
 .PHONY: test
 test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -q
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -q
 
 .PHONY: lint
 lint: .venv/.installed ## Ruff, mypy --strict, import contracts

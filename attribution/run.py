@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 
 import polars as pl
 import sqlalchemy as sa
@@ -89,9 +90,11 @@ class _Run:
         rows = registry.rows(books)
         self.timeline = registry.timeline(rows)
         self.book = PriceBook(self.store.scan(PRICES).collect())
-        self.context = "|".join(
-            (RECIPE, registry.revision(rows), self.store.fingerprint(PRICES), self.settings.ingest.model_dump_json(), self.settings.attribution.model_dump_json())
-        )
+        self.standing = {
+            "registry": registry.revision(rows),
+            "prices": self.store.fingerprint(PRICES),
+            "rules": _hash(self.settings.ingest.model_dump_json() + self.settings.attribution.model_dump_json() + RECIPE),
+        }
         self.rollups: dict[str, str] = {}
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
@@ -166,16 +169,18 @@ class _Run:
         self.rollups[month] = rollup_id
         return rollup_id
 
-    def _rollup_inputs(self, month: str) -> str:
-        from hashlib import blake2b
-
+    def _inputs(self, month: str) -> dict[str, str]:
+        """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
         window = periods.month_start(month), periods.month_end(month)
         days = {day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)}
-        told = f"{self.context}|{self.store.fingerprint(SPANS, {'date': sorted(days)}) if days else 'none'}"
-        return blake2b(told.encode(), digest_size=16).hexdigest()
+        return {
+            "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
+            "spans": self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none",
+            **self.standing,
+        }
 
-    def _inputs(self, month: str) -> dict[str, str]:
-        return {"charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}), "usage": self._rollup_inputs(month)}
+    def _rollup_inputs(self, month: str) -> str:
+        return _hash("|".join(value for key, value in self._inputs(month).items() if key != "charges"))
 
     def _stands(self, month: str, inputs: dict[str, str]) -> bool:
         with self.books.database.session() as session:
@@ -233,6 +238,10 @@ class _Run:
                         self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
                     with self.books.database.session() as session:
                         session.execute(sa.delete(Rollup).where(Rollup.rollup_id == rollup_id))
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:

@@ -5,8 +5,9 @@ import adds rows for the rates that changed or are new, valid from the day of th
 changed or taken away, so what was priced stays priced (ES-2). A rate that disappears from the list stays in force.
 
 How LiteLLM means its rates, for whoever applies them: a rate above N prompt tokens prices *all* tokens of a request that has more
-than N; a rate that a tier, a context size or a meter lacks is looked up one key at a time, in the standard tier, in the lower context
-size, then in the plain input or output rate; a batch rate that is lacking is half the standard one. `litellm` itself is never imported.
+than N; a rate that a tier, a context size or a meter lacks is looked up one key at a time, in the standard tier, in the lower
+context size, then in the plain input or output rate; a batch rate that is lacking is half the standard one. `litellm` itself is
+never imported.
 """
 
 from __future__ import annotations
@@ -90,14 +91,15 @@ def litellm_map_path() -> Path:
 
 
 def import_litellm_map(path: Path | None = None) -> pl.DataFrame:
-    """The rates of LiteLLM's price map as rows of `prices`, valid from 1970; `import_prices` dates them. See `read_litellm_map`."""
+    """The rates of LiteLLM's price map as rows of `prices`; `import_prices` dates them. See `read_litellm_map`."""
     return read_litellm_map(path).frame
 
 
 def read_litellm_map(path: Path | None = None) -> PriceList:
     """LiteLLM's price map, the installed one by default: rates in US dollars per unit, exact as written, to 18 places.
 
-    A price that is negative or no number is a problem and is left out; so are all rates of a meter for which one model states two.
+    A price that is negative or no number is a problem and is left out. Where a model states two rates for one meter, the first
+    that is not 0 is taken; a second that differs is told as a warning.
     Raises `FormatError` if the file is no price map.
     """
     where = path or litellm_map_path()
@@ -254,8 +256,8 @@ def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: da
     """Brings a price list into the price book; importing it again changes nothing.
 
     Where the book has no prices of this origin yet, all rates are taken, valid from 1970 unless `valid_from` says otherwise.
-    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now). Rows with a negative or
-    missing rate, an unknown meter, or with two rates for one thing are refused and told as problems.
+    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now). Rows with a negative
+    or missing rate, an unknown meter, or two rates for one thing are refused and told as problems.
     """
     frame = prices.frame if isinstance(prices, PriceList) else prices
     problems = list(prices.problems) if isinstance(prices, PriceList) else []
@@ -307,12 +309,10 @@ def _checked(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
         .agg(rates=pl.col("rate").n_unique(), low=pl.col("rate").min(), high=pl.col("rate").max())
         .filter(pl.col("rates") > 1)
     )
-    for row in twice.sort(_WHAT).iter_rows(named=True):
-        problems.append(
-            _told(
-                row, f"has two rates, {row['low'].normalize():f} and {row['high'].normalize():f}; neither was taken", "state one"
-            )
-        )
+    problems += [
+        _told(row, f"has two rates, {row['low'].normalize():f} and {row['high'].normalize():f}; neither was taken", "state one")
+        for row in twice.sort(_WHAT).iter_rows(named=True)
+    ]
     sound = sound.join(twice.select(_WHAT), on=_WHAT, how="anti", maintain_order="left").unique(
         _WHAT, keep="first", maintain_order=True
     )

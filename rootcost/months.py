@@ -86,7 +86,8 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
     Neighbours, because a chain and a bill may reach over the end of a month; a run leaves alone what still stands.
 
-    >>> changed({"2026-08": "a", "2026-09": "a", "2026-10": "b", "*": "x"}, {"2026-08": "a", "2026-09": "a", "2026-10": "c", "*": "x"})
+    >>> before = {"2026-08": "a", "2026-09": "a", "2026-10": "b", "*": "x"}
+    >>> changed(before, {**before, "2026-10": "c"})
     ['2026-09', '2026-10']
     >>> changed({"2026-09": "a", "*": "x"}, {"2026-09": "a", "*": "y"})
     ['2026-09']

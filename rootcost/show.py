@@ -238,7 +238,8 @@ def ingested(report: IngestReport) -> None:
     known = f", {report.already_known} of them known already" if report.already_known else ""
     months = f" ({', '.join(report.months)})" if report.months else ""
     out(
-        f"{counted(report.files, 'file')} read{known}: {counted(report.rows, what)}{months}, {report.rows_changed:,} new or changed"
+        f"{counted(report.files, 'file')} read{known}: "
+        f"{counted(report.rows, what)}{months}, {report.rows_changed:,} new or changed"
     )
     for currency, columns in report.totals.items():
         out(

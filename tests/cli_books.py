@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from rootcost.cli import app
+
 AGENTS = "agent,team\nsupport-bot,Care\nresearcher,Data\ncoder,Dev\n"
 
 _BILL = {
@@ -117,24 +121,27 @@ class Ran:
 
 @dataclass(frozen=True)
 class Command:
-    """`rootcost --home HOME …` as a process of its own."""
+    """`rootcost --home HOME …`. In this process, which is quick; `in_a_process` is the real thing."""
 
     home: Path
 
     def __call__(self, *arguments: str | Path, **environment: str) -> Ran:
-        """Runs it."""
+        """Runs it here, as if from a shell."""
+        done = CliRunner().invoke(app, ["--home", str(self.home), *map(str, arguments)], env=environment, prog_name="rootcost")
+        return _sound(Ran(done.exit_code, done.stdout, done.stderr))
+
+    def in_a_process(self, *arguments: str | Path, **environment: str) -> Ran:
+        """Runs it as a process of its own."""
         line = [sys.executable, "-m", "rootcost.cli", "--home", str(self.home), *map(str, arguments)]
-        done = subprocess.run(
-            line,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        told = {**os.environ, **environment}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=told, stdin=subprocess.DEVNULL)
+        return _sound(Ran(done.returncode, done.stdout, done.stderr))
+
+
+def _sound(ran: Ran) -> Ran:
+    assert "Traceback" not in ran.err, ran.err
+    assert "unexpected" not in ran.err, ran.err
+    return ran
 
 
 def write_files(folder: Path) -> Path:

@@ -28,7 +28,7 @@ def rootcost(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
         ("agents", "import", files / "agents.csv"),
         ("attribute",),
     ):
-        done = run(*line)
+        done = run.in_a_process(*line)
         assert done.code == 0, done.err
     return run
 

@@ -58,26 +58,44 @@ def call(*items: object, settings: IngestSettings = PLAIN) -> dict[str, Any]:
 def payload(number: int = 1, **changes: Any) -> dict[str, Any]:
     """A small payload of an ordinary call: 1200 in, of which 1024 cached, 80 out, of which 32 reasoning."""
     usage = {
-        "prompt_tokens": 1200, "completion_tokens": 80, "total_tokens": 1280,
+        "prompt_tokens": 1200,
+        "completion_tokens": 80,
+        "total_tokens": 1280,
         "prompt_tokens_details": {"cached_tokens": 1024, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 32, "audio_tokens": 0},
-    }  # fmt: skip
+    }
     return {
-        "id": f"chatcmpl-{number}", "litellm_call_id": f"call-{number}", "trace_id": f"sess-{number % 3}", "session_id": "",
-        "call_type": "acompletion", "status": "success", "cache_hit": None, "custom_llm_provider": "openai", "model": "openai/gpt-4o",
-        "model_group": "gpt-4o", "model_id": "dep-1", "api_base": "https://api.openai.com/v1", "startTime": 1795361505.924785 + number,
-        "endTime": 1795361507.426676 + number, "prompt_tokens": 1200, "completion_tokens": 80, "total_tokens": 1280,
-        "response_cost": Decimal("0.0025200000000000005"), "request_tags": [], "metadata": {"usage_object": usage},
-        "model_map_information": {"model_map_key": "gpt-4o", "model_map_value": {}}, "messages": [{"role": "user", "content": "secret prompt"}],
+        "id": f"chatcmpl-{number}",
+        "litellm_call_id": f"call-{number}",
+        "trace_id": f"sess-{number % 3}",
+        "session_id": "",
+        "call_type": "acompletion",
+        "status": "success",
+        "cache_hit": None,
+        "custom_llm_provider": "openai",
+        "model": "openai/gpt-4o",
+        "model_group": "gpt-4o",
+        "model_id": "dep-1",
+        "api_base": "https://api.openai.com/v1",
+        "startTime": 1795361505.924785 + number,
+        "endTime": 1795361507.426676 + number,
+        "prompt_tokens": 1200,
+        "completion_tokens": 80,
+        "total_tokens": 1280,
+        "response_cost": Decimal("0.0025200000000000005"),
+        "request_tags": [],
+        "metadata": {"usage_object": usage},
+        "model_map_information": {"model_map_key": "gpt-4o", "model_map_value": {}},
+        "messages": [{"role": "user", "content": "secret prompt"}],
         "response": {"model": "gpt-4o-2024-08-06", "choices": [{"message": {"content": "secret answer"}}]},
-    } | changes  # fmt: skip
+    } | changes
 
 
 def dumped(*items: object, **options: Any) -> str:
     return json.dumps(list(items), default=float, **options)
 
 
-# --- what a real proxy sent ---------------------------------------------------------------------------------------------------------
+# --- what a real proxy sent -----------------------------------------------------------------------
 
 
 def channel_of(path: Path) -> str:
@@ -133,7 +151,8 @@ def test_the_otlp_spans_of_the_same_proxy_carry_the_same_ids(captured: pl.DataFr
             if "litellm.call_id" in attributes:
                 told[attributes["litellm.call_id"]] = (attributes["gen_ai.response.id"], span.trace_id.hex())
     calls = {row["gateway_call_id"]: row for row in captured.iter_rows(named=True)}
-    assert len(told) == 48 and set(told) > set(calls), "every call is in OTLP too, under the same call id; one only there"
+    assert set(told) > set(calls), "every call is in OTLP too, under the same call id"
+    assert len(told) == 48, "and one call is only there: its payload was lost while the receiver was down"
     for call_id, (response_id, trace_id) in ((c, told[c]) for c in calls):
         # Where the provider gave no id (embeddings, failures) OTLP repeats the call id: no evidence of its own.
         assert calls[call_id]["provider_request_id"] == (None if response_id == call_id else response_id)
@@ -144,15 +163,35 @@ def test_the_otlp_spans_of_the_same_proxy_carry_the_same_ids(captured: pl.DataFr
 def test_a_captured_call_in_full(captured: pl.DataFrame) -> None:
     found = captured.filter(pl.col("file") == "custom-success-03.standard_logging_object.json").row(0, named=True)
     expected = {
-        "channel": "litellm", "source": "litellm", "emitter": "litellm", "operation": "chat", "usage_scope": "leaf", "status": "ok",
-        "gateway_call_id": "acd12d22-867a-446a-aa38-45db9348f472", "provider_request_id": "chatcmpl-6202ae0d-ded9-4415-a902-4a2eea85d78a",
-        "trace_id": "63b9cfb5e964d2ecae9d90d9147936df", "trace_key": ids.trace_key("63b9cfb5e964d2ecae9d90d9147936df"),
-        "start_time": datetime(2026, 11, 22, 15, 31, 48, 208472, tzinfo=UTC), "provider": "anthropic", "request_model": "claude-sonnet",
-        "response_model": "claude-sonnet-4-5", "api_base": "http://127.0.0.1:9100/v1/messages", "input_tokens": 3550,
-        "input_includes_cache": True, "cache_read_tokens": 1500, "cache_write_tokens": 2000, "cache_write_5m_tokens": 1200,
-        "cache_write_1h_tokens": 800, "output_tokens": 20, "total_tokens": 3570, "reported_cost": Decimal("0.0102"),
-        "credential": "litellm_proxy_master_key", "credential_team": None, "service_tier": None, "region": None,
-    }  # fmt: skip
+        "channel": "litellm",
+        "source": "litellm",
+        "emitter": "litellm",
+        "operation": "chat",
+        "usage_scope": "leaf",
+        "status": "ok",
+        "gateway_call_id": "acd12d22-867a-446a-aa38-45db9348f472",
+        "provider_request_id": "chatcmpl-6202ae0d-ded9-4415-a902-4a2eea85d78a",
+        "trace_id": "63b9cfb5e964d2ecae9d90d9147936df",
+        "trace_key": ids.trace_key("63b9cfb5e964d2ecae9d90d9147936df"),
+        "start_time": datetime(2026, 11, 22, 15, 31, 48, 208472, tzinfo=UTC),
+        "provider": "anthropic",
+        "request_model": "claude-sonnet",
+        "response_model": "claude-sonnet-4-5",
+        "api_base": "http://127.0.0.1:9100/v1/messages",
+        "input_tokens": 3550,
+        "input_includes_cache": True,
+        "cache_read_tokens": 1500,
+        "cache_write_tokens": 2000,
+        "cache_write_5m_tokens": 1200,
+        "cache_write_1h_tokens": 800,
+        "output_tokens": 20,
+        "total_tokens": 3570,
+        "reported_cost": Decimal("0.0102"),
+        "credential": "litellm_proxy_master_key",
+        "credential_team": None,
+        "service_tier": None,
+        "region": None,
+    }
     assert {key: found[key] for key in expected} == expected
 
 
@@ -186,12 +225,13 @@ def test_litellms_own_fixtures() -> None:
     assert (row["input_tokens"], row["output_tokens"], row["reported_cost"]) == (10, 20, Decimal("0.000225"))
     assert row["start_time"] == datetime(2025, 1, 24, 9, 20, 46, 847371, tzinfo=UTC), "times without a zone are UTC"
     assert row["gateway_call_id"] == "chatcmpl-2283081b-dc89-41f6-93e6-d4f914774027", "older rows have no call id"
-    assert row["conversation_id"] == "1234567890" and row["credential"] is None
+    assert row["conversation_id"] == "1234567890"
+    assert row["credential"] is None
     sent = read(DATA / "litellm_payloads" / "standard_logging_payload.json").frame.row(0, named=True)
     assert (sent["request_model"], sent["response_model"], sent["api_base"]) == ("gpt-4o", "gpt-4o", "https://api.openai.com")
 
 
-# --- the forms a log comes in -------------------------------------------------------------------------------------------------------
+# --- the forms a log comes in ---------------------------------------------------------------------
 
 THREE = [payload(n) for n in (1, 2, 3)]
 LINES = "\n".join(json.dumps(p, default=float) for p in THREE)
@@ -225,7 +265,8 @@ def test_a_single_object_and_a_posted_body(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, one).frame.height == 1
     for body in (one, PACKED["array"].encode(), PACKED["json lines"].encode()):
         posted = read_body(body, raw_id="r", uri="POST /v1/litellm", settings=PLAIN)
-        assert posted.problems == [] and posted.frame["gateway_call_id"].to_list()[0] == "call-1"
+        assert posted.problems == []
+        assert posted.frame["gateway_call_id"].to_list()[0] == "call-1"
     assert read_body(b"[]", raw_id="r", uri="u", settings=PLAIN).frame.height == 0
     assert read_body(b"", raw_id="r", uri="u", settings=PLAIN).problems == []
 
@@ -244,7 +285,8 @@ def test_spend_logs_as_csv_and_parquet_are_what_they_are_as_json(tmp_path: Path)
     expected = spans(*rows).frame.drop("raw_id")
     assert expected["reported_cost"].to_list() == [Decimal("0.0102")] * 3
     from_csv = read_bytes(tmp_path, written.getvalue().encode(), "LiteLLM_SpendLogs.csv")
-    assert from_csv.problems == [] and from_csv.frame.drop("raw_id").equals(expected)
+    assert from_csv.problems == []
+    assert from_csv.frame.drop("raw_id").equals(expected)
     times = [
         pl.col(c).str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="ms").dt.replace_time_zone(None)
         for c in ("startTime", "endTime")
@@ -261,7 +303,7 @@ def test_spend_logs_as_csv_and_parquet_are_what_they_are_as_json(tmp_path: Path)
 
 
 def test_the_old_generic_format_spells_every_value_in_python() -> None:
-    details = "completion_tokens_details=Details(reasoning_tokens=32, audio_tokens=None), prompt_tokens_details=Details(cached_tokens=1024)"
+    details = "completion_tokens_details=D(reasoning_tokens=32, audio_tokens=None), prompt_tokens_details=D(cached_tokens=1024)"
     old = {
         "id": "chatcmpl-1",
         "call_type": "acompletion",
@@ -274,7 +316,8 @@ def test_the_old_generic_format_spells_every_value_in_python() -> None:
         "messages": "[{'role': 'user', 'content': 'secret'}]",
         "response": "ModelResponse(id='chatcmpl-1', usage=Usage(prompt_tokens=7))",
         "usage": f"Usage(completion_tokens=80, prompt_tokens=1200, total_tokens=1280, {details})",
-        "metadata": "{'user_api_key_alias': 'search-prod', 'tags': ['agent:planner'], 'user_api_key_team_id': None, 'auth': <Live object at 0x7f>, 'deployment': 'openai/gpt-4o'}",
+        "metadata": "{'user_api_key_alias': 'search-prod', 'tags': ['agent:planner'], 'user_api_key_team_id': None, "
+        "'auth': <Live object at 0x7f>, 'deployment': 'openai/gpt-4o'}",
         "cost": "0.0025200000000000005",
     }
     found = call(old)
@@ -305,7 +348,7 @@ def test_every_value_as_text() -> None:
         assert found[column] == sent[column], column
 
 
-# --- the traps ----------------------------------------------------------------------------------------------------------------------
+# --- the traps ------------------------------------------------------------------------------------
 
 
 def test_money_keeps_every_digit_there_is_room_for() -> None:
@@ -325,9 +368,12 @@ def test_times_are_exact_to_the_microsecond() -> None:
     [
         ({"cache_hit": True}, Decimal(0)),
         ({"cache_hit": "True"}, Decimal(0)),
-        # A model in the map with a price of 0 is free; a deployment the map does not know is entered into it with nothing but zeros.
+        # A model in the map with a price of 0 is free; a deployment the map does not know is entered into it with zeros alone.
         ({"model_map_information": {"model_map_value": {"mode": "chat", "input_cost_per_token": 0}}}, Decimal(0)),
-        ({"model_map_information": {"model_map_value": {"key": "m", "input_cost_per_token": 0, "output_cost_per_token": 0}}}, None),
+        (
+            {"model_map_information": {"model_map_value": {"key": "m", "input_cost_per_token": 0, "output_cost_per_token": 0}}},
+            None,
+        ),
         ({"model_map_information": {"model_map_key": "m", "model_map_value": None}}, None),
         ({"model_map_information": None}, None),
         ({"zero_cost_diagnostic": {"reason": "missing_pricing_key"}}, None),
@@ -360,6 +406,28 @@ def test_a_cache_hit_is_a_call_of_its_own_that_no_provider_answered() -> None:
         row["metadata"] = row["metadata"].replace("acd12d22-867a-446a-aa38-45db9348f472", "")
     frame = spans(first, again).frame
     assert frame["gateway_call_id"].n_unique() == frame["span_key"].n_unique() == 2
+
+
+@pytest.mark.xfail(strict=True, reason="attribution.calls joins calls of different gateway ids by a provider id both carry")
+def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> None:
+    """LiteLLM's spans repeat the first answer's id on a cache hit, and do not say that it is one."""
+    from attribution.calls import merge
+
+    paid, hit = (
+        payload(1),
+        payload(1, id="chatcmpl-1_cache_hit1795.4", litellm_call_id="call-2", cache_hit=True, response_cost=0.0),
+    )
+    told = spans(paid, hit).frame
+    as_otlp = told.with_columns(
+        channel=pl.lit("otlp"),
+        source=pl.lit("otlp"),
+        span_key=pl.col("span_key") + 1,
+        cache_hit=None,
+        provider_request_id=pl.lit("chatcmpl-1"),
+    )
+    calls = merge(pl.concat([told, as_otlp.cast(dict(told.schema))])).sort("gateway_call_id")
+    assert calls["gateway_call_id"].to_list() == ["call-1", "call-2"]
+    assert calls["cache_hit"].to_list() == [None, True]
 
 
 def test_counts_that_are_all_zero_are_absent_and_a_zero_beside_others_is_zero() -> None:
@@ -427,9 +495,12 @@ def test_rows_that_bill_earlier_work_do_not_collapse_into_it() -> None:
 
 def test_a_tool_call_is_a_span_but_no_request_to_a_model() -> None:
     tool = {
-        "name": "search", "namespaced_tool_name": "wiki-search", "mcp_server_name": "wiki", "arguments": {"q": "secret"},
+        "name": "search",
+        "namespaced_tool_name": "wiki-search",
+        "mcp_server_name": "wiki",
+        "arguments": {"q": "secret"},
         "mcp_server_cost_info": {"default_cost_per_query": 0.01, "tool_name_to_cost_per_query": {"search": 0.02}},
-    }  # fmt: skip
+    }
     silent = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     found = call(
         payload(
@@ -482,9 +553,12 @@ def test_claims_follow_the_settings() -> None:
 
 def test_who_the_gateway_authenticated() -> None:
     key = {
-        "user_api_key_alias": "search-prod", "user_api_key_hash": "88dc", "user_api_key_team_alias": "Search", "user_api_key_team_id": "t-1",
+        "user_api_key_alias": "search-prod",
+        "user_api_key_hash": "88dc",
+        "user_api_key_team_alias": "Search",
+        "user_api_key_team_id": "t-1",
         "user_api_key_end_user_id": "u-1",
-    }  # fmt: skip
+    }
     found = call(payload(metadata=key))
     assert (found["credential"], found["credential_team"], found["end_user"]) == ("search-prod", "Search", "u-1")
     assert call(payload(metadata=key | {"user_api_key_alias": None, "user_api_key_team_alias": ""}))["credential_team"] == "t-1"
@@ -517,28 +591,38 @@ def test_the_callers_own_span_counts_only_from_a_trusted_gateway() -> None:
         ({"api_base": "https://user:pass@host.example:8443/v1/?api_key=s#f"}, {"api_base": "https://host.example:8443/v1"}),
         ({"api_base": "https://bedrock-runtime.eu-west-1.amazonaws.com"}, {"region": "eu-west-1"}),
         ({"api_base": "https://evil-bedrock-runtime.eu-west-1.amazonaws.com.example.org"}, {"region": None}),
-        ({"api_base": "https://europe-west4-aiplatform.googleapis.com/v1/projects/p-1/locations/europe-west4/publishers"}, {"region": "europe-west4", "account_id": "p-1"}),
+        (
+            {"api_base": "https://europe-west4-aiplatform.googleapis.com/v1/projects/p-1/locations/europe-west4/publishers"},
+            {"region": "europe-west4", "account_id": "p-1"},
+        ),
         ({"api_base": "https://api.openai.com/v1"}, {"region": None, "account_id": None}),
         ({"cost_breakdown": {"vertex_location": "us-central1"}}, {"region": "us-central1"}),
         ({"cost_breakdown": {"service_tier": "flex"}}, {"service_tier": "flex"}),
         ({"cost_breakdown": {"service_tier": "default"}}, {"service_tier": None}),
         ({"response": {"service_tier": "priority"}}, {"service_tier": "priority"}),
-        ({"model": "bedrock/us-east-1/anthropic.claude-v2", "custom_llm_provider": "bedrock"}, {"region": "us-east-1", "provider": "bedrock"}),
+        (
+            {"model": "bedrock/us-east-1/anthropic.claude-v2", "custom_llm_provider": "bedrock"},
+            {"region": "us-east-1", "provider": "bedrock"},
+        ),
         (
             {"model": "bedrock/arn:aws:bedrock:us-west-2:111122223333:application-inference-profile/ab12"},
-            {"region": "us-west-2", "account_id": "111122223333", "resource_id": "arn:aws:bedrock:us-west-2:111122223333:application-inference-profile/ab12"},
+            {
+                "region": "us-west-2",
+                "account_id": "111122223333",
+                "resource_id": "arn:aws:bedrock:us-west-2:111122223333:application-inference-profile/ab12",
+            },
         ),
         ({"response": {"model": "gpt-4o"}, "model_group": "fast"}, {"request_model": "fast", "response_model": "gpt-4o"}),
         ({"response": {"model": "fast"}, "model_group": "fast"}, {"response_model": "gpt-4o"}),
         ({"response": None}, {"response_model": "gpt-4o"}),
     ],
-)  # fmt: skip
+)
 def test_where_it_ran(changes: dict[str, Any], expected: dict[str, Any]) -> None:
     found = call(payload(**changes))
     assert {key: found[key] for key in expected} == expected
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -574,7 +658,8 @@ def test_a_bad_item_is_told_and_its_neighbours_are_kept(bad: object, field: str)
     assert [(p.source, p.uri, p.place, p.field, p.severity) for p in reading.problems] == [
         ("litellm", "POST /v1/litellm", "item 2", field, "error")
     ]
-    assert reading.problems[0].reason and reading.problems[0].remedy
+    assert reading.problems[0].reason
+    assert reading.problems[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -619,7 +704,8 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
         assert reading.frame["gateway_call_id"].to_list() == ["call-1", "call-3"], bad[:20]
         assert [p.place for p in reading.problems] == ["line 2"]
     leading = read_bytes(tmp_path, b"\n".join([first[:300], second, third]))
-    assert leading.frame.height == 2 and [p.place for p in leading.problems] == ["line 1"]
+    assert leading.frame.height == 2
+    assert [p.place for p in leading.problems] == ["line 1"]
 
 
 def test_a_damaged_item_in_an_array_costs_only_itself(tmp_path: Path) -> None:
@@ -631,7 +717,8 @@ def test_a_damaged_item_in_an_array_costs_only_itself(tmp_path: Path) -> None:
         assert [p.place for p in reading.problems] == ["item 2"]
     mis_encoded = f"[{good[0]}, {good[1]}, {good[2]}]".encode().replace(b'"call-2"', b'"call-\xe92"')
     reading = read_bytes(tmp_path, mis_encoded)
-    assert reading.frame.height == 2 and "UTF-8" in reading.problems[0].reason
+    assert reading.frame.height == 2
+    assert "UTF-8" in reading.problems[0].reason
 
 
 def test_a_cut_off_gzip_keeps_what_came_before(tmp_path: Path) -> None:
@@ -639,7 +726,8 @@ def test_a_cut_off_gzip_keeps_what_came_before(tmp_path: Path) -> None:
     packed = gzip.compress(many)
     reading = read_bytes(tmp_path, packed[: len(packed) // 2])
     assert 0 < reading.frame.height < 2000
-    assert reading.problems[-1].place == "end of file" and "gzip" in reading.problems[-1].reason
+    assert reading.problems[-1].place == "end of file"
+    assert "gzip" in reading.problems[-1].reason
     with pytest.raises(FormatError):
         read_bytes(tmp_path, packed[:12])
 
@@ -651,7 +739,8 @@ def test_a_cut_off_gzip_keeps_what_came_before(tmp_path: Path) -> None:
 def test_what_is_no_log_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(FormatError) as told:
         read_bytes(tmp_path, content, "thing.json")
-    assert "thing.json" in str(told.value) and told.value.remedy
+    assert "thing.json" in str(told.value)
+    assert told.value.remedy
 
 
 def test_a_damaged_table_costs_only_its_bad_rows(tmp_path: Path) -> None:
@@ -668,9 +757,13 @@ def test_a_damaged_table_costs_only_its_bad_rows(tmp_path: Path) -> None:
 
 def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
     wild = payload(
-        litellm_call_id="id\u0000\ud800\u202e", model="m" * 100_000, request_tags=["agent:" + "x" * 100_000, {"a": []}, None, 5],
-        metadata={"requester_metadata": {"headers": {"traceparent": "00-zz"}}, "usage_object": {}}, api_base="http://[::1", end_user={"a": 1},
-    )  # fmt: skip
+        litellm_call_id="id\u0000\ud800\u202e",
+        model="m" * 100_000,
+        request_tags=["agent:" + "x" * 100_000, {"a": []}, None, 5],
+        metadata={"requester_metadata": {"headers": {"traceparent": "00-zz"}}, "usage_object": {}},
+        api_base="http://[::1",
+        end_user={"a": 1},
+    )
     reading = spans(wild, settings=IngestSettings(trusted_sources=["litellm"]))
     assert reading.frame.height == 1
     row = reading.frame.row(0, named=True)
@@ -697,7 +790,7 @@ def test_no_json_at_all_ends_in_a_traceback(value: Any) -> None:
     assert reading.frame.schema == SPANS.schema
 
 
-# --- many deliveries, one table -----------------------------------------------------------------------------------------------------
+# --- many deliveries, one table -------------------------------------------------------------------
 
 
 @settings(max_examples=12)
@@ -733,7 +826,7 @@ def test_all_captures_twice_and_shuffled_leave_one_row_a_call_and_channel(tmp_pa
     assert held.filter(channel="litellm")["reported_cost"].sum() == Decimal("0.12876014")
 
 
-# --- planning -----------------------------------------------------------------------------------------------------------------------
+# --- planning -------------------------------------------------------------------------------------
 
 
 class Folder:

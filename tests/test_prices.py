@@ -59,7 +59,8 @@ def test_the_book_is_a_table_of_prices(book: pl.DataFrame) -> None:
     assert book.select(PRICES.key).is_unique().all()
     assert set(book["meter"].unique()) <= set(METERS)
     assert book.select(pl.col("rate").min()).item() >= 0
-    assert set(book["origin"].unique()) == {"list"} and set(book["currency"].unique()) == {"USD"}
+    assert set(book["origin"].unique()) == {"list"}
+    assert set(book["currency"].unique()) == {"USD"}
     assert set(book["valid_from"].unique()) == {BEGINNING}
     assert {"standard", "batch", "flex", "priority"} <= set(book["service_tier"].unique())
     assert {0, 128_000, 200_000, 272_000} <= set(book["context_above"].unique())
@@ -171,11 +172,18 @@ def test_no_price_key_is_passed_over_in_silence() -> None:
         (pl.col("rates") == 0) & pl.col("key").str.contains("token") & ~pl.col("key").str.contains("above_128k")
     )
     assert set(without["key"]) <= {
-        "cache_creation_input_audio_token_cost", "cache_read_input_audio_token_cost", "cache_read_input_image_token_cost",
-        "explicit_cache_read_input_token_cost", "citation_cost_per_token", "input_cost_per_token_cache_hit",
-        "input_cost_per_video_token", "input_cost_per_video_token_batches", "output_cost_per_video_token",
-        "input_dbu_cost_per_token", "output_dbu_cost_per_token",
-    }  # fmt: skip
+        "cache_creation_input_audio_token_cost",
+        "cache_read_input_audio_token_cost",
+        "cache_read_input_image_token_cost",
+        "explicit_cache_read_input_token_cost",
+        "citation_cost_per_token",
+        "input_cost_per_token_cache_hit",
+        "input_cost_per_video_token",
+        "input_cost_per_video_token_batches",
+        "output_cost_per_video_token",
+        "input_dbu_cost_per_token",
+        "output_dbu_cost_per_token",
+    }
 
 
 def test_a_price_that_mints_money_or_is_no_price_is_refused_and_its_neighbours_are_kept(tmp_path: Path) -> None:
@@ -194,9 +202,13 @@ def test_a_price_that_mints_money_or_is_no_price_is_refused_and_its_neighbours_a
         ("minting", "output_tokens"),
     }
     assert {(p.place, p.field) for p in prices.problems} == {
-        ("minting", "input_cost_per_token"), ("wordy", "input_cost_per_token"), ("boolean", "input_cost_per_token"),
-        ("nobody", "litellm_provider"), ("odd", "entry"), ("nan", "input_cost_per_token"),
-    }  # fmt: skip
+        ("minting", "input_cost_per_token"),
+        ("wordy", "input_cost_per_token"),
+        ("boolean", "input_cost_per_token"),
+        ("nobody", "litellm_provider"),
+        ("odd", "entry"),
+        ("nan", "input_cost_per_token"),
+    }
     assert all(p.reason and p.remedy and p.uri == "map.json" for p in prices.problems)
 
 
@@ -206,7 +218,8 @@ def test_what_is_no_price_map_is_refused_by_name(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     with pytest.raises(FormatError) as told:
         import_litellm_map(path)
-    assert "broken.json" in str(told.value) and told.value.remedy
+    assert "broken.json" in str(told.value)
+    assert told.value.remedy
 
 
 def test_a_missing_map_is_missed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +236,8 @@ def test_first_prices_serve_all_older_usage_and_importing_again_changes_nothing(
     again = import_prices(books, prices)
     assert (again.added, again.unchanged) == (0, prices.frame.height)
     assert books.store.version(PRICES) == version
-    assert "litellm 1." in prices.book and "sha256:" in prices.book
+    assert "litellm 1." in prices.book
+    assert "sha256:" in prices.book
 
 
 def test_a_new_list_adds_only_what_changed_and_rewrites_nothing(books: Books, tmp_path: Path) -> None:

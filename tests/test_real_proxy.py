@@ -115,7 +115,9 @@ def test_every_call_of_a_real_proxy_is_told_once_and_priced_as_by_hand(proxy: St
         "session": gateway.chat("fast", headers={"x-litellm-session-id": "sess-1", "traceparent": f"00-{TRACE}-{SPAN}-01"}),
         "streamed": gateway.chat("fast", stream=True),
         "anthropic": gateway.chat("claude"),
-        "native": gateway.ask("/v1/messages", {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
+        "native": gateway.ask(
+            "/v1/messages", {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        ),
         "embedding": gateway.ask("/v1/embeddings", {"model": "embed", "input": "words to keep private"}),
         "refused": gateway.chat(messages=[{"role": "user", "content": "REFUSE"}]),
         "unlisted": gateway.chat("unlisted"),
@@ -134,10 +136,26 @@ def test_every_call_of_a_real_proxy_is_told_once_and_priced_as_by_hand(proxy: St
     # 176 x 0.0000025 + 1024 x 0.00000125 + 80 x 0.00001 = 0.00252, and Claude's caches: 0.0102.
     plain, cached = Decimal("0.00252"), Decimal("0.0102")
     assert {name: row["reported_cost"] for name, row in found.items()} == {
-        "tagged": plain, "session": plain, "streamed": plain, "anthropic": cached, "native": cached, "embedding": Decimal("0.00000014"),
-        "refused": None, "unlisted": None, "fallback": plain, "first": plain, "again": Decimal(0),
-    }  # fmt: skip
-    usage = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "reasoning_tokens")
+        "tagged": plain,
+        "session": plain,
+        "streamed": plain,
+        "anthropic": cached,
+        "native": cached,
+        "embedding": Decimal("0.00000014"),
+        "refused": None,
+        "unlisted": None,
+        "fallback": plain,
+        "first": plain,
+        "again": Decimal(0),
+    }
+    usage = (
+        "input_tokens",
+        "cache_read_tokens",
+        "cache_write_5m_tokens",
+        "cache_write_1h_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+    )
     assert [found["streamed"][c] for c in usage] == [1200, 1024, None, None, 80, 32]
     assert [found["native"][c] for c in usage] == [3550, 1500, 1200, 800, 20, 0]
     assert [found["refused"][c] for c in usage] == [None] * 6
@@ -170,7 +188,11 @@ def test_the_spans_of_a_real_proxy_carry_the_ids_of_its_payloads(proxy: StartPro
                 frames.append(otlp.read_export(export, raw_id="r", uri=path, settings=IngestSettings()).frame)
         return pl.concat(frames).filter(pl.col("gateway_call_id").is_in(list(ids)))
 
-    until(lambda: set(collector.calls()["gateway_call_id"]) >= ids and spans().height >= 2, 30, lambda: gateway.log.read_text()[-2000:])
+    until(
+        lambda: set(collector.calls()["gateway_call_id"]) >= ids and spans().height >= 2,
+        30,
+        lambda: gateway.log.read_text()[-2000:],
+    )
     both = ["gateway_call_id", "provider_request_id", "input_tokens", "output_tokens", "trace_key"]
     told = collector.calls().select(both).sort(both)
     assert spans().filter(usage_scope="leaf").select(both).sort(both).equals(told)
@@ -192,7 +214,9 @@ def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_ag
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    served = Served(home, port=free_port(), ROOTCOST_INGEST__TRUSTED_SOURCES='["litellm", "otlp"]', ROOTCOST_SERVE__ATTRIBUTE_SECONDS="1")
+    served = Served(
+        home, port=free_port(), ROOTCOST_INGEST__TRUSTED_SOURCES='["litellm", "otlp"]', ROOTCOST_SERVE__ATTRIBUTE_SECONDS="1"
+    )
     try:
         served.until_ready()
         gateway = proxy(served.url, served.token())
@@ -219,11 +243,15 @@ def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_ag
         began = time.monotonic()
         provider.shutdown()
 
-        # support-bot: 0.00252 by itself and 0.0102 by its researcher. planner: 0.00252 streamed and 0.00252 answered by the fallback.
+        # support-bot: 0.00252 by itself, 0.0102 by its researcher. planner: 0.00252 streamed, 0.00252 answered by the fallback.
         expected = {"support-bot": "0.01272", "planner": "0.00504"}
 
         def by_agent() -> dict[str, str]:
-            return {row["initiator_agent"]: row["cost"] for row in costs(served, "initiator_agent,basis") if row["basis"] == "estimated"}
+            return {
+                row["initiator_agent"]: row["cost"]
+                for row in costs(served, "initiator_agent,basis")
+                if row["basis"] == "estimated"
+            }
 
         def what_is_there_instead() -> str:
             return json.dumps(costs(served, "initiator_agent,model,basis,reason"), indent=1) + served.said()[-1500:]

@@ -191,7 +191,9 @@ def test_a_call_appears_under_its_agent_within_seconds(serve: Callable[..., Serv
         assert time.monotonic() - began < 30, served.said()
         time.sleep(0.2)
     # 6 000 input tokens of Claude Sonnet 4.6 at 3 dollars a million.
-    assert [(row["initiator_team"], row["basis"], row["cost_class"], row["cost"]) for row in rows] == [("Care", "estimated", "metered", "0.018")]
+    assert [(row["initiator_team"], row["basis"], row["cost_class"], row["cost"]) for row in rows] == [
+        ("Care", "estimated", "metered", "0.018")
+    ]
     assert time.monotonic() - began < 15
     assert served.stop()[0] == 0
 

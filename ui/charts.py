@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -76,7 +77,7 @@ def over_time(
                 "period:T",
                 timeUnit=time_unit,
                 title=None,
-                axis=alt.Axis(format=format_shown, labelOverlap=True, grid=False, tickCount=8),
+                axis=alt.Axis(format=format_shown, labelOverlap=True, grid=False, values=ticks(sums)),
             ),
             y=alt.Y(
                 "sum(amount_approx):Q",
@@ -104,6 +105,12 @@ def over_time(
         .properties(height=height)
     )
     st.altair_chart(chart, width="stretch", key=key)
+
+
+def ticks(sums: Mapping[tuple[str, str, bool], Decimal], most: int = 10) -> list[float]:
+    """Periods to be named below a chart, evenly spread, in milliseconds as Vega counts them."""
+    starts = sorted({f"{period[:19]}+00:00" for period, _, _ in sums})
+    return [datetime.fromisoformat(start).timestamp() * 1000 for start in starts[:: len(starts) // most + 1]]
 
 
 def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int = 12, key: str) -> None:

@@ -68,6 +68,7 @@ def choose(
     current = current if current in options else default
 
     def changed() -> None:
+        _begin()
         picked = st.session_state.get(key)
         write(name, "" if picked in (None, default) else str(picked))
 
@@ -89,6 +90,7 @@ def choose_several(
     current = [v for v in read(name).split(",") if v in options][:most] or list(default)
 
     def changed() -> None:
+        _begin()
         picked = list(st.session_state.get(key) or [])
         write(name, "" if picked == list(default) else ",".join(picked))
 
@@ -97,11 +99,17 @@ def choose_several(
     return list(picked) or list(default)
 
 
+def _begin() -> None:
+    # Another selection has other pages: it begins on its first.
+    write("page", "")
+
+
 def write_in(label: str, name: str, *, placeholder: str = "") -> str:
     """A word, kept in the URL."""
     key = f"pick-{name}"
 
     def changed() -> None:
+        _begin()
         write(name, str(st.session_state.get(key) or "").strip())
 
     st.session_state[key] = read(name)

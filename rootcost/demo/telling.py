@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from ledger.db import Alert
 
 NOTHING = Decimal(0)
+WIDE = 110
+"""Columns a terminal needs for the tables' less important columns."""
 
 REASONS: Mapping[str, str] = {
     "uncaptured_usage": "billed, but in no log",
-    "no_logged_use": "no logged use in that hour",
+    "no_logged_use": "no logged use in the hour",
     "idle_capacity": "rented, but not in use",
     "unclassified_sku": "SKU not known yet",
     "tax": "tax on these",
@@ -146,10 +148,12 @@ def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
             sums[key] = sums.get(key, NOTHING) + (row["cost"] or NOTHING)
     total = f"{currency}"
     footer = {"class": "not attributed", total: cents(sum(sums.values(), NOTHING))}
-    drawn = _table("class", "service", "why", "reason", total, right=(total,), footer=footer)
+    wide = console.width >= WIDE
+    drawn = _table("class", "service", "why", *(("reason",) if wide else ()), total, right=(total,), footer=footer)
     told = ""
     for (kind, service, reason), cost in sorted(sums.items(), key=lambda item: (item[0][0], -item[1])):
-        drawn.add_row("" if kind == told else kind, service, REASONS.get(reason, reason), Text(reason, "dim"), cents(cost))
+        code = (Text(reason, "dim"),) if wide else ()
+        drawn.add_row("" if kind == told else kind, service, REASONS.get(reason, reason), *code, cents(cost))
         told = kind
     console.print(drawn)
 
@@ -167,20 +171,22 @@ def chain(console: Console, tree: ChainTree, *, most_nodes: int = 36) -> None:
             (tree.basis or "", "dim"),
         )
     )
-    right = (f"own {currency}", f"with all below {currency}")
-    drawn = _table("span", "service", *right, right=right)
+    right = (f"own {currency}", f"with below {currency}")
+    wide = console.width >= WIDE
+    drawn = _table("span", *(("service",) if wide else ()), *right, right=right)
+    drawn.columns[0].no_wrap, drawn.columns[0].overflow = True, "ellipsis"
     for node, guide in _guided(tree.nodes[:most_nodes]):
         name = Text(guide, "dim")
         name.append(node.name or node.operation or "span", "bold" if (node.operation or "") == "invoke_agent" else "")
         own, whole = node.own_cost.get(currency, NOTHING), node.subtree_cost.get(currency, NOTHING)
         drawn.add_row(
             name,
-            Text(node.service_name or "", "dim"),
+            *((Text(node.service_name or "", "dim"),) if wide else ()),
             Text(fine(own), "green") if own else "",
             Text(fine(whole), "dim") if whole != own else "",
         )
     if len(tree.nodes) > most_nodes:
-        drawn.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"), "", "", "")
+        drawn.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"))
     console.print(drawn)
     console.print(Text(f"Why it costs that: rootcost explain {summary.chain_id}", "dim"))
 

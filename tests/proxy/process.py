@@ -30,7 +30,9 @@ def why_absent() -> str | None:
 class Proxy:
     """The proxy: started when made, ready after `until_ready`, ended by `stop`."""
 
-    def __init__(self, *, port: int, upstream: str, receiver: str, token: str, folder: Path, config: Path = HERE / "config.yaml") -> None:
+    def __init__(
+        self, *, port: int, upstream: str, receiver: str, token: str, folder: Path, config: Path = HERE / "config.yaml"
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "proxy.log"
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
@@ -54,9 +56,24 @@ class Proxy:
         }
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [venv() / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True,
-            )  # fmt: skip
+                [
+                    venv() / "bin" / "litellm",
+                    "--config",
+                    config,
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(port),
+                    "--telemetry",
+                    "False",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
 
     def until_ready(self, seconds: float = 120) -> Proxy:
         """Waits until it answers."""
@@ -73,7 +90,9 @@ class Proxy:
 
     def ask(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One request of a client of the gateway."""
-        return httpx.post(f"{self.url}{path}", json=body, headers={"Authorization": f"Bearer {KEY}"} | dict(headers or {}), timeout=60)
+        return httpx.post(
+            f"{self.url}{path}", json=body, headers={"Authorization": f"Bearer {KEY}"} | dict(headers or {}), timeout=60
+        )
 
     def chat(self, model: str = "gpt-4o", *, headers: Mapping[str, str] | None = None, **body: Any) -> httpx.Response:
         """One chat completion."""

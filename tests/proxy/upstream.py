@@ -10,15 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 OPENAI_USAGE = {
-    "prompt_tokens": 1200, "completion_tokens": 80, "total_tokens": 1280,
+    "prompt_tokens": 1200,
+    "completion_tokens": 80,
+    "total_tokens": 1280,
     "prompt_tokens_details": {"cached_tokens": 1024, "audio_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 32, "audio_tokens": 0},
-}  # fmt: skip
+}
 """At gpt-4o's list price: 176 x 0.0000025 + 1024 x 0.00000125 + 80 x 0.00001 = 0.00252."""
 ANTHROPIC_USAGE = {
-    "input_tokens": 50, "output_tokens": 20, "cache_read_input_tokens": 1500, "cache_creation_input_tokens": 2000,
+    "input_tokens": 50,
+    "output_tokens": 20,
+    "cache_read_input_tokens": 1500,
+    "cache_creation_input_tokens": 2000,
     "cache_creation": {"ephemeral_5m_input_tokens": 1200, "ephemeral_1h_input_tokens": 800},
-}  # fmt: skip
+}
 """At claude-sonnet-4-5's: 50 x 0.000003 + 1500 x 0.0000003 + 1200 x 0.00000375 + 800 x 0.000006 + 20 x 0.000015 = 0.0102."""
 EMBEDDING_USAGE = {"prompt_tokens": 7, "total_tokens": 7}
 
@@ -83,14 +88,25 @@ class Upstream:
     def completion(self, asked: dict[str, Any]) -> dict[str, Any]:
         """One OpenAI chat completion."""
         return {
-            "id": f"chatcmpl-up{next(self._numbers):04d}", "object": "chat.completion", "created": 1795361507, "model": asked["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "an answer to keep private"}}],
-            "usage": OPENAI_USAGE, "service_tier": "default",
-        }  # fmt: skip
+            "id": f"chatcmpl-up{next(self._numbers):04d}",
+            "object": "chat.completion",
+            "created": 1795361507,
+            "model": asked["model"],
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "an answer to keep private"}}
+            ],
+            "usage": OPENAI_USAGE,
+            "service_tier": "default",
+        }
 
     def chunks(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The same, streamed; usage comes last, if it was asked for."""
-        base = {"id": f"chatcmpl-up{next(self._numbers):04d}", "object": "chat.completion.chunk", "created": 1795361507, "model": asked["model"]}
+        base = {
+            "id": f"chatcmpl-up{next(self._numbers):04d}",
+            "object": "chat.completion.chunk",
+            "created": 1795361507,
+            "model": asked["model"],
+        }
         yield base | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "an answer"}, "finish_reason": None}]}
         yield base | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         if (asked.get("stream_options") or {}).get("include_usage"):
@@ -99,10 +115,15 @@ class Upstream:
     def message(self, asked: dict[str, Any]) -> dict[str, Any]:
         """One Anthropic message."""
         return {
-            "id": f"msg_up{next(self._numbers):04d}", "type": "message", "role": "assistant", "model": asked["model"],
-            "content": [{"type": "text", "text": "an answer to keep private"}], "stop_reason": "end_turn", "stop_sequence": None,
+            "id": f"msg_up{next(self._numbers):04d}",
+            "type": "message",
+            "role": "assistant",
+            "model": asked["model"],
+            "content": [{"type": "text", "text": "an answer to keep private"}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
             "usage": ANTHROPIC_USAGE,
-        }  # fmt: skip
+        }
 
     def events(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The same, streamed: usage comes first, the output's count last."""

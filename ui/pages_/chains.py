@@ -43,15 +43,16 @@ def several() -> None:
         parts = st.columns(4, vertical_alignment="bottom")
         with parts[0]:
             month = controls.choose_month(months, everything=True, label="Started in")
+        start, end = (None, None) if month == "all" else (month, controls.next_month(month))
+        agents, teams = starters(start, end)
         with parts[1]:
-            agent = controls.write_in("Initiating agent", "agent", placeholder="its whole name")
+            agent = controls.choose("Started by agent", "agent", ["", *agents], default="", shown=lambda a: a or "Any agent")
         with parts[2]:
-            team = controls.write_in("Initiating team", "team", placeholder="its whole name")
+            team = controls.choose("Started by team", "team", ["", *teams], default="", shown=lambda t: t or "Any team")
         with parts[3]:
             search = controls.write_in("Root span contains", "search", placeholder="part of its name")
     written = controls.read("page")
     at = max(1, int(written)) if written.isdigit() else 1
-    start, end = (None, None) if month == "all" else (month, controls.next_month(month))
     asked = ask(
         lambda api: api.chains(
             start=start,
@@ -64,6 +65,14 @@ def several() -> None:
         )
     )
     listing(asked, at)
+
+
+def starters(start: str | None, end: str | None) -> tuple[list[str], list[str]]:
+    """Agents and teams that spent in the period, by name; those that the URL names are among them."""
+    asked = try_ask(lambda api: api.costs(by=["initiator_agent", "initiator_team"], start=start, end=end))
+    rows = [] if isinstance(asked, ApiProblem) else asked.value.rows
+    agents, teams = ({row.get(f"initiator_{name}") or "" for row in rows} | {controls.read(name)} for name in ("agent", "team"))
+    return sorted(agents - {""}), sorted(teams - {""})
 
 
 def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:

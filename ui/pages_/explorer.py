@@ -176,7 +176,12 @@ def crumbs(question: Question) -> None:
             controls.write("filter", [])
             st.rerun()
         agents = question.filters.get("agent", [])
-        if len(agents) == 1 and question.view == "initiator" and st.button("Its chains", key="to-chains", type="tertiary"):
+        if (
+            len(agents) == 1
+            and agents[0]
+            and question.view == "initiator"
+            and st.button("Its chains", key="to-chains", type="tertiary")
+        ):
             period = {"month": question.start or ""} if question.start and len(question.start) == 7 else {}
             st.switch_page(controls.PAGES["chains"], query_params={"agent": agents[0], **period})
 
@@ -227,8 +232,9 @@ def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
         charts.bars(sums, currency=currency, what=f"{words.BASES[question.basis]} cost", key=f"bars-{currency}")
         return
     points = [
-        charts.Point(row.period_start or "", label_of(question, row), row.cost or Decimal(0), row.get("basis") != "estimated")
+        charts.Point(row.period_start, label_of(question, row), row.cost or Decimal(0), row.get("basis") != "estimated")
         for row in priced
+        if row.period_start
     ]
     charts.over_time(
         points, currency=currency, unit=question.granularity, what=f"{words.BASES[question.basis]} cost", key=f"time-{currency}"
@@ -273,12 +279,7 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
         )
         for name in names
     ]
-    cost = (
-        widgets.money_cell(row.cost, row.currency, to_places=to)
-        if row.cost is not None
-        else Cell("no price", tone="warn", title="no price is known for this usage")
-    )
-    return Row([*time, *cells, cost], href=deeper(question, row))
+    return Row([*time, *cells, widgets.cost_cell(row.cost, row.currency, to_places=to)], href=deeper(question, row))
 
 
 def deeper(question: Question, row: CostRow) -> str:

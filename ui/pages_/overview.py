@@ -33,6 +33,7 @@ def page() -> None:
     with heading:
         st.title(words.month(month))
         badges(seen.value, month)
+    compared = seen.value.months.index(month) > 0
     for total in seen.value.totals:
         tiles(seen.value, total.currency, month)
     currency = (
@@ -55,10 +56,10 @@ def page() -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### Top teams")
-        spenders(seen.value.teams, "team", currency, month, view, "top-teams")
+        spenders(seen.value.teams, "team", currency, month, view, compared=compared, key="top-teams")
     with right:
         st.markdown("##### Top agents")
-        spenders(seen.value.agents, "agent", currency, month, view, "top-agents")
+        spenders(seen.value.agents, "agent", currency, month, view, compared=compared, key="top-agents")
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### What needs explaining, and why")
@@ -123,9 +124,9 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
         )
     )
     points = [
-        charts.Point(row.period_start or month, row.get("team") or charts.NOBODY, row.cost, row.get("basis") != "estimated")
+        charts.Point(row.period_start, row.get("team") or charts.NOBODY, row.cost, row.get("basis") != "estimated")
         for row in days.value.rows
-        if row.cost is not None and row.currency == currency
+        if row.cost is not None and row.period_start and row.currency == currency
     ]
     charts.over_time(points, currency=currency, unit="day", what="Spend", key="overview-days")
     return days.address
@@ -166,8 +167,8 @@ def budget_row(budget: Budget) -> Row:
     )
 
 
-def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, key: str) -> None:
-    """Who spent most, next to the month before."""
+def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, *, compared: bool, key: str) -> None:
+    """Who spent most; next to the month before, where there is one."""
     mine = [row for row in rows if row.currency == currency]
     most = max((row.cost for row in mine), default=None)
     to = widgets.column_places(row.cost for row in mine)
@@ -182,7 +183,7 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
                     title=f"{widgets.percent(row.share_percent)} of spend",
                 ),
                 widgets.money_cell(row.cost, currency, to_places=to),
-                widgets.change_cell(row.change, currency),
+                *([widgets.change_cell(row.change, currency)] if compared else []),
             ),
             href=widgets.link(
                 "explorer",
@@ -198,7 +199,7 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
         Column(words.dimension(dimension), link=True),
         Column(""),
         Column("Cost", "right"),
-        Column("Change", "right", help="Against the month before"),
+        *([Column("Change", "right", help="Against the month before")] if compared else []),
     )
     controls.go(draw(Grid(columns, drawn, label=f"Top {dimension}s", empty="Nobody spent in this month."), key=key), page="")
 
