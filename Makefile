@@ -19,6 +19,8 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --cust
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Settings of another project must not leak into this one's environments.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH UV_PROJECT_ENVIRONMENT
+# Compiled once, when first used: without it every process here would compile its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
@@ -96,7 +98,7 @@ endef
 # uv where it can be had, else plain pip; both check every hash.
 define install
 	if $(1)/bin/uv --version >/dev/null 2>&1 || $(1)/bin/python -m pip install --quiet "uv==$(UV_VERSION)"; then \
-		$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python --require-hashes -r $(2); \
+		$(1)/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2); \
 	else \
 		echo "uv is not to be had; using pip, which takes longer"; \
 		$(1)/bin/python -m pip install --quiet --require-hashes -r $(2); \

@@ -48,7 +48,7 @@ def merge(signals: pl.DataFrame) -> pl.DataFrame:
     """One row a call, out of all signals of it.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
-    proof); or the span. The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry
+    proof, and an id that comes under two gateway ids is none either); or the span. The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry
     span, the most complete usage, and every other field from the most telling signal that has it. `channels` names them all;
     `members` lists the (trace_key, span_key) pairs that were merged into it.
     """
@@ -81,7 +81,8 @@ def _merged(several: pl.DataFrame) -> pl.DataFrame:
     blocked = {c for block in _BLOCKS for c in block}
     plain = [c for c in several.columns if c not in blocked and c not in place and not c.startswith("__")]
     merged = telling.group_by("__call", maintain_order=True).agg(
-        *(pl.col(c).drop_nulls().first() for c in plain),
+        *(pl.col(c).drop_nulls().first() for c in plain if c != "claim_conflict"),
+        *(pl.col(c).any() for c in several.columns if c == "claim_conflict"),
         *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _BLOCKS for c in block),
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
@@ -95,6 +96,11 @@ def _components(signals: pl.DataFrame) -> pl.Series:
     proof = pl.when(pl.col("output_tokens").is_not_null()).then(
         pl.struct("provider_request_id", "output_tokens", pl.col("cache_hit").fill_null(value=False))
     )
+    # A provider's id under two gateway ids is an answer repeated out of a cache: it proves nothing about either call.
+    repeated = (
+        signals.select("provider_request_id", "gateway_call_id").drop_nulls().unique().group_by("provider_request_id").len().filter(pl.col("len") > 1)
+    )
+    proof = pl.when(~pl.col("provider_request_id").is_in(repeated["provider_request_id"].implode())).then(proof)
     keyed = signals.select(
         labels,
         pl.col("gateway_call_id").alias("gateway"),

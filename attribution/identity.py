@@ -51,25 +51,26 @@ def span_agents(nodes: pl.DataFrame, timeline: pl.DataFrame) -> pl.Series:
     return nodes.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).join(found, on="row", how="left", maintain_order="left")["agent"]
 
 
-def refuse_conflicting_claims(nodes: pl.DataFrame, agents: pl.Series, timeline: pl.DataFrame, trusted: Sequence[str]) -> tuple[pl.Series, pl.Series]:
+def refuse_conflicting_claims(signals: pl.DataFrame, timeline: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
     """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
 
-    Returns the agents that stand, and which rows lost theirs.
+    Adds `claim_conflict`, which rows lost theirs, and `claim_source`, whose word a claimed root agent is.
     """
-    from_gateway = nodes["channel"].cast(pl.String).str.starts_with("litellm")
-    if not from_gateway.any():
-        return agents, pl.Series([False]).new_from_index(0, nodes.height)
-    asked = nodes.select("start_time", pl.col("credential", "source", "channel").cast(pl.String), agent=agents)
+    signals = signals.with_columns(
+        claim_source=pl.when(pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()).then("source"),
+        claim_conflict=pl.lit(value=False),
+    )
+    spoke = pl.coalesce("agent_id", "agent_name")
+    rows = signals.select((pl.col("channel").str.starts_with("litellm") & spoke.is_not_null() & ~pl.col("source").is_in(list(trusted))).arg_true()).to_series()
+    if not rows.len():
+        return signals
+    asked = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
     key_team = owner_at(asked, timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    asked = asked.with_columns(agent=span_agents(asked, timeline))
     agent_team = owner_at(asked, timeline, name="agent", at="start_time", kinds=("agent",))["team"]
-    conflict = asked.select(
-        pl.col("channel").str.starts_with("litellm")
-        & ~pl.col("source").is_in(list(trusted))
-        & key_team.is_not_null()
-        & pl.col("agent").is_not_null()
-        & (agent_team.is_null() | (agent_team != key_team))
-    ).to_series()
-    return asked.select(pl.when(~conflict).then(pl.col("agent"))).to_series(), conflict
+    lost = pl.DataFrame({"key": key_team, "agent": agent_team}).select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent"))).to_series()
+    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(lost), True)  # noqa: FBT003
+    return signals.with_columns(conflict, *(pl.when(~conflict).then(pl.col(c)).alias(c) for c in ("agent_id", "agent_name")))
 
 
 def attribute(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
@@ -83,7 +84,7 @@ def attribute(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline
     has_agent = agent.is_not_null().to_numpy()
     top, near = topmost(forest, has_agent)[at], nearest(forest, has_agent)[at]
     claimed = nodes["claimed_agent"].is_not_null()
-    trusts = nodes["source"].cast(pl.String).is_in(list(trusted))
+    trusts = nodes["claim_source"].cast(pl.String).is_in(list(trusted)).fill_null(value=False)
     believed, doubted = claimed & trusts, (claimed & ~trusts).to_numpy()
     claimed_by = nearest(forest, believed.to_numpy())[at]
     root = forest.root[at]

@@ -73,17 +73,18 @@ def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, sett
 def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
-    calls = merge(window.filter(describes_call() | gateway()).select(_CALL).collect())
+    signals = window.filter(describes_call() | gateway()).select(_CALL).collect()
+    calls = merge(identity.refuse_conflicting_claims(signals, registry, trusted))
+    del signals
     nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in _WORDS)).collect(), calls)
     forest = chains.link(nodes)
-    agents, conflict = identity.refuse_conflicting_claims(nodes, identity.span_agents(nodes, registry), registry, trusted)
-    nodes = nodes.with_columns(agent=agents)
+    nodes = nodes.with_columns(agent=identity.span_agents(nodes, registry))
     calls = calls.join(nodes.select("trace_key", "span_key", node="row"), on=["trace_key", "span_key"], maintain_order="left")
     calls = calls.filter(~_covered(calls, forest)).filter(pl.col("usage_scope").is_not_null() | reports_usage())
     calls = identity.attribute(calls, nodes, forest, registry, trusted)
     calls = disjoint(calls.lazy()).collect()
     calls = pricing.add_list_cost(calls, book)
-    calls = _dimensions(calls, registry, settings, book, conflict)
+    calls = _dimensions(calls, registry, settings, book)
     calls = calls.with_columns(
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),
@@ -113,14 +114,15 @@ def gateway() -> pl.Expr:
 
 def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
+    spans = spans.with_columns(claim_source=pl.when(pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()).then("source"))
     if spans.select("trace_key", "span_key").unique().height < spans.height:
         spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
-    identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential")
+    identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "claim_source", "conversation_id", "credential")
     told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *(pl.col(c).cast(_CODE) for c in identity_columns))
     if told.height:
         spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
         spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(f"{c}_told" for c in identity_columns)
-    alone = calls.filter(gateway()).select(*(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in _WORDS))
+    alone = calls.filter(gateway()).select(*(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*_WORDS, "claim_source")))
     if alone.height and spans.height:
         roots = spans.filter(pl.col("parent_key").is_null()).group_by("trace_key").agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
         alone = (
@@ -155,7 +157,7 @@ def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
     return calls["node"].is_in(hidden["over"].implode())
 
 
-def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook, conflict: pl.Series) -> pl.DataFrame:
+def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook) -> pl.DataFrame:
     """Canonical names, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
     providers = names.spelled(calls["provider"], names.provider)
     models = pl.concat([calls["response_model"], calls["request_model"]])
@@ -166,7 +168,6 @@ def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings,
         service=pl.lit(None, dtype=pl.String),
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
-        claim_conflict=conflict.gather(calls["node"]),
     )
     placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"]))

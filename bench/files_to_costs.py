@@ -41,6 +41,8 @@ def ours(folder: Path, month: str) -> None:
     config = settings.load(folder / "home")
     drawn = rollup.draw_from(pl.scan_parquet(str(folder / "spans-*.parquet")), month, timeline, book, config, rollup_id="bench")
     uses = drawn.usage.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+    drawn.calls.write_parquet(folder / "ours-calls.parquet")
+    drawn.chains.write_parquet(folder / "ours-chains.parquet")
     del drawn
     done = conclude(pl.scan_parquet(folder / "charges.parquet"), uses, timeline, book, config.attribution, run_id="bench", month=month)
     done.costs.write_parquet(folder / "ours.parquet")
@@ -57,9 +59,11 @@ def peer(folder: Path) -> None:
         "charges": str(folder / "charges.parquet"),
         "registry": str(folder / "registry.csv"),
         "out": str(folder / "peer.parquet"),
+        "calls": str(folder / "peer-calls.parquet"),
+        "chains": str(folder / "peer-chains.parquet"),
     }
     text = (HERE / "files_to_costs.sql").read_text()
-    for name, place in places.items():
+    for name, place in sorted(places.items(), reverse=True):
         text = text.replace(f"${name}", f"'{place}'")
     connection.execute(text)
 

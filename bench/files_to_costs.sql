@@ -2,7 +2,7 @@
 -- Edges by one hash join each for parents and links, a recursive walk from the roots that carries initiator, executor and the nearest
 -- call above, leaf-only usage, one rollup, pools, and the exact cumulative split in 128-bit integers.
 CREATE TEMP TABLE node AS
-SELECT row_number() OVER () AS id, trace_key, span_key, parent_key, link_trace_key, link_span_key, agent_name, start_time,
+SELECT row_number() OVER () AS id, trace_id, span_id, name, end_time, trace_key, span_key, parent_key, link_trace_key, link_span_key, agent_name, start_time,
        response_model AS model, input_tokens, output_tokens, usage_scope IS NOT NULL AS is_call
 FROM read_parquet($spans);
 
@@ -13,23 +13,38 @@ SELECT n.id, p.id AS parent FROM node n JOIN node p ON p.trace_key = n.link_trac
 WHERE n.parent_key IS NULL;
 
 CREATE TEMP TABLE walk AS
-WITH RECURSIVE down(id, initiator, executor, call_above) AS (
-    SELECT n.id, n.agent_name, n.agent_name, NULL::BIGINT FROM node n ANTI JOIN edge e ON e.id = n.id
+WITH RECURSIVE down(id, root, initiator, executor, call_above) AS (
+    SELECT n.id, n.id, n.agent_name, n.agent_name, NULL::BIGINT FROM node n ANTI JOIN edge e ON e.id = n.id
     UNION ALL
-    SELECT n.id, coalesce(d.initiator, n.agent_name), coalesce(n.agent_name, d.executor), CASE WHEN p.is_call THEN p.id ELSE d.call_above END
+    SELECT n.id, d.root, coalesce(d.initiator, n.agent_name), coalesce(n.agent_name, d.executor), CASE WHEN p.is_call THEN p.id ELSE d.call_above END
     FROM down d JOIN edge e ON e.parent = d.id JOIN node n ON n.id = e.id JOIN node p ON p.id = d.id
 )
 SELECT * FROM down;
 
 CREATE TEMP TABLE owner AS SELECT agent, team FROM read_csv($registry);
 
-CREATE TEMP TABLE use AS
-SELECT time_bucket(INTERVAL 1 HOUR, n.start_time) AS hour, w.initiator, i.team AS initiator_team, w.executor, x.team AS executor_team, n.model,
-       sum(n.input_tokens) AS input_tokens, sum(n.output_tokens) AS output_tokens, count(*) AS calls
+CREATE TEMP TABLE call AS
+SELECT time_bucket(INTERVAL 1 HOUR, n.start_time) AS hour, w.root, n.trace_id, n.span_id, n.start_time, w.initiator, i.team AS initiator_team,
+       w.executor, x.team AS executor_team, n.model, n.input_tokens, n.output_tokens
 FROM node n JOIN walk w USING (id)
 LEFT JOIN owner i ON i.agent = w.initiator LEFT JOIN owner x ON x.agent = w.executor
-WHERE n.is_call AND n.id NOT IN (SELECT call_above FROM walk JOIN node USING (id) WHERE node.is_call AND call_above IS NOT NULL)
-GROUP BY ALL;
+WHERE n.is_call AND n.id NOT IN (SELECT call_above FROM walk JOIN node USING (id) WHERE node.is_call AND call_above IS NOT NULL);
+
+-- What the chain pages stand on: calls, and one row a chain with the traces it runs through.
+COPY (SELECT c.*, r.trace_id || ':' || r.span_id AS chain_id FROM call c JOIN node r ON r.id = c.root) TO $calls (FORMAT parquet);
+COPY (
+    SELECT r.trace_id || ':' || r.span_id AS chain_id, r.name, s.*, m.* EXCLUDE (root)
+    FROM (SELECT w.root, min(n.start_time) AS start_time, max(n.end_time) AS end_time, count(*) AS spans, list(DISTINCT n.trace_id) AS trace_ids
+          FROM walk w JOIN node n USING (id) GROUP BY w.root) s
+    JOIN (SELECT root, first(initiator) AS initiator, first(initiator_team) AS initiator_team, count(*) AS calls,
+                 sum(input_tokens + output_tokens) AS tokens FROM call GROUP BY root) m USING (root)
+    JOIN node r ON r.id = s.root
+) TO $chains (FORMAT parquet);
+
+CREATE TEMP TABLE use AS
+SELECT hour, initiator, initiator_team, executor, executor_team, model, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+       count(*) AS calls
+FROM call GROUP BY ALL;
 
 CREATE TEMP TABLE long AS
 SELECT hour, initiator, initiator_team, executor, executor_team, model, 'input_tokens' AS meter, input_tokens AS quantity, calls FROM use WHERE input_tokens > 0

@@ -23,7 +23,7 @@ PICTURES = {
     "budgets": "budgets",
     "sources": "sources",
 }
-MOST_PIXELS = 1500
+MOST_PIXELS = 1700
 """No picture is higher: a page of many rows is cut there."""
 BROWSER = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars")

@@ -78,8 +78,9 @@ class MonthPile:
         ordinal = None if seen.n_unique() == len(seen) else seen.to_frame().select(pl.int_range(1, pl.len() + 1).over("charge_id"))
         del seen
         at = 0
-        for held in (*self.parts, *self.frames):
-            frame = pl.read_parquet(held, memory_map=False) if isinstance(held, Path) else held
+        held: list[Path | pl.DataFrame] = [*self.parts, *self.frames]
+        for part in held:
+            frame = pl.read_parquet(part, memory_map=False) if isinstance(part, Path) else part
             if ordinal is not None:
                 nth = ordinal.slice(at, frame.height).to_series()
                 spelt = pl.when(nth > 1).then(pl.concat_str("charge_id", pl.lit("-"), nth.cast(pl.String))).otherwise("charge_id")
@@ -116,7 +117,7 @@ class MonthPile:
                 else:
                     kept = part[name]
                     lost = money.rounded_away(part[f"{name}__written"], kept)
-                    found[name] = _Sum(len(kept) - kept.null_count(), kept.sum() or ZERO, lost)
+                    found[name] = _Sum(len(kept) - kept.null_count(), Decimal(kept.sum() or 0), lost)
             for name, one in found.items():
                 key = (str(currency), str(provider), name)
                 self.sums[key] = _joined(self.sums.get(key, _Sum()), one)

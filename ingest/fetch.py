@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from glob import glob
@@ -144,7 +145,7 @@ class LocalAndS3Fetcher:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 answer: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
-                with part.open("wb") as file, answer["Body"] as body:
+                with part.open("wb") as file, closing(answer["Body"]) as body:
                     digest, size = _copy(body.iter_chunks(_CHUNK), file)
                 return digest, size, str(answer.get("ETag", "")).strip('"')
             except (HTTPClientError, IncompleteReadError, ResponseStreamingError):

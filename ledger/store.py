@@ -214,13 +214,13 @@ def _write_parts(
     import pyarrow.fs as arrow_fs
     import pyarrow.parquet as pq
     from deltalake.fs import DeltaStorageHandler
-    from deltalake.transaction import AddAction
+    from deltalake.transaction import AddAction, RemoveAction
 
     files = arrow_fs.PyFileSystem(DeltaStorageHandler(delta.table_uri, storage_options))
     # Delta keeps partition values in its log; folders are only for people, so values that would need escaping are left out.
     folder = "/".join(f"{k}={v}" for k, v in where.items() if re.fullmatch(r"[\w.-]+", v, re.ASCII))
     stored = [name for name in table.schema if name not in where]
-    actions: list[AddAction] = []
+    actions: list[AddAction | RemoveAction] = []
     rows = 0
     try:
         for part in parts:

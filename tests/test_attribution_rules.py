@@ -433,3 +433,32 @@ def test_a_w3c_trace_in_a_gateway_row_without_a_span_hangs_on_the_root_of_its_tr
     write(books, spans=spans(span(1, 1, agent_name="support-bot"), gateway), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
     attribute(books)
     assert total(books, "initiator_team") == {"Care": D("0.003")}
+
+
+def test_ca1_an_answer_out_of_a_cache_repeats_the_id_of_a_call_that_was_paid(books: Books) -> None:
+    """The gateway's spans of both carry the provider's id; only its log knows that the second was a hit."""
+    paid = call(1, 1, None, 1000, output_tokens=5, provider_request_id="r", gateway_call_id="g1", agent_name="coder")
+    hit = call(2, 2, None, 1000, output_tokens=5, provider_request_id="r", gateway_call_id="g2", agent_name="coder")
+    log = call(3, 3, None, 1000, output_tokens=5, gateway_call_id="g2", cache_hit=True, channel="litellm", source="litellm")
+    write(books, spans=spans(paid, hit, log), prices=[price("anthropic.claude-sonnet-4-6", m, "0.000001") for m in ("input_tokens", "output_tokens")])
+    attribute(books)
+    assert sum(c for (c,) in rows(books, "effective_cost")) == D("0.001005")
+
+
+def test_ch7_trust_follows_the_signal_that_carries_the_claim(books: Books) -> None:
+    """The gateway's log names the root agent and is trusted; the span it is merged into comes from a source that is not."""
+    configure(books, ingest=IngestSettings(trusted_sources=["litellm"]))
+    seen = call(1, 1, None, 1000, gateway_call_id="g")
+    log = call(3, 3, None, 1000, gateway_call_id="g", channel="litellm", source="litellm", claimed_agent="support-bot")
+    write(books, spans=spans(seen, log), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
+    attribute(books)
+    assert total(books, "initiator_team") == {"Care": D("0.003")}
+
+
+def test_ch7_a_client_cannot_name_itself_an_agent_of_another_team_than_its_key(books: Books) -> None:
+    owners = "agent,team,credentials\ncoder,Dev,key-dev\nsupport-bot,Care,\n"
+    log = call(1, 1, None, 1000, gateway_call_id="g", channel="litellm", source="litellm", agent_id="support-bot", credential="key-dev")
+    write(books, spans=spans(log), charges=charges(charge("0.003", tokens_k="1")), owners=owners)
+    attribute(books)
+    assert total(books, "initiator_team") == {"Dev": D("0.003")}
+    assert rows(books, "reason") == [("coarse_match,claim_conflict",)]

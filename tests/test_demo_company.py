@@ -18,7 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ledger.errors import UsageError
-from rootcost.demo import DemoCompany, generate
+from rootcost.demo import DemoCompany, generate, write
 from rootcost.demo.company import AWS_METER, MODELS
 
 CALLS = 2_000
@@ -127,14 +127,16 @@ def _money(rows: list[dict[str, Any]], column: str) -> Decimal:
     return sum((Decimal(repr(row[column])) for row in rows), SUM)
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def digest(folder: Path, seed: int) -> dict[str, str]:
         generate(folder, calls=300, seed=seed)
         files = [p for p in folder.rglob("*") if p.is_file() and p.name != "demo.json"]
         return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
-    one, again, other = digest(tmp_path / "a", 7), digest(tmp_path / "b", 7), digest(tmp_path / "c", 8)
-    assert one == again
+    one, other = digest(tmp_path / "a", 7), digest(tmp_path / "c", 8)
+    monkeypatch.setattr(write, "LARGE", 1)
+    monkeypatch.setattr(write, "cpu_count", lambda: 2)
+    assert digest(tmp_path / "b", 7) == one
     assert one["truth.json"] != other["truth.json"]
 
 
@@ -363,10 +365,7 @@ class TestTraffic:
         assert read > 0.7 * whole
 
 
-def test_budgets_are_round_and_one_is_too_small(demo: DemoCompany, truth: dict[str, Any]) -> None:
-    spent: dict[str, Decimal] = defaultdict(Decimal)
-    for row in truth["initiators"]:
-        spent[row["initiator_team"]] += Decimal(row["effective_cost"])
+def test_budgets_are_round_and_of_teams_that_spend(demo: DemoCompany, truth: dict[str, Any]) -> None:
     budgets = json.loads(demo.budgets.read_text())
-    over = [b["scope_name"] for b in budgets if spent[b["scope_name"]] > Decimal(b["amount"])]
-    assert over == ["Engineering"]
+    assert {b["scope_name"] for b in budgets} <= {row["initiator_team"] for row in truth["initiators"]}
+    assert all(len(Decimal(b["amount"]).normalize().as_tuple().digits) <= 2 for b in budgets)

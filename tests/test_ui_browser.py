@@ -112,7 +112,7 @@ def test_drilling_down_writes_the_url_and_the_url_brings_it_back(page: Any) -> N
     again = page.context.new_page()
     again.goto(page.url)
     settled(again)
-    assert again.get_by_role("link", name="coder", exact=True).count() == 1
+    again.get_by_role("link", name="coder", exact=True).wait_for()
     assert again.get_by_role("link", name="support-bot", exact=True).count() == 0
 
 
@@ -140,11 +140,12 @@ def test_a_chain_opens_from_the_list_and_by_its_link(page: Any) -> None:
     settled(page)
     page.get_by_role("link", name="answer ticket").click()
     page.wait_for_function("location.search.includes('chain=')")
-    page.get_by_role("table", name="Chain").wait_for()
-    assert page.get_by_role("table", name="Chain").get_by_text(fake.HOSTILE).count() == 1
+    tree = page.get_by_role("table", name="Chain", exact=True)
+    tree.wait_for()
+    assert tree.get_by_text(fake.HOSTILE).count() == 1
     page.reload()
-    settled(page)
-    assert page.get_by_role("table", name="Chain").get_by_text("US$\u00a00.0871").count() == 3
+    tree.wait_for()
+    assert tree.get_by_text("US$\u00a00.0871").count() == 3
 
 
 def test_columns_sort_by_amount(page: Any) -> None:

@@ -48,7 +48,7 @@ def leading(points: Sequence[Point], most: int) -> list[str]:
 
 
 def over_time(
-    points: Sequence[Point], *, currency: str, unit: str, what: str, most: int = 7, height: int = 300, key: str
+    points: Sequence[Point], *, currency: str, unit: str, what: str, most: int = 6, height: int = 300, key: str
 ) -> None:
     """Spend over time, stacked by name; the part no bill covers yet is drawn paler."""
     names = leading(points, most)
@@ -90,7 +90,7 @@ def over_time(
                 sort=names,
                 scale=alt.Scale(domain=names, range=theme.colours(names, nobody=NOBODY, rest=OTHERS)),
                 legend=alt.Legend(
-                    title=None, orient="top", direction="horizontal", columns=0, symbolType="square", labelLimit=160, offset=8
+                    title=None, orient="top", direction="horizontal", columns=4, symbolType="square", labelLimit=160, offset=8
                 ),
             ),
             opacity=alt.Opacity("state:N", scale=alt.Scale(domain=["billed", "estimated"], range=[1.0, 0.5]), legend=None),
@@ -107,10 +107,11 @@ def over_time(
     st.altair_chart(chart, width="stretch", key=key)
 
 
-def ticks(sums: Mapping[tuple[str, str, bool], Decimal], most: int = 10) -> list[float]:
-    """Periods to be named below a chart, evenly spread, in milliseconds as Vega counts them."""
-    starts = sorted({f"{period[:19]}+00:00" for period, _, _ in sums})
-    return [datetime.fromisoformat(start).timestamp() * 1000 for start in starts[:: len(starts) // most + 1]]
+def ticks(sums: Mapping[tuple[str, str, bool], Decimal], most: int = 10) -> list[alt.DateTime]:
+    """Periods to be named below a chart, evenly spread."""
+    starts = sorted({period[:19] for period, _, _ in sums})
+    named = [datetime.fromisoformat(start) for start in starts[:: len(starts) // most + 1]]
+    return [alt.DateTime(year=t.year, month=t.month, date=t.day, hours=t.hour, utc=True) for t in named]
 
 
 def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int = 12, key: str) -> None:

@@ -61,7 +61,7 @@ REASONS: Mapping[str, str] = {
     "no_logged_use": "No logged call used it",
     "unclassified_sku": "A kind of charge that is not known yet",
     "idle_capacity": "Provisioned, but not used",
-    "commitment_purchase": "Commitment bought",
+    "commitment_purchase": "A purchase, not usage",
     "not_on_bill": "Logged, but not on the bill",
     "credit": "Credit",
     "refund": "Refund",

@@ -136,10 +136,8 @@ def _resolve(name: str, manifest_uri: str, known: set[str]) -> str:
         return copies[0]
     if not anchors and beside in known:
         return beside
-    if name.startswith("s3://"):
-        return name
     if bucket:
-        return f"{bucket}/{name.lstrip('/')}"
+        return name if name.startswith("s3://") else f"{bucket}/{name.lstrip('/')}"
     raise ObjectMissingError("no such file in this copy of the export", where=name)
 
 

@@ -30,12 +30,18 @@ def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[pl.DataFr
         raise FormatError("the file is empty", where=item.uri, remedy="export it again")
     if magic == b"PAR1":
         tally.place = "row"
-        yield from _parquet(item, choose, tally)
+        frames = _parquet(item, choose)
     else:
-        yield from delimited.batches(item.path, choose, tally)
+        frames = delimited.batches(item.path, choose, tally)
+    rows = 0
+    for frame in frames:
+        rows += frame.height
+        yield frame
+    if not rows:
+        tally.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
 
 
-def _parquet(item: RawObject, choose: Choose, tally: Tally) -> Iterator[pl.DataFrame]:
+def _parquet(item: RawObject, choose: Choose) -> Iterator[pl.DataFrame]:
     row = 1
     try:
         with pq.ParquetFile(item.path) as file:

@@ -184,7 +184,7 @@ def _tags(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.Series:
     told = [batch[n] if batch.schema[n] == pl.String else tag_maps.spelt_out(batch[n]) for n in maps]
     told += [batch[n].cast(pl.String) for n in layout.tag_columns]
     looks = pl.DataFrame([s.alias(str(i)) for i, s in enumerate(told)]).with_row_index("__at").with_columns(pl.exclude("__at").fill_null("\x00"))
-    first = looks.with_columns(__first=pl.col("__at").first().over(pl.exclude("__at")))["__first"]
+    first = looks.select(pl.col("__at").first().over([name for name in looks.columns if name != "__at"]))["__at"]
     distinct = first.unique().sort()
     spelt = _spelt_tags(batch[distinct], layout, tally)
     return first.replace_strict(distinct, spelt, return_dtype=pl.String).alias("tags")

@@ -72,10 +72,10 @@ def payload(call: Logged) -> str:
         f'"startTime":{call.start_s:.6f},"endTime":{call.end_s:.6f},"completionStartTime":{call.end_s:.6f},'
         f'"response_time":{call.end_s - call.start_s:.6f},"response_cost":{cost!r},'
         f'"prompt_tokens":{prompt},"completion_tokens":{usage.output_tokens},"total_tokens":{total},'
-        f'"request_tags":{json.dumps(call.tags)},"end_user":"{call.end_user}",'
+        f'"request_tags":{_tags(call.tags)},"end_user":"{call.end_user}",'
         f'"metadata":{{{before},"usage_object":{"null" if failed else details},{after}}},'
         f'"messages":[{{"role":"user","content":"(a prompt nobody should keep)"}}],"response":{{"id":"{call.response_id}"}},'
-        f'"error_str":{json.dumps(call.failure) if failed else "null"},"error_information":{_error(call.failure)}}}'
+        f'"error_str":{_text(call.failure) if failed else "null"},"error_information":{_error(call.failure)}}}'
     )
 
 
@@ -109,6 +109,16 @@ def _written(model: Model, usage: Usage) -> str:
         f',"cache_write_tokens":{n},"cache_creation_tokens":{n},'
         f'"cache_creation_token_details":{{"ephemeral_5m_input_tokens":{n},"ephemeral_1h_input_tokens":0}}'
     )
+
+
+@cache
+def _tags(tags: tuple[str, ...]) -> str:
+    return json.dumps(tags)
+
+
+@cache
+def _text(text: str) -> str:
+    return json.dumps(text)
 
 
 @cache

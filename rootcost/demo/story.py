@@ -202,7 +202,7 @@ class _Ending:
         telling.rest(out, costs, currency=self.currency)
         if tree := self._good_chain():
             telling.heading(out, "One chain, from a customer's question to the last token")
-            telling.chain(out, tree)
+            telling.chain(out, tree, explain=f"rootcost explain {tree.chain.chain_id}{_home_option(self.books.home)}")
         telling.heading(out, "Budgets")
         telling.budgets(out, queries.budgets(self.books), self.story.alerts)
         telling.heading(out, "The balance", f"Effective cost in {self.currency}, every digit.")
@@ -272,7 +272,7 @@ class _Ending:
         telling.heading(
             self.out,
             "Findings",
-            f"Worth a look: {page.total}. See rootcost problems{_home_option(self.books.home)}",
+            f"{page.total} in all; what to do about each: rootcost problems{_home_option(self.books.home)}",
         )
         for row in page.rows:
             self.out.print(Text.assemble("  • ", (row.line or row.file, "bold"), f"  {row.reason}"))

@@ -158,8 +158,8 @@ def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
     console.print(drawn)
 
 
-def chain(console: Console, tree: ChainTree, *, most_nodes: int = 36) -> None:
-    """One chain as a tree with dollars: what each span cost itself, and with everything below it."""
+def chain(console: Console, tree: ChainTree, *, explain: str, most_nodes: int = 36) -> None:
+    """One chain as a tree with dollars: each span's own cost, and with everything below. `explain` is a command that says why."""
     summary = tree.chain
     (currency,) = tree.cost or ("",)
     console.print(
@@ -188,7 +188,7 @@ def chain(console: Console, tree: ChainTree, *, most_nodes: int = 36) -> None:
     if len(tree.nodes) > most_nodes:
         drawn.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"))
     console.print(drawn)
-    console.print(Text(f"Why it costs that: rootcost explain {summary.chain_id}", "dim"))
+    console.print(Text(f"Why it costs that: {explain}", "dim"))
 
 
 def _guided(nodes: Sequence[SpanNode]) -> Iterator[tuple[SpanNode, str]]:

@@ -49,6 +49,10 @@ def varint(number: int) -> bytes:
     >>> varint(300).hex()
     'ac02'
     """
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -78,7 +82,11 @@ def _value(value: str | float | bool) -> bytes:
 
 
 def _attribute(attribute: Attribute, tag: int) -> bytes:
-    return _sized(tag, _key(attribute[0]) + _sized(0x12, _value(attribute[1])))
+    key, value = _key(attribute[0]), _value(attribute[1])
+    size = len(key) + 2 + len(value)
+    if size < 0x80:
+        return bytes((tag, size)) + key + bytes((0x12, len(value))) + value
+    return _sized(tag, key + _sized(0x12, value))
 
 
 @cache

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
+from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import polars as pl
 
 from ledger import periods
 from ledger.errors import UsageError
-from ledger.money import text
-from rootcost.demo import bill, company, traffic, truth, wire
+from ledger.money import proportion, text
+from rootcost.demo import bill, company, days, traffic, truth
 from rootcost.demo.bill import AwsLine, Bill, OpenAiLine
 from rootcost.demo.company import METERS, MODELS
+from rootcost.demo.days import Written
 from rootcost.demo.exports import write_cur, write_focus
-from rootcost.demo.recorder import Recorder
 from rootcost.demo.shapes import Dice
 
 RESTATED_DAY = 14
@@ -28,8 +29,8 @@ RESTATED_DAY = 14
 FIRST_BILL_DAYS = 28
 """Days the first bill covers."""
 
-SPANS_A_FILE = 60_000
-LINES_A_FILE = 20_000
+LARGE = 150_000
+"""Calls from which the days are played on all processors."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,12 +76,8 @@ def generate(out: Path, *, calls: int, seed: int = 7, month: str = "2026-10", pr
     first, end = periods.month_start(month), periods.month_end(month)
     nodes = max(1, min(len(company.GPU_NODES), calls // 40_000))
     schedule = traffic.plan(calls, first=first, end=end, seed=seed, gpu_nodes=nodes)
-    signals = _Signals(out, month)
-    used: list[pl.DataFrame] = []
-    for day in range(1, schedule.days + 1):
-        used.append(_play(schedule, day, signals))
-        tell("days", day, schedule.days)
-    usage = pl.concat(used).group_by([c for c in used[0].columns if c not in METERS]).agg(pl.col(m).sum() for m in METERS)
+    signals = days.play(schedule, out, month, processes=(cpu_count() or 1) if calls >= LARGE else 1, tell=tell)
+    usage = signals.usage
     billed_until = end - timedelta(days=1)
     charged = _charge(usage, signals.seconds, first=first, until=billed_until, nodes=nodes, calls=calls, seed=seed)
     full = charged.aws + list(bill.monthly_lines(charged.aws, first, end))
@@ -124,66 +121,6 @@ def _clear(out: Path) -> None:
             raise UsageError("the folder holds something that no demo made", where=str(out), remedy="name an empty folder")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-
-
-class _Signals:
-    """The log files, written as the days pass."""
-
-    def __init__(self, out: Path, month: str) -> None:
-        self.otlp, self.litellm, self.month = out / "otlp", out / "litellm", month
-        self.otlp.mkdir(parents=True, exist_ok=True)
-        self.calls = self.spans = self.payloads = 0
-        self.seconds: dict[str, dict[int, float]] = {}
-
-    def write(self, recorder: Recorder, part: int) -> None:
-        """Writes what the recorder holds and empties it."""
-        day = f"{self.month}-{recorder.day:02d}"
-        if recorder.spans:
-            (self.otlp / f"traces-{day}-{part:03d}.pb").write_bytes(wire.request(recorder.spans))
-            if recorder.day in (6, 13):
-                # A collector that got no answer in time sends a batch again, and regroups it.
-                (self.otlp / f"traces-{day}-{part:03d}-resent.pb").write_bytes(wire.request(reversed(recorder.spans[::3])))
-        if recorder.plain_spans:
-            batches = [recorder.plain_spans[n : n + 400] for n in range(0, len(recorder.plain_spans), 400)]
-            lines = "".join(wire.json_line(batch) + "\n" for batch in batches)
-            (self.otlp / f"traces-jobs-{day}-{part:03d}.jsonl").write_text(lines, encoding="utf-8")
-        if recorder.payloads:
-            folder = self.litellm / day
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"time-23-59-{part % 60:02d}-000000_batch.jsonl").write_text(
-                "\n".join(recorder.payloads) + "\n", encoding="utf-8"
-            )
-            if recorder.day == 8:
-                again = "\n".join(reversed(recorder.payloads[:200])) + "\n"
-                (folder / f"time-23-59-{part % 60:02d}-500000_retried.jsonl").write_text(again, encoding="utf-8")
-        for hour, resource, seconds in recorder.resource_seconds:
-            held = self.seconds.setdefault(resource, {})
-            held[hour] = held.get(hour, 0.0) + seconds
-        self.calls += recorder.calls
-        self.spans += len(recorder.spans) + len(recorder.plain_spans)
-        self.payloads += len(recorder.payloads)
-        recorder.spans, recorder.plain_spans, recorder.payloads, recorder.resource_seconds, recorder.calls = [], [], [], [], 0
-
-
-def _play(schedule: traffic.Plan, day: int, signals: _Signals) -> pl.DataFrame:
-    """Plays a day, writes its signals, and returns true usage summed by hour, model, principal and people."""
-    recorder, part, used = Recorder(Dice(schedule.seed, day), day), 0, []
-    for play, dice, start in traffic.chains_of(schedule, day):
-        recorder.dice = dice
-        play(recorder, start)
-        if len(recorder.spans) >= SPANS_A_FILE or len(recorder.payloads) >= LINES_A_FILE:
-            used.append(_summed(recorder))
-            signals.write(recorder, part)
-            part += 1
-    used.append(_summed(recorder))
-    signals.write(recorder, part)
-    return pl.concat(used)
-
-
-def _summed(recorder: Recorder) -> pl.DataFrame:
-    frame = recorder.truth_frame()
-    recorder.truth = []
-    return frame.group_by([c for c in frame.columns if c not in METERS]).agg(pl.col(m).sum() for m in METERS)
 
 
 def _charge(
@@ -278,7 +215,7 @@ def _truth(
     *,
     month: str,
     seed: int,
-    signals: _Signals,
+    signals: Written,
     nodes: int,
 ) -> dict[str, Any]:
     limit = int(until.timestamp()) // 3600
@@ -315,13 +252,14 @@ def _budgets(known: dict[str, Any]) -> list[dict[str, str]]:
         team = row["initiator_team"]
         if team:
             spent[team] = spent.get(team, Decimal(0)) + Decimal(row["effective_cost"])
-    chosen = {"Engineering": Decimal("0.9"), "Care": Decimal("1.5"), "Growth": Decimal(2), "Legal": Decimal("1.3")}
+    everyone = sum(spent.values(), Decimal(0))
+    chosen = {"Engineering": Decimal("0.85"), "Care": Decimal("1.5"), "Growth": Decimal(2), "Legal": Decimal("1.3")}
     return [
         {
             "name": f"{team} monthly",
             "scope": "team",
             "scope_name": team,
-            "amount": text(_round_up(spent[team] * share)) or "",
+            "amount": text(_round_up((spent[team] + proportion(kinds["support"], spent[team], everyone)) * share)) or "",
             "currency": company.CURRENCY,
         }
         for team, share in chosen.items()
@@ -335,7 +273,7 @@ def _round_up(amount: Decimal) -> Decimal:
     ('140', '1')
     """
     step = Decimal(1).scaleb(max(0, amount.adjusted() - 1))
-    return max(Decimal(1), (amount / step).to_integral_value(rounding=ROUND_CEILING) * step)
+    return max(Decimal(1), amount.quantize(step, rounding=ROUND_CEILING))
 
 
 def _json(path: Path, content: Any) -> None:

@@ -257,7 +257,7 @@ def alerts(rows: Sequence[AlertRow]) -> None:
                 ),
             )
         )
-        for row in rows[:6]
+        for row in rows[:5]
     ]
     draw(Grid((Column("Kind"), Column("Alert")), drawn, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
 

@@ -1,0 +1,288 @@
+"""docs/api.md: the API's own OpenAPI document in prose, with answers that a real ledger gave.
+
+The ledger is the worked example of docs/concepts.md (docs/example). Ids and times that differ from run to run are made fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+EXAMPLE = Path(__file__).parent / "example"
+BASE = "http://127.0.0.1:8787"
+CHAIN = f"{1:032x}:{1:016x}"
+MOST_ITEMS = 2
+"""Lists of an example are cut after this many items."""
+
+_FIXED: Mapping[str, Any] = {
+    "now": "2026-11-02T08:00:00Z",
+    "seen_at": "2026-11-02T07:30:00Z",
+    "recorded_at": "2026-11-02T07:30:00Z",
+    "created_at": "2026-11-02T07:30:05Z",
+    "started_at": "2026-11-02T07:30:00Z",
+    "finished_at": "2026-11-02T07:30:04Z",
+    "published_at": "2026-11-02T07:30:04Z",
+    "age_seconds": 2415600,
+}
+_RUN = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+_TAGS = {"reading": "Reading", "writing": "Changes", "receiving": "Receiving telemetry", "service": "Service"}
+
+ASKED: Mapping[str, str] = {
+    "GET /v1/costs": "/v1/costs?by=team,agent&start=2026-10&end=2026-11",
+    "GET /v1/balance": "/v1/balance?month=2026-10",
+    "GET /v1/overview": "/v1/overview?month=2026-10",
+    "GET /v1/chains": "/v1/chains?team=Care",
+    "GET /v1/chains/{chain_id}": f"/v1/chains/{CHAIN}",
+    "GET /v1/explain/{ref}": f"/v1/explain/{CHAIN}",
+    "GET /v1/budgets": "/v1/budgets",
+    "GET /v1/agents": "/v1/agents",
+    "GET /v1/alerts": "/v1/alerts?limit=1",
+    "GET /v1/anomalies": "/v1/anomalies",
+    "GET /v1/problems": "/v1/problems",
+    "GET /v1/runs": "/v1/runs",
+    "GET /v1/freshness": "/v1/freshness",
+    "GET /health": "/health",
+    "GET /ready": "/ready",
+}
+SENT: Mapping[str, tuple[str, str, str]] = {
+    "POST /v1/budgets": (
+        "/v1/budgets",
+        "application/json",
+        '{"name": "data-monthly", "scope": "team", "scope_name": "Data", "amount": "1500.00", "currency": "USD"}',
+    ),
+    "PUT /v1/budgets/{name}": (
+        "/v1/budgets/data-monthly",
+        "application/json",
+        '{"scope": "team", "scope_name": "Data", "amount": "2000.00", "currency": "USD"}',
+    ),
+    "DELETE /v1/budgets/{name}": ("/v1/budgets/data-monthly", "", ""),
+    "POST /v1/agents/import": ("/v1/agents/import?name=agents.csv", "text/csv", "agent,team,valid_from\nsupport-bot,Growth,2026-12-01\n"),
+    "POST /v1/traces": ("/v1/traces", "application/json", '{"resourceSpans": []}'),
+    "POST /v1/litellm": (
+        "/v1/litellm",
+        "application/json",
+        '[{"id": "chatcmpl-1", "litellm_call_id": "c-1", "call_type": "acompletion", "model": "openai/gpt-4o",'
+        ' "startTime": 1791194400, "prompt_tokens": 1200, "completion_tokens": 80}]',
+    ),
+}
+
+
+def page(mark: str) -> Iterator[str]:
+    """The lines of docs/api.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        described, answers = _asked(Path(folder))
+    yield "# API"
+    yield ""
+    yield mark
+    yield ""
+    yield f"`rootcost serve` answers on `{BASE}` (see `serve.port`); `{BASE}/openapi.json` describes it for machines."
+    yield ""
+    yield "* It listens on this machine only, and answers only where the Host header is `127.0.0.1`, `localhost` or `::1`. Others get 421."
+    yield "* Reading is open to this machine. Every other method needs `Authorization: Bearer <token>`. The token is in `HOME/token`; the first start prints it."
+    yield "* Money is a decimal string. Times are ISO 8601, ranges are `[start, end)`. An unknown parameter is refused with 422, not ignored."
+    yield "* Errors are RFC 9457 documents (`application/problem+json`) with `where` and `remedy`."
+    yield "* `agent` and `team` in `by` and `filter` mean those of the chosen `view`; `initiator_agent`, `executor_team` … can be named in any view."
+    yield ""
+    yield f"The answers below come from the ledger of [the worked example](concepts.md#a-worked-example). Lists are cut after {MOST_ITEMS} items."
+    yield ""
+    operations = [(verb.upper(), path, told) for path, verbs in described["paths"].items() for verb, told in verbs.items()]
+    for tag, title in _TAGS.items():
+        yield f"## {title}"
+        yield ""
+        for verb, path, told in operations:
+            if tag in told["tags"]:
+                yield from _operation(verb, path, told, answers.get(f"{verb} {path}"))
+    yield "## Models"
+    yield ""
+    for name, schema in sorted(described["components"]["schemas"].items()):
+        if not name.startswith("Page_") and not name.endswith("ValidationError"):
+            yield from _model(name, schema)
+
+
+def _operation(verb: str, path: str, told: Mapping[str, Any], answer: tuple[int, str] | None) -> Iterator[str]:
+    from generate import grid
+
+    yield f"### {verb} {path}"
+    yield ""
+    yield f"{told['summary']}. {told.get('description', '')}".strip()
+    yield ""
+    if told.get("parameters"):
+        rows = []
+        for parameter in told["parameters"]:
+            schema = parameter["schema"]
+            fallback = schema.get("default")
+            said = parameter.get("description") or schema.get("description", "")
+            rows.append(
+                [
+                    f"`{parameter['name']}`",
+                    parameter["in"],
+                    _kind(schema),
+                    "required" if parameter["required"] else "" if fallback in (None, []) else f"`{fallback}`",
+                    said,
+                ]
+            )
+        yield from grid(["parameter", "in", "type", "default", "meaning"], rows)
+    if body := told.get("requestBody"):
+        kinds = [f"`{kind}`{_of(content.get('schema', {}))}" for kind, content in body["content"].items()]
+        yield f"Body: {', '.join(kinds)}."
+        yield ""
+    yield f"Answers: {'; '.join(f'{status}: {_answer(r)}' for status, r in sorted(told['responses'].items()))}."
+    yield ""
+    yield from _example(f"{verb} {path}", answer)
+
+
+def _answer(response: Mapping[str, Any]) -> str:
+    """A response in words; what everybody knows of success is left to its model."""
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    said = response.get("description", "")
+    if said == "Successful Response":
+        said = "done"
+    return f"{said}{_of(schema)}" if "ProblemDocument" not in str(schema) else said
+
+
+def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
+    if answer is None:
+        return
+    if key in ASKED:
+        yield "```bash"
+        yield f"curl '{BASE}{ASKED[key]}'"
+        yield "```"
+    else:
+        path, kind, body = SENT[key]
+        verb = key.split(" ")[0]
+        yield "```bash"
+        yield f"curl -X {verb} '{BASE}{path}' -H \"Authorization: Bearer $(cat .rootcost/token)\"" + (" \\" if body else "")
+        if body:
+            shown = body.replace("\n", "\\n")
+            yield f"  -H 'Content-Type: {kind}' --data-binary {'$' if shown != body else ''}'{shown}'"
+        yield "```"
+    yield ""
+    status, text = answer
+    if text:
+        yield "```json"
+        yield text
+        yield "```"
+    else:
+        yield f"{status}, without a body."
+    yield ""
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "$ref" in schema:
+        return _linked(schema["$ref"])
+    if "anyOf" in schema:
+        return " or ".join(_kind(part) for part in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_kind(schema['additionalProperties'])}"
+    if schema.get("format") == "decimal":
+        return "decimal string"
+    return {"date-time": "time", "date": "date"}.get(schema.get("format", ""), str(schema.get("type", "any")))
+
+
+def _linked(ref: str) -> str:
+    name = ref.rsplit("/", 1)[-1]
+    inner = re.fullmatch(r"Page_(\w+)_", name)
+    return f"page of [{inner[1]}](#{inner[1].lower()})" if inner else f"[{name}](#{name.lower()})"
+
+
+def _of(schema: Mapping[str, Any]) -> str:
+    return f", {_linked(schema['$ref'])}" if "$ref" in schema else ""
+
+
+def _model(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    from generate import grid
+
+    yield f"### {name}"
+    yield ""
+    yield schema.get("description", "").replace("\n", " ")
+    yield ""
+    needed = schema.get("required", [])
+    fields = [[f"`{key}`", _kind(f), "" if key in needed else "may be absent", f.get("description", "")] for key, f in schema["properties"].items()]
+    yield from grid(["field", "type", "", "meaning"], fields)
+    for example in schema.get("examples", []):
+        yield "```json"
+        yield json.dumps(example, indent=2, ensure_ascii=False)
+        yield "```"
+        yield ""
+
+
+# ── a ledger that answers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
+    """The API's description, and what it answers to the examples: status and body."""
+    from fastapi.testclient import TestClient
+
+    from api.app import create_app
+    from ledger.books import Books
+    from rootcost.receive import Doors
+
+    with Books.open(folder / "home") as books:
+        _fill(books, folder)
+        app = create_app(books, receivers=Doors(books.settings.ingest), token="token")
+        client = TestClient(app, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"})
+        answers: dict[str, tuple[int, str]] = {}
+        for key, path in ASKED.items():
+            answer = client.get(path)
+            assert answer.status_code == 200, (key, answer.text)
+            answers[key] = (200, _shown(answer.json(), str(folder)))
+        for key, (path, kind, body) in SENT.items():
+            answer = client.request(key.split(" ")[0], path, content=body, headers={"Content-Type": kind} if kind else {})
+            assert answer.status_code < 300, (key, answer.text)
+            answers[key] = (answer.status_code, _shown(answer.json(), str(folder)) if answer.content else "")
+        described: dict[str, Any] = app.openapi()
+    return described, answers
+
+
+def _fill(books: Any, folder: Path) -> None:
+    """The worked example, a line that cannot be read, and a budget that is too small."""
+    from decimal import Decimal
+
+    from api.changes import add_budget
+    from api.models import NewBudget
+    from attribution import budgets
+    from attribution.run import attribute
+    from ingest.run import ingest
+    from ledger import registry
+    from rootcost.pricebook import at_hand
+
+    bill = (EXAMPLE / "bill.csv").read_text(encoding="utf-8")
+    damaged = bill.splitlines()[1].replace("0.030000000000", "three cents", 1)
+    (folder / "bill.csv").write_text(f"{bill}{damaged}\n", encoding="utf-8")
+    ingest(books, "focus", [str(folder / "bill.csv")])
+    ingest(books, "otlp", [str(EXAMPLE / "traces.json")])
+    registry.import_csv(books, EXAMPLE / "agents.csv")
+    add_budget(books, NewBudget(name="care-monthly", scope="team", scope_name="Care", amount=Decimal("0.015"), currency="USD"), actor="docs")
+    at_hand(books)
+    attribute(books, cause="command")
+    budgets.evaluate(books)
+
+
+def _shown(answer: Any, folder: str) -> str:
+    text = json.dumps(_settled(answer), indent=2, ensure_ascii=False)
+    return _RUN.sub("20261102T073000-5e1f0c2a", text.replace(f"{folder}/", "/bills/"))
+
+
+def _settled(value: Any, key: str = "") -> Any:
+    """The answer without what differs from run to run, and with short lists."""
+    if key in _FIXED and value is not None:
+        return _FIXED[key]
+    if key in ("inputs", "alert_id", "problem_id", "usage_key"):
+        return {} if isinstance(value, dict) else "…"
+    if key == "tree":
+        return "… as /v1/chains/{chain_id} answers"
+    if isinstance(value, dict):
+        return {name: _settled(held, name) for name, held in value.items()}
+    if isinstance(value, list) and key != "sentences":
+        return [_settled(item) for item in value[:MOST_ITEMS]]
+    return value

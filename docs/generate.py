@@ -1,0 +1,314 @@
+"""Writes the pages of docs/ that are derived from code, so that nothing is said twice.
+
+    python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md
+    python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
+    python docs/generate.py --demo    runs the demo in a temporary folder and puts what it prints into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+DOCS = Path(__file__).parent
+README = DOCS.parent / "README.md"
+GENERATED = "<!-- Written by docs/generate.py from {source}. Change that, then run `make docs`. -->"
+DEMO_BEGINS, DEMO_ENDS = "<!-- demo: begins (python docs/generate.py --demo) -->", "<!-- demo: ends -->"
+SHOWN_TEAMS = 4
+"""Teams of the demo's table that README shows; the rest is cut."""
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in cells), ""]
+
+
+# ── configuration ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Decimal: "decimal, quoted",
+    date: "date",
+    Path: "folder",
+}
+_BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
+
+
+def kind(annotation: Any) -> str:
+    """A type in words.
+
+    >>> kind(list[str]), kind(Literal["even", "fixed"]), kind(dict[str, Decimal])
+    ('list of text', 'even or fixed', 'table of decimal, quoted')
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if origin is Annotated:
+        return kind(inner[0])
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in inner)
+    if origin is list:
+        return "list of tables" if inspect.isclass(inner[0]) and issubclass(inner[0], BaseModel) else f"list of {kind(inner[0])}"
+    if origin is dict:
+        return f"table of {kind(inner[1])}"
+    if origin is types.UnionType:
+        return " or ".join(kind(part) for part in inner if part is not types.NoneType)
+    raise TypeError(f"no words for {annotation}: add them here")
+
+
+def default(field: FieldInfo) -> str:
+    """A default as `rootcost.toml` would have it."""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value in ("", [], {}):
+        return "empty"
+    if isinstance(value, list):
+        return f"`[{', '.join(json.dumps(str(v)) for v in value)}]`"
+    return f"`{json.dumps(value) if isinstance(value, str) else value}`"
+
+
+def _setting(name: str, field: FieldInfo, environment: str | None) -> list[str]:
+    limits = [words.format(getattr(rule, bound)) for rule in field.metadata for bound, words in _BOUNDS.items() if hasattr(rule, bound)]
+    told = ", ".join([kind(field.annotation), *limits])
+    return [f"`{name}`", told, default(field), *([] if environment is None else [f"`{environment}`"]), field.description or ""]
+
+
+def configuration() -> Iterator[str]:
+    """Every key of `rootcost.toml`."""
+    from ledger.settings import Settings
+    from rootcost.configuration import as_toml
+
+    yield "# Configuration"
+    yield ""
+    yield GENERATED.format(source="ledger/settings.py")
+    yield ""
+    yield "All settings live in one file, `rootcost.toml`, and every one of them can be set in the environment instead. The order of"
+    yield "precedence is: command line, environment, file, the defaults below. Unknown keys are refused, with the name of the key."
+    yield ""
+    yield "The file is looked for in the working folder, then in the home folder; `ROOTCOST_CONFIG` names another one. The home folder is"
+    yield "`--home DIR`, else `ROOTCOST_HOME`, else `.rootcost`. In the environment, lists and tables are written as JSON:"
+    yield '`ROOTCOST_INGEST__TRUSTED_SOURCES=\'["otlp"]\'`. Decimals are written in quotes, in TOML and in JSON alike, so that no digit is lost.'
+    yield ""
+    yield "`rootcost config show` prints what is in force, with comments, as a `rootcost.toml`. Secrets are not shown."
+    yield ""
+    yield "## Home"
+    yield ""
+    head = ["key", "type", "default", "environment", "meaning"]
+    sections = {name: field for name, field in Settings.model_fields.items() if _is_section(field)}
+    top = [_setting(name, f, f"ROOTCOST_{name.upper()}") for name, f in Settings.model_fields.items() if name not in sections]
+    yield from grid(head, top)
+    for section, held in sections.items():
+        model = held.annotation
+        assert model is not None
+        yield f"## [{section}]"
+        yield ""
+        yield inspect.getdoc(model) or ""
+        yield ""
+        fields = model.model_fields.items()
+        yield from grid(head, [_setting(name, f, f"ROOTCOST_{section.upper()}__{name.upper()}") for name, f in fields])
+        for name, field in fields:
+            inner = get_args(field.annotation)
+            if inner and inspect.isclass(inner[0]) and issubclass(inner[0], BaseModel):
+                yield f"### [[{section}.{name}]]"
+                yield ""
+                yield inspect.getdoc(inner[0]) or ""
+                yield ""
+                rows = [_setting(key, f, None) for key, f in inner[0].model_fields.items()]
+                yield from grid(["key", "type", "default", "meaning"], rows)
+    yield "## A file with all defaults"
+    yield ""
+    yield "```toml"
+    yield as_toml(Settings.model_construct())
+    yield "```"
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel)
+
+
+# ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tables() -> Iterator[str]:
+    """Every table and column of the ledger."""
+    from ledger import db
+    from ledger.tables import METERS, TABLES
+
+    yield "# Tables"
+    yield ""
+    yield GENERATED.format(source="ledger/tables.py and ledger/db.py")
+    yield ""
+    yield "The ledger's tables are Delta tables under `HOME/tables` (or `store.uri`); anything that reads Delta or Parquet can read them."
+    yield "Facts are only added, or replaced period by period. Conclusions carry the id of the run or pass that drew them and can be"
+    yield "deleted and rebuilt. Which run is in force for a month says the table `published` of the application state."
+    yield ""
+    yield "Times are UTC, intervals `[start, end)`. Money is `Decimal(38, 12)`, unit prices are `Decimal(38, 18)`. A null means unknown, never 0."
+    yield ""
+    yield from grid(["table", "kind", "meaning"], [[f"[{t.name}](#{t.name})", t.kind, t.why] for t in TABLES.values()])
+    for table in TABLES.values():
+        yield f"## {table.name}"
+        yield ""
+        yield table.why
+        yield ""
+        yield f"Key: {_named(table.key)}. Partitions: {_named(table.partition_by)}."
+        yield ""
+        columns = [[f"`{c.name}`", str(c.dtype), "yes" if c.required else "", c.why] for c in table.columns]
+        yield from grid(["column", "type", "required", "meaning"], columns)
+    yield "## Meters"
+    yield ""
+    yield "Kinds of measured quantity. The meters of one call are disjoint: their sum is what was used."
+    yield ""
+    yield from grid(["meter", "counts"], [[f"`{name}`", why] for name, why in METERS.items()])
+    yield "## Application state"
+    yield ""
+    yield "Small state lives in a relational database: SQLite in the home folder, or PostgreSQL by `store.database_url`. Alembic migrations build it."
+    yield ""
+    models = {mapper.class_.__tablename__: mapper.class_ for mapper in db.Base.registry.mappers}
+    rows = [[f"`{name}`", _first_line(model), _named(c.name for c in model.__table__.columns)] for name, model in sorted(models.items())]
+    yield from grid(["table", "meaning", "columns"], rows)
+
+
+def _named(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+# ── command line ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cli() -> Iterator[str]:
+    """The help of every command."""
+    from rootcost.cli import app
+
+    yield "# Commands"
+    yield ""
+    yield GENERATED.format(source="`rootcost --help`")
+    yield ""
+    yield "Results go to stdout, remarks and progress to stderr, so that machine-readable output can be piped. Money is a decimal string in"
+    yield "JSON and plain digits in CSV. `--home` may stand before or after the command's name."
+    yield ""
+    codes = [["0", "done"], ["1", "done with problems, or failed"], ["2", "usage"], ["3", "the books do not balance"], ["130", "interrupted"]]
+    yield from grid(["exit code", "meaning"], codes)
+    for path in commands():
+        yield f"## {' '.join(('rootcost', *path))}"
+        yield ""
+        yield "```text"
+        yield help_of(app, path)
+        yield "```"
+        yield ""
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command's words: the root, then groups and commands in the order of the help."""
+    import typer.main
+
+    from rootcost.cli import app
+
+    def below(group: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, command in getattr(group, "commands", {}).items():
+            yield from below(command, (*path, name))
+
+    yield from below(typer.main.get_command(app), ())
+
+
+def help_of(app: Any, path: Sequence[str]) -> str:
+    """What `rootcost … --help` prints on a terminal of 80 columns."""
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"}, prog_name="rootcost")
+    assert done.exit_code == 0, done.output
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+# ── pages ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def api() -> Iterator[str]:
+    """The API, with answers of a real ledger."""
+    from api_page import page
+
+    return page(GENERATED.format(source="the API's own OpenAPI document"))
+
+
+PAGES: Mapping[str, Callable[[], Iterator[str]]] = {"configuration.md": configuration, "tables.md": tables, "cli.md": cli, "api.md": api}
+
+
+def rendered(name: str) -> str:
+    """One page, as it should be."""
+    text = "\n".join(PAGES[name]())
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def demo_excerpt() -> str:
+    """What the demo prints: who started it, and the balance."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = [sys.executable, "-m", "rootcost.cli", "--home", f"{folder}/home", "demo"]
+        told = subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    chapters = {title.strip(): body for title, body in re.findall(r"^(\S[^\n]*?) ─{5,}\n(.*?)(?=^\S[^\n]*? ─{5,}$|\Z)", told, re.M | re.S)}
+    teams = chapters["Who started it"].split("\n", 1)[1]
+    table, _, _rest = teams.partition("\n\n")
+    blocks = re.split(r"\n[ ]*\n", table.strip("\n") if "attributed" in table else teams.split("attributed")[0].strip("\n"))
+    total = next(line for line in teams.splitlines() if line.lstrip().startswith("attributed"))
+    balance = chapters["The balance"].split("\n", 1)[1]
+    shown = ["Who started it", "", *("\n".join(_trimmed(block)) + "\n" for block in blocks[:SHOWN_TEAMS]), " …", "\n".join(_trimmed(total))]
+    closing = balance[: balance.index("✓")] + next(line for line in balance.splitlines() if line.startswith("✓"))
+    text = "\n".join([*shown, "", "The balance", "", *_trimmed(closing)])
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _trimmed(block: str) -> list[str]:
+    return [line.rstrip() for line in block.splitlines()]
+
+
+def main() -> int:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is stale")
+    parser.add_argument("--demo", action="store_true", help="run the demo and put what it prints into README.md")
+    asked = parser.parse_args()
+    if asked.demo:
+        text = README.read_text(encoding="utf-8")
+        before, _, rest = text.partition(DEMO_BEGINS)
+        after = rest.partition(DEMO_ENDS)[2]
+        README.write_text(f"{before}{DEMO_BEGINS}\n```text\n{demo_excerpt()}\n```\n{DEMO_ENDS}{after}", encoding="utf-8")
+        return 0
+    stale = []
+    for name in PAGES:
+        path, text = DOCS / name, rendered(name)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not asked.check:
+                path.write_text(text, encoding="utf-8")
+    if stale and asked.check:
+        print(f"stale: {', '.join(stale)} — run `make docs`", file=sys.stderr)
+        return 1
+    print(f"written: {', '.join(stale)}" if stale else "docs are fresh")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
