@@ -277,6 +277,13 @@ def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
         chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
         driven = _by_driver(chosen, measured.drop("provider", "model"), ["resource"], provisioned=provisioned)
         out.append(driven)
-        rest = pl.concat([rest.filter(~pl.col("lot").is_in(chosen["lot"].implode())), driven.left]) if provisioned else driven.left
+        if not provisioned:
+            rest = driven.left
+            continue
+        # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
+        unused = driven.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
+        driven.idle = pl.concat([driven.idle, unused.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
+        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(driven.left["lot"].implode())), unused])["lot"]
+        rest = rest.filter(~pl.col("lot").is_in(busy.implode()))
     out[-1].left = rest.with_columns(meter="meter_sold", reason=_why_other()).drop("meter_sold")
     return out

@@ -73,9 +73,13 @@ class MonthPile:
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """All rows; identical ones are told apart by their ordinal in `charge_id`."""
-        ids = pl.concat([*(pl.scan_parquet(p).select("charge_id") for p in self.parts), *(f.lazy().select("charge_id") for f in self.frames)])
+        ids = pl.concat(
+            [*(pl.scan_parquet(p).select("charge_id") for p in self.parts), *(f.lazy().select("charge_id") for f in self.frames)]
+        )
         seen = ids.collect()["charge_id"]
-        ordinal = None if seen.n_unique() == len(seen) else seen.to_frame().select(pl.int_range(1, pl.len() + 1).over("charge_id"))
+        ordinal = (
+            None if seen.n_unique() == len(seen) else seen.to_frame().select(pl.int_range(1, pl.len() + 1).over("charge_id"))
+        )
         del seen
         at = 0
         held: list[Path | pl.DataFrame] = [*self.parts, *self.frames]
@@ -107,7 +111,9 @@ class MonthPile:
 
     def _sum(self, frame: pl.DataFrame, written: pl.DataFrame) -> None:
         keys = ["billing_currency", "provider_name"]
-        told = pl.concat([frame.select(*keys, *COST_COLUMNS), written.select(f"{n}__written" for n in COST_COLUMNS)], how="horizontal")
+        told = pl.concat(
+            [frame.select(*keys, *COST_COLUMNS), written.select(f"{n}__written" for n in COST_COLUMNS)], how="horizontal"
+        )
         same = _alike(told)
         for (currency, provider), part in told.partition_by(keys, as_dict=True, include_key=False).items():
             found: dict[str, _Sum] = {}
@@ -135,9 +141,7 @@ def conformed(frame: pl.DataFrame, *, source: str, scope: str, raw_id: str, now:
     if "final" in frame.columns:
         final = pl.col("final") & pl.col("billing_month").is_in(_settled(frame["billing_month"].unique(), now))
         frame = frame.with_columns(final=final)
-    frame = frame.with_columns(
-        charge_id=pl.lit(""), source=pl.lit(source), scope=pl.lit(scope), raw_id=pl.lit(raw_id)
-    )
+    frame = frame.with_columns(charge_id=pl.lit(""), source=pl.lit(source), scope=pl.lit(scope), raw_id=pl.lit(raw_id))
     rows = CHARGES.conform(frame.select(name for name in frame.columns if name in CHARGES.schema))
     return rows.with_columns(charge_id=_ids(rows))
 
@@ -162,7 +166,11 @@ def _ids(rows: pl.DataFrame) -> pl.Series:
 
 
 def _settled(months: pl.Series, now: datetime) -> list[str]:
-    return [month for month in months if month is not None and datetime.combine(_month_end(month), datetime.min.time(), UTC) + _RESTATED <= now]
+    return [
+        month
+        for month in months
+        if month is not None and datetime.combine(_month_end(month), datetime.min.time(), UTC) + _RESTATED <= now
+    ]
 
 
 def _month_end(month: str) -> date:
@@ -257,7 +265,11 @@ def _alike(told: pl.DataFrame) -> dict[str, str]:
     same: dict[str, str] = {}
     for at, name in enumerate(COST_COLUMNS):
         for earlier in COST_COLUMNS[:at]:
-            if earlier not in same and told[name].equals(told[earlier]) and told[f"{name}__written"].equals(told[f"{earlier}__written"]):
+            if (
+                earlier not in same
+                and told[name].equals(told[earlier])
+                and told[f"{name}__written"].equals(told[f"{earlier}__written"])
+            ):
                 same[name] = earlier
                 break
     return same

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ingest.source import Listed, RawObject
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
@@ -84,7 +84,7 @@ class LocalAndS3Fetcher:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def __enter__(self) -> LocalAndS3Fetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,14 +110,16 @@ class LocalAndS3Fetcher:
         pattern = _GLOB.search(key)
         stem = key[: pattern.start()] if pattern else key.rstrip("/")
         listing: list[Listed] = []
-        with _told(uri):
+        with _Told(uri):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stem):
                 for entry in page.get("Contents", ()):
                     name = str(entry["Key"])
                     if name.endswith("/") or not _belongs(name, key, stem, glob_=pattern is not None):
                         continue
                     version = str(entry.get("ETag", "")).strip('"')
-                    listing.append(Listed(f"s3://{bucket}/{name}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC)))
+                    listing.append(
+                        Listed(f"s3://{bucket}/{name}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC))
+                    )
         exact = [entry for entry in listing if entry.uri == uri]
         if not listing:
             raise ObjectMissingError("no such object or prefix", where=uri, remedy="check the bucket, the key and the region")
@@ -130,7 +132,7 @@ class LocalAndS3Fetcher:
         os.close(handle)
         part = Path(name)
         try:
-            with _told(uri):
+            with _Told(uri):
                 digest, size, version = self._stream(bucket, key, part)
             path = self._folder / f"{digest}-{_safe(key)}"
             part.replace(path)
@@ -155,7 +157,7 @@ class LocalAndS3Fetcher:
         raise AssertionError("unreachable")
 
 
-class _told:
+class _Told:
     """Says the cloud client's faults in ours."""
 
     def __init__(self, uri: str) -> None:
@@ -173,7 +175,9 @@ class _told:
             raise _client_fault(self.uri, fault.response) from fault
         if isinstance(fault, (BotoCoreError, OSError)):
             said = str(fault).splitlines()[0]
-            raise StoreUnreachable(said, where=self.uri, remedy="check the endpoint, the network, the disk and the AWS credentials") from fault
+            raise StoreUnreachable(
+                said, where=self.uri, remedy="check the endpoint, the network, the disk and the AWS credentials"
+            ) from fault
 
 
 def _client_fault(uri: str, answer: Any) -> SourceError:
@@ -182,7 +186,9 @@ def _client_fault(uri: str, answer: Any) -> SourceError:
     if code in _MISSING or status == 404:
         return ObjectMissingError(f"no such object ({code})", where=uri, remedy="check the bucket and the key")
     if code in _DENIED or status in (401, 403):
-        return StoreUnreachable(f"S3 refuses access ({code})", where=uri, remedy="the credentials need s3:ListBucket and s3:GetObject here")
+        return StoreUnreachable(
+            f"S3 refuses access ({code})", where=uri, remedy="the credentials need s3:ListBucket and s3:GetObject here"
+        )
     return StoreUnreachable(f"S3 answered {status} ({code})", where=uri, remedy="S3 was asked several times; try again later")
 
 

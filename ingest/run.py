@@ -198,7 +198,9 @@ class _Run:
                     frame = self._of_month(reading.frame, found, item)
                     rows += frame.height
                     for month, part in bills.by_month(frame):
-                        conformed = bills.conformed(part, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now)
+                        conformed = bills.conformed(
+                            part, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
+                        )
                         piles.setdefault(month, MonthPile(month, folder)).add(conformed, part)
             except Exception as fault:
                 if not _is_input_fault(fault):
@@ -206,7 +208,17 @@ class _Run:
                 self.ledger.add(_fault(self.source.name, item.uri, fault))
                 return None
             months = sorted(piles)
-            noted.append(_noted(self.source, item, found, rows, refused, found.billing_month or (months[0] if len(months) == 1 else None), self.now))
+            noted.append(
+                _noted(
+                    self.source,
+                    item,
+                    found,
+                    rows,
+                    refused,
+                    found.billing_month or (months[0] if len(months) == 1 else None),
+                    self.now,
+                )
+            )
         files += noted
         return piles
 
@@ -327,11 +339,15 @@ class _Run:
         from ledger.tables import RAW_FILES
 
         if self._seen == 1:
-            self._known = set(self.books.store.scan(RAW_FILES, {"source": [self.source.name]}).select("raw_id").unique().collect()["raw_id"])
+            self._known = set(
+                self.books.store.scan(RAW_FILES, {"source": [self.source.name]}).select("raw_id").unique().collect()["raw_id"]
+            )
         return item.raw_id in self._known
 
 
-def _noted(source: Source, item: RawObject, found: Slice, rows: int, refused: int, month: str | None, now: datetime) -> dict[str, object]:
+def _noted(
+    source: Source, item: RawObject, found: Slice, rows: int, refused: int, month: str | None, now: datetime
+) -> dict[str, object]:
     return {
         "raw_id": item.raw_id,
         "source": source.name,
@@ -368,7 +384,12 @@ def _capped(found: Sequence[Problem]) -> Iterator[Problem]:
     for problem in found[SINGLY:]:
         key = (problem.field, problem.reason, problem.remedy, problem.severity)
         if key not in rest and len(rest) >= _KINDS:
-            key = ("", "other faults, too many kinds to tell apart", "mend the faults listed, and read the file again", problem.severity)
+            key = (
+                "",
+                "other faults, too many kinds to tell apart",
+                "mend the faults listed, and read the file again",
+                problem.severity,
+            )
         rest[key] = rest.get(key, 0) + problem.rows
     for (name, reason, remedy, severity), rows in rest.items():
         yield Problem(found[0].source, found[0].uri, f"{rows} more rows", name, reason, remedy, rows, severity)

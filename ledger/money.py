@@ -114,7 +114,7 @@ def exact_decimal(written: str | None) -> Decimal | None:
 
 
 def proportion(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
-    """amount · part / whole at the ledger's twelve places, half to even; what one of many pays when it is looked at alone.
+    """Amount · part / whole at the ledger's twelve places, half to even; what one of many pays when it is looked at alone.
 
     3 000 of 10 000 tokens that cost $0.03, and what share of $0.03 unallocated $0.003 is, in percent:
 
@@ -164,7 +164,10 @@ def split(
     running = pl.col(weight).cast(pl.Int128).cum_sum()
     frame = (
         frame.sort([*keys, *order_by], maintain_order=True)
-        .with_columns(__opens=pl.any_horizontal(pl.col(k).ne_missing(pl.col(k).shift(1)) for k in keys) | (pl.int_range(pl.len()) == 0), __run=running)
+        .with_columns(
+            __opens=pl.any_horizontal(pl.col(k).ne_missing(pl.col(k).shift(1)) for k in keys) | (pl.int_range(pl.len()) == 0),
+            __run=running,
+        )
         .with_columns(
             __from=pl.when(opens).then(pl.col("__run") - pl.col(weight)).forward_fill(),
             __to=pl.when(opens.shift(-1, fill_value=True)).then("__run").backward_fill(),

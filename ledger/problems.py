@@ -34,7 +34,7 @@ class Problem:
     @property
     def problem_id(self) -> str:
         """The same fault in the same place has the same id, however often the file is read."""
-        told = "\x1f".join((self.source, self.uri, self.place, self.field, self.reason))
+        told = f"{self.source}\x1f{self.uri}\x1f{self.place}\x1f{self.field}\x1f{self.reason}"
         return hashlib.blake2b(told.encode(), digest_size=10).hexdigest()
 
 
@@ -76,7 +76,9 @@ def renew(store: Store, source: str, read: Collection[str], found: Iterable[Prob
     if not old.height and not fresh.height:
         return
     known = old.select("problem_id", __seen="seen_at")
-    fresh = fresh.join(known, on="problem_id", how="left", maintain_order="left").with_columns(seen_at=pl.coalesce("__seen", "seen_at"))
+    fresh = fresh.join(known, on="problem_id", how="left", maintain_order="left").with_columns(
+        seen_at=pl.coalesce("__seen", "seen_at")
+    )
     fresh = fresh.drop("__seen")
     if fresh.drop("run_id").sort("problem_id").equals(old.drop("run_id").sort("problem_id")):
         return

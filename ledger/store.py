@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -71,7 +73,9 @@ class Store:
         except TableNotFoundError:
             return None
         except OSError as fault:
-            raise StoreUnreachable(str(fault), where=self.uri(table), remedy="check the store's address and credentials") from fault
+            raise StoreUnreachable(
+                str(fault), where=self.uri(table), remedy="check the store's address and credentials"
+            ) from fault
 
     def version(self, table: Table) -> int | None:
         """Number of the last commit, None before the first."""
@@ -147,7 +151,7 @@ class Store:
                 delta = DeltaTable.create(
                     self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
                 )
-            return _write_parts(delta, table, parts, where, self._metadata(note), self.storage_options)
+            return _write_parts(delta, self.uri(table), table, parts, where, self._metadata(note), self.storage_options)
 
     def merge(self, table: Table, frame: pl.DataFrame, *, prefer: str, note: str = "") -> int:
         """Adds rows whose key is new, and replaces known ones by fuller ones; returns how many rows that changed.
@@ -174,7 +178,11 @@ class Store:
             if not changed.height:
                 return 0
             touched = [str(d) for d in changed[partition].unique().sort()]
-            kept = self.scan(table, {partition: touched}).join(changed.lazy().select(table.key), on=list(table.key), how="anti").collect()
+            kept = (
+                self.scan(table, {partition: touched})
+                .join(changed.lazy().select(table.key), on=list(table.key), how="anti")
+                .collect()
+            )
             quoted = ", ".join(f"'{day}'" for day in touched)
             self._write(table, pl.concat([kept, changed]), mode="overwrite", predicate=f"{partition} IN ({quoted})", note=note)
         return changed.height
@@ -188,7 +196,9 @@ class Store:
         if predicate is not None:
             options["predicate"] = predicate
         with self._reachable(table):
-            rows.write_delta(self.uri(table), mode=mode, storage_options=self.storage_options or None, delta_write_options=options)
+            rows.write_delta(
+                self.uri(table), mode=mode, storage_options=self.storage_options or None, delta_write_options=options
+            )
 
     def _metadata(self, note: str) -> CommitProperties | None:
         return CommitProperties(custom_metadata={"note": note}) if note else None
@@ -200,49 +210,72 @@ class Store:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             yield
         except OSError as fault:
-            raise StoreUnreachable(str(fault), where=self.uri(table), remedy="check the store's address and credentials") from fault
+            raise StoreUnreachable(
+                str(fault), where=self.uri(table), remedy="check the store's address and credentials"
+            ) from fault
 
 
 def _write_parts(
     delta: DeltaTable,
+    root: str,
     table: Table,
     parts: Iterable[pl.DataFrame],
     where: Mapping[str, str],
     metadata: CommitProperties | None,
-    storage_options: dict[str, str],
+    storage_options: Mapping[str, str],
 ) -> int:
-    import pyarrow.fs as arrow_fs
-    import pyarrow.parquet as pq
-    from deltalake.fs import DeltaStorageHandler
     from deltalake.transaction import AddAction, RemoveAction
 
-    files = arrow_fs.PyFileSystem(DeltaStorageHandler(delta.table_uri, storage_options))
     # Delta keeps partition values in its log; folders are only for people, so values that would need escaping are left out.
     folder = "/".join(f"{k}={v}" for k, v in where.items() if re.fullmatch(r"[\w.-]+", v, re.ASCII))
     stored = [name for name in table.schema if name not in where]
     actions: list[AddAction | RemoveAction] = []
     rows = 0
-    try:
+    with tempfile.TemporaryDirectory(prefix="rootcost-write-") as scratch:
         for part in parts:
             path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet".lstrip("/")
-            arrow = part.select(stored).to_arrow(compat_level=pl.CompatLevel.oldest())
-            pq.write_table(arrow, path, filesystem=files, compression="zstd", compression_level=1, row_group_size=200_000)
+            written = Path(scratch) / "part.parquet"
+            part.select(stored).write_parquet(written, compression="zstd", compression_level=1, row_group_size=100_000)
+            size = written.stat().st_size
+            _place(written, root, path, storage_options)
             stats = json.dumps({"numRecords": part.height})
-            actions.append(AddAction(path, files.get_file_info(path).size, dict(where), int(time.time() * 1000), True, stats))
+            actions.append(AddAction(path, size, dict(where), int(time.time() * 1000), True, stats))
             rows += part.height
-        delta.create_write_transaction(
-            actions,
-            "overwrite",
-            delta.schema(),
-            partition_by=list(table.partition_by),
-            partition_filters=[(column, "=", value) for column, value in where.items()],
-            commit_properties=metadata,
-        )
-    except BaseException:
-        for action in actions:
-            files.delete_file(action.path)
-        raise
+    delta.create_write_transaction(
+        actions,
+        "overwrite",
+        delta.schema(),
+        partition_by=list(table.partition_by),
+        partition_filters=[(column, "=", value) for column, value in where.items()],
+        commit_properties=metadata,
+    )
     return rows
+
+
+def _place(written: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
+    """Puts a file below a table's root. It is no part of the table before the commit, and vacuumed away if that never comes."""
+    if not root.startswith("s3://"):
+        target = Path(root) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(written, target)
+        return
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    given = {name.lower().removeprefix("aws_"): value for name, value in storage_options.items()}
+    client = boto3.client(
+        "s3",
+        endpoint_url=given.get("endpoint_url") or given.get("endpoint") or None,
+        region_name=given.get("region") or None,
+        aws_access_key_id=given.get("access_key_id"),
+        aws_secret_access_key=given.get("secret_access_key"),
+        aws_session_token=given.get("session_token"),
+    )
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    try:
+        client.upload_file(str(written), bucket, f"{prefix}/{path}".lstrip("/"))
+    except (BotoCoreError, ClientError) as fault:
+        raise OSError(str(fault)) from fault
 
 
 def _slice_predicate(where: Mapping[str, str]) -> str:

@@ -289,6 +289,19 @@ def test_ra3_a_gpu_is_split_by_seconds_and_its_idle_part_stands_apart(books: Boo
     assert total(books, "cost_class") == {"metered": D("0.90"), "idle": D("2.70")}
 
 
+def test_ra3_an_hour_in_which_nobody_used_a_known_machine_is_idle_and_an_unknown_machine_is_not(books: Books) -> None:
+    gpu = {"sku_meter": "USE1-BoxUsage:g5.xlarge", "consumed_unit": "Hrs", "consumed_quantity": D(1), "service_name": "Amazon EC2"}
+    later = {"charge_period_start": at(11), "charge_period_end": at(12)}
+    bill = charges(charge("3.60", resource_id="i-gpu", **gpu), charge("3.60", resource_id="i-gpu", **gpu, **later), charge("1", resource_id="i-web", **gpu))
+    write(books, spans=spans(span(1, 1, agent_name="coder", resource_id="i-gpu", end_time=at(11))), charges=bill)
+    attribute(books)
+    assert rows(books, "cost_class", "reason", "effective_cost") == [
+        ("idle", "idle_capacity", D("3.60")),
+        ("metered", None, D("3.60")),
+        ("unallocated", "no_logged_use", D("1")),
+    ]
+
+
 def test_ra3_a_runtime_billed_by_consumption_has_no_idle_part(books: Books) -> None:
     arn = "arn:aws:bedrock-agentcore:us-east-1:1111:runtime/r"
     runtime = {"resource_id": arn, "sku_meter": "USE1-Runtime:Consumption-based:vCPU", "consumed_unit": "vCPU-Hours", "consumed_quantity": D("0.1")}

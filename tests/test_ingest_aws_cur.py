@@ -95,7 +95,12 @@ def test_a_report_cut_off_anywhere_keeps_its_whole_lines(books: Books, tmp_path:
 # What each line type costs: cash, amortised, list, contracted, category. Figures by hand from the table in billing terms.
 TYPES: list[tuple[str, dict[str, Any], str, str]] = [
     ("Usage", {"pricing_public_on_demand_cost": 12.0, "line_item_net_unblended_cost": 9.0}, "9 9 12 9", "Usage"),
-    ("DiscountedUsage", {"cost": 0.0, "pricing_public_on_demand_cost": 12.0, "reservation_effective_cost": 7.0}, "0 7 12 12", "Usage"),
+    (
+        "DiscountedUsage",
+        {"cost": 0.0, "pricing_public_on_demand_cost": 12.0, "reservation_effective_cost": 7.0},
+        "0 7 12 12",
+        "Usage",
+    ),
     (
         "RIFee",
         {
@@ -135,11 +140,16 @@ TYPES: list[tuple[str, dict[str, Any], str, str]] = [
 
 def test_every_line_type_costs_what_the_amortisation_table_says(books: Books, tmp_path: Path) -> None:
     every = {name: None for _, more, _, _ in TYPES for name in more if name != "cost"}
-    lines = [line(more.get("cost", 10.0), kind, **{**every, **{k: v for k, v in more.items() if k != "cost"}}) for kind, more, _, _ in TYPES]
+    lines = [
+        line(more.get("cost", 10.0), kind, **{**every, **{k: v for k, v in more.items() if k != "cost"}})
+        for kind, more, _, _ in TYPES
+    ]
     kept = read(books, tmp_path, *lines)
 
     found = [" ".join(str(money.text(row[c])) for c in COST_COLUMNS) for row in kept.iter_rows(named=True)]
-    assert list(zip(kept["line_item_type"], found, kept["charge_category"], strict=True)) == [(k, costs, cat) for k, _, costs, cat in TYPES]
+    assert list(zip(kept["line_item_type"], found, kept["charge_category"], strict=True)) == [
+        (k, costs, cat) for k, _, costs, cat in TYPES
+    ]
     assert kept.filter(pl.col("charge_class") == "Correction")["line_item_type"].to_list() == ["Refund", "Refund"]
     assert [p["reason"] for p in books.store.scan(PROBLEMS).collect().iter_rows(named=True)] == [
         "'SomethingNew' is no line item type known here; booked as an Adjustment"
@@ -152,7 +162,13 @@ def test_an_hour_under_a_savings_plan_is_paid_once_on_every_basis(books: Books, 
     kept = read(
         books,
         tmp_path,
-        line(10.0, "SavingsPlanCoveredUsage", pricing_public_on_demand_cost=10.0, savings_plan_savings_plan_effective_cost=6.0, **arn),
+        line(
+            10.0,
+            "SavingsPlanCoveredUsage",
+            pricing_public_on_demand_cost=10.0,
+            savings_plan_savings_plan_effective_cost=6.0,
+            **arn,
+        ),
         line(-10.0, "SavingsPlanNegation", **arn),
         line(8.0, "SavingsPlanRecurringFee", savings_plan_total_commitment_to_date=8.0, savings_plan_used_commitment=6.0, **arn),
     )
@@ -191,7 +207,10 @@ def test_a_bedrock_line_says_who_called_which_model_and_how_much(books: Books, t
     }
     row = read(books, tmp_path, line(3.7035, **more), line(-1.0, "EdpDiscount", **more)).row(0, named=True)
 
-    assert {k: row[k] for k in ("principal", "resource_id", "consumed_unit", "region_id", "sub_account_id", "provider_name", "publisher_name")} == {
+    assert {
+        k: row[k]
+        for k in ("principal", "resource_id", "consumed_unit", "region_id", "sub_account_id", "provider_name", "publisher_name")
+    } == {
         "principal": role,
         "resource_id": profile,
         "consumed_unit": "1K tokens",
@@ -203,7 +222,9 @@ def test_a_bedrock_line_says_who_called_which_model_and_how_much(books: Books, t
     assert row["consumed_quantity"] == Decimal("1234.5")
     assert (row["list_unit_price"], row["contracted_unit_price"]) == (Decimal("0.0000033"), Decimal("0.000003"))
     assert row["service_name"] == "Claude Sonnet 4.6 (Amazon Bedrock Edition)"
-    assert charges(books)["consumed_quantity"].to_list() == [Decimal("1234.5"), None], "a discount repeats the usage amount; it is no usage"
+    assert charges(books)["consumed_quantity"].to_list() == [Decimal("1234.5"), None], (
+        "a discount repeats the usage amount; it is no usage"
+    )
 
 
 @pytest.mark.parametrize("lists", [False, True], ids=["map", "list of structs"])
@@ -211,7 +232,12 @@ def test_tags_of_all_maps_become_one_object_with_keys_as_written(books: Books, t
     kept = read(
         books,
         tmp_path,
-        line(1.0, resource_tags={"user_team": "care", "user_empty": ""}, tags={"iamPrincipal/agent": 'the "bot"'}, cost_category={"Unit": "EU"}),
+        line(
+            1.0,
+            resource_tags={"user_team": "care", "user_empty": ""},
+            tags={"iamPrincipal/agent": 'the "bot"'},
+            cost_category={"Unit": "EU"},
+        ),
         line(2.0, resource_tags={}, tags=None),
         line(3.0, resource_tags={"user_team": "data"}),
         line(4.0, resource_tags={"user_team": "care"}),
@@ -232,7 +258,9 @@ def test_tags_in_text_reports_are_the_same_object(books: Books, tmp_path: Path) 
     writer.writeheader()
     writer.writerow(columns)
     (tmp_path / "two.csv.gz").write_bytes(gzip.compress(two.getvalue().encode()))
-    (tmp_path / "one.csv").write_bytes(legacy([{**LEGACY, "resourceTags/user:team": "care", "resourceTags/user:x": "", "costCategory/Unit": "EU"}]))
+    (tmp_path / "one.csv").write_bytes(
+        legacy([{**LEGACY, "resourceTags/user:team": "care", "resourceTags/user:x": "", "costCategory/Unit": "EU"}])
+    )
     report = ingest(books, "aws-cur", [str(tmp_path / "two.csv.gz"), str(tmp_path / "one.csv")])
 
     assert report.problems == []
@@ -302,7 +330,11 @@ def created(root: Path, run: str, content: bytes, *, execution: str) -> None:
     """One delivery of an export that keeps its runs: a folder a run."""
     data = f"{EXPORT}/data/BILLING_PERIOD={MONTH}/{run}/agents-00001.snappy.parquet"
     put(root, data, content)
-    put(root, f"{EXPORT}/metadata/BILLING_PERIOD={MONTH}/{run}/agents-Manifest.json", manifest([f"s3://bills/{data}"], execution=execution))
+    put(
+        root,
+        f"{EXPORT}/metadata/BILLING_PERIOD={MONTH}/{run}/agents-Manifest.json",
+        manifest([f"s3://bills/{data}"], execution=execution),
+    )
 
 
 def run(books: Books, root: Path) -> IngestReport:
@@ -344,7 +376,9 @@ def test_a_manifest_that_names_a_missing_file_leaves_the_month_as_it_was(books: 
     first = {"agents-00001.snappy.parquet": parquet(line(1.0)), "agents-00002.snappy.parquet": parquet(line(2.0))}
     overwritten(tmp_path, first)
     run(books, tmp_path)
-    overwritten(tmp_path, {"agents-00001.snappy.parquet": parquet(line(5.0)), "agents-00002.snappy.parquet": b""}, execution="run-2")
+    overwritten(
+        tmp_path, {"agents-00001.snappy.parquet": parquet(line(5.0)), "agents-00002.snappy.parquet": b""}, execution="run-2"
+    )
     (tmp_path / EXPORT / f"data/BILLING_PERIOD={MONTH}/agents-00002.snappy.parquet").unlink()
     (problem,) = run(books, tmp_path).problems
 
@@ -372,7 +406,9 @@ def test_a_folder_of_files_without_a_manifest_is_refused(books: Books, tmp_path:
     assert "no manifest" in problem.reason and charges(books).height == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"dataFiles": 5}', b'{"dataFiles": [""]}', b"\xff\xfe", b'{"reportKeys": ["x.csv"]}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"dataFiles": 5}', b'{"dataFiles": [""]}', b"\xff\xfe", b'{"reportKeys": ["x.csv"]}']
+)
 def test_a_damaged_manifest_is_a_problem(books: Books, tmp_path: Path, content: bytes) -> None:
     put(tmp_path, "cur/x-Manifest.json", content)
     report = ingest(books, "aws-cur", [str(tmp_path / "cur")])

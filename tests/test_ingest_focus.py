@@ -166,12 +166,14 @@ def test_the_same_bytes_under_another_name_do_not_double_the_bill(books: Books, 
     assert total(books) == Decimal("1.5")
 
 
-def test_fifteen_decimals_are_rounded_half_to_even_and_the_difference_is_a_figure_of_its_own(books: Books, tmp_path: Path) -> None:
+def test_fifteen_decimals_are_rounded_half_to_even_and_the_difference_is_a_figure_of_its_own(
+    books: Books, tmp_path: Path
+) -> None:
     # MO-1a. 0.123456789012500 is half way: even keeps …012; 0.000000000001700 goes up to …002.
     rows = [{"BilledCost": "0.123456789012500"}, {"BilledCost": "0.000000000001700"}, {"BilledCost": "1"}]
     report = ingest(books, "focus", [write(tmp_path / "azure.csv", *rows)])
 
-    assert charges(books)["billed_cost"].to_list() == [Decimal("0.123456789012"), Decimal("0.000000000002"), Decimal("1")]
+    assert charges(books)["billed_cost"].to_list() == [Decimal("0.123456789012"), Decimal("0.000000000002"), Decimal(1)]
     row = books.store.scan(IMPORT_TOTALS).filter(pl.col("cost_column") == "billed_cost").collect().row(0, named=True)
     assert row["total"] == "1.1234567890142"
     assert row["rounding"] == "0.0000000000002"  # +0.0000000000005 − 0.0000000000003
@@ -208,7 +210,7 @@ def test_bad_rows_are_told_by_line_and_the_good_ones_are_kept(books: Books, tmp_
         ("line 12", "Tags", "'team=care' is no JSON object; the row was kept without tags"),
     ]
     kept = charges(books)
-    assert kept["billed_cost"].to_list() == [Decimal("1.5"), Decimal("-2"), Decimal("1.5")]
+    assert kept["billed_cost"].to_list() == [Decimal("1.5"), Decimal(-2), Decimal("1.5")]
     assert kept["charge_category"].to_list() == ["Usage", "Credit", "Usage"]
     assert books.store.scan(RAW_FILES).collect().row(0, named=True)["rows_refused"] == 8
 
@@ -312,7 +314,9 @@ def test_line_numbers_hold_where_rows_have_line_breaks(books: Books, tmp_path: P
         (b"\xff\xd8\xff\xe0 a picture", "no text in UTF-8 or UTF-16"),
     ],
 )
-def test_a_file_that_is_no_focus_file_is_one_problem_and_the_others_go_on(books: Books, tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_focus_file_is_one_problem_and_the_others_go_on(
+    books: Books, tmp_path: Path, content: bytes, said: str
+) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_bytes(content)
     report = ingest(books, "focus", [str(bad), write(tmp_path / "good.csv", {})])
@@ -323,7 +327,9 @@ def test_a_file_that_is_no_focus_file_is_one_problem_and_the_others_go_on(books:
 
 def test_missing_columns_are_all_named_with_the_version_read() -> None:
     with pytest.raises(FormatError, match=r"ChargeCategory, .*EffectiveCost, .*ListCost.*FOCUS 1\.2") as refused:
-        focus_columns.layout([c for c in ROW if c not in ("ChargeCategory", "EffectiveCost", "ListCost")] + ["InvoiceId"], where="bill.csv")
+        focus_columns.layout(
+            [c for c in ROW if c not in ("ChargeCategory", "EffectiveCost", "ListCost")] + ["InvoiceId"], where="bill.csv"
+        )
     assert "ContractedCost" not in refused.value.what
 
 
@@ -344,8 +350,21 @@ def test_columns_in_another_case_are_found_and_said(books: Books, tmp_path: Path
 
 def test_a_later_version_names_its_provider_otherwise_and_says_which_invoice(books: Books, tmp_path: Path) -> None:
     columns = [c for c in ROW if c not in ("ProviderName", "PublisherName")]
-    columns += ["ServiceProviderName", "HostProviderName", "InvoiceId", "InvoiceDetailId", "x_UsageType", "x_ServiceCode", "x_Operation"]
-    said = {"ServiceProviderName": "AWS", "HostProviderName": "AWS", "x_UsageType": "USE1-NovaPro-input-tokens", "x_ServiceCode": "AmazonBedrock"}
+    columns += [
+        "ServiceProviderName",
+        "HostProviderName",
+        "InvoiceId",
+        "InvoiceDetailId",
+        "x_UsageType",
+        "x_ServiceCode",
+        "x_Operation",
+    ]
+    said = {
+        "ServiceProviderName": "AWS",
+        "HostProviderName": "AWS",
+        "x_UsageType": "USE1-NovaPro-input-tokens",
+        "x_ServiceCode": "AmazonBedrock",
+    }
     path = write(tmp_path / "bill.csv", {**said, "InvoiceId": "i-1"}, {**said, "InvoiceId": ""}, columns=columns)
     assert ingest(books, "focus", [path], now=datetime(2026, 11, 14, tzinfo=UTC)).problems == []
 
@@ -409,7 +428,9 @@ def test_the_specification_s_own_commitment_example_sums_to_its_hour(books: Book
     assert kept["consumed_unit"].to_list() == ["Hour", None]
 
 
-@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20), min_size=1, max_size=30))
+@given(
+    st.lists(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20), min_size=1, max_size=30)
+)
 def test_what_is_kept_and_what_is_rounded_away_are_together_what_was_written(amounts: list[Decimal]) -> None:
     texts = pl.Series("t", [str(a) for a in amounts], dtype=pl.String)
     kept = texts.to_frame().select(money.parse(pl.col("t")))["t"]

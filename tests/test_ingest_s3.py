@@ -129,7 +129,11 @@ def test_one_broken_month_does_not_hold_up_another(books: Books, s3: Any) -> Non
     deliver(s3, b"PAR1 and then nothing")
     key = "finops/agents/data/BILLING_PERIOD=2026-09/agents-00001.snappy.parquet"
     name = put(s3, key, parquet(line(5.0, month="2026-09")))
-    put(s3, "finops/agents/metadata/BILLING_PERIOD=2026-09/agents-Manifest.json", manifest([name], execution="run-1", month="2026-09"))
+    put(
+        s3,
+        "finops/agents/metadata/BILLING_PERIOD=2026-09/agents-Manifest.json",
+        manifest([name], execution="run-1", month="2026-09"),
+    )
     report = read(books)
     assert report.months == ["2026-09"] and booked(books) == 5
     assert [p.reason.split(":")[0] for p in report.problems] == ["no readable Parquet file"]
@@ -201,7 +205,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Failing]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     _Failing.answers, _Failing.asked = {}, []
-    for name, value in (("ACCESS_KEY_ID", "t"), ("SECRET_ACCESS_KEY", "t"), ("ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")):
+    for name, value in (
+        ("ACCESS_KEY_ID", "t"),
+        ("SECRET_ACCESS_KEY", "t"),
+        ("ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+    ):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     monkeypatch.setattr("ingest.fetch.time.sleep", lambda _: None)
@@ -217,7 +225,8 @@ def answers(failing: type[_Failing], **objects: list[tuple[int, bytes, int]]) ->
 
 def page(*names: str, following: str = "") -> tuple[int, bytes, int]:
     keys = "".join(
-        f"<Contents><Key>cur/{name}</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-11-01T00:00:00Z</LastModified></Contents>" for name in names
+        f"<Contents><Key>cur/{name}</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-11-01T00:00:00Z</LastModified></Contents>"
+        for name in names
     )
     more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{following}</NextContinuationToken>" if following else ""
     return whole(f"<ListBucketResult>{more}{keys}</ListBucketResult>".encode())
@@ -269,7 +278,9 @@ def test_refused_access_says_which_rights_are_needed(books: Books, failing: type
     assert (problem.reason, "s3:GetObject" in problem.remedy) == ("S3 refuses access (AccessDenied)", True)
 
 
-def test_an_unreachable_endpoint_keeps_earlier_problems(books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3: Any) -> None:
+def test_an_unreachable_endpoint_keeps_earlier_problems(
+    books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3: Any
+) -> None:
     put(s3, "bad/a.csv", b"a,b\n1,2\n")
     ingest(books, "focus", ["s3://bills/bad"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

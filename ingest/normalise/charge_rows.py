@@ -37,7 +37,9 @@ def typed(frame: pl.DataFrame) -> pl.DataFrame:
             for name in others
         ),
         *(
-            (pl.col(name).cast(pl.String) if frame.schema[name] == pl.String else pl.col(name).dt.to_string("iso")).alias(f"{name}__text")
+            (pl.col(name).cast(pl.String) if frame.schema[name] == pl.String else pl.col(name).dt.to_string("iso")).alias(
+                f"{name}__text"
+            )
             for name in times
         ),
     ).with_columns(moments(frame[name]).alias(name) for name in times)
@@ -60,8 +62,18 @@ def checked(frame: pl.DataFrame, names: Mapping[str, str], tally: Tally, extra: 
             )
             for name in COST_COLUMNS
         ),
-        Check(called("billed_cost"), pl.col("billed_cost").is_null(), "the charge has no amount", "every row needs a billed cost, 0 if it is free"),
-        Check(called("billing_currency"), pl.col("billing_currency").is_null(), "the currency is missing", "every row needs its billing currency"),
+        Check(
+            called("billed_cost"),
+            pl.col("billed_cost").is_null(),
+            "the charge has no amount",
+            "every row needs a billed cost, 0 if it is free",
+        ),
+        Check(
+            called("billing_currency"),
+            pl.col("billing_currency").is_null(),
+            "the currency is missing",
+            "every row needs its billing currency",
+        ),
         *(
             Check(called(name), pl.col(name).is_null(), "is no time", "write it as 2026-10-31T23:00:00Z", f"{name}__text")
             for name in (*_TIMES, "billing_period_start")
@@ -73,7 +85,12 @@ def checked(frame: pl.DataFrame, names: Mapping[str, str], tally: Tally, extra: 
             "the end of a charge period is exclusive and not before its start",
             "charge_period_end__text",
         ),
-        Check(called("provider_name"), pl.col("provider_name").is_null(), "the provider is missing", "every row needs the provider's name"),
+        Check(
+            called("provider_name"),
+            pl.col("provider_name").is_null(),
+            "the provider is missing",
+            "every row needs the provider's name",
+        ),
         *extra,
     ]
     return sift(frame, checks, tally)
@@ -105,7 +122,9 @@ def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """
     written = column.unique().drop_nulls()
     spelt = [_canonical(text) for text in written]
-    tags = column.replace_strict(written, pl.Series([s or None for s in spelt], dtype=pl.String), default=None, return_dtype=pl.String)
+    tags = column.replace_strict(
+        written, pl.Series([s or None for s in spelt], dtype=pl.String), default=None, return_dtype=pl.String
+    )
     wrong = column.is_in(pl.Series([w for w, s in zip(written, spelt, strict=True) if s is None], dtype=pl.String).implode())
     return tags, wrong.fill_null(False)
 

@@ -58,8 +58,21 @@ PLAIN = {
 """Columns of `charges` that one column of the report fills."""
 
 _OTHERS = (
-    *("line_item_usage_amount", "pricing_unit", "pricing_term", "pricing_public_on_demand_cost", "product_region_code", "product_region"),
-    *("product_product_name", "product_servicename", "product", "reservation_reservation_a_r_n", "savings_plan_savings_plan_a_r_n"),
+    *(
+        "line_item_usage_amount",
+        "pricing_unit",
+        "pricing_term",
+        "pricing_public_on_demand_cost",
+        "product_region_code",
+        "product_region",
+    ),
+    *(
+        "product_product_name",
+        "product_servicename",
+        "product",
+        "reservation_reservation_a_r_n",
+        "savings_plan_savings_plan_a_r_n",
+    ),
     "split_line_item_parent_resource_id",
 )
 MAPS = {"tags": "", "resource_tags": "", "cost_category": "costCategory/"}

@@ -71,8 +71,12 @@ def costs(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         __reservation=net(layout, "reservation_reservation_a_r_n"),
         __undiscounted=pl.coalesce(layout.found["line_item_unblended_cost"]),
     )
-    frame = frame.with_columns(_computed(frame, layout, "RIFee", plus=True), _computed(frame, layout, "SavingsPlanRecurringFee", plus=False))
-    free = pl.col("__public").str.contains(r"^[-+]?[0.]*(?:[eE].*)?$") & ~pl.col("__undiscounted").str.contains(r"^[-+]?[0.]*(?:[eE].*)?$")
+    frame = frame.with_columns(
+        _computed(frame, layout, "RIFee", plus=True), _computed(frame, layout, "SavingsPlanRecurringFee", plus=False)
+    )
+    free = pl.col("__public").str.contains(r"^[-+]?[0.]*(?:[eE].*)?$") & ~pl.col("__undiscounted").str.contains(
+        r"^[-+]?[0.]*(?:[eE].*)?$"
+    )
     listed = pl.when(IS_USED & ~free.fill_null(False)).then(pl.coalesce("__public", "__undiscounted")).otherwise("__undiscounted")
     zero = pl.lit("0")
     effective = pl.col("billed_cost")

@@ -85,7 +85,9 @@ def _unzip(file: io.BufferedReader, tally: Tally) -> Iterator[bytes]:
             names = [n for n in archive.namelist() if not n.endswith("/")]
             tables = [n for n in names if n.lower().endswith(".csv")] or names
             if len(tables) != 1:
-                raise FormatError(f"the archive holds {len(tables)} tables, not one", where=tally.uri, remedy="unpack it, and name the files")
+                raise FormatError(
+                    f"the archive holds {len(tables)} tables, not one", where=tally.uri, remedy="unpack it, and name the files"
+                )
             with archive.open(tables[0]) as member:
                 while chunk := member.read(_CHUNK):
                     yield chunk
@@ -147,7 +149,10 @@ class _Rows:
             if not held.endswith(b"\n"):
                 held += b"\n"
                 self.tally.whole(
-                    "", "the file does not end with a line break; if it was cut off, its last value may be incomplete", "fetch the file again", 1
+                    "",
+                    "the file does not end with a line break; if it was cut off, its last value may be incomplete",
+                    "fetch the file again",
+                    1,
                 )
             yield from self._parse(held)
 
@@ -160,11 +165,17 @@ class _Rows:
         try:
             line = text[:end].decode().strip("\r\n")
         except UnicodeDecodeError as fault:
-            raise FormatError("the first line is no text in UTF-8 or UTF-16", where=self.tally.uri, remedy="save the file as UTF-8 CSV") from fault
+            raise FormatError(
+                "the first line is no text in UTF-8 or UTF-16", where=self.tally.uri, remedy="save the file as UTF-8 CSV"
+            ) from fault
         parsed = [next(csv.reader([line], delimiter=mark), []) for mark in _DELIMITERS]
         names = max(parsed, key=len)
         if not line or "\0" in line:
-            raise FormatError("the file is empty" if not line else "the file is no text", where=self.tally.uri, remedy="export it again as CSV or Parquet")
+            raise FormatError(
+                "the file is empty" if not line else "the file is no text",
+                where=self.tally.uri,
+                remedy="export it again as CSV or Parquet",
+            )
         self.delimiter = _DELIMITERS[parsed.index(names)]
         names = [name.strip() for name in names]
         self.wanted = self.choose(names)

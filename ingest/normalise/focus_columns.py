@@ -57,7 +57,9 @@ def columns() -> tuple[FocusColumn, ...]:
     """The columns of Cost and Usage, FOCUS 1.0 to 1.4."""
     text = (files("ingest.normalise") / "focus_columns.csv").read_text(encoding="utf-8")
     return tuple(
-        FocusColumn(r["column"], r["charge"], r["introduced"], r["removed"], r["level"], tuple(filter(None, r["allowed"].split(";"))))
+        FocusColumn(
+            r["column"], r["charge"], r["introduced"], r["removed"], r["level"], tuple(filter(None, r["allowed"].split(";")))
+        )
         for r in csv.DictReader(text.splitlines())
     )
 

@@ -52,7 +52,14 @@ def plan(fetcher: Fetcher, source: str, listing: Sequence[Listed]) -> Iterator[S
         try:
             manifest = read(fetcher, listed)
         except SourceError as fault:
-            yield Problem(source, listed.uri, "manifest", "", fault.what, fault.remedy or "wait for the next delivery, or fetch the manifest again")
+            yield Problem(
+                source,
+                listed.uri,
+                "manifest",
+                "",
+                fault.what,
+                fault.remedy or "wait for the next delivery, or fetch the manifest again",
+            )
             continue
         if manifest is not None:
             key = (manifest.scope, manifest.billing_month)
@@ -78,7 +85,9 @@ def read(fetcher: Fetcher, listed: Listed) -> Manifest | None:
         raise FormatError("the manifest's list of files is no list of names", where=listed.uri, remedy="fetch it again")
     month = _month(told, listed.uri)
     if month is None:
-        raise FormatError("the manifest does not say which month it is", where=listed.uri, remedy="it should hold billingPeriod.start")
+        raise FormatError(
+            "the manifest does not say which month it is", where=listed.uri, remedy="it should hold billingPeriod.start"
+        )
     run = _dict(told, "runInfo")
     return Manifest(
         uri=listed.uri,
@@ -86,7 +95,8 @@ def read(fetcher: Fetcher, listed: Listed) -> Manifest | None:
         billing_month=month,
         version=str(told.get("executionId") or told.get("assemblyId") or run.get("runId") or item.version or item.raw_id),
         files=tuple(files),
-        declared=str(run.get("submittedTime") or "") or (found[-1] if (found := _RUN.findall(listed.uri.rsplit("/", 1)[0])) else ""),
+        declared=str(run.get("submittedTime") or "")
+        or (found[-1] if (found := _RUN.findall(listed.uri.rsplit("/", 1)[0])) else ""),
         modified=listed.modified or _NEVER,
         depth=listed.uri.count("/"),
     )

@@ -49,11 +49,15 @@ def _parquet(item: RawObject, choose: Choose) -> Iterator[pl.DataFrame]:
             for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
                 frame = pl.DataFrame(pa.Table.from_batches([batch]))
                 frame = frame.select(_readable(frame, name) for name in names)
-                yield frame.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(__line=pl.col("__row"))
+                yield frame.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
+                    __line=pl.col("__row")
+                )
                 row += frame.height
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as fault:
         said = str(fault).splitlines()[0][:200]
-        raise FormatError(f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off") from fault
+        raise FormatError(
+            f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off"
+        ) from fault
 
 
 def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
@@ -78,7 +82,9 @@ def moments(column: pl.Series) -> pl.Series:
     if column.dtype != pl.String:
         return column.cast(TIME)
     written = column.unique().drop_nulls()
-    return column.replace_strict(written, pl.Series([_moment(text) for text in written], dtype=TIME), default=None, return_dtype=TIME)
+    return column.replace_strict(
+        written, pl.Series([_moment(text) for text in written], dtype=TIME), default=None, return_dtype=TIME
+    )
 
 
 def _moment(text: str) -> object:

@@ -20,7 +20,11 @@ def pairs(column: pl.Series, *, prefix: str = "") -> pl.DataFrame:
             column = column.cast(_ENTRY)
         inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
         fields = [f.name for f in inner.fields] if isinstance(inner, pl.Struct) else []
-        long = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32), "entry": column}).drop_nulls().explode("entry")
+        long = (
+            pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32), "entry": column})
+            .drop_nulls()
+            .explode("entry")
+        )
         if len(fields) < 2:
             return pl.DataFrame(schema={"row": pl.UInt32, "key": pl.String, "value": pl.String})
         long = long.drop_nulls("entry").select(
@@ -45,7 +49,9 @@ def objects(entries: pl.DataFrame, rows: int) -> pl.Series:
         .group_by("row", maintain_order=True)
         .agg(tags="{" + (pl.col("key") + ":" + pl.col("value")).str.join(",") + "}")
     )
-    return pl.DataFrame({"row": pl.int_range(rows, eager=True, dtype=pl.UInt32)}).join(spelt, on="row", how="left", maintain_order="left")["tags"]
+    return pl.DataFrame({"row": pl.int_range(rows, eager=True, dtype=pl.UInt32)}).join(
+        spelt, on="row", how="left", maintain_order="left"
+    )["tags"]
 
 
 def spelt_out(column: pl.Series) -> pl.Series:
@@ -61,7 +67,7 @@ def spelt_out(column: pl.Series) -> pl.Series:
 
 
 def as_json(column: pl.Series) -> pl.Series:
-    """A map column as JSON objects.
+    r"""A map column as JSON objects.
 
     >>> as_json(pl.Series("t", [[{"key": "b", "value": 'say "hi"'}, {"key": "a", "value": "1"}], [], None])).to_list()
     ['{"a":"1","b":"say \\\\"hi\\\\""}', None, None]

@@ -86,7 +86,16 @@ class Tally:
     def sums(self) -> list[Problem]:
         """The faults told together; asked for once, at the end of the file."""
         return [
-            Problem(self.source, self.uri, f"{rows} more rows" if severity == "error" else f"{rows} rows", field, reason, remedy, rows, severity)
+            Problem(
+                self.source,
+                self.uri,
+                f"{rows} more rows" if severity == "error" else f"{rows} rows",
+                field,
+                reason,
+                remedy,
+                rows,
+                severity,
+            )
             for (field, reason, remedy, severity), rows in self._summed.items()
         ]
 

@@ -31,7 +31,14 @@ _SERVICES = {
     "AmazonS3": "Amazon Simple Storage Service",
     "AWSLambda": "AWS Lambda",
 }
-_COMMITTED = ("DiscountedUsage", "RIFee", "SavingsPlanCoveredUsage", "SavingsPlanNegation", "SavingsPlanUpfrontFee", "SavingsPlanRecurringFee")
+_COMMITTED = (
+    "DiscountedUsage",
+    "RIFee",
+    "SavingsPlanCoveredUsage",
+    "SavingsPlanNegation",
+    "SavingsPlanUpfrontFee",
+    "SavingsPlanRecurringFee",
+)
 
 
 class AwsCur:
@@ -148,7 +155,10 @@ def _book(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
     names["billed_cost"] = layout.found["line_item_unblended_cost"]
     strange = frame.filter(~IS_KNOWN)
     if strange.height:
-        reason, remedy = "is no line item type known here; booked as an Adjustment", "tell us of it, so that it gets its own category"
+        reason, remedy = (
+            "is no line item type known here; booked as an Adjustment",
+            "tell us of it, so that it gets its own category",
+        )
         tally.rows(strange["__line"], strange["line_item_type"], names["line_item_type"], reason, remedy, severity="warning")
     return charge_rows.checked(frame, names, tally)
 
@@ -167,7 +177,9 @@ def _service(batch: pl.DataFrame, layout: Layout) -> pl.Series:
         named.insert(0, pl.col("__product"))
     elif product is not None:
         named.insert(0, pl.col(product).str.json_path_match("$.product_name"))
-    return batch.select(service_name=pl.coalesce(*named, code.replace_strict(_SERVICES, default=None, return_dtype=pl.String), code))["service_name"]
+    return batch.select(
+        service_name=pl.coalesce(*named, code.replace_strict(_SERVICES, default=None, return_dtype=pl.String), code)
+    )["service_name"]
 
 
 def _entry(column: pl.Series, key: str) -> pl.Series:
@@ -183,7 +195,11 @@ def _tags(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.Series:
         return pl.Series("tags", [None], dtype=pl.String).new_from_index(0, batch.height)
     told = [batch[n] if batch.schema[n] == pl.String else tag_maps.spelt_out(batch[n]) for n in maps]
     told += [batch[n].cast(pl.String) for n in layout.tag_columns]
-    looks = pl.DataFrame([s.alias(str(i)) for i, s in enumerate(told)]).with_row_index("__at").with_columns(pl.exclude("__at").fill_null("\x00"))
+    looks = (
+        pl.DataFrame([s.alias(str(i)) for i, s in enumerate(told)])
+        .with_row_index("__at")
+        .with_columns(pl.exclude("__at").fill_null("\x00"))
+    )
     first = looks.select(pl.col("__at").first().over([name for name in looks.columns if name != "__at"]))["__at"]
     distinct = first.unique().sort()
     spelt = _spelt_tags(batch[distinct], layout, tally)
@@ -220,7 +236,11 @@ def _json_pairs(column: pl.Series, prefix: str) -> pl.DataFrame:
     pairs = [(text, prefix + key, _plain(value)) for text in distinct for key, value in json.loads(text).items()]
     book = pl.DataFrame(pairs, schema={"text": pl.String, "key": pl.String, "value": pl.String}, orient="row")
     numbered = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32), "text": column}).drop_nulls()
-    return numbered.join(book, on="text", how="inner", maintain_order="left").select("row", "key", "value").filter(pl.col("value") != "")
+    return (
+        numbered.join(book, on="text", how="inner", maintain_order="left")
+        .select("row", "key", "value")
+        .filter(pl.col("value") != "")
+    )
 
 
 def _plain(value: object) -> str:

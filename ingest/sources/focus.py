@@ -47,7 +47,9 @@ class Focus:
         single = [entry for entry in listing if is_the_file(entry, uri, listing)]
         files = single or [entry for entry in listing if self._picks(entry)]
         if not files:
-            raise ObjectMissingError("nothing here looks like a table", where=uri, remedy=f"files should end in {', '.join(self.patterns)}")
+            raise ObjectMissingError(
+                "nothing here looks like a table", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
+            )
         together = None if any(mark in uri for mark in "*?[") or single else folder_name(uri)
         for entry in files:
             try:
@@ -80,7 +82,12 @@ class Focus:
         for name, missing in empty_costs.items():
             if missing:
                 called = next(c.name for c in focus_columns.columns() if c.charge == name)
-                tally.whole(called, "is empty, which FOCUS does not allow; counted as unknown, not as 0", "ask the publisher to fill it", missing)
+                tally.whole(
+                    called,
+                    "is empty, which FOCUS does not allow; counted as unknown, not as 0",
+                    "ask the publisher to fill it",
+                    missing,
+                )
         yield Reading(charge_rows.empty(), [*tally.drain(), *tally.sums()])
 
 
@@ -107,7 +114,9 @@ def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         if column.charge and column.name in layout.found:
             say.setdefault(column.charge, []).append(layout.found[column.name])
     say["billing_period_start"] = [layout.found["BillingPeriodStart"]]
-    return batch.select("__row", "__line", *(pl.coalesce(_flat(batch, spelt) for spelt in given).alias(ours) for ours, given in say.items()))
+    return batch.select(
+        "__row", "__line", *(pl.coalesce(_flat(batch, spelt) for spelt in given).alias(ours) for ours, given in say.items())
+    )
 
 
 def _flat(batch: pl.DataFrame, name: str) -> pl.Expr:
@@ -127,23 +136,37 @@ def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
     frame = charge_rows.typed(frame)
     spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
     frame = frame.with_columns(
-        charge_category__text=pl.col("charge_category"), charge_category=spelt.replace_strict(_CATEGORIES, default=None, return_dtype=pl.String)
+        charge_category__text=pl.col("charge_category"),
+        charge_category=spelt.replace_strict(_CATEGORIES, default=None, return_dtype=pl.String),
     )
     for name, spellings in (("charge_class", _CLASSES), ("charge_frequency", _FREQUENCIES)):
         if name in frame.columns:
             frame = frame.with_columns(
-                pl.coalesce(pl.col(name).str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.String), name).alias(name)
+                pl.coalesce(
+                    pl.col(name).str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.String), name
+                ).alias(name)
             )
     categories = ", ".join(_CATEGORIES.values())
     known = Check(
-        "ChargeCategory", pl.col("charge_category").is_null(), "is no charge category", f"FOCUS knows {categories}", "charge_category__text"
+        "ChargeCategory",
+        pl.col("charge_category").is_null(),
+        "is no charge category",
+        f"FOCUS knows {categories}",
+        "charge_category__text",
     )
     frame = charge_rows.checked(frame, names, tally, (known,))
     if "tags" in frame.columns:
         tags, wrong = charge_rows.canonical_tags(frame["tags"])
         if wrong.any():
             bad = frame.filter(wrong)
-            tally.rows(bad["__line"], bad["tags"], "Tags", "is no JSON object; the row was kept without tags", "write Tags as a flat JSON object", severity="warning")
+            tally.rows(
+                bad["__line"],
+                bad["tags"],
+                "Tags",
+                "is no JSON object; the row was kept without tags",
+                "write Tags as a flat JSON object",
+                severity="warning",
+            )
         frame = frame.with_columns(tags)
     if "invoice_id" in frame.columns:
         frame = frame.with_columns(final=pl.col("invoice_id").is_not_null())
