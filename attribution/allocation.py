@@ -32,7 +32,18 @@ _TAX = (
     ("invoice_id",),
 )
 
-WHAT_OF_LOT = ("provider", "account", "region", "service", "model", "meter", "service_tier", "context_above", "resource", "principal")
+WHAT_OF_LOT = (
+    "provider",
+    "account",
+    "region",
+    "service",
+    "model",
+    "meter",
+    "service_tier",
+    "context_above",
+    "resource",
+    "principal",
+)
 
 
 def owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
@@ -156,7 +167,12 @@ def follow(lots: pl.DataFrame, targets: pl.DataFrame, *, tax: bool) -> tuple[pl.
         # Weights are what the charges cost; where a column says nothing (many bills leave EffectiveCost 0), the next one speaks.
         total = [pl.col(f"of_{c}").sum().over("lot") for c in ("effective_cost", "billed_cost", "list_cost")]
         weight = (
-            pl.when(total[0] > 0).then("of_effective_cost").when(total[1] > 0).then("of_billed_cost").when(total[2] > 0).then("of_list_cost")
+            pl.when(total[0] > 0)
+            .then("of_effective_cost")
+            .when(total[1] > 0)
+            .then("of_billed_cost")
+            .when(total[2] > 0)
+            .then("of_list_cost")
         )
         rows = rows.with_columns(weight=weight).filter(pl.col("weight") > 0)
         if not rows.height:

@@ -36,7 +36,11 @@ def detect(books: Books, months: Sequence[str] | None = None) -> int:
             continue
         spend = daily(books, [month_of(month_start(month) - timedelta(days=1)), month])
         rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _unusual(spend, scope, month)]
-        frame = pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY)) if rows else ANOMALIES.empty()
+        frame = (
+            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY))
+            if rows
+            else ANOMALIES.empty()
+        )
         books.store.replace(ANOMALIES, frame, {"month": month})
         found += len(rows)
     return found
@@ -52,7 +56,11 @@ def _unusual(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, obje
         for day, cost in costs.items():
             if month_of(day) != month:
                 continue
-            past = [costs.get(day - timedelta(days=n), Decimal(0)) for n in range(1, WINDOW_DAYS + 1) if day - timedelta(days=n) >= first]
+            past = [
+                costs.get(day - timedelta(days=n), Decimal(0))
+                for n in range(1, WINDOW_DAYS + 1)
+                if day - timedelta(days=n) >= first
+            ]
             told = judge(cost, past)
             if told is not None:
                 expected, score = told

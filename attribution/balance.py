@@ -51,12 +51,20 @@ def _rounding(imports: pl.LazyFrame) -> pl.DataFrame:
         key = (currency, names.provider(provider) or provider, column)
         summed[key] = summed.get(key, Decimal(0)) + Decimal(digits)
     out = [(*key, format(value.normalize(), "f")) for key, value in summed.items()]
-    return pl.DataFrame(out, schema={"currency": pl.String, "provider": pl.String, "cost_column": pl.String, "rounding": pl.String}, orient="row")
+    return pl.DataFrame(
+        out, schema={"currency": pl.String, "provider": pl.String, "cost_column": pl.String, "rounding": pl.String}, orient="row"
+    )
 
 
 def require_balanced(balance: pl.DataFrame) -> None:
     """Raises `BalanceError` if a dollar was lost or made. Nothing is published then."""
     off = balance.filter(pl.col("difference") != 0)
     if off.height:
-        told = ", ".join(f"{r['provider']} {r['cost_column']} {r['currency']} {r['difference']}" for r in off.iter_rows(named=True))
-        raise BalanceError(f"the books do not balance: {told}", where=balance["invoice_month"][0], remedy="nothing was published; the last good run stays in force")
+        told = ", ".join(
+            f"{r['provider']} {r['cost_column']} {r['currency']} {r['difference']}" for r in off.iter_rows(named=True)
+        )
+        raise BalanceError(
+            f"the books do not balance: {told}",
+            where=balance["invoice_month"][0],
+            remedy="nothing was published; the last good run stays in force",
+        )

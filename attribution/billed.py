@@ -54,8 +54,16 @@ def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
     words = ["sku_meter", "charge_description", "unit"]
     distinct = lots.select(words).unique()
     found = [names.sold(*row) for row in distinct.iter_rows()]
-    schema = {"model": pl.String, "meter": pl.String, "service_tier": pl.String, "context_above": pl.Int64, "kind": pl.String, "factor": MONEY, "provisioned": pl.Boolean}
-    assert set(schema) == {f.name for f in fields(Sold)}  # noqa: S101 - the two declarations are one
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "model": pl.String,
+        "meter": pl.String,
+        "service_tier": pl.String,
+        "context_above": pl.Int64,
+        "kind": pl.String,
+        "factor": MONEY,
+        "provisioned": pl.Boolean,
+    }
+    assert set(schema) == {f.name for f in fields(Sold)}
     sold = pl.concat([distinct, pl.DataFrame([asdict(s) for s in found], schema=schema)], how="horizontal")
     sold = sold.with_columns(model=pl.Series([display.display(m) for m in sold["model"]], dtype=pl.String))
     frame = lots.join(sold, on=words, how="left", nulls_equal=True, maintain_order="left")
@@ -87,7 +95,9 @@ def _ai() -> re.Pattern[str]:
 
 def _sells_models(frame: pl.DataFrame) -> pl.Series:
     """Whether a service sells models: such a charge that cannot be classified is listed, not lumped with storage."""
-    words = frame.select(pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")).to_series()
+    words = frame.select(
+        pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")
+    ).to_series()
     distinct = words.unique()
     book = pl.DataFrame({"w": distinct, "ai": pl.Series([bool(_ai().search(w)) for w in distinct], dtype=pl.Boolean)})
     return pl.DataFrame({"w": words}).join(book, on="w", how="left", maintain_order="left")["ai"]

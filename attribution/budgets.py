@@ -39,7 +39,11 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
             continue
         spend = daily(books, [month])
         rows = [_status(budget, month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets]
-        frame = pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY)) if rows else BUDGET_STATUS.empty()
+        frame = (
+            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY))
+            if rows
+            else BUDGET_STATUS.empty()
+        )
         books.store.replace(BUDGET_STATUS, frame, {"month": month})
         raised += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
     return _added(books, raised)
@@ -48,7 +52,7 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
 def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
     """One budget in one month. Names are compared whole: team `search` never eats `search-ads`."""
     mine = spend.filter((pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency))
-    spent = {basis: mine.filter(pl.col("basis") == basis)["cost"].sum() or Decimal(0) for basis in ("billed", "estimated")}
+    spent = {basis: Decimal(str(mine.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")}
     share = proportion(Decimal(1), spent["billed"] + spent["estimated"], budget.amount)
     warning = max((t for t in thresholds if t < 1), default=Decimal(1))
     return {
@@ -83,7 +87,10 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
             f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&where={budget.view}_{budget.scope}%3D{budget.scope_name}"
             f"&from={row['month']}&to={periods.month_of(periods.month_end(str(row['month'])))}"
         )
-        payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {"share": text(share), "threshold": text(threshold)}
+        payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
+            "share": text(share),
+            "threshold": text(threshold),
+        }
         out.append(
             Alert(
                 alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),

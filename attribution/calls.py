@@ -48,9 +48,10 @@ def merge(signals: pl.DataFrame) -> pl.DataFrame:
     """One row a call, out of all signals of it.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
-    proof, and an id that comes under two gateway ids is none either); or the span. The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry
-    span, the most complete usage, and every other field from the most telling signal that has it. `channels` names them all;
-    `members` lists the (trace_key, span_key) pairs that were merged into it.
+    proof, and an id that comes under two gateway ids is none either); or the span.
+
+    The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry span, the most complete
+    usage, and every other field from the most telling signal that has it. `channels` names them all.
     """
     rows = signals.with_columns(
         __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE),
@@ -98,7 +99,12 @@ def _components(signals: pl.DataFrame) -> pl.Series:
     )
     # A provider's id under two gateway ids is an answer repeated out of a cache: it proves nothing about either call.
     repeated = (
-        signals.select("provider_request_id", "gateway_call_id").drop_nulls().unique().group_by("provider_request_id").len().filter(pl.col("len") > 1)
+        signals.select("provider_request_id", "gateway_call_id")
+        .drop_nulls()
+        .unique()
+        .group_by("provider_request_id")
+        .len()
+        .filter(pl.col("len") > 1)
     )
     proof = pl.when(~pl.col("provider_request_id").is_in(repeated["provider_request_id"].implode())).then(proof)
     keyed = signals.select(
@@ -108,7 +114,9 @@ def _components(signals: pl.DataFrame) -> pl.Series:
         pl.struct("trace_key", "span_key").alias("span"),
     )
     # Most signals are the only one of their call: those that share no key with any other keep their own row as label.
-    hashed = keyed.select(pl.when(pl.col(k).is_not_null()).then(pl.col(k).hash(seed=1)).alias(k) for k in ("gateway", "request", "span"))
+    hashed = keyed.select(
+        pl.when(pl.col(k).is_not_null()).then(pl.col(k).hash(seed=1)).alias(k) for k in ("gateway", "request", "span")
+    )
     doubled = pl.Series([False]).extend_constant(value=False, n=max(keyed.height - 1, 0)).head(keyed.height)
     for key in hashed.columns:
         if hashed[key].drop_nulls().n_unique() < keyed.height - hashed[key].null_count():
@@ -129,7 +137,11 @@ def _components(signals: pl.DataFrame) -> pl.Series:
             break
     if not keyed.height:
         return everything
-    return pl.select(pl.when(doubled).then(pl.lit(None, dtype=pl.Int64)).otherwise(everything)).to_series().scatter(doubled.arg_true(), keyed["label"])
+    return (
+        pl.select(pl.when(doubled).then(pl.lit(None, dtype=pl.Int64)).otherwise(everything))
+        .to_series()
+        .scatter(doubled.arg_true(), keyed["label"])
+    )
 
 
 def count_leaves(calls: pl.DataFrame, covered: pl.Series) -> pl.DataFrame:

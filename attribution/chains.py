@@ -40,7 +40,12 @@ def link(spans: pl.DataFrame) -> Forest:
     """
     count = spans.height
     keys = spans.select(
-        "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", pl.int_range(pl.len(), dtype=pl.Int32).alias("row")
+        "trace_key",
+        "span_key",
+        "parent_key",
+        "link_trace_key",
+        "link_span_key",
+        pl.int_range(pl.len(), dtype=pl.Int32).alias("row"),
     )
     target = keys.select("trace_key", "span_key", pl.col("row").alias("up"))
     up = _lookup(keys, target, ["trace_key", "parent_key"])
@@ -65,7 +70,14 @@ def link(spans: pl.DataFrame) -> Forest:
 
 
 def _lookup(keys: pl.DataFrame, target: pl.DataFrame, on: list[str]) -> Index:
-    found = keys.lazy().select("row", *on).drop_nulls().join(target.lazy(), left_on=on, right_on=["trace_key", "span_key"]).select("row", "up").collect()
+    found = (
+        keys.lazy()
+        .select("row", *on)
+        .drop_nulls()
+        .join(target.lazy(), left_on=on, right_on=["trace_key", "span_key"])
+        .select("row", "up")
+        .collect()
+    )
     out = np.full(keys.height, NONE, dtype=np.int32)
     out[found["row"].to_numpy()] = found["up"].to_numpy()
     return out
@@ -83,7 +95,9 @@ def _later_links(spans: pl.DataFrame, target: pl.DataFrame, causal: Index, multi
         for row in open_rows
         for place, (trace, span) in enumerate(_pairs(spans["links"][int(row)]))
     ]
-    frame = pl.DataFrame(candidates, schema={"row": pl.Int32, "place": pl.Int32, "trace_key": pl.Int64, "span_key": pl.Int64}, orient="row")
+    frame = pl.DataFrame(
+        candidates, schema={"row": pl.Int32, "place": pl.Int32, "trace_key": pl.Int64, "span_key": pl.Int64}, orient="row"
+    )
     first = frame.join(target, on=["trace_key", "span_key"]).sort("row", "place").unique("row", keep="first")
     causal[first["row"].to_numpy()] = first["up"].to_numpy()
 

@@ -52,19 +52,33 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
     changed = [CAUSES[k] for k in CAUSES if inputs[0].get(k) != inputs[1].get(k)]
     keys = ["currency", "provider"]
-    bill = _side_by_side(books, BALANCE, "invoice_month", month, old_run, new_run, keys, "charges_in", pl.col("cost_column") == "effective_cost")
+    bill = _side_by_side(
+        books, BALANCE, "invoice_month", month, old_run, new_run, keys, "charges_in", pl.col("cost_column") == "effective_cost"
+    )
     out = [
         Difference("restated charge", row["currency"], row["provider"], None, None, row["old"], row["new"])
         for row in bill.iter_rows(named=True)
         if row["old"] != row["new"]
     ]
     owners = _side_by_side(
-        books, COSTS, "month", month, old_run, new_run, [*keys, "cost_class", "initiator_team", "basis"], "effective_cost", pl.lit(value=True)
+        books,
+        COSTS,
+        "month",
+        month,
+        old_run,
+        new_run,
+        [*keys, "cost_class", "initiator_team", "basis"],
+        "effective_cost",
+        pl.lit(value=True),
     )
     for row in owners.iter_rows(named=True):
         if row["old"] != row["new"]:
             cause = " + ".join(changed) or "recipe"
-            out.append(Difference(cause, row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["old"], row["new"]))
+            out.append(
+                Difference(
+                    cause, row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["old"], row["new"]
+                )
+            )
     return out
 
 
@@ -77,13 +91,25 @@ def _inputs(books: Books, run_id: str, month: str) -> dict[str, str]:
 
 
 def _side_by_side(
-    books: Books, table: object, partition: str, month: str, old_run: str, new_run: str, keys: list[str], column: str, which: pl.Expr
+    books: Books,
+    table: object,
+    partition: str,
+    month: str,
+    old_run: str,
+    new_run: str,
+    keys: list[str],
+    column: str,
+    which: pl.Expr,
 ) -> pl.DataFrame:
     from ledger.tables import Table
 
-    assert isinstance(table, Table)  # noqa: S101
+    assert isinstance(table, Table)
     sides = [
-        books.store.scan(table, {partition: [month], "run_id": [run]}).filter(which).group_by(keys).agg(pl.col(column).sum().alias(name)).collect()
+        books.store.scan(table, {partition: [month], "run_id": [run]})
+        .filter(which)
+        .group_by(keys)
+        .agg(pl.col(column).sum().alias(name))
+        .collect()
         for run, name in ((old_run, "old"), (new_run, "new"))
     ]
     zero = pl.lit(Decimal(0)).cast(table.schema[column])

@@ -15,8 +15,16 @@ from ledger.tables import COSTS
 def coverage(lots: pl.DataFrame) -> pl.DataFrame:
     """Until when each provider's bill speaks of metered usage: provider, account (null: any), `covered_until`."""
     metered = lots.filter(pl.col("role") == "tokens")
-    by_account = metered.filter(pl.col("account").is_not_null()).group_by("provider", "account").agg(covered_until=pl.col("period_end").max())
-    overall = metered.group_by("provider").agg(covered_until=pl.col("period_end").max()).with_columns(account=pl.lit(None, dtype=pl.String))
+    by_account = (
+        metered.filter(pl.col("account").is_not_null())
+        .group_by("provider", "account")
+        .agg(covered_until=pl.col("period_end").max())
+    )
+    overall = (
+        metered.group_by("provider")
+        .agg(covered_until=pl.col("period_end").max())
+        .with_columns(account=pl.lit(None, dtype=pl.String))
+    )
     return pl.concat([by_account, overall.select(by_account.columns)])
 
 
@@ -35,16 +43,30 @@ def paid_of_list(rates: pl.DataFrame) -> pl.DataFrame:
 
     From the pools of this bill where the logs were priced: billed effective cost of the logged part over its list price.
     """
-    schema = {"currency": pl.String, "provider": pl.String, "model": pl.String, "ratio": MONEY}
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "currency": pl.String,
+        "provider": pl.String,
+        "model": pl.String,
+        "ratio": MONEY,
+    }
     if not rates.height:
         return pl.DataFrame(schema=schema)
     told = rates.filter((pl.col("list_at_book") > 0) & (pl.col("denominator") > 0))
     out: list[dict[str, object]] = []
     for keys in (["currency", "provider", "model"], ["currency", "provider"]):
         for key, pools in told.group_by(keys, maintain_order=True):
-            paid = sum((proportion(a, q, d) for a, q, d in pools.select("effective_cost", "logged_quantity", "denominator").iter_rows()), Decimal(0))
-            listed = pools["list_at_book"].sum()
-            out.append({**dict(zip(keys, key, strict=True)), "model": key[2] if len(key) == 3 else None, "ratio": proportion(Decimal(1), paid, listed)})
+            paid = sum(
+                (proportion(a, q, d) for a, q, d in pools.select("effective_cost", "logged_quantity", "denominator").iter_rows()),
+                Decimal(0),
+            )
+            listed = str(pools["list_at_book"].sum())
+            out.append(
+                {
+                    **dict(zip(keys, key, strict=True)),
+                    "model": key[2] if len(key) == 3 else None,
+                    "ratio": proportion(Decimal(1), paid, Decimal(listed)),
+                }
+            )
     return pl.DataFrame(out, schema=schema)
 
 
@@ -56,7 +78,9 @@ def estimate(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: st
     if not uses.height:
         return COSTS.empty()
     mine = ratios.filter(pl.col("currency") == currency)
-    frame = uses.join(mine.filter(pl.col("model").is_not_null()).select("provider", "model", own="ratio"), on=["provider", "model"], how="left")
+    frame = uses.join(
+        mine.filter(pl.col("model").is_not_null()).select("provider", "model", own="ratio"), on=["provider", "model"], how="left"
+    )
     frame = frame.join(mine.filter(pl.col("model").is_null()).select("provider", any="ratio"), on="provider", how="left")
     factor = pl.coalesce("own", "any", pl.lit(1).cast(MONEY))
     paid = (pl.col("list_cost") * factor).cast(MONEY)
@@ -77,8 +101,8 @@ def estimate(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: st
         contracted_cost=paid,
     )
     known = [c for c in COSTS.schema if c in costs.columns]
-    assert set(WHO) <= set(known)  # noqa: S101 - an estimate without an owner would be lost money
-    assert set(WHAT) <= set(known)  # noqa: S101
+    assert set(WHO) <= set(known)
+    assert set(WHAT) <= set(known)
     return COSTS.conform(costs.select(known))
 
 

@@ -15,13 +15,37 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
     """Replaces the month's findings by this run's; returns how many there are."""
     uri = f"attribution:{month}"
     found = [
-        *_models(uri, costs, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"),
         *_models(
-            uri, costs, "not_on_bill", "logged, but the bill of that time does not name it", "check that the bill of this provider and account is ingested whole"
+            uri, costs, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
         ),
-        *_flagged(uri, costs, "untrusted_claim", "root agent named only by an untrusted header or tag", "add the source to ingest.trusted_sources if its senders are yours"),
-        *_flagged(uri, costs, "overlogged", "more logged than billed: the pool was scaled down", "look for calls logged twice, or a bill that is not complete yet"),
-        *_flagged(uri, costs, "input_semantics_unknown", "cannot tell whether input tokens include cached ones; taken as inclusive", "name the emitter in the emitter table"),
+        *_models(
+            uri,
+            costs,
+            "not_on_bill",
+            "logged, but the bill of that time does not name it",
+            "check that the bill of this provider and account is ingested whole",
+        ),
+        *_flagged(
+            uri,
+            costs,
+            "untrusted_claim",
+            "root agent named only by an untrusted header or tag",
+            "add the source to ingest.trusted_sources if its senders are yours",
+        ),
+        *_flagged(
+            uri,
+            costs,
+            "overlogged",
+            "more logged than billed: the pool was scaled down",
+            "look for calls logged twice, or a bill that is not complete yet",
+        ),
+        *_flagged(
+            uri,
+            costs,
+            "input_semantics_unknown",
+            "cannot tell whether input tokens include cached ones; taken as inclusive",
+            "name the emitter in the emitter table",
+        ),
         *_unclassified(uri, lots),
     ]
     frame = to_frame(found, run_id=run_id)
@@ -34,7 +58,9 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
 def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
     rows = costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.len()).sort("provider", "model")
     return [
-        Problem(SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning")
+        Problem(
+            SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning"
+        )
         for provider, model, count in rows.iter_rows()
     ]
 
@@ -49,7 +75,14 @@ def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
     rows = unknown.group_by("provider", "sku_meter").agg(pl.col("charges").sum()).sort("provider", "sku_meter", nulls_last=True)
     return [
         Problem(
-            SOURCE, uri, f"{provider} {sku or '?'}", "sku_meter", "unclassified_sku: sells a model, but which and how is not known", "its cost is in unallocated; report the SKU", rows=count, severity="warning"
+            SOURCE,
+            uri,
+            f"{provider} {sku or '?'}",
+            "sku_meter",
+            "unclassified_sku: sells a model, but which and how is not known",
+            "its cost is in unallocated; report the SKU",
+            rows=count,
+            severity="warning",
         )
         for provider, sku, count in rows.iter_rows()
     ]

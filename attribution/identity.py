@@ -9,7 +9,6 @@ import polars as pl
 
 from attribution.chains import NONE, Forest, Index, nearest, topmost
 
-
 UNKNOWN = "unknown"
 """The initiator of a call that nothing identifies; the reason beside it says why. (CH-4)"""
 
@@ -19,8 +18,12 @@ def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str,
 
     Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
     """
-    wanted = frame.select(pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
-    out = pl.DataFrame({c: pl.Series([None], dtype=pl.String).extend_constant(None, max(frame.height - 1, 0)).head(frame.height) for c in _OWNED})
+    wanted = frame.select(
+        pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
+    )
+    out = pl.DataFrame(
+        {c: pl.Series([None], dtype=pl.String).extend_constant(None, max(frame.height - 1, 0)).head(frame.height) for c in _OWNED}
+    )
     known = timeline.filter(pl.col("kind").is_in(list(kinds)))
     if not known.height or not frame.height:
         return out
@@ -48,7 +51,9 @@ def span_agents(nodes: pl.DataFrame, timeline: pl.DataFrame) -> pl.Series:
     by_id = owner_at(spoken, timeline, name="agent_id", at="start_time", kinds=("agent", "alias"))["agent"]
     by_name = owner_at(spoken, timeline, name="agent_name", at="start_time", kinds=("agent", "alias"))["agent"]
     found = spoken.select("row", agent=pl.coalesce(by_id, by_name, pl.col("agent_name"), pl.col("agent_id")))
-    return nodes.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).join(found, on="row", how="left", maintain_order="left")["agent"]
+    return nodes.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).join(
+        found, on="row", how="left", maintain_order="left"
+    )["agent"]
 
 
 def refuse_conflicting_claims(signals: pl.DataFrame, timeline: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
@@ -61,19 +66,27 @@ def refuse_conflicting_claims(signals: pl.DataFrame, timeline: pl.DataFrame, tru
         claim_conflict=pl.lit(value=False),
     )
     spoke = pl.coalesce("agent_id", "agent_name")
-    rows = signals.select((pl.col("channel").str.starts_with("litellm") & spoke.is_not_null() & ~pl.col("source").is_in(list(trusted))).arg_true()).to_series()
+    rows = signals.select(
+        (pl.col("channel").str.starts_with("litellm") & spoke.is_not_null() & ~pl.col("source").is_in(list(trusted))).arg_true()
+    ).to_series()
     if not rows.len():
         return signals
     asked = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
     key_team = owner_at(asked, timeline, name="credential", at="start_time", kinds=("credential",))["team"]
     asked = asked.with_columns(agent=span_agents(asked, timeline))
     agent_team = owner_at(asked, timeline, name="agent", at="start_time", kinds=("agent",))["team"]
-    lost = pl.DataFrame({"key": key_team, "agent": agent_team}).select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent"))).to_series()
-    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(lost), True)  # noqa: FBT003
+    lost = (
+        pl.DataFrame({"key": key_team, "agent": agent_team})
+        .select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent")))
+        .to_series()
+    )
+    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(lost), True)
     return signals.with_columns(conflict, *(pl.when(~conflict).then(pl.col(c)).alias(c) for c in ("agent_id", "agent_name")))
 
 
-def attribute(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
+def attribute(
+    calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, timeline: pl.DataFrame, trusted: Sequence[str]
+) -> pl.DataFrame:
     """Initiator and executor of every call, with team, method and reason.
 
     `calls` carries `node`, the row of its span in `nodes`. Adds initiator_agent, initiator_team, executor_agent, executor_team,
@@ -146,24 +159,45 @@ def _initiator() -> pl.Expr:
         return pl.struct(agent.alias("agent"), team.alias("team"), pl.lit(method).alias("method"))
 
     none = pl.lit(None, dtype=pl.String)
-    claim = pl.col("__claim")
-    chosen = pl.when(pl.col("__broken") & claim.is_not_null()).then(who(claim, pl.col("__claim_team"), "claim"))
-    chosen = chosen.when(pl.col("__path").is_not_null()).then(who(pl.col("__path"), none, "path"))
-    chosen = chosen.when(claim.is_not_null()).then(who(claim, pl.col("__claim_team"), "claim"))
-    chosen = chosen.when(pl.col("__conversation").is_not_null()).then(who(pl.col("__conversation"), none, "conversation"))
+    claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
+    ladder = [
+        (pl.col("__broken") & claim.is_not_null(), who(claim, claim_team, "claim")),
+        (pl.col("__path").is_not_null(), who(pl.col("__path"), none, "path")),
+        (claim.is_not_null(), who(claim, claim_team, "claim")),
+        (pl.col("__conversation").is_not_null(), who(pl.col("__conversation"), none, "conversation")),
+    ]
     for n, (_, kind) in enumerate(_MAPPINGS):
         agent, team = pl.col(f"__{kind}{n}_agent"), pl.col(f"__{kind}{n}_team")
-        chosen = chosen.when(agent.is_not_null() | team.is_not_null()).then(who(agent, team, kind))
-    chosen = chosen.when(pl.col("credential_team").is_not_null()).then(who(none, pl.col("credential_team"), "credential"))
-    return chosen.otherwise(who(pl.lit(UNKNOWN), none, "unknown")).alias("__who")
+        ladder.append((agent.is_not_null() | team.is_not_null(), who(agent, team, kind)))
+    ladder.append((pl.col("credential_team").is_not_null(), who(none, pl.col("credential_team"), "credential")))
+    chosen = who(pl.lit(UNKNOWN), none, "unknown")
+    for holds, answer in reversed(ladder):
+        chosen = pl.when(holds).then(answer).otherwise(chosen)
+    return chosen.alias("__who")
 
 
-def _conversation_owner(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, has_agent: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pl.Series:
+def _conversation_owner(
+    calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest, has_agent: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> pl.Series:
     """The one agent that started every identified chain of the call's conversation; null where there are none or several."""
     top = topmost(forest, has_agent)
     spoken = nodes["conversation_id"].is_not_null().arg_true()
-    seen = pl.DataFrame({"conversation_id": nodes["conversation_id"].gather(spoken).cast(pl.String), "agent": _take(nodes["agent"], top[spoken.to_numpy()])}).drop_nulls().unique()
-    owners = seen.group_by("conversation_id").agg(pl.col("agent").first(), pl.len().alias("n")).filter(pl.col("n") == 1).select("conversation_id", "agent")
+    seen = (
+        pl.DataFrame(
+            {
+                "conversation_id": nodes["conversation_id"].gather(spoken).cast(pl.String),
+                "agent": _take(nodes["agent"], top[spoken.to_numpy()]),
+            }
+        )
+        .drop_nulls()
+        .unique()
+    )
+    owners = (
+        seen.group_by("conversation_id")
+        .agg(pl.col("agent").first(), pl.len().alias("n"))
+        .filter(pl.col("n") == 1)
+        .select("conversation_id", "agent")
+    )
     return calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
 
 

@@ -58,7 +58,13 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
         .then(statement=False)
         .otherwise(statement=True)
     )
-    guessed = pl.col("input_includes_cache").is_null() & (cached > 0) & (pl.col("__in") >= cached) & ~plain_total.fill_null(value=False) & ~full_total.fill_null(value=False)
+    guessed = (
+        pl.col("input_includes_cache").is_null()
+        & (cached > 0)
+        & (pl.col("__in") >= cached)
+        & ~plain_total.fill_null(value=False)
+        & ~full_total.fill_null(value=False)
+    )
     frame = frame.with_columns(__incl=inclusive, __guess=guessed).with_columns(
         __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached).otherwise(pl.col("__in")),
     )

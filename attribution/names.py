@@ -119,7 +119,9 @@ def unit(written: str | None) -> tuple[str, Decimal] | None:
 _REGION = re.compile(r"^(?:[A-Z]{2,4}\d-|MP:|[A-Z]{2,4}\d_)+")
 _CONTEXT = re.compile(r"(?:above|over|>)[-_ ]?(\d+)[-_ ]?k|\(long\)|long[-_ ]context", re.IGNORECASE)
 _NOISE = re.compile(
-    r"[-_ ,]*(?:mantle)?[-_ ,]*(?:input|output|cache[-_ ]?read|cache[-_ ]?write|cached|text|thinking|reasoning|audio|image)?[-_ ,]*(?:input|output)?[-_ ]*(?:tokens?|token[-_ ]?count|- predictions).*$",
+    r"[-_ ,]*(?:mantle)?[-_ ,]*"
+    r"(?:input|output|cache[-_ ]?read|cache[-_ ]?write|cached|text|thinking|reasoning|audio|image)?"
+    r"[-_ ,]*(?:input|output)?[-_ ]*(?:tokens?|token[-_ ]?count|- predictions).*$",
     re.IGNORECASE,
 )
 
@@ -171,7 +173,9 @@ def spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.S
     """
     distinct = values.unique()
     book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
-    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")["named"]
+    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")[
+        "named"
+    ]
 
 
 class ModelNames:

@@ -66,7 +66,11 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
             tokens.match(known, keys, drop_tiers=drop_tiers)
     shares += tokens.shares
     rates += tokens.rates
-    by_quantity = _by_driver(lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)), tokens.open_uses(), ["provider", "model", "meter"])
+    by_quantity = _by_driver(
+        lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)),
+        tokens.open_uses(),
+        ["provider", "model", "meter"],
+    )
     resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
     by_time = _by_resource(resource, uses)
     shares += [by_quantity.shares, *(r.shares for r in by_time)]
@@ -111,14 +115,18 @@ def _levels(lots: pl.DataFrame, uses: pl.DataFrame) -> list[tuple[str, tuple[str
         for of_lots in lots["__known"].unique()
         for of_uses in uses["__known"].unique()
     }
-    return sorted(found, key=lambda level: (-len(level[1]), -len(level[0].split(",")), [OPTIONAL.index(k) for k in level[1]], level[0]))
+    return sorted(
+        found, key=lambda level: (-len(level[1]), -len(level[0].split(",")), [OPTIONAL.index(k) for k in level[1]], level[0])
+    )
 
 
 def period_hours(lots: pl.DataFrame) -> pl.DataFrame:
     """Every charge period with each hour in it, so that hourly uses can be joined to hours, days and months alike."""
     periods = lots.select("period_start", "period_end").unique().filter(pl.col("period_end") - pl.col("period_start") <= _LONGEST)
     return periods.with_columns(
-        hour=pl.datetime_ranges(pl.col("period_start").dt.truncate("1h"), pl.col("period_end"), "1h", closed="left", time_zone="UTC")
+        hour=pl.datetime_ranges(
+            pl.col("period_start").dt.truncate("1h"), pl.col("period_end"), "1h", closed="left", time_zone="UTC"
+        )
     ).explode("hour")
 
 
@@ -147,7 +155,7 @@ class _Round:
         pool = [*_BASE, *(() if drop_tiers else _TIERS), *keys]
         pools = (
             lots.group_by(pool)
-            .agg(billed=pl.col("billed_quantity").sum(), *(pl.col(c).sum() for c in COST_COLUMNS))
+            .agg(pl.col("billed_quantity").sum().alias("billed"), *(pl.col(c).sum() for c in COST_COLUMNS))
             .sort(pool)
             .with_row_index("pool")
         )
@@ -168,7 +176,11 @@ class _Round:
                     ignore_nulls=True,
                 ),
                 pool_id=pl.concat_str([pl.col(k).cast(pl.String).fill_null("-") for k in pool], separator="|"),
-                level=pl.lit("exact" if not others and not drop_tiers else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])),
+                level=pl.lit(
+                    "exact"
+                    if not others and not drop_tiers
+                    else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])
+                ),
             )
         )
         if pools.height:
@@ -191,12 +203,17 @@ def _taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataF
     """Which pool each use falls into: use, pool, usage_key, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(period_hours(pools), on=["period_start", "period_end"])
     shared = [k for k in pool if k not in ("currency", "period_start", "period_end")]
-    took = uses.lazy().select("use", "usage_key", "quantity", "list_cost", "hour", *shared).join(
-        hours.lazy().select("pool", "hour", "period_start", "period_end", *shared), on=[*shared, "hour"]
-    ).collect()
+    took = (
+        uses.lazy()
+        .select("use", "usage_key", "quantity", "list_cost", "hour", *shared)
+        .join(hours.lazy().select("pool", "hour", "period_start", "period_end", *shared), on=[*shared, "hour"])
+        .collect()
+    )
     if took["use"].n_unique() < took.height:
         # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
-        took = took.sort(pl.col("period_end") - pl.col("period_start"), "period_start", "pool").unique("use", keep="first", maintain_order=True)
+        took = took.sort(pl.col("period_end") - pl.col("period_start"), "period_start", "pool").unique(
+            "use", keep="first", maintain_order=True
+        )
     return took.select("use", "pool", "usage_key", "quantity", "list_cost")
 
 
@@ -212,14 +229,19 @@ def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.D
         [
             lots.select(about).join(took.select("pool", "use", "usage_key", "quantity"), on="pool"),
             lots.select(
-                *about, use=pl.lit(None, dtype=pl.Int64), usage_key=pl.lit(None, dtype=pl.Int64), quantity=pl.col("denominator") - pl.col("logged")
+                *about,
+                use=pl.lit(None, dtype=pl.Int64),
+                usage_key=pl.lit(None, dtype=pl.Int64),
+                quantity=pl.col("denominator") - pl.col("logged"),
             ),
         ],
         how="diagonal_relaxed",
     ).with_columns(pl.col("quantity").cast(MONEY))
     rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
     out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
-    return out.drop("__weight", "__last", "usage_key").join(lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left")
+    return out.drop("__weight", "__last", "usage_key").join(
+        lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
+    )
 
 
 def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
@@ -251,7 +273,9 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provi
     took = _taken(uses.filter(pl.col("quantity") > 0), pools, pool)
     if not took.height:
         return none
-    pools = pools.join(took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on="pool").with_columns(
+    pools = pools.join(
+        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on="pool"
+    ).with_columns(
         pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
     )
     mine = lots.join(pools, on=pool).sort("lot")
@@ -259,10 +283,16 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provi
     mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
     parted = part(mine, took, COST_COLUMNS)
     rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
-    idle = lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity")) if provisioned else lots.clear()
-    rates = mine.group_by(*pool, "pool_id", "denominator").agg(
-        *(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first()
-    ).with_columns(level=pl.lit("driver"), flag=pl.lit(""))
+    idle = (
+        lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity"))
+        if provisioned
+        else lots.clear()
+    )
+    rates = (
+        mine.group_by(*pool, "pool_id", "denominator")
+        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
+        .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
+    )
     left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
     return _Driven(parted.filter(pl.col("use").is_not_null()), left, idle, rates, took["use"])
 

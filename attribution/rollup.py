@@ -30,7 +30,18 @@ _CODE = pl.Categorical()
 USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source")
 """What tells one row of `usage_hourly` from another, beside the meter."""
 
-_KEYS = ("trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id", "start_time", "end_time")
+_KEYS = (
+    "trace_key",
+    "span_key",
+    "parent_key",
+    "link_trace_key",
+    "link_span_key",
+    "links",
+    "trace_id",
+    "span_id",
+    "start_time",
+    "end_time",
+)
 _WORDS = (
     "channel", "source", "name", "service_name", "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id",
     "credential", "resource_id", "account_id", "region", "provider", "environment", "workflow", "tenant",
@@ -70,7 +81,9 @@ def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, sett
     return draw_from(window, month, registry, book, settings, rollup_id=rollup_id)
 
 
-def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
+def draw_from(
+    window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
+) -> Drawn:
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
     signals = window.filter(describes_call() | gateway()).select(_CALL).collect()
@@ -95,7 +108,9 @@ def draw_from(window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: Pr
     calls = calls.with_columns(usage_key=pl.when(~pl.col("cache_hit").fill_null(value=False)).then(usage_key()))
     inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
     everything, calls = calls, calls.filter(inside)
-    usage = pl.concat([_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal")
+    usage = pl.concat(
+        [_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
+    )
     unpriced = pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
     told = pl.concat_str("reason", pl.when(unpriced).then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace("", None)
     calls = calls.with_columns(reason=told)
@@ -114,17 +129,37 @@ def gateway() -> pl.Expr:
 
 def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
-    spans = spans.with_columns(claim_source=pl.when(pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()).then("source"))
+    spans = spans.with_columns(
+        claim_source=pl.when(pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()).then("source")
+    )
     if spans.select("trace_key", "span_key").unique().height < spans.height:
         spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
-    identity_columns = ("agent_id", "agent_name", "claimed_agent", "claimed_team", "claim_source", "conversation_id", "credential")
-    told = calls.filter(pl.col("signal_count") > 1).select("trace_key", "span_key", *(pl.col(c).cast(_CODE) for c in identity_columns))
+    identity_columns = (
+        "agent_id",
+        "agent_name",
+        "claimed_agent",
+        "claimed_team",
+        "claim_source",
+        "conversation_id",
+        "credential",
+    )
+    told = calls.filter(pl.col("signal_count") > 1).select(
+        "trace_key", "span_key", *(pl.col(c).cast(_CODE) for c in identity_columns)
+    )
     if told.height:
         spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
-        spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(f"{c}_told" for c in identity_columns)
-    alone = calls.filter(gateway()).select(*(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*_WORDS, "claim_source")))
+        spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(
+            f"{c}_told" for c in identity_columns
+        )
+    alone = calls.filter(gateway()).select(
+        *(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*_WORDS, "claim_source"))
+    )
     if alone.height and spans.height:
-        roots = spans.filter(pl.col("parent_key").is_null()).group_by("trace_key").agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
+        roots = (
+            spans.filter(pl.col("parent_key").is_null())
+            .group_by("trace_key")
+            .agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
+        )
         alone = (
             alone.join(roots.filter(pl.col("__n") == 1), on="trace_key", how="left", maintain_order="left")
             .rename({"__root": "parent_key"})
@@ -151,7 +186,12 @@ def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
     outer = calls.select(over="node", outer_id=pl.coalesce("provider_request_id", "gateway_call_id"), scope="usage_scope")
     hidden = (
         pairs.join(outer, on="over")
-        .filter((pl.col("scope") != "leaf").fill_null(value=True) | pl.col("inner_id").is_null() | pl.col("outer_id").is_null() | (pl.col("inner_id") == pl.col("outer_id")))
+        .filter(
+            (pl.col("scope") != "leaf").fill_null(value=True)
+            | pl.col("inner_id").is_null()
+            | pl.col("outer_id").is_null()
+            | (pl.col("inner_id") == pl.col("outer_id"))
+        )
         .select(pl.col("over").unique())
     )
     return calls["node"].is_in(hidden["over"].implode())
@@ -164,13 +204,17 @@ def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings,
     display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
     calls = calls.with_columns(
         provider=providers,
-        model=pl.coalesce(names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)),
+        model=pl.coalesce(
+            names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)
+        ),
         service=pl.lit(None, dtype=pl.String),
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
     placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
-    calls = calls.with_columns(account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"]))
+    calls = calls.with_columns(
+        account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
+    )
     return fill_defaults(calls, settings)
 
 
@@ -179,8 +223,12 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     for default in settings.attribution.defaults:
         mine = pl.col("provider") == names.provider(default.provider)
         frame = frame.with_columns(
-            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account))).then(pl.lit(default.account)).otherwise("account"),
-            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region))).then(pl.lit(default.region)).otherwise("region"),
+            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account)))
+            .then(pl.lit(default.account))
+            .otherwise("account"),
+            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region)))
+            .then(pl.lit(default.region))
+            .otherwise("region"),
         )
     return frame
 
@@ -207,7 +255,11 @@ def _chain_ids(nodes: pl.DataFrame, forest: chains.Forest, rows: pl.Series) -> p
     root = pl.Series(forest.root).gather(rows)
     trace = nodes["trace_id"].fill_null("?")
     span = nodes["span_id"].fill_null("?")
-    return pl.DataFrame({"t": trace.gather(root), "s": span.gather(root)}).select(pl.concat_str(["t", "s"], separator=":")).to_series()
+    return (
+        pl.DataFrame({"t": trace.gather(root), "s": span.gather(root)})
+        .select(pl.concat_str(["t", "s"], separator=":"))
+        .to_series()
+    )
 
 
 def usage_key() -> pl.Expr:
@@ -221,7 +273,10 @@ def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
     used = calls.filter(~pl.col("cache_hit").fill_null(value=False))
     summed = used.group_by(keys).agg(
         *(pl.when(pl.col(m).is_not_null().any()).then(pl.col(m).sum()).alias(m) for m in TOKEN_METERS),
-        *(pl.when(pl.col(f"__cost_{m}").is_not_null().any()).then(pl.col(f"__cost_{m}").sum()).alias(f"__cost_{m}") for m in TOKEN_METERS),
+        *(
+            pl.when(pl.col(f"__cost_{m}").is_not_null().any()).then(pl.col(f"__cost_{m}").sum()).alias(f"__cost_{m}")
+            for m in TOKEN_METERS
+        ),
         *(pl.col(m).is_not_null().sum().alias(f"__n_{m}") for m in TOKEN_METERS),
     )
     long = [
@@ -238,7 +293,13 @@ def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def _resource_hours(
-    nodes: pl.DataFrame, forest: chains.Forest, registry: pl.DataFrame, settings: Settings, rollup_id: str, month: str, trusted: list[str]
+    nodes: pl.DataFrame,
+    forest: chains.Forest,
+    registry: pl.DataFrame,
+    settings: Settings,
+    rollup_id: str,
+    month: str,
+    trusted: list[str],
 ) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
@@ -248,10 +309,14 @@ def _resource_hours(
     above = named.gather(pl.Series(forest.parent))
     is_root = forest.parent == np.arange(len(forest.parent))
     outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
-    frame = nodes.filter(outermost & pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left"))
+    frame = nodes.filter(
+        outermost & pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
+    )
     if not frame.height:
         return USAGE_HOURLY.empty()
-    frame = frame.with_columns(pl.col(c).cast(pl.String) for c in _WORDS).with_columns(node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String))
+    frame = frame.with_columns(pl.col(c).cast(pl.String) for c in _WORDS).with_columns(
+        node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
+    )
     frame = identity.attribute(frame, nodes, forest, registry, trusted)
     seconds = (pl.col("end_time") - pl.col("start_time")).dt.total_microseconds()
     frame = frame.with_columns(
@@ -270,9 +335,20 @@ def _resource_hours(
     )
     frame = fill_defaults(frame, settings).with_columns(usage_key=usage_key())
     keys = [*USAGE_KEYS, "usage_key"]
-    summed = frame.group_by(keys).agg(seconds=pl.col("__seconds").sum(), requests=pl.len().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64))
+    summed = frame.group_by(keys).agg(
+        seconds=pl.col("__seconds").sum(), requests=pl.len().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64)
+    )
     return pl.concat(
-        [summed.select(*keys, pl.lit(m).alias("meter"), pl.col(m).cast(MONEY).alias("quantity"), "calls", pl.lit(None, dtype=MONEY).alias("list_cost")) for m in ("seconds", "requests")]
+        [
+            summed.select(
+                *keys,
+                pl.lit(m).alias("meter"),
+                pl.col(m).cast(MONEY).alias("quantity"),
+                "calls",
+                pl.lit(None, dtype=MONEY).alias("list_cost"),
+            )
+            for m in ("seconds", "requests")
+        ]
     )
 
 
@@ -293,15 +369,29 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
     spans = (
         rows.lazy()
         .group_by("root", "trace_key")
-        .agg(pl.col("start_time").min(), pl.col("end_time").max(), pl.len().cast(pl.Int64).alias("spans"), pl.col("row").min(), *(pl.col(f).any() for f in flags))
+        .agg(
+            pl.col("start_time").min(),
+            pl.col("end_time").max(),
+            pl.len().cast(pl.Int64).alias("spans"),
+            pl.col("row").min(),
+            *(pl.col(f).any() for f in flags),
+        )
         .sort("root", "trace_key")
         .group_by("root", maintain_order=True)
-        .agg(pl.col("start_time").min(), pl.col("end_time").max(), pl.col("spans").sum(), pl.col("row"), *(pl.col(f).any() for f in flags))
+        .agg(
+            pl.col("start_time").min(),
+            pl.col("end_time").max(),
+            pl.col("spans").sum(),
+            pl.col("row"),
+            *(pl.col(f).any() for f in flags),
+        )
         .with_columns(reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True))
         .collect()
     )
     traces = spans.select("root", "row").explode("row").with_columns(trace_id=nodes["trace_id"].gather(spans["row"].explode()))
-    spans = spans.drop("row", *flags).with_columns(traces.group_by("root", maintain_order=True).agg(trace_ids=pl.col("trace_id").drop_nulls())["trace_ids"])
+    spans = spans.drop("row", *flags).with_columns(
+        traces.group_by("root", maintain_order=True).agg(trace_ids=pl.col("trace_id").drop_nulls())["trace_ids"]
+    )
     tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
     made = (
         calls.with_columns(root=pl.Series(forest.root).gather(calls["node"]), tokens=tokens)
@@ -316,7 +406,9 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
             pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum()).alias("list_cost"),
         )
     )
-    out = spans.join(made, on="root").filter(pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left"))
+    out = spans.join(made, on="root").filter(
+        pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
+    )
     return out.with_columns(
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),

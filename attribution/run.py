@@ -1,11 +1,11 @@
 """One attribution run: from facts to published conclusions, month by month.
 
-    draw      spans → calls, chains, hourly usage        once per span; reused while spans, registry and prices stand
-    rate      charges × usage → shares, rates, leftovers
-    place     leftovers → owner, shared, idle, unallocated
-    follow    credits and taxes → where their charges went
-    estimate  usage no bill covers yet → list price × what is really paid of it
-    balance   charges in = costs out, or nothing is published
+draw      spans → calls, chains, hourly usage        once per span; reused while spans, registry and prices stand
+rate      charges × usage → shares, rates, leftovers
+place     leftovers → owner, shared, idle, unallocated
+follow    credits and taxes → where their charges went
+estimate  usage no bill covers yet → list price × what is really paid of it
+balance   charges in = costs out, or nothing is published
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ class RunReport:
 
 
 def attribute(
-    books: Books, months: Sequence[str] | None = None, *, cause: str = "command", progress: Progress | None = None, force: bool = False
+    books: Books,
+    months: Sequence[str] | None = None,
+    *,
+    cause: str = "command",
+    progress: Progress | None = None,
+    force: bool = False,
 ) -> RunReport:
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
@@ -74,7 +79,7 @@ def known_months(books: Books) -> list[str]:
 def _partitions(books: Books, table: object, column: str) -> set[str]:
     from ledger.tables import Table
 
-    assert isinstance(table, Table)  # noqa: S101
+    assert isinstance(table, Table)
     delta = books.store.delta(table)
     if delta is None:
         return set()
@@ -125,9 +130,20 @@ class _Run:
         charges = self.store.scan(CHARGES, {"billing_month": [month]})
         self._rollup(month)
         uses = self._uses(month, charges)
-        drawn = conclude(charges, uses, self.timeline, self.book, self.settings.attribution, run_id=self.run_id, month=month, past_rates=self._past_rates(month))
+        drawn = conclude(
+            charges,
+            uses,
+            self.timeline,
+            self.book,
+            self.settings.attribution,
+            run_id=self.run_id,
+            month=month,
+            past_rates=self._past_rates(month),
+        )
         costs = drawn.costs
-        totals = balance.control_totals(charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month)
+        totals = balance.control_totals(
+            charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
+        )
         note = f"run {self.run_id}"
         self.store.append(COSTS, costs, note=note)
         self.store.append(BALANCE, totals, note=note)
@@ -136,12 +152,18 @@ class _Run:
         return totals
 
     def _uses(self, month: str, charges: pl.LazyFrame) -> pl.DataFrame:
-        span = charges.filter(pl.col("charge_category") == "Usage").select(
-            first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()
-        ).collect().row(0)
+        span = (
+            charges.filter(pl.col("charge_category") == "Usage")
+            .select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max())
+            .collect()
+            .row(0)
+        )
         asked = {month}
         if span[0] is not None:
-            near = (periods.month_start(month) - (periods.month_end(month) - periods.month_start(month)), periods.month_end(month))
+            near = (
+                periods.month_start(month) - (periods.month_end(month) - periods.month_start(month)),
+                periods.month_end(month),
+            )
             near = (near[0], periods.month_end(periods.month_of(near[1])))
             asked |= set(periods.months_between(max(span[0], near[0]), min(span[1], near[1])))
         with_spans = {day[:7] for day in _partitions(self.books, SPANS, "date")}
@@ -172,7 +194,9 @@ class _Run:
     def _inputs(self, month: str) -> dict[str, str]:
         """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
         window = periods.month_start(month), periods.month_end(month)
-        days = {day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)}
+        days = {
+            day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)
+        }
         return {
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
             "spans": self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none",
@@ -191,7 +215,9 @@ class _Run:
     def _past_rates(self, month: str) -> pl.DataFrame:
         """The rates of the newest published month before this one that has any: what estimates lean on until this bill speaks."""
         with self.books.database.session() as session:
-            earlier = session.scalars(sa.select(Published).where(Published.month < month).order_by(Published.month.desc()).limit(3)).all()
+            earlier = session.scalars(
+                sa.select(Published).where(Published.month < month).order_by(Published.month.desc()).limit(3)
+            ).all()
             runs = [(p.month, p.run_id) for p in earlier]
         for past, run_id in runs:
             held = self.store.scan(RATES, {"month": [past], "run_id": [run_id]}).collect()
@@ -296,8 +322,14 @@ def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, set
     if shares.height:
         shares = shares.with_columns(
             cost_class=pl.lit("metered"),
-            rule=pl.when(pl.col("pool_id").str.starts_with("driver|")).then(pl.lit("RA-3")).when(pl.col("flag") != "").then(pl.lit("RA-1a")).otherwise(pl.lit("RA-2")),
-            reason=pl.concat_str(pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True).replace("", None),
+            rule=pl.when(pl.col("pool_id").str.starts_with("driver|"))
+            .then(pl.lit("RA-3"))
+            .when(pl.col("flag") != "")
+            .then(pl.lit("RA-1a"))
+            .otherwise(pl.lit("RA-2")),
+            reason=pl.concat_str(
+                pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True
+            ).replace("", None),
             account=pl.coalesce("account", "use_account"),
             region=pl.coalesce("region", "use_region"),
             resource=pl.coalesce("use_resource", "resource"),
@@ -317,5 +349,7 @@ def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, set
 def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
     if not rates.height:
         return RATES.empty()
-    frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(run_id=pl.lit(run_id), month=pl.lit(month))
+    frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(
+        run_id=pl.lit(run_id), month=pl.lit(month)
+    )
     return RATES.conform(frame.select(c for c in RATES.schema if c in frame.columns))

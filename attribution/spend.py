@@ -30,14 +30,26 @@ def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
     """
     runs = published_runs(books)
     near = sorted({m for month in months for m in _neighbours(month)} & set(runs))
-    schema = {"day": pl.Date, **{f"{view}_{scope}": pl.String for view in VIEWS for scope in SCOPES}, "currency": pl.String, "basis": pl.String, "cost": COSTS.schema["effective_cost"]}
+    schema = {
+        "day": pl.Date,
+        **{f"{view}_{scope}": pl.String for view in VIEWS for scope in SCOPES},
+        "currency": pl.String,
+        "basis": pl.String,
+        "cost": COSTS.schema["effective_cost"],
+    }
     if not near:
         return pl.DataFrame(schema=schema)
     zone = books.settings.report.timezone
     costs = books.store.scan(COSTS, {"month": near, "run_id": [runs[m] for m in near]})
     days = costs.with_columns(day=pl.col("period_start").dt.convert_time_zone(zone).dt.date())
     inside = pl.col("day").dt.strftime("%Y-%m").is_in(list(months))
-    return days.filter(inside).group_by([c for c in schema if c != "cost"]).agg(cost=pl.col("effective_cost").sum()).collect().select(list(schema))
+    return (
+        days.filter(inside)
+        .group_by([c for c in schema if c != "cost"])
+        .agg(cost=pl.col("effective_cost").sum())
+        .collect()
+        .select(list(schema))
+    )
 
 
 def _neighbours(month: str) -> list[str]:

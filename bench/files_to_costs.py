@@ -44,7 +44,9 @@ def ours(folder: Path, month: str) -> None:
     drawn.calls.write_parquet(folder / "ours-calls.parquet")
     drawn.chains.write_parquet(folder / "ours-chains.parquet")
     del drawn
-    done = conclude(pl.scan_parquet(folder / "charges.parquet"), uses, timeline, book, config.attribution, run_id="bench", month=month)
+    done = conclude(
+        pl.scan_parquet(folder / "charges.parquet"), uses, timeline, book, config.attribution, run_id="bench", month=month
+    )
     done.costs.write_parquet(folder / "ours.parquet")
 
 
@@ -83,12 +85,25 @@ def agree(folder: Path) -> dict[str, str | bool]:
     mine, theirs = pl.read_parquet(folder / "ours.parquet"), pl.read_parquet(folder / "peer.parquet")
     unit = theirs["effective_cost"].cast(pl.Int128)
     total = mine["effective_cost"].sum()
-    by_agent = mine.filter(pl.col("cost_class") == "metered").group_by(agent="initiator_agent").agg(pl.col("effective_cost").to_physical().sum())
-    other = theirs.with_columns(unit).filter(pl.col("cost_class") == "metered").group_by(agent="initiator").agg(pl.col("effective_cost").sum())
+    by_agent = (
+        mine.filter(pl.col("cost_class") == "metered")
+        .group_by(agent="initiator_agent")
+        .agg(pl.col("effective_cost").to_physical().sum())
+    )
+    other = (
+        theirs.with_columns(unit)
+        .filter(pl.col("cost_class") == "metered")
+        .group_by(agent="initiator")
+        .agg(pl.col("effective_cost").sum())
+    )
     both = by_agent.join(other, on="agent", how="full", coalesce=True)
     gap = (both["effective_cost"] - both["effective_cost_right"]).abs().max()
     # The order of rows within a pool differs, so the last digits may sit on other rows of the pool.
-    return {"same_total": mine["effective_cost"].to_physical().sum() == unit.sum(), "total": str(total), "largest_gap_by_agent_1e-12": str(gap)}
+    return {
+        "same_total": mine["effective_cost"].to_physical().sum() == unit.sum(),
+        "total": str(total),
+        "largest_gap_by_agent_1e-12": str(gap),
+    }
 
 
 def main() -> None:
@@ -102,7 +117,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         if given.side == "ours":
-            import polars  # noqa: F401
+            import polars as pl  # noqa: F401
 
             import attribution.run  # noqa: F401
         else:

@@ -234,7 +234,7 @@ class _Run:
                     item.uri,
                     f"{stray.height} rows",
                     "billing_month",
-                    f"rows of {', '.join(sorted(stray['billing_month'].unique()))} in the files of {found.billing_month} were left out",
+                    f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {found.billing_month} left out",
                     "wait for the exporter to deliver again; that month's own files should hold them",
                     stray.height,
                 )

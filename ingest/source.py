@@ -98,5 +98,8 @@ class Source(Protocol):
         ...
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """The rows of one object, in bounded batches. Pure: same bytes, same rows. Raises `FormatError` if nothing in it can be read."""
+        """The rows of one object, in bounded batches. Pure: same bytes, same rows.
+
+        Raises `FormatError` if nothing in it can be read.
+        """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from ledger import settings as _settings
 from ledger.db import Database
@@ -35,7 +36,7 @@ class Books:
         """Lets connections go."""
         self.database.close()
 
-    def __enter__(self) -> Books:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

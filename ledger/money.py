@@ -67,7 +67,8 @@ def parse(column: pl.Expr) -> pl.Expr:
 def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
     """The text where it may say more than `parse` keeps, else null: these rows are summed again at full precision. (MO-1a)
 
-    >>> pl.DataFrame({"cost": ["1.5", "0.123456789012345", "1.5e-13", None]}).select(beyond_twelve_places(pl.col("cost")))["cost"].to_list()
+    >>> costs = pl.DataFrame({"cost": ["1.5", "0.123456789012345", "1.5e-13", None]})
+    >>> costs.select(beyond_twelve_places(pl.col("cost")))["cost"].to_list()
     [None, '0.123456789012345', '1.5e-13', None]
     """
     return pl.when(column.str.contains(r"\.\d{13}|[eE]")).then(column)

@@ -74,4 +74,6 @@ def parse_instant(text: str, *, field: str = "date", timezone: str = "UTC") -> d
             instant = instant.replace(tzinfo=ZoneInfo(timezone))
         return instant.astimezone(UTC)
     except (ValueError, OverflowError) as fault:
-        raise UsageError(f"{text!r} is no date", where=field, remedy="write 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z") from fault
+        raise UsageError(
+            f"{text!r} is no date", where=field, remedy="write 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z"
+        ) from fault

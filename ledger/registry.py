@@ -27,13 +27,31 @@ from ledger.tables import TIME
 KINDS = ("agent", "alias", "credential", "principal", "service", "resource", "conversation")
 """What a registered name can be. `alias` is another name of an agent; the others are found on spans and bills."""
 
-COLUMNS = ("agent", "team", "valid_from", "valid_to", "aliases", "credentials", "principals", "services", "resources", "account", "region")
+COLUMNS = (
+    "agent",
+    "team",
+    "valid_from",
+    "valid_to",
+    "aliases",
+    "credentials",
+    "principals",
+    "services",
+    "resources",
+    "account",
+    "region",
+)
 """Columns of a registry file. Only `agent` and `team` are needed; the plural ones hold several names separated by ``;``."""
 
-_PLURALS = {"aliases": "alias", "credentials": "credential", "principals": "principal", "services": "service", "resources": "resource"}
+_PLURALS = {
+    "aliases": "alias",
+    "credentials": "credential",
+    "principals": "principal",
+    "services": "service",
+    "resources": "resource",
+}
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "kind": pl.String,
     "name": pl.String,
     "agent": pl.String,
@@ -85,7 +103,15 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
     unknown = sorted(set(headers) - set(COLUMNS))
     if unknown:
         result.problems.append(
-            Problem("registry", uri, "line 1", ",".join(unknown), "unknown columns are ignored", f"known: {', '.join(COLUMNS)}", severity="warning")
+            Problem(
+                "registry",
+                uri,
+                "line 1",
+                ",".join(unknown),
+                "unknown columns are ignored",
+                f"known: {', '.join(COLUMNS)}",
+                severity="warning",
+            )
         )
     rows: list[Owner] = []
     recorded = now()
@@ -107,10 +133,16 @@ def _owners(row: dict[str, str], recorded: datetime) -> Iterator[Owner]:
     start = parse_instant(row["valid_from"], field="valid_from") if row.get("valid_from") else _BEGIN
     end = parse_instant(row["valid_to"], field="valid_to") if row.get("valid_to") else None
     if end is not None and end <= start:
-        raise FormatError(f"{row['valid_to']} is not after valid_from {row.get('valid_from') or '1970-01-01'}", where="valid_to", remedy="the interval is [valid_from, valid_to)")
+        raise FormatError(
+            f"{row['valid_to']} is not after valid_from {row.get('valid_from') or '1970-01-01'}",
+            where="valid_to",
+            remedy="the interval is [valid_from, valid_to)",
+        )
     shared = {"agent": agent, "team": team, "account": row.get("account") or None, "region": row.get("region") or None}
     names = [("agent", agent)]
-    names += [(kind, name.strip()) for column, kind in _PLURALS.items() for name in row.get(column, "").split(";") if name.strip()]
+    names += [
+        (kind, name.strip()) for column, kind in _PLURALS.items() for name in row.get(column, "").split(";") if name.strip()
+    ]
     for kind, name in names:
         yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded, **shared)
 
@@ -127,7 +159,14 @@ def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str
                 continue
             if before is not None and before.recorded_at == row.recorded_at:
                 result.problems.append(
-                    Problem("registry", uri, f"{row.kind} {row.name}", "valid_from", "two rows of this file claim the same name from the same day; the first is kept", "give each its own valid_from")
+                    Problem(
+                        "registry",
+                        uri,
+                        f"{row.kind} {row.name}",
+                        "valid_from",
+                        "two rows of this file claim the same name from the same day; the first is kept",
+                        "give each its own valid_from",
+                    )
                 )
                 continue
             newest[row.kind, row.name, row.valid_from] = row
@@ -171,7 +210,11 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
                 continue
             owner = {**holding[-1], "valid_from": start, "valid_to": end}
             last = out[-1] if out else None
-            if last and last["valid_to"] == start and all(last[c] == owner[c] for c in ("kind", "name", "agent", "team", "account", "region")):
+            if (
+                last
+                and last["valid_to"] == start
+                and all(last[c] == owner[c] for c in ("kind", "name", "agent", "team", "account", "region"))
+            ):
                 last["valid_to"] = end
             else:
                 out.append(owner)
@@ -180,4 +223,4 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
 
 def revision(registry: pl.DataFrame) -> str:
     """Changes exactly when the registry does."""
-    return f"{registry.height}:{registry['recorded_at'].max()}"
+    return f"{registry.height}:{registry['recorded_at'].cast(pl.String).max()!s}"

@@ -34,7 +34,8 @@ class StoreSettings(_Section):
         description="Storage options for S3-compatible stores (aws_endpoint_url, aws_allow_http, …). Credentials come from the AWS default chain.",
     )
     database_url: str = Field(
-        "", description="Small application state (registry, budgets, alerts, runs). Empty: SQLite in HOME. postgresql+psycopg://… for PostgreSQL."
+        "",
+        description="Small application state (registry, budgets, alerts, runs). Empty: SQLite in HOME. postgresql+psycopg://… for PostgreSQL.",
     )
 
 
@@ -45,7 +46,9 @@ class ServeSettings(_Section):
     port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
     ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
     drain_seconds: float = Field(2.0, gt=0, description="How often received telemetry is moved from the spool to the ledger.")
-    attribute_seconds: float = Field(10.0, gt=0, description="How often open months are re-attributed when something new has arrived.")
+    attribute_seconds: float = Field(
+        10.0, gt=0, description="How often open months are re-attributed when something new has arrived."
+    )
     max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
 
 
@@ -61,7 +64,9 @@ class IngestSettings(_Section):
         description="Baggage keys and request-tag prefixes (key:value) that name the root agent.",
     )
     team_tags: list[str] = Field(default_factory=lambda: ["rootcost.team", "team"], description="The same for its team.")
-    keep_raw: Literal["bills", "none"] = Field("bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts.")
+    keep_raw: Literal["bills", "none"] = Field(
+        "bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts."
+    )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
 
 
@@ -80,7 +85,9 @@ class SharedRule(_Section):
     provider: str = Field("", description="Only charges of this provider; empty: any.")
     service: str = Field("", description="Only charges of this service, compared whole; empty: any.")
     charge_category: str = Field("", description="Only this FOCUS ChargeCategory; empty: any.")
-    method: Literal["proportional", "even", "fixed"] = Field("proportional", description="proportional to metered cost, even, or fixed by `shares`.")
+    method: Literal["proportional", "even", "fixed"] = Field(
+        "proportional", description="proportional to metered cost, even, or fixed by `shares`."
+    )
     teams: list[str] = Field(default_factory=list, description="Teams that share; empty: all with metered cost in the month.")
     shares: dict[str, Decimal] = Field(default_factory=dict, description="For fixed: team to weight.")
     valid_from: date = Field(date(1970, 1, 1), description="First charge day it holds for.")
@@ -125,7 +132,10 @@ class AlertSettings(_Section):
     """Where alerts go."""
 
     webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
-    thresholds: list[Decimal] = Field(default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal("1")], description="Shares of a budget that raise an alert, once a period each.")
+    thresholds: list[Decimal] = Field(
+        default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal(1)],
+        description="Shares of a budget that raise an alert, once a period each.",
+    )
 
 
 class Settings(BaseSettings):

@@ -122,7 +122,12 @@ CHARGES = Table(
     key=("scope", "billing_month", "charge_id"),
     partition_by=("billing_month", "scope"),
     columns=(
-        _c("charge_id", pl.String, "stable id of the row: hash of its content, and its ordinal among identical rows", required=True),
+        _c(
+            "charge_id",
+            pl.String,
+            "stable id of the row: hash of its content, and its ordinal among identical rows",
+            required=True,
+        ),
         _c("source", pl.String, "which ingestor read it: focus, aws-cur, …", required=True),
         _c("scope", pl.String, "what is replaced together when restated: an export, or a file's dataset", required=True),
         _c("raw_id", pl.String, "the imported file or object it came from", required=True),
@@ -542,5 +547,20 @@ PROBLEMS = Table(
 
 TABLES: Mapping[str, Table] = {
     t.name: t
-    for t in (RAW_FILES, CHARGES, IMPORT_TOTALS, SPANS, PRICES, CHAINS, CALLS, USAGE_HOURLY, RATES, COSTS, BALANCE, BUDGET_STATUS, ANOMALIES, PROBLEMS)
+    for t in (
+        RAW_FILES,
+        CHARGES,
+        IMPORT_TOTALS,
+        SPANS,
+        PRICES,
+        CHAINS,
+        CALLS,
+        USAGE_HOURLY,
+        RATES,
+        COSTS,
+        BALANCE,
+        BUDGET_STATUS,
+        ANOMALIES,
+        PROBLEMS,
+    )
 }

@@ -15,7 +15,12 @@ from ledger.tables import CHARGES, PRICES, SPANS, TIME
 
 DAY = datetime(2026, 10, 5, tzinfo=UTC)
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-SONNET = {"provider": "bedrock", "response_model": "anthropic.claude-sonnet-4-6-v1:0", "usage_scope": "leaf", "input_includes_cache": True}
+SONNET = {
+    "provider": "bedrock",
+    "response_model": "anthropic.claude-sonnet-4-6-v1:0",
+    "usage_scope": "leaf",
+    "input_includes_cache": True,
+}
 
 
 def at(hour: int, minute: int = 0, *, day: int = 5) -> datetime:
@@ -84,7 +89,9 @@ def charge(cost: str, **told: Any) -> dict[str, Any]:
 def charges(*rows: dict[str, Any]) -> pl.DataFrame:
     """Rows of `charges`."""
     money = {c: t for c, t in CHARGES.schema.items() if isinstance(t, pl.Decimal)}
-    frame = pl.DataFrame([{"charge_id": f"c{n}", **row} for n, row in enumerate(rows)], infer_schema_length=None, schema_overrides={})
+    frame = pl.DataFrame(
+        [{"charge_id": f"c{n}", **row} for n, row in enumerate(rows)], infer_schema_length=None, schema_overrides={}
+    )
     return CHARGES.conform(frame.with_columns(pl.col(c).cast(t) for c, t in money.items() if c in frame.columns))
 
 
@@ -122,7 +129,10 @@ def write(
         for (scope, month), rows in charges.group_by("scope", "billing_month"):
             books.store.replace(CHARGES, rows, {"scope": str(scope), "billing_month": str(month)})
     if prices:
-        books.store.append(PRICES, pl.DataFrame(prices, schema_overrides={"rate": PRICES.schema["rate"], "valid_from": TIME, "recorded_at": TIME}))
+        books.store.append(
+            PRICES,
+            pl.DataFrame(prices, schema_overrides={"rate": PRICES.schema["rate"], "valid_from": TIME, "recorded_at": TIME}),
+        )
     if owners:
         registry.import_text(books, owners, uri="by hand", actor="test")
     return books

@@ -73,7 +73,12 @@ def test_ch2_a_late_parent_repairs_the_chain_and_not_the_total(books: Books) -> 
 
 
 def test_ch3_cycles_and_self_parents_terminate_with_one_root(books: Books) -> None:
-    ring = [call(1, 1, 3, 100), call(1, 2, 1, 100, start_time=at(10, 5)), call(1, 3, 2, 100, start_time=at(10, 1)), call(2, 4, 4, 100)]
+    ring = [
+        call(1, 1, 3, 100),
+        call(1, 2, 1, 100, start_time=at(10, 5)),
+        call(1, 3, 2, 100, start_time=at(10, 1)),
+        call(2, 4, 4, 100),
+    ]
     write(books, spans=spans(*ring), charges=charges(charge("0.0004", tokens_k="0.4")))
     attribute(books)
     chains = books.store.scan(CHAINS).sort("chain_id").collect()
@@ -84,7 +89,11 @@ def test_ch3_cycles_and_self_parents_terminate_with_one_root(books: Books) -> No
 
 def test_ch4_a_trusted_claim_names_the_root_of_a_broken_path_and_an_untrusted_one_moves_nothing(books: Books) -> None:
     """CH-7: the same header, from a source that is trusted and from one that is not."""
-    facts = spans(span(1, 2, 1, agent_name="researcher"), call(1, 3, 2, 1000, claimed_agent="support-bot"), call(2, 5, None, 1000, claimed_agent="support-bot"))
+    facts = spans(
+        span(1, 2, 1, agent_name="researcher"),
+        call(1, 3, 2, 1000, claimed_agent="support-bot"),
+        call(2, 5, None, 1000, claimed_agent="support-bot"),
+    )
     write(books, spans=facts, charges=charges(charge("0.006", tokens_k="2")), owners=OWNERS)
     attribute(books)
     assert total(books, "initiator_agent") == {"researcher": D("0.003"), "unknown": D("0.003")}
@@ -97,7 +106,11 @@ def test_ch4_a_trusted_claim_names_the_root_of_a_broken_path_and_an_untrusted_on
 
 def test_ch4_conversation_then_credential_then_service(books: Books) -> None:
     known = [span(1, 1, agent_name="coder", conversation_id="chat-9"), call(1, 2, 1, 1000, conversation_id="chat-9")]
-    loose = [call(2, 3, None, 1000, conversation_id="chat-9"), call(3, 4, None, 1000, credential="key-care"), call(4, 5, None, 1000, service_name="indexer")]
+    loose = [
+        call(2, 3, None, 1000, conversation_id="chat-9"),
+        call(3, 4, None, 1000, credential="key-care"),
+        call(4, 5, None, 1000, service_name="indexer"),
+    ]
     owners = "agent,team,credentials,services\ncoder,Dev,,\nsupport-bot,Care,key-care,\nresearcher,Data,,indexer\n"
     write(books, spans=spans(*known, *loose), charges=charges(charge("0.012", tokens_k="4")), owners=owners)
     attribute(books)
@@ -123,8 +136,13 @@ def test_ch6_clock_skew_changes_no_owner(books: Books) -> None:
 def test_id1_the_owner_at_the_time_of_the_call_pays(books: Books) -> None:
     owners = "agent,team,valid_from\nsupport-bot,Care,2026-01-01\nsupport-bot,Growth,2026-10-06\n"
     later = at(10, day=7)
-    facts = spans(call(1, 1, None, 1000, agent_name="support-bot"), call(2, 2, None, 1000, agent_name="support-bot", start_time=later))
-    bill = charges(charge("0.003", tokens_k="1"), charge("0.003", tokens_k="1", charge_period_start=later, charge_period_end=later + timedelta(hours=1)))
+    facts = spans(
+        call(1, 1, None, 1000, agent_name="support-bot"), call(2, 2, None, 1000, agent_name="support-bot", start_time=later)
+    )
+    bill = charges(
+        charge("0.003", tokens_k="1"),
+        charge("0.003", tokens_k="1", charge_period_start=later, charge_period_end=later + timedelta(hours=1)),
+    )
     write(books, spans=facts, charges=bill, owners=owners)
     attribute(books)
     assert total(books, "initiator_team") == {"Care": D("0.003"), "Growth": D("0.003")}
@@ -143,7 +161,18 @@ def test_ca1_a_gateway_row_and_a_span_of_one_call_are_one_call(books: Books) -> 
     """The span knows the chain, the gateway knows the cached tokens."""
     agent = span(1, 1, agent_name="support-bot")
     seen = call(1, 2, 1, 1000, output_tokens=50, provider_request_id="msg_1", input_includes_cache=None)
-    logged = call(77, 99, None, 1000, output_tokens=50, cache_read_tokens=400, provider_request_id="msg_1", gateway_call_id="g-1", channel="litellm", source="litellm")
+    logged = call(
+        77,
+        99,
+        None,
+        1000,
+        output_tokens=50,
+        cache_read_tokens=400,
+        provider_request_id="msg_1",
+        gateway_call_id="g-1",
+        channel="litellm",
+        source="litellm",
+    )
     write(books, spans=spans(agent, seen, logged), owners=OWNERS)
     attribute(books)
     calls = books.store.scan(CALLS).collect()
@@ -153,14 +182,25 @@ def test_ca1_a_gateway_row_and_a_span_of_one_call_are_one_call(books: Books) -> 
 
 
 def test_ca1_a_shared_response_id_with_other_usage_is_no_proof(books: Books) -> None:
-    facts = spans(call(1, 1, None, 10, output_tokens=5, provider_request_id="r"), call(2, 2, None, 20, output_tokens=7, provider_request_id="r"))
+    facts = spans(
+        call(1, 1, None, 10, output_tokens=5, provider_request_id="r"),
+        call(2, 2, None, 20, output_tokens=7, provider_request_id="r"),
+    )
     write(books, spans=facts)
     attribute(books)
     assert books.store.scan(CALLS).collect().height == 2
 
 
 def test_ca2_a_wrapper_that_repeats_its_children_costs_nothing(books: Books) -> None:
-    wrapper = span(1, 1, agent_name="support-bot", input_tokens=3000, usage_scope="aggregate", provider="bedrock", response_model=SONNET["response_model"])
+    wrapper = span(
+        1,
+        1,
+        agent_name="support-bot",
+        input_tokens=3000,
+        usage_scope="aggregate",
+        provider="bedrock",
+        response_model=SONNET["response_model"],
+    )
     write(
         books,
         spans=spans(wrapper, call(1, 2, 1, 1000), call(1, 3, 1, 2000)),
@@ -173,10 +213,20 @@ def test_ca2_a_wrapper_that_repeats_its_children_costs_nothing(books: Books) -> 
 
 
 def test_ca2_a_wrapper_whose_children_say_nothing_stands_for_them(books: Books) -> None:
-    wrapper = span(1, 1, agent_name="support-bot", input_tokens=3000, usage_scope="aggregate", provider="bedrock", response_model=SONNET["response_model"])
+    wrapper = span(
+        1,
+        1,
+        agent_name="support-bot",
+        input_tokens=3000,
+        usage_scope="aggregate",
+        provider="bedrock",
+        response_model=SONNET["response_model"],
+    )
     write(books, spans=spans(wrapper, span(1, 2, 1)), charges=charges(charge("0.009", tokens_k="3")), owners=OWNERS)
     attribute(books)
-    assert rows(books, "initiator_agent", "reason", "effective_cost") == [("support-bot", "coarse_match,aggregate_only", D("0.009"))]
+    assert rows(books, "initiator_agent", "reason", "effective_cost") == [
+        ("support-bot", "coarse_match,aggregate_only", D("0.009"))
+    ]
 
 
 def test_ca2_nested_calls_of_two_requests_are_two_calls(books: Books) -> None:
@@ -198,7 +248,13 @@ def test_ca3_twice_shuffled_and_in_pieces_is_once(books: Books, tmp_path: Any) -
         attribute(other)
         columns = ["trace_key", "span_key", "chain_id", "initiator_agent", "input_tokens", "usage_key"]
         keys = [c for c in columns if c != "usage_key"]
-        assert other.store.scan(CALLS).collect().select(keys).sort("span_key").equals(books.store.scan(CALLS).collect().select(keys).sort("span_key"))
+        assert (
+            other.store.scan(CALLS)
+            .collect()
+            .select(keys)
+            .sort("span_key")
+            .equals(books.store.scan(CALLS).collect().select(keys).sort("span_key"))
+        )
 
 
 def test_ca4_absent_usage_is_null_and_a_gateway_cache_hit_costs_nothing(books: Books) -> None:
@@ -207,7 +263,10 @@ def test_ca4_absent_usage_is_null_and_a_gateway_cache_hit_costs_nothing(books: B
     write(books, spans=spans(silent, hit), prices=[price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003")])
     attribute(books)
     calls = books.store.scan(CALLS).sort("trace_key").collect()
-    assert calls.select("input_tokens", "list_cost", "reason").rows() == [(None, None, "usage_absent"), (500, D("0"), "cache_hit")]
+    assert calls.select("input_tokens", "list_cost", "reason").rows() == [
+        (None, None, "usage_absent"),
+        (500, D("0"), "cache_hit"),
+    ]
     assert rows(books, "effective_cost") == []
 
 
@@ -233,7 +292,11 @@ def test_ra1a_calls_that_do_not_know_their_account_meet_what_the_exact_pools_lea
 
 def test_ra1a_settings_fill_what_the_log_leaves_unsaid(books: Books) -> None:
     configure(books, attribution=AttributionSettings(defaults=[Defaults(provider="AWS", account="1111", region="us-east-1")]))
-    write(books, spans=spans(call(1, 1, None, 1000, agent_name="coder")), charges=charges(charge("0.003", tokens_k="1"), charge("0.005", tokens_k="1", sub_account_id="2222")))
+    write(
+        books,
+        spans=spans(call(1, 1, None, 1000, agent_name="coder")),
+        charges=charges(charge("0.003", tokens_k="1"), charge("0.005", tokens_k="1", sub_account_id="2222")),
+    )
     attribute(books)
     assert rows(books, "account", "cost_class", "reason", "effective_cost") == [
         ("1111", "metered", None, D("0.003")),
@@ -259,7 +322,9 @@ def test_ra1_calls_never_match_across_model_meter_or_period(books: Books) -> Non
 def test_ra2_within_the_tolerance_logs_and_bill_agree(books: Books, logged: int, metered: str) -> None:
     """Half a percent either way is agreement; below it the rest is uncaptured; above, everybody is scaled down."""
     known = {"account_id": "1111", "region": "us-east-1"}
-    write(books, spans=spans(call(1, 1, None, logged, agent_name="coder", **known)), charges=charges(charge("0.03", tokens_k="10")))
+    write(
+        books, spans=spans(call(1, 1, None, logged, agent_name="coder", **known)), charges=charges(charge("0.03", tokens_k="10"))
+    )
     attribute(books)
     assert total(books, "cost_class")["metered"] == D(metered)
     assert sum(total(books, "cost_class").values()) == D("0.03")
@@ -269,7 +334,10 @@ def test_ra2_within_the_tolerance_logs_and_bill_agree(books: Books, logged: int,
 
 def test_ra2_daily_and_hourly_bills_take_the_calls_of_their_period(books: Books) -> None:
     day = {"charge_period_start": at(0), "charge_period_end": at(0, day=6)}
-    facts = spans(call(1, 1, None, 1000, agent_name="coder", start_time=at(3)), call(2, 2, None, 3000, agent_name="support-bot", start_time=at(20)))
+    facts = spans(
+        call(1, 1, None, 1000, agent_name="coder", start_time=at(3)),
+        call(2, 2, None, 3000, agent_name="support-bot", start_time=at(20)),
+    )
     write(books, spans=facts, charges=charges(charge("0.4", tokens_k="4", **day)))
     attribute(books)
     assert total(books, "initiator_agent") == {"coder": D("0.1"), "support-bot": D("0.3")}
@@ -277,7 +345,13 @@ def test_ra2_daily_and_hourly_bills_take_the_calls_of_their_period(books: Books)
 
 def test_ra3_a_gpu_is_split_by_seconds_and_its_idle_part_stands_apart(books: Books) -> None:
     """One hour of a machine at 3.60: support-bot held it for ten minutes, coder for five; 45 minutes were idle."""
-    gpu = {"resource_id": "i-gpu", "sku_meter": "USE1-BoxUsage:g5.xlarge", "consumed_unit": "Hrs", "consumed_quantity": D(1), "service_name": "Amazon EC2"}
+    gpu = {
+        "resource_id": "i-gpu",
+        "sku_meter": "USE1-BoxUsage:g5.xlarge",
+        "consumed_unit": "Hrs",
+        "consumed_quantity": D(1),
+        "service_name": "Amazon EC2",
+    }
     facts = spans(
         span(1, 1, agent_name="support-bot", resource_id="i-gpu", end_time=at(10, 10)),
         span(1, 2, 1, resource_id="i-gpu", end_time=at(10, 5)),
@@ -290,9 +364,18 @@ def test_ra3_a_gpu_is_split_by_seconds_and_its_idle_part_stands_apart(books: Boo
 
 
 def test_ra3_an_hour_in_which_nobody_used_a_known_machine_is_idle_and_an_unknown_machine_is_not(books: Books) -> None:
-    gpu = {"sku_meter": "USE1-BoxUsage:g5.xlarge", "consumed_unit": "Hrs", "consumed_quantity": D(1), "service_name": "Amazon EC2"}
+    gpu = {
+        "sku_meter": "USE1-BoxUsage:g5.xlarge",
+        "consumed_unit": "Hrs",
+        "consumed_quantity": D(1),
+        "service_name": "Amazon EC2",
+    }
     later = {"charge_period_start": at(11), "charge_period_end": at(12)}
-    bill = charges(charge("3.60", resource_id="i-gpu", **gpu), charge("3.60", resource_id="i-gpu", **gpu, **later), charge("1", resource_id="i-web", **gpu))
+    bill = charges(
+        charge("3.60", resource_id="i-gpu", **gpu),
+        charge("3.60", resource_id="i-gpu", **gpu, **later),
+        charge("1", resource_id="i-web", **gpu),
+    )
     write(books, spans=spans(span(1, 1, agent_name="coder", resource_id="i-gpu", end_time=at(11))), charges=bill)
     attribute(books)
     assert rows(books, "cost_class", "reason", "effective_cost") == [
@@ -304,8 +387,16 @@ def test_ra3_an_hour_in_which_nobody_used_a_known_machine_is_idle_and_an_unknown
 
 def test_ra3_a_runtime_billed_by_consumption_has_no_idle_part(books: Books) -> None:
     arn = "arn:aws:bedrock-agentcore:us-east-1:1111:runtime/r"
-    runtime = {"resource_id": arn, "sku_meter": "USE1-Runtime:Consumption-based:vCPU", "consumed_unit": "vCPU-Hours", "consumed_quantity": D("0.1")}
-    facts = spans(span(1, 1, agent_name="support-bot", resource_id=arn, end_time=at(10, 10)), span(2, 3, agent_name="coder", resource_id=arn, end_time=at(10, 5)))
+    runtime = {
+        "resource_id": arn,
+        "sku_meter": "USE1-Runtime:Consumption-based:vCPU",
+        "consumed_unit": "vCPU-Hours",
+        "consumed_quantity": D("0.1"),
+    }
+    facts = spans(
+        span(1, 1, agent_name="support-bot", resource_id=arn, end_time=at(10, 10)),
+        span(2, 3, agent_name="coder", resource_id=arn, end_time=at(10, 5)),
+    )
     write(books, spans=facts, charges=charges(charge("0.009", **runtime)), owners=OWNERS)
     attribute(books)
     assert total(books, "initiator_agent") == {"support-bot": D("0.006"), "coder": D("0.003")}
@@ -341,13 +432,24 @@ def test_ra5_credits_follow_their_charges_and_tax_its_invoice(books: Books) -> N
         charge("0.027", tokens_k="9", invoice_id="inv"),
         charge("2.973", service_name="Amazon S3", sku_meter="TimedStorage", consumed_unit="GB-Mo", invoice_id="inv"),
         charge("-0.0027", charge_category="Credit", invoice_id="inv", consumed_unit=None),
-        charge("0.3", charge_category="Tax", invoice_id="inv", service_name=None, sku_meter=None, consumed_unit=None, sub_account_id=None),
+        charge(
+            "0.3",
+            charge_category="Tax",
+            invoice_id="inv",
+            service_name=None,
+            sku_meter=None,
+            consumed_unit=None,
+            sub_account_id=None,
+        ),
     )
     facts = spans(call(1, 1, None, 3000, agent_name="support-bot"), call(2, 2, None, 6000, agent_name="coder"))
     write(books, spans=facts, charges=bill, owners=OWNERS)
     attribute(books)
-    assert rows(books, "initiator_agent", "effective_cost", reason="credit") == [("coder", D("-0.0018")), ("support-bot", D("-0.0009"))]
-    tax = {who: cost for who, cost in rows(books, "initiator_agent", "effective_cost", reason="tax")}
+    assert rows(books, "initiator_agent", "effective_cost", reason="credit") == [
+        ("coder", D("-0.0018")),
+        ("support-bot", D("-0.0009")),
+    ]
+    tax = dict(rows(books, "initiator_agent", "effective_cost", reason="tax"))
     assert sum(tax.values()) == D("0.3")
     # Taxed: 0.0081 support-bot, 0.0162 coder (net of the credit), 2.973 nobody's: of 2.9973.
     assert tax["coder"].quantize(D("1e-9")) == (D("0.3") * D("0.0162") / D("2.9973")).quantize(D("1e-9"))
@@ -366,7 +468,12 @@ def test_ra6_all_four_cost_columns_go_by_the_same_weights(books: Books) -> None:
 
 
 def test_ra7_two_currencies_are_two_books(books: Books) -> None:
-    write(books, charges=charges(charge("1", service_name="S3", sku_meter=None), charge("2", service_name="S3", sku_meter=None, billing_currency="EUR")))
+    write(
+        books,
+        charges=charges(
+            charge("1", service_name="S3", sku_meter=None), charge("2", service_name="S3", sku_meter=None, billing_currency="EUR")
+        ),
+    )
     attribute(books)
     assert rows(books, "currency", "effective_cost") == [("EUR", D("2")), ("USD", D("1"))]
 
@@ -380,7 +487,10 @@ def test_es1_what_the_bill_does_not_cover_yet_is_estimated_and_then_trued_up(boo
     first = charge("0.0027", tokens_k="1")
     write(books, spans=facts, charges=charges(first), prices=[price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003")])
     attribute(books)
-    assert rows(books, "basis", "effective_cost", "list_cost") == [("billed", D("0.0027"), D("0.0027")), ("estimated", D("0.0054"), D("0.006"))]
+    assert rows(books, "basis", "effective_cost", "list_cost") == [
+        ("billed", D("0.0027"), D("0.0027")),
+        ("estimated", D("0.0054"), D("0.006")),
+    ]
     then = charge("0.0050", tokens_k="2", charge_period_start=at(12), charge_period_end=at(13))
     write(books, charges=charges(first, then))
     report = attribute(books)
@@ -398,15 +508,24 @@ def test_es2_an_unpriced_call_is_unpriced_and_never_free(books: Books) -> None:
 
 def test_es2_history_is_priced_as_of_its_day(books: Books) -> None:
     cheaper = price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000001", valid_from=at(0, day=10))
-    facts = spans(call(1, 1, None, 1000, agent_name="coder"), call(2, 2, None, 1000, agent_name="coder", start_time=at(12, day=12)))
+    facts = spans(
+        call(1, 1, None, 1000, agent_name="coder"), call(2, 2, None, 1000, agent_name="coder", start_time=at(12, day=12))
+    )
     write(books, spans=facts, prices=[price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003"), cheaper])
     attribute(books)
     assert rows(books, "list_cost") == [(D("0.001"),), (D("0.003"),)]
 
 
 def test_context_above_the_threshold_reprices_the_whole_request(books: Books) -> None:
-    book = [price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003"), price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000006", context_above=200_000)]
-    write(books, spans=spans(call(1, 1, None, 200_000, agent_name="coder"), call(2, 2, None, 200_001, agent_name="coder")), prices=book)
+    book = [
+        price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003"),
+        price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000006", context_above=200_000),
+    ]
+    write(
+        books,
+        spans=spans(call(1, 1, None, 200_000, agent_name="coder"), call(2, 2, None, 200_001, agent_name="coder")),
+        prices=book,
+    )
     attribute(books)
     assert rows(books, "context_above", "list_cost") == [(0, D("0.6")), (200_000, D("1.200006"))]
 
@@ -442,8 +561,15 @@ def test_mo2_a_run_that_does_not_balance_is_not_published(books: Books, monkeypa
 
 def test_a_w3c_trace_in_a_gateway_row_without_a_span_hangs_on_the_root_of_its_trace(books: Books) -> None:
     trace = f"{1:032x}"
-    gateway = call(9, 9, None, 1000, channel="litellm", source="litellm", trace_id=trace, trace_key=trace_key(trace), gateway_call_id="g")
-    write(books, spans=spans(span(1, 1, agent_name="support-bot"), gateway), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
+    gateway = call(
+        9, 9, None, 1000, channel="litellm", source="litellm", trace_id=trace, trace_key=trace_key(trace), gateway_call_id="g"
+    )
+    write(
+        books,
+        spans=spans(span(1, 1, agent_name="support-bot"), gateway),
+        charges=charges(charge("0.003", tokens_k="1")),
+        owners=OWNERS,
+    )
     attribute(books)
     assert total(books, "initiator_team") == {"Care": D("0.003")}
 
@@ -453,7 +579,11 @@ def test_ca1_an_answer_out_of_a_cache_repeats_the_id_of_a_call_that_was_paid(boo
     paid = call(1, 1, None, 1000, output_tokens=5, provider_request_id="r", gateway_call_id="g1", agent_name="coder")
     hit = call(2, 2, None, 1000, output_tokens=5, provider_request_id="r", gateway_call_id="g2", agent_name="coder")
     log = call(3, 3, None, 1000, output_tokens=5, gateway_call_id="g2", cache_hit=True, channel="litellm", source="litellm")
-    write(books, spans=spans(paid, hit, log), prices=[price("anthropic.claude-sonnet-4-6", m, "0.000001") for m in ("input_tokens", "output_tokens")])
+    write(
+        books,
+        spans=spans(paid, hit, log),
+        prices=[price("anthropic.claude-sonnet-4-6", m, "0.000001") for m in ("input_tokens", "output_tokens")],
+    )
     attribute(books)
     assert sum(c for (c,) in rows(books, "effective_cost")) == D("0.001005")
 
@@ -470,7 +600,9 @@ def test_ch7_trust_follows_the_signal_that_carries_the_claim(books: Books) -> No
 
 def test_ch7_a_client_cannot_name_itself_an_agent_of_another_team_than_its_key(books: Books) -> None:
     owners = "agent,team,credentials\ncoder,Dev,key-dev\nsupport-bot,Care,\n"
-    log = call(1, 1, None, 1000, gateway_call_id="g", channel="litellm", source="litellm", agent_id="support-bot", credential="key-dev")
+    log = call(
+        1, 1, None, 1000, gateway_call_id="g", channel="litellm", source="litellm", agent_id="support-bot", credential="key-dev"
+    )
     write(books, spans=spans(log), charges=charges(charge("0.003", tokens_k="1")), owners=owners)
     attribute(books)
     assert total(books, "initiator_team") == {"Dev": D("0.003")}

@@ -17,8 +17,8 @@ from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, USAGE_HOURLY
 from tests.books_by_hand import at, charge, charges
 
-MONEY = st.decimals(min_value=Decimal("-1000"), max_value=Decimal("100000"), places=12)
-POSITIVE = st.decimals(min_value=0, max_value=Decimal("100000"), places=12)
+MONEY = st.decimals(min_value=Decimal(-1000), max_value=Decimal(100000), places=12)
+POSITIVE = st.decimals(min_value=0, max_value=Decimal(100000), places=12)
 MODELS = {"Claude4.6Sonnet": "claude-sonnet-4-6", "NovaPro": "nova-pro"}
 
 
@@ -39,12 +39,26 @@ def bill_row(draw: st.DrawFn) -> dict[str, Any]:
         **costs,
     }
     if kind == "tokens":
-        told |= {"sku_meter": f"USE1-{draw(st.sampled_from(sorted(MODELS)))}-input-tokens", "tokens_k": str(draw(st.integers(0, 50)))}
+        told |= {
+            "sku_meter": f"USE1-{draw(st.sampled_from(sorted(MODELS)))}-input-tokens",
+            "tokens_k": str(draw(st.integers(0, 50))),
+        }
     elif kind == "gpu":
-        told |= {"sku_meter": "USE1-BoxUsage:g5", "resource_id": "i-gpu", "consumed_unit": "Hrs", "consumed_quantity": Decimal(draw(st.integers(0, 3)))}
+        told |= {
+            "sku_meter": "USE1-BoxUsage:g5",
+            "resource_id": "i-gpu",
+            "consumed_unit": "Hrs",
+            "consumed_quantity": Decimal(draw(st.integers(0, 3))),
+        }
     else:
         told |= {"sku_meter": draw(st.sampled_from([None, "USE1-NovaPro-input-tokens"])), "consumed_unit": None}
-        told["charge_category"] = {"storage": "Usage", "credit": "Credit", "tax": "Tax", "refund": "Usage", "purchase": "Purchase"}[kind]
+        told["charge_category"] = {
+            "storage": "Usage",
+            "credit": "Credit",
+            "tax": "Tax",
+            "refund": "Usage",
+            "purchase": "Purchase",
+        }[kind]
         told["charge_class"] = "Correction" if kind == "refund" else None
     return charge("0", **told)
 
@@ -82,7 +96,12 @@ RULE = SharedRule(name="storage", service="Amazon Bedrock", charge_category="Pur
 
 
 @settings(max_examples=60)
-@given(st.lists(bill_row(), min_size=1, max_size=12), st.lists(use_row(), max_size=12), st.booleans(), st.randoms(use_true_random=False))
+@given(
+    st.lists(bill_row(), min_size=1, max_size=12),
+    st.lists(use_row(), max_size=12),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
 def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[str, Any]], rule: bool, random: Any) -> None:
     rules = AttributionSettings(shared=[RULE] if rule else [])
     book = PriceBook(PRICES.empty())
@@ -90,7 +109,11 @@ def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[
 
     def draw(bill: list[dict[str, Any]], uses: list[dict[str, Any]]) -> pl.DataFrame:
         money = {"quantity": USAGE_HOURLY.schema["quantity"], "list_cost": USAGE_HOURLY.schema["list_cost"]}
-        frame = USAGE_HOURLY.conform(pl.DataFrame(uses, schema_overrides=money, infer_schema_length=None)) if uses else USAGE_HOURLY.empty()
+        frame = (
+            USAGE_HOURLY.conform(pl.DataFrame(uses, schema_overrides=money, infer_schema_length=None))
+            if uses
+            else USAGE_HOURLY.empty()
+        )
         frame = frame.sort("hour", "usage_key", "meter").with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
         return conclude(charges(*bill).lazy(), frame, timeline, book, rules, run_id="r", month="2026-10").costs
 

@@ -32,7 +32,12 @@ def test_focus_sample_ties_out_in_all_four_cost_columns(books: Books) -> None:
     """The totals, and every provider's, summed here from the file with nothing but csv and Decimal."""
     path = DATA / "focus_sample" / "focus_sample_1000.csv"
     written: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    names = {"billed_cost": "BilledCost", "effective_cost": "EffectiveCost", "list_cost": "ListCost", "contracted_cost": "ContractedCost"}
+    names = {
+        "billed_cost": "BilledCost",
+        "effective_cost": "EffectiveCost",
+        "list_cost": "ListCost",
+        "contracted_cost": "ContractedCost",
+    }
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for ours, theirs in names.items():
@@ -44,7 +49,9 @@ def test_focus_sample_ties_out_in_all_four_cost_columns(books: Books) -> None:
     balance = books.store.scan(BALANCE).collect()
     got: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for row in balance.iter_rows(named=True):
-        got[row["provider"], row["cost_column"]] += row["metered"] + row["owner"] + row["shared"] + row["idle"] + row["unallocated"]
+        got[row["provider"], row["cost_column"]] += (
+            row["metered"] + row["owner"] + row["shared"] + row["idle"] + row["unallocated"]
+        )
         assert row["difference"] == 0
     assert dict(got) == dict(written)
     costs = books.store.scan(COSTS).collect()
@@ -62,7 +69,9 @@ def test_aws_cur_anonymous_is_usage_and_tax(books: Books) -> None:
 
 def captured() -> list[str]:
     folder = DATA / "litellm_proxy_captures"
-    return [str(p) for p in sorted(folder.iterdir()) if p.suffix == ".json" and not p.name.endswith((".decoded.json", ".meta.json"))]
+    return [
+        str(p) for p in sorted(folder.iterdir()) if p.suffix == ".json" and not p.name.endswith((".decoded.json", ".meta.json"))
+    ]
 
 
 @pytest.fixture

@@ -52,7 +52,9 @@ def upload(folder: Path, endpoint: str) -> None:
 
 
 def test_a_restated_export_on_s3(books: Books, company: DemoCompany, s3: str) -> None:
-    books.settings = books.settings.model_copy(update={"ingest": IngestSettings(s3_endpoint_url=s3, trusted_sources=["otlp", "litellm"])})
+    books.settings = books.settings.model_copy(
+        update={"ingest": IngestSettings(s3_endpoint_url=s3, trusted_sources=["otlp", "litellm"])}
+    )
     truth = json.loads(company.truth.read_text())
     registry.import_csv(books, company.registry)
     import_prices(books, import_litellm_map())
@@ -65,7 +67,9 @@ def test_a_restated_export_on_s3(books: Books, company: DemoCompany, s3: str) ->
     first = attribute(books)
     assert first.published
     assert first.balance["difference"].abs().sum() == 0
-    metered = books.store.scan(COSTS, {"run_id": [first.run_id]}).filter(pl.col("cost_class") == "metered", pl.col("basis") == "billed")
+    metered = books.store.scan(COSTS, {"run_id": [first.run_id]}).filter(
+        pl.col("cost_class") == "metered", pl.col("basis") == "billed"
+    )
     assert metered.collect().height > 0
 
     upload(company.restated, s3)
@@ -84,9 +88,21 @@ def test_a_restated_export_on_s3(books: Books, company: DemoCompany, s3: str) ->
     assert {d.cause for d in told} == {"restated charge"}
     bill = sum((d.moved for d in told if d.cost_class is None), Decimal(0))
     owners = sum((d.moved for d in told if d.cost_class is not None), Decimal(0))
-    totals = [books.store.scan(BALANCE, {"run_id": [r.run_id]}).filter(pl.col("cost_column") == "effective_cost").collect()["charges_in"].sum() for r in (first, second)]
+    totals = [
+        books.store.scan(BALANCE, {"run_id": [r.run_id]})
+        .filter(pl.col("cost_column") == "effective_cost")
+        .collect()["charges_in"]
+        .sum()
+        for r in (first, second)
+    ]
     assert bill == totals[1] - totals[0] != 0
     # Owners also lose the estimates of what the first bill did not cover yet.
-    estimates = [books.store.scan(COSTS, {"run_id": [r.run_id]}).filter(pl.col("basis") == "estimated").collect()["effective_cost"].sum() for r in (first, second)]
+    estimates = [
+        books.store.scan(COSTS, {"run_id": [r.run_id]}).filter(pl.col("basis") == "estimated").collect()["effective_cost"].sum()
+        for r in (first, second)
+    ]
     assert owners == bill + estimates[1] - estimates[0]
-    assert books.store.scan(COSTS, {"run_id": [first.run_id]}).filter(pl.col("basis") == "billed").collect()["effective_cost"].sum() == totals[0]
+    assert (
+        books.store.scan(COSTS, {"run_id": [first.run_id]}).filter(pl.col("basis") == "billed").collect()["effective_cost"].sum()
+        == totals[0]
+    )

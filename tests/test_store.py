@@ -15,7 +15,9 @@ from tests.books_by_hand import charge, charges, span, spans
 
 def test_a_home_with_a_space_and_an_umlaut(tmp_path: Path) -> None:
     store = Store(tmp_path / "Jane Döe's books" / "tables")
-    store.replace(CHARGES, charges(charge("1", scope="my bill (final).csv")), {"scope": "my bill (final).csv", "billing_month": "2026-10"})
+    store.replace(
+        CHARGES, charges(charge("1", scope="my bill (final).csv")), {"scope": "my bill (final).csv", "billing_month": "2026-10"}
+    )
     assert store.scan(CHARGES, {"scope": ["my bill (final).csv"]}).collect().height == 1
     store.merge(SPANS, spans(span(1, 1)), prefer="rank")
     assert store.scan(SPANS, {"date": ["2026-10-05"]}).collect().height == 1

@@ -15,8 +15,6 @@ from tests.books_by_hand import SONNET, charge, charges, span, spans, write
 OWNERS = "agent,team\nsupport-bot,Care\nresearcher,Data\ncoder,Dev\n"
 
 
-
-
 def chains() -> pl.DataFrame:
     """Chain 1: support-bot uses 2 000 tokens itself and 4 000 through researcher; chain 2: coder uses 3 000."""
     return spans(
@@ -54,7 +52,9 @@ def test_both_views_of_the_worked_example(books: Books) -> None:
     reasons = books.store.scan(COSTS).filter(pl.col("cost_class") == "unallocated").collect()["reason"].to_list()
     assert reasons == ["uncaptured_usage"]
     assert report.published
-    assert report.balance.filter(pl.col("cost_column") == "effective_cost").select("charges_in", "metered", "unallocated", "difference").row(0) == (
+    assert report.balance.filter(pl.col("cost_column") == "effective_cost").select(
+        "charges_in", "metered", "unallocated", "difference"
+    ).row(0) == (
         Decimal("0.03"),
         Decimal("0.027"),
         Decimal("0.003"),

@@ -14,11 +14,12 @@ NEEDED = (
 )
 """Columns without which no line can be booked."""
 
+_UNUSED_UPFRONT = "reservation_unused_amortized_upfront_fee_for_billing_period"
 NET = {
     "line_item_unblended_cost": "line_item_net_unblended_cost",
     "line_item_unblended_rate": "line_item_net_unblended_rate",
     "reservation_effective_cost": "reservation_net_effective_cost",
-    "reservation_unused_amortized_upfront_fee_for_billing_period": "reservation_net_unused_amortized_upfront_fee_for_billing_period",
+    _UNUSED_UPFRONT: _UNUSED_UPFRONT.replace("reservation_", "reservation_net_"),
     "reservation_unused_recurring_fee": "reservation_net_unused_recurring_fee",
     "savings_plan_savings_plan_effective_cost": "savings_plan_net_savings_plan_effective_cost",
 }
@@ -26,7 +27,7 @@ NET = {
 
 AMORTISED = {
     "DiscountedUsage": ("reservation_effective_cost",),
-    "RIFee": ("reservation_unused_amortized_upfront_fee_for_billing_period", "reservation_unused_recurring_fee"),
+    "RIFee": (_UNUSED_UPFRONT, "reservation_unused_recurring_fee"),
     "SavingsPlanCoveredUsage": ("savings_plan_savings_plan_effective_cost",),
     "SavingsPlanRecurringFee": ("savings_plan_total_commitment_to_date", "savings_plan_used_commitment"),
 }
@@ -115,8 +116,8 @@ def _snake(name: str) -> str:
 def tag_key(name: str) -> str | None:
     """The key a one-tag column stands for: as the header has it; underscored Parquet names as CUR 2.0's maps have them.
 
-    >>> tag_key("resourceTags/user:team"), tag_key("resource_tags_user_team"), tag_key("costCategory/Unit"), tag_key("cost_category_unit")
-    ('resourceTags/user:team', 'user_team', 'costCategory/Unit', 'costCategory/unit')
+    >>> tag_key("resourceTags/user:team"), tag_key("resource_tags_user_team"), tag_key("cost_category_unit")
+    ('resourceTags/user:team', 'user_team', 'costCategory/unit')
     """
     if name.startswith(("resourceTags/", "costCategory/", "iamPrincipal/")):
         return name

@@ -15,9 +15,9 @@
 | …Discount | signed | signed | signed | signed | Credit |
 | any other | signed | signed | signed | signed | Adjustment, with a warning: no cost is left out for a name |
 
-Unblended, rates and amortised parts are net of discounts where the report has net columns and they are filled; blended cost is never
-used. A report without the amortisation columns keeps a commitment's lines on their billed cost, all of them, with a warning:
-mixing the two would count the commitment twice.
+Unblended, rates and amortised parts are net of discounts where the report has net columns and they are filled; blended
+cost is never used. A report without the amortisation columns keeps a commitment's lines on their billed cost, all of them,
+with a warning: mixing the two would count the commitment twice.
 """
 
 from __future__ import annotations

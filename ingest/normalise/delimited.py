@@ -168,7 +168,10 @@ class _Rows:
             raise FormatError(
                 "the first line is no text in UTF-8 or UTF-16", where=self.tally.uri, remedy="save the file as UTF-8 CSV"
             ) from fault
-        parsed = [next(csv.reader([line], delimiter=mark), []) for mark in _DELIMITERS]
+        try:
+            parsed = [next(csv.reader([line], delimiter=mark), []) for mark in _DELIMITERS]
+        except csv.Error as fault:
+            raise FormatError(f"the header cannot be parsed: {fault}", where=self.tally.uri, remedy="export it again as CSV") from fault
         names = max(parsed, key=len)
         if not line or "\0" in line:
             raise FormatError(

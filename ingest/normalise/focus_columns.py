@@ -76,7 +76,7 @@ def allowed(name: str) -> tuple[str, ...]:
 def version(names: set[str]) -> str:
     """The oldest version that has all of these columns.
 
-    >>> version({"BilledCost", "ProviderName"}), version({"BilledCost", "SkuMeter", "InvoiceId"}), version({"ServiceProviderName"})
+    >>> version({"ProviderName"}), version({"SkuMeter", "InvoiceId"}), version({"ServiceProviderName"})
     ('1.0', '1.2', '1.3')
     >>> version({"ServiceProviderName", "InvoiceDetailId"})
     '1.4'

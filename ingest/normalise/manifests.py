@@ -1,4 +1,6 @@
-"""Which files make a month, as the exporter's own manifest says. Data folders are never globbed: they may hold every run there was.
+"""Which files make a month, as the exporter's own manifest says.
+
+Data folders are never globbed: they may hold every run there was.
 
 AWS Data Exports and legacy Cost and Usage Reports, in both overwrite modes, and Azure Cost Management exports. Manifests are
 read tolerantly: `dataFiles`, `reportKeys` or `blobs`, as full addresses or as keys.

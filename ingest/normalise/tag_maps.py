@@ -70,7 +70,7 @@ def as_json(column: pl.Series) -> pl.Series:
     r"""A map column as JSON objects.
 
     >>> as_json(pl.Series("t", [[{"key": "b", "value": 'say "hi"'}, {"key": "a", "value": "1"}], [], None])).to_list()
-    ['{"a":"1","b":"say \\\\"hi\\\\""}', None, None]
+    ['{"a":"1","b":"say \\"hi\\""}', None, None]
     """
     return objects(pairs(column), len(column)).alias(column.name)
 

@@ -87,9 +87,9 @@ class AwsCur:
 
         for batch in rows.batches(item, choose, tally):
             layout = known[0]
-            batch = _without_splits(batch, layout, told)
-            _count_unpriced(batch, layout, told)
-            yield Reading(charge_rows.charges(_book(batch, layout, tally)), tally.drain())
+            whole = _without_splits(batch, layout, told)
+            _count_unpriced(whole, layout, told)
+            yield Reading(charge_rows.charges(_book(whole, layout, tally)), tally.drain())
         _tell(told, tally)
         yield Reading(charge_rows.empty(), [*tally.drain(), *tally.sums()])
 
