@@ -73,9 +73,8 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
     billed, estimated = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
     share = proportion(Decimal(1), billed + estimated, budget.amount)
     out = []
-    for threshold in books.settings.alerts.thresholds:
-        if share < threshold:
-            continue
+    # Of thresholds passed at once only the highest is told: three bells for one leap help nobody.
+    for threshold in sorted((t for t in books.settings.alerts.thresholds if share >= t), reverse=True)[:1]:
         cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
         percent = f"{share * 100:.0f} %"
         verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"

@@ -96,8 +96,12 @@ def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _why_other() -> pl.Expr:
     return (
-        pl.when(pl.col("charge_category") == "Purchase")
+        pl.when((pl.col("charge_category") == "Purchase") & pl.col("line_item_type").fill_null("").str.contains("^(RIFee|SavingsPlan)"))
         .then(pl.lit("commitment_purchase"))
+        .when((pl.col("charge_category") == "Purchase") & (pl.col("effective_cost") == 0))
+        .then(pl.lit("commitment_purchase"))
+        .when(pl.col("charge_category") == "Purchase")
+        .then(pl.lit("fee"))
         .when(pl.col("ai"))
         .then(pl.lit("unclassified_sku"))
         .otherwise(pl.lit("no_logged_use"))

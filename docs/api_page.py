@@ -5,6 +5,7 @@ The ledger is the worked example of docs/concepts.md (docs/example). Ids and tim
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 EXAMPLE = Path(__file__).parent / "example"
 BASE = "http://127.0.0.1:8787"
 CHAIN = f"{1:032x}:{1:016x}"
+METRICS = "GET /metrics"
 MOST_ITEMS = 2
 """Lists of an example are cut after this many items."""
 
@@ -27,6 +29,7 @@ _FIXED: Mapping[str, Any] = {
     "finished_at": "2026-11-02T07:30:04Z",
     "published_at": "2026-11-02T07:30:04Z",
     "age_seconds": 2415600,
+    "version": "0.1.0",
 }
 _RUN = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 _TAGS = {"reading": "Reading", "writing": "Changes", "receiving": "Receiving telemetry", "service": "Service"}
@@ -60,7 +63,11 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         '{"scope": "team", "scope_name": "Data", "amount": "2000.00", "currency": "USD"}',
     ),
     "DELETE /v1/budgets/{name}": ("/v1/budgets/data-monthly", "", ""),
-    "POST /v1/agents/import": ("/v1/agents/import?name=agents.csv", "text/csv", "agent,team,valid_from\nsupport-bot,Growth,2026-12-01\n"),
+    "POST /v1/agents/import": (
+        "/v1/agents/import?name=agents.csv",
+        "text/csv",
+        "agent,team,valid_from\nsupport-bot,Growth,2026-12-01\n",
+    ),
     "POST /v1/traces": ("/v1/traces", "application/json", '{"resourceSpans": []}'),
     "POST /v1/litellm": (
         "/v1/litellm",
@@ -145,7 +152,15 @@ def _answer(response: Mapping[str, Any]) -> str:
 
 
 def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
+    from generate import grid
+
     if answer is None:
+        return
+    if key == METRICS:
+        ours = re.findall(r"^# HELP (rootcost_\w+) (.*)\n# TYPE \S+ (\w+)", answer[1], re.M)
+        yield from grid(
+            ["metric", "type", "meaning"], [[f"`{name}`", kind, why] for name, why, kind in ours if not name.endswith("_created")]
+        )
         return
     if key in ASKED:
         yield "```bash"
@@ -207,7 +222,10 @@ def _model(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield schema.get("description", "").replace("\n", " ")
     yield ""
     needed = schema.get("required", [])
-    fields = [[f"`{key}`", _kind(f), "" if key in needed else "may be absent", f.get("description", "")] for key, f in schema["properties"].items()]
+    fields = [
+        [f"`{key}`", _kind(f), "" if key in needed else "may be absent", f.get("description", "")]
+        for key, f in schema["properties"].items()
+    ]
     yield from grid(["field", "type", "", "meaning"], fields)
     for example in schema.get("examples", []):
         yield "```json"
@@ -221,8 +239,6 @@ def _model(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """The API's description, and what it answers to the examples: status and body."""
-    from fastapi.testclient import TestClient
-
     from api.app import create_app
     from ledger.books import Books
     from rootcost.receive import Doors
@@ -230,18 +246,26 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     with Books.open(folder / "home") as books:
         _fill(books, folder)
         app = create_app(books, receivers=Doors(books.settings.ingest), token="token")
-        client = TestClient(app, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"})
-        answers: dict[str, tuple[int, str]] = {}
-        for key, path in ASKED.items():
-            answer = client.get(path)
-            assert answer.status_code == 200, (key, answer.text)
-            answers[key] = (200, _shown(answer.json(), str(folder)))
-        for key, (path, kind, body) in SENT.items():
-            answer = client.request(key.split(" ")[0], path, content=body, headers={"Content-Type": kind} if kind else {})
-            assert answer.status_code < 300, (key, answer.text)
-            answers[key] = (answer.status_code, _shown(answer.json(), str(folder)) if answer.content else "")
+        answers = asyncio.run(_answers(app, str(folder)))
         described: dict[str, Any] = app.openapi()
     return described, answers
+
+
+async def _answers(app: Any, folder: str) -> dict[str, tuple[int, str]]:
+    import httpx
+
+    answers: dict[str, tuple[int, str]] = {}
+    asked = [(key, path, "", "") for key, path in ASKED.items()] + [(key, *sent) for key, sent in SENT.items()]
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"}
+    ) as client:
+        for key, path, kind, body in asked:
+            answer = await client.request(key.split(" ")[0], path, content=body, headers={"Content-Type": kind} if kind else {})
+            assert answer.status_code < 300, (key, answer.text)
+            answers[key] = (answer.status_code, _shown(answer.json(), folder) if answer.content else "")
+        answers[METRICS] = (200, (await client.get("/metrics")).text)
+    return answers
 
 
 def _fill(books: Any, folder: Path) -> None:
@@ -262,7 +286,11 @@ def _fill(books: Any, folder: Path) -> None:
     ingest(books, "focus", [str(folder / "bill.csv")])
     ingest(books, "otlp", [str(EXAMPLE / "traces.json")])
     registry.import_csv(books, EXAMPLE / "agents.csv")
-    add_budget(books, NewBudget(name="care-monthly", scope="team", scope_name="Care", amount=Decimal("0.015"), currency="USD"), actor="docs")
+    add_budget(
+        books,
+        NewBudget(name="care-monthly", scope="team", scope_name="Care", amount=Decimal("0.015"), currency="USD"),
+        actor="docs",
+    )
     at_hand(books)
     attribute(books, cause="command")
     budgets.evaluate(books)

@@ -1,8 +1,8 @@
 """Writes the pages of docs/ that are derived from code, so that nothing is said twice.
 
-    python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md
-    python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
-    python docs/generate.py --demo    runs the demo in a temporary folder and puts what it prints into README.md
+python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md
+python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
+python docs/generate.py --demo    runs the demo in a temporary folder and puts what it prints into README.md
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def default(field: FieldInfo) -> str:
 
 
 def _setting(name: str, field: FieldInfo, environment: str | None) -> list[str]:
-    limits = [words.format(getattr(rule, bound)) for rule in field.metadata for bound, words in _BOUNDS.items() if hasattr(rule, bound)]
+    limits = [
+        words.format(getattr(rule, bound)) for rule in field.metadata for bound, words in _BOUNDS.items() if hasattr(rule, bound)
+    ]
     told = ", ".join([kind(field.annotation), *limits])
     return [f"`{name}`", told, default(field), *([] if environment is None else [f"`{environment}`"]), field.description or ""]
 
@@ -107,7 +109,7 @@ def configuration() -> Iterator[str]:
     yield ""
     yield "The file is looked for in the working folder, then in the home folder; `ROOTCOST_CONFIG` names another one. The home folder is"
     yield "`--home DIR`, else `ROOTCOST_HOME`, else `.rootcost`. In the environment, lists and tables are written as JSON:"
-    yield '`ROOTCOST_INGEST__TRUSTED_SOURCES=\'["otlp"]\'`. Decimals are written in quotes, in TOML and in JSON alike, so that no digit is lost.'
+    yield "`ROOTCOST_INGEST__TRUSTED_SOURCES='[\"otlp\"]'`. Decimals are written in quotes, in TOML and in JSON alike, so that no digit is lost."
     yield ""
     yield "`rootcost config show` prints what is in force, with comments, as a `rootcost.toml`. Secrets are not shown."
     yield ""
@@ -184,7 +186,10 @@ def tables() -> Iterator[str]:
     yield "Small state lives in a relational database: SQLite in the home folder, or PostgreSQL by `store.database_url`. Alembic migrations build it."
     yield ""
     models = {mapper.class_.__tablename__: mapper.class_ for mapper in db.Base.registry.mappers}
-    rows = [[f"`{name}`", _first_line(model), _named(c.name for c in model.__table__.columns)] for name, model in sorted(models.items())]
+    rows = [
+        [f"`{name}`", _first_line(model), _named(c.name for c in model.__table__.columns)]
+        for name, model in sorted(models.items())
+    ]
     yield from grid(["table", "meaning", "columns"], rows)
 
 
@@ -210,7 +215,13 @@ def cli() -> Iterator[str]:
     yield "Results go to stdout, remarks and progress to stderr, so that machine-readable output can be piped. Money is a decimal string in"
     yield "JSON and plain digits in CSV. `--home` may stand before or after the command's name."
     yield ""
-    codes = [["0", "done"], ["1", "done with problems, or failed"], ["2", "usage"], ["3", "the books do not balance"], ["130", "interrupted"]]
+    codes = [
+        ["0", "done"],
+        ["1", "done with problems, or failed"],
+        ["2", "usage"],
+        ["3", "the books do not balance"],
+        ["130", "interrupted"],
+    ]
     yield from grid(["exit code", "meaning"], codes)
     for path in commands():
         yield f"## {' '.join(('rootcost', *path))}"
@@ -254,7 +265,12 @@ def api() -> Iterator[str]:
     return page(GENERATED.format(source="the API's own OpenAPI document"))
 
 
-PAGES: Mapping[str, Callable[[], Iterator[str]]] = {"configuration.md": configuration, "tables.md": tables, "cli.md": cli, "api.md": api}
+PAGES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "configuration.md": configuration,
+    "tables.md": tables,
+    "cli.md": cli,
+    "api.md": api,
+}
 
 
 def rendered(name: str) -> str:
@@ -264,24 +280,24 @@ def rendered(name: str) -> str:
 
 
 def demo_excerpt() -> str:
-    """What the demo prints: who started it, and the balance."""
+    """What the demo prints: the first teams of who started it, their sum, and the balance."""
     with tempfile.TemporaryDirectory() as folder:
         line = [sys.executable, "-m", "rootcost.cli", "--home", f"{folder}/home", "demo"]
         told = subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
-    chapters = {title.strip(): body for title, body in re.findall(r"^(\S[^\n]*?) ─{5,}\n(.*?)(?=^\S[^\n]*? ─{5,}$|\Z)", told, re.M | re.S)}
-    teams = chapters["Who started it"].split("\n", 1)[1]
-    table, _, _rest = teams.partition("\n\n")
-    blocks = re.split(r"\n[ ]*\n", table.strip("\n") if "attributed" in table else teams.split("attributed")[0].strip("\n"))
-    total = next(line for line in teams.splitlines() if line.lstrip().startswith("attributed"))
-    balance = chapters["The balance"].split("\n", 1)[1]
-    shown = ["Who started it", "", *("\n".join(_trimmed(block)) + "\n" for block in blocks[:SHOWN_TEAMS]), " …", "\n".join(_trimmed(total))]
-    closing = balance[: balance.index("✓")] + next(line for line in balance.splitlines() if line.startswith("✓"))
-    text = "\n".join([*shown, "", "The balance", "", *_trimmed(closing)])
-    return re.sub(r"\n{3,}", "\n\n", text)
+    lines = [line.rstrip() for line in told.splitlines()]
+    teams, balance = _chapter(lines, "Who started it", "attributed"), _chapter(lines, "The balance", "✓")
+    blocks = [i for i, line in enumerate(teams) if not line]
+    shown = teams[: blocks[SHOWN_TEAMS] + 1] if len(blocks) > SHOWN_TEAMS + 1 else teams[:-1]
+    return "\n".join(["Who started it", "", *shown, " …", "", teams[-1], "", "", "The balance", "", *balance])
 
 
-def _trimmed(block: str) -> list[str]:
-    return [line.rstrip() for line in block.splitlines()]
+def _chapter(lines: Sequence[str], title: str, end: str) -> list[str]:
+    """What stands between a chapter's table and the first line that begins with `end`, which is the last of it."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{title} ─")) + 2
+    last = next(i for i, line in enumerate(lines) if i > start and line.lstrip().startswith(end))
+    while not lines[start]:
+        start += 1
+    return list(lines[start : last + 1])
 
 
 def main() -> int:

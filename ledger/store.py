@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties
@@ -226,14 +225,14 @@ def _write_parts(
 ) -> int:
     from deltalake.transaction import AddAction, RemoveAction
 
-    # Delta keeps partition values in its log; folders are only for people, so values that would need escaping are left out.
-    folder = "/".join(f"{k}={v}" for k, v in where.items() if re.fullmatch(r"[\w.-]+", v, re.ASCII))
+    # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
+    folder = "/".join(f"{column}={quote(where[column], safe='')}" for column in table.partition_by)
     stored = [name for name in table.schema if name not in where]
     actions: list[AddAction | RemoveAction] = []
     rows = 0
     with tempfile.TemporaryDirectory(prefix="rootcost-write-") as scratch:
         for part in parts:
-            path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet".lstrip("/")
+            path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
             written = Path(scratch) / "part.parquet"
             part.select(stored).write_parquet(written, compression="zstd", compression_level=1, row_group_size=100_000)
             size = written.stat().st_size

@@ -33,7 +33,8 @@ REASONS: Mapping[str, str] = {
     "unclassified_sku": "SKU not known yet",
     "tax": "tax on these",
     "credit": "credits on these",
-    "commitment_purchase": "a fee, not usage",
+    "commitment_purchase": "a commitment bought, not usage",
+    "fee": "a fee, not usage",
 }
 """Reasons of `costs` as a sentence's end."""
 
