@@ -287,7 +287,7 @@ def demo_excerpt() -> str:
     lines = [line.rstrip() for line in told.splitlines()]
     teams, balance = _chapter(lines, "Who started it", "attributed"), _chapter(lines, "The balance", "✓")
     blocks = [i for i, line in enumerate(teams) if not line]
-    shown = teams[: blocks[SHOWN_TEAMS] + 1] if len(blocks) > SHOWN_TEAMS + 1 else teams[:-1]
+    shown = teams[: blocks[SHOWN_TEAMS - 1] + 1] if len(blocks) > SHOWN_TEAMS else teams[:-1]
     return "\n".join(["Who started it", "", *shown, " …", "", teams[-1], "", "", "The balance", "", *balance])
 
 

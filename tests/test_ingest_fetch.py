@@ -105,7 +105,14 @@ class Told:
             if not number.isdigit():
                 raise FormatError(f"{number} is no number", where=item.uri)
             start = datetime(2026, 10, 5, 1, tzinfo=UTC)
-            span = {"date": date(2026, 10, 5), "channel": "told", "trace_key": 1, "span_key": int(number), "start_time": start, "rank": 1}
+            span = {
+                "date": date(2026, 10, 5),
+                "channel": "told",
+                "trace_key": 1,
+                "span_key": int(number),
+                "start_time": start,
+                "rank": 1,
+            }
             yield Reading(pl.DataFrame([span]))
 
 
@@ -163,7 +170,9 @@ def test_a_mistake_of_ours_is_no_problem_of_the_user_s(books: Books, monkeypatch
     assert books.store.version(CHARGES) is None
 
 
-def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
+    books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = tmp_path / "bill.csv"
     path.write_bytes(SAMPLE.read_bytes())
     ingest(books, "focus", [str(path)])
@@ -227,11 +236,15 @@ def test_renewing_problems_touches_only_what_was_read(books: Books) -> None:
 
 
 HEAD = b"\n".join(SAMPLE.read_bytes().split(b"\n")[:30]) + b"\n"
-FRAGMENTS = st.one_of(st.binary(max_size=20), st.sampled_from([b'"', b"\n", b",", b"\0", b"\xff", b'""', b"\r", b'"\n"', b"NULL", b"1e999", b"-"]))
+FRAGMENTS = st.one_of(
+    st.binary(max_size=20), st.sampled_from([b'"', b"\n", b",", b"\0", b"\xff", b'""', b"\r", b'"\n"', b"NULL", b"1e999", b"-"])
+)
 
 
 @given(st.lists(st.tuples(st.integers(0, len(HEAD)), st.integers(0, 40), FRAGMENTS), min_size=1, max_size=4))
-def test_no_damage_to_a_file_is_more_than_a_problem(tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int, bytes]]) -> None:
+def test_no_damage_to_a_file_is_more_than_a_problem(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int, bytes]]
+) -> None:
     text = HEAD
     for at, gone, put in damage:
         text = text[:at] + put + text[at + gone :]

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -32,18 +33,16 @@ def binaries() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a server of our own, on loopback, gone afterwards."""
     folder = binaries()
     if folder is None:
         pytest.skip("no PostgreSQL server on this machine: install the package postgresql to run these")
-    cluster = tmp_path_factory.mktemp("postgres")
-    # The server refuses to run as root; the package's own user may.
+    # The server refuses to run as root; the package's own user may, in a folder it can reach.
+    cluster = Path(tempfile.mkdtemp(prefix="rootcost-postgres-"))
     root = os.geteuid() == 0
     if root:
         shutil.chown(cluster, "postgres")
-        for parent in [cluster.parent, cluster.parent.parent]:
-            parent.chmod(parent.stat().st_mode | 0o055)
     who = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
     subprocess.run(
@@ -68,6 +67,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # type: ignore[call-overload]
     yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"
     subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, env=env, cwd=cluster, **who)  # type: ignore[call-overload]
+    shutil.rmtree(cluster)
 
 
 def test_migrations_build_what_the_code_declares_on_both_databases(postgres: str, tmp_path: Path) -> None:
