@@ -118,12 +118,10 @@ def attribute(
         for n, (column, kind) in enumerate(_MAPPINGS)
     ]
     frame = pl.concat([frame, *mapped], how="horizontal")
-    frame = frame.with_columns(_initiator())
-    frame = frame.with_columns(
-        initiator_agent=pl.col("__who").struct.field("agent"),
-        method=pl.col("__who").struct.field("method"),
-        __mapped_team=pl.col("__who").struct.field("team"),
-    ).with_columns(executor_agent=pl.coalesce("__near", "initiator_agent"))
+    agent, team, method = _initiator()
+    frame = frame.with_columns(initiator_agent=agent, __mapped_team=team, method=method).with_columns(
+        executor_agent=pl.coalesce("__near", "initiator_agent")
+    )
     team = owner_at(frame, timeline, name="initiator_agent", at="start_time", kinds=("agent", "alias"))["team"]
     executor_team = owner_at(frame, timeline, name="executor_agent", at="start_time", kinds=("agent", "alias"))["team"]
     alone = pl.col("initiator_agent").eq_missing(pl.col("executor_agent"))
@@ -152,28 +150,26 @@ _MAPPINGS = (
 )
 
 
-def _initiator() -> pl.Expr:
-    """The order of CH-4, first hit wins."""
-
-    def who(agent: pl.Expr, team: pl.Expr, method: str) -> pl.Expr:
-        return pl.struct(agent.alias("agent"), team.alias("team"), pl.lit(method).alias("method"))
-
+def _initiator() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """Agent, team (where the finding names one) and method, in the order of CH-4: the first that holds."""
     none = pl.lit(None, dtype=pl.String)
     claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
     ladder = [
-        (pl.col("__broken") & claim.is_not_null(), who(claim, claim_team, "claim")),
-        (pl.col("__path").is_not_null(), who(pl.col("__path"), none, "path")),
-        (claim.is_not_null(), who(claim, claim_team, "claim")),
-        (pl.col("__conversation").is_not_null(), who(pl.col("__conversation"), none, "conversation")),
+        (pl.col("__broken") & claim.is_not_null(), claim, claim_team, "claim"),
+        (pl.col("__path").is_not_null(), pl.col("__path"), none, "path"),
+        (claim.is_not_null(), claim, claim_team, "claim"),
+        (pl.col("__conversation").is_not_null(), pl.col("__conversation"), none, "conversation"),
     ]
     for n, (_, kind) in enumerate(_MAPPINGS):
         agent, team = pl.col(f"__{kind}{n}_agent"), pl.col(f"__{kind}{n}_team")
-        ladder.append((agent.is_not_null() | team.is_not_null(), who(agent, team, kind)))
-    ladder.append((pl.col("credential_team").is_not_null(), who(none, pl.col("credential_team"), "credential")))
-    chosen = who(pl.lit(UNKNOWN), none, "unknown")
-    for holds, answer in reversed(ladder):
-        chosen = pl.when(holds).then(answer).otherwise(chosen)
-    return chosen.alias("__who")
+        ladder.append((agent.is_not_null() | team.is_not_null(), agent, team, kind))
+    ladder.append((pl.col("credential_team").is_not_null(), none, pl.col("credential_team"), "credential"))
+    found_agent, found_team, found_by = pl.lit(UNKNOWN), none, pl.lit("unknown")
+    for holds, agent, team, kind in reversed(ladder):
+        found_agent = pl.when(holds).then(agent).otherwise(found_agent)
+        found_team = pl.when(holds).then(team).otherwise(found_team)
+        found_by = pl.when(holds).then(pl.lit(kind)).otherwise(found_by)
+    return found_agent, found_team, found_by
 
 
 def _conversation_owner(

@@ -60,7 +60,10 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
-    tokens = _Round(lots.filter(pl.col("role") == "tokens"), uses.filter(pl.col("meter").is_in(TOKEN_METERS)), tolerance)
+    keyed = uses.lazy().select("use", "usage_key", "hour", "provider", "model", "meter", *_TIERS, *OPTIONAL, "quantity", "list_cost")
+    logged = keyed.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
+    measured = keyed.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
+    tokens = _Round(lots.filter(pl.col("role") == "tokens"), logged, tolerance)
     for drop_tiers in (False, True):
         for known, keys in _levels(tokens.lots, tokens.uses):
             tokens.match(known, keys, drop_tiers=drop_tiers)
@@ -72,7 +75,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
         ["provider", "model", "meter"],
     )
     resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
-    by_time = _by_resource(resource, uses)
+    by_time = _by_resource(resource, measured)
     shares += [by_quantity.shares, *(r.shares for r in by_time)]
     rates += [by_quantity.rates, *(r.rates for r in by_time)]
     left = pl.concat(
@@ -147,7 +150,7 @@ class _Round:
 
     def open_uses(self) -> pl.DataFrame:
         """Uses that no pool has taken yet."""
-        return self.uses.filter(~pl.col("use").is_in(self.used.implode()))
+        return self.uses.join(self.used.to_frame(), on="use", how="anti") if self.used.len() else self.uses
 
     def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:
         """Rates the lots that know `known` against the uses with which they share exactly `keys`."""
@@ -193,14 +196,26 @@ class _Round:
     def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, took: pl.DataFrame) -> None:
         mine = lots.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
         took = took.join(pools.select("pool"), on="pool", how="semi")
-        parted = part(mine, took, [*COST_COLUMNS, "billed_quantity"])
-        self.shares.append(parted.filter(pl.col("use").is_not_null()).drop("billed_quantity"))
-        rest = parted.filter(pl.col("use").is_null()).select("lot", "billed_quantity", *COST_COLUMNS)
+        parted = part(mine, took, COST_COLUMNS)
+        self.shares.append(parted.filter(pl.col("use").is_not_null()))
+        rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(mine), on="lot")
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
         self.lots = pl.concat([untouched, leftover.select(untouched.columns)])
         self.used = pl.concat([self.used, took["use"]])
         self.rates.append(pools.drop("pool"))
+
+
+def _unlogged(lots: pl.DataFrame) -> pl.DataFrame:
+    """How much of each lot's quantity no log tells of: its share of what the pool's bill has beyond the logs."""
+    halves = [
+        lots.select("lot", "billed_quantity", rest=pl.lit(value=rest), part=part)
+        for rest, part in ((False, pl.col("logged")), (True, pl.col("denominator") - pl.col("logged")))
+    ]
+    both = pl.concat(halves).with_columns(pl.col("part").cast(MONEY))
+    both = both.with_columns(__weight=weights(both, "part", "lot"))
+    out = split(both.lazy(), amounts=["billed_quantity"], weight="__weight", pool="lot", order_by=["rest"]).filter("rest")
+    return out.select("lot", "billed_quantity").collect()
 
 
 def _taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:

@@ -368,29 +368,36 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
     rows = rows.join(calls.select(root=pl.Series(forest.root).gather(calls["node"])).unique(), on="root", how="semi")
     spans = (
         rows.lazy()
-        .group_by("root", "trace_key")
+        .group_by("root")
         .agg(
             pl.col("start_time").min(),
             pl.col("end_time").max(),
             pl.len().cast(pl.Int64).alias("spans"),
-            pl.col("row").min(),
+            pl.col("trace_key").min().alias("first_trace"),
+            pl.col("trace_key").max().alias("last_trace"),
             *(pl.col(f).any() for f in flags),
         )
-        .sort("root", "trace_key")
-        .group_by("root", maintain_order=True)
-        .agg(
-            pl.col("start_time").min(),
-            pl.col("end_time").max(),
-            pl.col("spans").sum(),
-            pl.col("row"),
-            *(pl.col(f).any() for f in flags),
+        .with_columns(
+            reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True)
         )
-        .with_columns(reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True))
+        .drop(*flags)
         .collect()
     )
-    traces = spans.select("root", "row").explode("row").with_columns(trace_id=nodes["trace_id"].gather(spans["row"].explode()))
-    spans = spans.drop("row", *flags).with_columns(
-        traces.group_by("root", maintain_order=True).agg(trace_ids=pl.col("trace_id").drop_nulls())["trace_ids"]
+    # Most chains stay in one trace; only the others need their traces listed.
+    own = nodes["trace_id"].gather(spans["root"])
+    crossing = spans.filter(pl.col("first_trace") != pl.col("last_trace")).select("root")
+    traces = (
+        rows.join(crossing, on="root", how="semi")
+        .group_by("root", "trace_key")
+        .agg(pl.col("row").min())
+        .sort("root", "trace_key")
+    )
+    traces = traces.with_columns(trace_id=nodes["trace_id"].gather(traces["row"])).group_by("root").agg(trace_ids=pl.col("trace_id").drop_nulls())
+    spans = (
+        spans.with_columns(own=own)
+        .join(traces, on="root", how="left")
+        .with_columns(trace_ids=pl.coalesce("trace_ids", pl.concat_list("own").list.drop_nulls()))
+        .drop("own", "first_trace", "last_trace")
     )
     tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
     made = (

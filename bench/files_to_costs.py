@@ -41,13 +41,13 @@ def ours(folder: Path, month: str) -> None:
     config = settings.load(folder / "home")
     drawn = rollup.draw_from(pl.scan_parquet(str(folder / "spans-*.parquet")), month, timeline, book, config, rollup_id="bench")
     uses = drawn.usage.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
-    drawn.calls.write_parquet(folder / "ours-calls.parquet")
-    drawn.chains.write_parquet(folder / "ours-chains.parquet")
+    drawn.calls.write_parquet(folder / "ours-calls.parquet", compression="snappy")
+    drawn.chains.write_parquet(folder / "ours-chains.parquet", compression="snappy")
     del drawn
     done = conclude(
         pl.scan_parquet(folder / "charges.parquet"), uses, timeline, book, config.attribution, run_id="bench", month=month
     )
-    done.costs.write_parquet(folder / "ours.parquet")
+    done.costs.write_parquet(folder / "ours.parquet", compression="snappy")
 
 
 def peer(folder: Path) -> None:

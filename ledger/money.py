@@ -176,19 +176,29 @@ def split(
         .with_columns(__Wk=pl.col("__run") - pl.col("__from"), __W=pl.col("__to") - pl.col("__from"))
         .drop("__run", "__from", "__to")
     )
+    # The pool's amount and weight are the same on all its rows: divided once a pool, then repeated along the run.
+    once = opens.cum_sum() - 1
     for name in amounts:
-        whole = pl.col(name).cast(MONEY).to_physical()
+        whole = pl.col(name).cast(MONEY).to_physical().filter(opens)
+        divisor = pl.when(total > 0).then(total)
         size = whole.abs()
-        sign = pl.when(whole < 0).then(-1).otherwise(1).cast(pl.Int128)
-        safe = pl.when(total > 0).then(total)
-        product = (size % safe) * upto
-        floor, left = size // safe * upto + product // safe, product % safe
-        up = (2 * left > safe) | ((2 * left == safe) & (floor % 2 == 1))
+        frame = frame.with_columns(
+            __q=(size // divisor.filter(opens)).gather(once),
+            __r=(size % divisor.filter(opens)).gather(once),
+            __negative=(whole < 0).gather(once),
+            __divisor=divisor,
+        )
+        product = pl.col("__r") * upto
         frame = (
-            frame.with_columns(__cum=sign * (floor + up.cast(pl.Int128)))
+            frame.with_columns(__product=product, __floor=product // pl.col("__divisor"))
+            .with_columns(__left=2 * (pl.col("__product") - pl.col("__floor") * pl.col("__divisor")), __cum=pl.col("__q") * upto + pl.col("__floor"))
+            .with_columns(
+                __cum=pl.col("__cum")
+                + ((pl.col("__left") > pl.col("__divisor")) | ((pl.col("__left") == pl.col("__divisor")) & (pl.col("__cum") % 2 == 1))).cast(pl.Int128)
+            )
             .with_columns(__share=pl.col("__cum") - pl.when(opens).then(0).otherwise(pl.col("__cum").shift(1)))
-            .with_columns(from_units(pl.col("__share")).alias(name))
-            .drop("__cum", "__share")
+            .with_columns(from_units(pl.when("__negative").then(-1 * pl.col("__share")).otherwise("__share")).alias(name))
+            .drop("__q", "__r", "__negative", "__divisor", "__product", "__floor", "__left", "__cum", "__share")
         )
     return frame.drop("__Wk", "__W", "__opens")
 
