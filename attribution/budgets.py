@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
+from urllib.parse import quote
 
 import polars as pl
 import sqlalchemy as sa
@@ -82,9 +83,10 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
             f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {billed + estimated:,.2f} of "
             f"{budget.amount:,.2f} in {row['month']} ({percent}); billed {billed:,.2f}, estimated {estimated:,.2f}."
         )
+        month = str(row["month"])
         address = (
-            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&where={budget.view}_{budget.scope}%3D{budget.scope_name}"
-            f"&from={row['month']}&to={periods.month_of(periods.month_end(str(row['month'])))}"
+            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={budget.scope_name}')}"
+            f"&start={month}&end={periods.month_of(periods.month_end(month))}"
         )
         payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
             "share": text(share),

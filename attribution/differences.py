@@ -30,11 +30,13 @@ CAUSES = {
 class Difference:
     """One movement of money between two runs: `moved` is new minus old effective cost of an owner, or of the bill itself."""
 
+    month: str
     cause: str
     currency: str
     provider: str | None
     cost_class: str | None
     team: str | None
+    basis: str
     old: Decimal
     new: Decimal
 
@@ -56,7 +58,7 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
         books, BALANCE, "invoice_month", month, old_run, new_run, keys, "charges_in", pl.col("cost_column") == "effective_cost"
     )
     out = [
-        Difference("restated charge", row["currency"], row["provider"], None, None, row["old"], row["new"])
+        Difference(month, "restated charge", row["currency"], row["provider"], None, None, "billed", row["old"], row["new"])
         for row in bill.iter_rows(named=True)
         if row["old"] != row["new"]
     ]
@@ -76,18 +78,40 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
             cause = " + ".join(changed) or "recipe"
             out.append(
                 Difference(
-                    cause, row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["old"], row["new"]
+                    month,
+                    cause,
+                    row["currency"],
+                    row["provider"],
+                    row["cost_class"],
+                    row["initiator_team"],
+                    row["basis"],
+                    row["old"],
+                    row["new"],
                 )
             )
     return out
 
 
-def _inputs(books: Books, run_id: str, month: str) -> dict[str, str]:
+def compare(books: Books, old_run: str, new_run: str, month: str | None = None) -> list[Difference]:
+    """`differences` over every month that both runs drew, or over one."""
+    months = [_run(books, run).months for run in (old_run, new_run)]
+    both = [m for m in months[0] if m in months[1]]
+    return [d for m in ([month] if month else both) for d in differences(books, m, old_run, new_run)]
+
+
+def _run(books: Books, run_id: str) -> Run:
     with books.database.session() as session:
         run = session.get(Run, run_id)
-        if run is None or month not in run.months:
-            raise UsageError(f"run {run_id} did not draw {month}", where="run", remedy="`rootcost runs` lists them")
-        return dict(run.inputs[month])
+    if run is None:
+        raise UsageError(f"there is no run {run_id}", where="run", remedy="`rootcost runs` lists them")
+    return run
+
+
+def _inputs(books: Books, run_id: str, month: str) -> dict[str, str]:
+    run = _run(books, run_id)
+    if month not in run.months:
+        raise UsageError(f"run {run_id} did not draw {month}", where="run", remedy="`rootcost runs` lists what each drew")
+    return dict(run.inputs[month])
 
 
 def _side_by_side(

@@ -118,8 +118,8 @@ def attribute(
         for n, (column, kind) in enumerate(_MAPPINGS)
     ]
     frame = pl.concat([frame, *mapped], how="horizontal")
-    agent, team, method = _initiator()
-    frame = frame.with_columns(initiator_agent=agent, __mapped_team=team, method=method).with_columns(
+    found_agent, found_team, found_by = _initiator()
+    frame = frame.with_columns(initiator_agent=found_agent, __mapped_team=found_team, method=found_by).with_columns(
         executor_agent=pl.coalesce("__near", "initiator_agent")
     )
     team = owner_at(frame, timeline, name="initiator_agent", at="start_time", kinds=("agent", "alias"))["team"]

@@ -60,7 +60,9 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
-    keyed = uses.lazy().select("use", "usage_key", "hour", "provider", "model", "meter", *_TIERS, *OPTIONAL, "quantity", "list_cost")
+    keyed = uses.lazy().select(
+        "use", "usage_key", "hour", "provider", "model", "meter", *_TIERS, *OPTIONAL, "quantity", "list_cost"
+    )
     logged = keyed.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     measured = keyed.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
     tokens = _Round(lots.filter(pl.col("role") == "tokens"), logged, tolerance)
@@ -99,7 +101,10 @@ def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _why_other() -> pl.Expr:
     return (
-        pl.when((pl.col("charge_category") == "Purchase") & pl.col("line_item_type").fill_null("").str.contains("^(RIFee|SavingsPlan)"))
+        pl.when(
+            (pl.col("charge_category") == "Purchase")
+            & pl.col("line_item_type").fill_null("").str.contains("^(RIFee|SavingsPlan)")
+        )
         .then(pl.lit("commitment_purchase"))
         .when((pl.col("charge_category") == "Purchase") & (pl.col("effective_cost") == 0))
         .then(pl.lit("commitment_purchase"))

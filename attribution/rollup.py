@@ -377,9 +377,7 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
             pl.col("trace_key").max().alias("last_trace"),
             *(pl.col(f).any() for f in flags),
         )
-        .with_columns(
-            reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True)
-        )
+        .with_columns(reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True))
         .drop(*flags)
         .collect()
     )
@@ -392,7 +390,11 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
         .agg(pl.col("row").min())
         .sort("root", "trace_key")
     )
-    traces = traces.with_columns(trace_id=nodes["trace_id"].gather(traces["row"])).group_by("root").agg(trace_ids=pl.col("trace_id").drop_nulls())
+    traces = (
+        traces.with_columns(trace_id=nodes["trace_id"].gather(traces["row"]))
+        .group_by("root")
+        .agg(trace_ids=pl.col("trace_id").drop_nulls())
+    )
     spans = (
         spans.with_columns(own=own)
         .join(traces, on="root", how="left")

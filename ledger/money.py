@@ -191,10 +191,16 @@ def split(
         product = pl.col("__r") * upto
         frame = (
             frame.with_columns(__product=product, __floor=product // pl.col("__divisor"))
-            .with_columns(__left=2 * (pl.col("__product") - pl.col("__floor") * pl.col("__divisor")), __cum=pl.col("__q") * upto + pl.col("__floor"))
+            .with_columns(
+                __left=2 * (pl.col("__product") - pl.col("__floor") * pl.col("__divisor")),
+                __cum=pl.col("__q") * upto + pl.col("__floor"),
+            )
             .with_columns(
                 __cum=pl.col("__cum")
-                + ((pl.col("__left") > pl.col("__divisor")) | ((pl.col("__left") == pl.col("__divisor")) & (pl.col("__cum") % 2 == 1))).cast(pl.Int128)
+                + (
+                    (pl.col("__left") > pl.col("__divisor"))
+                    | ((pl.col("__left") == pl.col("__divisor")) & (pl.col("__cum") % 2 == 1))
+                ).cast(pl.Int128)
             )
             .with_columns(__share=pl.col("__cum") - pl.when(opens).then(0).otherwise(pl.col("__cum").shift(1)))
             .with_columns(from_units(pl.when("__negative").then(-1 * pl.col("__share")).otherwise("__share")).alias(name))

@@ -313,7 +313,6 @@ class _Dashboard:
             "server.port": str(self._where.ui_port),
             "server.fileWatcherType": "none",
             "browser.gatherUsageStats": "false",
-            "client.toolbarMode": "minimal",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         environment = {**os.environ, "ROOTCOST_API_URL": self._where.api, "ROOTCOST_TOKEN": self._token}

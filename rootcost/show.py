@@ -22,7 +22,8 @@ from rootcost.console import out, plain, say, terminal
 if TYPE_CHECKING:
     import polars as pl
 
-    from api.models import Agents, Budget, ChainTree, ProblemRow, SpanNode
+    from api.models import Agents, Budget, ChainTree, ProblemRow, RunRow, SpanNode
+    from attribution.differences import Difference
     from attribution.run import RunReport
     from ingest.run import IngestReport
     from ledger.db import Alert
@@ -182,7 +183,52 @@ def agents(known: Agents) -> None:
 def budgets(rows: Sequence[Budget]) -> None:
     """Budgets and how they stand."""
     columns = ["name", "scope", "scope_name", "month", "amount", "spent", "left", "used_percent", "currency", "state"]
-    draw(table(columns, (row.model_dump() for row in rows), money=["amount", "spent", "left"], numbers=["used_percent"]))
+    shown = (
+        {**row.model_dump(), "used_percent": None if row.used_percent is None else f"{row.used_percent:.1f}"} for row in rows
+    )
+    draw(table(columns, shown, money=["amount", "spent", "left"], numbers=["used_percent"]))
+
+
+def runs(rows: Sequence[RunRow]) -> None:
+    """Attribution runs, newest first."""
+    shown = (
+        {
+            "run": row.run_id,
+            "started": f"{row.started_at:%Y-%m-%d %H:%M:%S}",
+            "status": row.status,
+            "months": ", ".join(row.months),
+            "in force": ", ".join(row.published_months),
+            "cause": row.cause,
+            "error": row.error,
+        }
+        for row in rows
+    )
+    draw(table(["run", "started", "status", "months", "in force", "cause", "error"], shown))
+
+
+def differences(found: Sequence[Difference]) -> None:
+    """What moved between two runs, and why; the bill first."""
+    shown = (
+        {
+            "cause": d.cause,
+            "what": "the bill" if d.cost_class is None else d.cost_class,
+            "provider": d.provider,
+            "team": d.team,
+            "basis": d.basis,
+            "old": d.old,
+            "new": d.new,
+            "moved": d.moved,
+            "currency": d.currency,
+        }
+        for d in found
+    )
+    draw(
+        table(
+            ["cause", "what", "provider", "team", "basis", "old", "new", "moved", "currency"],
+            shown,
+            money=["old", "new", "moved"],
+        )
+    )
 
 
 def chain(tree: ChainTree) -> None:

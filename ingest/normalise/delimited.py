@@ -171,7 +171,9 @@ class _Rows:
         try:
             parsed = [next(csv.reader([line], delimiter=mark), []) for mark in _DELIMITERS]
         except csv.Error as fault:
-            raise FormatError(f"the header cannot be parsed: {fault}", where=self.tally.uri, remedy="export it again as CSV") from fault
+            raise FormatError(
+                f"the header cannot be parsed: {fault}", where=self.tally.uri, remedy="export it again as CSV"
+            ) from fault
         names = max(parsed, key=len)
         if not line or "\0" in line:
             raise FormatError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
         epilog="Example: rootcost costs --by initiator_team,model --from 2026-10 --to 2026-11 --granularity day --format csv"
     )(costs)
     app.command(epilog="Example: rootcost balance --format json")(balance)
+    app.command(epilog="Example: rootcost runs; rootcost runs 20261101T060000-1c8f9a3e 20261103T060000-77d0b512")(runs)
     app.command(epilog="Example: rootcost explain 0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331")(explain)
 
 
@@ -160,3 +162,44 @@ def explain(
         out(sentence)
     if tree is not None:
         show.chain(tree)
+
+
+def runs(
+    pair: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OLD NEW]", help="Two runs: what moved between them, and why.", show_default=False),
+    ] = None,
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="Only this month of the two runs.", show_default=False)] = "",
+    output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """List attribution runs, or tell why two of them differ.
+
+    A restated bill makes a new run and the old one stays readable; the difference is laid to its cause: restated charge, new usage,
+    registry, price or rule.
+    """
+    from api import queries
+    from ledger.errors import UsageError
+    from rootcost import show
+
+    with opened(home) as books:
+        page = queries.runs(books, limit=1000)
+        if not pair:
+            if output == "json":
+                out_rows(row.model_dump(mode="json") for row in page.rows)
+            elif page.rows:
+                show.runs(page.rows)
+            if not page.rows:
+                say("No run yet. Next: rootcost ingest, then rootcost attribute")
+            return
+        if len(pair) != 2:
+            raise UsageError("two runs are compared", where="OLD NEW", remedy="`rootcost runs` lists them")
+        from attribution.differences import compare
+
+        found = compare(books, pair[0], pair[1], month or None)
+    if output == "json":
+        out_rows({**asdict(d), "moved": d.moved} for d in found)
+    elif found:
+        show.differences(found)
+    if not found:
+        say("The two runs say the same.")

@@ -287,7 +287,7 @@ def _farewell(out: Console, home: Path, port: int, ui_port: int, seconds: float)
     told = Text.assemble(
         ("Look at it:  ", ""),
         (f"rootcost serve{_home_option(home)}", "bold cyan"),
-        f"\nDashboard    http://127.0.0.1:{ui_port}\nAPI          http://127.0.0.1:{port}/docs",
+        f"\nDashboard    http://127.0.0.1:{ui_port}\nAPI          http://127.0.0.1:{port}/openapi.json",
         (f"\n\nAll of it took {seconds:.0f} seconds. The company's files are in {home / demo_home.COMPANY_FOLDER}.", "dim"),
     )
     out.print()
