@@ -13,10 +13,9 @@ from functools import cache
 import polars as pl
 
 from attribution import names
-from attribution.metering import TOKEN_METERS
 from attribution.names import ModelNames, Sold, spelled
 from ledger.money import MONEY
-from ledger.tables import COST_COLUMNS
+from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
 LOT_KEYS = (
     "provider_name", "billing_account_id", "sub_account_id", "region_id", "service_name", "product_code", "sku_meter",

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-USAGE = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "input_image_tokens",
-    "output_image_tokens",
-    "total_tokens",
-)
-"""Usage columns of `spans`, as reported."""
+from ledger.tables import USAGE_COLUMNS
 
 _BLOCKS = (
     ("input_tokens", "input_includes_cache", "total_tokens"),
@@ -36,7 +22,7 @@ OPEN = "otlp"
 
 def reports_usage() -> pl.Expr:
     """Whether a signal says how much was used."""
-    return pl.any_horizontal(pl.col(c).is_not_null() for c in USAGE)
+    return pl.any_horizontal(pl.col(c).is_not_null() for c in USAGE_COLUMNS)
 
 
 def describes_call() -> pl.Expr:
@@ -54,7 +40,7 @@ def merge(signals: pl.DataFrame) -> pl.DataFrame:
     usage, and every other field from the most telling signal that has it. `channels` names them all.
     """
     rows = signals.with_columns(
-        __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE),
+        __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE_COLUMNS),
         __channel=pl.col("channel").replace_strict(_CHANNELS, default=9, return_dtype=pl.Int32),
         __call=_components(signals),
     )

@@ -9,18 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-TOKEN_METERS = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "input_image_tokens",
-    "output_image_tokens",
-)
+from ledger.tables import TOKEN_METERS
 
 
 def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:

@@ -8,8 +8,8 @@ from functools import cache
 import polars as pl
 
 from attribution import names
-from attribution.metering import TOKEN_METERS
 from ledger.money import MONEY, RATE
+from ledger.tables import TOKEN_METERS
 
 _FALLBACK = {
     "cache_read_tokens": "input_tokens",

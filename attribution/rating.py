@@ -15,10 +15,9 @@ from decimal import Decimal
 
 import polars as pl
 
-from attribution.metering import TOKEN_METERS
 from attribution.rollup import WHO
 from ledger.money import MONEY, split, weights
-from ledger.tables import COST_COLUMNS
+from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
 OPTIONAL = ("account", "region", "resource", "principal")
 """Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""

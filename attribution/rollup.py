@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 
 from attribution import chains, identity, names, pricing
-from attribution.calls import USAGE, describes_call, merge, reports_usage
-from attribution.metering import TOKEN_METERS, disjoint
+from attribution.calls import describes_call, merge, reports_usage
+from attribution.metering import disjoint
 from attribution.pricing import PriceBook
 from ledger import periods
 from ledger.money import MONEY
 from ledger.settings import Settings
 from ledger.store import Store
-from ledger.tables import CALLS, CHAINS, SPANS, USAGE_HOURLY
+from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
 
 WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method", "workflow", "tenant", "environment")
 WHAT = ("provider", "account", "region", "service", "model", "service_tier", "context_above", "resource", "principal")
@@ -52,7 +52,7 @@ _CALL = (
     "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal",
     "tenant", "environment", "workflow", "gateway_call_id", "provider_request_id", "provider", "request_model", "response_model",
     "account_id", "region", "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning",
-    "cache_hit", "reported_cost", "attempt", "rank", *USAGE,
+    "cache_hit", "reported_cost", "attempt", "rank", *USAGE_COLUMNS,
 )  # fmt: skip
 
 

@@ -20,13 +20,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from attribution import allocation, balance, billed, estimates, findings, names, rating, rollup
-from attribution.metering import TOKEN_METERS
 from attribution.pricing import PriceBook
 from ledger import periods, registry
 from ledger.books import Books
 from ledger.db import Published, Rollup, Run
 from ledger.settings import AttributionSettings
-from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COSTS, IMPORT_TOTALS, PRICES, RATES, SPANS, USAGE_HOURLY
+from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COSTS, IMPORT_TOTALS, PRICES, RATES, SPANS, TOKEN_METERS, USAGE_HOURLY
 
 RECIPE = "1"
 """Changes when the same facts would give other conclusions; rollups of an older recipe are drawn anew."""

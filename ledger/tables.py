@@ -44,6 +44,12 @@ METERS: Mapping[str, str] = {
 }
 """Kinds of measured quantity. The meters of one call are disjoint: their sum is what was used."""
 
+TOKEN_METERS = tuple(meter for meter in METERS if meter.endswith("_tokens"))
+"""The meters that count tokens."""
+
+USAGE_COLUMNS = (*TOKEN_METERS, "cache_write_tokens", "total_tokens")
+"""Columns of `spans` that hold token counts as reported: not yet disjoint, absent is null."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -383,7 +389,7 @@ CALLS = Table(
         _c("reason", pl.String, "flags: missing_parent, aggregate_only, unpriced, cache_hit, retry, …"),
         _c("source", pl.String, "ingestor that saw it"),
         _c("status", pl.String, "ok or error"),
-        *(_c(meter, pl.Int64, why) for meter, why in METERS.items() if meter.endswith("_tokens")),
+        *(_c(meter, pl.Int64, METERS[meter]) for meter in TOKEN_METERS),
         _c("requests", pl.Int64, METERS["requests"]),
         _c("list_cost", MONEY, "at the price book as of its start; null where unpriced, 0 for a cache hit"),
         _c("reported_cost", RATE, "as its emitter estimated it"),

@@ -9,12 +9,11 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.metering import TOKEN_METERS
 from attribution.pricing import PriceBook
 from attribution.run import conclude
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
-from ledger.tables import COST_COLUMNS, PRICES, USAGE_HOURLY
+from ledger.tables import COST_COLUMNS, PRICES, TOKEN_METERS, USAGE_HOURLY
 from tests.books_by_hand import at, charge, charges
 
 MONEY = st.decimals(min_value=Decimal(-1000), max_value=Decimal(100000), places=12)

@@ -20,7 +20,7 @@ from ingest.normalise.otlp_decode import Export, Lost, RawSpan
 from ingest.source import Reading
 from ledger.money import RATE
 from ledger.problems import Problem
-from ledger.tables import SPANS
+from ledger.tables import SPANS, USAGE_COLUMNS
 
 CHANNEL = "otlp"
 EARLIEST_NS = 1_262_304_000 * 10**9
@@ -29,22 +29,7 @@ LATEST_NS = 4_102_444_800 * 10**9
 """2100: a clock that says so is wrong."""
 _FAULT_LIMIT = 500
 
-USAGE = frozenset(
-    {
-        "input_tokens",
-        "cache_read_tokens",
-        "cache_write_tokens",
-        "cache_write_5m_tokens",
-        "cache_write_1h_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "input_audio_tokens",
-        "output_audio_tokens",
-        "input_image_tokens",
-        "output_image_tokens",
-        "total_tokens",
-    }
-)
+_USAGE = frozenset(USAGE_COLUMNS)
 """Columns that count tokens. Two attributes of one span that disagree about one of them are told as a problem (F3)."""
 _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
@@ -225,7 +210,7 @@ class SpanBatch:
                 if held is None:
                     chosen[slot] = (told, target)
                     continue
-                if slot in USAGE and held[0] != told:
+                if slot in _USAGE and held[0] != told:
                     self._disagree(span, slot, held, told, target)
                 if held[1] is None or rank < held[1].rank:
                     chosen[slot] = (told, target)
@@ -271,7 +256,7 @@ class SpanBatch:
                 values.setdefault(slot, {}).setdefault(row, value)
 
         operation = chosen["operation"][0] if "operation" in chosen else None
-        counted = "input_tokens" in chosen or "output_tokens" in chosen or not USAGE.isdisjoint(chosen)
+        counted = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen)
         answered = chosen.get("response_model") or chosen.get("request_model")
         scope = emitter.rules.decide(
             operation=operation,
