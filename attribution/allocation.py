@@ -17,7 +17,6 @@ from ledger.money import MONEY, split, weights
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, COSTS
 
-_MONEY_KEYS = ("currency", "provider", "billing_account", "account")
 _FOLLOW = (
     ("service", "sku_meter", "resource_id", "period_start"),
     ("service", "sku_meter", "period_start"),
@@ -25,7 +24,8 @@ _FOLLOW = (
     ("service",),
     (),
 )
-"""What a credit and the charge it corrects have in common, most specific first; account and currency always."""
+"""What a credit and the charge it corrects have in common, most specific first, and always currency, provider and payer; the account
+too, where the credit names one. A credit that names a SKU or a service is never spread beyond it."""
 _TAX = (
     ("invoice_id", "account", "service"),
     ("invoice_id", "account"),
@@ -77,6 +77,8 @@ def place(left: pl.DataFrame, metered: pl.DataFrame, timeline: pl.DataFrame, set
     left = left.filter(pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS))
     if not left.height:
         return left
+    # Only what was billed by the token and never logged has a quantity in its meter's unit; it is told once, not once a team.
+    left = left.with_columns(quantity=pl.when(pl.col("role") == "tokens").then("billed_quantity"))
     owned = owners(left, timeline, settings)
     known = pl.col("owner_agent").is_not_null() | pl.col("owner_team").is_not_null()
     idle = pl.col("reason") == "idle_capacity"
@@ -117,6 +119,7 @@ def _shared(rule: SharedRule, lots: pl.DataFrame, metered: pl.DataFrame) -> tupl
     out = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=["team"]).collect()
     out = out.filter(pl.col("effective_cost").is_not_null()).with_columns(
         cost_class=pl.lit("shared"),
+        quantity=pl.lit(None, dtype=MONEY),
         rule=pl.lit(rule.name),
         method=pl.lit(rule.method),
         initiator_team="team",
@@ -151,13 +154,15 @@ def follow(lots: pl.DataFrame, targets: pl.DataFrame, *, tax: bool) -> tuple[pl.
     shares: list[pl.DataFrame] = []
     rest = lots
     keep = ["cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal"]
-    for keys in _TAX if tax else _FOLLOW:
+    payer = ("currency", "provider", "billing_account")
+    levels = [(keys, ()) for keys in _TAX] if tax else [(keys, account) for keys in _FOLLOW for account in (("account",), ())]
+    for keys, account in levels:
         if not rest.height or not targets.height:
             break
-        always = ("currency", "provider", "billing_account") if tax else _MONEY_KEYS
-        match = [*always, *(k for k in keys if k not in always)]
+        match = [*payer, *account, *(k for k in keys if k not in payer)]
+        meant = pl.lit(value=True) if tax else _may_spread(keys, account)
         targets = targets.with_columns(pl.lit(None, dtype=COSTS.schema[k]).alias(k) for k in keep if k not in targets.columns)
-        rows = rest.drop([c for c in keep if c in rest.columns and c not in match])
+        rows = rest.filter(meant).drop([c for c in keep if c in rest.columns and c not in match])
         owner = targets.group_by([*match, *(k for k in keep if k not in match)]).agg(
             *(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS)
         )
@@ -184,8 +189,19 @@ def follow(lots: pl.DataFrame, targets: pl.DataFrame, *, tax: bool) -> tuple[pl.
         rest = rest.filter(~pl.col("lot").is_in(done["lot"].implode()))
     if not shares:
         return lots.clear(), rest
-    made = pl.concat(shares, how="diagonal_relaxed").with_columns(reason=_why_following(), rule=pl.lit("RA-5"))
+    made = pl.concat(shares, how="diagonal_relaxed").with_columns(
+        reason=_why_following(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
+    )
     return made, rest
+
+
+def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
+    """Whether a credit may be spread over all that shares only `keys`: it must not name anything finer itself."""
+    named = pl.col("account").is_not_null() if account else pl.col("account").is_null()
+    for finer in ("sku_meter", "service"):
+        if finer not in keys:
+            named = named & pl.col(finer).is_null()
+    return named
 
 
 def _why_following() -> pl.Expr:

@@ -68,7 +68,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
     for drop_tiers in (False, True):
         for known, keys in _levels(tokens.lots, tokens.uses):
             tokens.match(known, keys, drop_tiers=drop_tiers)
-    shares += tokens.shares
+    shares += tokens.told()
     rates += tokens.rates
     by_quantity = _by_driver(
         lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)),
@@ -156,10 +156,16 @@ class _Round:
         """Uses that no pool has taken yet."""
         return self.uses.join(self.used.to_frame(), on="use", how="anti") if self.used.len() else self.uses
 
+    def told(self) -> list[pl.DataFrame]:
+        """The shares; those of a use that was logged beyond everything billed say so."""
+        beyond = self.uses.join(self.used.unique().to_frame(), on="use", how="semi")["use"].implode()
+        flag = pl.concat_str(pl.when(pl.col("use").is_in(beyond)).then(pl.lit("overlogged")), pl.col("flag").replace("", None), separator=",", ignore_nulls=True)
+        return [s.with_columns(flag=flag) for s in self.shares]
+
     def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:
         """Rates the lots that know `known` against the uses with which they share exactly `keys`."""
         others = [k for k in known.split(",") if k and k not in keys]
-        uses = self.open_uses().filter(*(pl.col(k).is_not_null() for k in keys), *(pl.col(k).is_null() for k in others))
+        uses = self.uses.filter(*(pl.col(k).is_not_null() for k in keys), *(pl.col(k).is_null() for k in others))
         lots = self.lots.filter(pl.col("__known") == known, pl.col("billed_quantity") > 0)
         if not uses.height or not lots.height:
             return
@@ -171,7 +177,7 @@ class _Round:
             .with_row_index("pool")
         )
         took = _taken(uses, pools, pool)
-        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum())
+        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=_all_listed())
         gap = (pl.col("billed") - pl.col("logged")).abs()
         near = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
         pools = (
@@ -200,14 +206,45 @@ class _Round:
     def _share(self, pools: pl.DataFrame, pool: list[str], lots: pl.DataFrame, took: pl.DataFrame) -> None:
         mine = lots.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
         took = took.join(pools.select("pool"), on="pool", how="semi")
+        beyond = _excess(took, pools)
         parted = part(mine, took, COST_COLUMNS)
-        self.shares.append(parted.filter(pl.col("use").is_not_null()))
+        self.shares.append(_paid_for(parted.filter(pl.col("use").is_not_null()), mine, beyond))
         rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(mine), on="lot")
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
         self.lots = pl.concat([untouched, leftover.select(untouched.columns)])
+        # What was logged beyond this pool's bill may be what a coarser pool bills: it goes on, the rest of the use is done.
+        carried = self.uses.drop("quantity").join(beyond, on="use").select(self.uses.columns)
+        self.uses = pl.concat([self.uses.join(took.select("use"), on="use", how="anti"), carried])
         self.used = pl.concat([self.used, took["use"]])
         self.rates.append(pools.drop("pool"))
+
+
+def _excess(took: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
+    """How much of each use lies beyond what its pool bills, by use; none where logs and bill agree within the tolerance."""
+    over = took.select("use", "quantity", "pool").join(
+        pools.filter(pl.col("flag").str.contains("overlogged")).select("pool", "billed", "logged"), on="pool"
+    )
+    if not over.height:
+        return pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+    halves = [
+        over.select("use", "quantity", rest=pl.lit(value=rest), part=part.cast(MONEY))
+        for rest, part in ((False, pl.col("billed")), (True, pl.col("logged") - pl.col("billed")))
+    ]
+    both = pl.concat(halves)
+    both = both.with_columns(__weight=weights(both, "part", "use"))
+    out = split(both.lazy(), amounts=["quantity"], weight="__weight", pool="use", order_by=["rest"]).filter("rest")
+    return out.select("use", "quantity").filter(pl.col("quantity") > 0).collect()
+
+
+def _paid_for(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
+    """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
+    first = lots.group_by("pool").agg(pl.col("lot").min().alias("__first"))
+    out = shares.join(first, on="pool", how="left", maintain_order="left").join(
+        beyond.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
+    )
+    paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
+    return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
 
 
 def _unlogged(lots: pl.DataFrame) -> pl.DataFrame:
@@ -291,17 +328,17 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provi
     none = _Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
     if not lots.height or not uses.height:
         return none
-    pool = ["currency", *keys, "period_start", "period_end"]
+    pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "period_start", "period_end"]
     pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
-    took = _taken(uses.filter(pl.col("quantity") > 0), pools, pool)
+    took = _driving(uses.filter(pl.col("quantity") > 0), pools, keys)
     if not took.height:
         return none
     pools = pools.join(
-        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=pl.col("list_cost").sum()), on="pool"
+        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=_all_listed()), on="pool"
     ).with_columns(
         pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
     )
-    mine = lots.join(pools, on=pool).sort("lot")
+    mine = lots.join(pools, on=pool, nulls_equal=True).sort("lot")
     capacity = pl.max_horizontal(pl.col("billed_quantity").fill_null(0), "logged") if provisioned else pl.col("logged")
     mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
     parted = part(mine, took, COST_COLUMNS)
@@ -317,7 +354,32 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provi
         .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
     )
     left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
-    return _Driven(parted.filter(pl.col("use").is_not_null()), left, idle, rates, took["use"])
+    shares = _paid_for(parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY}))
+    return _Driven(shares, left, idle, rates, took["use"])
+
+
+_CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
+
+
+def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
+    one use may drive several pools."""
+    hours = pools.join(period_hours(pools), on=["period_start", "period_end"])
+    known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
+    took = uses.select("use", "usage_key", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)).join(
+        hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"]
+    )
+    for key in known:
+        # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
+        silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
+        agrees = silent | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
+        took = took.filter(agrees.fill_null(value=True))
+    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
+
+
+def _all_listed() -> pl.Expr:
+    """The list price of a pool's uses, where all of them have one: a part would pass for the whole."""
+    return pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum())
 
 
 def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
@@ -328,7 +390,7 @@ def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
     rest = lots.with_columns(meter_sold="meter").drop("meter")
     for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
         chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
-        driven = _by_driver(chosen, measured.drop("provider", "model"), ["resource"], provisioned=provisioned)
+        driven = _by_driver(chosen, measured, ["resource"], provisioned=provisioned)
         out.append(driven)
         if not provisioned:
             rest = driven.left
