@@ -73,6 +73,8 @@ def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
     )
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
     usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
+    # No bill counts 10^15 of anything: such a quantity is a fault, and a product of it would overflow.
+    frame = frame.with_columns(quantity=pl.when(pl.col("quantity").abs() < 10**15).then("quantity"))
     return frame.with_columns(
         billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
         role=pl.when(pl.col("charge_category") == "Tax")

@@ -13,6 +13,9 @@ _BLOCKS = (
 """Columns that only mean something together: they are taken from one signal, never mixed. The others are taken each from the
 most telling signal that has it."""
 
+_FLAGS = ("claim_conflict", "absurd_usage")
+"""What is true of a call if it is true of any signal of it."""
+
 _CHANNELS = {"litellm": 0, "litellm-spend-logs": 1, "otlp": 2}
 """Whose word on usage counts first where two signals are equally complete: the gateway saw the provider's own answer."""
 
@@ -60,21 +63,29 @@ def _merged(several: pl.DataFrame) -> pl.DataFrame:
             pl.col("usage_scope").fill_null("zz") != "leaf",
             -pl.col("start_time").to_physical(),
             "span_key",
+            *_last_resort(several),
         )
         .group_by("__call", maintain_order=True)
         .agg(*(pl.col(c).first() for c in place))
     )
-    telling = several.sort(pl.col("__told") * -1, "__channel", pl.col("rank") * -1, "trace_key", "span_key")
+    telling = several.sort(
+        -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_last_resort(several), nulls_last=True
+    )
     blocked = {c for block in _BLOCKS for c in block}
     plain = [c for c in several.columns if c not in blocked and c not in place and not c.startswith("__")]
     merged = telling.group_by("__call", maintain_order=True).agg(
-        *(pl.col(c).drop_nulls().first() for c in plain if c != "claim_conflict"),
-        *(pl.col(c).any() for c in several.columns if c == "claim_conflict"),
+        *(pl.col(c).drop_nulls().first() for c in plain if c not in _FLAGS),
+        *(pl.col(c).any() for c in several.columns if c in _FLAGS),
         *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _BLOCKS for c in block),
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
     )
     return inner.join(merged, on="__call", maintain_order="left")
+
+
+def _last_resort(signals: pl.DataFrame) -> list[str]:
+    """What tells two otherwise equal deliveries apart, so that the order they came in does not."""
+    return [c for c in ("start_time", *USAGE_COLUMNS, "response_model", "agent_name", "status") if c in signals.columns]
 
 
 def _components(signals: pl.DataFrame) -> pl.Series:

@@ -111,6 +111,9 @@ def attribute(
         __root_service=_take(nodes["service_name"], root),
     )
     frame = frame.with_columns(__conversation=_conversation_owner(frame, nodes, forest, has_agent))
+    # The root agent may be claimed by any of its names. (ID-1)
+    known_as = owner_at(frame, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
+    frame = frame.with_columns(__claim=pl.coalesce(known_as, pl.col("__claim")))
     mapped = [
         owner_at(frame, timeline, name=column, at="start_time", kinds=(kind,)).select(
             pl.col("agent").alias(f"__{kind}{n}_agent"), pl.col("team").alias(f"__{kind}{n}_team")

@@ -62,7 +62,8 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
     reasons = zero["reasoning_tokens"]
     reasoning_inside = pl.col("output_includes_reasoning").fill_null(value=True)
     text_out = pl.col("__out") - pl.when(reasoning_inside).then(reasons).otherwise(0) - special_out
-    fits_in, fits_out = pl.col("__bare") >= special_in, text_out >= 0
+    # A part whose whole was not told stands for itself.
+    fits_in, fits_out = (pl.col("__bare") >= special_in).fill_null(value=True), (text_out >= 0).fill_null(value=True)
     return frame.with_columns(
         prompt_tokens=pl.col("__bare") + cached,
         input_tokens=pl.when(fits_in).then(pl.col("__bare") - special_in).otherwise(pl.col("__bare")),
@@ -75,6 +76,6 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
         output_image_tokens=pl.when(fits_out).then(pl.col("output_image_tokens")),
         usage_flag=pl.when(pl.col("__guess"))
         .then(pl.lit("input_semantics_unknown"))
-        .when(~fits_in.fill_null(value=True) | ~fits_out.fill_null(value=True))
+        .when(~fits_in | ~fits_out)
         .then(pl.lit("overlapping_details")),
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")

@@ -159,7 +159,7 @@ class _Round:
     def told(self) -> list[pl.DataFrame]:
         """The shares; those of a use that was logged beyond everything billed say so."""
         beyond = self.uses.join(self.used.unique().to_frame(), on="use", how="semi")["use"].implode()
-        flag = pl.concat_str(pl.when(pl.col("use").is_in(beyond)).then(pl.lit("overlogged")), pl.col("flag").replace("", None), separator=",", ignore_nulls=True)
+        flag = pl.concat_str(pl.when(pl.col("use").is_in(beyond)).then(pl.lit("overlogged")), pl.col("flag").str.replace("overlogged,?", "").replace("", None), separator=",", ignore_nulls=True)
         return [s.with_columns(flag=flag) for s in self.shares]
 
     def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:

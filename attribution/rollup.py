@@ -27,8 +27,8 @@ WHAT = ("provider", "account", "region", "service", "model", "service_tier", "co
 
 _CODE = pl.Categorical()
 
-USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source")
-"""What tells one row of `usage_hourly` from another, beside the meter."""
+USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source", "unpriced")
+"""What tells one row of `usage_hourly` from another, beside the meter. A call without a price never hides among priced ones. (ES-2)"""
 
 _KEYS = (
     "trace_key",
@@ -72,12 +72,12 @@ Progress = Callable[[str], None]
 def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
     """Draws calls, chains and hourly usage of the calls that started in `month` (UTC).
 
-    Spans of the `lookback_days` before it are read too: they may be ancestors. `registry` is a `ledger.registry.timeline`.
+    Spans of the `lookback_days` on either side are read too: they may be ancestors, or what a wrapper repeats. `registry` is a `ledger.registry.timeline`.
     """
     start, end = periods.month_start(month), periods.month_end(month)
     first = start - timedelta(days=settings.attribution.lookback_days)
-    days = [(first + timedelta(days=n)).date() for n in range((end - first).days + 1)]
-    window = store.scan(SPANS).filter(pl.col("date").is_between(days[0], days[-1]))
+    last = end + timedelta(days=settings.attribution.lookback_days)
+    window = store.scan(SPANS).filter(pl.col("date").is_between(first.date(), last.date()))
     return draw_from(window, month, registry, book, settings, rollup_id=rollup_id)
 
 
@@ -86,7 +86,7 @@ def draw_from(
 ) -> Drawn:
     """The same from any frame of spans."""
     trusted = settings.ingest.trusted_sources
-    signals = window.filter(describes_call() | gateway()).select(_CALL).collect()
+    signals = _believable(window.filter(describes_call() | gateway()).select(_CALL).collect())
     calls = merge(identity.refuse_conflicting_claims(signals, registry, trusted))
     del signals
     nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in _WORDS)).collect(), calls)
@@ -105,14 +105,15 @@ def draw_from(
         chain_id=_chain_ids(nodes, forest, calls["node"]),
         reason=_reasons(calls, forest),
     )
-    calls = calls.with_columns(usage_key=pl.when(~pl.col("cache_hit").fill_null(value=False)).then(usage_key()))
+    calls = calls.with_columns(unpriced=_unpriced()).with_columns(
+        usage_key=pl.when(~pl.col("cache_hit").fill_null(value=False)).then(usage_key())
+    )
     inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
     everything, calls = calls, calls.filter(inside)
     usage = pl.concat(
         [_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
     )
-    unpriced = pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
-    told = pl.concat_str("reason", pl.when(unpriced).then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace("", None)
+    told = pl.concat_str("reason", pl.when("unpriced").then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace("", None)
     calls = calls.with_columns(reason=told)
     return Drawn(
         calls=CALLS.conform(calls.select(c for c in CALLS.schema if c in calls.columns)),
@@ -154,6 +155,8 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     alone = calls.filter(gateway()).select(
         *(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*_WORDS, "claim_source"))
     )
+    # A gateway row may carry the very ids of a span that is no call itself: then that span is its place.
+    alone = alone.join(spans.select("trace_key", "span_key"), on=["trace_key", "span_key"], how="anti")
     if alone.height and spans.height:
         roots = (
             spans.filter(pl.col("parent_key").is_null())
@@ -242,6 +245,7 @@ def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
         pl.when(pl.Series(forest.multi_link[root] | forest.multi_link[node])).then(pl.lit("multi_link")),
         pl.when(pl.col("claim_conflict")).then(pl.lit("claim_conflict")),
         pl.col("usage_flag"),
+        pl.when("absurd_usage").then(pl.lit("absurd_usage")),
         pl.when(pl.col("usage_scope").is_in(["aggregate", "cumulative"])).then(pl.lit("aggregate_only")),
         pl.when(pl.col("cache_hit")).then(pl.lit("cache_hit")),
         pl.when(~pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)).then(pl.lit("usage_absent")),
@@ -260,6 +264,23 @@ def _chain_ids(nodes: pl.DataFrame, forest: chains.Forest, rows: pl.Series) -> p
         .select(pl.concat_str(["t", "s"], separator=":"))
         .to_series()
     )
+
+
+MOST_TOKENS = 10**12
+"""More than any request can hold: a count beyond it, or below 0, is a fault of its sender and is not believed."""
+
+
+def _believable(signals: pl.DataFrame) -> pl.DataFrame:
+    """Absurd token counts become absent, flagged; summed they would wrap."""
+    absurd = pl.any_horizontal(~pl.col(c).is_between(0, MOST_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)
+    signals = signals.with_columns(absurd_usage=absurd)
+    if not signals["absurd_usage"].any():
+        return signals
+    return signals.with_columns(pl.when(pl.col(c).is_between(0, MOST_TOKENS)).then(pl.col(c)).alias(c) for c in USAGE_COLUMNS)
+
+
+def _unpriced() -> pl.Expr:
+    return pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
 
 
 def usage_key() -> pl.Expr:
@@ -309,20 +330,19 @@ def _resource_hours(
     above = named.gather(pl.Series(forest.parent))
     is_root = forest.parent == np.arange(len(forest.parent))
     outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
-    frame = nodes.filter(
-        outermost & pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
-    )
+    start, end = periods.month_start(month), periods.month_end(month)
+    until = pl.coalesce("end_time", "start_time")
+    frame = nodes.filter(outermost & (pl.col("start_time") < end) & (until >= start))
     if not frame.height:
         return USAGE_HOURLY.empty()
     frame = frame.with_columns(pl.col(c).cast(pl.String) for c in _WORDS).with_columns(
         node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
     )
     frame = identity.attribute(frame, nodes, forest, registry, trusted)
-    seconds = (pl.col("end_time") - pl.col("start_time")).dt.total_microseconds()
+    frame = _over_hours(frame).filter(pl.col("hour").is_between(start, end, closed="left"))
     frame = frame.with_columns(
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),
-        hour=pl.col("start_time").dt.truncate("1h"),
         provider=names.spelled(frame["provider"], names.provider),
         account=pl.col("account_id"),
         service=pl.lit(None, dtype=pl.String),
@@ -331,12 +351,12 @@ def _resource_hours(
         context_above=pl.lit(0, dtype=pl.Int64),
         resource=pl.col("resource_id"),
         reason=pl.col("identity_reason"),
-        __seconds=seconds.cast(pl.Decimal(38, 0)) * pl.lit("0.000001").str.to_decimal(scale=6).cast(MONEY),
+        unpriced=pl.lit(value=False),
     )
     frame = fill_defaults(frame, settings).with_columns(usage_key=usage_key())
     keys = [*USAGE_KEYS, "usage_key"]
     summed = frame.group_by(keys).agg(
-        seconds=pl.col("__seconds").sum(), requests=pl.len().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64)
+        seconds=pl.col("seconds").sum(), requests=pl.col("starts").sum().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64)
     )
     return pl.concat(
         [
@@ -350,6 +370,26 @@ def _resource_hours(
             for m in ("seconds", "requests")
         ]
     )
+
+
+_LONGEST = timedelta(days=31)
+
+
+def _over_hours(spans: pl.DataFrame) -> pl.DataFrame:
+    """Each span once for every hour it touches, with the `seconds` it held of it; `starts` is true in its first hour. (RA-3)
+
+    A clock that ends a span before it starts, or weeks after, is not believed: it held nothing, or 31 days at most.
+    """
+    first = pl.col("start_time").dt.truncate("1h")
+    ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _LONGEST)
+    ends = pl.max_horizontal(ends, "start_time")
+    hours = pl.datetime_ranges(first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC")
+    out = spans.with_columns(__ends=ends, hour=hours).explode("hour")
+    held = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
+    micros = held.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))
+    return out.with_columns(
+        seconds=micros * pl.lit("0.000001").str.to_decimal(scale=6).cast(MONEY), starts=pl.col("hour") == first
+    ).drop("__ends")
 
 
 def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rollup_id: str, month: str) -> pl.DataFrame:

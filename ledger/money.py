@@ -238,11 +238,17 @@ def weights(frame: pl.DataFrame, column: str, pool: str | Sequence[str]) -> pl.S
     >>> w = weights(frame, "tokens", "pool"); (w[1] / w[0], w.dtype == pl.Int64)
     (2.0, True)
     """
-    units = frame[column].cast(MONEY).to_physical()
     if not frame.height:
         return pl.Series(column, [], dtype=pl.Int64)
-    largest = frame.select(pl.col(pool)).with_columns(u=units).group_by(pool).agg(pl.col("u").sum())["u"].max()
-    drop = 0
-    while int(largest or 0) // 10**drop >= WEIGHT_LIMIT // 2:  # type: ignore[arg-type]
-        drop += 1
-    return (units // pl.Series([10**drop], dtype=pl.Int128)).cast(pl.Int64).alias(column)
+    keys = [pool] if isinstance(pool, str) else list(pool)
+    units = pl.col(column).cast(MONEY).to_physical()
+    largest = int(str(frame.select(units.abs().max()).item() or 0)) * frame.height
+    if largest < WEIGHT_LIMIT // 2:
+        return frame.select(units.cast(pl.Int64)).to_series()
+    total = units.sum().over(keys)
+    unit = pl.lit(1, dtype=pl.Int128)
+    limit, step = WEIGHT_LIMIT // 2, 1
+    while limit * step <= largest:
+        unit = pl.when(total >= limit * step).then(pl.lit(step * 10, dtype=pl.Int128)).otherwise(unit)
+        step *= 10
+    return frame.select((units // unit).cast(pl.Int64).alias(column)).to_series()

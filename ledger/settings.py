@@ -12,10 +12,10 @@ import tomllib
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ledger.errors import SettingsError
@@ -92,6 +92,17 @@ class SharedRule(_Section):
     shares: dict[str, Decimal] = Field(default_factory=dict, description="For fixed: team to weight.")
     valid_from: date = Field(date(1970, 1, 1), description="First charge day it holds for.")
     valid_to: date | None = Field(None, description="First charge day it no longer holds for.")
+
+    @model_validator(mode="after")
+    def _can_be_split(self) -> Self:
+        if len(set(self.teams)) < len(self.teams):
+            raise ValueError(f"rule {self.name}: a team stands in `teams` twice")
+        wrong = [t for t, w in self.shares.items() if not (Decimal("1e-6") <= w <= Decimal("1e9")) or w != round(w, 12)]
+        if wrong:
+            raise ValueError(f"rule {self.name}: shares of {', '.join(wrong)} must lie between 0.000001 and 1 000 000 000")
+        if self.method == "fixed" and not self.shares:
+            raise ValueError(f"rule {self.name}: method fixed needs `shares`")
+        return self
 
 
 class AttributionSettings(_Section):
