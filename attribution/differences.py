@@ -18,6 +18,7 @@ from ledger.tables import BALANCE, COSTS
 
 CAUSES = {
     "charges": "restated charge",
+    "beside": "charge of a neighbouring invoice",
     "spans": "new usage",
     "registry": "registry",
     "prices": "price",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 
@@ -9,39 +10,48 @@ import polars as pl
 
 from attribution.rollup import WHAT, WHO
 from ledger.money import MONEY, proportion
+from ledger.periods import month_end
 from ledger.tables import COSTS
 
+_FINE = timedelta(hours=25)
+"""Charges by the hour or day come in order of time: the last of them says how far the bill has got. A charge of a month does not."""
 
-def coverage(lots: pl.DataFrame) -> pl.DataFrame:
-    """Until when each provider's bill speaks of metered usage: provider, account (null: any), `covered_until`."""
-    metered = lots.filter(pl.col("role") == "tokens")
-    by_account = (
-        metered.filter(pl.col("account").is_not_null())
-        .group_by("provider", "account")
-        .agg(covered_until=pl.col("period_end").max())
-    )
-    overall = (
-        metered.group_by("provider")
-        .agg(covered_until=pl.col("period_end").max())
-        .with_columns(account=pl.lit(None, dtype=pl.String))
-    )
-    return pl.concat([by_account, overall.select(by_account.columns)])
+
+def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
+    """Until when the bill speaks of metered usage: provider, account (null: any), model (null: any), `covered_until`.
+
+    Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
+    its own model only. Nothing is covered beyond the month.
+    """
+    about = (pl.col("role") == "tokens") | (pl.col("ai") & (pl.col("charge_category") == "Usage"))
+    told = lots.filter(about).with_columns(until=pl.min_horizontal("period_end", pl.lit(month_end(month))))
+    fine = told.filter(pl.col("period_end") - pl.col("period_start") <= _FINE).with_columns(model=pl.lit(None, dtype=pl.String))
+    coarse = told.filter(pl.col("period_end") - pl.col("period_start") > _FINE, pl.col("model").is_not_null())
+    known = pl.concat([fine, coarse]).select("provider", "account", "model", "until")
+    anywhere = known.with_columns(account=pl.lit(None, dtype=pl.String))
+    return pl.concat([known, anywhere]).group_by("provider", "account", "model").agg(covered_until=pl.col("until").max())
 
 
 def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
-    """Whether the bill already covers the hour of each use."""
-    if not covered.height:
-        return pl.Series("covered", [False] * uses.height, dtype=pl.Boolean)
-    frame = uses.join(covered.rename({"covered_until": "own"}), on=["provider", "account"], how="left", maintain_order="left")
-    overall = covered.filter(pl.col("account").is_null()).select("provider", any="covered_until")
-    frame = frame.join(overall, on="provider", how="left", maintain_order="left")
-    return frame.select(covered=(pl.col("hour") < pl.coalesce("own", "any")).fill_null(value=False)).to_series()
+    """Whether the bill already covers the hour of each use: by its account where the bill knows it, else by its provider."""
+    frame = uses.select("provider", "account", "model", "hour")
+    billed = covered.filter(pl.col("account").is_not_null()).select("provider", "account").unique()
+    known = frame.join(
+        billed.with_columns(known=pl.lit(value=True)), on=["provider", "account"], how="left", maintain_order="left"
+    )["known"]
+    frame = frame.with_columns(account=pl.when(known.fill_null(value=False)).then("account"))
+    for name, keys in (("__any", ["provider", "account"]), ("__own", ["provider", "account", "model"])):
+        which = pl.col("model").is_null() if name == "__any" else pl.col("model").is_not_null()
+        part = covered.filter(which).select(*keys, pl.col("covered_until").alias(name))
+        frame = frame.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return frame.select(covered=(pl.col("hour") < pl.max_horizontal("__any", "__own")).fill_null(value=False)).to_series()
 
 
-def paid_of_list(rates: pl.DataFrame) -> pl.DataFrame:
+def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """What was really paid of one dollar at list, per currency, provider and model, and per provider (model null).
 
-    From the pools of this bill where the logs were priced: billed effective cost of the logged part over its list price.
+    `books` are rates, this bill's first: an earlier bill speaks where it says nothing. From the pools whose logs were all priced and not
+    beyond the bill: effective cost of the logged part (billed, where a bill leaves EffectiveCost 0) over its list price.
     """
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "currency": pl.String,
@@ -49,25 +59,21 @@ def paid_of_list(rates: pl.DataFrame) -> pl.DataFrame:
         "model": pl.String,
         "ratio": MONEY,
     }
-    if not rates.height:
-        return pl.DataFrame(schema=schema)
-    told = rates.filter((pl.col("list_at_book") > 0) & (pl.col("denominator") > 0))
     out: list[dict[str, object]] = []
-    for keys in (["currency", "provider", "model"], ["currency", "provider"]):
-        for key, pools in told.group_by(keys, maintain_order=True):
-            paid = sum(
-                (proportion(a, q, d) for a, q, d in pools.select("effective_cost", "logged_quantity", "denominator").iter_rows()),
-                Decimal(0),
-            )
-            listed = str(pools["list_at_book"].sum())
-            out.append(
-                {
-                    **dict(zip(keys, key, strict=True)),
-                    "model": key[2] if len(key) == 3 else None,
-                    "ratio": proportion(Decimal(1), paid, Decimal(listed)),
-                }
-            )
-    return pl.DataFrame(out, schema=schema)
+    for rates in books:
+        told = rates.filter(
+            (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
+        )
+        told = told.with_columns(paid=pl.when(pl.col("effective_cost") > 0).then("effective_cost").otherwise("billed_cost"))
+        told = told.filter(pl.col("paid") > 0)
+        for keys in (["currency", "provider", "model"], ["currency", "provider"]):
+            for key, pools in told.group_by(keys, maintain_order=True):
+                parts = pools.select("paid", "logged_quantity", "denominator").iter_rows()
+                paid = sum((proportion(a, q, d) for a, q, d in parts), Decimal(0))
+                listed = Decimal(str(pools["list_at_book"].sum()))
+                named = {**dict(zip(keys, key, strict=True)), "model": key[2] if len(key) == 3 else None}
+                out.append({**named, "ratio": proportion(Decimal(1), paid, listed)})
+    return pl.DataFrame(out, schema=schema).unique(["currency", "provider", "model"], keep="first", maintain_order=True)
 
 
 def estimate(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:

@@ -159,7 +159,9 @@ class _Round:
     def told(self) -> list[pl.DataFrame]:
         """The shares; those of a use that was logged beyond everything billed say so."""
         beyond = self.uses.join(self.used.unique().to_frame(), on="use", how="semi")["use"].implode()
-        flag = pl.concat_str(pl.when(pl.col("use").is_in(beyond)).then(pl.lit("overlogged")), pl.col("flag").str.replace("overlogged,?", "").replace("", None), separator=",", ignore_nulls=True)
+        matched = pl.col("flag").str.replace("overlogged,?", "").replace("", None)
+        over = pl.when(pl.col("use").is_in(beyond)).then(pl.lit("overlogged"))
+        flag = pl.concat_str(over, matched, separator=",", ignore_nulls=True)
         return [s.with_columns(flag=flag) for s in self.shares]
 
     def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:
@@ -354,7 +356,9 @@ def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provi
         .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
     )
     left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
-    shares = _paid_for(parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY}))
+    shares = _paid_for(
+        parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+    )
     return _Driven(shares, left, idle, rates, took["use"])
 
 
@@ -363,12 +367,13 @@ _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
-    one use may drive several pools."""
+    one use may drive several pools.
+    """
     hours = pools.join(period_hours(pools), on=["period_start", "period_end"])
     known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
-    took = uses.select("use", "usage_key", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)).join(
-        hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"]
-    )
+    took = uses.select(
+        "use", "usage_key", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
+    ).join(hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"])
     for key in known:
         # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
         silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()

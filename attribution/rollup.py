@@ -113,7 +113,9 @@ def draw_from(
     usage = pl.concat(
         [_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
     )
-    told = pl.concat_str("reason", pl.when("unpriced").then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace("", None)
+    told = pl.concat_str("reason", pl.when("unpriced").then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace(
+        "", None
+    )
     calls = calls.with_columns(reason=told)
     return Drawn(
         calls=CALLS.conform(calls.select(c for c in CALLS.schema if c in calls.columns)),
@@ -383,7 +385,9 @@ def _over_hours(spans: pl.DataFrame) -> pl.DataFrame:
     first = pl.col("start_time").dt.truncate("1h")
     ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _LONGEST)
     ends = pl.max_horizontal(ends, "start_time")
-    hours = pl.datetime_ranges(first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC")
+    hours = pl.datetime_ranges(
+        first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"
+    )
     out = spans.with_columns(__ends=ends, hour=hours).explode("hour")
     held = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
     micros = held.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))

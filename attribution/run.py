@@ -100,9 +100,14 @@ class _Run:
             "rules": _hash(self.settings.ingest.model_dump_json() + self.settings.attribution.model_dump_json() + RECIPE),
         }
         self.rollups: dict[str, str] = {}
+        self.reach: dict[str, list[str]] = {}
+        self.drawn_rates: dict[str, pl.DataFrame] = {}
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started = periods.now()
+        months = sorted(set(months))
+        for month in months:
+            periods.month_start(month)  # a month that is none is told before anything is drawn
         inputs = {month: self._inputs(month) for month in months}
         due = [month for month in months if force or not self._stands(month, inputs[month])]
         self.report.unchanged = [m for m in months if m not in due]
@@ -127,18 +132,18 @@ class _Run:
 
     def _month(self, month: str) -> pl.DataFrame:
         charges = self.store.scan(CHARGES, {"billing_month": [month]})
-        self._rollup(month)
-        uses = self._uses(month, charges)
         drawn = conclude(
             charges,
-            uses,
+            self._uses(month),
             self.timeline,
             self.book,
             self.settings.attribution,
             run_id=self.run_id,
             month=month,
+            elsewhere=self._elsewhere(month),
             past_rates=self._past_rates(month),
         )
+        self.drawn_rates[month] = drawn.rates
         costs = drawn.costs
         totals = balance.control_totals(
             charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
@@ -150,23 +155,26 @@ class _Run:
         self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots)
         return totals
 
-    def _uses(self, month: str, charges: pl.LazyFrame) -> pl.DataFrame:
-        span = (
-            charges.filter(pl.col("charge_category") == "Usage")
-            .select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max())
-            .collect()
-            .row(0)
-        )
-        asked = {month}
-        if span[0] is not None:
-            near = (
-                periods.month_start(month) - (periods.month_end(month) - periods.month_start(month)),
-                periods.month_end(month),
+    def _elsewhere(self, month: str) -> pl.LazyFrame:
+        """Usage charges for this month's hours on the invoices of the months beside it: what they pay for is not open here. (TI-1)"""
+        start, end = periods.month_start(month), periods.month_end(month)
+        beside = self.store.scan(CHARGES, {"billing_month": periods.beside(month)})
+        overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
+        return beside.filter((pl.col("charge_category") == "Usage") & overlaps)
+
+    def _usage_months(self, month: str) -> list[str]:
+        """The months whose calls this invoice may pay for: its own, and those its usage charges reach into."""
+        if month not in self.reach:
+            usage = self.store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("charge_category") == "Usage")
+            edges = (
+                usage.select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()).collect().row(0)
             )
-            near = (near[0], periods.month_end(periods.month_of(near[1])))
-            asked |= set(periods.months_between(max(span[0], near[0]), min(span[1], near[1])))
-        with_spans = {day[:7] for day in _partitions(self.books, SPANS, "date")}
-        ids = [self._rollup(m) for m in sorted(asked & with_spans)]
+            asked = {month} | set(periods.months_between(*edges) if edges[0] is not None else ())
+            self.reach[month] = sorted(asked & {day[:7] for day in _partitions(self.books, SPANS, "date")})
+        return self.reach[month]
+
+    def _uses(self, month: str) -> pl.DataFrame:
+        ids = [self._rollup(m) for m in self._usage_months(month)]
         frame = self.store.scan(USAGE_HOURLY, {"rollup_id": ids}).collect() if ids else USAGE_HOURLY.empty()
         return frame.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
 
@@ -192,18 +200,22 @@ class _Run:
 
     def _inputs(self, month: str) -> dict[str, str]:
         """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
+        return {
+            "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
+            "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.beside(month)}),
+            "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
+            **self.standing,
+        }
+
+    def _spans_of(self, month: str) -> str:
         window = periods.month_start(month), periods.month_end(month)
         days = {
             day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)
         }
-        return {
-            "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
-            "spans": self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none",
-            **self.standing,
-        }
+        return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
 
     def _rollup_inputs(self, month: str) -> str:
-        return _hash("|".join(value for key, value in self._inputs(month).items() if key != "charges"))
+        return _hash("|".join((self._spans_of(month), *self.standing.values())))
 
     def _stands(self, month: str, inputs: dict[str, str]) -> bool:
         with self.books.database.session() as session:
@@ -212,7 +224,10 @@ class _Run:
             return run is not None and run.inputs.get(month) == inputs
 
     def _past_rates(self, month: str) -> pl.DataFrame:
-        """The rates of the newest published month before this one that has any: what estimates lean on until this bill speaks."""
+        """The rates of the newest month before this one that has any: what estimates lean on where this bill says nothing."""
+        for earlier_month in sorted((m for m in self.drawn_rates if m < month), reverse=True):
+            if self.drawn_rates[earlier_month].height:
+                return self.drawn_rates[earlier_month]
         with self.books.database.session() as session:
             earlier = session.scalars(
                 sa.select(Published).where(Published.month < month).order_by(Published.month.desc()).limit(3)
@@ -271,7 +286,7 @@ def _hash(text: str) -> str:
 
 def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
     at = periods.parse_instant(day)
-    return (window[0] - at).days <= lookback_days and at <= window[1]
+    return (window[0] - at).days <= lookback_days and (at - window[1]).days <= lookback_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,21 +307,27 @@ def conclude(
     *,
     run_id: str,
     month: str,
+    elsewhere: pl.LazyFrame | None = None,
     past_rates: pl.DataFrame | None = None,
 ) -> Conclusions:
     """The recipe from charges and hourly usage to costs, without a store: pure, the same rows from the same facts.
 
     `uses` are rows of `usage_hourly` with a row number `use`; those of other months only meet charges, they are not estimated here.
+    `elsewhere` are usage charges of other invoices for this month's hours: what they pay for is neither estimated nor missing here.
     """
     display = names.ModelNames(book.models, uses["model"].drop_nulls().unique(), [])
     lots = rating.prepare(billed.lots(charges, display))
     rated = rating.rate(lots, uses, settings.tolerance)
     costs = allocation.as_costs(_placed(lots, rated, timeline, settings), run_id=run_id, month=month)
     rates = _rates(rated.rates, run_id, month)
+    taken, told = [rated.used], [lots]
+    if elsewhere is not None:
+        told.append(rating.prepare(billed.lots(elsewhere, display)))
+        taken.append(rating.rate(told[-1], uses, settings.tolerance).used)
     tokens = pl.col("meter").is_in(TOKEN_METERS)
-    open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(rated.used.implode()) & tokens)
-    covered = estimates.is_covered(open_uses, estimates.coverage(lots))
-    paid = estimates.paid_of_list(rates if rates.height or past_rates is None else past_rates)
+    open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
+    covered = estimates.is_covered(open_uses, estimates.coverage(pl.concat(told, how="diagonal_relaxed"), month))
+    paid = estimates.paid_of_list([rates, *([] if past_rates is None else [past_rates])])
     parts = [
         costs,
         estimates.estimate(open_uses.filter(~covered), paid, run_id=run_id, month=month, currency=book.currency),

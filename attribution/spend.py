@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import polars as pl
 import sqlalchemy as sa
 
-from ledger import periods
 from ledger.books import Books
 from ledger.db import Published
 from ledger.tables import COSTS
@@ -26,10 +24,10 @@ def published_runs(books: Books) -> dict[str, str]:
 def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
     """Effective cost per day, currency, basis, team and agent in both views, of the days of `months` in the reporting timezone.
 
-    Invoice months and calendar months differ at their edges, so the neighbours' costs are read too.
+    An invoice may hold charges of any earlier day, so every published month is asked; files without these days are not read.
     """
     runs = published_runs(books)
-    near = sorted({m for month in months for m in _neighbours(month)} & set(runs))
+    near = sorted(runs)
     schema = {
         "day": pl.Date,
         **{f"{view}_{scope}": pl.String for view in VIEWS for scope in SCOPES},
@@ -50,8 +48,3 @@ def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
         .collect()
         .select(list(schema))
     )
-
-
-def _neighbours(month: str) -> list[str]:
-    start = periods.month_start(month)
-    return [periods.month_of(start - timedelta(days=1)), month, periods.month_of(periods.month_end(month))]

@@ -29,8 +29,10 @@ def month_start(month: str) -> datetime:
     >>> month_start("2026-10").isoformat()
     '2026-10-01T00:00:00+00:00'
     """
-    year, number = month.split("-")
-    return datetime(int(year), int(number), 1, tzinfo=UTC)
+    try:
+        return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    except ValueError as fault:
+        raise UsageError(f"{month!r} is no month", where="month", remedy="write 2026-10") from fault
 
 
 def month_end(month: str) -> datetime:
@@ -41,6 +43,15 @@ def month_end(month: str) -> datetime:
     """
     start = month_start(month)
     return (start + timedelta(days=32)).replace(day=1)
+
+
+def beside(month: str) -> list[str]:
+    """The months before and after.
+
+    >>> beside("2026-12")
+    ['2026-11', '2027-01']
+    """
+    return [month_of(month_start(month) - timedelta(days=1)), month_of(month_end(month))]
 
 
 def months_between(start: datetime, end: datetime) -> list[str]:
