@@ -79,9 +79,10 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
         percent = f"{share * 100:.0f} %"
         verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
+        spent, limit, on_bills, guessed = legible(billed + estimated, budget.amount, billed, estimated)
         told = (
-            f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {billed + estimated:,.2f} of "
-            f"{budget.amount:,.2f} in {row['month']} ({percent}); billed {billed:,.2f}, estimated {estimated:,.2f}."
+            f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {spent} of "
+            f"{limit} in {row['month']} ({percent}); billed {on_bills}, estimated {guessed}."
         )
         month = str(row["month"])
         address = (
@@ -106,6 +107,27 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
             )
         )
     return out
+
+
+def legible(*amounts: Decimal) -> list[str]:
+    """Amounts of one sentence: two places from 1 upwards, four significant digits below, and more where two would look alike.
+
+    >>> legible(Decimal("0.018"), Decimal("0.01"), Decimal("1234.567"), Decimal(0))
+    ['0.018', '0.01', '1,234.57', '0.00']
+    >>> legible(Decimal("1500.004"), Decimal(1500))
+    ['1,500.004', '1,500.00']
+    """
+    for more in range(13):
+        shown = [_rounded(amount, more) for amount in amounts]
+        if len(set(shown)) == len(set(amounts)):
+            break
+    return shown
+
+
+def _rounded(amount: Decimal, more: int) -> str:
+    places = (2 if not amount or abs(amount) >= 1 else 3 - amount.adjusted()) + more
+    whole, _, rest = f"{amount:,.{places}f}".partition(".")
+    return f"{whole}.{rest[:2]}{rest[2:].rstrip('0')}"
 
 
 def _added(books: Books, alerts: Sequence[Alert]) -> list[Alert]:

@@ -100,10 +100,17 @@ def read_litellm_map(path: Path | None = None) -> PriceList:
 
     A price that is negative or no number is a problem and is left out. Where a model states two rates for one meter, the first
     that is not 0 is taken; a second that differs is told as a warning.
-    Raises `FormatError` if the file is no price map.
+    Raises `ObjectMissingError` if there is no such file, `FormatError` if it is no price map.
     """
     where = path or litellm_map_path()
-    content = where.read_bytes()
+    try:
+        content = where.read_bytes()
+    except FileNotFoundError as fault:
+        raise ObjectMissingError("no such file", where=str(where), remedy="name a price map in litellm's JSON form") from fault
+    except OSError as fault:
+        raise FormatError(
+            f"cannot be read: {fault.strerror}", where=str(where), remedy="name a price map in litellm's JSON form"
+        ) from fault
     try:
         entries = json.loads(content, parse_float=Decimal, parse_constant=str)
     except (ValueError, RecursionError) as fault:

@@ -29,7 +29,7 @@ from ingest.source import Fetcher, RawObject, Reading, Slice, Source
 from ingest.sources import by_name
 from ledger import problems
 from ledger.books import Books
-from ledger.errors import RootCostError, SourceError, StoreUnreachable
+from ledger.errors import ObjectMissingError, RootCostError, SourceError, StoreUnreachable
 from ledger.money import ZERO
 from ledger.problems import Problem
 from ledger.tables import COST_COLUMNS, SPANS
@@ -58,6 +58,8 @@ class IngestReport:
     """Currency to cost column to the files' own total, at full precision."""
     rounding: dict[str, dict[str, Decimal]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list, repr=False)
+    not_kept: list[Problem] = field(default_factory=list, repr=False)
+    """Those of `problems` that are a slip of the command (a path that is not there), and so are told once and not kept."""
 
     @property
     def problem_rows(self) -> int:
@@ -110,7 +112,8 @@ def ingest(
     report.problems = ledger.told()
     report.errors = sum(p.rows for p in report.problems if p.severity == "error")
     report.warnings = sum(p.rows for p in report.problems if p.severity != "error")
-    problems.renew(books.store, source.name, ledger.read, report.problems, below=ledger.below)
+    kept = [problem for problem in report.problems if problem not in report.not_kept]
+    problems.renew(books.store, source.name, ledger.read, kept, below=ledger.below)
     return report
 
 
@@ -146,7 +149,10 @@ class _Run:
                     yield found
             except SourceError as fault:
                 whole = not isinstance(fault, StoreUnreachable)
-                self.ledger.add(_fault(self.source.name, fault.where or uri, fault))
+                problem = _fault(self.source.name, fault.where or uri, fault)
+                self.ledger.add(problem)
+                if isinstance(fault, ObjectMissingError) and problem.uri == uri:
+                    self.report.not_kept.append(problem)
             if whole:
                 self.ledger.below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
 

@@ -17,7 +17,7 @@ from ingest.normalise.focus_columns import CUSTOM, Layout
 from ingest.normalise.places import folder_name, is_the_file
 from ingest.normalise.tally import Check, Tally
 from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
-from ledger.errors import ObjectMissingError, SourceError
+from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.tables import COST_COLUMNS
@@ -70,7 +70,7 @@ class Focus:
         empty_costs = dict.fromkeys(COST_COLUMNS, 0)
 
         def choose(header: list[str]) -> list[str]:
-            known.append(focus_columns.layout(header, where=item.uri))
+            known.append(_layout(header, item.uri))
             _tell(known[0], tally)
             return known[0].read
 
@@ -89,6 +89,23 @@ class Focus:
                     missing,
                 )
         yield Reading(charge_rows.empty(), [*tally.drain(), *tally.sums()])
+
+
+_AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})
+"""Columns of Azure's own exports, whatever their case; none is FOCUS."""
+
+
+def _layout(header: list[str], uri: str) -> Layout:
+    """Finds the FOCUS columns. If they are not there and the header is a known stranger, the remedy says what to do with it."""
+    try:
+        return focus_columns.layout(header, where=uri)
+    except FormatError as fault:
+        remedy = fault.remedy
+        if any(name.lower().startswith(("lineitem/", "line_item_")) for name in header):
+            remedy = "this is an AWS cost and usage report: rootcost ingest aws-cur"
+        elif _AZURE & {name.lower() for name in header}:
+            remedy = "this is an export in Azure's own columns: in Cost Management, export 'Cost and usage details (FOCUS)'"
+        raise FormatError(fault.what, where=fault.where, remedy=remedy) from fault
 
 
 def _tell(layout: Layout, tally: Tally) -> None:
@@ -133,7 +150,7 @@ def _entries(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
     names = {c.charge: c.name for c in focus_columns.columns() if c.charge and c.name in layout.found}
     names["billing_period_start"] = "BillingPeriodStart"
-    frame = charge_rows.typed(frame)
+    frame = _upper_currencies(charge_rows.typed(frame), tally)
     spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
     frame = frame.with_columns(
         charge_category__text=pl.col("charge_category"),
@@ -171,6 +188,24 @@ def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
     if "invoice_id" in frame.columns:
         frame = frame.with_columns(final=pl.col("invoice_id").is_not_null())
     return frame
+
+
+def _upper_currencies(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+    """ISO 4217 is upper case: ``usd`` is meant as USD, and two spellings must not make two currencies."""
+    written = pl.col("billing_currency").str.strip_chars()
+    low = frame.filter(written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase()))
+    if not low.height:
+        return frame
+    tally.rows(
+        low["__line"],
+        low["billing_currency"],
+        "BillingCurrency",
+        "is not in upper case; read as if it were",
+        "write currencies as ISO 4217 does, e.g. USD",
+        severity="warning",
+    )
+    upper = pl.when(written.str.contains("^[A-Za-z]{3}$")).then(written.str.to_uppercase()).otherwise("billing_currency")
+    return frame.with_columns(upper.alias("billing_currency"))
 
 
 SOURCE = Focus()
