@@ -117,11 +117,8 @@ def legible(*amounts: Decimal) -> list[str]:
     >>> legible(Decimal("1500.004"), Decimal(1500))
     ['1,500.004', '1,500.00']
     """
-    for more in range(13):
-        shown = [_rounded(amount, more) for amount in amounts]
-        if len(set(shown)) == len(set(amounts)):
-            break
-    return shown
+    tried = ([_rounded(amount, more) for amount in amounts] for more in range(13))
+    return next((shown for shown in tried if len(set(shown)) == len(set(amounts))), [f"{amount:,f}" for amount in amounts])
 
 
 def _rounded(amount: Decimal, more: int) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from attribution.rollup import WHAT, WHO
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
-from ledger.tables import COSTS
+from ledger.tables import COSTS, TOKEN_METERS
 
 _FINE = timedelta(hours=25)
 """Charges by the hour or day come in order of time: the last of them says how far the bill has got. A charge of a month does not."""
@@ -23,7 +23,10 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
     Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
     its own model only. Nothing is covered beyond the month.
     """
-    about = (pl.col("role") == "tokens") | (pl.col("ai") & (pl.col("charge_category") == "Usage"))
+    tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
+    # Of what cannot be classified, a part may be tokens; reserved capacity is paid for instead of tokens. A runtime is neither.
+    instead = pl.col("ai") & (pl.col("charge_category") == "Usage") & ((pl.col("role") == "other") | pl.col("provisioned"))
+    about = tokens.fill_null(value=False) | instead.fill_null(value=False)
     told = lots.filter(about).with_columns(until=pl.min_horizontal("period_end", pl.lit(month_end(month))))
     fine = told.filter(pl.col("period_end") - pl.col("period_start") <= _FINE).with_columns(model=pl.lit(None, dtype=pl.String))
     coarse = told.filter(pl.col("period_end") - pl.col("period_start") > _FINE, pl.col("model").is_not_null())

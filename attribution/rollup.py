@@ -216,11 +216,31 @@ def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings,
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
+    calls = _own_place(calls)
     placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
         account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
     )
     return fill_defaults(calls, settings)
+
+
+_PLACES = {
+    "AWS": (r"^\d+$", r"^[a-z]{2}(-[a-z]+)+-\d$"),
+    "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
+    "Microsoft": (r".", r"^[a-z]+\d*$"),
+}
+"""What accounts and regions of a cloud look like. A span's resource says where its *caller* runs, which need not be whose bill the call is
+on: a name that cannot be the called provider's is the caller's, and no other provider has accounts that a span would know."""
+
+
+def _own_place(calls: pl.DataFrame) -> pl.DataFrame:
+    """Keeps account and region only where they can be the called provider's own."""
+    for column, at in (("account_id", 0), ("region", 1)):
+        fits = pl.lit(value=False)
+        for provider, patterns in _PLACES.items():
+            fits = fits | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[at]))
+        calls = calls.with_columns(pl.when(fits | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
+    return calls
 
 
 def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:

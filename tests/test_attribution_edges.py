@@ -156,6 +156,19 @@ def test_a_driver_matches_only_what_it_does_not_contradict(books: Books) -> None
     assert total(books, "cost_class", basis="billed")["unallocated"] == D("0.03")
 
 
+@pytest.mark.parametrize(
+    "caller",
+    [{"account_id": "my-gcp", "region": "europe-west1"}, {"account_id": None, "region": "eastus2"}],
+)
+def test_where_the_caller_runs_is_not_where_the_model_is_billed(books: Books, caller: dict[str, Any]) -> None:
+    """An agent in another cloud calls Bedrock; its resource attributes name its own project and region."""
+    write(
+        books, spans=spans(call(1, 1, None, 10_000, agent_name="coder", **caller)), charges=charges(charge("0.03", tokens_k="10"))
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"coder": D("0.03")}
+
+
 def test_a_trusted_claim_may_use_any_name_of_the_agent(books: Books) -> None:
     configure(books, ingest=IngestSettings(trusted_sources=["otlp"]))
     write(
