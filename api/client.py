@@ -170,9 +170,9 @@ class Client:
         """Why a chain, call or charge costs what it costs."""
         return self._get(Explanation, f"/v1/explain/{quote(ref, safe='')}")
 
-    def budgets(self) -> Page[Budget]:
-        """Budgets in force and how they stand."""
-        return self._get(Page[Budget], "/v1/budgets")
+    def budgets(self, *, month: str | None = None) -> Page[Budget]:
+        """Budgets in force and how they stand in a month; each in its newest one unless named."""
+        return self._get(Page[Budget], "/v1/budgets", {"month": month})
 
     def agents(self) -> Agents:
         """The registry, and who is missing from it."""
@@ -182,9 +182,9 @@ class Client:
         """Alerts, newest first."""
         return self._get(Page[AlertRow], "/v1/alerts", {"limit": limit, "offset": offset})
 
-    def anomalies(self, *, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
-        """Days unlike their own past, newest first."""
-        return self._get(Page[AnomalyRow], "/v1/anomalies", {"limit": limit, "offset": offset})
+    def anomalies(self, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+        """Days unlike their own past, newest first; of one month if named."""
+        return self._get(Page[AnomalyRow], "/v1/anomalies", {"month": month, "limit": limit, "offset": offset})
 
     def problems(
         self, *, source: str | None = None, severity: str | None = None, limit: int = 100, offset: int = 0

@@ -118,7 +118,7 @@ async def _known(request: Request, fault: Exception) -> Response:
 
 async def _invalid(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, RequestValidationError)
-    errors = [Fault(field=_place(error), reason=str(error["msg"]).removeprefix("Value error, ")) for error in fault.errors()]
+    errors = [Fault(field=_place(error), reason=_reason(error)) for error in fault.errors()]
     first = errors[0] if errors else Fault(field="request", reason="invalid")
     return document(
         422,
@@ -132,7 +132,15 @@ async def _invalid(request: Request, fault: Exception) -> Response:
     )
 
 
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":  # its place is a position in the text, counted from 0
+        return f"is no JSON at character {error['loc'][-1] + 1}: {error['ctx']['error']}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def _place(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return "body"
     parts = [str(part) for part in error["loc"]]
     return ".".join(parts[1:] if len(parts) > 1 and parts[0] in ("query", "body", "path", "header") else parts)
 

@@ -185,9 +185,13 @@ def _chains(routes: APIRouter, books: Books) -> None:
 
 def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
     @routes.get("/budgets", summary="Budgets and how they stand")
-    def budgets() -> Page[Budget]:
+    def budgets(
+        month: Annotated[
+            str | None, Query(description="Month to stand in; the newest evaluated one unless named.", examples=["2026-10"])
+        ] = None,
+    ) -> Page[Budget]:
         """Budgets in force, by name."""
-        rows = queries.budgets(books)
+        rows = queries.budgets(books, month)
         return Page[Budget](rows=rows, total=len(rows))
 
     @routes.get("/agents", summary="The registry, and who is missing from it")
@@ -201,9 +205,13 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         return queries.alerts(books, limit=limit, offset=offset)
 
     @routes.get("/anomalies", summary="Days unlike their own past")
-    def anomalies(limit: Limit = 100, offset: Offset = 0) -> Page[AnomalyRow]:
+    def anomalies(
+        month: Annotated[str | None, Query(description="Only days of this month.", examples=["2026-10"])] = None,
+        limit: Limit = 100,
+        offset: Offset = 0,
+    ) -> Page[AnomalyRow]:
         """Newest first."""
-        return queries.anomalies(books, limit=limit, offset=offset)
+        return queries.anomalies(books, month=month, limit=limit, offset=offset)
 
     @routes.get("/problems", summary="What was wrong with the input")
     def problems(

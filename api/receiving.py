@@ -17,6 +17,7 @@ from ledger.books import Books
 from ledger.spool import Spool
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
+_MOST_REASONS = 5
 
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
@@ -55,7 +56,7 @@ def router(books: Books, spool: Spool, receivers: Receivers, metrics: Metrics) -
     )
     async def traces(request: Request) -> Response:
         """OTLP/HTTP, protobuf or JSON, also gzip or deflate. Spans that cannot be used are told of in `partial_success`."""
-        kind = _kind(request, (PROTOBUF, JSON))
+        kind = media_type(request, (PROTOBUF, JSON))
         body = await read_body(request, limit)
         encoding = request.headers.get("content-encoding", "identity")
         received = await run_in_threadpool(lambda: keep(receivers.otlp(body, kind, encoding), "otlp"))
@@ -75,7 +76,7 @@ def router(books: Books, spool: Spool, receivers: Receivers, metrics: Metrics) -
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
         body = await read_body(request, limit)
         received = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
-        return Accepted(accepted=received.rows.height, rejected=received.rejected)
+        return Accepted(accepted=received.rows.height, rejected=received.rejected, reasons=_reasons(received)[:_MOST_REASONS])
 
     return routes
 
@@ -84,13 +85,14 @@ def _body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind, schema in content.items()}}}
 
 
-def _kind(request: Request, accepted: tuple[str, ...]) -> str:
+def media_type(request: Request, accepted: tuple[str, ...]) -> str:
+    """What the body is, as the request says; refuses (415) what is not accepted, and a body of which nothing is said."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in accepted:
         raise Refused(
             415,
             "media-type",
-            f"{kind or 'no type'!r} is not accepted",
+            f"{kind!r} is not accepted" if kind else "the request does not say what its body is",
             where="Content-Type",
             remedy=f"send {' or '.join(accepted)}",
         )
@@ -163,8 +165,12 @@ def _too_large(limit: int) -> Refused:
     )
 
 
+def _reasons(received: Received) -> list[str]:
+    return list(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in received.problems))
+
+
 def _export_response(received: Received, kind: str) -> bytes:
-    told = "; ".join(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in received.problems))[:2000]
+    told = "; ".join(_reasons(received))[:2000]
     if kind == JSON:
         # proto3 JSON: 64-bit integers are strings, an empty message leaves the field out.
         partial = (

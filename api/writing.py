@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import changes
@@ -13,7 +13,7 @@ from api.models import Budget, BudgetChange, NewBudget, ProblemDocument, Registr
 from api.problem_documents import MEDIA_TYPE, Refused
 from api.queries.state import told
 from api.reading import FAULTS
-from api.receiving import read_body
+from api.receiving import JSON, media_type, read_body
 from ledger import registry
 from ledger.books import Books
 
@@ -26,7 +26,13 @@ BudgetName = Annotated[
 WRITE_FAULTS: dict[int | str, dict[str, Any]] = {
     **FAULTS,
     401: {"description": "The token is missing or wrong", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
+    415: {"description": "The body is of another type", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
 }
+
+
+def is_json(request: Request) -> None:
+    """Refuses (415) a body that does not say it is JSON: the type is at fault then, not what stands in it."""
+    media_type(request, (JSON,))
 
 
 def router(books: Books) -> APIRouter:
@@ -37,6 +43,7 @@ def router(books: Books) -> APIRouter:
         "/budgets",
         status_code=201,
         summary="Set up a budget",
+        dependencies=[Depends(is_json)],
         responses={409: {"description": "The name is taken", "model": ProblemDocument}},
     )
     def add_budget(budget: NewBudget, response: Response) -> Budget:
@@ -48,7 +55,7 @@ def router(books: Books) -> APIRouter:
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
         return added
 
-    @routes.put("/budgets/{name}", summary="Change a budget")
+    @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)])
     def change_budget(name: BudgetName, change: BudgetChange) -> Budget:
         """Makes a new revision, or the first one; earlier ones are kept."""
         return changes.change_budget(books, name, change, actor=ACTOR)
@@ -75,11 +82,7 @@ def router(books: Books) -> APIRouter:
         name: Annotated[str, Query(max_length=256, description="What the file is called in problems and audit.")] = "upload.csv",
     ) -> RegistryImported:
         """A CSV file of agents, teams and their other names. Known rows are left alone; bad lines come back as problems."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("text/csv", "application/csv"):
-            raise Refused(
-                415, "media-type", f"{kind or 'no type'!r} is not accepted", where="Content-Type", remedy="send text/csv"
-            )
+        media_type(request, ("text/csv", "application/csv"))
         body = await read_body(request, books.settings.serve.max_body_mb << 20)
         return await run_in_threadpool(_import, books, body, name)
 

@@ -141,6 +141,16 @@ def test_a_day_at_the_border_is_found_on_the_next_invoice(books: Books) -> None:
     assert queries.costs(books, CostQuery.parse(start="2026-11", end="2026-12")).is_empty()
 
 
+def test_a_day_is_found_on_any_later_invoice(books: Books) -> None:
+    """Charged for 20 August on the October invoice."""
+    publish(books, [cost("2", period_start=datetime(2026, 8, 20, 5, tzinfo=UTC), **CODER)])
+    publish(books, [cost("1", period_start=datetime(2026, 9, 20, 5, tzinfo=UTC), **CODER)], month="2026-09", run="run-9")
+    august = CostQuery.parse(start="2026-08", end="2026-09")
+    assert queries.costs(books, august)["cost"].to_list() == [Decimal(2)]
+    assert queries.cost_table(books, august).runs["2026-10"] == RUN
+    assert queries.overview(books, month="2026-08").totals[0].cost == Decimal(2)
+
+
 @settings(max_examples=15)
 @given(
     amounts=st.lists(

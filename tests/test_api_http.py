@@ -162,6 +162,7 @@ def test_alerts_anomalies_problems_and_runs_come_newest_first(client: Client, bo
     ]
     assert client.problems(severity="error", limit=1).total == 1
     assert [a.day.day for a in client.anomalies().rows] == [2, 1]
+    assert [client.anomalies(month=month).total for month in ("2026-09", "2026-10")] == [0, 2]
     assert client.overview().problems == 2
 
 
@@ -188,6 +189,10 @@ def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> 
     }
     spent = {"amount": Decimal("0.01"), "billed": Decimal("0.018"), "estimated": Decimal("0.002"), "state": "exceeded"}
     books.store.append(BUDGET_STATUS, frame(BUDGET_STATUS, [{**standing, **spent}]))
+    september = {**standing, **spent, "month": "2026-09", "billed": Decimal("0.001"), "estimated": Decimal(0), "state": "ok"}
+    books.store.append(BUDGET_STATUS, frame(BUDGET_STATUS, [september]))
+    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-09").rows] == [("2026-09", "ok", Decimal("0.001"))]
+    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-08").rows] == [(None, None, None)]
     (budget,) = client.budgets().rows
     assert (budget.revision, budget.state, budget.spent, budget.left, budget.used_percent) == (
         2,
@@ -285,6 +290,8 @@ def test_no_other_origin_is_let_in(bare: httpx.Client) -> None:
         ("/v1/costs?view=both", 422, "view"),
         ("/v1/costs?teams=Care", 422, "teams"),
         ("/v1/budgets?x=1", 422, "x"),
+        ("/v1/budgets?month=October", 400, "month"),
+        ("/v1/anomalies?month=2026-13", 400, "month"),
         ("/v1/chains?limit=0", 422, "limit"),
         ("/v1/balance?month=13", 400, "month"),
         ("/v1/overview?month=2026-1x", 400, "month"),
@@ -315,6 +322,19 @@ def test_every_failure_is_a_document(bare: httpx.Client, path: str, status: int,
 def test_a_wrong_budget_names_the_field(bare: httpx.Client, body: dict[str, Any], field: str) -> None:
     document = problem(bare.post("/v1/budgets", json=body, headers=AUTH), 422)
     assert [e["field"] for e in document["errors"]] == [field]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/budgets"), ("PUT", "/v1/budgets/x")])
+def test_a_body_has_to_say_that_it_is_json(bare: httpx.Client, method: str, path: str) -> None:
+    document = problem(bare.request(method, path, content=b'{"scope": "team"}', headers=AUTH), 415)
+    assert (document["where"], document["remedy"]) == ("Content-Type", "send application/json")
+    assert document["detail"] == "the request does not say what its body is"
+
+
+def test_what_is_no_json_is_told_with_its_place(bare: httpx.Client) -> None:
+    document = problem(bare.post("/v1/budgets", content=b"{bad", headers={**AUTH, "Content-Type": "application/json"}), 422)
+    assert document["where"] == "body"
+    assert document["detail"].startswith("body: is no JSON at character 2: ")
 
 
 def test_a_wrong_method_names_the_right_ones(bare: httpx.Client) -> None:

@@ -202,14 +202,19 @@ def test_a_full_spool_asks_to_come_back(books: Books) -> None:
 )
 def test_litellm_s_callback_in_all_its_shapes(http: httpx.Client, books: Books, body: bytes) -> None:
     refused = int(b"no" in body)
-    assert Client("http://127.0.0.1", TOKEN, http=http).send_litellm(body).model_dump() == {"accepted": 2, "rejected": refused}
+    answer = Client("http://127.0.0.1", TOKEN, http=http).send_litellm(body)
+    assert answer.model_dump() == {"accepted": 2, "rejected": refused, "reasons": ["id: is missing"] * refused}
     spooled(books)
     assert books.store.scan(SPANS).collect()["gateway_call_id"].sort().to_list() == ["c1", "c2"]
     assert books.store.scan(PROBLEMS).collect()["place"].to_list() == ["item 2"] * refused
 
 
 def test_one_bad_item_is_no_error_and_a_bad_body_is(http: httpx.Client) -> None:
-    assert http.post("/v1/litellm", json={}, headers=AUTH).json() == {"accepted": 0, "rejected": 1}
+    assert http.post("/v1/litellm", json={}, headers=AUTH).json() == {
+        "accepted": 0,
+        "rejected": 1,
+        "reasons": ["id: is missing"],
+    }
     with pytest.raises(ApiProblem) as fault:
         Client("http://127.0.0.1", TOKEN, http=http).send_litellm(b'[{"id": "c1"')
     assert fault.value.status == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from api.app import create_app
 from ledger.books import Books
 from tests import ui_fake_api as fake
 from tests.api_examples import CHAIN_1, TOKEN, SmallReceivers, write_worked_example
-from ui import widgets
+from ui import charts, widgets
 from ui.controls import PAGES
 
 ENTRY = Path(__file__).parent.parent / "ui" / "app.py"
@@ -165,6 +166,73 @@ def test_a_choice_lands_in_the_url(visit: Any, full_url: str) -> None:
     assert Shown(page.at).at.title[0].value == "September 2026"
 
 
+def test_budgets_stand_in_the_month_that_is_shown(visit: Any, full_url: str) -> None:
+    def care(page: Shown) -> list[str]:
+        return next(
+            [c.get("sub", "") for c in r["cells"]] for r in page.grids["Budgets"]["rows"] if "Care" in r["cells"][0]["text"]
+        )
+
+    assert [s.replace(GAP, " ") for s in care(visit(full_url))] == ["US$ 1,690.45 of US$ 1,500.00", "112.7 % exceeded"]
+    assert [s.replace(GAP, " ") for s in care(visit(full_url, month="2026-09"))] == ["US$ 1,203.25 of US$ 1,500.00", "80.2 % ok"]
+    page = visit(full_url, "budgets", month="2026-09")
+    assert page.rows("Budgets")[0] == ["care-monthly", "ok", "", "80.2 %", "US$ 1,203.25", "US$ 1,500.00", "US$ 296.75"]
+
+
+def test_cost_without_a_name_is_ranked_last(visit: Any, full_url: str) -> None:
+    page = visit(full_url)
+    assert page.rows("Top teams")[-1][0] == "(no team)"
+    assert page.rows("Top agents")[-1][0] == "(no single agent)"
+    assert page.grids["Top agents"]["rows"][-1]["cells"][0]["tone"] == "muted"
+
+
+def test_an_agent_that_goes_by_unknown_keeps_its_name(visit: Any) -> None:
+    named = fake._atom("2026-10", 3, "900", team="Dev", agent="unknown")
+    with fake.serving(fake.make_app(atoms=[*fake.ATOMS, named])) as url:
+        names = [row[0] for row in visit(url).rows("Top agents")]
+        assert "unknown" in names[:-1]
+        assert names[-1] == "(no single agent)"
+
+
+def test_a_running_month_is_not_held_against_a_whole_one(visit: Any) -> None:
+    with fake.serving(fake.make_app(now=fake.NOW.replace(month=10, day=31))) as url:
+        page = visit(url)
+        assert page.at.metric[0].delta == "so far\\: the month is not over"
+        assert [c["label"] for c in page.grids["Top teams"]["columns"]] == ["Team", "", "Cost"]
+
+
+def test_unusual_days_are_shown(visit: Any, full_url: str) -> None:
+    page = visit(full_url)
+    assert page.rows("Unusual days") == [["2026-10-21", "coder", "US$ 204.50", "US$ 51.02"]]
+    assert "from=2026-10-21&until=2026-10-21" in page.links("Unusual days")[0]
+    assert visit(full_url, month="2026-09").rows("Unusual days") == []
+
+
+def test_older_alerts_of_a_budget_and_month_are_folded_away(visit: Any) -> None:
+    def alert(number: int, month: str, severity: str, hours: int) -> Any:
+        changed = {"alert_id": f"b{number}", "severity": severity, "payload": {"month": month}, "text": f"{severity} in {month}"}
+        return fake.ALERTS[0].model_copy(update={**changed, "created_at": fake.NOW - timedelta(hours=hours)})
+
+    rung = [alert(1, "2026-09", "critical", 1), alert(2, "2026-10", "warning", 5), alert(3, "2026-10", "critical", 5)]
+    with fake.serving(fake.make_app(rung=rung)) as url:
+        page = visit(url)
+        assert [row[1] for row in page.rows("Alerts")] == ["critical in 2026-10", "critical in 2026-09"]
+        assert [row[1] for row in page.rows("Earlier alerts")] == ["warning in 2026-10"]
+
+
+def test_small_money_is_written_out_along_an_axis(visit: Any, full_url: str) -> None:
+    specs = [json.loads(c.proto.spec) for c in visit(full_url).at.get("vega_lite_chart")]
+    assert specs
+    for spec in specs:
+        assert spec["encoding"]["y"]["axis"]["labelExpr"] == charts.AXIS
+        assert "~s" not in json.dumps(spec)
+
+
+def test_empty_books_say_where_to_send_traces(visit: Any, empty_url: str) -> None:
+    told = visit(empty_url, "sources").words
+    assert f"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={empty_url}/v1/traces" in told
+    assert 'OTEL_EXPORTER_OTLP_TRACES_HEADERS="Authorization=Bearer%20<token>"' in told
+
+
 def test_nonsense_in_the_url_is_passed_over(visit: Any, full_url: str) -> None:
     page = visit(full_url, month="1999-13", view="sideways", currency="XXX")
     assert page.at.title[0].value == "October 2026"
@@ -180,7 +248,7 @@ def test_the_explorer_groups_and_leads_deeper(visit: Any, full_url: str) -> None
     assert page.grids["Costs"]["footer"][0]["cells"][-1]["text"].replace(GAP, " ") == shown(october())
     dev = page.links("Costs")[[row[0] for row in rows].index("Dev")]
     assert dev == "explorer?by=agent&filter=team%3DDev"
-    unknown = page.links("Costs")[[row[0] for row in rows].index("unknown")]
+    unknown = page.links("Costs")[[row[0] for row in rows].index("(no team)")]
     assert unknown == "explorer?by=agent&filter=team%3D"
 
 
@@ -300,6 +368,8 @@ def test_budgets_show_how_they_stand(visit: Any, full_url: str) -> None:
     assert page.rows("Budgets")[-1] == ["growth", "not evaluated", "", "–", "–", "US$ 50.00", "–"]
     assert page.rows("Months")[0] == ["October 2026", shown(october(team="Care"))]
     assert "Revision 2" in page.words
+    chart = json.loads(page.at.get("vega_lite_chart")[0].proto.spec)
+    assert chart["layer"][0]["encoding"]["x"]["sort"] == ["September 2026", "October 2026"]
 
 
 def fill(page: Shown, **fields: str) -> AppTest:
@@ -320,9 +390,9 @@ def test_a_budget_is_set_up_with_the_token(visit: Any) -> None:
 def test_without_the_token_it_says_so(visit: Any) -> None:
     with fake.serving(fake.make_app()) as url:
         wrong = Shown(fill(visit(url, "budgets"), name="x", scope_name="Dev", amount="1", token="guess"))
-        assert "Not allowed: writing needs the token." in wrong.words
+        assert "That is not the token. Paste the content of the file `token` in the ledger's folder" in wrong.words
         assert (
-            "needs the token that `rootcost serve` printed"
+            "Paste the content of the file `token` in the ledger's folder (e.g. `.rootcost/token`)."
             in Shown(fill(visit(url, "budgets"), name="x", scope_name="Dev", amount="1")).words
         )
         assert (
@@ -343,6 +413,8 @@ def test_sources_show_problems_with_their_remedy(visit: Any, full_url: str) -> N
     assert page.rows("Unregistered agents")[0][0] == fake.HOSTILE
     kept = visit(full_url, "sources", severity="warning")
     assert [row[0] for row in kept.rows("Problems")] == ["kept"]
+    assert kept.grids["Problems"]["columns"][0]["label"] == "Severity"
+    assert kept.grids["Problems"]["rows"][0]["cells"][3]["prose"]
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ def test_money_reads_well(written: str, shown: str) -> None:
     assert widgets.money(Decimal(written), "USD").replace(widgets.GAP, " ") == shown
 
 
+def test_nothing_needs_no_digits() -> None:
+    assert widgets.money(Decimal(0), "USD", to_places=6).replace(widgets.GAP, " ") == "US$ 0.00"
+
+
 def test_no_amount_is_not_zero() -> None:
     assert widgets.money(None, "USD") == widgets.NOTHING != widgets.money(Decimal(0), "USD")
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -203,6 +203,20 @@ ALERTS = [
         attempts=2,
         last_error="the webhook answered 500",
     ),
+]
+
+
+ANOMALIES = [
+    m.AnomalyRow(
+        scope="agent",
+        scope_name="coder",
+        day=date(2026, 10, 21),
+        currency="USD",
+        actual=Decimal("204.50"),
+        expected=Decimal("51.02"),
+        excess=Decimal("153.48"),
+        score_approx=9.1,
+    )
 ]
 
 
@@ -417,7 +431,7 @@ PROBLEMS = [
                 "span 4",
                 "gen_ai.usage.input_tokens",
                 "-5 is no count",
-                "report counts of 0 and more",
+                "report counts of 0 and more, or drop `usage`",
                 "warning",
                 12,
                 "otlp",
@@ -433,8 +447,10 @@ def problem(status: int, title: str, detail: str, remedy: str = "", errors: list
     return JSONResponse(told.model_dump(mode="json"), status, media_type="application/problem+json")
 
 
-def make_app(*, empty: bool = False, atoms: list[Atom] | None = None) -> FastAPI:
-    """The API. `requests` of its state lists what it was asked, in order."""
+def make_app(
+    *, empty: bool = False, atoms: list[Atom] | None = None, now: datetime = NOW, rung: list[m.AlertRow] | None = None
+) -> FastAPI:
+    """The API. `requests` of its state lists what it was asked, in order; `rung` replaces the alerts."""
     app = FastAPI()
     app.state.requests = []
     kept: list[Atom] = [] if empty else (ATOMS if atoms is None else atoms)
@@ -525,8 +541,12 @@ def make_app(*, empty: bool = False, atoms: list[Atom] | None = None) -> FastAPI
         )
 
     @app.get("/v1/budgets")
-    def get_budgets() -> m.Page[m.Budget]:
-        return m.Page[m.Budget](rows=limits, total=len(limits))
+    def get_budgets(month: str | None = None) -> m.Page[m.Budget]:
+        nothing = dict.fromkeys(("month", "billed", "estimated", "spent", "left", "used_percent", "state"))
+        rows = [b if month in (None, b.month) else b.model_copy(update=nothing) for b in limits]
+        if month == "2026-09":
+            rows[0] = _budget("care-monthly", "team", "Care", "1500.00", "1203.25", "ok", 2).model_copy(update={"month": month})
+        return m.Page[m.Budget](rows=rows, total=len(rows))
 
     @app.post("/v1/budgets", status_code=201)
     def add_budget(request: Request, wanted: dict[str, Any]) -> Response:
@@ -584,12 +604,13 @@ def make_app(*, empty: bool = False, atoms: list[Atom] | None = None) -> FastAPI
 
     @app.get("/v1/alerts")
     def alerts() -> m.Page[m.AlertRow]:
-        rows = [] if empty else ALERTS
+        rows = [] if empty else ALERTS if rung is None else rung
         return m.Page[m.AlertRow](rows=rows, total=len(rows))
 
     @app.get("/v1/anomalies")
-    def anomalies() -> m.Page[m.AnomalyRow]:
-        return m.Page[m.AnomalyRow](rows=[], total=0)
+    def anomalies(month: str | None = None) -> m.Page[m.AnomalyRow]:
+        rows = [] if empty else [a for a in ANOMALIES if month in (None, f"{a.day:%Y-%m}")]
+        return m.Page[m.AnomalyRow](rows=rows, total=len(rows))
 
     @app.get("/v1/freshness")
     def freshness() -> m.Freshness:
@@ -598,7 +619,7 @@ def make_app(*, empty: bool = False, atoms: list[Atom] | None = None) -> FastAPI
             m.SourceFreshness(kind="calls", source="otlp", newest=NOW - timedelta(seconds=40), age_seconds=40),
         ]
         return m.Freshness(
-            now=NOW,
+            now=now,
             sources=[] if empty else rows,
             published_at=None if empty else NOW - timedelta(hours=2),
             published_months=[] if empty else MONTHS,

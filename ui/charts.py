@@ -11,11 +11,18 @@ from typing import Any
 import altair as alt
 import streamlit as st
 
-from ui import theme
+from ui import theme, words
 from ui.widgets import exact
 
-NOBODY = "nobody known"
 OTHERS = "all others"
+AXIS = (
+    "datum.value == 0 ? '0'"
+    " : abs(datum.value) >= 1e9 ? format(datum.value / 1e9, ',.3~f') + 'B'"
+    " : abs(datum.value) >= 1e6 ? format(datum.value / 1e6, ',.3~f') + 'M'"
+    " : abs(datum.value) >= 1e3 ? format(datum.value / 1e3, ',.3~f') + 'k'"
+    " : format(datum.value, ',.12~f')"
+)
+"""How amounts are written along an axis (a Vega expression): 0.05, 20, 1.5k, 2M."""
 
 
 def _rows(values: list[dict[str, Any]]) -> Any:
@@ -34,17 +41,17 @@ class Point:
 
 
 def leading(points: Sequence[Point], most: int) -> list[str]:
-    """Names by their sum, dearest first, cut after `most`; then `OTHERS` if any were cut and `NOBODY` if there is any.
+    """Names by their sum, dearest first, cut after `most`; then `OTHERS` if any were cut, and what has no name.
 
-    >>> points = [Point("day", name, Decimal(spent)) for name, spent in (("a", 1), ("b", 3), ("c", 2), (NOBODY, 9))]
+    >>> points = [Point("day", name, Decimal(spent)) for name, spent in (("a", 1), ("b", 3), ("c", 2), ("(no team)", 9))]
     >>> leading(points, 2)
-    ['b', 'c', 'all others', 'nobody known']
+    ['b', 'c', 'all others', '(no team)']
     """
     sums: dict[str, Decimal] = {}
     for point in points:
         sums[point.name] = sums.get(point.name, Decimal(0)) + point.amount
-    known = sorted((n for n in sums if n != NOBODY), key=lambda n: (-sums[n], n))
-    return [*known[:most], *([OTHERS] if len(known) > most else []), *([NOBODY] if NOBODY in sums else [])]
+    known = sorted((n for n in sums if n not in words.NAMELESS), key=lambda n: (-sums[n], n))
+    return [*known[:most], *([OTHERS] if len(known) > most else []), *sorted(sums.keys() & words.NAMELESS)]
 
 
 def over_time(
@@ -82,13 +89,13 @@ def over_time(
             y=alt.Y(
                 "sum(amount_approx):Q",
                 title=f"{what} per {unit}, {currency}",
-                axis=alt.Axis(format="~s", tickCount=5),
+                axis=alt.Axis(labelExpr=AXIS, tickCount=5),
                 scale=alt.Scale(nice=False),
             ),
             color=alt.Color(
                 "name:N",
                 sort=names,
-                scale=alt.Scale(domain=names, range=theme.colours(names, nobody=NOBODY, rest=OTHERS)),
+                scale=alt.Scale(domain=names, range=theme.colours(names, nameless=words.NAMELESS, rest=OTHERS)),
                 legend=alt.Legend(
                     title=None, orient="top", direction="horizontal", columns=4, symbolType="square", labelLimit=160, offset=8
                 ),
@@ -117,12 +124,14 @@ def ticks(sums: Mapping[tuple[str, str, bool], Decimal], most: int = 10) -> list
 def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int = 12, key: str) -> None:
     """Names with the largest amounts, largest first; negative ones (credits) point left."""
     first = sorted(amounts.items(), key=lambda item: (-abs(item[1]), item[0]))[:most]
-    values = [{"name": n, "amount_approx": float(a), "amount": exact(a, currency), "known": n != NOBODY} for n, a in first]
+    values = [
+        {"name": n, "amount_approx": float(a), "amount": exact(a, currency), "known": n not in words.NAMELESS} for n, a in first
+    ]
     chart = (
         alt.Chart(_rows(values))
         .mark_bar(cornerRadius=2, size=16)
         .encode(
-            x=alt.X("amount_approx:Q", title=f"{what}, {currency}", axis=alt.Axis(format="~s", tickCount=6)),
+            x=alt.X("amount_approx:Q", title=f"{what}, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
             y=alt.Y("name:N", sort=[n for n, _ in first], title=None, axis=alt.Axis(labelLimit=260, grid=False)),
             color=alt.condition("datum.known", alt.value(theme.PALETTE[0]), alt.value(theme.NOBODY)),
             tooltip=[alt.Tooltip("name:N", title="Who"), alt.Tooltip("amount:N", title=what)],
@@ -137,8 +146,8 @@ def against_limit(points: Sequence[Point], limit: Decimal, *, currency: str, key
     values = [{"period": p.period, "amount_approx": float(p.amount), "amount": exact(p.amount, currency)} for p in points]
     base = alt.Chart(_rows(values))
     columns = base.mark_bar(cornerRadius=2, size=26, color=theme.PALETTE[0]).encode(
-        x=alt.X("period:O", title=None, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("amount_approx:Q", title=f"Spent per month, {currency}", axis=alt.Axis(format="~s", tickCount=4)),
+        x=alt.X("period:O", sort=[p.period for p in points], title=None, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("amount_approx:Q", title=f"Spent per month, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=4)),
         tooltip=[alt.Tooltip("period:O", title="Month"), alt.Tooltip("amount:N", title="Spent")],
     )
     line = (
@@ -168,7 +177,7 @@ def split_by_class(rows: Mapping[str, Mapping[str, Decimal]], *, currency: str, 
         alt.Chart(_rows(values))
         .mark_bar(cornerRadius=1, size=22)
         .encode(
-            x=alt.X("sum(amount_approx):Q", title=f"Charges, {currency}", axis=alt.Axis(format="~s", tickCount=6)),
+            x=alt.X("sum(amount_approx):Q", title=f"Charges, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
             y=alt.Y("provider:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=220, grid=False)),
             color=alt.Color(
                 "class:N",

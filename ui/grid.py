@@ -55,6 +55,8 @@ class Cell:
     bar_approx: float | None = None
     firm_approx: float | None = None
     colour: str = ""
+    prose: bool = False
+    """Whether what stands between backticks is code."""
 
     def drawn(self, rank: int | None) -> dict[str, Any]:
         """The cell as the browser gets it, with its place in the column's order."""
@@ -68,6 +70,7 @@ class Cell:
             "rails": self.rails,
             "pills": [{"text": p.text, "tone": p.tone, "title": p.title} for p in self.pills],
             "colour": self.colour,
+            "prose": self.prose,
         }
         told |= {key: value for key, value in optional.items() if value}
         if self.bar_approx is not None:

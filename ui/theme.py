@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
@@ -14,19 +14,19 @@ LOGO = ASSETS / "logo.svg"
 PALETTE: tuple[str, ...] = ("#2f7fd1", "#e39b0b", "#10946f", "#c86aa3", "#4fb3e0", "#cf5a18", "#8573d6", "#a69512")
 """Told apart with any kind of colour vision, on white and on black; as in `.streamlit/config.toml`."""
 NOBODY = "#97a1ab"
-"""What nobody is known to have caused."""
+"""What is not the cost of one name: idle, shared, owned or unallocated."""
 EVERYBODY_ELSE = "#c3cad1"
 """All that is too small to be drawn alone."""
 CLASS_COLOURS = {"metered": "#2f7fd1", "owner": "#10946f", "shared": "#8573d6", "idle": "#e39b0b", "unallocated": NOBODY}
 """A colour for each cost class."""
 
 
-def colours(names: Sequence[str], *, nobody: str, rest: str) -> list[str]:
-    """A colour for each name, in order; greys for nobody and for the rest.
+def colours(names: Sequence[str], *, nameless: Collection[str], rest: str) -> list[str]:
+    """A colour for each name, in order; greys for what has no name and for the rest.
 
-    >>> colours(["Care", "nobody"], nobody="nobody", rest="others")
+    >>> colours(["Care", "(no team)"], nameless={"(no team)"}, rest="others")
     ['#2f7fd1', '#97a1ab']
     """
-    grey = {nobody: NOBODY, rest: EVERYBODY_ELSE}
+    grey = {**dict.fromkeys(nameless, NOBODY), rest: EVERYBODY_ELSE}
     bright = iter(PALETTE * (len(names) // len(PALETTE) + 1))
     return [grey[name] if name in grey else next(bright) for name in names]

@@ -31,6 +31,8 @@ SYMBOLS: Mapping[str, str] = {
 MINUS, GAP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 NOTHING = "–"
 """Stands where there is no amount, which is not the same as 0."""
+WRITING_HINT = "Paste the content of the file `token` in the ledger's folder (e.g. `.rootcost/token`)."
+"""Where the token is to be had."""
 
 
 # --- amounts -------------------------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def money(amount: Decimal | None, currency: str | None, *, to_places: int | None
     """
     if amount is None:
         return NOTHING
-    shown = places(amount) if to_places is None else to_places
+    shown = places(amount) if to_places is None or not amount else to_places  # 0 needs no more digits than 0.00
     rounded = _rounded(abs(amount), shown)
     if amount and not rounded:
         rounded = _rounded(abs(amount), places(amount))
@@ -159,6 +161,15 @@ def plain(text: str) -> str:
     'a\\*b \\$x\\$'
     """
     return re.sub(r"([\\`*_{}\[\]()#+!|~$<>:&-])", r"\\\1", text)
+
+
+def prose(text: str) -> str:
+    r"""The same, but what stands between backticks is code.
+
+    >>> prose("send `Bearer <token>` *now*")
+    'send `Bearer <token>` \\*now\\*'
+    """
+    return "".join(part if part[:1] == "`" and len(part) > 2 else plain(part) for part in re.split(r"(`[^`]+`)", text))
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------------
@@ -265,12 +276,16 @@ def show_problem(problem: ApiProblem) -> None:
             if st.button("Try again", key="again"):
                 st.rerun()
         return
+    if problem.status == 401:
+        st.error(f"That is not the token. {WRITING_HINT}")
+        return
     document = problem.document
     said = sentence(document.title, document.detail)
     told = [*(sentence(f"{fault.field}", fault.reason) for fault in problem.errors)]
+    parts = [plain(part) for part in (said, *told)]
     if document.remedy:
-        told.append(sentence("What to do", document.remedy))
-    st.error("\n\n".join(plain(part) for part in [said, *told]))
+        parts.append(prose(sentence("What to do", document.remedy)))
+    st.error("\n\n".join(parts))
 
 
 def sentence(title: str, detail: str) -> str:

@@ -86,9 +86,14 @@ REASONS: Mapping[str, str] = {
     "usage_absent": "No usage was sent",
     "cache_hit": "Served from the gateway's cache",
     "retry": "Another attempt of the same call",
+    "absurd_usage": "A token count nobody can believe",
 }
 UNKNOWN = "unknown"
-"""What stands where nothing is known."""
+"""What stands where a call does not tell."""
+NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no single agent)", "(none)"
+NAMELESS = frozenset({NO_TEAM, NO_AGENT, NO_VALUE})
+"""What stands where a cost has no such name. An agent that goes by the name `unknown` is another thing: it has one."""
+NAMELESS_HELP = "Cost that is not one name's: idle, shared, owned or unallocated."
 
 
 def reason(term: str | None) -> str:
@@ -114,11 +119,14 @@ def dimension(name: str) -> str:
 def value(name: str, written: str | None) -> str:
     """A dimension's value on a page.
 
-    >>> value("team", None), value("cost_class", "idle"), value("reason", None)
-    ('unknown', 'Idle', 'none')
+    >>> value("team", None), value("executor_agent", ""), value("model", None), value("agent", "unknown")
+    ('(no team)', '(no single agent)', '(none)', 'unknown')
+    >>> value("cost_class", "idle"), value("reason", None)
+    ('Idle', 'none')
     """
     if not written:
-        return "none" if name == "reason" else UNKNOWN
+        kind = name.rpartition("_")[2]
+        return "none" if name == "reason" else {"team": NO_TEAM, "agent": NO_AGENT}.get(kind, NO_VALUE)
     if name == "cost_class":
         return CLASSES.get(written, written)
     return reason(written) if name == "reason" else written

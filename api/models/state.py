@@ -194,3 +194,4 @@ class Accepted(Answer):
 
     accepted: int = Field(description="Rows written down durably.")
     rejected: int = Field(description="Items refused; each is a row in `problems`.")
+    reasons: list[str] = Field(default_factory=list, description="What was wrong with the items: the first 5 different reasons.")

@@ -1,4 +1,4 @@
-"""Cost by any dimension, and the balance. Reads published rollups only, one month's partitions at a time."""
+"""Cost by any dimension, and the balance. Reads published runs only."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def costs(books: Books, query: CostQuery) -> pl.DataFrame:
 
 
 def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
-    frame = scan_runs(books, COSTS, published(books, query.start, query.end, margin=1))
+    frame = scan_runs(books, COSTS, published(books))
     if query.start is not None:
         frame = frame.filter(pl.col("period_start") >= query.start)
     if query.end is not None:
@@ -166,7 +166,7 @@ def cost_table(books: Books, query: CostQuery) -> CostTable:
         timezone=books.settings.report.timezone,
         start=query.start,
         end=query.end,
-        runs={m.month: m.run_id for m in published(books, query.start, query.end, margin=1)},
+        runs={m.month: m.run_id for m in published(books)},
         totals=dict(totals.iter_rows()),
         rows=[CostRow.model_construct(**{"period_start": None, **row}) for row in frame.iter_rows(named=True)],
     )
@@ -179,13 +179,14 @@ def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     """
     wanted = set(months or ())
     for month in wanted:
-        _month(month)
+        named_month(month)
     in_force = [m for m in published(books) if not wanted or m.month in wanted]
     frame = scan_runs(books, BALANCE, in_force, month_column="invoice_month")
     return frame.select(BALANCE_KEYS).sort("invoice_month", "currency", "provider", "cost_column").collect()
 
 
-def _month(text: str) -> datetime:
+def named_month(text: str) -> datetime:
+    """Start of a month that somebody wrote; raises `UsageError` for what is none."""
     try:
         if len(text) != 7:
             raise ValueError(text)

@@ -108,11 +108,7 @@ def _price(meter: MeterCost) -> str:
 def _rates(books: Books, found: Iterable[CallCost]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for call in found:
-        frame = scan_runs(
-            books,
-            RATES,
-            published(books, call.start_time, call.start_time.replace(hour=23, minute=59, second=59, microsecond=1), margin=1),
-        )
+        frame = scan_runs(books, RATES, published(books))
         frame = frame.filter(
             (pl.col("period_start") <= call.start_time)
             & (pl.col("period_end") > call.start_time)

@@ -63,7 +63,7 @@ def _matched(books: Books, used: pl.DataFrame, cost_column: str) -> Mapping[tupl
     logged = scan_rollups(books, USAGE_HOURLY, published(books, start, end)).filter(mine)
     logged = logged.group_by("usage_key", "meter").agg(pl.col("quantity").sum())
     # Whatever its class: credits and taxes that follow the usage belong to what it cost. (RA-5)
-    costs = scan_runs(books, COSTS, published(books, start, end, margin=1)).filter(mine)
+    costs = scan_runs(books, COSTS, published(books)).filter(mine)
     amount = pl.col(cost_column)
     summed = costs.group_by("usage_key", "meter", "currency", "basis").agg(cost=pl.when(amount.count() > 0).then(amount.sum()))
     rows = summed.join(logged, on=["usage_key", "meter"], how="inner").sort("currency", "basis").collect()

@@ -25,30 +25,17 @@ class PublishedMonth:
     published_at: datetime
 
 
-def published(
-    books: Books, start: datetime | None = None, end: datetime | None = None, *, margin: int = 0
-) -> list[PublishedMonth]:
-    """Published months, oldest first; with a range, those it touches, and `margin` months more on either side.
+def published(books: Books, start: datetime | None = None, end: datetime | None = None) -> list[PublishedMonth]:
+    """Published months, oldest first; with a range, those it touches.
 
-    The margin is for invoice months: a charge of 31 October may stand on the November invoice.
+    A range is for what lies in the month it happened in: chains, calls, usage. Costs lie in the month of their invoice, which
+    may be any later one, so they are looked for in all months: the statistics of their files tell which need not be opened.
     """
     with books.database.session() as session:
         rows = session.scalars(sa.select(Published).order_by(Published.month)).all()
         months = [PublishedMonth(r.month, r.run_id, r.rollup_id, r.published_at) for r in rows]
-    first = None if start is None else _shift(month_of(start), -margin)
-    last = None if end is None else _shift(month_of(end), margin if end > month_start(month_of(end)) else margin - 1)
-    return [m for m in months if (first is None or m.month >= first) and (last is None or m.month <= last)]
-
-
-def _shift(month: str, count: int) -> str:
-    """The month `count` later.
-
-    >>> _shift("2026-12", 1), _shift("2026-01", -1)
-    ('2027-01', '2025-12')
-    """
-    year, number = month.split("-")
-    months = int(year) * 12 + int(number) - 1 + count
-    return f"{months // 12:04d}-{months % 12 + 1:02d}"
+    first = None if start is None else month_of(start)
+    return [m for m in months if (first is None or m.month >= first) and (end is None or month_start(m.month) < end)]
 
 
 def scan_runs(books: Books, table: Table, months: Sequence[PublishedMonth], *, month_column: str = "month") -> pl.LazyFrame:

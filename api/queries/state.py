@@ -25,6 +25,7 @@ from api.models import (
     SourceFreshness,
     UnregisteredAgent,
 )
+from api.queries.costs import named_month
 from api.queries.published import published, scan_runs
 from ledger import db, money, registry
 from ledger.books import Books
@@ -37,12 +38,16 @@ _RECENT_PARTITIONS = 7
 """Days of spans, or months of bills, that are looked at for the newest row: older partitions cannot hold it."""
 
 
-def budgets(books: Books) -> list[Budget]:
-    """Budgets in force, by name, each with its standing in its newest evaluated month."""
+def budgets(books: Books, month: str | None = None) -> list[Budget]:
+    """Budgets in force, by name, each with its standing in `month`, or in its newest evaluated one."""
+    evaluated = books.store.scan(BUDGET_STATUS)
+    if month is not None:
+        named_month(month)
+        evaluated = evaluated.filter(pl.col("month") == month)
     with books.database.session() as session:
         held = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
     newest = {budget.name: budget for budget in held}
-    status = books.store.scan(BUDGET_STATUS).sort("month").unique("budget", keep="last", maintain_order=True).collect()
+    status = evaluated.sort("month").unique("budget", keep="last", maintain_order=True).collect()
     standing = {row["budget"]: row for row in status.iter_rows(named=True)}
     return [_budget(budget, standing.get(name)) for name, budget in newest.items() if not budget.deleted]
 
@@ -82,9 +87,12 @@ def alerts(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]
     return Page[AlertRow](rows=rows, total=total, limit=limit, offset=offset)
 
 
-def anomalies(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
-    """Days unlike their own past, newest first."""
+def anomalies(books: Books, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+    """Days unlike their own past, newest first; `month` keeps those of one month."""
     frame = books.store.scan(ANOMALIES)
+    if month is not None:
+        named_month(month)
+        frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
     ordered = frame.sort("day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False])
     rows, count = pl.collect_all([ordered.slice(offset, limit), frame.select(pl.len())])
     found = [AnomalyRow.model_validate(row) for row in rows.iter_rows(named=True)]

@@ -33,7 +33,12 @@ function drawCell(cell, column, row) {
   }
   if (cell.text) {
     const target = cell.href || (column.link && row.href);
-    const words = target ? element("a", cell.href ? cell.tone || "" : "plain", cell.text) : element("span", cell.tone || "", cell.text);
+    const words = target ? element("a", cell.href ? cell.tone || "" : "plain", cell.text) : element("span", cell.tone || "", cell.prose ? "" : cell.text);
+    if (cell.prose && !target) {
+      for (const part of cell.text.split(/(`[^`]+`)/)) {
+        words.append(/^`[^`]+`$/.test(part) ? element("code", "", part.slice(1, -1)) : part);
+      }
+    }
     if (target) words.href = target;
     into.append(words);
   }

@@ -162,7 +162,7 @@ def reasons(month: str, basis: str) -> None:
                     order=row.cost_class,
                 ),
                 Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
-                Cell(row.get("provider") or words.UNKNOWN, order=row.get("provider") or "", sub=row.get("service") or ""),
+                Cell(words.value("provider", row.get("provider")), order=row.get("provider") or "", sub=row.get("service") or ""),
                 widgets.money_cell(row.cost, row.currency, to_places=to),
             ),
             href=widgets.link(

@@ -22,7 +22,8 @@ KEPT = "kept"
 def page() -> None:
     """Draws the page."""
     st.title("Budgets")
-    asked = ask(lambda api: api.budgets())
+    month = pick_month()
+    asked = ask(lambda api: api.budgets(month=month))
     standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
     if done := st.session_state.pop("budget-done", None):
         st.success(done)
@@ -38,6 +39,17 @@ def page() -> None:
         history(chosen)
         form(chosen)
     form(None)
+
+
+def pick_month() -> str | None:
+    """The month to stand in; None: the newest, each budget's own."""
+    months = ask(lambda api: api.overview(top=0)).value.months
+    if not months:
+        return None
+    left, _ = st.columns([1.3, 5])
+    with left:
+        month = controls.choose_month(months)
+    return None if month == months[-1] else month
 
 
 def heads(standing: list[Budget]) -> None:
@@ -79,7 +91,7 @@ def listing(standing: list[Budget], address: str) -> Grid:
                     widgets.money_cell(limit, currency),
                     widgets.money_cell(budget.left, currency, tone="bad" if budget.left is not None and budget.left < 0 else ""),
                 ),
-                href=widgets.link("budgets", budget=budget.name),
+                href=widgets.link("budgets", budget=budget.name, month=controls.read("month")),
                 strong=budget.name == controls.read("budget"),
             )
         )
@@ -160,7 +172,7 @@ def form(budget: Budget | None) -> None:
                 st.session_state.get(KEPT, ""),
                 type="password",
                 key=f"{at}-token",
-                help="Printed when `rootcost serve` first starts. Remembered until this tab is closed.",
+                help=f"{widgets.WRITING_HINT} Remembered until this tab is closed.",
                 autocomplete="off",
             )
         if st.form_submit_button("Save" if budget else "Set up", type="primary", key=f"save-{at}"):
@@ -221,7 +233,7 @@ def missing(wanted: dict[str, Any], token: str) -> str:
     for key, label in labels.items():
         if not str(wanted[key]).strip():
             return f"Say {label}."
-    return "" if token.strip() else "Writing needs the token that `rootcost serve` printed when it first started."
+    return "" if token.strip() else f"Writing needs the token. {widgets.WRITING_HINT}"
 
 
 page()

@@ -83,7 +83,9 @@ def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:
         Row(
             (
                 Cell(row.root_name or "unnamed", order=row.root_name or "", sub=words.reason(row.reason)),
-                Cell(row.initiator_agent or words.UNKNOWN, order=row.initiator_agent or "", sub=row.initiator_team or "no team"),
+                Cell(
+                    row.initiator_agent or words.UNKNOWN, order=row.initiator_agent or "", sub=row.initiator_team or words.NO_TEAM
+                ),
                 Cell(words.when(row.start_time), order=row.start_time, sub=lasting(row.start_time, row.end_time)),
                 widgets.count_cell(row.spans),
                 widgets.count_cell(row.calls),

@@ -217,8 +217,7 @@ def answer(question: Question, asked: Asked[CostTable]) -> None:
 def label_of(question: Question, row: CostRow) -> str:
     """A row's name in a chart: its first dimension that is not filtered to one value."""
     name = next((n for n in question.by if len(question.filters.get(n, [])) != 1), question.by[0])
-    written = row.get(name)
-    return words.value(name, written) if written else charts.NOBODY
+    return words.value(name, row.get(name))
 
 
 def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
@@ -275,7 +274,7 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
             words.value(name, row.get(name)),
             order=row.get(name) or "",
             tone="" if row.get(name) else "muted",
-            title=row.get(name) or "",
+            title=row.get(name) or ("" if name == "reason" else words.NAMELESS_HELP),
         )
         for name in names
     ]

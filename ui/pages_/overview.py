@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import streamlit as st
 
@@ -11,9 +12,10 @@ from api.client import ApiProblem
 from api.models import AlertRow, Basis, Budget, CostTable, Overview, Spender, View
 from ui import charts, controls, widgets, words
 from ui.asking import Asked, ask, try_ask
-from ui.grid import Cell, Column, Grid, Pill, Row, draw
+from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 MOST_REASONS = 10
+MOST_ALERTS, MOST_ANOMALIES = 5, 8
 STATE_COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
 
 
@@ -33,9 +35,10 @@ def page() -> None:
     with heading:
         st.title(words.month(month))
         badges(seen.value, month)
-    compared = seen.value.months.index(month) > 0
+    over = is_over(month, seen.value.timezone)
+    compared = over and seen.value.months.index(month) > 0
     for total in seen.value.totals:
-        tiles(seen.value, total.currency, month)
+        tiles(seen.value, total.currency, month, over=over)
     currency = (
         controls.choose(
             "Currency", "currency", [t.currency for t in seen.value.totals], default=seen.value.totals[0].currency, buttons=True
@@ -66,7 +69,9 @@ def page() -> None:
         addresses.append(unexplained(month, view, currency))
     with right:
         st.markdown("##### Alerts")
-        alerts(seen.value.alerts)
+        alerts()
+        st.markdown("##### Unusual days")
+        addresses.append(anomalies(month, currency))
     st.space("small")
     widgets.address(seen.address, *addresses, key="overview")
 
@@ -85,13 +90,19 @@ def badges(seen: Overview, month: str) -> None:
         widgets.state_badge(f"{words.BASES[seen.basis]} cost, {seen.timezone}", "")
 
 
-def tiles(seen: Overview, currency: str, month: str) -> None:
+def is_over(month: str, timezone: str) -> bool:
+    """Whether a month has ended: part of one is not to be held against a whole one."""
+    return month < ask(lambda api: api.freshness()).value.now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
+
+
+def tiles(seen: Overview, currency: str, month: str, *, over: bool) -> None:
     """The month's headline amounts in one currency."""
     total = next(t for t in seen.totals if t.currency == currency)
     earlier = seen.months[seen.months.index(month) - 1] if seen.months.index(month) else None
     spend, billed, estimated, unallocated = st.columns(4)
     with spend:
         against = f"{widgets.change(total.change, currency)} vs {words.month(earlier).split()[0]}" if earlier else "first month"
+        against = against if over else "so far: the month is not over"
         widgets.amount_tile("Spend", total.cost, currency, delta=against, help_text="Everything, allocated or not.")
     with billed:
         widgets.amount_tile("Billed", total.billed, currency, delta="covered by bills", help_text="What bills cover.")
@@ -124,7 +135,7 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
         )
     )
     points = [
-        charts.Point(row.period_start, row.get("team") or charts.NOBODY, row.cost, row.get("basis") != "estimated")
+        charts.Point(row.period_start, words.value("team", row.get("team")), row.cost, row.get("basis") != "estimated")
         for row in days.value.rows
         if row.cost is not None and row.period_start and row.currency == currency
     ]
@@ -134,7 +145,7 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
 
 def budgets(month: str) -> None:
     """Budgets nearest to their limit."""
-    asked = try_ask(lambda api: api.budgets())
+    asked = try_ask(lambda api: api.budgets(month=month))
     if isinstance(asked, ApiProblem):
         widgets.show_problem(asked)
         return
@@ -143,13 +154,15 @@ def budgets(month: str) -> None:
         return
     standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
     at_risk = sum(b.state in ("warning", "exceeded") for b in standing)
-    rows = [budget_row(b) for b in standing[:6]]
-    caption = f"{at_risk} of {len(standing)} at risk" if at_risk else f"All {len(standing)} within their limit"
+    rows = [budget_row(b, month) for b in standing[:6]]
+    evaluated = [b for b in standing if b.state]
+    fine = f"All {len(evaluated)} within their limit" if evaluated else f"Not evaluated for {words.month(month)}"
+    caption = f"{at_risk} of {len(standing)} at risk" if at_risk else fine
     grid = Grid((Column("Budget", link=True), Column("Used")), rows, caption=caption, sortable=False, label="Budgets")
     controls.go(draw(grid, key="overview-budgets"), page="")
 
 
-def budget_row(budget: Budget) -> Row:
+def budget_row(budget: Budget, month: str) -> Row:
     """A budget with its bar."""
     colour = STATE_COLOURS.get(budget.state or "", "#97a1ab")
     spent = f"{widgets.money(budget.spent, budget.currency)} of {widgets.money(budget.amount, budget.currency)}"
@@ -163,26 +176,31 @@ def budget_row(budget: Budget) -> Row:
                 sub=f"{widgets.percent(budget.used_percent)} {budget.state}" if budget.state else "not evaluated yet",
             ),
         ),
-        href=widgets.link("budgets", budget=budget.name),
+        href=widgets.link("budgets", budget=budget.name, month=month),
     )
 
 
 def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, *, compared: bool, key: str) -> None:
     """Who spent most; next to the month before, where there is one."""
-    mine = [row for row in rows if row.currency == currency]
-    most = max((row.cost for row in mine), default=None)
+    mine = sorted((row for row in rows if row.currency == currency), key=lambda row: not row.name)  # nameless cost ranks last
+    most = max((row.cost for row in mine if row.name), default=None)
     to = widgets.column_places(row.cost for row in mine)
     follow_up = "agent" if dimension == "team" else "model"
     drawn = [
         Row(
             (
-                Cell(row.name or words.UNKNOWN, order=row.name or "", tone="" if row.name else "muted"),
                 Cell(
-                    bar_approx=widgets.share_approx(row.cost, most),
+                    words.value(dimension, row.name),
+                    order=row.name or "",
+                    tone="" if row.name else "muted",
+                    title="" if row.name else words.NAMELESS_HELP,
+                ),
+                Cell(
+                    bar_approx=widgets.share_approx(row.cost, most) if row.name else None,
                     order=row.cost,
                     title=f"{widgets.percent(row.share_percent)} of spend",
                 ),
-                widgets.money_cell(row.cost, currency, to_places=to),
+                widgets.money_cell(row.cost, currency, to_places=to, tone="" if row.name else "muted"),
                 *([widgets.change_cell(row.change, currency)] if compared else []),
             ),
             href=widgets.link(
@@ -244,22 +262,75 @@ def class_pill(cost_class: str) -> Pill:
     )
 
 
-def alerts(rows: Sequence[AlertRow]) -> None:
-    """The newest alerts."""
-    tones = {"critical": "bad", "warning": "warn"}
-    drawn = [
+def alerts() -> None:
+    """The newest alert of each budget and month; what it says anew is folded away."""
+    asked = try_ask(lambda api: api.alerts(limit=200))
+    if isinstance(asked, ApiProblem):
+        widgets.show_problem(asked)
+        return
+    newest, earlier = folded(asked.value.rows)
+    columns = (Column("Kind"), Column("Alert"))
+    shown, rest = [alert_row(row) for row in newest[:MOST_ALERTS]], [alert_row(row) for row in [*newest[MOST_ALERTS:], *earlier]]
+    draw(Grid(columns, shown, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
+    if rest:
+        with st.expander(f"{len(rest):,} earlier alerts"):
+            draw(Grid(columns, rest, label="Earlier alerts", sortable=False), key="alerts-earlier")
+
+
+def folded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
+    """Alerts that count, and those that a newer one on the same thing in the same month has overtaken; newest month first."""
+
+    def month(row: AlertRow) -> str:
+        return str(row.payload.get("month") or f"{row.created_at:%Y-%m}")
+
+    # One evaluation may ring both thresholds of a budget: the graver one counts.
+    ordered = sorted(rows, key=lambda r: (month(r), r.created_at, r.severity == "critical"), reverse=True)
+    newest: dict[tuple[str, str, str], AlertRow] = {}
+    for row in ordered:
+        newest.setdefault((row.kind, row.subject, month(row) if row.kind == "budget" else row.alert_id), row)
+    kept = list(newest.values())
+    heads = {row.alert_id for row in kept}
+    return kept, [row for row in ordered if row.alert_id not in heads]
+
+
+def alert_row(row: AlertRow) -> Row:
+    """An alert as a row."""
+    tones: dict[str, Tone] = {"critical": "bad", "warning": "warn"}
+    told = f"{words.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}"
+    return Row((Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]), Cell(row.text, sub=told)))
+
+
+def anomalies(month: str, currency: str) -> str:
+    """Days of the month unlike their own past. Returns the address of the figures."""
+    asked = ask(lambda api: api.anomalies(month=month, limit=200))
+    rows = [
         Row(
             (
-                Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]),  # type: ignore[arg-type]
-                Cell(
-                    row.text,
-                    sub=f"{words.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}",
-                ),
-            )
+                Cell(f"{row.day}", order=row.day),
+                Cell(row.scope_name, order=row.scope_name, sub=row.scope),
+                widgets.money_cell(row.actual, row.currency),
+                widgets.money_cell(row.expected, row.currency),
+            ),
+            href=widgets.link(
+                "explorer",
+                by="model" if row.scope == "agent" else "agent",
+                month="range",
+                filter=[f"{row.scope}={row.scope_name}"],
+                **{"from": f"{row.day}", "until": f"{row.day}"},
+            ),
         )
-        for row in rows[:5]
+        for row in asked.value.rows
+        if row.currency == currency
     ]
-    draw(Grid((Column("Kind"), Column("Alert")), drawn, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
+    columns = (
+        Column("Day", link=True, shape="word"),
+        Column("Who"),
+        Column("Actual", "right"),
+        Column("Expected", "right", help="Median of the days before"),
+    )
+    grid = Grid(columns, rows[:MOST_ANOMALIES], label="Unusual days", empty="No day of this month is unlike those before it.")
+    controls.go(draw(grid, key="anomalies"), page="")
+    return asked.address
 
 
 page()

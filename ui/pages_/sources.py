@@ -6,7 +6,7 @@ import streamlit as st
 
 from api.models import Freshness
 from ui import controls, widgets, words
-from ui.asking import Asked, ask
+from ui.asking import Asked, api_url, ask
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 KINDS = {"charges": "Bill", "calls": "Token log"}
@@ -24,7 +24,8 @@ def page() -> None:
             "Read a bill and the logs of your gateway or traces; sending OpenTelemetry to the API works too.",
             "rootcost ingest aws-cur s3://bucket/prefix",
             "rootcost ingest litellm payloads.jsonl",
-            "export OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:8787/v1/traces",
+            f"export OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={api_url()}/v1/traces\n"
+            'export OTEL_EXPORTER_OTLP_TRACES_HEADERS="Authorization=Bearer%20<token>"',
         )
     else:
         sources(fresh)
@@ -98,7 +99,7 @@ def problems() -> None:
                 ),
                 Cell(p.file, order=p.file, sub=" · ".join(t for t in (p.line, p.field) if t)),
                 Cell(p.reason, order=p.reason),
-                Cell(p.remedy, order=p.remedy),
+                Cell(p.remedy, order=p.remedy, prose=True),
                 Cell(widgets.count(p.rows), order=p.rows),
                 Cell(words.when(p.seen_at), order=p.seen_at, sub=p.source),
             )
@@ -106,7 +107,7 @@ def problems() -> None:
         for p in asked.value.rows
     ]
     columns = (
-        Column("Row"),
+        Column("Severity"),
         Column("Where"),
         Column("What is wrong"),
         Column("What to do"),
