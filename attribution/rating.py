@@ -17,7 +17,7 @@ import polars as pl
 
 from attribution.rollup import WHO
 from ledger.money import MONEY, split, weights
-from ledger.tables import COST_COLUMNS, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 OPTIONAL = ("account", "region", "resource", "principal")
 """Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
@@ -286,6 +286,9 @@ def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.D
     their usage_key. Returns lot, use, pool_id, flag, quantity and the amounts, so that millions of shares stay small; `described` puts
     the other words back.
     """
+    # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
+    split_as = {c: next(d for d in amounts if lots[d].equals(lots[c])) for c in amounts}
+    wanted, amounts = amounts, list(dict.fromkeys(split_as.values()))
     about = ("lot", "pool", *amounts)
     rows = pl.concat(
         [
@@ -301,16 +304,21 @@ def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.D
     ).with_columns(pl.col("quantity").cast(MONEY))
     rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
     out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
+    out = out.with_columns(pl.col(split_as[c]).alias(c) for c in wanted if c not in amounts)
     return out.drop("__weight", "__last", "usage_key").join(
         lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
     )
+
+
+_TOLD = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
+"""What a share repeats of its lot: the dimensions of costs, and what credits are matched by."""
 
 
 def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
     """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say)."""
     if not shares.height:
         return shares
-    words = lots.drop(*COST_COLUMNS, "billed_quantity", "quantity", "lot")
+    words = lots.select(c for c in lots.columns if c in _TOLD)
     owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", *WHO)
     # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
     return pl.concat([shares, words[shares["lot"]], owner[shares["use"]]], how="horizontal")

@@ -467,7 +467,16 @@ def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rol
     )
     tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
     made = (
-        calls.with_columns(root=pl.Series(forest.root).gather(calls["node"]), tokens=tokens)
+        calls.select(
+            "initiator_agent",
+            "initiator_team",
+            "method",
+            "list_cost",
+            "start_time",
+            "span_key",
+            root=pl.Series(forest.root).gather(calls["node"]),
+            tokens=tokens,
+        )
         .sort(pl.col("list_cost").fill_null(0), "start_time", "span_key", descending=[True, False, False])
         .group_by("root", maintain_order=True)
         .agg(

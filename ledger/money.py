@@ -242,6 +242,10 @@ def weights(frame: pl.DataFrame, column: str, pool: str | Sequence[str]) -> pl.S
         return pl.Series(column, [], dtype=pl.Int64)
     keys = [pool] if isinstance(pool, str) else list(pool)
     units = pl.col(column).cast(MONEY).to_physical()
+    # Tokens and requests are whole: then their own count is the weight, and twelve zeros need no room.
+    whole = pl.lit(10**SCALE, dtype=pl.Int128)
+    if frame.select((units % whole == 0).all()).item():
+        units = units // whole
     largest = int(str(frame.select(units.abs().max()).item() or 0)) * frame.height
     if largest < WEIGHT_LIMIT // 2:
         return frame.select(units.cast(pl.Int64)).to_series()
