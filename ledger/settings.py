@@ -7,18 +7,26 @@ Unknown keys are refused. `docs/configuration.md` is generated from here.
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import tomllib
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_origin
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
+
+LOG_SOURCES = ("otlp", "litellm")
+"""Sources of token logs, which settings name."""
 
 
 class _Section(BaseModel):
@@ -68,6 +76,16 @@ class IngestSettings(_Section):
         "bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts."
     )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
+
+    @field_validator("trusted_sources")
+    @classmethod
+    def _are_log_sources(cls, value: list[str]) -> list[str]:
+        unknown = [name for name in value if name not in LOG_SOURCES]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is no log source{_meant(unknown[0], LOG_SOURCES)}; there are {', '.join(LOG_SOURCES)}"
+            )
+        return value
 
 
 class Defaults(_Section):
@@ -148,6 +166,19 @@ class AlertSettings(_Section):
         description="Shares of a budget that raise an alert, once a period each.",
     )
 
+    @field_validator("webhook_url")
+    @classmethod
+    def _can_be_posted_to(cls, value: str) -> str:
+        try:
+            address = urlsplit(value)
+            fits = address.scheme in ("http", "https") and bool(address.hostname)
+        except ValueError:
+            fits = False
+        if value and not fits:
+            # Not quoted: the address of a webhook is a secret.
+            raise ValueError("is no http:// or https:// address; leave it empty for the dashboard only")
+        return value
+
 
 class Settings(BaseSettings):
     """All settings. Paths derive from `home`."""
@@ -198,6 +229,11 @@ def config_path(home: Path) -> Path | None:
 def load(home: Path | str | None = None) -> Settings:
     """Reads the settings once. Raises `SettingsError` that names the file, the key and the remedy."""
     base = Path(home or os.environ.get("ROOTCOST_HOME") or ".rootcost")
+    in_the_way = next((p for p in (base, *base.parents) if p.exists() and not p.is_dir()), None)
+    if in_the_way is not None:
+        raise SettingsError(
+            "is a file, not a folder", where=str(in_the_way), remedy="--home must name a folder, or one to be made"
+        )
     path = config_path(base)
     written: dict[str, Any] = {}
     if path is not None:
@@ -208,10 +244,64 @@ def load(home: Path | str | None = None) -> Settings:
     written.setdefault("home", base)
     try:
         settings = Settings(**written)
+    except UnreadableValue as fault:
+        raise _unreadable(fault) from fault
     except ValidationError as fault:
         first = fault.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        told = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            told = f"there is no such setting{_meant(key, _keys())}"
         raise SettingsError(
-            f"{key}: {first['msg']}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
+            f"{key}: {told}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
         ) from fault
     return settings.model_copy(update={"home": base}) if home is not None else settings
+
+
+def _keys() -> list[str]:
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return [
+        full
+        for name, kind in sections.items()
+        for full in (
+            [name, *(f"{name}.{key}" for key in kind.model_fields)]
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+            else [name]
+        )
+    ]
+
+
+def _meant(written: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known.
+
+    >>> _meant("serve.prot", ["serve.port", "serve.host"]), _meant("colour", ["serve.port"])
+    ('; did you mean serve.port?', '')
+    """
+    near = difflib.get_close_matches(written, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _unreadable(fault: UnreadableValue) -> SettingsError:
+    """A variable of the environment that must hold JSON and does not; names the variable."""
+    for variable, value in sorted(os.environ.items()):
+        prefix, _, rest = variable.partition("_")
+        section, _, key = rest.lower().partition("__")
+        field = Settings.model_fields.get(section)
+        if prefix.upper() != "ROOTCOST" or field is None:
+            continue
+        kind: Any = field.annotation
+        if key:
+            inner = getattr(kind, "model_fields", {}).get(key)
+            kind = None if inner is None else get_origin(inner.annotation)
+        elif not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            continue
+        if kind is None:
+            continue
+        try:
+            json.loads(value)
+        except ValueError:
+            remedy = (
+                f"write a JSON list: '{json.dumps([value])}'" if kind is list else 'write a JSON object: \'{"name": "value"}\''
+            )
+            return SettingsError("cannot be read as JSON", where=variable, remedy=remedy)
+    return SettingsError(str(fault), where="environment", remedy="lists and tables are written as JSON")

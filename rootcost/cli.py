@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from rootcost.commands import facts, figures, limits, service
 from rootcost.console import Home, given_home, say
+
+if TYPE_CHECKING:
+    from ledger.errors import RootCostError
 
 
 class Courteous(TyperGroup):
@@ -37,7 +40,7 @@ def _told(fault: Exception) -> int:
     from ledger.errors import RootCostError
 
     if isinstance(fault, RootCostError):
-        say(f"rootcost: {fault}")
+        say(f"rootcost: {_in_options(fault)}")
         return fault.exit_code
     from rootcost.console import folder_of, log_to
 
@@ -52,6 +55,29 @@ def _told(fault: Exception) -> int:
         where = f"and {home} cannot be written, so there is no log of it"
     say(f"rootcost: unexpected {type(fault).__name__}: {_one_line(fault)} — {where}")
     return 1
+
+
+_OPTIONS = {name: f"--{name}" for name in ("by", "view", "granularity", "basis", "month", "source", "severity")} | {
+    "filter": "--where",
+    "start": "--from",
+    "end": "--to",
+}
+"""What the queries call their parameters, as the command line does."""
+
+
+def _in_options(fault: RootCostError) -> RootCostError:
+    """The same fault in the words of the command line."""
+    from ledger.errors import UsageError
+
+    option = _OPTIONS.get(fault.where)
+    if option is None or not isinstance(fault, UsageError):
+        return fault
+    remedy = fault.remedy
+    if "[start, end)" in remedy:
+        remedy = "--to must be later than --from; it is the first day or month not counted"
+    elif option == "--where":
+        remedy = remedy.replace("write dimension=value, e.g.", "write --where DIM=VALUE, e.g. --where")
+    return UsageError(fault.what, where=option, remedy=remedy)
 
 
 def _one_line(fault: Exception) -> str:

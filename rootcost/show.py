@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -81,31 +83,118 @@ def table(
     numbers: Sequence[str] = (),
     title: str = "",
     footer: Mapping[str, str] | None = None,
+    caption: str = "",
+    keep: Sequence[str] = (),
+    width: int | None = None,
 ) -> Table:
-    """A plain table; `money` and `numbers` columns stand on the right."""
-    drawn = Table(
-        box=box.SIMPLE_HEAD,
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        show_footer=bool(footer),
-        pad_edge=False,
-    )
-    for name in columns:
+    """A plain table of at most `width` columns of the screen; `money` and `numbers` columns stand on the right.
+
+    Where it does not fit, text is folded; then columns that say the same in every row move into the caption; and if that is not
+    enough, each row is written as lines of its own. No column is ever cut or lost, and those of `keep` stay where they are.
+    """
+    at_most = width or terminal().width
+    fixed, under = {*money, *numbers}, dict(footer or {})
+    cells = [{c: amount(row[c]) if c in money else _cell(row[c]) for c in columns} for row in rows]
+    kept = [_Column.of(c, cells, under.get(c, ""), fixed=c in fixed) for c in columns]
+    same = []
+    if sum(c.least + _GAP for c in kept) > at_most and len(cells) > 1:
+        same = [c for c in kept if not (under.get(c.name) or c.name in keep) and len({row[c.name] for row in cells}) == 1]
+        kept = [c for c in kept if c not in same]
+    constant = (f"{c.heading}: {cells[0][c.name]}" for c in same if cells[0][c.name] != "—")
+    told = " · ".join(part for part in (caption, *constant) if part)
+    if sum(c.least + _GAP for c in kept) > at_most:
+        return _in_lines(kept, cells, under, title=title, caption=told)
+    drawn = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), padding=(0, 1, 0, 0), pad_edge=False, **_framed(title, told))
+    for column, wide in zip(kept, _widths(kept, at_most), strict=True):
         drawn.add_column(
-            HEADINGS.get(name, name.replace("_", " ")),
-            justify="right" if name in money or name in numbers else "left",
-            no_wrap=name in money or name in numbers,
+            column.heading,
+            justify="right" if column.fixed else "left",
+            width=wide,
             overflow="fold",
-            footer=(footer or {}).get(name, ""),
+            footer=under.get(column.name, ""),
         )
-    for row in rows:
-        drawn.add_row(*(amount(row[c]) if c in money else _cell(row[c]) for c in columns))
+    for row in cells:
+        drawn.add_row(*(escape(row[c.name]) for c in kept))
     return drawn
 
 
+_FOLDED = 12
+"""Text is not folded narrower than this."""
+_GAP = 2
+"""Blanks from one column to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column, how wide it would like to be, and how narrow it may become."""
+
+    name: str
+    heading: str
+    fixed: bool
+    least: int
+    natural: int
+
+    @classmethod
+    def of(cls, name: str, cells: Sequence[Mapping[str, str]], footer: str, *, fixed: bool) -> _Column:
+        heading = HEADINGS.get(name, name.replace("_", " "))
+        held = max((cell_len(text) for text in (*(row[name] for row in cells), *footer.splitlines())), default=0)
+        word = max(cell_len(word) for word in heading.split())
+        whole = fixed or name in _WHOLE
+        return cls(name, heading, fixed, max(word, held if whole else min(held, _FOLDED)), max(held, cell_len(heading)))
+
+
+_WHOLE = frozenset(
+    {"run", "currency", "month", "invoice_month", "period_start", "state", "severity", "cost_class", "valid_from", "valid_to"}
+)
+"""Columns whose words are copied or compared, and so are not folded."""
+
+
+def _widths(columns: Sequence[_Column], at_most: int) -> list[int]:
+    """The room there is, dealt out: everybody's least first, then to the narrowest that wants more."""
+    wide = [c.least for c in columns]
+    spare = at_most - sum(wide) - _GAP * len(columns)
+    while spare > 0:
+        wanting = [i for i, c in enumerate(columns) if wide[i] < c.natural]
+        if not wanting:
+            break
+        wide[min(wanting, key=lambda i: wide[i])] += 1
+        spare -= 1
+    return wide
+
+
+def _in_lines(
+    columns: Sequence[_Column],
+    cells: Sequence[Mapping[str, str]],
+    footer: Mapping[str, str],
+    *,
+    title: str,
+    caption: str,
+) -> Table:
+    """Each row as lines of its own, for a screen on which its columns cannot stand side by side."""
+    drawn = Table(box=None, show_header=False, pad_edge=False, **_framed(title, caption))
+    drawn.add_column(no_wrap=True, style="dim")
+    drawn.add_column(overflow="fold")
+    for number, row in enumerate([*cells, *([footer] if footer else [])]):
+        if number:
+            drawn.add_row("", "")
+        for column in columns:
+            if row.get(column.name):
+                drawn.add_row(column.heading, escape(row[column.name]))
+    return drawn
+
+
+def _framed(title: str, caption: str) -> dict[str, Any]:
+    return {
+        "title": title or None,
+        "title_justify": "left",
+        "title_style": "bold",
+        "caption": escape(caption) or None,
+        "caption_justify": "left",
+    }
+
+
 def _cell(value: object) -> str:
-    return "—" if value is None or value == "" else escape(str(value))
+    return "—" if value is None or value == "" else str(value)
 
 
 def draw(drawn: Any, path: Path | None = None) -> None:
@@ -117,17 +206,22 @@ def draw(drawn: Any, path: Path | None = None) -> None:
         say(f"Written: {path}")
 
 
-def costs(frame: pl.DataFrame, *, basis: str, path: Path | None = None) -> None:
-    """Costs with a total for each currency."""
+def costs(frame: pl.DataFrame, *, basis: str, asked: Sequence[str] = (), path: Path | None = None) -> None:
+    """Costs with a total for each currency. The dimensions `asked` for are shown even where nothing is known of them."""
     rows = frame.to_dicts()
     totals: dict[str, Decimal] = {}
     for row in rows:
         totals[row["currency"]] = totals.get(row["currency"], Decimal(0)) + (row["cost"] or Decimal(0))
-    columns = [c for c in frame.columns if c not in ("currency", "cost") and any(row[c] not in (None, "") for row in rows)]
+    columns = [
+        c
+        for c in frame.columns
+        if c not in ("currency", "cost") and (c in asked or any(row[c] not in (None, "") for row in rows))
+    ]
     footer = {"cost": "\n".join(amount(v) for v in totals.values()), "currency": "\n".join(totals), columns[0]: "total"}
-    drawn = table([*columns, "cost", "currency"], rows, money=["cost"], footer=footer)
-    drawn.caption, drawn.caption_justify = f"{basis} cost", "right"
-    draw(drawn, path)
+    shown = [*columns, "cost", "currency"] if len(totals) > 1 else [*columns, "cost"]
+    told = f"{basis} cost" if len(totals) > 1 else f"{basis} cost in {next(iter(totals), '')}"
+    wide = None if path is None else _console(path).width
+    draw(table(shown, rows, money=["cost"], footer=footer, caption=told, keep=asked, width=wide), path)
 
 
 def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
@@ -139,13 +233,13 @@ def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
 def balance(frame: pl.DataFrame) -> None:
     """The control totals; a difference other than 0 is red."""
     money = ["charges_in", "metered", "owner", "shared", "idle", "unallocated", "difference"]
-    drawn = table([c for c in frame.columns if c != "rounding"], frame.iter_rows(named=True), money=money)
-    draw(drawn)
+    rows = ({**row, "cost_column": row["cost_column"].removesuffix("_cost")} for row in frame.iter_rows(named=True))
+    draw(table([c for c in frame.columns if c != "rounding"], rows, money=money, keep=["cost_column"]))
     off = int((frame["difference"] != 0).sum())
     terminal().print(
-        f"[red]{off} of {frame.height} rows do not balance[/red]"
+        f"[red]{off} of {counted(frame.height, 'row')} {'does' if off == 1 else 'do'} not balance[/red]"
         if off
-        else f"[green]✓[/green] charges in = costs out in all {frame.height} rows"
+        else f"[green]✓[/green] charges in = costs out in {'the one row' if frame.height == 1 else f'all {frame.height} rows'}"
     )
 
 
@@ -242,13 +336,13 @@ def chain_tree(tree: ChainTree, *, most_nodes: int = 60) -> Tree:
     if tree.basis:
         head.append(f"  {tree.basis}", "dim")
     if tree.unpriced_calls:
-        head.append(f"  {tree.unpriced_calls} calls unpriced", "yellow")
+        head.append(f"  {counted(tree.unpriced_calls, 'call')} unpriced", "yellow")
     root = Tree(head)
     hung: dict[str | None, Tree] = {None: root}
     for node in tree.nodes[:most_nodes]:
         hung[node.node_id] = hung.get(node.parent_id, root).add(_span(node))
     if len(tree.nodes) > most_nodes:
-        root.add(Text(f"… {len(tree.nodes) - most_nodes} more spans", "dim"))
+        root.add(Text(f"… {counted(len(tree.nodes) - most_nodes, 'more span')}", "dim"))
     return root
 
 
@@ -288,12 +382,9 @@ def ingested(report: IngestReport) -> None:
         f"{counted(report.rows, what)}{months}, {report.rows_changed:,} new or changed"
     )
     for currency, columns in report.totals.items():
-        out(
-            f"{currency} as the files have it: "
-            + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items())
-        )
+        out(f"{currency} as read: " + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items()))
     if report.warnings:
-        say(f"{counted(report.warnings, 'row')} kept with a remark")
+        say(f"{counted(report.warnings, 'row')} kept with a remark: rootcost problems")
     left_out(report.problems)
 
 
@@ -316,7 +407,11 @@ def left_out(found: Sequence[Problem], *, most: int = 5) -> None:
 def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
     """What a run did, class by class, and the alerts it raised."""
     if not report.months:
-        out("Nothing has changed since the last run." if report.unchanged else "Nothing to attribute. Next: rootcost ingest")
+        out(
+            "Nothing has changed since the last run."
+            if report.unchanged
+            else "Nothing to attribute. Next: rootcost ingest (or: rootcost demo)"
+        )
     else:
         read = f"{counted(report.spans_read, 'span')} read" + (
             f", usage of {counted(report.rollups_reused, 'month')} reused" if report.rollups_reused else ""

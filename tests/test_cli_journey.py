@@ -174,8 +174,24 @@ def test_a_bad_line_is_a_problem_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert problem["file"].endswith("bill.csv")
     assert problem["field"] == "BilledCost"
     assert "three cents" in problem["reason"]
-    assert run("attribute").code == 0
-    assert {row["charges_in"] for row in run("balance", "--format", "json").rows} == {"0.03"}
+    attributed = run("attribute")
+    assert attributed.code == 0
+    assert "1 line of bills was left out: rootcost problems" in attributed.out
+    as_json = run("balance", "--format", "json")
+    assert {row["charges_in"] for row in as_json.rows} == {"0.03"}
+    assert "1 line of bills was left out" in as_json.err
+    assert "1 line of bills was left out" in run("balance").out
+    (tmp_path / "bill.csv").write_text(f"{header}\n{good}\n")
+    assert run("ingest", "focus", tmp_path / "bill.csv").code == 0
+    assert "left out" not in run("balance").out
+
+
+def test_an_asked_for_dimension_is_shown_though_nothing_is_known_of_it(files: Path, tmp_path: Path) -> None:
+    run = Command(tmp_path / "home")
+    assert "USD as read: billed cost 0.03" in run("ingest", "focus", files / "bill.csv").out
+    run("attribute")
+    heading = next(line for line in run("costs", "--by", "team").out.splitlines() if "class" in line)
+    assert heading.split()[0] == "team"
 
 
 def test_a_budget_that_is_exceeded_raises_one_alert(files: Path, tmp_path: Path) -> None:
@@ -184,7 +200,7 @@ def test_a_budget_that_is_exceeded_raises_one_alert(files: Path, tmp_path: Path)
     assert run("ingest", "otlp", files / "traces.json").code == 0
     assert run("agents", "import", files / "agents.csv").code == 0
     assert run("budgets", "set", "care", "--team", "Care", "--amount", "0.01").code == 0
-    assert "Care" in run("attribute").err
+    assert "team Care caused USD 0.018 of 0.01 in 2026-10 (180 %); billed 0.018, estimated 0.00." in run("attribute").err
     (budget,) = run("budgets", "list", "--format", "json").rows
     assert (budget["state"], budget["spent"], budget["left"]) == ("exceeded", "0.018", "-0.008")
     assert "Care" not in run("attribute").err, "an alert rings once"

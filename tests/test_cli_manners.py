@@ -93,6 +93,101 @@ def test_a_command_that_means_nothing_is_told_in_words_and_ends_with_2(rootcost:
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("costs --by colour", "--by"),
+        ("costs --from October", "--from"),
+        ("costs --to October", "--to"),
+        ("costs --from 2026-11 --to 2026-10", "--to must be later than --from"),
+        ("costs --where team", "--where"),
+        ("balance --month October", "--month"),
+    ],
+)
+def test_a_fault_names_the_option_as_it_was_typed(rootcost: Command, line: str, option: str) -> None:
+    told = rootcost(*line.split()).err
+    assert option in told
+    assert "[start, end)" not in told
+
+
+def test_a_price_map_that_is_not_there_or_is_no_price_map_is_one_line(rootcost: Command, tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    for name, reason in (
+        ("none.json", "no such file"),
+        ("garbage", "JSON"),
+        ("list.json", "no price map"),
+        ("", "cannot be read"),
+    ):
+        done = rootcost("prices", "import", tmp_path / name)
+        assert (done.code, done.out) == (1, "")
+        assert reason in done.err
+        assert "unexpected" not in done.err
+
+
+def test_a_home_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("")
+    for home in (tmp_path / "afile", tmp_path / "afile" / "below"):
+        done = CliRunner().invoke(app, ["--home", str(home), "costs"])
+        assert done.exit_code == 2
+        assert "is a file" in done.stderr
+        assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ROOTCOST_INGEST__TRUSTED_SOURCES", "otlp", """ROOTCOST_INGEST__TRUSTED_SOURCES: cannot be read as JSON — write a JSON list: '["otlp"]'"""),
+        ("ROOTCOST_STORE__OPTIONS", "x", "ROOTCOST_STORE__OPTIONS: cannot be read as JSON"),
+        ("ROOTCOST_INGEST__TRUSTED_SOURCES", '["otpl"]', "'otpl' is no log source; did you mean otlp?"),
+        ("ROOTCOST_ALERTS__WEBHOOK_URL", "hooks.example/secret", "is no http:// or https:// address"),
+        ("ROOTCOST_SERVE__PROT", "9000", "serve.prot: there is no such setting; did you mean serve.port?"),
+        ("ROOTCOST_REPORT__TIMEZONE", "Mars", "'Mars' is no IANA timezone"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_setting_is_told_with_what_was_meant(rootcost: Command, variable: str, value: str, told: str) -> None:
+    done = rootcost("config", "show", **{variable: value})
+    assert (done.code, done.out) == (2, "")
+    assert told in done.err
+    assert "Value error" not in done.err
+    assert "secret" not in done.err
+
+
+def test_a_path_that_is_not_there_is_told_once_and_not_kept(rootcost: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("none.csv", "empty"):
+        done = rootcost("ingest", "focus", tmp_path / name)
+        assert done.code == 1
+        assert name in done.err
+        assert "Nothing was stored." in done.err
+        assert "Next:" not in done.err
+    assert rootcost("problems", "--format", "json").rows == []
+
+
+def test_an_empty_ledger_is_told_what_to_do_first_and_nothing_else(rootcost: Command) -> None:
+    done = rootcost("attribute")
+    assert done.out == "Nothing to attribute. Next: rootcost ingest (or: rootcost demo)\n"
+    assert done.err == ""
+
+
+def test_a_budget_for_somebody_unheard_of_is_remarked_upon(rootcost: Command, tmp_path: Path) -> None:
+    (tmp_path / "agents.csv").write_text(AGENTS)
+    rootcost("agents", "import", tmp_path / "agents.csv")
+    slip = rootcost("budgets", "set", "b", "--team", "Crae", "--amount", "10")
+    assert slip.code == 0
+    assert "No team 'Crae' is registered or has spent so far; known are Care, Data, Dev" in slip.err
+    assert "registered" not in rootcost("budgets", "set", "b", "--team", "Care", "--amount", "10").err
+
+
+def test_a_home_served_already_is_told_before_its_port(rootcost: Command, home: Path) -> None:
+    from rootcost.lock import serving
+
+    with serving(home, "http://127.0.0.1:1"):
+        done = rootcost.in_a_process("serve", "--no-ui")
+    assert done.code == 2
+    assert f"already served by process {os.getpid()}" in done.err
+
+
 def test_home_may_stand_on_either_side_or_in_the_environment(tmp_path: Path) -> None:
     seen = set()
     for arguments, environment in (

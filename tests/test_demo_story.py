@@ -163,6 +163,15 @@ class TestTheTelling:
         assert exceeded == ["Engineering"]
         assert len([a for a in alerts.rows if a.severity == "critical"]) == 1
         assert "● alert" in told[1]
+        (critical,) = [a for a in alerts.rows if a.severity == "critical"]
+        with Books.open(told[0]) as books:
+            (budget,) = [b for b in queries.budgets(books) if b.name == critical.subject]
+        assert f"caused USD {budget.spent:,.2f} of {budget.amount:,.2f}" in critical.text, "it says what the table says"
+
+    def test_headings_fit_a_narrow_page_where_there_is_no_terminal(self, told: tuple[Path, str, int]) -> None:
+        headings = [line for line in told[1].splitlines() if line.endswith("──") and line[0].isalpha()]
+        assert headings
+        assert max(len(line) for line in headings) <= 100
 
     def test_the_first_run_stays_readable(self, told: tuple[Path, str, int]) -> None:
         with Books.open(told[0]) as books, books.database.session() as session:

@@ -440,3 +440,38 @@ def test_what_is_kept_and_what_is_rounded_away_are_together_what_was_written(amo
     with localcontext() as context:
         context.prec = 999
         assert money.rounded_away(written, kept) == sum((Decimal(t) - k for t, k in zip(texts, kept, strict=True)), Decimal(0))
+
+
+def test_a_currency_in_lower_case_is_read_in_upper_case_with_one_remark(books: Books, tmp_path: Path) -> None:
+    path = write(tmp_path / "bill.csv", {"BillingCurrency": "eur"}, {"BillingCurrency": "EUR"}, {"BillingCurrency": "Eur"})
+    report = ingest(books, "focus", [path])
+    assert charges(books)["billing_currency"].to_list() == ["EUR"] * 3
+    (remark,) = [p for p in report.problems if p.field == "BillingCurrency"]
+    assert (remark.severity, remark.rows) == ("warning", 2)
+    assert remark.reason == "Eur, eur is not in upper case; read as if it were"
+    assert report.totals["EUR"]["billed_cost"] == Decimal("4.5")
+
+
+@pytest.mark.parametrize(
+    ("header", "remedy"),
+    [
+        ("lineItem/UsageType,lineItem/UnblendedCost", "rootcost ingest aws-cur"),
+        ("line_item_usage_type,line_item_unblended_cost", "rootcost ingest aws-cur"),
+        ("MeterCategory,CostInBillingCurrency", "Cost and usage details (FOCUS)"),
+        ("colour,size", "name the source that fits the file"),
+    ],
+)
+def test_a_bill_in_another_format_is_told_where_to_go(books: Books, tmp_path: Path, header: str, remedy: str) -> None:
+    (tmp_path / "bill.csv").write_text(f"{header}\n1,2\n")
+    (problem,) = ingest(books, "focus", [str(tmp_path / "bill.csv")]).problems
+    assert remedy in problem.remedy
+
+
+def test_a_path_that_is_not_there_is_no_lasting_problem_and_takes_older_ones_along(books: Books, tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "bill.csv", {"BilledCost": "much"}))
+    ingest(books, "focus", [str(path)])
+    assert books.store.scan(PROBLEMS).collect().height == 1
+    path.unlink()
+    report = ingest(books, "focus", [str(path)])
+    assert (report.errors, report.not_kept) == (1, report.problems)
+    assert books.store.scan(PROBLEMS).collect().height == 0

@@ -196,13 +196,9 @@ def _upper_currencies(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
     low = frame.filter(written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase()))
     if not low.height:
         return frame
-    tally.rows(
-        low["__line"],
-        low["billing_currency"],
-        "BillingCurrency",
-        "is not in upper case; read as if it were",
-        "write currencies as ISO 4217 does, e.g. USD",
-        severity="warning",
+    spelt = ", ".join(low["billing_currency"].unique().sort())
+    tally.whole(
+        "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", low.height
     )
     upper = pl.when(written.str.contains("^[A-Za-z]{3}$")).then(written.str.to_uppercase()).otherwise("billing_currency")
     return frame.with_columns(upper.alias("billing_currency"))

@@ -47,10 +47,16 @@ def ingest(
     with opened(home) as books, steps() as progress, turn_to_write(books):
         report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
     show.ingested(report)
-    if report.errors:
+    if not report.rows:
+        say("Nothing was stored.")
+    listed = "rootcost problems" if len(report.not_kept) < len(report.problems) else ""
+    then = "rootcost attribute" if report.rows else ""
+    if report.errors and listed and then:
         say("Next: rootcost problems; then rootcost attribute, which goes on with what could be read")
+    elif step := (listed if report.errors or not then else then):
+        say(f"Next: {step}")
+    if report.errors:
         raise typer.Exit(1)
-    say("Next: rootcost attribute")
 
 
 def problems(
@@ -95,7 +101,10 @@ def agents_import(
     with opened(home) as books, turn_to_write(books):
         result = registry.import_csv(books, file)
         problems.renew(books.store, "registry", {str(file)}, result.problems)
-    out(f"{result.agents} agents read: {result.names} names added or changed, {result.unchanged} unchanged")
+    from rootcost.show import counted
+
+    read, added = counted(result.agents, "agent"), counted(result.names, "name")
+    out(f"{read} read: {added} added or changed, {result.unchanged} unchanged")
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
     say("Next: rootcost attribute")
@@ -140,7 +149,7 @@ def prices_import(
         done = prices.import_prices(books, listed, parse_instant(valid_from, field="--valid-from") if valid_from else None)
         problems.renew(books.store, "prices", {done.book, *(problem.uri for problem in done.problems)}, done.problems)
     out(
-        f"{done.added:,} prices added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
+        f"{show.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
         f"valid from {done.valid_from:%Y-%m-%d}; {done.book}"
     )
     show.left_out(done.problems)

@@ -38,6 +38,7 @@ def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
     from attribution.run import attribute as run_attribution
     from ledger.errors import UsageError
     from rootcost import show
+    from rootcost.leftover import left_out_of_bills
     from rootcost.months import facts_by_month, within
     from rootcost.pricebook import at_hand
 
@@ -48,13 +49,17 @@ def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
         with steps() as progress, turn_to_write(books):
-            if imported := at_hand(books):
+            filled = bool(facts_by_month(books))
+            if filled and (imported := at_hand(books)):
                 say(f"The price book was empty: {imported.added:,} prices of {imported.book.split(' sha256')[0]} are in it now")
             report = run_attribution(books, months, cause="command", progress=progress.of("Attributing"))
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
         show.attributed(report, alerts)
-        say("Next: rootcost costs, or rootcost serve")
+        if told := left_out_of_bills(books):
+            out(told)
+        if filled:
+            say("Next: rootcost costs, or rootcost serve")
 
 
 def costs(
@@ -111,7 +116,7 @@ def costs(
     elif output in ("csv", "parquet"):
         write_table(frame, output, file)
     elif frame.height:
-        show.costs(frame, basis=basis, path=file)
+        show.costs(frame, basis=basis, asked=query.by, path=file)
     if not frame.height:
         say(
             "No costs in this range."
@@ -130,13 +135,17 @@ def balance(
     """Hold charges in against costs out, per currency, invoice month, provider and cost column. The difference is 0."""
     from api import queries
     from rootcost import show
+    from rootcost.leftover import left_out_of_bills
 
     with opened(home) as books:
         frame = queries.balance(books, month)
+        told = left_out_of_bills(books)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
         show.balance(frame)
+    if told:
+        (say if output == "json" else out)(told)
     if not frame.height:
         say("No bill is attributed yet. Next: rootcost ingest, then rootcost attribute")
     if not (frame["difference"] == 0).all():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rootcost.console import Home, opened, out_rows, say
+
+if TYPE_CHECKING:
+    from ledger.books import Books
 
 _OPTIONS = {"amount": "--amount", "currency": "--currency", "scope_name": "--team, --agent"}
 
@@ -54,11 +57,26 @@ def budgets_set(
     except ValidationError as fault:
         first = fault.errors()[0]
         raise UsageError(
-            f"{first['input']!r}: {first['msg']}", where=_OPTIONS.get(str(first["loc"][0]), "NAME"), remedy="see --help"
+            f"{first['input']!r}: {first['msg'].removeprefix('Value error, ')}",
+            where=_OPTIONS.get(str(first["loc"][0]), "NAME"),
+            remedy="see --help",
         ) from fault
     with opened(home) as books:
         show.budgets([change_budget(books, name, budget, actor="cli")])
+        _tell_if_unknown(books, budget.scope, budget.scope_name, view)
     say("Next: rootcost attribute evaluates it")
+
+
+def _tell_if_unknown(books: Books, scope: str, name: str, view: Literal["initiator", "executor"]) -> None:
+    """A budget for somebody nobody has heard of is allowed, for it may come first; but it may as well be a slip of the pen."""
+    from api import queries
+    from ledger import registry
+
+    spending = queries.costs(books, queries.CostQuery(by=(f"{view}_{scope}",), view=view))[f"{view}_{scope}"]
+    known = sorted({*registry.rows(books)[scope].drop_nulls(), *spending.drop_nulls()} - {""})
+    if name not in known:
+        there = f"known are {', '.join(known[:12])}{', …' if len(known) > 12 else ''}" if known else "none is known yet"
+        say(f"No {scope} {name!r} is registered or has spent so far; {there}")
 
 
 def budgets_list(

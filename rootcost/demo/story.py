@@ -150,21 +150,22 @@ class _Story:
 
     def attribute(self, step: Callable[[str], Tell]) -> None:
         """The first run: every call, chain and charge of the month."""
-        self.first = self._run(step("attributing: every dollar to the agent that started the work"), "demo")
+        self.first = self._run(step("attributing: every dollar to the agent that started the work"), "demo", final=False)
 
     def restate(self, step: Callable[[str], Tell]) -> None:
         """AWS corrects its bill; the month is attributed again without reading a span."""
         self.made.deliver_restatement()
         self._ingest(step, "AWS bill (CUR 2.0), restated", "aws-cur", self.made.aws_export)
-        self.last = self._run(step("attributing again: only what the new bill changes"), "AWS restated the bill")
+        self.last = self._run(step("attributing again: only what the new bill changes"), "AWS restated the bill", final=True)
 
-    def _run(self, tell: Tell, cause: str) -> RunReport:
+    def _run(self, tell: Tell, cause: str, *, final: bool) -> RunReport:
         from attribution import anomalies, budgets
         from attribution.run import attribute
 
         began = time.monotonic()
         report = attribute(self.books, cause=cause, progress=lambda stage, done, total: tell(stage, done, total + 1))
-        self.alerts += budgets.evaluate(self.books)
+        if final:  # an alert keeps its figures for ever: those of the bill that stands
+            self.alerts += budgets.evaluate(self.books)
         anomalies.detect(self.books)
         tell("done", 1, 1)
         self.seconds.append(time.monotonic() - began)

@@ -63,7 +63,9 @@ def _table(*columns: str, right: Sequence[str] = (), footer: Mapping[str, str] |
 def heading(console: Console, title: str, sentence: str = "") -> None:
     """A new chapter."""
     console.print()
-    console.print(Rule(Text(title, "bold"), align="left", style="dim"))
+    console.print(
+        Rule(Text(title, "bold"), align="left", style="dim"), width=None if console.is_terminal else min(console.width, 100)
+    )
     if sentence:
         console.print(sentence, style="dim")
 

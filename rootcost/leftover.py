@@ -1,0 +1,33 @@
+"""What no control total can see: lines of bills that were left out before anything was added up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ledger.books import Books
+
+
+def left_out_of_bills(books: Books) -> str:
+    """A sentence about lines of bills that could not be booked; empty if every line was.
+
+    The balance compares what was booked with what was attributed, so it holds whatever was left out: this must be said beside it.
+    """
+    import polars as pl
+
+    from ingest.sources import discover
+    from ledger.settings import LOG_SOURCES
+    from ledger.tables import PROBLEMS
+    from rootcost.show import counted
+
+    bills = [name for name in discover() if name not in LOG_SOURCES]
+    errors = books.store.scan(PROBLEMS, {"source": bills}).filter(pl.col("severity") == "error").select("place", "rows").collect()
+    files = errors.filter(pl.col("place") == "file").height
+    lines = int(errors.filter(pl.col("place") != "file")["rows"].sum())
+    parts = [counted(number, what) for number, what in ((lines, "line"), (files, "file")) if number]
+    if not parts:
+        return ""
+    return f"! {' and '.join(parts)} of bills {'was' if lines + files == 1 else 'were'} left out: rootcost problems"
+
+
+__all__ = ["left_out_of_bills"]
