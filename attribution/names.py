@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -179,19 +180,17 @@ def spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.S
 
 
 class ModelNames:
-    """One display name for each model, whoever spelled it: the shortest of those the price book knows, else the log's, else the bill's."""
+    """One display name for each model, whoever spelled it: the commonest in the price book, else the log's, else the bill's."""
 
     def __init__(self, book: Iterable[str], logs: Iterable[str] = (), bills: Iterable[str] = ()) -> None:
         self._display: dict[str, str] = {}
         for names in (book, logs, bills):
-            found: dict[str, str] = {}
+            spelled_as: dict[str, Counter[str]] = {}
             for written in names:
                 bare, sign = model(written), signature(written)
-                if bare is None or sign is None:
-                    continue
-                held = found.get(sign)
-                if held is None or (len(bare), bare) < (len(held), held):
-                    found[sign] = bare
+                if bare is not None and sign is not None:
+                    spelled_as.setdefault(sign, Counter())[bare] += 1
+            found = {sign: min(seen, key=lambda name: (-seen[name], len(name), name)) for sign, seen in spelled_as.items()}
             self._display = {**found, **self._display}
 
     def display(self, written: str | None) -> str | None:
