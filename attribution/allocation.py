@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from attribution import identity
-from attribution.rollup import WHO
+from attribution.dimensions import WHO
 from ledger.money import MONEY, split, weights
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, COSTS

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from attribution.rollup import WHAT, WHO
+from attribution.dimensions import WHAT, WHO
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
 from ledger.tables import COSTS, TOKEN_METERS

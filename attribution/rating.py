@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from attribution.rollup import WHO
+from attribution.dimensions import WHO
 from ledger.money import MONEY, split, weights
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 

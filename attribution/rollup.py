@@ -12,8 +12,9 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from attribution import chains, identity, names, pricing
+from attribution import chains, dimensions, held, identity, pricing
 from attribution.calls import describes_call, merge, reports_usage
+from attribution.dimensions import USAGE_KEYS, WORDS, usage_key
 from attribution.metering import disjoint
 from attribution.pricing import PriceBook
 from ledger import periods
@@ -22,13 +23,7 @@ from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
 
-WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method", "workflow", "tenant", "environment")
-WHAT = ("provider", "account", "region", "service", "model", "service_tier", "context_above", "resource", "principal")
-
 _CODE = pl.Categorical()
-
-USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source", "unpriced")
-"""What tells one row of `usage_hourly` from another, beside the meter. A call without a price never hides among priced ones. (ES-2)"""
 
 _KEYS = (
     "trace_key",
@@ -42,11 +37,6 @@ _KEYS = (
     "start_time",
     "end_time",
 )
-_WORDS = (
-    "channel", "source", "name", "service_name", "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id",
-    "credential", "resource_id", "account_id", "region", "provider", "environment", "workflow", "tenant",
-)  # fmt: skip
-"""Words of a span, few of them distinct: kept as codes, since a month has millions of spans."""
 _CALL = (
     "channel", "source", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name", "usage_scope", "status",
     "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal",
@@ -89,7 +79,7 @@ def draw_from(
     signals = _believable(window.filter(describes_call() | gateway()).select(_CALL).collect())
     calls = merge(identity.refuse_conflicting_claims(signals, registry, trusted))
     del signals
-    nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in _WORDS)).collect(), calls)
+    nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in WORDS)).collect(), calls)
     forest = chains.link(nodes)
     nodes = nodes.with_columns(agent=identity.span_agents(nodes, registry))
     calls = calls.join(nodes.select("trace_key", "span_key", node="row"), on=["trace_key", "span_key"], maintain_order="left")
@@ -97,7 +87,7 @@ def draw_from(
     calls = identity.attribute(calls, nodes, forest, registry, trusted)
     calls = disjoint(calls.lazy()).collect()
     calls = pricing.add_list_cost(calls, book)
-    calls = _dimensions(calls, registry, settings, book)
+    calls = dimensions.named(calls, registry, settings, book)
     calls = calls.with_columns(
         rollup_id=pl.lit(rollup_id),
         month=pl.lit(month),
@@ -111,7 +101,7 @@ def draw_from(
     inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
     everything, calls = calls, calls.filter(inside)
     usage = pl.concat(
-        [_hourly(calls), _resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
+        [_hourly(calls), held.resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
     )
     told = pl.concat_str("reason", pl.when("unpriced").then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace(
         "", None
@@ -155,7 +145,7 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
             f"{c}_told" for c in identity_columns
         )
     alone = calls.filter(gateway()).select(
-        *(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*_WORDS, "claim_source"))
+        *(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*WORDS, "claim_source"))
     )
     # A gateway row may carry the very ids of a span that is no call itself: then that span is its place.
     alone = alone.join(spans.select("trace_key", "span_key"), on=["trace_key", "span_key"], how="anti")
@@ -200,62 +190,6 @@ def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
         .select(pl.col("over").unique())
     )
     return calls["node"].is_in(hidden["over"].implode())
-
-
-def _dimensions(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook) -> pl.DataFrame:
-    """Canonical names, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
-    providers = names.spelled(calls["provider"], names.provider)
-    models = pl.concat([calls["response_model"], calls["request_model"]])
-    display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
-    calls = calls.with_columns(
-        provider=providers,
-        model=pl.coalesce(
-            names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)
-        ),
-        service=pl.lit(None, dtype=pl.String),
-        resource=pl.col("resource_id"),
-        service_tier=pl.col("service_tier").fill_null("standard"),
-    )
-    calls = _own_place(calls)
-    placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
-    calls = calls.with_columns(
-        account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
-    )
-    return fill_defaults(calls, settings)
-
-
-_PLACES = {
-    "AWS": (r"^\d+$", r"^[a-z]{2}(-[a-z]+)+-\d$"),
-    "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
-    "Microsoft": (r".", r"^[a-z]+\d*$"),
-}
-"""What accounts and regions of a cloud look like. A span's resource says where its *caller* runs, which need not be whose bill the call is
-on: a name that cannot be the called provider's is the caller's, and no other provider has accounts that a span would know."""
-
-
-def _own_place(calls: pl.DataFrame) -> pl.DataFrame:
-    """Keeps account and region only where they can be the called provider's own."""
-    for column, at in (("account_id", 0), ("region", 1)):
-        fits = pl.lit(value=False)
-        for provider, patterns in _PLACES.items():
-            fits = fits | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[at]))
-        calls = calls.with_columns(pl.when(fits | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
-    return calls
-
-
-def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
-    """Account and region of a provider's calls, where only the settings know."""
-    for default in settings.attribution.defaults:
-        mine = pl.col("provider") == names.provider(default.provider)
-        frame = frame.with_columns(
-            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account)))
-            .then(pl.lit(default.account))
-            .otherwise("account"),
-            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region)))
-            .then(pl.lit(default.region))
-            .otherwise("region"),
-        )
-    return frame
 
 
 def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
@@ -305,11 +239,6 @@ def _unpriced() -> pl.Expr:
     return pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
 
 
-def usage_key() -> pl.Expr:
-    """All of USAGE_KEYS in 64 bits."""
-    return pl.struct(USAGE_KEYS).hash(seed=727).reinterpret(signed=True)
-
-
 def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
     """Meters summed by hour and every dimension. A gateway cache hit used nothing at the provider. (CA-4)"""
     keys = [*USAGE_KEYS, "usage_key"]
@@ -333,87 +262,6 @@ def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
         for m in TOKEN_METERS
     ]
     return pl.concat(long)
-
-
-def _resource_hours(
-    nodes: pl.DataFrame,
-    forest: chains.Forest,
-    registry: pl.DataFrame,
-    settings: Settings,
-    rollup_id: str,
-    month: str,
-    trusted: list[str],
-) -> pl.DataFrame:
-    """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
-
-    Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time.
-    """
-    named = nodes["resource_id"]
-    above = named.gather(pl.Series(forest.parent))
-    is_root = forest.parent == np.arange(len(forest.parent))
-    outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
-    start, end = periods.month_start(month), periods.month_end(month)
-    until = pl.coalesce("end_time", "start_time")
-    frame = nodes.filter(outermost & (pl.col("start_time") < end) & (until >= start))
-    if not frame.height:
-        return USAGE_HOURLY.empty()
-    frame = frame.with_columns(pl.col(c).cast(pl.String) for c in _WORDS).with_columns(
-        node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
-    )
-    frame = identity.attribute(frame, nodes, forest, registry, trusted)
-    frame = _over_hours(frame).filter(pl.col("hour").is_between(start, end, closed="left"))
-    frame = frame.with_columns(
-        rollup_id=pl.lit(rollup_id),
-        month=pl.lit(month),
-        provider=names.spelled(frame["provider"], names.provider),
-        account=pl.col("account_id"),
-        service=pl.lit(None, dtype=pl.String),
-        model=pl.lit(None, dtype=pl.String),
-        service_tier=pl.lit("standard"),
-        context_above=pl.lit(0, dtype=pl.Int64),
-        resource=pl.col("resource_id"),
-        reason=pl.col("identity_reason"),
-        unpriced=pl.lit(value=False),
-    )
-    frame = fill_defaults(frame, settings).with_columns(usage_key=usage_key())
-    keys = [*USAGE_KEYS, "usage_key"]
-    summed = frame.group_by(keys).agg(
-        seconds=pl.col("seconds").sum(), requests=pl.col("starts").sum().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64)
-    )
-    return pl.concat(
-        [
-            summed.select(
-                *keys,
-                pl.lit(m).alias("meter"),
-                pl.col(m).cast(MONEY).alias("quantity"),
-                "calls",
-                pl.lit(None, dtype=MONEY).alias("list_cost"),
-            )
-            for m in ("seconds", "requests")
-        ]
-    )
-
-
-_LONGEST = timedelta(days=31)
-
-
-def _over_hours(spans: pl.DataFrame) -> pl.DataFrame:
-    """Each span once for every hour it touches, with the `seconds` it held of it; `starts` is true in its first hour. (RA-3)
-
-    A clock that ends a span before it starts, or weeks after, is not believed: it held nothing, or 31 days at most.
-    """
-    first = pl.col("start_time").dt.truncate("1h")
-    ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _LONGEST)
-    ends = pl.max_horizontal(ends, "start_time")
-    hours = pl.datetime_ranges(
-        first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"
-    )
-    out = spans.with_columns(__ends=ends, hour=hours).explode("hour")
-    held = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
-    micros = held.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))
-    return out.with_columns(
-        seconds=micros * pl.lit("0.000001").str.to_decimal(scale=6).cast(MONEY), starts=pl.col("hour") == first
-    ).drop("__ends")
 
 
 def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rollup_id: str, month: str) -> pl.DataFrame:

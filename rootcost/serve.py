@@ -77,12 +77,15 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
     settings = load(home)
     where = _addresses(settings, port, ui_port, ui=ui)
     with contextlib.ExitStack() as held:
-        # First: whoever starts it twice wants to hear of the other one, not of its port.
-        held.enter_context(serving(settings.home, where.api))
+        # Whoever starts it twice wants to hear of the other one, not of its port; a home that is not there yet has no other one.
+        if settings.home.exists():
+            held.enter_context(serving(settings.home, where.api))
         listening = held.enter_context(_bound(where.host, where.port, flag="--port", setting="serve.port"))
         if where.ui_port is not None:
             with _bound(where.host, where.ui_port, flag="--ui-port", setting="serve.ui_port"):
                 pass  # free; the dashboard will bind it itself
+        if not settings.home.exists():
+            held.enter_context(serving(settings.home, where.api))
         log_to(settings.home)
         books = held.enter_context(Books(settings))
         return _Service(books, where, listening).run()
