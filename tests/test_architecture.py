@@ -100,4 +100,4 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
         if path == Path(__file__):
             continue
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"/(work|home)/(main|shared|[a-z]+/\.)|/root/", text), path
+        assert not re.search(r"/(wor[k]|home)/(main|shared|[a-z]+/\.)|/roo[t]/", text), path
