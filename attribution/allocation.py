@@ -32,19 +32,6 @@ _TAX = (
     ("invoice_id",),
 )
 
-WHAT_OF_LOT = (
-    "provider",
-    "account",
-    "region",
-    "service",
-    "model",
-    "meter",
-    "service_tier",
-    "context_above",
-    "resource",
-    "principal",
-)
-
 
 def owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
     """`owner_agent` and `owner_team` of each lot: by principal, by resource or inference profile, by tag. Nulls where nobody is named."""

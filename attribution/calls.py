@@ -139,8 +139,3 @@ def _components(signals: pl.DataFrame) -> pl.Series:
         .to_series()
         .scatter(doubled.arg_true(), keyed["label"])
     )
-
-
-def count_leaves(calls: pl.DataFrame, covered: pl.Series) -> pl.DataFrame:
-    """Drops calls whose usage a descendant reports too: only leaves bear cost. (CA-2)"""
-    return calls.filter(~covered)
