@@ -51,6 +51,10 @@ format: .venv/.installed ## Let ruff lay the code out
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: conformance
+conformance: .venv/.installed ## The failure modes of conformance/ against this implementation
+	@$(BIN)/python conformance/run.py
+
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench

@@ -1,0 +1,130 @@
+"""This repository's own implementation behind the contract of the conformance suite: INPUT folder in, OUTPUT/costs.csv out.
+
+Books are opened in a temporary home; registry, prices, bills and logs go in through the product's own readers, every delivery is
+followed by an attribution run, and the costs are what the product's own query answers. Nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from api import queries
+from api.queries.published import PublishedMonth, published
+from attribution.run import attribute
+from ingest.price_books import read_prices
+from ingest.price_updates import difference, enter
+from ingest.run import ingest
+from ledger import registry
+from ledger.books import Books
+from ledger.settings import AttributionSettings, IngestSettings, Settings, load
+from ledger.tables import COSTS
+
+NOT_CLAIMED = 77
+READERS = {"bill": "focus", "spans": "otlp", "gateway": "litellm"}
+KNOWN = {*READERS, "registry", "prices", "settings"}
+BY = (
+    "agent", "team", "basis", "method", "rule", "charge_category", "provider", "account", "region", "service", "model", "meter",
+    "service_tier", "workflow", "tenant", "environment", "month",
+)  # fmt: skip
+VIEWS: tuple[Literal["initiator", "executor"], ...] = ("initiator", "executor")
+
+
+def main(given: Path, out: Path) -> int:
+    """Draws the input up; returns the exit code."""
+    if strange := [name for delivery in _deliveries(given) for name in _files(delivery) if name.split("-")[0] not in KNOWN]:
+        print(f"no reader for {strange[0]}", file=sys.stderr)
+        return NOT_CLAIMED
+    with tempfile.TemporaryDirectory(prefix="rootcost-conformance-") as folder:
+        home = Path(folder, "home")
+        home.mkdir()
+        with Books(_settings(home, given / "settings.toml")) as books:
+            after: dict[int, list[PublishedMonth]] = {}
+            for number, delivery in enumerate(_deliveries(given)):
+                _take_in(books, delivery)
+                attribute(books)
+                after[number] = list(published(books))
+            _write(out / "costs.csv", _costs(books))
+            for number, months in after.items():
+                _write(out / f"costs-after-{number}.csv", _costs_as_published(books, months))
+    return 0
+
+
+def _settings(home: Path, asked: Path) -> Settings:
+    """The product's settings; those a case asks for under the names they have here."""
+    settings = load(home)
+    told = tomllib.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else {}
+    ingesting = {**settings.ingest.model_dump(), "trusted_sources": [READERS[kind] for kind in told.get("trusted", ())]}
+    attributing = {**settings.attribution.model_dump(), "shared": told.get("shared", [])}
+    return settings.model_copy(
+        update={
+            "ingest": IngestSettings.model_validate(ingesting),
+            "attribution": AttributionSettings.model_validate(attributing),
+        }
+    )
+
+
+def _deliveries(given: Path) -> list[Path]:
+    numbered = sorted((path for path in given.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    return [given, *numbered]
+
+
+def _files(delivery: Path) -> Iterator[str]:
+    return (path.name.rpartition(".")[0] for path in sorted(delivery.iterdir()) if path.is_file())
+
+
+def _take_in(books: Books, delivery: Path) -> None:
+    for path in sorted(delivery.glob("registry*.csv")):
+        registry.import_csv(books, path)
+    for path in sorted(delivery.glob("prices*.csv")):
+        enter(books, difference(books, read_prices(path), valid_from=datetime(1970, 1, 1, tzinfo=UTC)), accept=True)
+    for kind, source in READERS.items():
+        # A bill's dataset is its file's name: the same name again is a restatement, another name another bill.
+        if found := [str(path) for path in sorted(delivery.glob(f"{kind}*"))]:
+            report = ingest(books, source, found)
+            for problem in report.problems:
+                print(f"{problem.severity}: {problem.uri} {problem.place} {problem.field}: {problem.reason}", file=sys.stderr)
+
+
+def _costs(books: Books) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for view in VIEWS:
+        frame = queries.costs(books, queries.CostQuery(by=BY, view=view, granularity="day"))
+        rows += [
+            {"view": view, **row, "day": row["period_start"][:10], "invoice_month": row["month"]}
+            for row in frame.iter_rows(named=True)
+        ]
+    return rows
+
+
+def _costs_as_published(books: Books, months: list[PublishedMonth]) -> list[dict[str, Any]]:
+    """What an earlier run said, read now: a superseded run stays readable."""
+    held = books.store.scan(COSTS, {"month": [m.month for m in months], "run_id": [m.run_id for m in months]}).collect()
+    rows: list[dict[str, Any]] = []
+    for view in VIEWS:
+        for row in held.iter_rows(named=True):
+            who = {"agent": row[f"{view}_agent"], "team": row[f"{view}_team"]}
+            day = row["period_start"].date().isoformat()
+            kept = {name: row[name] for name in (*BY[2:], "cost_class", "reason", "currency")}
+            rows.append({"view": view, **who, **kept, "day": day, "invoice_month": row["month"], "cost": row["effective_cost"]})
+    return rows
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = ["view", *BY, "cost_class", "reason", "currency", "day", "invoice_month", "cost"]
+    with path.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, columns, extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            cost = row["cost"]
+            writer.writerow({**row, "cost": "" if cost is None else f"{cost:f}"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
