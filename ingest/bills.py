@@ -6,27 +6,28 @@ when they are many.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from pathlib import Path
 
 import polars as pl
 
+from ingest.month_files import OWN, WORDS, MonthFiles
+from ingest.normalise.words import WORD, Lines
+from ingest.source import Reading
 from ledger import money
+from ledger.errors import TableError
 from ledger.money import ZERO
 from ledger.problems import Problem
 from ledger.store import Store
 from ledger.tables import CHARGES, COST_COLUMNS, IMPORT_TOTALS, RAW_FILES
 
 _HELD_ROWS = 200_000
-"""Rows kept in memory before they go to disk; some 200 MB."""
+"""Rows kept in memory before they go to disk."""
 _RESTATED = timedelta(days=14)
 """How long after a month's end providers still rewrite it, invoiced or not."""
-_NOT_CONTENT = frozenset({"charge_id", "source", "scope", "raw_id", "line", "final"})
-_CONTENT = tuple(name for name in CHARGES.schema if name not in _NOT_CONTENT)
 
 TotalKey = tuple[str, str, str]
 """Currency, provider, cost column."""
@@ -39,58 +40,37 @@ class _Sum:
     lost: Decimal = ZERO
 
 
-@dataclass
 class MonthPile:
     """The rows of one month of one dataset, and what they sum up to."""
 
-    month: str
-    folder: Path
-    frames: list[pl.DataFrame] = field(default_factory=list)
-    parts: list[Path] = field(default_factory=list)
-    sums: dict[TotalKey, _Sum] = field(default_factory=dict)
-    raw_ids: set[str] = field(default_factory=set)
-    rows: int = 0
+    def __init__(self, month: str, folder: Path) -> None:
+        self.month = month
+        self.rows = 0
+        self.sums: dict[TotalKey, _Sum] = {}
+        self.raw_ids: set[str] = set()
+        self._held: list[Lines] = []
+        self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
-    def add(self, frame: pl.DataFrame, written: pl.DataFrame) -> None:
+    def add(self, lines: Lines, written: pl.DataFrame) -> None:
         """Conformed charges of this month, and their costs as written beyond twelve places (see `Reading`)."""
-        self._sum(frame, written)
-        self.rows += frame.height
-        self.raw_ids.update(frame["raw_id"].unique())
-        self.frames.append(frame)
-        if sum(f.height for f in self.frames) > _HELD_ROWS:
-            self._spill()
+        self._sum(lines, written)
+        self.rows += lines.rows.height
+        self.raw_ids.update(lines.words["raw_id"].unique())
+        self._hold([lines])
 
     def absorb(self, other: MonthPile) -> None:
-        """Another file's rows of the same month."""
-        self.frames += other.frames
-        self.parts += other.parts
+        """Another file's rows of the same month; `other` must not be used any more."""
+        self._files.absorb(other._files)
         self.raw_ids |= other.raw_ids
         self.rows += other.rows
         for key, one in other.sums.items():
             self.sums[key] = _joined(self.sums.get(key, _Sum()), one)
-        if sum(f.height for f in self.frames) > _HELD_ROWS:
-            self._spill()
+        self._hold(other._held)
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """All rows; identical ones are told apart by their ordinal in `charge_id`."""
-        ids = pl.concat(
-            [*(pl.scan_parquet(p).select("charge_id") for p in self.parts), *(f.lazy().select("charge_id") for f in self.frames)]
-        )
-        seen = ids.collect()["charge_id"]
-        ordinal = (
-            None if seen.n_unique() == len(seen) else seen.to_frame().select(pl.int_range(1, pl.len() + 1).over("charge_id"))
-        )
-        del seen
-        at = 0
-        held: list[Path | pl.DataFrame] = [*self.parts, *self.frames]
-        for part in held:
-            frame = pl.read_parquet(part, memory_map=False) if isinstance(part, Path) else part
-            if ordinal is not None:
-                nth = ordinal.slice(at, frame.height).to_series()
-                spelt = pl.when(nth > 1).then(pl.concat_str("charge_id", pl.lit("-"), nth.cast(pl.String))).otherwise("charge_id")
-                frame = frame.with_columns(charge_id=spelt)
-            at += frame.height
-            yield frame
+    def files(self) -> list[Path]:
+        """All rows, as files of the table; identical ones are told apart by their ordinal in `charge_id`. Ends the pile."""
+        self._flush()
+        return self._files.finished()
 
     def totals(self, scope: str) -> pl.DataFrame:
         """What the files themselves add up to, as rows of `import_totals`."""
@@ -109,68 +89,85 @@ class MonthPile:
         ]
         return pl.DataFrame(rows, schema=IMPORT_TOTALS.schema)
 
-    def _sum(self, frame: pl.DataFrame, written: pl.DataFrame) -> None:
-        keys = ["billing_currency", "provider_name"]
+    def _sum(self, lines: Lines, written: pl.DataFrame) -> None:
         told = pl.concat(
-            [frame.select(*keys, *COST_COLUMNS), written.select(f"{n}__written" for n in COST_COLUMNS)], how="horizontal"
+            [lines.rows.select(WORD, *COST_COLUMNS), written.select(f"{n}__written" for n in COST_COLUMNS)], how="horizontal"
         )
         same = _alike(told)
-        for (currency, provider), part in told.partition_by(keys, as_dict=True, include_key=False).items():
+        for (currency, provider), part in _by_biller(told, lines.words):
             found: dict[str, _Sum] = {}
             for name in COST_COLUMNS:
                 if name in same:
                     found[name] = found[same[name]]
                 else:
-                    kept = part[name]
-                    lost = money.rounded_away(part[f"{name}__written"], kept)
+                    kept, beyond = part[name], part[f"{name}__written"]
+                    lost = money.rounded_away(beyond, kept) if beyond.null_count() < len(beyond) else ZERO
                     found[name] = _Sum(len(kept) - kept.null_count(), Decimal(kept.sum() or 0), lost)
             for name, one in found.items():
-                key = (str(currency), str(provider), name)
+                key = (currency, provider, name)
                 self.sums[key] = _joined(self.sums.get(key, _Sum()), one)
 
-    def _spill(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{self.month}-{id(self):x}-{len(self.parts)}.parquet"
-        pl.concat(self.frames).write_parquet(part, compression="lz4", row_group_size=100_000)
-        self.parts.append(part)
-        self.frames.clear()
+    def _hold(self, some: Sequence[Lines]) -> None:
+        self._held += some
+        if sum(lines.rows.height for lines in self._held) >= _HELD_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        rows, words, at = [], [], 0
+        for lines in self._held:
+            rows.append(lines.rows.with_columns(pl.col(WORD) + at))
+            words.append(lines.words)
+            at += lines.words.height
+        self._held.clear()
+        self._files.add(Lines(pl.concat(rows), pl.concat(words)))
 
 
-def conformed(frame: pl.DataFrame, *, source: str, scope: str, raw_id: str, now: datetime) -> pl.DataFrame:
-    """A source's rows as `charges` holds them, with ids. A month is final when it is invoiced and no longer rewritten."""
-    if "final" in frame.columns:
-        final = pl.col("final") & pl.col("billing_month").is_in(_settled(frame["billing_month"].unique(), now))
-        frame = frame.with_columns(final=final)
-    frame = frame.with_columns(charge_id=pl.lit(""), source=pl.lit(source), scope=pl.lit(scope), raw_id=pl.lit(raw_id))
-    rows = CHARGES.conform(frame.select(name for name in frame.columns if name in CHARGES.schema))
-    return rows.with_columns(charge_id=_ids(rows))
+def _by_biller(told: pl.DataFrame, words: pl.DataFrame) -> Iterator[tuple[tuple[str, str], pl.DataFrame]]:
+    """The rows of each currency and provider."""
+    keys = words.select("billing_currency", "provider_name")
+    each = keys.unique(maintain_order=True)
+    number = keys.join(each.with_row_index("__key"), on=keys.columns, how="left", maintain_order="left")["__key"]
+    parts = (
+        told.with_columns(__key=number.gather(told[WORD])).partition_by("__key", as_dict=True)
+        if each.height > 1
+        else {(0,): told}
+    )
+    for (key,), part in parts.items():
+        currency, provider = each.row(int(str(key)))
+        yield (str(currency), str(provider)), part
 
 
-def _ids(rows: pl.DataFrame) -> pl.Series:
-    """A 64-bit hash of what the row says, as 16 hex digits. Independent of file, line, dataset and batch."""
-    parts: list[pl.Expr] = []
-    fixed = ""
-    for name in _CONTENT:
-        column = rows[name]
-        text = (column.to_physical() if column.dtype.is_decimal() or column.dtype.is_temporal() else column).cast(pl.String)
-        if len(column) and (column.null_count() == len(column) or (not column.null_count() and (text == text[0]).all())):
-            fixed += (text[0] or "\x00") + "\x1f"  # the same on every row: spelt once
-            continue
-        if fixed:
-            parts.append(pl.lit(fixed))
-            fixed = ""
-        parts.append(pl.lit(text.fill_null("\x00")) + "\x1f")
-    spelt = rows.select(pl.concat_str([pl.repeat("", pl.len()), *parts, pl.lit(fixed)]).alias("t"))["t"].to_list()
-    digest = hashlib.blake2b
-    return pl.Series("charge_id", [digest(text.encode(), digest_size=8).hexdigest() for text in spelt], dtype=pl.String)
+def conformed(lines: Lines, *, month: str, source: str, scope: str, raw_id: str, now: datetime) -> Lines:
+    """A source's rows as `charges` holds them. A month is final when it is invoiced and no longer rewritten."""
+    words = lines.words
+    if "final" in words.columns and not _is_settled(month, now):
+        words = words.with_columns(final=pl.lit(False))
+    named = {"charge_id": "", "source": source, "scope": scope, "raw_id": raw_id, "billing_month": month}
+    words = words.with_columns(pl.lit(value).alias(name) for name, value in named.items())
+    return Lines(_shaped(lines.rows, OWN, (WORD,)), _shaped(words, WORDS, said=lines.rows[WORD]))
 
 
-def _settled(months: pl.Series, now: datetime) -> list[str]:
-    return [
-        month
-        for month in months
-        if month is not None and datetime.combine(_month_end(month), datetime.min.time(), UTC) + _RESTATED <= now
-    ]
+def _shaped(frame: pl.DataFrame, names: Sequence[str], more: Sequence[str] = (), said: pl.Series | None = None) -> pl.DataFrame:
+    """The columns as the table has them. Words that no line says (any more) may lack what is required."""
+    schema = CHARGES.schema
+    floats = [n for n in names if n in frame.columns and frame.schema[n].is_float()]
+    if floats:
+        raise TableError(f"amounts arrived as floating point in {floats}", where=CHARGES.name)
+    shaped = frame.select(
+        *more, *(pl.col(n).cast(schema[n]) if n in frame.columns else pl.lit(None, dtype=schema[n]).alias(n) for n in names)
+    )
+    required = [c.name for c in CHARGES.columns if c.required and c.name in names and shaped[c.name].null_count()]
+    if said is not None and required:
+        required = [name for name in required if shaped[name].gather(said).null_count()]
+    if required:
+        raise TableError(f"required columns {required} hold nulls", where=CHARGES.name)
+    return shaped
+
+
+def _is_settled(month: str, now: datetime) -> bool:
+    return datetime.combine(_month_end(month), datetime.min.time(), UTC) + _RESTATED <= now
 
 
 def _month_end(month: str) -> date:
@@ -189,12 +186,15 @@ class Written:
 def replace_month(store: Store, scope: str, pile: MonthPile) -> Written:
     """Makes the pile the month of the dataset, in one commit. Nothing is written where nothing changed."""
     where = {"billing_month": pile.month, "scope": scope}
-    new = pl.concat([_identity(batch.lazy()) for batch in pile.batches()])
+    files = pile.files()
     held = _identity(_held(store, scope, pile.month))
+    new = _identity(pl.scan_parquet(files)) if held.height else None
     changed = 0
-    if not new.sort("row").equals(held.sort("row")):
-        changed = new.join(held, on="id", how="anti").height + held.join(new, on="id", how="anti").height
-        store.replace_parts(CHARGES, pile.batches(), where, note=f"{scope} {pile.month}")
+    if new is None or not new.sort("row").equals(held.sort("row")):
+        changed = pile.rows
+        if new is not None:
+            changed = new.join(held, on="id", how="anti").height + held.join(new, on="id", how="anti").height
+        store.replace_files(CHARGES, files, where, note=f"{scope} {pile.month}")
     totals = pile.totals(scope)
     booked = store.scan(IMPORT_TOTALS, {"billing_month": [pile.month], "scope": [scope]}).collect()
     keys = ["currency", "provider", "cost_column"]
@@ -254,10 +254,25 @@ def twice(source: str, uri: str, scope: str, other: str, month: str) -> Problem:
     )
 
 
-def by_month(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+def by_month(reading: Reading) -> Iterator[tuple[str, Lines]]:
     """The rows month by month."""
-    for (month,), rows in frame.partition_by("billing_month", as_dict=True, maintain_order=True).items():
-        yield str(month), rows
+    if not reading.frame.height:
+        return
+    lines = _lines(reading)
+    months = lines.rows["billing_month"]
+    if months.n_unique() == 1:
+        yield str(months[0]), lines
+        return
+    for (month,), rows in lines.rows.partition_by("billing_month", as_dict=True, maintain_order=True).items():
+        yield str(month), Lines(rows, lines.words)
+
+
+def _lines(reading: Reading) -> Lines:
+    """A reading's rows; those of a source that leaves no words aside say each their own."""
+    if reading.words is not None:
+        return Lines(reading.frame, reading.words)
+    words = [name for name in WORDS if name in reading.frame.columns and name != "billing_month"]
+    return Lines(reading.frame.drop(words).with_row_index(WORD), reading.frame.select(words))
 
 
 def _alike(told: pl.DataFrame) -> dict[str, str]:

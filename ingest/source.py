@@ -75,11 +75,13 @@ class Reading:
     """A batch of rows for the source's table, and what was wrong with the rows that are not among them.
 
     Bill frames carry, beside columns of `charges`, the four cost columns also *as written* (text, named ``<column>__written``)
-    where full precision exceeds the ledger's; `ingest.run` sums them for the control totals.
+    where full precision exceeds the ledger's; `ingest.run` sums them for the control totals. They may leave the text that lines
+    repeat in `words`: then ``frame.__word`` is the number of the row of `words` that a line says.
     """
 
     frame: pl.DataFrame
     problems: list[Problem] = field(default_factory=list)
+    words: pl.DataFrame | None = None
 
 
 class Source(Protocol):

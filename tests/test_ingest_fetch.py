@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import bills, run
+from ingest import bills, month_files, run
 from ingest.fetch import LocalAndS3Fetcher
 from ingest.normalise import rows
 from ingest.run import ingest
 from ingest.source import Fetcher, RawObject, Reading, Slice
 from ingest.sources import by_name, discover
-from ledger import problems
+from ledger import problems, store
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
 from ledger.problems import Problem
@@ -180,17 +180,17 @@ def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
     monkeypatch.setattr(bills, "_HELD_ROWS", 100)
     monkeypatch.setattr(rows.delimited, "_BLOCK", 64 << 10)
     monkeypatch.setattr(rows.delimited, "_CHUNK", 64 << 10)
-    once = bills.MonthPile.batches
-    calls = iter((True, False))
+    monkeypatch.setattr(month_files, "_FILE_ROWS", 200)
+    placed = store.place_file
+    moved: list[str] = []
 
-    def stops(self: bills.MonthPile) -> Iterator[pl.DataFrame]:
-        good = next(calls)
-        for number, batch in enumerate(once(self)):
-            if not good and number == 2:
-                raise OSError("no space left on device")
-            yield batch
+    def stops(written: Path, root: str, place: str, options: Mapping[str, str]) -> None:
+        if len(moved) == 2:
+            raise OSError("no space left on device")
+        moved.append(place)
+        placed(written, root, place, options)
 
-    monkeypatch.setattr(bills.MonthPile, "batches", stops)
+    monkeypatch.setattr(store, "place_file", stops)
     path.write_bytes(SAMPLE.read_bytes().replace(b"Atlas Nimbus", b"Atlas"))
     with pytest.raises(RootCostError, match="no space left"):
         ingest(books, "focus", [str(path)])

@@ -7,46 +7,66 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from ingest.normalise import doubles
 from ingest.normalise.rows import moments
 from ingest.normalise.tally import Check, Tally, sift
+from ingest.normalise.words import WORD, Lines
 from ledger import money
 from ledger.money import MONEY, RATE
 from ledger.tables import CHARGES, COST_COLUMNS, TIME
 
-_AMOUNTS = tuple(n for n, t in CHARGES.schema.items() if t in (MONEY, RATE) and n not in COST_COLUMNS)
+_RATES = tuple(n for n, t in CHARGES.schema.items() if t == RATE)
+_AMOUNTS = tuple(n for n, t in CHARGES.schema.items() if t == MONEY)
 _TIMES = ("charge_period_start", "charge_period_end")
+APART = (*_AMOUNTS, *_TIMES, "billing_period_start")
+"""What each line says for itself. All else are words, unit prices too: they repeat."""
 
 
-def typed(frame: pl.DataFrame) -> pl.DataFrame:
+def typed(lines: Lines) -> Lines:
     """Texts as money, rates and instants.
 
-    Each cost column becomes MONEY, with its text beside it in ``<column>__text`` and, where that says more than twelve places,
-    in ``<column>__written``. Other amounts become MONEY or RATE. Text that is no number or time becomes null; `check` tells.
+    Each cost column becomes MONEY, with what was written beside it in ``<column>__text`` and, where that says more than twelve
+    places, in ``<column>__written``. Other amounts become MONEY or RATE. What is no number or time becomes null; `checked` tells.
     """
-    costs = [name for name in COST_COLUMNS if name in frame.columns]
-    others = [name for name in _AMOUNTS if name in frame.columns]
-    times = [name for name in (*_TIMES, "billing_period_start") if name in frame.columns]
-    return frame.with_columns(
-        *(pl.col(name).alias(f"{name}__text") for name in costs),
-        *(money.beyond_twelve_places(pl.col(name)).alias(f"{name}__written") for name in costs),
-        *(money.parse(pl.col(name)).alias(name) for name in costs),
-        *(
-            pl.col(name).str.strip_chars().cast(CHARGES.schema[name], strict=False).alias(name)
-            if frame.schema[name] == pl.String
-            else pl.col(name).cast(CHARGES.schema[name])
-            for name in others
-        ),
-        *(
-            (pl.col(name).cast(pl.String) if frame.schema[name] == pl.String else pl.col(name).dt.to_string("iso")).alias(
-                f"{name}__text"
-            )
-            for name in times
-        ),
-    ).with_columns(moments(frame[name]).alias(name) for name in times)
+    rows = lines.rows
+    costs = [name for name in COST_COLUMNS if name in rows.columns]
+    amounts = [name for name in _AMOUNTS if name in rows.columns and name not in costs]
+    times = [name for name in (*_TIMES, "billing_period_start") if name in rows.columns]
+    kept: list[pl.Series | pl.Expr] = [pl.col(name).alias(f"{name}__text") for name in (*costs, *times)]
+    done: list[tuple[pl.Series, pl.Series, pl.Series | None]] = []
+    for name in (*costs, *amounts):
+        column = rows[name]
+        # Most bases cost the same on most bills: what is equal is converted once.
+        same = next((found for found in done if found[0].dtype == column.dtype and found[0].equals(column)), None)
+        amount, written = same[1:] if same else _amount(column)
+        if not same:
+            done.append((column, amount, written))
+        kept.append(amount.alias(name))
+        if name in costs:
+            beyond = pl.lit(None, dtype=pl.String) if written is None else written
+            kept.append(beyond.alias(f"{name}__written"))
+    kept += [moments(rows[name]).alias(name) for name in times]
+    rates = [name for name in _RATES if name in lines.words.columns]
+    words = lines.words.with_columns(pl.col(name).str.strip_chars().cast(RATE, strict=False) for name in rates)
+    return Lines(rows.with_columns(kept), words)
 
 
-def checked(frame: pl.DataFrame, names: Mapping[str, str], tally: Tally, extra: Sequence[Check] = ()) -> pl.DataFrame:
-    """The rows that can be booked. `names` are the file's own names of our columns, for the problems' `field`."""
+def _amount(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """MONEY, and the texts that say more than that holds."""
+    if column.dtype == pl.Float64:
+        return doubles.as_money(column)
+    text = pl.col("text")
+    both = (
+        column.cast(pl.String)
+        .to_frame()
+        .select(text=pl.first())
+        .select(money.parse(text).alias("kept"), money.beyond_twelve_places(text).alias("written"))
+    )
+    return both["kept"], both["written"] if both["written"].null_count() < len(column) else None
+
+
+def checked(lines: Lines, names: Mapping[str, str], tally: Tally, extra: Sequence[Check] = ()) -> Lines:
+    """The lines that can be booked. `names` are the file's own names of our columns, for the problems' `field`."""
 
     def called(column: str) -> str:
         return names.get(column, column)
@@ -93,14 +113,19 @@ def checked(frame: pl.DataFrame, names: Mapping[str, str], tally: Tally, extra: 
         ),
         *extra,
     ]
-    return sift(frame, checks, tally)
+    return sift(lines, checks, tally)
 
 
-def charges(frame: pl.DataFrame) -> pl.DataFrame:
+def charges(lines: Lines) -> Lines:
     """The columns of `charges`, plus the costs as written; `line` and `billing_month` filled in."""
-    frame = frame.with_columns(billing_month=pl.col("billing_period_start").dt.strftime("%Y-%m"), line=pl.col("__row"))
-    kept = [name for name in CHARGES.schema if name in frame.columns]
-    return frame.select(*kept, *(f"{name}__written" for name in COST_COLUMNS))
+    starts = lines.rows["billing_period_start"]
+    month = pl.lit(starts[0].strftime("%Y-%m")) if starts.n_unique() == 1 else pl.col(starts.name).dt.strftime("%Y-%m")
+    rows = lines.rows.with_columns(billing_month=month, line=pl.col("__row"))
+    kept = [name for name in CHARGES.schema if name in rows.columns]
+    return Lines(
+        rows.select(WORD, *kept, *(f"{name}__written" for name in COST_COLUMNS)),
+        lines.words.select(name for name in CHARGES.schema if name in lines.words.columns),
+    )
 
 
 def empty() -> pl.DataFrame:
@@ -127,6 +152,15 @@ def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     )
     wrong = column.is_in(pl.Series([w for w, s in zip(written, spelt, strict=True) if s is None], dtype=pl.String).implode())
     return tags, wrong.fill_null(False)
+
+
+def tell_tags(lines: Lines, wrong: pl.Series, column: str, called: str, kept: str, remedy: str, tally: Tally) -> None:
+    """Says of which lines the tags are no JSON object; `wrong` is asked of their words."""
+    if wrong.any():
+        bad = lines.where(wrong.gather(lines.rows[WORD]))
+        quoted, reason = bad.spoken(pl.col(column)), f"is no JSON object; {kept}"
+        if len(quoted):
+            tally.rows(bad.rows["__line"], quoted, called, reason, remedy, severity="warning")
 
 
 def _canonical(text: str) -> str | None:

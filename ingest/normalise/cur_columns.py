@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ingest.normalise.delimited import Wanted
 from ledger.errors import FormatError
 
 NEEDED = (
@@ -79,6 +80,19 @@ _OTHERS = (
 MAPS = {"tags": "", "resource_tags": "", "cost_category": "costCategory/"}
 """Map columns, and the prefix their keys get. Of equal keys the earlier column's stays."""
 
+_RATES = ("line_item_unblended_rate", "line_item_net_unblended_rate")
+AMOUNTS = (
+    *(name for pair in NET.items() for name in pair if name not in _RATES),
+    *("savings_plan_total_commitment_to_date", "savings_plan_used_commitment", "pricing_public_on_demand_cost"),
+)
+"""Columns of money, each line's own."""
+_APART = frozenset(
+    [
+        *AMOUNTS,
+        *("line_item_usage_amount", "line_item_usage_start_date", "line_item_usage_end_date", "bill_billing_period_start_date"),
+    ]
+)
+
 _KNOWN = frozenset(
     [*NEEDED, *PLAIN.values(), *_OTHERS, *MAPS, *NET, *NET.values(), *(name for parts in AMORTISED.values() for name in parts)]
 )
@@ -92,9 +106,10 @@ class Layout:
     tag_columns: dict[str, str]
 
     @property
-    def read(self) -> list[str]:
+    def read(self) -> Wanted:
         """Header names worth reading."""
-        return sorted({*self.found.values(), *self.tag_columns})
+        apart = {header for name, header in self.found.items() if name in _APART}
+        return Wanted(sorted({*self.found.values(), *self.tag_columns} - apart), sorted(apart))
 
 
 def spelling(name: str) -> str:

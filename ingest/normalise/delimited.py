@@ -12,13 +12,16 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from ingest.normalise import words
 from ingest.normalise.tally import Tally
+from ingest.normalise.words import Lines
 from ledger.errors import FormatError
 
 _CHUNK = 4 << 20
@@ -29,11 +32,20 @@ _DELIMITERS = (",", ";", "\t", "|")
 NULLS = ["", "NULL", "null", "Null"]
 """Texts that mean an empty value: publishers write SQL's NULL into CSV."""
 
-Choose = Callable[[list[str]], list[str]]
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Columns to read: those whose words repeat, and those that are each line's own (amounts and times)."""
+
+    words: Sequence[str]
+    apart: Sequence[str]
+
+
+Choose = Callable[[list[str]], Wanted]
 """Given the header, the columns to read. Raises `FormatError` where the header is not the format's."""
 
 
-def batches(path: Path, choose: Choose, tally: Tally) -> Iterator[pl.DataFrame]:
+def batches(path: Path, choose: Choose, tally: Tally) -> Iterator[Lines]:
     """The rows of a CSV, CSV.gz or zipped CSV file: chosen columns as text, with `__row` (data row) and `__line`, both from 1.
 
     Raises `FormatError` where the file holds no header that `choose` accepts.
@@ -125,11 +137,11 @@ class _Rows:
     def __init__(self, choose: Choose, tally: Tally) -> None:
         self.choose, self.tally = choose, tally
         self.names: list[str] = []
-        self.wanted: list[str] = []
+        self.wanted = Wanted((), ())
         self.delimiter = ","
         self.row, self.line = 1, 1
 
-    def read(self, chunks: Iterator[bytes]) -> Iterator[pl.DataFrame]:
+    def read(self, chunks: Iterator[bytes]) -> Iterator[Lines]:
         held = b""
         for chunk in chunks:
             held += chunk
@@ -188,26 +200,29 @@ class _Rows:
         self.line += 1
         return text[end:]
 
-    def _parse(self, block: bytes) -> Iterator[pl.DataFrame]:
-        lines = block.count(b"\n")
-        frame = None if b"\0" in block else self._strict(block, lines)
-        if frame is None:
-            frame = self._line_by_line(block)
+    def _parse(self, block: bytes) -> Iterator[Lines]:
+        count = block.count(b"\n")
+        part = None if b"\0" in block else self._strict(block, count)
+        if part is None:
+            part = self._line_by_line(block)
         else:
-            self.row += frame.height
-        self.line += lines
-        if frame.height:
-            yield frame
+            self.row += part.rows.height
+        self.line += count
+        if part.rows.height:
+            yield part
 
-    def _strict(self, block: bytes, lines: int) -> pl.DataFrame | None:
+    def _strict(self, block: bytes, count: int) -> Lines | None:
         try:
             table = arrow_csv.read_csv(
                 pa.py_buffer(block),
                 read_options=arrow_csv.ReadOptions(column_names=self.names, block_size=8 << 20),
                 parse_options=arrow_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=b'"' in block),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=self.wanted,
-                    column_types={name: pa.large_string() for name in self.wanted},
+                    include_columns=[*self.wanted.words, *self.wanted.apart],
+                    column_types={
+                        **dict.fromkeys(self.wanted.words, pa.dictionary(pa.int32(), pa.string())),
+                        **dict.fromkeys(self.wanted.apart, pa.large_string()),
+                    },
                     null_values=NULLS,
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
@@ -215,15 +230,16 @@ class _Rows:
             )
         except pa.ArrowInvalid:
             return None
-        frame = pl.DataFrame(table)
         first = pl.int_range(pl.len(), dtype=pl.Int64)
-        numbers = first + self.line if frame.height == lines else pl.Series(_row_starts(block, self.line), dtype=pl.Int64)
-        if isinstance(numbers, pl.Series) and len(numbers) != frame.height:
+        numbers = first + self.line if table.num_rows == count else pl.Series(_row_starts(block, self.line), dtype=pl.Int64)
+        if isinstance(numbers, pl.Series) and len(numbers) != table.num_rows:
             return None
-        return frame.with_columns(__row=first + self.row, __line=numbers)
+        apart = pl.DataFrame(table.select(self.wanted.apart)).with_columns(__row=first + self.row, __line=numbers)
+        return words.lines({name: table.column(name).combine_chunks() for name in self.wanted.words}, apart)
 
-    def _line_by_line(self, block: bytes) -> pl.DataFrame:
-        keep = [self.names.index(name) for name in self.wanted]
+    def _line_by_line(self, block: bytes) -> Lines:
+        names = [*self.wanted.words, *self.wanted.apart]
+        keep = [self.names.index(name) for name in names]
         rows: list[list[str | int | None]] = []
         lines = block.split(b"\n")[:-1]
         at = 0
@@ -239,8 +255,10 @@ class _Rows:
                 rows.append([*(None if fields[i] in NULLS else fields[i] for i in keep), self.row, number])
             self.row += 1
             at += taken
-        schema = {**dict.fromkeys(self.wanted, pl.String), "__row": pl.Int64, "__line": pl.Int64}
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        schema = {**dict.fromkeys(names, pl.String), "__row": pl.Int64, "__line": pl.Int64}
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        said = {name: frame[name].to_arrow() for name in self.wanted.words}
+        return words.lines(said, frame.select(*self.wanted.apart, "__row", "__line"))
 
     def _record(self, lines: Sequence[bytes], at: int) -> tuple[int, list[str] | None, str | None]:
         """Lines taken, and the fields or the fault of the record that starts there; neither for an empty line."""

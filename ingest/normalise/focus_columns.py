@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
+from ingest.normalise.charge_rows import APART
+from ingest.normalise.delimited import Wanted
 from ledger.errors import FormatError
 
 NEEDED = (
@@ -47,9 +49,11 @@ class Layout:
     missing: tuple[str, ...] = ()
 
     @property
-    def read(self) -> list[str]:
+    def read(self) -> Wanted:
         """Header names worth reading, in a fixed order."""
-        return sorted(set(self.found.values()))
+        charge = {column.name: column.charge for column in columns()} | CUSTOM
+        apart = {spelt for name, spelt in self.found.items() if charge.get(name) in APART or name == "BillingPeriodStart"}
+        return Wanted(sorted(set(self.found.values()) - apart), sorted(apart))
 
 
 @cache

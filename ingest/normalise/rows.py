@@ -8,21 +8,22 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.normalise import delimited
-from ingest.normalise.delimited import Choose
+from ingest.normalise import delimited, words
+from ingest.normalise.delimited import NULLS, Choose, Wanted
 from ingest.normalise.tally import Tally
+from ingest.normalise.words import Lines
 from ingest.source import RawObject
 from ledger.errors import FormatError
 from ledger.tables import TIME
 
-_PARQUET_ROWS = 65_536
+_PARQUET_ROWS = 250_000
 
 
-def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[pl.DataFrame]:
-    """Bounded frames of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
+def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
+    """Bounded parts of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
 
-    Text files give every column as text. Parquet keeps times and nested columns as they are and gives numbers as the shortest
-    text that means them, so that a double of 0.1 is ``0.1`` and not the 55 digits of its binary value.
+    Words are text, or maps of text. What stands apart is text in a text file; in Parquet times and doubles stay as they are, and
+    other numbers are the shortest text that means them.
     """
     with item.path.open("rb") as file:
         magic = file.read(4)
@@ -30,29 +31,30 @@ def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[pl.DataFr
         raise FormatError("the file is empty", where=item.uri, remedy="export it again")
     if magic == b"PAR1":
         tally.place = "row"
-        frames = _parquet(item, choose)
+        parts = _parquet(item, choose)
     else:
-        frames = delimited.batches(item.path, choose, tally)
+        parts = delimited.batches(item.path, choose, tally)
     rows = 0
-    for frame in frames:
-        rows += frame.height
-        yield frame
+    for part in parts:
+        rows += part.rows.height
+        yield part
     if not rows:
         tally.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
 
 
-def _parquet(item: RawObject, choose: Choose) -> Iterator[pl.DataFrame]:
+def _parquet(item: RawObject, choose: Choose) -> Iterator[Lines]:
     row = 1
     try:
-        with pq.ParquetFile(item.path) as file:
-            names = choose(list(file.schema_arrow.names))
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
-                frame = pl.DataFrame(pa.Table.from_batches([batch]))
-                frame = frame.select(_readable(frame, name) for name in names)
-                yield frame.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
-                    __line=pl.col("__row")
-                )
-                row += frame.height
+        for wanted, batch in _record_batches(item, choose):
+            apart = pl.DataFrame(pa.Table.from_batches([batch.select(wanted.apart)]))
+            apart = apart.select(_readable(apart, name) for name in wanted.apart)
+            apart = apart.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
+                __line=pl.col("__row")
+            )
+            part = words.lines({name: _as_text(batch.column(name)) for name in wanted.words}, apart)
+            texts = [name for name, dtype in part.words.schema.items() if dtype == pl.String]
+            yield Lines(part.rows, part.words.with_columns(map(_filled, texts)))
+            row += batch.num_rows
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as fault:
         said = str(fault).splitlines()[0][:200]
         raise FormatError(
@@ -60,17 +62,40 @@ def _parquet(item: RawObject, choose: Choose) -> Iterator[pl.DataFrame]:
         ) from fault
 
 
+def _record_batches(item: RawObject, choose: Choose) -> Iterator[tuple[Wanted, pa.RecordBatch]]:
+    """Parts of one row group each, text as the dictionaries it is stored in."""
+    with pq.ParquetFile(item.path) as file:
+        wanted = choose(list(file.schema_arrow.names))
+        names = [*wanted.words, *wanted.apart]
+        leaves = [file.schema.column(i) for i in range(len(file.schema))]
+        held = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in wanted.words]
+        # A row group at a time: across two of them Arrow cannot give maps as dictionaries.
+        with pq.ParquetFile(item.path, read_dictionary=held) as coded:
+            for group in range(file.num_row_groups):
+                for batch in coded.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=names):
+                    yield wanted, batch
+
+
+def _as_text(array: pa.Array) -> pa.Array:
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return array
+    column = pl.Series(pl.from_arrow(array.cast(kind)))
+    return column.cast(pl.String, strict=column.dtype != pl.Binary).to_arrow()
+
+
+def _filled(name: str) -> pl.Expr:
+    return pl.when(~pl.col(name).is_in(NULLS)).then(name).alias(name)
+
+
 def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
     column, dtype = pl.col(name), frame.schema[name]
     if dtype in (pl.Date, pl.Datetime):
         zoned = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
         return zoned.dt.convert_time_zone("UTC") if getattr(dtype, "time_zone", None) else zoned.dt.replace_time_zone("UTC")
-    if dtype.is_nested():
+    if dtype == pl.Float64:
         return column
-    if dtype == pl.Binary:
-        return column.cast(pl.String, strict=False)
-    text = column.cast(pl.String)
-    return pl.when(~text.is_in(delimited.NULLS)).then(text).alias(name) if dtype == pl.String else text
+    return _filled(name) if dtype == pl.String else column.cast(pl.String, strict=dtype != pl.Binary)
 
 
 def moments(column: pl.Series) -> pl.Series:

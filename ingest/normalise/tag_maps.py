@@ -42,28 +42,18 @@ def objects(entries: pl.DataFrame, rows: int) -> pl.Series:
     """JSON objects from entries, keys sorted; null for a row without any. Of two entries with one key the first stays."""
     if not entries.height:
         return pl.Series("tags", [None] * rows, dtype=pl.String)
-    quoted = entries.with_columns(_quoted(entries["key"]), _quoted(entries["value"]))
+    again = (pl.col("row") == pl.col("row").shift(1)) & (pl.col("key") == pl.col("key").shift(1))
     spelt = (
-        quoted.unique(["row", "key"], keep="first", maintain_order=True)
-        .sort("row", "key")
+        entries.sort("row", "key", maintain_order=True)
+        .filter(~again.fill_null(False))
+        .select("row", entry=_quoted("key") + ":" + _quoted("value"))
         .group_by("row", maintain_order=True)
-        .agg(tags="{" + (pl.col("key") + ":" + pl.col("value")).str.join(",") + "}")
+        .agg("entry")
+        .select("row", tags="{" + pl.col("entry").list.join(",") + "}")
     )
     return pl.DataFrame({"row": pl.int_range(rows, eager=True, dtype=pl.UInt32)}).join(
         spelt, on="row", how="left", maintain_order="left"
     )["tags"]
-
-
-def spelt_out(column: pl.Series) -> pl.Series:
-    """One text per row that is equal for equal maps; cheap, and only good for telling rows apart."""
-    if isinstance(column.dtype, pl.Struct):
-        return column.struct.json_encode()
-    listed = column if isinstance(column.dtype, pl.List) else column.cast(_ENTRY)
-    inner = listed.dtype.inner if isinstance(listed.dtype, pl.List) else None
-    if not isinstance(inner, pl.Struct) or len(inner.fields) < 2:
-        return pl.Series([None] * len(column), dtype=pl.String)
-    key, value = (pl.element().struct.field(f.name).cast(pl.String).fill_null("\x00") for f in inner.fields[:2])
-    return listed.to_frame("t").select(pl.col("t").list.eval(key + "\x1f" + value).list.join("\x1e"))["t"]
 
 
 def as_json(column: pl.Series) -> pl.Series:
@@ -75,6 +65,10 @@ def as_json(column: pl.Series) -> pl.Series:
     return objects(pairs(column), len(column)).alias(column.name)
 
 
-def _quoted(column: pl.Series) -> pl.Series:
+def _quoted(name: str) -> pl.Expr:
+    return pl.col(name).map_batches(_json_texts, return_dtype=pl.String)
+
+
+def _json_texts(column: pl.Series) -> pl.Series:
     plain = column.unique()
     return column.replace_strict(plain, pl.Series([json.dumps(text, ensure_ascii=False) for text in plain], dtype=pl.String))

@@ -13,9 +13,11 @@ import polars as pl
 
 from ingest.normalise import charge_rows, cur_columns, manifests, rows, tag_maps
 from ingest.normalise.cur_columns import MAPS, PLAIN, Layout
-from ingest.normalise.cur_costs import IS_KNOWN, IS_USED, categories, commitments_priced, costs, net
+from ingest.normalise.cur_costs import IS_KNOWN, IS_USED, categories, commitments_priced, costs, needs_arithmetic, net
+from ingest.normalise.delimited import Wanted
 from ingest.normalise.places import is_the_file
 from ingest.normalise.tally import Tally
+from ingest.normalise.words import Lines
 from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, SourceError
 from ledger.problems import Problem
@@ -81,15 +83,17 @@ class AwsCur:
         known: list[Layout] = []
         told = {"split": 0, "savings plans": 0, "reservations": 0}
 
-        def choose(header: list[str]) -> list[str]:
+        def choose(header: list[str]) -> Wanted:
             known.append(cur_columns.layout(header, where=item.uri))
             return known[0].read
 
-        for batch in rows.batches(item, choose, tally):
+        for part in rows.batches(item, choose, tally):
             layout = known[0]
-            whole = _without_splits(batch, layout, told)
+            whole = _without_splits(part, layout, told)
             _count_unpriced(whole, layout, told)
-            yield Reading(charge_rows.charges(_book(whole, layout, tally)), tally.drain())
+            for some in _by_arithmetic(_named(whole, layout, tally)):
+                booked = charge_rows.charges(_book(some, layout, tally))
+                yield Reading(booked.rows, tally.drain(), booked.words)
         _tell(told, tally)
         yield Reading(charge_rows.empty(), [*tally.drain(), *tally.sums()])
 
@@ -99,21 +103,33 @@ def _export_root(uri: str) -> str:
     return uri.rsplit("/metadata/", 1)[0] if "/metadata/" in uri else uri.rsplit("/", 1)[0]
 
 
-def _without_splits(batch: pl.DataFrame, layout: Layout, told: dict[str, int]) -> pl.DataFrame:
+def _without_splits(part: Lines, layout: Layout, told: dict[str, int]) -> Lines:
     """Lines of split cost allocation describe a share of a parent line that is in the report too: the parent is kept."""
     name = layout.found.get("split_line_item_parent_resource_id")
-    if name is None:
-        return batch
-    whole = batch.filter(pl.col(name).is_null())
-    told["split"] += batch.height - whole.height
+    if name is None or part.words[name].null_count() == part.words.height:
+        return part
+    whole = part.where(part.spoken(pl.col(name).is_null()))
+    told["split"] += part.rows.height - whole.rows.height
     return whole
 
 
-def _count_unpriced(batch: pl.DataFrame, layout: Layout, told: dict[str, int]) -> None:
+def _count_unpriced(part: Lines, layout: Layout, told: dict[str, int]) -> None:
     for what, priced in commitments_priced(layout).items():
         if not priced:
             kinds = [k for k in _COMMITTED if k.startswith("SavingsPlan") == (what == "savings plans")]
-            told[what] += batch.select(pl.col(layout.found["line_item_line_item_type"]).is_in(kinds).sum()).item()
+            told[what] += int(part.spoken(pl.col(layout.found["line_item_line_item_type"]).is_in(kinds)).sum())
+
+
+def _by_arithmetic(lines: Lines) -> Iterator[Lines]:
+    """The lines, those apart whose costs are computed: they go as text, with every digit."""
+    if pl.Float64 in lines.rows.dtypes:
+        computed = needs_arithmetic(lines)
+        if computed.any():
+            few = lines.where(computed)
+            yield Lines(few.rows.with_columns(pl.col(pl.Float64).cast(pl.String)), few.words)
+            lines = lines.where(~computed)
+    if lines.rows.height:
+        yield lines
 
 
 def _tell(told: dict[str, int], tally: Tally) -> None:
@@ -134,50 +150,64 @@ def _tell(told: dict[str, int], tally: Tally) -> None:
             )
 
 
-def _book(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
-    frame = batch.with_columns(_column(layout, theirs).alias(ours) for ours, theirs in PLAIN.items())
-    frame = costs(frame, layout)
-    quantity, unit = _column(layout, "line_item_usage_amount"), _column(layout, "pricing_unit")
-    frame = frame.with_columns(
+def _named(part: Lines, layout: Layout, tally: Tally) -> Lines:
+    """The report's words under the names of `charges`, beside their own."""
+    apart, unit = layout.read.apart, _column(layout, "pricing_unit")
+    words = part.words.with_columns(
+        _column(layout, theirs).alias(ours) for ours, theirs in PLAIN.items() if layout.found.get(theirs) not in apart
+    )
+    words = words.with_columns(
         __plan=_column(layout, "savings_plan_savings_plan_a_r_n"),
+        __reserved_by=net(layout, "reservation_reservation_a_r_n"),
         __term=_column(layout, "pricing_term"),
-        **{name: pl.when(IS_USED).then(quantity) for name in ("consumed_quantity", "pricing_quantity")},
         **{name: pl.when(IS_USED).then(unit) for name in ("consumed_unit", "pricing_unit")},
         contracted_unit_price=net(layout, "line_item_unblended_rate"),
         region_id=pl.coalesce(_column(layout, "product_region_code"), _column(layout, "product_region")),
         provider_name=pl.lit("AWS"),
-        service_name=_service(batch, layout),
+        service_name=_service(part.words, layout),
         final=pl.col("invoice_id").is_not_null(),
-        tags=_tags(batch, layout, tally),
+        tags=_tags(part, layout, tally),
     )
-    frame = charge_rows.typed(frame.with_columns(**categories()))
+    return Lines(part.rows, words.with_columns(**categories()))
+
+
+def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
     names = {ours: layout.found[theirs] for ours, theirs in PLAIN.items() if theirs in layout.found}
+    lines = costs(lines, layout)
+    quantity = pl.when(lines.spoken(IS_USED)).then(_column(layout, "line_item_usage_amount"))
+    rows = lines.rows.with_columns(
+        *(pl.col(theirs).alias(ours) for ours, theirs in names.items() if theirs in lines.rows.columns),
+        consumed_quantity=quantity,
+        pricing_quantity=quantity,
+    )
+    lines = charge_rows.typed(Lines(rows, lines.words))
     names["billed_cost"] = layout.found["line_item_unblended_cost"]
-    strange = frame.filter(~IS_KNOWN)
-    if strange.height:
+    if lines.words.select((~IS_KNOWN).any()).item():
+        strange = lines.where(lines.spoken(~IS_KNOWN))
         reason, remedy = (
             "is no line item type known here; booked as an Adjustment",
             "tell us of it, so that it gets its own category",
         )
-        tally.rows(strange["__line"], strange["line_item_type"], names["line_item_type"], reason, remedy, severity="warning")
-    return charge_rows.checked(frame, names, tally)
+        kinds = strange.spoken(pl.col("line_item_type"))
+        tally.rows(strange.rows["__line"], kinds, names["line_item_type"], reason, remedy, severity="warning")
+    return charge_rows.checked(lines, names, tally)
 
 
 def _column(layout: Layout, name: str) -> pl.Expr:
     return pl.col(layout.found[name]) if name in layout.found else pl.lit(None, dtype=pl.String)
 
 
-def _service(batch: pl.DataFrame, layout: Layout) -> pl.Series:
+def _service(words: pl.DataFrame, layout: Layout) -> pl.Series:
     """The product's own name; a Marketplace model has no other. Else the known name of the product code, else the code."""
     code = _column(layout, "line_item_product_code")
     named = [_column(layout, "product_product_name"), _column(layout, "product_servicename")]
     product = layout.found.get("product")
-    if product is not None and batch.schema[product].is_nested():
-        batch = batch.with_columns(__product=_entry(batch[product], "product_name"))
+    if product is not None and words.schema[product].is_nested():
+        words = words.with_columns(__product=_entry(words[product], "product_name"))
         named.insert(0, pl.col("__product"))
     elif product is not None:
         named.insert(0, pl.col(product).str.json_path_match("$.product_name"))
-    return batch.select(
+    return words.select(
         service_name=pl.coalesce(*named, code.replace_strict(_SERVICES, default=None, return_dtype=pl.String), code)
     )["service_name"]
 
@@ -188,45 +218,25 @@ def _entry(column: pl.Series, key: str) -> pl.Series:
     return numbers.join(found, on="row", how="left", maintain_order="left")["value"]
 
 
-def _tags(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.Series:
-    """All tags of a row as one JSON object. Rows repeat each other's tags: every distinct set is spelt once."""
-    maps = [layout.found[name] for name in MAPS if name in layout.found]
-    if not maps and not layout.tag_columns:
-        return pl.Series("tags", [None], dtype=pl.String).new_from_index(0, batch.height)
-    told = [batch[n] if batch.schema[n] == pl.String else tag_maps.spelt_out(batch[n]) for n in maps]
-    told += [batch[n].cast(pl.String) for n in layout.tag_columns]
-    looks = (
-        pl.DataFrame([s.alias(str(i)) for i, s in enumerate(told)])
-        .with_row_index("__at")
-        .with_columns(pl.exclude("__at").fill_null("\x00"))
-    )
-    first = looks.select(pl.col("__at").first().over([name for name in looks.columns if name != "__at"]))["__at"]
-    distinct = first.unique().sort()
-    spelt = _spelt_tags(batch[distinct], layout, tally)
-    return first.replace_strict(distinct, spelt, return_dtype=pl.String).alias("tags")
-
-
-def _spelt_tags(batch: pl.DataFrame, layout: Layout, tally: Tally) -> pl.Series:
+def _tags(part: Lines, layout: Layout, tally: Tally) -> pl.Series:
     """Maps, JSON text and one-tag columns together, keys as the report has them."""
-    entries = []
+    words, entries = part.words, []
     for name, prefix in MAPS.items():
         spelt = layout.found.get(name)
         if spelt is None:
             continue
-        column = batch[spelt]
+        column = words[spelt]
         if column.dtype == pl.String:
             column, wrong = charge_rows.canonical_tags(column)
-            if wrong.any():
-                bad = batch.filter(wrong)
-                reason, remedy = "is no JSON object; the row was kept without these tags", "fetch the file again"
-                tally.rows(bad["__line"], bad[spelt], spelt, reason, remedy, severity="warning")
+            kept, remedy = "the row was kept without these tags", "fetch the file again"
+            charge_rows.tell_tags(part, wrong, spelt, spelt, kept, remedy, tally)
             entries.append(_json_pairs(column, prefix))
         elif column.null_count() < len(column):
             entries.append(tag_maps.pairs(column, prefix=prefix))
     if layout.tag_columns:
-        wide = batch.select(pl.col(spelt).cast(pl.String).alias(key) for spelt, key in layout.tag_columns.items())
+        wide = words.select(pl.col(spelt).alias(key) for spelt, key in layout.tag_columns.items())
         entries.append(tag_maps.pairs(wide.select(tags=pl.struct(pl.all()))["tags"]))
-    return tag_maps.objects(pl.concat(entries) if entries else pl.DataFrame(), batch.height)
+    return tag_maps.objects(pl.concat(entries) if entries else pl.DataFrame(), words.height)
 
 
 def _json_pairs(column: pl.Series, prefix: str) -> pl.DataFrame:

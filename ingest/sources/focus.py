@@ -13,9 +13,11 @@ from typing import Literal
 import polars as pl
 
 from ingest.normalise import charge_rows, focus_columns, manifests, rows
+from ingest.normalise.delimited import Wanted
 from ingest.normalise.focus_columns import CUSTOM, Layout
 from ingest.normalise.places import folder_name, is_the_file
 from ingest.normalise.tally import Check, Tally
+from ingest.normalise.words import WORD, Lines
 from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
@@ -69,16 +71,17 @@ class Focus:
         known: list[Layout] = []
         empty_costs = dict.fromkeys(COST_COLUMNS, 0)
 
-        def choose(header: list[str]) -> list[str]:
+        def choose(header: list[str]) -> Wanted:
             known.append(_layout(header, item.uri))
             _tell(known[0], tally)
             return known[0].read
 
-        for batch in rows.batches(item, choose, tally):
-            frame = _book(_named(batch, known[0]), known[0], tally)
+        for part in rows.batches(item, choose, tally):
+            lines = _book(_named(part, known[0]), known[0], tally)
             for name in COST_COLUMNS:
-                empty_costs[name] += frame[name].null_count()
-            yield Reading(charge_rows.charges(frame), tally.drain())
+                empty_costs[name] += lines.rows[name].null_count()
+            booked = charge_rows.charges(lines)
+            yield Reading(booked.rows, tally.drain(), booked.words)
         for name, missing in empty_costs.items():
             if missing:
                 called = next(c.name for c in focus_columns.columns() if c.charge == name)
@@ -121,7 +124,7 @@ def _tell(layout: Layout, tally: Tally) -> None:
         )
 
 
-def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+def _named(part: Lines, layout: Layout) -> Lines:
     """The file's columns under the names of `charges`; where several say the same, the first that is filled."""
     say: dict[str, list[str]] = {}
     for name in CUSTOM:
@@ -131,13 +134,17 @@ def _named(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         if column.charge and column.name in layout.found:
             say.setdefault(column.charge, []).append(layout.found[column.name])
     say["billing_period_start"] = [layout.found["BillingPeriodStart"]]
-    return batch.select(
-        "__row", "__line", *(pl.coalesce(_flat(batch, spelt) for spelt in given).alias(ours) for ours, given in say.items())
+    apart = set(layout.read.apart)
+    own = {ours: given for ours, given in say.items() if given[0] in apart}
+    rows = part.rows.select(WORD, "__row", "__line", *(pl.coalesce(given).alias(ours) for ours, given in own.items()))
+    words = part.words.select(
+        pl.coalesce(_flat(part.words, spelt) for spelt in given).alias(ours) for ours, given in say.items() if ours not in own
     )
+    return Lines(rows, words)
 
 
-def _flat(batch: pl.DataFrame, name: str) -> pl.Expr:
-    dtype = batch.schema[name]
+def _flat(words: pl.DataFrame, name: str) -> pl.Expr:
+    dtype = words.schema[name]
     return pl.col(name) if not dtype.is_nested() else _entries(pl.col(name), dtype)
 
 
@@ -147,18 +154,18 @@ def _entries(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.map_batches(as_json, return_dtype=pl.String)
 
 
-def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
+def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
     names = {c.charge: c.name for c in focus_columns.columns() if c.charge and c.name in layout.found}
     names["billing_period_start"] = "BillingPeriodStart"
-    frame = _upper_currencies(charge_rows.typed(frame), tally)
+    lines = _upper_currencies(charge_rows.typed(lines), tally)
     spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
-    frame = frame.with_columns(
+    words = lines.words.with_columns(
         charge_category__text=pl.col("charge_category"),
         charge_category=spelt.replace_strict(_CATEGORIES, default=None, return_dtype=pl.String),
     )
     for name, spellings in (("charge_class", _CLASSES), ("charge_frequency", _FREQUENCIES)):
-        if name in frame.columns:
-            frame = frame.with_columns(
+        if name in words.columns:
+            words = words.with_columns(
                 pl.coalesce(
                     pl.col(name).str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.String), name
                 ).alias(name)
@@ -171,37 +178,30 @@ def _book(frame: pl.DataFrame, layout: Layout, tally: Tally) -> pl.DataFrame:
         f"FOCUS knows {categories}",
         "charge_category__text",
     )
-    frame = charge_rows.checked(frame, names, tally, (known,))
-    if "tags" in frame.columns:
-        tags, wrong = charge_rows.canonical_tags(frame["tags"])
-        if wrong.any():
-            bad = frame.filter(wrong)
-            tally.rows(
-                bad["__line"],
-                bad["tags"],
-                "Tags",
-                "is no JSON object; the row was kept without tags",
-                "write Tags as a flat JSON object",
-                severity="warning",
-            )
-        frame = frame.with_columns(tags)
-    if "invoice_id" in frame.columns:
-        frame = frame.with_columns(final=pl.col("invoice_id").is_not_null())
-    return frame
+    lines = charge_rows.checked(Lines(lines.rows, words), names, tally, (known,))
+    if "tags" in words.columns:
+        tags, wrong = charge_rows.canonical_tags(words["tags"])
+        kept, remedy = "the row was kept without tags", "write Tags as a flat JSON object"
+        charge_rows.tell_tags(lines, wrong, "tags", "Tags", kept, remedy, tally)
+        words = words.with_columns(tags)
+    if "invoice_id" in words.columns:
+        words = words.with_columns(final=pl.col("invoice_id").is_not_null())
+    return Lines(lines.rows, words)
 
 
-def _upper_currencies(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+def _upper_currencies(lines: Lines, tally: Tally) -> Lines:
     """ISO 4217 is upper case: ``usd`` is meant as USD, and two spellings must not make two currencies."""
     written = pl.col("billing_currency").str.strip_chars()
-    low = frame.filter(written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase()))
-    if not low.height:
-        return frame
-    spelt = ", ".join(low["billing_currency"].unique().sort())
+    low = (written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase())).fill_null(False)
+    if not lines.words.select(low.any()).item():
+        return lines
+    given = lines.spoken(pl.when(low).then("billing_currency")).drop_nulls()
+    spelt = ", ".join(given.unique().sort())
     tally.whole(
-        "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", low.height
+        "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", len(given)
     )
     upper = pl.when(written.str.contains("^[A-Za-z]{3}$")).then(written.str.to_uppercase()).otherwise("billing_currency")
-    return frame.with_columns(upper.alias("billing_currency"))
+    return Lines(lines.rows, lines.words.with_columns(upper.alias("billing_currency")))
 
 
 SOURCE = Focus()
