@@ -166,9 +166,25 @@ class Client:
         """One chain as a tree, every call with its price."""
         return self._get(ChainTree, f"/v1/chains/{quote(chain_id, safe='')}")
 
-    def explain(self, ref: str) -> Explanation:
-        """Why a chain, call or charge costs what it costs."""
-        return self._get(Explanation, f"/v1/explain/{quote(ref, safe='')}")
+    def explain(self, ref: str, *, basis: Basis = "effective", most: int = 20) -> Explanation:
+        """Why a chain, call or charge costs what it costs; a step lists at most `most` lines."""
+        return self._get(Explanation, f"/v1/explain/{quote(ref, safe='')}", {"basis": basis, "most": most})
+
+    def explain_cell(
+        self,
+        *,
+        by: Sequence[str] = (),
+        view: View = "initiator",
+        start: str | None = None,
+        end: str | None = None,
+        granularity: Granularity = "total",
+        basis: Basis = "effective",
+        filters: Filters | None = None,
+        most: int = 20,
+    ) -> Explanation:
+        """Why a cell of a report is what it is; it is named as in `costs`."""
+        params = {**_cost_params(by, view, start, end, granularity, basis, filters), "most": most}
+        return self._get(Explanation, "/v1/explain/cell", params)
 
     def budgets(self, *, month: str | None = None) -> Page[Budget]:
         """Budgets in force and how they stand in a month; each in its newest one unless named."""

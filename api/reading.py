@@ -50,6 +50,25 @@ Start = Annotated[
 ]
 End = Annotated[str | None, Query(description="First instant no longer counted, written the same way.", examples=["2026-11"])]
 
+By = Annotated[
+    list[str],
+    Query(
+        description="Dimensions, joined by commas or repeated. `agent` and `team` follow `view`.",
+        examples=[["team,agent,model"]],
+    ),
+]
+InView = Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")]
+Cut = Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")]
+Column = Annotated[Basis, Query(description="FOCUS cost column to sum.")]
+Kept = Annotated[
+    list[str],
+    Query(
+        description="dimension=value, compared whole, repeated for more; no value stands for unknown.",
+        examples=[["team=Care"]],
+    ),
+]
+Lines = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most lines a step lists; the others are counted and summed.")]
+
 FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
     for status, what in (
@@ -67,6 +86,7 @@ def router(books: Books, spool: Spool) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=FAULTS)
     _costs(routes, books)
     _chains(routes, books)
+    _explanations(routes, books)
     _state(routes, books, spool)
     return routes
 
@@ -86,34 +106,31 @@ def _costs(routes: APIRouter, books: Books) -> None:
         },
     )
     def costs(
-        by: Annotated[
-            list[str],
-            Query(
-                description="Dimensions, joined by commas or repeated. `agent` and `team` follow `view`.",
-                examples=[["team,agent,model"]],
-            ),
-        ] = [],  # noqa: B006 - FastAPI copies defaults
-        view: Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")] = "initiator",
+        by: By = [],  # noqa: B006 - FastAPI copies defaults
+        view: InView = "initiator",
         start: Start = None,
         end: End = None,
-        granularity: Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")] = "total",
-        basis: Annotated[Basis, Query(description="FOCUS cost column to sum.")] = "effective",
-        filter: Annotated[  # noqa: A002 - the name in the address
-            list[str],
+        granularity: Cut = "total",
+        basis: Column = "effective",
+        filter: Kept = [],  # noqa: A002, B006 - the name in the address
+        currency: Annotated[
+            str | None,
             Query(
-                description="dimension=value, compared whole, repeated for more; no value stands for unknown.",
-                examples=[["team=Care"]],
+                description="Currency to show all of it in, at the imported rate of each day; none: each its own.",
+                examples=["EUR"],
             ),
-        ] = [],  # noqa: B006
+        ] = None,
         format: Annotated[Literal["json", "csv", "parquet"], Query(description="json, csv or parquet.")] = "json",  # noqa: A002
     ) -> Response:
-        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together."""
+        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together, unless `currency` names one:
+        then the rates that were applied are part of the answer, and a missing rate is refused.
+        """
         query = queries.CostQuery.parse(
             by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
         )
         if format == "json":
-            return _json(queries.cost_table(books, query))
-        return _file(queries.costs(books, query), format)
+            return _json(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
+        return _file(queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query), format)
 
     @routes.get("/balance", summary="Charges in, costs out, difference 0")
     def balance(
@@ -173,14 +190,41 @@ def _chains(routes: APIRouter, books: Books) -> None:
         """Nodes come depth first. Only `own_cost` may be summed; `subtree_cost` contains it."""
         return queries.chain(books, chain_id)
 
-    @routes.get("/explain/{ref:path}", summary="Why a figure is what it is")
+
+def _explanations(routes: APIRouter, books: Books) -> None:
+    zone = books.settings.report.timezone
+
+    # Before the other: `cell` is no reference.
+    @routes.get("/explain/cell", summary="Why a cell of a report is what it is")
+    def explain_cell(
+        by: By = [],  # noqa: B006
+        view: InView = "initiator",
+        start: Start = None,
+        end: End = None,
+        granularity: Cut = "total",
+        basis: Column = "effective",
+        filter: Kept = [],  # noqa: A002, B006
+        most: Lines = queries.MOST,
+    ) -> Explanation:
+        """The parameters are those of `/v1/costs`: what that sums, this explains. Every step's sum is the figure, or says of which part."""
+        query = queries.CostQuery.parse(
+            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
+        )
+        return queries.explain_cell(books, query, most=most)
+
+    @routes.get("/explain/{ref:path}", summary="Why a chain, a call or a charge costs what it costs")
     def explain(
         ref: Annotated[
-            str, Path(description="Id of a chain, of a call (gateway call id, provider request id, span id) or of a charge.")
+            str,
+            Path(
+                description="Id of a chain, of a call (trace:span, gateway call id, provider request id, span id) or of a charge."
+            ),
         ],
+        basis: Column = "effective",
+        most: Lines = queries.MOST,
     ) -> Explanation:
-        """The story in sentences, and the rows it is told from."""
-        return queries.explain(books, ref)
+        """The way of the dollars: charge, pool, rate, call, span, executor, initiator, owner, rule, run; each step with its rule."""
+        return queries.explain(books, ref, basis=basis, most=most)
 
 
 def _state(routes: APIRouter, books: Books, spool: Spool) -> None:

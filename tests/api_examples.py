@@ -19,7 +19,7 @@ from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.ids import span_key, trace_key
 from ledger.problems import Problem
-from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COST_COLUMNS, COSTS, RATES, SPANS, USAGE_HOURLY, Table
+from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COST_COLUMNS, COSTS, LOTS, RATES, SPANS, USAGE_HOURLY, Table
 
 HOUR = datetime(2026, 10, 5, 6, tzinfo=UTC)
 TOKEN = "correct-horse-battery"
@@ -47,6 +47,7 @@ def cost(amount: str, **fields: Any) -> dict[str, Any]:
         "charge_category": "Usage",
         "billing_account": "9999",
         "pool_id": "pool-1",
+        "lot_id": 0,
         "currency": "USD",
         "meter": "input_tokens",
         **WHAT,
@@ -84,7 +85,9 @@ def publish(
     """Writes a run's costs and puts it in force for the month."""
     books.store.replace(COSTS, frame(COSTS, rows, month=month, run_id=run), {"month": month, "run_id": run})
     with books.database.session() as session:
-        session.merge(db.Published(month=month, run_id=run, rollup_id=rollup, published_at=HOUR + timedelta(days=1)))
+        session.merge(
+            db.Published(month=month, run_id=run, rollup_ids=[rollup] if rollup else [], published_at=HOUR + timedelta(days=1))
+        )
 
 
 def span(trace: str, span_id: str, parent: str | None = None, *, minute: int = 0, **fields: Any) -> dict[str, Any]:
@@ -229,6 +232,18 @@ CHARGE = {
     "region_id": "us-east-1",
     **money("0.03"),
 }
+LOT = {
+    **{name: CHARGE[name] for name in LOTS.schema if name in CHARGE},
+    "charge_description": CHARGE["charge_description"],
+    "lot_id": 0,
+    "negative": False,
+    "role": "tokens",
+    "provider": "AWS",
+    "model": "M",
+    "meter": "input_tokens",
+    "billed_quantity": Decimal(10000),
+    "charges": 1,
+}
 
 
 def frame(table: Table, rows: list[dict[str, Any]], **same: Any) -> pl.DataFrame:
@@ -266,6 +281,8 @@ def write_worked_example(books: Books) -> None:
     store.replace(
         RATES, frame(RATES, [{k: v for k, v in rate.items() if k in RATES.schema}]), {"month": "2026-10", "run_id": RUN}
     )
+    here = {"month": "2026-10", "run_id": RUN}
+    store.replace(LOTS, frame(LOTS, [LOT], **here), here)
     held = {"run_id": RUN, "currency": "USD", "invoice_month": "2026-10", "provider": "AWS", "rounding": "0"}
     sums = {
         "charges_in": "0.03",

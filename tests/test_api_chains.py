@@ -203,34 +203,6 @@ def test_a_chain_nobody_knows(example: Books) -> None:
         queries.chain(example, "nope")
 
 
-def test_a_chain_explains_itself(example: Books) -> None:
-    told = queries.explain(example, CHAIN_1)
-    assert told.kind == "chain"
-    assert "costs 0.018 USD (billed)" in told.sentences[0]
-    assert told.sentences[1].startswith("support-bot of team Care started it: it is the topmost agent")
-    assert told.sentences[2] == "researcher burned 0.012 USD of it."
-
-
-@pytest.mark.parametrize("ref", ["call-a4", "00000000000000a4"])
-def test_a_call_explains_itself(example: Books, ref: str) -> None:
-    told = queries.explain(example, ref)
-    assert told.kind == "call"
-    assert "4000 input_tokens: 0.012 USD, billed." in told.sentences
-    assert told.facts["chains"] == [CHAIN_1]
-    assert told.facts["rates"][0]["denominator"] == "10000"
-
-
-def test_a_charge_explains_itself(example: Books) -> None:
-    told = queries.explain(example, "charge-1")
-    assert told.kind == "charge"
-    assert told.sentences[0].startswith("Line 2 of october.csv, invoice month 2026-10: Usage of AWS")
-    assert "0.018 USD of them is metered, on support-bot." in told.sentences
-    assert "0.003 USD of them is unallocated (uncaptured_usage), on nobody." in told.sentences
-    assert sum(Decimal(c["effective_cost"]) for c in told.facts["costs"]) == Decimal("0.03")
-    with pytest.raises(ObjectMissingError):
-        queries.explain(example, "charge-2")
-
-
 def test_the_example_is_the_specification_s() -> None:
     assert sum(row["effective_cost"] for row in WORKED_EXAMPLE) == Decimal("0.03")
     assert len(CALL_ROWS) == 3

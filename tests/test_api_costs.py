@@ -107,7 +107,7 @@ def test_only_the_run_in_force_counts(example: Books) -> None:
     with example.database.session() as session:
         from ledger.db import Published
 
-        session.merge(Published(month="2026-10", run_id=RUN, rollup_id=None, published_at=HOUR))
+        session.merge(Published(month="2026-10", run_id=RUN, rollup_ids=[], published_at=HOUR))
     table = queries.cost_table(example, CostQuery())
     assert table.totals == {"USD": Decimal("6.03")}
     assert table.runs == {"2026-10": RUN, "2026-11": "run-2", "2026-12": RUN}

@@ -327,7 +327,33 @@ def test_a_chain_is_a_tree_with_dollars(visit: Any, full_url: str) -> None:
     ]
     # own costs add up to the chain: 0.0210 + 0.0871 + 0.0100
     assert page.at.metric[0].help.replace("\\", "").replace(GAP, " ") == "US$ 0.1181"
-    assert "support-bot of Care started it." in page.words
+    assert page.grids["Why"]["rows"][2]["cells"][0]["sub"] == "support-bot of Care started it."
+
+
+def test_an_explanation_is_steps_that_add_up_and_lead_on(visit: Any, full_url: str) -> None:
+    page = visit(full_url, "explain", filter="team=Care", month="2026-10")
+    assert page.rows("Why") == [
+        ["Charges", "RA-1", "US$ 0.018"],
+        ["line 2 of october.csv", "", "US$ 0.018"],
+        ["Who started it", "CH-4", ""],
+        ["3 more", "", "US$ 0.018"],
+    ]
+    assert page.links("Why")[1] == "explain?ref=c7"
+    assert page.addresses == [
+        f"{full_url}/v1/explain/cell?by=&view=initiator&granularity=total&basis=effective&filter=team%3DCare&most=20"
+    ]
+    assert "Everything" not in visit(full_url, "explain", ref="c7").words
+
+
+def test_every_cost_of_the_explorer_leads_to_its_explanation(visit: Any, full_url: str) -> None:
+    page = visit(full_url, "explorer", by="team", month="2026-10")
+    grid = next(g for g in page.grids.values() if g["columns"][-1]["label"] == "Effective cost")
+    leads = [row["cells"][-1]["href"] for row in grid["rows"]]
+    assert any(
+        href.startswith("explain?by=team&view=initiator&basis=effective&start=2026-10&end=2026-11&filter=team%3DCare")
+        for href in leads
+    )
+    assert all("filter=currency%3D" in href for href in leads)
 
 
 def test_a_chain_that_is_not_there_is_a_sentence(visit: Any, full_url: str) -> None:
@@ -433,6 +459,7 @@ def test_every_page_names_the_address_of_its_figures(visit: Any, full_url: str, 
         ("", "rootcost demo"),
         ("explorer", "rootcost attribute"),
         ("chains", "rootcost ingest litellm payloads.jsonl"),
+        ("explain", "rootcost ingest litellm payloads.jsonl"),
         ("balance", "rootcost ingest focus bill.csv"),
         ("budgets", "Set a monthly limit"),
         ("sources", "rootcost ingest aws-cur s3://bucket/prefix"),

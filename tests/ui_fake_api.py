@@ -531,14 +531,23 @@ def make_app(
             return problem(404, "Not found", f"no chain {chain_id!r}", "look for it on the page of chains")
         return Response(chain_tree().model_dump_json(), media_type="application/json")
 
+    def story(ref: str, kind: Any) -> m.Explanation:
+        cost = {"USD": Decimal("0.018")}
+        charge = m.Link(kind="charge", ref="c7", address="/v1/explain/c7")
+        part = m.Part(sentence="line 2 of october.csv", cost=Decimal("0.018"), currency="USD", link=charge)
+        steps = [
+            m.Step(step="charge", rule="RA-1", sentence="It comes from the bill: 1 charge.", parts=[part], sum=cost),
+            m.Step(step="initiator", rule="CH-4", sentence="support-bot of Care started it.", rest=m.Rest(count=3, cost=cost)),
+        ]
+        return m.Explanation(ref=ref, kind=kind, cost=cost, billed=cost, estimated={}, steps=steps)
+
+    @app.get("/v1/explain/cell")
+    def explain_cell(request: Request) -> m.Explanation:
+        return story(str(request.query_params), "cell")
+
     @app.get("/v1/explain/{ref}")
     def explain(ref: str) -> m.Explanation:
-        return m.Explanation(
-            ref=ref,
-            kind="chain",
-            sentences=["support-bot of Care started it.", "Three of four calls are priced from the bill."],
-            facts={},
-        )
+        return story(ref, "chain")
 
     @app.get("/v1/budgets")
     def get_budgets(month: str | None = None) -> m.Page[m.Budget]:

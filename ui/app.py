@@ -14,6 +14,7 @@ TITLES = {
     "": "Overview",
     "explorer": "Cost explorer",
     "chains": "Chains",
+    "explain": "Why it costs that",
     "balance": "Balance",
     "budgets": "Budgets",
     "sources": "Sources and problems",

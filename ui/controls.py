@@ -13,6 +13,7 @@ PAGES: Mapping[str, str] = {
     "": "pages_/overview.py",
     "explorer": "pages_/explorer.py",
     "chains": "pages_/chains.py",
+    "explain": "pages_/explain.py",
     "balance": "pages_/balance.py",
     "budgets": "pages_/budgets.py",
     "sources": "pages_/sources.py",

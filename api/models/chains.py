@@ -1,9 +1,9 @@
-"""Chains: the list, the tree, the price of every call, and why a figure is what it is."""
+"""Chains: the list, the tree, and the price of every call."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -105,12 +105,3 @@ class ChainTree(Answer):
     basis: str | None = Field(default=None, description="billed, estimated or mixed.")
     unpriced_calls: int = Field(description="Calls at least one meter of which no published cost matches.")
     nodes: list[SpanNode] = Field(description="Spans, depth first.")
-
-
-class Explanation(Answer):
-    """Why a figure is what it is, in sentences and in rows."""
-
-    ref: str = Field(description="What was asked about.")
-    kind: Literal["chain", "call", "charge"] = Field(description="What it is.")
-    sentences: list[str] = Field(description="The story, in order.")
-    facts: dict[str, Any] = Field(description="The rows the story is told from.")

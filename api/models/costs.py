@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,17 @@ class CostRow(BaseModel):
         return None if value is None else str(value)
 
 
+class RateUsed(Answer):
+    """An exchange rate that figures of another currency were made with."""
+
+    day: date = Field(description="Day whose amounts it was applied to.")
+    source: str = Field(description="Currency on the bill.")
+    target: str = Field(description="Currency asked for.")
+    rate: str = Field(
+        description="The rate, the day it was published for, and by whom; two, where a third currency lies between."
+    )
+
+
 class CostTable(Answer):
     """Costs grouped as asked. Rows of different currencies are never summed."""
 
@@ -43,6 +54,10 @@ class CostTable(Answer):
     runs: dict[str, str] = Field(description="Month to the published run its figures come from.")
     totals: dict[str, Money] = Field(description="Sum of the rows, for each currency.")
     rows: list[CostRow] = Field(description="The groups, by time, then by cost.")
+    rates: list[RateUsed] = Field(
+        default_factory=list,
+        description="Exchange rates applied, one for each currency and day; only where `currency` was asked for.",
+    )
 
 
 class BalanceRow(Answer):

@@ -1,17 +1,19 @@
 """Questions to the books: pure functions from `Books` to frames and models. The API and the command line ask the same ones.
 
     costs(books, CostQuery) -> DataFrame            by + [period_start] + cost_class, reason, currency, cost
+    costs_in(books, CostQuery, "EUR") -> DataFrame   the same in one currency, and the rates of the days it used
     cost_table(books, CostQuery) -> CostTable        the same with totals and the runs it came from
     balance(books, months=None) -> DataFrame         currency, invoice_month, provider, cost_column, charges_in … rounding
     overview(books, month=None, view=…, basis=…, top=10) -> Overview
     chains(books, ChainQuery) -> Page[ChainSummary]
     chain(books, chain_id) -> ChainTree
-    explain(books, ref) -> Explanation
+    explain(books, ref) -> Explanation               a chain, a call, a charge
+    explain_cell(books, CostQuery) -> Explanation    a cell of a report, or the whole of it
     budgets(books) -> list[Budget]
     agents(books) -> Agents
     alerts / anomalies / problems / runs (books, …) -> Page[…]
     freshness(books) -> Freshness
-    published(books) -> list[PublishedMonth]         month, run_id, rollup_id: what is in force
+    published(books) -> list[PublishedMonth]         month, run_id, rollup_ids: what is in force
 
 A thing that is not there raises `ObjectMissingError`; a question that means nothing raises `UsageError`.
 """
@@ -19,8 +21,9 @@ A thing that is not there raises `ObjectMissingError`; a question that means not
 from __future__ import annotations
 
 from api.queries.chains import ChainQuery, chain, chains
+from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
-from api.queries.explain import explain
+from api.queries.explain import MOST, explain, explain_cell
 from api.queries.overview import overview
 from api.queries.published import PublishedMonth, published
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
@@ -28,6 +31,7 @@ from api.queries.state import agents, alerts, anomalies, budgets, freshness, pro
 __all__ = [
     "COST_KEYS",
     "DIMENSIONS",
+    "MOST",
     "ChainQuery",
     "CostQuery",
     "PublishedMonth",
@@ -39,8 +43,11 @@ __all__ = [
     "chain",
     "chains",
     "cost_table",
+    "cost_table_in",
     "costs",
+    "costs_in",
     "explain",
+    "explain_cell",
     "freshness",
     "overview",
     "problems",

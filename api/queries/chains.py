@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
-from api.models import CallCost, ChainSummary, ChainTree, Page
+from api.models import ChainSummary, ChainTree, Page
 from api.queries.pricing import price_calls
-from api.queries.published import PublishedMonth, published, scan_rollups
+from api.queries.published import published, scan_rollups
 from api.queries.tree import grow
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.ids import trace_key
-from ledger.periods import month_of, month_start
+from ledger.periods import month_of
 from ledger.tables import CALLS, CHAINS, SPANS
 
 MAX_PAGE = 1000
@@ -78,19 +78,24 @@ def chain(books: Books, chain_id: str) -> ChainTree:
 
 def find_chain(books: Books, chain_id: str) -> ChainTree | None:
     """The same, or None."""
-    in_force = published(books)
-    found = scan_rollups(books, CHAINS, in_force).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
-    if not found.height:
+    summary = find_summary(books, chain_id)
+    if summary is None:
         return None
-    summary = ChainSummary.model_validate(found.sort("start_time").row(0, named=True))
-    calls = _calls(books, summary, in_force)
-    return grow(summary, _spans(books, summary), calls, price_calls(books, calls))
+    calls = calls_of(books, summary)
+    return grow(summary, spans_of(books, summary), calls, price_calls(books, calls))
 
 
-def _calls(books: Books, summary: ChainSummary, in_force: list[PublishedMonth]) -> pl.DataFrame:
+def find_summary(books: Books, chain_id: str) -> ChainSummary | None:
+    """The chain as the list has it, or None."""
+    found = scan_rollups(books, CHAINS, published(books)).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
+    return ChainSummary.model_validate(found.sort("start_time").row(0, named=True)) if found.height else None
+
+
+def calls_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
+    """Rows of `calls` of a chain, in order of time."""
     first = month_of(summary.start_time)
     last = month_of(summary.end_time or summary.start_time)
-    months = [m for m in in_force if first <= m.month <= last]
+    months = [m for m in published(books) if first <= m.month <= last]
     return (
         scan_rollups(books, CALLS, months)
         .filter(pl.col("chain_id") == summary.chain_id)
@@ -99,7 +104,8 @@ def _calls(books: Books, summary: ChainSummary, in_force: list[PublishedMonth]) 
     )
 
 
-def _spans(books: Books, summary: ChainSummary) -> pl.DataFrame:
+def spans_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
+    """Spans of a chain's traces; some may belong to other chains of the same traces."""
     keys = pl.Series([trace_key(t) for t in summary.trace_ids], dtype=pl.Int64)
     first, last = summary.start_time.date(), (summary.end_time or summary.start_time).date()
     days = pl.date_range(first, last, eager=True) if last >= first else pl.Series([first])
@@ -110,19 +116,3 @@ def _spans(books: Books, summary: ChainSummary) -> pl.DataFrame:
         .sort("start_time", "trace_key", "span_key", "channel")
         .collect()
     )
-
-
-def find_calls(books: Books, ref: str) -> list[CallCost]:
-    """Calls with this gateway call id or span id, priced."""
-    same = (pl.col("gateway_call_id") == ref) | (pl.col("span_id") == ref) | (pl.col("provider_request_id") == ref)
-    calls = scan_rollups(books, CALLS, published(books)).filter(same).sort("start_time", "trace_key", "span_key").collect()
-    return list(price_calls(books, calls).values())
-
-
-def chain_ids(books: Books, call: CallCost) -> list[str]:
-    """Chains a call is in: one, unless two calls share an id."""
-    month = month_of(call.start_time)
-    held = published(books, month_start(month), month_start(month) + timedelta(days=1))
-    frame = scan_rollups(books, CALLS, held)
-    same = pl.col("span_id").eq_missing(call.span_id) & pl.col("trace_id").eq_missing(call.trace_id)
-    return frame.filter(same).select("chain_id").unique().collect()["chain_id"].sort().to_list()

@@ -107,6 +107,19 @@ class CostQuery:
         """Dimensions of the rows: `by`, or the view's team and agent."""
         return self.by or ("team", "agent")
 
+    @property
+    def dimensions_in_time(self) -> tuple[str, ...]:
+        """Dimensions, and `period_start` where time is cut."""
+        return (*self.dimensions, *(("period_start",) if self.granularity != "total" else ()))
+
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query as parameters of `GET /v1/costs`: what gives the same figure again."""
+        instants = [(name, at.isoformat()) for name, at in (("start", self.start), ("end", self.end)) if at is not None]
+        kept = [("filter", f"{name}={value}") for name, values in self.filters.items() for value in values]
+        shape = [("view", self.view), *instants, ("granularity", self.granularity), ("basis", self.basis)]
+        usual = {("granularity", "total"), ("basis", "effective")}
+        return [("by", ",".join(self.by)), *(pair for pair in shape if pair not in usual), *kept]
+
     def column(self, dimension: str) -> str:
         """Column of `costs` a dimension stands for."""
         return RELATIVE.get(dimension, dimension).format(view=self.view)
@@ -121,7 +134,8 @@ def costs(books: Books, query: CostQuery) -> pl.DataFrame:
     return _grouped(books, query).collect()
 
 
-def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
+def meant(books: Books, query: CostQuery) -> pl.LazyFrame:
+    """The published rows of `costs` that a query sums."""
     frame = scan_runs(books, COSTS, published(books))
     if query.start is not None:
         frame = frame.filter(pl.col("period_start") >= query.start)
@@ -129,13 +143,28 @@ def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
         frame = frame.filter(pl.col("period_start") < query.end)
     for name, values in query.filters.items():
         frame = frame.filter(_equals(query.column(name), values))
+    return frame
+
+
+def cells(books: Books, query: CostQuery) -> pl.LazyFrame:
+    """The same rows as dimensions, currency, `cost` and, where time is cut, `period_start` as text."""
+    names = [pl.col(query.column(name)).alias(name) for name in query.dimensions if name != "currency"]
+    time = [_period(books, query).dt.strftime("%Y-%m-%dT%H:%M:%S%:z")] if query.granularity != "total" else []
+    return meant(books, query).select(*names, *time, "currency", cost=pl.col(f"{query.basis}_cost"))
+
+
+def _period(books: Books, query: CostQuery) -> pl.Expr:
+    local = pl.col("period_start").dt.convert_time_zone(books.settings.report.timezone)
+    return local.dt.truncate(_TRUNCATE[query.granularity]).alias("period_start")
+
+
+def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
     keys = [pl.col(query.column(name)).alias(name) for name in query.dimensions]
     if query.granularity != "total":
-        local = pl.col("period_start").dt.convert_time_zone(books.settings.report.timezone)
-        keys.append(local.dt.truncate(_TRUNCATE[query.granularity]).alias("period_start"))
+        keys.append(_period(books, query))
     keys += [pl.col(name) for name in COST_KEYS if name not in query.dimensions]
     amount = pl.col(f"{query.basis}_cost")
-    frame = frame.group_by(keys).agg(cost=pl.when(amount.count() > 0).then(amount.sum()))
+    frame = meant(books, query).group_by(keys).agg(cost=pl.when(amount.count() > 0).then(amount.sum()))
     names = [*query.dimensions, *(n for n in COST_KEYS if n not in query.dimensions)]
     order = [pl.col("cost"), *map(pl.col, names)]
     descending = [True, *(False for _ in names)]

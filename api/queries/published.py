@@ -21,7 +21,7 @@ class PublishedMonth:
 
     month: str
     run_id: str
-    rollup_id: str | None
+    rollup_ids: tuple[str, ...]
     published_at: datetime
 
 
@@ -33,7 +33,7 @@ def published(books: Books, start: datetime | None = None, end: datetime | None 
     """
     with books.database.session() as session:
         rows = session.scalars(sa.select(Published).order_by(Published.month)).all()
-        months = [PublishedMonth(r.month, r.run_id, r.rollup_id, r.published_at) for r in rows]
+        months = [PublishedMonth(r.month, r.run_id, tuple(r.rollup_ids), r.published_at) for r in rows]
     first = None if start is None else month_of(start)
     return [m for m in months if (first is None or m.month >= first) and (end is None or month_start(m.month) < end)]
 
@@ -44,8 +44,8 @@ def scan_runs(books: Books, table: Table, months: Sequence[PublishedMonth], *, m
 
 
 def scan_rollups(books: Books, table: Table, months: Sequence[PublishedMonth]) -> pl.LazyFrame:
-    """Rows of a rollup's conclusions, of the rollup in force for each month only."""
-    return _scan(books, table, [(m.month, m.rollup_id) for m in months if m.rollup_id is not None], "month", "rollup_id")
+    """Rows of rollups' conclusions, of the rollups in force for each month only."""
+    return _scan(books, table, [(m.month, rollup_id) for m in months for rollup_id in m.rollup_ids], "month", "rollup_id")
 
 
 def _scan(books: Books, table: Table, pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> pl.LazyFrame:
@@ -53,5 +53,8 @@ def _scan(books: Books, table: Table, pairs: Sequence[tuple[str, str]], month_co
         return table.empty().lazy()
     where = {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
     # A run may cover several months of which another run has replaced some: the pair decides, not each half.
-    in_force = pl.any_horizontal((pl.col(month_column) == month) & (pl.col(run_column) == run) for month, run in pairs)
+    in_force = pl.any_horizontal(
+        (pl.col(month_column) == month) & pl.col(run_column).is_in(sorted(r for m, r in pairs if m == month))
+        for month in where[month_column]
+    )
     return books.store.scan(table, where).filter(in_force)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from api.client import ApiProblem
 from api.models import CallCost, ChainSummary, ChainTree, Page, SpanNode
-from ui import controls, widgets, words
+from ui import controls, explaining, widgets, words
 from ui.asking import Asked, ask, try_ask
 from ui.grid import Cell, Column, Grid, Pill, Row, draw, rails
 
@@ -337,9 +337,7 @@ def story(chain_id: str) -> None:
     if isinstance(asked, ApiProblem):
         widgets.show_problem(asked)
         return
-    for sentence in asked.value.sentences:
-        st.markdown(f"- {widgets.plain(sentence)}")
-    widgets.address(asked.address, key="explain")
+    controls.go(draw(explaining.drawing(asked.value, asked.address), key="why"), page="chains")
 
 
 page()

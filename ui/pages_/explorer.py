@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal, cast
 
@@ -278,7 +278,34 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
         )
         for name in names
     ]
-    return Row([*time, *cells, widgets.cost_cell(row.cost, row.currency, to_places=to)], href=deeper(question, row))
+    cost = replace(widgets.cost_cell(row.cost, row.currency, to_places=to), href=why(question, row))
+    return Row([*time, *cells, cost], href=deeper(question, row))
+
+
+def why(question: Question, row: CostRow) -> str:
+    """Where a cost leads: to its explanation, which is asked for with the same question, kept to the row's own values."""
+    names = [*question.by, *extras(question)]
+    kept = {**question.filters, **{name: [row.get(name) or ""] for name in names}, "currency": [row.currency]}
+    pairs = [f"{name}={value}" for name, values in kept.items() for value in values]
+    start, end = (
+        (row.period_start, after(row.period_start, question.granularity)) if row.period_start else (question.start, question.end)
+    )
+    return widgets.link(
+        "explain", by=",".join(question.by), view=question.view, basis=question.basis, start=start, end=end, filter=pairs
+    )
+
+
+def after(start: str, granularity: str) -> str:
+    """Where a period ends that begins at `start`, an instant with its offset; days and months end at the zone's midnight.
+
+    >>> after("2026-10-01T00:00:00+02:00", "month"), after("2026-10-05T06:00:00+00:00", "hour"), after("2026-10-31T00:00:00+01:00", "day")
+    ('2026-11', '2026-10-05T07:00:00+00:00', '2026-11-01')
+    """
+    if granularity == "month":
+        return controls.next_month(start[:7])
+    if granularity == "day":
+        return str(date.fromisoformat(start[:10]) + timedelta(days=1))
+    return (datetime.fromisoformat(start) + timedelta(hours=1)).isoformat()
 
 
 def deeper(question: Question, row: CostRow) -> str:

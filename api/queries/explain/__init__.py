@@ -1,0 +1,338 @@
+"""Why a figure is what it is: the way of its dollars in steps, each in a sentence, in rows, and with the name of its rule.
+
+charge → pool → rate (or price book) → hourly usage → call → span → executor → initiator → owner → class and rule → run → balance
+
+A chain, a call, a charge and a cell of a report are all the same thing: rows of `costs`, each with a part of it. So the same steps tell
+all of them, and their sums are the figure, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Literal
+
+import polars as pl
+
+from api.models import Basis, CallCost, ChainSummary, Explanation, Part, Step
+from api.queries.chains import calls_of, spans_of
+from api.queries.costs import CostQuery, cells, meant
+from api.queries.explain import bill, ruling, story, work
+from api.queries.explain.estimated import estimate_step
+from api.queries.explain.finding import find, nothing_there
+from api.queries.explain.story import Figure, amount, amounts, many
+from api.queries.pricing import costs_of, price
+from api.queries.published import published, scan_runs
+from api.queries.shares import CALL, split_over_calls, used
+from api.queries.tree import grow
+from ledger.books import Books
+from ledger.errors import ObjectMissingError
+from ledger.money import MONEY
+from ledger.tables import COST_COLUMNS, COSTS
+
+MOST = 20
+"""Lines a step lists unless told otherwise."""
+
+
+def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = MOST) -> Explanation:
+    """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
+
+    Raises `ObjectMissingError` if nothing goes by that name, with what comes near.
+    """
+    found = find(books, ref)
+    if found.chain is not None:
+        calls = calls_of(books, found.chain)
+        figure, _ = _of_calls(books, calls, basis, most)
+        return _told(figure, ref, "chain", [_chain_step(found.chain, figure)])
+    if found.calls is not None:
+        figure, priced = _of_calls(books, found.calls, basis, most)
+        steps = [_signal_step(books, row, priced) for row in found.calls.head(most).iter_rows(named=True)]
+        return _told(figure, ref, "call", [_meter_step(priced), *steps])
+    assert found.charges is not None
+    figure, steps = _of_charges(books, found.charges, basis, most)
+    return _told(figure, ref, "charge", steps)
+
+
+def explain_cell(books: Books, query: CostQuery, *, most: int = MOST) -> Explanation:
+    """Explains all the cost a query sums: a cell of a report, or the report; `by` only says how it is broken down.
+
+    Raises `ObjectMissingError` if there is no cost in it, with what comes near.
+    """
+    rows = meant(books, query).with_columns(cost=pl.col(f"{query.basis}_cost")).drop(COST_COLUMNS)
+    if not rows.head(1).collect().height:
+        raise nothing_there(books, query)
+    figure = Figure(books, rows, query.basis, query.view, most)
+    return _told(figure, story.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
+
+
+def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], first: list[Step]) -> Explanation:
+    """The steps every figure has, after those of its own; what does not apply is left out."""
+    billed, estimated = story.summed(figure.billed_rows), story.summed(figure.estimated_rows)
+    cost = story.summed(figure.rows)
+    figure = replace(figure, cost=cost, estimated=estimated)
+    empty = figure.rows.head(1).collect().is_empty()
+    steps = [] if empty else [
+        bill.charge_step(figure),
+        estimate_step(figure),
+        *bill.pool_steps(figure),
+        work.usage_step(figure),
+        *work.call_steps(figure),
+        work.executor_step(figure),
+        work.initiator_step(figure),
+        work.owner_step(figure),
+        ruling.class_step(figure),
+        ruling.run_step(figure),
+        ruling.balance_step(figure),
+    ]  # fmt: skip
+    if kind == "charge":  # told already, with what the bill says of it
+        steps = [step for step in steps if step is None or step.step != "charge"]
+    told = [step for step in steps if step is not None]
+    if kind == "call":  # its spans come after it
+        spans, first = [s for s in first if s.step == "span"], [s for s in first if s.step != "span"]
+        at = next((n + 1 for n, step in enumerate(told) if step.step == "call"), 0)
+        told = [*told[:at], *spans, *told[at:]]
+    return Explanation(
+        ref=ref,
+        kind=kind,
+        view=figure.view,
+        basis=figure.basis,
+        cost=cost,
+        billed=billed,
+        estimated=estimated,
+        steps=[*first, *told],
+    )
+
+
+def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, dict[tuple[int, int], CallCost]]:
+    """The figure of some calls: their parts of the cost rows of their usage. (MO-1)"""
+    quantities = used(calls)
+    rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
+    parts = split_over_calls(books, rows, quantities)
+    mine = rows.rename({"quantity": "__whole"}).drop("cost", *COST_COLUMNS).join(parts, on="row")
+    mine = mine.with_columns(quantity=pl.when(pl.col("__whole").is_not_null()).then("quantity")).drop("__whole")
+    return Figure(books, mine.lazy(), basis, "initiator", most, calls=calls), price(calls, quantities, rows, parts)
+
+
+def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, list[Step]]:
+    """The figure of charges of one name: each charge's amount over the cost rows of its lot, by what each got of the lot. (MO-1)"""
+    column = f"{basis}_cost"
+    found: list[pl.DataFrame] = []
+    parts: list[Part] = []
+    for row in bill.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
+        lot = bill.same_lot(books, {name: row[name] for name in charges.columns})
+        said = f"{bill.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
+        facts = {name: row[name] for name in (*charges.columns, "uri")}
+        if not lot.height:
+            said += ". No published cost stems from it yet: its month is not attributed, or was restated since"
+        else:
+            held = lot.row(0, named=True)
+            said += f". {_lot_said(held)}"
+            facts |= {f"lot_{name}": held[name] for name in ("id", "role", "model", "meter") if name in held}
+            facts |= {
+                "lot_id": held["lot_id"],
+                "lot_charges": held["charges"],
+                "lot_cost": held[column],
+                "lot_role": held["role"],
+            }
+            found.append(_over_costs(books, row[column] or Decimal(0), held, basis))
+        parts.append(story.part(said, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
+    step = Step(
+        step="charge",
+        rule="RA-1",
+        sentence="A charge is claimed exactly once, together with the charges no rule can tell from it; each counts by its amount.",
+        parts=parts,
+        sum=story.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
+    )
+    rows = pl.concat(found) if found else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
+    return Figure(books, rows.lazy(), basis, "initiator", most, charges=charges), [step]
+
+
+def _lot_said(lot: dict[str, Any]) -> str:
+    read = {
+        "tokens": f"It was read as {story.count(lot['billed_quantity'])} {story.meter(lot['meter'])} of {lot['model']}",
+        "driver": "It is sold by no quantity that logs hold, so it was split by what used it",
+        "follow": "It corrects other charges, and follows them",
+        "tax": "It is a tax, and follows the charges it taxes",
+    }.get(lot["role"] or "", "Nothing logged can have used it")
+    alone = " alone" if lot["charges"] == 1 else f", together with {many(lot['charges'] - 1, 'other charge')} of its lot"
+    return read + alone if lot["role"] == "tokens" else f"{read}{'' if lot['charges'] == 1 else alone}"
+
+
+def _over_costs(books: Books, charge: Decimal, lot: dict[str, Any], basis: Basis) -> pl.DataFrame:
+    """A charge over the cost rows of its lot: they sum to the charge."""
+    column = f"{basis}_cost"
+    here = [m for m in published(books) if (m.month, m.run_id) == (lot["month"], lot["run_id"])]
+    mine = (pl.col("lot_id") == lot["lot_id"]) | pl.col("lot_ids").list.contains(lot["lot_id"])
+    rows = scan_runs(books, COSTS, here).filter(mine.fill_null(value=False)).collect()
+    rows = rows.sort("usage_key", "cost_class", "initiator_team", "initiator_agent", nulls_last=True, maintain_order=True)
+    at = (lot["month"], lot["run_id"], lot["lot_id"])
+    left = bill.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
+    own = [row[column] or Decimal(0) for row in rows.iter_rows(named=True)]
+    together = [n for n, row in enumerate(rows.iter_rows(named=True)) if row["lot_id"] is None]
+    shares = bill.by_weights(left, [own[n] for n in together]) if together else []
+    for n, share in zip(together, shares, strict=True):
+        own[n] = share
+    parts = bill.by_weights(charge, own)
+    whole = lot["charges"] == 1
+    return rows.with_columns(
+        cost=pl.Series(parts, dtype=MONEY), quantity=pl.col("quantity") if whole else pl.lit(None, dtype=MONEY)
+    ).drop(COST_COLUMNS)
+
+
+def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
+    """The figure itself, and the cells it is made of."""
+    found = story.listed(cells(books, query), query.dimensions_in_time, most)
+    chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
+    zone = books.settings.report.timezone
+    time = "in all published months"
+    if query.start or query.end:
+        first = [f"from {story.local(query.start, zone)}"] if query.start else []
+        last = [f"up to {story.local(query.end, zone)}, which is not counted"] if query.end else []
+        time = f"{' '.join([*first, *last])} ({zone})"
+    view = "by who started it" if query.view == "initiator" else "by who ran it"
+    cost = amounts(found.sum) if found.sum else "no priced amount"
+    parts = []
+    for row in found.top:
+        named = ", ".join(f"{name} {row[name] or 'unknown'}" for name in query.dimensions_in_time)
+        narrower = {**query.filters, **{name: (row[name] or "",) for name in query.dimensions}}
+        link = story.cell_link(replace(query, filters=narrower).parameters())
+        parts.append(
+            story.part(
+                f"{named}: {amount(row['cost'], row['currency'])}",
+                row,
+                link=link,
+                **{n: row[n] for n in query.dimensions_in_time},
+            )
+        )
+    return Step(
+        step="cell",
+        rule="MO-3",
+        sentence=f"{chosen or 'Everything'}, {time}, {view}: {cost} of {query.basis} cost. Only own costs are summed: nothing counts twice.",
+        facts={
+            "query": {**dict(query.parameters()), "filter": [value for name, value in query.parameters() if name == "filter"]}
+        },
+        parts=parts,
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
+    cost = story.summed(figure.rows)
+    doubt = f" Its tree is doubtful: {story.reason(chain.reason)}." if chain.reason else ""
+    return Step(
+        step="chain",
+        rule="CH-1" if not chain.reason else "CH-1, CH-2" if "missing_parent" in chain.reason else "CH-1, CH-3",
+        sentence=(
+            f"The chain {chain.root_name or chain.chain_id} started at {story.when(chain.start_time)}, has {many(chain.spans, 'span')} and "
+            f"{many(chain.calls, 'call')} in {many(len(chain.trace_ids), 'trace')}, and costs {amounts(cost)}.{doubt}"
+        ),
+        facts=story.plain(chain.model_dump()),
+        sum=cost,
+    )
+
+
+def _meter_step(priced: dict[tuple[int, int], CallCost]) -> Step:
+    """What calls used and what each meter costs, also where it costs nothing or has no price."""
+    own: dict[str, Decimal] = defaultdict(Decimal)
+    parts = []
+    for call in priced.values():
+        for meter in call.meters:
+            used_up = f"{story.count(meter.quantity)} {story.meter(meter.meter)}"
+            if meter.own_cost is None:
+                parts.append(Part(sentence=f"{used_up}: no price, {story.reason(meter.reason)}", facts={"meter": meter.meter}))
+            elif meter.currency is None:
+                parts.append(Part(sentence=f"{used_up}: free, {story.reason(meter.reason)}", facts={"meter": meter.meter}))
+            else:
+                own[meter.currency] += meter.own_cost
+                said = f"{used_up}: {amount(meter.own_cost, meter.currency)}, {meter.basis}"
+                row = {"cost": meter.own_cost, "currency": meter.currency}
+                parts.append(story.part(said, row, meter=meter.meter, quantity=meter.quantity, basis=meter.basis))
+    first = next(iter(priced.values()))
+    whom = f"{first.provider or 'an unknown provider'}, {first.model or 'an unknown model'}"
+    what = (
+        f"The call at {story.when(first.start_time)} to {whom}"
+        if len(priced) == 1
+        else f"{many(len(priced), 'call')} go by that name, the first at {story.when(first.start_time)} to {whom}"
+    )
+    return Step(
+        step="meter",
+        rule="CA-4, MO-1",
+        sentence=f"{what}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
+        facts={"calls": [story.plain(call.model_dump(exclude={"meters"})) for call in priced.values()]},
+        parts=parts,
+        sum=dict(own),
+    )
+
+
+def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int], CallCost]) -> Step:
+    """Which signals told of a call, and the path from it to the root. (CA-1, CH-1)"""
+    from api.queries.chains import find_summary
+
+    call = priced[row["trace_key"], row["span_key"]]
+    ref = story.call_ref(row)
+    channels = row["channels"].replace("+", " and ")
+    summary = find_summary(books, row["chain_id"])
+    if summary is None:
+        return Step(
+            step="span",
+            rule="CA-1",
+            sentence=f"{ref} was told of by {channels}; its chain starts in a month that is not published.",
+        )
+    spans = spans_of(books, summary)
+    mine = calls_frame(row)
+    nodes = grow(summary, spans, mine, {(row["trace_key"], row["span_key"]): call}).nodes
+    by_id = {node.node_id: node for node in nodes}
+    at = next((node for node in nodes if node.calls), None)
+    path = []
+    while at is not None:
+        path.append(at)
+        at = by_id.get(at.parent_id or "")
+    edges = {"root": "the root", "parent": "its parent", "link": "the span it is linked from", "cut": "where a cycle was opened"}
+    parts = [
+        Part(
+            sentence=f"{edges['root'] if n == len(path) - 1 else 'the call itself' if not n else 'above it'}: {node.name or node.span_id}"
+            + (f", agent {node.agent_name}" if node.agent_name else "")
+            + (f", service {node.service_name}" if node.service_name else "")
+            + (", over a link" if node.edge == "link" else ", where a cycle was opened" if node.edge == "cut" else ""),
+            facts=story.plain(
+                node.model_dump(include={"trace_id", "span_id", "name", "agent_name", "service_name", "channels", "edge"})
+            ),
+        )
+        for n, node in enumerate(path)
+    ]
+    merged = f", merged to one call by {_merged_by(row)}" if "+" in row["channels"] else ""
+    return Step(
+        step="span",
+        rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({story.reason(summary.reason)})",
+        sentence=f"{ref} was told of by {channels}{merged}; {many(len(path), 'span')} lead from it to the root of its chain.",
+        facts=story.plain({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
+        parts=parts,
+        links=[story.link("chain", row["chain_id"])],
+    )
+
+
+def _merged_by(row: dict[str, Any]) -> str:
+    if row["gateway_call_id"]:
+        return "the gateway's call id"
+    return "the provider's request id and equal usage" if row["provider_request_id"] else "trace and span id"
+
+
+def calls_frame(row: dict[str, Any]) -> pl.DataFrame:
+    """One row of `calls` as a frame."""
+    from ledger.tables import CALLS
+
+    return pl.DataFrame([row], schema={name: dtype for name, dtype in CALLS.schema.items() if name in row})
+
+
+def _raw_ids(spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Channel, source and file of each signal of the call."""
+    same = (pl.col("trace_key") == row["trace_key"]) & (pl.col("span_key") == row["span_key"])
+    for name in ("gateway_call_id", "provider_request_id"):
+        if row[name]:
+            same = same | (pl.col(name) == row[name])
+    return spans.filter(same.fill_null(value=False)).select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
+
+
+__all__ = ["CALL", "MOST", "ObjectMissingError", "explain", "explain_cell"]

@@ -1,0 +1,158 @@
+"""What no bill covers yet: the price book's row, and what this customer really pays of it. (ES-1, ES-2)"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from api.models import Part, Step
+from api.queries.explain import story
+from api.queries.explain.story import Figure, amount, amounts, count, many, meter
+from api.queries.published import published, scan_runs
+from api.queries.shares import logged
+from ledger import money
+from ledger.tables import COSTS, PRICES
+
+_KEYS = ("provider", "model", "region", "meter", "service_tier", "context_above")
+_FINER = {
+    "cache_read_tokens": "input_tokens",
+    "cache_write_5m_tokens": "input_tokens",
+    "cache_write_1h_tokens": "cache_write_5m_tokens",
+    "reasoning_tokens": "output_tokens",
+    "input_audio_tokens": "input_tokens",
+    "input_image_tokens": "input_tokens",
+    "output_audio_tokens": "output_tokens",
+    "output_image_tokens": "output_tokens",
+}
+"""A meter without a price of its own is sold as the meter it refines."""
+_MOST_ROWS = 200
+"""Usage rows of a group that are held against the price book."""
+
+
+def estimate_step(figure: Figure) -> Step | None:
+    """Which part is estimated, and from which prices."""
+    found = story.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
+    if not found.count:
+        return None
+    unpriced = [row for row in found.top if row["cost"] is None]
+    said = f"{amounts(found.sum)} of it is estimated: no bill covers its hours yet, so it is list price times what is really paid of it."
+    if unpriced:
+        said += f" {_without_price(len(unpriced))}, which is not 0."
+    usage = _usage(figure, found.top)
+    book = _Book(figure, found.top)
+    return Step(
+        step="estimate",
+        rule="ES-1, ES-2" if unpriced and found.sum else "ES-2" if unpriced else "ES-1",
+        sentence=said if found.sum else f"{_without_price(found.count)}: it is unpriced, which is not 0.",
+        parts=[_part(row, usage.join(_mine(row), on=["usage_key", "meter"], how="semi"), book) for row in found.top],
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _without_price(kinds: int) -> str:
+    return f"{many(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the book"
+
+
+def _mine(row: Mapping[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame({"usage_key": pl.Series(row["usage_key"], dtype=pl.Int64), "meter": row["meter"]})
+
+
+def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
+    name = ", ".join(word for word in (row["model"] or "an unknown model", row["region"], meter(row["meter"])) if word)
+    facts = {key: row[key] for key in _KEYS}
+    if row["cost"] is None:
+        return story.part(f"{name}: no price is known", row, **facts, reason=row["reason"])
+    listed, whole, quantity = (Decimal(str(usage[column].sum())) for column in ("list_cost", "whole", "quantity"))
+    if not listed or not quantity:
+        return story.part(f"{name}: {amount(row['cost'], row['currency'])}", row, **facts)
+    ratio = round(money.proportion(Decimal(1), whole, listed), 9)
+    price = book.row_of(row, usage)
+    million = money.proportion(listed, Decimal(1_000_000), quantity)
+    priced = (
+        f"{money.text(price['rate'])} {row['currency']} each, as {price['book']} has it for {price['model']} from {price['valid_from']:%Y-%m-%d} on,"
+        if price
+        else f"{amount(million, row['currency'])} a million, on average of several prices,"
+    )
+    said = f"{name}: {count(quantity)} at {priced} is {amount(listed, row['currency'])}"
+    if ratio != 1:
+        said += f", times {money.text(ratio)}, which is what bills of this provider come to of list"
+    if whole != row["cost"]:
+        said += "; of that, this figure's part"
+    known = {} if price is None else {f"price_{key}": price[key] for key in _SAID_OF_PRICE}
+    facts |= {"quantity": quantity, "list_cost": listed, "list_per_million": million, "ratio": ratio}
+    return story.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts, **known)
+
+
+_SAID_OF_PRICE = ("origin", "book", "provider", "model", "meter", "service_tier", "context_above", "region", "rate", "valid_from")
+
+
+def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
+    """The usage rows of the groups: usage_key, meter, hour, quantity, calls, list_cost, and `whole`, what they are estimated at in all."""
+    keys = pl.Series([key for row in groups for key in row["usage_key"]], dtype=pl.Int64).unique()
+    first, last = figure.estimated_rows.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
+    rows = scan_runs(figure.books, COSTS, published(figure.books)).filter(
+        pl.col("basis") == "estimated", pl.col("usage_key").is_in(keys.implode())
+    )
+    whole = rows.group_by("usage_key", "meter").agg(whole=pl.col(f"{figure.basis}_cost").sum()).collect()
+    return logged(figure.books, keys, first, last).join(whole, on=["usage_key", "meter"]).sort("usage_key", "meter")
+
+
+class _Book:
+    """Rows of the price book that some groups may have been priced with."""
+
+    def __init__(self, figure: Figure, groups: list[dict[str, Any]]) -> None:
+        asked = {name for row in groups for name in _sold_as(row["meter"])}
+        scan = figure.books.store.scan(PRICES)
+        known = scan.select(pl.col("model").unique()).collect()["model"].to_list()
+        wanted = {_bare(row["model"]) for row in groups if row["model"]}
+        self.bare = {name: bare for name in known for bare in [_bare(name)] if any(word in bare for word in wanted)}
+        self.rows = (
+            scan.filter(pl.col("meter").is_in(sorted(asked)), pl.col("model").is_in(sorted(self.bare))).collect().to_dicts()
+        )
+
+    def row_of(self, group: Mapping[str, Any], usage: pl.DataFrame) -> dict[str, Any] | None:
+        """The row that gives these usage rows their list price: its name fits, and its rate does, to the last digit."""
+        model, names = _bare(group["model"] or ""), _sold_as(group["meter"])
+        sample = [row for row in usage.head(_MOST_ROWS).iter_rows(named=True) if row["list_cost"] is not None]
+        last = max((row["hour"] for row in sample), default=None)
+        fitting = [
+            price
+            for price in self.rows
+            if model and last and price["meter"] in names and price["currency"] == group["currency"] and price["valid_from"] <= last
+            and model in self.bare[price["model"]]
+            and all(abs(price["rate"] * row["quantity"] - row["list_cost"]) <= _ROUNDING * row["calls"] for row in sample)
+        ]  # fmt: skip
+        return min(
+            fitting,
+            key=lambda price: (
+                names.index(price["meter"]),
+                price["service_tier"] != group["service_tier"],
+                price["context_above"] != group["context_above"],
+                price["region"] not in ("", group["region"]),
+                not price["model"].rpartition("/")[2].startswith(f"{(group['region'] or '-')[:2]}."),
+                len(price["model"]),
+                price["model"],
+                -price["valid_from"].timestamp(),
+            ),
+            default=None,
+        )
+
+
+_ROUNDING = Decimal("1e-12")
+"""What rounding may lose of each call's list price."""
+
+
+def _sold_as(name: str) -> list[str]:
+    names = [name]
+    while names[-1] in _FINER:
+        names.append(_FINER[names[-1]])
+    return names
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())

@@ -1,0 +1,98 @@
+"""What a reference means: a chain, a call or a charge; and what was meant, where it is none."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import polars as pl
+
+from api.models import ChainSummary
+from api.queries.chains import find_summary
+from api.queries.costs import CostQuery, meant
+from api.queries.published import published, scan_rollups, scan_runs
+from ledger.books import Books
+from ledger.errors import ObjectMissingError
+from ledger.tables import CALLS, CHAINS, CHARGES, COSTS
+
+_LEAST_SHARED = 6
+"""Characters a near match has in common with what was asked for, from the front."""
+_MOST_NEAR = 3
+_CALL_IDS = ("gateway_call_id", "provider_request_id", "span_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reference stands for; one of the three is set."""
+
+    chain: ChainSummary | None = None
+    calls: pl.DataFrame | None = None
+    charges: pl.DataFrame | None = None
+
+
+def find(books: Books, ref: str) -> Found:
+    """The chain, else the calls, else the charges of that name. Raises `ObjectMissingError` with what comes near."""
+    if (summary := find_summary(books, ref)) is not None:
+        return Found(chain=summary)
+    calls = calls_named(books, ref)
+    if calls.height:
+        return Found(calls=calls)
+    charges = books.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
+    if charges.height:
+        return Found(charges=charges)
+    raise _missing(books, ref)
+
+
+def calls_named(books: Books, ref: str) -> pl.DataFrame:
+    """Calls by gateway call id, provider request id, span id, or ``trace id:span id``."""
+    same = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS)
+    trace, colon, span = ref.rpartition(":")
+    if colon:
+        same = same | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
+    frame = scan_rollups(books, CALLS, published(books)).filter(same.fill_null(value=False))
+    return frame.sort("start_time", "trace_key", "span_key").collect()
+
+
+def _missing(books: Books, ref: str) -> ObjectMissingError:
+    in_force = published(books)
+    front = ref[: max(_LEAST_SHARED, len(ref) // 2)]
+    near: list[str] = []
+    if len(ref) >= _LEAST_SHARED:
+        chains = scan_rollups(books, CHAINS, in_force).select(name="chain_id")
+        calls = scan_rollups(books, CALLS, in_force)
+        ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), books.store.scan(CHARGES).select(name="charge_id")]
+        held = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
+        near = difflib.get_close_matches(ref, held["name"].to_list(), n=_MOST_NEAR, cutoff=0.3)
+    remedy = f"near it: {', '.join(near)}" if near else _other_words(books, ref)
+    looked = f"looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in {_said(len(in_force))}"
+    return ObjectMissingError(f"no chain, call or charge by that name; {looked}", where=ref, remedy=remedy)
+
+
+def _said(months: int) -> str:
+    return "1 published month" if months == 1 else f"{months} published months"
+
+
+def _other_words(books: Books, ref: str) -> str:
+    """A team, an agent or a model is no reference, but a cell."""
+    rows = scan_runs(books, COSTS, published(books))
+    for column, dimension in (("initiator_team", "team"), ("initiator_agent", "agent"), ("model", "model")):
+        if rows.filter(pl.col(column) == ref).head(1).collect().height:
+            return f"that is a {dimension}: explain the cell {dimension}={ref}"
+    return "ids are compared whole; /v1/chains lists chains, and the explanation of a cell lists calls and charges"
+
+
+def nothing_there(books: Books, query: CostQuery) -> ObjectMissingError:
+    """Why a cell is empty: a value that does not occur, with those near it, or a time without costs."""
+    everywhere = scan_runs(books, COSTS, published(books))
+    for name, values in query.filters.items():
+        column = query.column(name)
+        known = everywhere.select(pl.col(column)).drop_nulls().unique().sort(column).collect()[column].to_list()
+        for value in values:
+            if value and value not in known:
+                near = difflib.get_close_matches(value, known, n=_MOST_NEAR, cutoff=0.4)
+                remedy = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(known[:10]) or 'none'}"
+                return ObjectMissingError(f"no cost has {name} {value!r}", where=f"{name}={value}", remedy=remedy)
+    anywhere = meant(books, query).head(1).collect().height
+    months = ", ".join(m.month for m in published(books)) or "none yet"
+    what = "no cost fits all of it" if not anywhere else "nothing there has a price"
+    return ObjectMissingError(what, where="cell", remedy=f"months with figures: {months}; ask for fewer filters or a longer time")

@@ -1,0 +1,157 @@
+"""By which rule, of which run, and whether the books balance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from api.models import Part, Step
+from api.queries.explain import story
+from api.queries.explain.story import Figure, amount, amounts, many
+from api.queries.published import published, scan_runs
+from ledger import registry
+from ledger.db import Run
+from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
+
+_RULES: Mapping[str, str] = {
+    "RA-1a": "matched to calls without all keys, and flagged so",
+    "RA-2": "held against what was logged, and shared by what each call used",
+    "RA-3": "split by what used the resource in that time",
+    "RA-4": "no logged use explains it: its owner by principal, resource or tag, else nobody's",
+    "RA-5": "it follows the charges it corrects or taxes, by the same weights",
+    "ES-1": "no bill covers it yet: list price times what is really paid of it",
+    "ES-2": "no price is known: unpriced, never 0",
+}
+_CLASSES: Mapping[str, str] = {
+    "metered": "priced from what calls used",
+    "owner": "whose it is stands on the bill; no call shows for it",
+    "shared": "split by a shared-cost rule",
+    "idle": "provisioned, and used by nobody",
+    "unallocated": "nobody is known to have caused it",
+}
+
+
+def class_step(figure: Figure) -> Step:
+    """Which class each part is in, and the rule that put it there. (RA-2 … RA-5, ES-1, ES-2)"""
+    found = story.listed(
+        figure.rows,
+        ["cost_class", "basis", "rule", "reason", "charge_category"],
+        figure.most,
+        pl.col("method").drop_nulls().unique().sort(),
+    )
+    rules = list(dict.fromkeys(row["rule"] for row in found.top if row["rule"]))
+    return Step(
+        step="class",
+        rule=", ".join(rules) or "RA-2",
+        sentence="Every dollar is in one class, and says by which rule.",
+        parts=[_class_part(figure, row) for row in found.top],
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
+    name = row["rule"] or ""
+    shared = next((rule for rule in figure.books.settings.attribution.shared if rule.label == name), None)
+    facts = {key: row[key] for key in ("cost_class", "basis", "rule", "reason", "charge_category")}
+    why = _RULES.get(name, _CLASSES.get(row["cost_class"], ""))
+    by_rule = row["cost_class"] == "shared" or "@" in name
+    if by_rule:
+        why = f"shared-cost rule {name!r}, {', '.join(row['method']) or 'as the settings had it'}"
+        if shared is not None:
+            until = f" to {shared.valid_to}" if shared.valid_to else ""
+            since = "" if shared.valid_from.year <= 1970 else f", in force from {shared.valid_from}{until}"
+            why += since
+            facts["shared_rule"] = shared.model_dump(mode="json", exclude_defaults=True)
+        else:
+            why += ", which is not in the settings any more in this version"
+    because = f" ({story.reason(row['reason'])})" if row["reason"] else ""
+    by = f", {name}" if name and not by_rule else ""
+    sentence = f"{story.dollars(row)} is {row['cost_class']}{because}{by}: {why}"
+    return story.part(sentence, row, **facts)
+
+
+def run_step(figure: Figure) -> Step:
+    """Which runs drew it, from which facts, and what has changed since. (TI-2)"""
+    found = story.listed(figure.rows, ["month", "run_id"], figure.most)
+    at = {m.month: m for m in published(figure.books)}
+    with figure.books.database.session() as session:
+        held: dict[str, dict[str, Any]] = {
+            run.run_id: {"cause": run.cause, "started_at": run.started_at, "inputs": run.inputs, "status": run.status}
+            for run in session.scalars(sa.select(Run).where(Run.run_id.in_([row["run_id"] for row in found.top])))
+        }
+    parts = []
+    for row in found.top:
+        run = held.get(row["run_id"], {})
+        inputs = (run.get("inputs") or {}).get(row["month"], {})
+        moved = _moved(figure, row["month"], inputs)
+        said = f"{row['month']}: run {row['run_id']}, in force since {at[row['month']].published_at:%Y-%m-%d %H:%M} UTC"
+        if moved:
+            said += f"; {' and '.join(moved)} changed since, so the next run may say otherwise"
+        facts = {
+            "month": row["month"],
+            "run_id": row["run_id"],
+            "rollup_ids": list(at[row["month"]].rollup_ids),
+            "inputs": inputs,
+        }
+        facts |= {"cause": run.get("cause"), "published_at": at[row["month"]].published_at, "changed_since": moved or None}
+        parts.append(story.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts))
+    return Step(
+        step="run",
+        rule="TI-2",
+        sentence=f"{many(found.count, 'run')} drew it. The same facts give the same figures.",
+        parts=parts,
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _moved(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
+    """Which of a run's inputs are not what they were."""
+    store = figure.books.store
+    now: dict[str, Callable[[], str]] = {
+        "charges": lambda: store.fingerprint(CHARGES, {"billing_month": [month]}),
+        "registry": lambda: registry.revision(registry.rows(figure.books)),
+        "prices": lambda: store.fingerprint(PRICES),
+    }
+    words = {"charges": "the bill", "registry": "the registry", "prices": "the price book"}
+    return [words[name] for name, made in now.items() if name in inputs and inputs[name] != made()]
+
+
+def balance_step(figure: Figure) -> Step | None:
+    """Charges in, costs out, difference 0. (MO-2, MO-3)"""
+    billed = figure.billed_rows.select("month", "run_id", "currency", "provider").unique()
+    column = f"{figure.basis}_cost"
+    rows = (
+        scan_runs(figure.books, BALANCE, published(figure.books), month_column="invoice_month")
+        .filter(pl.col("cost_column") == column)
+        .join(
+            billed.lazy(),
+            left_on=["invoice_month", "run_id", "currency", "provider"],
+            right_on=["month", "run_id", "currency", "provider"],
+            how="semi",
+            nulls_equal=True,
+        )
+        .sort("invoice_month", "currency", "provider")
+        .collect()
+    )
+    if not rows.height:
+        return None
+    return Step(
+        step="balance",
+        rule="MO-2, MO-3",
+        sentence="The books it is part of balance, and its starter's view and its runner's view come to the same.",
+        parts=[_balance_part(row) for row in rows.head(figure.most).iter_rows(named=True)],
+    )
+
+
+def _balance_part(row: Mapping[str, Any]) -> Part:
+    classes = " + ".join(f"{amounts({row['currency']: row[name]})} {name}" for name in COST_CLASSES if row[name])
+    sentence = (
+        f"{row['provider']}, invoice month {row['invoice_month']}: {amount(row['charges_in'], row['currency'])} of charges = "
+        f"{classes or 'nothing'}, difference {amount(row['difference'], row['currency'])}"
+    )
+    return Part(sentence=sentence, facts=story.plain(dict(row)))

@@ -1,0 +1,228 @@
+"""What a story is told from: the cost rows a figure is made of, each with its part of the figure, and how parts are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from api.models import Basis, Link, Part, Rest, View
+from ledger import money
+from ledger.books import Books
+
+Costs = dict[str, Decimal]
+"""Currency to amount."""
+
+NOBODY = (None, "", "unknown")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: rows of `costs`, with `cost` (its part of each row, null where the row has no price) instead of the four columns.
+
+    `calls` are rows of `calls` where the figure is about certain calls, `charges` rows of `charges` where it is about certain charges;
+    None: about all that the rows lead to. `most` is how many lines a step lists.
+    """
+
+    books: Books
+    rows: pl.LazyFrame
+    basis: Basis = "effective"
+    view: View = "initiator"
+    most: int = 20
+    calls: pl.DataFrame | None = None
+    charges: pl.DataFrame | None = None
+    cost: Costs = field(default_factory=dict)
+    estimated: Costs = field(default_factory=dict)
+
+    @property
+    def billed_rows(self) -> pl.LazyFrame:
+        """Rows that a bill covers."""
+        return self.rows.filter(pl.col("basis") == "billed")
+
+    @property
+    def estimated_rows(self) -> pl.LazyFrame:
+        """Rows that no bill covers yet."""
+        return self.rows.filter(pl.col("basis") == "estimated")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The dearest groups of a figure's rows, and what the others come to."""
+
+    top: list[dict[str, Any]]
+    count: int
+    sum: Costs
+
+    def rest(self) -> Rest | None:
+        """What is not in `top`."""
+        if self.count <= len(self.top):
+            return None
+        return Rest(count=self.count - len(self.top), cost=minus(self.sum, total(self.top)))
+
+
+def listed(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr) -> Listed:
+    """Rows summed by `by` and currency, the `most` dearest of them; credits count by their size. `also` are further aggregates."""
+    keys = [*dict.fromkeys([*by, "currency"])]
+    cost = pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())
+    groups = rows.group_by(keys).agg(cost.alias("cost"), *also)
+    plainly = [key for key in keys if not key.endswith("_ids")]
+    dearest = groups.sort(
+        [pl.col("cost").abs(), *map(pl.col, plainly)], descending=[True, *(False for _ in plainly)], nulls_last=True
+    ).head(most)
+    totals = groups.group_by("currency").agg(pl.col("cost").sum(), priced=pl.col("cost").count(), groups=pl.len())
+    top, whole = pl.collect_all([dearest, totals.sort("currency")])
+    return Listed(
+        top.to_dicts(),
+        int(whole["groups"].sum()),
+        {row["currency"]: row["cost"] for row in whole.iter_rows(named=True) if row["priced"]},
+    )
+
+
+def total(rows: Iterable[Mapping[str, Any]]) -> Costs:
+    """Currency to the sum of `cost`; what has none is left out."""
+    out: Costs = {}
+    for row in rows:
+        if row["cost"] is not None:
+            out[row["currency"]] = out.get(row["currency"], Decimal(0)) + row["cost"]
+    return out
+
+
+def minus(whole: Costs, part: Costs) -> Costs:
+    """What is left, for each currency."""
+    return {currency: whole.get(currency, Decimal(0)) - part.get(currency, Decimal(0)) for currency in {*whole, *part}}
+
+
+def nonzero(costs: Costs) -> Costs:
+    """Without currencies that come to nothing."""
+    return {currency: cost for currency, cost in costs.items() if cost}
+
+
+def summed(rows: pl.LazyFrame) -> Costs:
+    """Currency to the sum of all rows."""
+    frame = rows.filter(pl.col("cost").is_not_null()).group_by("currency").agg(pl.col("cost").sum()).sort("currency")
+    return dict(frame.collect().iter_rows())
+
+
+def amount(cost: Decimal | None, currency: str | None) -> str:
+    """Money in a sentence, every digit of it."""
+    return "no price" if cost is None else f"{money.text(cost)} {currency}"
+
+
+def amounts(costs: Costs) -> str:
+    """The same of several currencies."""
+    return " and ".join(amount(cost, currency) for currency, cost in sorted(costs.items())) or "nothing"
+
+
+def of_it(costs: Costs) -> str:
+    """A part of the figure, as the subject of a sentence."""
+    return f"{amounts(costs)} of it" if costs else "Usage without a price"
+
+
+def dollars(row: Mapping[str, Any]) -> str:
+    """What somebody ran or started, as the object of a sentence."""
+    return "usage without a price" if row["cost"] is None else amount(row["cost"], row["currency"])
+
+
+def count(number: Decimal | int | None) -> str:
+    """A quantity in a sentence.
+
+    >>> count(Decimal("10000.000")), count(3), count(None)
+    ('10,000', '3', 'an unknown number')
+    """
+    if number is None:
+        return "an unknown number"
+    written = money.text(Decimal(number)) or "0"
+    whole, point, rest = written.partition(".")
+    return f"{int(whole):,}{point}{rest}"
+
+
+def many(number: int, what: str, plural: str = "") -> str:
+    """A number of things.
+
+    >>> many(1, "call"), many(2000, "call"), many(2, "other", "others")
+    ('1 call', '2,000 calls', '2 others')
+    """
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def when(start: datetime, end: datetime | None = None) -> str:
+    """An instant, or a period, in UTC."""
+    first = f"{start:%Y-%m-%d %H:%M}"
+    if end is None:
+        return f"{first} UTC"
+    return f"{first} to {f'{end:%H:%M}' if end.date() == start.date() else f'{end:%Y-%m-%d %H:%M}'} UTC"
+
+
+def local(at: datetime, zone: str) -> str:
+    """An instant in a timezone; midnight is just its day.
+
+    >>> from datetime import UTC
+    >>> local(datetime(2026, 10, 1, tzinfo=UTC), "UTC"), local(datetime(2026, 10, 1, tzinfo=UTC), "Europe/Berlin")
+    ('2026-10-01', '2026-10-01 02:00')
+    """
+    there = at.astimezone(ZoneInfo(zone))
+    return f"{there:%Y-%m-%d}" if not (there.hour or there.minute or there.second) else f"{there:%Y-%m-%d %H:%M}"
+
+
+def meter(name: str | None) -> str:
+    """A meter in a sentence."""
+    return (name or "units").replace("_", " ")
+
+
+def whom(agent: str | None, team: str | None) -> str:
+    """Who, in a sentence."""
+    if agent in NOBODY:
+        return f"team {team}" if team else "nobody known"
+    return f"{agent} of team {team}" if team else f"{agent} (no team known)"
+
+
+def reason(words: str | None) -> str:
+    """A reason in a sentence."""
+    return ", ".join((word or "").replace("_", " ") for word in (words or "").split(","))
+
+
+def link(kind: Literal["chain", "call", "charge"], ref: str) -> Link:
+    """Leads to another figure."""
+    return Link(kind=kind, ref=ref, address=f"/v1/explain/{quote(ref, safe='')}")
+
+
+def cell_link(parameters: Iterable[tuple[str, str]]) -> Link:
+    """Leads to a cell of a report."""
+    query = urlencode([(name, value) for name, value in parameters if value or name == "filter"])
+    return Link(kind="cell", ref=query, address=f"/v1/explain/cell?{query}")
+
+
+def call_ref(row: Mapping[str, Any]) -> str:
+    """What a call goes by: trace and span, else the gateway's or the provider's id."""
+    if row.get("trace_id") and row.get("span_id"):
+        return f"{row['trace_id']}:{row['span_id']}"
+    return row.get("gateway_call_id") or row.get("provider_request_id") or row.get("span_id") or "?"
+
+
+def parts(found: Listed, told: Callable[[dict[str, Any]], Part]) -> list[Part]:
+    """A line for each group."""
+    return [told(row) for row in found.top]
+
+
+def part(sentence: str, row: Mapping[str, Any], *, link: Link | None = None, **facts: Any) -> Part:
+    """A line of what a row comes to."""
+    return Part(sentence=sentence, cost=row["cost"], currency=row["currency"], facts=plain(facts), link=link)
+
+
+def plain(value: Any) -> Any:
+    """Rows as JSON carries them: money as decimal strings, times as ISO 8601; what is null is left out of rows."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Decimal):
+        return money.text(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value

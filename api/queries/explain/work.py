@@ -1,0 +1,290 @@
+"""What the dollars were spent on, and by whom: hourly usage, calls, spans, executor, initiator, and who owned them then."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from api.models import Part, Rest, Step
+from api.queries.explain import story
+from api.queries.explain.story import NOBODY, Figure, amount, amounts, count, many, meter, whom
+from api.queries.published import published, scan_rollups
+from api.queries.shares import CALL, logged, split_over_calls, used
+from ledger import registry
+from ledger.tables import CALLS
+
+_METHODS: Mapping[str, str] = {
+    "path": "it is the topmost agent on the path from the call to the root",
+    "claim": "a trusted source names it as the root agent, and the path does not say otherwise",
+    "conversation": "it owns the conversation the call belongs to",
+    "credential": "the registry gives it the API key that was used",
+    "principal": "the registry gives it the cloud identity that was used",
+    "service": "the registry gives it the service that called",
+    "unknown": "nothing on the path, and no key, identity or service, names an agent",
+    "owner": "the bill's principal, resource or tag is theirs",
+    "proportional": "they share it in proportion to their metered cost",
+    "even": "they share it evenly",
+    "fixed": "they share it by the weights of the rule",
+    "usage": "they share it by what they used",
+}
+
+
+def usage_step(figure: Figure) -> Step | None:
+    """Which hourly quantities bear it. (CA-2)"""
+    bears = figure.rows.filter(pl.col("usage_key").is_not_null())
+    window = bears.select(pl.col("period_start").min(), last=pl.col("period_end").max())
+    first, last = window.collect().row(0)
+    if first is None:
+        return None
+    found = story.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
+    keys = pl.Series([row["usage_key"] for row in found.top], dtype=pl.Int64).unique()
+    held = {(r["usage_key"], r["meter"]): r for r in logged(figure.books, keys, first, last).iter_rows(named=True)}
+    other = story.nonzero(story.minus(figure.cost, found.sum))
+    sentence = f"{story.of_it(found.sum)} is borne by {many(found.count, 'hourly usage row')}"
+    if other:
+        sentence += f"; {amounts(other)} was used by no logged call"
+    return Step(
+        step="usage",
+        rule="CA-2",
+        sentence=f"{sentence}.",
+        facts=story.plain({"on_no_usage": other} if other else {}),
+        parts=[_usage_part(row, held.get((row["usage_key"], row["meter"]))) for row in found.top],
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+_SAID = ("model", "resource", "executor_agent", "executor_team", "initiator_agent", "initiator_team")
+
+
+def _usage_part(row: dict[str, Any], held: dict[str, Any] | None) -> Part:
+    known = held or {}
+    what = row["model"] or row["resource"] or "an unknown model"
+    times = f"{story.when(known['hour'])}, " if held else ""
+    many_calls = f" of {many(known['calls'], 'call')}" if held else ""
+    quantity = count(known.get("quantity"))
+    who = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
+    sentence = f"{times}{what}, {who}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
+    facts = {name: known.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
+    return story.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _SAID}, **facts)
+
+
+def call_steps(figure: Figure) -> list[Step]:
+    """Which calls, dearest first, and the chains they are in. (CA-1, CH-1)"""
+    if figure.calls is not None:
+        whole, calls, shown = figure.calls.height, figure.calls, figure.calls
+        borne = figure.cost
+        held: story.Costs = {}
+    else:
+        shown, whole, borne, held = _dearest(figure)
+        calls = shown
+    if not whole and not held:
+        return []
+    priced = _priced(figure, calls)
+    rows = sorted(
+        ({**row, **cost} for row in shown.iter_rows(named=True) for cost in priced.get((row["trace_key"], row["span_key"]), [_NO_PRICE])),
+        key=lambda row: (row["cost"] is None, -abs(row["cost"] or Decimal(0)), row["start_time"], story.call_ref(row)),
+    )  # fmt: skip
+    listed = rows[: figure.most]
+    rest = story.minus(borne, story.total(listed))
+    beyond = whole - len({(row["trace_key"], row["span_key"]) for row in listed})
+    said = f"{story.of_it(borne)} is {many(whole, 'call')}"
+    if figure.calls is None and beyond:
+        said += "; those listed are the dearest at list price, each with its exact part of the hourly row it was summed into"
+    if held:
+        said += f"; {amounts(held)} is time held on a resource, measured on spans"
+    step = Step(
+        step="call",
+        rule="CA-1",
+        sentence=f"{said}.",
+        facts=story.plain({"calls": whole} | ({"held_time": held} if held else {})),
+        parts=[_call_part(row) for row in listed],
+        rest=Rest(count=beyond, cost=rest) if beyond or story.nonzero(rest) else None,
+        sum=borne,
+    )
+    chains = list(dict.fromkeys(row["chain_id"] for row in listed))
+    step.links = [story.link("chain", chain) for chain in chains]
+    return [step]
+
+
+_NO_PRICE: dict[str, Any] = {"cost": None, "currency": None, "used": ""}
+
+
+def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, story.Costs, story.Costs]:
+    """The dearest calls at list price, how many there are, what they all come to, and what no call bears (held time)."""
+    bears = figure.rows.filter(pl.col("usage_key").is_not_null())
+    first, last = bears.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
+    if first is None:
+        return CALLS.empty(), 0, {}, {}
+    months = published(figure.books, first, last)
+    calls = scan_rollups(figure.books, CALLS, months)
+    keys = bears.select("usage_key").unique()
+    # A call that several chains asked for is in several usage rows. (CH-1)
+    several = calls.filter(pl.col("shares").is_not_null()).with_columns(
+        pl.col("shares").list.eval(pl.element().struct.field("usage_key")).alias("__keys")
+    )
+    within = several.explode("__keys").join(keys, left_on="__keys", right_on="usage_key", how="semi").drop("__keys")
+    mine = pl.concat([calls.join(keys, on="usage_key", how="semi"), within]).unique([*CALL])
+    known = pl.concat([calls.select("usage_key").drop_nulls(), several.select(usage_key="__keys").explode("usage_key")])
+    order = [pl.col("list_cost"), pl.col("start_time"), *map(pl.col, CALL)]
+    top, total, borne, whole = pl.collect_all(
+        [
+            mine.sort(order, descending=[True, False, False, False], nulls_last=True).head(figure.most),
+            mine.select(pl.len()),
+            _by_currency(bears.join(known.unique(), on="usage_key", how="semi")),
+            _by_currency(bears),
+        ]
+    )
+    by_calls: story.Costs = dict(borne.iter_rows())
+    return top, int(total.item()), by_calls, story.nonzero(story.minus(dict(whole.iter_rows()), by_calls))
+
+
+def _by_currency(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.filter(pl.col("cost").is_not_null()).group_by("currency").agg(pl.col("cost").sum()).sort("currency")
+
+
+def _priced(figure: Figure, calls: pl.DataFrame) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Each call's part of the figure, by currency, with what it used. Rows of a figure about calls name them already."""
+    quantities = used(calls)
+    if figure.calls is not None:
+        parts = figure.rows.select(*CALL, "meter", "currency", "cost").collect()
+    else:
+        keys = quantities["usage_key"].drop_nulls().unique()
+        mine = figure.rows.filter(pl.col("usage_key").is_in(keys.implode())).collect()
+        rows = mine.sort("month", "usage_key", "meter", "currency", "pool_id", "lot_id", "charge_category", nulls_last=True)
+        rows = rows.with_row_index("row")
+        parts = split_over_calls(figure.books, rows, quantities).join(rows.select("row", "meter", "currency"), on="row")
+    cost = pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())
+    meters = parts.select(*CALL, "meter").unique()
+    said: dict[tuple[int, int], list[str]] = defaultdict(list)
+    whole = quantities.group_by([*CALL, "meter"], maintain_order=True).agg(pl.col("quantity").sum())
+    for row in whole.join(meters, on=[*CALL, "meter"], how="semi", maintain_order="left").iter_rows(named=True):
+        said[row["trace_key"], row["span_key"]].append(f"{count(row['quantity'])} {meter(row['meter'])}")
+    out: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in parts.group_by([*CALL, "currency"]).agg(cost).sort("currency").iter_rows(named=True):
+        key = (row["trace_key"], row["span_key"])
+        out[key].append({"cost": row["cost"], "currency": row["currency"], "used": ", ".join(said[key])})
+    return out
+
+
+def _call_part(row: dict[str, Any]) -> Part:
+    used_up = f", {row['used']}" if row["used"] else ""
+    sentence = (
+        f"{story.when(row['start_time'])}, {row['model'] or 'an unknown model'}{used_up}, by {row['executor_agent'] or 'nobody known'} "
+        f"for {row['initiator_agent'] or 'nobody known'}, told of by {row['channels'].replace('+', ' and ')}: {amount(row['cost'], row['currency'])}"
+    )
+    names = (
+        "trace_id",
+        "span_id",
+        "gateway_call_id",
+        "provider_request_id",
+        "chain_id",
+        "channels",
+        "start_time",
+        "usage_key",
+        "reason",
+    )
+    return story.part(sentence, row, link=story.link("call", story.call_ref(row)), **{name: row[name] for name in names})
+
+
+def executor_step(figure: Figure) -> Step:
+    """Who ran it. (CH-5)"""
+    found = story.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
+    return Step(
+        step="executor",
+        rule="CH-5",
+        sentence="The executor is the nearest agent at or above the call; of cost without a call, its owner.",
+        parts=[_executor_part(row) for row in found.top],
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _executor_part(row: dict[str, Any]) -> Part:
+    agent, team = row["executor_agent"], row["executor_team"]
+    verb = "ran" if agent not in NOBODY else "bears" if team else "ran"
+    return story.part(f"{whom(agent, team)} {verb} {story.dollars(row)}", row, agent=agent, team=team)
+
+
+def initiator_step(figure: Figure) -> Step:
+    """Who started it, and how that is known. (CH-4)"""
+    found = story.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
+    return Step(
+        step="initiator",
+        rule="CH-4",
+        sentence="The initiator is the agent that started the chain the call is in.",
+        parts=[_initiator_part(row) for row in found.top],
+        rest=found.rest(),
+        sum=found.sum,
+    )
+
+
+def _initiator_part(row: dict[str, Any]) -> Part:
+    agent, team = row["initiator_agent"], row["initiator_team"]
+    if agent in NOBODY and not team:
+        why = _METHODS["unknown"] if row["method"] == "unknown" else story.reason(row["reason"])
+        said = f"nobody is known to have started {story.dollars(row)}"
+    else:
+        why = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
+        said = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {story.dollars(row)}"
+    said += f": {why}" if why else ""
+    return story.part(said, row, agent=agent, team=team, method=row["method"])
+
+
+def owner_step(figure: Figure) -> Step | None:
+    """Which version of the registry gave agents their teams. (ID-1, ID-2)"""
+    names = pl.concat(
+        figure.rows.select(agent=f"{side}_agent", team=f"{side}_team", at="period_start", until="period_end")
+        for side in ("initiator", "executor")
+    ).filter(pl.col("agent").is_not_null() & ~pl.col("agent").is_in(["", "unknown"]))
+    found = names.group_by("agent").agg(
+        pl.col("at").min(), pl.col("until").max(), teams=pl.col("team").drop_nulls().unique().sort()
+    )
+    rows = found.sort("agent").collect()
+    if not rows.height:
+        return None
+    timeline = registry.timeline(registry.rows(figure.books))
+    exact = None if figure.calls is None or not figure.calls.height else _instants(figure.calls)
+    parts = [part for row in rows.head(figure.most).iter_rows(named=True) for part in _owner_parts(row, timeline, exact)]
+    missing = [part for part in parts if "valid_from" not in part.facts]
+    return Step(
+        step="owner",
+        rule="ID-1, ID-2" if missing else "ID-1",
+        sentence="A call belongs to the team that owned the agent when the call started, as the registry has it now.",
+        parts=parts,
+        rest=Rest(count=rows.height - figure.most) if rows.height > figure.most else None,
+    )
+
+
+def _instants(calls: pl.DataFrame) -> tuple[datetime, datetime]:
+    first, last = calls.select(pl.col("start_time").min(), last=pl.col("start_time").max()).row(0)
+    return first, last + timedelta(microseconds=1)
+
+
+def _owner_parts(row: Mapping[str, Any], timeline: pl.DataFrame, exact: tuple[datetime, datetime] | None) -> Iterable[Part]:
+    start, end = exact or (row["at"], row["until"])
+    held = timeline.filter(
+        pl.col("kind").is_in(["agent", "alias"]),
+        pl.col("name") == row["agent"],
+        pl.col("valid_from") < end,
+        pl.col("valid_to").is_null() | (pl.col("valid_to") > start),
+    ).sort("valid_from")
+    if not held.height:
+        team = row["teams"][0] if row["teams"] else None
+        by = f"; its team {team} is told by its key or a trusted source" if team else ""
+        yield Part(
+            sentence=f"{row['agent']} is in no row of the registry: unregistered, under its own name{by}",
+            facts={"agent": row["agent"]},
+        )
+    for owner in held.iter_rows(named=True):
+        until = f"to {owner['valid_to']:%Y-%m-%d}" if owner["valid_to"] else "until further notice"
+        since = "from the beginning" if owner["valid_from"].year <= 1970 else f"from {owner['valid_from']:%Y-%m-%d}"
+        yield Part(
+            sentence=f"{row['agent']} belongs to {owner['team'] or 'no team'} {since} {until}, recorded {owner['recorded_at']:%Y-%m-%d %H:%M} UTC",
+            facts=story.plain({k: owner[k] for k in ("kind", "name", "agent", "team", "valid_from", "valid_to", "recorded_at")}),
+        )

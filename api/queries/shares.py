@@ -1,0 +1,146 @@
+"""Which call bears how much of which cost row. (MO-1, MO-3)
+
+A cost row is for a row of `usage_hourly`, and that row sums calls. The cost is split over all of them in a fixed order by running
+sums, so the calls of a row cost exactly what the row costs, whoever is looked at. Only the usage rows that are asked for are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from api.queries.published import published, scan_rollups
+from ledger import money
+from ledger.books import Books
+from ledger.tables import CALLS, METERS, USAGE_HOURLY
+
+METER_COLUMNS = tuple(m for m in METERS if m in CALLS.schema)
+"""Columns of `calls` that hold quantities of a meter."""
+
+CALL = ("trace_key", "span_key")
+"""What names a call within the rollups in force."""
+
+_ORDER = ("start_time", *CALL)
+
+
+def used(calls: pl.DataFrame) -> pl.DataFrame:
+    """A row for each call, usage row and meter: trace_key, span_key, start_time, hour, usage_key, meter, quantity.
+
+    A call split over several links has a row for each, with its part of the quantity; a gateway's cache hit has no usage_key. (CA-4)
+    """
+    about = [*_ORDER, "hour", "usage_key", "shares"]
+    quantities = [pl.col(m).cast(money.MONEY) for m in METER_COLUMNS]
+    tokens = calls.select(*about, *quantities).unpivot(
+        on=METER_COLUMNS, index=about, variable_name="meter", value_name="quantity"
+    )
+    long = pl.concat([tokens, _others(calls, about)]).filter(pl.col("quantity").is_not_null() & (pl.col("quantity") != 0))
+    several = pl.col("shares").is_not_null() & pl.col("usage_key").is_not_null()
+    whole = long.filter(~several).drop("shares")
+    parted = long.filter(several).with_row_index("__call").drop("usage_key").explode("shares").unnest("shares")
+    if not parted.height:
+        return whole
+    # The denominator is one for all shares of a call, so the numerators are its weights.
+    parted = money.split(
+        parted.lazy(), amounts=["quantity"], weight="numerator", pool="__call", order_by=["usage_key", "numerator"]
+    ).collect()
+    return pl.concat([whole, parted.group_by([*about[:-1], "meter"]).agg(pl.col("quantity").sum()).select(whole.columns)])
+
+
+def _others(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
+    """Meters that have no column: JSON {meter: quantity}, on few calls."""
+    told = calls.filter(pl.col("other_usage").is_not_null())
+    rows = [
+        {**{name: row[name] for name in about}, "meter": meter, "quantity": money.exact_decimal(str(quantity))}
+        for row in told.select(*about, "other_usage").iter_rows(named=True)
+        for meter, quantity in json.loads(row["other_usage"], parse_float=str).items()
+    ]
+    schema = {**{name: told.schema[name] for name in about}, "meter": pl.String(), "quantity": money.MONEY}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def sharing(books: Books, wanted: pl.DataFrame) -> pl.DataFrame:
+    """All calls that share a usage row with one of `wanted` (rows of `used`), as rows of `used`."""
+    keys = wanted["usage_key"].drop_nulls().unique()
+    hours: list[datetime] = wanted.filter(pl.col("usage_key").is_not_null())["hour"].unique().sort().to_list()
+    if not hours:
+        return wanted.clear()
+    start, end = hours[0], hours[-1] + timedelta(hours=1)
+    mine = pl.col("usage_key").is_in(keys.implode()) | pl.col("shares").is_not_null()
+    calls = scan_rollups(books, CALLS, published(books, start, end)).filter(
+        mine.fill_null(value=False), pl.col("hour").is_between(start, end, closed="left")
+    )
+    names = [*_ORDER, "hour", "usage_key", "shares", "other_usage", *METER_COLUMNS]
+    return used(calls.select(names).collect()).filter(pl.col("usage_key").is_in(keys.implode()))
+
+
+def logged(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
+    """Whole quantity, calls and list cost of these usage rows by usage_key and meter; `[start, end)` bounds their hours."""
+    rows = scan_rollups(books, USAGE_HOURLY, published(books, start, end)).filter(
+        pl.col("usage_key").is_in(keys.implode()), pl.col("hour").is_between(start, end, closed="left")
+    )
+    return (
+        rows.group_by("usage_key", "meter")
+        .agg(
+            pl.col("hour").first(),
+            pl.col("quantity").sum(),
+            pl.col("calls").sum(),
+            list_cost=pl.when(pl.col("list_cost").count() > 0).then(pl.col("list_cost").sum()),
+        )
+        .collect()
+    )
+
+
+def split_over_calls(books: Books, costs: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Each cost row over the calls of its usage row; returns the parts of `wanted` calls: row, trace_key, span_key, quantity, cost.
+
+    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `wanted` are rows of `used`. What a usage row
+    holds beyond its calls keeps its own part and is returned for nobody.
+    """
+    keyed = wanted.filter(pl.col("usage_key").is_not_null())
+    if not keyed.height or not costs.height:
+        return _NONE
+    everyone = sharing(books, keyed)
+    hours: list[datetime] = keyed["hour"].unique().sort().to_list()
+    whole = logged(books, keyed["usage_key"].unique(), hours[0], hours[-1] + timedelta(hours=1))
+    borne = everyone.group_by("usage_key", "meter").agg(borne=pl.col("quantity").sum())
+    short = (
+        whole.join(borne, on=["usage_key", "meter"])
+        .select("usage_key", "meter", quantity=pl.col("quantity") - pl.col("borne"))
+        .filter(pl.col("quantity") > _NOISE)
+    )
+    rows = pl.concat([everyone.drop("hour"), short], how="diagonal")
+    asked = costs.select("row", "usage_key", "meter", "cost").join(
+        keyed.select("usage_key", "meter").unique(), on=["usage_key", "meter"], how="semi"
+    )
+    rows = asked.join(rows, on=["usage_key", "meter"])
+    if not rows.height:
+        return _NONE
+    rows = rows.with_columns(__weight=money.weights(rows, "quantity", "row"), __none=pl.col("trace_key").is_null())
+    unpriced = rows.filter(pl.col("cost").is_null())
+    parts = money.split(
+        rows.filter(pl.col("cost").is_not_null()).lazy(),
+        amounts=["cost"],
+        weight="__weight",
+        pool="row",
+        order_by=["__none", *_ORDER],
+    ).collect()
+    both = pl.concat([parts.select(_PARTS), unpriced.select(_PARTS)])
+    return both.join(wanted.select(CALL).unique(), on=CALL, how="semi")
+
+
+_NOISE = pl.lit("0.000001").str.to_decimal(scale=12).cast(money.MONEY)
+"""Fractions of a token that splitting a quantity over links leaves: no usage that nobody bears."""
+_PARTS = ["row", *CALL, "quantity", "cost"]
+_NONE = pl.DataFrame(
+    schema={"row": pl.UInt32, "trace_key": pl.Int64, "span_key": pl.Int64, "quantity": money.MONEY, "cost": money.MONEY}
+)
+
+
+def each(parts: pl.DataFrame) -> Iterator[tuple[tuple[int, int], list[dict[str, Any]]]]:
+    """Parts by call."""
+    for key, rows in parts.group_by(CALL, maintain_order=True):
+        yield (int(str(key[0])), int(str(key[1]))), rows.to_dicts()

@@ -1,0 +1,73 @@
+"""Why a figure is what it is: any chain, call, charge or cell of a report, as the URL names it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import streamlit as st
+
+from api.models import Basis, Explanation, Granularity, View
+from ui import controls, explaining, widgets
+from ui.asking import Asked, ask
+from ui.grid import draw
+
+CELL = ("by", "view", "start", "end", "granularity", "basis", "filter")
+
+
+def page() -> None:
+    """Draws the explanation that the URL asks for, or asks what to explain."""
+    st.title("Why it costs that")
+    ref = controls.write_in("Explain", "ref", placeholder="id of a chain, a call or a charge")
+    if ref:
+        told(ask(lambda api: api.explain(ref)))
+    elif any(controls.read_all(name) for name in CELL):
+        told(cell())
+    else:
+        newest()
+
+
+def newest() -> None:
+    """The newest month as a whole, where nothing else is asked for."""
+    months = ask(lambda api: api.overview(top=1)).value.months
+    if not months:
+        widgets.nothing_published()
+        return
+    month = months[-1]
+    st.caption("The newest month as a whole. Follow a cost in the cost explorer, or give the id of a chain, a call or a charge.")
+    told(ask(lambda api: api.explain_cell(by=["team"], start=month, end=controls.next_month(month))))
+
+
+def cell() -> Asked[Explanation]:
+    """The cell that the URL names, with the parameters of the report."""
+    filters: dict[str, list[str]] = {}
+    for pair in controls.read_all("filter"):
+        name, _, value = pair.partition("=")
+        filters.setdefault(name, []).append(value)
+    chosen: dict[str, Any] = {
+        "start": controls.read("start") or None,
+        "end": controls.read("end") or None,
+        "filters": dict(filters),
+    }
+    for name, words in (("view", get_args(View)), ("granularity", get_args(Granularity)), ("basis", get_args(Basis))):
+        if controls.read(name) in words:
+            chosen[name] = controls.read(name)
+    by = [name for name in controls.read("by").split(",") if name]
+    return ask(lambda api: api.explain_cell(by=by, **chosen))
+
+
+def told(asked: Asked[Explanation]) -> None:
+    """The figure, then its steps."""
+    story = asked.value
+    with st.container(horizontal=True, gap="small"):
+        widgets.state_badge(story.kind.capitalize(), "cool")
+        if story.kind != "cell":
+            widgets.state_badge(story.ref, "")
+        if story.billed:
+            widgets.state_badge(f"Billed {widgets.several_exact(story.billed)}", "good")
+        if story.estimated:
+            widgets.state_badge(f"Estimated {widgets.several_exact(story.estimated)}", "warn")
+    st.metric("Cost", widgets.plain(widgets.several(story.cost)), help=widgets.plain(widgets.several_exact(story.cost)))
+    controls.go(draw(explaining.drawing(story, asked.address), key="why"), page="explain")
+
+
+page()
