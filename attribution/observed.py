@@ -1,0 +1,90 @@
+"""What one unit really cost, read off the bills: rates of origin `observed`, for models no price list knows. (ES-1)"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal  # noqa: F401 - for the doctest
+
+import polars as pl
+
+from ledger.books import Books
+from ledger.db import Published
+from ledger.errors import UsageError
+from ledger.money import unit_rate
+from ledger.periods import month_start
+from ledger.tables import PRICES, RATES
+
+_WHAT = ("provider", "model", "meter", "service_tier", "context_above")
+
+
+def observed(books: Books, month: str) -> pl.DataFrame:
+    """The rates a month's bill comes to, as rows of `prices` valid from the month's first day; empty where it rated nothing.
+
+    Raises `UsageError` if the month has no published run.
+    """
+    start = month_start(month)
+    with books.database.session() as session:
+        published = session.get(Published, month)
+    if published is None:
+        raise UsageError(f"{month} is not attributed yet", where="--month", remedy=f"run rootcost attribute --from {month} first")
+    rates = books.store.scan(RATES, {"month": [month], "run_id": [published.run_id]}).collect()
+    return from_rates(rates, start, book=f"bill {month} run {published.run_id}")
+
+
+def from_rates(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.DataFrame:
+    """Effective cost over billed quantity, summed over the pools of one model, meter and tier.
+
+    Where regions pay differently each has a rate of its own beside the one over all. A pool without a billed quantity in the meter's unit
+    counts by what was logged. What is sold in two currencies, or came to less than nothing, has no rate.
+
+    Two pools, 10 000 tokens for $0.03 and 20 000 for $0.03, are $0.000002 a token:
+
+    >>> row = dict(provider="AWS", model="m", meter="input_tokens", service_tier="standard", context_above=0, region=None, currency="USD")
+    >>> pools = [row | dict(effective_cost=Decimal("0.03"), billed_quantity=Decimal(10_000)),
+    ...          row | dict(effective_cost=Decimal("0.03"), billed_quantity=Decimal(20_000))]
+    >>> frame = pl.DataFrame(pools, schema={c: RATES.schema[c] for c in pools[0]})
+    >>> from_rates(frame, datetime(2026, 10, 1, tzinfo=UTC), book="by hand")["rate"].item()
+    Decimal('0.000002000000000000')
+    """
+    priced = rates.filter(pl.col("model").is_not_null() & pl.col("meter").is_not_null() & pl.col("provider").is_not_null())
+    counted = [c for c in ("billed_quantity", "denominator") if c in priced.columns]
+    quantity = pl.coalesce(pl.when(pl.col(c) > 0).then(pl.col(c)) for c in counted)
+    priced = priced.select(
+        "provider",
+        "model",
+        "meter",
+        pl.col("service_tier").fill_null("standard"),
+        pl.col("context_above").fill_null(0),
+        "currency",
+        "effective_cost",
+        region=pl.col("region").fill_null(""),
+        quantity=quantity,
+    ).drop_nulls(["quantity", "effective_cost"])
+    everywhere = _summed(priced.with_columns(region=pl.lit("")))
+    regional = _summed(priced.filter(pl.col("region") != ""))
+    apart = regional.group_by(_WHAT).agg(prices=pl.col("rate").n_unique()).filter(pl.col("prices") > 1)
+    found = pl.concat([everywhere, regional.join(apart.select(_WHAT), on=_WHAT, how="semi")])
+    return PRICES.conform(
+        found.select(
+            pl.lit("observed").alias("origin"),
+            pl.lit(book).alias("book"),
+            *_WHAT,
+            "region",
+            "currency",
+            "rate",
+            pl.lit(valid_from).alias("valid_from"),
+            pl.lit(datetime.now(UTC)).alias("recorded_at"),
+        ).sort(*_WHAT, "region")
+    )
+
+
+def _summed(pools: pl.DataFrame) -> pl.DataFrame:
+    summed = (
+        pools.group_by(*_WHAT, "region", "currency")
+        .agg(pl.col("effective_cost").sum(), pl.col("quantity").sum())
+        .filter(pl.col("effective_cost") >= 0)
+    )
+    one = summed.group_by(*_WHAT, "region").agg(currencies=pl.len()).filter(pl.col("currencies") == 1)
+    summed = summed.join(one, on=[*_WHAT, "region"], how="semi").sort(*_WHAT, "region")
+    rates = [unit_rate(cost, quantity) for cost, quantity in summed.select("effective_cost", "quantity").iter_rows()]
+    return summed.with_columns(rate=pl.Series("rate", rates, dtype=PRICES.schema["rate"])).drop("effective_cost", "quantity")

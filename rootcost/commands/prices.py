@@ -1,0 +1,313 @@
+"""The price book: what a list would change, taking it in, what waits for somebody's word, and what the book knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out, out_rows, say, turn_to_write, write_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ingest.price_updates import PriceList, Update
+    from ledger.books import Books
+
+Format = Literal["table", "json", "csv"]
+Origin = Literal["list", "contract", "observed"]
+
+_File = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A price list: litellm's or genai-prices' JSON, or a CSV with provider, model, meter, unit, rate, currency. "
+        "Default: the map of the installed litellm.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[Format, typer.Option("--format", help="table, json or csv; rates are per unit in json and csv.")]
+_FromDay = Annotated[
+    str,
+    typer.Option(
+        help="Usage from this day on is priced with rates that name no day themselves. Default: now, or always if the book is empty.",
+        show_default=False,
+    ),
+]
+_Origin = Annotated[
+    Origin,
+    typer.Option(
+        help="list: public prices; contract: what you negotiated, goes before lists; observed: what --month's bill came to."
+    ),
+]
+_Book = Annotated[str, typer.Option(help="Name of the list; a later edition is compared with it.", show_default=False)]
+_Month = Annotated[str, typer.Option(help="Only this month: 2026-10.", show_default=False)]
+_Times = Annotated[int, typer.Option("--factor", min=2, help="A rate that moves by more than this factor is doubted.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    prices = typer.Typer(no_args_is_help=True, help="The price book that estimates are made with.")
+    prices.command("import", epilog="Example: rootcost prices import contract.csv --origin contract --valid-from 2026-10-01")(
+        prices_import
+    )
+    prices.command("diff", epilog="Example: rootcost prices diff model_prices.json --format csv")(prices_diff)
+    prices.command("accept", epilog="Example: rootcost prices accept --model gpt-4o")(prices_accept)
+    prices.command("reject", epilog="Example: rootcost prices reject")(prices_reject)
+    prices.command("history", epilog="Example: rootcost prices history claude-sonnet-4-6 --meter input_tokens")(prices_history)
+    prices.command("coverage", epilog="Example: rootcost prices coverage --month 2026-10 --template > missing.csv")(
+        prices_coverage
+    )
+    app.add_typer(prices, name="prices")
+
+
+def prices_import(
+    file: _File = None,
+    origin: _Origin = "list",
+    valid_from: _FromDay = "",
+    book: _Book = "",
+    month: Annotated[str, typer.Option(help="With --origin observed: the month whose bill is read.", show_default=False)] = "",
+    accept: Annotated[bool, typer.Option("--accept", "--yes", "-y", help="Take in what looks wrong as well.")] = False,
+    factor: _Times = 10,
+    output: _Output = "table",
+    home: Home = None,
+) -> None:
+    """Bring prices into the price book, each valid from a date. Earlier prices stay in force for earlier usage.
+
+    Only what differs from the rates in force is added, as dated rows. A rate that looks wrong (ten times the one before, free all at
+    once, another currency, a past that is published already) is staged instead: it prices nothing until you accept it, and the exit code
+    is 1. Negative rates, unknown units and unknown currencies are refused. The same list twice adds nothing.
+    """
+    from ingest.price_updates import enter
+    from rootcost import show, show_prices
+
+    with opened(home) as books:
+        listed = _read(books, file, origin, book, month)
+        with turn_to_write(books):
+            update = _difference(books, listed, valid_from, factor)
+            done = enter(books, update, accept=accept)
+    if output == "table":
+        out(
+            f"{show.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
+            f"{_dates(update)}; {done.book}"
+        )
+        if done.staged:
+            show_prices.changes(
+                update.doubtful, title=f"{show.counted(done.staged, 'price')} staged: {_looks(done.staged)} wrong"
+            )
+        show_prices.gone(update.gone)
+    else:
+        _write(show_prices.change_rows(update.changes, update.gone), output)
+    show.left_out(done.problems)
+    if done.staged:
+        say("Nothing is priced with what is staged. Next: rootcost prices accept, or rootcost prices reject")
+    elif done.added:
+        say("Next: rootcost attribute")
+    if done.staged or any(problem.severity == "error" for problem in done.problems):
+        raise typer.Exit(1)
+
+
+def prices_diff(
+    file: _File = None,
+    origin: _Origin = "list",
+    valid_from: _FromDay = "",
+    book: _Book = "",
+    month: Annotated[str, typer.Option(help="With --origin observed: the month whose bill is read.", show_default=False)] = "",
+    staged: Annotated[bool, typer.Option("--staged", help="Show what waits to be accepted instead.")] = False,
+    factor: _Times = 10,
+    output: _Output = "table",
+    home: Home = None,
+) -> None:
+    """Show what a price list would change against the rates in force, and what of it looks wrong. Changes nothing."""
+    from rootcost import show, show_prices
+
+    with opened(home) as books:
+        if staged:
+            _show_staged(books, output)
+            return
+        update = _difference(books, _read(books, file, origin, book, month), valid_from, factor)
+    if output != "table":
+        _write(show_prices.change_rows(update.changes, update.gone), output)
+        return
+    doubtful = update.doubtful.height
+    told = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
+    out(
+        f"{show.counted(update.changes.height, 'change')}, {told}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
+    )
+    show_prices.changes(update.changes)
+    show_prices.gone(update.gone)
+    show.left_out(update.problems)
+    if not update.changes.height:
+        say("The book says the same already.")
+    elif doubtful:
+        say("Next: rootcost prices import; what looks wrong is staged until it is accepted")
+    else:
+        say("Next: rootcost prices import")
+
+
+_Model = Annotated[str, typer.Option(help="Only rates of this model, as the list names it.", show_default=False)]
+_StagedBook = Annotated[str, typer.Option(help="Only rates of this list, or of this file.", show_default=False)]
+
+
+def prices_accept(model: _Model = "", book: _StagedBook = "", home: Home = None) -> None:
+    """Take staged rates into the price book, from the day they were stated for."""
+    _decide(home, model, book, accept=True)
+
+
+def prices_reject(model: _Model = "", book: _StagedBook = "", home: Home = None) -> None:
+    """Drop staged rates. The price book stays as it is."""
+    _decide(home, model, book, accept=False)
+
+
+def prices_history(
+    model: Annotated[str, typer.Argument(help="The model, as a log or a price list names it.", show_default=False)],
+    provider: Annotated[str, typer.Option(help="Only this provider.", show_default=False)] = "",
+    meter: Annotated[str, typer.Option(help="Only this meter: input_tokens, …", show_default=False)] = "",
+    output: _Output = "table",
+    home: Home = None,
+) -> None:
+    """Show every rate recorded for a model: from when until when, from which list, and when it was learnt."""
+    from rootcost import show_prices
+    from rootcost.pricebook import history, similar
+
+    with opened(home) as books:
+        rows = history(books, model, provider=provider, meter=meter)
+        near = [] if rows.height else similar(books, model)
+    if output != "table":
+        _write(show_prices.history_rows(rows), output)
+    elif rows.height:
+        show_prices.history(rows)
+    if not rows.height:
+        hint = f"Like it: {', '.join(near)}" if near else "Next: rootcost prices import, or rootcost prices coverage"
+        say(f"The price book has no rate for {model!r}{' so narrowed down' if provider or meter else ''}. {hint}")
+
+
+def prices_coverage(
+    month: _Month = "",
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a CSV of what has no price, to be filled in and imported.")
+    ] = False,
+    output: _Output = "table",
+    home: Home = None,
+) -> None:
+    """Show what share of the logged calls and tokens has a price, and which models have none.
+
+    Figures are those of the runs in force: attribute again after importing prices.
+    """
+    from ledger.periods import month_start
+    from rootcost import show_prices
+    from rootcost.pricebook import coverage
+
+    if month:
+        month_start(month)
+    with opened(home) as books:
+        found = coverage(books, [month] if month else [])
+    if template:
+        from ingest.price_books.rate_table import lines
+
+        for line in lines(show_prices.template_rows(found.unpriced)):
+            out(line)
+        return
+    if output != "table":
+        _write(found.models.drop("meters"), output)
+    elif found.models.height:
+        show_prices.coverage(found)
+    if not found.models.height:
+        say(f"No attributed calls{f' in {month}' if month else ''}. Next: rootcost ingest, then rootcost attribute")
+    elif found.unpriced.height:
+        say(
+            "Next: rootcost prices import a newer list; or rootcost prices coverage --template > missing.csv, fill in the rates, "
+            "rootcost prices import missing.csv --origin contract; then rootcost attribute"
+        )
+
+
+def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str) -> PriceList:
+    from ledger.errors import UsageError
+
+    if origin != "observed":
+        if month:
+            raise UsageError("goes with --origin observed", where="--month", remedy="a price list is dated by --valid-from")
+        if origin == "contract" and file is None:
+            raise UsageError("needs a file", where="--origin contract", remedy="the installed price map is a public list")
+        from ingest.price_books import read_prices
+        from rootcost.pricebook import seen_models
+
+        return read_prices(file, origin=origin, book=book, seen=lambda: seen_models(books))
+    if file is not None or not month:
+        raise UsageError(
+            "observed prices are read off a bill, not off a file",
+            where="--origin observed",
+            remedy="name the month: --month 2026-10, and no file",
+        )
+    from attribution.observed import observed
+    from ingest.price_updates import PriceList
+
+    rates = observed(books, month)
+    if not rates.height:
+        say(f"The bill of {month} rated no usage, so nothing can be observed. See: rootcost balance --month {month}")
+    return PriceList(f"bill {month}", origin, f"bill {month}", rates)
+
+
+def _difference(books: Books, listed: PriceList, valid_from: str, factor: int) -> Update:
+    from ingest.price_updates import difference
+    from ledger.periods import parse_instant
+
+    since = parse_instant(valid_from, field="--valid-from") if valid_from else None
+    return difference(books, listed, valid_from=since, most_times=factor)
+
+
+def _looks(number: int) -> str:
+    return "it looks" if number == 1 else "they look"
+
+
+def _dates(update: Update) -> str:
+    """From when on the changes hold, in words."""
+    days: list[str] = update.changes["valid_from"].dt.strftime("%Y-%m-%d").unique().sort().to_list()
+    if len(days) > 1:
+        return f"valid from {len(days)} dates, {days[0]} to {days[-1]}"
+    return f"valid from {days[0] if days else update.since.strftime('%Y-%m-%d')}"
+
+
+def _show_staged(books: Books, output: Format) -> None:
+    from ingest.price_updates import staged
+    from rootcost import show_prices
+
+    waiting = staged(books)
+    if output != "table":
+        _write(show_prices.staged_rows(waiting), output)
+    elif waiting.height:
+        show_prices.changes(show_prices.staged_rows(waiting))
+        say("Next: rootcost prices accept, or rootcost prices reject")
+    if not waiting.height:
+        say("Nothing is staged.")
+
+
+def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
+    import polars as pl
+
+    from ingest.price_updates import decide, staged
+    from rootcost.show import counted
+
+    with opened(home) as books, turn_to_write(books):
+        waiting = staged(books)
+        chosen = waiting
+        if model:
+            chosen = chosen.filter(pl.col("model") == model)
+        if book:
+            named = pl.col("book").str.split(" ").list.first()
+            chosen = chosen.filter((pl.col("book") == book) | (named == book) | (pl.col("uri") == book))
+        done = decide(books, chosen, accept=accept) if chosen.height else 0
+    if not chosen.height:
+        say("Nothing is staged." if not waiting.height else f"None of the {waiting.height:,} staged prices is one of these.")
+        return
+    rest = f"; {counted(waiting.height - chosen.height, 'price')} still staged" if waiting.height > chosen.height else ""
+    out(f"{counted(done, 'price')} {'accepted' if accept else 'rejected'}{rest}")
+    if accept and done:
+        say("Next: rootcost attribute")
+
+
+def _write(rows: pl.DataFrame, output: Format) -> None:
+    if output == "json":
+        out_rows(rows.iter_rows(named=True))
+    else:
+        write_table(rows, "csv", None)
