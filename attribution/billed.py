@@ -14,37 +14,46 @@ import polars as pl
 
 from attribution import names
 from attribution.names import ModelNames, Sold, spelled
+from ledger.lots import SAME_LOT, keyed
 from ledger.money import MONEY
-from ledger.tables import COST_COLUMNS, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS
 
-LOT_KEYS = (
-    "provider_name", "billing_account_id", "sub_account_id", "region_id", "service_name", "product_code", "sku_meter",
-    "operation", "charge_description", "line_item_type", "unit", "resource_id", "principal", "tags", "charge_category",
-    "charge_class", "charge_period_start", "charge_period_end", "billing_currency", "invoice_id",
-)  # fmt: skip
+RATED_AS = {
+    "sub_account_id": "account",
+    "region_id": "region",
+    "billing_currency": "currency",
+    "charge_period_start": "period_start",
+    "charge_period_end": "period_end",
+    "billing_account_id": "billing_account",
+    "service_name": "service",
+}
+"""Keys of a lot, and the names costs and pools have for them."""
 
 FOLLOWING = ("Credit", "Adjustment")
 """Categories that correct other charges. (RA-5)"""
+
+ABSURD, NEGATIVE = "absurd_quantity", "negative_quantity"
+"""Names of quantities that no bill can mean."""
 
 
 def lots(charges: pl.LazyFrame, display: ModelNames) -> pl.DataFrame:
     """Charges summed to lots, in a fixed order, with `lot` (row number), `role` and what is sold.
 
     `role` is what the rules make of it: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it),
-    ``follow`` (credit, refund, correction), ``tax``, ``other``.
+    ``follow`` (credit, refund, correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean, which then counts as absent or
+    is not compared; `final` says that the provider restates none of its charges any more.
     """
-    counted = pl.col("consumed_unit").is_not_null() & pl.col("consumed_quantity").is_not_null()
-    shaped = charges.with_columns(
-        unit=pl.when(counted).then("consumed_unit").otherwise("pricing_unit"),
-        quantity=pl.when(counted).then("consumed_quantity").otherwise("pricing_quantity"),
-        charge_description=pl.when(pl.col("sku_meter").is_null()).then("charge_description"),
-        negative=pl.col("effective_cost").fill_null(0) + pl.col("billed_cost").fill_null(0) < 0,
-    )
     summed = (
-        shaped.group_by([*LOT_KEYS, "negative"])
-        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), pl.col("quantity").sum(), pl.len().alias("charges"))
+        keyed(charges)
+        .group_by(SAME_LOT)
+        .agg(
+            *(pl.col(c).sum() for c in COST_COLUMNS),
+            pl.col("quantity").sum(),
+            pl.len().alias("charges"),
+            final=pl.col("final").fill_null(value=False).all(),
+        )
         .collect()
-        .sort([*LOT_KEYS, "negative"])
+        .sort(SAME_LOT)
     )
     return _classified(summed, display).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
 
@@ -74,19 +83,34 @@ def _classified(lots: pl.DataFrame, display: ModelNames) -> pl.DataFrame:
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
     usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
     # No bill counts 10^15 of anything: such a quantity is a fault, and a product of it would overflow.
-    frame = frame.with_columns(quantity=pl.when(pl.col("quantity").abs() < 10**15).then("quantity"))
+    absurd = pl.col("quantity").abs() >= 10**15
+    frame = frame.with_columns(
+        odd=pl.when(absurd).then(pl.lit(ABSURD)).when(usage & (pl.col("quantity") < 0)).then(pl.lit(NEGATIVE)),
+        quantity=pl.when(~absurd).then("quantity"),
+    )
+    # What a commitment was paid for and nobody used: it stands apart, whatever resource it names.
+    unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
     return frame.with_columns(
         billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
         role=pl.when(pl.col("charge_category") == "Tax")
         .then(pl.lit("tax"))
         .when(pl.col("charge_category").is_in(FOLLOWING) | pl.col("charge_class").is_not_null() | pl.col("negative"))
         .then(pl.lit("follow"))
+        .when(usage & unused)
+        .then(pl.lit("other"))
         .when(usage & tokens & (pl.col("quantity") * pl.col("factor") > 0))
         .then(pl.lit("tokens"))
         .when(usage & (tokens | pl.col("resource_id").is_not_null()))
         .then(pl.lit("driver"))
         .otherwise(pl.lit("other")),
     )
+
+
+def noted(lots: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
+    """Lots as rows of the table `lots`, whatever names rating gave their keys."""
+    back = {rated: key for key, rated in RATED_AS.items() if rated in lots.columns}
+    frame = lots.rename(back).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
+    return LOTS.conform(frame.select(c for c in LOTS.schema if c in frame.columns))
 
 
 @cache

@@ -21,18 +21,42 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
     """Until when the bill speaks of metered usage: provider, account (null: any), model (null: any), `covered_until`.
 
     Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
-    its own model only. Nothing is covered beyond the month.
+    its own model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what
+    the usage cost, and would be counted twice. While the provider may still restate it, it says nothing of how far the bill has got, so
+    estimates go on, and `may_repeat` tells of it. (ES-1) Nothing is covered beyond the month.
     """
-    tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
-    # Of what cannot be classified, a part may be tokens; reserved capacity is paid for instead of tokens. A runtime is neither.
-    instead = pl.col("ai") & (pl.col("charge_category") == "Usage") & ((pl.col("role") == "other") | pl.col("provisioned"))
-    about = tokens.fill_null(value=False) | instead.fill_null(value=False)
-    told = lots.filter(about).with_columns(until=pl.min_horizontal("period_end", pl.lit(month_end(month))))
-    fine = told.filter(pl.col("period_end") - pl.col("period_start") <= _FINE).with_columns(model=pl.lit(None, dtype=pl.String))
-    coarse = told.filter(pl.col("period_end") - pl.col("period_start") > _FINE, pl.col("model").is_not_null())
+    told = lots.filter(_about_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
+    short = pl.col("period_end") - pl.col("period_start") <= _FINE
+    whole = short | (pl.col("model").is_null() & pl.col("final"))
+    fine = told.filter(whole).with_columns(model=pl.lit(None, dtype=pl.String))
+    coarse = told.filter(~short, pl.col("model").is_not_null())
     known = pl.concat([fine, coarse]).select("provider", "account", "model", "until")
     anywhere = known.with_columns(account=pl.lit(None, dtype=pl.String))
     return pl.concat([known, anywhere]).group_by("provider", "account", "model").agg(covered_until=pl.col("until").max())
+
+
+def _about_usage() -> pl.Expr:
+    """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
+    tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
+    instead = pl.col("ai") & (pl.col("charge_category") == "Usage") & ((pl.col("role") == "other") | pl.col("provisioned"))
+    return tokens.fill_null(value=False) | instead.fill_null(value=False)
+
+
+def may_repeat(lots: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
+    """Provisional charges of a long period that name no model, where usage of their provider is estimated: the money may be told twice.
+
+    Provider, account and SKU of each, with the number of its charges. It ends when the bill becomes final, or when the SKU is classified.
+    """
+    long = pl.col("period_end") - pl.col("period_start") > _FINE
+    estimated = costs.filter(pl.col("basis") == "estimated").select("provider").unique()
+    open_charges = lots.filter(_about_usage() & long & pl.col("model").is_null() & ~pl.col("final"))
+    keys = ["provider", "account", "sku_meter"]
+    return (
+        open_charges.join(estimated, on="provider", how="semi")
+        .group_by(keys)
+        .agg(pl.col("charges").sum())
+        .sort(keys, nulls_last=True)
+    )
 
 
 def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
@@ -50,6 +74,15 @@ def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
     return frame.select(covered=(pl.col("hour") < pl.max_horizontal("__any", "__own")).fill_null(value=False)).to_series()
 
 
+def comparable(rates: pl.DataFrame) -> pl.DataFrame:
+    """Rates of pools whose logs were all priced and not beyond the bill, with what was `paid`: effective cost, or billed where that is 0."""
+    told = rates.filter(
+        (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
+    )
+    told = told.with_columns(paid=pl.when(pl.col("effective_cost") > 0).then("effective_cost").otherwise("billed_cost"))
+    return told.filter(pl.col("paid") > 0)
+
+
 def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """What was really paid of one dollar at list, per currency, provider and model, and per provider (model null).
 
@@ -64,11 +97,7 @@ def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     }
     out: list[dict[str, object]] = []
     for rates in books:
-        told = rates.filter(
-            (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
-        )
-        told = told.with_columns(paid=pl.when(pl.col("effective_cost") > 0).then("effective_cost").otherwise("billed_cost"))
-        told = told.filter(pl.col("paid") > 0)
+        told = comparable(rates)
         for keys in (["currency", "provider", "model"], ["currency", "provider"]):
             for key, pools in told.group_by(keys, maintain_order=True):
                 parts = pools.select("paid", "logged_quantity", "denominator").iter_rows()

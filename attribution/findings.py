@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
+from attribution.billed import ABSURD, NEGATIVE
+from attribution.estimates import may_repeat
 from ledger.problems import Problem, to_frame
 from ledger.store import Store
 from ledger.tables import PROBLEMS
@@ -11,10 +15,16 @@ from ledger.tables import PROBLEMS
 SOURCE = "attribution"
 
 
-def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.DataFrame) -> int:
-    """Replaces the month's findings by this run's; returns how many there are."""
-    uri = f"attribution:{month}"
+def filed_under(month: str) -> str:
+    """What the findings of a month are filed under."""
+    return f"attribution:{month}"
+
+
+def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
+    """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
+    uri = filed_under(month)
     found = [
+        *more,
         *_models(
             uri, costs, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
         ),
@@ -47,6 +57,8 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
             "name the emitter in the emitter table",
         ),
         *_unclassified(uri, lots),
+        *_odd(uri, lots),
+        *_may_repeat(uri, lots, costs),
     ]
     frame = to_frame(found, run_id=run_id)
     others = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
@@ -85,4 +97,43 @@ def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
             severity="warning",
         )
         for provider, sku, count in rows.iter_rows()
+    ]
+
+
+_ODD = {
+    ABSURD: "more than any bill can mean; it counts as absent",
+    NEGATIVE: "used less than nothing, and yet it costs; its quantity is compared with nothing",
+}
+
+
+def _odd(uri: str, lots: pl.DataFrame) -> list[Problem]:
+    rows = lots.filter(pl.col("odd").is_not_null()).group_by("odd", "provider", "sku_meter").agg(pl.col("charges").sum())
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {sku or '?'}",
+            "consumed_quantity",
+            f"{odd}: {_ODD[odd]}",
+            "look at the export; the charge's money is attributed all the same",
+            rows=count,
+            severity="warning",
+        )
+        for odd, provider, sku, count in rows.sort("odd", "provider", "sku_meter", nulls_last=True).iter_rows()
+    ]
+
+
+def _may_repeat(uri: str, lots: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {account or '?'} {sku or '?'}",
+            "sku_meter",
+            "maybe_estimated_too: a provisional charge of a long period names no model; what it pays for may also be estimated",
+            "report the SKU; when the bill is final, usage of its period is not estimated any more",
+            rows=count,
+            severity="warning",
+        )
+        for provider, account, sku, count in may_repeat(lots, costs).iter_rows()
     ]

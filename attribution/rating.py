@@ -8,23 +8,20 @@ Terms: a *lot* is a sum of like charges (`attribution.billed`), a *use* is a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal
 
 import polars as pl
 
+from attribution import drivers
+from attribution.billed import RATED_AS
 from attribution.dimensions import WHO
+from attribution.pools import OPTIONAL, all_listed, paid_for, part, pool_period, taken, together
 from ledger.money import MONEY, split, weights
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
-OPTIONAL = ("account", "region", "resource", "principal")
-"""Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
-
-_BASE = ("currency", "provider", "model", "meter", "period_start", "period_end")
+_BASE = ("currency", "provider", "model", "meter", "pool_start", "pool_end")
 _TIERS = ("service_tier", "context_above")
-_LONGEST = timedelta(days=400)
 
 
 @dataclass(slots=True)
@@ -38,18 +35,8 @@ class Rated:
 
 
 def prepare(lots: pl.DataFrame) -> pl.DataFrame:
-    """Lots under the names pools are matched by."""
-    return lots.rename(
-        {
-            "sub_account_id": "account",
-            "region_id": "region",
-            "billing_currency": "currency",
-            "charge_period_start": "period_start",
-            "charge_period_end": "period_end",
-            "billing_account_id": "billing_account",
-            "service_name": "service",
-        }
-    )
+    """Lots under the names pools are matched by, with the hours their period is matched by."""
+    return lots.rename(RATED_AS).with_columns(*pool_period("period_start", "period_end"))
 
 
 def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
@@ -70,13 +57,13 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
             tokens.match(known, keys, drop_tiers=drop_tiers)
     shares += tokens.told()
     rates += tokens.rates
-    by_quantity = _by_driver(
+    by_quantity = drivers.by_quantity(
         lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)),
         tokens.open_uses(),
         ["provider", "model", "meter"],
     )
     resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
-    by_time = _by_resource(resource, measured)
+    by_time = drivers.by_resource(resource, measured)
     shares += [by_quantity.shares, *(r.shares for r in by_time)]
     rates += [by_quantity.rates, *(r.rates for r in by_time)]
     left = pl.concat(
@@ -85,34 +72,12 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
             by_quantity.left.with_columns(reason=pl.lit("uncaptured_usage")),
             *(r.left for r in by_time[-1:]),
             *(r.idle for r in by_time),
-            lots.filter(pl.col("role") == "other").with_columns(reason=_why_other()),
+            lots.filter(pl.col("role") == "other").with_columns(reason=drivers.why_other()),
         ],
         how="diagonal_relaxed",
     )
     used = pl.concat([tokens.used, by_quantity.used]).unique()
-    return Rated(described(_together(shares), lots, uses), left, _together(rates), used)
-
-
-def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    filled = [f for f in frames if f.height]
-    return pl.concat(filled, how="diagonal_relaxed") if filled else pl.DataFrame()
-
-
-def _why_other() -> pl.Expr:
-    return (
-        pl.when(
-            (pl.col("charge_category") == "Purchase")
-            & pl.col("line_item_type").fill_null("").str.contains("^(RIFee|SavingsPlan)")
-        )
-        .then(pl.lit("commitment_purchase"))
-        .when((pl.col("charge_category") == "Purchase") & (pl.col("effective_cost") == 0))
-        .then(pl.lit("commitment_purchase"))
-        .when(pl.col("charge_category") == "Purchase")
-        .then(pl.lit("fee"))
-        .when(pl.col("ai"))
-        .then(pl.lit("unclassified_sku"))
-        .otherwise(pl.lit("no_logged_use"))
-    )
+    return Rated(described(together(shares), lots, uses), left, together(rates), used)
 
 
 def _known(frame: pl.DataFrame) -> pl.Expr:
@@ -129,16 +94,6 @@ def _levels(lots: pl.DataFrame, uses: pl.DataFrame) -> list[tuple[str, tuple[str
     return sorted(
         found, key=lambda level: (-len(level[1]), -len(level[0].split(",")), [OPTIONAL.index(k) for k in level[1]], level[0])
     )
-
-
-def period_hours(lots: pl.DataFrame) -> pl.DataFrame:
-    """Every charge period with each hour in it, so that hourly uses can be joined to hours, days and months alike."""
-    periods = lots.select("period_start", "period_end").unique().filter(pl.col("period_end") - pl.col("period_start") <= _LONGEST)
-    return periods.with_columns(
-        hour=pl.datetime_ranges(
-            pl.col("period_start").dt.truncate("1h"), pl.col("period_end"), "1h", closed="left", time_zone="UTC"
-        )
-    ).explode("hour")
 
 
 class _Round:
@@ -172,14 +127,16 @@ class _Round:
         if not uses.height or not lots.height:
             return
         pool = [*_BASE, *(() if drop_tiers else _TIERS), *keys]
+        dropped = [*others, *(_TIERS if drop_tiers else ())]
+        without = [pl.lit("without " + ", ".join(dropped))] if dropped else []
         pools = (
             lots.group_by(pool)
             .agg(pl.col("billed_quantity").sum().alias("billed"), *(pl.col(c).sum() for c in COST_COLUMNS))
             .sort(pool)
             .with_row_index("pool")
         )
-        took = _taken(uses, pools, pool)
-        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=_all_listed())
+        took = taken(uses, pools, pool)
+        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=all_listed())
         gap = (pl.col("billed") - pl.col("logged")).abs()
         near = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
         pools = (
@@ -194,12 +151,9 @@ class _Round:
                     separator=",",
                     ignore_nulls=True,
                 ),
-                pool_id=pl.concat_str([pl.col(k).cast(pl.String).fill_null("-") for k in pool], separator="|"),
-                level=pl.lit(
-                    "exact"
-                    if not others and not drop_tiers
-                    else "without " + ", ".join([*others, *(_TIERS if drop_tiers else ())])
-                ),
+                # Pools of two levels may share all their keys: the level tells them apart.
+                pool_id=pl.concat_str([*(pl.col(k).cast(pl.String).fill_null("-") for k in pool), *without], separator="|"),
+                level=pl.lit("exact") if not without else without[0],
             )
         )
         if pools.height:
@@ -210,7 +164,7 @@ class _Round:
         took = took.join(pools.select("pool"), on="pool", how="semi")
         beyond = _excess(took, pools)
         parted = part(mine, took, COST_COLUMNS)
-        self.shares.append(_paid_for(parted.filter(pl.col("use").is_not_null()), mine, beyond))
+        self.shares.append(paid_for(parted.filter(pl.col("use").is_not_null()), mine, beyond))
         rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(mine), on="lot")
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
@@ -219,7 +173,7 @@ class _Round:
         carried = self.uses.drop("quantity").join(beyond, on="use").select(self.uses.columns)
         self.uses = pl.concat([self.uses.join(took.select("use"), on="use", how="anti"), carried])
         self.used = pl.concat([self.used, took["use"]])
-        self.rates.append(pools.drop("pool"))
+        self.rates.append(pools.drop("pool").rename({"pool_start": "period_start", "pool_end": "period_end"}))
 
 
 def _excess(took: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
@@ -239,16 +193,6 @@ def _excess(took: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
     return out.select("use", "quantity").filter(pl.col("quantity") > 0).collect()
 
 
-def _paid_for(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
-    """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
-    first = lots.group_by("pool").agg(pl.col("lot").min().alias("__first"))
-    out = shares.join(first, on="pool", how="left", maintain_order="left").join(
-        beyond.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
-    )
-    paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
-    return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
-
-
 def _unlogged(lots: pl.DataFrame) -> pl.DataFrame:
     """How much of each lot's quantity no log tells of: its share of what the pool's bill has beyond the logs."""
     halves = [
@@ -259,55 +203,6 @@ def _unlogged(lots: pl.DataFrame) -> pl.DataFrame:
     both = both.with_columns(__weight=weights(both, "part", "lot"))
     out = split(both.lazy(), amounts=["billed_quantity"], weight="__weight", pool="lot", order_by=["rest"]).filter("rest")
     return out.select("lot", "billed_quantity").collect()
-
-
-def _taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
-    """Which pool each use falls into: use, pool, usage_key, quantity, list_cost."""
-    hours = pools.select("pool", *pool).join(period_hours(pools), on=["period_start", "period_end"])
-    shared = [k for k in pool if k not in ("currency", "period_start", "period_end")]
-    took = (
-        uses.lazy()
-        .select("use", "usage_key", "quantity", "list_cost", "hour", *shared)
-        .join(hours.lazy().select("pool", "hour", "period_start", "period_end", *shared), on=[*shared, "hour"])
-        .collect()
-    )
-    if took["use"].n_unique() < took.height:
-        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
-        took = took.sort(pl.col("period_end") - pl.col("period_start"), "period_start", "pool").unique(
-            "use", keep="first", maintain_order=True
-        )
-    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
-
-
-def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
-    """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
-
-    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, quantity. A pool's uses go in the order of
-    their usage_key. Returns lot, use, pool_id, flag, quantity and the amounts, so that millions of shares stay small; `described` puts
-    the other words back.
-    """
-    # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
-    split_as = {c: next(d for d in amounts if lots[d].equals(lots[c])) for c in amounts}
-    wanted, amounts = amounts, list(dict.fromkeys(split_as.values()))
-    about = ("lot", "pool", *amounts)
-    rows = pl.concat(
-        [
-            lots.select(about).join(took.select("pool", "use", "usage_key", "quantity"), on="pool"),
-            lots.select(
-                *about,
-                use=pl.lit(None, dtype=pl.Int64),
-                usage_key=pl.lit(None, dtype=pl.Int64),
-                quantity=pl.col("denominator") - pl.col("logged"),
-            ),
-        ],
-        how="diagonal_relaxed",
-    ).with_columns(pl.col("quantity").cast(MONEY))
-    rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
-    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
-    out = out.with_columns(pl.col(split_as[c]).alias(c) for c in wanted if c not in amounts)
-    return out.drop("__weight", "__last", "usage_key").join(
-        lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
-    )
 
 
 _TOLD = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
@@ -322,96 +217,3 @@ def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> p
     owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", *WHO)
     # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
     return pl.concat([shares, words[shares["lot"]], owner[shares["use"]]], how="horizontal")
-
-
-@dataclass(slots=True)
-class _Driven:
-    shares: pl.DataFrame
-    left: pl.DataFrame
-    idle: pl.DataFrame
-    rates: pl.DataFrame
-    used: pl.Series
-
-
-def _by_driver(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> _Driven:
-    """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)"""
-    none = _Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
-    if not lots.height or not uses.height:
-        return none
-    pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "period_start", "period_end"]
-    pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
-    took = _driving(uses.filter(pl.col("quantity") > 0), pools, keys)
-    if not took.height:
-        return none
-    pools = pools.join(
-        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=_all_listed()), on="pool"
-    ).with_columns(
-        pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
-    )
-    mine = lots.join(pools, on=pool, nulls_equal=True).sort("lot")
-    capacity = pl.max_horizontal(pl.col("billed_quantity").fill_null(0), "logged") if provisioned else pl.col("logged")
-    mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
-    parted = part(mine, took, COST_COLUMNS)
-    rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
-    idle = (
-        lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity"))
-        if provisioned
-        else lots.clear()
-    )
-    rates = (
-        mine.group_by(*pool, "pool_id", "denominator")
-        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
-        .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
-    )
-    left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
-    shares = _paid_for(
-        parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
-    )
-    return _Driven(shares, left, idle, rates, took["use"])
-
-
-_CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
-
-
-def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
-    one use may drive several pools.
-    """
-    hours = pools.join(period_hours(pools), on=["period_start", "period_end"])
-    known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
-    took = uses.select(
-        "use", "usage_key", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
-    ).join(hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"])
-    for key in known:
-        # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
-        silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
-        agrees = silent | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
-        took = took.filter(agrees.fill_null(value=True))
-    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
-
-
-def _all_listed() -> pl.Expr:
-    """The list price of a pool's uses, where all of them have one: a part would pass for the whole."""
-    return pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum())
-
-
-def _by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[_Driven]:
-    """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
-    seconds = uses.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
-    requests = uses.filter(pl.col("meter") == "requests")
-    out: list[_Driven] = []
-    rest = lots.with_columns(meter_sold="meter").drop("meter")
-    for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
-        chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
-        driven = _by_driver(chosen, measured, ["resource"], provisioned=provisioned)
-        out.append(driven)
-        if not provisioned:
-            rest = driven.left
-            continue
-        # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
-        unused = driven.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
-        driven.idle = pl.concat([driven.idle, unused.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
-        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(driven.left["lot"].implode())), unused])["lot"]
-        rest = rest.filter(~pl.col("lot").is_in(busy.implode()))
-    out[-1].left = rest.with_columns(meter="meter_sold", reason=_why_other()).drop("meter_sold")
-    return out

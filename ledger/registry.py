@@ -12,7 +12,9 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -121,6 +123,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
             result.agents += 1
         except RootCostError as fault:
             result.problems.append(Problem("registry", uri, f"line {reader.line_num}", fault.where, fault.what, fault.remedy))
+    result.problems += _contradicting(rows, uri)
     _add(books, rows, result, actor, uri)
     return result
 
@@ -201,24 +204,67 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
     [('Care', 1, 10), ('Data', 10, None)]
     """
     out: list[dict[str, object]] = []
-    for (_kind, _name), group in registry.group_by(["kind", "name"], maintain_order=True):
-        held = group.sort("recorded_at", "valid_from").to_dicts()
-        edges = sorted({r["valid_from"] for r in held} | {r["valid_to"] for r in held if r["valid_to"] is not None})
-        for start, end in zip(edges, [*edges[1:], None], strict=True):
-            holding = [r for r in held if r["valid_from"] <= start and (r["valid_to"] is None or r["valid_to"] > start)]
-            if not holding:
-                continue
-            owner = {**holding[-1], "valid_from": start, "valid_to": end}
-            last = out[-1] if out else None
-            if (
-                last
-                and last["valid_to"] == start
-                and all(last[c] == owner[c] for c in ("kind", "name", "agent", "team", "account", "region"))
-            ):
-                last["valid_to"] = end
-            else:
-                out.append(owner)
+    for _, group in registry.group_by(["kind", "name"], maintain_order=True):
+        out += _without_overlaps(group.sort("recorded_at", "valid_from").to_dicts())
     return pl.DataFrame(out, schema=SCHEMA).sort("kind", "name", "valid_from")
+
+
+def _without_overlaps(held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one name, weakest first, as disjoint intervals: in each, the strongest of those that hold."""
+    out: list[dict[str, Any]] = []
+    begins = sorted(range(len(held)), key=lambda n: held[n]["valid_from"])
+    edges = sorted({r["valid_from"] for r in held} | {r["valid_to"] for r in held if r["valid_to"] is not None})
+    open_rows: list[int] = []  # a heap of minus the row's place: its first is the strongest
+    at = 0
+    for start, end in zip(edges, [*edges[1:], None], strict=True):
+        while at < len(begins) and held[begins[at]]["valid_from"] <= start:
+            heappush(open_rows, -begins[at])
+            at += 1
+        while open_rows and (over := held[-open_rows[0]]["valid_to"]) is not None and over <= start:
+            heappop(open_rows)
+        if not open_rows:
+            continue
+        owner = {**held[-open_rows[0]], "valid_from": start, "valid_to": end}
+        last = out[-1] if out else None
+        if last and last["valid_to"] == start and all(last[c] == owner[c] for c in ("agent", "team", "account", "region")):
+            last["valid_to"] = end
+        else:
+            out.append(owner)
+    return out
+
+
+def _contradicting(rows: Sequence[Owner], uri: str) -> list[Problem]:
+    """Names that one file gives to two owners at once: an interval said to end later than the next one begins.
+
+    A row without an end is simply over when the next begins: that is how owners are changed, and no fault.
+    """
+    by_name: dict[tuple[str, str], list[Owner]] = {}
+    for row in rows:
+        by_name.setdefault((row.kind, row.name), []).append(row)
+    found = []
+    for (kind, name), held in by_name.items():
+        held.sort(key=lambda r: r.valid_from)
+        longest: Owner | None = None
+        for row in held:
+            if longest is not None and longest.valid_to is not None and row.valid_from < longest.valid_to:
+                differs = (longest.agent, longest.team) != (row.agent, row.team)
+                if differs and longest.valid_from < row.valid_from:
+                    found.append(
+                        Problem(
+                            "registry",
+                            uri,
+                            f"{kind} {name}",
+                            "valid_to",
+                            f"overlapping_intervals: {longest.team} holds it until {longest.valid_to:%Y-%m-%d}, {row.team} from "
+                            f"{row.valid_from:%Y-%m-%d}; the later one holds where both do",
+                            "end the one where the other begins",
+                            severity="warning",
+                        )
+                    )
+                    break
+            if longest is None or longest.valid_to is None or (row.valid_to is None or row.valid_to > longest.valid_to):
+                longest = row
+    return found
 
 
 def revision(registry: pl.DataFrame) -> str:

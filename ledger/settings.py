@@ -8,6 +8,7 @@ Unknown keys are refused. `docs/configuration.md` is generated from here.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import tomllib
@@ -97,15 +98,33 @@ class Defaults(_Section):
 
 
 class SharedRule(_Section):
-    """Who pays for charges nobody used directly (RA-4)."""
+    """Who pays for charges nobody used directly (RA-4). What is empty means any; the first rule that fits takes the charge."""
 
-    name: str = Field(description="Name shown on every cost it makes.")
-    provider: str = Field("", description="Only charges of this provider; empty: any.")
-    service: str = Field("", description="Only charges of this service, compared whole; empty: any.")
-    charge_category: str = Field("", description="Only this FOCUS ChargeCategory; empty: any.")
-    method: Literal["proportional", "even", "fixed"] = Field(
-        "proportional", description="proportional to metered cost, even, or fixed by `shares`."
+    name: str = Field(
+        min_length=1, max_length=200, description="Name shown on every cost it makes, with its version: name@version."
     )
+    priority: int = Field(
+        0, ge=-1000, le=1000, description="Rules of higher priority are asked first; of equal priority, in the order written."
+    )
+    provider: str = Field("", description="Only charges of this provider; empty: any.")
+    account: str = Field("", description="Only charges of this sub account; empty: any.")
+    service: str = Field("", description="Only charges of this service, compared whole; empty: any.")
+    sku: str = Field("", description="Only charges of this SKU meter or usage type, compared whole; empty: any.")
+    charge_category: str = Field("", description="Only this FOCUS ChargeCategory; empty: any.")
+    reason: str = Field(
+        "",
+        description="Only charges left for this reason (uncaptured_usage, no_logged_use, fee, …); empty: any but idle_capacity and "
+        "unused_commitment, which stay apart unless named.",
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Only charges whose tags hold all of these.")
+    source_team: str = Field(
+        "",
+        description="Only charges this team owns, to be shared on by it; it takes no part itself. Empty: only charges nobody owns.",
+    )
+    method: Literal["proportional", "even", "fixed", "usage"] = Field(
+        "proportional", description="proportional to metered cost, even, fixed by `shares`, or by the `usage` of a meter."
+    )
+    usage: str = Field("tokens", description="For usage: tokens (all of them), calls, or one meter (requests, seconds, …).")
     teams: list[str] = Field(default_factory=list, description="Teams that share; empty: all with metered cost in the month.")
     shares: dict[str, Decimal] = Field(default_factory=dict, description="For fixed: team to weight.")
     valid_from: date = Field(date(1970, 1, 1), description="First charge day it holds for.")
@@ -120,7 +139,33 @@ class SharedRule(_Section):
             raise ValueError(f"rule {self.name}: shares of {', '.join(wrong)} must lie between 0.000001 and 1 000 000 000")
         if self.method == "fixed" and not self.shares:
             raise ValueError(f"rule {self.name}: method fixed needs `shares`")
+        if self.method == "usage" and self.usage not in (known := usage_drivers()):
+            raise ValueError(f"rule {self.name}: {self.usage!r} is no meter{_meant(self.usage, known)}")
+        if self.valid_to is not None and self.valid_to <= self.valid_from:
+            raise ValueError(f"rule {self.name}: valid_to must be later than valid_from")
         return self
+
+    @property
+    def version(self) -> str:
+        """Names the rule's terms: what it takes and how it splits, not its name nor its dates. Equal terms have equal versions.
+
+        >>> SharedRule(name="support", service="AWS Support").version == SharedRule(name="help", service="AWS Support").version
+        True
+        """
+        terms = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "priority", "valid_from", "valid_to"})
+        return hashlib.blake2b(json.dumps(terms, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """What costs name it by: name@version."""
+        return f"{self.name}@{self.version}"
+
+
+def usage_drivers() -> tuple[str, ...]:
+    """What a shared cost can be split by, where it is split by usage: all tokens, calls, or one meter."""
+    from ledger.tables import METERS  # only where there are rules: settings are read by commands that need no frames
+
+    return ("tokens", "calls", *METERS)
 
 
 class AttributionSettings(_Section):
@@ -128,6 +173,10 @@ class AttributionSettings(_Section):
 
     tolerance: Annotated[Decimal, Field(ge=0, lt=1)] = Field(
         Decimal("0.005"), description="Share of the billed quantity by which logs may differ and still count as equal (RA-2)."
+    )
+    drift_tolerance: Annotated[Decimal, Field(gt=0, le=100)] = Field(
+        Decimal("0.1"),
+        description="Share by which a bill may differ from its estimates, per provider and model, before it is told (ES-3).",
     )
     owner_tags: list[str] = Field(
         default_factory=lambda: ["team", "user_team", "resourceTags/user:team", "iamPrincipal/team", "rootcost.team"],
@@ -138,7 +187,13 @@ class AttributionSettings(_Section):
         description="Bill tags that name the owning agent.",
     )
     defaults: list[Defaults] = Field(default_factory=list, description="What logs leave unsaid, per provider (RA-1a).")
-    shared: list[SharedRule] = Field(default_factory=list, description="Shared-cost rules, first match wins (RA-4).")
+    shared: list[SharedRule] = Field(
+        default_factory=list, description="Shared-cost rules: by priority, then first match wins (RA-4)."
+    )
+    slice_spans: int = Field(
+        1_000_000, ge=1, description="Spans drawn at once, about: a larger month is drawn in slices. Memory goes with it."
+    )
+    workers: int = Field(2, ge=1, le=64, description="Slices drawn side by side on this machine.")
     lookback_days: int = Field(2, ge=0, le=31, description="Days before the period whose spans may be ancestors of calls in it.")
 
 
@@ -146,6 +201,11 @@ class ReportSettings(_Section):
     """How results are shown."""
 
     timezone: str = Field("UTC", description="IANA timezone that days and months of reports follow (TI-1).")
+    currency: str = Field(
+        "",
+        pattern="^([A-Z]{3})?$",
+        description="Currency that all costs should be showable in, e.g. EUR: runs tell which days lack an exchange rate into it (RA-7). Empty: none.",
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -256,6 +316,31 @@ def load(home: Path | str | None = None) -> Settings:
             f"{key}: {told}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
         ) from fault
     return settings.model_copy(update={"home": base}) if home is not None else settings
+
+
+def read_rules(path: Path) -> list[SharedRule]:
+    """Shared-cost rules out of a TOML file of their own: ``[[shared]]``, or ``[[attribution.shared]]`` as in rootcost.toml.
+
+    Raises `SettingsError` that names the file, the rule and the remedy.
+    """
+    remedy = "write each rule as [[shared]] with a name; docs/configuration.md lists its keys"
+    try:
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise SettingsError(f"cannot be read: {fault}", where=str(path), remedy=remedy) from fault
+    section = written.get("attribution", {})
+    rules = written.get("shared", section.get("shared") if isinstance(section, dict) else None)
+    if not isinstance(rules, list):
+        raise SettingsError("holds no rules", where=str(path), remedy=remedy)
+    out = []
+    for number, rule in enumerate(rules, 1):
+        try:
+            out.append(SharedRule.model_validate(rule))
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            key = ".".join([f"rule {number}", *map(str, first["loc"])])
+            raise SettingsError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=str(path), remedy=remedy) from fault
+    return out
 
 
 def _keys() -> list[str]:

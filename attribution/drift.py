@@ -1,0 +1,125 @@
+"""Drift: how far estimates were from the bill that came, per provider and model; beyond a limit it is an alarm. (ES-3)
+
+What a month's usage would have been estimated at before its bill was known (list price times what was paid of it in earlier months) is
+held against what the bill says it cost. Pools that were logged beyond the bill, or priced in part, compare nothing and are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.budgets import legible
+from attribution.estimates import comparable, paid_of_list
+from ledger import periods
+from ledger.books import Books
+from ledger.db import Alert
+from ledger.money import MONEY, proportion, text
+from ledger.problems import Problem
+
+SOURCE = "attribution"
+LEAST = Decimal(1)
+"""Below one unit of money a difference is noise, whatever its share."""
+
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "provider": pl.String,
+    "model": pl.String,
+    "currency": pl.String,
+    "estimated": MONEY,
+    "billed": MONEY,
+    "drift": MONEY,
+}
+
+
+def measured(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, currency: str) -> pl.DataFrame:
+    """What the logged usage of each provider and model would have been estimated at, what the bill says, and drift = billed / estimated − 1.
+
+    `rates` are this bill's, `past_rates` those estimates would have leaned on. Only in the price book's `currency`.
+    """
+    ratios = paid_of_list([] if past_rates is None else [past_rates])
+    known = {
+        (provider, model): ratio
+        for money, provider, model, ratio in ratios.select("currency", "provider", "model", "ratio").iter_rows()
+        if money == currency
+    }
+    told = comparable(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
+    sums: dict[tuple[str, str], list[Decimal]] = {}
+    for provider, model, paid, listed, logged, whole in told.select(
+        "provider", "model", "paid", "list_at_book", "logged_quantity", "denominator"
+    ).iter_rows():
+        both = sums.setdefault((provider, model), [Decimal(0), Decimal(0)])
+        ratio = known.get((provider, model), known.get((provider, None), Decimal(1)))
+        both[0] += proportion(listed, ratio, Decimal(1))
+        both[1] += proportion(paid, logged, whole)
+    rows = [
+        (provider, model, currency, estimated, billed, proportion(billed - estimated, Decimal(1), estimated))
+        for (provider, model), (estimated, billed) in sorted(sums.items())
+        if estimated
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def beyond(drift: pl.DataFrame, tolerance: Decimal) -> pl.DataFrame:
+    """Those that are off by more than the tolerance, and by a unit of money at least."""
+    limit = pl.lit(tolerance, dtype=MONEY)
+    return drift.filter(pl.col("drift").abs() > limit, (pl.col("billed") - pl.col("estimated")).abs() >= LEAST)
+
+
+def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Problem]:
+    """One problem for each model whose estimates cannot be relied on."""
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{row['provider']} {row['model']}",
+            "list_cost",
+            f"estimate_drift: {_told(row)}",
+            "check the price book and contract prices of this model (`rootcost prices`)",
+            severity="warning",
+        )
+        for row in beyond(drift, tolerance).iter_rows(named=True)
+    ]
+
+
+def _told(row: dict[str, Decimal]) -> str:
+    estimated, billed = legible(row["estimated"], row["billed"])
+    way = "more" if row["drift"] > 0 else "less"
+    return f"billed {row['currency']} {billed} for what was estimated at {estimated}, {abs(row['drift']) * 100:.1f} % {way}"
+
+
+def alarm(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
+    """Raises an alert for each, once a month, model and direction; returns the new ones."""
+    raised = []
+    for row in beyond(drift, tolerance).iter_rows(named=True):
+        cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"
+        raised.append(
+            Alert(
+                alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),
+                kind="drift",
+                severity="warning",
+                subject=f"{row['provider']} {row['model']}",
+                text=f"Estimates of {row['provider']} {row['model']} were off in {month}: {_told(row)}.",
+                address=f"/v1/costs?by=model,cost_class&filter={quote('model=' + row['model'])}"
+                f"&start={month}&end={periods.month_of(periods.month_end(month))}",
+                payload={key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()}
+                | {"month": month},
+                created_at=periods.now(),
+                attempts=0,
+            )
+        )
+    return _new(books, raised)
+
+
+def _new(books: Books, alerts: Sequence[Alert]) -> list[Alert]:
+    if not alerts:
+        return []
+    with books.database.session() as session:
+        known = set(session.scalars(sa.select(Alert.alert_id).where(Alert.alert_id.in_([a.alert_id for a in alerts]))))
+        fresh = [a for a in alerts if a.alert_id not in known]
+        session.add_all(fresh)
+    return fresh

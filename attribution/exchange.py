@@ -1,0 +1,31 @@
+"""Currencies that costs are in and no exchange rate is known for: told when the books are drawn, not when somebody asks. (RA-7)"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ledger.exchange import Exchange, without_rate
+from ledger.problems import Problem
+
+SOURCE = "attribution"
+
+
+def unknown(costs: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
+    """One problem for each currency of `costs` that has days without a rate into `target`; none where no target is set."""
+    if not target:
+        return []
+    days = costs.select("currency", day=pl.col("period_start").dt.date())
+    counted = days.group_by("currency", "day").len()
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{currency} into {target}",
+            "currency",
+            f"no_exchange_rate: none is known for {first}" + (f" and {number - 1:,} other days" if number > 1 else ""),
+            "import rates with `rootcost exchange import`; until then these costs stand in their own currency only",
+            rows=int(counted.filter(pl.col("currency") == currency)["len"].sum()),
+            severity="warning",
+        )
+        for currency, first, number in without_rate(counted, target, book)
+    ]

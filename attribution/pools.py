@@ -1,0 +1,123 @@
+"""Pools: which hours a charge period holds, which uses fall into a pool, and the exact parting of its money. (RA-1, RA-2, MO-1)
+
+A pool is what is held against each other: lots (sums of like charges) on one side, uses (rows of `usage_hourly`) on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from ledger.money import MONEY, split, weights
+
+OPTIONAL = ("account", "region", "resource", "principal")
+"""Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
+
+_HOUR, _HALF, _TICK = timedelta(hours=1), timedelta(minutes=30), timedelta(microseconds=1)
+_LONGEST = timedelta(days=400)
+
+
+def pool_period(start: str, end: str) -> tuple[pl.Expr, pl.Expr]:
+    """The whole hours a charge period is matched by, ``[pool_start, pool_end)``; costs keep the period of their charge. (RA-1)
+
+    Usage is known by the hour, so an hour of it belongs to the period that holds the hour's middle: periods that follow on each other, at
+    whatever minute, share out the hours without gap or overlap. A period shorter than an hour belongs to the hour that holds *its* middle,
+    and all the short periods of an hour are one pool: their quantities are added, and each charge is split over the hour's usage.
+
+    Two charges of half an hour, a clock hour, and a day that begins at 18:30 UTC:
+
+    >>> from datetime import datetime
+    >>> at = lambda h, m, d=5: datetime(2026, 10, d, h, m)
+    >>> periods = [(at(10, 0), at(10, 30)), (at(10, 30), at(11, 0)), (at(10, 0), at(11, 0)), (at(18, 30), at(18, 30, 6))]
+    >>> frame = pl.DataFrame(periods, schema={"s": pl.Datetime("us"), "e": pl.Datetime("us")}, orient="row")
+    >>> [f"{s:%H}-{e:%d %H}" for s, e in frame.select(*pool_period("s", "e")).iter_rows()]
+    ['10-05 11', '10-05 11', '10-05 11', '18-06 18']
+    """
+    length = pl.col(end) - pl.col(start)
+    middle = (pl.col(start) + pl.duration(microseconds=length.dt.total_microseconds() // 2)).dt.truncate("1h")
+    short = length < _HOUR
+    first, last = ((pl.col(edge) + _HALF - _TICK).dt.truncate("1h") for edge in (start, end))
+    return (
+        pl.when(short).then(middle).otherwise(first).alias("pool_start"),
+        pl.when(short).then(middle + _HOUR).otherwise(last).alias("pool_end"),
+    )
+
+
+def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
+    """Every distinct ``[pool_start, pool_end)`` with each hour in it. One longer than 400 days is no charge period and holds none."""
+    distinct = pools.select("pool_start", "pool_end").unique().filter(pl.col("pool_end") - pl.col("pool_start") <= _LONGEST)
+    return distinct.with_columns(hour=pl.datetime_ranges("pool_start", "pool_end", "1h", closed="left", time_zone="UTC")).explode(
+        "hour"
+    )
+
+
+def taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
+    """Which pool each use falls into: use, pool, usage_key, quantity, list_cost."""
+    hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
+    shared = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
+    took = (
+        uses.lazy()
+        .select("use", "usage_key", "quantity", "list_cost", "hour", *shared)
+        .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared), on=[*shared, "hour"])
+        .collect()
+    )
+    if took["use"].n_unique() < took.height:
+        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
+        took = took.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
+            "use", keep="first", maintain_order=True
+        )
+    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
+
+
+def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
+    """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
+
+    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, quantity. A pool's uses go in the order of
+    their usage_key. Returns lot, use, pool_id, flag, quantity and the amounts, so that millions of shares stay small; `described` puts
+    the other words back.
+    """
+    # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
+    split_as = {c: next(d for d in amounts if lots[d].equals(lots[c])) for c in amounts}
+    wanted, amounts = amounts, list(dict.fromkeys(split_as.values()))
+    about = ("lot", "pool", *amounts)
+    rows = pl.concat(
+        [
+            lots.select(about).join(took.select("pool", "use", "usage_key", "quantity"), on="pool"),
+            lots.select(
+                *about,
+                use=pl.lit(None, dtype=pl.Int64),
+                usage_key=pl.lit(None, dtype=pl.Int64),
+                quantity=pl.col("denominator") - pl.col("logged"),
+            ),
+        ],
+        how="diagonal_relaxed",
+    ).with_columns(pl.col("quantity").cast(MONEY))
+    rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
+    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
+    out = out.with_columns(pl.col(split_as[c]).alias(c) for c in wanted if c not in amounts)
+    return out.drop("__weight", "__last", "usage_key").join(
+        lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
+    )
+
+
+def paid_for(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
+    """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
+    first = lots.group_by("pool").agg(pl.col("lot").min().alias("__first"))
+    out = shares.join(first, on="pool", how="left", maintain_order="left").join(
+        beyond.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
+    )
+    paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
+    return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
+
+
+def all_listed() -> pl.Expr:
+    """The list price of a pool's uses, where all of them have one: a part would pass for the whole."""
+    return pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum())
+
+
+def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The frames that hold rows, as one."""
+    filled = [f for f in frames if f.height]
+    return pl.concat(filled, how="diagonal_relaxed") if filled else pl.DataFrame()

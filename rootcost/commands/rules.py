@@ -1,0 +1,157 @@
+"""Shared-cost rules: list them with their versions, and see what others would change before they are put in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ledger.books import Books
+    from ledger.problems import Problem
+    from ledger.settings import SharedRule
+
+Format = Literal["table", "json"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs these commands on the root."""
+    rules = typer.Typer(no_args_is_help=True, help="Shared-cost rules: who pays for what nobody used directly.")
+    rules.command("list", epilog="Example: rootcost rules list --format json")(rules_list)
+    rules.command("preview", epilog="Example: rootcost rules preview --month 2026-10 --rules proposed.toml")(rules_preview)
+    app.add_typer(rules, name="rules")
+
+
+def rules_list(
+    history: Annotated[bool, typer.Option("--history", help="Every version that was ever put to use, oldest first.")] = False,
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """List the shared-cost rules in the order in which they are asked, each with its version, and what is wrong with them.
+
+    Costs name their rule as name@version. Rules are written in rootcost.toml as [[attribution.shared]]; the version changes when
+    their terms do.
+    """
+    from attribution import rules
+    from attribution.sharing import in_order
+    from rootcost import show
+
+    with opened(home) as books:
+        kept = rules.recorded(books)
+        mine = in_order(books.settings.attribution.shared)
+        told = rules.check(mine, _teams(books), uri="rootcost.toml")
+    if history:
+        rows: list[dict[str, object]] = [
+            {
+                "rule": f"{r.name}@{r.version}",
+                "recorded": r.recorded_at,
+                "terms": _terms(r.definition) if output == "table" else r.definition,
+            }
+            for r in kept
+        ]
+        columns = ["rule", "recorded", "terms"]
+    else:
+        since = {f"{r.name}@{r.version}": r.recorded_at for r in reversed(kept)}
+        rows = [_shown(rule) | {"in use since": since.get(rule.label)} for rule in mine]
+        columns = ["rule", "priority", "takes", "splits", "from", "to", "in use since"]
+    if output == "json":
+        out_rows(rows)
+    elif rows:
+        show.draw(show.table(columns, [{k: _plain(v) for k, v in row.items()} for row in rows]))
+    else:
+        say(
+            "No rule was put to use yet."
+            if history
+            else "No shared-cost rules. They are written in rootcost.toml as [[attribution.shared]]"
+        )
+    _warn(told)
+
+
+def rules_preview(
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="The invoice month to try them on.", show_default=False)],
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Proposed rules, TOML with [[shared]] tables. Default: those of rootcost.toml, against what is published.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """Show what a month would cost each team under other shared-cost rules. Nothing is published.
+
+    With --rules both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
+    """
+    from attribution import rules as checked
+    from attribution.run import rehearse
+    from ledger.settings import read_rules
+    from rootcost import show
+
+    with opened(home) as books:
+        mine = books.settings.attribution
+        proposed = mine if rules is None else mine.model_copy(update={"shared": read_rules(rules)})
+        with steps(), turn_to_write(books):
+            then = rehearse(books, month, proposed).costs
+            now = _published(books, month) if rules is None else rehearse(books, month, mine).costs
+        told = checked.check(proposed.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
+        frame = checked.changes(now, then)
+    if output == "json":
+        out_rows(frame.iter_rows(named=True))
+    elif frame.height:
+        rows = [row | {"class": row["cost_class"]} for row in frame.iter_rows(named=True)]
+        show.draw(show.table(["team", "class", "now", "then", "change", "currency"], rows, money=["now", "then", "change"]))
+    else:
+        out("Nothing would change.")
+    _warn(told)
+
+
+def _published(books: Books, month: str) -> pl.DataFrame:
+    from api import queries
+    from ledger.tables import COSTS
+
+    runs = {m.month: m.run_id for m in queries.published(books)}
+    return books.store.scan(COSTS, {"month": [month], "run_id": [runs.get(month, "")]}).collect()
+
+
+def _teams(books: Books) -> set[str]:
+    from api import queries
+    from attribution.rules import teams_of
+    from ledger import registry
+
+    spending = queries.costs(books, queries.CostQuery(by=("initiator_team",)))
+    return teams_of(registry.rows(books), spending)
+
+
+def _shown(rule: SharedRule) -> dict[str, object]:
+    scope = rule.model_dump(include={"provider", "account", "service", "sku", "charge_category", "reason", "source_team"})
+    takes = [f"{key} {value}" for key, value in scope.items() if value] + [f"tag {k}={v}" for k, v in rule.tags.items()]
+    who = ", ".join(f"{team} {share}" for team, share in rule.shares.items()) if rule.method == "fixed" else ", ".join(rule.teams)
+    how = f"{rule.method} ({rule.usage})" if rule.method == "usage" else rule.method
+    return {
+        "rule": rule.label,
+        "priority": rule.priority,
+        "takes": "; ".join(takes) or "all that nobody owns",
+        "splits": f"{how} over {who or 'all teams'}",
+        "from": None if rule.valid_from.year == 1970 else rule.valid_from,
+        "to": rule.valid_to,
+    }
+
+
+def _terms(definition: dict[str, object]) -> str:
+    return "; ".join(f"{key} {value}" for key, value in definition.items() if key != "name") or "all defaults"
+
+
+def _plain(value: object) -> object:
+    return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "hour") else value
+
+
+def _warn(told: list[Problem]) -> None:
+    for problem in told:
+        say(f"{problem.place}: {problem.reason} — {problem.remedy}")
