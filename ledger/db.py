@@ -135,18 +135,29 @@ class Published(Base):
 
     month: Mapped[str] = mapped_column(sa.String(7), primary_key=True)
     run_id: Mapped[str] = mapped_column(sa.String(40))
-    rollup_id: Mapped[str | None] = mapped_column(sa.String(40))
+    rollup_ids: Mapped[list[str]] = mapped_column(sa.JSON)
     published_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Rollup(Base):
-    """One pass over a month's spans, and what it was drawn from; the same inputs are not read twice."""
+    """One pass over a slice of a month's spans, and what it was drawn from; the same spans are not read twice."""
 
     __tablename__ = "rollups"
 
     rollup_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     month: Mapped[str] = mapped_column(sa.String(7), index=True)
     fingerprint: Mapped[str] = mapped_column(sa.String(64), index=True)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Drawing(Base):
+    """The rollups that together are a month, and what it was drawn from: a month that stands is not even cut into slices again."""
+
+    __tablename__ = "drawings"
+
+    month: Mapped[str] = mapped_column(sa.String(7), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    rollup_ids: Mapped[list[str]] = mapped_column(sa.JSON)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ from urllib.parse import quote, unquote
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import TableNotFoundError
+from deltalake.transaction import AddAction
 
 from ledger.errors import StoreUnreachable, TableError
 from ledger.tables import Table
@@ -59,6 +59,10 @@ class Store:
         self.root = str(root).rstrip("/")
         self.storage_options = dict(storage_options or {})
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A store can be sent to another process: it is an address."""
+        return Store, (self.root, self.storage_options)
 
     def uri(self, table: Table) -> str:
         """Where one table lives."""
@@ -97,9 +101,9 @@ class Store:
             frame = frame.filter(pl.col(column).is_in(literals.implode()))
         return frame.select(list(table.schema))
 
-    def fingerprint(self, table: Table, where: Mapping[str, Iterable[str]] | None = None) -> str:
-        """Changes exactly when the files of these partitions change; reads no data."""
-        delta = self.delta(table)
+    def fingerprint(self, table: Table, where: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None) -> str:
+        """Changes exactly when the files of these partitions change; reads no data. `version`: as it was after that commit."""
+        delta = self.delta(table, version=version)
         if delta is None:
             return "empty"
         names = sorted(delta.file_uris())
@@ -133,16 +137,16 @@ class Store:
             self._write(table, rows, mode="overwrite", predicate=_slice_predicate(where), note=note)
         return rows.height
 
-    def replace_parts(self, table: Table, parts: Iterable[pl.DataFrame], where: Mapping[str, str], *, note: str = "") -> int:
-        """`replace` for a slice too large for memory: each part becomes a file, all become visible in one commit.
+    def replace_files(self, table: Table, files: Sequence[Path], where: Mapping[str, str], *, note: str = "") -> int:
+        """`replace` for a slice too large for memory: Parquet files, moved into the table, become visible in one commit.
 
-        Parts must be in the table's form (see `Table.conform`), and `where` must name all its partition columns. An exception on
-        the way leaves the slice as it was. Returns how many rows it has now.
+        The files must be in the table's form (see `Table.conform`) without its partition columns, which `where` must all name. An
+        exception on the way leaves the slice as it was. Returns how many rows it has now.
 
         (Streaming into the partitioned writer of deltalake 1.6 keeps half a kilobyte a row until it is closed.)
         """
         if set(where) != set(table.partition_by):
-            raise TableError(f"a slice in parts is named by {table.partition_by}, not {sorted(where)}", where=table.name)
+            raise TableError(f"a slice in files is named by {table.partition_by}, not {sorted(where)}", where=table.name)
         with self._lock, self._reachable(table):
             delta = self.delta(table)
             if delta is None:
@@ -150,7 +154,24 @@ class Store:
                 delta = DeltaTable.create(
                     self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
                 )
-            return _write_parts(delta, self.uri(table), table, parts, where, self._metadata(note), self.storage_options)
+            return _move_in(delta, self.uri(table), table, files, where, self._metadata(note), self.storage_options)
+
+    def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
+        """Makes files that were written below the table's folder part of it, in one commit (see `ledger.parts`)."""
+        with self._lock, self._reachable(table):
+            delta = self.delta(table)
+            if delta is None:
+                schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+                delta = DeltaTable.create(
+                    self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
+                )
+            delta.create_write_transaction(
+                list(actions),
+                "append",
+                delta.schema(),
+                partition_by=list(table.partition_by),
+                commit_properties=self._metadata(note),
+            )
 
     def merge(self, table: Table, frame: pl.DataFrame, *, prefer: str, note: str = "") -> int:
         """Adds rows whose key is new, and replaces known ones by fuller ones; returns how many rows that changed.
@@ -214,32 +235,27 @@ class Store:
             ) from fault
 
 
-def _write_parts(
+def _move_in(
     delta: DeltaTable,
     root: str,
     table: Table,
-    parts: Iterable[pl.DataFrame],
+    files: Sequence[Path],
     where: Mapping[str, str],
     metadata: CommitProperties | None,
     storage_options: Mapping[str, str],
 ) -> int:
-    from deltalake.transaction import AddAction, RemoveAction
+    from deltalake.transaction import RemoveAction
 
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
     folder = "/".join(f"{column}={quote(where[column], safe='')}" for column in table.partition_by)
-    stored = [name for name in table.schema if name not in where]
     actions: list[AddAction | RemoveAction] = []
-    rows = 0
-    with tempfile.TemporaryDirectory(prefix="rootcost-write-") as scratch:
-        for part in parts:
-            path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
-            written = Path(scratch) / "part.parquet"
-            part.select(stored).write_parquet(written, compression="zstd", compression_level=1, row_group_size=100_000)
-            size = written.stat().st_size
-            _place(written, root, path, storage_options)
-            stats = json.dumps({"numRecords": part.height})
-            actions.append(AddAction(path, size, dict(where), int(time.time() * 1000), True, stats))
-            rows += part.height
+    total = 0
+    for written in files:
+        path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
+        size, rows = written.stat().st_size, pl.scan_parquet(written).select(pl.len()).collect().item()
+        place_file(written, root, path, storage_options)
+        actions.append(AddAction(path, size, dict(where), int(time.time() * 1000), True, json.dumps({"numRecords": rows})))
+        total += rows
     delta.create_write_transaction(
         actions,
         "overwrite",
@@ -248,10 +264,10 @@ def _write_parts(
         partition_filters=[(column, "=", value) for column, value in where.items()],
         commit_properties=metadata,
     )
-    return rows
+    return total
 
 
-def _place(written: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
+def place_file(written: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
     """Puts a file below a table's root. It is no part of the table before the commit, and vacuumed away if that never comes."""
     if not root.startswith("s3://"):
         target = Path(root) / path

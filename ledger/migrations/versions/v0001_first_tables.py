@@ -71,7 +71,7 @@ def upgrade() -> None:
         "published",
         sa.Column("month", sa.String(7), primary_key=True),
         sa.Column("run_id", sa.String(40), nullable=False),
-        sa.Column("rollup_id", sa.String(40)),
+        sa.Column("rollup_ids", sa.JSON, nullable=False),
         sa.Column("published_at", _TIME, nullable=False),
     )
     op.create_table(
@@ -79,6 +79,13 @@ def upgrade() -> None:
         sa.Column("rollup_id", sa.String(40), primary_key=True),
         sa.Column("month", sa.String(7), nullable=False, index=True),
         sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
+        sa.Column("made_at", _TIME, nullable=False),
+    )
+    op.create_table(
+        "drawings",
+        sa.Column("month", sa.String(7), primary_key=True),
+        sa.Column("fingerprint", sa.String(64), primary_key=True),
+        sa.Column("rollup_ids", sa.JSON, nullable=False),
         sa.Column("made_at", _TIME, nullable=False),
     )
     op.create_table(
@@ -104,5 +111,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to nothing."""
-    for name in ("audit", "job_runs", "rollups", "published", "runs", "alerts", "budgets", "owners"):
+    for name in ("audit", "job_runs", "drawings", "rollups", "published", "runs", "alerts", "budgets", "owners"):
         op.drop_table(name)

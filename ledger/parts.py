@@ -1,0 +1,90 @@
+"""Rows written first and made visible later: many files, by many hands, in one commit.
+
+A part is a file below its table's folder that no reader sees. `commit` adds any number of them in one atomic step; parts that are never
+committed are no part of the table and are vacuumed away. So a pass cut into slices, here or on other machines, publishes all or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+from deltalake.transaction import AddAction
+
+from ledger.store import Store, place_file
+from ledger.tables import TIME, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One written file: where, how large, which partition, and the statistics by which readers skip it."""
+
+    path: str
+    size_bytes: int
+    partition: dict[str, str]
+    stats: str
+
+
+def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
+    """Writes rows as parts of `table`, one file a partition; nothing is visible yet."""
+    rows = table.conform(frame)
+    if not rows.height:
+        return []
+    pieces = rows.partition_by(list(table.partition_by), as_dict=True, maintain_order=True)
+    out = []
+    with tempfile.TemporaryDirectory(prefix="rootcost-part-", dir=_scratch(store)) as folder:
+        for values, piece in pieces.items():
+            partition = {column: str(value) for column, value in zip(table.partition_by, values, strict=True)}
+            # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
+            place = "/".join(f"{column}={quote(value, safe='')}" for column, value in partition.items())
+            path = f"{place}/part-{uuid.uuid4()}.zstd.parquet"
+            written = Path(folder) / "part.parquet"
+            stored = piece.drop(table.partition_by)
+            stored.write_parquet(written, compression="zstd", compression_level=1, row_group_size=250_000)
+            size = written.stat().st_size
+            place_file(written, store.uri(table), path, store.storage_options)
+            out.append(Part(path, size, partition, _stats(stored)))
+    return out
+
+
+def commit(store: Store, table: Table, parts: Sequence[Part], *, note: str = "") -> None:
+    """Makes parts visible, all in one commit."""
+    if not parts:
+        return
+    actions = [AddAction(p.path, p.size_bytes, dict(p.partition), int(time.time() * 1000), True, p.stats) for p in parts]
+    store.add_files(table, actions, note=note)
+
+
+def _scratch(store: Store) -> str | None:
+    """A folder on the table's own disk, so that placing a file is a rename."""
+    if "://" in store.root:
+        return None
+    Path(store.root).mkdir(parents=True, exist_ok=True)
+    return store.root
+
+
+def _stats(rows: pl.DataFrame) -> str:
+    """Row count, and first and last of every time column."""
+    times = [name for name, dtype in rows.schema.items() if dtype == TIME]
+    edges = rows.select(*(pl.col(t).min().alias(f"min_{t}") for t in times), *(pl.col(t).max().alias(f"max_{t}") for t in times))
+    found = edges.row(0, named=True) if times else {}
+    # Delta keeps milliseconds: the lower edge is rounded down, the upper one up.
+    low = {t: _millis(found[f"min_{t}"], up=False) for t in times if found[f"min_{t}"] is not None}
+    high = {t: _millis(found[f"max_{t}"], up=True) for t in times if found[f"max_{t}"] is not None}
+    nulls = {t: rows[t].null_count() for t in times}
+    return json.dumps({"numRecords": rows.height, "minValues": low, "maxValues": high, "nullCount": nulls})
+
+
+def _millis(at: datetime, *, up: bool) -> str:
+    exact = at.replace(microsecond=at.microsecond // 1000 * 1000)
+    if up and exact != at:
+        exact += timedelta(milliseconds=1)
+    return exact.strftime("%Y-%m-%dT%H:%M:%S.") + f"{exact.microsecond // 1000:03d}Z"
