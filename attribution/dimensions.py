@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-import polars as pl
+from dataclasses import dataclass
 
-from attribution import identity, names
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from attribution import codes, identity, names
+from attribution.moments import Moments
 from attribution.pricing import PriceBook
 from ledger.settings import Settings
 
-WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method", "workflow", "tenant", "environment")
-WHAT = ("provider", "account", "region", "service", "model", "service_tier", "context_above", "resource", "principal")
+WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method")
+CONTEXT = ("workflow", "tenant", "environment", "source")
+"""What the work was for, and who told of it."""
+WHAT = ("provider", "account", "region", "service", "model", "service_tier", "resource", "principal")
 
-USAGE_KEYS = ("rollup_id", "month", "hour", *WHO, *WHAT, "reason", "source", "unpriced")
-"""What tells one row of `usage_hourly` from another, beside the meter. A call without a price never hides among priced ones. (ES-2)"""
-
-WORDS = (
-    "channel", "source", "name", "service_name", "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id",
-    "credential", "resource_id", "account_id", "region", "provider", "environment", "workflow", "tenant",
-)  # fmt: skip
-"""Words of a span, few of them distinct: kept as codes, since a month has millions of spans."""
+_WRITTEN = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
+"""What logs write of a call, from which WHAT follows."""
 
 
-def named(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book: PriceBook) -> pl.DataFrame:
-    """Canonical names, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
-    providers = names.spelled(calls["provider"], names.provider)
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Which row of `table` each call is; `table` has the columns WHAT and CONTEXT."""
+
+    of: codes.Index
+    table: pl.DataFrame
+
+
+def kinds(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> Kinds:
+    """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
+    by_key = ["credential"] if "credential" in moments.kinds else []
+    parts = codes.columns(calls, [*_WRITTEN, *CONTEXT, *by_key])
+    if by_key:
+        parts.append(moments.of(calls["start_time"]))
+    code, first = codes.together(calls.height, parts)
+    few = calls.select(pl.col(*_WRITTEN, *CONTEXT, "credential", "start_time").gather(first))
+    number, table = codes.same_rows(_named(few, moments, settings, book).select(*WHAT, *CONTEXT))
+    return Kinds(number[code], table)
+
+
+def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> pl.DataFrame:
     models = pl.concat([calls["response_model"], calls["request_model"]])
     display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
     calls = calls.with_columns(
-        provider=providers,
+        provider=names.spelled(calls["provider"], names.provider),
         model=pl.coalesce(
             names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)
         ),
@@ -36,7 +55,7 @@ def named(calls: pl.DataFrame, registry: pl.DataFrame, settings: Settings, book:
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
     calls = own_place(calls)
-    placed = identity.owner_at(calls, registry, name="credential", at="start_time", kinds=("credential",))
+    placed = identity.owner_at(calls, moments.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
         account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
     )
@@ -77,6 +96,27 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return frame
 
 
-def usage_key() -> pl.Expr:
-    """All of USAGE_KEYS in 64 bits."""
-    return pl.struct(USAGE_KEYS).hash(seed=727).reinterpret(signed=True)
+Hashes = NDArray[np.uint64]
+
+
+def content(table: pl.DataFrame) -> Hashes:
+    """A hash of each row's words: the same words have the same hash in every slice and process."""
+    hashes: Hashes = table.select(pl.struct(pl.all()).hash(seed=727)).to_series().to_numpy()
+    return hashes
+
+
+def usage_keys(*parts: Hashes) -> NDArray[np.int64]:
+    """All that tells one row of `usage_hourly` from another, beside the meter, in 64 bits.
+
+    >>> keys = usage_keys(np.array([1, 1, 2], dtype=np.uint64), np.array([5, 5, 5], dtype=np.uint64))
+    >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])
+    (True, False)
+    """
+    key = np.zeros(len(parts[0]), dtype=np.uint64)
+    for part in parts:
+        # splitmix64's finisher: every bit of what came before moves every bit of the key.
+        key = (key ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
+    return key.view(np.int64)

@@ -2,76 +2,100 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
-from attribution import chains, identity, names
-from attribution.dimensions import USAGE_KEYS, WORDS, fill_defaults, usage_key
-from ledger import periods
+from attribution import codes, dimensions, identity, names
+from attribution.dimensions import CONTEXT, WHAT, WHO
+from attribution.hourly import shared
+from attribution.moments import Moments
+from attribution.paths import Seen
 from ledger.money import MONEY
 from ledger.settings import Settings
 from ledger.tables import USAGE_HOURLY
 
+_CALLER = ("service_name", "provider", "account_id", "region", "resource_id", "conversation_id", "credential")
 
-def resource_hours(
-    nodes: pl.DataFrame,
-    forest: chains.Forest,
-    registry: pl.DataFrame,
-    settings: Settings,
-    rollup_id: str,
-    month: str,
-    trusted: list[str],
-) -> pl.DataFrame:
+
+def resource_hours(seen: Seen, moments: Moments, settings: Settings, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
-    Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time.
+    Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time. Rows of
+    `usage_hourly` without their rollup and month.
     """
-    named = nodes["resource_id"]
-    above = named.gather(pl.Series(forest.parent))
-    is_root = forest.parent == np.arange(len(forest.parent))
-    outermost = named.is_not_null() & (pl.Series(is_root) | above.is_null() | (named != above).fill_null(value=True))
-    start, end = periods.month_start(month), periods.month_end(month)
-    until = pl.coalesce("end_time", "start_time")
-    frame = nodes.filter(outermost & (pl.col("start_time") < end) & (until >= start))
-    if not frame.height:
-        return USAGE_HOURLY.empty()
-    frame = frame.with_columns(pl.col(c).cast(pl.String) for c in WORDS).with_columns(
-        node=pl.col("row"), principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
+    rows = _outermost(seen, within)
+    if not len(rows):
+        return USAGE_HOURLY.empty().drop("rollup_id", "month")
+    spans = seen.nodes.select(pl.col("start_time", "end_time", *_CALLER, *CONTEXT).gather(rows)).with_columns(
+        principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
     )
-    frame = identity.attribute(frame, nodes, forest, registry, trusted)
-    frame = _over_hours(frame).filter(pl.col("hour").is_between(start, end, closed="left"))
-    frame = frame.with_columns(
-        rollup_id=pl.lit(rollup_id),
-        month=pl.lit(month),
-        provider=names.spelled(frame["provider"], names.provider),
-        account=pl.col("account_id"),
-        service=pl.lit(None, dtype=pl.String),
-        model=pl.lit(None, dtype=pl.String),
-        service_tier=pl.lit("standard"),
-        context_above=pl.lit(0, dtype=pl.Int64),
-        resource=pl.col("resource_id"),
-        reason=pl.col("identity_reason"),
-        unpriced=pl.lit(value=False),
+    paths, owners = identity.attribute(spans, seen.paths(rows), seen, moments)
+    ways = spans[paths.call].with_columns(
+        call=pl.Series(paths.call),
+        place=pl.Series(paths.place),
+        numerator=pl.Series(paths.numerator),
+        **{c: owners.table[c].gather(owners.of) for c in WHO},
+        identity_reason=owners.table["identity_reason"].gather(owners.of),
+        fanned=pl.Series(paths.fanned),
     )
-    frame = fill_defaults(frame, settings).with_columns(usage_key=usage_key())
-    keys = [*USAGE_KEYS, "usage_key"]
-    summed = frame.group_by(keys).agg(
-        seconds=pl.col("seconds").sum(), requests=pl.col("starts").sum().cast(pl.Int64).cast(MONEY), calls=pl.len().cast(pl.Int64)
+    fan_in = pl.when("fanned").then(pl.lit("fan_in"))
+    ways = ways.with_columns(reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None))
+    frame = _over_hours(ways)
+    if within is not None:
+        frame = frame.filter(pl.col("hour").is_between(*within, closed="left"))
+    frame = dimensions.fill_defaults(
+        frame.with_columns(
+            provider=names.spelled(frame["provider"], names.provider),
+            account=pl.col("account_id"),
+            service=pl.lit(None, dtype=pl.String),
+            model=pl.lit(None, dtype=pl.String),
+            service_tier=pl.lit("standard"),
+            resource=pl.col("resource_id"),
+        ),
+        settings,
     )
-    return pl.concat(
-        [
-            summed.select(
-                *keys,
-                pl.lit(m).alias("meter"),
-                pl.col(m).cast(MONEY).alias("quantity"),
-                "calls",
-                pl.lit(None, dtype=MONEY).alias("list_cost"),
-            )
-            for m in ("seconds", "requests")
-        ]
+    return _summed(_keyed(frame))
+
+
+def _outermost(seen: Seen, within: tuple[datetime, datetime] | None) -> codes.Index:
+    """Spans that hold a resource which the span above them does not hold."""
+    if not codes.said(seen.nodes, ["resource_id"]):
+        return np.zeros(0, dtype=np.int32)
+    named = seen.nodes["resource_id"]
+    rows = named.is_not_null().arg_true().to_numpy().astype(np.int32)
+    parent = seen.forest.parent[rows]
+    same = (named.gather(rows) == named.gather(parent)).fill_null(value=False).to_numpy() & (parent != rows)
+    rows = rows[~same]
+    if within is None:
+        return rows
+    at = seen.nodes.select(pl.col("start_time", "end_time").gather(rows))
+    held = at.select((pl.col("start_time") < within[1]) & (pl.coalesce("end_time", "start_time") >= within[0])).to_series()
+    return rows[held.to_numpy()]
+
+
+def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
+    who, what, why = WHO, (*WHAT, *CONTEXT), ("reason",)
+    hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
+    zero = np.zeros(len(hour), dtype=np.uint64)
+    key = dimensions.usage_keys(hour, *(dimensions.content(frame.select(c)) for c in (who, what, why)), zero, zero)
+    return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
+
+
+def _summed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Seconds and requests by usage key; a span that several chains asked for is split between them. (CH-1)"""
+    of_span = {"seconds": "seconds", "requests": pl.col("starts").cast(pl.Int64).cast(MONEY)}
+    long = pl.concat(
+        frame.select("call", "hour", "place", "numerator", "usage_key", pl.lit(m).alias("meter"), pl.lit(None, dtype=MONEY).alias("list_cost"), quantity=q, key="usage_key")
+        for m, q in of_span.items()
+    )  # fmt: skip
+    parts = shared(long, pool=["call", "hour", "meter"])
+    summed = parts.group_by("usage_key", "meter").agg(
+        pl.col("quantity").sum(), calls=(pl.col("place") == 0).sum().cast(pl.Int64), list_cost=pl.lit(None, dtype=MONEY)
     )
+    words = frame.select("usage_key", "hour", *WHO, *WHAT, *CONTEXT, "context_above", "reason").unique("usage_key")
+    return words.join(summed, on="usage_key", maintain_order="none")
 
 
 _LONGEST = timedelta(days=31)

@@ -2,7 +2,8 @@
 
 Emitters count input tokens with or without cached ones, output with or without reasoning. The emitter table says which, as
 `input_includes_cache`; where it is silent the numbers themselves decide: the total equation, then plain impossibility. What
-remains open is counted as the convention has it, inclusive, and flagged.
+remains open is counted as the convention has it, inclusive, and flagged; pricing may yet settle it by the reported cost
+(`attribution.pricing.readings`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,18 @@ import polars as pl
 
 from ledger.tables import TOKEN_METERS
 
+_PARTS = {
+    "input": ("input_video_tokens",),
+    "read": ("cache_read_audio_tokens", "cache_read_image_tokens"),
+    "write": ("cache_write_audio_tokens", "cache_write_12h_tokens"),
+    "output": ("output_video_tokens",),
+}
+"""Kinds of token too rare for a column: they travel in `other_usage`, and are part of what these counts say."""
+
 
 def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
-    """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input) and `usage_flag`.
+    """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input), `usage_flag` and
+    ``__lifetime_unknown`` (cache writes of which only the total was told; they are counted as short-lived).
 
     A call that reported nothing keeps nulls. Anthropic's 12 uncached, 1000 read, inclusive as a gateway sends it and exclusive
     as the provider does, are the same meters:
@@ -26,12 +36,16 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
     [(12, 1000, 5, 1012), (12, 1000, 5, 1012)]
     """
     zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}
+    rare = _rare("other_usage" in calls.collect_schema())
     told_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
     frame = calls.with_columns(
         __read=zero["cache_read_tokens"],
         __write=told_write,
         __in=pl.col("input_tokens"),
         __out=pl.col("output_tokens"),
+        __lifetime_unknown=(zero["cache_write_tokens"] > 0)
+        & pl.col("cache_write_5m_tokens").is_null()
+        & pl.col("cache_write_1h_tokens").is_null(),
     )
     cached = pl.col("__read") + pl.col("__write")
     plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
@@ -57,8 +71,8 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
     frame = frame.with_columns(__incl=inclusive, __guess=guessed).with_columns(
         __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached).otherwise(pl.col("__in")),
     )
-    special_in = zero["input_audio_tokens"] + zero["input_image_tokens"]
-    special_out = zero["output_audio_tokens"] + zero["output_image_tokens"]
+    special_in = zero["input_audio_tokens"] + zero["input_image_tokens"] + rare["input"]
+    special_out = zero["output_audio_tokens"] + zero["output_image_tokens"] + rare["output"]
     reasons = zero["reasoning_tokens"]
     reasoning_inside = pl.col("output_includes_reasoning").fill_null(value=True)
     text_out = pl.col("__out") - pl.when(reasoning_inside).then(reasons).otherwise(0) - special_out
@@ -69,7 +83,12 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
         input_tokens=pl.when(fits_in).then(pl.col("__bare") - special_in).otherwise(pl.col("__bare")),
         input_audio_tokens=pl.when(fits_in).then(pl.col("input_audio_tokens")),
         input_image_tokens=pl.when(fits_in).then(pl.col("input_image_tokens")),
-        cache_write_5m_tokens=pl.when(pl.col("__write") > 0).then(pl.col("__write") - zero["cache_write_1h_tokens"]),
+        cache_read_tokens=pl.when(rare["read"] > 0)
+        .then(pl.max_horizontal(pl.col("__read") - rare["read"], 0))
+        .otherwise(pl.col("cache_read_tokens")),
+        cache_write_5m_tokens=pl.when(pl.col("__write") > 0).then(
+            pl.max_horizontal(pl.col("__write") - zero["cache_write_1h_tokens"] - rare["write"], 0)
+        ),
         output_tokens=pl.when(fits_out).then(text_out).otherwise(pl.col("__out")),
         reasoning_tokens=pl.when(fits_out).then(pl.col("reasoning_tokens")),
         output_audio_tokens=pl.when(fits_out).then(pl.col("output_audio_tokens")),
@@ -79,3 +98,16 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
         .when(~fits_in | ~fits_out)
         .then(pl.lit("overlapping_details")),
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
+
+
+def _rare(told: bool) -> dict[str, pl.Expr]:
+    """How much of each count `other_usage` tells apart."""
+    if not told:
+        return dict.fromkeys(_PARTS, pl.lit(0, dtype=pl.Int64))
+    other = pl.col("other_usage").cast(pl.String)
+    return {
+        whole: pl.sum_horizontal(
+            other.str.extract(rf'"{part}"\s*:\s*"?(\d+)').cast(pl.Int64, strict=False).fill_null(0) for part in parts
+        )
+        for whole, parts in _PARTS.items()
+    }

@@ -1,62 +1,56 @@
 """The heavy pass, once per span: signals → calls → chains → owners → meters → hourly quantities.
 
 What it leaves behind (`calls`, `chains`, `usage_hourly`) is all that bills and prices need: a restated month never rereads spans.
+Nothing is concluded from anything but the spans given: a slice that holds whole chains can be drawn alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
-import numpy as np
 import polars as pl
 
-from attribution import chains, dimensions, held, identity, pricing
-from attribution.calls import describes_call, merge, reports_usage
-from attribution.dimensions import USAGE_KEYS, WORDS, usage_key
+from attribution import call_rows, chain_rows, chains, dimensions, held, hourly, identity, paths, places, pricing, repeats
+from attribution.calls import OPEN, believable, merge, reports_usage
+from attribution.codes import said
+from attribution.keys import Rows
 from attribution.metering import disjoint
+from attribution.moments import Moments
 from attribution.pricing import PriceBook
+from attribution.reasons import reasons
 from ledger import periods
-from ledger.money import MONEY
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
 
-_CODE = pl.Categorical()
-
-_KEYS = (
-    "trace_key",
-    "span_key",
-    "parent_key",
-    "link_trace_key",
-    "link_span_key",
-    "links",
-    "trace_id",
-    "span_id",
-    "start_time",
-    "end_time",
-)
-_CALL = (
-    "channel", "source", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name", "usage_scope", "status",
-    "agent_id", "agent_name", "claimed_agent", "claimed_team", "conversation_id", "credential", "credential_team", "principal",
-    "tenant", "environment", "workflow", "gateway_call_id", "provider_request_id", "provider", "request_model", "response_model",
-    "account_id", "region", "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning",
-    "cache_hit", "reported_cost", "attempt", "rank", *USAGE_COLUMNS,
+_READ = (
+    "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id",
+    "start_time", "end_time", "service_name", "name", "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
+    "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
+    "provider_request_id", "provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id",
+    "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "rank", "other_usage", *USAGE_COLUMNS,
 )  # fmt: skip
+"""The columns of `spans` that conclusions are drawn from."""
+
+_ALWAYS = {
+    "channel", "source", "trace_key", "span_key", "parent_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name",
+    "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
+    "input_includes_cache", "rank",
+}  # fmt: skip
+_SELDOM = tuple(c for c in _READ if c not in _ALWAYS)
+"""Columns that nobody may have filled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a pass over the spans of a month drew."""
+    """What a pass over spans drew."""
 
     calls: pl.DataFrame
     chains: pl.DataFrame
     usage: pl.DataFrame
     spans_read: int
-
-
-Progress = Callable[[str], None]
 
 
 def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
@@ -72,277 +66,92 @@ def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, sett
 
 
 def draw_from(
-    window: pl.LazyFrame, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
+    window: pl.LazyFrame, month: str | None, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
 ) -> Drawn:
-    """The same from any frame of spans."""
+    """The same from any frame of spans. Without a month everything in it is drawn, each row in the UTC month of its own start."""
     trusted = settings.ingest.trusted_sources
-    signals = _believable(window.filter(describes_call() | gateway()).select(_CALL).collect())
-    calls = merge(identity.refuse_conflicting_claims(signals, registry, trusted))
-    del signals
-    nodes = _nodes(window.filter(~gateway()).select(*_KEYS, *(pl.col(c).cast(_CODE) for c in WORDS)).collect(), calls)
-    forest = chains.link(nodes)
-    nodes = nodes.with_columns(agent=identity.span_agents(nodes, registry))
-    calls = calls.join(nodes.select("trace_key", "span_key", node="row"), on=["trace_key", "span_key"], maintain_order="left")
-    calls = calls.filter(~_covered(calls, forest)).filter(pl.col("usage_scope").is_not_null() | reports_usage())
-    calls = identity.attribute(calls, nodes, forest, registry, trusted)
-    calls = disjoint(calls.lazy()).collect()
-    calls = pricing.add_list_cost(calls, book)
-    calls = dimensions.named(calls, registry, settings, book)
-    calls = calls.with_columns(
-        rollup_id=pl.lit(rollup_id),
-        month=pl.lit(month),
-        hour=pl.col("start_time").dt.truncate("1h"),
-        chain_id=_chain_ids(nodes, forest, calls["node"]),
-        reason=_reasons(calls, forest),
-    )
-    calls = calls.with_columns(unpriced=_unpriced()).with_columns(
-        usage_key=pl.when(~pl.col("cache_hit").fill_null(value=False)).then(usage_key())
-    )
-    inside = pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
-    everything, calls = calls, calls.filter(inside)
+    facts = _facts(window)
+    moments = Moments(registry, facts["start_time"])
+    keys = Rows(facts["trace_key"].to_numpy(), facts["span_key"].to_numpy())
+    plain = bool((facts["channel"] == OPEN).all()) and not len(keys.doubles)
+    signals = _signals(facts, plain=plain)
+    calls = merge(identity.refuse_conflicting_claims(signals, moments, trusted), trusted=trusted, spans_are_unique=plain)
+    nodes, keys, stands_on = places.nodes(facts, calls, keys, plain=plain)
+    forest = chains.link(nodes, keys)
+    calls = calls.with_columns(node=pl.Series(stands_on, dtype=pl.Int32))
+    calls = calls.filter(pl.col("usage_scope").is_not_null() | reports_usage())
+    calls = disjoint(repeats.without_echoes(calls, forest.container).lazy()).collect(engine="in-memory")
+    calls = pricing.add_list_cost(repeats.with_residuals(calls, forest.container), book)
+    calls = calls.with_columns(unpriced=_unpriced(calls))
+
+    agents = identity.span_agents(nodes, moments)
+    seen = paths.look(nodes, forest, agents, trusted, by_service="service" in moments.kinds)
+    ways, owners = identity.attribute(calls, seen.paths(calls["node"].to_numpy()), seen, moments)
+    kinds = dimensions.kinds(calls, moments, settings, book)
+    cells = hourly.cells(calls, ways, owners, kinds, reasons(calls, ways, owners))
+    shown = call_rows.first_paths(ways, calls.height)
+    chain_frame, chain_of = chain_rows.chains(nodes, forest, calls, owners, owners.of[shown])
+    call_frame = call_rows.rows(calls, ways, owners, cells, shown).with_columns(chain_frame["chain_id"].gather(chain_of))
+
+    within = None if month is None else (periods.month_start(month), periods.month_end(month))
     usage = pl.concat(
-        [_hourly(calls), held.resource_hours(nodes, forest, registry, settings, rollup_id, month, trusted)], how="diagonal"
+        [hourly.summed(calls, ways, cells, within), held.resource_hours(seen, moments, settings, within)], how="diagonal"
     )
-    told = pl.concat_str("reason", pl.when("unpriced").then(pl.lit("unpriced")), separator=",", ignore_nulls=True).replace(
-        "", None
-    )
-    calls = calls.with_columns(reason=told)
+    stamp = partial(_stamped, within=within, rollup_id=rollup_id)
     return Drawn(
-        calls=CALLS.conform(calls.select(c for c in CALLS.schema if c in calls.columns)),
-        chains=CHAINS.conform(_chains(nodes, forest, everything, rollup_id, month)),
-        usage=USAGE_HOURLY.conform(usage.select(c for c in USAGE_HOURLY.schema if c in usage.columns)),
+        calls=CALLS.conform(stamp(call_frame, "start_time")),
+        chains=CHAINS.conform(stamp(chain_frame, "start_time")),
+        usage=USAGE_HOURLY.conform(stamp(usage, "hour")),
         spans_read=nodes.height,
     )
 
 
-def gateway() -> pl.Expr:
-    """Whether a row is a gateway's log of a call rather than a span."""
-    return pl.col("channel").is_in(["litellm", "litellm-spend-logs"])
+def _facts(window: pl.LazyFrame) -> pl.DataFrame:
+    """The spans, numbered by `row`. A column that says nothing is one null, not a million, and costs nothing from here on."""
+    known = set(window.collect_schema().names())
+    # Counting what most emitters leave out is far cheaper than holding a million times nothing.
+    told = window.select(pl.col(c).count() for c in _SELDOM if c in known).collect(engine="streaming").row(0, named=True)
+    # In one piece: numpy reads it so, and columns in unlike pieces would be aligned again at every step.
+    frame = window.select(c for c in _READ if c in known and told.get(c, 1)).collect().rechunk()
+    frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _READ if c not in frame.columns)
+    claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
+    claimed = told.get("claimed_agent") or told.get("claimed_team")
+    source = pl.when(claims).then("source") if claimed else pl.lit(None, dtype=pl.String)
+    return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
 
 
-def _nodes(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
-    """Every span once, and every call no span stands for; the latter hang on the one root of their trace, if it has one."""
-    spans = spans.with_columns(
-        claim_source=pl.when(pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()).then("source")
-    )
-    if spans.select("trace_key", "span_key").unique().height < spans.height:
-        spans = spans.sort("trace_key", "span_key", "start_time").unique(["trace_key", "span_key"], keep="first")
-    identity_columns = (
-        "agent_id",
-        "agent_name",
-        "claimed_agent",
-        "claimed_team",
-        "claim_source",
-        "conversation_id",
-        "credential",
-    )
-    told = calls.filter(pl.col("signal_count") > 1).select(
-        "trace_key", "span_key", *(pl.col(c).cast(_CODE) for c in identity_columns)
-    )
-    if told.height:
-        spans = spans.join(told, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
-        spans = spans.with_columns(pl.coalesce(c, f"{c}_told").alias(c) for c in identity_columns).drop(
-            f"{c}_told" for c in identity_columns
-        )
-    alone = calls.filter(gateway()).select(
-        *(c for c in _KEYS if c in calls.columns), *(pl.col(c).cast(_CODE) for c in (*WORDS, "claim_source"))
-    )
-    # A gateway row may carry the very ids of a span that is no call itself: then that span is its place.
-    alone = alone.join(spans.select("trace_key", "span_key"), on=["trace_key", "span_key"], how="anti")
-    if alone.height and spans.height:
-        roots = (
-            spans.filter(pl.col("parent_key").is_null())
-            .group_by("trace_key")
-            .agg(pl.col("span_key").first().alias("__root"), pl.len().alias("__n"))
-        )
-        alone = (
-            alone.join(roots.filter(pl.col("__n") == 1), on="trace_key", how="left", maintain_order="left")
-            .rename({"__root": "parent_key"})
-            .drop("__n")
-        )
-    return pl.concat([spans, alone], how="diagonal").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32))
+def _signals(facts: pl.DataFrame, *, plain: bool) -> pl.DataFrame:
+    """What was told of calls, without what only chains need."""
+    told = said(facts, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
+    wanted = pl.any_horizontal(pl.col(c).is_not_null() for c in told) if told else pl.lit(value=False)
+    kept = facts.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if plain else []))
+    return believable(kept.filter(wanted if plain else wanted | places.is_gateway()).rechunk())
 
 
-def _covered(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
-    """Which calls repeat what a descendant reports: wrappers, cumulative counters, and the outer of two nested instrumentations.
-
-    An outer leaf with a provider request id of its own is a call of its own. (CA-2)
-    """
-    told = calls.select(reports_usage()).to_series()
-    at = calls["node"].to_numpy()
-    flag = np.zeros(len(forest.parent), dtype=bool)
-    flag[at[told.to_numpy()]] = True
-    over = chains.above(forest, flag)[at]
-    pairs = calls.select(
-        inner_id=pl.coalesce("provider_request_id", "gateway_call_id"),
-        over=pl.Series(over),
-        told=told,
-    ).filter(pl.col("told") & (pl.col("over") != chains.NONE))
-    outer = calls.select(over="node", outer_id=pl.coalesce("provider_request_id", "gateway_call_id"), scope="usage_scope")
-    hidden = (
-        pairs.join(outer, on="over")
-        .filter(
-            (pl.col("scope") != "leaf").fill_null(value=True)
-            | pl.col("inner_id").is_null()
-            | pl.col("outer_id").is_null()
-            | (pl.col("inner_id") == pl.col("outer_id"))
-        )
-        .select(pl.col("over").unique())
-    )
-    return calls["node"].is_in(hidden["over"].implode())
+def _stamped(frame: pl.DataFrame, at: str, *, within: tuple[datetime, datetime] | None, rollup_id: str) -> pl.DataFrame:
+    """The rows that start within the month, if one is asked for, each with its own UTC month."""
+    if within is not None:
+        inside = frame[at].is_between(*within, closed="left")
+        frame = (frame if inside.all() else frame.filter(inside)).with_columns(month=pl.lit(f"{within[0]:%Y-%m}"))
+    else:
+        frame = frame.with_columns(month=_months(frame[at]))
+    return frame.with_columns(rollup_id=pl.lit(rollup_id))
 
 
-def _reasons(calls: pl.DataFrame, forest: chains.Forest) -> pl.Series:
-    root = forest.root[calls["node"].to_numpy()]
-    node = calls["node"].to_numpy()
-    flags = [
-        pl.col("identity_reason"),
-        pl.when(pl.Series(forest.cycle[root])).then(pl.lit("cycle")),
-        pl.when(pl.Series(forest.multi_link[root] | forest.multi_link[node])).then(pl.lit("multi_link")),
-        pl.when(pl.col("claim_conflict")).then(pl.lit("claim_conflict")),
-        pl.col("usage_flag"),
-        pl.when("absurd_usage").then(pl.lit("absurd_usage")),
-        pl.when(pl.col("usage_scope").is_in(["aggregate", "cumulative"])).then(pl.lit("aggregate_only")),
-        pl.when(pl.col("cache_hit")).then(pl.lit("cache_hit")),
-        pl.when(~pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)).then(pl.lit("usage_absent")),
-        pl.when(pl.col("attempt") > 0).then(pl.lit("retry")),
-    ]
-    joined = calls.select(pl.concat_str(flags, separator=",", ignore_nulls=True)).to_series()
-    return joined.replace("", None)
+def _months(instants: pl.Series) -> pl.Series:
+    """The UTC month of each instant, written once a month and not once a row."""
+    number = instants.dt.year().cast(pl.Int32) * 12 + instants.dt.month() - 1
+    first, last = number.min(), number.max()
+    if not isinstance(first, int) or not isinstance(last, int):
+        return pl.Series([], dtype=pl.String)
+    names = pl.Series([f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)])
+    return names.gather(number - first)
 
 
-def _chain_ids(nodes: pl.DataFrame, forest: chains.Forest, rows: pl.Series) -> pl.Series:
-    root = pl.Series(forest.root).gather(rows)
-    trace = nodes["trace_id"].fill_null("?")
-    span = nodes["span_id"].fill_null("?")
-    return (
-        pl.DataFrame({"t": trace.gather(root), "s": span.gather(root)})
-        .select(pl.concat_str(["t", "s"], separator=":"))
-        .to_series()
-    )
-
-
-MOST_TOKENS = 10**12
-"""More than any request can hold: a count beyond it, or below 0, is a fault of its sender and is not believed."""
-
-
-def _believable(signals: pl.DataFrame) -> pl.DataFrame:
-    """Absurd token counts become absent, flagged; summed they would wrap."""
-    absurd = pl.any_horizontal(~pl.col(c).is_between(0, MOST_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)
-    signals = signals.with_columns(absurd_usage=absurd)
-    if not signals["absurd_usage"].any():
-        return signals
-    return signals.with_columns(pl.when(pl.col(c).is_between(0, MOST_TOKENS)).then(pl.col(c)).alias(c) for c in USAGE_COLUMNS)
-
-
-def _unpriced() -> pl.Expr:
-    return pl.col("list_cost").is_null() & pl.any_horizontal(pl.col(m).is_not_null() for m in TOKEN_METERS)
-
-
-def _hourly(calls: pl.DataFrame) -> pl.DataFrame:
-    """Meters summed by hour and every dimension. A gateway cache hit used nothing at the provider. (CA-4)"""
-    keys = [*USAGE_KEYS, "usage_key"]
-    used = calls.filter(~pl.col("cache_hit").fill_null(value=False))
-    summed = used.group_by(keys).agg(
-        *(pl.when(pl.col(m).is_not_null().any()).then(pl.col(m).sum()).alias(m) for m in TOKEN_METERS),
-        *(
-            pl.when(pl.col(f"__cost_{m}").is_not_null().any()).then(pl.col(f"__cost_{m}").sum()).alias(f"__cost_{m}")
-            for m in TOKEN_METERS
-        ),
-        *(pl.col(m).is_not_null().sum().alias(f"__n_{m}") for m in TOKEN_METERS),
-    )
-    long = [
-        summed.filter(pl.col(m) != 0).select(
-            *keys,
-            pl.lit(m).alias("meter"),
-            pl.col(m).cast(MONEY).alias("quantity"),
-            pl.col(f"__n_{m}").cast(pl.Int64).alias("calls"),
-            pl.col(f"__cost_{m}").alias("list_cost"),
-        )
-        for m in TOKEN_METERS
-    ]
-    return pl.concat(long)
-
-
-def _chains(nodes: pl.DataFrame, forest: chains.Forest, calls: pl.DataFrame, rollup_id: str, month: str) -> pl.DataFrame:
-    """One row a chain that started in the month and holds a call or an agent."""
-    rows = nodes.select(
-        "trace_key",
-        "start_time",
-        "end_time",
-        root=pl.Series(forest.root),
-        missing_parent=pl.Series(forest.missing_parent),
-        cycle=pl.Series(forest.cycle),
-        multi_link=pl.Series(forest.multi_link),
-        row="row",
-    )
-    flags = ("missing_parent", "cycle", "multi_link")
-    rows = rows.join(calls.select(root=pl.Series(forest.root).gather(calls["node"])).unique(), on="root", how="semi")
-    spans = (
-        rows.lazy()
-        .group_by("root")
-        .agg(
-            pl.col("start_time").min(),
-            pl.col("end_time").max(),
-            pl.len().cast(pl.Int64).alias("spans"),
-            pl.col("trace_key").min().alias("first_trace"),
-            pl.col("trace_key").max().alias("last_trace"),
-            *(pl.col(f).any() for f in flags),
-        )
-        .with_columns(reason=pl.concat_str([pl.when(pl.col(f)).then(pl.lit(f)) for f in flags], separator=",", ignore_nulls=True))
-        .drop(*flags)
-        .collect()
-    )
-    # Most chains stay in one trace; only the others need their traces listed.
-    own = nodes["trace_id"].gather(spans["root"])
-    crossing = spans.filter(pl.col("first_trace") != pl.col("last_trace")).select("root")
-    traces = (
-        rows.join(crossing, on="root", how="semi")
-        .group_by("root", "trace_key")
-        .agg(pl.col("row").min())
-        .sort("root", "trace_key")
-    )
-    traces = (
-        traces.with_columns(trace_id=nodes["trace_id"].gather(traces["row"]))
-        .group_by("root")
-        .agg(trace_ids=pl.col("trace_id").drop_nulls())
-    )
-    spans = (
-        spans.with_columns(own=own)
-        .join(traces, on="root", how="left")
-        .with_columns(trace_ids=pl.coalesce("trace_ids", pl.concat_list("own").list.drop_nulls()))
-        .drop("own", "first_trace", "last_trace")
-    )
-    tokens = pl.sum_horizontal(pl.col(m).fill_null(0) for m in TOKEN_METERS)
-    made = (
-        calls.select(
-            "initiator_agent",
-            "initiator_team",
-            "method",
-            "list_cost",
-            "start_time",
-            "span_key",
-            root=pl.Series(forest.root).gather(calls["node"]),
-            tokens=tokens,
-        )
-        .sort(pl.col("list_cost").fill_null(0), "start_time", "span_key", descending=[True, False, False])
-        .group_by("root", maintain_order=True)
-        .agg(
-            pl.col("initiator_agent").first(),
-            pl.col("initiator_team").first(),
-            pl.col("method").first(),
-            pl.len().cast(pl.Int64).alias("calls"),
-            pl.col("tokens").sum(),
-            pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum()).alias("list_cost"),
-        )
-    )
-    out = spans.join(made, on="root").filter(
-        pl.col("start_time").is_between(periods.month_start(month), periods.month_end(month), closed="left")
-    )
-    return out.with_columns(
-        rollup_id=pl.lit(rollup_id),
-        month=pl.lit(month),
-        chain_id=_chain_ids(nodes, forest, out["root"]),
-        root_name=nodes["name"].gather(out["root"]).cast(pl.String),
-        reason=pl.col("reason").replace("", None),
-    ).drop("root")
+def _unpriced(calls: pl.DataFrame) -> pl.Series:
+    """Which calls used something that has no list price. (ES-2)"""
+    priceless = calls["list_cost"].is_null()
+    used = said(calls, (*TOKEN_METERS, "__other"))
+    if not priceless.any() or any(not calls[c].null_count() for c in used):
+        return priceless
+    return priceless & calls.select(pl.any_horizontal(pl.lit(value=False), *(pl.col(c).is_not_null() for c in used))).to_series()

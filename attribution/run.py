@@ -17,15 +17,26 @@ from datetime import datetime
 from hashlib import blake2b
 
 import polars as pl
-import sqlalchemy as sa
 
-from attribution import allocation, balance, billed, estimates, findings, names, rating, rollup
+from attribution import allocation, balance, billed, drift, earlier, estimates, exchange, findings, names, rating, rules
+from attribution.drawing import Drawings, Hands, Threads
 from attribution.pricing import PriceBook
-from ledger import periods, registry
+from ledger import parts, periods, registry
 from ledger.books import Books
-from ledger.db import Published, Rollup, Run
+from ledger.db import Published, Run
+from ledger.exchange import Exchange
 from ledger.settings import AttributionSettings
-from ledger.tables import BALANCE, CALLS, CHAINS, CHARGES, COSTS, IMPORT_TOTALS, PRICES, RATES, SPANS, TOKEN_METERS, USAGE_HOURLY
+from ledger.tables import (
+    BALANCE,
+    CHARGES,
+    COSTS,
+    IMPORT_TOTALS,
+    LOTS,
+    PRICES,
+    RATES,
+    SPANS,
+    TOKEN_METERS,
+)
 
 RECIPE = "1"
 """Changes when the same facts would give other conclusions; rollups of an older recipe are drawn anew."""
@@ -57,15 +68,24 @@ def attribute(
     cause: str = "command",
     progress: Progress | None = None,
     force: bool = False,
+    hands: Hands | None = None,
 ) -> RunReport:
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
     A month whose facts, registry, prices and settings are those of its published run is left as it is, unless `force`. All months of
-    a run are published together or, if one does not balance, not at all: raises `BalanceError`, and the last good run stays.
+    a run are published together or, if one does not balance, not at all: raises `BalanceError`, and the last good run stays. `hands` draw
+    the slices: threads of this process unless told otherwise.
     """
-    run = _Run(books, cause, progress or (lambda stage, done, total: None))
+    run = _Run(books, cause, progress or (lambda stage, done, total: None), hands or Threads(books.settings.attribution.workers))
     wanted = list(months) if months is not None else known_months(books)
     return run.go(wanted, force=force)
+
+
+def rehearse(books: Books, month: str, settings: AttributionSettings) -> Conclusions:
+    """What a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
+    periods.month_start(month)
+    run = _Run(books, "rehearsal", lambda stage, done, total: None, Threads(books.settings.attribution.workers))
+    return run.concluded(month, settings)
 
 
 def known_months(books: Books) -> list[str]:
@@ -86,7 +106,7 @@ def _partitions(books: Books, table: object, column: str) -> set[str]:
 
 
 class _Run:
-    def __init__(self, books: Books, cause: str, progress: Progress) -> None:
+    def __init__(self, books: Books, cause: str, progress: Progress, hands: Hands) -> None:
         self.books, self.store, self.settings = books, books.store, books.settings
         self.cause, self.progress = cause, progress
         self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -97,24 +117,29 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "rules": _hash(self.settings.ingest.model_dump_json() + self.settings.attribution.model_dump_json() + RECIPE),
+            "reading": _hash(self.settings.ingest.model_dump_json() + rules.reading(self.settings.attribution) + RECIPE),
         }
-        self.rollups: dict[str, str] = {}
+        self.drawings = Drawings(books, self.timeline, self.book, self.standing.values(), hands=hands, progress=progress)
         self.reach: dict[str, list[str]] = {}
-        self.drawn_rates: dict[str, pl.DataFrame] = {}
+        self.earlier = earlier.Earlier(books, self.run_id)
+        self.drift: dict[str, pl.DataFrame] = {}
+        self.rules = _hash(rules.deciding(self.settings.attribution) + RECIPE)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started = periods.now()
         months = sorted(set(months))
         for month in months:
             periods.month_start(month)  # a month that is none is told before anything is drawn
-        inputs = {month: self._inputs(month) for month in months}
+        inputs: dict[str, dict[str, str]] = {}
+        for month in months:  # oldest first: a month leans on those before it
+            inputs[month] = self._inputs(month) | {"earlier": self.earlier.fingerprint(month, inputs)}
         due = [month for month in months if force or not self._stands(month, inputs[month])]
         self.report.unchanged = [m for m in months if m not in due]
         self.report.months = due
         if not due:
             self.report.published = True
             return self.report
+        rules.record(self.books, self.settings.attribution, self.rules)
         self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
         try:
             balances = []
@@ -122,37 +147,52 @@ class _Run:
                 self.progress(month, done, len(due))
                 balances.append(self._month(month))
             self.report.balance = pl.concat(balances)
+            self.report.spans_read, self.report.rollups_reused = self.drawings.spans_read, self.drawings.reused
             balance.require_balanced(self.report.balance)
         except Exception as fault:
             self._finish("refused", str(fault))
             raise
         self._publish(due)
+        for month, measured in self.drift.items():
+            drift.alarm(self.books, month, measured, self.settings.attribution.drift_tolerance)
         self.progress("published", len(due), len(due))
         return self.report
 
-    def _month(self, month: str) -> pl.DataFrame:
-        charges = self.store.scan(CHARGES, {"billing_month": [month]})
-        drawn = conclude(
-            charges,
+    def concluded(self, month: str, settings: AttributionSettings) -> Conclusions:
+        """What the facts of a month come to under these settings; nothing is published."""
+        return conclude(
+            self.store.scan(CHARGES, {"billing_month": [month]}),
             self._uses(month),
             self.timeline,
             self.book,
-            self.settings.attribution,
+            settings,
             run_id=self.run_id,
             month=month,
             elsewhere=self._elsewhere(month),
-            past_rates=self._past_rates(month),
+            past_rates=self.earlier.rates(month),
+            past_costs=self.earlier.costs(month),
         )
-        self.drawn_rates[month] = drawn.rates
+
+    def _month(self, month: str) -> pl.DataFrame:
+        charges = self.store.scan(CHARGES, {"billing_month": [month]})
+        drawn = self.concluded(month, self.settings.attribution)
+        self.earlier.drawn.add(month)
+        self.drift[month] = drawn.drift
         costs = drawn.costs
         totals = balance.control_totals(
             charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
         )
         note = f"run {self.run_id}"
-        self.store.append(COSTS, costs, note=note)
-        self.store.append(BALANCE, totals, note=note)
-        self.store.append(RATES, drawn.rates, note=note)
-        self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots)
+        noted = billed.noted(drawn.lots, run_id=self.run_id, month=month)
+        for table, rows in ((COSTS, costs), (BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
+            parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
+        filed = findings.filed_under(month)
+        told = [
+            *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs), uri=filed, month=month),
+            *drift.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
+            *exchange.unknown(costs, self.settings.report.currency, Exchange.of(self.books), uri=filed),
+        ]
+        self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots, told)
         return totals
 
     def _elsewhere(self, month: str) -> pl.LazyFrame:
@@ -174,29 +214,8 @@ class _Run:
         return self.reach[month]
 
     def _uses(self, month: str) -> pl.DataFrame:
-        ids = [self._rollup(m) for m in self._usage_months(month)]
-        frame = self.store.scan(USAGE_HOURLY, {"rollup_id": ids}).collect() if ids else USAGE_HOURLY.empty()
-        return frame.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
-
-    def _rollup(self, month: str) -> str:
-        if month in self.rollups:
-            return self.rollups[month]
-        fingerprint = self._rollup_inputs(month)
-        with self.books.database.session() as session:
-            held = session.scalars(sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == fingerprint)).first()
-        if held is not None:
-            self.report.rollups_reused += 1
-            self.rollups[month] = held.rollup_id
-            return held.rollup_id
-        rollup_id = f"{month}-{uuid.uuid4().hex[:10]}"
-        drawn = rollup.draw(self.store, month, self.timeline, self.book, self.settings, rollup_id=rollup_id)
-        self.report.spans_read += drawn.spans_read
-        self.store.append(USAGE_HOURLY, drawn.usage)
-        self.store.append(CALLS, drawn.calls.sort("chain_id", "start_time"))
-        self.store.append(CHAINS, drawn.chains.sort("start_time"))
-        self._note(Rollup(rollup_id=rollup_id, month=month, fingerprint=fingerprint, made_at=periods.now()))
-        self.rollups[month] = rollup_id
-        return rollup_id
+        months = {m: self._spans_of(m) for m in self._usage_months(month)}
+        return self.drawings.uses(months).with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
 
     def _inputs(self, month: str) -> dict[str, str]:
         """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
@@ -205,6 +224,7 @@ class _Run:
             "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.beside(month)}),
             "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
             **self.standing,
+            "rules": self.rules,
         }
 
     def _spans_of(self, month: str) -> str:
@@ -214,30 +234,11 @@ class _Run:
         }
         return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
 
-    def _rollup_inputs(self, month: str) -> str:
-        return _hash("|".join((self._spans_of(month), *self.standing.values())))
-
     def _stands(self, month: str, inputs: dict[str, str]) -> bool:
         with self.books.database.session() as session:
             published = session.get(Published, month)
             run = session.get(Run, published.run_id) if published else None
             return run is not None and run.inputs.get(month) == inputs
-
-    def _past_rates(self, month: str) -> pl.DataFrame:
-        """The rates of the newest month before this one that has any: what estimates lean on where this bill says nothing."""
-        for earlier_month in sorted((m for m in self.drawn_rates if m < month), reverse=True):
-            if self.drawn_rates[earlier_month].height:
-                return self.drawn_rates[earlier_month]
-        with self.books.database.session() as session:
-            earlier = session.scalars(
-                sa.select(Published).where(Published.month < month).order_by(Published.month.desc()).limit(3)
-            ).all()
-            runs = [(p.month, p.run_id) for p in earlier]
-        for past, run_id in runs:
-            held = self.store.scan(RATES, {"month": [past], "run_id": [run_id]}).collect()
-            if held.height:
-                return held
-        return RATES.empty()
 
     def _note(self, row: object) -> None:
         with self.books.database.session() as session:
@@ -250,34 +251,32 @@ class _Run:
 
     def _publish(self, months: Iterable[str]) -> None:
         """One transaction puts the run in force for all its months."""
-        superseded: list[tuple[str, str, str | None]] = []
+        superseded: list[tuple[str, str, list[str]]] = []
         with self.books.database.session() as session:
             for month in months:
                 held = session.get(Published, month)
+                drawn = self.drawings.rollups(month, self._spans_of(month)) if month in self._usage_months(month) else []
                 at: datetime = periods.now()
                 if held is None:
-                    session.add(Published(month=month, run_id=self.run_id, rollup_id=self.rollups.get(month), published_at=at))
+                    session.add(Published(month=month, run_id=self.run_id, rollup_ids=drawn, published_at=at))
                 else:
-                    superseded.append((month, held.run_id, held.rollup_id))
-                    held.run_id, held.rollup_id, held.published_at = self.run_id, self.rollups.get(month), at
+                    superseded.append((month, held.run_id, sorted(set(held.rollup_ids) - set(drawn))))
+                    held.run_id, held.rollup_ids, held.published_at = self.run_id, drawn, at
             run = session.get_one(Run, self.run_id)
             run.status, run.finished_at = "published", periods.now()
         self.report.published = True
         self._forget(superseded)
 
-    def _forget(self, superseded: list[tuple[str, str, str | None]]) -> None:
+    def _forget(self, superseded: list[tuple[str, str, list[str]]]) -> None:
         """Lets go of what a live run left that nothing shows any more."""
         with self.books.database.session() as session:
             live = {run_id for _, run_id, _ in superseded if (run := session.get(Run, run_id)) is not None and run.cause == LIVE}
-        for month, run_id, rollup_id in superseded:
-            if run_id in live:
-                for table, column in ((COSTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
-                    self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
-                if rollup_id is not None and rollup_id != self.rollups.get(month):
-                    for table in (CALLS, CHAINS, USAGE_HOURLY):
-                        self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
-                    with self.books.database.session() as session:
-                        session.execute(sa.delete(Rollup).where(Rollup.rollup_id == rollup_id))
+        for month, run_id, rollup_ids in superseded:
+            if run_id not in live:
+                continue
+            for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
+                self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
+            self.drawings.forget(month, rollup_ids)
 
 
 def _hash(text: str) -> str:
@@ -296,6 +295,7 @@ class Conclusions:
     costs: pl.DataFrame
     rates: pl.DataFrame
     lots: pl.DataFrame
+    drift: pl.DataFrame
 
 
 def conclude(
@@ -309,16 +309,28 @@ def conclude(
     month: str,
     elsewhere: pl.LazyFrame | None = None,
     past_rates: pl.DataFrame | None = None,
+    past_costs: pl.DataFrame | None = None,
 ) -> Conclusions:
     """The recipe from charges and hourly usage to costs, without a store: pure, the same rows from the same facts.
 
     `uses` are rows of `usage_hourly` with a row number `use`; those of other months only meet charges, they are not estimated here.
     `elsewhere` are usage charges of other invoices for this month's hours: what they pay for is neither estimated nor missing here.
+    `past_rates` and `past_costs` (`attribution.earlier`) are what earlier months came to: estimates lean on the one, corrections of earlier
+    invoices follow the other.
     """
     display = names.ModelNames(book.models, uses["model"].drop_nulls().unique(), [])
     lots = rating.prepare(billed.lots(charges, display))
     rated = rating.rate(lots, uses, settings.tolerance)
-    costs = allocation.as_costs(_placed(lots, rated, timeline, settings), run_id=run_id, month=month)
+    settled = allocation.settle(
+        lots,
+        rated,
+        uses,
+        timeline,
+        settings,
+        earlier=pl.DataFrame() if past_costs is None else past_costs,
+        opens=periods.month_start(month),
+    )
+    costs = allocation.as_costs(settled, run_id=run_id, month=month)
     rates = _rates(rated.rates, run_id, month)
     taken, told = [rated.used], [lots]
     if elsewhere is not None:
@@ -333,37 +345,7 @@ def conclude(
         estimates.estimate(open_uses.filter(~covered), paid, run_id=run_id, month=month, currency=book.currency),
         estimates.not_on_bill(open_uses.filter(covered), run_id=run_id, month=month, currency=book.currency),
     ]
-    return Conclusions(pl.concat(parts), rates, lots)
-
-
-def _placed(lots: pl.DataFrame, rated: rating.Rated, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
-    """Every charge's money on a row: shares on uses, then the ladder, then what follows them."""
-    shares = rated.shares
-    if shares.height:
-        shares = shares.with_columns(
-            cost_class=pl.lit("metered"),
-            rule=pl.when(pl.col("pool_id").str.starts_with("driver|"))
-            .then(pl.lit("RA-3"))
-            .when(pl.col("flag") != "")
-            .then(pl.lit("RA-1a"))
-            .otherwise(pl.lit("RA-2")),
-            reason=pl.concat_str(
-                pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True
-            ).replace("", None),
-            account=pl.coalesce("account", "use_account"),
-            region=pl.coalesce("region", "use_region"),
-            resource=pl.coalesce("use_resource", "resource"),
-            principal=pl.coalesce("principal", "use_principal"),
-        )
-    targets = [f for f in (shares, allocation.place(rated.left, shares, timeline, settings)) if f.height]
-    follow, tax = lots.filter(pl.col("role") == "follow"), lots.filter(pl.col("role") == "tax")
-    for lot, is_tax in ((follow, False), (tax, True)):
-        base = pl.concat(targets, how="diagonal_relaxed") if targets else lots.clear()
-        made, rest = allocation.follow(lot, base, tax=is_tax) if targets else (lot.clear(), lot)
-        why = "tax_without_charge" if is_tax else "credit_without_charge"
-        stray = allocation.place(rest.with_columns(reason=pl.lit(why)), shares, timeline, settings)
-        targets += [f for f in (made, stray) if f.height]
-    return pl.concat(targets, how="diagonal_relaxed") if targets else pl.DataFrame()
+    return Conclusions(pl.concat(parts), rates, lots, drift.measured(rates, past_rates, currency=book.currency))
 
 
 def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:

@@ -420,8 +420,8 @@ def test_ra4_the_ladder_owner_then_shared_then_unallocated(books: Books) -> None
         ("metered", "Care", "RA-1a", D("0.003")),
         ("metered", "Dev", "RA-1a", D("0.006")),
         ("owner", "Growth", "RA-4", D("5")),
-        ("shared", "Care", "support by use", D("1")),
-        ("shared", "Dev", "support by use", D("2")),
+        ("shared", "Care", rule.label, D("1")),
+        ("shared", "Dev", rule.label, D("2")),
         ("unallocated", None, "RA-4", D("7")),
     ]
 

@@ -1,0 +1,121 @@
+"""Codes: few distinct things among millions of rows, told apart by small integers.
+
+What is decided by words (who owns a name, what a model is called) is decided once a distinct combination, then gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Index = NDArray[np.int32]
+NONE = -1
+_SMALL = 1 << 22
+"""Up to so many possible codes, which of them occur is a table and not a search."""
+
+
+class Coded(NamedTuple):
+    """A code a row, and how many codes there may be."""
+
+    code: NDArray[np.integer]
+    size: int
+
+
+def flags(values: NDArray[np.bool_]) -> Coded:
+    """Yes or no."""
+    return Coded(values.astype(np.int32), 2)
+
+
+def rows_or_none(values: Index, size: int) -> Coded:
+    """Codes below `size`, or NONE."""
+    return Coded(values + 1, size + 1)
+
+
+def words(column: pl.Series) -> Coded:
+    """Equal words have equal codes; absent is a word of its own.
+
+    >>> words(pl.Series(["b", None, "b"])).code.tolist()
+    [0, 1, 0]
+    """
+    if column.null_count() == len(column):
+        return Coded(np.zeros(len(column), dtype=np.int32), 1)
+    if column.dtype != pl.String:
+        column = column.cast(pl.String)
+    # Categories of its own, so that a process that lives for months forgets the words of each slice.
+    physical = column.cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int32)
+    highest = physical.max()
+    assert isinstance(highest, int)
+    return Coded(physical.fill_null(highest + 1).to_numpy(), highest + 2)
+
+
+def columns(frame: pl.DataFrame, names: Iterable[str]) -> list[Coded]:
+    """The words of these columns; those that say nothing tell nothing apart and are left out."""
+    return [words(frame[name]) for name in said(frame, names)]
+
+
+def said(frame: pl.DataFrame, names: Iterable[str]) -> list[str]:
+    """Which of these columns hold anything. Asked of the frame, a column that is but one null stays one."""
+    nulls = frame.select(names).null_count().row(0, named=True)
+    return [name for name, count in nulls.items() if count < frame.height]
+
+
+def together(height: int, parts: Sequence[Coded]) -> tuple[Index, Index]:
+    """One code for each distinct combination, numbered without gaps, and the first row that has it.
+
+    >>> a, b = Coded(np.array([0, 1, 0, 1]), 2), Coded(np.array([5, 5, 5, 6]), 7)
+    >>> [x.tolist() for x in together(4, [a, b])]
+    [[0, 1, 0, 2], [0, 1, 3]]
+    """
+    key, size = np.zeros(height, dtype=np.int64), 1
+    for part in parts:
+        if part.size <= 1:
+            continue
+        if size > 1 and size * part.size > _SMALL:
+            key, first = _dense(key, size)
+            size = len(first)
+        key = key * np.int64(part.size) + part.code if size > 1 else part.code
+        size *= part.size
+    return _dense(key, size)
+
+
+def _dense(key: NDArray[np.integer], size: int) -> tuple[Index, Index]:
+    rows = np.arange(len(key), dtype=np.int32)
+    if size <= max(_SMALL, 4 * len(key)):
+        first = np.full(size, NONE, dtype=np.int32)
+        first[key[::-1]] = rows[::-1]
+        used = np.flatnonzero(first != NONE)
+        number = np.empty(size, dtype=np.int32)
+        number[used] = np.arange(len(used), dtype=np.int32)
+        return number[key], first[used]
+    order = rows
+    for shift in range(0, size.bit_length(), 16):
+        # Numpy sorts 16 bits by counting them, several times faster than it compares 64.
+        digit = (key >> shift).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")] if shift else np.argsort(digit, kind="stable").astype(np.int32)
+    opens = np.ones(len(key), dtype=bool)
+    opens[1:] = key[order[1:]] != key[order[:-1]]
+    code = np.empty(len(key), dtype=np.int32)
+    code[order] = np.cumsum(opens, dtype=np.int32) - 1
+    return code, order[opens]
+
+
+def spread(table: pl.DataFrame, code: Index) -> pl.DataFrame:
+    """The rows of a small table that codes stand for. A column that says the same everywhere is one value, not a million."""
+    first = table.head(1)
+    constant = [c for c in table.columns if table[c].n_unique() == 1]
+    varying = table.drop(constant)
+    frame = varying[code] if varying.width else pl.DataFrame(height=len(code))
+    return frame.with_columns(pl.lit(first[c][0], dtype=table.schema[c]).alias(c) for c in constant).select(table.columns)
+
+
+def same_rows(table: pl.DataFrame) -> tuple[Index, pl.DataFrame]:
+    """The distinct rows of a small table, and which of them each row is."""
+    distinct = table.unique(maintain_order=True)
+    number = table.join(distinct.with_row_index("__code"), on=table.columns, how="left", nulls_equal=True, maintain_order="left")[
+        "__code"
+    ]
+    return number.cast(pl.Int32).to_numpy(), distinct

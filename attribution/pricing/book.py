@@ -1,0 +1,130 @@
+"""The price book: under which of its names a call is sold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import polars as pl
+
+from attribution import names
+from attribution.pricing.rates import Rate, Tariff, Tariffs
+
+ORIGINS = ("contract", "list", "observed")
+"""Who states a rate, the one that is believed first in front."""
+_TOOLS = "container"
+"""The model under which lists put what a provider's own tools cost, whichever model uses them."""
+
+
+class PriceBook:
+    """The rates in force, looked up by the names logs use.
+
+    `prices` are rows of the `prices` table. A model is looked for as the log wrote it, with the provider's route before it and by
+    itself, then by its bare name under the same provider; in the contract, in the list and in what was observed on bills each for
+    itself, since they may spell it differently.
+    """
+
+    def __init__(self, prices: pl.DataFrame) -> None:
+        self.prices = prices
+        self._exact: dict[str, dict[str, list[str]]] = {origin: {} for origin in ORIGINS}
+        self._bare: dict[str, dict[tuple[str, str], tuple[str, str]]] = {origin: {} for origin in ORIGINS}
+        known = prices.select("origin", "provider", "model").unique().sort("origin", "provider", "model")
+        for origin, provider, model in known.iter_rows():
+            self._exact.setdefault(origin, {}).setdefault(model, []).append(provider)
+            short = names.model(model)
+            if short:
+                bare = self._bare.setdefault(origin, {})
+                key = (names.provider(provider) or provider, short)
+                if key not in bare or (len(model), model) < (len(bare[key][1]), bare[key][1]):
+                    bare[key] = (provider, model)
+        self._sold: dict[tuple[Tariff, ...], Tariffs] = {}
+        self._rows: dict[tuple[str, str, str], pl.DataFrame] | None = None
+
+    @property
+    def currency(self) -> str:
+        """What the book is written in."""
+        return next(iter(self.prices["currency"].unique().sort()), "USD")
+
+    @property
+    def models(self) -> set[str]:
+        """Every model the book names."""
+        return {model for found in self._exact.values() for model in found}
+
+    def key(self, provider: str | None, region: str | None, *models: str | None) -> str | None:
+        """The book's own name of a model, or None: unpriced."""
+        sold = self.sold_as(provider, region, *models)
+        return sold.known[0].model if sold.known else None
+
+    @cache  # noqa: B019 - a book lives as long as one run
+    def sold_as(self, provider: str | None, region: str | None, *models: str | None) -> Tariffs:
+        """The tariffs that know a call's model, by the first of its names that any of them knows."""
+        return self._together(self._named(origin, provider, region, models) for origin in ORIGINS)
+
+    @cache  # noqa: B019
+    def tools(self, provider: str | None) -> Tariffs:
+        """What a provider's own tools cost, whichever model uses them."""
+        route = (provider or "").lower()
+        return self._together(self._tariff(origin, route, f"{route}/{_TOOLS}") for origin in ORIGINS)
+
+    def _together(self, found: Iterable[Tariff | None]) -> Tariffs:
+        """Those that exist, in the order of ORIGINS, the same object for the same ones; what was observed only alone."""
+        known = [t for t in found if t is not None]
+        spoken = tuple([t for t in known if t.origin != "observed"] or known)
+        return self._sold.setdefault(spoken, Tariffs(spoken))
+
+    def _named(self, origin: str, provider: str | None, region: str | None, models: tuple[str | None, ...]) -> Tariff | None:
+        canonical = names.provider(provider)
+        for written in models:
+            if not written:
+                continue
+            spelled = [
+                (seller, name, names.provider(seller) == canonical, own)
+                for name, own in _spellings(provider, region, written)
+                for seller in self._exact[origin].get(name, ())
+            ]
+            # The call's own provider first: `openai/gpt-4o` is also what another seller calls its offer of OpenAI's `gpt-4o`.
+            mine = [(s, n) for s, n, same, _ in spelled if same]
+            offers = mine or [(s, n) for s, n, _, own in spelled if not own]
+            if offers:
+                name = offers[0][1]
+                seller = next((s for s, n in offers if n == name and s == provider), offers[0][0])
+                return self._tariff(origin, seller, name)
+            found = self._bare[origin].get((canonical or "", names.model(written) or ""))
+            if found:
+                return self._tariff(origin, *found)
+        return None
+
+    @cache  # noqa: B019
+    def _tariff(self, origin: str, provider: str, model: str) -> Tariff | None:
+        if self._rows is None:
+            parts = self.prices.partition_by("origin", "provider", "model", as_dict=True)
+            self._rows = {(str(o), str(p), str(m)): part for (o, p, m), part in parts.items()}
+        rows = self._rows.get((origin, provider, model))
+        if rows is None:
+            return None
+        tariff = Tariff(origin, model)
+        columns = ("meter", "rate", "service_tier", "context_above", "region", "valid_from", "valid_to", "recorded_at")
+        for meter, *told in rows.select(c if c in rows.columns else pl.lit(None).alias(c) for c in columns).iter_rows():
+            tariff.meters.setdefault(meter, []).append(Rate(*told))
+        if "hours" in rows.columns:
+            tariff.schedule = next(iter(rows["hours"].drop_nulls()), None)
+        return tariff
+
+
+def _spellings(provider: str | None, region: str | None, model: str) -> Iterator[tuple[str, bool]]:
+    """Names to look for, and whether only a seller that is the called provider may bear them.
+
+    A name routed through the provider itself is that provider's: what `github_copilot/gpt-4o` costs, OpenAI's gpt-4o does not tell.
+    """
+    route = (provider or "").lower()
+    prefix, _, bare = model.partition("/")
+    own = bool(bare) and prefix.lower() == route
+    if route and region:
+        yield f"{route}/{region}/{bare or model}", False
+        yield f"{route}/{region}/{model}", False
+    if own:
+        yield model, False
+    for name in dict.fromkeys((model, bare or model)):
+        if route:
+            yield f"{route}/{name}", False
+        yield name, own and name == bare

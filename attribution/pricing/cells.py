@@ -1,0 +1,171 @@
+"""Cells: every call's place in a small table of rates.
+
+What a call's rates depend on (model, tier, region, size of the prompt, moment) takes few distinct values among millions of calls.
+Each combination is a cell, its rates are looked up once, and a call's rate is then one gather by a small integer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from attribution import codes, names
+from attribution.pricing.book import PriceBook
+from attribution.pricing.rates import REGIONAL, Sale, Tariffs, is_off_peak, service_tier
+
+_NAMES = ("provider", "region", "request_model", "response_model", "service_tier")
+_GOOGLE_PLACE = re.compile(r"([a-z]+(-[a-z]+)+\d+|us|eu)$")
+
+
+class Cell(NamedTuple):
+    """One combination: who sells the model, how it was used, and what the provider's tools cost."""
+
+    sold_by: Tariffs
+    sale: Sale
+    tools: Tariffs
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The table, and for each call its row in it."""
+
+    table: list[Cell]
+    of: pl.Series
+
+    @property
+    def context_above(self) -> pl.Series | pl.Expr:
+        """Of the calls, Int64: the largest context size of the model that the prompt exceeds; 0: none."""
+        sizes = pl.Series([cell.sale.prompt_above for cell in self.table], dtype=pl.Int64)
+        return sizes.gather(self.of) if (sizes > 0).any() else pl.lit(0, dtype=pl.Int64)
+
+    @property
+    def price_key(self) -> pl.Series:
+        """Of the calls: the book's name of the model; null: unpriced."""
+        names_ = [cell.sold_by.known[0].model if cell.sold_by.known else None for cell in self.table]
+        return pl.Series(names_, dtype=pl.String).cast(pl.Categorical()).gather(self.of)
+
+
+def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
+    """Regions whose rates hold for a call, the most particular first; `regional` is any place of Google's but global.
+
+    >>> regions("vertex_ai", "us-east5"), regions("vertex_ai", "global"), regions("anthropic", "us"), regions("openai", None)
+    (('us-east5', 'regional', ''), ('global', ''), ('us', ''), ('',))
+    """
+    if not region:
+        return ("",)
+    if names.provider(provider) == "Google Cloud" and _GOOGLE_PLACE.match(region):
+        return (region, REGIONAL, "")
+    return (region, "")
+
+
+def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
+    """Finds the cells of metered calls."""
+    # Most logs repeat the model asked for as the one that answered: comparing is quicker than telling words apart twice.
+    same = calls["response_model"].eq_missing(calls["request_model"]).all()
+    combination, first = codes.together(
+        calls.height, codes.columns(calls, [n for n in _NAMES if not (same and n == "response_model")])
+    )
+    words = calls[first].select(pl.col(name).cast(pl.String) for name in _NAMES).rows()
+    kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
+    kind_of = np.zeros(len(words), dtype=np.int32)
+    for i, (provider, region, asked, answered, tier) in enumerate(words):
+        sold_by = book.sold_as(provider, region, answered, asked)
+        kind = (sold_by, service_tier(tier), regions(provider, region), book.tools(provider))
+        kind_of[i] = kinds.setdefault(kind, len(kinds))
+    return _Grid(calls, combination, list(kinds), kind_of).cells()
+
+
+class _Grid:
+    """Lays out cells: for each kind of sale its context sizes, in and off peak hours, in each epoch between changes of prices."""
+
+    def __init__(
+        self,
+        calls: pl.DataFrame,
+        combination: codes.Index,
+        kinds: list[tuple[Tariffs, str, tuple[str, ...], Tariffs]],
+        kind_of: np.ndarray,
+    ) -> None:
+        self.calls = calls
+        self.kinds = kinds
+        self.kind = kind_of[combination]
+        self.sizes = [sold_by.thresholds for sold_by, *_ in kinds]
+        self.start = calls["start_time"].to_physical().to_numpy() if calls.height else np.zeros(0, dtype=np.int64)
+
+    def cells(self) -> Cells:
+        """The table and every call's place in it."""
+        epochs, epoch = self._epochs()
+        peaks, peak = self._peaks()
+        level = self._levels()
+        depth = np.cumsum([0, *(len(sizes) + 1 for sizes in self.sizes)], dtype=np.int32)
+        of = depth[self.kind] if level is not None else self.kind
+        if level is not None:
+            of = of + level
+        if peaks > 1:
+            of = of * 2 + peak
+        if len(epochs) > 1:
+            of = of * len(epochs) + epoch
+        table = [
+            Cell(sold_by, Sale(tier, places, above, since, off), tools)
+            for (sold_by, tier, places, tools), sizes in zip(self.kinds, self.sizes, strict=True)
+            for above in (0, *sizes)
+            for off in ((False, True) if peaks > 1 else (False,))
+            for since in epochs
+        ]
+        return Cells(table, pl.Series(of.astype(np.uint32)))
+
+    def _levels(self) -> np.ndarray | None:
+        """How many context sizes of its model each prompt exceeds; None where no model has any."""
+        most = max((len(sizes) for sizes in self.sizes), default=0)
+        if not most:
+            return None
+        prompt = self.calls["prompt_tokens"].fill_null(0).to_numpy()
+        kind = self.kind
+        level = np.zeros(len(kind), dtype=np.int32)
+        never = np.iinfo(np.int64).max
+        for i in range(most):
+            size = np.array([sizes[i] if i < len(sizes) else never for sizes in self.sizes], dtype=np.int64)
+            level += prompt > size[kind]
+        return level
+
+    def _epochs(self) -> tuple[list[datetime], np.ndarray | None]:
+        """Moments from which other prices may hold among those the calls fall into, and each call's number."""
+        if not len(self.start):
+            return [_moment(0)], None
+        cuts = {boundary for sold_by, *_rest, tools in self.kinds for boundary in sold_by.boundaries | tools.boundaries}
+        micros = np.array(sorted(_micros(cut) for cut in cuts), dtype=np.int64)
+        low, high = int(self.start.min()), int(self.start.max())
+        inside = micros[(micros > low) & (micros <= high)]
+        # A moment that stands for all of its epoch: rates that were looked up for one slice of calls serve the next.
+        earlier = micros[micros <= low]
+        epochs = [_moment(earlier[-1] if len(earlier) else low), *(_moment(m) for m in inside)]
+        return epochs, np.searchsorted(inside, self.start, side="right") if len(inside) else None
+
+    def _peaks(self) -> tuple[int, np.ndarray | None]:
+        """1 where no model has off-peak rates, else 2 and whether each call fell into its model's off-peak hours."""
+        schedules = [sold_by.schedule for sold_by, *_ in self.kinds]
+        if not any(schedules):
+            return 1, None
+        open_ = np.zeros(len(self.start), dtype=np.int64)
+        kind = self.kind
+        minute = self.start // 60_000_000
+        for schedule in dict.fromkeys(s for s in schedules if s):
+            mine = np.isin(kind, [i for i, s in enumerate(schedules) if s == schedule])
+            distinct, back = np.unique(minute[mine], return_inverse=True)
+            held = np.array([is_off_peak(schedule, _moment(int(m) * 60_000_000)) for m in distinct], dtype=np.int64)
+            open_[mine] = held[back]
+        return 2, open_
+
+
+def _micros(moment: datetime) -> int:
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _moment(micros: int | np.integer) -> datetime:
+    seconds, rest = divmod(int(micros), 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
