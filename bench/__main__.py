@@ -31,6 +31,7 @@ def main() -> None:
     print(f'{{"machine": "{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"}}', flush=True)
     subprocess.run([sys.executable, str(HERE / "files_to_costs.py"), "--spans", str(given.spans)], check=True)
     subprocess.run([sys.executable, str(HERE / "cur_ingest.py"), "--rows", str(given.rows)], check=True)
+    subprocess.run([sys.executable, "-m", "bench.pricing"], check=True, cwd=HERE.parent)
     helped = best_seconds([str(Path(sys.executable).parent / "rootcost"), "--help"])
     bare = best_seconds([sys.executable, "-c", "pass"])
     print(f'{{"rootcost --help seconds": {helped:.2f}, "of it starting Python": {bare:.2f}}}')

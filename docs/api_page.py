@@ -40,6 +40,7 @@ ASKED: Mapping[str, str] = {
     "GET /v1/overview": "/v1/overview?month=2026-10",
     "GET /v1/chains": "/v1/chains?team=Care",
     "GET /v1/chains/{chain_id}": f"/v1/chains/{CHAIN}",
+    "GET /v1/explain/cell": "/v1/explain/cell?start=2026-10&end=2026-11&filter=team=Care&most=1",
     "GET /v1/explain/{ref}": f"/v1/explain/{CHAIN}",
     "GET /v1/budgets": "/v1/budgets",
     "GET /v1/agents": "/v1/agents",

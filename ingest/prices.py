@@ -1,8 +1,6 @@
-"""List prices: LiteLLM's price map read as data, and the effective-dated price book it goes into.
+"""List prices: LiteLLM's price map read as data. How it goes into the price book: `ingest.price_updates`.
 
-The map has no dates. The first import therefore holds from 1970 on: the earliest prices known serve all older usage. Each later
-import adds rows for the rates that changed or are new, valid from the day of the import or a given one; nothing is ever
-changed or taken away, so what was priced stays priced (ES-2). A rate that disappears from the list stays in force.
+The map has no dates. A rate that disappears from it stays in force.
 
 How LiteLLM means its rates, for whoever applies them: a rate above N prompt tokens prices *all* tokens of a request that has more
 than N; a rate that a tier, a context size or a meter lacks is looked up one key at a time, in the standard tier, in the lower
@@ -20,27 +18,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from ingest.normalise.price_keys import Meaning, is_price, meaning, why_not
+from ingest.normalise.price_entries import Entry, Rate
+from ingest.normalise.price_keys import Meaning, meaning, table, why_not
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.money import RATE
 from ledger.problems import Problem
-from ledger.tables import METERS, PRICES, TIME
+from ledger.tables import PRICES, TIME
 
 if TYPE_CHECKING:
+    from ingest.price_updates import Entered
     from ledger.books import Books
 
 MAP_FILE = "model_prices_and_context_window_backup.json"
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 """From when the first prices hold."""
 _NOT_MODELS = frozenset({"sample_spec", "fallback_generalizations"})
-_WHAT = [name for name in PRICES.key if name != "valid_from"]
 _SOURCE = "prices"
+_TOOLS, _IN_CODE = "container", "(tool prices of LiteLLM's code)"
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,10 @@ class PriceList:
     coverage: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
-@dataclass(frozen=True)
-class ImportPrices:
-    """What an import did. `added` counts new rows, of which `changed` price something that had another rate before."""
-
-    book: str
-    read: int
-    added: int
-    changed: int
-    valid_from: datetime
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def unchanged(self) -> int:
-        """Rates that were already in force."""
-        return self.read - self.added
-
-
-class _Rate(NamedTuple):
+class _Row(NamedTuple):
     provider: str
     model: str
-    key: str
-    means: Meaning
-    rate: Decimal
+    rate: Rate
 
 
 def litellm_map_path() -> Path:
@@ -119,8 +101,11 @@ def read_litellm_map(path: Path | None = None) -> PriceList:
         raise FormatError("no price map", where=str(where), remedy="it is a JSON object of models")
     book = f"litellm {_edition(path)}sha256:{hashlib.sha256(content).hexdigest()[:16]}"
     reader = _Reader(str(where.name))
-    rates = [rate for model, entry in entries.items() if model not in _NOT_MODELS for rate in reader.entry(model, entry)]
-    return PriceList(book, _frame(rates, book), tuple(reader.problems), reader.coverage())
+    rows = [row for model, entry in entries.items() if model not in _NOT_MODELS for row in reader.entry(model, entry)]
+    if _edition(path):
+        # What its code adds belongs to the edition that is installed, not to any map.
+        rows += [reader.tools(tool["provider"], tool["meter"], tool["rate"]) for tool in table("tool_prices")]
+    return PriceList(book, _frame(rows, book), tuple(reader.problems), reader.coverage())
 
 
 def coverage(path: Path | None = None) -> pl.DataFrame:
@@ -149,7 +134,7 @@ class _Reader:
         self._models: dict[str, int] = defaultdict(int)
         self._rates: dict[str, int] = defaultdict(int)
 
-    def entry(self, model: str, entry: object) -> Iterator[_Rate]:
+    def entry(self, model: str, entry: object) -> Iterator[_Row]:
         """The rates of one model."""
         if not isinstance(entry, Mapping):
             self._problem(model, "entry", "is no object", "each model is a JSON object")
@@ -158,47 +143,23 @@ class _Reader:
         if not isinstance(provider, str) or not provider:
             self._problem(model, "litellm_provider", "is missing", "name the provider")
             return
-        stated: dict[Meaning, _Rate] = {}
-        for key, means, value in self._stated(entry):
-            rate = self._rate(model, key, value)
-            if rate is None:
-                continue
-            earlier = stated.get(means)
-            if earlier is not None and earlier.rate and rate and earlier.rate != rate:
-                told = f"states {rate:f}, but {earlier.key} states {earlier.rate:f} for the same meter; the first was taken"
-                self._problem(model, key, told, "the list should state one rate", "warning")
-                continue
-            if earlier is None or (rate and not earlier.rate):
-                stated[means] = _Rate(provider, model, key, means, rate)
-        for found in stated.values():
+        read = Entry(model, entry, partial(self._rate, model), self._seen, partial(self._differing, model))
+        for found in read.rates():
             self._rates[found.key] += 1
-            yield found
+            yield _Row(provider, model, found)
 
-    def _stated(self, entry: Mapping[str, Any]) -> Iterator[tuple[str, Meaning, object]]:
-        for key, value in entry.items():
-            if not is_price(key):
-                continue
-            self._models[key] += 1
-            if key == "tiered_pricing":
-                yield from self._ranges(value)
-            elif value is not None and (means := meaning(key)) is not None:
-                yield key, means, value
+    def tools(self, provider: str, meter: str, rate: str) -> _Row:
+        """A price of LiteLLM's that stands in its code, not in its map: of a tool, whichever model uses it."""
+        self._models[_IN_CODE] += 1
+        self._rates[_IN_CODE] += 1
+        return _Row(provider, f"{provider}/{_TOOLS}", Rate(_IN_CODE, Meaning(meter, "standard", 0), "", Decimal(rate)))
 
-    def _ranges(self, tiers: object) -> Iterator[tuple[str, Meaning, object]]:
-        """Rates by prompt size: each range's lower end is the size above which it holds."""
-        seen: set[str] = set()
-        for tier in tiers if isinstance(tiers, list) else ():
-            bounds = tier.get("range") if isinstance(tier, Mapping) else None
-            lower = bounds[0] if isinstance(bounds, list) and bounds else None
-            for key, value in tier.items() if isinstance(tier, Mapping) else ():
-                if key == "range":
-                    continue
-                seen.add(f"tiered_pricing.{key}")
-                means = meaning(key)
-                if means is not None and isinstance(lower, (int, Decimal)) and value is not None:
-                    yield f"tiered_pricing.{key}", means._replace(context_above=int(lower)), value
-        for key in seen:
-            self._models[key] += 1
+    def _seen(self, key: str) -> None:
+        self._models[key] += 1
+
+    def _differing(self, model: str, key: str, rate: Decimal, earlier_key: str, earlier: Decimal) -> None:
+        told = f"states {rate:f}, but {earlier_key} states {earlier:f} for the same meter; the first was taken"
+        self._problem(model, key, told, "the list should state one rate", "warning")
 
     def _rate(self, model: str, key: str, value: object) -> Decimal | None:
         number = Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else None
@@ -231,108 +192,49 @@ class _Reader:
             return ""
         if key == "tiered_pricing":
             return "read range by range: see tiered_pricing.*"
-        if meaning(key.removeprefix("tiered_pricing.")) is not None and "query" not in key:
+        if meaning(key.removeprefix("tiered_pricing.")) is not None:
             return "another key states the same rate"
         return why_not(key)
 
 
-def _frame(rates: list[_Rate], book: str) -> pl.DataFrame:
-    now = datetime.now(UTC)
+def _frame(rows: list[_Row], book: str) -> pl.DataFrame:
+    rates = [row.rate for row in rows]
     return PRICES.conform(
         pl.DataFrame(
             {
-                "origin": ["list"] * len(rates),
-                "book": [book] * len(rates),
-                "provider": [r.provider for r in rates],
-                "model": [r.model for r in rates],
+                "provider": [row.provider for row in rows],
+                "model": [row.model for row in rows],
                 "meter": [r.means.meter for r in rates],
                 "service_tier": [r.means.service_tier for r in rates],
                 "context_above": [r.means.context_above for r in rates],
-                "region": [""] * len(rates),
-                "currency": ["USD"] * len(rates),
+                "region": [r.region for r in rates],
                 "rate": pl.Series([r.rate for r in rates], dtype=RATE),
-                "valid_from": pl.Series([BEGINNING] * len(rates), dtype=TIME),
-                "recorded_at": pl.Series([now] * len(rates), dtype=TIME),
+                "hours": [r.hours for r in rates],
             },
-            schema_overrides={"context_above": pl.Int64},
+            schema_overrides={"context_above": pl.Int64, "hours": pl.String},
+        ).with_columns(
+            origin=pl.lit("list"),
+            book=pl.lit(book),
+            currency=pl.lit("USD"),
+            valid_from=pl.lit(BEGINNING).cast(TIME),
+            recorded_at=pl.lit(datetime.now(UTC)).cast(TIME),
         )
     )
 
 
-def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: datetime | None = None) -> ImportPrices:
-    """Brings a price list into the price book; importing it again changes nothing.
+def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: datetime | None = None) -> Entered:
+    """Brings a price list into the price book; importing it again changes nothing. See `ingest.price_updates`.
 
     Where the book has no prices of this origin yet, all rates are taken, valid from 1970 unless `valid_from` says otherwise.
-    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now). Rows with a negative
-    or missing rate, an unknown meter, or two rates for one thing are refused and told as problems.
+    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now); those that look wrong are
+    staged. Rows with a negative or missing rate, an unknown meter, or two rates for one thing are refused and told as problems.
     """
+    from ingest import price_updates
+
     frame = prices.frame if isinstance(prices, PriceList) else prices
-    problems = list(prices.problems) if isinstance(prices, PriceList) else []
-    now = datetime.now(UTC)
-    sound, refused = _checked(frame)
-    problems += refused
-    book = prices.book if isinstance(prices, PriceList) else str(sound["book"][0]) if sound.height else ""
-    origins = sound["origin"].unique().to_list()
-    held = books.store.scan(PRICES).filter(pl.col("origin").is_in(origins)).collect()
-    since = valid_from or (now if held.height else BEGINNING)
-    if since.tzinfo is None:
-        raise ValueError("valid_from needs a timezone")
-    dated = sound.with_columns(valid_from=pl.lit(since).cast(TIME), recorded_at=pl.lit(now).cast(TIME))
-    in_force = (
-        held.filter(pl.col("valid_from") <= since)
-        .sort("valid_from", "recorded_at")
-        .unique(_WHAT, keep="last", maintain_order=True)
-        .select(*_WHAT, held_rate="rate", held_currency="currency", held_since="valid_from")
-    )
-    compared = dated.join(in_force, on=_WHAT, how="left", maintain_order="left")
-    same = ((pl.col("rate") == pl.col("held_rate")) & (pl.col("currency") == pl.col("held_currency"))).fill_null(value=False)
-    differing = compared.filter(~same)
-    rewriting = differing.filter((pl.col("held_since") == pl.col("valid_from")).fill_null(value=False))
-    for row in rewriting.iter_rows(named=True):
-        reason = f"{row['rate'].normalize():f} would replace {row['held_rate'].normalize():f}, recorded for the same moment"
-        problems.append(_told(row, reason, "price history is not rewritten: import with a later valid_from"))
-    new = differing.join(rewriting.select(_WHAT), on=_WHAT, how="anti", maintain_order="left")
-    changed = new["held_rate"].len() - new["held_rate"].null_count()
-    books.store.append(PRICES, new.select(list(PRICES.schema)), note=f"prices: {book}")
-    return ImportPrices(book, sound.height, new.height, changed, since, tuple(problems))
-
-
-def _checked(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
-    """Rows a price book may hold, one for each thing priced, and why the others may not be in it."""
-    rows = frame.unique(maintain_order=True)
-    problems = []
-    wrong = pl.col("rate").is_null() | (pl.col("rate") < 0) | ~pl.col("meter").is_in(list(METERS))
-    for row in rows.filter(wrong).iter_rows(named=True):
-        if row["meter"] not in METERS:
-            reason, remedy = f"{row['meter']!r} is no meter", f"meters are {', '.join(METERS)}"
-        elif row["rate"] is None:
-            reason, remedy = "has no rate", "state a number from 0 up"
-        else:
-            reason, remedy = f"{row['rate'].normalize():f} is negative: a price that would mint money", "state a number from 0 up"
-        problems.append(_told(row, reason, remedy))
-    sound = rows.filter(~wrong)
-    twice = (
-        sound.group_by(_WHAT)
-        .agg(rates=pl.col("rate").n_unique(), low=pl.col("rate").min(), high=pl.col("rate").max())
-        .filter(pl.col("rates") > 1)
-    )
-    problems += [
-        _told(row, f"has two rates, {row['low'].normalize():f} and {row['high'].normalize():f}; neither was taken", "state one")
-        for row in twice.sort(_WHAT).iter_rows(named=True)
-    ]
-    sound = sound.join(twice.select(_WHAT), on=_WHAT, how="anti", maintain_order="left").unique(
-        _WHAT, keep="first", maintain_order=True
-    )
-    return sound, problems
-
-
-def _told(row: Mapping[str, Any], reason: str, remedy: str) -> Problem:
-    above = f" above {row['context_above']}" if row["context_above"] else ""
-    return Problem(
-        _SOURCE,
-        str(row.get("book") or row["origin"]),
-        row["model"],
-        f"{row['meter']} {row['service_tier']}{above}",
-        reason,
-        remedy,
-    )
+    found = prices.problems if isinstance(prices, PriceList) else ()
+    book = prices.book if isinstance(prices, PriceList) else str(frame["book"][0]) if frame.height else "by hand"
+    origin = str(frame["origin"][0]) if frame.height else "list"
+    undated = frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
+    listed = price_updates.PriceList(book, origin, book, undated, tuple(found))
+    return price_updates.enter(books, price_updates.difference(books, listed, valid_from=valid_from))

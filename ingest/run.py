@@ -203,11 +203,11 @@ class _Run:
                     refused += sum(p.rows for p in reading.problems if p.severity == "error")
                     frame = self._of_month(reading.frame, found, item)
                     rows += frame.height
-                    for month, part in bills.by_month(frame):
+                    for month, part in bills.by_month(replace(reading, frame=frame)):
                         conformed = bills.conformed(
-                            part, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
+                            part, month=month, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
                         )
-                        piles.setdefault(month, MonthPile(month, folder)).add(conformed, part)
+                        piles.setdefault(month, MonthPile(month, folder)).add(conformed, part.rows)
             except Exception as fault:
                 if not _is_input_fault(fault):
                     raise

@@ -14,7 +14,8 @@ SCALE = 12
 """Decimal places money is kept to. More than any provider but Azure sends; Azure's excess is accounted as `rounding`."""
 
 MONEY = pl.Decimal(38, SCALE)
-RATE = pl.Decimal(38, 18)
+RATE_SCALE = 18
+RATE = pl.Decimal(38, RATE_SCALE)
 """Unit prices: twelve places are too few for a price per token of 1.3888888888888889e-05."""
 
 ZERO = Decimal(0)
@@ -129,6 +130,70 @@ def proportion(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
     with localcontext() as context:
         context.prec = 120
         return quantize(amount * part / whole)
+
+
+def unit_rate(amount: Decimal, units: Decimal) -> Decimal:
+    """Price of one unit where `units` of them cost `amount`, at the eighteen places of a rate, half to even.
+
+    A million tokens for $3, and 9 000 tokens for $0.0125:
+
+    >>> unit_rate(Decimal(3), Decimal(1000000)), unit_rate(Decimal("0.0125"), Decimal(9000))
+    (Decimal('0.000003000000000000'), Decimal('0.000001388888888889'))
+
+    Raises `ZeroDivisionError` if `units` is 0: nothing has no price.
+    """
+    if not units:
+        raise ZeroDivisionError("a price of nothing")
+    with localcontext() as context:
+        context.prec = 120
+        return (amount / units).quantize(Decimal(1).scaleb(-RATE_SCALE), rounding=ROUND_HALF_EVEN)
+
+
+def share_out(amount: Decimal, shares: Sequence[Decimal]) -> list[Decimal]:
+    """The amount over a few shares of either sign, by running sums as in `split`: the parts sum to the amount. (MO-1)
+
+    A credit of $1 over charges of $2, $3 and a correction of −$1:
+
+    >>> parts = share_out(Decimal("-1"), [Decimal(2), Decimal(3), Decimal(-1)])
+    >>> [text(p) for p in parts], sum(parts)
+    (['-0.5', '-0.75', '0.25'], Decimal('-1.000000000000'))
+
+    Raises `ZeroDivisionError` if the shares sum to 0 and the amount is not: whose it is, the caller must say.
+    """
+    whole = sum(shares, ZERO)
+    if not whole:
+        if amount:
+            raise ZeroDivisionError("a share of nothing")
+        return [quantize(ZERO) for _ in shares]
+    parts, upto, given = [], ZERO, ZERO
+    with localcontext() as context:
+        context.prec = 120
+        for share in shares:
+            upto += share
+            due = quantize(amount * upto / whole)
+            parts.append(due - given)
+            given = due
+    return parts
+
+
+def exchanged(amounts: Sequence[Decimal], numerator: Decimal, denominator: Decimal) -> list[Decimal]:
+    """Amounts times numerator / denominator, by running sums, so that the parts sum to what their sum comes to. (MO-1, RA-7)
+
+    Three times $0.01 at 1.0842 dollars a euro: €0.03/1.0842, whichever way it is summed.
+
+    >>> parts = exchanged([Decimal("0.01")] * 3, Decimal(1), Decimal("1.0842"))
+    >>> [str(p) for p in parts], sum(parts) == proportion(Decimal("0.03"), Decimal(1), Decimal("1.0842"))
+    (['0.009223390518', '0.009223390519', '0.009223390518'], True)
+    """
+    upto, given, parts = ZERO, ZERO, []
+    with localcontext() as context:
+        context.prec = 120
+        for amount in amounts:
+            upto += amount
+            due = quantize(upto * numerator / denominator)
+            parts.append(due - given)
+            given = due
+    return parts
 
 
 def split(

@@ -16,6 +16,9 @@ from typing import Literal
 import polars as pl
 
 from ledger.errors import TableError
+from ledger.lots import LOT_KEYS
+from ledger.meters import METERS as METERS
+from ledger.meters import TOKEN_METERS as TOKEN_METERS
 from ledger.money import MONEY, RATE
 
 TIME = pl.Datetime("us", "UTC")
@@ -25,27 +28,6 @@ COST_COLUMNS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
 
 COST_CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
 """Where a dollar ends up. Their sum is the bill (MO-2)."""
-
-METERS: Mapping[str, str] = {
-    "input_tokens": "prompt tokens that were neither read from nor written to a cache",
-    "cache_read_tokens": "prompt tokens served from the provider's cache",
-    "cache_write_5m_tokens": "prompt tokens written to the provider's short-lived cache",
-    "cache_write_1h_tokens": "prompt tokens written to the provider's one-hour cache",
-    "output_tokens": "generated tokens, without reasoning, audio and images",
-    "reasoning_tokens": "generated tokens the caller does not see",
-    "input_audio_tokens": "audio in the prompt",
-    "output_audio_tokens": "generated audio",
-    "input_image_tokens": "images in the prompt",
-    "output_image_tokens": "generated images, counted in tokens",
-    "requests": "calls, where the call itself is what is sold",
-    "seconds": "time a resource was in use",
-    "gb_seconds": "memory held over time",
-    "bytes": "data moved or stored",
-}
-"""Kinds of measured quantity. The meters of one call are disjoint: their sum is what was used."""
-
-TOKEN_METERS = tuple(meter for meter in METERS if meter.endswith("_tokens"))
-"""The meters that count tokens."""
 
 USAGE_COLUMNS = (*TOKEN_METERS, "cache_write_tokens", "total_tokens")
 """Columns of `spans` that hold token counts as reported: not yet disjoint, absent is null."""
@@ -286,6 +268,11 @@ SPANS = Table(
         _c("input_image_tokens", pl.Int64, "as reported"),
         _c("output_image_tokens", pl.Int64, "as reported"),
         _c("total_tokens", pl.Int64, "as reported; decides inclusive or exclusive where unknown"),
+        _c(
+            "other_usage",
+            pl.String,
+            "what else was used: JSON {meter: quantity}, meters of METERS; null where nothing, the common case",
+        ),
         _c("cache_hit", pl.Boolean, "answered by the gateway's own cache: costs 0 (CA-4)"),
         _c("reported_cost", RATE, "cost as the emitter estimates it; compared, never booked"),
         _c("attempt", pl.Int64, "retry number, from 0"),
@@ -297,7 +284,7 @@ SPANS = Table(
 PRICES = Table(
     "prices",
     "fact",
-    "The price book: one rate per model, meter and tier, valid from a date. History is never rewritten. (ES-2)",
+    "The price book: one rate per model, meter, tier, context size and region, valid from a date. History is never rewritten. (ES-2)",
     key=("origin", "provider", "model", "meter", "service_tier", "context_above", "region", "valid_from"),
     partition_by=("origin",),
     columns=(
@@ -306,13 +293,50 @@ PRICES = Table(
         _c("provider", pl.String, "as the list names it", required=True),
         _c("model", pl.String, "as the list names it", required=True),
         _c("meter", pl.String, "what is sold, a key of METERS", required=True),
-        _c("service_tier", pl.String, "standard, batch, flex, priority, …", required=True),
+        _c(
+            "service_tier",
+            pl.String,
+            "standard, batch, flex, priority, fast, …; off_peak: at the hours of `hours`",
+            required=True,
+        ),
         _c("context_above", pl.Int64, "rate holds for requests with more prompt tokens than this; 0: all", required=True),
-        _c("region", pl.String, "region the rate is for; empty: any", required=True),
+        _c("region", pl.String, "region the rate is for; regional: any but global; empty: any", required=True),
         _c("currency", pl.String, "currency of the rate", required=True),
         _c("rate", RATE, "price of one unit of the meter", required=True),
         _c("valid_from", TIME, "usage from here on is priced with it", required=True),
+        _c("valid_to", TIME, "usage from here on is not, as when a contract ends; null: until a later rate"),
+        _c("hours", pl.String, 'of an off_peak rate: JSON [{"hours_utc": ["16:30-00:30"], "weekdays": [1], "timezone": "UTC"}]'),
         _c("recorded_at", TIME, "when we learnt it", required=True),
+    ),
+)
+
+PRICES_STAGED = Table(
+    "prices_staged",
+    "fact",
+    "Rates of a price update that look wrong: they wait here, priced with by nobody, until somebody accepts or rejects them.",
+    key=PRICES.key,
+    partition_by=("origin",),
+    columns=(
+        *PRICES.columns,
+        _c("uri", pl.String, "the file it was read from", required=True),
+        _c("old_rate", RATE, "the rate in force at that time, if there is one"),
+        _c("doubt", pl.String, "what looks wrong", required=True),
+    ),
+)
+
+EXCHANGE_RATES = Table(
+    "exchange_rates",
+    "fact",
+    "What one unit of a currency was worth in another, day by day, and who said so. Only applied where it is asked for and named. (RA-7)",
+    key=("from_currency", "to_currency", "day", "recorded_at"),
+    partition_by=("from_currency",),
+    columns=(
+        _c("from_currency", pl.String, "ISO 4217 code of what is exchanged", required=True),
+        _c("to_currency", pl.String, "ISO 4217 code of what it is counted in", required=True),
+        _c("day", pl.Date, "the day it is the rate of; it holds until the next one, for 31 days at most", required=True),
+        _c("rate", RATE, "units of to_currency for one of from_currency", required=True),
+        _c("source", pl.String, "who published it: ECB, the invoice, the treasury", required=True),
+        _c("recorded_at", TIME, "when we learnt it; of two for one day the later one holds", required=True),
     ),
 )
 
@@ -355,7 +379,7 @@ CHAINS = Table(
         _c("initiator_agent", pl.String, "agent of most of its cost"),
         _c("initiator_team", pl.String, "its team"),
         _c("method", pl.String, "how the initiator was found"),
-        _c("reason", pl.String, "what was wrong with it: missing_parent, cycle, multi_link"),
+        _c("reason", pl.String, "what was odd about it: missing_parent, cycle, fan_in"),
         _c("spans", pl.Int64, "spans in it", required=True),
         _c("calls", pl.Int64, "calls in it", required=True),
         _c("tokens", pl.Int64, "tokens used by them"),
@@ -363,6 +387,21 @@ CHAINS = Table(
         _c("trace_ids", pl.List(pl.String), "traces it runs through", required=True),
     ),
 )
+
+SHARES = pl.List(
+    pl.Struct(
+        {
+            "usage_key": pl.Int64,
+            "initiator_agent": pl.String,
+            "initiator_team": pl.String,
+            "executor_agent": pl.String,
+            "executor_team": pl.String,
+            "numerator": pl.Int64,
+            "denominator": pl.Int64,
+        }
+    )
+)
+"""Owners of one call and the parts they have in it; quantities are split by them in the order of their usage keys."""
 
 CALLS = Table(
     "calls",
@@ -393,6 +432,13 @@ CALLS = Table(
         _c("requests", pl.Int64, METERS["requests"]),
         _c("list_cost", MONEY, "at the price book as of its start; null where unpriced, 0 for a cache hit"),
         _c("reported_cost", RATE, "as its emitter estimated it"),
+        _c("other_usage", pl.String, "what else it used: JSON {meter: quantity}; null where nothing, the common case"),
+        _c(
+            "shares",
+            SHARES,
+            "of a call that several chains asked for (CH-1 fan-in): who else owns it, in parts that sum to 1, the first as in "
+            "the columns above; null where one owner has it all, the common case",
+        ),
     ),
 )
 
@@ -439,8 +485,31 @@ COSTS = Table(
         _c("invoice_id", pl.String, "FOCUS InvoiceId"),
         _c("pool_id", pl.String, "the pool it was split from"),
         _c("usage_key", pl.Int64, "the usage_hourly row that got it; null where no call did"),
+        _c("lot_id", pl.Int64, "the lot of charges it is a part of; null for estimates, and where it sums several"),
+        _c("lot_ids", pl.List(pl.Int64), "the lots it sums, where it sums several"),
         _c("currency", pl.String, "billing currency", required=True),
         _c("quantity", MONEY, "the usage it pays for, in the meter's unit; set on usage charges only, so that it adds up"),
+        *_COSTS,
+    ),
+)
+
+LOTS = Table(
+    "lots",
+    "conclusion",
+    "The way from a cost back to its charges: charges that no rule can tell apart, what they were read as, and their sum. (RA-1)",
+    key=("run_id", "month", "lot_id"),
+    partition_by=("month", "run_id"),
+    columns=(
+        _c("run_id", pl.String, "the attribution run", required=True),
+        _c("month", pl.String, "invoice month", required=True),
+        _c("lot_id", pl.Int64, "number of the lot within run and month; what `costs` name", required=True),
+        *(c for c in CHARGES.columns if c.name in LOT_KEYS),
+        _c("unit", pl.String, "unit of the quantity that counts: consumed, else pricing"),
+        _c("negative", pl.Boolean, "its charges give money back", required=True),
+        _c("role", pl.String, "what rules make of it: tokens, driver, follow, tax, other"),
+        *(c for c in _WHAT if c.name in ("provider", "model", "meter", "service_tier", "context_above")),
+        _c("billed_quantity", MONEY, "its quantity in the meter's unit, where it is counted in one"),
+        _c("charges", pl.Int64, "charges it sums", required=True),
         *_COSTS,
     ),
 )
@@ -559,11 +628,14 @@ TABLES: Mapping[str, Table] = {
         IMPORT_TOTALS,
         SPANS,
         PRICES,
+        PRICES_STAGED,
+        EXCHANGE_RATES,
         CHAINS,
         CALLS,
         USAGE_HOURLY,
         RATES,
         COSTS,
+        LOTS,
         BALANCE,
         BUDGET_STATUS,
         ANOMALIES,

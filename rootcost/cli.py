@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rootcost.commands import facts, figures, limits, service
+from rootcost.commands import exchange, explain, facts, figures, limits, prices, rules, service
 from rootcost.console import Home, given_home, say
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _told(fault: Exception) -> int:
     return 1
 
 
-_OPTIONS = {name: f"--{name}" for name in ("by", "view", "granularity", "basis", "month", "source", "severity")} | {
+_OPTIONS = {name: f"--{name}" for name in ("by", "view", "granularity", "basis", "month", "source", "severity", "currency")} | {
     "filter": "--where",
     "start": "--from",
     "end": "--to",
@@ -112,7 +112,7 @@ def _root(
     given_home.set(home)
 
 
-for part in (facts, figures, limits, service):
+for part in (facts, prices, exchange, figures, explain, limits, rules, service):
     part.add_to(app)
 
 

@@ -38,7 +38,7 @@ def rootcost(home: Path) -> Command:
 def test_every_promised_command_is_there() -> None:
     assert {" ".join(c) for c in ALL} >= {
         "ingest", "attribute", "costs", "balance", "problems", "explain", "agents import", "agents list", "budgets set", "budgets list",
-        "prices import", "config show", "serve", "demo",
+        "prices import", "prices diff", "prices history", "prices coverage", "prices accept", "prices reject", "config show", "serve", "demo",
     }  # fmt: skip
 
 

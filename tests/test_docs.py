@@ -88,6 +88,7 @@ def test_every_route_and_every_command_is_documented() -> None:
         "/v1/balance",
         "/v1/chains/{chain_id}",
         "/v1/explain/{ref}",
+        "/v1/explain/cell",
         "/v1/traces",
         "/v1/litellm",
         "/ready",
@@ -110,7 +111,7 @@ NOT_REASONS = {
     *COST_CLASSES,
     *("path", "claim", "conversation", "credential", "principal", "service", "unknown"),  # methods
     *("tokens", "driver", "follow", "tax", "other"),  # roles of lots; `tax` is a reason as well, and listed below
-    *("billed", "estimated", "standard", "exact"),
+    *("billed", "estimated", "standard", "exact", "observed", "leaf", "request"),
     *("__quantity", "quantity"),
 }
 """Words that attribution writes into columns other than `reason`."""
@@ -143,7 +144,7 @@ def told_reasons() -> dict[str, list[str]]:
 
 def test_every_reason_that_attribution_can_give_is_explained_and_no_other() -> None:
     emitted, told = emitted_reasons(), told_reasons()
-    chain_flags = {"missing_parent", "cycle", "multi_link"}
+    chain_flags = {"missing_parent", "cycle"}
     assert emitted | chain_flags == set(told)
     assert [name for name, row in told.items() if any(len(cell) < 4 for cell in row)] == []
 
@@ -354,7 +355,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 
 ALLOWED_ADDRESS = re.compile(
-    r"^https?://(127\.0\.0\.1|localhost)([:/]|$)|^s3://|^https://(semver\.org|keepachangelog\.com)|^postgresql\+psycopg://|^file://|^sqlite://"
+    r"^https?://(127\.0\.0\.1|localhost)([:/]|$)|^s3://|^https://(semver\.org|keepachangelog\.com)|^tcp://127\.0\.0\.1|^postgresql\+psycopg://|^file://|^sqlite://"
 )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ingest.prices import BEGINNING, coverage, import_litellm_map, import_prices, litellm_map_path, read_litellm_map
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError
-from ledger.tables import METERS, PRICES
+from ledger.tables import METERS, PRICES, PROBLEMS
 
 CAPTURES = Path(__file__).parent / "data" / "litellm_proxy_captures"
 OCTOBER, NOVEMBER = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
@@ -37,8 +37,8 @@ def a_map(folder: Path, **models: dict[str, object]) -> Path:
     return path
 
 
-def rate(frame: pl.DataFrame, model: str, meter: str, tier: str = "standard", above: int = 0) -> Decimal | None:
-    found = frame.filter(model=model, meter=meter, service_tier=tier, context_above=above)["rate"].to_list()
+def rate(frame: pl.DataFrame, model: str, meter: str, tier: str = "standard", above: int = 0, region: str = "") -> Decimal | None:
+    found = frame.filter(model=model, meter=meter, service_tier=tier, context_above=above, region=region)["rate"].to_list()
     assert len(found) <= 1
     return found[0] if found else None
 
@@ -75,7 +75,7 @@ def test_two_hundred_models_have_the_base_rates_of_the_list(book: pl.DataFrame) 
         "cache_read_input_token_cost": "cache_read_tokens",
     }
     base = {
-        (row["model"], row["meter"]): row for row in book.filter(service_tier="standard", context_above=0).iter_rows(named=True)
+        (row["model"], row["meter"]): row for row in book.filter(service_tier="standard", context_above=0, region="").iter_rows(named=True)
     }
     for model in random.Random(4).sample(priced, 200):
         for key, meter in keys.items():
@@ -247,7 +247,7 @@ def test_a_new_list_adds_only_what_changed_and_rewrites_nothing(books: Books, tm
     done = import_prices(books, read_litellm_map(cheaper), NOVEMBER)
     assert (done.read, done.added, done.changed, done.unchanged) == (3, 2, 1, 1)
     after = books.store.scan(PRICES).collect()
-    assert before.join(after, on=before.columns, how="anti").height == 0, "a row of the past is gone"
+    assert before.join(after, on=before.columns, how="anti", nulls_equal=True).height == 0, "a row of the past is gone"
     dated = {(r["model"], r["meter"], r["valid_from"]): r["rate"] for r in after.iter_rows(named=True)}
     assert dated == {
         ("m", "input_tokens", BEGINNING): Decimal("0.000001"),
@@ -257,18 +257,19 @@ def test_a_new_list_adds_only_what_changed_and_rewrites_nothing(books: Books, tm
     }
 
 
-def test_a_rate_already_recorded_for_a_moment_is_not_replaced(books: Books, tmp_path: Path) -> None:
+def test_a_rate_already_recorded_for_a_moment_is_staged(books: Books, tmp_path: Path) -> None:
     import_prices(books, read_litellm_map(a_map(tmp_path, m={"input_cost_per_token": 1e-6})), OCTOBER)
     done = import_prices(books, read_litellm_map(a_map(tmp_path, m={"input_cost_per_token": 9e-6})), OCTOBER)
-    assert done.added == 0
-    assert [(p.place, p.reason) for p in done.problems] == [
+    assert (done.added, done.staged) == (0, 1)
+    told = books.store.scan(PROBLEMS).select("place", "reason").collect().rows()
+    assert [(place, reason.split(";")[0]) for place, reason in told] == [
         ("m", "0.000009 would replace 0.000001, recorded for the same moment")
     ]
     assert books.store.scan(PRICES).collect()["rate"].to_list() == [Decimal("0.000001")]
 
 
 def test_a_hand_made_frame_is_checked_too(books: Books, book: pl.DataFrame) -> None:
-    three = book.filter(model="gpt-4o", service_tier="standard").sort("meter").head(3)
+    three = book.filter(model="gpt-4o", service_tier="standard", region="").sort("meter").head(3)
     bad = pl.concat(
         [
             three,

@@ -22,11 +22,13 @@ with a warning: mixing the two would count the commitment twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal, localcontext
 
 import polars as pl
 
-from ingest.normalise.cur_columns import AMORTISED, NET, Layout
+from ingest.normalise.cur_columns import AMORTISED, AMOUNTS, NET, Layout
+from ingest.normalise.words import WORD, Lines
 from ledger.money import exact_decimal
 
 _USED = ("Usage", "DiscountedUsage", "SavingsPlanCoveredUsage")
@@ -38,6 +40,10 @@ _CATEGORIES = {
     "Tax": "Tax",
     "Credit": "Credit",
 }
+
+_COMPUTED = ("RIFee", "SavingsPlanRecurringFee")
+_NUMBERS = {kind: number for number, kind in enumerate((*_USED, *_PLAN[1:], "RIFee", "Fee"), 1)}
+"""The line item types that decide what a line costs, numbered: numbers are compared quicker, line by line."""
 
 _type = pl.col("line_item_type")
 IS_KNOWN = (_type.is_in(sorted(_CATEGORIES)) | (_type == "Refund") | _type.str.ends_with("Discount")).fill_null(False)
@@ -60,61 +66,88 @@ def net(layout: Layout, name: str) -> pl.Expr:
     return pl.coalesce(filled) if filled else pl.lit(None, dtype=pl.String)
 
 
-def costs(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """The four cost columns as text, from the report's own; `line_item_type` must be there."""
+def needs_arithmetic(lines: Lines) -> pl.Series:
+    """The few lines whose effective cost is a sum or a difference."""
+    return lines.spoken(_type.is_in(_COMPUTED).fill_null(False))
+
+
+def costs(lines: Lines, layout: Layout) -> Lines:
+    """The four cost columns as the report has them: doubles, or text. `line_item_type` must be among the words.
+
+    Lines that need arithmetic must come as text, so that no digit is lost.
+    """
     priced = commitments_priced(layout)
-    frame = frame.with_columns(
+    names = [layout.found[name] for name in AMOUNTS if name in layout.found]
+    doubles = all(lines.rows.schema[name] == pl.Float64 for name in names)
+    amount = pl.Float64() if doubles else pl.String()
+    told = lines.words.select(
+        __kind=_type.replace_strict(_NUMBERS, default=0, return_dtype=pl.UInt8),
+        __reservation=net(layout, "reservation_reservation_a_r_n").is_not_null(),
+    )
+    rows = pl.concat([lines.rows, told[lines.rows[WORD]]], how="horizontal")
+    rows = rows.with_columns(pl.col(names).cast(amount)).with_columns(
         billed_cost=net(layout, "line_item_unblended_cost"),
-        __public=net(layout, "pricing_public_on_demand_cost"),
-        __reserved=net(layout, "reservation_effective_cost"),
-        __planned=net(layout, "savings_plan_savings_plan_effective_cost"),
-        __reservation=net(layout, "reservation_reservation_a_r_n"),
-        __undiscounted=pl.coalesce(layout.found["line_item_unblended_cost"]),
+        __public=net(layout, "pricing_public_on_demand_cost").cast(amount),
+        __reserved=net(layout, "reservation_effective_cost").cast(amount),
+        __planned=net(layout, "savings_plan_savings_plan_effective_cost").cast(amount),
+        __undiscounted=pl.col(layout.found["line_item_unblended_cost"]),
     )
-    frame = frame.with_columns(
-        _computed(frame, layout, "RIFee", plus=True), _computed(frame, layout, "SavingsPlanRecurringFee", plus=False)
+    listed = _listed(doubles=doubles)
+    zero = pl.lit(0.0) if doubles else pl.lit("0")
+    negation = _is("SavingsPlanNegation")
+    rows = rows.with_columns(
+        effective_cost=_effective(rows, layout, priced, zero),
+        list_cost=pl.when(negation).then(zero).otherwise(listed),
+        contracted_cost=pl.when(negation).then(zero).when(_is("DiscountedUsage")).then(listed).otherwise("billed_cost"),
     )
-    free = pl.col("__public").str.contains(r"^[-+]?[0.]*(?:[eE].*)?$") & ~pl.col("__undiscounted").str.contains(
-        r"^[-+]?[0.]*(?:[eE].*)?$"
-    )
-    listed = pl.when(IS_USED & ~free.fill_null(False)).then(pl.coalesce("__public", "__undiscounted")).otherwise("__undiscounted")
-    zero = pl.lit("0")
+    return Lines(rows, lines.words)
+
+
+def _listed(*, doubles: bool) -> pl.Expr:
+    """The public price of usage, but not where it is 0 for something that costs."""
+
+    def is_zero(name: str) -> pl.Expr:
+        return pl.col(name) == 0 if doubles else pl.col(name).str.contains(r"^[-+]?[0.]*(?:[eE].*)?$")
+
+    free = (is_zero("__public") & ~is_zero("__undiscounted")).fill_null(False)
+    return pl.when(_is(*_USED) & ~free).then(pl.coalesce("__public", "__undiscounted")).otherwise("__undiscounted")
+
+
+def _effective(rows: pl.DataFrame, layout: Layout, priced: Mapping[str, bool], zero: pl.Expr) -> pl.Expr:
     effective = pl.col("billed_cost")
     if priced["reservations"]:
         effective = (
-            pl.when(_type == "DiscountedUsage")
+            pl.when(_is("DiscountedUsage"))
             .then(pl.coalesce("__reserved", "billed_cost"))
-            .when(_type == "RIFee")
-            .then(pl.coalesce("__RIFee", "billed_cost"))
-            .when((_type == "Fee") & pl.col("__reservation").is_not_null())
+            .when(_is("RIFee"))
+            .then(pl.coalesce(_computed(rows, layout, "RIFee", plus=True), "billed_cost"))
+            .when(_is("Fee") & pl.col("__reservation"))
             .then(zero)
             .otherwise(effective)
         )
     if priced["savings plans"]:
         effective = (
-            pl.when(_type == "SavingsPlanCoveredUsage")
+            pl.when(_is("SavingsPlanCoveredUsage"))
             .then(pl.coalesce("__planned", "billed_cost"))
-            .when(_type.is_in(("SavingsPlanNegation", "SavingsPlanUpfrontFee")))
+            .when(_is("SavingsPlanNegation", "SavingsPlanUpfrontFee"))
             .then(zero)
-            .when(_type == "SavingsPlanRecurringFee")
-            .then(pl.coalesce("__SavingsPlanRecurringFee", "billed_cost"))
+            .when(_is("SavingsPlanRecurringFee"))
+            .then(pl.coalesce(_computed(rows, layout, "SavingsPlanRecurringFee", plus=False), "billed_cost"))
             .otherwise(effective)
         )
-    negation = _type == "SavingsPlanNegation"
-    return frame.with_columns(
-        effective_cost=effective,
-        list_cost=pl.when(negation).then(zero).otherwise(listed),
-        contracted_cost=pl.when(negation).then(zero).when(_type == "DiscountedUsage").then(listed).otherwise("billed_cost"),
-    )
+    return effective
 
 
-def _computed(frame: pl.DataFrame, layout: Layout, kind: str, *, plus: bool) -> pl.Series:
+def _is(*kinds: str) -> pl.Expr:
+    return pl.any_horizontal(pl.col("__kind") == _NUMBERS[kind] for kind in kinds)
+
+
+def _computed(rows: pl.DataFrame, layout: Layout, kind: str, *, plus: bool) -> pl.Series:
     """The effective cost of the few lines where it is a sum or a difference, exact; null where neither part is filled."""
-    name = f"__{kind}"
     left, right = (net(layout, part) for part in AMORTISED[kind])
-    parts = frame.select(wanted=_type == kind, left=left, right=right).with_row_index("at").filter("wanted")
+    parts = rows.select(wanted=_is(kind), left=left, right=right).with_row_index("at").filter("wanted")
     found = [(at, _joined(a, b, plus=plus)) for at, _, a, b in parts.iter_rows()]
-    column = pl.Series(name, [None], dtype=pl.String).new_from_index(0, frame.height)
+    column = pl.Series([None], dtype=rows.schema["billed_cost"]).new_from_index(0, rows.height)
     return column.scatter([at for at, _ in found], [text for _, text in found]) if found else column
 
 
@@ -133,7 +166,7 @@ def _joined(one: str | None, other: str | None, *, plus: bool) -> str | None:
 def categories() -> dict[str, pl.Expr]:
     """FOCUS charge category, class, frequency, pricing category and commitment status of a line, by its type."""
     refund = _type == "Refund"
-    plan = pl.coalesce("__plan", "__reservation")
+    plan = pl.coalesce("__plan", "__reserved_by")
     return {
         "charge_category": pl.when(refund & pl.col("sku_meter").is_not_null())
         .then(pl.lit("Usage"))

@@ -1,14 +1,17 @@
 """What the keys of LiteLLM's price map mean: which meter, in which service tier, above how many prompt tokens.
 
 A key is a stem and suffixes: ``cache_creation_input_token_cost_above_1hr_above_200k_tokens_batches`` is what writing to the
-one-hour cache costs in the batch tier, for requests of more than 200,000 prompt tokens. Stems that name something the ledger
-does not measure are not guessed at; `why_not` says of each what it is.
+one-hour cache costs in the batch tier, for requests of more than 200,000 prompt tokens. The stems are data (`price_stems.csv`); a few
+mean another thing in models of another mode. Stems that name something the ledger does not measure are not guessed at; `why_not` says
+of each what it is.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from typing import NamedTuple
 
 
@@ -20,64 +23,54 @@ class Meaning(NamedTuple):
     context_above: int
 
 
-_METERS = {
-    "input_cost_per_token": "input_tokens",
-    "output_cost_per_token": "output_tokens",
-    "output_cost_per_reasoning_token": "reasoning_tokens",
-    "cache_read_input_token_cost": "cache_read_tokens",
-    "input_cost_per_token_cache_hit": "cache_read_tokens",
-    "cache_creation_input_token_cost": "cache_write_5m_tokens",
-    "cache_creation_input_token_cost_above_1hr": "cache_write_1h_tokens",
-    "input_cost_per_audio_token": "input_audio_tokens",
-    "output_cost_per_audio_token": "output_audio_tokens",
-    "input_cost_per_image_token": "input_image_tokens",
-    "output_cost_per_image_token": "output_image_tokens",
-    "input_cost_per_request": "requests",
-    "input_cost_per_query": "requests",
-    "input_cost_per_second": "seconds",
-    "output_cost_per_second": "seconds",
-    "cost_per_second": "seconds",
-}
 _TIERS = {"batches": "batch"}
 _TIER = re.compile(r"_(batches|flex|priority|balanced|ultrafast|decisions)\Z")
 _CONTEXT = re.compile(r"_above_(\d{1,6})k_tokens\Z")
 _PRICE = re.compile(r"cost|pricing|multiplier|_billing_unit\Z|search_free_requests\Z|provider_specific_entry\Z")
+NESTED = ("search_context_cost_per_query", "guardrail_cost_per_unit")
+"""Keys whose value is an object of rates."""
 
 _REASONS = (
-    (r"uplift_multiplier", "a multiplier for regional endpoints, not a rate"),
-    (r"off_peak_pricing", "rates by hour of the day; the ledger's rates hold all day"),
-    (r"tiered_pricing\.(input_cost_per_query|max_results_range)", "rates by number of search results"),
-    (r"search_context_cost|grounding_cost|web_search|search_free", "web searches made by the model are not metered"),
-    (r"_above_12hr", "the twelve-hour cache has no meter"),
-    (r"cache_(read|creation)_input_(audio|image)_token", "cached audio and images have no meter of their own"),
-    (r"explicit_cache", "explicit caches have no meter of their own"),
-    (r"per_audio_per_second|_interval", "seconds of media in a prompt have no meter"),
-    (r"video", "video has no meter of its own"),
+    (r"tiered_pricing\.max_results_range", "the range of its tier, not a rate"),
+    (r"search_context_cost|web_search_billing_unit", "says what a web search is sold by: the search, or the prompt that made it"),
+    (r"search_free", "an allowance of the whole account, which a single call cannot know"),
+    (r"explicit_cache", "LiteLLM does not apply it: explicit caches look like any other in what is reported"),
+    (r"_interval", "by length of the clip, which is not reported"),
     (r"_dbu_", "priced in Databricks units, not in money"),
-    (r"per_character", "characters are not metered"),
-    (r"per_(image|pixel)", "images are metered in tokens only"),
-    (r"per_second_", "seconds by resolution have no meter of their own"),
-    (r"page|credit", "pages are not metered"),
-    (r"code_interpreter|guardrail|file_search|vector_store|computer_use", "built-in tools are not metered"),
-    (r"provider_specific_entry", "hints and multipliers of the gateway's own"),
+    (r"provider_specific_entry", "hints of the gateway's own, but for its multipliers of region and speed"),
 )
 
 
-@lru_cache(maxsize=4096)
-def meaning(key: str) -> Meaning | None:
-    """What a key prices; None where the ledger has no meter for it.
+@cache
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """Rows of a CSV file beside this module."""
+    text = (files("ingest") / "normalise" / f"{name}.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+@cache
+def _stems() -> dict[tuple[str, str], str]:
+    return {(row["stem"], row["mode"]): row["meter"] for row in table("price_stems")}
+
+
+@lru_cache(maxsize=8192)
+def meaning(key: str, mode: str = "") -> Meaning | None:
+    """What a key prices in a model of some mode; None where the ledger has no meter for it.
 
     >>> meaning("output_cost_per_token_above_200k_tokens_priority")
     Meaning(meter='output_tokens', service_tier='priority', context_above=200000)
-    >>> meaning("cache_creation_input_token_cost_above_1hr"), meaning("ocr_cost_per_page")
-    (Meaning(meter='cache_write_1h_tokens', service_tier='standard', context_above=0), None)
+    >>> meaning("input_cost_per_second").meter, meaning("input_cost_per_second", "audio_transcription").meter
+    ('seconds', 'input_audio_seconds')
+    >>> meaning("input_dbu_cost_per_token") is None
+    True
     """
     stem, tier, above = key, "standard", 0
     if found := _TIER.search(stem):
         tier, stem = _TIERS.get(found[1], found[1]), stem[: found.start()]
     if found := _CONTEXT.search(stem):
         above, stem = int(found[1]) * 1000, stem[: found.start()]
-    meter = _METERS.get(stem)
+    stems = _stems()
+    meter = stems.get((stem, mode)) or stems.get((stem, ""))
     return None if meter is None else Meaning(meter, tier, above)
 
 

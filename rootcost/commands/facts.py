@@ -1,4 +1,4 @@
-"""Facts in: bills and logs, prices, the registry; and what was wrong with them."""
+"""Facts in: bills and logs, the registry; and what was wrong with them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ def add_to(app: typer.Typer) -> None:
     agents.command("import", epilog="Example: rootcost agents import agents.csv")(agents_import)
     agents.command("list", epilog="Example: rootcost agents list --format json")(agents_list)
     app.add_typer(agents, name="agents")
-    prices = typer.Typer(no_args_is_help=True, help="The price book that estimates are made with.")
-    prices.command("import", epilog="Example: rootcost prices import --valid-from 2026-10-01")(prices_import)
-    app.add_typer(prices, name="prices")
 
 
 def ingest(
@@ -126,31 +123,3 @@ def agents_list(
         out_rows(row.model_dump() for row in agents.registered)
         return
     show.agents(agents)
-
-
-def prices_import(
-    file: Annotated[
-        Path | None,
-        typer.Argument(help="A price map in litellm's JSON form. Default: the one of the installed litellm.", show_default=False),
-    ] = None,
-    valid_from: Annotated[
-        str, typer.Option(help="Usage from this day on is priced with it. Default: today, or always if the book is empty.")
-    ] = "",
-    home: Home = None,
-) -> None:
-    """Add a price list to the price book, valid from a date. Earlier prices stay in force for earlier usage."""
-    from ingest import prices
-    from ledger import problems
-    from ledger.periods import parse_instant
-    from rootcost import show
-
-    listed = prices.read_litellm_map(file)
-    with opened(home) as books, turn_to_write(books):
-        done = prices.import_prices(books, listed, parse_instant(valid_from, field="--valid-from") if valid_from else None)
-        problems.renew(books.store, "prices", {done.book, *(problem.uri for problem in done.problems)}, done.problems)
-    out(
-        f"{show.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
-        f"valid from {done.valid_from:%Y-%m-%d}; {done.book}"
-    )
-    show.left_out(done.problems)
-    say("Next: rootcost attribute")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_json, out_rows, say, steps, turn_to_write, write_table, write_text
+from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
+
+if TYPE_CHECKING:
+    from attribution.drawing import Hands
 
 _From = Annotated[
     str, typer.Option("--from", help="First day, month or instant counted: 2026-10, 2026-10-05.", show_default=False)
@@ -26,10 +32,19 @@ def add_to(app: typer.Typer) -> None:
     )(costs)
     app.command(epilog="Example: rootcost balance --format json")(balance)
     app.command(epilog="Example: rootcost runs; rootcost runs 20261101T060000-1c8f9a3e 20261103T060000-77d0b512")(runs)
-    app.command(epilog="Example: rootcost explain 0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331")(explain)
 
 
-def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
+def attribute(
+    start: _From = "",
+    end: _To = "",
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Draw the spans on the workers of this Dask scheduler: tcp://127.0.0.1:8786.", show_default=False
+        ),
+    ] = "",
+    home: Home = None,
+) -> None:
     """Trace every charge to the agent and team that caused it, and check that the books balance.
 
     A run that does not balance is not published: the last good one stays in force, and the exit code is 3.
@@ -48,11 +63,11 @@ def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
             raise UsageError(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
-        with steps() as progress, turn_to_write(books):
+        with steps() as progress, turn_to_write(books), _hands(cluster) as hands:
             filled = bool(facts_by_month(books))
             if filled and (imported := at_hand(books)):
                 say(f"The price book was empty: {imported.added:,} prices of {imported.book.split(' sha256')[0]} are in it now")
-            report = run_attribution(books, months, cause="command", progress=progress.of("Attributing"))
+            report = run_attribution(books, months, cause="command", progress=progress.of("Attributing"), hands=hands)
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
         show.attributed(report, alerts)
@@ -60,6 +75,18 @@ def attribute(start: _From = "", end: _To = "", home: Home = None) -> None:
             out(told)
         if filled:
             say("Next: rootcost costs, or rootcost serve")
+
+
+@contextmanager
+def _hands(cluster: str) -> Iterator[Hands | None]:
+    """Who draws the spans: the workers of a cluster, or (None) this process."""
+    if not cluster:
+        yield None
+        return
+    from attribution.cluster import Cluster
+
+    with Cluster(cluster) as workers:
+        yield workers
 
 
 def costs(
@@ -83,6 +110,12 @@ def costs(
             metavar="DIM=VALUE", help="Keep rows of this value only; repeatable. An empty value is unknown.", show_default=False
         ),
     ] = None,
+    currency: Annotated[
+        str,
+        typer.Option(
+            help="Show all of it in this currency, at the imported rate of each day.", metavar="CODE", show_default=False
+        ),
+    ] = "",
     output: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to write it.")] = "table",
     file: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.", show_default=False)
@@ -91,7 +124,8 @@ def costs(
 ) -> None:
     """Show costs by team, agent, model or any other dimension.
 
-    Every row has its cost class and, where it is not plainly metered, the reason; currencies are never mixed.
+    Every row has its cost class and, where it is not plainly metered, the reason. Currencies are never mixed, unless --currency names
+    one: then each amount is exchanged at the rate of its day (rootcost exchange import), and the rates are named.
     """
     from api import queries
     from rootcost import show
@@ -107,7 +141,7 @@ def costs(
             filters=where or [],
             timezone=books.settings.report.timezone,
         )
-        frame = queries.costs(books, query)
+        frame, rates = queries.costs_in(books, query, currency) if currency else (queries.costs(books, query), [])
         runs = queries.published(books)
     if output == "json" and file is None:
         out_rows(frame.iter_rows(named=True))
@@ -117,6 +151,8 @@ def costs(
         write_table(frame, output, file)
     elif frame.height:
         show.costs(frame, basis=basis, asked=query.by, path=file)
+    for named, days in Counter(rate.named for rate in rates).items():
+        say(f"Exchanged, {show.counted(days, 'day')}: {named}")
     if not frame.height:
         say(
             "No costs in this range."
@@ -150,27 +186,6 @@ def balance(
         say("No bill is attributed yet. Next: rootcost ingest, then rootcost attribute")
     if not (frame["difference"] == 0).all():
         raise typer.Exit(3)
-
-
-def explain(
-    ref: Annotated[str, typer.Argument(metavar="CHAIN|CHARGE", help="Id of a chain, a call or a charge.", show_default=False)],
-    output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
-    home: Home = None,
-) -> None:
-    """Tell why a chain, a call or a charge costs what it costs: charge, rate, rule, run."""
-    from api import queries
-    from rootcost import show
-
-    with opened(home) as books:
-        story = queries.explain(books, ref)
-        tree = queries.chain(books, story.ref) if story.kind == "chain" and output == "text" else None
-    if output == "json":
-        out_json(story.model_dump())
-        return
-    for sentence in story.sentences:
-        out(sentence)
-    if tree is not None:
-        show.chain(tree)
 
 
 def runs(

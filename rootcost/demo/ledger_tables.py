@@ -23,6 +23,7 @@ from rootcost.demo.pricebook import price_map
 CHUNK_SPANS = 1_000_000
 AGENTS = 200
 MODELS = 40
+RECENT_TREES = 500
 _PLACE = 10**12
 _PAID_PER_THOUSAND = 880
 """What is paid of a thousand at list."""
@@ -48,8 +49,8 @@ class LedgerFiles:
 def generate_ledger(out: Path, spans: int, seed: int = 7, month: str = "2026-10") -> LedgerFiles:
     """Writes about `spans` spans in trees of lognormal size, and their bill.
 
-    One tree in twenty continues another trace's through a link. A leaf of a tree is a model call. Forty models are billed by the
-    hour; 3 % of the pools hold usage that nobody logged.
+    One tree in twenty continues the trace of one of the last few hundred through a link. A leaf of a tree is a model call. An agent keeps
+    to three models and three helpers, as agents do. Forty models are billed by the hour; 3 % of the pools hold usage that nobody logged.
     """
     out.mkdir(parents=True, exist_ok=True)
     rates = _rates()
@@ -126,17 +127,20 @@ def _chunk(
     is_leaf[parent[parent >= 0]] = False
     span_key, trace_key = _keys(number * CHUNK_SPANS + np.arange(spans), 1), _keys(number * CHUNK_SPANS + np.arange(trees), 2)
     linked = (rng.random(trees) < 0.05) & (np.arange(trees) > 0)
-    target = np.floor(rng.random(trees) * first).astype(np.int64)
+    earlier = np.maximum(np.arange(trees) - 1 - rng.integers(0, RECENT_TREES, trees), 0)
+    target = first[earlier] + np.floor(rng.random(trees) * sizes[earlier]).astype(np.int64)
     agent = rng.zipf(1.5, trees) % AGENTS
+    habits = np.random.default_rng(AGENTS)
+    models, helpers = habits.integers(0, len(rates), (AGENTS, 3)), habits.integers(0, AGENTS, (AGENTS, 3))
     begun = np.sort(rng.integers(0, window[1], trees)) + window[0]
     start = begun[tree] + place * 1_500_000
     names = list(rates)
-    model = rng.zipf(1.3, spans) % len(names)
+    model = models[agent[tree], rng.integers(0, 3, spans)]
     used_in = np.where(is_leaf, np.clip(rng.lognormal(7.6, 1.2, spans), 8, 180_000), 0).astype(np.int64)
     used_out = np.where(is_leaf, np.clip(rng.lognormal(5.2, 0.9, spans), 1, 8_000), 0).astype(np.int64)
     inner = (place > 0) & ~is_leaf & (rng.random(spans) < 0.2)
     speaks = (place == 0) | inner
-    named = np.where(place == 0, agent[tree], rng.integers(0, AGENTS, spans))
+    named = np.where(place == 0, agent[tree], helpers[agent[tree], rng.integers(0, 3, spans)])
     book = pl.Series([f"agent-{n:03d}" for n in range(AGENTS)])
     frame = pl.DataFrame(
         {

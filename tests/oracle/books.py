@@ -1,0 +1,193 @@
+"""From facts to costs: the chapters in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from ledger.settings import Settings
+from ledger.tables import COST_COLUMNS
+from tests.oracle.calls import Call, calls
+from tests.oracle.chains import Key, Path, Row, graph, paths
+from tests.oracle.identity import Registry, conversation_owners
+from tests.oracle.ladder import Followed, Rest, amount, follow, walk_down
+from tests.oracle.money import UNIT
+from tests.oracle.names import PROVIDERS
+from tests.oracle.rating import Charge, Metered, rate, read
+from tests.oracle.usage import Use, of_calls, of_time
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything the books hold: rows as `ledger.tables` declares them, and the settings."""
+
+    spans: Sequence[Row] = ()
+    charges: Sequence[Row] = ()
+    owners: Sequence[Row] = ()
+    prices: Sequence[Row] = ()
+    settings: Settings = field(default_factory=Settings)
+
+    def __repr__(self) -> str:
+        """What a failing test shows: every row in a line, without what says nothing."""
+        rules = [rule.name for rule in self.settings.attribution.shared]
+        about = f"trusted {self.settings.ingest.trusted_sources}, rules {rules}, {len(self.prices)} prices"
+        rows = [("span", s) for s in self.spans] + [("charge", c) for c in self.charges] + [("owner", o) for o in self.owners]
+        return "\n".join([about, *(f"{kind} {_line(row)}" for kind, row in rows)])
+
+
+def _line(row: Row) -> str:
+    hidden = ("date", "rank", "source", "scope", "raw_id", "final", "recorded_at", "parent_key", "trace_key", "span_key")
+    told = {c: v for c, v in row.items() if v is not None and c not in hidden}
+    return ", ".join(f"{c}={f'{v:%d %H:%M}' if isinstance(v, datetime) else str(v).lstrip('0') or '0'}" for c, v in told.items())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Money on its owner, exact and not yet rounded. `amounts` is None for a call without a price. (ES-2)"""
+
+    month: str
+    currency: str
+    provider: str | None
+    basis: str
+    cost_class: str
+    who: tuple[Any, Any, Any, Any]
+    model: str | None
+    meter: str | None
+    flags: frozenset[str]
+    amounts: dict[str, Fraction] | None
+    slack: Fraction = Fraction(0)
+    """What rounding on the way may have moved: shares that go by amounts which were rounded before."""
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """What follows from the facts."""
+
+    calls: list[Call]
+    ways: dict[Key, list[Path]]
+    uses: list[Use]
+    costs: list[Cost]
+
+
+def conclude(world: World) -> Conclusions:
+    """The recipe: spans to calls to owners to usage; charges to shares to costs."""
+    registry = Registry(world.owners)
+    trusted = world.settings.ingest.trusted_sources
+    rules = world.settings.attribution
+
+    nodes = graph(world.spans)
+    ways = {key: paths(node, nodes) for key, node in nodes.items()}
+    found = calls(nodes)
+    for call in found:
+        # What any signal of a call says of who works there, it says where the call stands in the chain.
+        call.place.signals += [s for s in call.signals if s not in call.place.signals]
+    conversations = conversation_owners(ways, registry)
+    defaults = {d.provider: {"account": d.account, "region": d.region} for d in rules.defaults}
+    uses = of_calls(found, ways, conversations, registry, world.prices, trusted, defaults)
+    uses += of_time(nodes, ways, conversations, registry, trusted)
+
+    bill = [read(row) for row in world.charges]
+    paid = rate(bill, uses, Fraction(rules.tolerance))
+    corrections = [c for c in bill if _follows(c)]
+    taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
+    plain = [c for c in bill if c not in corrections and c not in taxes]
+    for charge in plain:
+        if charge.row["charge_category"] == "Purchase":
+            charge.reason = "commitment_purchase"
+    tags = rules.owner_agent_tags, rules.owner_tags
+    for rows in (plain, corrections, taxes):
+        follow(rows if rows is not plain else [], bill)
+        walk_down(rows, bill, registry, rules.shared, tags)
+
+    costs = [_cost(charge, to, part) for charge in bill for to, part in charge.shares]
+    costs += [_unbilled(use, bill) for use in uses if id(use) not in paid and use.model is not None]
+    return Conclusions(found, ways, uses, costs)
+
+
+def _follows(charge: Charge) -> bool:
+    """Credits, corrections and refunds. Reading: a refund is a usage row with a negative cost and nothing else said."""
+    row = charge.row
+    return row["charge_category"] in ("Credit", "Adjustment") or row.get("charge_class") == "Correction"
+
+
+def _cost(charge: Charge, to: Any, part: Fraction) -> Cost:
+    """One share of one charge, in all four columns alike. (RA-6)"""
+    flags: set[str] = set()
+    blur = Fraction(0)
+    while isinstance(to, Followed):
+        flags.add(to.reason)
+        blur += to.blur
+        to = to.to
+    row = charge.row
+    amounts = {column: part * amount(row, column) for column in COST_COLUMNS}
+    provider = PROVIDERS.get(row["provider_name"], row["provider_name"])
+    if isinstance(to, Metered):
+        o = to.use.owner
+        who = o.initiator, o.initiator_team, o.executor, o.executor_team
+        cost_class, model, meter, more = "metered", to.use.model, to.use.meter, to.flags
+    else:
+        assert isinstance(to, Rest)
+        who = to.agent, to.team, to.agent, to.team
+        cost_class, more = to.cost_class, frozenset({to.reason})
+        model = meter = None
+        blur += to.blur
+    month, currency = row["billing_month"], row["billing_currency"]
+    slack = blur * max(abs(amount(row, column)) for column in COST_COLUMNS)
+    return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack)
+
+
+def _unbilled(use: Use, bill: Sequence[Charge]) -> Cost:
+    """ES-1, ES-2: usage that no charge paid for. Where the bill covers its period it cost nothing, else it is estimated."""
+    o = use.owner
+    who = o.initiator, o.initiator_team, o.executor, o.executor_team
+    month = f"{use.start:%Y-%m}"
+    if covered(use, bill):
+        nothing = dict.fromkeys(COST_COLUMNS, Fraction(0))
+        flags = use.flags | {"not_on_bill"}
+        return Cost(month, "USD", use.provider, "billed", "metered", who, use.model, use.meter, flags, nothing)
+    if use.list_cost is None:
+        flags = use.flags | {"unpriced"}
+        return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, flags, None)
+    part, blur = ratio(use, bill)
+    amounts = dict.fromkeys(COST_COLUMNS, use.list_cost * part) | {"list_cost": use.list_cost}
+    slack = blur * use.list_cost
+    return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, use.flags, amounts, slack)
+
+
+def covered(use: Use, bill: Sequence[Charge]) -> bool:
+    """Whether the bill has come as far as this use. (ES-1: "does not cover yet")
+
+    Reading: hourly and daily charges of models come in order of time, so the last of them says how far the bill has got:
+    that of the use's own account where the bill has any of it, else the provider's. Next month's hours say nothing of this
+    month's.
+    """
+    month = f"{use.start:%Y-%m}"
+    bill = [c for c in bill if f"{c.row['charge_period_start']:%Y-%m}" <= month]
+    told = [c for c in bill if c.sold and c.sold.model is not None and c.sold.provider == use.provider]
+    told = [c for c in told if c.row["charge_period_end"] - c.row["charge_period_start"] <= timedelta(days=1)]
+    own = [c for c in told if use.keys["account"] is not None and c.keys["account"] == use.keys["account"]]
+    return any(use.start < c.row["charge_period_end"] for c in own or told)
+
+
+def ratio(use: Use, bill: Sequence[Charge]) -> tuple[Fraction, Fraction]:
+    """What was really paid of list price, and how exactly that is known: for the provider's model, else the provider. (ES-1)
+
+    Reading: pools that were scaled down say nothing about prices, and where nothing was paid yet, the list price is paid.
+    """
+    paid = [
+        (to.use, part * amount(charge.row, "effective_cost"))
+        for charge in bill
+        for to, part in charge.shares
+        if isinstance(to, Metered) and to.use.list_cost and "overlogged" not in to.flags
+    ]
+    mine = [(u, cost) for u, cost in paid if (u.provider, u.model) == (use.provider, use.model)]
+    for known in (mine, [(u, cost) for u, cost in paid if u.provider == use.provider]):
+        # A use may be paid for by several charges of its pool; its list price counts once.
+        listed = sum({id(u): u.list_cost for u, _ in known if u.list_cost}.values(), Fraction(0))
+        spent = sum((cost for _, cost in known), Fraction(0))
+        if listed and spent > 0:
+            return spent / listed, UNIT * (1 + 2 * len(known) / listed)
+    return Fraction(1), Fraction(0)

@@ -1,0 +1,280 @@
+"""CA-1 to CA-5: which signals are one call, and what it used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.oracle.chains import Key, Node, Row, ancestors, enclosing
+
+REPORTED = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
+Usage = dict[str, int]
+"""Disjoint meters and how much of each. (CA-5)"""
+
+
+@dataclass
+class Call:
+    """One provider request attempt, or a wrapper that stands for requests nobody reported. (CA-2)"""
+
+    place: Node
+    signals: list[Row]
+    usage: Usage | None
+    flags: set[str] = field(default_factory=set)
+
+    def told(self, column: str) -> Any:
+        """What any signal says, the span first."""
+        return next((s[column] for s in [self.place.told, *self.signals] if s.get(column) is not None), None)
+
+    @property
+    def reports(self) -> bool:
+        """Whether any signal of it says how much was used, be it nothing at the provider."""
+        return any(s.get(column) is not None for s in self.signals for column in REPORTED)
+
+    @property
+    def cache_hit(self) -> bool:
+        return any(s.get("cache_hit") for s in self.signals)
+
+
+def calls(nodes: Mapping[Key, Node]) -> list[Call]:
+    """Every call once, with what it used."""
+    leaves = [node for node in nodes.values() if _is_leaf(node)]
+    found = [_merged(group, nodes) for group in _same_call(leaves)]
+    found = [call for call in found if not _is_echo(call, found, nodes)]
+    return found + _wrappers(nodes, found)
+
+
+def _is_leaf(node: Node) -> bool:
+    return any(s.get("usage_scope") == "leaf" for s in node.signals)
+
+
+def _same_call(leaves: Sequence[Node]) -> list[list[Node]]:
+    """CA-1. Signals with one (trace, span) are one node already; here those with one gateway call id, then with one response."""
+    groups = [[node] for node in leaves]
+    groups = _joined(
+        groups, lambda group: {("gateway", s["gateway_call_id"]) for s in _signals(group) if s.get("gateway_call_id")}
+    )
+    copied = _copied(groups)
+    return _joined(groups, lambda group: {proof for proof in _responses(group) if proof not in copied})
+
+
+def _signals(group: Sequence[Node]) -> list[Row]:
+    return [s for node in group for s in node.signals]
+
+
+def _responses(group: Sequence[Node]) -> set[tuple[Any, ...]]:
+    """The provider's request id together with the usage it came with. The id alone is no proof.
+
+    Reading: usage is equal if the whole prompt and the output are; who tells of cached tokens, too, or counts them in
+    another way, does not tell of another call. An answer out of a cache is another call than the one it repeats.
+    """
+    return {
+        (s["provider_request_id"], prompt, s["output_tokens"], bool(s.get("cache_hit")))
+        for s in _signals(group)
+        if s.get("provider_request_id") and s.get("output_tokens") is not None
+        for prompt in _prompts(s)
+    }
+
+
+def _prompts(signal: Row) -> set[int | None]:
+    """What the whole prompt may have been."""
+    told, inclusive = signal.get("input_tokens"), signal.get("input_includes_cache")
+    if told is None:
+        return {None}
+    cached = sum(signal.get(c) or 0 for c in ("cache_read_tokens", "cache_write_tokens"))
+    return {told} if inclusive else {told + cached} if inclusive is False else {told, told + cached}
+
+
+def _copied(groups: Sequence[Sequence[Node]]) -> set[tuple[Any, ...]]:
+    """Responses that came under several gateway call ids. Reading: they were repeated out of a cache, and prove nothing."""
+    seen: dict[tuple[Any, ...], set[str]] = {}
+    for group in groups:
+        ids = {s["gateway_call_id"] for s in _signals(group) if s.get("gateway_call_id")}
+        for proof in _responses(group):
+            seen.setdefault(proof, set()).update(ids)
+    return {proof for proof, ids in seen.items() if len(ids) > 1}
+
+
+def _joined(groups: list[list[Node]], proofs: Any) -> list[list[Node]]:
+    """Groups that share a proof become one, until none do."""
+    out: list[list[Node]] = []
+    for group in groups:
+        mine = proofs(group)
+        touching = [other for other in out if proofs(other) & mine]
+        out = [other for other in out if other not in touching]
+        out.append([*(node for other in touching for node in other), *group])
+    return out
+
+
+def _merged(group: Sequence[Node], nodes: Mapping[Key, Node]) -> Call:
+    """One call of all its signals. It stands where its innermost span stands; each figure comes from whoever tells it.
+
+    Reading: a gateway's row knows no chain, so any span comes before it.
+    """
+    spans = [node for node in group if node.told["channel"] == "otlp"] or list(group)
+    above = {key for node in spans for key in ancestors(node.key, nodes)}
+    place = max((node for node in spans if node.key not in above), key=lambda node: node.order)
+    call = Call(place, _signals(group), None)
+    if call.cache_hit:
+        # It used nothing at the provider and costs 0. (CA-4)
+        call.flags.add("cache_hit")
+        return call
+    call.usage = disjoint({column: call.told(column) for column in _FIGURES}, call.flags)
+    if call.usage is None:
+        call.flags.add("usage_absent")
+    if (call.told("attempt") or 0) > 0:
+        call.flags.add("retry")
+    return call
+
+
+def _is_echo(outer: Call, found: Sequence[Call], nodes: Mapping[Key, Node]) -> bool:
+    """Whether a call only repeats the next one below it. (CA-2: only leaves bear cost)
+
+    Reading: of two instrumentations of one request the inner one counts, and two requests can only be told from one by
+    their ids: the provider's, else the gateway's.
+    """
+    below = [call for call in found if outer.place.key in enclosing(call.place.key, nodes)]
+    for inner in below:
+        between = [call for call in below if call.place.key in enclosing(inner.place.key, nodes)]
+        if inner.reports and not any(call.reports for call in between):
+            mine, other = _id(outer), _id(inner)
+            if mine is None or other is None or mine == other:
+                return True
+    return False
+
+
+def _id(call: Call) -> str | None:
+    found = call.told("provider_request_id") or call.told("gateway_call_id")
+    return None if found is None else str(found)
+
+
+_FIGURES = (*REPORTED, "input_includes_cache", "output_includes_reasoning")
+
+
+def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
+    """Counts as reported, as meters that do not overlap; None if nothing was reported. (CA-4, CA-5)
+
+    1 000 tokens of input, 400 of them read from the cache, of an emitter that includes them:
+
+    >>> disjoint({"input_tokens": 1000, "cache_read_tokens": 400, "input_includes_cache": True, "output_tokens": 5}, set())
+    {'input_tokens': 600, 'cache_read_tokens': 400, 'output_tokens': 5}
+    """
+    if all(told.get(column) is None for column in REPORTED if column != "total_tokens"):
+        return None
+    read = told.get("cache_read_tokens")
+    long, short = told.get("cache_write_1h_tokens"), told.get("cache_write_5m_tokens")
+    written = told.get("cache_write_tokens")
+    if written is not None:
+        # What is said to be written without a lifetime, beyond what has one, is of the short kind.
+        short = max(written - (long or 0), short or 0)
+    cached = (read or 0) + (short or 0) + (long or 0)
+    total_in, total_out, thought = told.get("input_tokens"), told.get("output_tokens"), told.get("reasoning_tokens")
+
+    inclusive = told.get("input_includes_cache")
+    if inclusive is None and total_in is not None and cached:
+        total = told.get("total_tokens")
+        if total is not None and total == total_in + cached + (total_out or 0):
+            inclusive = False
+        else:
+            inclusive = True
+            if total is None or total != total_in + (total_out or 0):
+                flags.add("input_semantics_unknown")
+    plain = None if total_in is None else total_in - (cached if inclusive else 0)
+    # Reading: who does not say whether output includes reasoning means that it does, as OpenTelemetry has it.
+    said = (
+        None if total_out is None else total_out - ((thought or 0) if told.get("output_includes_reasoning") is not False else 0)
+    )
+    meters = {
+        "input_tokens": plain,
+        "cache_read_tokens": read,
+        "cache_write_5m_tokens": short,
+        "cache_write_1h_tokens": long,
+        "output_tokens": said,
+        "reasoning_tokens": thought,
+    }
+    return {meter: count for meter, count in meters.items() if count is not None}
+
+
+def _wrappers(nodes: Mapping[Key, Node], leaves: Sequence[Call]) -> list[Call]:
+    """CA-2: aggregates and counters, innermost first, so that an outer one sees what an inner one already stands for.
+
+    A wrapper whose descendants all report costs nothing. Where some of them are silent, or there are none, what it
+    says beyond what they report is its residual, never negative, meter by meter, and flagged.
+    """
+    wrappers = [n for n in nodes.values() if n.told.get("usage_scope") in ("aggregate", "cumulative")]
+    counted = list(leaves)
+    found: list[Call] = []
+    for node in sorted(wrappers, key=lambda n: -len(enclosing(n.key, nodes))):
+        said = _own_stretch(node, wrappers)
+        if said is None:
+            continue
+        below = [call for call in counted if any(node.key in enclosing(place, nodes) for place in _places(call))]
+        reporting = [call for call in below if call.reports]
+        silent = [call for call in below if not call.reports]
+        if reporting and not silent:
+            continue
+        rest = _beyond(said, [call.usage or {} for call in reporting], node.told)
+        if any(rest.values()):
+            call = Call(node, list(node.signals), rest, {"aggregate_residual" if reporting else "aggregate_only"})
+            found.append(call)
+            counted.append(call)
+    return found
+
+
+def _beyond(said: Usage, parts: Sequence[Usage], wrapper: Row) -> Usage:
+    """What a wrapper says beyond its parts.
+
+    Reading: what the parts tell of cached or reasoning tokens beyond what the wrapper tells of them is in its whole, unless
+    it says that it leaves them out.
+    """
+    told: Usage = {}
+    for part in parts:
+        for meter, count in part.items():
+            told[meter] = told.get(meter, 0) + count
+    for whole, details, says in (
+        ("input_tokens", ("cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"), "input_includes_cache"),
+        ("output_tokens", ("reasoning_tokens",), "output_includes_reasoning"),
+    ):
+        if wrapper.get(says) is not False:
+            told[whole] = told.get(whole, 0) + sum(max(0, told.get(d, 0) - said.get(d, 0)) for d in details)
+    return {meter: max(0, count - told.get(meter, 0)) for meter, count in said.items()}
+
+
+def _places(call: Call) -> Iterable[Key]:
+    """Every span that told of a call: each of them lies below the wrappers above it."""
+    return {(s["trace_key"], s["span_key"]) for s in call.signals}
+
+
+def _own_stretch(node: Node, wrappers: Sequence[Node]) -> Usage | None:
+    """What a wrapper says of its own invocation; a counter that runs on says the difference to its last stand. (CA-2)
+
+    Reading: a counter belongs to one agent of one service in one conversation, or trace where there is none, and stands in
+    the order of its spans' starts. One that falls was started anew.
+    """
+    said = _says(node)
+    if said is None or node.told["usage_scope"] == "aggregate":
+        return said
+    earlier = [n for n in wrappers if _counter(n) == _counter(node) and n.order < node.order and _says(n) is not None]
+    last = (_says(max(earlier, key=lambda n: n.order)) if earlier else None) or {}
+    if any(count < last.get(meter, 0) for meter, count in said.items()):
+        return said
+    return {meter: count - last.get(meter, 0) for meter, count in said.items()}
+
+
+def _says(node: Node) -> Usage | None:
+    return disjoint({column: node.told.get(column) for column in _FIGURES}, set())
+
+
+def _counter(node: Node) -> tuple[Any, ...]:
+    told = node.told
+    where = told.get("conversation_id") or told["trace_key"]
+    return told["usage_scope"], told.get("agent_id") or told.get("agent_name"), told.get("service_name"), where

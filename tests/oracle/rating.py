@@ -1,0 +1,190 @@
+"""RA-1 to RA-3: which uses a charge pays for, and what it pays for that nobody logged.
+
+The result for each charge is a list of shares that sum to 1. All four cost columns go by them (RA-6), and so does whatever
+follows the charge (RA-5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+from tests.oracle.chains import Row
+from tests.oracle.names import PROVIDERS, SKUS, UNITS, Sold
+from tests.oracle.usage import KEYS, Use, seconds_within
+
+LEVELS = [set(kept) for size in range(len(KEYS), -1, -1) for kept in combinations(KEYS, size)]
+"""Keys that both sides know, most of them first; of as many, those that come first in KEYS. (RA-1a)"""
+
+
+@dataclass
+class Charge:
+    """A row of the bill, and what has become of it so far."""
+
+    row: Row
+    sold: Sold | None
+    shares: list[tuple[Any, Fraction]] = field(default_factory=list)
+    left: Fraction = Fraction(1)
+    reason: str = "no_logged_use"
+
+    @property
+    def keys(self) -> dict[str, str | None]:
+        """The keys a log might know as well."""
+        row = self.row
+        return {
+            "account": row.get("sub_account_id"),
+            "region": row.get("region_id"),
+            "resource": row.get("resource_id"),
+            "principal": row.get("principal"),
+        }
+
+    @property
+    def quantity(self) -> Fraction | None:
+        """What was bought, in the meter's unit; None if it cannot be compared. (RA-2)"""
+        unit = UNITS.get(self.row.get("consumed_unit") or "")
+        if self.row.get("consumed_quantity") is None or unit is None:
+            return None
+        return Fraction(self.row["consumed_quantity"]) * unit
+
+    @property
+    def apart(self) -> tuple[Hashable, ...]:
+        """What never mixes: currency, month of invoice, provider, model, meter, charge period. (RA-1, RA-1a)"""
+        row, sold = self.row, self.sold
+        assert sold is not None
+        period = row["charge_period_start"], row["charge_period_end"]
+        return row["billing_currency"], row["billing_month"], sold.provider, sold.model, sold.meter, *period
+
+    def give(self, recipient: Any, part: Fraction) -> None:
+        """A part of the whole charge goes to someone."""
+        if part:
+            self.shares.append((recipient, part))
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A use that is paid for."""
+
+    use: Use
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Capacity that was bought and that nobody used."""
+
+
+def read(row: Row) -> Charge:
+    """A charge with what its SKU sells. Only usage sells; credits, taxes and purchases do not. (RA-1)"""
+    sold = SKUS.get(row.get("sku_meter") or "")
+    usage = row["charge_category"] == "Usage" and row.get("charge_class") is None
+    return Charge(row, sold if usage and sold and sold.provider == PROVIDERS.get(row["provider_name"]) else None)
+
+
+@dataclass
+class Logged:
+    """A use, how much of it no charge has taken yet, and whether any has."""
+
+    use: Use
+    left: Fraction
+    paid: bool = False
+
+
+def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction) -> set[int]:
+    """Shares of all charges that sell something. Returns the ids of the uses that are paid for. (RA-1 to RA-3)"""
+    logged = [Logged(use, use.quantity) for use in uses if use.model is not None]
+    selling = [c for c in charges if c.sold is not None]
+    tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
+    for tiers_matter in (True, False):
+        for level in LEVELS:
+            for pool in _pools(tokens, level, tiers_matter):
+                _rate_pool(pool, logged, level, tiers_matter, tolerance)
+    for pool in _pools([c for c in selling if c.sold and c.sold.model is None], set(KEYS), True):
+        _split_time(pool, [u for u in uses if u.meter == "seconds"])
+    for charge in tokens:
+        charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
+    return {id(one.use) for one in logged if one.paid}
+
+
+def _scaled_down(to: Metered, logged: Sequence[Logged]) -> Metered:
+    """Marks a use of which a part was never billed. (RA-2)"""
+    if any(one.left and one.use is to.use for one in logged):
+        return Metered(to.use, to.flags | {"overlogged"})
+    return to
+
+
+def _pools(charges: Sequence[Charge], level: set[str], tiers_matter: bool) -> list[list[Charge]]:
+    """Charges with money left, merged over every key outside the level. (RA-1a)"""
+    pools: dict[tuple[Hashable, ...], list[Charge]] = {}
+    for charge in charges:
+        if charge.left and (all(charge.keys[key] is not None for key in level) or level == set(KEYS)):
+            tier = charge.sold.tier if charge.sold and tiers_matter else None
+            same = (charge.apart, tier, *(charge.keys[key] for key in KEYS if key in level))
+            pools.setdefault(same, []).append(charge)
+    return list(pools.values())
+
+
+def _rate_pool(pool: list[Charge], logged: Sequence[Logged], level: set[str], tiers_matter: bool, tolerance: Fraction) -> None:
+    """RA-2 in one pool: each use pays its quantity of D; what the logs do not explain is left for the next level.
+
+    Reading: where more is logged than billed, all are scaled down to what is billed here, and the rest of each meets the
+    charges of the next levels; only what meets none is overlogged.
+    """
+    mine = [one for one in logged if one.left and all(_meets(one.use, charge, level, tiers_matter) for charge in pool)]
+    bought = sum((c.left * (c.quantity or 0) for c in pool), Fraction(0))
+    used = sum((one.left for one in mine), Fraction(0))
+    if not used:
+        return
+    agree = abs(bought - used) <= tolerance * bought
+    divisor = used if agree else max(bought, used)
+    coarse = frozenset() if level == set(KEYS) and tiers_matter else frozenset({"coarse_match"})
+    for charge in pool:
+        for one in mine:
+            charge.give(Metered(one.use, one.use.flags | coarse), charge.left * one.left / divisor)
+        charge.left *= 1 - used / divisor
+        charge.reason = "uncaptured_usage"
+    for one in mine:
+        one.paid = True
+        one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
+
+
+def _meets(use: Use, charge: Charge, level: set[str], tiers_matter: bool) -> bool:
+    """Whether a use and a charge know exactly the keys of the level in common, agree on them, and differ in nothing else.
+
+    Reading: `standard` is what silence about a tier is taken for, on either side. So in the end it meets any tier, while
+    two that are named and differ never meet.
+    """
+    sold, row = charge.sold, charge.row
+    assert sold is not None
+    common = {key for key in KEYS if use.keys[key] is not None and charge.keys[key] is not None}
+    return (
+        (use.provider, use.model, use.meter) == (sold.provider, sold.model, sold.meter)
+        and row["charge_period_start"] <= use.start < row["charge_period_end"]
+        and common == level
+        and all(use.keys[key] == charge.keys[key] for key in common)
+        and (use.tier == sold.tier or (not tiers_matter and "standard" in (use.tier, sold.tier)))
+    )
+
+
+def _split_time(pool: list[Charge], held: Sequence[Use]) -> None:
+    """RA-3: time of a resource goes to those who held it in the period; of provisioned capacity the rest is idle.
+
+    Reading: an hour in which nobody held a machine that the logs know is idle as a whole.
+    """
+    first = pool[0]
+    assert first.sold is not None
+    start, end = first.row["charge_period_start"], first.row["charge_period_end"]
+    known = [use for use in held if use.keys["resource"] == first.keys["resource"]]
+    users = [(use, seconds_within(use, start, end)) for use in known]
+    used = sum((seconds for _, seconds in users), Fraction(0))
+    capacity = sum((c.quantity or 0 for c in pool), Fraction(0)) if first.sold.provisioned else Fraction(0)
+    divisor = max(used, capacity)
+    if not known or not divisor:
+        return
+    for charge in pool:
+        for use, seconds in users:
+            charge.give(Metered(use, use.flags), seconds / divisor)
+        charge.give(Idle(), 1 - used / divisor)
+        charge.left = Fraction(0)

@@ -1,0 +1,301 @@
+"""Small and nasty worlds: a dozen spans in four traces, eight charges, owners that move, and senders nobody should trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ledger.settings import AttributionSettings, IngestSettings, Settings, SharedRule
+from tests.books_by_hand import at, charge, price, span
+from tests.oracle.books import World
+from tests.oracle.names import AWS_MODELS, LOG_MODELS, METER_WORDS
+
+AGENTS = ("support-bot", "researcher", "cx", "newcomer")
+BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+MOVE = at(11, 0)
+"""When owners change: in the middle of things."""
+
+FORGETFUL = True
+TIERS = {"standard": Decimal(1), "batch": Decimal("0.5"), "flex": Decimal("0.75")}
+LISTED = [
+    price(model, meter, str(Decimal(rate) * factor), service_tier=tier)
+    for model in ("anthropic.claude-sonnet-4-6", "amazon.nova-pro-v1:0")
+    for tier, factor in TIERS.items()
+    for meter, rate in (
+        ("input_tokens", "0.000003"),
+        ("cache_read_tokens", "0.0000003"),
+        ("cache_write_5m_tokens", "0.00000375"),
+        ("cache_write_1h_tokens", "0.000006"),
+        ("output_tokens", "0.000015"),
+        ("reasoning_tokens", "0.000015"),
+    )
+]
+
+
+@st.composite
+def owners(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Registry rows: agents with a team that may change, their other names, and what is told of keys and the like."""
+    rows: list[dict[str, Any]] = []
+
+    def add(kind: str, name: str, agent: str, team: str, start: datetime, end: datetime | None, recorded: int) -> None:
+        told = {"kind": kind, "name": name, "agent": agent, "team": team, "account": None, "region": None}
+        rows.append({**told, "valid_from": start, "valid_to": end, "recorded_at": at(0, recorded)})
+
+    moved: dict[str, int] = {}
+    for agent, team in (("support-bot", "Care"), ("researcher", "Data"), ("coder", "Dev")):
+        fate = draw(st.sampled_from(["stays", "stays", "moves", "moves, told late"]))
+        add("agent", agent, agent, team, BEGIN, MOVE if fate == "moves" else None, 1)
+        if fate.startswith("moves"):
+            add("agent", agent, agent, "Growth", MOVE, None, 2)
+            moved[agent] = 2
+    for kind, name, agent, team in (
+        ("alias", "cx", "coder", "Dev"),
+        ("credential", "key-1", "support-bot", "Care"),
+        ("principal", "arn:p1", "researcher", "Data"),
+        ("service", "indexer", "coder", "Dev"),
+        ("resource", "i-gpu", "coder", "Dev"),
+    ):
+        fate = draw(st.sampled_from(["stays", "stays", "stays" if kind == "alias" else "ends", "unknown"]))
+        if fate != "unknown":
+            add(kind, name, agent, team, BEGIN, MOVE if fate == "ends" else None, 1)
+            # Who says that an agent has moved need not say again what else it is called by.
+            if fate == "stays" and agent in moved and not (FORGETFUL and draw(st.booleans())):
+                add(kind, name, agent, "Growth", MOVE, None, moved[agent])
+    return rows
+
+
+@st.composite
+def _place(draw: st.DrawFn, number: int, traces: Sequence[int]) -> dict[str, Any]:
+    """Where a span hangs: nowhere, on a parent that may be missing, itself or below it, or on links across traces."""
+    everyone = [(trace, other) for other, trace in enumerate(traces, 1)]
+    kin = [other for trace, other in everyone if trace == traces[number - 1]]
+    kind = draw(st.sampled_from(["root", "parent", "parent", "parent", "parent", "stray", "link", "links"]))
+    if kind == "parent":
+        return {"parent": draw(st.sampled_from([k for k in kin if k < number] * 3 + kin))}
+    if kind == "stray":
+        return {"parent": draw(st.integers(1, len(traces) + 1))}
+    if kind == "link":
+        return {"link": draw(st.sampled_from([*everyone, (9, 9)]))}
+    if kind == "links":
+        targets = draw(st.lists(st.sampled_from([*everyone, (9, 9)]), min_size=2, max_size=3))
+        ids = [[f"{trace:032x}", f"{target:016x}"] for trace, target in targets]
+        return {"link": targets[0], "links": json.dumps(ids)}
+    return {}
+
+
+@st.composite
+def counts(draw: st.DrawFn) -> dict[str, Any]:
+    """Tokens as an emitter reports them, with its own idea of what includes what."""
+    told: dict[str, Any] = {"input_tokens": draw(st.integers(1, 9)) * 100, "output_tokens": draw(st.integers(0, 5)) * 10}
+    shape = draw(st.sampled_from(["plain", "plain", "cached", "written", "thought", "totalled"]))
+    inclusive = draw(st.booleans())
+    told["input_includes_cache"] = inclusive
+    if shape in ("cached", "totalled"):
+        told["cache_read_tokens"] = 40
+    if shape == "written":
+        told |= {"cache_write_tokens": 50, "cache_write_1h_tokens": draw(st.sampled_from([None, 20]))}
+    if shape == "thought":
+        told |= {"reasoning_tokens": 0 if told["output_tokens"] == 0 else 7, "output_includes_reasoning": inclusive}
+    if shape == "totalled":
+        total = told["input_tokens"] + told["output_tokens"] + (0 if inclusive else 40)
+        told |= {"input_includes_cache": None, "total_tokens": total}
+    return told
+
+
+@st.composite
+def _call(draw: st.DrawFn) -> dict[str, Any]:
+    """What a call says of itself beside its usage."""
+    silent = draw(st.integers(0, 7)) == 0
+    model = draw(st.sampled_from(sorted(LOG_MODELS)))
+    return {
+        **({} if silent else draw(counts())),
+        "usage_scope": "leaf",
+        "provider": "bedrock",
+        "response_model": model,
+        "account_id": draw(st.sampled_from([None, None, "1111", "2222"])),
+        "region": draw(st.sampled_from([None, "us-east-1"])),
+        "principal": draw(st.sampled_from([None, None, "arn:p1", "arn:p2"])),
+        "service_tier": draw(st.sampled_from([None, None, None, "batch", "flex"])),
+        "credential": draw(st.sampled_from([None, None, "key-1", "key-2"])),
+        "claimed_agent": draw(st.sampled_from([None, None, "support-bot", "cx"])),
+        "provider_request_id": draw(st.sampled_from([None, None, f"r1 of {model}", f"r2 of {model}"])),
+        "cache_hit": draw(st.sampled_from([None] * 7 + [True])),
+        "attempt": draw(st.sampled_from([None, None, 0, 1])),
+    }
+
+
+@st.composite
+def _gateway_row(draw: st.DrawFn, number: int, call: dict[str, Any]) -> dict[str, Any]:
+    """The gateway's own record of a call that a span told of: the same figures, in a session of its own or under the same ids."""
+    keep = [
+        *("usage_scope", "provider", "response_model", "start_time", "provider_request_id", "gateway_call_id", "cache_hit"),
+        *("input_tokens", "input_includes_cache", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
+        *("output_tokens", "reasoning_tokens", "output_includes_reasoning", "total_tokens"),
+    ]
+    told = {column: call[column] for column in keep if column in call}
+    told |= {"channel": "litellm", "source": "litellm"}
+    claimed = call.get("claimed_agent") or "support-bot"
+    told |= {"credential": draw(st.sampled_from([None, "key-1"])), "claimed_agent": draw(st.sampled_from([None, claimed]))}
+    if draw(st.integers(0, 3)) == 0:
+        return {**span(1, 1), **told, **{c: call[c] for c in ("trace_id", "span_id", "trace_key", "span_key")}}
+    return span(900 + number, 900 + number, **told)
+
+
+@st.composite
+def span_rows(draw: st.DrawFn, most: int = 12) -> list[dict[str, Any]]:
+    """Spans of up to four traces: agents, steps, calls, wrappers and holders of a machine, and a gateway's rows about them."""
+    rows: list[dict[str, Any]] = []
+    traces = draw(st.lists(st.integers(1, 4), min_size=1, max_size=most))
+    for number, trace in enumerate(traces, 1):
+        kind = draw(st.sampled_from(["step", "agent", "call", "call", "call", "wrapper", "holder"]))
+        told: dict[str, Any] = draw(_place(number, traces))
+        told["start_time"] = at(10) + timedelta(minutes=draw(st.integers(0, 150)))
+        told["conversation_id"] = draw(st.sampled_from([None, None, "chat-1"]))
+        told["service_name"] = draw(st.sampled_from([None, "indexer"]))
+        if kind == "agent" or (kind in ("call", "wrapper") and draw(st.integers(0, 3)) == 0):
+            told["agent_name"] = draw(st.sampled_from(AGENTS))
+        if kind == "call":
+            told |= draw(_call())
+        if kind == "wrapper":
+            told |= draw(counts())
+            told["usage_scope"] = draw(st.sampled_from(["aggregate", "aggregate", "cumulative"]))
+            told |= {"provider": "bedrock", "response_model": "amazon.nova-pro-v1:0"}
+        if kind == "holder":
+            told |= {"resource_id": draw(st.sampled_from(["i-gpu", "arn:runtime"]))}
+            told["end_time"] = told["start_time"] + timedelta(minutes=draw(st.integers(0, 100)))
+        if kind == "call" and draw(st.integers(0, 2)) == 0:
+            told["gateway_call_id"] = f"g{number}"
+        parent = told.pop("parent", None)
+        rows.append(span(trace, number, parent, **told))
+        if kind == "call" and (told.get("gateway_call_id") or told.get("provider_request_id")) and draw(st.booleans()):
+            rows.append(draw(_gateway_row(number, rows[-1])))
+    return rows
+
+
+@st.composite
+def charge_rows(draw: st.DrawFn, rows: Sequence[dict[str, Any]], most: int = 8) -> list[dict[str, Any]]:
+    """A bill: tokens about as logged, a machine, storage, and the credits, taxes and purchases that come with them."""
+    names_principals = draw(st.booleans())
+    hours = draw(st.sampled_from([1, 24]))
+    bill: list[dict[str, Any]] = []
+    kinds = ["tokens"] * 5 + ["machine", "runtime", "storage", "credit", "correction", "tax", "purchase"]
+    for kind in draw(st.lists(st.sampled_from(kinds), max_size=most)):
+        start = at(draw(st.sampled_from([10, 11, 12]))) if hours == 1 else at(0)
+        account = draw(st.sampled_from(["1111", "2222"]))
+        told: dict[str, Any] = {
+            "charge_period_start": start,
+            "charge_period_end": start + timedelta(hours=hours),
+            "sub_account_id": account,
+            "principal": draw(st.sampled_from(["arn:p1", "arn:p2"])) if names_principals else None,
+            "invoice_id": f"inv-{account}",
+            "tags": draw(st.sampled_from([None, None, '{"team":"Growth"}', '{"user_agent":"cx"}'])),
+        }
+        told |= _costs(draw(st.integers(10**9, 10**13)), draw(st.booleans()))
+        told |= draw(_kind_of_charge(kind, rows, start, bill))
+        bill.append(charge("0", **told))
+    return bill
+
+
+def _costs(units: int, discounted: bool) -> dict[str, Decimal]:
+    cost = Decimal(units).scaleb(-12)
+    paid = (cost * 9 / 10).quantize(Decimal("1e-12")) if discounted else cost
+    return {"billed_cost": paid, "effective_cost": paid, "list_cost": cost, "contracted_cost": paid}
+
+
+@st.composite
+def _kind_of_charge(
+    draw: st.DrawFn, kind: str, rows: Sequence[dict[str, Any]], start: datetime, bill: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    if kind == "tokens":
+        return draw(_tokens(rows, start))
+    told: dict[str, Any]
+    if kind == "machine":
+        told = {"sku_meter": "USE1-BoxUsage:g5.xlarge", "consumed_unit": "Hrs", "service_name": "Amazon EC2"}
+        return {
+            **told,
+            "resource_id": "i-gpu",
+            "principal": None,
+            "consumed_quantity": draw(st.sampled_from([Decimal(1), Decimal(2)])),
+        }
+    if kind == "runtime":
+        told = {"sku_meter": "USE1-Runtime:Consumption-based:vCPU", "consumed_unit": "vCPU-Hours", "principal": None}
+        return {**told, "resource_id": "arn:runtime", "consumed_quantity": Decimal("0.1")}
+    if kind in ("credit", "correction"):
+        sold = [row for row in bill if row["charge_category"] == "Usage" and row.get("charge_class") is None]
+        if sold:
+            told = dict(draw(st.sampled_from(sold)))
+            told |= {c: -(told[c] / 10).quantize(Decimal("1e-12")) for c in _costs(1, False)}
+            return {**told, "charge_category": "Credit"} if kind == "credit" else {**told, "charge_class": "Correction"}
+    if kind == "tax":
+        told = {"service_name": None, "sku_meter": None, "sub_account_id": None, "region_id": None, "principal": None}
+        return {**told, "charge_category": "Tax", "consumed_unit": None, "tags": None}
+    told = {"service_name": "Amazon S3", "sku_meter": "TimedStorage", "consumed_unit": "GB-Mo", "principal": None}
+    told["billing_currency"] = draw(st.sampled_from(["USD", "USD", "EUR"]))
+    return {**told, "charge_category": "Purchase" if kind == "purchase" else "Usage"}
+
+
+@st.composite
+def _tokens(draw: st.DrawFn, rows: Sequence[dict[str, Any]], start: datetime) -> dict[str, Any]:
+    """A charge for one meter of one model: about what was logged of it, more, less, or nothing that was."""
+    calls = [(row["response_model"], row.get("service_tier"), row["start_time"]) for row in rows if row.get("input_tokens")]
+    told: dict[str, Any] = {}
+    words, meter = draw(st.sampled_from(sorted(METER_WORDS.items())))
+    if calls and draw(st.integers(0, 4)) > 0:
+        model, tier, when = draw(st.sampled_from(calls))
+        word = next(word for word, name in AWS_MODELS.items() if name == LOG_MODELS[model])
+        if start != at(0):
+            begin = when.replace(minute=0)
+            told |= {"charge_period_start": begin, "charge_period_end": begin + timedelta(hours=1)}
+    else:
+        word, tier = draw(st.sampled_from(sorted(AWS_MODELS))), draw(st.sampled_from([None, "batch", "flex"]))
+    logged = sum(row.get(meter) or 0 for row in rows if LOG_MODELS.get(row.get("response_model", "")) == AWS_MODELS[word])
+    tokens = Decimal(max(logged, 1)) * Decimal(draw(st.sampled_from(["1", "1", "1.004", "0.996", "0.5", "1.7", "0.01"])))
+    suffix = f"-{tier}" if tier and draw(st.booleans()) else ""
+    quantity = (tokens / 1000).quantize(Decimal("1e-12"))
+    return {**told, "sku_meter": f"USE1-{word}-{words}{suffix}", "consumed_quantity": quantity}
+
+
+RULES = [
+    SharedRule(name="storage by use", service="Amazon S3", method="proportional"),
+    SharedRule(name="tokens evenly", service="Amazon Bedrock", method="even", teams=["Care", "Dev", "Data"]),
+    SharedRule(name="purchases", charge_category="Purchase", method="fixed", shares={"Care": Decimal(1), "Dev": Decimal(2)}),
+]
+
+
+@st.composite
+def worlds(draw: st.DrawFn, spans: int = 12, charges: int = 8) -> World:
+    """Everything at once."""
+    rows = draw(span_rows(spans))
+    rules = draw(st.lists(st.sampled_from(RULES), unique_by=lambda r: r.name, max_size=2))
+    settings = Settings(
+        ingest=IngestSettings(trusted_sources=draw(st.sampled_from([[], ["otlp"], ["litellm"], ["otlp", "litellm"]]))),
+        attribution=AttributionSettings(shared=rules),
+    )
+    return World(rows, draw(charge_rows(rows, charges)), draw(owners()), LISTED if draw(st.booleans()) else (), settings)
+
+
+def at_the_edge_of_the_month(world: World) -> World:
+    """The same world half a month later: its second hour is the last of October, its third the first of November. (TI-1)
+
+    Prices stay away, since what was paid of them is looked up month by month.
+    """
+    later = datetime(2026, 10, 31, 22, tzinfo=UTC) - at(10)
+
+    def moved(row: Mapping[str, Any], *fixed: str) -> dict[str, Any]:
+        times = {c: v + later for c, v in row.items() if isinstance(v, datetime) and c not in fixed and v != BEGIN}
+        return {**row, **times}
+
+    spans = [moved(row) for row in world.spans]
+    charges = [moved(row) for row in world.charges]
+    return World(
+        [{**row, "date": row["start_time"].date()} for row in spans],
+        [{**row, "billing_month": f"{row['charge_period_start']:%Y-%m}"} for row in charges],
+        [moved(row, "recorded_at") for row in world.owners],
+        (),
+        world.settings,
+    )
