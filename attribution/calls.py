@@ -199,5 +199,5 @@ def _answers(signals: pl.DataFrame) -> pl.DataFrame:
     ]
     # An answer that came under two gateway ids was repeated out of a cache: it proves nothing about either call.
     both = pl.concat(usage).drop_nulls("proof").unique()
-    once = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2  # noqa: PLR2004
+    once = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2
     return both.filter(once & pl.col("proof").is_duplicated()).select("row", "proof")

@@ -119,7 +119,9 @@ def _main(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> In
 def _traces(nodes: pl.DataFrame, forest: Forest, of: Index, roots: Index) -> pl.Series:
     """The traces each chain runs through: nearly always that of its root; only links lead out of it."""
     own = nodes["trace_id"].gather(roots)
-    listed = pl.DataFrame({"trace_id": own}).select(trace_ids=pl.concat_list("trace_id").list.drop_nulls()).to_series()
+    listed = own.reshape((len(own), 1)).arr.to_list().alias("trace_ids")
+    if own.null_count():
+        listed = listed.list.drop_nulls()
     crossing = np.unique(of[np.flatnonzero(forest.linked)])
     crossing = crossing[crossing != codes.NONE]
     if not len(crossing):

@@ -27,9 +27,9 @@ NONE = -1
 class Forest:
     """Spans as a forest. Arrays are parallel to the rows of the frame they were drawn from.
 
-    `parent` is the row of the causal parent (the row itself for a root), `root` the row of its root; the flags say why an edge
-    is missing or was cut, and where the parent is one by a link. `fans` are the roots that several known links lead to, each with the rows they come from: what lies
-    under such a root belongs to all of them in equal parts.
+    `parent` is the row of the causal parent (the row itself for a root), `root` the row of its root; the flags say why an edge is
+    missing or was cut, and where the parent is one by a link. `fans` are the roots that several known links lead to, each with the
+    rows they come from: what lies under such a root belongs to all of them in equal parts.
     """
 
     parent: Index
@@ -50,8 +50,8 @@ class Forest:
 def link(spans: pl.DataFrame, rows: Rows) -> Forest:
     """Draws the forest of spans, which `rows` finds by their keys.
 
-    `spans` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used for nothing but to choose which edge of a cycle to cut: the one of the span that started last.
-    (CH-3, CH-6)
+    `spans` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
+    for nothing but to choose which edge of a cycle to cut: the one of the span that started last. (CH-3, CH-6)
     """
     count = spans.height
     own = np.arange(count, dtype=np.int32)

@@ -8,7 +8,7 @@ another machine, and a driver that dies has published nothing. All machines must
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from attribution.drawing import Delivery, Ground, Order, draw
 from ledger.errors import UsageError
@@ -54,7 +54,7 @@ class Cluster:
         """Lets go of the scheduler; its workers stay."""
         self.client.close()
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *fault: object) -> None:

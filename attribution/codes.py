@@ -6,7 +6,7 @@ What is decided by words (who owns a name, what a model is called) is decided on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ _SMALL = 1 << 22
 class Coded(NamedTuple):
     """A code a row, and how many codes there may be."""
 
-    code: NDArray[np.integer]
+    code: NDArray[Any]
     size: int
 
 
@@ -70,7 +70,8 @@ def together(height: int, parts: Sequence[Coded]) -> tuple[Index, Index]:
     >>> [x.tolist() for x in together(4, [a, b])]
     [[0, 1, 0, 2], [0, 1, 3]]
     """
-    key, size = np.zeros(height, dtype=np.int64), 1
+    key: NDArray[Any] = np.zeros(height, dtype=np.int64)
+    size = 1
     for part in parts:
         if part.size <= 1:
             continue
@@ -82,7 +83,7 @@ def together(height: int, parts: Sequence[Coded]) -> tuple[Index, Index]:
     return _dense(key, size)
 
 
-def _dense(key: NDArray[np.integer], size: int) -> tuple[Index, Index]:
+def _dense(key: NDArray[Any], size: int) -> tuple[Index, Index]:
     rows = np.arange(len(key), dtype=np.int32)
     if size <= max(_SMALL, 4 * len(key)):
         first = np.full(size, NONE, dtype=np.int32)

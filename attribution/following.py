@@ -5,7 +5,7 @@ sign; also to charges of earlier invoices, by the costs published for them. (RA-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -87,8 +87,14 @@ def follow(
     for level in _tax_levels(past) if tax else _credit_levels(past):
         if not rest.height:
             break
-        done = _step(rest.filter(level.meant), sides[level.earlier], level)
-        if done.height:
+        # A row that names a principal corrects that principal's charges alone.
+        named = pl.col("principal").is_not_null()
+        meant = rest.filter(level.meant)
+        steps = [
+            _step(meant.filter(named), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))),
+            _step(meant.filter(~named), sides[level.earlier], level),
+        ]
+        for done in (step for step in steps if step.height):
             shares.append(done)
             rest = rest.filter(~pl.col("lot").is_in(done["lot"].implode()))
     if not shares:

@@ -64,32 +64,31 @@ def _outermost(seen: Seen, within: tuple[datetime, datetime] | None) -> codes.In
     if not codes.said(seen.nodes, ["resource_id"]):
         return np.zeros(0, dtype=np.int32)
     named = seen.nodes["resource_id"]
-    rows = named.is_not_null().arg_true().to_numpy().astype(np.int32)
-    parent = seen.forest.parent[rows]
-    same = (named.gather(rows) == named.gather(parent)).fill_null(value=False).to_numpy() & (parent != rows)
-    rows = rows[~same]
+    rows: codes.Index = named.is_not_null().arg_true().cast(pl.Int32).to_numpy()
+    above = seen.forest.parent[rows]
+    same = (named.gather(rows) == named.gather(above)).fill_null(value=False).to_numpy() & (above != rows)
+    rows = np.compress(~same, rows)
     if within is None:
         return rows
     at = seen.nodes.select(pl.col("start_time", "end_time").gather(rows))
     held = at.select((pl.col("start_time") < within[1]) & (pl.coalesce("end_time", "start_time") >= within[0])).to_series()
-    return rows[held.to_numpy()]
+    return np.compress(held.to_numpy(), rows)
 
 
 def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
-    who, what, why = WHO, (*WHAT, *CONTEXT), ("reason",)
+    """With the keys of the usage rows that these become."""
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
-    key = dimensions.usage_keys(hour, *(dimensions.content(frame.select(c)) for c in (who, what, why)), zero, zero)
+    words = (dimensions.content(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
+    key = dimensions.usage_keys(hour, *words, zero, zero)
     return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:
     """Seconds and requests by usage key; a span that several chains asked for is split between them. (CH-1)"""
-    of_span = {"seconds": "seconds", "requests": pl.col("starts").cast(pl.Int64).cast(MONEY)}
-    long = pl.concat(
-        frame.select("call", "hour", "place", "numerator", "usage_key", pl.lit(m).alias("meter"), pl.lit(None, dtype=MONEY).alias("list_cost"), quantity=q, key="usage_key")
-        for m, q in of_span.items()
-    )  # fmt: skip
+    shares = frame.select("call", "hour", "place", "numerator", "usage_key", key="usage_key", list_cost=pl.lit(None, dtype=MONEY))
+    measures = {"seconds": frame["seconds"], "requests": frame["starts"].cast(pl.Int64).cast(MONEY)}
+    long = pl.concat(shares.with_columns(meter=pl.lit(meter), quantity=quantity) for meter, quantity in measures.items())
     parts = shared(long, pool=["call", "hour", "meter"])
     summed = parts.group_by("usage_key", "meter").agg(
         pl.col("quantity").sum(), calls=(pl.col("place") == 0).sum().cast(pl.Int64), list_cost=pl.lit(None, dtype=MONEY)

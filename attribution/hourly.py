@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attribution import codes
 from attribution.codes import Coded, Index
-from attribution.dimensions import CONTEXT, WHAT, WHO, Kinds, content, usage_keys
+from attribution.dimensions import WHO, Kinds, content, usage_keys
 from attribution.identity import Owners
 from attribution.paths import Paths
 from attribution.pricing import other_meters

@@ -5,7 +5,7 @@ A call has one path; below a fan-in it has several, with weights that sum to 1.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attribution import codes, fan_in
 from attribution.chains import NONE, Flags, Forest, Index, nearest, topmost
 from attribution.codes import Coded
-from attribution.fan_in import Sight, Way
+from attribution.fan_in import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Seen:
         both = own.join(self.onward, on="root", how="left", suffix="_on").sort("call", "place")
         forks = pl.col("place").is_not_null()
         either = {c: pl.col(f"{c}_on").fill_null(value=False) for c in ("doubted", "cut")}
-        # The topmost agent comes from beyond the tree, the nearest agent and claim from within it; as `fan_in.beyond` has it.
+        # The topmost agent comes from beyond the tree, the nearest agent and claim from within it; as in `fan_in`.
         both = both.select(
             "call",
             top=pl.when(forks & (pl.col("top_on") != NONE)).then("top_on").otherwise("top"),
@@ -162,12 +162,21 @@ def look(
     if not forest.fans:
         return seen
 
-    def alike(way: Way) -> Hashable:
-        ends = bool(forest.missing_parent[way.end]), int(services.code[way.end]) if services.size > 1 else 0
-        agents = (NONE if row == NONE else int(agent[row]) for row in (way.top, way.near))
-        return *agents, NONE if way.claim == NONE else int(claimed[way.claim]), way.doubted, way.cut, *ends
+    ends = codes.together(nodes.height, [codes.flags(forest.missing_parent), *([services] if services.size > 1 else [])])
+    same_agent, same_claim = _first_alike(agent), _first_alike(claimed)
+    shown = Sight(same_agent[sight.top], same_agent[sight.near], same_claim[sight.claim], sight.doubted, sight.cut)
+    return Seen(nodes, forest, agent, names, claimed, claims, sight, services, fan_in.ways(forest, shown, ends[1][ends[0]]))
 
-    return Seen(nodes, forest, agent, names, claimed, claims, sight, services, fan_in.ways(forest, sight, alike))
+
+def _first_alike(code: Index) -> Index:
+    """For every row the first one of the same code; NONE for NONE, also as the last row, where NONE points."""
+    same = np.full(len(code) + 1, NONE, dtype=np.int32)
+    told = np.flatnonzero(code != NONE)
+    if len(told):
+        first = np.full(int(code.max()) + 1, NONE, dtype=np.int32)
+        first[code[told][::-1]] = told[::-1]
+        same[told] = first[code[told]]
+    return same
 
 
 def _claims(nodes: pl.DataFrame, trusted: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:

@@ -8,8 +8,11 @@ Terms: a *lot* is a sum of like charges (`attribution.billed`), a *use* is a row
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
+from typing import Literal
 
 import polars as pl
 
@@ -21,7 +24,16 @@ from ledger.money import MONEY, split, weights
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 _BASE = ("currency", "provider", "model", "meter", "pool_start", "pool_end")
-_TIERS = ("service_tier", "context_above")
+_UNTOLD: Mapping[str, str | int] = {"service_tier": "standard", "context_above": 0}
+"""What a tier is where nothing is said of it. Like other keys, tiers told on both sides must agree; silence meets any, last. (RA-1a)"""
+
+Side = Literal["bill", "log"]
+_SIDES: tuple[Side | None, ...] = (None, "bill", "log")
+_SILENCES: tuple[dict[str, Side], ...] = tuple(
+    {tier: side for tier, side in zip(_UNTOLD, sides, strict=True) if side is not None}
+    for sides in sorted(product(_SIDES, repeat=len(_UNTOLD)), key=lambda sides: len(sides) - sides.count(None))
+)
+"""Which side says nothing of which tier: neither of none first, so that equals meet before silence is filled."""
 
 
 @dataclass(slots=True)
@@ -47,14 +59,14 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
     keyed = uses.lazy().select(
-        "use", "usage_key", "hour", "provider", "model", "meter", *_TIERS, *OPTIONAL, "quantity", "list_cost"
+        "use", "usage_key", "hour", "provider", "model", "meter", *_UNTOLD, *OPTIONAL, "quantity", "list_cost"
     )
     logged = keyed.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     measured = keyed.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
     tokens = _Round(lots.filter(pl.col("role") == "tokens"), logged, tolerance)
-    for drop_tiers in (False, True):
+    for silent in _SILENCES:
         for known, keys in _levels(tokens.lots, tokens.uses):
-            tokens.match(known, keys, drop_tiers=drop_tiers)
+            tokens.match(known, keys, silent)
     shares += tokens.told()
     rates += tokens.rates
     by_quantity = drivers.by_quantity(
@@ -119,15 +131,26 @@ class _Round:
         flag = pl.concat_str(over, matched, separator=",", ignore_nulls=True)
         return [s.with_columns(flag=flag) for s in self.shares]
 
-    def match(self, known: str, keys: tuple[str, ...], *, drop_tiers: bool) -> None:
-        """Rates the lots that know `known` against the uses with which they share exactly `keys`."""
+    def match(self, known: str, keys: tuple[str, ...], silent: Mapping[str, Side]) -> None:
+        """Rates the lots that know `known` against the uses with which they share exactly `keys`, on tiers of which one side is silent."""
         others = [k for k in known.split(",") if k and k not in keys]
-        uses = self.uses.filter(*(pl.col(k).is_not_null() for k in keys), *(pl.col(k).is_null() for k in others))
-        lots = self.lots.filter(pl.col("__known") == known, pl.col("billed_quantity") > 0)
-        if not uses.height or not lots.height:
+        told = {tier: pl.col(tier).ne(pl.lit(_UNTOLD[tier])) for tier in silent}
+        lots = self.lots.filter(
+            pl.col("__known") == known,
+            pl.col("billed_quantity") > 0,
+            *(told[tier].not_() if side == "bill" else told[tier] for tier, side in silent.items()),
+        )
+        if not lots.height:
             return
-        pool = [*_BASE, *(() if drop_tiers else _TIERS), *keys]
-        dropped = [*others, *(_TIERS if drop_tiers else ())]
+        uses = self.uses.filter(
+            *(pl.col(k).is_not_null() for k in keys),
+            *(pl.col(k).is_null() for k in others),
+            *(told[tier] if side == "bill" else told[tier].not_() for tier, side in silent.items()),
+        )
+        if not uses.height:
+            return
+        pool = [*_BASE, *(tier for tier in _UNTOLD if tier not in silent), *keys]
+        dropped = [*others, *silent]
         without = [pl.lit("without " + ", ".join(dropped))] if dropped else []
         pools = (
             lots.group_by(pool)
@@ -147,7 +170,7 @@ class _Round:
                 denominator=pl.when(near).then("logged").otherwise(pl.max_horizontal("billed", "logged")),
                 flag=pl.concat_str(
                     pl.when(~near & (pl.col("logged") > pl.col("billed"))).then(pl.lit("overlogged")),
-                    pl.when(pl.lit(bool(others) or drop_tiers)).then(pl.lit("coarse_match")),
+                    pl.when(pl.lit(bool(dropped))).then(pl.lit("coarse_match")),
                     separator=",",
                     ignore_nulls=True,
                 ),

@@ -183,7 +183,8 @@ def _beyond(said: Counts, below: Counts, contains: Flags) -> Counts:
         n = TOKEN_METERS.index(part)
         untold = np.maximum(0, below[:, n] - said[:, n])
         accounted[:, TOKEN_METERS.index(whole)] += np.where(contains[:, n], untold, 0)
-    return np.maximum(0, said - accounted)
+    rest: Counts = np.maximum(0, said - accounted)
+    return rest
 
 
 def _counts(calls: pl.DataFrame) -> Counts:
@@ -222,10 +223,10 @@ def _depth(over: Index) -> Index:
     [0, 1, 2, 0]
     """
     pointer = np.where(over == NONE, np.arange(len(over), dtype=np.int32), over)
-    depth = (over != NONE).astype(np.int32)
+    depth: Index = (over != NONE).astype(np.int32)
     while True:
         further = depth[pointer]
         if not further.any():
             return depth
-        depth = depth + further
+        depth += further
         pointer = pointer[pointer]

@@ -97,7 +97,8 @@ def theirs(calls: pl.DataFrame, seconds: float) -> tuple[float, float, list[floa
         )
         about = {"model": row["request_model"], "custom_llm_provider": row["provider"], "service_tier": row["service_tier"]}
         asked.append((ModelResponse(model=row["response_model"], usage=usage), about))
-    rates, said = [], []
+    rates: list[float] = []
+    said: list[float] = []
     for told in (True, False):
         for response, about in asked[:200]:
             litellm.completion_cost(completion_response=response, **(about if told else {}))

@@ -159,7 +159,9 @@ def restate(folder: Path) -> None:
 
     with Books.open(folder / "home") as books:
         bill = books.store.scan(CHARGES).collect()
-        dearer = bill.with_columns((pl.col(c) + (pl.col(c) * pl.lit("0.01").str.to_decimal(scale=2)).cast(pl.Decimal(38, 12))) for c in COST_COLUMNS)
+        dearer = bill.with_columns(
+            (pl.col(c) + (pl.col(c) * pl.lit("0.01").str.to_decimal(scale=2)).cast(pl.Decimal(38, 12))) for c in COST_COLUMNS
+        )
         books.store.replace(CHARGES, dearer, {"billing_month": MONTH, "scope": "bench"})
 
 
@@ -214,7 +216,12 @@ def run_step(step: str, folder: Path) -> None:
     elif step == "prepare":
         raise SystemExit("prepare needs --spans")
     else:
-        {"forget": forget, "restate": restate, "hold": lambda f: hold_back(f, back=False), "late": lambda f: hold_back(f, back=True)}[step](folder)
+        {
+            "forget": forget,
+            "restate": restate,
+            "hold": lambda f: hold_back(f, back=False),
+            "late": lambda f: hold_back(f, back=True),
+        }[step](folder)
         told = {}
     used = resource.getrusage(resource.RUSAGE_SELF)
     told |= {"cpu_seconds": round(used.ru_utime + used.ru_stime - before, 2), "peak_mb": round(used.ru_maxrss / 1024)}

@@ -10,12 +10,11 @@ and can be deleted and rebuilt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import polars as pl
 
-from ledger.errors import TableError
+from ledger.form import Column as Column
+from ledger.form import Table as Table
 from ledger.lots import LOT_KEYS
 from ledger.meters import METERS as METERS
 from ledger.meters import TOKEN_METERS as TOKEN_METERS
@@ -31,65 +30,6 @@ COST_CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
 
 USAGE_COLUMNS = (*TOKEN_METERS, "cache_write_tokens", "total_tokens")
 """Columns of `spans` that hold token counts as reported: not yet disjoint, absent is null."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its type, why it exists, and whether it may be empty."""
-
-    name: str
-    dtype: pl.DataType | type[pl.DataType]
-    why: str
-    required: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the ledger. `key` tells rows apart; `partition_by` is how files are laid out and atomically replaced."""
-
-    name: str
-    kind: Literal["fact", "conclusion"]
-    why: str
-    key: tuple[str, ...]
-    partition_by: tuple[str, ...]
-    columns: tuple[Column, ...] = field(repr=False)
-
-    @property
-    def schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
-        """Column names and types, in order."""
-        return {c.name: c.dtype for c in self.columns}
-
-    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The frame as this table stores it: all columns, in order, typed; nulls where optional ones are missing.
-
-        Raises `TableError` on an unknown column, a type that does not cast exactly, or a null in a required column.
-        """
-        unknown = [c for c in frame.columns if c not in self.schema]
-        if unknown:
-            raise TableError(f"unknown columns {unknown}", where=self.name)
-        missing = [c.name for c in self.columns if c.required and c.name not in frame.columns]
-        if missing:
-            raise TableError(f"required columns {missing} are missing", where=self.name)
-        floats = [n for n, t in frame.schema.items() if t.is_float() and self.schema[n] in (MONEY, RATE)]
-        if floats:
-            raise TableError(f"money arrived as floating point in {floats}", where=self.name)
-        try:
-            shaped = frame.select(
-                (pl.col(c.name).cast(c.dtype) if c.name in frame.columns else pl.lit(None, dtype=c.dtype)).alias(c.name)
-                for c in self.columns
-            )
-        except pl.exceptions.PolarsError as fault:
-            raise TableError(str(fault), where=self.name) from fault
-        if shaped.height:
-            required = [c.name for c in self.columns if c.required]
-            empty = [n for n, count in shaped.select(required).null_count().row(0, named=True).items() if count]
-            if empty:
-                raise TableError(f"required columns {empty} hold nulls", where=self.name)
-        return shaped
-
-    def empty(self) -> pl.DataFrame:
-        """No rows, all columns."""
-        return pl.DataFrame(schema=self.schema)
 
 
 def _c(name: str, dtype: pl.DataType | type[pl.DataType], why: str, *, required: bool = False) -> Column:

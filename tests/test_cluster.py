@@ -75,7 +75,18 @@ class Fleet:
         self.scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
         self.address = told(self.scheduler, r"Scheduler at:\s+(tcp://\S+)")
         self.workers = [
-            start("worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--memory-limit", "0")
+            start(
+                "worker",
+                self.address,
+                "--host",
+                "127.0.0.1",
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                "--no-nanny",
+                "--memory-limit",
+                "0",
+            )
             for _ in range(2)
         ]
         for worker in self.workers:
@@ -188,5 +199,5 @@ def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], m
 
 
 def test_no_scheduler_is_one_clear_error() -> None:
-    with pytest.raises(UsageError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         Cluster("tcp://127.0.0.1:9")

@@ -193,7 +193,7 @@ def test_weights_that_would_outgrow_64_bits_are_rounded_and_sum_to_one() -> None
     forest = chains.Forest(parent, parent.copy(), none, none, none, fans)
     top = np.where(parent < 41, parent, -1).astype(np.int32)
     empty = np.full(82, -1, dtype=np.int32)
-    ways = fan_in.ways(forest, Sight(top, top, empty, none, none), lambda way: (way.top, way.near))
+    ways = fan_in.ways(forest, Sight(top, top, empty, none, none), parent)
     for _, some in ways.group_by("root"):
         weights = [Fraction(n, d) for n, d in some.select("numerator", "denominator").iter_rows()]
         assert sum(weights) == 1

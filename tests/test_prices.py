@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -29,10 +30,10 @@ def book() -> pl.DataFrame:
     return import_litellm_map()
 
 
-def a_map(folder: Path, **models: dict[str, object]) -> Path:
+def a_map(folder: Path, **models: Mapping[str, object]) -> Path:
     path = folder / "map.json"
     path.write_text(
-        json.dumps({name: {"litellm_provider": "openai", "mode": "chat"} | prices for name, prices in models.items()})
+        json.dumps({name: {"litellm_provider": "openai", "mode": "chat", **prices} for name, prices in models.items()})
     )
     return path
 
@@ -75,7 +76,8 @@ def test_two_hundred_models_have_the_base_rates_of_the_list(book: pl.DataFrame) 
         "cache_read_input_token_cost": "cache_read_tokens",
     }
     base = {
-        (row["model"], row["meter"]): row for row in book.filter(service_tier="standard", context_above=0, region="").iter_rows(named=True)
+        (row["model"], row["meter"]): row
+        for row in book.filter(service_tier="standard", context_above=0, region="").iter_rows(named=True)
     }
     for model in random.Random(4).sample(priced, 200):
         for key, meter in keys.items():

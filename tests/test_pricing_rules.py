@@ -279,3 +279,12 @@ def test_pricing_no_calls_gives_no_calls(listed: PriceBook) -> None:
     out = bill(listed)
     assert out.height == 0
     assert {f"__cost_{m}" for m in TOKEN_METERS} | {"list_cost", "context_above", "price_key", "__other"} <= set(out.columns)
+
+
+def test_thousands_of_models_in_one_frame_are_told_apart() -> None:
+    """More combinations than the quick table has room for without two falling into one place."""
+    count = 6000
+    rows = [("input_tokens", str(n + 1), "standard", {"model": f"m{n}"}) for n in range(count)]
+    assert costs(a_book(*rows), *({"request_model": f"m{n}", "input_tokens": 1} for n in range(count))) == list(
+        range(1, count + 1)
+    )

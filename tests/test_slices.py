@@ -59,7 +59,12 @@ def fleet(seed: int, traces: int = 40) -> list[dict[str, Any]]:
 def the_bill() -> pl.DataFrame:
     return charges(
         *(
-            charge("12.34", tokens_k=str(7 + day), charge_period_start=at(0, day=day), charge_period_end=at(0, day=day) + timedelta(days=1))
+            charge(
+                "12.34",
+                tokens_k=str(7 + day),
+                charge_period_start=at(0, day=day),
+                charge_period_end=at(0, day=day) + timedelta(days=1),
+            )
             for day in range(1, 31)
         )
     )
@@ -97,7 +102,9 @@ def plans(books: Books) -> dict[str, slices.Slice]:
 def test_every_span_of_the_month_is_in_one_slice(books: Books) -> None:
     """A group of traces lies in the slice of its last stretch, whole; the rest by their own time."""
     write(sliced(books, 10), spans=spans(*fleet(3, traces=60)))
-    held = pl.concat([s.rows(books.store).select("trace_key", "span_key", n=pl.lit(n)) for n, s in plans(books).items()]).collect()
+    held = pl.concat(
+        [s.rows(books.store).select("trace_key", "span_key", n=pl.lit(n)) for n, s in plans(books).items()]
+    ).collect()
     everything = books.store.scan(SPANS).filter(pl.col("start_time") < at(0, day=31) + timedelta(days=1)).collect()
     assert len(plans(books)) > 4
     assert held.select("trace_key", "span_key").is_unique().all()
@@ -108,7 +115,14 @@ def test_every_span_of_the_month_is_in_one_slice(books: Books) -> None:
 def test_a_late_day_redraws_its_own_slices(books: Books) -> None:
     """Of a month cut in eight, spans of one day redraw the one slice they are in."""
     quiet = [
-        span(day, day * 10 + n, day * 10 if n else None, start_time=at(9, n, day=day), agent_name="alpha", **(SONNET | {"input_tokens": 7} if n else {}))
+        span(
+            day,
+            day * 10 + n,
+            day * 10 if n else None,
+            start_time=at(9, n, day=day),
+            agent_name="alpha",
+            **(SONNET | {"input_tokens": 7} if n else {}),
+        )
         for day in range(1, 31)
         for n in range(2)
     ]
@@ -132,7 +146,10 @@ def test_a_late_day_comes_to_the_same_as_all_at_once(tmp_path: Path) -> None:
     """In whatever order the days came, the conclusions are those of a ledger that had them all."""
     rows = fleet(8, traces=50)
     outcome = []
-    for name, batches in (("once", [rows]), ("late", [[r for r in rows if r["date"].day != 14], [r for r in rows if r["date"].day == 14]])):
+    for name, batches in (
+        ("once", [rows]),
+        ("late", [[r for r in rows if r["date"].day != 14], [r for r in rows if r["date"].day == 14]]),
+    ):
         with Books.open(tmp_path / name) as books:
             sliced(books, 12)
             for batch in batches:

@@ -6,6 +6,7 @@ Each combination is a cell, its rates are looked up once, and a call's rate is t
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,11 +66,7 @@ def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
 
 def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
     """Finds the cells of metered calls."""
-    # Most logs repeat the model asked for as the one that answered: comparing is quicker than telling words apart twice.
-    same = calls["response_model"].eq_missing(calls["request_model"]).all()
-    combination, first = codes.together(
-        calls.height, codes.columns(calls, [n for n in _NAMES if not (same and n == "response_model")])
-    )
+    combination, first = combinations(calls)
     words = calls[first].select(pl.col(name).cast(pl.String) for name in _NAMES).rows()
     kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
     kind_of = np.zeros(len(words), dtype=np.int32)
@@ -78,6 +75,49 @@ def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
         kind = (sold_by, service_tier(tier), regions(provider, region), book.tools(provider))
         kind_of[i] = kinds.setdefault(kind, len(kinds))
     return _Grid(calls, combination, list(kinds), kind_of).cells()
+
+
+_SEEDS = tuple(int.from_bytes(os.urandom(8)) for _ in range(2))
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_BITS = 20
+
+
+def combinations(calls: pl.DataFrame) -> tuple[codes.Index, codes.Index]:
+    """For each call the number of its combination of words, and the first call that has it.
+
+    Words are told apart by 128 bits of hash with seeds of this process, three times as quick as by themselves; where two combinations
+    fall into one place of the table, by themselves.
+
+    >>> calls = pl.DataFrame({n: ["x", "y", "x"] for n in _NAMES})
+    >>> [found.tolist() for found in combinations(calls)]
+    [[0, 1, 0], [0, 1]]
+    """
+    told = [name for name, nulls in zip(_NAMES, calls.select(_NAMES).null_count().row(0), strict=True) if nulls < calls.height]
+    if "request_model" not in told or any(calls.schema[name] != pl.String for name in told):
+        return codes.together(calls.height, codes.columns(calls, told))
+    if calls["response_model"].eq_missing(calls["request_model"]).all():
+        told.remove("response_model")  # most logs repeat the one as the other
+    hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in told)
+    keys = [_mixed([hashes[f"{name} {seed}"].to_numpy() for name in told]) for seed in _SEEDS]
+    place = (keys[0] >> np.uint64(64 - _BITS)).astype(np.int32)
+    rows = np.arange(calls.height, dtype=np.int32)
+    holder = np.full(1 << _BITS, codes.NONE, dtype=np.int32)
+    holder[place[::-1]] = rows[::-1]
+    mine = holder[place]
+    if not all((key == key[mine]).all() for key in keys):
+        return codes.together(calls.height, codes.columns(calls, told))
+    first = np.sort(holder[holder != codes.NONE])
+    number = np.empty(1 << _BITS, dtype=np.int32)
+    number[place[first]] = np.arange(len(first), dtype=np.int32)
+    return number[place], first
+
+
+def _mixed(hashes: list[np.ndarray]) -> np.ndarray:
+    key = hashes[0]
+    for more in hashes[1:]:
+        key = key * _MIX
+        key ^= more
+    return key
 
 
 class _Grid:
@@ -123,13 +163,16 @@ class _Grid:
         most = max((len(sizes) for sizes in self.sizes), default=0)
         if not most:
             return None
-        prompt = self.calls["prompt_tokens"].fill_null(0).to_numpy()
-        kind = self.kind
-        level = np.zeros(len(kind), dtype=np.int32)
+        prompts = self.calls["prompt_tokens"]
+        prompt = (prompts.fill_null(0) if prompts.null_count() else prompts).to_numpy()
+        # Few prompts are larger than the smallest size of any model; only they are looked at one by one.
+        large = np.flatnonzero(prompt > min(sizes[0] for sizes in self.sizes if sizes))
+        level = np.zeros(len(prompt), dtype=np.int32)
         never = np.iinfo(np.int64).max
+        kind, prompt = self.kind[large], prompt[large]
         for i in range(most):
             size = np.array([sizes[i] if i < len(sizes) else never for sizes in self.sizes], dtype=np.int64)
-            level += prompt > size[kind]
+            level[large] += prompt > size[kind]
         return level
 
     def _epochs(self) -> tuple[list[datetime], np.ndarray | None]:

@@ -32,7 +32,8 @@ def settle(calls: pl.DataFrame, found: Cells, book: PriceBook) -> tuple[pl.DataF
     `usage_flag` tells whose input is ambiguous, ``__lifetime_unknown`` whose cache writes. A lifetime only
     matters where the book has different rates for the two.
     """
-    if "usage_flag" not in calls.columns:
+    flagless = "usage_flag" not in calls.columns or calls["usage_flag"].null_count() == calls.height
+    if flagless and not ("__lifetime_unknown" in calls.columns and calls["__lifetime_unknown"].any()):
         return calls, found
     doubtful = (calls["usage_flag"] == INPUT_UNKNOWN).fill_null(value=False).alias("doubtful")
     timeless = _lifetime_matters(calls, found).alias("timeless")

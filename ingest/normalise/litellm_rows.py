@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from ingest.normalise import litellm_names as names
 from ingest.normalise.litellm_fields import FieldError, count, decimal, flag, instant, mapping, rate, shown, structure, text
 from ingest.normalise.litellm_shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
+from ingest.normalise.litellm_usage import other_usage
 from ledger import ids
 from ledger.money import text as plain
 from ledger.settings import IngestSettings
@@ -167,6 +168,7 @@ class _Log:
             "input_image_tokens": _first(prompt_parts, "image_tokens"),
             "output_image_tokens": _first(answer_parts, "image_tokens"),
         }
+        row["other_usage"] = other_usage(usage)
         if any(counted.values()):
             row.update(counted)
             cached = max(

@@ -40,7 +40,9 @@ def attribute(
     cluster: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Draw the spans on the workers of this Dask scheduler: tcp://127.0.0.1:8786.", show_default=False
+            metavar="ADDRESS",
+            help="Draw the spans on the workers of this Dask scheduler: tcp://127.0.0.1:8786.",
+            show_default=False,
         ),
     ] = "",
     home: Home = None,

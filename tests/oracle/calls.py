@@ -118,9 +118,12 @@ def _joined(groups: list[list[Node]], proofs: Any) -> list[list[Node]]:
 def _merged(group: Sequence[Node], nodes: Mapping[Key, Node]) -> Call:
     """One call of all its signals. It stands where its innermost span stands; each figure comes from whoever tells it.
 
-    Reading: a gateway's row knows no chain, so any span comes before it.
+    Reading: a gateway's row knows no chain, so any span comes before it; of two traces, the one that came first has the call, the
+    other replays it.
     """
     spans = [node for node in group if node.told["channel"] == "otlp"] or list(group)
+    first = min(spans, key=lambda node: (node.told["start_time"], node.told["trace_id"])).told["trace_id"]
+    spans = [node for node in spans if node.told["trace_id"] == first]
     above = {key for node in spans for key in ancestors(node.key, nodes)}
     place = max((node for node in spans if node.key not in above), key=lambda node: node.order)
     call = Call(place, _signals(group), None)

@@ -1,0 +1,46 @@
+"""What a LiteLLM usage counts beside the common tokens, as `spans.other_usage` holds it: meters of the ledger and quantities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from ledger.money import exact_decimal, text
+
+_WHERE = (
+    ("input_video_tokens", ("prompt_tokens_details", "video_tokens")),
+    ("output_video_tokens", ("completion_tokens_details", "video_tokens")),
+    ("cache_read_audio_tokens", ("prompt_tokens_details", "cached_tokens_details", "audio_tokens")),
+    ("cache_read_image_tokens", ("prompt_tokens_details", "cached_tokens_details", "image_tokens")),
+    ("input_characters", ("prompt_tokens_details", "character_count")),
+    ("input_images", ("prompt_tokens_details", "image_count")),
+    ("input_video_seconds", ("prompt_tokens_details", "video_length_seconds")),
+    ("input_audio_seconds", ("prompt_tokens_details", "audio_length_seconds")),
+    ("queries", ("prompt_tokens_details", "query_count")),
+    ("web_searches", ("prompt_tokens_details", "web_search_requests")),
+    ("web_searches", ("server_tool_use", "web_search_requests")),
+    ("web_searches", ("server_side_tool_usage_details", "web_search_calls")),
+    ("browser_pages", ("server_tool_use", "browser_open_requests")),
+    ("map_queries", ("prompt_tokens_details", "google_maps_grounding_requests")),
+    ("citation_tokens", ("citation_tokens",)),
+)
+"""Where LiteLLM says it; of several places for one meter the first that is not 0."""
+
+
+def other_usage(usage: Mapping[str, Any]) -> str | None:
+    """The JSON object, or None where there is nothing; what is no quantity is left out.
+
+    >>> other_usage({"prompt_tokens": 9, "server_tool_use": {"web_search_requests": 2}, "prompt_tokens_details": {"image_count": 0}})
+    '{"web_searches": "2"}'
+    """
+    found: dict[str, str] = {}
+    for meter, path in _WHERE:
+        value: object = usage
+        for step in path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        number = exact_decimal(str(value)) if isinstance(value, (int, Decimal, float)) and not isinstance(value, bool) else None
+        if number and number > 0:
+            found.setdefault(meter, text(number) or "0")
+    return json.dumps(found) if found else None
