@@ -72,7 +72,7 @@ def draw(ground: Ground, order: Order) -> Delivery:
     drawn = rollup.draw_from(rows, order.slice.month, ground.timeline, ground.book, ground.settings, rollup_id=order.rollup_id)
     staged = {
         USAGE_HOURLY.name: parts.stage(store, USAGE_HOURLY, drawn.usage),
-        CALLS.name: parts.stage(store, CALLS, drawn.calls.sort("chain_id", "start_time", "span_key")),
+        CALLS.name: parts.stage(store, CALLS, drawn.calls.sort("trace_key", "start_time", "span_key")),
         CHAINS.name: parts.stage(store, CHAINS, drawn.chains.sort("start_time", "chain_id")),
     }
     return Delivery(order.rollup_id, staged, drawn.spans_read)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,7 +81,9 @@ def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
         fingerprint = store.fingerprint(SPANS, {"date": list(counts)})
         return [Slice(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=fingerprint)]
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
-    indexed = [_day(store, day, fingerprint, settings.home / "cache" / "traces") for day, fingerprint in days.items()]
+    cache = settings.home / "cache" / "traces"
+    with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
+        indexed = list(pool.map(lambda day: _day(store, day, days[day], cache), days))
     traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(indexed)])
     ties = _telling(pl.concat([t for _, t in indexed]))
     return _cut(month, pieces, list(days), list(days.values()), traces, ties)
@@ -122,15 +125,22 @@ def _day(store: Store, day: str, fingerprint: str, cache: Path) -> tuple[pl.Data
 
 def _ties(spans: pl.LazyFrame) -> pl.DataFrame:
     """What joins a trace to others: the trace a link leads to, or the hash of an id that another trace may carry too."""
-    links = spans.filter(pl.col("link_trace_key").is_not_null() & pl.col("parent_key").is_null())
-    first = links.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).collect()
-    several = links.filter(pl.col("links").is_not_null()).select("trace_key", "links").collect()
-    others = [(key, ids.trace_key(trace)) for key, text in several.iter_rows() for trace in _linked_traces(text)]
-    parts = [first, pl.DataFrame(others, schema=["trace_key", "tie"], orient="row").with_columns(is_trace=pl.lit(value=True))]
+    asked = ("link_trace_key", "links", *_SHARED_IDS)
+    said = spans.select(pl.col(c).count() for c in asked).collect(engine="streaming").row(0, named=True)
+    parts: list[pl.DataFrame] = []
+    rootless = spans.filter(pl.col("parent_key").is_null())
+    if said["link_trace_key"]:
+        told = rootless.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).filter(pl.col("tie").is_not_null())
+        parts.append(told.collect())
+    if said["links"]:
+        several = rootless.select("trace_key", "links").drop_nulls().collect()
+        others = [(key, ids.trace_key(trace), True) for key, text in several.iter_rows() for trace in _linked_traces(text)]
+        parts.append(pl.DataFrame(others, schema=_TIES, orient="row"))
     for seed, column in enumerate(_SHARED_IDS):
-        told = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
-        hashed = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
-        parts.append(told.with_columns(tie=hashed, is_trace=pl.lit(value=False)))
+        if said[column]:
+            known = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
+            hashed = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
+            parts.append(known.with_columns(tie=hashed, is_trace=pl.lit(value=False)))
     typed = [p.cast(_TIES) for p in parts if p.height]  # type: ignore[arg-type]
     return pl.concat(typed).unique() if typed else pl.DataFrame(schema=_TIES)
 

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     given = parser.parse_args()
     print(f'{{"machine": "{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"}}', flush=True)
-    subprocess.run([sys.executable, str(HERE / "files_to_costs.py"), "--spans", str(given.spans)], check=True)
+    subprocess.run([sys.executable, str(HERE / "scale.py"), "--spans", str(given.spans)], check=True)
     subprocess.run([sys.executable, str(HERE / "cur_ingest.py"), "--rows", str(given.rows)], check=True)
     subprocess.run([sys.executable, "-m", "bench.pricing"], check=True, cwd=HERE.parent)
     helped = best_seconds([str(Path(sys.executable).parent / "rootcost"), "--help"])

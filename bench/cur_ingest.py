@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.memory import peak_mb
+
 _SAME = {
     "invoice_id": "bill_invoice_id",
     "invoice_issuer_name": "bill_invoicing_entity",
@@ -122,7 +124,7 @@ def _one_side(side: str, folder: Path, rows: int) -> None:
         (ours if side == "ours" else peer)(folder)
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps([time.perf_counter() - began, cpu_seconds, used.ru_maxrss / 1024]))
+    print(json.dumps([time.perf_counter() - began, cpu_seconds, peak_mb()]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import argparse
 import json
-import resource
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -124,7 +123,7 @@ def main() -> None:
     began = time.process_time()
     metered = disjoint(calls.lazy()).collect()
     metering = time.process_time() - began
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     book = PriceBook(prices)
     priced, took = add_list_cost(metered, book), []
     for _ in range(5):
@@ -132,7 +131,7 @@ def main() -> None:
         for start in range(0, given.calls, SLICE):
             add_list_cost(metered.slice(start, SLICE), book)
         took.append(time.process_time() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_mb()
     rate, bare, said = theirs(calls.head(20_000), given.seconds)
     ours = priced["list_cost"].head(len(said)).to_list()
     tolerance = [Decimal("5e-12") + Decimal(repr(cost)) * Decimal("1e-12") for cost in said]
@@ -152,7 +151,7 @@ def main() -> None:
                 "different": differ,
                 "seconds": round(min(took), 3),
                 "metering seconds": round(metering, 3),
-                "peak MB above the calls": round((peak - before) / 1024),
+                "peak MB above the calls": round(peak - before),
             }
         )
     )

@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.memory import peak_mb
+
 HERE = Path(__file__).parent
 MONTH = "2026-10"
 LATE_DAY = "2026-10-14"
@@ -224,7 +226,7 @@ def run_step(step: str, folder: Path) -> None:
         }[step](folder)
         told = {}
     used = resource.getrusage(resource.RUSAGE_SELF)
-    told |= {"cpu_seconds": round(used.ru_utime + used.ru_stime - before, 2), "peak_mb": round(used.ru_maxrss / 1024)}
+    told |= {"cpu_seconds": round(used.ru_utime + used.ru_stime - before, 2), "peak_mb": round(peak_mb())}
     print(json.dumps(told))
 
 

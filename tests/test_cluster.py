@@ -97,7 +97,11 @@ class Fleet:
             if process.poll() is None:
                 process.terminate()
         for process in (*self.workers, self.scheduler):
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(20)
             assert process.stderr is not None
             process.stderr.close()
 

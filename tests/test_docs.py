@@ -123,7 +123,7 @@ ALSO_REASONS = {"credit", "adjustment", "tax"}
 def emitted_reasons() -> set[str]:
     """Every lower-case word that attribution puts into a column as a literal, and the reasons it names otherwise."""
     found = set(ALSO_REASONS)
-    for path in sorted((ROOT / "attribution").glob("*.py")):
+    for path in sorted((ROOT / "attribution").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words: list[ast.expr] = []
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lit":

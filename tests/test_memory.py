@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 from bench.cur_load import export
-from rootcost.demo import generate_ledger
+from bench.scale import prepare
 
 CEILING_MB = 900
 BILL_CEILING_MB = 1200
 
 
 def test_attribution_of_300_000_spans_stays_under_its_ceiling(tmp_path: Path) -> None:
-    generate_ledger(tmp_path, 300_000)
-    bench = Path(__file__).parents[1] / "bench" / "files_to_costs.py"
-    command = [sys.executable, str(bench), "--side", "ours", "--folder", str(tmp_path)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    _, peak_mb = json.loads(told)
-    assert peak_mb < CEILING_MB
+    prepare(tmp_path, 300_000)
+    bench = Path(__file__).parents[1] / "bench" / "scale.py"
+    command = [sys.executable, str(bench), "--step", "ours", "--folder", str(tmp_path)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    assert told["spans_read"] == 300_000
+    assert told["peak_mb"] < CEILING_MB
 
 
 def test_a_bill_of_500_000_lines_stays_under_its_ceiling(tmp_path: Path) -> None:

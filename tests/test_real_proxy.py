@@ -133,7 +133,7 @@ def test_every_call_of_a_real_proxy_is_told_once_and_priced_as_by_hand(proxy: St
         answered = set(seen.filter(pl.col("status") == "ok")["gateway_call_id"])
         return set(ids.values()) - {ids["refused"]} <= answered and ids["refused"] in set(seen["gateway_call_id"])
 
-    until(arrived, 30, lambda: gateway.log.read_text()[-2000:])
+    until(arrived, 90, lambda: gateway.log.read_text()[-2000:])
 
     frame = collector.calls()
     called = {row["gateway_call_id"]: row for row in frame.sort("rank").iter_rows(named=True)}
