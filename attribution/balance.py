@@ -20,9 +20,11 @@ def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyF
     left = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
     left = _renamed(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)
     right = (
-        costs.filter(pl.col("basis") == "billed")
+        costs.lazy()
+        .filter(pl.col("basis") == "billed")
         .group_by(*keys, "cost_class")
         .agg(pl.col(c).sum() for c in COST_COLUMNS)
+        .collect()
         .unpivot(on=COST_COLUMNS, index=[*keys, "cost_class"], variable_name="cost_column", value_name="cost")
         .pivot("cost_class", index=[*keys, "cost_column"], values="cost", aggregate_function="sum")
     )

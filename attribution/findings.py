@@ -23,35 +23,37 @@ def filed_under(month: str) -> str:
 def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
     """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
     uri = filed_under(month)
+    # Few rows have a reason, and only these are looked at.
+    remarked = costs.lazy().filter(pl.col("reason").is_not_null()).select("reason", "provider", "model").collect()
     found = [
         *more,
         *_models(
-            uri, costs, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
+            uri, remarked, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
         ),
         *_models(
             uri,
-            costs,
+            remarked,
             "not_on_bill",
             "logged, but the bill of that time does not name it",
             "check that the bill of this provider and account is ingested whole",
         ),
         *_flagged(
             uri,
-            costs,
+            remarked,
             "untrusted_claim",
             "root agent named only by an untrusted header or tag",
             "add the source to ingest.trusted_sources if its senders are yours",
         ),
         *_flagged(
             uri,
-            costs,
+            remarked,
             "overlogged",
             "more logged than billed: the pool was scaled down",
             "look for calls logged twice, or a bill that is not complete yet",
         ),
         *_flagged(
             uri,
-            costs,
+            remarked,
             "input_semantics_unknown",
             "cannot tell whether input tokens include cached ones; taken as inclusive",
             "name the emitter in the emitter table",
@@ -78,7 +80,7 @@ def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) 
 
 
 def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
-    rows = costs.filter(pl.col("reason").fill_null("").str.split(",").list.contains(reason)).height
+    rows = costs.filter(pl.col("reason").str.split(",").list.contains(reason)).height
     return [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {what}", remedy, rows=rows, severity="warning")] if rows else []
 
 

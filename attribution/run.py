@@ -331,11 +331,12 @@ def conclude(
         opens=periods.month_start(month),
     )
     costs = allocation.as_costs(settled, run_id=run_id, month=month)
+    del settled
     rates = _rates(rated.rates, run_id, month)
     taken, told = [rated.used], [lots]
-    if elsewhere is not None:
-        told.append(rating.prepare(billed.lots(elsewhere, display)))
-        taken.append(rating.rate(told[-1], uses, settings.tolerance).used)
+    if elsewhere is not None and (beside := rating.prepare(billed.lots(elsewhere, display))).height:
+        told.append(beside)
+        taken.append(rating.rate(beside, uses, settings.tolerance).used)
     tokens = pl.col("meter").is_in(TOKEN_METERS)
     open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
     covered = estimates.is_covered(open_uses, estimates.coverage(pl.concat(told, how="diagonal_relaxed"), month))

@@ -24,6 +24,7 @@ import polars as pl
 
 from attribution.metering import disjoint
 from attribution.pricing import PriceBook, add_list_cost
+from bench.memory import peak_mb
 from ingest.prices import read_litellm_map
 from ledger.tables import SPANS, USAGE_COLUMNS
 

@@ -7,5 +7,5 @@ This package imports none of the others.
 import os as _os
 
 # A pass over spans takes and gives back the same memory again and again. Handed back to the system at once, as polars' allocator does by default,
-# every new page of it costs a fault: half the time of a pass. Kept for ten seconds it is simply used again. Read when polars is loaded.
-_os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:10000")
+# every new page of it costs a fault: half the time of a pass. Kept for a second it is simply used again. Read when polars is loaded.
+_os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:1000,muzzy_decay_ms:1000")
