@@ -43,8 +43,8 @@ def kinds(calls: pl.DataFrame, moments: Moments, settings: Settings, book: Price
 
 
 def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> pl.DataFrame:
-    models = pl.concat([calls["response_model"], calls["request_model"]])
-    display = names.ModelNames(book.models, [m for m in models.unique() if m is not None])
+    # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
+    display = names.ModelNames(book.models)
     calls = calls.with_columns(
         provider=names.spelled(calls["provider"], names.provider),
         model=pl.coalesce(

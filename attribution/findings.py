@@ -58,6 +58,20 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
             "cannot tell whether input tokens include cached ones; taken as inclusive",
             "name the emitter in the emitter table",
         ),
+        *_flagged(
+            uri,
+            remarked,
+            "cycle",
+            "spans were each other's ancestors; the circle was opened at the one that started last",
+            "report it to the makers of the instrumentation",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "absurd_usage",
+            "a token count below 0 or beyond 10^12 was not believed; the rest of the call counts",
+            "mend the sender",
+        ),
         *_unclassified(uri, lots),
         *_odd(uri, lots),
         *_may_repeat(uri, lots, costs),
@@ -67,6 +81,24 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
     if frame.height or others.height or store.scan(PROBLEMS, {"source": [SOURCE]}).limit(1).collect().height:
         store.replace(PROBLEMS, pl.concat([others, frame]), {"source": SOURCE})
     return frame.height
+
+
+def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Problem]:
+    """Rates the price book cannot use, since it is written in another currency. (RA-7)"""
+    rows = rates.group_by("currency", "provider", "model").agg(pl.len()).sort("currency", "provider", "model")
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {model}",
+            "currency",
+            f"rate_in_another_currency: {count} rates in {written}, and the book is in {currency}: estimates go by its other prices",
+            f"import these rates in {currency}",
+            rows=count,
+            severity="warning",
+        )
+        for written, provider, model, count in rows.iter_rows()
+    ]
 
 
 def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:

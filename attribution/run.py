@@ -190,6 +190,7 @@ class _Run:
         told = [
             *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs), uri=filed, month=month),
             *drift.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
+            *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
             *exchange.unknown(costs, self.settings.report.currency, Exchange.of(self.books), uri=filed),
         ]
         self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots, told)
@@ -318,7 +319,10 @@ def conclude(
     `past_rates` and `past_costs` (`attribution.earlier`) are what earlier months came to: estimates lean on the one, corrections of earlier
     invoices follow the other.
     """
-    display = names.ModelNames(book.models, uses["model"].drop_nulls().unique(), [])
+    logged = uses["model"].drop_nulls().unique()
+    display = names.ModelNames(book.models, logged)
+    if any(display.display(written) != written for written in logged):
+        uses = uses.with_columns(model=names.spelled(uses["model"], display.display))
     lots = rating.prepare(billed.lots(charges, display))
     rated = rating.rate(lots, uses, settings.tolerance)
     settled = allocation.settle(

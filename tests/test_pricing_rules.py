@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from attribution.metering import disjoint
 from attribution.pricing import PriceBook, add_list_cost, other_meters
+from attribution.run import attribute
 from ingest.prices import BEGINNING, import_litellm_map
+from ledger.books import Books
 from ledger.money import RATE
-from ledger.tables import PRICES, SPANS, TIME, TOKEN_METERS, USAGE_COLUMNS
+from ledger.tables import COSTS, PRICES, PROBLEMS, SPANS, TIME, TOKEN_METERS, USAGE_COLUMNS
+from tests.books_by_hand import SONNET, price, span, spans, write
 
 CAPTURES = Path(__file__).parent / "data" / "litellm_proxy_captures"
 NOON = datetime(2026, 11, 4, 12, tzinfo=UTC)
@@ -288,3 +291,15 @@ def test_thousands_of_models_in_one_frame_are_told_apart() -> None:
     assert costs(a_book(*rows), *({"request_model": f"m{n}", "input_tokens": 1} for n in range(count))) == list(
         range(1, count + 1)
     )
+
+
+def test_a_rate_in_another_currency_is_not_used_and_is_told(books: Books) -> None:
+    """One contract in euros does not turn a book of dollars into euros, nor is it read as dollars. (RA-7)"""
+    dollars = [price(SONNET["response_model"], meter, "0.000003") for meter in ("input_tokens", "output_tokens")]
+    euros = price(SONNET["response_model"], "input_tokens", "0.000001", origin="contract", currency="EUR")
+    write(books, spans=spans(span(1, 1, input_tokens=1000, agent_name="bot", **SONNET)), prices=[*dollars, euros])
+    report = attribute(books)
+    costs = books.store.scan(COSTS, {"run_id": [report.run_id]}).collect()
+    assert costs.select("currency", "effective_cost").rows() == [("USD", Decimal("0.003"))]
+    told = books.store.scan(PROBLEMS).collect()["reason"].to_list()
+    assert [reason.split(":")[0] for reason in told] == ["rate_in_another_currency"]

@@ -51,6 +51,8 @@ def fleet(seed: int, traces: int = 40) -> list[dict[str, Any]]:
             if place == size - 1:
                 told |= SONNET | {"input_tokens": rng.randint(1, 5000), "account_id": "1111", "region": "us-east-1"}
                 if rng.random() < 0.3:
+                    told["response_model"] = "Claude-4.6-Sonnet"  # no price book knows either spelling
+                if rng.random() < 0.3:
                     told["gateway_call_id"] = f"call-{rng.randint(1, 9)}"
             rows.append(span(trace, number, first + rng.randrange(place) if place else None, **told))
     return rows

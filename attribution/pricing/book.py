@@ -25,7 +25,12 @@ class PriceBook:
     """
 
     def __init__(self, prices: pl.DataFrame) -> None:
-        self.prices = prices
+        counted = prices.group_by("currency").len().sort("len", "currency", descending=[True, False])
+        self.currency: str = counted["currency"][0] if counted.height else "USD"
+        """What the book is written in: the currency of most of its rates. Prices of two currencies are never added up. (RA-7)"""
+        self.foreign = prices.filter(pl.col("currency") != self.currency)
+        """Rates in any other currency: not used, and told as a problem."""
+        self.prices = prices = prices.filter(pl.col("currency") == self.currency)
         self._exact: dict[str, dict[str, list[str]]] = {origin: {} for origin in ORIGINS}
         self._bare: dict[str, dict[tuple[str, str], tuple[str, str]]] = {origin: {} for origin in ORIGINS}
         known = prices.select("origin", "provider", "model").unique().sort("origin", "provider", "model")
@@ -39,11 +44,6 @@ class PriceBook:
                     bare[key] = (provider, model)
         self._sold: dict[tuple[Tariff, ...], Tariffs] = {}
         self._rows: dict[tuple[str, str, str], pl.DataFrame] | None = None
-
-    @property
-    def currency(self) -> str:
-        """What the book is written in."""
-        return next(iter(self.prices["currency"].unique().sort()), "USD")
 
     @property
     def models(self) -> set[str]:
