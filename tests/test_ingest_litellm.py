@@ -424,7 +424,11 @@ def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> 
         cache_hit=None,
         provider_request_id=pl.lit("chatcmpl-1"),
     )
-    calls = merge(pl.concat([told, as_otlp.cast(dict(told.schema))]).with_row_index("row")).sort("gateway_call_id")
+    calls = merge(
+        pl.concat([told, as_otlp.cast(dict(told.schema))])
+        .with_row_index("row")
+        .with_columns(claim_source=pl.lit(None, dtype=pl.String))
+    ).sort("gateway_call_id")
     assert calls["gateway_call_id"].to_list() == ["call-1", "call-2"]
     assert calls["cache_hit"].to_list() == [None, True]
 

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,9 @@ from tests.oracle.books import World
 from tests.oracle.money import UNIT
 from tests.oracle.money import split as oracle_split
 from tests.oracle.worlds import at_the_edge_of_the_month, worlds
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+"""A world is printed only where one fails; schemathesis, in the same process, has hypothesis write down every one."""
 
 DEPTH = int(os.environ.get("ORACLE_DEPTH", "1"))
 MONTH = "2026-10"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import warnings
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from attribution.pricing import PriceBook, add_list_cost
 from ingest.prices import litellm_map_path, read_litellm_map
 from ledger.tables import SPANS, TOKEN_METERS, USAGE_COLUMNS
 from tests.pricing_cases import Case, cases
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+"""What LiteLLM's own types warn of is not ours to mend."""
 
 LIST = Path(__file__).parent / "data" / "pricing" / "differences.csv"
 SEED = 7
@@ -102,9 +104,7 @@ def reason(case: Case, entry: dict[str, Any]) -> str:
 
 def compared() -> tuple[list[dict[str, str]], int]:
     """Every difference, and how many (model, usage) pairs were compared."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its own types warn of is not ours to mend
-        from tests import litellm_oracle as oracle
+    from tests import litellm_oracle as oracle
 
     listed = {
         m: e
