@@ -26,7 +26,7 @@ def settle(
     *,
     earlier: pl.DataFrame,
     opens: datetime,
-) -> pl.DataFrame:
+) -> list[pl.DataFrame]:
     """Every charge's money on a row: shares on uses, then the ladder, then what follows them, then what taxes all that.
 
     `earlier` are published costs of earlier invoices (`attribution.earlier`), `opens` is the first instant of this invoice's month.
@@ -43,7 +43,7 @@ def settle(
         made, rest = follow(mine, here, earlier, tax=role == "tax", opens=opens)
         stray = place(rest.with_columns(reason=pl.lit(why)), spent, timeline, settings)
         targets += [f for f in (made, stray) if f.height]
-    return pl.concat(targets, how="diagonal_relaxed") if targets else pl.DataFrame()
+    return targets
 
 
 def _metered(shares: pl.DataFrame) -> pl.DataFrame:
@@ -129,21 +129,15 @@ def place(left: pl.DataFrame, spent: Spent, timeline: pl.DataFrame, settings: At
     return pl.concat([p for p in (direct, *placed, *unowned, rest) if p.height], how="diagonal_relaxed")
 
 
-def as_costs(rows: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
+def as_costs(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.DataFrame:
     """Shares and placed lots as rows of `costs`, like ones summed."""
-    if not rows.height:
+    shaped = [_shaped(rows, run_id, month) for rows in parts if rows.height]
+    if not shaped:
         return COSTS.empty()
-    shaped = rows.with_columns(
-        run_id=pl.lit(run_id),
-        month=pl.lit(month),
-        basis=pl.lit("billed"),
-        lot_id=pl.col("lot"),
-        service_tier=pl.col("service_tier").fill_null("standard") if "service_tier" in rows.columns else pl.lit("standard"),
-    )
-    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in COSTS.schema if c not in shaped.columns]
-    shaped = shaped.with_columns(missing).select(*COSTS.schema, "sku_meter")
-    # A share of a use is a row of its own; everything else is summed over what a report cannot tell apart.
-    shares, others = shaped.filter(pl.col("usage_key").is_not_null()), shaped.filter(pl.col("usage_key").is_null())
+    # A share of a use is a row of its own, and the millions of them are not copied; everything else is summed over what a report cannot tell apart.
+    has_use = pl.col("usage_key").is_not_null()
+    shares = [f.filter(has_use) if f["usage_key"].null_count() else f for f in shaped]
+    others = pl.concat([f.filter(~has_use) for f in shaped if f["usage_key"].null_count()] or [shaped[0].clear()])
     # Lots of two SKUs are not summed: a later correction finds its charges by the SKU of their lots.
     keys = [c for c in (*COSTS.schema, "sku_meter") if c not in (*COST_COLUMNS, "quantity", "lot_id", "lot_ids")]
     summed = others.group_by(keys).agg(
@@ -155,4 +149,17 @@ def as_costs(rows: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
     summed = summed.with_columns(
         lot_id=pl.when(~several).then(pl.col("lot_ids").list.first()), lot_ids=pl.when(several).then("lot_ids")
     )
-    return COSTS.conform(pl.concat([shares, summed.select(shares.columns).sort(keys)]).drop("sku_meter"))
+    return COSTS.conform(pl.concat([*shares, summed.select(shaped[0].columns).sort(keys)]).drop("sku_meter"))
+
+
+def _shaped(rows: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
+    """Rows in the form of `costs`, and the SKU beside it."""
+    known = rows.with_columns(
+        run_id=pl.lit(run_id),
+        month=pl.lit(month),
+        basis=pl.lit("billed"),
+        lot_id=pl.col("lot"),
+        service_tier=pl.col("service_tier").fill_null("standard") if "service_tier" in rows.columns else pl.lit("standard"),
+    )
+    wanted = {**COSTS.schema, "sku_meter": pl.String}
+    return known.select(pl.col(c).cast(t) if c in known.columns else pl.lit(None, dtype=t).alias(c) for c, t in wanted.items())

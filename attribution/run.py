@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
@@ -179,12 +180,16 @@ class _Run:
         self.earlier.drawn.add(month)
         self.drift[month] = drawn.drift
         costs = drawn.costs
-        totals = balance.control_totals(
-            charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
-        )
+        with ThreadPoolExecutor(1) as pen:
+            # Written while it is being added up.
+            written = pen.submit(parts.stage, self.store, COSTS, costs)
+            totals = balance.control_totals(
+                charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
+            )
         note = f"run {self.run_id}"
         noted = billed.noted(drawn.lots, run_id=self.run_id, month=month)
-        for table, rows in ((COSTS, costs), (BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
+        parts.commit(self.store, COSTS, written.result(), note=note)
+        for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
             parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
         filed = findings.filed_under(month)
         told = [

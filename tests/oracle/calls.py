@@ -221,8 +221,9 @@ def _wrappers(nodes: Mapping[Key, Node], leaves: Sequence[Call]) -> list[Call]:
         if said is None:
             continue
         below = [call for call in counted if any(node.key in enclosing(place, nodes) for place in _places(call))]
-        reporting = [call for call in below if call.reports]
-        silent = [call for call in below if not call.reports]
+        # A hit of the gateway's cache speaks too: it used nothing at the provider, whatever the wrapper repeats of it. (CA-4)
+        reporting = [call for call in below if call.reports or call.cache_hit]
+        silent = [call for call in below if not (call.reports or call.cache_hit)]
         if reporting and not silent:
             continue
         rest = _beyond(said, [call.usage or {} for call in reporting], node.told)
