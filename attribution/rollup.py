@@ -7,7 +7,7 @@ Nothing is concluded from anything but the spans given: a slice that holds whole
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import polars as pl
@@ -22,7 +22,6 @@ from attribution.pricing import PriceBook
 from attribution.reasons import reasons
 from ledger import periods
 from ledger.settings import Settings
-from ledger.store import Store
 from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
 
 _READ = (
@@ -53,22 +52,13 @@ class Drawn:
     spans_read: int
 
 
-def draw(store: Store, month: str, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str) -> Drawn:
-    """Draws calls, chains and hourly usage of the calls that started in `month` (UTC).
-
-    Spans of the `lookback_days` on either side are read too: they may be ancestors, or what a wrapper repeats. `registry` is a `ledger.registry.timeline`.
-    """
-    start, end = periods.month_start(month), periods.month_end(month)
-    first = start - timedelta(days=settings.attribution.lookback_days)
-    last = end + timedelta(days=settings.attribution.lookback_days)
-    window = store.scan(SPANS).filter(pl.col("date").is_between(first.date(), last.date()))
-    return draw_from(window, month, registry, book, settings, rollup_id=rollup_id)
-
-
 def draw_from(
     window: pl.LazyFrame, month: str | None, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
 ) -> Drawn:
-    """The same from any frame of spans. Without a month everything in it is drawn, each row in the UTC month of its own start."""
+    """Draws calls, chains and hourly usage of the calls that started in `month` (UTC) from a frame of spans.
+
+    Without a month everything in it is drawn, each row in the UTC month of its own start. `registry` is a `ledger.registry.timeline`.
+    """
     trusted = settings.ingest.trusted_sources
     facts = _facts(window)
     moments = Moments(registry, facts["start_time"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
@@ -180,16 +179,12 @@ class _Run:
         self.earlier.drawn.add(month)
         self.drift[month] = drawn.drift
         costs = drawn.costs
-        with ThreadPoolExecutor(1) as pen:
-            # Written while it is being added up.
-            written = pen.submit(parts.stage, self.store, COSTS, costs)
-            totals = balance.control_totals(
-                charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
-            )
+        totals = balance.control_totals(
+            charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
+        )
         note = f"run {self.run_id}"
         noted = billed.noted(drawn.lots, run_id=self.run_id, month=month)
-        parts.commit(self.store, COSTS, written.result(), note=note)
-        for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
+        for table, rows in ((COSTS, costs), (BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
             parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
         filed = findings.filed_under(month)
         told = [
