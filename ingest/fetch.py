@@ -1,7 +1,7 @@
-"""The only door to the world: local files, folders and globs, and ``s3://``.
+"""The door to the world: local files, folders and globs, ``s3://``, and HTTP.
 
-Local files are read where they lie. S3 objects are downloaded once a run to ``HOME/raw/<source>/<sha256>-<name>``, under a
-temporary name until they are whole. Bills stay there for replay if the settings say so; token logs never do.
+Local files are read where they lie. What is fetched is put down once a run at ``HOME/raw/<source>/<sha256>-<name>``, under a
+temporary name until it is whole. Bills stay there for replay if the settings say so; token logs never do.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from ingest.source import Listed, RawObject
+from ingest.source import Listed, RawObject, Request, Window
+from ingest.web import Web
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.settings import Settings
 
@@ -34,14 +35,25 @@ _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 
 
-class LocalAndS3Fetcher:
+class WorldFetcher:
     """Fetches what users name. One per run: an object is downloaded once, and `close` lets temporary bytes go.
 
     `source` names the folder below ``HOME/raw``; `keep` says whether downloads stay (see `ingest.keep_raw`).
     """
 
-    def __init__(self, settings: Settings, *, source: str = "objects", keep: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: str = "objects",
+        keep: bool = True,
+        window: Window | None = None,
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
+        self.window = window or Window()
+        self._marks = dict(marks or {})
+        self._web: Web | None = None
         self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
         self._folder = self._temporary or settings.home / "raw" / source
         self._fetched: dict[str, RawObject] = {}
@@ -73,6 +85,26 @@ class LocalAndS3Fetcher:
             self._fetched[uri] = self._download(uri) if uri.startswith("s3://") else _in_place(uri)
         return self._fetched[uri]
 
+    def ask(self, request: Request) -> RawObject:
+        """The answer to an HTTP request; see `ingest.web` for how often it is asked."""
+        if self._web is None:
+            self._web = Web()
+        answer = self._web.ask(request)
+        return self.save(answer.address, answer.content, version=answer.version)
+
+    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+        """Puts bytes down under the name of their content."""
+        chunks = (content,) if isinstance(content, bytes) else content
+        with self._put_down(uri) as (part, placed):
+            with part.open("wb") as file:
+                digest, size = _copy(iter(chunks), file)
+            path = placed(digest)
+        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
+
+    def mark(self, key: str) -> str | None:
+        """How far this source was read, as booked by earlier runs."""
+        return self._marks.get(key)
+
     def release(self, item: RawObject) -> None:
         """The object has been read: its bytes go, unless they lie where the user put them or are kept for replay."""
         if self._temporary is not None and item.path.is_relative_to(self._temporary):
@@ -80,7 +112,9 @@ class LocalAndS3Fetcher:
             self._fetched.pop(item.uri, None)
 
     def close(self) -> None:
-        """Deletes what was only fetched to be read."""
+        """Deletes what was only fetched to be read, and hangs up."""
+        if self._web is not None:
+            self._web.close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -127,18 +161,23 @@ class LocalAndS3Fetcher:
 
     def _download(self, uri: str) -> RawObject:
         bucket, key = _bucket_and_key(uri)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
-        os.close(handle)
-        part = Path(name)
-        try:
+        with self._put_down(key) as (part, placed):
             with _Told(uri):
                 digest, size, version = self._stream(bucket, key, part)
-            path = self._folder / f"{digest}-{_safe(key)}"
-            part.replace(path)
+            path = placed(digest)
+        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
+
+    @contextmanager
+    def _put_down(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
+        """A file to write, and what gives it its name once it is whole; it goes if that does not come."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
+        os.close(handle)
+        part = Path(temporary)
+        try:
+            yield part, lambda digest: part.replace(self._folder / f"{digest}-{_safe(name)}")
         finally:
             part.unlink(missing_ok=True)
-        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
 
     def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str]:
         """Writes the body to `part`. The client retries requests; a body that breaks off is asked for again here."""

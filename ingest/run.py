@@ -21,11 +21,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ingest import bills
+from ingest import bills, marks
 from ingest.bills import MonthPile
-from ingest.fetch import LocalAndS3Fetcher
+from ingest.fetch import WorldFetcher
 from ingest.normalise.tally import SINGLY
-from ingest.source import Fetcher, RawObject, Reading, Slice, Source
+from ingest.source import Fetcher, RawObject, Reading, Slice, Source, Window
 from ingest.sources import by_name
 from ledger import problems
 from ledger.books import Books
@@ -90,18 +90,21 @@ def ingest(
     uris: Sequence[str],
     *,
     scope: str | None = None,
+    window: Window | None = None,
     progress: Progress | None = None,
     fetcher: Fetcher | None = None,
     now: datetime | None = None,
 ) -> IngestReport:
-    """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills.
+    """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
+    source for these days again, whatever was read before.
 
     Raises `UsageError` for an unknown source. What is wrong with the input is in the report and in `problems`.
     """
     source = by_name(source_name)
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
     report, ledger = IngestReport(source.name, source.kind), _Ledger(source.name)
-    with LocalAndS3Fetcher(books.settings, source=source.name, keep=keep) as own:
+    read_so_far = marks.of(books, source.name)
+    with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, marks=read_so_far) as own:
         door = fetcher or own
         run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC))
         slices = run.planned(uris)
@@ -122,7 +125,7 @@ class _Run:
     books: Books
     source: Source
     fetcher: Fetcher
-    downloads: LocalAndS3Fetcher
+    downloads: WorldFetcher
     report: IngestReport
     ledger: _Ledger
     progress: Progress | None
@@ -174,6 +177,7 @@ class _Run:
     def _dataset(self, scope: str, group: Sequence[Slice], folder: Path) -> None:
         piles: dict[str, MonthPile] = {}
         failed: set[str] = set()
+        refused = False
         files: list[dict[str, object]] = []
         taken: set[str] = set()
         for found in group:
@@ -190,7 +194,11 @@ class _Run:
         for month, pile in sorted(piles.items()):
             if self._may_replace(scope, month, pile, failed, group):
                 self._book(scope, month, pile)
+            else:
+                refused = True
         bills.note_files(self.books.store, files)
+        if not failed and not refused:
+            marks.keep(self.books, self.source.name, group)
 
     def _bill_slice(self, found: Slice, folder: Path, files: list[dict[str, object]]) -> dict[str, MonthPile] | None:
         """The months of a slice, or None if one of its files cannot be read."""
@@ -297,7 +305,9 @@ class _Run:
         waiting: list[pl.DataFrame] = []
         files: list[dict[str, object]] = []
         days: set[str] = set()
+        read: list[Slice] = []
         for found in slices:
+            whole = True
             for item in found.objects:
                 rows, refused = 0, 0
                 try:
@@ -312,12 +322,19 @@ class _Run:
                     if not _is_input_fault(fault):
                         raise
                     refused += 1
+                    whole = False
                     self.ledger.add(_fault(self.source.name, item.uri, fault))
                 files.append(_noted(self.source, item, found, rows, refused, None, self.now))
                 self.report.rows += rows
                 if sum(f.height for f in waiting) >= _MERGE_ROWS:
                     self._merge(waiting, days)
+            if whole and found.marks:
+                read.append(found)
+                if not waiting:
+                    marks.keep(self.books, self.source.name, read)
+                    read.clear()
         self._merge(waiting, days)
+        marks.keep(self.books, self.source.name, read)
         self.report.months = sorted(days)
         bills.note_files(self.books.store, files)
 

@@ -1,15 +1,16 @@
 """The one contract of ingestion: fetch saves bytes, read is pure.
 
-A source is one module in `ingest.sources` that exposes ``SOURCE``. It never writes a table and never touches the network
-itself: `plan` asks a `Fetcher` for bytes, `read` turns bytes that lie on disk into rows and problems. `ingest.run` does the
-rest: hashing, replacing or merging, control totals, problems.
+A source is one module in `ingest.sources` that exposes ``SOURCE``. It never writes a table. `plan` finds what there is and gets
+its bytes through a `Fetcher`: files and S3 by `get`, HTTP by `ask`; what a provider's own client hands over (BigQuery,
+PostgreSQL) it puts down with `save`, as it came. `read` turns bytes that lie on disk into rows and problems. `ingest.run` does
+the rest: hashing, replacing or merging, control totals, problems, and how far a source was read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -43,8 +44,32 @@ class Listed:
     modified: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request to a provider. It is asked again after 429, 5xx and broken connections, so it must change nothing there.
+
+    `secrets` are headers whose value is a secret: they are sent, and never written down or told. The body is JSON, if there is one.
+    """
+
+    url: str
+    query: Sequence[tuple[str, str]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    body: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The days that are asked for, ``[since, until)``; None: as far as the source has not been read yet, and until now."""
+
+    since: date | None = None
+    until: date | None = None
+
+
 class Fetcher(Protocol):
-    """The only door to the world: local files, folders and globs, and ``s3://``."""
+    """The door to the world: local files, folders and globs, ``s3://``, HTTP; and what is remembered of earlier visits."""
+
+    window: Window
 
     def list(self, uri: str) -> Sequence[Listed]:
         """What a file, folder, glob or prefix holds, in name order. Raises `SourceError` where it cannot be reached."""
@@ -52,6 +77,18 @@ class Fetcher(Protocol):
 
     def get(self, uri: str) -> RawObject:
         """The bytes of one object. Raises `ObjectMissingError` or `StoreUnreachable`."""
+        ...
+
+    def ask(self, request: Request) -> RawObject:
+        """The answer to an HTTP request, with status 2xx. Raises `ObjectMissingError` (404) or `StoreUnreachable`, which say the remedy."""
+        ...
+
+    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+        """Puts down bytes that a provider's own client handed over; `uri` says where they are from, without credentials."""
+        ...
+
+    def mark(self, key: str) -> str | None:
+        """How far this source was read: the newest value among the `Slice.marks` of this key that have been booked."""
         ...
 
 
@@ -68,6 +105,24 @@ class Slice:
     billing_month: str | None = None
     version: str = ""
     problems: tuple[Problem, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """How far the source is read once this slice is booked; kept in the same breath, and handed out by `Fetcher.mark`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a source needs before it can be read, as `rootcost sources test` tells it."""
+
+    needs: str
+    """One sentence: which credentials, from where, with which rights."""
+    policy: str = ""
+    """The least-privilege policy, role or grant to paste."""
+    lag: timedelta = timedelta(hours=1)
+    """How old the newest row of a healthy source is at most, as its sender delivers."""
+    cron: str = "*/15 * * * *"
+    """How often it is worth asking (UTC), unless the schedule says otherwise."""
+    addresses: tuple[str, ...] = ()
+    """Examples of what to name."""
 
 
 @dataclass(slots=True)
@@ -87,13 +142,15 @@ class Reading:
 class Source(Protocol):
     """One kind of input.
 
-    `kind` ``bill`` fills `charges`; ``log`` fills `spans`. `patterns` are the file names it picks out of a folder.
+    `kind` ``bill`` fills `charges`; ``log`` fills `spans`. `patterns` are the file names it picks out of a folder. What is saved of a
+    live source (a folder of its pages) is read like any folder.
     """
 
     name: str
     kind: Literal["bill", "log"]
     title: str
     patterns: tuple[str, ...]
+    access: Access
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Finds and fetches what `uri` holds. Touches the world only through `fetcher`."""

@@ -174,6 +174,17 @@ class JobRun(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
 
 
+class Mark(Base):
+    """How far a source was read, as the source itself counts: a time, a key, a token. Moved once what was read is booked."""
+
+    __tablename__ = "marks"
+
+    source: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(sa.String(512), primary_key=True)
+    value: Mapped[str] = mapped_column(sa.Text)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Audit(Base):
     """Who changed what. Rows are only added."""
 

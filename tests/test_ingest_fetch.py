@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import bills, month_files, run
-from ingest.fetch import LocalAndS3Fetcher
+from ingest.fetch import WorldFetcher
 from ingest.normalise import rows
 from ingest.run import ingest
 from ingest.source import Fetcher, RawObject, Reading, Slice
@@ -39,11 +39,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fetcher(home: Path) -> LocalAndS3Fetcher:
-    return LocalAndS3Fetcher(Settings(home=home))
+def fetcher(home: Path) -> WorldFetcher:
+    return WorldFetcher(Settings(home=home))
 
 
-def test_files_folders_and_globs_are_listed_in_name_order(fetcher: LocalAndS3Fetcher, folder: Path) -> None:
+def test_files_folders_and_globs_are_listed_in_name_order(fetcher: WorldFetcher, folder: Path) -> None:
     def names(uri: str) -> list[str]:
         return [Path(entry.uri).relative_to(folder).as_posix() for entry in fetcher.list(uri)]
 
@@ -54,7 +54,7 @@ def test_files_folders_and_globs_are_listed_in_name_order(fetcher: LocalAndS3Fet
 
 
 @pytest.mark.parametrize("uri", ["nothing", "nothing/*.csv", "empty"])
-def test_what_is_not_there_is_said(fetcher: LocalAndS3Fetcher, tmp_path: Path, uri: str) -> None:
+def test_what_is_not_there_is_said(fetcher: WorldFetcher, tmp_path: Path, uri: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ObjectMissingError):
         fetcher.list(str(tmp_path / uri))
@@ -62,7 +62,7 @@ def test_what_is_not_there_is_said(fetcher: LocalAndS3Fetcher, tmp_path: Path, u
         fetcher.get(str(tmp_path / uri))
 
 
-def test_a_local_file_is_read_where_it_lies_and_known_by_its_bytes(fetcher: LocalAndS3Fetcher, folder: Path) -> None:
+def test_a_local_file_is_read_where_it_lies_and_known_by_its_bytes(fetcher: WorldFetcher, folder: Path) -> None:
     item = fetcher.get(str(folder / "a.csv"))
     assert (item.path, item.size, item.raw_id) == (folder / "a.csv", 5, hashlib.sha256(b"a.csv").hexdigest())
     fetcher.release(item)
@@ -150,7 +150,7 @@ def test_what_a_broken_log_held_before_it_broke_is_kept(books: Books, tmp_path: 
 @pytest.mark.usefixtures("told")
 def test_fetched_logs_are_deleted_when_read(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[bool] = []
-    with LocalAndS3Fetcher(Settings(home=home), source="told", keep=False) as fetcher:
+    with WorldFetcher(Settings(home=home), source="told", keep=False) as fetcher:
         path = fetcher._folder / "payload"
         path.write_bytes(b"a prompt")
         fetcher.release(RawObject("s3://b/payload", path, "id", 8))

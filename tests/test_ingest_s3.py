@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ingest.fetch import LocalAndS3Fetcher
+from ingest.fetch import WorldFetcher
 from ingest.run import IngestReport, ingest
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, StoreUnreachable
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_a_problem_that_says_what_to_check(books: Books, s3
 
 def test_an_object_is_downloaded_once_a_run(books: Books, s3: Any) -> None:
     uri = put(s3, "x/a.csv", b"one")
-    with LocalAndS3Fetcher(books.settings, source="focus") as fetcher:
+    with WorldFetcher(books.settings, source="focus") as fetcher:
         first = fetcher.get(uri)
         s3.delete_object(Bucket="bills", Key="x/a.csv")
         assert fetcher.get(uri) is first and first.path.read_bytes() == b"one"
@@ -170,7 +170,7 @@ def test_an_object_is_downloaded_once_a_run(books: Books, s3: Any) -> None:
 def test_a_prefix_is_a_folder_and_never_the_beginning_of_another_name(books: Books, s3: Any) -> None:
     for key in ("cur/a", "cur-old/b", "cur/deep/c", "cur/folder/"):
         put(s3, key, b"x")
-    with LocalAndS3Fetcher(books.settings) as fetcher:
+    with WorldFetcher(books.settings) as fetcher:
         for uri in ("s3://bills/cur", "s3://bills/cur/"):
             assert [entry.uri for entry in fetcher.list(uri)] == ["s3://bills/cur/a", "s3://bills/cur/deep/c"]
         assert len(fetcher.list("s3://bills")) == 3
@@ -238,7 +238,7 @@ def whole(body: bytes, status: int = 200) -> tuple[int, bytes, int]:
 
 def test_long_listings_are_followed_to_their_end(books: Books, failing: type[_Failing]) -> None:
     failing.answers = {"/bills": [page("a", "b", following="more"), page("c")]}
-    with LocalAndS3Fetcher(books.settings) as fetcher:
+    with WorldFetcher(books.settings) as fetcher:
         assert [entry.uri[-1] for entry in fetcher.list("s3://bills/cur")] == ["a", "b", "c"]
 
 
@@ -267,7 +267,7 @@ def test_a_body_that_breaks_off_is_asked_for_again(books: Books, failing: type[_
     assert ingest(books, "aws-cur", ["s3://bills/cur/a"]).problems == [] and booked(books) == 1
 
     answers(failing, a=[(200, body[:100], len(body))])
-    with LocalAndS3Fetcher(books.settings) as fetcher, pytest.raises(StoreUnreachable):
+    with WorldFetcher(books.settings) as fetcher, pytest.raises(StoreUnreachable):
         fetcher.get("s3://bills/cur/a")
     assert not list((books.home / "raw" / "objects").iterdir())
 
@@ -291,7 +291,7 @@ def test_an_unreachable_endpoint_keeps_earlier_problems(
 
 
 def test_a_missing_object_is_its_own_fault(books: Books, s3: Any) -> None:
-    with LocalAndS3Fetcher(books.settings) as fetcher, pytest.raises(ObjectMissingError, match="NoSuchKey"):
+    with WorldFetcher(books.settings) as fetcher, pytest.raises(ObjectMissingError, match="NoSuchKey"):
         fetcher.get("s3://bills/nothing")
 
 

@@ -7,10 +7,12 @@ overwrite modes. A file named singly is its own dataset.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Literal
 
 import polars as pl
 
+from ingest import policies
 from ingest.normalise import charge_rows, cur_columns, manifests, rows, tag_maps
 from ingest.normalise.cur_columns import MAPS, PLAIN, Layout
 from ingest.normalise.cur_costs import IS_KNOWN, IS_USED, categories, commitments_priced, costs, needs_arithmetic, net
@@ -18,7 +20,7 @@ from ingest.normalise.delimited import Wanted
 from ingest.normalise.places import is_the_file
 from ingest.normalise.tally import Tally
 from ingest.normalise.words import Lines
-from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, SourceError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -50,6 +52,13 @@ class AwsCur:
     kind: Literal["bill", "log"] = "bill"
     title = "AWS Cost and Usage Report (CUR 2.0 and legacy), Parquet or CSV"
     patterns: tuple[str, ...] = ("*manifest.json", "*.parquet", "*.csv.gz", "*.csv", "*.csv.zip", "*.zip")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=36),
+        cron="7 */6 * * *",
+        addresses=("cur/report.csv", "s3://bucket/exports/company-cur2/"),
+    )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """The months of the exports below `uri`, or the single file it names."""

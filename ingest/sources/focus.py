@@ -7,18 +7,20 @@ read as its manifests say, newest run only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from fnmatch import fnmatch
 from typing import Literal
 
 import polars as pl
 
+from ingest import policies
 from ingest.normalise import charge_rows, focus_columns, manifests, rows
 from ingest.normalise.delimited import Wanted
 from ingest.normalise.focus_columns import CUSTOM, Layout
 from ingest.normalise.places import folder_name, is_the_file
 from ingest.normalise.tally import Check, Tally
 from ingest.normalise.words import WORD, Lines
-from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -36,6 +38,13 @@ class Focus:
     kind: Literal["bill", "log"] = "bill"
     title = "FOCUS cost and usage (1.0–1.4), CSV or Parquet"
     patterns: tuple[str, ...] = ("*.csv", "*.csv.gz", "*.parquet", "*.csv.zip")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=36),
+        cron="17 */6 * * *",
+        addresses=("bills/*.csv", "s3://bucket/focus-export/"),
+    )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """A manifest-driven export by its manifests; else every file that looks like a table."""

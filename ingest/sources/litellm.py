@@ -9,14 +9,16 @@ Prompts and answers are dropped here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from fnmatch import fnmatch
 from typing import Any, Literal
 
 import polars as pl
 
+from ingest import policies
 from ingest.normalise import litellm_items, litellm_rows
 from ingest.normalise.litellm_items import Damage, Found, Item
-from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -35,6 +37,13 @@ class LiteLLM:
     kind: Literal["bill", "log"] = "log"
     title = "LiteLLM payloads (callbacks, S3, webhooks) and LiteLLM_SpendLogs"
     patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.csv", "*.parquet")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=2),
+        cron="*/15 * * * *",
+        addresses=("gateway-logs/", "s3://gateway-logs/"),
+    )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""

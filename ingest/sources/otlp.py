@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from fnmatch import fnmatch
 from itertools import chain, islice
 from typing import IO, Literal
@@ -19,10 +20,11 @@ from typing import IO, Literal
 import pyarrow as pa
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from ingest import policies
 from ingest.normalise.emitters import table
 from ingest.normalise.otlp_decode import LARGEST_BODY, Export, decode_request, from_json, from_protobuf, looks_like_json
 from ingest.normalise.otlp_spans import SpanBatch
-from ingest.source import Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -94,6 +96,13 @@ class Otlp:
         "*.proto",
         "*.gz",
         "*.zst",
+    )
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=2),
+        cron="*/15 * * * *",
+        addresses=("traces/", "s3://collector/traces/"),
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:

@@ -98,6 +98,13 @@ def upgrade() -> None:
         sa.Column("detail", sa.JSON, nullable=False),
     )
     op.create_table(
+        "marks",
+        sa.Column("source", sa.String(64), primary_key=True),
+        sa.Column("key", sa.String(512), primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+    )
+    op.create_table(
         "audit",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("at", _TIME, nullable=False),
@@ -111,5 +118,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to nothing."""
-    for name in ("audit", "job_runs", "drawings", "rollups", "published", "runs", "alerts", "budgets", "owners"):
+    for name in ("audit", "marks", "job_runs", "drawings", "rollups", "published", "runs", "alerts", "budgets", "owners"):
         op.drop_table(name)

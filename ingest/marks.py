@@ -1,0 +1,28 @@
+"""How far each source was read: kept only once what was read is in the ledger, so that a crash reads again and loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from ingest.source import Slice
+from ledger.books import Books
+from ledger.db import Mark
+from ledger.periods import now
+
+
+def of(books: Books, source: str) -> dict[str, str]:
+    """All marks of a source, by key."""
+    with books.database.session() as session:
+        return {mark.key: mark.value for mark in session.scalars(sa.select(Mark).where(Mark.source == source))}
+
+
+def keep(books: Books, source: str, booked: Sequence[Slice]) -> None:
+    """Moves the marks to where these slices end; of several slices the last one told counts."""
+    reached = {key: value for found in booked for key, value in found.marks.items()}
+    if not reached:
+        return
+    with books.database.session() as session:
+        for key, value in sorted(reached.items()):
+            session.merge(Mark(source=source, key=key, value=value, at=now()))

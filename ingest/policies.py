@@ -1,0 +1,18 @@
+"""Least-privilege policies that several sources share, to paste into the provider's console."""
+
+from __future__ import annotations
+
+from typing import Final
+
+S3_READ: Final = """{
+  "Version": "2012-10-17",
+  "Statement": [
+    {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::BUCKET", "Condition": {"StringLike": {"s3:prefix": "PREFIX/*"}}},
+    {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::BUCKET/PREFIX/*"}
+  ]
+}"""
+"""Reading one prefix of one bucket."""
+
+S3_NEEDS: Final = (
+    "AWS credentials of the default chain with s3:ListBucket and s3:GetObject below the prefix; local files need none"
+)

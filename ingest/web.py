@@ -1,0 +1,125 @@
+"""Asking providers over HTTP: politely, again after a fault, and never telling a secret.
+
+A request is asked up to `ATTEMPTS` times: after 429 and 5xx, and after a connection that could not be made or broke. In between it
+waits as long as ``Retry-After`` says, else twice as long each time, with jitter. Redirects are not followed: they would carry the key
+to another host.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ingest.source import Request
+from ledger.errors import ObjectMissingError, StoreUnreachable
+
+ATTEMPTS = 5
+"""How often a request is asked before it is given up for this run."""
+FIRST_PAUSE_SECONDS = 0.5
+MOST_PAUSE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body with status 2xx; `address` is the URL with its query, `version` the ETag if there is one."""
+
+    address: str
+    content: bytes
+    version: str = ""
+
+
+class Web:
+    """A client for one run. Connections are kept; `close` lets them go."""
+
+    def __init__(self, *, pause: Any = time.sleep) -> None:
+        import httpx
+
+        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False)
+        self._pause = pause
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._client.close()
+
+    def ask(self, request: Request) -> Answer:
+        """The answer, or `ObjectMissingError` (404), or `StoreUnreachable` with what to do about it."""
+        import httpx
+
+        address = str(
+            httpx.URL(request.url, params=[*httpx.QueryParams(httpx.URL(request.url).query).multi_items(), *request.query])
+        )
+        headers = {"accept": "application/json", **request.headers, **request.secrets}
+        said = ""
+        for attempt in range(ATTEMPTS):
+            method = "GET" if request.body is None else "POST"
+            wait = None
+            try:
+                answer = self._client.request(method, address, headers=headers, json=request.body)
+            except httpx.TransportError as fault:
+                said = str(fault) or type(fault).__name__
+            else:
+                if answer.is_success:
+                    return Answer(address, answer.content, answer.headers.get("etag", "").strip('"'))
+                said = f"{answer.status_code} {answer.reason_phrase}{_sentence(answer)}"
+                if answer.status_code not in _AGAIN:
+                    raise _refusal(answer.status_code, said, address)
+                wait = _retry_after(answer.headers.get("retry-after"))
+            if attempt + 1 < ATTEMPTS:
+                self._pause(wait if wait is not None else _pause(attempt))
+        raise StoreUnreachable(
+            f"{said}, after {ATTEMPTS} attempts",
+            where=address,
+            remedy="check the address and the network; it is asked again with the next run",
+        )
+
+
+def _refusal(status: int, said: str, address: str) -> ObjectMissingError | StoreUnreachable:
+    if status == 404:
+        return ObjectMissingError(said, where=address, remedy="check the address")
+    if status in (401, 403):
+        return StoreUnreachable(said, where=address, remedy="the key is missing, wrong, or lacks the right to read this")
+    return StoreUnreachable(said, where=address, remedy="the request was not understood; check the address")
+
+
+def _pause(attempt: int) -> float:
+    longest = min(FIRST_PAUSE_SECONDS * 2**attempt, MOST_PAUSE_SECONDS)
+    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads callers, guards nothing
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds to wait as the server asks, in either form of the header, never more than a minute.
+
+    >>> _retry_after("7"), _retry_after("900"), _retry_after("soon"), _retry_after(None)
+    (7.0, 60.0, None, None)
+    """
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), MOST_PAUSE_SECONDS)
+
+
+def _sentence(answer: Any) -> str:
+    """What the body of an error says, where it says it as providers do: ``error.message``, ``message`` or ``detail``."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    error = body.get("error", body)
+    told = (
+        next((error[k] for k in ("message", "detail") if isinstance(error.get(k), str)), "") if isinstance(error, dict) else error
+    )
+    return f": {str(told)[:200]}" if told else ""
