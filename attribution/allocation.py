@@ -9,44 +9,44 @@ from datetime import datetime
 import polars as pl
 
 from attribution import identity
-from attribution.following import follow
-from attribution.rating import Rated
+from attribution.following import follow, followed
 from attribution.sharing import APART, Spent, by_rules
-from ledger.periods import month_of
 from ledger.settings import AttributionSettings
 from ledger.tables import COST_COLUMNS, COSTS
 
 
 def settle(
     lots: pl.DataFrame,
-    rated: Rated,
-    uses: pl.DataFrame,
+    left: pl.DataFrame,
+    of_uses: pl.LazyFrame,
+    spent: Spent,
     timeline: pl.DataFrame,
     settings: AttributionSettings,
     *,
     earlier: pl.DataFrame,
     opens: datetime,
 ) -> list[pl.DataFrame]:
-    """Every charge's money on a row: shares on uses, then the ladder, then what follows them, then what taxes all that.
+    """What no use took: down the ladder, then what follows charges, then what taxes all that.
 
-    `earlier` are published costs of earlier invoices (`attribution.earlier`), `opens` is the first instant of this invoice's month.
+    `left` are lots that no use explains, `of_uses` the costs that uses got. `earlier` are published costs of earlier invoices
+    (`attribution.earlier`), `opens` is the first instant of this invoice's month.
     """
-    shares = _metered(rated.shares)
-    spent = Spent(shares, uses.filter(pl.col("month") == month_of(opens)))
-    targets = [f for f in (shares, place(rated.left, spent, timeline, settings)) if f.height]
+    targets = [f for f in (place(left, spent, timeline, settings),) if f.height]
     for role in ("follow", "tax"):
         why = "tax_without_charge" if role == "tax" else "credit_without_charge"
         mine = lots.filter(pl.col("role") == role)
         if not mine.height:
             continue
-        here = pl.concat(targets, how="diagonal_relaxed") if targets else pl.DataFrame()
-        made, rest = follow(mine, here, earlier, tax=role == "tax", opens=opens)
+        here = [t for t in (followed(of_uses, lots, mine), *targets) if t.height]
+        made, rest = follow(
+            mine, pl.concat(here, how="diagonal_relaxed") if here else pl.DataFrame(), earlier, tax=role == "tax", opens=opens
+        )
         stray = place(rest.with_columns(reason=pl.lit(why)), spent, timeline, settings)
         targets += [f for f in (made, stray) if f.height]
     return targets
 
 
-def _metered(shares: pl.DataFrame) -> pl.DataFrame:
+def metered(shares: pl.DataFrame) -> pl.DataFrame:
     """Shares of charges on uses, with their class, rule and reason."""
     if not shares.height:
         return shares

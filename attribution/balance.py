@@ -15,7 +15,7 @@ from ledger.tables import BALANCE, COST_CLASSES, COST_COLUMNS
 
 
 def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyFrame, *, run_id: str, month: str) -> pl.DataFrame:
-    """The rows of `balance` for one invoice month."""
+    """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis."""
     keys = ["currency", "provider"]
     left = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
     left = _renamed(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)

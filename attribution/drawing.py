@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from attribution import rollup, slices
 from attribution.pricing import PriceBook
 from attribution.slices import Slice
+from attribution.stretches import Usage, UsageFile
 from ledger import parts, periods
 from ledger.books import Books
 from ledger.db import Drawing, Rollup
@@ -125,13 +126,10 @@ class Drawings:
                 self._known[month] = self._draw(month, fingerprint)
         return self._known[month]
 
-    def uses(self, months: Mapping[str, str]) -> pl.DataFrame:
-        """Hourly usage of the months (month → fingerprint of its spans), what slices tell of the same hour and owner added up."""
+    def uses(self, months: Mapping[str, str]) -> Usage:
+        """Hourly usage of the months (month → fingerprint of its spans)."""
         ids = [rollup_id for month, spans in months.items() for rollup_id in self.rollups(month, spans)]
-        if not ids:
-            return USAGE_HOURLY.empty()
-        frame = self.store.scan(USAGE_HOURLY, {"month": list(months), "rollup_id": ids}).collect()
-        return frame if len(ids) == 1 else added_up(frame)
+        return usage_of(self.store, list(months), ids)
 
     def forget(self, month: str, rollup_ids: Sequence[str]) -> None:
         """Lets go of rollups that no published month shows."""
@@ -173,27 +171,11 @@ class Drawings:
         return ids
 
 
-def added_up(usage: pl.DataFrame) -> pl.DataFrame:
-    """Usage of several slices as if it had been drawn at once: what has one key is one row."""
-    order = {meter: place for place, meter in enumerate(usage["meter"].unique().sort())}
-    place = pl.col("meter").replace_strict(order, return_dtype=pl.Int64)
-    # One number for both: where two pairs share it by chance, both are merely grouped once more.
-    twice = usage.select((pl.col("usage_key") ^ (place * 0x9E3779B97F4A7C1)).is_duplicated()).to_series()
-    if not twice.any():
-        return usage
-    double = usage.filter(twice)
-    summed = ("quantity", "calls", "list_cost")
-    once = (
-        double.sort("rollup_id")
-        .group_by("usage_key", "meter")
-        .agg(
-            *(pl.col(c).first() for c in usage.columns if c not in (*summed, "usage_key", "meter")),
-            pl.col("quantity").sum(),
-            pl.col("calls").sum(),
-            pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum()).alias("list_cost"),
-        )
-    )
-    return pl.concat([usage.filter(~twice), once.select(usage.columns)])
+def usage_of(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> Usage:
+    """The hourly usage of these rollups."""
+    files = store.files(USAGE_HOURLY, {"month": months, "rollup_id": rollup_ids})
+    found = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]
+    return Usage.stored(found, sum(f.rows for f in files), storage_options=store.storage_options or None)
 
 
 def _hash(*text: str) -> str:

@@ -10,12 +10,14 @@ from ledger.problems import Problem
 SOURCE = "attribution"
 
 
-def unknown(costs: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
-    """One problem for each currency of `costs` that has days without a rate into `target`; none where no target is set."""
+def unknown(days: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
+    """One problem for each currency that has days without a rate into `target`; none where no target is set.
+
+    `days` says how many `rows` of costs fall on each `day`, by `currency`.
+    """
     if not target:
         return []
-    days = costs.select("currency", day=pl.col("period_start").dt.date())
-    counted = days.group_by("currency", "day").len()
+    counted = days.rename({"rows": "len"})
     return [
         Problem(
             SOURCE,

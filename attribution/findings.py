@@ -8,6 +8,7 @@ import polars as pl
 
 from attribution.billed import ABSURD, NEGATIVE
 from attribution.estimates import may_repeat
+from attribution.keeping import Told
 from ledger.problems import Problem, to_frame
 from ledger.store import Store
 from ledger.tables import PROBLEMS
@@ -20,11 +21,10 @@ def filed_under(month: str) -> str:
     return f"attribution:{month}"
 
 
-def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
+def tell(store: Store, month: str, run_id: str, costs: Told, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
     """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
     uri = filed_under(month)
-    # Few rows have a reason, and only these are looked at.
-    remarked = costs.lazy().filter(pl.col("reason").is_not_null()).select("reason", "provider", "model").collect()
+    remarked = costs.reasons
     found = [
         *more,
         *_models(
@@ -74,7 +74,7 @@ def tell(store: Store, month: str, run_id: str, costs: pl.DataFrame, lots: pl.Da
         ),
         *_unclassified(uri, lots),
         *_odd(uri, lots),
-        *_may_repeat(uri, lots, costs),
+        *_may_repeat(uri, lots, costs.sums),
     ]
     frame = to_frame(found, run_id=run_id)
     others = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
@@ -102,7 +102,9 @@ def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Probl
 
 
 def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
-    rows = costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.len()).sort("provider", "model")
+    rows = (
+        costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.col("rows").sum()).sort("provider", "model")
+    )
     return [
         Problem(
             SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning"
@@ -112,7 +114,7 @@ def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) 
 
 
 def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
-    rows = costs.filter(pl.col("reason").str.split(",").list.contains(reason)).height
+    rows = int(costs.filter(pl.col("reason").str.split(",").list.contains(reason)).select(pl.col("rows").sum()).item())
     return [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {what}", remedy, rows=rows, severity="warning")] if rows else []
 
 

@@ -105,6 +105,18 @@ def follow(
     return made, rest
 
 
+def followed(costs: pl.LazyFrame, all_lots: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+    """Those of many costs that `lots` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `all_lots` know their SKUs."""
+    match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
+    skus = all_lots.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
+    return (
+        costs.join(lots.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
+        .join(skus, on="lot_id", how="left")
+        .select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+        .collect()
+    )
+
+
 def _target(costs: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
     """The costs that could be meant at all, so that each level looks through few."""
     if not costs.height or not lots.height:

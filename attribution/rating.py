@@ -38,7 +38,9 @@ _SILENCES: tuple[dict[str, Side], ...] = tuple(
 
 @dataclass(slots=True)
 class Rated:
-    """The outcome: shares of charges on uses, what is left of each lot, the rates, and the uses that found a charge."""
+    """The outcome: shares of charges on uses (lot, use, quantity and costs; `described` gives them words), what is left of each lot, the
+    rates, and the uses that found a charge.
+    """
 
     shares: pl.DataFrame
     left: pl.DataFrame
@@ -89,7 +91,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
         how="diagonal_relaxed",
     )
     used = pl.concat([tokens.used, by_quantity.used]).unique()
-    return Rated(described(together(shares), lots, uses), left, together(rates), used)
+    return Rated(together(shares), left, together(rates), used)
 
 
 def _known(frame: pl.DataFrame) -> pl.Expr:
@@ -233,7 +235,10 @@ _TOLD = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity"
 
 
 def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
-    """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say)."""
+    """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say).
+
+    `lots` are all lots of the month in the order of their numbers, `uses` those that were rated.
+    """
     if not shares.height:
         return shares
     words = lots.select(c for c in lots.columns if c in _TOLD)

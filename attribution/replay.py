@@ -16,17 +16,18 @@ import polars as pl
 import sqlalchemy as sa
 
 from attribution import rules
+from attribution.concluding import costs_of
 from attribution.drawing import _hash as fingerprint_of
-from attribution.drawing import added_up
+from attribution.drawing import usage_of
 from attribution.earlier import Earlier
 from attribution.pricing import PriceBook
-from attribution.run import conclude
+from attribution.stretches import Usage
 from ledger import periods, registry
 from ledger.books import Books
 from ledger.db import Audit, Drawing
 from ledger.settings import AttributionSettings
 from ledger.store import Store
-from ledger.tables import CHARGES, PRICES, USAGE_HOURLY, Table
+from ledger.tables import CHARGES, PRICES, Table
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("earlier",),
@@ -49,7 +50,7 @@ class _Seen:
 
     charges: pl.LazyFrame
     beside: pl.LazyFrame
-    uses: pl.DataFrame
+    uses: Usage
     timeline: pl.DataFrame
     book: PriceBook
     settings: AttributionSettings
@@ -82,7 +83,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
             state = replace(state, settings=now.settings)
         elif group != ("earlier",):
             state = replace(state, uses=now.uses, timeline=now.timeline, book=now.book)
-        drawn = conclude(
+        drawn = costs_of(
             state.charges,
             state.uses,
             state.timeline,
@@ -94,7 +95,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
             past_rates=earlier.rates(month),
             past_costs=earlier.costs(month),
         )
-        out.append(drawn.costs)
+        out.append(drawn)
     return out
 
 
@@ -137,7 +138,7 @@ def _settings(books: Books, digest: str) -> AttributionSettings | None:
     return AttributionSettings.model_validate(books.settings.attribution.model_dump() | json.loads(after["deciding"]))
 
 
-def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> pl.DataFrame | None:
+def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Usage | None:
     """The hourly usage a run saw, from the rollups it was drawn as."""
     spans = inputs["spans"].split("|") if inputs["spans"] else []
     usage = charges.filter(pl.col("charge_category") == "Usage")
@@ -163,8 +164,4 @@ def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> pl
         months.append(at)
         ids.append(known[at, fingerprint_of(part, *standing)])
     wanted = [rollup_id for found in ids for rollup_id in found]
-    if not wanted:
-        return USAGE_HOURLY.empty().with_columns(use=pl.lit(0, dtype=pl.Int64))
-    frame = books.store.scan(USAGE_HOURLY, {"month": months, "rollup_id": wanted}).collect()
-    frame = frame if len(wanted) == 1 else added_up(frame)
-    return frame.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+    return usage_of(books.store, months, wanted)

@@ -25,7 +25,7 @@ RECORDED = "rule.recorded"
 SETTINGS = "settings.recorded"
 """Audit action under which the settings of the bill's side are kept, by their fingerprint, so that a run can be told apart from another."""
 
-_BILL_SIDE = {"tolerance", "owner_tags", "owner_agent_tags", "shared"}
+_BILL_SIDE = {"tolerance", "owner_tags", "owner_agent_tags", "shared", "skus"}
 """Settings that only decide how charges are placed: changing them never rereads a span."""
 _NEVER = {"slice_spans", "workers", "drift_tolerance"}
 """Settings that change how fast a run is or what it tells of itself, and nothing it concludes."""
@@ -47,7 +47,7 @@ def deciding(settings: AttributionSettings) -> str:
 
 
 def teams_of(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
-    """Teams that are registered, or that cost something."""
+    """Teams that are registered, or that cost something; `costs` are costs or sums of them by cost_class and initiator_team."""
     shared = (pl.col("cost_class") == "shared").fill_null(value=False)
     spending = costs.filter(~shared)["initiator_team"].drop_nulls().unique()
     return {*timeline["team"].drop_nulls().unique(), *spending}

@@ -10,6 +10,7 @@ balance   charges in = costs out, or nothing is published
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,12 @@ from hashlib import blake2b
 
 import polars as pl
 
-from attribution import allocation, balance, billed, drift, earlier, estimates, exchange, findings, names, rating, rules
+from attribution import balance, billed, drift, earlier, exchange, findings, rules
+from attribution.concluding import Conclusions, conclude
 from attribution.drawing import Drawings, Hands, Threads
+from attribution.keeping import Held, Keeper, Staged
 from attribution.pricing import PriceBook
+from attribution.stretches import Usage
 from ledger import parts, periods, registry
 from ledger.books import Books
 from ledger.db import Published, Run
@@ -35,7 +39,6 @@ from ledger.tables import (
     PRICES,
     RATES,
     SPANS,
-    TOKEN_METERS,
 )
 
 RECIPE = "1"
@@ -81,11 +84,13 @@ def attribute(
     return run.go(wanted, force=force)
 
 
-def rehearse(books: Books, month: str, settings: AttributionSettings) -> Conclusions:
-    """What a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
+def rehearse(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
+    """The costs a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
     run = _Run(books, "rehearsal", lambda stage, done, total: None, Threads(books.settings.attribution.workers))
-    return run.concluded(month, settings)
+    held = Held()
+    run.concluded(month, settings, held)
+    return held.costs
 
 
 def known_months(books: Books) -> list[str]:
@@ -123,10 +128,11 @@ class _Run:
         self.reach: dict[str, list[str]] = {}
         self.earlier = earlier.Earlier(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
+        self.force = False
         self.rules = _hash(rules.deciding(self.settings.attribution) + RECIPE)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
-        started = periods.now()
+        started, self.force = periods.now(), force
         months = sorted(set(months))
         for month in months:
             periods.month_start(month)  # a month that is none is told before anything is drawn
@@ -158,7 +164,7 @@ class _Run:
         self.progress("published", len(due), len(due))
         return self.report
 
-    def concluded(self, month: str, settings: AttributionSettings) -> Conclusions:
+    def concluded(self, month: str, settings: AttributionSettings, keeper: Keeper) -> Conclusions:
         """What the facts of a month come to under these settings; nothing is published."""
         return conclude(
             self.store.scan(CHARGES, {"billing_month": [month]}),
@@ -166,6 +172,7 @@ class _Run:
             self.timeline,
             self.book,
             settings,
+            keeper=keeper,
             run_id=self.run_id,
             month=month,
             elsewhere=self._elsewhere(month),
@@ -175,23 +182,28 @@ class _Run:
 
     def _month(self, month: str) -> pl.DataFrame:
         charges = self.store.scan(CHARGES, {"billing_month": [month]})
-        drawn = self.concluded(month, self.settings.attribution)
+        memory = self.books.home / "cache" / "stretches" / month
+        if self.force:
+            shutil.rmtree(memory, ignore_errors=True)
+        keeper = Staged(self.store, memory, month=month, run_id=self.run_id)
+        drawn = self.concluded(month, self.settings.attribution, keeper)
         self.earlier.drawn.add(month)
         self.drift[month] = drawn.drift
-        costs = drawn.costs
+        costs = drawn.told
         totals = balance.control_totals(
-            charges, costs, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
+            charges, costs.sums, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
         )
         note = f"run {self.run_id}"
+        keeper.commit(note=note)
         noted = billed.noted(drawn.lots, run_id=self.run_id, month=month)
-        for table, rows in ((COSTS, costs), (BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
+        for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
             parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
         filed = findings.filed_under(month)
         told = [
-            *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs), uri=filed, month=month),
+            *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs.sums), uri=filed, month=month),
             *drift.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
-            *exchange.unknown(costs, self.settings.report.currency, Exchange.of(self.books), uri=filed),
+            *exchange.unknown(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
         ]
         self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots, told)
         return totals
@@ -214,9 +226,8 @@ class _Run:
             self.reach[month] = sorted(asked & {day[:7] for day in _partitions(self.books, SPANS, "date")})
         return self.reach[month]
 
-    def _uses(self, month: str) -> pl.DataFrame:
-        months = {m: self._spans_of(m) for m in self._usage_months(month)}
-        return self.drawings.uses(months).with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+    def _uses(self, month: str) -> Usage:
+        return self.drawings.uses({m: self._spans_of(m) for m in self._usage_months(month)})
 
     def _inputs(self, month: str) -> dict[str, str]:
         """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
@@ -287,76 +298,3 @@ def _hash(text: str) -> str:
 def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
     at = periods.parse_instant(day)
     return (window[0] - at).days <= lookback_days and (at - window[1]).days <= lookback_days
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusions:
-    """What a bill and a month's usage come to."""
-
-    costs: pl.DataFrame
-    rates: pl.DataFrame
-    lots: pl.DataFrame
-    drift: pl.DataFrame
-
-
-def conclude(
-    charges: pl.LazyFrame,
-    uses: pl.DataFrame,
-    timeline: pl.DataFrame,
-    book: PriceBook,
-    settings: AttributionSettings,
-    *,
-    run_id: str,
-    month: str,
-    elsewhere: pl.LazyFrame | None = None,
-    past_rates: pl.DataFrame | None = None,
-    past_costs: pl.DataFrame | None = None,
-) -> Conclusions:
-    """The recipe from charges and hourly usage to costs, without a store: pure, the same rows from the same facts.
-
-    `uses` are rows of `usage_hourly` with a row number `use`; those of other months only meet charges, they are not estimated here.
-    `elsewhere` are usage charges of other invoices for this month's hours: what they pay for is neither estimated nor missing here.
-    `past_rates` and `past_costs` (`attribution.earlier`) are what earlier months came to: estimates lean on the one, corrections of earlier
-    invoices follow the other.
-    """
-    logged = uses["model"].drop_nulls().unique()
-    display = names.ModelNames(book.models, logged)
-    if any(display.display(written) != written for written in logged):
-        uses = uses.with_columns(model=names.spelled(uses["model"], display.display))
-    lots = rating.prepare(billed.lots(charges, display))
-    rated = rating.rate(lots, uses, settings.tolerance)
-    settled = allocation.settle(
-        lots,
-        rated,
-        uses,
-        timeline,
-        settings,
-        earlier=pl.DataFrame() if past_costs is None else past_costs,
-        opens=periods.month_start(month),
-    )
-    costs = allocation.as_costs(settled, run_id=run_id, month=month)
-    del settled
-    rates = _rates(rated.rates, run_id, month)
-    taken, told = [rated.used], [lots]
-    if elsewhere is not None and (beside := rating.prepare(billed.lots(elsewhere, display))).height:
-        told.append(beside)
-        taken.append(rating.rate(beside, uses, settings.tolerance).used)
-    tokens = pl.col("meter").is_in(TOKEN_METERS)
-    open_uses = uses.filter((pl.col("month") == month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
-    covered = estimates.is_covered(open_uses, estimates.coverage(pl.concat(told, how="diagonal_relaxed"), month))
-    paid = estimates.paid_of_list([rates, *([] if past_rates is None else [past_rates])])
-    parts = [
-        costs,
-        estimates.estimate(open_uses.filter(~covered), paid, run_id=run_id, month=month, currency=book.currency),
-        estimates.not_on_bill(open_uses.filter(covered), run_id=run_id, month=month, currency=book.currency),
-    ]
-    return Conclusions(pl.concat(parts), rates, lots, drift.measured(rates, past_rates, currency=book.currency))
-
-
-def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
-    if not rates.height:
-        return RATES.empty()
-    frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(
-        run_id=pl.lit(run_id), month=pl.lit(month)
-    )
-    return RATES.conform(frame.select(c for c in RATES.schema if c in frame.columns))

@@ -26,10 +26,13 @@ def in_order(rules: list[SharedRule]) -> list[SharedRule]:
 
 @dataclass(slots=True)
 class Spent:
-    """What teams spent and used in the month: the weights of shared costs, each drawn when a rule asks for it."""
+    """What teams spent and used in the month: the weights of shared costs, each drawn when a rule asks for it.
+
+    `metered` are sums of metered cost by currency and `initiator_team`, any number of them; `uses` is all hourly usage of the month.
+    """
 
     metered: pl.DataFrame
-    uses: pl.DataFrame
+    uses: pl.LazyFrame
     _drawn: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def weights(self, rule: SharedRule) -> pl.DataFrame:
@@ -67,11 +70,13 @@ class Spent:
         if driver not in self._drawn:
             mine = self.uses.filter(pl.col("initiator_team").is_not_null())
             if driver == "calls":
-                calls = mine.filter(pl.col("meter").is_in(TOKEN_METERS)).group_by("usage_key", "initiator_team")
+                told = mine.filter(pl.col("meter").is_in(TOKEN_METERS)).group_by("usage_key", "initiator_team", "meter")
+                calls = told.agg(pl.col("calls").sum()).group_by("usage_key", "initiator_team")
                 mine = calls.agg(quantity=pl.col("calls").max().cast(MONEY))
             else:
                 mine = mine.filter(pl.col("meter").is_in(TOKEN_METERS) if driver == "tokens" else pl.col("meter") == driver)
-            self._drawn[driver] = mine.group_by(team="initiator_team").agg(weight=pl.col("quantity").sum()).sort("team")
+            weighed = mine.group_by(team="initiator_team").agg(weight=pl.col("quantity").sum())
+            self._drawn[driver] = weighed.collect(engine="streaming").sort("team")
         return self._drawn[driver]
 
 

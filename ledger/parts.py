@@ -23,6 +23,8 @@ from deltalake.transaction import AddAction
 from ledger.store import Store, place_file
 from ledger.tables import TIME, Table
 
+_STATS = "rootcost.stats"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -43,17 +45,28 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
     out = []
     with tempfile.TemporaryDirectory(prefix="rootcost-part-", dir=_scratch(store)) as folder:
         for values, piece in pieces.items():
-            partition = {column: str(value) for column, value in zip(table.partition_by, values, strict=True)}
-            # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
-            place = "/".join(f"{column}={quote(value, safe='')}" for column, value in partition.items())
-            path = f"{place}/part-{uuid.uuid4()}.zstd.parquet"
             written = Path(folder) / "part.parquet"
-            stored = piece.drop(table.partition_by)
-            stored.write_parquet(written, compression="zstd", compression_level=1, row_group_size=250_000)
-            size = written.stat().st_size
-            place_file(written, store.uri(table), path, store.storage_options)
-            out.append(Part(path, size, partition, _stats(stored)))
+            write(table, piece, written)
+            out.append(place(store, table, written, dict(zip(table.partition_by, map(str, values), strict=True))))
+            written.unlink()
     return out
+
+
+def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
+    """Rows of one partition as a file of the table, which knows its own statistics."""
+    stored = rows.drop(table.partition_by)
+    stored.write_parquet(path, compression="zstd", compression_level=1, row_group_size=250_000, metadata={_STATS: _stats(stored)})
+
+
+def place(store: Store, table: Table, written: Path, partition: Mapping[str, str]) -> Part:
+    """Puts a file made by `write` into a partition, where no reader sees it yet. The file itself stays where it is."""
+    # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
+    folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
+    path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
+    stats = pl.read_parquet_metadata(written)[_STATS]
+    size = written.stat().st_size
+    place_file(written, store.uri(table), path, store.storage_options)
+    return Part(path, size, dict(partition), stats)
 
 
 def commit(store: Store, table: Table, parts: Sequence[Part], *, note: str = "") -> None:

@@ -17,6 +17,8 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -27,9 +29,19 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
 from ledger.errors import StoreUnreachable, TableError
-from ledger.tables import Table
+from ledger.tables import TIME, Table
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a table: where, how many rows, and first and last of its time columns, to the millisecond or wider."""
+
+    address: str
+    rows: int
+    first: Mapping[str, datetime]
+    last: Mapping[str, datetime]
 
 
 class _Local(DeltaTable):
@@ -111,6 +123,27 @@ class Store:
             wanted = {f"{column}={v}" for v in values}
             names = [n for n in names if wanted & set(n.split("/"))]
         return hashlib.blake2b("\n".join(n.rsplit("/", 1)[-1] for n in names).encode(), digest_size=12).hexdigest()
+
+    def files(self, table: Table, where: Mapping[str, Sequence[str]] | None = None) -> list[StoredFile]:
+        """The files of these partitions, with what the table's log says of them; no data is read."""
+        delta = self.delta(table)
+        if delta is None:
+            return []
+        told = pl.DataFrame(delta.get_add_actions(flatten=True))
+        for column, values in (where or {}).items():
+            told = told.filter(
+                pl.col(f"partition.{column}").cast(pl.String).is_in(pl.Series(list(values), dtype=pl.String).implode())
+            )
+        times = [c.name for c in table.columns if c.dtype == TIME]
+        return [
+            StoredFile(
+                f"{self.uri(table)}/{unquote(row['path'])}",
+                int(row["num_records"]),
+                {t: row[f"min.{t}"] for t in times if row.get(f"min.{t}") is not None},
+                {t: row[f"max.{t}"] for t in times if row.get(f"max.{t}") is not None},
+            )
+            for row in told.sort("path").iter_rows(named=True)
+        ]
 
     def append(self, table: Table, frame: pl.DataFrame, *, note: str = "") -> int:
         """Adds rows in one commit; returns how many."""
@@ -254,6 +287,7 @@ def _move_in(
         path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
         size, rows = written.stat().st_size, pl.scan_parquet(written).select(pl.len()).collect().item()
         place_file(written, root, path, storage_options)
+        written.unlink()
         actions.append(AddAction(path, size, dict(where), int(time.time() * 1000), True, json.dumps({"numRecords": rows})))
         total += rows
     delta.create_write_transaction(
@@ -268,11 +302,16 @@ def _move_in(
 
 
 def place_file(written: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
-    """Puts a file below a table's root. It is no part of the table before the commit, and vacuumed away if that never comes."""
+    """Puts a file below a table's root, and leaves it where it was. It is no part of the table before the commit, and vacuumed away if
+    that never comes.
+    """
     if not root.startswith("s3://"):
         target = Path(root) / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(written, target)
+        try:
+            target.hardlink_to(written)  # files of tables are never written to again, so one content may have two names
+        except OSError:
+            shutil.copyfile(written, target)
         return
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError

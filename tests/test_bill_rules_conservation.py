@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attribution import earlier
+from attribution.concluding import conclude
 from attribution.following import KEEP, MATCHED_BY
+from attribution.keeping import Held
 from attribution.pricing import PriceBook
-from attribution.run import Conclusions, conclude
+from attribution.stretches import Usage
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, USAGE_HOURLY
@@ -72,10 +75,24 @@ def used(rows: list[dict[str, Any]], month: str, shift: timedelta = timedelta(0)
         if rows
         else USAGE_HOURLY.empty()
     )
-    return frame.sort("hour", "usage_key", "meter").with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+    return frame.sort("hour", "usage_key", "meter")
 
 
-def published(drawn: Conclusions) -> pl.DataFrame:
+@dataclass
+class Drawn:
+    """A month's costs, and the lots they name."""
+
+    costs: pl.DataFrame
+    lots: pl.DataFrame
+
+
+def drawn_from(bill: list[dict[str, Any]], uses: pl.DataFrame, chosen: AttributionSettings, **said: Any) -> Drawn:
+    held = Held()
+    found = conclude(charges(*bill).lazy(), Usage.of(uses), NOBODY, BOOK, chosen, keeper=held, **said)
+    return Drawn(held.costs, found.lots)
+
+
+def published(drawn: Drawn) -> pl.DataFrame:
     """Costs of an earlier month as `attribution.earlier` reads them."""
     words = drawn.lots.select(lot_id="lot", sku_meter="sku_meter", resource_id="resource_id")
     costs = drawn.costs.filter(pl.col("basis") == "billed", pl.col("rule") != "RA-5")
@@ -102,22 +119,13 @@ def test_nothing_is_lost_or_made_and_order_is_nothing(
 ) -> None:
     chosen = AttributionSettings(shared=rules)
 
-    def draw(bill: list[dict[str, Any]], past: list[dict[str, Any]], uses: list[dict[str, Any]]) -> Conclusions:
+    def draw(bill: list[dict[str, Any]], past: list[dict[str, Any]], uses: list[dict[str, Any]]) -> Drawn:
         before = pl.DataFrame()
         if past:
             rows = [row | {"billing_month": "2026-09"} for row in past]
             month_before = used(uses, "2026-09", timedelta(days=-30))
-            before = published(conclude(charges(*rows).lazy(), month_before, NOBODY, BOOK, chosen, run_id="p", month="2026-09"))
-        return conclude(
-            charges(*bill).lazy(),
-            used(uses, "2026-10"),
-            NOBODY,
-            BOOK,
-            chosen,
-            run_id="r",
-            month="2026-10",
-            past_costs=before,
-        )
+            before = published(drawn_from(rows, month_before, chosen, run_id="p", month="2026-09"))
+        return drawn_from(bill, used(uses, "2026-10"), chosen, run_id="r", month="2026-10", past_costs=before)
 
     drawn = draw(bill, past, uses)
     billed = drawn.costs.filter(pl.col("basis") == "billed")

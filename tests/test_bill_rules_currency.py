@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from api.queries import CostQuery, costs_in
 from attribution.exchange import unknown
+from attribution.keeping import Told
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
 from ledger.exchange import Exchange, convert, import_text, listed
@@ -158,8 +159,8 @@ def test_a_converted_total_does_not_depend_on_what_it_is_grouped_by(amounts: lis
 def test_a_run_tells_currencies_without_a_rate_where_reports_want_one(mixed: Books) -> None:
     costs = frame(COSTS, [cost("1"), cost("2", currency="CHF"), cost("2", currency="EUR")], month="2026-10", run_id="r")
     book = Exchange.of(mixed)
-    assert unknown(costs, "", book, uri="attribution:2026-10") == []
-    (told,) = unknown(costs, "EUR", book, uri="attribution:2026-10")
+    assert unknown(Told.of(costs).days, "", book, uri="attribution:2026-10") == []
+    (told,) = unknown(Told.of(costs).days, "EUR", book, uri="attribution:2026-10")
     assert (told.place, told.reason, told.rows) == ("CHF into EUR", "no_exchange_rate: none is known for 2026-10-05", 1)
     with pytest.raises(ValueError, match="pattern"):
         ReportSettings(currency="Euro")

@@ -9,8 +9,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attribution.concluding import costs_of
 from attribution.pricing import PriceBook
-from attribution.run import conclude
+from attribution.stretches import Usage
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, TOKEN_METERS, USAGE_HOURLY
@@ -113,8 +114,8 @@ def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[
             if uses
             else USAGE_HOURLY.empty()
         )
-        frame = frame.sort("hour", "usage_key", "meter").with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
-        return conclude(charges(*bill).lazy(), frame, timeline, book, rules, run_id="r", month="2026-10").costs
+        frame = frame.sort("hour", "usage_key", "meter")
+        return costs_of(charges(*bill).lazy(), Usage.of(frame), timeline, book, rules, run_id="r", month="2026-10")
 
     costs = draw(bill, uses)
     billed = costs.filter(pl.col("basis") == "billed")

@@ -21,9 +21,11 @@ import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
+from attribution.concluding import costs_of
 from attribution.pricing import PriceBook
 from attribution.rollup import draw_from
-from attribution.run import attribute, conclude
+from attribution.run import attribute
+from attribution.stretches import Usage
 from ledger import registry
 from ledger.books import Books
 from ledger.db import Owner, Published
@@ -55,9 +57,8 @@ def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     known = registry.timeline(pl.DataFrame(list(world.owners), schema=registry.SCHEMA))
     book = PriceBook(_prices(world))
     drawn = draw_from(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
-    uses = drawn.usage.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
     bill = charges(*world.charges) if world.charges else CHARGES.empty()
-    costs = conclude(bill.lazy(), uses, known, book, world.settings.attribution, run_id="r", month=MONTH).costs
+    costs = costs_of(bill.lazy(), Usage.of(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH)
     return drawn.usage, costs
 
 

@@ -98,8 +98,8 @@ def rules_preview(
         mine = books.settings.attribution
         proposed = mine if rules is None else mine.model_copy(update={"shared": read_rules(rules)})
         with steps(), turn_to_write(books):
-            then = rehearse(books, month, proposed).costs
-            now = _published(books, month) if rules is None else rehearse(books, month, mine).costs
+            then = rehearse(books, month, proposed)
+            now = _published(books, month) if rules is None else rehearse(books, month, mine)
         told = checked.check(proposed.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
         frame = checked.changes(now, then)
     if output == "json":
