@@ -219,7 +219,7 @@ def _last_day(end: datetime) -> str:
 
 def _guests(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
     """Traces whose group reaches over several stretches, with the first and the last of them: trace_key, first, last."""
-    reach = traces.group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
+    reach = _reach(traces)
     long = reach.filter(pl.col("first") != pl.col("last"))
     if not ties.height:
         return long
@@ -230,6 +230,27 @@ def _guests(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([alone, grouped.filter(pl.col("first") != pl.col("last")).select(alone.columns)])
 
 
+def _reach(traces: pl.DataFrame) -> pl.DataFrame:
+    """The first and last stretch of each trace. Nearly all are told of on one day only: just the others are put together."""
+    keys = np.sort(traces["trace_key"].to_numpy())
+    several = pl.Series(distinct(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
+    reach = traces.select("trace_key", "first", "last")
+    if not several.len():
+        return reach
+    twice = pl.col("trace_key").is_in(several.implode())
+    together = reach.filter(twice).group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
+    return pl.concat([reach.filter(~twice), together])
+
+
+def distinct(ordered: Keys) -> Keys:
+    """The different values of a sorted array.
+
+    >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
+    ([1, 2, 7], [])
+    """
+    return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
+
+
 def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
     """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
 
@@ -238,7 +259,7 @@ def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Key
     ([1, 2, 7, 8, 9], [True, True, False])
     """
     a, b = np.asarray(left, dtype=np.int64), np.asarray(right, dtype=np.int64)
-    nodes = np.unique(np.concatenate([a, b]))
+    nodes = distinct(np.sort(np.concatenate([a, b])))
     one, other = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
     label = np.arange(len(nodes), dtype=np.int32)
     while True:

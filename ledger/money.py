@@ -222,13 +222,13 @@ def split(
     (['0.003333333333', '0.003333333334', '0.003333333333'], Decimal('0.010000000000'))
 
     How it stays exact: A = q·W + r, so A·W_k/W = q·W_k + r·W_k/W, and r·W_k < W² < 2^124 fits a 128-bit integer for an
-    amount of any size.
+    amount of any size. Where all amounts and W² fit 64 bits, as those of hours and days do, so does the arithmetic.
     """
     keys = [pool] if isinstance(pool, str) else list(pool)
     total, upto, opens = pl.col("__W"), pl.col("__Wk"), pl.col("__opens")
     # Sorted, a pool is a run of rows: its sums are differences of running sums, which is far cheaper than a window over keys.
     running = pl.col(weight).cast(pl.Int128).cum_sum()
-    frame = (
+    rows = (
         frame.sort([*keys, *order_by], maintain_order=True)
         .with_columns(
             __opens=pl.any_horizontal(pl.col(k).ne_missing(pl.col(k).shift(1)) for k in keys) | (pl.int_range(pl.len()) == 0),
@@ -240,22 +240,26 @@ def split(
         )
         .with_columns(__Wk=pl.col("__run") - pl.col("__from"), __W=pl.col("__to") - pl.col("__from"))
         .drop("__run", "__from", "__to")
+        .collect()
     )
+    width = _width(rows, amounts)
+    rows = rows.with_columns(total.cast(width), upto.cast(width))
     # The pool's amount and weight are the same on all its rows: divided once a pool, then repeated along the run.
     once = opens.cum_sum() - 1
+    split_rows = rows.lazy()
     for name in amounts:
-        whole = pl.col(name).cast(MONEY).to_physical().filter(opens)
+        whole = pl.col(name).cast(MONEY).to_physical().filter(opens).cast(width)
         divisor = pl.when(total > 0).then(total)
         size = whole.abs()
-        frame = frame.with_columns(
+        split_rows = split_rows.with_columns(
             __q=(size // divisor.filter(opens)).gather(once),
             __r=(size % divisor.filter(opens)).gather(once),
             __negative=(whole < 0).gather(once),
             __divisor=divisor,
         )
         product = pl.col("__r") * upto
-        frame = (
-            frame.with_columns(__product=product, __floor=product // pl.col("__divisor"))
+        split_rows = (
+            split_rows.with_columns(__product=product, __floor=product // pl.col("__divisor"))
             .with_columns(
                 __left=2 * (pl.col("__product") - pl.col("__floor") * pl.col("__divisor")),
                 __cum=pl.col("__q") * upto + pl.col("__floor"),
@@ -265,13 +269,25 @@ def split(
                 + (
                     (pl.col("__left") > pl.col("__divisor"))
                     | ((pl.col("__left") == pl.col("__divisor")) & (pl.col("__cum") % 2 == 1))
-                ).cast(pl.Int128)
+                ).cast(width)
             )
             .with_columns(__share=pl.col("__cum") - pl.when(opens).then(0).otherwise(pl.col("__cum").shift(1)))
             .with_columns(from_units(pl.when("__negative").then(-1 * pl.col("__share")).otherwise("__share")).alias(name))
             .drop("__q", "__r", "__negative", "__divisor", "__product", "__floor", "__left", "__cum", "__share")
         )
-    return frame.drop("__Wk", "__W", "__opens")
+    return split_rows.drop("__Wk", "__W", "__opens")
+
+
+_NARROW_WEIGHT, _NARROW_AMOUNT = 1 << 31, 1 << 61
+
+
+def _width(rows: pl.DataFrame, amounts: Sequence[str]) -> pl.DataType | type[pl.DataType]:
+    """64 bits where every product of `split` fits them, else 128."""
+    largest = rows.select(pl.col("__W").max(), *(pl.col(a).cast(MONEY).to_physical().abs().max().alias(a) for a in amounts)).row(
+        0
+    )
+    weight, *sizes = (0 if value is None else int(str(value)) for value in largest)
+    return pl.Int64 if weight < _NARROW_WEIGHT and all(size < _NARROW_AMOUNT for size in sizes) else pl.Int128
 
 
 def from_units(units: pl.Expr) -> pl.Expr:
