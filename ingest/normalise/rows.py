@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar, cast
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +19,7 @@ from ledger.errors import FormatError
 from ledger.tables import TIME
 
 _PARQUET_ROWS = 250_000
+_Item = TypeVar("_Item")
 
 
 def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
@@ -45,7 +48,7 @@ def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
 def _parquet(item: RawObject, choose: Choose) -> Iterator[Lines]:
     row = 1
     try:
-        for wanted, batch in _record_batches(item, choose):
+        for wanted, batch in _ahead(_record_batches(item, choose)):
             apart = pl.DataFrame(pa.Table.from_batches([batch.select(wanted.apart)]))
             apart = apart.select(_readable(apart, name) for name in wanted.apart)
             apart = apart.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
@@ -74,6 +77,16 @@ def _record_batches(item: RawObject, choose: Choose) -> Iterator[tuple[Wanted, p
             for group in range(file.num_row_groups):
                 for batch in coded.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=names):
                     yield wanted, batch
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items, each fetched while the one before it is worked on."""
+    nothing: Final = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
+        due = pool.submit(next, items, nothing)
+        while (item := due.result()) is not nothing:
+            due = pool.submit(next, items, nothing)
+            yield cast("_Item", item)
 
 
 def _as_text(array: pa.Array) -> pa.Array:
