@@ -8,11 +8,11 @@ from datetime import datetime
 
 import polars as pl
 
-from attribution import identity
+from attribution import identity, principals
 from attribution.following import follow, followed
 from attribution.sharing import APART, Spent, by_rules
 from ledger.settings import AttributionSettings
-from ledger.tables import COST_COLUMNS, COSTS
+from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 
 def settle(
@@ -60,6 +60,8 @@ def metered(shares: pl.DataFrame) -> pl.DataFrame:
         reason=pl.concat_str(pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True).replace(
             "", None
         ),
+        # Tokens stay what was logged of them, whatever line of the bill they are in.
+        meter=pl.when(pl.col("meter").is_in(TOKEN_METERS)).then("own_meter").otherwise("meter"),
         account=pl.coalesce("account", "use_account"),
         region=pl.coalesce("region", "use_region"),
         resource=pl.coalesce("use_resource", "resource"),
@@ -70,7 +72,7 @@ def metered(shares: pl.DataFrame) -> pl.DataFrame:
 def owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
     """`owner_agent` and `owner_team` of each lot: by principal, by resource or inference profile, by tag. Nulls where nobody is named."""
     frame = lots.with_columns(_tag(lots, settings.owner_tags, "tag_team"), _tag(lots, settings.owner_agent_tags, "tag_agent"))
-    by_principal = identity.owner_at(frame, timeline, name="principal", at="period_start", kinds=("principal",))
+    by_principal = principals.owner_of(frame, timeline)
     by_resource = identity.owner_at(frame, timeline, name="resource_id", at="period_start", kinds=("resource",))
     by_tag = identity.owner_at(frame, timeline, name="tag_agent", at="period_start", kinds=("agent", "alias"))
     frame = frame.with_columns(

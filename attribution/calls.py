@@ -22,13 +22,13 @@ CLAIM = ("claimed_agent", "claimed_team", "claim_source")
 _FLAGS = ("claim_conflict", "absurd_usage")
 """What is true of a call if it is true of any signal of it."""
 
-_CHANNELS = {"litellm": 0, "litellm-spend-logs": 1, "otlp": 2}
+_CHANNELS = {"litellm": 0, "litellm-callback": 1, "litellm-spend-logs": 2, "otlp": 3}
 """Whose word on usage counts first where two signals are equally complete: the gateway saw the provider's own answer."""
 
 OPEN = "otlp"
 """The channel whose spans carry parent edges; a merged call takes its place in the chain from there."""
 
-GATEWAYS = ("litellm", "litellm-spend-logs")
+GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs")
 """Channels whose rows are a gateway's log of a call rather than a span."""
 
 MOST_TOKENS = 10**12
@@ -167,7 +167,8 @@ def _text(kind: str, column: str) -> pl.Expr:
 def _answers(signals: pl.DataFrame) -> pl.DataFrame:
     """The provider's request id with the usage it came with, output and whole prompt, where several signals tell the same.
 
-    The prompt is the input as told where that has the cached tokens in it, with them where it has not, and either where nobody knows.
+    The output is told with its reasoning. The prompt is the input as told where that has the cached tokens in it, with them where it has
+    not, and either where nobody knows.
     """
     told = signals.filter(pl.col("provider_request_id").is_not_null())
     told = told.filter(pl.col("provider_request_id").is_duplicated())
@@ -177,6 +178,8 @@ def _answers(signals: pl.DataFrame) -> pl.DataFrame:
         pl.col("cache_write_tokens").fill_null(0),
         pl.col("cache_write_5m_tokens").fill_null(0) + pl.col("cache_write_1h_tokens").fill_null(0),
     )
+    apart = pl.col("output_includes_reasoning").eq_missing(other=False)
+    output = pl.col("output_tokens") + pl.when(apart).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
     bare, full = pl.col("input_tokens"), pl.col("input_tokens") + pl.col("cache_read_tokens").fill_null(0) + written
     inclusive = pl.col("input_includes_cache")
     readings = (pl.when(inclusive.ne_missing(other=False)).then(bare), pl.when(inclusive.ne_missing(other=True)).then(full))
@@ -188,7 +191,7 @@ def _answers(signals: pl.DataFrame) -> pl.DataFrame:
                 pl.concat_str(
                     pl.lit("request"),
                     pl.col("cache_hit").fill_null(value=False),
-                    pl.col("output_tokens").cast(pl.String).fill_null(""),
+                    output.cast(pl.String).fill_null(""),
                     reading.cast(pl.String).fill_null(""),
                     "provider_request_id",
                     separator="|",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -18,7 +19,7 @@ from attribution import allocation, billed, drift, estimates, names, rating
 from attribution.keeping import Held, Keeper, Rating, Told
 from attribution.pricing import PriceBook
 from attribution.sharing import Spent
-from attribution.stretches import Stretch, Usage, cut, renamed
+from attribution.stretches import FAMILY, Stretch, Usage, cut, matched_as
 from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
@@ -26,7 +27,7 @@ from ledger.tables import RATES, TOKEN_METERS
 STRETCH_ROWS = 150_000
 """Rows of usage that are rated at once, about; memory and the time of a late day go with it."""
 
-FORM = "1"
+FORM = "2"
 """Changes when a stretch would come to other rows from the same facts; those remembered are then drawn anew."""
 
 
@@ -62,10 +63,12 @@ def conclude(
     """
     families = usage.families()
     display = names.ModelNames(book.models, families["model"].drop_nulls().unique())
-    spelled = renamed(families, display.display)
-    lots = rating.prepare(billed.lots(charges, display))
-    beside = rating.prepare(billed.lots(elsewhere, display)) if elsewhere is not None else lots.clear()
+    sold = partial(billed.lots, display=display, own=settings.skus, book=book, profiles=lambda: billed.behind(usage.whole))
+    lots = rating.prepare(sold(charges))
+    beside = rating.prepare(sold(elsewhere)) if elsewhere is not None else lots.clear()
     opens = month_start(month)
+    sells = pl.concat([frame.select(FAMILY).unique() for frame in (lots, beside)])
+    known_as = matched_as(families, sells, display.display, book)
     month_of = _Month(
         run_id,
         month,
@@ -75,7 +78,7 @@ def conclude(
         book.currency,
         keeper,
     )
-    stretches = cut(lots, beside, usage, spelled, families, opens=opens, most_uses=STRETCH_ROWS)
+    stretches = cut(lots, beside, usage, families, known_as, opens=opens, most_uses=STRETCH_ROWS)
     rated = month_of.rate(stretches)
     told = [r.told for r in rated]
     sums = pl.concat([t.sums for t in told])
@@ -140,7 +143,8 @@ class _Month:
             taken.append(rating.rate(stretch.beside, uses, self.settings.tolerance).used)
         shares = allocation.metered(rating.described(found.shares, self.lots, uses))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
-        free = uses.filter((pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
+        logged = uses.with_columns(meter="own_meter")
+        free = logged.filter((pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
         covered = estimates.is_covered(free, self.covered)
         costs = pl.concat(
             [
@@ -153,7 +157,7 @@ class _Month:
 
     def _name(self, stretch: Stretch) -> str:
         """Says all that the stretch's costs come from: the same name, the same costs."""
-        charged = [_content(frame) for frame in (stretch.lots, stretch.beside, self.covered, stretch.model_names)]
+        charged = [_content(frame) for frame in (stretch.lots, stretch.beside, self.covered, stretch.matched_as)]
         told = (
             FORM,
             pl.__version__,

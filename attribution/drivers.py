@@ -75,14 +75,14 @@ def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.Dat
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
     known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
     took = uses.select(
-        "use", "usage_key", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
+        "use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
     ).join(hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"])
     for key in known:
         # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
         silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
         agrees = silent | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
         took = took.filter(agrees.fill_null(value=True))
-    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
+    return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
 def by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[Driven]:
@@ -121,7 +121,7 @@ def why_other() -> pl.Expr:
         .then(pl.lit("commitment_purchase"))
         .when(pl.col("charge_category") == "Purchase")
         .then(pl.lit("fee"))
-        .when(pl.col("ai"))
+        .when(pl.col("unclassified"))
         .then(pl.lit("unclassified_sku"))
         .otherwise(pl.lit("no_logged_use"))
     )

@@ -38,7 +38,8 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
 def _about_usage() -> pl.Expr:
     """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
     tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
-    instead = pl.col("ai") & (pl.col("charge_category") == "Usage") & ((pl.col("role") == "other") | pl.col("provisioned"))
+    unknown = pl.col("unclassified") & (pl.col("role") == "other")
+    instead = unknown | (pl.col("ai") & (pl.col("charge_category") == "Usage") & pl.col("provisioned"))
     return tokens.fill_null(value=False) | instead.fill_null(value=False)
 
 

@@ -119,7 +119,7 @@ def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str)
 
 
 def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
-    unknown = lots.filter(pl.col("ai") & (pl.col("role") == "other") & (pl.col("charge_category") == "Usage"))
+    unknown = lots.filter("unclassified")
     rows = unknown.group_by("provider", "sku_meter").agg(pl.col("charges").sum()).sort("provider", "sku_meter", nulls_last=True)
     return [
         Problem(
@@ -128,7 +128,7 @@ def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
             f"{provider} {sku or '?'}",
             "sku_meter",
             "unclassified_sku: sells a model, but which and how is not known",
-            "its cost is in unallocated; report the SKU",
+            "its cost counts, as unallocated where nobody owns it; `rootcost sources unclassified` writes a rule for it",
             rows=count,
             severity="warning",
         )

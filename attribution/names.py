@@ -9,8 +9,6 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 
@@ -44,6 +42,8 @@ _PREFIX = re.compile(
     r"^(?:(?:us-gov|us|eu|apac|au|jp|ca|sa|global)\.)?(?:(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|stability|writer|google|moonshotai|minimax|nvidia|zai)\.)?"
 )
 _VERSION = re.compile(r"(?:[-@:]v\d+(?::\d+)*|:\d+|-\d{8}|@\d{8}|-\d{4}-\d{2}-\d{2}|@default|-latest|-\d{4}$)+$")
+_POINT_NOUGHT = re.compile(r"\.0(?!\d)")
+_SIZE = re.compile(r"\d[A-Z](?![A-Za-z])")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]+|\d+[a-z]+(?![a-zA-Z])|\d+|[a-z]+")
 
 
@@ -68,102 +68,22 @@ def model(written: str | None) -> str | None:
 def signature(name: str | None) -> str | None:
     """What two spellings of one model have in common: its words in alphabetical order, then its numbers as they stand.
 
-    >>> signature("claude-sonnet-4-6") == signature("Claude4.6Sonnet"), signature("gpt-4o-mini"), signature("Nova2Lite")
+    >>> signature("claude-sonnet-4-6") == signature("Claude4.6Sonnet"), signature("gpt-4o-mini"), signature("Nova2.0Lite")
     (True, 'gpt mini 4o', 'lite nova 2')
+    >>> signature("us.meta.llama3-3-70b-instruct-v1:0") == signature("Llama3-3-70B")
+    True
     """
     bare = model(name)
     if bare is None:
         return None
+    bare = _SIZE.sub(lambda size: size[0].lower(), _POINT_NOUGHT.sub("", bare))
     words: list[str] = []
     numbers: list[str] = []
     for word in _WORDS.findall(bare):
         (numbers if word[0].isdigit() else words).append(word.lower())
+    if "instruct" in words and any(number.endswith("b") for number in numbers):
+        words.remove("instruct")  # bills name a model of some size and mean the one that follows instructions
     return " ".join([*sorted(words), *numbers])
-
-
-@dataclass(frozen=True, slots=True)
-class Sold:
-    """What a bill row sells, as far as its words tell: model and meter, tier, and how its quantity counts.
-
-    `factor` turns the billed quantity into the meter's unit (tokens, seconds, requests); None: not comparable.
-    """
-
-    model: str | None = None
-    meter: str | None = None
-    service_tier: str = "standard"
-    context_above: int = 0
-    kind: str | None = None
-    factor: Decimal | None = None
-    provisioned: bool = False
-
-
-@cache
-def _patterns(name: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    key = {"meters": "meter", "tiers": "service_tier", "provisioned": "why"}[name]
-    return tuple((row[key], re.compile(row["pattern"], re.IGNORECASE)) for row in table(name))
-
-
-@cache
-def _units() -> dict[str, tuple[str, Decimal]]:
-    return {row["unit"]: (row["meter_kind"], Decimal(row["factor"])) for row in table("units")}
-
-
-def unit(written: str | None) -> tuple[str, Decimal] | None:
-    """The kind of meter a unit counts, and how many base units one of it is.
-
-    >>> unit("1K tokens"), unit("Hrs"), unit("LCU-Hours")
-    (('tokens', Decimal('1000')), ('seconds', Decimal('3600')), None)
-    """
-    return None if written is None else _units().get(" ".join(written.lower().split()))
-
-
-_REGION = re.compile(r"^(?:[A-Z]{2,4}\d-|MP:|[A-Z]{2,4}\d_)+")
-_CONTEXT = re.compile(r"(?:above|over|>)[-_ ]?(\d+)[-_ ]?k|\(long\)|long[-_ ]context", re.IGNORECASE)
-_NOISE = re.compile(
-    r"[-_ ,]*(?:mantle)?[-_ ,]*"
-    r"(?:input|output|cache[-_ ]?read|cache[-_ ]?write|cached|text|thinking|reasoning|audio|image)?"
-    r"[-_ ,]*(?:input|output)?[-_ ]*(?:tokens?|token[-_ ]?count|- predictions).*$",
-    re.IGNORECASE,
-)
-
-
-def sold(meter_text: str | None, description: str | None, unit_text: str | None) -> Sold:
-    """Reads model, meter and tier out of an AWS usage type, a FOCUS SkuMeter or an OpenAI line item.
-
-    >>> s = sold("USE1-Claude4.6Sonnet-input-tokens", None, "1K tokens")
-    >>> s.model, s.meter, s.factor, s.service_tier
-    ('Claude4.6Sonnet', 'input_tokens', Decimal('1000'), 'standard')
-    >>> s = sold("USE1-Nova2Lite-cache-read-input-token-count-batch", None, "1K tokens")
-    >>> s.model, s.meter, s.service_tier
-    ('Nova2Lite', 'cache_read_tokens', 'batch')
-    >>> s = sold("gpt-4o-2024-08-06, cached input_tokens", None, "Tokens")
-    >>> s.model, s.meter
-    ('gpt-4o-2024-08-06', 'cache_read_tokens')
-    """
-    counted = unit(unit_text)
-    text = meter_text or ""
-    provisioned = any(p.search(text) for _, p in _patterns("provisioned"))
-    meter = next((m for m, p in _patterns("meters") if p.search(text)), None)
-    if meter is None and description and "token" in description.lower():
-        text = description
-        meter = next((m for m, p in _patterns("meters") if p.search(text)), None)
-    if meter is None:
-        kind, factor = counted or (None, None)
-        return Sold(kind=kind, factor=factor, provisioned=provisioned, meter=kind if kind in ("seconds", "requests") else None)
-    tier = next((t for t, p in _patterns("tiers") if p.search(text)), "standard")
-    context = _CONTEXT.search(text)
-    above = 0 if context is None else int(context[1] or 200) * 1000
-    name = _NOISE.sub("", _REGION.sub("", text)).strip(" -_,")
-    tokens = counted if counted and counted[0] == "tokens" else None
-    return Sold(
-        model=name or None,
-        meter=meter,
-        service_tier=tier,
-        context_above=above,
-        kind="tokens",
-        factor=tokens[1] if tokens else None,
-        provisioned=provisioned,
-    )
 
 
 def spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:

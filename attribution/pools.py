@@ -11,9 +11,13 @@ from datetime import timedelta
 import polars as pl
 
 from ledger.money import MONEY, split, weights
+from ledger.tables import TOKEN_METERS
 
 OPTIONAL = ("account", "region", "resource", "principal")
 """Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
+
+_ORDER = {meter: place for place, meter in enumerate(TOKEN_METERS)}
+_PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int8).alias("__place")
 
 _HOUR, _HALF, _TICK = timedelta(hours=1), timedelta(minutes=30), timedelta(microseconds=1)
 _LONGEST = timedelta(days=400)
@@ -54,12 +58,12 @@ def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
 
 
 def taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
-    """Which pool each use falls into: use, pool, usage_key, quantity, list_cost."""
+    """Which pool each use falls into: use, pool, usage_key, own_meter, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
     shared = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
     took = (
         uses.lazy()
-        .select("use", "usage_key", "quantity", "list_cost", "hour", *shared)
+        .select("use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared)
         .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared), on=[*shared, "hour"])
         .collect()
     )
@@ -68,14 +72,15 @@ def taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFr
         took = took.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
             "use", keep="first", maintain_order=True
         )
-    return took.select("use", "pool", "usage_key", "quantity", "list_cost")
+    return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
 def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
     """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
 
-    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, quantity. A pool's uses go in the order of
-    their usage_key. Returns lot, use, pool_id, flag, quantity and the amounts, so that millions of shares stay small; `described` puts
+    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, own_meter, quantity. A pool's uses go in
+    the order of their usage_key, meters of one key (thinking, billed as output) in that of TOKEN_METERS. Returns lot, use, pool_id, flag,
+    quantity and the amounts, so that millions of shares stay small; `described` puts
     the other words back.
     """
     # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
@@ -84,20 +89,23 @@ def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.D
     about = ("lot", "pool", *amounts)
     rows = pl.concat(
         [
-            lots.select(about).join(took.select("pool", "use", "usage_key", "quantity"), on="pool"),
+            lots.select(about).join(took.select("pool", "use", "usage_key", _PLACE, "quantity"), on="pool"),
             lots.select(
                 *about,
                 use=pl.lit(None, dtype=pl.Int64),
                 usage_key=pl.lit(None, dtype=pl.Int64),
+                __place=pl.lit(None, dtype=pl.Int8),
                 quantity=pl.col("denominator") - pl.col("logged"),
             ),
         ],
         how="diagonal_relaxed",
     ).with_columns(pl.col("quantity").cast(MONEY))
     rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
-    out = split(rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key"]).collect()
+    out = split(
+        rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key", "__place"]
+    ).collect()
     out = out.with_columns(pl.col(split_as[c]).alias(c) for c in wanted if c not in amounts)
-    return out.drop("__weight", "__last", "usage_key").join(
+    return out.drop("__weight", "__last", "usage_key", "__place").join(
         lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
     )
 

@@ -61,7 +61,7 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
     keyed = uses.lazy().select(
-        "use", "usage_key", "hour", "provider", "model", "meter", *_UNTOLD, *OPTIONAL, "quantity", "list_cost"
+        "use", "usage_key", "own_meter", "hour", "provider", "model", "meter", *_UNTOLD, *OPTIONAL, "quantity", "list_cost"
     )
     logged = keyed.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     measured = keyed.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
@@ -242,6 +242,6 @@ def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> p
     if not shares.height:
         return shares
     words = lots.select(c for c in lots.columns if c in _TOLD)
-    owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", *WHO)
+    owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO)
     # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
     return pl.concat([shares, words[shares["lot"]], owner[shares["use"]]], how="horizontal")

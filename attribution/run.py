@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 import polars as pl
 
-from attribution import balance, billed, drift, earlier, exchange, findings, rules
+from attribution import balance, billed, drift, earlier, exchange, findings, rules, scales
 from attribution.concluding import Conclusions, conclude
 from attribution.drawing import Drawings, Hands, Threads
 from attribution.keeping import Held, Keeper, Staged
@@ -41,7 +41,7 @@ from ledger.tables import (
     SPANS,
 )
 
-RECIPE = "1"
+RECIPE = "2"
 """Changes when the same facts would give other conclusions; rollups of an older recipe are drawn anew."""
 
 LIVE = "live"
@@ -202,6 +202,7 @@ class _Run:
         told = [
             *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs.sums), uri=filed, month=month),
             *drift.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
+            *scales.problems(drawn.lots, uri=filed),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
             *exchange.unknown(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
         ]

@@ -248,7 +248,9 @@ def distinct(ordered: Keys) -> Keys:
     >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
     ([1, 2, 7], [])
     """
-    return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from attribution.names import spelled
+from attribution.pricing import PriceBook
+from attribution.pricing.rates import REFINES
 from ledger import periods
 from ledger.money import MONEY
 from ledger.tables import TOKEN_METERS, USAGE_HOURLY
@@ -21,6 +22,7 @@ from ledger.tables import TOKEN_METERS, USAGE_HOURLY
 FAMILY = ("provider", "model", "meter")
 """What charges and usage that can meet always have in common."""
 
+_THINKING = "reasoning_tokens"
 _DRIVERS = ("seconds", "requests")
 _DAY, _TICK = timedelta(days=1), timedelta(microseconds=1)
 _COUNTED = ("usage_key", "meter", "quantity", "calls", "list_cost")
@@ -60,10 +62,11 @@ class Usage:
         at = pl.col("hour")
 
         def scan(some: Sequence[UsageFile]) -> pl.LazyFrame:
+            columns = [name for name in USAGE_HOURLY.schema if name != "rollup_id"]
             if not some:
-                return USAGE_HOURLY.empty().drop("rollup_id").lazy()
+                return USAGE_HOURLY.empty().select(columns).lazy()
             found = pl.scan_parquet([f.path for f in some], storage_options=storage_options, hive_partitioning=False)
-            return found.with_columns(month=at.dt.strftime("%Y-%m"))
+            return found.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
 
         def read(start: datetime, end: datetime) -> pl.LazyFrame:
             near = [f for f in files if (f.last is None or f.last >= start) and (f.first is None or f.first < end)]
@@ -85,7 +88,7 @@ class Stretch:
     beside: pl.DataFrame
     usage: pl.LazyFrame
     parted: bool
-    model_names: pl.DataFrame
+    matched_as: pl.DataFrame
 
     def fingerprint(self) -> tuple[int, str]:
         """How many rows of usage it has, and a sum that changes when any of their counts does; the order of rows is no matter."""
@@ -96,35 +99,55 @@ class Stretch:
         return int(rows), str(total)
 
     def uses(self) -> pl.DataFrame:
-        """Its usage, numbered in `use`, models under the names they are matched by."""
+        """Its usage, numbered in `use`, models and meters under the names they are matched by; `own_meter` is what was logged."""
         frame = self.usage.collect()
         if self.parted:
             frame = added_up(frame)
-        if self.model_names.height:
-            frame = frame.with_columns(model=frame["model"].replace(self.model_names["written"], self.model_names["model"]))
-        return frame.with_columns(use=pl.int_range(pl.len(), dtype=pl.Int64))
+        frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
+        if self.matched_as.height:
+            known = self.matched_as.rename({"as_model": "__model", "as_meter": "__meter"})
+            frame = frame.join(known, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
+            frame = frame.with_columns(model=pl.coalesce("__model", "model"), meter=pl.coalesce("__meter", "meter"))
+            frame = frame.drop("__model", "__meter")
+        return frame
 
 
-def renamed(families: pl.DataFrame, display: Callable[[str | None], str | None]) -> pl.DataFrame:
-    """The models that are matched by another name than they are written: written, model."""
-    written = families["model"].drop_nulls().unique().sort()
-    book = pl.DataFrame({"written": written, "model": spelled(written, display)})
-    return book.filter(pl.col("written") != pl.col("model"))
+def matched_as(
+    families: pl.DataFrame, sold: pl.DataFrame, display: Callable[[str | None], str | None], book: PriceBook
+) -> pl.DataFrame:
+    """Families of usage that the bill has under another name: provider, model, meter as logged, and as_model, as_meter.
+
+    A model goes by its display name. A meter the bill does not sell of a model is within the one it refines, if the bill sells that:
+    thinking is billed as output nearly everywhere. But what the book has a price of its own for (cached tokens) is expected on a line of its own.
+    """
+    sells = set(sold.select(FAMILY).unique().iter_rows())
+    out = []
+    for provider, model, meter in families.sort(FAMILY).iter_rows():
+        shown, told = display(model), meter
+        if (provider, shown, meter) not in sells:
+            coarser = REFINES.get(meter)
+            while coarser is not None and (provider, shown, coarser) not in sells:
+                coarser = REFINES.get(coarser)
+            if coarser is not None and (meter == _THINKING or not book.sold_as(provider, None, model).sells(meter)):
+                told = coarser
+        if (shown, told) != (model, meter):
+            out.append((provider, model, meter, shown, told))
+    return pl.DataFrame(out, schema=dict.fromkeys((*FAMILY, "as_model", "as_meter"), pl.String), orient="row")
 
 
 def cut(
     lots: pl.DataFrame,
     beside: pl.DataFrame,
     usage: Usage,
-    names: pl.DataFrame,
     families: pl.DataFrame,
+    names: pl.DataFrame,
     *,
     opens: datetime,
     most_uses: int,
 ) -> list[Stretch]:
     """The stretches of a month that opens at `opens`; one that holds everything where there is little.
 
-    `families` and `names` are those of `usage` (`Usage.families`, `renamed`). How many days a stretch has follows from the number of
+    `families` are those of `usage` (`Usage.families`), `names` what they are matched as (`matched_as`). How many days a stretch has follows from the number of
     rows of usage, about `most_uses` to a stretch, so that the same month is cut the same way again.
     """
     days, pieces = 32, 1
@@ -141,7 +164,7 @@ def cut(
     month = range((periods.month_end(periods.month_of(opens)) - opens - _TICK) // step + 1)
     numbers = sorted({*month, *rated.filter(pl.col("__first") == pl.col("__last"))["__first"]})
     tokens = pl.col("meter").is_in(TOKEN_METERS)
-    long_as_written = families.join(_as_written(long, names), on=FAMILY, how="semi", nulls_equal=True)
+    long_as_written = _as_written(long, families, names)
     out = []
     for number in numbers:
         own = usage.read(opens + number * step, opens + (number + 1) * step).filter(tokens)
@@ -173,12 +196,13 @@ def _among(families: pl.DataFrame) -> pl.Expr:
     return one.is_in(families.select(one).to_series().implode()) if families.height else pl.lit(value=False)
 
 
-def _as_written(families: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """Families under every name their model is written by."""
-    if not names.height:
-        return families
-    again = families.join(names, on="model").select("provider", "meter", model="written").select(FAMILY)
-    return pl.concat([families, again])
+def _as_written(families: pl.DataFrame, logged: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    """Families of the bill, under every name that their usage was logged by."""
+    told = logged.join(names, on=FAMILY, how="left", nulls_equal=True).with_columns(
+        as_model=pl.coalesce("as_model", "model"), as_meter=pl.coalesce("as_meter", "meter")
+    )
+    on = {"provider": "provider", "as_model": "model", "as_meter": "meter"}
+    return told.join(families, left_on=list(on), right_on=list(on.values()), how="semi", nulls_equal=True).select(FAMILY)
 
 
 def added_up(usage: pl.DataFrame) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 
 from ingest.month_files import OWN, WORDS, MonthFiles
 from ingest.normalise.words import WORD, Lines
-from ingest.source import Reading
+from ingest.source import Reading, Slice
 from ledger import money
 from ledger.errors import TableError
 from ledger.money import ZERO
@@ -28,6 +28,9 @@ _HELD_ROWS = 200_000
 """Rows kept in memory before they go to disk."""
 _RESTATED = timedelta(days=14)
 """How long after a month's end providers still rewrite it, invoiced or not."""
+
+KIND = ("provider_name", "billing_account_id", "sub_account_id", "product_code", "sku_meter")
+"""What two exports of one bill have in common, whatever columns they have and however they cut it."""
 
 TotalKey = tuple[str, str, str]
 """Currency, provider, cost column."""
@@ -48,6 +51,8 @@ class MonthPile:
         self.rows = 0
         self.sums: dict[TotalKey, _Sum] = {}
         self.raw_ids: set[str] = set()
+        self.kinds: set[tuple[str | None, ...]] | None = None
+        """What is billed to whom (`KIND`), if that is asked for."""
         self._held: list[Lines] = []
         self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
@@ -56,12 +61,17 @@ class MonthPile:
         self._sum(lines, written)
         self.rows += lines.rows.height
         self.raw_ids.update(lines.words["raw_id"].unique())
+        if self.kinds is not None:
+            said = lines.words.select(KIND)[lines.rows[WORD].unique()]
+            self.kinds.update(said.unique().iter_rows())
         self._hold([lines])
 
     def absorb(self, other: MonthPile) -> None:
         """Another file's rows of the same month; `other` must not be used any more."""
         self._files.absorb(other._files)
         self.raw_ids |= other.raw_ids
+        if other.kinds is not None:
+            self.kinds = (self.kinds or set()) | other.kinds
         self.rows += other.rows
         for key, one in other.sums.items():
             self.sums[key] = _joined(self.sums.get(key, _Sum()), one)
@@ -225,6 +235,25 @@ def booked_elsewhere(store: Store, scope: str, month: str, raw_ids: Collection[s
     return dict(found.iter_rows())
 
 
+def opened(store: Store, found: Slice, month: str, folder: Path) -> MonthPile:
+    """A pile for a slice's month. Where another dataset holds the month too, it notes what is billed to whom."""
+    pile = MonthPile(month, folder)
+    table = store.delta(CHARGES) if found.exclusive else None
+    held = [] if table is None else table.partitions()
+    if any(part["billing_month"] == month and part["scope"] != found.scope for part in held):
+        pile.kinds = set()
+    return pile
+
+
+def billed_elsewhere(store: Store, scope: str, month: str, kinds: Collection[tuple[str | None, ...]]) -> dict[str, str]:
+    """Datasets that bill the same accounts for the same SKUs in this month: dataset to the payer they share."""
+    mine = pl.DataFrame(sorted(kinds, key=str), schema=dict.fromkeys(KIND, pl.String), orient="row")
+    mine = mine.filter(pl.col("billing_account_id").is_not_null() & pl.col("sku_meter").is_not_null())
+    theirs = store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("scope") != scope).select("scope", *KIND).unique()
+    shared = theirs.join(mine.lazy(), on=KIND, how="semi", nulls_equal=True)
+    return dict(shared.group_by("scope").agg(pl.col("billing_account_id").min()).collect().iter_rows())
+
+
 def sources_of(store: Store, scope: str, month: str) -> set[str]:
     """Addresses the month's rows were read from."""
     raw_ids = _held(store, scope, month).select("raw_id").unique().collect()
@@ -252,6 +281,36 @@ def twice(source: str, uri: str, scope: str, other: str, month: str) -> Problem:
         f"the same bytes are booked for {month} as {other!r}; as {scope!r} too they would count twice",
         f"ingest with --scope {other!r} to replace them, or do nothing",
     )
+
+
+def doubled(store: Store, source: str, group: Sequence[Slice], month: str, pile: MonthPile) -> list[Problem]:
+    """The problems of one bill in two exports: none where nothing else bills the same accounts for the same SKUs."""
+    scope = group[0].scope
+    uri = group[0].objects[0].uri if group[0].objects else scope
+    twice = billed_elsewhere(store, scope, month, pile.kinds) if pile.kinds else {}
+    return [
+        Problem(
+            source,
+            uri,
+            month,
+            "billing_account_id",
+            f"payer {payer} is booked for {month} as {other!r}, with the same accounts and SKUs; as {scope!r} too they would count twice",
+            f"keep one of the two; --scope {other!r} puts this one in the other's place",
+        )
+        for other, payer in sorted(twice.items())
+    ]
+
+
+def newest(reading: Reading, now: datetime) -> datetime | None:
+    """How far a reading's charges reach: the latest end of a period that is over, or start of one that has begun.
+
+    A monthly fee ends in the future from the first day on: it says nothing about how fresh the usage beside it is.
+    """
+    holders = [frame for frame in (reading.frame, reading.words) if frame is not None]
+    ends = next((f["charge_period_end"] for f in holders if "charge_period_end" in f.columns), None)
+    starts = next((f["charge_period_start"] for f in holders if "charge_period_start" in f.columns), None)
+    told = [series.filter(series <= now).max() for series in (ends, starts) if series is not None]
+    return max((t for t in told if isinstance(t, datetime)), default=None)
 
 
 def by_month(reading: Reading) -> Iterator[tuple[str, Lines]]:

@@ -7,6 +7,7 @@ temporary name until it is whole. Bills stay there for replay if the settings sa
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -57,6 +58,7 @@ class WorldFetcher:
         self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
         self._folder = self._temporary or settings.home / "raw" / source
         self._fetched: dict[str, RawObject] = {}
+        self._numbers = itertools.count(1)
         self._s3: BaseClient | None = None
 
     def list(self, uri: str) -> Sequence[Listed]:
@@ -78,6 +80,19 @@ class WorldFetcher:
             what = "the folder holds no files" if path.is_dir() else "no such file or folder"
             raise ObjectMissingError(what, where=uri, remedy="check the path; globs need quotes in a shell")
         return listing
+
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[Listed]]:
+        """Folders and objects right below an ``s3://`` prefix; a local folder is listed as a whole."""
+        if not uri.startswith("s3://"):
+            return [], self.list(uri)
+        bucket, key = _bucket_and_key(uri)
+        stem = f"{key.rstrip('/')}/" if key else ""
+        folders, objects = list[str](), list[Listed]()
+        with _Told(uri):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stem, Delimiter="/"):
+                folders += [f"s3://{bucket}/{below['Prefix']}" for below in page.get("CommonPrefixes", ())]
+                objects += [_in_bucket(bucket, entry) for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
+        return sorted(folders), sorted(objects, key=lambda entry: entry.uri)
 
     def get(self, uri: str) -> RawObject:
         """The bytes of one object, on this machine. Raises `ObjectMissingError` or `StoreUnreachable`."""
@@ -150,10 +165,7 @@ class WorldFetcher:
                     name = str(entry["Key"])
                     if name.endswith("/") or not _belongs(name, key, stem, glob_=pattern is not None):
                         continue
-                    version = str(entry.get("ETag", "")).strip('"')
-                    listing.append(
-                        Listed(f"s3://{bucket}/{name}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC))
-                    )
+                    listing.append(_in_bucket(bucket, entry))
         exact = [entry for entry in listing if entry.uri == uri]
         if not listing:
             raise ObjectMissingError("no such object or prefix", where=uri, remedy="check the bucket, the key and the region")
@@ -175,7 +187,9 @@ class WorldFetcher:
         os.close(handle)
         part = Path(temporary)
         try:
-            yield part, lambda digest: part.replace(self._folder / f"{digest}-{_safe(name)}")
+            # What is deleted once it is read must be its own file, though another holds the same bytes.
+            own = f"{next(self._numbers)}-" if self._temporary else ""
+            yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_safe(name)}")
         finally:
             part.unlink(missing_ok=True)
 
@@ -242,6 +256,11 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     if not bucket:
         raise ObjectMissingError("the address names no bucket", where=uri, remedy="write s3://bucket/prefix")
     return bucket, key
+
+
+def _in_bucket(bucket: str, entry: Any) -> Listed:
+    version = str(entry.get("ETag", "")).strip('"')
+    return Listed(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC))
 
 
 def _listed(path: Path) -> Listed:

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -36,6 +37,9 @@ from ledger.tables import COST_COLUMNS, SPANS
 
 Progress = Callable[[str, int, int], None]
 """Told of each file: its address, its number from 1, and how many are known so far."""
+
+Turn = Callable[[], AbstractContextManager[None]]
+"""Asked for around every write, so that others may write while this run waits for a provider."""
 
 _MERGE_ROWS = 250_000
 _KINDS = 200
@@ -60,6 +64,10 @@ class IngestReport:
     problems: list[Problem] = field(default_factory=list, repr=False)
     not_kept: list[Problem] = field(default_factory=list, repr=False)
     """Those of `problems` that are a slip of the command (a path that is not there), and so are told once and not kept."""
+    unreached: list[Problem] = field(default_factory=list, repr=False)
+    """Those of `problems` for which an address could not be read at all, or not to its end: worth another try soon."""
+    newest: datetime | None = None
+    """Start of the newest call, or end of the newest charge period that has ended, among what was read."""
 
     @property
     def problem_rows(self) -> int:
@@ -94,9 +102,10 @@ def ingest(
     progress: Progress | None = None,
     fetcher: Fetcher | None = None,
     now: datetime | None = None,
+    turn: Turn = nullcontext,
 ) -> IngestReport:
     """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
-    source for these days again, whatever was read before.
+    source for these days again, whatever was read before; `turn` is the turn to write, unless the caller has it.
 
     Raises `UsageError` for an unknown source. What is wrong with the input is in the report and in `problems`.
     """
@@ -106,7 +115,7 @@ def ingest(
     read_so_far = marks.of(books, source.name)
     with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, marks=read_so_far) as own:
         door = fetcher or own
-        run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC))
+        run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC), turn)
         slices = run.planned(uris)
         if source.kind == "bill":
             run.bills([replace(s, scope=scope) if scope else s for s in slices])
@@ -116,7 +125,8 @@ def ingest(
     report.errors = sum(p.rows for p in report.problems if p.severity == "error")
     report.warnings = sum(p.rows for p in report.problems if p.severity != "error")
     kept = [problem for problem in report.problems if problem not in report.not_kept]
-    problems.renew(books.store, source.name, ledger.read, kept, below=ledger.below)
+    with turn():
+        problems.renew(books.store, source.name, ledger.read, kept, below=ledger.below)
     return report
 
 
@@ -130,6 +140,7 @@ class _Run:
     ledger: _Ledger
     progress: Progress | None
     now: datetime
+    turn: Turn = nullcontext
     _known: set[str] = field(default_factory=set)
     _seen: int = 0
     _expected: int = 0
@@ -149,11 +160,14 @@ class _Run:
                         self.ledger.add(problem)
                     self.ledger.read.update(item.uri for item in found.objects)
                     self._expected += len(found.objects)
+                    if found.marks:
+                        whole = False  # read from where it was left: what was wrong before that still is
                     yield found
             except SourceError as fault:
                 whole = not isinstance(fault, StoreUnreachable)
                 problem = _fault(self.source.name, fault.where or uri, fault)
                 self.ledger.add(problem)
+                self.report.unreached.append(problem)
                 if isinstance(fault, ObjectMissingError) and problem.uri == uri:
                     self.report.not_kept.append(problem)
             if whole:
@@ -191,14 +205,15 @@ class _Run:
                 piles.setdefault(month, MonthPile(month, folder)).absorb(pile)
             if found.billing_month and found.billing_month not in read:
                 self._empty_month(scope, found)
-        for month, pile in sorted(piles.items()):
-            if self._may_replace(scope, month, pile, failed, group):
-                self._book(scope, month, pile)
-            else:
-                refused = True
-        bills.note_files(self.books.store, files)
-        if not failed and not refused:
-            marks.keep(self.books, self.source.name, group)
+        with self.turn():
+            for month, pile in sorted(piles.items()):
+                if self._may_replace(scope, month, pile, failed, group):
+                    self._book(scope, month, pile)
+                else:
+                    refused = True
+            bills.note_files(self.books.store, files)
+            if not failed and not refused:
+                marks.keep(self.books, self.source.name, group)
 
     def _bill_slice(self, found: Slice, folder: Path, files: list[dict[str, object]]) -> dict[str, MonthPile] | None:
         """The months of a slice, or None if one of its files cannot be read."""
@@ -211,11 +226,13 @@ class _Run:
                     refused += sum(p.rows for p in reading.problems if p.severity == "error")
                     frame = self._of_month(reading.frame, found, item)
                     rows += frame.height
+                    self._seen_until(bills.newest(reading, self.now))
                     for month, part in bills.by_month(replace(reading, frame=frame)):
                         conformed = bills.conformed(
                             part, month=month, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
                         )
-                        piles.setdefault(month, MonthPile(month, folder)).add(conformed, part.rows)
+                        piles[month] = piles.get(month) or bills.opened(self.books.store, found, month, folder)
+                        piles[month].add(conformed, part.rows)
             except Exception as fault:
                 if not _is_input_fault(fault):
                     raise
@@ -287,7 +304,10 @@ class _Run:
                     "mend or restore the file, and ingest again",
                 )
             )
-        return not elsewhere and not lost
+        doubled = [] if elsewhere else bills.doubled(self.books.store, self.source.name, group, month, pile)
+        for problem in doubled:
+            self.ledger.add(problem)
+        return not (elsewhere or lost or doubled)
 
     def _book(self, scope: str, month: str, pile: MonthPile) -> None:
         written = bills.replace_month(self.books.store, scope, pile)
@@ -336,14 +356,20 @@ class _Run:
         self._merge(waiting, days)
         marks.keep(self.books, self.source.name, read)
         self.report.months = sorted(days)
-        bills.note_files(self.books.store, files)
+        with self.turn():
+            bills.note_files(self.books.store, files)
 
     def _merge(self, waiting: list[pl.DataFrame], months: set[str]) -> None:
         if waiting:
             rows = pl.concat(waiting)
             waiting.clear()
             months.update(rows["date"].dt.strftime("%Y-%m").unique())
-            self.report.rows_changed += self.books.store.merge(SPANS, rows, prefer="rank")
+            self._seen_until(rows.select(pl.col("start_time").filter(pl.col("start_time") <= self.now).max()).item())
+            with self.turn():
+                self.report.rows_changed += self.books.store.merge(SPANS, rows, prefer="rank")
+
+    def _seen_until(self, newest: datetime | None) -> None:
+        self.report.newest = max((t for t in (self.report.newest, newest) if t is not None), default=None)
 
     def _readings(self, item: RawObject) -> Iterator[Reading]:
         self._seen += 1

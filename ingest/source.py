@@ -32,6 +32,10 @@ class RawObject:
     raw_id: str
     size: int
     version: str = ""
+    view: str = ""
+    """How to read it, where only what lies around it tells: a source's own word."""
+    rows: int | None = None
+    """How many rows its manifest says it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     body: object = None
+    secret_query: Sequence[tuple[str, str]] = ()
+    """Parts of the address that are a secret, such as a signature: sent, and never written down or told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,13 @@ class Fetcher(Protocol):
 
     def list(self, uri: str) -> Sequence[Listed]:
         """What a file, folder, glob or prefix holds, in name order. Raises `SourceError` where it cannot be reached."""
+        ...
+
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[Listed]]:
+        """What lies right below a folder or prefix, and nothing deeper: addresses of folders, and objects, each in name order.
+
+        For stores that hold more than is worth listing. Empty where there is nothing.
+        """
         ...
 
     def get(self, uri: str) -> RawObject:
@@ -107,6 +120,8 @@ class Slice:
     problems: tuple[Problem, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     """How far the source is read once this slice is booked; kept in the same breath, and handed out by `Fetcher.mark`."""
+    exclusive: bool = False
+    """The slice is a whole export of its month: another dataset that bills the same accounts for the same SKUs repeats its cost."""
 
 
 @dataclass(frozen=True, slots=True)

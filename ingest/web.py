@@ -7,6 +7,7 @@ to another host.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Web:
     def __init__(self, *, pause: Any = time.sleep) -> None:
         import httpx
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it tells addresses with the secrets in them
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False)
         self._pause = pause
 
@@ -54,13 +56,14 @@ class Web:
         address = str(
             httpx.URL(request.url, params=[*httpx.QueryParams(httpx.URL(request.url).query).multi_items(), *request.query])
         )
+        sent = httpx.URL(address).copy_merge_params(list(request.secret_query)) if request.secret_query else address
         headers = {"accept": "application/json", **request.headers, **request.secrets}
         said = ""
         for attempt in range(ATTEMPTS):
             method = "GET" if request.body is None else "POST"
             wait = None
             try:
-                answer = self._client.request(method, address, headers=headers, json=request.body)
+                answer = self._client.request(method, sent, headers=headers, json=request.body)
             except httpx.TransportError as fault:
                 said = str(fault) or type(fault).__name__
             else:

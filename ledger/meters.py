@@ -18,7 +18,9 @@ METERS: Mapping[str, str] = {
     "requests": "calls, where the call itself is what is sold",
     "seconds": "time a resource was in use",
     "gb_seconds": "memory held over time",
+    "vcpu_seconds": "processors at work over time",
     "bytes": "data moved or stored",
+    "cached_token_hours": "tokens kept in a provider's cache, times hours",
     "input_video_tokens": "video in the prompt",
     "output_video_tokens": "generated video, counted in tokens",
     "cache_read_audio_tokens": "audio of the prompt served from the provider's cache",
@@ -90,3 +92,9 @@ TOKEN_METERS = (
     "output_image_tokens",
 )
 """The meters that are columns of `spans`, because nearly every call has some. All others travel in `spans.other_usage`."""
+
+BILLED_UNITS = (
+    *("tokens", "1K tokens", "1M tokens", "seconds", "hours", "requests", "1K requests", "1M requests"),
+    *("gb-hours", "gb-seconds", "vcpu-hours", "vcpu-seconds"),
+)
+"""What a billed quantity may be said to count, in a rule of the settings."""

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from datetime import date
@@ -59,6 +60,10 @@ class ServeSettings(_Section):
         10.0, gt=0, description="How often open months are re-attributed when something new has arrived."
     )
     max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
+    max_waiting_mb: int = Field(
+        256, ge=1, description="Most bytes of bodies in hand at once; a sender beyond it is told 429 and when to come back."
+    )
+    grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
 
 
 class IngestSettings(_Section):
@@ -75,6 +80,11 @@ class IngestSettings(_Section):
     team_tags: list[str] = Field(default_factory=lambda: ["rootcost.team", "team"], description="The same for its team.")
     keep_raw: Literal["bills", "none"] = Field(
         "bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts."
+    )
+    keep_content: bool = Field(
+        False,
+        description="Whether prompts, answers and tool arguments that OpenTelemetry spans and events carry are kept in "
+        "`spans.attributes`. They are dropped at the door unless this is true.",
     )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
 
@@ -168,6 +178,49 @@ def usage_drivers() -> tuple[str, ...]:
     return ("tokens", "calls", *METERS)
 
 
+class SkuRule(_Section):
+    """What a SKU sells that is not known yet, or is known otherwise (RA-1). The first rule that fits goes before all that is built in."""
+
+    sku: str = Field(
+        "", description="The SKU meter, usage type or line item, compared whole; the description where a charge names no SKU."
+    )
+    pattern: str = Field(
+        "",
+        description="Instead: a regular expression found anywhere in it, whatever the case. Groups named model, meter and region are read.",
+    )
+    provider: str = Field(
+        "", description="Only charges of this provider, as the costs name it: AWS, Google Cloud, Microsoft, OpenAI, …"
+    )
+    service: str = Field("", description="Only charges of this service, compared whole; empty: any.")
+    model: str = Field("", description="The model that is sold. Empty: none, as with a runtime or a search.")
+    meter: str = Field(
+        "", description="The meter that is sold: input_tokens, output_tokens, requests, … Empty: nothing that is measured."
+    )
+    unit: str = Field(
+        "", description="What one billed unit counts: tokens, 1K tokens, 1M tokens, hours, requests, … Empty: as the bill says."
+    )
+    service_tier: str = Field("", description="batch, flex, priority, … Empty: as its words say, else standard.")
+    context_above: int = Field(0, ge=0, description="It is the rate of requests with more prompt tokens than this; 0: of all.")
+    region: str = Field("", description="The cloud region, where the bill does not say.")
+    provisioned: bool = Field(False, description="Whether it is capacity that is paid for used or not.")
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        from ledger.meters import BILLED_UNITS, METERS
+
+        if bool(self.sku) == bool(self.pattern):
+            raise ValueError("name either `sku`, compared whole, or `pattern`, a regular expression")
+        try:
+            re.compile(self.pattern)
+        except re.error as fault:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {fault}") from fault
+        if self.meter and self.meter not in METERS:
+            raise ValueError(f"{self.meter!r} is no meter{_meant(self.meter, list(METERS))}")
+        if self.unit and self.unit not in BILLED_UNITS:
+            raise ValueError(f"{self.unit!r} is no unit; there are {', '.join(BILLED_UNITS)}")
+        return self
+
+
 class AttributionSettings(_Section):
     """How charges meet calls."""
 
@@ -189,6 +242,9 @@ class AttributionSettings(_Section):
     defaults: list[Defaults] = Field(default_factory=list, description="What logs leave unsaid, per provider (RA-1a).")
     shared: list[SharedRule] = Field(
         default_factory=list, description="Shared-cost rules: by priority, then first match wins (RA-4)."
+    )
+    skus: list[SkuRule] = Field(
+        default_factory=list, description="What SKUs sell that are not known, or known otherwise: the first that fits (RA-1)."
     )
     slice_spans: int = Field(
         1_000_000, ge=1, description="Spans drawn at once, about: a larger month is drawn in slices. Memory goes with it."

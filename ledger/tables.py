@@ -19,6 +19,7 @@ from ledger.lots import LOT_KEYS
 from ledger.meters import METERS as METERS
 from ledger.meters import TOKEN_METERS as TOKEN_METERS
 from ledger.money import MONEY, RATE
+from ledger.points import METRIC_POINTS as METRIC_POINTS
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -150,7 +151,12 @@ SPANS = Table(
     partition_by=("date",),
     columns=(
         _c("date", pl.Date, "UTC date of the start; the partition", required=True),
-        _c("channel", pl.String, "what told us: otlp, litellm (payloads), litellm-spend-logs", required=True),
+        _c(
+            "channel",
+            pl.String,
+            "what told us: otlp, litellm (payloads in files), litellm-callback (payloads sent live), litellm-spend-logs",
+            required=True,
+        ),
         _c("source", pl.String, "the ingestor", required=True),
         _c("raw_id", pl.String, "file, object or request it came in"),
         _c("trace_key", pl.Int64, "low 64 bits of the trace id (see `ledger.ids`)", required=True),
@@ -567,6 +573,7 @@ TABLES: Mapping[str, Table] = {
         CHARGES,
         IMPORT_TOTALS,
         SPANS,
+        METRIC_POINTS,
         PRICES,
         PRICES_STAGED,
         EXCHANGE_RATES,

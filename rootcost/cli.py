@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rootcost.commands import exchange, explain, facts, figures, limits, prices, rules, service
+from rootcost.commands import exchange, explain, exports, facts, figures, gcp, limits, prices, rules, service, sources
 from rootcost.console import Home, given_home, say
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _root(
     given_home.set(home)
 
 
-for part in (facts, prices, exchange, figures, explain, limits, rules, service):
+for part in (facts, sources, prices, exports, gcp, exchange, figures, explain, limits, rules, service):
     part.add_to(app)
 
 

@@ -333,11 +333,40 @@ def test_missing_columns_are_all_named_with_the_version_read() -> None:
     assert "ContractedCost" not in refused.value.what
 
 
-def test_columns_nobody_books_may_be_missing_with_a_warning(books: Books, tmp_path: Path) -> None:
-    path = write(tmp_path / "bill.csv", {}, columns=[c for c in ROW if c not in ("PublisherName", "PricingUnit")])
+MANDATORY = [c.name for c in focus_columns.columns() if c.level == "mandatory"]
+NEW = ("ServiceProviderName", "HostProviderName")
+
+
+@pytest.mark.parametrize("missing", [name for name in MANDATORY if name not in NEW])
+def test_any_mandatory_column_that_is_missing_refuses_the_file_by_name(books: Books, tmp_path: Path, missing: str) -> None:
+    path = write(tmp_path / "bill.csv", {}, columns=[c for c in ROW if c != missing])
     (problem,) = ingest(books, "focus", [path]).problems
-    assert (problem.field, problem.severity) == ("PricingUnit, PublisherName", "warning")
-    assert total(books) == Decimal("1.5")
+    assert problem.reason.endswith(f"mandatory columns are missing: {missing} (read as FOCUS 1.0)")
+    assert problem.severity == "error" and problem.remedy and charges(books).height == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "less"),
+    [
+        ("1.1", ["SkuMeter"], []),
+        ("1.2", ["SkuMeter", "InvoiceId"], []),
+        ("1.3", ["InvoiceId", *NEW, "ContractApplied"], []),
+        ("1.3", ["InvoiceId", *NEW], ["ProviderName", "PublisherName"]),
+        ("1.4", ["InvoiceId", *NEW, "InvoiceDetailId"], ["ProviderName", "PublisherName"]),
+    ],
+)
+def test_every_version_is_read_and_asks_for_its_own_columns(version: str, more: list[str], less: list[str]) -> None:
+    header = [c for c in ROW if c not in less] + more
+    assert focus_columns.layout(header, where="bill.csv").version == version
+    for name in {"ServiceName", *(NEW if more.count("HostProviderName") else ())}:
+        if name == "ServiceProviderName" and not less:
+            continue  # the old names stand in for it
+        with pytest.raises(FormatError, match=name):
+            focus_columns.layout([c for c in header if c != name], where="bill.csv")
+
+
+def test_an_older_file_may_borrow_a_newer_column() -> None:
+    assert focus_columns.layout([*ROW, "InvoiceDetailId"], where="bill.csv").found["ProviderName"] == "ProviderName"
 
 
 def test_columns_in_another_case_are_found_and_said(books: Books, tmp_path: Path) -> None:

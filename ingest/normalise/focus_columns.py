@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -11,11 +12,10 @@ from ingest.normalise.charge_rows import APART
 from ingest.normalise.delimited import Wanted
 from ledger.errors import FormatError
 
-NEEDED = (
-    *("BilledCost", "EffectiveCost", "ListCost", "ContractedCost", "BillingCurrency", "BillingPeriodStart"),
-    *("ChargePeriodStart", "ChargePeriodEnd", "ChargeCategory"),
-)
-"""Mandatory columns without which no row can be booked. Of the provider's two names one is needed too."""
+_SUCCEEDED = {"ProviderName": "ServiceProviderName", "PublisherName": "ServiceProviderName"}
+"""Mandatory columns that FOCUS 1.3 put another in the place of: a file that has that one may lack them."""
+_SINCE_SERVICE_PROVIDER = ("ServiceProviderName", "HostProviderName")
+"""Mandatory since 1.3. A file without either speaks an older version, whatever newer columns it borrows."""
 
 CUSTOM = {
     "x_UsageType": "sku_meter",
@@ -92,7 +92,7 @@ def version(names: set[str]) -> str:
 def layout(header: list[str], *, where: str) -> Layout:
     """Finds the columns by name, first as FOCUS spells them, then whatever their case.
 
-    Raises `FormatError` that names every missing mandatory column, if one without which no row can be booked is among them.
+    Raises `FormatError` that names every missing column that is mandatory in the version the header speaks.
     """
     exact = set(header)
     by_case: dict[str, str] = {}
@@ -105,19 +105,33 @@ def layout(header: list[str], *, where: str) -> Layout:
         elif (spelt := by_case.get(name.lower())) is not None:
             found[name] = respelt[name] = spelt
     speaks = version(set(found))
-    missing = [
-        c.name
-        for c in columns()
-        if c.level == "mandatory" and c.name not in found and c.introduced <= speaks and not (c.removed and c.removed <= speaks)
-    ]
-    provider = "ProviderName" in found or "ServiceProviderName" in found
-    if provider:
-        missing = [name for name in missing if name not in ("ProviderName", "ServiceProviderName")]
-    if not provider or any(name not in found for name in NEEDED):
+    missing = _missing(found, speaks)
+    if missing:
         raise FormatError(
             f"no FOCUS cost and usage file: mandatory columns are missing: {', '.join(missing)} (read as FOCUS {speaks})",
             where=where,
             remedy="export the dataset with all mandatory columns, or name the source that fits the file",
         )
-    wanted = {c.name for c in columns() if c.charge} | set(CUSTOM) | set(NEEDED)
-    return Layout(speaks, {n: h for n, h in found.items() if n in wanted}, respelt, tuple(missing))
+    wanted = {c.name for c in columns() if c.charge} | set(CUSTOM) | {"BillingPeriodStart"}
+    return Layout(speaks, {n: h for n, h in found.items() if n in wanted}, respelt)
+
+
+def _missing(found: Collection[str], speaks: str) -> list[str]:
+    """The mandatory columns of a version that are not there.
+
+    >>> whole = [c.name for c in columns() if c.level == "mandatory"]
+    >>> older = [name for name in whole if name not in _SINCE_SERVICE_PROVIDER]
+    >>> newer = [name for name in whole if name not in ("ProviderName", "PublisherName")]
+    >>> _missing(older, "1.0"), _missing(newer, "1.4"), _missing(newer[1:], "1.4"), _missing(older[:-2], "1.2")
+    ([], [], ['BilledCost'], ['ServiceCategory', 'ServiceName'])
+    """
+    new = any(name in found for name in _SINCE_SERVICE_PROVIDER)
+    asked = [c for c in columns() if c.level == "mandatory" and c.introduced <= speaks]
+    return [
+        c.name
+        for c in asked
+        if c.name not in found
+        and not (c.removed and c.removed <= speaks and new)
+        and _SUCCEEDED.get(c.name) not in found
+        and (new or c.name not in _SINCE_SERVICE_PROVIDER)
+    ]

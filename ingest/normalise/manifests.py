@@ -129,7 +129,8 @@ def _slice(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -
                 if missing
                 else f"{manifest.billing_month} was left as it was; {fault.remedy or 'try again'}",
             )
-    return Slice(scope=manifest.scope, objects=tuple(objects), billing_month=manifest.billing_month, version=manifest.version)
+    month, version = manifest.billing_month, manifest.version
+    return Slice(scope=manifest.scope, objects=tuple(objects), billing_month=month, version=version, exclusive=True)
 
 
 def _resolve(name: str, manifest_uri: str, known: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, cast
@@ -28,5 +29,7 @@ def by_name(name: str) -> Source:
     'bill'
     """
     if name not in discover():
-        raise UsageError(f"there is no source {name!r}", remedy=f"sources are {', '.join(discover())}")
+        near = get_close_matches(name, discover(), n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no source {name!r}", remedy=f"{meant}sources are {', '.join(discover())}")
     return cast("Source", import_module(f"{__name__}.{name.replace('-', '_')}").SOURCE)

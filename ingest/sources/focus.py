@@ -123,14 +123,6 @@ def _layout(header: list[str], uri: str) -> Layout:
 def _tell(layout: Layout, tally: Tally) -> None:
     for name, spelt in layout.respelt.items():
         tally.add("header", name, f"the column is spelt {spelt}", f"FOCUS spells it {name}", severity="warning")
-    if layout.missing:
-        tally.add(
-            "header",
-            ", ".join(layout.missing),
-            f"mandatory columns of FOCUS {layout.version} are missing; the charges were booked without them",
-            "export the dataset with all mandatory columns",
-            severity="warning",
-        )
 
 
 def _named(part: Lines, layout: Layout) -> Lines:

@@ -41,6 +41,12 @@ _Origin = Annotated[
     ),
 ]
 _Book = Annotated[str, typer.Option(help="Name of the list; a later edition is compared with it.", show_default=False)]
+_From = Annotated[
+    Literal["", "gcp"],
+    typer.Option(
+        "--from", help="gcp: ask Google's Cloud Catalog for its list prices, instead of reading a file.", show_default=False
+    ),
+]
 _Month = Annotated[str, typer.Option(help="Only this month: 2026-10.", show_default=False)]
 _Times = Annotated[int, typer.Option("--factor", min=2, help="A rate that moves by more than this factor is doubted.")]
 
@@ -67,6 +73,7 @@ def prices_import(
     valid_from: _FromDay = "",
     book: _Book = "",
     month: Annotated[str, typer.Option(help="With --origin observed: the month whose bill is read.", show_default=False)] = "",
+    seller: _From = "",
     accept: Annotated[bool, typer.Option("--accept", "--yes", "-y", help="Take in what looks wrong as well.")] = False,
     factor: _Times = 10,
     output: _Output = "table",
@@ -82,7 +89,7 @@ def prices_import(
     from rootcost import show, show_prices
 
     with opened(home) as books:
-        listed = _read(books, file, origin, book, month)
+        listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         with turn_to_write(books):
             update = _difference(books, listed, valid_from, factor)
             done = enter(books, update, accept=accept)
@@ -113,6 +120,7 @@ def prices_diff(
     valid_from: _FromDay = "",
     book: _Book = "",
     month: Annotated[str, typer.Option(help="With --origin observed: the month whose bill is read.", show_default=False)] = "",
+    seller: _From = "",
     staged: Annotated[bool, typer.Option("--staged", help="Show what waits to be accepted instead.")] = False,
     factor: _Times = 10,
     output: _Output = "table",
@@ -125,7 +133,8 @@ def prices_diff(
         if staged:
             _show_staged(books, output)
             return
-        update = _difference(books, _read(books, file, origin, book, month), valid_from, factor)
+        listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
+        update = _difference(books, listed, valid_from, factor)
     if output != "table":
         _write(show_prices.change_rows(update.changes, update.gone), output)
         return
@@ -246,6 +255,31 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
     if not rates.height:
         say(f"The bill of {month} rated no usage, so nothing can be observed. See: rootcost balance --month {month}")
     return PriceList(f"bill {month}", origin, f"bill {month}", rates)
+
+
+def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceList:
+    """Google's list prices, in the names that logs and other lists have for its models."""
+    from attribution.names import ModelNames
+    from attribution.skus import Classifier, Words
+    from ingest.gcp_catalog import Sells, price_list
+    from ledger.errors import UsageError
+    from ledger.tables import PRICES
+    from rootcost.pricebook import seen_models
+
+    if file is not None or origin != "list" or book:
+        raise UsageError("is a public list of its own", where="--from gcp", remedy="leave out the file, --origin and --book")
+    known = books.store.scan(PRICES).select("model").unique().collect()["model"]
+    names, bills = ModelNames(known, seen_models(books)), Classifier(books.settings.attribution.skus)
+
+    def spelt(model: str) -> str:
+        shown = names.display(model) or model
+        return "-".join(shown.lower().split())
+
+    def sells(service: str, sku: str, unit: str) -> Sells:
+        told = bills.sold(Words("Google Cloud", service, sku=sku, unit=unit))
+        return Sells(told.model, told.meter, told.service_tier, told.context_above, told.factor)
+
+    return price_list(sells, spelt)
 
 
 def _difference(books: Books, listed: PriceList, valid_from: str, factor: int) -> Update:

@@ -1,0 +1,137 @@
+"""How many tokens one billed unit is: checked by price times quantity, SKU by SKU. (RA-2)
+
+A bill counts tokens by one, by thousand or by million, and says so in `unit`; Marketplace says "Units" and means any of them, and some
+say the wrong one. The price book knows what a token costs: of the three scales only one makes price × quantity come to the charge, since
+they lie a thousand apart and discounts do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import polars as pl
+
+from attribution.pricing.book import PriceBook
+from attribution.pricing.rates import Sale
+from ledger.money import MONEY
+from ledger.problems import Problem
+from ledger.tables import COST_COLUMNS, TOKEN_METERS
+
+SCALES = {Decimal(1): "single tokens", Decimal(1000): "thousands of tokens", Decimal(1_000_000): "millions of tokens"}
+_SAY_NOTHING = ("", "units", "unit", "count", "counts", "quantity", "each", "1")
+"""Units that leave open what they count."""
+_NEAR, _FAR, _DOUBTED = (Decimal("0.4"), Decimal("2.5")), (Decimal("0.1"), Decimal(10)), (Decimal("0.03"), Decimal(30))
+"""How far price × quantity may lie from the charge: of a scale that overrules the bill's own unit, of one where the bill names none, and
+of the bill's own before it is doubted."""
+
+_KEYS = ("provider", "sku_meter", "charge_description", "unit", "model", "meter", "service_tier", "context_above", "factor")
+_OURS = "attribution.skus"
+
+
+class _Asked(NamedTuple):
+    factor: Decimal | None
+    unit: str | None
+    quantity: Decimal
+    cost: Decimal
+    rate: Decimal
+
+
+def checked(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
+    """Lots with the `factor` that fits, and in `unit_means` what a unit counts where the bill says otherwise."""
+    told = lots.with_columns(unit_means=pl.lit(None, dtype=pl.String))
+    asked = told.filter(
+        pl.col("meter").is_in(TOKEN_METERS),
+        pl.col("model").is_not_null(),
+        pl.col("charge_category") == "Usage",
+        ~pl.col("negative"),
+        (pl.col("quantity") > 0) & (pl.col("quantity") < 10**15),
+        pl.col("billing_currency") == book.currency,
+        ~pl.col("sku_rule").str.starts_with(_OURS).fill_null(value=False),
+    )
+    if not asked.height:
+        return told
+    skus = asked.group_by(_KEYS).agg(
+        *(pl.col(c).sum() for c in (*COST_COLUMNS, "quantity")),
+        region=pl.col("region_id").drop_nulls().min(),
+        at=pl.col("charge_period_start").max(),
+    )
+    found = []
+    for row in skus.iter_rows(named=True):
+        rate = _rate(book, row)
+        cost = next((row[c] for c in ("list_cost", "contracted_cost", "billed_cost", "effective_cost") if row[c]), None)
+        if rate and cost and cost > 0:
+            means = fitting(_Asked(row["factor"], row["unit"], row["quantity"], cost, rate))
+            if means is not None and means != row["factor"]:
+                said = None if row["factor"] is None else SCALES[means]
+                found.append({key: row[key] for key in _KEYS} | {"__factor": means, "__said": said})
+    if not found:
+        return told
+    schema = {key: lots.schema[key] for key in _KEYS} | {"__factor": MONEY, "__said": pl.String()}
+    right = pl.DataFrame(found, schema=schema)
+    joined = told.join(right, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
+    mine = joined["__factor"].is_not_null()
+    return joined.with_columns(
+        factor=pl.coalesce("__factor", "factor"),
+        kind=pl.when(mine).then(pl.lit("tokens")).otherwise("kind"),
+        unit_means=pl.col("__said"),
+    ).drop("__factor", "__said")
+
+
+def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
+    """What the book asks for one unit of the meter."""
+    provider, region, model, at = row["provider"], row["region"], row["model"], row["at"]
+    assert isinstance(at, datetime)
+    tariffs = book.sold_as(str(provider), None if region is None else str(region), str(model))
+    regions = ("",) if region is None else (str(region), "")
+    return tariffs.rate(str(row["meter"]), Sale(str(row["service_tier"]), regions, int(str(row["context_above"])), at))
+
+
+def fitting(asked: _Asked) -> Decimal | None:
+    """How many tokens one unit is, if prices can tell; None: they cannot.
+
+    10 units of input cost 0.03, a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are tokens.
+
+    >>> fitting(_Asked(None, "Units", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
+    Decimal('1000')
+    >>> fitting(_Asked(Decimal(1000), "1K tokens", Decimal(10_000), Decimal("0.03"), Decimal("0.000003")))
+    Decimal('1')
+    >>> fitting(_Asked(None, "GB", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
+    """
+    if asked.factor is None:
+        if " ".join((asked.unit or "").lower().split()) not in _SAY_NOTHING:
+            return None
+        return _first(asked, SCALES, _FAR)
+    return asked.factor if _fits(asked, asked.factor, _DOUBTED) else _first(asked, SCALES, _NEAR)
+
+
+def _first(asked: _Asked, scales: Iterable[Decimal], within: tuple[Decimal, Decimal]) -> Decimal | None:
+    return next((scale for scale in scales if _fits(asked, scale, within)), None)
+
+
+def _fits(asked: _Asked, scale: Decimal, within: tuple[Decimal, Decimal]) -> bool:
+    priced = asked.rate * asked.quantity * scale
+    return asked.cost * within[0] <= priced <= asked.cost * within[1]
+
+
+def problems(lots: pl.DataFrame, *, uri: str) -> list[Problem]:
+    """SKUs whose unit is not what the bill says it is."""
+    if "unit_means" not in lots.columns:
+        return []
+    keys = ("provider", "sku_meter", "unit", "unit_means")
+    wrong = lots.filter(pl.col("unit_means").is_not_null()).group_by(keys).agg(pl.col("charges").sum())
+    return [
+        Problem(
+            "attribution",
+            uri,
+            f"{provider} {sku or '?'}",
+            "unit",
+            f"wrong_unit: billed by {said!r}, but price × quantity fits {means}; counted so",
+            "look at the export's unit; a rule under [[attribution.skus]] with `unit` decides it otherwise",
+            rows=rows,
+            severity="warning",
+        )
+        for provider, sku, said, means, rows in wrong.sort(keys, nulls_last=True).iter_rows()
+    ]

@@ -1,0 +1,131 @@
+"""Azure blob storage as a place of files: ``https://account.blob.core.windows.net/container/folder``.
+
+Blobs are listed and read with a shared access signature from the environment. A large blob is read in parts of one version: if it is
+overwritten meanwhile, it is refused and read with the next run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlsplit
+from xml.etree import ElementTree as ET
+
+from ingest.source import Fetcher, Listed, RawObject, Request
+from ledger.errors import FormatError, ObjectMissingError, StoreUnreachable
+
+KEY: Final = "AZURE_STORAGE_SAS_TOKEN"
+_HEADERS: Final = {"accept": "*/*", "x-ms-version": "2023-11-03"}
+_PART_BYTES = 32 << 20
+
+
+def is_address(uri: str) -> bool:
+    """Whether it is asked over HTTP."""
+    return uri.startswith(("http://", "https://"))
+
+
+def listed(fetcher: Fetcher, uri: str) -> Sequence[Listed]:
+    """All blobs of a container below a folder, in name order. Raises `ObjectMissingError` where there are none."""
+    container, folder = _parts(uri)
+    found: list[Listed] = []
+    marker: str | None = ""
+    while marker is not None:
+        query = [("restype", "container"), ("comp", "list"), ("prefix", folder), *([("marker", marker)] if marker else [])]
+        item = fetcher.ask(Request(container, query=query, headers=_HEADERS, secret_query=_signature()))
+        page, following = _page(item.path.read_bytes(), container, uri)
+        if following is not None and following == marker:
+            raise FormatError("the listing does not come to an end", where=uri, remedy="list again later")
+        found += page
+        marker = following
+    inside = [e for e in found if not folder or e.uri == f"{container}/{folder}" or e.uri.startswith(f"{container}/{folder}/")]
+    if not inside:
+        raise ObjectMissingError("no blobs here", where=uri, remedy="check the account, the container and the folder")
+    return sorted(inside, key=lambda entry: entry.uri)
+
+
+def fetched(fetcher: Fetcher, entry: Listed) -> RawObject:
+    """The bytes of a blob, all of one version."""
+    guard = {"if-match": f'"{entry.version}"'} if entry.version else {}
+
+    def asked(more: dict[str, str]) -> RawObject:
+        request = Request(_quoted(entry.uri), headers=_HEADERS | guard | more, secret_query=_signature())
+        try:
+            return fetcher.ask(request)
+        except StoreUnreachable as fault:
+            if not fault.what.startswith("412"):
+                raise
+            remedy = "nothing to do: it is read with the next run"
+            raise StoreUnreachable("the blob was overwritten while it was read", where=entry.uri, remedy=remedy) from fault
+
+    def parts() -> Iterator[bytes]:
+        for start in range(0, entry.size, _PART_BYTES):
+            part = asked({"range": f"bytes={start}-{min(start + _PART_BYTES, entry.size) - 1}"})
+            yield part.path.read_bytes()
+            part.path.unlink(missing_ok=True)  # it goes on as a part of the whole
+
+    if entry.size > _PART_BYTES:
+        return fetcher.save(entry.uri, parts(), version=entry.version)
+    item = asked({})
+    return RawObject(entry.uri, item.path, item.raw_id, item.size, item.version or entry.version)
+
+
+def _parts(uri: str) -> tuple[str, str]:
+    """The container's address, and the folder in it."""
+    told = urlsplit(uri)
+    container, _, folder = told.path.strip("/").partition("/")
+    if told.query:
+        raise StoreUnreachable(
+            "the address holds a query; a signature in it would be written down",
+            where=f"{told.scheme}://{told.netloc}{told.path}",
+            remedy=f"name the address without it, and put the signature into {KEY}",
+        )
+    if not container:
+        raise ObjectMissingError(
+            "the address names no container", where=uri, remedy="write https://account.blob.core.windows.net/container/folder"
+        )
+    return f"{told.scheme}://{told.netloc}/{container}", folder
+
+
+def _signature() -> Sequence[tuple[str, str]]:
+    told = os.environ.get(KEY, "").strip().lstrip("?")
+    if not told:
+        raise StoreUnreachable(
+            f"no signature in the environment ({KEY})",
+            remedy=f"set {KEY} to a shared access signature with the rights to read and list (sp=rl) the container",
+        )
+    return parse_qsl(told, keep_blank_values=True)
+
+
+def _quoted(uri: str) -> str:
+    told = urlsplit(uri)
+    path = uri[len(f"{told.scheme}://{told.netloc}") :]
+    return f"{told.scheme}://{told.netloc}{quote(path)}"
+
+
+def _page(body: bytes, container: str, uri: str) -> tuple[list[Listed], str | None]:
+    """The blobs of a page of the listing, and the marker of the next."""
+    odd = FormatError("the answer is no listing of blobs", where=uri, remedy="check the address: it should be a container's")
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise odd
+    try:
+        told = ET.fromstring(body.decode("utf-8-sig"))  # noqa: S314 - without declarations there is nothing to expand
+    except (ET.ParseError, UnicodeDecodeError) as fault:
+        raise odd from fault
+    found = []
+    for blob in told.iterfind("Blobs/Blob"):
+        name, size = blob.findtext("Name"), blob.findtext("Properties/Content-Length")
+        if told.tag != "EnumerationResults" or not name or size is None or not size.isdigit():
+            raise odd
+        version = (blob.findtext("Properties/Etag") or "").strip('"')
+        found.append(Listed(f"{container}/{name}", int(size), version, _moment(blob.findtext("Properties/Last-Modified"))))
+    return found, told.findtext("NextMarker") or None
+
+
+def _moment(written: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(written).astimezone(UTC) if written else None
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,264 @@
+"""Anthropic's organisation bill: the cost report, with the usage report for its quantities.
+
+Amounts are decimal text in cents. A month is read whole each time and replaced, for Anthropic restates up to thirty days back. Costs
+are asked in groups (workspace, description) and without; what the groups lack of the total becomes a row of its own. The cost report
+leaves out the priority tier: its tokens are counted and told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Final, Literal
+from urllib.parse import urldefrag
+
+from ingest.normalise import page_rows, pages
+from ingest.normalise.page_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
+from ingest.normalise.pages import Page, Shape
+from ingest.normalise.tally import Tally
+from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
+from ledger import money
+from ledger.errors import SourceError
+from ledger.money import ZERO
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_KEYS: Final = ("ANTHROPIC_ADMIN_KEY", "ANTHROPIC_ADMIN_API_KEY")
+_COSTS_BY: Final = ("workspace_id", "description")
+_USAGE_BY: Final = ("workspace_id", "model", "service_tier", "context_window", "inference_geo")
+_LIMIT_DAYS = 31
+_CENTS: Final = {"USD": 2}
+"""Decimal places of the currency's smallest unit, which amounts count. Anthropic bills in no other so far."""
+_UNTOLD_GEO = (None, "not_available")
+_TOKEN_TYPES: Final = (
+    "uncached_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation.ephemeral_5m_input_tokens",
+    "cache_creation.ephemeral_1h_input_tokens",
+    "output_tokens",
+)
+
+
+def _of(page: Told) -> str | None:
+    """What a saved page is of: its results say it, as far as there are any."""
+    results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
+    if any("uncached_input_tokens" in result for result in results):
+        return USAGE
+    grouped = any(result.get(name) is not None for result in results for name in _COSTS_BY)
+    return TOTALS if results and not grouped else COSTS
+
+
+_SHAPE: Final = Shape("anthropic", "starting_at", pages.utc, _of)
+
+
+class Anthropic:
+    """The `anthropic` source."""
+
+    name = "anthropic"
+    kind: Literal["bill", "log"] = "bill"
+    title = "Anthropic organisation costs and usage"
+    patterns: tuple[str, ...] = ("*.json", "*.jsonl")
+    access = Access(
+        needs="an admin key of the organisation (sk-ant-admin…) in ANTHROPIC_ADMIN_KEY; a workspace's key cannot read costs",
+        policy="console.anthropic.com, Settings, Admin keys: a member with the admin role creates the key; it has no narrower rights",
+        lag=timedelta(hours=36),
+        cron="29 */6 * * *",
+        addresses=("https://api.anthropic.com", "saved-pages/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """The months that may have changed, newest first; of a folder, what its saved pages tell."""
+        if not uri.startswith(("http://", "https://")):
+            for item, stated in pages.gathered(fetcher, _SHAPE, uri):
+                yield Slice(self.name, (item,), stated)
+            return
+        base, label = urldefrag(uri)
+        base = base.rstrip("/")
+        secret = {"x-api-key": pages.key(_KEYS, label)}
+        for month, asked in pages.months(fetcher, uri):
+            found, problems = self._read_month(fetcher, base, secret, month)
+            item = pages.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
+            scope = f"{self.name}.{label}" if label else self.name
+            yield Slice(scope, (item,), month, problems=tuple(problems), marks={f"{uri}|{month}": asked})
+
+    def _read_month(
+        self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
+    ) -> tuple[list[Page], Sequence[Problem]]:
+        def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
+            return pages.followed(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
+
+        problems: list[Problem] = []
+        found, still = pages.steady(
+            _SHAPE, lambda: asked("cost_report", TOTALS, ()), lambda: asked("cost_report", COSTS, _COSTS_BY)
+        )
+        if not still:
+            problems.append(pages.unsteady(self.name, base, month))
+        try:
+            found += asked("usage_report/messages", USAGE, _USAGE_BY)
+        except SourceError as fault:
+            problems.append(
+                Problem(
+                    self.name,
+                    fault.where or base,
+                    "usage",
+                    "",
+                    f"the usage of {month} cannot be read: {fault.what}; its costs are booked without quantities",
+                    "calls share these costs by their own tokens until the usage can be read",
+                    severity="warning",
+                )
+            )
+        return found, problems
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """A row a group and day, and a row for what the groups of a day lack of its total."""
+        month = pages.opened(_SHAPE, item)
+        tally = Tally(self.name, item.uri, place="result")
+        usage = month.buckets.get(USAGE, {})
+        rows: list[dict[str, str | None]] = []
+        for start, results in sorted(month.buckets.get(COSTS, {}).items()):
+            quantities = _quantities(results, usage.get(start, ()))
+            rows += [_row(start, result, quantity) for result, quantity in zip(results, quantities, strict=True)]
+        rests = _remainders(month)
+        page_rows.tell_rests(tally, "amount", "Anthropic", len(rests))
+        _tell_priority(month, tally)
+        yield from page_rows.readings(month, rows + rests, {"billed_cost": "amount", "billing_currency": "currency"}, tally)
+
+
+def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
+    query = [
+        ("starting_at", pages.starts(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("ending_at", pages.until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("bucket_width", "1d"),
+        ("limit", str(_LIMIT_DAYS)),
+        *(("group_by[]", name) for name in group),
+    ]
+    return Request(
+        url,
+        query=[*query, ("page", cursor)] if cursor else query,
+        headers={"anthropic-version": "2023-06-01"},
+        secrets=secret,
+    )
+
+
+def _quantities(costs: Sequence[Told], usage: Sequence[Told]) -> list[Decimal | None]:
+    """How many tokens each cost of a day pays for; None where the usage report does not tell them apart as the costs do.
+
+    >>> cost = {"model": "claude-sonnet-4-6", "token_type": "output_tokens", "service_tier": "standard", "workspace_id": None}
+    >>> used = [cost | {"output_tokens": "30", "inference_geo": "us"}, cost | {"output_tokens": "12", "inference_geo": "global"}]
+    >>> _quantities([cost, {"cost_type": "web_search"}], used)
+    [Decimal('42'), None]
+    """
+    geo = any(text(cost.get("inference_geo")) not in _UNTOLD_GEO for cost in costs)
+    names = ("workspace_id", "model", "service_tier", "context_window", *(("inference_geo",) if geo else ()))
+
+    def key(result: Told, token_type: str) -> tuple[str | None, ...]:
+        return (token_type, *(text(result.get(name)) for name in names))
+
+    used: dict[tuple[str | None, ...], Decimal] = defaultdict(Decimal)
+    for result in usage:
+        for token_type in _TOKEN_TYPES:
+            whole, _, part = token_type.partition(".")
+            told = result.get(whole)
+            tokens = number(told.get(part) if part and isinstance(told, dict) else told)
+            if tokens is not None:
+                used[key(result, token_type)] += tokens
+    wanted = [key(cost, kind) if (kind := text(cost.get("token_type"))) else None for cost in costs]
+    return [used.get(one) if one is not None and wanted.count(one) == 1 else None for one in wanted]
+
+
+def _row(start: datetime, result: Told, quantity: Decimal | None) -> dict[str, str | None]:
+    """A result as a charge."""
+    model, token_type, description = (text(result.get(name)) for name in ("model", "token_type", "description"))
+    tier, context, geo = (text(result.get(name)) for name in ("service_tier", "context_window", "inference_geo"))
+    special = (tier if tier != "standard" else None, context if context != "0-200k" else None, _speed(result))
+    meter = ", ".join(filter(None, (model, token_type, *special))) if model and token_type else None
+    listed = _in_dollars(result, "list_amount")
+    return _charge(start, _in_dollars(result, "amount"), text(result.get("currency"))) | {
+        "list_cost": listed,
+        "charge_description": description,
+        "sku_id": meter or description,
+        "sku_meter": meter or description or text(result.get("cost_type")),
+        "sub_account_id": text(result.get("workspace_id")) or "default",
+        "sub_account_name": None if text(result.get("workspace_id")) else "Default workspace",
+        "region_id": None if geo in (*_UNTOLD_GEO, "global") else geo,
+        "consumed_quantity": plain(quantity),
+        "consumed_unit": "Tokens" if quantity is not None else None,
+    }
+
+
+def _speed(result: Told) -> str | None:
+    return "fast mode" if text(result.get("speed")) == "fast" else None
+
+
+def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
+    return page_rows.day(start) | {
+        "billed_cost": cost,
+        "effective_cost": cost,
+        "list_cost": None,
+        "contracted_cost": cost,
+        "billing_currency": currency.upper() if currency else None,
+        "charge_category": "Usage",
+        "charge_frequency": "Usage-Based",
+        "provider_name": "Anthropic",
+        "publisher_name": "Anthropic",
+        "invoice_issuer_name": "Anthropic",
+        "service_name": "Claude API",
+        "service_category": "AI and Machine Learning",
+    }
+
+
+def _in_dollars(result: Told, name: str) -> str | None:
+    """An amount of cents in its currency; of a currency whose cents are not known, as text that says so.
+
+    >>> _in_dollars({"amount": "123.78912", "currency": "USD"}, "amount"), _in_dollars({"amount": "5", "currency": "JPY"}, "amount")
+    ('1.2378912', '5 (smallest units of JPY)')
+    """
+    written, currency = result.get(name), (text(result.get("currency")) or "").upper()
+    amount = number(written)
+    if amount is None:
+        return text(written)
+    if currency not in _CENTS:
+        return f"{text(written)} (smallest units of {currency or 'an untold currency'})"
+    return plain(page_rows.shifted(amount, _CENTS[currency]))
+
+
+def _amount(result: Told) -> tuple[str, Decimal] | None:
+    dollars = number(_in_dollars(result, "amount"))
+    return None if dollars is None else ((text(result.get("currency")) or "").upper(), dollars)
+
+
+def _remainders(month: Month) -> list[dict[str, str | None]]:
+    """A row for each day and currency whose groups are not its total."""
+    nobody: dict[str, str | None] = {"sub_account_id": None, "sub_account_name": None}
+    return [
+        _row(start, {}, None) | _charge(start, plain(rest), currency) | page_rows.rest_named() | nobody
+        for start, currency, rest, _ in page_rows.rests(month, _amount)
+    ]
+
+
+def _tell_priority(month: Month, tally: Tally) -> None:
+    """Says how much usage the cost report leaves out: that of the priority tier, which is sold by commitment."""
+    tokens: dict[str, Decimal] = defaultdict(Decimal)
+    for results in month.buckets.get(USAGE, {}).values():
+        for result in results:
+            if (text(result.get("service_tier")) or "").startswith("priority"):
+                for token_type in _TOKEN_TYPES:
+                    whole, _, part = token_type.partition(".")
+                    told = result.get(whole)
+                    found = number(told.get(part) if part and isinstance(told, dict) else told)
+                    tokens[text(result.get("model")) or "unnamed model"] += found or ZERO
+    for model, count in sorted(tokens.items()):
+        if count:
+            tally.add(
+                model,
+                "service_tier",
+                f"{money.text(count)} tokens of the priority tier are in the usage report, and never in the cost report",
+                "book what the commitment costs from its invoice, as a FOCUS file",
+                severity="warning",
+            )
+
+
+SOURCE = Anthropic()
