@@ -31,6 +31,7 @@ from api.models import (
     Fault,
     Filters,
     Freshness,
+    Gaps,
     Granularity,
     Health,
     NewBudget,
@@ -40,6 +41,8 @@ from api.models import (
     ProblemRow,
     RegistryImported,
     RunRow,
+    SourceRunRow,
+    SourceStatus,
     View,
 )
 from ledger.errors import RootCostError
@@ -217,6 +220,22 @@ class Client:
     def freshness(self) -> Freshness:
         """How recent the facts are."""
         return self._get(Freshness, "/v1/freshness")
+
+    def gaps(
+        self, *, start: str | None = None, end: str | None = None, granularity: str = "hour", limit: int = 1000, offset: int = 0
+    ) -> Gaps:
+        """Which channel of the gateway's calls lost what, by hour or day."""
+        params = {"start": start, "end": end, "granularity": granularity, "limit": limit, "offset": offset}
+        return self._get(Gaps, "/v1/gaps", params)
+
+    def sources(self) -> Page[SourceStatus]:
+        """Configured sources and how they stand."""
+        return self._get(Page[SourceStatus], "/v1/sources")
+
+    def source_runs(self, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
+        """Runs of one configured source, or of all, newest first."""
+        path = "/v1/source-runs" if name is None else f"/v1/sources/{quote(name, safe='')}/runs"
+        return self._get(Page[SourceRunRow], path, {"limit": limit, "offset": offset})
 
     def health(self) -> Health:
         """Whether the process answers."""

@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.queries import freshness, overview, runs
+from api.queries import freshness, overview, runs, sources
 from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.periods import now
@@ -68,6 +68,7 @@ class _Books(Collector):
                     self._gauges = [
                         *self._ages(),
                         *self._shares(),
+                        *self._sources(),
                         _gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 1)]),
                     ]
                 except RootCostError:  # told as a gauge: a scrape must not fail with the store it watches
@@ -94,6 +95,30 @@ class _Books(Collector):
                 [([newest[0].status], (now() - newest[0].started_at).total_seconds())],
                 ["status"],
             )
+
+    def _sources(self) -> Iterator[GaugeMetricFamily]:
+        held = sources(self._books)
+        ages = [([s.name, s.source], float(s.age_seconds)) for s in held if s.age_seconds is not None]
+        succeeded = [([s.name, s.source], (now() - s.succeeded_at).total_seconds()) for s in held if s.succeeded_at is not None]
+        each = {
+            "rootcost_source_age_seconds": ("Seconds since the newest row of a configured source.", ages),
+            "rootcost_source_success_age_seconds": ("Seconds since a configured source was last read.", succeeded),
+            "rootcost_source_stale_after_seconds": (
+                "Age from which a configured source counts as stale.",
+                [([s.name, s.source], float(s.stale_after_seconds)) for s in held],
+            ),
+            "rootcost_source_stale": (
+                "Whether a configured source is stale.",
+                [([s.name, s.source], float(s.stale)) for s in held],
+            ),
+            "rootcost_source_paused": ("Whether it is paused.", [([s.name, s.source], float(s.paused)) for s in held]),
+            "rootcost_source_failures": (
+                "Runs of a configured source that failed in a row.",
+                [([s.name, s.source], float(s.failures)) for s in held],
+            ),
+        }
+        for name, (why, values) in each.items():
+            yield _gauge(name, why, values, ["name", "source"])
 
     def _shares(self) -> Iterator[GaugeMetricFamily]:
         glance = overview(self._books, top=0)

@@ -23,12 +23,15 @@ from api.models import (
     CostTable,
     Explanation,
     Freshness,
+    Gaps,
     Granularity,
     Overview,
     Page,
     ProblemDocument,
     ProblemRow,
     RunRow,
+    SourceRunRow,
+    SourceStatus,
     View,
 )
 from api.problem_documents import MEDIA_TYPE
@@ -271,6 +274,43 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
     def runs(limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
         """Also those that were not published, with the reason."""
         return queries.runs(books, limit=limit, offset=offset)
+
+    @routes.get("/sources", summary="Configured sources and how they stand")
+    def sources() -> Page[SourceStatus]:
+        """When each is asked next, how fresh it is, and what its last run brought."""
+        rows = queries.sources(books)
+        return Page[SourceStatus](rows=rows, total=len(rows))
+
+    @routes.get("/source-runs", summary="Runs of the configured sources, newest first")
+    def all_source_runs(limit: Limit = 50, offset: Offset = 0) -> Page[SourceRunRow]:
+        """Of all sources, also of those that were removed."""
+        return queries.source_runs(books, limit=limit, offset=offset)
+
+    @routes.get("/sources/{name}/runs", summary="Runs of one configured source, newest first")
+    def source_runs(
+        name: Annotated[str, Path(description="Name of the source.")], limit: Limit = 50, offset: Offset = 0
+    ) -> Page[SourceRunRow]:
+        """Rows, money in, duration and lag of each run."""
+        return queries.source_runs(books, name, limit=limit, offset=offset)
+
+    @routes.get("/gaps", summary="Which channel lost which calls")
+    def gaps(
+        start: Start = None,
+        end: End = None,
+        granularity: Annotated[Literal["hour", "day"], Query(description="How time is cut, in the reporting timezone.")] = "hour",
+        limit: Limit = MAX_PAGE,
+        offset: Offset = 0,
+    ) -> Gaps:
+        """Calls of the gateway that one channel told of and another did not, with their tokens and money."""
+        zone = books.settings.report.timezone
+        query = queries.GapQuery(
+            start=parse_instant(start, field="start", timezone=zone) if start else None,
+            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            granularity=granularity,
+            limit=limit,
+            offset=offset,
+        )
+        return queries.gaps(books, query)
 
     @routes.get("/freshness", summary="How recent the facts are")
     def freshness() -> Freshness:

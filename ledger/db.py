@@ -185,6 +185,70 @@ class Mark(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ConfiguredSource(Base):
+    """A source somebody set up: what it is, where it lies, when it is asked, and how it stands. One row a name.
+
+    Without `uris` nothing is asked: what the receivers take of this kind is only watched. `newest_at` is the newest row it ever brought,
+    `due_at` when it will be asked next, as the leader planned it; `every_seconds` is the longest pause between two asks.
+    """
+
+    __tablename__ = "sources"
+
+    name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
+    source: Mapped[str] = mapped_column(sa.String(64))
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    uris: Mapped[list[str]] = mapped_column(sa.JSON)
+    scope: Mapped[str | None] = mapped_column(sa.String(512))
+    cron: Mapped[str] = mapped_column(sa.String(128))
+    every_seconds: Mapped[int]
+    lag_seconds: Mapped[int]
+    paused: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    newest_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    succeeded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failures: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    stale_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SourceRun(Base):
+    """One reading of a configured source: why, by which process, and what it brought. Amounts are text, as exact as they came."""
+
+    __tablename__ = "source_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(128), index=True)
+    source: Mapped[str] = mapped_column(sa.String(64))
+    cause: Mapped[str] = mapped_column(sa.String(16))
+    runner: Mapped[str] = mapped_column(sa.String(256))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    status: Mapped[str] = mapped_column(sa.String(16))
+    since: Mapped[str | None] = mapped_column(sa.String(10))
+    until: Mapped[str | None] = mapped_column(sa.String(10))
+    files: Mapped[int] = mapped_column(default=0)
+    rows: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    rows_changed: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    errors: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    warnings: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    money_in: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    newest_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class Leader(Base):
+    """Which process became the one that runs what is scheduled. Rows are only added; the newest one has it, or had it last."""
+
+    __tablename__ = "leaders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    process: Mapped[str] = mapped_column(sa.String(256))
+    address: Mapped[str] = mapped_column(sa.String(256))
+    tables_uri: Mapped[str] = mapped_column(sa.String(1024))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Audit(Base):
     """Who changed what. Rows are only added."""
 

@@ -1,25 +1,174 @@
-"""Two processes, one home: who may serve it, and whose turn it is to write.
+"""Several processes, one ledger: who may serve a home, whose turn it is to write, and who alone may do a thing.
 
-Both are advisory locks of the operating system on files in the home folder: they vanish with the process that held them,
-however it ended, so a crash never leaves a ledger locked.
+On SQLite these are advisory locks of the operating system on files in the home folder; on PostgreSQL, which several replicas may share,
+advisory locks of the database, held by a connection of their own. Both vanish with the process that held them, however it ended, so a crash
+never leaves a ledger locked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from ledger.errors import UsageError
+from ledger.errors import StoreUnreachable, UsageError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from ledger.books import Books
+
+WRITE = "write"
+"""The turn to write the tables; whoever changes one has it meanwhile."""
+
+_SOON_SECONDS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
+_KEPT = (
+    # A holder whose machine is gone must be noticed by the server in seconds, not in the two hours of TCP.
+    "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '2'), ('tcp_keepalives_interval', '1'), "
+    "('tcp_keepalives_count', '3'), ('idle_session_timeout', '0')) AS kept(name, value) "
+    "WHERE name IN (SELECT name FROM pg_settings)"
+)
 
 
 class AlreadyServedError(UsageError):
     """Another `rootcost serve` already runs on this home."""
+
+
+class Lock(Protocol):
+    """Something only one process has at a time."""
+
+    def take(self) -> bool:
+        """Takes it if nobody has it; never waits."""
+        ...
+
+    def held(self) -> bool:
+        """Whether it is still ours: a lock of the database goes with its connection."""
+        ...
+
+    def release(self) -> None:
+        """Gives it back."""
+        ...
+
+
+class FileLock:
+    """A lock on a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+
+    def take(self) -> bool:
+        """Takes it if nobody has it; never waits."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._file = file
+        return True
+
+    def held(self) -> bool:
+        """As long as we live."""
+        return self._file is not None
+
+    def release(self) -> None:
+        """Closing the file gives it back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class DatabaseLock:
+    """An advisory lock of PostgreSQL. Its connection must be a session: a pooler that shares them by transaction would lose it."""
+
+    def __init__(self, url: str, what: str) -> None:
+        self._url = url
+        self._key = int.from_bytes(hashlib.blake2b(f"rootcost {what}".encode(), digest_size=8).digest(), signed=True)
+        self._connection: sa.Connection | None = None
+
+    def take(self) -> bool:
+        """Takes it if nobody has it; never waits. Raises `StoreUnreachable` where the database does not answer."""
+        import sqlalchemy as sa
+
+        self.release()
+        try:
+            engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args=dict(_SOON_SECONDS))
+            connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(sa.text(_KEPT))
+            taken = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
+        except sa.exc.SQLAlchemyError as fault:
+            raise StoreUnreachable(
+                str(fault).splitlines()[0],
+                where=sa.make_url(self._url).render_as_string(hide_password=True),
+                remedy="check store.database_url, and that the server answers",
+            ) from fault
+        if taken:
+            self._connection = connection
+        else:
+            connection.close()
+        return taken
+
+    def held(self) -> bool:
+        """Whether the connection that holds it still answers."""
+        import sqlalchemy as sa
+
+        if self._connection is None:
+            return False
+        try:
+            self._connection.execute(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError:
+            self.release()
+            return False
+        return True
+
+    def release(self) -> None:
+        """Hanging up gives it back."""
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.close()
+            self._connection = None
+
+
+def lock_of(books: Books, what: str) -> Lock:
+    """The lock that everybody who shares this ledger means by `what`."""
+    url = books.settings.database_url
+    if url.startswith("postgresql"):
+        return DatabaseLock(url, what)
+    named = books.settings.store.database_url.removeprefix("sqlite:///")
+    return FileLock(Path(f"{named}.{what}.lock") if named else books.home / f"{what}.lock")
+
+
+@contextmanager
+def alone(lock: Lock, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds the lock for the length of a block. Waits for whoever has it, after telling `waiting` once.
+
+    Raises `StoreUnreachable` at the end if it was lost on the way: what was done must then be done again.
+    """
+    if not lock.take():
+        if waiting is not None:
+            waiting()
+        # Asks again and again: a blocking call would not be woken by Ctrl-C once a library has set its own signal handler.
+        time.sleep(0.1)
+        while not lock.take():
+            time.sleep(0.1)
+    try:
+        yield
+        if not lock.held():
+            raise StoreUnreachable(
+                "the connection that held a lock broke",
+                where="store.database_url",
+                remedy="what was done meanwhile is done again",
+            )
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -47,24 +196,11 @@ def serving(home: Path, address: str) -> Iterator[None]:
             held.truncate(0)
 
 
-@contextmanager
-def writing(home: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the turn to write the tables of `home`. Waits for whoever has it, after telling `waiting` once."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "write.lock").open("a+", encoding="utf-8") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                waiting()
-            _wait_for(held)
-        yield
+def writing(home: Path, *, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+    """The turn to write the tables of `home` alone, before its books are open."""
+    return alone(FileLock(home / f"{WRITE}.lock"), waiting=waiting)
 
 
-def _wait_for(held: TextIO) -> None:
-    """Asks again and again: a blocking flock would not be woken by Ctrl-C once a library has set its own signal handler."""
-    while True:
-        time.sleep(0.1)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+def turn(books: Books, *, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+    """The turn to write the tables, among all who share this ledger."""
+    return alone(lock_of(books, WRITE), waiting=waiting)

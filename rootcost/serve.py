@@ -152,18 +152,30 @@ class _Service:
 
     def __init__(self, books: Books, where: Addresses, listening: socket.socket) -> None:
         from api.app import create_app
-        from ledger.spool import Spool
-        from rootcost.receive import Doors
+        from rootcost.grpc_door import GrpcDoor
+        from rootcost.receive import Doors, Porch
         from rootcost.schedule import Schedule
 
         self._where = where
         self._home = books.home
         self._token, self._token_is_new = token_of(books.home)
         self._stop = threading.Event()
-        spool = Spool(books.home / "spool")
-        app = create_app(books, receivers=Doors(books.settings.ingest), token=self._token, spool=spool)
+        self._porch = spool = Porch(books.home / "spool", books.settings.ingest)
+        serve, doors = books.settings.serve, Doors(books.settings.ingest)
+        app = create_app(books, receivers=doors, token=self._token, spool=spool)
         self._api = _Api(app, listening)
-        self._schedule = Schedule(books, spool)
+        self._grpc = (
+            GrpcDoor(
+                doors,
+                app.state.keep,
+                address=f"{_in_url(where.host)}:{serve.grpc_port}",
+                token=self._token,
+                max_body_mb=serve.max_body_mb,
+            )
+            if serve.grpc_port
+            else None
+        )
+        self._schedule = Schedule(books, spool, address=where.api)
         self._dashboard = _Dashboard(books.home, where, self._token) if where.ui_port is not None else None
 
     def run(self) -> int:
@@ -173,6 +185,8 @@ class _Service:
         code = 0
         try:
             self._api.start()
+            if self._grpc is not None:
+                self._grpc.start()
             if self._dashboard is not None:
                 self._dashboard.start()
             self._until_healthy()
@@ -184,6 +198,8 @@ class _Service:
                     raise NotHealthyError(
                         "the API has stopped", where=self._where.api, remedy=f"see {self._home / 'rootcost.log'}"
                     )
+                if self._schedule.fault is not None:
+                    raise self._schedule.fault
                 if self._dashboard is not None:
                     self._dashboard.keep_up()
         except RootCostError as fault:
@@ -229,6 +245,8 @@ class _Service:
             out(f"Dashboard  {self._where.dashboard}")
         out(f"API        {self._where.api}   (described in {self._where.api}/openapi.json)")
         out(f"OTLP       {self._where.api}/v1/traces      LiteLLM  {self._where.api}/v1/litellm")
+        if self._grpc is not None:
+            out(f"OTLP/gRPC  {self._grpc.address}")
         if self._token_is_new:
             out(f"Token      {self._token}   (needed to write; kept in {self._home / 'token'})")
         else:
@@ -239,7 +257,10 @@ class _Service:
         say("Stopping …")
         began = time.monotonic()
         self._api.stop()
+        if self._grpc is not None:
+            self._grpc.stop(patience_seconds=1.0)
         in_time = self._schedule.stop(patience_seconds=STOP_SECONDS - 4 - (time.monotonic() - began))
+        self._porch.close()
         if self._dashboard is not None:
             self._dashboard.stop()
         say("Stopped." if in_time else "Stopped; what was being attributed will be done again at the next start.")

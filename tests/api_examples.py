@@ -301,13 +301,15 @@ def write_worked_example(books: Books) -> None:
 class SmallReceivers:
     """Just enough of ingestion to receive: ids and tokens of OTLP spans, ids and tokens of LiteLLM payloads."""
 
-    def otlp(self, body: bytes, content_type: str, content_encoding: str) -> Received:
-        """Spans without a name are refused, so that partial success can be seen."""
+    def otlp(self, signal: str, body: bytes, content_type: str) -> Received:
+        """Spans without a name are refused, so that partial success can be seen; logs and metrics hold nothing."""
         from google.protobuf.json_format import Parse, ParseError
         from google.protobuf.message import DecodeError
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         request = ExportTraceServiceRequest()
+        if signal != "traces":
+            return Received()
         try:
             if content_type == "application/json":
                 Parse(body, request)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -22,52 +17,13 @@ from ledger.books import Books
 from ledger.db import Base, Budget, Database, Published
 from ledger.settings import StoreSettings
 from tests.books_by_hand import charge, charges, write
-
-
-def binaries() -> Path | None:
-    """Where PostgreSQL's server programs are."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((p for p in places if (p / "initdb").exists() and (p / "postgres").exists()), None)
+from tests.postgres_server import fresh_database, postgres_server
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """The URL of a server of our own, on loopback, gone afterwards."""
-    folder = binaries()
-    if folder is None:
-        pytest.skip("no PostgreSQL server on this machine: install the package postgresql to run these")
-    # The server refuses to run as root; the package's own user may, in a folder it can reach.
-    cluster = Path(tempfile.mkdtemp(prefix="rootcost-postgres-"))
-    root = os.geteuid() == 0
-    if root:
-        shutil.chown(cluster, "postgres")
-    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-    subprocess.run(
-        [folder / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "rootcost", "-E", "UTF8"],
-        check=True,
-        capture_output=True,
-        env=env,
-        cwd=cluster,
-        **who,
-    )  # type: ignore[call-overload]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    control = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
-    subprocess.run(
-        [*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"],
-        check=True,
-        capture_output=True,
-        env=env,
-        cwd=cluster,
-        **who,
-    )  # type: ignore[call-overload]
-    yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, env=env, cwd=cluster, **who)  # type: ignore[call-overload]
-    shutil.rmtree(cluster)
+    with postgres_server() as url:
+        yield url
 
 
 def test_migrations_build_what_the_code_declares_on_both_databases(postgres: str, tmp_path: Path) -> None:
@@ -80,11 +36,7 @@ def test_migrations_build_what_the_code_declares_on_both_databases(postgres: str
 
 
 def test_several_processes_may_open_a_fresh_database_at_once(postgres: str) -> None:
-    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text("CREATE DATABASE fresh"))
-    engine.dispose()
-    url = postgres.replace("/postgres", "/fresh")
+    url = fresh_database(postgres, "fresh")
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(Database, [url] * 4))
     assert all(sa.inspect(d.engine).has_table("owners") for d in opened)

@@ -429,6 +429,13 @@ def test_without_the_token_it_says_so(visit: Any) -> None:
 def test_sources_show_problems_with_their_remedy(visit: Any, full_url: str) -> None:
     page = visit(full_url, "sources")
     assert ["aws-cur", "Bill", "2026-11-02 03:30 UTC", "30 h ago"] in page.rows("Sources")
+    assert [row[:2] for row in page.rows("On schedule")] == [["aws-prod", "ok"], [fake.HOSTILE, "failing"]]
+    runs = page.rows("Runs of sources")
+    assert [(row[0], row[2], row[3], row[7]) for row in runs] == [
+        ("aws-prod", "done", "1,200", ""),
+        ("gateway", "failed", "0", "s3://logs: Access Denied"),
+    ]
+    assert page.grids["Runs of sources"]["rows"][0]["cells"][5]["title"].replace("\xa0", " ") == "US$ 1,234.567890123456"
     assert page.rows("Problems")[0][:4] == [
         "left out",
         "s3://bills/cur/2026-10/part-3.parquet",

@@ -447,6 +447,45 @@ def problem(status: int, title: str, detail: str, remedy: str = "", errors: list
     return JSONResponse(told.model_dump(mode="json"), status, media_type="application/problem+json")
 
 
+def _source_run(run: int, name: str, **told: Any) -> m.SourceRunRow:
+    began = NOW - timedelta(hours=run)
+    known = {"source": "aws-cur", "cause": "schedule", "runner": "host:1", "status": "done", "started_at": began, "seconds": 12.5}
+    counts = {"files": 3, "rows": 1200, "rows_changed": 40, "errors": 0, "warnings": 0, "money_in": {}}
+    return m.SourceRunRow.model_validate({"run": run, "name": name, **known, "finished_at": began, **counts, **told})
+
+
+SOURCE_RUNS = [
+    _source_run(2, "aws-prod", money_in={"USD": "1234.567890123456"}, newest=NOW - timedelta(hours=30), lag_seconds=108_000),
+    _source_run(1, "gateway", source="litellm", status="failed", rows=0, rows_changed=0, error="s3://logs: Access Denied"),
+]
+
+
+def _source(name: str, state: str, **told: Any) -> m.SourceStatus:
+    known = {
+        "source": "aws-cur",
+        "kind": "bill",
+        "addresses": ["s3://bills/cur/"],
+        "cron": "7 */6 * * *",
+        "paused": False,
+        "failures": 0,
+    }
+    lags = {"expected_lag_seconds": 129_600, "stale_after_seconds": 151_200, "stale": False, "created_at": NOW}
+    return m.SourceStatus.model_validate({"name": name, "state": state, **known, **lags, **told})
+
+
+SOURCES = [
+    _source(
+        "aws-prod",
+        "ok",
+        newest=NOW - timedelta(hours=30),
+        age_seconds=108_000,
+        due_at=NOW + timedelta(hours=2),
+        last_run=SOURCE_RUNS[0],
+    ),
+    _source(HOSTILE, "failing", source="litellm", kind="log", addresses=["s3://logs/"], failures=3, last_run=SOURCE_RUNS[1]),
+]
+
+
 def make_app(
     *, empty: bool = False, atoms: list[Atom] | None = None, now: datetime = NOW, rung: list[m.AlertRow] | None = None
 ) -> FastAPI:
@@ -620,6 +659,16 @@ def make_app(
     def anomalies(month: str | None = None) -> m.Page[m.AnomalyRow]:
         rows = [] if empty else [a for a in ANOMALIES if month in (None, f"{a.day:%Y-%m}")]
         return m.Page[m.AnomalyRow](rows=rows, total=len(rows))
+
+    @app.get("/v1/sources")
+    def sources() -> m.Page[m.SourceStatus]:
+        rows = [] if empty else SOURCES
+        return m.Page[m.SourceStatus](rows=rows, total=len(rows))
+
+    @app.get("/v1/source-runs")
+    def source_runs() -> m.Page[m.SourceRunRow]:
+        rows = [] if empty else SOURCE_RUNS
+        return m.Page[m.SourceRunRow](rows=rows, total=len(rows))
 
     @app.get("/v1/freshness")
     def freshness() -> m.Freshness:

@@ -35,6 +35,8 @@ from api.models.costs import (
     Spender,
 )
 from api.models.explaining import Explanation, Link, Part, Rest, Step
+from api.models.gaps import ChannelStanding, GapRow, Gaps
+from api.models.sources import SourceRunRow, SourceStatus
 from api.models.state import (
     Accepted,
     AgentRow,
@@ -66,6 +68,7 @@ __all__ = [
     "CallCost",
     "ChainSummary",
     "ChainTree",
+    "ChannelStanding",
     "ClassTotal",
     "CostRow",
     "CostTable",
@@ -73,6 +76,8 @@ __all__ = [
     "Fault",
     "Filters",
     "Freshness",
+    "GapRow",
+    "Gaps",
     "Granularity",
     "Health",
     "Link",
@@ -90,6 +95,8 @@ __all__ = [
     "Rest",
     "RunRow",
     "SourceFreshness",
+    "SourceRunRow",
+    "SourceStatus",
     "SpanNode",
     "Spender",
     "Step",

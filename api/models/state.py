@@ -166,8 +166,12 @@ class SourceFreshness(Answer):
 
     kind: Literal["charges", "calls"] = Field(description="charges: a bill; calls: a log.")
     source: str = Field(description="The ingestor.")
-    newest: datetime = Field(description="Latest charge period end, or latest start of a call.")
-    age_seconds: int = Field(description="Seconds from then to now; negative where the bill runs ahead.")
+    newest: datetime = Field(description="End of the latest charge period that is over, or start of the latest call.")
+    age_seconds: int = Field(description="Seconds from then to now.")
+    stale_after_seconds: int | None = Field(
+        default=None, description="How old it may be, where the ingestor is a configured source; of several, the most patient one."
+    )
+    stale: bool = Field(default=False, description="Whether a configured source of this ingestor is stale.")
 
 
 class Freshness(Answer):

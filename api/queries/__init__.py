@@ -13,6 +13,9 @@
     agents(books) -> Agents
     alerts / anomalies / problems / runs (books, …) -> Page[…]
     freshness(books) -> Freshness
+    gaps(books, GapQuery) -> Gaps                    which channel of the gateway's calls lost what
+    sources(books) -> list[SourceStatus]             configured sources and how they stand
+    source_runs(books, name=None) -> Page[SourceRunRow]
     published(books) -> list[PublishedMonth]         month, run_id, rollup_ids: what is in force
 
 A thing that is not there raises `ObjectMissingError`; a question that means nothing raises `UsageError`.
@@ -24,8 +27,10 @@ from api.queries.chains import ChainQuery, chain, chains
 from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
 from api.queries.explain import MOST, explain, explain_cell
+from api.queries.gaps import GapQuery, gaps
 from api.queries.overview import overview
 from api.queries.published import PublishedMonth, published
+from api.queries.sources import source_runs, sources
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "MOST",
     "ChainQuery",
     "CostQuery",
+    "GapQuery",
     "PublishedMonth",
     "agents",
     "alerts",
@@ -49,8 +55,11 @@ __all__ = [
     "explain",
     "explain_cell",
     "freshness",
+    "gaps",
     "overview",
     "problems",
     "published",
     "runs",
+    "source_runs",
+    "sources",
 ]

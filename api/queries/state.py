@@ -23,10 +23,12 @@ from api.models import (
     ProblemRow,
     RunRow,
     SourceFreshness,
+    SourceStatus,
     UnregisteredAgent,
 )
 from api.queries.costs import named_month
 from api.queries.published import published, scan_runs
+from api.queries.sources import sources as configured_sources
 from ledger import db, money, registry
 from ledger.books import Books
 from ledger.periods import now
@@ -182,9 +184,12 @@ def freshness(books: Books, spool: Spool | None = None) -> Freshness:
     held = spool or Spool(Path(books.home) / "spool")
     pending = held.pending()
     months = published(books)
+    # A fee that ends with the month says nothing about how far the usage beside it has come.
+    over = pl.col("charge_period_end").filter(pl.col("charge_period_end") <= at).max()
+    begun = pl.col("charge_period_start").filter(pl.col("charge_period_start") <= at).max()
     sources = [
-        *_newest(books, CHARGES, "billing_month", "charge_period_end", "charges", at),
-        *_newest(books, SPANS, "date", "start_time", "calls", at),
+        *_newest(books, CHARGES, "billing_month", pl.max_horizontal(over, begun), "charges", at),
+        *_newest(books, SPANS, "date", pl.col("start_time").max(), "calls", at),
     ]
     return models.Freshness(
         now=at,
@@ -196,7 +201,7 @@ def freshness(books: Books, spool: Spool | None = None) -> Freshness:
     )
 
 
-def _newest(books: Books, table: Table, partition: str, column: str, kind: Any, at: datetime) -> list[SourceFreshness]:
+def _newest(books: Books, table: Table, partition: str, newest: pl.Expr, kind: Any, at: datetime) -> list[SourceFreshness]:
     delta = books.store.delta(table)
     if delta is None:
         return []
@@ -204,13 +209,23 @@ def _newest(books: Books, table: Table, partition: str, column: str, kind: Any, 
     frame = (
         books.store.scan(table, {partition: partitions})
         .group_by("source")
-        .agg(pl.col(column).max().alias("newest"))
+        .agg(newest.alias("newest"))
+        .drop_nulls("newest")
         .sort("source")
         .collect()
     )
+    expected: dict[str, list[SourceStatus]] = defaultdict(list)
+    for source in configured_sources(books) if frame.height else ():
+        if not source.paused:
+            expected[source.source].append(source)
     return [
         SourceFreshness(
-            kind=kind, source=row["source"], newest=row["newest"], age_seconds=int((at - row["newest"]).total_seconds())
+            kind=kind,
+            source=row["source"],
+            newest=row["newest"],
+            age_seconds=int((at - row["newest"]).total_seconds()),
+            stale_after_seconds=max((s.stale_after_seconds for s in expected[row["source"]]), default=None),
+            stale=any(s.stale for s in expected[row["source"]]),
         )
         for row in frame.iter_rows(named=True)
     ]

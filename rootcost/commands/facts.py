@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from ingest.sources import discover
 from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write
 
 Format = Literal["table", "json"]
-
-_SOURCES = "focus, aws-cur, litellm or otlp"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(help=f"What it is: {_SOURCES}.", show_default=False)],
+    source: Annotated[str, typer.Argument(help=f"What it is: {', '.join(discover())}.", show_default=False)],
     uris: Annotated[list[str], typer.Argument(help="Files, folders, globs or s3://bucket/prefix.", show_default=False)],
     scope: Annotated[
         str,

@@ -7,6 +7,7 @@ import streamlit as st
 from api.models import Freshness
 from ui import controls, widgets, words
 from ui.asking import Asked, api_url, ask
+from ui.configured import configured
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 KINDS = {"charges": "Bill", "calls": "Token log"}
@@ -21,14 +22,16 @@ def page() -> None:
     if not fresh.value.sources:
         widgets.empty_state(
             "Nothing read yet",
-            "Read a bill and the logs of your gateway or traces; sending OpenTelemetry to the API works too.",
+            "Read a bill and the logs of your gateway or traces, by hand or on schedule; sending OpenTelemetry to the API works too.",
             "rootcost ingest aws-cur s3://bucket/prefix",
+            "rootcost sources add aws-prod aws-cur s3://bucket/prefix",
             "rootcost ingest litellm payloads.jsonl",
             f"export OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={api_url()}/v1/traces\n"
             'export OTEL_EXPORTER_OTLP_TRACES_HEADERS="Authorization=Bearer%20<token>"',
         )
     else:
         sources(fresh)
+    configured()
     problems()
     unregistered()
     runs()

@@ -1,4 +1,4 @@
-"""The first tables: owners, budgets, alerts, runs, rollups, published months, job runs, audit."""
+"""The first tables: owners, budgets, alerts, runs, rollups, published months, job runs, sources, audit."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("value", sa.Text, nullable=False),
         sa.Column("at", _TIME, nullable=False),
     )
+    _sources()
     op.create_table(
         "audit",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -116,7 +117,67 @@ def upgrade() -> None:
     )
 
 
+def _sources() -> None:
+    op.create_table(
+        "sources",
+        sa.Column("name", sa.String(128), primary_key=True),
+        sa.Column("source", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("uris", sa.JSON, nullable=False),
+        sa.Column("scope", sa.String(512)),
+        sa.Column("cron", sa.String(128), nullable=False),
+        sa.Column("every_seconds", sa.Integer, nullable=False),
+        sa.Column("lag_seconds", sa.Integer, nullable=False),
+        sa.Column("paused", sa.Boolean, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("changed_at", _TIME, nullable=False),
+        sa.Column("newest_at", _TIME),
+        sa.Column("succeeded_at", _TIME),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("due_at", _TIME),
+        sa.Column("stale_since", _TIME),
+    )
+    op.create_table(
+        "source_runs",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(128), nullable=False, index=True),
+        sa.Column("source", sa.String(64), nullable=False),
+        sa.Column("cause", sa.String(16), nullable=False),
+        sa.Column("runner", sa.String(256), nullable=False),
+        sa.Column("started_at", _TIME, nullable=False),
+        sa.Column("finished_at", _TIME),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("since", sa.String(10)),
+        sa.Column("until", sa.String(10)),
+        sa.Column("files", sa.Integer, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("rows_changed", sa.BigInteger, nullable=False),
+        sa.Column("errors", sa.BigInteger, nullable=False),
+        sa.Column("warnings", sa.BigInteger, nullable=False),
+        sa.Column("money_in", sa.JSON, nullable=False),
+        sa.Column("newest_at", _TIME),
+        sa.Column("error", sa.Text),
+    )
+    op.create_table(
+        "leaders",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("process", sa.String(256), nullable=False),
+        sa.Column("address", sa.String(256), nullable=False),
+        sa.Column("tables_uri", sa.String(1024), nullable=False),
+        sa.Column("since", _TIME, nullable=False),
+    )
+    # As APScheduler's job store has it: which configured source is due when.
+    op.create_table(
+        "source_jobs",
+        sa.Column("id", sa.Unicode(191), primary_key=True),
+        sa.Column("next_run_time", sa.Float(25), index=True),
+        sa.Column("job_state", sa.LargeBinary, nullable=False),
+    )
+
+
 def downgrade() -> None:
     """Back to nothing."""
+    for name in ("source_jobs", "leaders", "source_runs", "sources"):
+        op.drop_table(name)
     for name in ("audit", "marks", "job_runs", "drawings", "rollups", "published", "runs", "alerts", "budgets", "owners"):
         op.drop_table(name)

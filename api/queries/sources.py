@@ -1,0 +1,115 @@
+"""Configured sources: how they stand, and what their runs brought."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal, cast
+
+import polars as pl
+import sqlalchemy as sa
+
+from api.models import Page, SourceRunRow, SourceStatus
+from ledger import configured
+from ledger.books import Books
+from ledger.db import ConfiguredSource, SourceRun
+from ledger.periods import now
+from ledger.tables import SPANS
+
+_SAME = ("name", "source", "cause", "runner", "status", "started_at", "finished_at", "since", "until", "files", "rows",
+         "rows_changed", "errors", "warnings", "error")  # fmt: skip
+
+
+def sources(books: Books) -> list[SourceStatus]:
+    """Every configured source, by name."""
+    held, at = configured.every(books), now()
+    newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
+    with books.database.session() as session:
+        last = {run.name: _run(run) for run in session.scalars(sa.select(SourceRun).where(SourceRun.id.in_(newest)))}
+    watched = [source for source in held if not source.uris]
+    seen = _newest_calls(books, watched, at) if watched else {}
+    return [_status(source, last.get(source.name), source.newest_at or seen.get(source.source), at) for source in held]
+
+
+def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
+    """Runs of one configured source, or of all, newest first.
+
+    A source that was removed keeps its history; `UnknownSourceError` is raised for a name that never had any.
+    """
+    mine = [SourceRun.name == name] if name is not None else []
+    with books.database.session() as session:
+        total = session.scalar(sa.select(sa.func.count()).select_from(SourceRun).where(*mine)) or 0
+        found = sa.select(SourceRun).where(*mine).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
+        rows = [_run(run) for run in session.scalars(found)]
+    if name is not None and not total:
+        configured.find(books, name)
+    return Page[SourceRunRow](rows=rows, total=total, limit=limit, offset=offset)
+
+
+def _run(run: SourceRun) -> SourceRunRow:
+    ended = run.finished_at
+    return SourceRunRow(
+        run=run.id,
+        **{name: getattr(run, name) for name in _SAME},
+        seconds=round((ended - run.started_at).total_seconds(), 3) if ended else None,
+        money_in={currency: Decimal(amount) for currency, amount in run.money_in.items()},
+        newest=run.newest_at,
+        lag_seconds=int((ended - run.newest_at).total_seconds()) if ended and run.newest_at else None,
+    )
+
+
+def _status(source: ConfiguredSource, last: SourceRunRow | None, newest: datetime | None, at: datetime) -> SourceStatus:
+    limit = source.lag_seconds + source.every_seconds
+    # The same time is given from when it was set up, or went on: it may have to catch up first.
+    stale = not source.paused and at - max(newest or source.changed_at, source.changed_at) > timedelta(seconds=limit)
+    return SourceStatus(
+        name=source.name,
+        source=source.source,
+        kind=cast(Literal["bill", "log"], source.kind),
+        addresses=source.uris,
+        scope=source.scope,
+        cron=source.cron if source.uris else "",
+        paused=source.paused,
+        created_at=source.created_at,
+        state=_state(source, last, newest, stale=stale),
+        newest=newest,
+        age_seconds=int((at - newest).total_seconds()) if newest else None,
+        expected_lag_seconds=source.lag_seconds,
+        stale_after_seconds=limit,
+        stale=stale,
+        stale_since=source.stale_since,
+        failures=source.failures,
+        due_at=None if source.paused else source.due_at,
+        succeeded_at=source.succeeded_at,
+        last_run=last,
+    )
+
+
+def _state(source: ConfiguredSource, last: SourceRunRow | None, newest: datetime | None, *, stale: bool) -> Any:
+    if source.paused:
+        return "paused"
+    if source.failures:
+        return "failing"
+    if stale:
+        return "stale"
+    if last is not None and last.status == "problems":
+        return "problems"
+    return "ok" if newest or source.succeeded_at else "waiting"
+
+
+def _newest_calls(books: Books, watched: list[ConfiguredSource], at: datetime) -> dict[str, datetime]:
+    """The newest call of each watched ingestor. Only days that could still make one of them fresh are opened, and the newest day."""
+    delta = books.store.delta(SPANS)
+    if delta is None:
+        return {}
+    oldest = at - timedelta(seconds=max(source.lag_seconds + source.every_seconds for source in watched))
+    days = sorted({str(partition["date"]) for partition in delta.partitions()}, reverse=True)
+    near = [day for day in days if oldest.date().isoformat() <= day] or days[:1]
+    rows = (
+        books.store.scan(SPANS, {"date": near})
+        .filter(pl.col("source").is_in([source.source for source in watched]) & (pl.col("start_time") <= at))
+        .group_by("source")
+        .agg(pl.col("start_time").max())
+        .collect()
+    )
+    return dict(rows.iter_rows())

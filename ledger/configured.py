@@ -1,0 +1,213 @@
+"""The sources somebody set up: added, paused, resumed, removed, each change audited; and what became of every run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ledger.books import Books
+from ledger.db import ConfiguredSource, SourceRun
+from ledger.errors import ObjectMissingError, UsageError
+from ledger.periods import now
+
+Status = Literal["done", "problems", "failed"]
+"""How a run ended: all was read; some rows were left out; an address could not be read, so that it is tried again soon.
+
+A run that is still ``running`` has no end yet; one whose process died is ``cut off``."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SECRET = re.compile(r"(^|[_-])(key|token|secret|password|pwd|sig|signature)$", re.IGNORECASE)
+
+
+class UnknownSourceError(ObjectMissingError):
+    """No source of that name is configured."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run brought. `money_in` is the billed total of each currency, as exact as the files have it."""
+
+    status: Status
+    files: int = 0
+    rows: int = 0
+    rows_changed: int = 0
+    errors: int = 0
+    warnings: int = 0
+    money_in: Mapping[str, Decimal] = field(default_factory=dict)
+    newest: datetime | None = None
+    error: str | None = None
+
+
+def process() -> str:
+    """This process, as others know it.
+
+    >>> process().endswith(f":{os.getpid()}")
+    True
+    """
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def every(books: Books) -> list[ConfiguredSource]:
+    """All configured sources, by name."""
+    with books.database.session() as session:
+        return list(session.scalars(sa.select(ConfiguredSource).order_by(ConfiguredSource.name)))
+
+
+def find(books: Books, name: str) -> ConfiguredSource:
+    """The source of that name. Raises `UnknownSourceError` that names the nearest one."""
+    with books.database.session() as session:
+        return _held(session, name)
+
+
+def add(
+    books: Books,
+    name: str,
+    *,
+    source: str,
+    kind: str,
+    uris: Sequence[str],
+    scope: str | None,
+    cron: str,
+    pause: timedelta,
+    lag: timedelta,
+    actor: str,
+) -> ConfiguredSource:
+    """Sets a source up. `pause` is the longest between two ticks of `cron`; `lag` how old its newest row may be in good health."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a source",
+            where="NAME",
+            remedy="use letters, digits, '-', '_' and '.', e.g. aws-prod",
+        )
+    for uri in uris:
+        _holds_no_secret(uri)
+    at = now()
+    added = ConfiguredSource(
+        name=name, source=source, kind=kind, uris=list(uris), scope=scope, cron=cron, every_seconds=int(pause.total_seconds()),
+        lag_seconds=int(lag.total_seconds()), paused=False, created_at=at, changed_at=at, failures=0,
+    )  # fmt: skip
+    try:
+        with books.database.session() as session:
+            session.add(added)
+            session.flush()
+            books.database.audit(session, actor, "source.add", name, after=_told(added))
+    except sa.exc.IntegrityError as fault:
+        raise UsageError(
+            f"a source {name!r} is configured already",
+            where="NAME",
+            remedy=f"choose another name, or: rootcost sources remove {name}",
+        ) from fault
+    return added
+
+
+def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
+    """Stops asking a source, or goes on. A source that goes on has failed nothing yet."""
+    with books.database.session() as session:
+        held = _held(session, name)
+        if held.paused != paused:
+            before = _told(held)
+            held.paused, held.changed_at = paused, now()
+            held.failures, held.due_at, held.stale_since = 0, None, None
+            books.database.audit(
+                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_told(held)
+            )
+        return held
+
+
+def remove(books: Books, name: str, *, actor: str) -> None:
+    """Takes a source off the schedule. What it brought, and the history of its runs, stay."""
+    with books.database.session() as session:
+        held = _held(session, name)
+        books.database.audit(session, actor, "source.remove", name, before=_told(held))
+        session.delete(held)
+
+
+def begin(books: Books, source: ConfiguredSource, *, cause: str, since: date | None = None, until: date | None = None) -> int:
+    """Notes that a run has begun; returns its number."""
+    run = SourceRun(
+        name=source.name, source=source.source, cause=cause, runner=process(), started_at=now(), status="running", money_in={},
+        since=since.isoformat() if since else None, until=until.isoformat() if until else None,
+        files=0, rows=0, rows_changed=0, errors=0, warnings=0,
+    )  # fmt: skip
+    with books.database.session() as session:
+        session.add(run)
+        session.flush()
+        return run.id
+
+
+def finish(books: Books, run_id: int, outcome: Outcome) -> SourceRun:
+    """Notes how a run ended, and what that says about its source."""
+    with books.database.session() as session:
+        run = session.get_one(SourceRun, run_id)
+        run.finished_at, run.status, run.error = now(), outcome.status, outcome.error
+        for name in ("files", "rows", "rows_changed", "errors", "warnings"):
+            setattr(run, name, getattr(outcome, name))
+        run.money_in = {currency: format(amount, "f") for currency, amount in sorted(outcome.money_in.items())}
+        run.newest_at = outcome.newest
+        source = session.get(ConfiguredSource, run.name)
+        if source is not None:
+            source.failures = source.failures + 1 if outcome.status == "failed" else 0
+            source.newest_at = max((t for t in (source.newest_at, outcome.newest) if t is not None), default=None)
+            if outcome.status != "failed":
+                source.succeeded_at = run.finished_at
+        return run
+
+
+def cut_off(books: Books, run_id: int) -> bool:
+    """Notes that the process of a run died before its end; false if the run had ended after all."""
+    with books.database.session() as session:
+        run = session.get_one(SourceRun, run_id)
+        if run.finished_at is not None:
+            return False
+        run.finished_at, run.status, run.error = now(), "cut off", f"{run.runner} ended before the run did"
+        return True
+
+
+def unfinished(books: Books) -> list[SourceRun]:
+    """Runs that have not ended, as far as anybody noted."""
+    with books.database.session() as session:
+        return list(session.scalars(sa.select(SourceRun).where(SourceRun.finished_at.is_(None)).order_by(SourceRun.id)))
+
+
+def _held(session: Session, name: str) -> ConfiguredSource:
+    held = session.get(ConfiguredSource, name)
+    if held is None:
+        names = list(session.scalars(sa.select(ConfiguredSource.name).order_by(ConfiguredSource.name)))
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        known = f"configured are {', '.join(names)}" if names else "none is configured yet: rootcost sources add"
+        raise UnknownSourceError(
+            f"no source is named {name!r}", where="NAME", remedy=f"did you mean {near[0]!r}? {known}" if near else known
+        )
+    return held
+
+
+def _holds_no_secret(uri: str) -> None:
+    """An address is shown and stored, so it must not carry a credential."""
+    try:
+        parts = urlsplit(uri)
+        secret = parts.password is not None or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
+    except ValueError:
+        return  # not an address then; whoever fetches it says so
+    if "://" in uri and secret:
+        raise UsageError(
+            "holds a password or a key",
+            where=f"{parts.scheme}://{parts.hostname or ''}{parts.path}",
+            remedy="leave it out and give it in the environment; `rootcost sources kinds` names the variables",
+        )
+
+
+def _told(source: ConfiguredSource) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in ("source", "uris", "scope", "cron", "lag_seconds", "paused")}

@@ -1,0 +1,88 @@
+"""Of all processes that serve one ledger, the one that runs what is scheduled.
+
+Leading is holding a lock (see `rootcost.lock`): of the database on PostgreSQL, of a file on SQLite. It is asked for every second, so a leader
+that dies is followed within seconds: its connection breaks, the server lets the lock go, and the next one to ask has it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from ledger.configured import process
+from ledger.db import Leader
+from ledger.errors import SettingsError
+from ledger.periods import now
+from rootcost.lock import lock_of
+
+if TYPE_CHECKING:
+    from ledger.books import Books
+
+log = logging.getLogger("rootcost.leader")
+
+ASKED_SECONDS = 1.0
+"""How often the lock is asked for, and asked after."""
+_STRANGE_TIMES = 3
+
+
+class Leadership:
+    """Whether this process leads. `address` is where it answers, for people to read."""
+
+    def __init__(self, books: Books, address: str = "") -> None:
+        self._books = books
+        self._address = address
+        self._lock = lock_of(books, "leader")
+        self.leads = False
+        self._strange = 0
+
+    def keep(self) -> bool:
+        """Takes the lead if nobody has it, or finds out whether it still has it.
+
+        Raises `SettingsError` where the leader writes other tables than this process would: figures in the database would name
+        runs that the other's tables do not hold. Raises `StoreUnreachable` where the database does not answer; it does not lead then.
+        """
+        was, self.leads = self.leads, False
+        if was and self._lock.held():
+            self.leads = True
+            return True
+        if was:
+            log.warning("the lead is lost: the connection that held it broke")
+        if self._lock.take():
+            try:
+                self._note()
+            except BaseException:
+                self._lock.release()
+                raise
+            self.leads = True
+            log.info("%s leads", process())
+            return True
+        self._same_tables()
+        return False
+
+    def resign(self) -> None:
+        """Gives the lead to whoever asks next."""
+        self.leads = False
+        self._lock.release()
+
+    def _tables(self) -> str:
+        uri = self._books.settings.tables_uri
+        return uri if "://" in uri else str(Path(uri).absolute())
+
+    def _note(self) -> None:
+        with self._books.database.session() as session:
+            session.add(Leader(process=process(), address=self._address, tables_uri=self._tables(), since=now()))
+
+    def _same_tables(self) -> None:
+        with self._books.database.session() as session:
+            newest = session.scalars(sa.select(Leader).order_by(Leader.id.desc()).limit(1)).first()
+        # A leader that took over this moment may not have said so yet: once is no time.
+        self._strange = self._strange + 1 if newest is not None and newest.tables_uri != self._tables() else 0
+        if newest is not None and self._strange >= _STRANGE_TIMES:
+            raise SettingsError(
+                f"the leader of this database, {newest.process}, keeps its tables at {newest.tables_uri}, this process at {self._tables()}",
+                where="store.uri",
+                remedy="replicas of one database share one store: give all of them the same store.uri",
+            )

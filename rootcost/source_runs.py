@@ -1,0 +1,114 @@
+"""Reading one configured source, with its history: by the clock, by hand, or once more for days long gone."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ledger import configured
+from ledger.configured import Outcome
+from ledger.errors import RootCostError, UsageError
+from rootcost.lock import alone, lock_of, turn
+
+if TYPE_CHECKING:
+    from ingest.run import IngestReport, Progress
+    from ingest.source import Window
+    from ledger.books import Books
+    from ledger.db import ConfiguredSource, SourceRun
+
+log = logging.getLogger("rootcost.sources")
+
+BY_CLOCK, BY_HAND, BACKFILL = "schedule", "hand", "backfill"
+"""Why a run came about."""
+
+FIRST_PAUSE = timedelta(minutes=1)
+LONGEST_PAUSE = timedelta(hours=1)
+
+
+def longest_backoff(failures: int) -> timedelta:
+    """The longest pause before a source that failed so many times in a row is asked again: doubling, up to an hour.
+
+    >>> [str(longest_backoff(n)) for n in (1, 2, 3, 7, 999)]
+    ['0:01:00', '0:02:00', '0:04:00', '1:00:00', '1:00:00']
+    """
+    return min(FIRST_PAUSE * (1 << min(failures - 1, 20)), LONGEST_PAUSE)
+
+
+def backoff(failures: int) -> timedelta:
+    """A pause between half of the longest and all of it, so that sources that failed together do not come back together."""
+    share: float = random.uniform(0.5, 1)  # noqa: S311 - spreads callers, guards nothing
+    return longest_backoff(failures) * share
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run as it is kept, and what it found; no report where it broke."""
+
+    run: SourceRun
+    report: IngestReport | None = None
+    fault: Exception | None = None
+
+
+def read_source(
+    books: Books,
+    source: ConfiguredSource,
+    *,
+    cause: str,
+    window: Window | None = None,
+    progress: Progress | None = None,
+    waiting: Callable[[], None] | None = None,
+) -> Finished:
+    """Reads a source and books what it holds. Whatever goes wrong is in the history, and in what is returned, not raised.
+
+    Among all processes on one ledger a kind of source is read by one at a time, since its marks are shared; the turn to write is taken
+    for every write only, so that a slow provider keeps nobody waiting.
+    """
+    if not source.uris:
+        raise UsageError(
+            "is only watched: it has no address to read",
+            where=source.name,
+            remedy="its rows come over HTTP; see docs/schedule.md",
+        )
+    with alone(lock_of(books, f"source-{source.source}"), waiting=waiting):
+        since, until = (window.since, window.until) if window else (None, None)
+        run_id = configured.begin(books, source, cause=cause, since=since, until=until)
+        try:
+            outcome, report, fault = _read(books, source, window, progress)
+        except BaseException:
+            configured.cut_off(books, run_id)
+            raise
+        return Finished(configured.finish(books, run_id, outcome), report, fault)
+
+
+def _read(
+    books: Books, source: ConfiguredSource, window: Window | None, progress: Progress | None
+) -> tuple[Outcome, IngestReport | None, Exception | None]:
+    from ingest.run import ingest
+
+    try:
+        report = ingest(
+            books, source.source, source.uris, scope=source.scope, window=window, progress=progress, turn=lambda: turn(books)
+        )
+    except RootCostError as fault:
+        log.warning("%s: %s", source.name, fault)
+        return Outcome("failed", error=str(fault)), None, fault
+    except Exception as fault:  # the schedule must survive; the log has the traceback
+        log.exception("%s failed", source.name)
+        return Outcome("failed", error=f"{type(fault).__name__}: {fault}"), None, fault
+    lost = report.unreached[0] if report.unreached else None
+    outcome = Outcome(
+        "failed" if lost else "problems" if report.errors else "done",
+        files=report.files,
+        rows=report.rows,
+        rows_changed=report.rows_changed,
+        errors=report.errors,
+        warnings=report.warnings,
+        money_in={currency: columns["billed_cost"] for currency, columns in report.totals.items()},
+        newest=report.newest,
+        error=f"{lost.uri}: {lost.reason} — {lost.remedy}" if lost else None,
+    )
+    return outcome, report, None

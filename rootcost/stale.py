@@ -1,0 +1,70 @@
+"""Sources that have fallen silent: told once, when they do, and not again before they have spoken in between."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from ledger.db import Alert, ConfiguredSource
+from ledger.periods import now
+
+if TYPE_CHECKING:
+    from api.models import SourceStatus
+    from ledger.books import Books
+
+
+def ring(books: Books) -> list[Alert]:
+    """Raises an alert for each source that has become stale since the last look, and forgets those that are fresh again."""
+    from api.queries import sources
+
+    turned = [source for source in sources(books) if source.stale != (source.stale_since is not None)]
+    rung = []
+    for source in turned:
+        with books.database.session() as session:
+            held = session.get(ConfiguredSource, source.name)
+            if held is None:
+                continue
+            if not source.stale:
+                held.stale_since = None
+                continue
+            held.stale_since = now()
+            alert = _alert(source)
+            session.add(alert)
+            rung.append(alert)
+    return rung
+
+
+def _alert(source: SourceStatus) -> Alert:
+    at = now()
+    newest = f"its newest row is of {source.newest:%Y-%m-%d %H:%M} UTC" if source.newest else "it has not brought a single row"
+    last = source.last_run
+    because = f" The last run failed: {last.error}" if last is not None and last.status == "failed" and last.error else ""
+    return Alert(
+        alert_id=hashlib.blake2b(f"stale|{source.name}|{at.isoformat()}".encode(), digest_size=16).hexdigest(),
+        kind="stale_source",
+        severity="warning",
+        subject=source.name,
+        text=f"Source {source.name} ({source.source}) is stale: {newest}, and one of the last {told(source.stale_after_seconds)} was expected.{because}",
+        address=f"/v1/sources/{source.name}/runs",
+        payload={
+            "source": source.name,
+            "kind": source.source,
+            "newest": source.newest.isoformat() if source.newest else None,
+            "stale_after_seconds": source.stale_after_seconds,
+            "failures": source.failures,
+            "due_at": source.due_at.isoformat() if source.due_at else None,
+        },
+        created_at=at,
+        attempts=0,
+    )
+
+
+def told(seconds: int) -> str:
+    """A length of time as people say it.
+
+    >>> told(90), told(7200), told(151200), told(3 * 86400)
+    ('2 minutes', '2 hours', '42 hours', '3 days')
+    """
+    if seconds < 7200:
+        return f"{max(1, (seconds + 30) // 60)} minutes" if seconds >= 90 else "minute"
+    return f"{round(seconds / 3600)} hours" if seconds < 2 * 86400 else f"{round(seconds / 86400)} days"

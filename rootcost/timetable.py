@@ -1,0 +1,99 @@
+"""When each configured source is due: kept in the database, so that neither a restart nor a new leader forgets or repeats a tick.
+
+Only the leader has the timetable open. It looks every second at what people configured, so that a source that is added, paused, resumed or
+removed at the command line is on the timetable, or off it, at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from ledger import configured
+from ledger.db import ConfiguredSource
+from ledger.periods import now
+from rootcost.cron import trigger
+
+if TYPE_CHECKING:
+    from apscheduler.job import Job
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    from ledger.books import Books
+
+STORE: Final = "sources"
+"""The scheduler's name of the persistent job store, and of the executor its jobs run on."""
+TABLE: Final = "source_jobs"
+GRACE: Final = timedelta(days=1)
+"""A tick that was missed this long ago or less is made up for, once; of older ones the next tick takes care."""
+
+
+class Timetable:
+    """The jobs of the configured sources. `work` is an importable function of a source's name: the database keeps its address."""
+
+    def __init__(self, books: Books, scheduler: BackgroundScheduler, work: Callable[[str], None]) -> None:
+        self._books = books
+        self._scheduler = scheduler
+        self._work = work
+
+    def open(self) -> None:
+        """Takes the timetable up where it was left."""
+        from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+
+        self._scheduler.add_jobstore(SQLAlchemyJobStore(engine=self._books.database.engine, tablename=TABLE), STORE)
+        self.follow()
+
+    def close(self) -> None:
+        """Leaves it to another process."""
+        with contextlib.suppress(KeyError):
+            self._scheduler.remove_jobstore(STORE, shutdown=False)
+
+    def follow(self) -> None:
+        """Makes the jobs what people configured, and notes when each source is due."""
+        jobs = {job.id: job for job in self._scheduler.get_jobs(STORE)}
+        wanted = {source.name: source for source in configured.every(self._books) if source.uris}
+        for name in jobs.keys() - wanted.keys():
+            self._scheduler.remove_job(name, STORE)
+        due = {name: self._follow(source, jobs.get(name)) for name, source in wanted.items()}
+        moved = {name: at for name, at in due.items() if at != wanted[name].due_at}
+        if moved:
+            with self._books.database.session() as session:
+                for name, at in moved.items():
+                    held = session.get(ConfiguredSource, name)
+                    if held is not None:
+                        held.due_at = at
+
+    def due(self, name: str, at: datetime) -> None:
+        """Asks a source at this time instead of its next tick; nothing where it is off the timetable."""
+        from apscheduler.jobstores.base import JobLookupError
+
+        with contextlib.suppress(JobLookupError, KeyError):
+            self._scheduler.modify_job(name, STORE, next_run_time=at)
+
+    def _follow(self, source: ConfiguredSource, job: Job | None) -> datetime | None:
+        ticks = trigger(source.cron)
+        following = None if source.paused else ticks.get_next_fire_time(None, now())
+        if job is None:
+            settings: dict[str, Any] = {
+                "args": [source.name],
+                "id": source.name,
+                "name": source.cron,
+                "jobstore": STORE,
+                "executor": STORE,
+            }
+            self._scheduler.add_job(
+                self._work, ticks, **settings, next_run_time=following, coalesce=True, max_instances=1,
+                misfire_grace_time=int(GRACE.total_seconds()), replace_existing=True,
+            )  # fmt: skip
+            return following
+        planned: datetime | None = job.next_run_time
+        if job.name != source.cron:
+            self._scheduler.modify_job(source.name, STORE, trigger=ticks, name=source.cron, next_run_time=following)
+            return following
+        # Somebody who mended a source and ran it by hand must not wait for the end of its back-off.
+        late = following is not None and planned is not None and not source.failures and planned > following
+        if late or (planned is None) != (following is None):
+            self._scheduler.modify_job(source.name, STORE, next_run_time=following)
+            return following
+        return planned

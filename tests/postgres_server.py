@@ -1,0 +1,65 @@
+"""A PostgreSQL server of our own, on loopback, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+
+def binaries() -> Path | None:
+    """Where PostgreSQL's server programs are."""
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((p for p in places if (p / "initdb").exists() and (p / "postgres").exists()), None)
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a fresh server; skips the test where PostgreSQL is not installed."""
+    folder = binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL server on this machine: install the package postgresql to run these")
+    # The server refuses to run as root; the package's own user may, in a folder it can reach.
+    cluster = Path(tempfile.mkdtemp(prefix="rootcost-postgres-"))
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        shutil.chown(cluster, "postgres")
+        who = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    how: dict[str, Any] = {
+        "check": True,
+        "capture_output": True,
+        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        "cwd": cluster,
+        **who,
+    }
+    subprocess.run([folder / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "rootcost", "-E", "UTF8"], **how)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    control = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
+    subprocess.run([*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"], **how)
+    try:
+        yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **how)
+        shutil.rmtree(cluster)
+
+
+def fresh_database(url: str, name: str) -> str:
+    """Another, empty database on the same server."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.removesuffix("/postgres") + f"/{name}"
