@@ -219,6 +219,16 @@ def test_no_prompt_and_no_answer_passes_the_door(captured: pl.DataFrame) -> None
         assert word not in kept, word
 
 
+def test_what_comes_live_is_a_channel_of_its_own() -> None:
+    body = dumped(payload(1), None, payload(2), spend_row(3)).encode()
+    live = read_body(body, raw_id="r", uri="/v1/litellm", settings=PLAIN)
+    assert (live.problems, live.frame["channel"].to_list()) == ([], ["litellm-callback"] * 2 + ["litellm-spend-logs"])
+    filed = spans(payload(1), None, payload(2), spend_row(3)).frame
+    assert filed["channel"].to_list() == ["litellm"] * 2 + ["litellm-spend-logs"]
+    apart = ["channel", "raw_id"]
+    assert live.frame.drop(apart).equals(filed.drop(apart)), "nothing else tells them apart"
+
+
 def test_litellms_own_fixtures() -> None:
     row = read(DATA / "litellm_payloads" / "spend_logs_payload.json").frame.row(0, named=True)
     assert row["channel"] == "litellm-spend-logs"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +14,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import polars as pl
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ingest.sources import litellm, otlp
 from ledger.settings import IngestSettings
 from ledger.tables import SPANS
-from tests.proxy.process import Proxy, why_absent
+from tests.proxy.process import HERE, Proxy, why_absent
 from tests.proxy.upstream import Upstream
 from tests.test_serve import Served
 
@@ -274,5 +279,100 @@ def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_ag
         assert executed == {"support-bot": "0.00252", "researcher": "0.0102", "planner": "0.00504"}
         assert {row["cost_class"] for row in costs(served, "cost_class")} == {"metered"}
     finally:
+        if served.process.poll() is None:
+            served.stop()
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """A bucket `gateway` in an S3 on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="gateway")
+    yield client
+    server.stop()
+
+
+def test_what_an_outage_of_ours_lost_is_pulled_and_every_call_is_there_once(
+    upstream: Upstream, bucket: Any, home: Path, free_port: FreePort, tmp_path: Path
+) -> None:
+    port, asked = free_port(), dict[str, list[str]]()
+    serving = {"ROOTCOST_SERVE__ATTRIBUTE_SECONDS": "1", "ROOTCOST_SERVE__DRAIN_SECONDS": "0.5"}
+    aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": bucket.meta.endpoint_url}
+    served = Served(home, port=port, **serving).until_ready()
+    gateway = None
+
+    def ask(when: str) -> None:
+        assert gateway is not None
+        answers = [gateway.chat(model, stream=stream) for model in ("gpt-4o", "claude") for stream in (False, True, False)]
+        assert {answer.status_code for answer in answers} == {200}
+        asked[when] = [answer.headers["x-litellm-call-id"] for answer in answers]
+
+    def standing() -> dict[str, dict[str, Any]]:
+        answer = httpx.get(f"{served.url}/v1/gaps", timeout=30)
+        assert answer.status_code == 200, answer.text
+        return {row["channel"]: row for row in answer.json()["channels"]}
+
+    def known(channel: str) -> int:
+        return int(standing().get(channel, {}).get("known", 0))
+
+    def stored() -> int:
+        return len(bucket.list_objects_v2(Bucket="gateway").get("Contents", ()))
+
+    def pull() -> str:
+        command = [sys.executable, "-m", "rootcost.cli", "--home", str(home), "ingest", "litellm", "s3://gateway/logs/"]
+        done = subprocess.run(command, env={**os.environ, **aws}, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def there_instead() -> str:
+        assert gateway is not None
+        return json.dumps(standing(), indent=1) + gateway.log.read_text()[-2000:] + served.said()[-1500:]
+
+    try:
+        gateway = Proxy(
+            port=free_port(), upstream=upstream.url, receiver=served.url, token=served.token(), folder=tmp_path,
+            config=HERE / "config_three_ways.yaml", more={"S3_ENDPOINT": bucket.meta.endpoint_url},
+        ).until_ready()  # fmt: skip
+        ask("before")
+        until(lambda: known("litellm-callback") == 6, 150, there_instead)
+        served.process.kill()
+        served.process.wait(timeout=10)
+        ask("during")
+        until(lambda: stored() == 12, 150, stored)
+        time.sleep(4)  # several flushes of the callback, all refused
+        served = Served(home, port=port, **serving).until_ready()
+        ask("after")
+        until(lambda: known("litellm-callback") == 12 and stored() == 18, 150, there_instead)
+
+        pull()
+        until(lambda: known("litellm") == 18, 150, there_instead)
+        found = standing()
+        assert {name: (row["calls"], row["lost"]) for name, row in found.items() if name != "otlp"} == {
+            "litellm": (18, 0),
+            "litellm-callback": (18, 6),
+        }
+        lost = found["litellm-callback"]
+        # 3 calls of gpt-4o at 0.00252 (1280 tokens), 3 of Claude at 0.0102 (3570 tokens).
+        assert (lost["lost_tokens"], lost["lost_reported_cost"]) == (3 * 1280 + 3 * 3570, "0.03816")
+        rows = httpx.get(f"{served.url}/v1/gaps", timeout=30).json()["rows"]
+        examples = {call for row in rows if row["channel"] == "litellm-callback" for call in row["examples"]}
+        assert examples
+        assert examples <= set(asked["during"])
+        # Every call once, nothing lost, whichever channels told of it: three times what the outage lost.
+        until(lambda: [row["cost"] for row in costs(served, "basis")] == ["0.11448"], 150, there_instead)
+        assert "0 files read" in pull(), "what was read is not fetched again"
+        assert [row["cost"] for row in costs(served, "basis")] == ["0.11448"]
+    finally:
+        if gateway is not None:
+            gateway.stop()
         if served.process.poll() is None:
             served.stop()

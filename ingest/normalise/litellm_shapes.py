@@ -9,7 +9,10 @@ from typing import Any
 from ingest.normalise.litellm_fields import FieldError, mapping, spelled_usage
 
 PAYLOADS, SPEND_LOGS, OLD = "litellm", "litellm-spend-logs", "v1"
-"""What callbacks send and what the gateway's database holds, both channels of `spans`; and the generic callback's old format."""
+"""What callbacks write and what the gateway's database holds, both channels of `spans`; and the generic callback's old format."""
+
+CALLBACK = "litellm-callback"
+"""The channel of payloads that came live: the same calls as in a bucket, by another way that loses others."""
 
 
 def shape_of(item: Mapping[str, Any]) -> str:

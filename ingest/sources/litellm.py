@@ -3,21 +3,24 @@
 StandardLoggingPayloads as single objects, arrays or JSON lines (the generic callback's bodies, S3 and GCS objects of both
 layouts), and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. Each item is told by its own shape, so all may stand
 in one folder.
+An address says where they are pulled from: files and folders, an S3 prefix, the gateway's PostgreSQL, or its own API.
 Prompts and answers are dropped here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatch
 from typing import Any, Literal
 
 import polars as pl
 
-from ingest import policies
+from ingest import litellm_objects, litellm_spend_api, litellm_table, policies
 from ingest.normalise import litellm_items, litellm_rows
+from ingest.normalise.litellm_fields import text
 from ingest.normalise.litellm_items import Damage, Found, Item
+from ingest.normalise.litellm_shapes import CALLBACK, PAYLOADS
 from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
@@ -38,14 +41,40 @@ class LiteLLM:
     title = "LiteLLM payloads (callbacks, S3, webhooks) and LiteLLM_SpendLogs"
     patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.csv", "*.parquet")
     access = Access(
-        needs=policies.S3_NEEDS,
-        policy=policies.S3_READ,
+        needs=(
+            f"S3: {policies.S3_NEEDS}. PostgreSQL: a role that may read {litellm_table.TABLE}, its password in "
+            f"{litellm_table.PASSWORD}, PGPASSWORD or ~/.pgpass. LiteLLM's API: a key that may see all spend, in {litellm_spend_api.KEY}"
+        ),
+        policy=(
+            f"S3\n{policies.S3_READ}\n\nPostgreSQL\n{litellm_table.GRANT}\n\n"
+            "LiteLLM's API\nA key of a user with the role proxy_admin_viewer: it sees all spend and changes nothing."
+        ),
         lag=timedelta(hours=2),
         cron="*/15 * * * *",
-        addresses=("gateway-logs/", "s3://gateway-logs/"),
+        addresses=(
+            "gateway-logs/",
+            "s3://gateway-logs/",
+            "postgresql://rootcost_reader@db.example.com/litellm",
+            "https://gateway.example.com",
+        ),
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """What the address holds: what is new there since the last visit, or, in files and folders, all of it."""
+        if uri.startswith(litellm_table.SCHEMES):
+            yield from litellm_table.plan(fetcher, uri)
+        elif uri.startswith(("http://", "https://")):
+            yield from litellm_spend_api.plan(fetcher, uri)
+        elif uri.startswith("s3://") and not self._names_files(uri):
+            yield from litellm_objects.plan(fetcher, uri, self._picks)
+        else:
+            yield from self._files(fetcher, uri)
+
+    def _names_files(self, uri: str) -> bool:
+        name = uri.rsplit("/", 1)[-1].lower()
+        return "*" in uri or "?" in uri or any(fnmatch(name, pattern) for pattern in self.patterns)
+
+    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Slice]:
         """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
         named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
@@ -79,9 +108,12 @@ def read_items(items: Iterable[object], *, raw_id: str, uri: str, settings: Inge
 def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
     """A request body of LiteLLM's generic callback, in any of its formats (json_array, ndjson, single).
 
+    Its calls are told apart from the same calls in a bucket, so that each channel can be held to account for what it lost.
     Raises `FormatError` if it is none of them.
     """
-    return _joined(_readings(litellm_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
+    reading = _joined(_readings(litellm_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
+    live = pl.when(pl.col("channel") == PAYLOADS).then(pl.lit(CALLBACK)).otherwise("channel")
+    return Reading(reading.frame.with_columns(channel=live), reading.problems)
 
 
 def _joined(readings: Iterable[Reading]) -> Reading:
@@ -94,6 +126,7 @@ def _joined(readings: Iterable[Reading]) -> Reading:
 
 def _readings(found: Found, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
     rows, problems = list[litellm_rows.Row](), list[Problem]()
+    pulled = "://" in uri and not uri.startswith("s3://")
 
     def problem(place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
         problems.append(Problem("litellm", uri, place, field, reason, remedy, severity=severity))
@@ -102,7 +135,7 @@ def _readings(found: Found, *, raw_id: str, uri: str, settings: IngestSettings) 
         if isinstance(entry, Damage):
             problem(*entry)
             continue
-        for place, value in _inner(entry):
+        for place, value in _inner(entry, pulled=pulled):
             row, faults = litellm_rows.of_item(value, settings)
             if row is not None:
                 row["raw_id"] = raw_id
@@ -116,14 +149,15 @@ def _readings(found: Found, *, raw_id: str, uri: str, settings: IngestSettings) 
         yield Reading(_frame(rows), problems)
 
 
-def _inner(entry: Item) -> Iterator[Item]:
+def _inner(entry: Item, *, pulled: bool) -> Iterator[Item]:
+    """The items of an item. Those of a page that nobody keeps are known by their own ids, not by their place in it."""
     inside = litellm_items.opened(entry.value)
-    if inside is None:
-        yield entry
-        return
-    for number, value in enumerate(inside, 1):
-        if value is not None:
-            yield Item(f"{entry.place}, data {number}", value)
+    values = enumerate(inside, 1) if inside is not None else [(0, entry.value)]
+    for number, value in values:
+        if value is None:
+            continue
+        own = text(value.get("request_id")) if pulled and isinstance(value, Mapping) else None
+        yield Item(f"row {own}" if own else f"{entry.place}, data {number}" if number else entry.place, value)
 
 
 def _frame(rows: list[litellm_rows.Row]) -> pl.DataFrame:

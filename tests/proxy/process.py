@@ -31,7 +31,15 @@ class Proxy:
     """The proxy: started when made, ready after `until_ready`, ended by `stop`."""
 
     def __init__(
-        self, *, port: int, upstream: str, receiver: str, token: str, folder: Path, config: Path = HERE / "config.yaml"
+        self,
+        *,
+        port: int,
+        upstream: str,
+        receiver: str,
+        token: str,
+        folder: Path,
+        config: Path = HERE / "config.yaml",
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "proxy.log"
@@ -52,8 +60,10 @@ class Proxy:
             "USE_OTEL_LITELLM_REQUEST_SPAN": "true",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",
+            "DEFAULT_S3_FLUSH_INTERVAL_SECONDS": "1",
             "LITELLM_LOG": "WARNING",
         }
+        environment |= dict(more or {})
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [

@@ -1,0 +1,115 @@
+"""Gaps: of the gateway's calls, which channel knew which, and what each lost.
+
+A call may be told by LiteLLM's callback, by its objects in a bucket, by its spend log and by OpenTelemetry; attribution made one
+call of them and kept who told. So a channel's gaps are the calls that others told and it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import polars as pl
+
+from api.models import ChannelStanding, GapRow, Gaps
+from api.queries.published import published, scan_rollups
+from ledger.books import Books
+from ledger.errors import UsageError
+from ledger.tables import CALLS, TOKEN_METERS
+
+_MONTH = timedelta(days=31)
+_EXAMPLES = 3
+_CUT: Mapping[str, str] = {"hour": "1h", "day": "1d"}
+
+
+@dataclass(frozen=True, slots=True)
+class GapQuery:
+    """Over which time, and how it is cut. Without a range, all published months."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    granularity: Literal["hour", "day"] = "hour"
+    limit: int = 1000
+    offset: int = 0
+
+
+def gaps(books: Books, query: GapQuery) -> Gaps:
+    """What each channel lost. Failed calls are left out: they cost nothing, and not every channel is told of them.
+
+    Calls are those of published months; a call that was logged a moment ago counts from the next attribution on.
+    """
+    if query.start is not None and query.end is not None and query.end <= query.start:
+        raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
+    if query.granularity not in _CUT:
+        raise UsageError(f"{query.granularity!r} is not known", where="granularity", remedy="one of: hour, day")
+    # When a channel began, and how far it has come, shows in the months around, too.
+    months = published(books, query.start and query.start - _MONTH, query.end and query.end + _MONTH)
+    failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
+    calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~failed.fill_null(value=False))
+    reaches = _reaches(calls)
+    asked = calls if query.start is None else calls.filter(pl.col("start_time") >= query.start)
+    asked = asked if query.end is None else asked.filter(pl.col("start_time") < query.end)
+    zone = books.settings.report.timezone
+    period = pl.col("start_time").dt.convert_time_zone(zone).dt.truncate(_CUT[query.granularity]).alias("period_start")
+    per_period = asked.group_by(period).agg(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    whole = asked.select(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    if not reaches:
+        return Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset)
+    cut, summed = pl.collect_all([per_period.sort("period_start"), whole])
+    rows = [
+        {"period_start": row["period_start"], "channel": channel, **row[channel]}
+        for row in cut.iter_rows(named=True)
+        for channel in reaches
+        if row[channel]["known"] < row[channel]["calls"]
+    ]
+    return Gaps(
+        channels=[
+            ChannelStanding(channel=channel, first=first, newest=newest, **summed[channel][0])
+            for channel, (first, newest) in reaches.items()
+        ],
+        rows=[GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]],
+        total=len(rows),
+        limit=query.limit,
+        offset=query.offset,
+    )
+
+
+def _reaches(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
+    """Start of the first and of the newest call that each channel knew, channels by name."""
+    told = calls.group_by("channels").agg(first=pl.col("start_time").min(), newest=pl.col("start_time").max())
+    apart = (
+        told.with_columns(channel=pl.col("channels").str.split("+")).explode("channel", empty_as_null=True).group_by("channel")
+    )
+    reaches = apart.agg(pl.col("first").min(), pl.col("newest").max()).sort("channel").collect()
+    return {channel: (first, newest) for channel, first, newest in reaches.iter_rows()}
+
+
+def _lost(channel: str, first: datetime, newest: datetime) -> pl.Expr:
+    """What a channel knew and lost of a group of calls, as a struct of that name."""
+    mine = pl.col("channels").str.split("+").list.contains(channel)
+    alone = pl.col("channels") == channel
+    before, after = pl.col("start_time") < first, pl.col("start_time") > newest
+    lost = ~mine & ~before & ~after
+    tokens = pl.sum_horizontal(pl.col(meter) for meter in TOKEN_METERS)
+    ids = pl.col("gateway_call_id").sort_by("start_time", "gateway_call_id")
+
+    def summed(column: str, kept: pl.Expr) -> Any:
+        return pl.col(column).filter(kept).sum()
+
+    return pl.struct(
+        calls=pl.len(),
+        known=mine.sum(),
+        lost=lost.sum(),
+        lost_tokens=tokens.filter(lost).sum(),
+        lost_list_cost=summed("list_cost", lost),
+        lost_reported_cost=summed("reported_cost", lost),
+        before=(~mine & before).sum(),
+        after=(~mine & after).sum(),
+        only=alone.sum(),
+        only_tokens=tokens.filter(alone).sum(),
+        only_list_cost=summed("list_cost", alone),
+        only_reported_cost=summed("reported_cost", alone),
+        examples=ids.filter(lost.sort_by("start_time", "gateway_call_id")).head(_EXAMPLES).implode(),
+    ).alias(channel)

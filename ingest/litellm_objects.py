@@ -1,0 +1,145 @@
+"""LiteLLM's objects in S3: only what is new is listed, only what was not read is fetched.
+
+LiteLLM writes ``[path/][team/][key/]YYYY-MM-DD/[HH/]time-….json``, one object a call or one a flush. Its keys tell when a call began,
+by the proxy's own clock and zone; an object may appear hours later. So days are passed over by their folders, generously, and
+what is new among the rest is told by when the store last wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from ingest.source import Fetcher, Listed, RawObject, Slice, Window
+from ledger.errors import ObjectMissingError
+from ledger.problems import Problem
+
+OVERLAP = timedelta(minutes=5)
+"""How far behind the newest object others may still appear: stores count whole seconds, and not all by one clock."""
+_DAYS_BACK = timedelta(days=2)
+"""How much older than its object a day's folder may be: the zone of the proxy's clock, a long call, an hour of retries."""
+_CHECKPOINT_OBJECTS = 5_000
+_AT_ONCE = 8
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+
+Picks = Callable[[Listed], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far a prefix was read: the newest object's time, and which objects up to `OVERLAP` before it were read."""
+
+    newest: datetime
+    read: frozenset[str]
+
+    @classmethod
+    def told(cls, value: str | None) -> _Mark | None:
+        if value is None:
+            return None
+        kept = json.loads(value)
+        return cls(datetime.fromisoformat(kept["newest"]), frozenset(kept["read"]))
+
+    def __str__(self) -> str:
+        return json.dumps({"newest": self.newest.isoformat(), "read": sorted(self.read)}, separators=(",", ":"))
+
+    def is_new(self, entry: Listed) -> bool:
+        return _written(entry) >= self.newest - OVERLAP and _name(entry) not in self.read
+
+
+def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Slice | Problem]:
+    """The objects below a prefix that were not read yet, oldest first; with a window, those of its days, whatever was read.
+
+    A visit always ends in a mark, also where nothing was new.
+    """
+    last, window = fetcher.mark(prefix), fetcher.window
+    mark = _Mark.told(last) if window == Window() else None
+    listing = [entry for entry in _listed(fetcher, prefix, _days(window, mark)) if picks(entry)]
+    if not listing and last is None:
+        raise ObjectMissingError(
+            "nothing here looks like a log", where=prefix, remedy="check the bucket, the prefix and the region"
+        )
+    listing.sort(key=lambda entry: (_written(entry), entry.uri))
+    fresh = [entry for entry in listing if mark is None or mark.is_new(entry)]
+    for first in range(0, len(fresh), _CHECKPOINT_OBJECTS):
+        part, waiting = fresh[first : first + _CHECKPOINT_OBJECTS], fresh[first + _CHECKPOINT_OBJECTS :]
+        yield from _slices(fetcher, prefix, part)
+        if window == Window():
+            last = str(_reached(mark, listing, part[-1], waiting))
+            yield Slice(scope=prefix, objects=(), marks={prefix: last})
+    if last is not None:
+        yield Slice(scope=prefix, objects=(), marks={prefix: last})
+
+
+def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[Listed]) -> Iterator[Slice | Problem]:
+    """Every object is a slice of its own, so that one that cannot be read keeps no other back. Small objects are fetched together."""
+
+    def got(entry: Listed) -> RawObject | None:
+        try:
+            return fetcher.get(entry.uri)
+        except ObjectMissingError:
+            return None
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for first in range(0, len(entries), _AT_ONCE):
+            some = entries[first : first + _AT_ONCE]
+            for entry, item in zip(some, pool.map(got, some), strict=True):
+                if item is None:
+                    yield _vanished(entry)
+                else:
+                    yield Slice(scope=prefix, objects=(item,), version=entry.version)
+
+
+def _vanished(entry: Listed) -> Problem:
+    return Problem(
+        "litellm",
+        entry.uri,
+        "object",
+        "",
+        "was listed, and gone when it was to be read",
+        "if a lifecycle rule deletes logs, let it wait a day longer",
+    )
+
+
+def _days(window: Window, mark: _Mark | None) -> tuple[str, str]:
+    """The first and the last folder of a day that may hold what is asked for."""
+    since = window.since - timedelta(days=1) if window.since else (mark.newest - _DAYS_BACK).date() if mark else None
+    until = window.until + timedelta(days=1) if window.until else None
+    return since.isoformat() if since else "", until.isoformat() if until else "9999"
+
+
+def _listed(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[Listed]:
+    """All objects below a prefix, without those in folders of other days; folders of teams and keys are looked into."""
+    folders, objects = fetcher.level(prefix)
+    first, last = days
+    # Outside the folders of days only the time of writing says how old an object is.
+    begin = datetime.combine(datetime.fromisoformat(first), time(), UTC) if first else None
+    yield from (entry for entry in objects if begin is None or _written(entry) >= begin)
+    for folder in folders:
+        day = folder.rstrip("/").rsplit("/", 1)[-1]
+        if not _DAY.match(day):
+            yield from _listed(fetcher, folder, days)
+        elif first <= day <= last:
+            yield from fetcher.list(folder)
+
+
+def _reached(mark: _Mark | None, listing: Sequence[Listed], last: Listed, waiting: Sequence[Listed]) -> _Mark:
+    """The mark once `last` is read and `waiting` is not; the listing is in order of time."""
+    newest = max(_written(last), mark.newest) if mark else _written(last)
+    begin = bisect_left(listing, newest - OVERLAP, key=_written)
+    unread = {entry.uri for entry in waiting}
+    return _Mark(newest, frozenset(_name(entry) for entry in listing[begin:] if entry.uri not in unread))
+
+
+def _written(entry: Listed) -> datetime:
+    return entry.modified or datetime.max.replace(tzinfo=UTC)
+
+
+def _name(entry: Listed) -> str:
+    """An object's version, short: one that is overwritten is another."""
+    return hashlib.blake2b(f"{entry.uri}\n{entry.version}".encode(), digest_size=6).hexdigest()

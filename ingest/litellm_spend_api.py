@@ -1,0 +1,178 @@
+"""LiteLLM's ``/spend/logs/v2``: rows of the spend log over HTTP, for who may not ask the database.
+
+Its pages are cut by offset from an order that has ties, and rows that arrive shift them. So what is asked for are stretches of time
+short enough to fit one page: nothing can shift within one answer. Only a single second that holds more than a page is read page by
+page, and its rows are counted against the total.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ingest.source import Fetcher, RawObject, Request, Slice, Window
+from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
+from ledger.problems import Problem
+
+KEY = "LITELLM_MASTER_KEY"
+PAGE_ROWS = 1_000
+"""The most that LiteLLM gives at once."""
+LATE = timedelta(hours=1)
+"""How long after its call began a row may be written and is still found: calls last, and rows are written in batches."""
+_EARLIEST = datetime(2023, 1, 1, tzinfo=UTC)
+"""LiteLLM kept no spend log before."""
+_SECOND = timedelta(seconds=1)
+_WIDEST = timedelta(days=400)
+_COUNTS = 3
+_PATH = "/spend/logs/v2"
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    item: RawObject
+    ids: tuple[str, ...]
+    total: int
+
+
+def address(uri: str) -> str:
+    """The gateway's base address. Raises `SourceError` on one that holds a key: it would be written down in many places.
+
+    >>> address("https://gateway.example/spend/logs/v2"), address("http://127.0.0.1:4000/")
+    ('https://gateway.example', 'http://127.0.0.1:4000')
+    """
+    parts = urlsplit(uri)
+    told = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removesuffix(_PATH).rstrip("/"), "", ""))
+    if "@" in parts.netloc or parts.query:
+        raise SourceError(
+            "the address holds more than an address", where=told, remedy=f"leave out keys and queries, and set {KEY}"
+        )
+    return told
+
+
+def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator[Slice | Problem]:
+    """The log's rows since the last visit, a slice a stretch of time; with a window, those of its days.
+
+    The first visit reads all there are. The end is fixed when it begins.
+    """
+    base, window = address(uri), fetcher.window
+    last = fetcher.mark(base)
+    log = _Log(fetcher, base)
+    end = (now or datetime.now(UTC)).replace(microsecond=0) + _SECOND
+    begin = datetime.fromisoformat(last) - LATE if last else None
+    if window != Window():
+        begin = _midnight(window.since) if window.since else None
+        end = min(end, _midnight(window.until)) if window.until else end
+    begin = begin or log.begins(end)
+    wide, settled = _WIDEST, window == Window()
+    while begin is not None and begin < end:
+        stop = min(begin + wide, end)
+        page = log.page(begin, stop)
+        if page.total >= PAGE_ROWS and stop - begin > _SECOND:
+            wide = _narrower(stop - begin, page.total)
+            continue
+        pages, whole = ([page], True) if page.total < PAGE_ROWS else log.pages(begin, stop)
+        if not whole:
+            settled = False
+            yield log.shifting(begin)
+        # What could not be read to its end is where the next run begins.
+        marks = {base: max(stop.isoformat(), last or "")} if settled else {}
+        yield Slice(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
+        wide = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
+        wide, begin = min(max(wide, _SECOND), _WIDEST), stop
+    if last is not None and window != Window():
+        yield Slice(scope=base, objects=(), marks={base: last})
+
+
+def _narrower(wide: timedelta, total: int) -> timedelta:
+    """A stretch that should hold some two thirds of a page; the total LiteLLM tells is never more than 10 000.
+
+    >>> _narrower(timedelta(hours=10), 2000), _narrower(timedelta(seconds=2), 10_000)
+    (datetime.timedelta(seconds=12000), datetime.timedelta(seconds=1))
+    """
+    return max(timedelta(seconds=wide // _SECOND * PAGE_ROWS * 2 // (3 * total)), _SECOND)
+
+
+def _midnight(day: Any) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+class _Log:
+    """The endpoint, as one key sees it."""
+
+    def __init__(self, fetcher: Fetcher, base: str) -> None:
+        key = os.environ.get(KEY, "")
+        if not key:
+            raise StoreUnreachable(f"{KEY} is not set", where=base, remedy="set it to a key that may see all spend")
+        self._fetcher, self._base, self._secrets = fetcher, base, {"authorization": f"Bearer {key}"}
+
+    def begins(self, end: datetime) -> datetime | None:
+        """When the oldest call in the log began; None where it is empty."""
+        page = self.page(_EARLIEST, end, rows=1)
+        if not page.ids:
+            return None
+        rows = _answer(page.item)["data"]
+        started = datetime.fromisoformat(str(rows[0]["startTime"]))
+        aware = started.replace(tzinfo=UTC) if started.tzinfo is None else started.astimezone(UTC)
+        return aware.replace(microsecond=0)
+
+    def page(self, begin: datetime, end: datetime, number: int = 1, rows: int = PAGE_ROWS) -> _Page:
+        """One page of the rows that began in ``[begin, end]``, oldest first."""
+        query = (
+            ("start_date", f"{begin:%Y-%m-%d %H:%M:%S}"),
+            ("end_date", f"{end:%Y-%m-%d %H:%M:%S}"),
+            ("sort_by", "startTime"),
+            ("sort_order", "asc"),
+            ("page", str(number)),
+            ("page_size", str(rows)),
+        )
+        try:
+            item = self._fetcher.ask(Request(f"{self._base}{_PATH}", query, secrets=self._secrets))
+        except ObjectMissingError as fault:
+            raise ObjectMissingError(
+                f"the gateway has no {_PATH}",
+                where=self._base,
+                remedy="name the proxy's own address; older versions of LiteLLM lack it",
+            ) from fault
+        answer = _answer(item)
+        ids = tuple(str(row["request_id"]) for row in answer["data"] if isinstance(row, dict) and "request_id" in row)
+        return _Page(item, ids, max(int(answer["total"]), len(ids)))
+
+    def pages(self, begin: datetime, end: datetime) -> tuple[list[_Page], bool]:
+        """The rows of a stretch that does not fit a page: read until as many were seen as there are, and whether that came."""
+        pages, seen = list[_Page](), set[str]()
+        for _ in range(_COUNTS):
+            number = 1
+            while number == 1 or len(pages[-1].ids) == PAGE_ROWS:
+                pages.append(self.page(begin, end, number))
+                seen.update(pages[-1].ids)
+                number += 1
+            if len(seen) >= pages[-1].total:
+                return pages, True
+        return pages, False
+
+    def shifting(self, begin: datetime) -> Problem:
+        """Says that a second cannot be read."""
+        return Problem(
+            "litellm",
+            self._base,
+            f"{begin:%Y-%m-%d %H:%M:%S}",
+            _PATH,
+            "the pages of this second kept changing while they were read; rows of it may be missing",
+            "it is read again with the next run; PostgreSQL is the better way for a gateway this busy",
+        )
+
+
+def _answer(item: RawObject) -> dict[str, Any]:
+    """The page as LiteLLM has it. Raises `FormatError` on anything else."""
+    try:
+        answer = json.loads(item.path.read_bytes())
+    except ValueError:
+        answer = None
+    if not (isinstance(answer, dict) and isinstance(answer.get("data"), list) and isinstance(answer.get("total"), int)):
+        raise FormatError("this is no answer of LiteLLM's", where=item.uri, remedy="name the address of the proxy itself")
+    return answer

@@ -1,0 +1,297 @@
+"""LiteLLM's own PostgreSQL: new rows of ``LiteLLM_SpendLogs``, page by page, with as little load as can be.
+
+Pages are cut by ``("startTime", request_id)``, for which LiteLLM keeps an index, never by offset. Each is a read-only transaction of
+its own, so that a slow reader holds nothing back. Rows are written in batches after their calls ended, so every visit looks
+back; where the table tells when a row was written, what was there before is not sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from time import sleep
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from ingest.source import Fetcher, Slice, Window
+from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
+
+if TYPE_CHECKING:
+    import psycopg
+
+T = TypeVar("T")
+
+SCHEMES = ("postgresql://", "postgres://")
+TABLE = "LiteLLM_SpendLogs"
+COLUMNS = (
+    "request_id", "call_type", "api_key", "spend", "total_tokens", "prompt_tokens", "completion_tokens", "startTime", "endTime",
+    "model", "model_id", "model_group", "custom_llm_provider", "api_base", "user", "metadata", "cache_hit", "request_tags", "team_id",
+    "organization_id", "end_user", "session_id", "status", "mcp_namespaced_tool_name", "billing_agent_id", "agent_id",
+    "litellm_call_id", "updated_at",
+)  # fmt: skip
+"""What is read, where the gateway's version has it. Prompts and answers have columns of their own, which are not among them."""
+PASSWORD = "ROOTCOST_LITELLM_DB_PASSWORD"  # noqa: S105 - the name of a variable
+GRANT = "\n".join(
+    (
+        "CREATE ROLE rootcost_reader LOGIN PASSWORD '…';",
+        f'GRANT SELECT ({", ".join(f"{chr(34)}{name}{chr(34)}" for name in COLUMNS)}) ON "{TABLE}" TO rootcost_reader;',
+    )
+)
+"""The least a reader needs; leave out columns that the gateway's version does not have."""
+
+PAGE_ROWS = 5_000
+LATE = timedelta(hours=1)
+"""How long after its call began a row may be written and is still found, in tables that do not tell when it was."""
+LONG = timedelta(hours=3)
+"""The same, in tables that do: only rows written lately are sent, so that looking back is cheap."""
+_SKEW = timedelta(minutes=15)
+"""How far apart the clocks of the proxies may be, which tell when a row was written."""
+_STATEMENT_SECONDS = 300
+_ATTEMPTS = 4
+_EVER = datetime.min.replace(tzinfo=UTC)
+_PRISMA = frozenset({"schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size"})
+"""Words that LiteLLM's own DATABASE_URL may hold and only Prisma understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``postgresql://user@host:5432/database?schema=public``: what people name, and what may be told of it."""
+
+    uri: str
+    connection: str
+    schema: str
+
+
+def address(uri: str) -> Address:
+    """What an address names. Raises `SourceError` on one that holds a password: it would be written down in many places.
+
+    >>> address("postgres://reader@db.example/litellm?schema=gateway&connection_limit=5").uri
+    'postgresql://reader@db.example/litellm?schema=gateway'
+    """
+    parts = urlsplit(uri)
+    query = parse_qsl(parts.query)
+    who, at, where = parts.netloc.rpartition("@")
+    user = who.partition(":")[0]
+    schema = next((value for name, value in query if name == "schema"), "")
+    base = f"postgresql://{user}{at}{where}{parts.path.rstrip('/')}"
+    told = f"{base}?{urlencode({'schema': schema})}" if schema else base
+    if who != user or any(name in ("password", "sslpassword") for name, _ in query):
+        raise SourceError(
+            "the address holds a password", where=told, remedy=f"leave it out, and set {PASSWORD} or PGPASSWORD, or use ~/.pgpass"
+        )
+    libpq = urlencode([(name, value) for name, value in query if name not in _PRISMA], quote_via=quote)
+    return Address(told, f"{base}?{libpq}" if libpq else base, unquote(schema))
+
+
+Rows = list[tuple[datetime, str, datetime | None, str]]
+"""Of each row its start, its id, when it was written if the table tells, and all of it as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How far the table was read: the newest start of a call, and the newest time of writing where it is told."""
+
+    started: datetime
+    written: datetime | None = None
+
+    @classmethod
+    def told(cls, value: str | None) -> _Reach | None:
+        if value is None:
+            return None
+        kept = json.loads(value)
+        return cls(*(datetime.fromisoformat(kept[name]) if kept.get(name) else None for name in ("started", "written")))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return json.dumps({"started": self.started.isoformat(), "written": self.written and self.written.isoformat()})
+
+    def moved(self, rows: Rows, *, now: datetime) -> _Reach:
+        """As far as a page goes, but never beyond now: a row dated in the future must not hide those between."""
+        written = [min(row[2], now) for row in rows if row[2]] + ([self.written] if self.written else [])
+        return _Reach(max(self.started, min(rows[-1][0], now)), max(written, default=None))
+
+
+def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Slice]:
+    """New rows of the table, a slice a page; with a window, the rows of calls that began in it.
+
+    The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
+    """
+    where = address(uri)
+    last, window = _Reach.told(fetcher.mark(where.uri)), fetcher.window
+    reach = last or _Reach(_EVER)
+    with _Table(where) as table:
+        columns, now = table.columns(), table.now()
+        dated = "updated_at" in columns
+        query, begin = _query(columns, where.schema, window, last, dated=dated)
+        after: tuple[datetime, str] = (begin, "")
+        while rows := table.page(query | {"started": after[0], "id": after[1], "rows": page_rows}):
+            page = fetcher.save(f"{where.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
+            reach, after = reach.moved(rows, now=now), rows[-1][:2]
+            # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
+            safe = replace(reach, written=last.written) if last and after[0] <= last.started else reach
+            yield Slice(scope=where.uri, objects=(page,), marks={where.uri: str(safe)} if window == Window() else {})
+    if window != Window():
+        reach = last or _Reach(_EVER)
+    if reach.started > _EVER:
+        yield Slice(scope=where.uri, objects=(), marks={where.uri: str(reach)})
+
+
+def _lines(rows: Rows) -> Iterator[bytes]:
+    for _, _, _, row in rows:
+        yield row.encode() + b"\n"
+
+
+def _query(
+    columns: frozenset[str], schema: str, window: Window, last: _Reach | None, *, dated: bool
+) -> tuple[dict[str, Any], datetime]:
+    """The statement of a page with what stays the same from page to page, and where the first one begins."""
+    from psycopg import sql
+
+    since = datetime.combine(window.since, time(), UTC) if window.since else None
+    until = datetime.combine(window.until, time(), UTC) if window.until else None
+    begin = since or _EVER
+    kept: sql.Composable = sql.SQL("")
+    asked: dict[str, Any] = {"until": until}
+    if last is not None and window == Window():
+        begin = last.started - (LONG if dated and last.written else LATE)
+        if dated and last.written:
+            kept += sql.SQL(' AND ("startTime" > %(seen)s::timestamp OR "updated_at" >= %(written)s::timestamp)')
+            asked |= {"seen": last.started, "written": last.written - _SKEW}
+    if until is not None:
+        kept += sql.SQL(' AND "startTime" < %(until)s::timestamp')
+    statement = sql.SQL(
+        'SELECT "startTime"::timestamptz, "request_id", {written}::timestamptz, to_jsonb(page)::text FROM ('
+        "SELECT {columns} FROM {table} "
+        'WHERE ("startTime", "request_id") > (%(started)s::timestamp, %(id)s){kept} ORDER BY "startTime", "request_id" LIMIT %(rows)s) page'
+    ).format(
+        written=sql.Identifier("updated_at") if dated else sql.SQL("NULL"),
+        columns=sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS if name in columns),
+        table=sql.Identifier(schema, TABLE) if schema else sql.Identifier(TABLE),
+        kept=kept,
+    )
+    return asked | {"statement": statement}, begin
+
+
+class _Table:
+    """The table, through a connection that is made again where it breaks."""
+
+    def __init__(self, where: Address) -> None:
+        self._where = where
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def columns(self) -> frozenset[str]:
+        """The columns that may be read. Raises where those are missing without which a row means nothing."""
+        from psycopg import sql
+
+        name = sql.Identifier(self._where.schema, TABLE) if self._where.schema else sql.Identifier(TABLE)
+
+        def ask(cursor: psycopg.Cursor[Any]) -> list[tuple[str, bool]]:
+            cursor.execute("SELECT to_regclass(%s)", (name.as_string(cursor),))
+            (oid,) = cursor.fetchone() or (None,)
+            if oid is None:
+                return []
+            cursor.execute(
+                "SELECT attname, has_column_privilege(attrelid, attnum, 'SELECT') FROM pg_attribute "
+                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                (name.as_string(cursor),),
+            )
+            return cursor.fetchall()
+
+        found = dict(self._ask(ask))
+        if not found:
+            raise ObjectMissingError(
+                f"there is no table {TABLE} here",
+                where=self._where.uri,
+                remedy="name LiteLLM's own database, and its schema as ?schema=… if it is not in the search path",
+            )
+        wanted = {"request_id", "startTime"}
+        if not wanted <= found.keys():
+            raise ObjectMissingError(
+                f"{TABLE} has no column {', '.join(sorted(wanted - found.keys()))}",
+                where=self._where.uri,
+                remedy="name LiteLLM's own database",
+            )
+        readable = frozenset(column for column, may in found.items() if may)
+        if not wanted <= readable:
+            raise StoreUnreachable(f"{TABLE} may not be read", where=self._where.uri, remedy=f"run as its owner: {GRANT}")
+        return readable
+
+    def now(self) -> datetime:
+        """The server's clock."""
+
+        def ask(cursor: psycopg.Cursor[Any]) -> datetime:
+            cursor.execute("SELECT now()")
+            (found,) = cursor.fetchone() or (datetime.now(UTC),)
+            moment: datetime = found
+            return moment
+
+        return self._ask(ask)
+
+    def page(self, asked: Mapping[str, Any]) -> Rows:
+        """The rows of one page."""
+
+        def ask(cursor: psycopg.Cursor[Any]) -> Rows:
+            cursor.execute(asked["statement"], {k: v for k, v in asked.items() if k != "statement"})
+            return cursor.fetchall()
+
+        return self._ask(ask)
+
+    def _ask(self, question: Callable[[psycopg.Cursor[Any]], T]) -> T:
+        """The answer to a question, put again on a new connection where the old one broke."""
+        import psycopg
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                connection = self._connected()
+                with connection.transaction(), connection.cursor() as cursor:
+                    cursor.execute(f"SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'; SET LOCAL timezone = 'UTC'")
+                    return question(cursor)
+            except psycopg.errors.InsufficientPrivilege as fault:
+                raise self._unreachable(fault, f"run as its owner: {GRANT}") from fault
+            except psycopg.OperationalError as fault:
+                broken = self._connection is not None and not isinstance(fault, psycopg.errors.QueryCanceled)
+                self._close()
+                if not broken or attempt == _ATTEMPTS:
+                    raise self._unreachable(fault, _remedy(fault)) from fault
+                sleep(0.5 * 2 ** (attempt - 1))
+            except psycopg.Error as fault:
+                raise self._unreachable(fault, "check the address and the table") from fault
+        raise AssertionError("unreachable")
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            import psycopg
+
+            secret = os.environ.get(PASSWORD) or None
+            # Without prepared statements and session settings it also works behind a pooler.
+            self._connection = psycopg.connect(
+                self._where.connection, connect_timeout=10, application_name="rootcost", prepare_threshold=None, password=secret
+            )
+            self._connection.read_only = True
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _unreachable(self, fault: Exception, remedy: str) -> StoreUnreachable:
+        said = " ".join(str(fault).split())[:300] or type(fault).__name__
+        return StoreUnreachable(said, where=self._where.uri, remedy=remedy)
+
+
+def _remedy(fault: Exception) -> str:
+    said = str(fault)
+    if "password" in said or "authentication" in said:
+        return f"set {PASSWORD} or PGPASSWORD, or use ~/.pgpass"
+    if "statement timeout" in said:
+        return 'the table needs its index on ("startTime", request_id); ask a shorter window until it has one'
+    return "check host, port and database; it is asked again with the next run"

@@ -1,0 +1,83 @@
+"""Gaps: which way of telling us about the gateway's calls lost which of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rootcost.console import Home, opened, out, out_json, say
+
+if TYPE_CHECKING:
+    from api.models.gaps import Lost
+
+_COLUMNS = ("channel", "calls", "known", "lost", "tokens lost", "cost lost", "only here", "before it began", "since its newest")
+_NUMBERS = ("calls", "known", "lost", "tokens lost", "only here", "before it began", "since its newest")
+_LINES = 60
+
+
+def gaps(
+    start: Annotated[
+        str, typer.Option("--from", help="First day, month or instant: 2026-10, 2026-10-05. Default: all.", show_default=False)
+    ] = "",
+    end: Annotated[str, typer.Option("--to", help="First one not counted.", show_default=False)] = "",
+    granularity: Annotated[Literal["hour", "day"], typer.Option(help="How time is cut, in the reporting timezone.")] = "hour",
+    output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
+    home: Home = None,
+) -> None:
+    """Show which channel of the gateway's calls lost what: callback, bucket, spend log, OpenTelemetry.
+
+    A call that one channel told of and another did not is lost by the other, if that one knew an earlier and a later call. Calls
+    count from the attribution on that followed them. Nothing is missing from the ledger that any channel knew.
+    """
+    from api import queries
+    from ledger.periods import parse_instant
+
+    with opened(home) as books:
+        zone = books.settings.report.timezone
+        query = queries.GapQuery(
+            start=parse_instant(start, field="start", timezone=zone) if start else None,
+            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            granularity=granularity,
+            limit=_LINES if output == "table" else 2**31,
+        )
+        found = queries.gaps(books, query)
+    if output == "json":
+        out_json(found.model_dump(exclude={"limit", "offset", "total"}))
+        return
+    if not found.channels:
+        say("No call of a gateway has been attributed yet. Next: rootcost ingest litellm, then rootcost attribute")
+        return
+    from rootcost import show
+
+    show.draw(show.table(_COLUMNS, [_line(channel) for channel in found.channels], money=["cost lost"], numbers=_NUMBERS))
+    if not found.rows:
+        say("Every channel knew every call.")
+        return
+    width = 16 if granularity == "hour" else 10
+    lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in found.rows]
+    show.draw(show.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
+    if found.total > len(found.rows):
+        out(f"{found.total - len(found.rows):,} more lines: --granularity day, a shorter range, or --format json")
+
+
+def _line(told: Lost) -> dict[str, Any]:
+    cost: Decimal = told.lost_list_cost or told.lost_reported_cost
+    return dict(
+        zip(
+            _COLUMNS,
+            (
+                told.channel,
+                f"{told.calls:,}",
+                f"{told.known:,}",
+                f"{told.lost:,}",
+                f"{told.lost_tokens:,}",
+                cost,
+                f"{told.only:,}",
+                f"{told.before:,}",
+                f"{told.after:,}",
+            ),
+            strict=True,
+        )
+    )
