@@ -23,7 +23,7 @@ RETRY_SECONDS = 5
 
 _TYPE = "urn:rootcost:problem:"
 _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
-    (SpoolFull, 503, "spool-full", "The spool is full"),
+    (SpoolFull, 429, "spool-full", "The spool is full"),
     (StoreUnreachable, 503, "store-unreachable", "The store does not answer"),
     (ObjectMissingError, 404, "not-found", "There is no such thing"),
     (FormatError, 400, "format", "The body cannot be read"),
@@ -102,7 +102,8 @@ async def _known(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, RootCostError)
     for kind, status, name, title in _KINDS:
         if isinstance(fault, kind):
-            headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+            later = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+            headers = {"Retry-After": str(RETRY_SECONDS)} if later else {}
             return document(
                 status,
                 name,

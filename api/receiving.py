@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,13 +12,19 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.metrics import Metrics
 from api.models import Accepted, ProblemDocument
-from api.problem_documents import MEDIA_TYPE, Refused
-from api.receivers import Received, Receivers
+from api.otlp_answers import JSON as JSON
+from api.otlp_answers import PROTOBUF, answer
+from api.problem_documents import MEDIA_TYPE, RETRY_SECONDS, Refused
+from api.receivers import Received, Receivers, Signal
 from ledger.books import Books
+from ledger.errors import SpoolFull
 from ledger.spool import Spool
 
-PROTOBUF, JSON = "application/x-protobuf", "application/json"
+BUSY_SECONDS = 1
+"""What a sender is told to wait while too much is in hand."""
 _MOST_REASONS = 5
+_USUAL_RATIO = 10
+"""How many times larger telemetry usually is once unpacked."""
 
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
@@ -26,41 +33,85 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         (401, "The token is missing or wrong"),
         (413, "The body is too large"),
         (415, "The type or encoding is not accepted"),
-        (503, "The spool is full; try again after the time in Retry-After"),
+        (429, "Too much is being taken in, or waits to be booked; try again after the time in Retry-After"),
+        (503, "The disk refuses; try again after the time in Retry-After"),
     )
 }
 
 
-def router(books: Books, spool: Spool, receivers: Receivers, metrics: Metrics) -> APIRouter:
+class Keeper:
+    """Writes down what was received, and counts it."""
+
+    def __init__(self, spool: Spool, metrics: Metrics) -> None:
+        self._spool, self._metrics = spool, metrics
+
+    def __call__(self, received: Received, receiver: str) -> Received:
+        """When this returns it survives a power cut. Raises `SpoolFull` or `StoreUnreachable`: then nothing was taken."""
+        self._spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
+        self._metrics.received.labels(receiver).inc(received.accepted)
+        self._metrics.rejected.labels(receiver).inc(received.rejected)
+        return received
+
+
+class Gate:
+    """How many bytes of bodies may be in hand at once: memory stays bounded however many send."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._held = limit_bytes, 0
+
+    @contextmanager
+    def entered(self) -> Iterator[Callable[[int], None]]:
+        """Counts what one request holds, by the function it gives; raises `Refused` (429) where it gets too much."""
+        mine = 0
+
+        def hold(size: int) -> None:
+            nonlocal mine
+            if self._held + size > self._limit and self._held > mine:
+                raise Refused(
+                    429,
+                    "busy",
+                    f"{self._held >> 20} MB of requests are being taken in",
+                    where="body",
+                    remedy="send again after the time in Retry-After, fewer at once, or raise serve.max_waiting_mb",
+                    headers={"Retry-After": str(BUSY_SECONDS)},
+                )
+            self._held += size
+            mine += size
+
+        try:
+            yield hold
+        finally:
+            self._held -= mine
+
+
+def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
     """The receivers under /v1."""
     routes = APIRouter(prefix="/v1", tags=["receiving"], responses=_FAULTS)
     limit = books.settings.serve.max_body_mb << 20
+    gate = Gate(max(books.settings.serve.max_waiting_mb << 20, 2 * limit))
 
-    def keep(received: Received, receiver: str) -> Received:
-        spool.append(received.rows, received.problems)
-        metrics.received.labels(receiver).inc(received.rows.height)
-        metrics.rejected.labels(receiver).inc(received.rejected)
-        return received
+    async def take(request: Request, signal: Signal) -> Response:
+        kind = media_type(request, (PROTOBUF, JSON))
+        with gate.entered() as hold:
+            body = await read_body(request, limit, hold)
+            receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
+            received = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
+        return Response(answer(received, signal, kind), media_type=kind)
 
-    @routes.post(
-        "/traces",
-        summary="Receive OTLP traces",
-        response_class=Response,
-        responses={
-            200: {
-                "description": "ExportTraceServiceResponse, in the request's type",
-                "content": {PROTOBUF: {}, JSON: {"example": {}}},
-            }
-        },
-        openapi_extra=_body({PROTOBUF: {"type": "string", "format": "binary"}, JSON: {"type": "object"}}),
-    )
+    @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
     async def traces(request: Request) -> Response:
         """OTLP/HTTP, protobuf or JSON, also gzip or deflate. Spans that cannot be used are told of in `partial_success`."""
-        kind = media_type(request, (PROTOBUF, JSON))
-        body = await read_body(request, limit)
-        encoding = request.headers.get("content-encoding", "identity")
-        received = await run_in_threadpool(lambda: keep(receivers.otlp(body, kind, encoding), "otlp"))
-        return Response(_export_response(received, kind), media_type=kind)
+        return await take(request, "traces")
+
+    @routes.post("/logs", summary="Receive OTLP logs", **_otlp("ExportLogsServiceResponse"))
+    async def logs(request: Request) -> Response:
+        """The same for log records. Those that say what a request used are kept, each request once; all others are let go."""
+        return await take(request, "logs")
+
+    @routes.post("/metrics", summary="Receive OTLP metrics", **_otlp("ExportMetricsServiceResponse"))
+    async def metrics(request: Request) -> Response:
+        """The same for metrics. Those that sum up usage are kept to be compared with spans and events, and never counted."""
+        return await take(request, "metrics")
 
     @routes.post(
         "/litellm",
@@ -74,11 +125,35 @@ def router(books: Books, spool: Spool, receivers: Receivers, metrics: Metrics) -
     )
     async def litellm(request: Request) -> Accepted:
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
-        body = await read_body(request, limit)
-        received = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
-        return Accepted(accepted=received.rows.height, rejected=received.rejected, reasons=_reasons(received)[:_MOST_REASONS])
+        with _as_litellm_understands(), gate.entered() as hold:
+            body = await read_body(request, limit, hold)
+            received = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
+        return Accepted(accepted=received.accepted, rejected=received.rejected, reasons=_reasons(received)[:_MOST_REASONS])
 
     return routes
+
+
+@contextmanager
+def _as_litellm_understands() -> Iterator[None]:
+    """Says 503 for 429: LiteLLM's callback sends again after 5xx only, and drops its batch at anything else."""
+    try:
+        yield
+    except SpoolFull as fault:
+        wait = {"Retry-After": str(RETRY_SECONDS)}
+        raise Refused(503, "spool-full", fault.what, where=fault.where, remedy=fault.remedy, headers=wait) from fault
+    except Refused as fault:
+        fault.status = 503 if fault.status == 429 else fault.status
+        raise
+
+
+def _otlp(answered: str) -> dict[str, Any]:
+    return {
+        "response_class": Response,
+        "responses": {
+            200: {"description": f"{answered}, in the request's type", "content": {PROTOBUF: {}, JSON: {"example": {}}}},
+        },
+        "openapi_extra": _body({PROTOBUF: {"type": "string", "format": "binary"}, JSON: {"type": "object"}}),
+    }
 
 
 def _body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -99,8 +174,11 @@ def media_type(request: Request, accepted: tuple[str, ...]) -> str:
     return kind
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, decompressed, as long as it stays under `limit` bytes either way; a bomb is stopped while it unfolds."""
+async def read_body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
+    """The body, decompressed, as long as it stays under `limit` bytes either way; a bomb is stopped while it unfolds.
+
+    `hold` is told of every byte before it is held, and may refuse.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower() or "identity"
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
         raise Refused(
@@ -115,9 +193,13 @@ async def read_body(request: Request, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
+        hold(len(chunk))
         chunks.append(chunk)
     body = b"".join(chunks)
-    return body if encoding == "identity" else await run_in_threadpool(inflate, body, encoding, limit)
+    if encoding == "identity":
+        return body
+    hold(min(limit, _USUAL_RATIO * size))
+    return await run_in_threadpool(inflate, body, encoding, limit)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
@@ -167,22 +249,3 @@ def _too_large(limit: int) -> Refused:
 
 def _reasons(received: Received) -> list[str]:
     return list(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in received.problems))
-
-
-def _export_response(received: Received, kind: str) -> bytes:
-    told = "; ".join(_reasons(received))[:2000]
-    if kind == JSON:
-        # proto3 JSON: 64-bit integers are strings, an empty message leaves the field out.
-        partial = (
-            {"partialSuccess": {"rejectedSpans": str(received.rejected), "errorMessage": told}}
-            if received.rejected or told
-            else {}
-        )
-        return json.dumps(partial).encode()
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceResponse
-
-    answer = ExportTraceServiceResponse()
-    if received.rejected or told:
-        answer.partial_success.CopyFrom(ExportTracePartialSuccess(rejected_spans=received.rejected, error_message=told))
-    encoded: bytes = answer.SerializeToString()
-    return encoded

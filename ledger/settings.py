@@ -27,7 +27,9 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
 
-LOG_SOURCES = ("otlp", "litellm")
+LOG_SOURCES = (
+    "otlp", "litellm", "vertex", "bedrock-logs", "agentcore", "claude-code", "codex", "langfuse", "phoenix", "jaeger", "zipkin",
+)  # fmt: skip
 """Sources of token logs, which settings name."""
 
 

@@ -1,12 +1,16 @@
 """The porch: what receivers accepted, safe on disk before the sender hears "thank you", and not yet in the ledger.
 
-A delivery is one file, written aside, synced, then renamed: it is there whole or not at all. Its name carries the digest of
-its bytes. `drain` merges what lies there and deletes it afterwards; a crash in between makes it merge again, which changes
-nothing (CA-3). A file whose bytes are not what its name says is moved to ``damaged/`` and told of as a problem.
+Deliveries that arrive together are written as one file, aside, synced once, then renamed: each is there whole or not at all. In it
+every part carries the digest of its bytes. `drain` merges what lies there and deletes it afterwards; a crash in between makes it
+merge again, which changes nothing (CA-3). A part whose bytes are not what its digest says is told of as a problem, its
+neighbours are booked, and the file is moved to ``damaged/``.
+
+Parts are rows (of `spans`, `problems`, `metric_points`), or bodies as a receiver kept them, which `read` makes rows of at `drain`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -14,33 +18,73 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import polars as pl
+import pyarrow as pa
 
 from ledger import problems as _problems
 from ledger.errors import SpoolFull, StoreUnreachable, TableError
 from ledger.problems import Problem
 from ledger.store import Store
-from ledger.tables import PROBLEMS, SPANS, Table
+from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS, Table
 
 DEFAULT_LIMIT_BYTES: Final = 1 << 30
 """Most bytes that may wait. At that size a night's outage of the store still fits."""
 
-_BATCH_BYTES: Final = 128 << 20
+_GROUP_BYTES: Final = 8 << 20
+"""Deliveries are written together up to here."""
+_BATCH_ROWS: Final = 100_000
+_BATCH_BYTES: Final = 32 << 20
+"""Bodies read together, and rows merged together: as many as memory holds easily."""
 _STALE_SECONDS: Final = 3600
-_KINDS: Final[dict[str, tuple[Table, str]]] = {"spans": (SPANS, "rank"), "problems": (PROBLEMS, "seen_at")}
+_TABLES: Final[dict[str, tuple[Table, str]]] = {
+    "spans": (SPANS, "rank"),
+    "problems": (PROBLEMS, "seen_at"),
+    "metric_points": (METRIC_POINTS, "quantity"),
+}
+_SUFFIX: Final = ".spool"
+
+
+class Body(NamedTuple):
+    """Bytes that are read at `drain`; `kind` tells the reader what they are."""
+
+    kind: str
+    content: bytes
+
+
+class Read(Protocol):
+    """Makes rows of `spans` of bodies, and says what was wrong in them. Pure."""
+
+    def __call__(self, bodies: Sequence[Body], /) -> tuple[pl.DataFrame, Sequence[Problem]]:
+        """The rows of all these bodies."""
+        ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A delivery on its way to disk. Its thread either waits until it is `done`, or is told to `lead`: to write for all that wait."""
+
+    parts: list[Body]
+    size: int
+    turn: threading.Event = field(default_factory=threading.Event)
+    lead: bool = False
+    fault: OSError | None = None
 
 
 class Spool:
     """A folder of deliveries. Any number of threads append; one drains."""
 
-    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, read: Read | None = None) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
+        self._read = read
         self._count = itertools.count()
         self._lock = threading.Lock()
+        self._queue: list[_Waiting] = []
+        self._led = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -48,31 +92,44 @@ class Spool:
             raise self._unreachable(fault) from fault
         self._waiting_bytes = self.size_bytes()
 
-    def append(self, rows: pl.DataFrame, problems: Sequence[Problem] = ()) -> None:
+    def append(
+        self,
+        rows: pl.DataFrame | None = None,
+        problems: Sequence[Problem] = (),
+        *,
+        points: pl.DataFrame | None = None,
+        bodies: Sequence[Body] = (),
+    ) -> None:
         """Writes a delivery down; when this returns it survives a power cut.
 
-        `rows` fits the `spans` table. Raises `SpoolFull` if it would exceed the limit, `StoreUnreachable` if the disk refuses.
+        `rows` fit the `spans` table, `points` the `metric_points` table. Raises `SpoolFull` if it would exceed the limit,
+        `StoreUnreachable` if the disk refuses.
         """
-        deliveries = [("problems", _problems.to_frame(problems))] if problems else []
-        if rows.height:
-            deliveries.append(("spans", SPANS.conform(rows)))
-        encoded = [(kind, _encode(frame)) for kind, frame in deliveries]
-        size = sum(len(content) for _, content in encoded)
+        parts = [Body("problems", _encode(_problems.to_frame(problems)))] if problems else []
+        if rows is not None and rows.height:
+            parts.append(Body("spans", _encode(SPANS.conform(rows))))
+        if points is not None and points.height:
+            parts.append(Body("metric_points", _encode(METRIC_POINTS.conform(points))))
+        parts += [Body(body.kind, pa.compress(body.content, codec="zstd", asbytes=True)) for body in bodies]
+        if not parts:
+            return
+        size = sum(len(part.content) for part in parts)
         self._reserve(size)
+        kept = False
         try:
-            for kind, content in encoded:
-                self._write(kind, content)
-            if encoded:
-                _sync_folder(self.folder)
+            self._commit(_Waiting(parts, size))
+            kept = True
         except OSError as fault:
-            with self._lock:
-                self._waiting_bytes -= size
             raise self._unreachable(fault) from fault
+        finally:
+            if not kept:
+                with self._lock:
+                    self._waiting_bytes -= size
 
     def pending(self) -> list[Path]:
-        """Deliveries that wait, oldest first."""
+        """Files that wait, oldest first."""
         try:
-            return sorted(self.folder.glob("*.arrow"), key=lambda p: p.name)
+            return sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda p: p.name)
         except OSError as fault:
             raise self._unreachable(fault) from fault
 
@@ -87,37 +144,35 @@ class Spool:
         meanwhile wait for the next time. Where the store does not answer, `StoreUnreachable` passes and nothing is lost.
         """
         changed = 0
-        for batch in _batches(self.pending()):
-            changed += self._drain(batch, store)
-        with self._lock:
-            self._waiting_bytes = self.size_bytes()
+        batch = _Batch(self._read)
+        for path in self.pending():
+            batch.add(path)
+            if batch.full:
+                changed += self._merge(batch, store)
+                batch = _Batch(self._read)
+        changed += self._merge(batch, store)
+        self.freed()
         return changed
 
-    def _drain(self, batch: Sequence[Path], store: Store) -> int:
-        frames: dict[str, list[pl.DataFrame]] = {"problems": [], "spans": []}
-        damaged: list[Path] = []
-        for path in batch:
-            kind = path.name.split("-")[0]
-            frame = _decode(path, kind)
-            if frame is None:
-                damaged.append(path)
-            else:
-                frames[kind].append(frame)
-        if damaged:
-            frames["problems"].append(_problems.to_frame(_damage(path) for path in damaged))
+    def freed(self) -> None:
+        """Counts again what waits, after it was drained here or by another process."""
+        with self._lock:
+            self._waiting_bytes = self.size_bytes()
+
+    def _merge(self, batch: _Batch, store: Store) -> int:
         changed = 0
-        for kind, parts in frames.items():
-            table, prefer = _KINDS[kind]
-            if parts:
-                merged = store.merge(table, pl.concat(parts), prefer=prefer, note=f"spool: {len(parts)} deliveries")
-                changed += merged if kind == "spans" else 0
+        for kind, frame in batch.frames():
+            table, prefer = _TABLES[kind]
+            merged = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
+            changed += merged if kind == "spans" else 0
         # Only now that the ledger holds them (or says why not) may the files go.
-        for path in damaged:
+        for path in batch.damaged:
             (self.folder / "damaged").mkdir(exist_ok=True)
             path.replace(self.folder / "damaged" / path.name)
-        for path in batch:
+        for path in batch.paths:
             path.unlink(missing_ok=True)
-        _sync_folder(self.folder)
+        if batch.paths:
+            _sync_folder(self.folder)
         return changed
 
     def _reserve(self, size: int) -> None:
@@ -132,16 +187,54 @@ class Spool:
                 )
             self._waiting_bytes += size
 
-    def _write(self, kind: str, content: bytes) -> None:
-        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-        name = f"{kind}-{time.time_ns():020d}-{os.getpid()}-{next(self._count)}-{digest}"
+    def _commit(self, mine: _Waiting) -> None:
+        """Writes this delivery, and with it those that came while the last file was being synced: one sync thanks them all."""
+        with self._lock:
+            self._queue.append(mine)
+            mine.lead, self._led = not self._led, True
+        if not mine.lead:
+            mine.turn.wait()
+        if mine.lead:
+            self._write_group()
+        if mine.fault is not None:
+            raise mine.fault
+
+    def _write_group(self) -> None:
+        """The first of those that wait writes for all; the first of those that came meanwhile is told to lead next."""
+        with self._lock:
+            size, group = 0, list[_Waiting]()
+            while self._queue and (not group or size + self._queue[0].size <= _GROUP_BYTES):
+                group.append(self._queue.pop(0))
+                size += group[-1].size
+        # Nobody is thanked unless it was written: whatever else ends the writing is a fault to all of them.
+        fault: OSError | None = OSError(errno.EIO, "the writing was broken off")
+        try:
+            self._write([part for waiting in group for part in waiting.parts])
+            fault = None
+        except OSError as told:
+            fault = told
+        finally:
+            with self._lock:
+                self._led = bool(self._queue)
+                following = self._queue[0] if self._queue else None
+            for waiting in group:
+                waiting.fault = fault
+                waiting.lead = False
+                waiting.turn.set()
+            if following is not None:
+                following.lead = True
+                following.turn.set()
+
+    def _write(self, parts: Sequence[Body]) -> None:
+        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
         aside = self.folder / f"{name}.part"
         try:
             with open(aside, "wb") as file:
-                file.write(content)
+                file.writelines(piece for part in parts for piece in (_header(part), part.content))
                 file.flush()
                 os.fsync(file.fileno())
-            aside.rename(self.folder / f"{name}.arrow")
+            aside.rename(self.folder / f"{name}{_SUFFIX}")
+            _sync_folder(self.folder)
         except OSError:
             aside.unlink(missing_ok=True)
             raise
@@ -159,21 +252,112 @@ class Spool:
         )
 
 
+class _Batch:
+    """Files that are merged together: their rows so far, and bodies still to be read."""
+
+    def __init__(self, read: Read | None) -> None:
+        self._read = read
+        self.paths: list[Path] = []
+        self.damaged: list[Path] = []
+        self._frames: dict[str, list[pl.DataFrame]] = {kind: [] for kind in ("problems", "metric_points", "spans")}
+        self._bodies: list[Body] = []
+        self._body_bytes = 0
+        self._rows = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it should be merged before more is added."""
+        return self._rows >= _BATCH_ROWS
+
+    def add(self, path: Path) -> None:
+        """Adds one file; of a damaged one its whole parts."""
+        self.paths.append(path)
+        whole = True
+        for part in _parts(path.read_bytes()):
+            if part is None:
+                whole = False
+            elif part.kind in _TABLES:
+                whole = self._keep(part.kind, part.content) and whole
+            else:
+                content = pa.input_stream(pa.BufferReader(part.content), compression="zstd").read()
+                self._bodies.append(Body(part.kind, content))
+                self._body_bytes += len(content)
+                if self._body_bytes >= _BATCH_BYTES:
+                    self._read_bodies()
+        if not whole:
+            self.damaged.append(path)
+            self._add("problems", _problems.to_frame([_damage(path)]))
+
+    def frames(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """What is to be merged, table by table."""
+        self._read_bodies()
+        for kind, parts in self._frames.items():
+            if parts:
+                yield kind, pl.concat(parts)
+
+    def _keep(self, kind: str, content: bytes) -> bool:
+        """Adds rows; false if they are none of this table."""
+        try:
+            self._add(kind, _TABLES[kind][0].conform(pl.read_ipc(io.BytesIO(content))))
+        except (pl.exceptions.PolarsError, TableError):
+            return False
+        return True
+
+    def _add(self, kind: str, frame: pl.DataFrame) -> None:
+        if frame.height:
+            self._frames[kind].append(frame)
+            self._rows += frame.height
+
+    def _read_bodies(self) -> None:
+        if not self._bodies:
+            return
+        if self._read is None:
+            raise TypeError("a spool that holds bodies is drained with a reader")
+        rows, found = self._read(self._bodies)
+        self._add("spans", SPANS.conform(rows))
+        self._add("problems", _problems.to_frame(found))
+        self._bodies, self._body_bytes = [], 0
+
+
 def _encode(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.write_ipc(buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _decode(path: Path, kind: str) -> pl.DataFrame | None:
-    """The rows of a delivery, or None if its bytes are not what its name promises."""
-    content = path.read_bytes()
-    if kind not in _KINDS or hashlib.blake2b(content, digest_size=8).hexdigest() != path.stem.rsplit("-", 1)[-1]:
-        return None
-    try:
-        return _KINDS[kind][0].conform(pl.read_ipc(io.BytesIO(content)))
-    except (pl.exceptions.PolarsError, TableError):
-        return None
+_MAGIC: Final = b"RC"
+_DIGEST_BYTES: Final = 16
+
+
+def _digest(kind: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES, person=kind[:16]).digest()
+
+
+def _header(part: Body) -> bytes:
+    """What stands before a part: a mark, its kind, how long it is, its digest."""
+    kind = part.kind.encode("ascii")
+    return _MAGIC + bytes([len(kind)]) + kind + len(part.content).to_bytes(8, "big") + _digest(kind, part.content)
+
+
+def _parts(written: bytes) -> Iterator[Body | None]:
+    """The whole parts of a file; None once at the end if there were others."""
+    here, damaged = 0, not written
+    while here < len(written):
+        kind_ends = here + 3 + written[here + 2] if here + 3 <= len(written) else len(written)
+        starts = kind_ends + 8 + _DIGEST_BYTES
+        if written[here : here + 2] != _MAGIC or starts > len(written):
+            damaged = True
+            break
+        kind = written[here + 3 : kind_ends]
+        ends = starts + int.from_bytes(written[kind_ends : kind_ends + 8], "big")
+        content = written[starts:ends]
+        if ends > len(written) or _digest(kind, content) != written[kind_ends + 8 : starts]:
+            damaged = True
+        else:
+            yield Body(kind.decode("ascii", "replace"), content)
+        here = ends
+    if damaged:
+        yield None
 
 
 def _damage(path: Path) -> Problem:
@@ -185,19 +369,6 @@ def _damage(path: Path) -> Problem:
         reason="a received delivery is damaged on disk and cannot be read",
         remedy="it was moved to spool/damaged; check the disk, and send the telemetry of that time again",
     )
-
-
-def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    batch: list[Path] = []
-    size = 0
-    for path in paths:
-        batch.append(path)
-        size += _size(path)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _size(path: Path) -> int:

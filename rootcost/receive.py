@@ -1,19 +1,30 @@
-"""The receivers' knowledge of formats: what arrives over HTTP is read by the same code that reads files.
+"""The receivers' knowledge of formats: what arrives over the network is read by the same code that reads files.
 
-The API writes down what it is given and knows no format; ingestion knows formats and no HTTP. They meet here.
+The API writes down what it is given and knows no format; ingestion knows formats and no network. They meet here.
 """
 
 from __future__ import annotations
 
-import hashlib
+import multiprocessing
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
-from api.receivers import Received
-from ingest.normalise.otlp_decode import decode_request
+import polars as pl
+
+from api.receivers import Received, Signal
 from ingest.sources import litellm, otlp
+from ledger.errors import RootCostError, StoreUnreachable
+from ledger.problems import Problem
 from ledger.settings import IngestSettings
+from ledger.spool import Body, Spool
+from ledger.store import Store
 
-TRACES, PAYLOADS = "/v1/traces", "/v1/litellm"
-"""Where problems of received telemetry are said to come from."""
+PAYLOADS = "/v1/litellm"
+"""Where problems of received telemetry are said to come from; those of OTLP from ``/v1/traces`` and the like."""
+OTLP_TRACES = "otlp-traces"
+"""The kind of body that `Doors` lets in and `Unpack` reads."""
 
 
 class Doors:
@@ -22,18 +33,109 @@ class Doors:
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
 
-    def otlp(self, body: bytes, content_type: str, content_encoding: str) -> Received:
-        """An OTLP trace export; raises `FormatError` where nothing in it is one."""
-        export = decode_request(body, content_type)  # the API has undone the encoding
-        reading = otlp.read_export(export, raw_id=_raw_id(body), uri=TRACES, settings=self._settings)
-        return Received(reading.frame, tuple(reading.problems), otlp.rejected_spans(reading))
+    def otlp(self, signal: Signal, body: bytes, content_type: str) -> Received:
+        """An OTLP export; raises `FormatError` where nothing in it is one.
+
+        Traces in protobuf are checked, stripped, and read when they are booked; all else is rare and read at once.
+        """
+        uri, raw_id = f"/v1/{signal}", otlp.received_id(body)
+        if signal == "metrics":
+            points = otlp.read_metrics(body, raw_id=raw_id, uri=uri, content_type=content_type)
+            return Received(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
+        if signal == "traces" and content_type != "application/json":
+            admitted = otlp.admit(body, uri=uri, settings=self._settings)
+            bodies = (Body(OTLP_TRACES, admitted.content),) if admitted.spans else ()
+            return Received(problems=admitted.problems, rejected=admitted.rejected, bodies=bodies, count=admitted.spans)
+        decode = otlp.decode_events if signal == "logs" else otlp.decode_request
+        reading = otlp.read_export(decode(body, content_type), raw_id=raw_id, uri=uri, settings=self._settings)
+        return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
     def litellm(self, body: bytes) -> Received:
         """Payloads of LiteLLM's generic callback; a bad item is a problem, and its neighbours are kept."""
-        reading = litellm.read_body(body, raw_id=_raw_id(body), uri=PAYLOADS, settings=self._settings)
-        return Received(reading.frame, tuple(reading.problems), sum(p.rows for p in reading.problems if p.severity == "error"))
+        reading = litellm.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
+        return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
 
-def _raw_id(body: bytes) -> str:
-    """The delivery's own name: the same bytes have the same one, however often they come."""
-    return f"received:{hashlib.sha256(body).hexdigest()}"
+class Unpack:
+    """Makes rows of what `Doors` let in: a `ledger.spool.Read`."""
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, bodies: Sequence[Body]) -> tuple[pl.DataFrame, Sequence[Problem]]:
+        """The spans of all these bodies."""
+        reading = otlp.read_bodies((body.content for body in bodies), uri="/v1/traces", settings=self._settings)
+        return reading.frame, reading.problems
+
+
+class Porch(Spool):
+    """The spool of a service. What is much to read is read by a process of its own, so that the doors stay quick meanwhile."""
+
+    AT_HAND_BYTES = 256 << 10
+    """As much is read at once, in this process."""
+
+    def __init__(self, folder: Path, settings: IngestSettings) -> None:
+        super().__init__(folder, read=Unpack(settings))
+        self._settings = settings
+        self._reader: tuple[BaseProcess, Connection] | None = None
+
+    def drain(self, store: Store) -> int:
+        """As `Spool.drain`; one thread at a time."""
+        if self.size_bytes() <= self.AT_HAND_BYTES:
+            self.close()
+            return super().drain(store)
+        return self._drained_by_reader(store)
+
+    def close(self) -> None:
+        """Ends the reading process, if there is one."""
+        if self._reader is not None:
+            process, pipe = self._reader
+            self._reader = None
+            pipe.close()  # it ends when nobody can ask it any more, also when this process is killed
+            process.join(1)
+            if process.is_alive():
+                process.terminate()  # in the middle of a batch: what is not booked yet is still in the spool
+                process.join(1)
+
+    def _drained_by_reader(self, store: Store) -> int:
+        if self._reader is None:
+            context = multiprocessing.get_context("spawn")
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_reader, args=(theirs, self.folder, self._settings), daemon=True, name="spool reader"
+            )
+            process.start()
+            theirs.close()
+            self._reader = process, ours
+        pipe = self._reader[1]
+        try:
+            pipe.send(store)
+            told: int | RootCostError = pipe.recv()
+        except (EOFError, OSError) as fault:
+            self.close()
+            raise StoreUnreachable(
+                "the process that reads the spool has ended",
+                where=str(self.folder),
+                remedy="it is started again; is memory short?",
+            ) from fault
+        self.freed()
+        if isinstance(told, RootCostError):
+            raise told
+        return told
+
+
+def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:
+    """The reading process: drains whenever it is handed a store, until its pipe is closed."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
+    spool = Spool(folder, read=Unpack(settings))
+    while True:
+        try:
+            store: Store = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(spool.drain(store))
+        except RootCostError as fault:
+            pipe.send(fault)

@@ -25,7 +25,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from api.app import create_app
 from api.client import ApiProblem, Client
-from api.receiving import inflate
+from api.problem_documents import Refused
+from api.receivers import Receivers
+from api.receiving import Gate, inflate
 from ledger.books import Books
 from ledger.spool import Spool
 from ledger.tables import PROBLEMS, SPANS
@@ -66,9 +68,9 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(books: Books, port: int) -> Iterator[str]:
+def serving(books: Books, port: int, receivers: Receivers | None = None) -> Iterator[str]:
     """The app behind a real server on loopback."""
-    app = create_app(books, receivers=SmallReceivers(), token=TOKEN)
+    app = create_app(books, receivers=receivers or SmallReceivers(), token=TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -105,7 +107,7 @@ def test_the_answer_speaks_as_it_was_spoken_to(http: httpx.Client, books: Books)
     answer = http.post("/v1/traces", content=body, headers=PROTOBUF)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
     partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
-    assert (partial.rejected_spans, partial.error_message) == (1, "name: is empty")
+    assert (partial.rejected_spans, partial.error_message) == (1, "span: name: is empty; name every span")
     sent = {
         "resourceSpans": [
             {
@@ -127,7 +129,7 @@ def test_the_answer_speaks_as_it_was_spoken_to(http: httpx.Client, books: Books)
     }
     answer = http.post("/v1/traces", json=sent, headers=AUTH)
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == {"partialSuccess": {"rejectedSpans": "1", "errorMessage": "name: is empty"}}
+    assert answer.json() == {"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span: name: is empty; name every span"}}
     assert spooled(books) == ["a", "j"]
     assert books.store.scan(PROBLEMS).collect().height == 1
 
@@ -186,9 +188,24 @@ def test_members_of_a_gzip_body_are_read_one_after_another() -> None:
 def test_a_full_spool_asks_to_come_back(books: Books) -> None:
     with reach(books, spool=Spool(books.home / "spool", limit_bytes=10)) as http:
         answer = http.post("/v1/traces", content=export("a").SerializeToString(), headers=PROTOBUF)
+        assert problem(answer, 429)["type"] == "urn:rootcost:problem:spool-full"
+        assert int(answer.headers["retry-after"]) > 0
+        # LiteLLM's callback sends again after 5xx only, and drops its batch at 429.
+        answer = http.post("/v1/litellm", json=[{"id": "call-1"}], headers=AUTH)
         assert problem(answer, 503)["type"] == "urn:rootcost:problem:spool-full"
         assert int(answer.headers["retry-after"]) > 0
-        assert problem(http.post("/v1/litellm", json=[{"id": "call-1"}], headers=AUTH), 503)
+
+
+def test_no_more_is_held_in_memory_than_the_gate_lets_in() -> None:
+    gate = Gate(100)
+    with gate.entered() as first, gate.entered() as second:
+        first(80)
+        with pytest.raises(Refused) as told:
+            second(30)
+        assert (told.value.status, told.value.headers) == (429, {"Retry-After": "1"})
+        second(20)
+    with gate.entered() as alone:
+        alone(1000)  # a single body is bounded by its own limit
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.normalise.emitters import CLAIMS, EXTRA, rows_of, table
+from ingest.normalise.emitters import CLAIMS, CONTENT, EXTRA, OTHER, rows_of, table
 from ingest.normalise.otlp_decode import from_document
 from ingest.source import Reading
 from ingest.sources.otlp import read_export
 from ledger.settings import IngestSettings
-from ledger.tables import SPANS
+from ledger.tables import METERS, SPANS, TOKEN_METERS
 
 HERE = Path(__file__).parent / "data" / "emitters"
 SETTINGS = IngestSettings()
@@ -124,8 +124,10 @@ def test_every_row_of_the_mapping_is_carried_or_left_out_with_a_reason() -> None
                 assert where in scopes, told
             case "emitter":
                 assert where in emitters, told
+            case "metric":
+                assert where in {r["metric"] for r in rows_of("metrics")}, told
             case _:
-                assert kind in ("not spans", "built in"), told
+                assert kind in ("not spans", "not usage", "built in"), told
                 assert where, told
 
 
@@ -133,13 +135,43 @@ def test_the_table_names_only_columns_and_readers_that_exist() -> None:
     emitters = {r["emitter"] for r in rows_of("emitters")}
     for told in rows_of("attributes"):
         column = told["column"]
-        assert not column or column in SPANS.schema or column.startswith(EXTRA) or column == CLAIMS, told
-        assert bool(column) == bool(told["precedence"]), told
+        assert (
+            not column
+            or column in SPANS.schema
+            or column.startswith(EXTRA)
+            or column in (CLAIMS, CONTENT)
+            or (
+                column.startswith(OTHER)
+                and column.removeprefix(OTHER) in METERS
+                and column.removeprefix(OTHER) not in TOKEN_METERS
+            )
+        ), told
+        assert bool(column) == bool(told["precedence"]) or column == CONTENT, told
         assert told["includes"] in ("", "true", "false", "unknown"), told
         assert told["emitter"] in emitters or told["emitter"] == "resource" or told["emitter"].startswith("otel-"), told
     for told in rows_of("usage_scopes"):
         assert told["emitter"] in emitters | {"*"}, told
         assert told["usage_scope"] in ("leaf", "aggregate", "cumulative", "none"), told
+
+
+def test_events_and_metrics_name_what_the_table_knows() -> None:
+    emitters = {r["emitter"] for r in rows_of("emitters")}
+    for told in rows_of("events"):
+        assert told["emitter"] in emitters | {""}, told
+        assert told["place"] in ("own", "span", "alone"), told
+    for told in rows_of("metrics"):
+        assert told["emitter"] in emitters, told
+        assert told["meter"] in SPANS.schema, told
+        assert bool(told["attribute"]) == bool(told["value"]), told
+
+
+def test_no_attribute_that_is_read_whole_is_content() -> None:
+    """Content is dropped, or kept apart: it never decides a column, but for the counts inside an answer's JSON."""
+    emitters = table(("agent",), ("team",))
+    content = {r["attribute"] for r in rows_of("attributes") if r["column"] == CONTENT}
+    assert not content & emitters.plain
+    assert content & set(emitters.inner) == {"gcp.vertex.agent.llm_response"}
+    assert "gen_ai.input.messages" not in emitters.wanted
 
 
 def test_no_two_attributes_are_preferred_alike_for_one_column() -> None:

@@ -53,7 +53,15 @@ def test_help_loads_nothing_heavy(home: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("costs",), ("balance", "--format", "json"), ("problems",), ("agents", "list"), ("budgets", "list"), ("config", "show")],
+    [
+        ("costs",),
+        ("balance", "--format", "json"),
+        ("problems",),
+        ("agents", "list"),
+        ("budgets", "list"),
+        ("config", "show"),
+        ("sources", "list"),
+    ],
     ids=" ".join,
 )
 def test_no_command_imports_litellm_or_the_servers(arguments: tuple[str, ...], home: Path) -> None:

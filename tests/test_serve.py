@@ -203,7 +203,7 @@ def test_what_was_received_is_booked_before_it_stops(serve: Callable[..., Served
     time.sleep(1)  # the first, immediate round is over
     sent = httpx.post(f"{served.url}/v1/traces", json=trace(), headers={"Authorization": f"Bearer {served.token()}"})
     assert sent.status_code == 200
-    assert list((home / "spool").glob("spans-*.arrow"))
+    assert list((home / "spool").glob("*.spool"))
     assert served.stop()[0] == 0
     assert not list((home / "spool").glob("*.arrow"))
     with Books.open(home) as books:

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +19,7 @@ import pytest
 from ledger.books import Books
 from ledger.errors import SpoolFull, StoreUnreachable
 from ledger.problems import Problem
-from ledger.spool import Spool
+from ledger.spool import Body, Spool
 from ledger.store import Store
 from ledger.tables import PROBLEMS, SPANS
 from tests.api_examples import TRACE_1, frame, span
@@ -100,14 +103,117 @@ def test_a_damaged_file_is_told_of_and_its_neighbours_go_on(spool: Spool, books:
     content[len(content) // 2] ^= 0xFF
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:100])
-    (spool.folder / "strange.arrow").write_bytes(b"not ours")
+    (spool.folder / "strange.spool").write_bytes(b"not ours")
     assert spool.drain(books.store) == 1
     assert held(books.store) == ["chat 3"]
     told = books.store.scan(PROBLEMS).collect()
-    assert sorted(told["uri"]) == sorted([first.name, second.name, "strange.arrow"])
+    assert sorted(told["uri"]) == sorted([first.name, second.name, "strange.spool"])
     assert told["remedy"].str.contains("spool/damaged").all()
     assert len(list((spool.folder / "damaged").iterdir())) == 3
     assert spool.pending() == []
+
+
+def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, books: Books) -> None:
+    spool.append(rows(1), [SPELLING], bodies=[Body("frames", b"2"), Body("frames", b"3")])
+    (path,) = spool.pending()
+    content = path.read_bytes()
+    kept = []
+    for size in sorted({*range(0, len(content), 61), len(content) - 1}):
+        path.write_bytes(content[:size])
+        readable = Spool(spool.folder, read=numbered)
+        store = Store(spool.folder.parent / f"tables-{size}")
+        kept.append(readable.drain(store))
+        assert store.scan(PROBLEMS, {"source": ["spool"]}).collect().height == 1
+        assert not readable.pending()
+    assert kept == sorted(kept)
+    assert set(kept) == {0, 1, 2}  # a row, then a body; whole only with its last byte
+    path.write_bytes(content)
+    assert Spool(spool.folder, read=numbered).drain(books.store) == 3
+
+
+def numbered(bodies: Sequence[Body]) -> tuple[pl.DataFrame, list[Problem]]:
+    """A reader: each body is the number of a row."""
+    return rows(*(int(body.content) for body in bodies)), []
+
+
+def test_bodies_are_read_when_they_are_booked(tmp_path: Path, books: Books) -> None:
+    spool = Spool(tmp_path / "spool", read=numbered)
+    spool.append(bodies=[Body("frames", b"1")])
+    spool.append(rows(2), bodies=[Body("frames", b"3")])
+    assert spool.drain(books.store) == 3
+    assert held(books.store) == ["chat 1", "chat 2", "chat 3"]
+
+
+def test_bodies_nobody_can_read_wait_for_somebody_who_can(spool: Spool, books: Books) -> None:
+    spool.append(bodies=[Body("frames", b"1")])
+    with pytest.raises(TypeError, match="reader"):
+        spool.drain(books.store)
+    assert Spool(spool.folder, read=numbered).drain(books.store) == 1
+
+
+def test_those_that_come_while_a_file_is_synced_share_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty deliveries at once need few syncs, and none is thanked before its own."""
+    synced, real = [], os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(0.02)
+        real(handle)
+        synced.append(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    started = threading.Barrier(40)
+
+    def send(number: int) -> None:
+        started.wait()
+        before = len(synced)
+        spool.append(rows(number % 6 + 1))
+        assert len(synced) >= before + 2  # the file's and the folder's
+
+    with ThreadPoolExecutor(40) as threads:
+        list(threads.map(send, range(40)))
+    assert len(spool.pending()) <= 10
+    assert len(synced) <= 20
+
+
+def test_a_disk_that_refuses_a_group_thanks_none_of_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        time.sleep(0.02)
+        raise OSError(5, "Input/output error")
+
+    started = threading.Barrier(8)
+
+    def send(number: int) -> str:
+        started.wait()
+        try:
+            spool.append(rows(number % 6 + 1))
+        except StoreUnreachable as fault:
+            return fault.what
+        return "thanked"
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with ThreadPoolExecutor(8) as threads:
+            assert set(threads.map(send, range(8))) == {"Input/output error"}
+    assert spool.pending() == []
+    spool.append(rows(1))
+    assert len(spool.pending()) == 1
+
+
+def test_much_is_merged_in_bounded_batches(tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.spool._BATCH_ROWS", 2)
+    monkeypatch.setattr("ledger.spool._BATCH_BYTES", 2)
+    seen: list[int] = []
+
+    def read(bodies: Sequence[Body]) -> tuple[pl.DataFrame, list[Problem]]:
+        seen.append(len(bodies))
+        return numbered(bodies)
+
+    spool = Spool(tmp_path / "spool", read=read)
+    for number in range(1, 7):
+        spool.append(bodies=[Body("frames", str(number).encode())])
+    assert spool.drain(books.store) == 6
+    assert seen == [2, 2, 2]
+    assert books.store.version(SPANS) == 2  # three commits
 
 
 def test_a_full_spool_says_so_and_takes_again_once_drained(tmp_path: Path, books: Books) -> None:

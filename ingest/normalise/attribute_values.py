@@ -13,6 +13,7 @@ from typing import Any
 
 from ingest.normalise.litellm_fields import FieldError, structure
 from ledger.money import exact_decimal
+from ledger.money import text as decimal_text
 
 ABSENT = frozenset({"", "None", "none", "null", "NULL", "undefined", "NaN", "nan"})
 """What emitters write where they mean nothing."""
@@ -116,6 +117,30 @@ def money(value: Any) -> str | None:
     if exact is None or exact < 0:
         raise Amiss(f"{shown(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out")
     return repr(value) if isinstance(value, float) else str(exact)
+
+
+def micros(value: Any) -> str | None:
+    """Millionths of a dollar, as dollars.
+
+    >>> micros(106866), micros("")
+    ('0.106866', None)
+    """
+    whole = count(value)
+    return None if whole is None else decimal_text(Decimal(whole).scaleb(-6))
+
+
+def quantity(value: Any) -> str | None:
+    """How much of a meter was used, as decimal text; nothing where it says none.
+
+    >>> quantity(2), quantity(1.5), quantity("12"), quantity(0)
+    ('2', '1.5', '12', None)
+    """
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT):
+        return None
+    exact = _exact(value)
+    if exact is None or not 0 <= exact < COUNT_LIMIT:
+        raise Amiss(f"{shown(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
+    return decimal_text(exact) if exact else None
 
 
 def _exact(value: Any) -> Decimal | None:
@@ -281,6 +306,8 @@ READERS: Mapping[str, Reader] = {
     "count": count,
     "from_one": from_one,
     "money": money,
+    "quantity": quantity,
+    "micros": micros,
     "flag": flag,
     "tier": tier,
     "url": url,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -26,13 +26,19 @@ import polars as pl
 
 from ingest.normalise.attribute_values import READERS, Reader, text
 from ledger.money import RATE
-from ledger.tables import SPANS
+from ledger.tables import METERS, SPANS, TOKEN_METERS
 
 _HERE = Path(__file__).parent
 EXTRA = "attributes."
 """Prefix of columns that go into the JSON of `spans.attributes`."""
+OTHER = "other_usage."
+"""Prefix of meters that go into the JSON of `spans.other_usage`."""
 CLAIMS = "claims"
 """Pseudo column of tags and labels, of which only the keys named in the settings are read."""
+CONTENT = "content"
+"""Pseudo column of prompts, answers and tool arguments: dropped, unless `ingest.keep_content` keeps them in the JSON of `spans.attributes`."""
+OWN_METER = "rootcost.usage."
+"""Prefix of attributes by which a program says itself what a span used: any meter of the ledger, ``rootcost.usage.web_searches``."""
 _SCHEMA = SPANS.schema
 _WORD = re.compile(r"[a-z0-9]+")
 _MEMO_LIMIT = 10_000
@@ -160,14 +166,39 @@ def _holds(condition: tuple[str, str], facts: Mapping[str, str], names: Sequence
     return bool(facts.get(fact)) if wanted == "*" else facts.get(fact) == wanted
 
 
+class Content:
+    """Which attributes hold prompts, answers and tool arguments, and whether they are kept."""
+
+    def __init__(self, *, keep: bool) -> None:
+        named = [row["attribute"] for row in rows_of("attributes") if row["column"] == CONTENT] if keep else []
+        self._names = frozenset(name for name in named if not name.endswith(".*"))
+        self._families = tuple(name[:-1] for name in named if name.endswith(".*"))
+        self.kept = keep
+
+    def keeps(self, attribute: str) -> bool:
+        """Whether an attribute is content that is kept."""
+        return attribute in self._names or (bool(self._families) and attribute.startswith(self._families))
+
+
+class Wanted:
+    """The attributes anything is read of."""
+
+    def __init__(self, names: frozenset[str], content: Content) -> None:
+        self.names, self._content = names, content
+
+    def __contains__(self, attribute: object) -> bool:
+        return attribute in self.names or (isinstance(attribute, str) and self._content.keeps(attribute))
+
+
 class EmitterTable:
     """The whole table, with the baggage keys of the settings worked in.
 
     `wanted` and `wanted_of_resource` are the only attribute names anything is ever read of: prompts and answers are not
-    among them and never leave the decoder.
+    among them and never leave the decoder, unless `keep_content` asks for them. `inner` names attributes of which no more is read than
+    some places inside the JSON they hold, and those places.
     """
 
-    def __init__(self, agent_tags: Sequence[str], team_tags: Sequence[str]) -> None:
+    def __init__(self, agent_tags: Sequence[str], team_tags: Sequence[str], *, keep_content: bool = False) -> None:
         self.agent_tags, self.team_tags = tuple(agent_tags), tuple(team_tags)
         self._listed = {row["emitter"]: row for row in rows_of("emitters")}
         self.frameworks = frozenset(f for row in self._listed.values() for f in _listed(row["frameworks"]))
@@ -181,12 +212,17 @@ class EmitterTable:
         self.names = frozenset(o for (attribute, o) in self._operations if attribute == "name")
         rule_facts = {_condition(part)[0] for row in rows_of("usage_scopes") for part in row["when"].split("&")}
         self.resource_facts = frozenset(f.removeprefix("resource.") for f in rule_facts if f.startswith("resource."))
-        self.wanted = frozenset(
-            {a for name in (*self._listed, "") for a in self.emitter(name).targets}
-            | set(self._marks)
-            | set(self._hints)
-            | {f for f in rule_facts if "." in f and not f.startswith("resource.")}
-        )
+        self.content = Content(keep=keep_content)
+        targets = [(a, t) for name in (*self._listed, "") for a, meanings in self.emitter(name).targets.items() for t in meanings]
+        signs = set(self._marks) | set(self._hints) | {f for f in rule_facts if "." in f and not f.startswith("resource.")}
+        self.plain = frozenset({a for a, target in targets if not target.path} | signs)
+        paths: dict[str, set[tuple[str, ...]]] = {}
+        for attribute, target in targets:
+            if attribute not in self.plain and not self.content.keeps(attribute):
+                paths.setdefault(attribute, set()).add(target.path)
+        self.inner = {attribute: tuple(sorted(found)) for attribute, found in paths.items()}
+        names = self.plain | {a for a, _ in targets}
+        self.wanted: Container[str] = Wanted(names, self.content) if keep_content else names
         self.wanted_of_resource = frozenset(self.resource_targets) | self.resource_facts
         self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)
 
@@ -245,13 +281,14 @@ class EmitterTable:
 
     def _targets(self, emitter: str) -> dict[str, tuple[Target, ...]]:
         """All attributes understood on this emitter's spans: its own rows, then other emitters' shared ones."""
-        listed = [row for row in rows_of("attributes") if row["column"]]
+        listed = [row for row in rows_of("attributes") if row["column"] not in ("", CONTENT)]
         own = [row for row in listed if row["emitter"] == emitter]
         chosen = own + ([] if emitter == "resource" else [r for r in listed if r["shared"] and not _overridden(r, own)])
         if emitter == "resource":
-            chosen += [_claim_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
+            chosen += [_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
         else:
             chosen += list(self._claim_rows())
+            chosen += [_row(OWN_METER + meter, OTHER + meter, 5, "quantity") for meter in METERS if meter not in TOKEN_METERS]
         order = {id(r): n for n, r in enumerate(sorted(chosen, key=lambda r: (int(r["precedence"]), r["attribute"], r["path"])))}
         targets: dict[str, dict[tuple[Any, ...], Target]] = {}
         for row in chosen:
@@ -266,7 +303,7 @@ class EmitterTable:
         for slot, tags in (("claimed_agent", self.agent_tags), ("claimed_team", self.team_tags)):
             for position, tag in enumerate(tags):
                 for rank, prefix in enumerate(("", "baggage.", *families)):
-                    yield _claim_row(prefix + tag, slot, 1 + rank * 100 + position, "text")
+                    yield _row(prefix + tag, slot, 1 + rank * 100 + position, "text")
 
     def _target(self, row: Mapping[str, str], rank: int) -> Target:
         slot, read = row["column"], row["read"]
@@ -295,6 +332,8 @@ class EmitterTable:
             return READERS[read]
         if slot in ("request_model", "response_model"):
             return READERS["model"]
+        if slot.startswith(OTHER):
+            return READERS["quantity"]
         dtype = _SCHEMA.get(slot, pl.String)
         return READERS[{pl.Int64: "count", pl.Boolean: "flag", RATE: "money"}.get(dtype, "text")]
 
@@ -307,7 +346,7 @@ def _overridden(row: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> boo
     return any(o["attribute"] == row["attribute"] for o in own)
 
 
-def _claim_row(attribute: str, slot: str, precedence: int, read: str) -> Mapping[str, str]:
+def _row(attribute: str, slot: str, precedence: int, read: str) -> Mapping[str, str]:
     blank = dict.fromkeys(("emitter", "path", "when", "includes", "shared", "note"), "")
     return blank | {"attribute": attribute, "column": slot, "precedence": str(precedence), "read": read}
 
@@ -322,6 +361,6 @@ def _signed(signs: _Signs, found: Mapping[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def table(agent_tags: tuple[str, ...] = (), team_tags: tuple[str, ...] = ()) -> EmitterTable:
+def table(agent_tags: tuple[str, ...] = (), team_tags: tuple[str, ...] = (), keep_content: bool = False) -> EmitterTable:
     """The table for these baggage keys, built once."""
-    return EmitterTable(agent_tags, team_tags)
+    return EmitterTable(agent_tags, team_tags, keep_content=keep_content)

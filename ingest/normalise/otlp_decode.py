@@ -14,10 +14,10 @@ import base64
 import binascii
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -51,6 +51,14 @@ class RawSpan(NamedTuple):
     links: tuple[tuple[bytes, bytes], ...]
     found: dict[str, Any]
     ordinal: int
+    emitter: str | None = None
+    """Who sent it, where that is known already."""
+    is_event: bool = False
+    """Whether it was a log record."""
+    trace_text: str = ""
+    span_text: str = ""
+    parent_text: str = ""
+    """The ids as written, where they are no OpenTelemetry ids; the bytes end in their hash."""
 
 
 class Group(NamedTuple):
@@ -69,6 +77,19 @@ class Lost:
     reason: str
 
 
+class Exported(Protocol):
+    """Anything that holds spans."""
+
+    @property
+    def lost(self) -> Sequence[Lost]:
+        """What could not be decoded."""
+        ...
+
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+        """Its spans, scope by scope."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """One trace export, decoded as far as needed to know what is in it."""
@@ -84,7 +105,7 @@ class Export:
             return sum(len(scope.spans) for resource in self.body.resource_spans for scope in resource.scope_spans)
         return sum(len(_items(scope, "spans")) for resource in _resources(self.body) for scope in _scopes(resource))
 
-    def groups(self, wanted: frozenset[str], wanted_of_resource: frozenset[str], lost: list[Lost]) -> Iterator[Group]:
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
         """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `lost`."""
         if self.encoding == "protobuf":
             return _proto_groups(self.body, wanted, wanted_of_resource)
@@ -97,6 +118,18 @@ def decode_request(body: bytes, content_type: str = "", content_encoding: str = 
     `content_type` and `content_encoding` are the request's headers; without them the bytes speak for themselves. `max_bytes`
     limits the body after decompression. Raises `FormatError` when nothing in it is a trace export.
     """
+    body = unpacked(body, content_encoding, max_bytes=max_bytes)
+    return from_json(body) if is_json(body, content_type) else from_protobuf(body)
+
+
+def is_json(body: bytes, content_type: str = "") -> bool:
+    """Whether a body is JSON, as its content type says, or by its first characters."""
+    named = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
+    return named == "json" or (not named and looks_like_json(body))
+
+
+def unpacked(body: bytes, content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> bytes:
+    """A body without its compression. Raises `FormatError` where it is damaged, unknown or larger than `max_bytes`."""
     encodings = [e for e in content_encoding.lower().replace(" ", "").split(",") if e not in ("", "identity")]
     for encoding in reversed(encodings):
         if encoding not in ("gzip", "x-gzip", "deflate"):
@@ -106,10 +139,7 @@ def decode_request(body: bytes, content_type: str = "", content_encoding: str = 
         body = inflate(body, max_bytes)
     if len(body) > max_bytes:
         raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
-    named = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
-    if named == "json" or (not named and looks_like_json(body)):
-        return from_json(body)
-    return from_protobuf(body)
+    return body
 
 
 def inflate(body: bytes, max_bytes: int) -> bytes:
@@ -158,11 +188,15 @@ def from_protobuf(body: bytes) -> Export:
 
 def from_json(body: bytes | str) -> Export:
     """An export from JSON text. Numbers stay exact. Raises `FormatError` when it is no JSON, or no trace export."""
+    return from_document(decode_json(body))
+
+
+def decode_json(body: bytes | str) -> Any:
+    """A document. Raises `FormatError` when it is no JSON."""
     try:
-        document = json.loads(body, parse_float=Decimal, parse_constant=str)
+        return json.loads(body, parse_float=Decimal, parse_constant=str)
     except (ValueError, RecursionError) as fault:  # ValueError: bad JSON, bad UTF-8, or a number of thousands of digits
         raise FormatError(f"not JSON: {_short(fault)}", remedy=_SPEAK) from None
-    return from_document(document)
 
 
 def from_document(document: Any) -> Export:
@@ -196,16 +230,16 @@ def _short(fault: BaseException) -> str:
 # --- protobuf -----------------------------------------------------------------------------------------------------------------
 
 
-def _proto_groups(message: Any, wanted: frozenset[str], wanted_of_resource: frozenset[str]) -> Iterator[Group]:
+def _proto_groups(message: Any, wanted: Container[str], wanted_of_resource: Container[str]) -> Iterator[Group]:
     ordinal = 0
     for resource_spans in message.resource_spans:
-        resource = _proto_attributes(resource_spans.resource.attributes, wanted_of_resource)
+        resource = attributes_of(resource_spans.resource.attributes, wanted_of_resource)
         for scope_spans in resource_spans.scope_spans:
             yield Group(resource, scope_spans.scope.name, _proto_spans(scope_spans.spans, wanted, ordinal))
             ordinal += len(scope_spans.spans)
 
 
-def _proto_spans(spans: Iterable[Any], wanted: frozenset[str], before: int) -> Iterator[RawSpan]:
+def _proto_spans(spans: Iterable[Any], wanted: Container[str], before: int) -> Iterator[RawSpan]:
     for ordinal, span in enumerate(spans, before + 1):
         found: dict[str, Any] = {}
         for pair in span.attributes:
@@ -235,7 +269,8 @@ def _proto_spans(spans: Iterable[Any], wanted: frozenset[str], before: int) -> I
         )
 
 
-def _proto_attributes(pairs: Iterable[Any], wanted: frozenset[str]) -> dict[str, Any]:
+def attributes_of(pairs: Iterable[Any], wanted: Container[str]) -> dict[str, Any]:
+    """The attributes asked for, of a span, a record or a resource in protobuf."""
     found: dict[str, Any] = {}
     for pair in pairs:
         if pair.key in wanted:
@@ -272,7 +307,7 @@ def _scopes(resource: Any) -> list[Any]:
     return _items(resource, "scopeSpans", "scope_spans") or _items(resource, *older)
 
 
-def _json_groups(document: Any, wanted: frozenset[str], wanted_of_resource: frozenset[str], lost: list[Lost]) -> Iterator[Group]:
+def _json_groups(document: Any, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
     ordinal = 0
     for resource_spans in _resources(document):
         resource = resource_spans.get("resource") if isinstance(resource_spans, Mapping) else None
@@ -285,7 +320,7 @@ def _json_groups(document: Any, wanted: frozenset[str], wanted_of_resource: froz
             ordinal += len(spans)
 
 
-def _json_spans(spans: list[Any], wanted: frozenset[str], before: int, lost: list[Lost]) -> Iterator[RawSpan]:
+def _json_spans(spans: list[Any], wanted: Container[str], before: int, lost: list[Lost]) -> Iterator[RawSpan]:
     for ordinal, span in enumerate(spans, before + 1):
         if not isinstance(span, Mapping):
             lost.append(Lost(f"span {ordinal}", "a span is a JSON object"))
@@ -343,7 +378,7 @@ def _integer(written: Any) -> int:
     return 0 if written is None or written == "" else -1
 
 
-def _json_attributes(holder: Any, wanted: frozenset[str]) -> dict[str, Any]:
+def _json_attributes(holder: Any, wanted: Container[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in _items(holder, "attributes"):
         key = pair.get("key") if isinstance(pair, Mapping) else None

@@ -1,16 +1,20 @@
 """What is whole in a damaged protobuf export: cut off in transit, or with one span that is not UTF-8.
 
 Protobuf refuses a message for one bad byte. Its fields, however, tell their own lengths, so the good spans beside a bad one can
-be found by walking them.
+be found by walking them. Exports of all signals are built alike: resources, in them scopes, in them spans, records or metrics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics, ScopeMetrics
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 _NESTED = 2
@@ -18,47 +22,68 @@ _HEADER, _CHILDREN = 1, 2
 _FIXED = {1: 8, 5: 4}
 
 
-def salvage(body: bytes) -> tuple[Any, list[tuple[str, str]]]:
+class Signal(NamedTuple):
+    """One kind of export: its messages, and what its repeated fields are called."""
+
+    name: str
+    request: type[Message]
+    resource: type[Message]
+    scope: type[Message]
+    item: type[Message]
+    resources: str
+    scopes: str
+    items: str
+
+
+TRACES = Signal("trace", ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, "resource_spans", "scope_spans", "spans")
+LOGS = Signal("log", ExportLogsServiceRequest, ResourceLogs, ScopeLogs, LogRecord, "resource_logs", "scope_logs", "log_records")
+METRICS = Signal(
+    "metric", ExportMetricsServiceRequest, ResourceMetrics, ScopeMetrics, Metric, "resource_metrics", "scope_metrics", "metrics"
+)
+
+
+def salvage(body: bytes, signal: Signal = TRACES) -> tuple[Any, list[tuple[str, str]]]:
     """An export of what could be read, and (place, reason) for each part that could not."""
-    export, lost = ExportTraceServiceRequest(), list[tuple[str, str]]()
+    export, lost = signal.request(), list[tuple[str, str]]()
     view = memoryview(body)
+    resources = getattr(export, signal.resources)
     for number, part, whole in _fields(view):
         if number == 1:
-            _resource(part, whole, export, lost)
-    if lost and all(not scope.spans for r in export.resource_spans for scope in r.scope_spans):
-        del export.resource_spans[:]
+            _resource(part, whole, resources, lost, signal)
+    if lost and all(not getattr(scope, signal.items) for r in resources for scope in getattr(r, signal.scopes)):
+        del resources[:]
     return export, lost
 
 
-def _resource(part: memoryview, whole: bool, export: Any, lost: list[tuple[str, str]]) -> None:
-    if whole and (complete := _parsed(ResourceSpans, part)) is not None:
-        export.resource_spans.append(complete)
+def _resource(part: memoryview, whole: bool, resources: Any, lost: list[tuple[str, str]], signal: Signal) -> None:
+    if whole and (complete := _parsed(signal.resource, part)) is not None:
+        resources.append(complete)
         return
-    mended = export.resource_spans.add()
-    place = f"resource {len(export.resource_spans)}"
+    mended = resources.add()
+    place = f"resource {len(resources)}"
     for number, inner, inner_whole in _fields(part):
         if number == _HEADER and inner_whole:
             _merge(mended.resource, inner)
         elif number == _CHILDREN:
-            _scope(inner, inner_whole, mended, place, lost)
+            _scope(inner, inner_whole, getattr(mended, signal.scopes), place, lost, signal)
     if not whole and not lost:
         lost.append((place, "cut off"))
 
 
-def _scope(part: memoryview, whole: bool, resource: Any, above: str, lost: list[tuple[str, str]]) -> None:
-    if whole and (complete := _parsed(ScopeSpans, part)) is not None:
-        resource.scope_spans.append(complete)
+def _scope(part: memoryview, whole: bool, scopes: Any, above: str, lost: list[tuple[str, str]], signal: Signal) -> None:
+    if whole and (complete := _parsed(signal.scope, part)) is not None:
+        scopes.append(complete)
         return
-    mended = resource.scope_spans.add()
-    place = f"{above}, scope {len(resource.scope_spans)}"
+    mended = scopes.add()
+    place = f"{above}, scope {len(scopes)}"
     told = len(lost)
     for position, (number, inner, inner_whole) in enumerate(_fields(part)):
         if number == _HEADER and inner_whole:
             _merge(mended.scope, inner)
         elif number == _CHILDREN:
-            span = _parsed(Span, inner) if inner_whole else None
-            if span is not None:
-                mended.spans.append(span)
+            item = _parsed(signal.item, inner) if inner_whole else None
+            if item is not None:
+                getattr(mended, signal.items).append(item)
             else:
                 reason = "damaged, perhaps by text that is not UTF-8" if inner_whole else "cut off"
                 lost.append((f"{place}, field {position + 1}", reason))

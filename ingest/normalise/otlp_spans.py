@@ -15,26 +15,18 @@ from typing import Any
 import polars as pl
 
 from ingest.normalise.attribute_values import Amiss, at, clean, opened, text
-from ingest.normalise.emitters import CLAIMS, EXTRA, Emitter, EmitterTable, Target
-from ingest.normalise.otlp_decode import Export, Lost, RawSpan
+from ingest.normalise.emitters import CLAIMS, EXTRA, OTHER, Emitter, EmitterTable, Target
+from ingest.normalise.otlp_columns import EVENTS, Ids, Times, finished
+from ingest.normalise.otlp_decode import Exported, Lost, RawSpan
+from ingest.normalise.otlp_faults import LATEST_NS, NO_SPAN, NO_TRACE, Faults, unusable
 from ingest.source import Reading
 from ledger.money import RATE
-from ledger.problems import Problem
 from ledger.tables import SPANS, USAGE_COLUMNS
-
-CHANNEL = "otlp"
-EARLIEST_NS = 1_262_304_000 * 10**9
-"""2010: no span is older, tracing of this kind did not exist."""
-LATEST_NS = 4_102_444_800 * 10**9
-"""2100: a clock that says so is wrong."""
-_FAULT_LIMIT = 500
 
 _USAGE = frozenset(USAGE_COLUMNS)
 """Columns that count tokens. Two attributes of one span that disagree about one of them are told as a problem (F3)."""
 _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
-_UNTOLD = frozenset({"date", "channel", "source", "raw_id", "trace_key", "span_key", "rank"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +46,25 @@ class SpanBatch:
 
     def __init__(self, table: EmitterTable, *, source: str, uri: str, raw_id: str) -> None:
         self._table = table
-        self._source, self._uri, self._raw_id = source, uri, raw_id
-        self._faults: dict[tuple[str, str, str, str], list[Any]] = {}
-        self._ids: tuple[list[bytes], list[bytes], list[bytes | None]] = ([], [], [])
-        self._times: tuple[list[int], list[int | None]] = ([], [])
+        self._source = source
+        self._faults = Faults(source, uri)
+        self._raw_id = raw_id
+        self._raw_ids: list[str] = []
+        self._ids: Ids = ([], [], [])
+        self._times: Times = ([], [])
         self._values: dict[str, dict[int, Any]] = {slot: {} for slot in ("usage_scope", "emitter", "name", "status")}
         self._extras: dict[int, dict[str, Any]] = {}
-        self._owner_of: dict[int, _Owner] = {}
-        self._here = ""
+        self._other: dict[int, dict[str, str]] = {}
 
     @property
     def height(self) -> int:
         """Rows so far."""
         return len(self._times[0])
 
-    def add(self, export: Export, *, place: str = "") -> None:
-        """Adds the spans of one export, which came from `place` (``line 7``) of the file."""
-        self._here = place
+    def add(self, export: Exported, *, place: str = "", raw_id: str = "") -> None:
+        """Adds the spans of one export, which came from `place` (``line 7``) of the file, or as a delivery of its own: `raw_id`."""
+        self._faults.here = place
+        self._raw_id = raw_id or self._raw_id
         lost: list[Lost] = list(export.lost)
         resource, owner = None, _Owner((), (), frozenset())
         for group in export.groups(self._table.wanted, self._table.wanted_of_resource, lost):
@@ -80,28 +74,16 @@ class SpanBatch:
             for span in group.spans:
                 self._add_span(span, owner, by_scope)
         for part in lost:
-            self._tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
+            self._faults.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
     def fault(self, place: str, field: str, reason: str, remedy: str) -> None:
         """Tells that a whole part of the input was left out."""
-        self._here = place
-        self._tell("", field, reason, remedy)
-
-    def _tell(self, place: str, field: str, reason: str, remedy: str, *, severity: str = "error") -> None:
-        """The same fault again in the same export is counted, not repeated; beyond some hundred kinds they are folded."""
-        key = (self._here, field, reason, severity)
-        if key not in self._faults and len(self._faults) >= _FAULT_LIMIT:
-            key = ("", field, "more faults of this kind", severity)
-        held = self._faults.setdefault(key, [", ".join(filter(None, (self._here, place))), remedy, 0])
-        held[2] += 1
+        self._faults.here = place
+        self._faults.tell("", field, reason, remedy)
 
     def reading(self) -> Reading:
         """The rows, as `spans` stores them, and what was wrong."""
-        problems = [
-            Problem(self._source, self._uri, place, field, reason, remedy, rows, severity)
-            for (_, field, reason, severity), (place, remedy, rows) in self._faults.items()
-        ]
-        return Reading(self._frame(), problems)
+        return Reading(self._frame(), self._faults.problems())
 
     def _owner(self, resource: dict[str, Any]) -> _Owner:
         best: dict[str, tuple[int, Any, bool]] = {}
@@ -117,7 +99,8 @@ class SpanBatch:
         )
 
     def _add_span(self, span: RawSpan, owner: _Owner, by_scope: str | None) -> None:
-        if not self._acceptable(span):
+        if fault := unusable(span.trace_id, span.span_id, span.start_ns):
+            self._faults.tell(f"span {span.ordinal}", *fault)
             return
         row = len(self._times[0])
         trace_ids, span_ids, parent_ids = self._ids
@@ -125,10 +108,11 @@ class SpanBatch:
         trace_ids.append(span.trace_id)
         span_ids.append(span.span_id)
         parent_ids.append(parent)
+        self._raw_ids.append(self._raw_id)
         self._times[0].append(span.start_ns)
         self._times[1].append(self._end(span))
 
-        who = self._table.recognise(by_scope, span.found, span.name)
+        who = span.emitter or self._table.recognise(by_scope, span.found, span.name)
         emitter = self._table.emitter(who)
         entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
         chosen = self._choose(span, emitter, entry) if span.found else {}
@@ -137,28 +121,16 @@ class SpanBatch:
         self._put(row, span, owner, entry, who, emitter, chosen)
         if span.links:
             self._link(row, span)
-
-    def _acceptable(self, span: RawSpan) -> bool:
-        """Whether the span can be kept at all: it needs ids to be joined by and a start to be charged at."""
-        if len(span.trace_id) != 16 or span.trace_id == _NO_TRACE:
-            self._reject(
-                span, "trace_id", "no trace id of 16 bytes, not all zero", "send 32 hex digits in JSON, 16 bytes in protobuf"
-            )
-            return False
-        if len(span.span_id) != 8 or span.span_id == _NO_SPAN:
-            self._reject(
-                span, "span_id", "no span id of 8 bytes, not all zero", "send 16 hex digits in JSON, 8 bytes in protobuf"
-            )
-            return False
-        if not EARLIEST_NS <= span.start_ns < LATEST_NS:
-            reason = "no start time" if span.start_ns <= 0 else "start time outside the years 2010 to 2100"
-            self._reject(span, "start_time_unix_nano", reason, "send nanoseconds since 1970, and set the sender's clock")
-            return False
-        return True
+        if span.is_event:
+            self._set("channel", row, EVENTS)
+        if span.trace_text or span.span_text or span.parent_text:
+            self._set("trace_text", row, clean(span.trace_text) or None)
+            self._set("span_text", row, clean(span.span_text) or None)
+            self._set("parent_text", row, clean(span.parent_text) or None)
 
     def _parent(self, span: RawSpan) -> bytes | None:
         parent = span.parent_id
-        if not parent or parent == _NO_SPAN:
+        if not parent or parent == NO_SPAN:
             return None
         if len(parent) != 8:
             reason = "no span id of 8 bytes; the span is taken as a root"
@@ -175,11 +147,8 @@ class SpanBatch:
             return None
         return span.end_ns
 
-    def _reject(self, span: RawSpan, field: str, reason: str, remedy: str) -> None:
-        self._tell(f"span {span.ordinal}", field, reason, remedy)
-
     def _warn(self, span: RawSpan, field: str, reason: str, remedy: str) -> None:
-        self._tell(f"span {span.ordinal}", field, reason, remedy, severity="warning")
+        self._faults.tell(f"span {span.ordinal}", field, reason, remedy, severity="warning")
 
     def _choose(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
         """One value a column: of several attributes that mean it, the preferred one."""
@@ -247,6 +216,8 @@ class SpanBatch:
                 values[slot][row] = value
             elif slot.startswith(EXTRA):
                 extras[slot[len(EXTRA) :]] = value
+            elif slot.startswith(OTHER):
+                self._other.setdefault(row, {})[slot[len(OTHER) :]] = value
             else:
                 values[slot] = {row: value}
         for slot, value in owner.always if not entry else owner.always + owner.at_entry:
@@ -256,7 +227,7 @@ class SpanBatch:
                 values.setdefault(slot, {}).setdefault(row, value)
 
         operation = chosen["operation"][0] if "operation" in chosen else None
-        counted = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen)
+        counted = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen) or row in self._other
         answered = chosen.get("response_model") or chosen.get("request_model")
         scope = emitter.rules.decide(
             operation=operation,
@@ -275,6 +246,8 @@ class SpanBatch:
         values["status"][row] = "error" if span.failed or "error_type" in extras else "ok"
         if "th:" in span.trace_state:
             extras["sampling"] = clean(span.trace_state)
+        if self._table.content.kept and (content := {k: v for k, v in span.found.items() if self._table.content.keeps(k)}):
+            extras["content"] = content
         if extras:
             self._extras[row] = extras
 
@@ -300,7 +273,7 @@ class SpanBatch:
             self._set("output_includes_reasoning", row, includes)
 
     def _link(self, row: int, span: RawSpan) -> None:
-        good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != _NO_TRACE and s != _NO_SPAN]
+        good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != NO_TRACE and s != NO_SPAN]
         if len(good) < len(span.links):
             self._warn(span, "links", "a link without a trace id and span id", "send the ids of the span it points to")
         if good:
@@ -320,6 +293,8 @@ class SpanBatch:
             dense = [values.get(row) for row in range(height)]
             if slot in ("link_trace", "link_span"):
                 columns[slot] = pl.Series(slot, dense, dtype=pl.Binary)
+            elif slot in ("trace_text", "span_text", "parent_text"):
+                columns[slot] = pl.Series(slot, dense, dtype=pl.String)
             elif slot == "reported_cost":
                 columns[slot] = pl.Series(slot, dense, dtype=pl.String).cast(RATE, strict=False)
             else:
@@ -327,69 +302,8 @@ class SpanBatch:
         if self._extras:
             written = {row: _as_json(extra) for row, extra in self._extras.items()}
             columns["attributes"] = pl.Series("attributes", [written.get(row) for row in range(height)], dtype=pl.String)
-        return _finished(pl.DataFrame(list(columns.values())), self._ids, self._times, self._source, self._raw_id)
-
-
-def _finished(
-    frame: pl.DataFrame,
-    ids: tuple[list[bytes], list[bytes], list[bytes | None]],
-    times: tuple[list[int], list[int | None]],
-    source: str,
-    raw_id: str,
-) -> pl.DataFrame:
-    """Ids, keys, times, the clean-up that needs several columns, and the rank."""
-    trace, span, parent = (
-        pl.Series(ids[0], dtype=pl.Binary),
-        pl.Series(ids[1], dtype=pl.Binary),
-        pl.Series(ids[2], dtype=pl.Binary),
-    )
-    start, end = pl.Series(times[0], dtype=pl.Int64), pl.Series(times[1], dtype=pl.Int64)
-    moment = pl.Datetime("us", "UTC")
-    frame = frame.with_columns(
-        trace_id=trace.bin.encode("hex"),
-        span_id=span.bin.encode("hex"),
-        parent_span_id=parent.bin.encode("hex"),
-        trace_key=_low_bits(trace, 8),
-        span_key=_low_bits(span, 0),
-        parent_key=_low_bits(parent, 0),
-        start_time=(start // 1000).cast(moment),
-        end_time=(end // 1000).cast(moment),
-        channel=pl.lit(CHANNEL),
-        source=pl.lit(source),
-        raw_id=pl.lit(raw_id),
-    ).with_columns(date=pl.col("start_time").dt.date())
-    if "link_trace" in frame.columns:
-        frame = frame.with_columns(
-            link_trace_key=_low_bits(frame["link_trace"], 8), link_span_key=_low_bits(frame["link_span"], 0)
-        ).drop("link_trace", "link_span")
-    if {"gateway_call_id", "provider_request_id"} <= set(frame.columns):
-        # Where a provider gave no id, LiteLLM repeats its own: that is no evidence of a provider's request.
-        theirs = (pl.col("provider_request_id") != pl.col("gateway_call_id")) | pl.col("gateway_call_id").is_null()
-        frame = frame.with_columns(provider_request_id=pl.when(theirs).then(pl.col("provider_request_id")))
-    frame = _from_arn(frame)
-    told = [c for c in SPANS.schema if c in frame.columns and c not in _UNTOLD]
-    rank = pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in told)
-    return SPANS.conform(frame.with_columns(rank=rank.cast(pl.Int32)))
-
-
-def _low_bits(ids: pl.Series, skip: int) -> pl.Series:
-    """The keys of `ledger.ids` for whole columns of binary ids: the last eight bytes as a signed integer."""
-    return (ids.bin.slice(skip, 8) if skip else ids).bin.reinterpret(dtype=pl.Int64, endianness="big")
-
-
-def _from_arn(frame: pl.DataFrame) -> pl.DataFrame:
-    """Where the model asked for is an ARN (an inference profile), it is the resource, and names region and account."""
-    if "request_model" not in frame.columns:
-        return frame
-    parts = pl.col("request_model").str.split_exact(":", 5).struct
-    is_arn = parts.field("field_0") == "arn"
-    derived = {"resource_id": pl.col("request_model"), "region": parts.field("field_3"), "account_id": parts.field("field_4")}
-    if not frame.select(is_arn.fill_null(False).any()).item():
-        return frame
-    return frame.with_columns(
-        pl.coalesce(
-            *([pl.when(is_arn).then(value)] if name == "resource_id" else [pl.when(is_arn & (value != "")).then(value)]),
-            *([pl.col(name)] if name in frame.columns else []),
-        ).alias(name)
-        for name, value in derived.items()
-    )
+        if self._other:
+            other = {row: _as_json(used) for row, used in self._other.items()}
+            columns["other_usage"] = pl.Series("other_usage", [other.get(row) for row in range(height)], dtype=pl.String)
+        frame = pl.DataFrame(list(columns.values())).with_columns(pl.Series("raw_id", self._raw_ids, dtype=pl.String))
+        return finished(frame, self._ids, self._times, self._source)

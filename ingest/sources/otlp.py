@@ -9,7 +9,7 @@ What a file is, is told by its bytes: gzip or plain (zstd inside the file export
 
 from __future__ import annotations
 
-import json
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -18,18 +18,39 @@ from itertools import chain, islice
 from typing import IO, Literal
 
 import pyarrow as pa
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from ingest import policies
-from ingest.normalise.emitters import table
-from ingest.normalise.otlp_decode import LARGEST_BODY, Export, decode_request, from_json, from_protobuf, looks_like_json
+from ingest.normalise import otlp_door, otlp_signals
+from ingest.normalise.emitters import EmitterTable, table
+from ingest.normalise.otlp_decode import (
+    LARGEST_BODY,
+    Exported,
+    decode_json,
+    decode_request,
+    from_document,
+    from_protobuf,
+    looks_like_json,
+)
+from ingest.normalise.otlp_events import Events, decode_events
+from ingest.normalise.otlp_metrics import read_metrics
+from ingest.normalise.otlp_salvage import LOGS
 from ingest.normalise.otlp_spans import SpanBatch
 from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-__all__ = ["SOURCE", "Otlp", "decode_request", "read_export", "rejected_spans", "response_body"]
+__all__ = [
+    "SOURCE",
+    "Otlp",
+    "admit",
+    "decode_events",
+    "decode_request",
+    "read_bodies",
+    "read_export",
+    "read_metrics",
+    "rejected",
+]
 
 BATCH_SPANS = 20_000
 """Rows of one reading: enough to be fast, few enough to bound memory."""
@@ -43,7 +64,7 @@ _NO_EXPORT = "not a trace export"
 _TOO_LARGE = f"larger than any export: {LARGEST_BODY} bytes are read"
 
 
-def read_export(export: Export | bytes, *, raw_id: str, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
+def read_export(export: Exported | bytes, *, raw_id: str, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
     """The rows of one request, and what was wrong with the others.
 
     Pure: the same export gives the same rows. Raises `FormatError` when `export` is bytes that hold no export.
@@ -53,30 +74,27 @@ def read_export(export: Export | bytes, *, raw_id: str, uri: str, settings: Inge
     return batch.reading()
 
 
-def rejected_spans(reading: Reading) -> int:
-    """How many spans were left out: what OTLP's partial success reports."""
+def rejected(reading: Reading) -> int:
+    """How many spans, records or points were left out: what OTLP's partial success reports."""
     return sum(problem.rows for problem in reading.problems if problem.severity == "error")
 
 
-def response_body(reading: Reading, encoding: Literal["protobuf", "json"]) -> bytes:
-    """OTLP's answer to an export: empty when all is well, otherwise what was rejected and why.
+def admit(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> otlp_door.Admitted:
+    """What a receiver writes down of a protobuf trace export before it says thank you; `read_bodies` makes rows of it later."""
+    return otlp_door.admit(body, _table(settings), source=source, uri=uri)
 
-    >>> import polars as pl
-    >>> missing = Problem("otlp", "request", "span 2", "trace_id", "no trace id", "send one")
-    >>> response_body(Reading(pl.DataFrame(), [missing]), "json")
-    b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span 2: trace_id: no trace id; send one"}}'
-    """
-    rejected = rejected_spans(reading)
-    told = ". ".join(f"{p.place}: {p.field}: {p.reason}; {p.remedy}" for p in reading.problems[:5])
-    if encoding == "json":
-        partial = {"rejectedSpans": str(rejected), "errorMessage": told} if told else None
-        return json.dumps({"partialSuccess": partial} if partial else {}).encode()
-    response = ExportTraceServiceResponse()
-    if told:
-        response.partial_success.rejected_spans = rejected
-        response.partial_success.error_message = told
-    wire: bytes = response.SerializeToString()
-    return wire
+
+def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
+    """The rows of what `admit` let in, many deliveries at once; each names itself by the hash of its bytes."""
+    batch = _batch(settings, source=source, uri=uri, raw_id="")
+    for body in bodies:
+        batch.add(from_protobuf(body), raw_id=received_id(body))
+    return batch.reading()
+
+
+def received_id(body: bytes) -> str:
+    """The name of a delivery: the same bytes have the same one, however often they come."""
+    return f"received:{hashlib.sha256(body).hexdigest()}"
 
 
 class Otlp:
@@ -126,7 +144,7 @@ class Otlp:
         kept = 0
         faults = 0
         for place, found in _exports(item):
-            if isinstance(found, Export):
+            if not isinstance(found, str):
                 batch.add(found, place=place)
                 kept += 1
             else:
@@ -143,12 +161,24 @@ class Otlp:
 SOURCE = Otlp()
 
 
+def _table(settings: IngestSettings) -> EmitterTable:
+    return table(tuple(settings.agent_tags), tuple(settings.team_tags), settings.keep_content)
+
+
 def _batch(settings: IngestSettings, *, source: str, uri: str, raw_id: str) -> SpanBatch:
-    emitters = table(tuple(settings.agent_tags), tuple(settings.team_tags))
-    return SpanBatch(emitters, source=source, uri=uri, raw_id=raw_id)
+    return SpanBatch(_table(settings), source=source, uri=uri, raw_id=raw_id)
 
 
-def _exports(item: RawObject) -> Iterator[tuple[str, Export | str]]:
+def _any_json(body: bytes) -> Exported:
+    """The spans in a line of a collector's file, or the usage events."""
+    document = decode_json(body)
+    named = document.keys() if isinstance(document, dict) else frozenset()
+    if {"resourceLogs", "resource_logs"} & named and not {"resourceSpans", "resource_spans"} & named:
+        return Events(*otlp_signals.from_document(document, LOGS))
+    return from_document(document)
+
+
+def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
     """The exports of a file with their places; text instead of an export says what is wrong there."""
     with item.path.open("rb") as file:
         parts = _Inflated(file)
@@ -163,18 +193,18 @@ def _exports(item: RawObject) -> Iterator[tuple[str, Export | str]]:
             yield "end", parts.fault
 
 
-def _tried(decode: Callable[[bytes], Export], body: bytes) -> Export | str:
+def _tried(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
     try:
         return decode(body)
     except FormatError as fault:
         return fault.what
 
 
-def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
+def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
     """Lines, or, where the first line is not JSON by itself, perhaps one document over many lines."""
     lines = parts.lines()
     start, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, b""))
-    opening = _tried(from_json, first.removeprefix(_BOM))
+    opening = _tried(_any_json, first.removeprefix(_BOM))
     following: Iterable[bytes] = lines
     if isinstance(opening, str):
         held, size = list[bytes](), 0
@@ -183,18 +213,18 @@ def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
             size += len(line)
             if size > _PRINTED_BYTES:
                 break
-        whole = _tried(from_json, b"\n".join((first.removeprefix(_BOM), *held)))
-        if isinstance(whole, Export):
+        whole = _tried(_any_json, b"\n".join((first.removeprefix(_BOM), *held)))
+        if not isinstance(whole, str):
             yield "", whole
             return
         following = chain(held, lines)
     yield f"line {start}", opening
     for number, line in enumerate(following, start + 1):
         if line.strip():
-            yield f"line {number}", _tried(from_json, line)
+            yield f"line {number}", _tried(_any_json, line)
 
 
-def _framed_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
+def _framed_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
     """Messages, each after its length as four bytes: the file exporter's proto format, or its compressed JSON."""
     number = 0
     while header := parts.take(4):
@@ -214,7 +244,7 @@ def _framed_exports(parts: _Inflated) -> Iterator[tuple[str, Export | str]]:
             if len(body) > LARGEST_BODY:
                 yield place, _TOO_LARGE
                 continue
-        yield place, _tried(from_json if looks_like_json(body) else from_protobuf, body)
+        yield place, _tried(_any_json if looks_like_json(body) else from_protobuf, body)
 
 
 class _Inflated:

@@ -1,0 +1,52 @@
+"""OTLP's answers: empty when all is well, otherwise how much was left out, and which, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from api.receivers import Received, Signal
+
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+_TOLD = 5
+_LEFT_OUT = {"traces": "rejected_spans", "logs": "rejected_log_records", "metrics": "rejected_data_points"}
+_IN_JSON = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metrics": "rejectedDataPoints"}
+
+
+def answer(received: Received, signal: Signal, kind: str) -> bytes:
+    """The body of a 2xx, in the type the request came in.
+
+    >>> from ledger.problems import Problem
+    >>> missing = Problem("otlp", "request", "span 2", "trace_id", "no trace id", "send one")
+    >>> answer(Received(problems=[missing], rejected=1), "traces", JSON)
+    b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span 2: trace_id: no trace id; send one"}}'
+    """
+    told = ". ".join(reasons(received))
+    if kind == JSON:
+        # proto3 JSON: 64-bit integers are strings, an empty message leaves the field out.
+        partial = {_IN_JSON[signal]: str(received.rejected), "errorMessage": told}
+        return json.dumps({"partialSuccess": partial} if told else {}).encode()
+    if not told:
+        return b""
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    kinds: dict[Signal, Any] = {
+        "traces": ExportTraceServiceResponse, "logs": ExportLogsServiceResponse, "metrics": ExportMetricsServiceResponse,
+    }  # fmt: skip
+    response = kinds[signal]()
+    response.partial_success.error_message = told
+    setattr(response.partial_success, _LEFT_OUT[signal], received.rejected)
+    encoded: bytes = response.SerializeToString()
+    return encoded
+
+
+def reasons(received: Received) -> list[str]:
+    """What was wrong, a few of it: where, in which field, why, and what to do."""
+    told = [
+        ": ".join(filter(None, (p.place, p.field, p.reason))) + f"; {p.remedy}"
+        for p in received.problems
+        if p.severity == "error"
+    ]
+    return list(dict.fromkeys(told))[:_TOLD]

@@ -1,0 +1,108 @@
+"""OTLP over gRPC: the same exports as over HTTP, let in by the same code, answered only once they are safe on disk.
+
+A sender that should come back later is told RESOURCE_EXHAUSTED (what waits is full) or UNAVAILABLE (the disk refuses), both with
+RetryInfo: by OTLP's rules only that makes it keep what it has. Messages are read by the threads that handle them, so that memory is
+bounded by their number, and HTTP/2 holds back the rest.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+from api.otlp_answers import PROTOBUF, answer
+from api.problem_documents import RETRY_SECONDS
+from api.receivers import Received, Receivers, Signal
+from ledger.errors import FormatError, PortTakenError, SpoolFull, StoreUnreachable
+
+log = logging.getLogger("rootcost.grpc")
+
+_SERVICES: dict[str, Signal] = {
+    "opentelemetry.proto.collector.trace.v1.TraceService": "traces",
+    "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": "metrics",
+}
+_THREADS = 4
+
+
+class GrpcDoor:
+    """A gRPC server on loopback with the three export services."""
+
+    def __init__(
+        self, receivers: Receivers, keep: Callable[[Received, str], Received], *, address: str, token: str, max_body_mb: int
+    ) -> None:
+        self._receivers, self._keep, self._token = receivers, keep, token.encode()
+        self.address = address
+        self._max_bytes = max_body_mb << 20
+        self._server: Any = None
+
+    def start(self) -> None:
+        """Begins to listen; raises `PortTakenError` where somebody else does."""
+        import grpc  # type: ignore[import-untyped]
+
+        options = [("grpc.max_receive_message_length", self._max_bytes), ("grpc.so_reuseport", 0)]
+        server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"), options=options)
+        for service, signal in _SERVICES.items():
+            export = grpc.unary_unary_rpc_method_handler(self._exporting(signal))  # bytes in, bytes out
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": export}),))
+        try:
+            server.add_insecure_port(self.address)
+        except RuntimeError as fault:
+            raise PortTakenError(
+                "the port cannot be used",
+                where=self.address,
+                remedy="stop what listens there, or choose another: setting serve.grpc_port",
+            ) from fault
+        server.start()
+        self._server = server
+
+    def stop(self, *, patience_seconds: float = 2.0) -> None:
+        """Stops accepting, and lets calls in hand end."""
+        if self._server is not None:
+            self._server.stop(patience_seconds).wait(patience_seconds + 1)
+            self._server = None
+
+    def _exporting(self, signal: Signal) -> Callable[[bytes, Any], bytes]:
+        receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
+
+        def export(body: bytes, context: Any) -> bytes:
+            self._authenticate(context)
+            try:
+                received = self._keep(self._receivers.otlp(signal, body, PROTOBUF), receiver)
+            except FormatError as fault:
+                _refuse(context, "INVALID_ARGUMENT", str(fault))
+            except SpoolFull as fault:
+                _refuse(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
+            except StoreUnreachable as fault:
+                _refuse(context, "UNAVAILABLE", str(fault), retry=True)
+            return answer(received, signal, PROTOBUF)
+
+        return export
+
+    def _authenticate(self, context: Any) -> None:
+        told = dict(context.invocation_metadata()).get("authorization", "")
+        scheme, _, given = str(told).partition(" ")
+        if not (hmac.compare_digest(given.strip().encode(), self._token) and scheme.lower() == "bearer" and self._token):
+            _refuse(context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <token>`; the token is in HOME/token")
+
+
+def _refuse(context: Any, code: str, told: str, *, retry: bool = False) -> NoReturn:
+    import grpc
+
+    status = grpc.StatusCode[code]
+    if retry:
+        from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
+        from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+        from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+        info = RetryInfo()
+        info.retry_delay.seconds = RETRY_SECONDS
+        detail = AnyMessage()
+        detail.Pack(info)
+        encoded = Status(code=status.value[0], message=told, details=[detail]).SerializeToString()
+        context.set_trailing_metadata((("grpc-status-details-bin", encoded),))
+    context.abort(status, told)
+    raise AssertionError("unreachable")
