@@ -300,7 +300,41 @@ def labels(value: Any) -> dict[str, str]:
     return {k: named for k, v in inner.items() if (named := text(v))}
 
 
+_BACKGROUND = (
+    "title",
+    "summary",
+    "recap",
+    "suggestion",
+    "classif",
+    "router",
+    "guardrail",
+    "compact",
+    "topic",
+    "memory",
+    "quota",
+    "hook",
+)
+
+
+def phase(value: Any) -> str | None:
+    """Whether the part of a tool that asked works in the background: what no user's turn asked for is overhead.
+
+    >>> phase("away_summary"), phase("generate_session_title"), phase("repl_main_thread"), phase("agent:reviewer")
+    ('overhead', 'overhead', None, None)
+    """
+    written = (text(value) or "").lower()
+    turn = written.startswith("agent:") or "main_thread" in written
+    return "overhead" if not turn and any(word in written for word in _BACKGROUND) else None
+
+
+def overhead(value: Any) -> str | None:
+    """Set to anything: the call was made for the sender's own purposes."""
+    return "overhead" if text(value) else None
+
+
 READERS: Mapping[str, Reader] = {
+    "phase": phase,
+    "overhead": overhead,
     "text": text,
     "model": model,
     "count": count,

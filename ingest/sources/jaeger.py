@@ -1,0 +1,136 @@
+"""Jaeger: traces as its UI and its API export them, and spans as Elasticsearch or OpenSearch hold them.
+
+    rootcost ingest jaeger trace.json          what the UI's “Trace JSON” saves, or an answer of /api/traces
+    rootcost ingest jaeger 'jaeger-span-*.jsonl'   documents of the span index, one a line
+
+Answers of `/api/v3` are OTLP inside, and are read as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from ingest import policies
+from ingest.normalise import log_files, stored_spans
+from ingest.normalise.otlp_decode import Exported, Lost, from_document
+from ingest.normalise.stored_spans import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ledger.errors import FormatError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "trace of Jaeger"
+_AGAIN = "save the trace again, as JSON"
+_KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
+_SCOPES = ("otel.scope.name", "otel.library.name")
+_MICROSECOND = 1000
+
+
+class Jaeger:
+    """The `jaeger` source."""
+
+    name = "jaeger"
+    kind: Literal["bill", "log"] = "log"
+    title = "Jaeger traces: JSON of its UI, its API and its span index"
+    patterns: tuple[str, ...] = log_files.JSON_FILES
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("traces/", "s3://exports/jaeger/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file is a slice of its own."""
+        return log_files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans of one file."""
+        found = log_files.items(item, what=_WHAT, again=_AGAIN)
+        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+
+
+SOURCE = Jaeger()
+
+
+def _opened(value: object) -> Exported | None:
+    """The spans of a trace, of an answer with several, or of one document of the index; None for anything else."""
+    document = mapping(value)
+    source = mapping(document.get("_source"))
+    document = source or document
+    inner = mapping(document.get("result")) or document
+    if "resourceSpans" in inner:
+        try:
+            return from_document(inner)
+        except FormatError:
+            return None
+    if isinstance(document.get("data"), list):
+        traces = document["data"]
+    elif isinstance(document.get("spans"), list):
+        traces = [document]
+    elif "spanID" in document and "traceID" in document:
+        return StoredSpans((_span(document, {}),))
+    else:
+        return None
+    spans, lost = list[StoredSpan](), list[Lost]()
+    for number, trace in enumerate(traces, 1):
+        services = {key: _resource(process) for key, process in mapping(mapping(trace).get("processes")).items()}
+        if not isinstance(mapping(trace).get("spans"), list):
+            lost.append(Lost(f"trace {number}", "a trace of Jaeger has spans"))
+        for position, span in enumerate(sequence(mapping(trace).get("spans")), 1):
+            if isinstance(span, Mapping):
+                spans.append(_span(span, services))
+            else:
+                lost.append(Lost(f"trace {number}, span {position}", "a span is a JSON object"))
+    return StoredSpans(spans, lost)
+
+
+def _span(span: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]) -> StoredSpan:
+    tags = _tags(span)
+    trace = text(span.get("traceID"))
+    parent, links = _references(span, trace)
+    start = nanoseconds(span.get("startTime"), _MICROSECOND)
+    duration = nanoseconds(span.get("duration"), _MICROSECOND)
+    kind = text(tags.get("span.kind")).upper()
+    return StoredSpan(
+        trace_id=trace,
+        span_id=text(span.get("spanID")),
+        parent_id=parent,
+        name=text(span.get("operationName")),
+        kind=kind if kind in _KINDS else "",
+        start_ns=start,
+        end_ns=start + duration if start > 0 and duration >= 0 else 0,
+        attributes=tags,
+        resource=_resource(span["process"]) if "process" in span else services.get(text(span.get("processID"))) or {},
+        scope=next((text(tags[name]) for name in _SCOPES if tags.get(name)), ""),
+        failed=tags.get("error") in (True, "true") or tags.get("otel.status_code") == "ERROR",
+        links=links,
+    )
+
+
+def _references(span: Mapping[str, Any], trace: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The parent: the first span of the same trace this is a child of, else the first it follows from. The others are links."""
+    told = [mapping(reference) for reference in sequence(span.get("references"))]
+    within = [r for r in told if text(r.get("traceID")) in (trace, "") and text(r.get("spanID")).strip("0")]
+    within.sort(key=lambda r: r.get("refType") != "CHILD_OF")
+    older = text(span.get("parentSpanID"))
+    parent = text(within[0].get("spanID")) if within else older if older.strip("0") else ""
+    links = ((text(r.get("traceID")), text(r.get("spanID"))) for r in told if not within or r is not within[0])
+    return parent, tuple((of, at) for of, at in links if of and at)
+
+
+def _resource(process: object) -> Mapping[str, Any]:
+    named = mapping(process)
+    return {**_tags(named), "service.name": named.get("serviceName")}
+
+
+def _tags(holder: Mapping[str, Any]) -> dict[str, Any]:
+    """Tags as a list of key, type and value; or as the object that Elasticsearch may hold them as (``tag``, dots as ``@``)."""
+    found = {key.replace("@", "."): value for key, value in mapping(holder.get("tag")).items()}
+    for tag in sequence(holder.get("tags")):
+        if isinstance(tag, Mapping) and isinstance(tag.get("key"), str):
+            found[tag["key"]] = tag.get("value")
+    return found

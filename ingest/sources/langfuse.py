@@ -1,0 +1,177 @@
+"""Langfuse: observations as its UI, its API and its exports to blob storage hand them out.
+
+    rootcost ingest langfuse trace.json               a trace with its observations, as the UI saves it
+    rootcost ingest langfuse observations/            pages of the API; files of the export to S3 (JSON, JSON lines, gzip)
+
+An observation that an instrumentation sent over OpenTelemetry is read by what that instrumentation sent. What Langfuse made of it is
+left aside: where a framework counted nothing, Langfuse's tokenizer guesses, and a guess is no usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from ingest import policies
+from ingest.normalise import log_files, stored_spans
+from ingest.normalise.attribute_values import Amiss
+from ingest.normalise.attribute_values import opened as _json
+from ingest.normalise.otlp_decode import Exported, Lost
+from ingest.normalise.stored_spans import StoredSpan, StoredSpans, instant, mapping, sequence, text
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "observation of Langfuse"
+_AGAIN = "export the observations again, as JSON"
+_OWN_SCOPES = ("langfuse-sdk", "langfuse.")
+_NO_ENVIRONMENT = "default"
+
+Record = Mapping[str, Any]
+
+
+class Langfuse:
+    """The `langfuse` source."""
+
+    name = "langfuse"
+    kind: Literal["bill", "log"] = "log"
+    title = "Langfuse observations: traces of its UI, pages of its API, exports to blob storage"
+    patterns: tuple[str, ...] = log_files.JSON_FILES
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("langfuse/", "s3://exports/langfuse/PROJECT/observations_v2/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file is a slice of its own. Scores that are exported beside are left out."""
+        return log_files.slices(
+            fetcher, uri, source=self.name, patterns=self.patterns, what="an export of observations", skip=("scores",)
+        )
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The observations of one file, as spans."""
+        found = log_files.items(item, what=_WHAT, again=_AGAIN)
+        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+
+
+SOURCE = Langfuse()
+
+
+def _opened(value: object) -> Exported | None:
+    """The observations of a trace or a page, or one that stands alone; None for anything else. A trace alone has none."""
+    document = mapping(value)
+    trace = mapping(document.get("trace"))
+    if isinstance(document.get("observations"), list):
+        listed, trace = document["observations"], trace or document
+    elif isinstance(document.get("data"), list):
+        listed = document["data"]
+    elif _is_observation(document):
+        listed = [document]
+    elif "id" in document and "timestamp" in document:
+        listed = []  # a trace, whose observations are elsewhere
+    else:
+        return None
+    spans, lost = list[StoredSpan](), list[Lost]()
+    resources: dict[tuple[tuple[str, str], ...], Record] = {}
+    for number, record in enumerate(listed, 1):
+        if _is_observation(mapping(record)):
+            spans.append(_span(record, trace, resources))
+        elif isinstance(mapping(record).get("observations"), list) or "timestamp" not in mapping(record):
+            lost.append(Lost(f"observation {number}", f"no {_WHAT}"))
+    return StoredSpans(spans, lost)
+
+
+def _is_observation(record: Record) -> bool:
+    return bool(text(_at(record, "traceId")) and text(record.get("id")) and _at(record, "startTime"))
+
+
+_SNAKE = {
+    "traceId": "trace_id",
+    "parentObservationId": "parent_observation_id",
+    "startTime": "start_time",
+    "endTime": "end_time",
+    "usageDetails": "usage_details",
+    "providedUsageDetails": "provided_usage_details",
+    "costDetails": "cost_details",
+    "providedCostDetails": "provided_cost_details",
+    "userId": "user_id",
+    "sessionId": "session_id",
+    "model": "provided_model_name",
+    "promptName": "prompt_name",
+    "promptVersion": "prompt_version",
+}
+"""Names in exports to blob storage, where they differ from the API's."""
+
+
+def _at(record: Record, name: str) -> Any:
+    held = record.get(name)
+    return record.get(_SNAKE[name]) if held is None else held
+
+
+def _object(value: object) -> Record:
+    """An object, or the JSON text of one."""
+    try:
+        return _json(value) or {}
+    except Amiss:
+        return {}
+
+
+def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], ...], Record]) -> StoredSpan:
+    metadata = _object(record.get("metadata"))
+    sent, scope = _object(metadata.get("attributes")), text(_object(metadata.get("scope")).get("name"))
+    resource = _object(metadata.get("resourceAttributes"))
+    told = tuple(sorted((key, text(value)) for key, value in resource.items()))
+    own = not scope or scope.startswith(_OWN_SCOPES)
+    return StoredSpan(
+        trace_id=text(_at(record, "traceId")),
+        span_id=text(record.get("id")),
+        parent_id=text(_at(record, "parentObservationId")),
+        name=text(record.get("name")),
+        kind="",
+        start_ns=instant(_at(record, "startTime")),
+        end_ns=instant(_at(record, "endTime")),
+        attributes={**_around(record, trace), **(_own(record) if own else {}), **sent},
+        resource=resources.setdefault(told, resource),
+        scope=scope or "langfuse-sdk",
+        failed=record.get("level") == "ERROR",
+    )
+
+
+def _around(record: Record, trace: Record) -> dict[str, Any]:
+    """What trace and observation say of who and where, in the names that Langfuse's SDK gives them."""
+    environment = text(record.get("environment") or trace.get("environment"))
+    tags = record.get("tags") or trace.get("tags")
+    found = {
+        "langfuse.user.id": _at(record, "userId") or _at(trace, "userId"),
+        "langfuse.session.id": _at(record, "sessionId") or _at(trace, "sessionId"),
+        "langfuse.environment": environment if environment != _NO_ENVIRONMENT else None,
+        "langfuse.trace.tags": sequence(tags),
+        "langfuse.observation.prompt.name": _at(record, "promptName"),
+        "langfuse.observation.prompt.version": _at(record, "promptVersion"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """What Langfuse's own SDK and API were told: type, model, usage and cost.
+
+    An agent and a tool are named by their observation. Usage that is there but was not provided, where the export tells the two apart,
+    is a tokenizer's guess.
+    """
+    kind = text(record.get("type")).lower()
+    provided, usage = _at(record, "providedUsageDetails"), _object(_at(record, "usageDetails"))
+    cost = _object(_at(record, "providedCostDetails")) or _object(_at(record, "costDetails"))
+    guessed = provided is not None and not _object(provided)
+    found = {
+        "langfuse.observation.type": kind,
+        "langfuse.observation.model.name": text(_at(record, "model") or record.get("providedModelName")),
+        "langfuse.observation.usage_details": {} if guessed else usage,
+        "langfuse.observation.cost_details": cost if cost.get("total") else {},
+        "gen_ai.agent.name": text(record.get("name")) if kind == "agent" else "",
+        "gen_ai.tool.name": text(record.get("name")) if kind == "tool" else "",
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,144 @@
+"""Arize Phoenix: spans as its API, its client and OpenInference's exporters write them.
+
+* pages of ``/v1/projects/NAME/spans``, also of ``…/spans/otlpv1``
+* ``get_spans_dataframe()``, as Parquet, JSON records or JSON lines
+* spans as OpenTelemetry's SDKs print them: the console exporter, ``span.to_json()``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from ingest import policies
+from ingest.normalise import log_files, stored_spans
+from ingest.normalise.otlp_decode import Exported, Lost, from_document
+from ingest.normalise.stored_spans import StoredSpan, StoredSpans, instant, mapping, nanoseconds, sequence, text
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ledger.errors import FormatError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "span of Phoenix"
+_AGAIN = "export the spans again, as JSON or Parquet"
+_OTEL_KINDS = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_NONE: Mapping[str, Any] = {}
+_SECOND = 10**9
+
+
+class Phoenix:
+    """The `phoenix` source."""
+
+    name = "phoenix"
+    kind: Literal["bill", "log"] = "log"
+    title = "Arize Phoenix and OpenInference spans: pages of its API, data frames, printed spans"
+    patterns: tuple[str, ...] = (*log_files.JSON_FILES, "*.parquet")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("spans/", "s3://exports/phoenix/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file is a slice of its own."""
+        return log_files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="an export of spans")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans of one file."""
+        found = log_files.items(item, what=_WHAT, again=_AGAIN)
+        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+
+
+SOURCE = Phoenix()
+
+
+def _opened(value: object) -> Exported | None:
+    """The spans of a page, or a span that stands alone; None for anything else."""
+    document = mapping(value)
+    if "resourceSpans" in document:
+        return _otlp(document)
+    listed = document.get("data") if isinstance(document.get("data"), list) else document.get("spans")
+    if isinstance(listed, list):
+        if any("spanId" in mapping(span) and isinstance(mapping(span).get("attributes"), list) for span in listed):
+            return _otlp({"resourceSpans": [{"scopeSpans": [{"spans": listed}]}]})
+        lost = [Lost(f"span {n}", f"no {_WHAT}") for n, span in enumerate(listed, 1) if not _ids(mapping(span))]
+        spans = [_span(span, _ids(span)) for span in map(mapping, listed) if _ids(span)]
+        return StoredSpans(spans, lost) if spans or not listed else None
+    ids = _ids(document)
+    return StoredSpans((_span(document, ids),)) if ids else None
+
+
+def _otlp(document: Mapping[str, Any]) -> Exported | None:
+    try:
+        return from_document(document)
+    except FormatError:
+        return None
+
+
+def _ids(span: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Trace and span id: in a context of their own, or in columns of a data frame."""
+    context = mapping(span.get("context") or span.get("spanContext") or span.get("_spanContext"))
+    trace = context.get("trace_id") or context.get("traceId") or span.get("context.trace_id") or span.get("trace_id")
+    own = context.get("span_id") or context.get("spanId") or span.get("context.span_id") or span.get("span_id")
+    return (text(trace), text(own)) if text(trace) and text(own) else None
+
+
+def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
+    assert ids is not None
+    trace, own = ids
+    resource, scope = _resource(span), mapping(span.get("instrumentationScope") or span.get("scope"))
+    status = mapping(span.get("status"))
+    code = status.get("code", status.get("status_code", span.get("status_code")))
+    written = text(span.get("kind")).rpartition(".")[2].removeprefix("SPAN_KIND_").upper()
+    parent = mapping(span.get("parentSpanContext"))
+    number = span.get("kind")
+    return StoredSpan(
+        trace_id=trace,
+        span_id=own,
+        parent_id=text(span.get("parent_id") or span.get("parentSpanId") or parent.get("spanId")),
+        name=text(span.get("name")),
+        kind=written if written in _OTEL_KINDS else _OTEL_KINDS[number] if type(number) is int and 0 <= number < 5 else "",
+        start_ns=_moment(span.get("start_time", span.get("startTime"))),
+        end_ns=_moment(span.get("end_time", span.get("endTime"))),
+        attributes=_attributes(span),
+        resource=resource,
+        scope=text(scope.get("name")),
+        failed=code in ("ERROR", 2),
+        links=_links(span),
+    )
+
+
+def _attributes(span: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Attributes as an object, or as columns of a data frame; and the kind of span, which Phoenix tells beside them."""
+    found = dict(mapping(span.get("attributes")))
+    for name, value in span.items():
+        if name.startswith("attributes.") and value is not None:
+            found[name.removeprefix("attributes.")] = value
+    kind = text(span.get("span_kind"))
+    if kind and kind != "UNKNOWN":
+        found.setdefault("openinference.span.kind", kind)
+    return found
+
+
+def _resource(span: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an SDK says of the service; one object for all spans that say nothing, since spans are read service by service."""
+    resource = mapping(span.get("resource"))
+    return mapping(resource.get("attributes")) or mapping(resource.get("_attributes")) or _NONE
+
+
+def _moment(value: object) -> int:
+    """A time as text, as [seconds, nanoseconds] of JavaScript's SDK, or as a data frame's milliseconds."""
+    if isinstance(value, list) and len(value) == 2:
+        seconds, rest = nanoseconds(value[0], _SECOND), nanoseconds(value[1])
+        return seconds + rest if min(seconds, rest) >= 0 else -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        return nanoseconds(value, 1_000_000 if value < 10**14 else 1)
+    return instant(value)
+
+
+def _links(span: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    ids = (_ids(mapping(link)) for link in sequence(span.get("links")))
+    return tuple(found for found in ids if found)

@@ -1,0 +1,129 @@
+"""Zipkin: traces as its API and its UI hand them out, version 2 of its JSON.
+
+    rootcost ingest zipkin trace.json     an array of spans, or an array of traces (/api/v2/trace/ID, /api/v2/traces)
+
+A client and its server may share one span id there: the two halves become two spans, the server's below the client's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from ingest import policies
+from ingest.normalise import log_files, stored_spans
+from ingest.normalise.litellm_items import Damage, Found, Item
+from ingest.normalise.otlp_decode import Exported, Lost
+from ingest.normalise.stored_spans import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "trace of Zipkin"
+_AGAIN = "save the trace again, as JSON of version 2"
+_KINDS = frozenset({"SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
+_SCOPES = ("otel.scope.name", "otel.library.name")
+_MICROSECOND = 1000
+_SERVES = "/server"
+"""What the server's half of a shared span is called beside the client's."""
+
+Span = Mapping[str, Any]
+
+
+class Zipkin:
+    """The `zipkin` source."""
+
+    name = "zipkin"
+    kind: Literal["bill", "log"] = "log"
+    title = "Zipkin traces: JSON of version 2"
+    patterns: tuple[str, ...] = log_files.JSON_FILES
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("traces/", "s3://exports/zipkin/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file is a slice of its own."""
+        return log_files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans of one file."""
+        found = _traces(log_files.items(item, what=_WHAT, again=_AGAIN))
+        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+
+
+SOURCE = Zipkin()
+
+
+def _traces(found: Found) -> Found:
+    """Arrays as they come; spans that stand alone in the file together, since halves of one span may be apart."""
+    alone: list[object] = []
+    for entry in found:
+        if isinstance(entry, Damage) or isinstance(entry.value, list):
+            yield entry
+        else:
+            alone.append(entry.value)
+    if alone:
+        yield Item("", alone)
+
+
+def _opened(value: object) -> Exported | None:
+    spans = [span for span in sequence(value) if _is_span(span)]
+    if not spans:
+        return None
+    lost = [Lost(f"span {n}", "no span of Zipkin, version 2") for n, span in enumerate(sequence(value), 1) if not _is_span(span)]
+    shared = _shared(spans)
+    return StoredSpans([_span(span, shared) for span in spans], lost)
+
+
+def _is_span(value: object) -> bool:
+    span = mapping(value)
+    return "traceId" in span and "id" in span
+
+
+def _shared(spans: Sequence[Span]) -> Mapping[tuple[str, str], frozenset[str]]:
+    """Ids that a client's and a server's half share, and the services of the server's half."""
+    clients = {_place(span) for span in spans if span.get("kind") in ("CLIENT", "PRODUCER")}
+    servers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for span in spans:
+        if span.get("kind") in ("SERVER", "CONSUMER") and _place(span) in clients:
+            servers[_place(span)].add(_service(span))
+    return {place: frozenset(services) for place, services in servers.items()}
+
+
+def _place(span: Span) -> tuple[str, str]:
+    return text(span.get("traceId")).lstrip("0"), text(span.get("id")).lstrip("0")
+
+
+def _service(span: Span) -> str:
+    return text(mapping(span.get("localEndpoint")).get("serviceName"))
+
+
+def _span(span: Span, shared: Mapping[tuple[str, str], frozenset[str]]) -> StoredSpan:
+    tags = mapping(span.get("tags"))
+    own, parent = text(span.get("id")), text(span.get("parentId"))
+    trace, service, kind = text(span.get("traceId")), _service(span), text(span.get("kind"))
+    if kind in ("SERVER", "CONSUMER") and _place(span) in shared:
+        own, parent = own + _SERVES, own
+    elif service in shared.get((trace.lstrip("0"), parent.lstrip("0")), ()):
+        parent += _SERVES  # what the server did in answer, not the client
+    start = nanoseconds(span.get("timestamp"), _MICROSECOND)
+    duration = nanoseconds(span.get("duration"), _MICROSECOND)
+    return StoredSpan(
+        trace_id=trace,
+        span_id=own,
+        parent_id=parent if parent.strip("0") else "",
+        name=text(span.get("name")),
+        kind=kind if kind in _KINDS else "",
+        start_ns=start,
+        end_ns=start + duration if start > 0 and duration > 0 else 0,
+        attributes=tags,
+        resource={"service.name": service or None},
+        scope=next((text(tags[name]) for name in _SCOPES if tags.get(name)), ""),
+        failed="error" in tags,
+    )
