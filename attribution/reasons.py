@@ -41,6 +41,7 @@ def reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> Kinds:
         pl.when("cache_hit").then(pl.lit("cache_hit")),
         pl.when("absent").then(pl.lit("usage_absent")),
         pl.when("again").then(pl.lit("retry")),
+        pl.when("overhead").then(pl.lit("overhead")),
     ]
     number, table = codes.same_rows(
         few.select(reason=pl.concat_str(said, separator=",", ignore_nulls=True).replace("", None).cast(pl.String))
@@ -57,4 +58,5 @@ def _flags() -> list[pl.Expr]:
         pl.col("cache_hit").fill_null(value=False),
         (~told).alias("absent"),
         (pl.col("attempt") > 0).fill_null(value=False).alias("again"),
+        (pl.col("phase") == "overhead").fill_null(value=False).alias("overhead"),
     ]

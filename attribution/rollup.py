@@ -29,7 +29,7 @@ _READ = (
     "start_time", "end_time", "service_name", "name", "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
     "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
     "provider_request_id", "provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id",
-    "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "rank", "other_usage", *USAGE_COLUMNS,
+    "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "phase", "rank", "other_usage", *USAGE_COLUMNS,
 )  # fmt: skip
 """The columns of `spans` that conclusions are drawn from."""
 

@@ -97,7 +97,7 @@ def _costs(books: Books) -> list[dict[str, Any]]:
     for view in VIEWS:
         frame = queries.costs(books, queries.CostQuery(by=BY, view=view, granularity="day"))
         rows += [
-            {"view": view, **row, "day": row["period_start"][:10], "invoice_month": row["month"]}
+            {"view": view, **row, "day": row["period_start"][:10], "invoice_month": row["month"], "phase": _phase(row["reason"])}
             for row in frame.iter_rows(named=True)
         ]
     return rows
@@ -112,12 +112,17 @@ def _costs_as_published(books: Books, months: list[PublishedMonth]) -> list[dict
             who = {"agent": row[f"{view}_agent"], "team": row[f"{view}_team"]}
             day = row["period_start"].date().isoformat()
             kept = {name: row[name] for name in (*BY[2:], "cost_class", "reason", "currency")}
-            rows.append({"view": view, **who, **kept, "day": day, "invoice_month": row["month"], "cost": row["effective_cost"]})
+            kept |= {"day": day, "invoice_month": row["month"], "phase": _phase(row["reason"])}
+            rows.append({"view": view, **who, **kept, "cost": row["effective_cost"]})
     return rows
 
 
+def _phase(reason: str | None) -> str:
+    return "overhead" if "overhead" in (reason or "").split(",") else ""
+
+
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = ["view", *BY, "cost_class", "reason", "currency", "day", "invoice_month", "cost"]
+    columns = ["view", *BY, "cost_class", "reason", "phase", "currency", "day", "invoice_month", "cost"]
     with path.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, columns, extrasaction="ignore")
         writer.writeheader()
