@@ -67,7 +67,8 @@ def conclude(
     lots = rating.prepare(sold(charges))
     beside = rating.prepare(sold(elsewhere)) if elsewhere is not None else lots.clear()
     opens = month_start(month)
-    sells = pl.concat([frame.select(FAMILY).unique() for frame in (lots, beside)])
+    usage_sold = pl.col("role").is_in(["tokens", "driver"])
+    sells = pl.concat([frame.filter(usage_sold).select(FAMILY).unique() for frame in (lots, beside)])
     known_as = matched_as(families, sells, display.display, book)
     month_of = _Month(
         run_id,

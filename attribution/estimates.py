@@ -9,6 +9,7 @@ from decimal import Decimal
 import polars as pl
 
 from attribution.dimensions import WHAT, WHO
+from attribution.skus import UNGROUPED
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
 from ledger.tables import COSTS, TOKEN_METERS
@@ -38,7 +39,7 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
 def _about_usage() -> pl.Expr:
     """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
     tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
-    unknown = pl.col("unclassified") & (pl.col("role") == "other")
+    unknown = (pl.col("unclassified") | (pl.col("sku_rule") == UNGROUPED)) & (pl.col("role") == "other")
     instead = unknown | (pl.col("ai") & (pl.col("charge_category") == "Usage") & pl.col("provisioned"))
     return tokens.fill_null(value=False) | instead.fill_null(value=False)
 

@@ -99,13 +99,15 @@ def draw_from(
 def _facts(window: pl.LazyFrame) -> pl.DataFrame:
     """The spans, numbered by `row`. A column that says nothing is one null, not a million, and costs nothing from here on."""
     known = set(window.collect_schema().names())
-    # Counting what most emitters leave out is far cheaper than holding a million times nothing.
-    told = window.select(pl.col(c).count() for c in _SELDOM if c in known).collect(engine="streaming").row(0, named=True)
+    # Counting what most emitters leave out is far cheaper than holding a million times nothing; a window without some has been looked through.
+    told: dict[str, int] = {}
+    if known.issuperset(_SELDOM):
+        told = window.select(pl.col(c).count() for c in _SELDOM).collect(engine="streaming").row(0, named=True)
     # In one piece: numpy reads it so, and columns in unlike pieces would be aligned again at every step.
     frame = window.select(c for c in _READ if c in known and told.get(c, 1)).collect().rechunk()
     frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _READ if c not in frame.columns)
     claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
-    claimed = told.get("claimed_agent") or told.get("claimed_team")
+    claimed = frame["claimed_agent"].count() or frame["claimed_team"].count()
     source = pl.when(claims).then("source") if claimed else pl.lit(None, dtype=pl.String)
     return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
 

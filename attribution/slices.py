@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attribution.chains import jump
@@ -51,15 +52,31 @@ class Slice:
     fingerprint: str = ""
 
     def rows(self, store: Store) -> pl.LazyFrame:
-        """The spans of this slice."""
+        """The spans of this slice, without columns that say nothing on any of its days."""
         at = pl.col("start_time")
-        own = store.scan(SPANS, {"date": self.dates}).filter((at >= self.start) & (at < self.end))
+        silent = _silent(store, {*self.dates, *self.guest_dates})
+        own = store.scan(SPANS, {"date": self.dates}).drop(silent).filter((at >= self.start) & (at < self.end))
         if self.away:
             own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.away, dtype=pl.Int64).implode()))
         if not self.guests:
             return own
-        visiting = store.scan(SPANS, {"date": self.guest_dates})
+        visiting = store.scan(SPANS, {"date": self.guest_dates}).drop(silent)
         return pl.concat([own, visiting.filter(pl.col("trace_key").is_in(pl.Series(self.guests, dtype=pl.Int64).implode()))])
+
+
+def _silent(store: Store, dates: Iterable[str]) -> list[str]:
+    """Columns without a value, as the files themselves say; of files far away that would be one more question each, so none."""
+    if "://" in store.root:
+        return []
+    said: set[str] = set()
+    for file in store.files(SPANS, {"date": sorted(dates)}):
+        told = pq.read_metadata(file.address)
+        for group in map(told.row_group, range(told.num_row_groups)):
+            for column in map(group.column, range(told.num_columns)):
+                counted = column.statistics
+                if counted is None or not counted.has_null_count or counted.null_count < group.num_rows:
+                    said.add(column.path_in_schema)
+    return [name for name in SPANS.schema if name not in said and name != "date"] if said else []
 
 
 def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
@@ -160,11 +177,10 @@ def _telling(ties: pl.DataFrame) -> pl.DataFrame:
 def _cut(
     month: str, pieces: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, ties: pl.DataFrame
 ) -> list[Slice]:
-    start, end = periods.month_start(month), periods.month_end(month)
-    width = (end - start) // pieces
-    traces = traces.with_columns(
-        first=_piece(pl.col("first_us"), start, end, width), last=_piece(pl.col("last_us"), start, end, width)
-    ).drop("first_us", "last_us")
+    edges = _edges(month, pieces)
+    pieces = len(edges) - 1
+    traces = traces.with_columns(first=_piece(traces["first_us"], edges), last=_piece(traces["last_us"], edges))
+    traces = traces.drop("first_us", "last_us")
     guests = _guests(traces, ties).filter(pl.col("last") >= 0, pl.col("first") < pieces)
     guests = guests.with_columns(home=pl.col("last").clip(0, pieces - 1)).select("trace_key", "home")
     here = traces.join(guests, on="trace_key", how="left")
@@ -180,7 +196,6 @@ def _cut(
         )
     )
     met = here.filter(guest)
-    edges = [start + width * n for n in range(pieces)] + [end]
     out = []
     for number in range(pieces):
         mine = members.filter(pl.col("home") == number).sort("day")
@@ -204,13 +219,24 @@ def _cut(
     return out
 
 
-def _piece(at_us: pl.Expr, start: datetime, end: datetime, width: timedelta) -> pl.Expr:
-    """The stretch of the month an instant lies in: -1 before it, one beyond the last after it."""
-    first, last, step = ((t - _EPOCH) // _TICK for t in (start, end, _EPOCH + width))
-    pieces = (end - start) // width
-    # The month's last stretch also has what the division left over.
-    inside = ((at_us - first) // step).clip(0, pieces - 1)
-    return pl.when(at_us < first).then(-1).when(at_us >= last).then(pieces).otherwise(inside).cast(pl.Int32)
+def _edges(month: str, pieces: int) -> list[datetime]:
+    """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
+
+    >>> [f"{at:%m-%d %H}" for at in _edges("2026-02", 4)], [f"{at:%d %H}" for at in _edges("2026-02", 64)[:3]]
+    (['02-01 00', '02-08 00', '02-15 00', '02-22 00', '03-01 00'], ['01 00', '01 12', '02 00'])
+    """
+    start, end = periods.month_start(month), periods.month_end(month)
+    days = (end - start).days
+    if pieces > days:
+        pieces = days * round(pieces / days)
+        return [start + n * timedelta(days=days) / pieces for n in range(pieces + 1)]
+    return [start + timedelta(days=round(n * days / pieces)) for n in range(pieces + 1)]
+
+
+def _piece(at_us: pl.Series, edges: Sequence[datetime]) -> pl.Series:
+    """The stretch of the month an instant lies in: -1 before the first, one beyond the last after it."""
+    begins = np.array([(at - _EPOCH) // _TICK for at in edges], dtype=np.int64)
+    return pl.Series(np.searchsorted(begins, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
 
 
 def _last_day(end: datetime) -> str:

@@ -111,7 +111,9 @@ class Store:
             if table.schema[column] == pl.Date:
                 literals = literals.str.to_date()
             frame = frame.filter(pl.col(column).is_in(literals.implode()))
-        return frame.select(list(table.schema))
+        # A table written before a column was thought of says nothing in it.
+        held = {field.name for field in delta.schema().fields}
+        return frame.select(pl.col(c) if c in held else pl.lit(None, dtype=t).alias(c) for c, t in table.schema.items())
 
     def fingerprint(self, table: Table, where: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None) -> str:
         """Changes exactly when the files of these partitions change; reads no data. `version`: as it was after that commit."""

@@ -157,7 +157,8 @@ def test_a_converted_total_does_not_depend_on_what_it_is_grouped_by(amounts: lis
 
 
 def test_a_run_tells_currencies_without_a_rate_where_reports_want_one(mixed: Books) -> None:
-    costs = frame(COSTS, [cost("1"), cost("2", currency="CHF"), cost("2", currency="EUR")], month="2026-10", run_id="r")
+    rows = [cost("1"), cost("2", currency="CHF"), cost("2", currency="EUR")]
+    costs = COSTS.conform(frame(COSTS, rows, month="2026-10", run_id="r"))
     book = Exchange.of(mixed)
     assert unknown(Told.of(costs).days, "", book, uri="attribution:2026-10") == []
     (told,) = unknown(Told.of(costs).days, "EUR", book, uri="attribution:2026-10")

@@ -50,6 +50,9 @@ QUICK = [phase for phase in Phase if phase != Phase.shrink or "ORACLE_SHRINK" in
 
 Key = tuple[Any, ...]
 
+BILLED_WITH = {"reasoning_tokens": "output_tokens", "cache_write_1h_tokens": "cache_write_5m_tokens"}
+"""Meters that have a name of their own in the logs and seldom on a bill: the engine tells them by the log's word, the oracle by the bill's."""
+
 
 def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Hourly usage and costs, as the engine draws them, without a store."""
@@ -109,7 +112,8 @@ def _key(cost: Mapping[str, Any]) -> Key:
     """What amounts are summed by. Model and meter belong to metered cost of models; other cost is told by its class."""
     where = cost["month"], cost["currency"], cost["provider"], cost["basis"], cost["cost_class"]
     metered = cost["cost_class"] == "metered" and cost["model"] is not None
-    return *where, *(cost[c] for c in WHO), *((cost["model"], cost["meter"]) if metered else (None, None))
+    meter = BILLED_WITH.get(cost["meter"], cost["meter"])
+    return *where, *(cost[c] for c in WHO), *((cost["model"], meter) if metered else (None, None))
 
 
 def costs_differ(world: World, costs: pl.DataFrame) -> str:

@@ -90,7 +90,7 @@ def conclude(world: World) -> Conclusions:
     uses += of_time(nodes, ways, conversations, registry, trusted)
 
     bill = [read(row) for row in world.charges]
-    paid = rate(bill, uses, Fraction(rules.tolerance))
+    paid = rate(bill, uses, Fraction(rules.tolerance), world.prices)
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
     plain = [c for c in bill if c not in corrections and c not in taxes]

@@ -7,13 +7,14 @@ follows the charge (RA-5).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
 from tests.oracle.chains import Row
-from tests.oracle.names import PROVIDERS, SKUS, UNITS, Sold
+from tests.oracle.names import PRICE_MODELS, PROVIDERS, SKUS, UNITS, Sold
 from tests.oracle.usage import KEYS, Use, seconds_within
 
 LEVELS = [set(kept) for size in range(len(KEYS), -1, -1) for kept in combinations(KEYS, size)]
@@ -85,17 +86,43 @@ def read(row: Row) -> Charge:
 
 @dataclass
 class Logged:
-    """A use, how much of it no charge has taken yet, and whether any has."""
+    """A use, the meter it is billed by, how much of it no charge has taken yet, and whether any has."""
 
     use: Use
+    meter: str
     left: Fraction
     paid: bool = False
 
 
-def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction) -> set[int]:
+WITHIN = {
+    "reasoning_tokens": "output_tokens",
+    "cache_write_1h_tokens": "cache_write_5m_tokens",
+    "cache_write_5m_tokens": "input_tokens",
+    "cache_read_tokens": "input_tokens",
+}
+"""The meter that a bill counts a finer one in, where it has no line for that."""
+
+
+def billed_by(use: Use, charges: Sequence[Charge], priced: AbstractSet[tuple[str, str]]) -> str:
+    """The meter a use is on the bill with.
+
+    Reading: thinking is output wherever no line of its model sells thinking. Of any other meter a list price says that it has a line of its
+    own, whether or not that is on this bill; without a price it is in the coarser meter's line.
+    """
+    lines = {c.sold.meter for c in charges if c.sold and (c.sold.provider, c.sold.model) == (use.provider, use.model)}
+    if use.meter in lines or (use.meter != "reasoning_tokens" and (use.model, use.meter) in priced):
+        return use.meter
+    meter = WITHIN.get(use.meter)
+    while meter is not None and meter not in lines:
+        meter = WITHIN.get(meter)
+    return meter or use.meter
+
+
+def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]) -> set[int]:
     """Shares of all charges that sell something. Returns the ids of the uses that are paid for. (RA-1 to RA-3)"""
-    logged = [Logged(use, use.quantity) for use in uses if use.model is not None]
     selling = [c for c in charges if c.sold is not None]
+    priced = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
+    logged = [Logged(use, billed_by(use, selling, priced), use.quantity) for use in uses if use.model is not None]
     tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
     for tiers_matter in (True, False):
         for level in LEVELS:
@@ -132,7 +159,7 @@ def _rate_pool(pool: list[Charge], logged: Sequence[Logged], level: set[str], ti
     Reading: where more is logged than billed, all are scaled down to what is billed here, and the rest of each meets the
     charges of the next levels; only what meets none is overlogged.
     """
-    mine = [one for one in logged if one.left and all(_meets(one.use, charge, level, tiers_matter) for charge in pool)]
+    mine = [one for one in logged if one.left and all(_meets(one, charge, level, tiers_matter) for charge in pool)]
     bought = sum((c.left * (c.quantity or 0) for c in pool), Fraction(0))
     used = sum((one.left for one in mine), Fraction(0))
     if not used:
@@ -150,17 +177,17 @@ def _rate_pool(pool: list[Charge], logged: Sequence[Logged], level: set[str], ti
         one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
 
 
-def _meets(use: Use, charge: Charge, level: set[str], tiers_matter: bool) -> bool:
+def _meets(one: Logged, charge: Charge, level: set[str], tiers_matter: bool) -> bool:
     """Whether a use and a charge know exactly the keys of the level in common, agree on them, and differ in nothing else.
 
     Reading: `standard` is what silence about a tier is taken for, on either side. So in the end it meets any tier, while
     two that are named and differ never meet.
     """
-    sold, row = charge.sold, charge.row
+    use, sold, row = one.use, charge.sold, charge.row
     assert sold is not None
     common = {key for key in KEYS if use.keys[key] is not None and charge.keys[key] is not None}
     return (
-        (use.provider, use.model, use.meter) == (sold.provider, sold.model, sold.meter)
+        (use.provider, use.model, one.meter) == (sold.provider, sold.model, sold.meter)
         and row["charge_period_start"] <= use.start < row["charge_period_end"]
         and common == level
         and all(use.keys[key] == charge.keys[key] for key in common)

@@ -22,18 +22,19 @@ MOVE = at(11, 0)
 
 FORGETFUL = True
 TIERS = {"standard": Decimal(1), "batch": Decimal("0.5"), "flex": Decimal("0.75")}
+RATES = {
+    "input_tokens": Decimal("0.000003"),
+    "cache_read_tokens": Decimal("0.0000003"),
+    "cache_write_5m_tokens": Decimal("0.00000375"),
+    "cache_write_1h_tokens": Decimal("0.000006"),
+    "output_tokens": Decimal("0.000015"),
+    "reasoning_tokens": Decimal("0.000015"),
+}
 LISTED = [
-    price(model, meter, str(Decimal(rate) * factor), service_tier=tier)
+    price(model, meter, str(rate * factor), service_tier=tier)
     for model in ("anthropic.claude-sonnet-4-6", "amazon.nova-pro-v1:0")
     for tier, factor in TIERS.items()
-    for meter, rate in (
-        ("input_tokens", "0.000003"),
-        ("cache_read_tokens", "0.0000003"),
-        ("cache_write_5m_tokens", "0.00000375"),
-        ("cache_write_1h_tokens", "0.000006"),
-        ("output_tokens", "0.000015"),
-        ("reasoning_tokens", "0.000015"),
-    )
+    for meter, rate in RATES.items()
 ]
 
 
@@ -257,6 +258,9 @@ def _tokens(draw: st.DrawFn, rows: Sequence[dict[str, Any]], start: datetime) ->
     tokens = Decimal(max(logged, 1)) * Decimal(draw(st.sampled_from(["1", "1", "1.004", "0.996", "0.5", "1.7", "0.01"])))
     suffix = f"-{tier}" if tier and draw(st.booleans()) else ""
     quantity = (tokens / 1000).quantize(Decimal("1e-12"))
+    # About what the book asks for them: a charge a thousand times off would say that its unit is wrong.
+    asked = tokens * RATES[meter] * Decimal(draw(st.sampled_from(["0.5", "1", "2.3"]))) * 10**12
+    told |= _costs(int(asked) + draw(st.integers(1, 999)), draw(st.booleans()))
     return {**told, "sku_meter": f"USE1-{word}-{words}{suffix}", "consumed_quantity": quantity}
 
 
