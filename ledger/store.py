@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, WriterProperties
+from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
@@ -183,6 +183,7 @@ class Store:
         if set(where) != set(table.partition_by):
             raise TableError(f"a slice in files is named by {table.partition_by}, not {sorted(where)}", where=table.name)
         with self._lock, self._reachable(table):
+            self._widen(table)
             delta = self.delta(table)
             if delta is None:
                 schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
@@ -194,6 +195,7 @@ class Store:
     def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
         """Makes files that were written below the table's folder part of it, in one commit (see `ledger.parts`)."""
         with self._lock, self._reachable(table):
+            self._widen(table)
             delta = self.delta(table)
             if delta is None:
                 schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
@@ -251,9 +253,19 @@ class Store:
         if predicate is not None:
             options["predicate"] = predicate
         with self._reachable(table):
+            self._widen(table)
             rows.write_delta(
                 self.uri(table), mode=mode, storage_options=self.storage_options or None, delta_write_options=options
             )
+
+    def _widen(self, table: Table) -> None:
+        """Gives a table that was made before some columns were thought of those columns; its rows say nothing in them."""
+        delta = self.delta(table)
+        held = {field.name for field in delta.schema().fields} if delta is not None else set(table.schema)
+        if delta is None or held.issuperset(table.schema):
+            return
+        arrow = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        delta.alter.add_columns([field for field in Schema.from_arrow(arrow).fields if field.name not in held])
 
     def _metadata(self, note: str) -> CommitProperties | None:
         return CommitProperties(custom_metadata={"note": note}) if note else None

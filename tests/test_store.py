@@ -62,3 +62,14 @@ def test_a_table_refuses_floats_for_money_unknown_columns_and_missing_values() -
         COSTS.conform(COSTS.empty().with_columns(mystery=pl.lit(1)))
     with pytest.raises(TableError, match="hold nulls"):
         CHARGES.conform(charges(charge("1")).with_columns(provider_name=pl.lit(None, dtype=pl.String)))
+
+
+def test_a_table_from_before_a_column_is_read_and_grows_it(tmp_path: Path) -> None:
+    """An upgrade brings a column: old rows say nothing in it, new ones do, and a late delivery of an old row is still the same row."""
+    store = Store(tmp_path / "tables")
+    old = spans(span(1, 1)).drop("phase", "attempt")
+    old.write_delta(store.uri(SPANS), delta_write_options={"partition_by": list(SPANS.partition_by)})
+    assert store.scan(SPANS).collect()["phase"].to_list() == [None]
+    assert store.merge(SPANS, spans(span(1, 1)), prefer="rank") == 0
+    assert store.merge(SPANS, spans(span(1, 2, phase="overhead")), prefer="rank") == 1
+    assert store.scan(SPANS).collect().sort("span_key")["phase"].to_list() == [None, "overhead"]
