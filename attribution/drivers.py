@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from attribution.pools import OPTIONAL, all_listed, paid_for, part, pool_hours
+from attribution.skus import UNGROUPED
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS
 
@@ -123,5 +124,7 @@ def why_other() -> pl.Expr:
         .then(pl.lit("fee"))
         .when(pl.col("unclassified"))
         .then(pl.lit("unclassified_sku"))
+        .when(pl.col("sku_rule") == UNGROUPED)
+        .then(pl.lit("ungrouped"))
         .otherwise(pl.lit("no_logged_use"))
     )

@@ -19,6 +19,9 @@ from attribution.names import table
 from ledger.meters import METERS, TOKEN_METERS
 from ledger.settings import SkuRule
 
+UNGROUPED = "ungrouped"
+"""The rule about what a provider counts in a day and puts in no group. It sells nothing that has a name, so no rule of one's own is wanted."""
+
 
 class Words(NamedTuple):
     """What a bill row says of itself."""
@@ -166,21 +169,36 @@ def _families() -> tuple[_Family, ...]:
     )
 
 
+class _Spelling(NamedTuple):
+    provider: str
+    product: re.Pattern[str]
+    pattern: re.Pattern[str]
+    replacement: str
+
+
 @cache
-def _spellings() -> tuple[tuple[str, re.Pattern[str], str], ...]:
-    return tuple((row["provider"], re.compile(row["pattern"], re.IGNORECASE), row["replacement"]) for row in table("spellings"))
+def _spellings() -> tuple[_Spelling, ...]:
+    def pattern(written: str) -> re.Pattern[str]:
+        return re.compile(written, re.IGNORECASE)
+
+    return tuple(
+        _Spelling(row["provider"], pattern(row["product"]), pattern(row["pattern"]), row["replacement"])
+        for row in table("spellings")
+    )
 
 
-def model_name(written: str | None, provider: str | None = None) -> str | None:
-    """A model as a bill writes it, without vendor, edition, release and place.
+def model_name(written: str | None, provider: str | None = None, product: str = "") -> str | None:
+    """A model as a bill writes it, without vendor, edition, release and place; with the family that only its product tells.
 
-    >>> model_name("Claude Sonnet 4.6 (Amazon Bedrock Edition)"), model_name("gpt 4o mini0718", "Microsoft"), model_name("5.4 nano", "Microsoft")
-    ('Claude Sonnet 4.6', 'gpt 4o mini', 'gpt-5.4 nano')
+    >>> model_name("Claude Sonnet 4.6 (Amazon Bedrock Edition)"), model_name("gpt 4o mini0718", "Microsoft")
+    ('Claude Sonnet 4.6', 'gpt 4o mini')
+    >>> [model_name("4.3", "Microsoft", product) for product in ("Azure Grok Models", "Azure OpenAI GPT5", "Foundry Models")]
+    ['grok-4.3', 'gpt-4.3', None]
     """
     name = (written or "").strip(" -_,:|")
-    for seller, pattern, replacement in _spellings():
-        if not seller or seller == provider:
-            name = pattern.sub(replacement, name).strip(" -_,")
+    for spelling in _spellings():
+        if (not spelling.provider or spelling.provider == provider) and spelling.product.search(product):
+            name = spelling.pattern.sub(spelling.replacement, name).strip(" -_,")
     return name or None
 
 
@@ -290,7 +308,8 @@ def _models(family: _Family, told: dict[str, str | None], words: Words) -> Itera
         return
     if family.model and not family.model.startswith("@"):
         yield family.model
-    if name := model_name(told.get("model"), words.provider):
+    product = " ".join(filter(None, (words.service, words.product, words.description)))
+    if name := model_name(told.get("model"), words.provider, product):
         yield name
     if family.model != "@service":
         return

@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are derived from code, so that nothing is said twice.
 
-python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md
+python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md, and the table in sources.md
 python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
 python docs/generate.py --demo    runs the demo in a temporary folder and puts what it prints into README.md
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -29,6 +29,7 @@ DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"
 GENERATED = "<!-- Written by docs/generate.py from {source}. Change that, then run `make docs`. -->"
 DEMO_BEGINS, DEMO_ENDS = "<!-- demo: begins (python docs/generate.py --demo) -->", "<!-- demo: ends -->"
+SOURCES_BEGIN, SOURCES_END = "<!-- sources: begins (python docs/generate.py) -->", "<!-- sources: ends -->"
 SHOWN_TEAMS = 4
 """Teams of the demo's table that README shows; the rest is cut."""
 
@@ -255,6 +256,47 @@ def help_of(app: Any, path: Sequence[str]) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 
+# ── sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sources() -> Iterator[str]:
+    """The page about sources as it is written by hand, with the table of all of them as the code has it."""
+    from ingest.sources import by_name, discover
+
+    before, _, rest = (DOCS / "sources.md").read_text(encoding="utf-8").partition(SOURCES_BEGIN)
+    yield before + SOURCES_BEGIN
+    yield ""
+    every = sorted(map(by_name, discover()), key=lambda source: (source.kind, source.name))
+    told = [[f"[`{s.name}`](sources/{s.name}.md)", s.kind, s.title, pace(s.access.cron), length(s.access.lag)] for s in every]
+    yield from grid(["source", "kind", "what it reads", "asked", "fresh within"], told)
+    yield SOURCES_END + rest.partition(SOURCES_END)[2]
+
+
+def pace(cron: str) -> str:
+    """How often a cron expression comes round, in words.
+
+    >>> pace("*/15 * * * *"), pace("29 */6 * * *")
+    ('every 15 minutes', 'every 6 hours')
+    """
+    minute, hour, *others = cron.split()
+    if others == ["*", "*", "*"]:
+        if hour == "*" and (each := re.fullmatch(r"\*/(\d+)", minute)):
+            return f"every {each[1]} minutes"
+        if minute.isdecimal() and (each := re.fullmatch(r"\*/(\d+)", hour)):
+            return f"every {each[1]} hours"
+    raise ValueError(f"no words for {cron!r}: add them here")
+
+
+def length(span: timedelta) -> str:
+    """A length of time in hours.
+
+    >>> length(timedelta(hours=1)), length(timedelta(days=2))
+    ('1 hour', '48 hours')
+    """
+    hours = span // timedelta(hours=1)
+    return f"{hours} hour{'s' if hours != 1 else ''}"
+
+
 # ── pages ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -270,6 +312,7 @@ PAGES: Mapping[str, Callable[[], Iterator[str]]] = {
     "tables.md": tables,
     "cli.md": cli,
     "api.md": api,
+    "sources.md": sources,
 }
 
 

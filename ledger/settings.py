@@ -28,9 +28,9 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 from ledger.errors import SettingsError
 
 LOG_SOURCES = (
-    "otlp", "litellm", "vertex", "bedrock-logs", "agentcore", "claude-code", "codex", "langfuse", "phoenix", "jaeger", "zipkin",
+    "agentcore", "bedrock-logs", "claude-code", "codex", "jaeger", "langfuse", "litellm", "otlp", "phoenix", "vertex", "zipkin",
 )  # fmt: skip
-"""Sources of token logs, which settings name."""
+"""Sources of token logs, which settings name. A test holds them equal to what `ingest.sources` finds, which the floor cannot ask."""
 
 
 class _Section(BaseModel):
@@ -73,7 +73,7 @@ class IngestSettings(_Section):
 
     trusted_sources: list[str] = Field(
         default_factory=list,
-        description="Log sources (otlp, litellm) whose baggage, headers and request tags may name the root agent (CH-7). Others are shown as untrusted claims.",
+        description="Log sources (otlp, …) whose baggage, headers and request tags may name the root agent (CH-7). Others are shown as untrusted claims.",
     )
     agent_tags: list[str] = Field(
         default_factory=lambda: ["rootcost.agent", "agent"],

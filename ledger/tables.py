@@ -222,7 +222,11 @@ SPANS = Table(
         _c("cache_hit", pl.Boolean, "answered by the gateway's own cache: costs 0 (CA-4)"),
         _c("reported_cost", RATE, "cost as the emitter estimates it; compared, never booked"),
         _c("attempt", pl.Int64, "retry number, from 0"),
-        _c("phase", pl.String, "overhead: no user's turn asked for it (a title, a recap, routing, a guardrail); null: ordinary work"),
+        _c(
+            "phase",
+            pl.String,
+            "overhead: no user's turn asked for it (a title, a recap, routing, a guardrail); null: ordinary work",
+        ),
         _c("attributes", pl.String, "other mapped attributes, JSON"),
         _c("rank", pl.Int32, "how much the row tells; of two deliveries the fuller one is kept", required=True),
     ),

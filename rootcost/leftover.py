@@ -15,13 +15,13 @@ def left_out_of_bills(books: Books) -> str:
     """
     import polars as pl
 
-    from ingest.sources import discover
-    from ledger.settings import LOG_SOURCES
+    from ingest.sources import by_name, discover
     from ledger.tables import PROBLEMS
     from rootcost.show import counted
 
-    bills = [name for name in discover() if name not in LOG_SOURCES]
-    errors = books.store.scan(PROBLEMS, {"source": bills}).filter(pl.col("severity") == "error").select("place", "rows").collect()
+    told = books.store.scan(PROBLEMS, {"source": list(discover())}).filter(pl.col("severity") == "error")
+    errors = told.select("source", "place", "rows").collect()
+    errors = errors.filter(pl.col("source").is_in([name for name in errors["source"].unique() if by_name(name).kind == "bill"]))
     files = errors.filter(pl.col("place") == "file").height
     lines = int(errors.filter(pl.col("place") != "file")["rows"].sum())
     parts = [counted(number, what) for number, what in ((lines, "line"), (files, "file")) if number]

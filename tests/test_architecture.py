@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
+from ingest.sources import by_name, discover
+from ledger.settings import LOG_SOURCES, IngestSettings
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "ingest", "attribution", "api", "ui", "rootcost")
@@ -52,6 +56,15 @@ def test_the_dashboard_knows_the_api_by_client_and_models_only() -> None:
         ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES and not name.startswith("ui")}
         assert not {name for name in ours if not allowed.match(name)}, path
         assert "api" not in ours or ours & {"api.client", "api.models"}, path
+
+
+def test_settings_may_trust_every_source_of_logs_and_nothing_else() -> None:
+    assert list(LOG_SOURCES) == [name for name in discover() if by_name(name).kind == "log"]
+    assert IngestSettings(trusted_sources=list(LOG_SOURCES))
+    for name in discover():
+        if by_name(name).kind == "bill":
+            with pytest.raises(ValidationError, match=f"'{name}' is no log source"):
+                IngestSettings(trusted_sources=[name])
 
 
 def test_litellm_is_read_as_data() -> None:

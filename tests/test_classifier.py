@@ -13,6 +13,7 @@ import pytest
 from attribution.names import ModelNames, signature
 from attribution.run import attribute
 from attribution.skus import Classifier, Words, unit
+from ingest.normalise import page_rows
 from ledger.books import Books
 from ledger.errors import SettingsError
 from ledger.meters import BILLED_UNITS, METERS
@@ -41,7 +42,13 @@ def golden() -> list[dict[str, str]]:
 @pytest.mark.parametrize("row", golden(), ids=lambda row: f"{row['provider']}:{row['sku']}")
 def test_golden_skus(row: dict[str, str]) -> None:
     words = Words(
-        row["provider"], row["service"], row["product"], row["sku"], None, row["unit"] or None, row["model_arn"] or None
+        row["provider"],
+        row["service"],
+        row["product"],
+        row["sku"],
+        row["description"] or None,
+        row["unit"] or None,
+        row["model_arn"] or None,
     )
     sold = Classifier().sold(words)
     assert {
@@ -189,6 +196,17 @@ def test_infrastructure_is_not_unclassified_and_neither_is_a_known_sku_without_u
     assert total(books, "cost_class", reason="no_logged_use") == {"unallocated": D(7)}
     whole = books.store.scan(COSTS).select(pl.col("billed_cost").sum()).collect().item()
     assert whole == D("62"), "everything is counted once"
+
+
+def test_what_a_provider_puts_in_no_group_is_no_unknown_sku(books: Books, home: Path) -> None:
+    """OpenAI's total of a day is 5, its groups are 3: nobody can write a rule for the 2 between."""
+    openai = {"provider_name": "OpenAI", "service_name": "OpenAI", "product_code": None, "resource_id": None}
+    rest = {"sku_id": "remainder"} | dict.fromkeys(("sku_meter", "charge_description"), page_rows.REST_WORDS)
+    write(books, charges=charges(charge("3", sku_meter="Something new", **openai), charge("2", **rest, **openai)))
+    attribute(books)
+    assert total(books, "reason", cost_class="unallocated") == {"unclassified_sku": D(3), "ungrouped": D(2)}
+    assert [row["sku"] for row in Command(home)("sources", "unclassified", "--format", "json").rows] == ["Something new"]
+    assert len(problems(books, "unclassified_sku")) == 1
 
 
 def test_a_rule_of_one_s_own_is_in_force_at_the_next_attribute_to_the_last_digit(books: Books) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,16 +15,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from ledger.tables import COST_CLASSES, METERS, TABLES
+from ingest import aws_exports, litellm_table
+from ingest.normalise.emitters import rows_of
+from ingest.sources import by_name, discover
+from ledger.books import Books
+from ledger.tables import CHARGES, COST_CLASSES, METERS, SPANS, TABLES
 from rootcost.cli import app
+from tests import test_ingest_azure, test_ingest_jaeger, test_ingest_phoenix
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+SOURCE_PAGES = sorted((DOCS / "sources").glob("*.md"))
 
 
 def text(name: str) -> str:
@@ -32,6 +40,11 @@ def text(name: str) -> str:
 
 def fences(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def prose(page: str) -> str:
+    """A page without its code."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def cells(page: str) -> Iterator[list[str]]:
@@ -158,18 +171,58 @@ def test_every_method_and_class_is_explained() -> None:
         assert f"| `{word}` |" in page, word
 
 
-def test_every_source_is_documented() -> None:
-    from ingest.sources import discover
+def test_every_source_has_a_page_that_the_index_links_and_no_page_is_of_nothing() -> None:
+    index = text("docs/sources.md")
+    pages = {path.stem for path in SOURCE_PAGES}
+    assert pages == {*discover(), "classifier"}
+    for name in pages:
+        page = text(f"docs/sources/{name}.md")
+        assert prose(page).count("\n# ") == 0 and page.startswith("# "), name
+        assert f"](sources/{name}.md)" in index, name
+    for name in discover():
+        page = text(f"docs/sources/{name}.md")
+        assert page.startswith(f"# {name}\n") and f"rootcost ingest {name} " in page, name
 
-    page = text("docs/sources.md")
-    for source in discover():
-        assert f"\n## {source}\n" in page, source
+
+def test_the_index_of_sources_is_what_each_source_says_of_itself() -> None:
+    told = {row[0].split("`")[1]: row[1:] for row in cells("docs/sources.md") if row[0].startswith("[`") and len(row) == 5}
+    assert {name: (row[0], row[1]) for name, row in told.items()} == {
+        name: (by_name(name).kind, by_name(name).title) for name in discover()
+    }
+    assert (told["litellm"][2:], told["azure"][2:]) == (["every 15 minutes", "2 hours"], ["every 6 hours", "48 hours"])
+
+
+def test_the_policy_that_lists_aws_exports_is_the_one_the_command_prints() -> None:
+    (shown,) = fences("docs/sources/aws-cur.md", "json")
+    told = [action for one in json.loads(aws_exports.POLICY)["Statement"] for action in [one["Action"]]]
+    assert sorted(json.loads(shown)["Action"]) == sorted(a for one in told for a in ([one] if isinstance(one, str) else one))
+
+
+def test_the_grant_for_litellm_s_table_is_the_one_that_is_printed() -> None:
+    (shown,) = fences("docs/sources/litellm.md", "sql")
+    names = re.compile(r'"(\w+)"')
+    assert names.findall(shown) == names.findall(litellm_table.GRANT)
+
+
+def test_the_otlp_page_names_every_emitter_that_is_known() -> None:
+    page = " ".join(text("docs/sources/otlp.md").lower().split())
+    words = {
+        "otel": "conventions of opentelemetry",
+        "adot": "adot / agentcore",
+        "openllmetry-bedrock": "openllmetry",
+        "litellm-v2": "litellm",
+    }
+    for emitter in rows_of("emitters"):
+        called = words.get(emitter["emitter"], emitter["emitter"].replace("ms-", "microsoft ").replace("-", " "))
+        assert called in page, emitter["emitter"]
 
 
 # ── commands of the pages are really run ────────────────────────────────────────────────────────────────────────────────
 
-NOT_RUN = re.compile(r"^make |^rootcost (serve|demo)\b|s3://")
-"""Lines that would build, serve, or need somebody's bucket: they are checked to be valid, and not run."""
+NOT_RUN = re.compile(
+    r"^make |^rootcost (serve|demo)\b|s3://|https://|bigquery://|postgresql://|^rootcost (aws exports|gcp projects)|--from gcp\b"
+)
+"""Lines that would build, serve, or need somebody's account: they are checked to be valid, and not run."""
 
 
 @pytest.fixture
@@ -209,7 +262,7 @@ def run(statement: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a line as a user would; rootcost in this process, the rest in bash. Returns what it printed."""
     words = shlex.split(statement, comments=True) if "\n" not in statement else []
     if words[:1] == ["rootcost"]:
-        done = CliRunner().invoke(app, words[1:], prog_name="rootcost")
+        done = CliRunner().invoke(app, [os.path.expanduser(word) for word in words[1:]], prog_name="rootcost")
         assert done.exit_code == 0, f"{statement}\n{done.output}"
         return done.stdout
     if words[:1] == ["cd"]:
@@ -233,6 +286,63 @@ def assert_valid(statement: str) -> None:
     while getattr(command, "commands", None):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])  # type: ignore[attr-defined]
         context = command.make_context(name, rest, parent=context)
+
+
+def lay_out(source: str, here: Path) -> None:
+    """What the page of a source reads, under the names it has there."""
+    held: dict[str, tuple[str, str]] = {  # set of tests/data, files in it → place
+        "agentcore": ("agentcore/*l*", "agentcore-logs/"),
+        "anthropic": ("anthropic_costs/*.json", "saved-pages/"),
+        "azure": ("azure_exports/EA_ActualCost_Small.csv", "costs.csv"),
+        "bedrock-logs": ("bedrock_logs/*.jsonl", "records.json"),
+        "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
+        "codex": ("codex/*.jsonl", ".codex/sessions/2026/10/05/"),
+        "gcp": ("gcp/*.jsonl", "gcp-billing-extract/"),
+        "jaeger": ("jaeger/*.json", "trace.json"),
+        "langfuse": ("langfuse/langgraph-*.json", "trace.json"),
+        "openai": ("openai_costs/*.json", "saved-pages/"),
+        "phoenix": ("phoenix/page.json", "spans.json"),
+        "vertex": ("vertex/*.jsonl", "vertex-logs/"),
+        "zipkin": ("zipkin/yelp.json", "trace.json"),
+    }
+    if source in held:
+        files, place = held[source]
+        for path in sorted((ROOT / "tests/data").glob(files)):
+            target = here / place / path.name if place.endswith("/") else here / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    if source == "azure":
+        test_ingest_azure.export(here / "azure-exports", test_ingest_azure.table({}))
+    if source == "jaeger":
+        lines = test_ingest_jaeger.forms(json.loads((here / "trace.json").read_text()))["index.jsonl"]
+        (here / "jaeger-span-2026-02-02.jsonl").write_text(lines)
+    if source == "phoenix":
+        pl.DataFrame(test_ingest_phoenix.frame_records(), infer_schema_length=None).write_parquet(here / "spans.parquet")
+
+
+@pytest.mark.parametrize("source", [path.stem for path in SOURCE_PAGES])
+def test_a_source_s_page_reads_what_it_names(source: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(workplace))
+    lay_out(source, workplace)
+    read = 0
+    for statement in (s for script in fences(f"docs/sources/{source}.md", "sh") for s in statements(script)):
+        if NOT_RUN.search(statement):
+            assert_valid(statement)
+        else:
+            run(statement, monkeypatch)
+            read += statement.startswith(f"rootcost ingest {source} ")
+    if source in discover():
+        assert read
+        with Books.open(workplace / ".rootcost") as books:
+            table = CHARGES if by_name(source).kind == "bill" else SPANS
+            assert books.store.scan(table).filter(pl.col("source") == source).collect().height
+
+
+def test_the_page_about_schedules_does_what_it_says(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [run(s, monkeypatch) for script in fences("docs/schedule.md", "sh") for s in statements(script)]
+    assert "company-bill" in said[3]
+    with Books.open(workplace / ".rootcost") as books:
+        assert books.store.scan(CHARGES).collect().height
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/sources.md"])
@@ -329,15 +439,13 @@ def test_the_worked_example_s_figures_are_right() -> None:
 
 def anchors(path: Path) -> set[str]:
     """GitHub's names of a page's headings."""
-    page = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose(path.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", title).lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
         if link.startswith("https://"):
             continue
         place, _, anchor = link.partition("#")
@@ -349,14 +457,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    index = text("docs/README.md") + text("docs/decisions/README.md") + text("README.md")
+    index = "".join(map(text, ("docs/README.md", "docs/sources.md", "docs/decisions/README.md", "README.md")))
     for page in DOCS.rglob("*.md"):
         assert page.name in index or page == DOCS / "README.md", page
 
 
 ALLOWED_ADDRESS = re.compile(
-    r"^https?://(127\.0\.0\.1|localhost)([:/]|$)|^s3://|^https://(semver\.org|keepachangelog\.com)|^tcp://127\.0\.0\.1|^postgresql\+psycopg://|^file://|^sqlite://"
+    r"^https?://(127\.0\.0\.1|localhost)([:/]|$)"
+    r"|^https://(semver\.org|keepachangelog\.com)"
+    r"|^https://(api\.openai\.com|api\.anthropic\.com|account\.blob\.core\.windows\.net|gateway\.example\.com)([/#]|$)"
+    r"|^(s3|bigquery|file|sqlite)://|^postgresql(\+psycopg)?://[^:@/]*(@|…|$)|^tcp://127\.0\.0\.1"
 )
+"""This machine, the standards of the changelog, providers' own APIs, and made-up places. An address never holds a password."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -191,6 +191,16 @@ def test_a_restated_month_and_one_that_changes_under_the_reader(books: Books, an
     assert (by_day(books), report.problems) == ({"05": D("0.9"), "06": D("0.2")}, [])
 
 
+def test_several_organisations_have_a_key_and_a_dataset_each(
+    books: Books, anthropic: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY_EMEA", ANTHROPIC_KEY)
+    for label, cents in (("", "100"), ("#emea", "7")):
+        anthropic.report = [cost("2026-10-05", cents)]
+        ingest(books, "anthropic", [anthropic.address + label], window=OCTOBER)
+    assert set(charges(books).select("scope", "billed_cost").rows()) == {("anthropic", D(1)), ("anthropic.emea", D("0.07"))}
+
+
 def test_faults_are_waited_out_and_a_wrong_key_is_told(
     books: Books, anthropic: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from ledger.books import Books
+from ledger.spool import Spool
 from ledger.tables import SPANS
 from tests.cli_books import trace, write_files
 
@@ -203,8 +204,9 @@ def test_what_was_received_is_booked_before_it_stops(serve: Callable[..., Served
     time.sleep(1)  # the first, immediate round is over
     sent = httpx.post(f"{served.url}/v1/traces", json=trace(), headers={"Authorization": f"Bearer {served.token()}"})
     assert sent.status_code == 200
-    assert list((home / "spool").glob("*.spool"))
+    porch = Spool(home / "spool")
+    assert porch.pending()
     assert served.stop()[0] == 0
-    assert not list((home / "spool").glob("*.arrow"))
+    assert not porch.pending()
     with Books.open(home) as books:
         assert books.store.scan(SPANS).collect().height == 6

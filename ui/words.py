@@ -60,6 +60,7 @@ REASONS: Mapping[str, str] = {
     "uncaptured_usage": "Billed, but no log tells of it",
     "no_logged_use": "No logged call used it",
     "unclassified_sku": "A kind of charge that is not known yet",
+    "ungrouped": "The bill's total has it, none of its groups",
     "idle_capacity": "Provisioned, but not used",
     "commitment_purchase": "A commitment bought, not usage",
     "fee": "A fee, not usage",

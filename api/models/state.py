@@ -169,7 +169,8 @@ class SourceFreshness(Answer):
     newest: datetime = Field(description="End of the latest charge period that is over, or start of the latest call.")
     age_seconds: int = Field(description="Seconds from then to now.")
     stale_after_seconds: int | None = Field(
-        default=None, description="How old it may be, where the ingestor is a configured source; of several, the most patient one."
+        default=None,
+        description="How old it may be, where the ingestor is a configured source; of several, the most patient one.",
     )
     stale: bool = Field(default=False, description="Whether a configured source of this ingestor is stale.")
 

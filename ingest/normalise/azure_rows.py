@@ -193,6 +193,7 @@ def _with_words(lines: Lines, tally: Tally) -> Lines:
         .when(commitment.is_not_null() & (pl.col("charge_type") == "usage"))
         .then(pl.lit("Used")),
         sku_meter=pl.coalesce("sku_meter", "meter_subcategory", "service_name"),
+        charge_description=pl.coalesce("charge_description", "meter_subcategory"),
         resource_id=_spelt("resource_id", _account),
         sub_account_id=pl.col("sub_account_id").str.to_lowercase(),
         region_id=_spelt("region_id", azure_columns.region),

@@ -59,7 +59,7 @@ class Anthropic:
 
     name = "anthropic"
     kind: Literal["bill", "log"] = "bill"
-    title = "Anthropic organisation costs and usage"
+    title = "Anthropic costs of an organisation: its cost and usage reports"
     patterns: tuple[str, ...] = ("*.json", "*.jsonl")
     access = Access(
         needs="an admin key of the organisation (sk-ant-admin…) in ANTHROPIC_ADMIN_KEY; a workspace's key cannot read costs",

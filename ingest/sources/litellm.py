@@ -38,7 +38,7 @@ class LiteLLM:
 
     name = "litellm"
     kind: Literal["bill", "log"] = "log"
-    title = "LiteLLM payloads (callbacks, S3, webhooks) and LiteLLM_SpendLogs"
+    title = "LiteLLM calls: payloads of its callbacks, its spend logs in PostgreSQL, its API"
     patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.csv", "*.parquet")
     access = Access(
         needs=(

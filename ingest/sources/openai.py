@@ -59,7 +59,7 @@ class OpenAi:
 
     name = "openai"
     kind: Literal["bill", "log"] = "bill"
-    title = "OpenAI organisation costs and usage"
+    title = "OpenAI costs of an organisation: its costs and usage APIs"
     patterns: tuple[str, ...] = ("*.json", "*.jsonl")
     access = Access(
         needs="an admin key of the organisation in OPENAI_ADMIN_KEY; a project's key cannot read costs",

@@ -102,7 +102,7 @@ class Otlp:
 
     name = "otlp"
     kind: Literal["bill", "log"] = "log"
-    title = "OpenTelemetry traces: OTLP as JSON or protobuf, one request or many"
+    title = "OpenTelemetry traces and usage events: OTLP as JSON or protobuf"
     patterns: tuple[str, ...] = (
         "*.json",
         "*.jsonl",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import out, out_rows, say
+from rootcost.console import Home, home_of, out, out_rows, say
 
 if TYPE_CHECKING:
     from ingest.aws_exports import Export
@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(aws, name="aws")
 
 
-def exports(output: Annotated[Format, typer.Option("--format", help="text or json.")] = "text") -> None:
+def exports(output: Annotated[Format, typer.Option("--format", help="text or json.")] = "text", home: Home = None) -> None:
     """List the account's cost exports, each as the `rootcost sources add` that reads it.
 
     Asks AWS for Data Exports (CUR 2.0, FOCUS) and legacy Cost and Usage Reports, with the credentials of the default chain. Run it in each
@@ -32,6 +32,7 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
     """
     from ingest import aws_exports
 
+    home_of(home)
     found, faults = aws_exports.exports()
     if output == "json":
         out_rows(asdict(export) | {"add": _line(export, found)} for export in found)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.console import out_rows, say, write_table
+from rootcost.console import Home, home_of, out_rows, say, write_table
 
 Format = Literal["table", "json", "csv"]
 
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 def projects(
     output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = "table",
+    home: Home = None,
 ) -> None:
     """List the billing accounts your credentials can see, and the projects each one pays for.
 
@@ -28,6 +29,7 @@ def projects(
     """
     from ingest import gcp_catalog
 
+    home_of(home)
     found = gcp_catalog.projects()
     rows = [asdict(row) | {"export": f"gcp_billing_export_resource_v1_{row.billing_account.replace('-', '_')}"} for row in found]
     if output == "json":
