@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime, timedelta
 from ingest.normalise.page_rows import COSTS, TOTALS, Month, Told, text
 from ingest.source import Fetcher, RawObject, Request
 from ledger import periods
-from ledger.errors import FormatError, ObjectMissingError, StoreUnreachable
+from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
 from ledger.problems import Problem
 
 _FIRST_MONTHS = 3
@@ -302,6 +302,34 @@ def unsteady(source: str, uri: str, month: str) -> Problem:
         "nothing to do: the month is read again with the next run",
         severity="warning",
     )
+
+
+def whole_month(
+    shape: Shape,
+    source: str,
+    base: str,
+    month: str,
+    *,
+    totals: Callable[[], list[Page]],
+    groups: Callable[[], list[Page]],
+    usage: Callable[[], list[Page]],
+    without_usage: tuple[str, str],
+) -> tuple[list[Page], list[Problem]]:
+    """The pages of a month's costs, steady if they can be had so, and of its usage; what could not be had is told.
+
+    Costs are booked without usage, too: `without_usage` says what that means, and what to do.
+    """
+    problems: list[Problem] = []
+    found, still = steady(shape, totals, groups)
+    if not still:
+        problems.append(unsteady(source, base, month))
+    try:
+        found += usage()
+    except SourceError as fault:
+        meaning, remedy = without_usage
+        told = f"the usage of {month} cannot be read: {fault.what}; {meaning}"
+        problems.append(Problem(source, fault.where or base, "usage", "", told, remedy, severity="warning"))
+    return found, problems
 
 
 def utc(moment: str) -> datetime:

@@ -21,7 +21,6 @@ from ingest.normalise.pages import Page, Shape
 from ingest.normalise.tally import Tally
 from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
-from ledger.errors import SourceError
 from ledger.money import ZERO
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -90,27 +89,19 @@ class Anthropic:
         def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
             return pages.followed(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
 
-        problems: list[Problem] = []
-        found, still = pages.steady(
-            _SHAPE, lambda: asked("cost_report", TOTALS, ()), lambda: asked("cost_report", COSTS, _COSTS_BY)
+        return pages.whole_month(
+            _SHAPE,
+            self.name,
+            base,
+            month,
+            totals=lambda: asked("cost_report", TOTALS, ()),
+            groups=lambda: asked("cost_report", COSTS, _COSTS_BY),
+            usage=lambda: asked("usage_report/messages", USAGE, _USAGE_BY),
+            without_usage=(
+                "its costs are booked without quantities",
+                "calls share these costs by their own tokens until the usage can be read",
+            ),
         )
-        if not still:
-            problems.append(pages.unsteady(self.name, base, month))
-        try:
-            found += asked("usage_report/messages", USAGE, _USAGE_BY)
-        except SourceError as fault:
-            problems.append(
-                Problem(
-                    self.name,
-                    fault.where or base,
-                    "usage",
-                    "",
-                    f"the usage of {month} cannot be read: {fault.what}; its costs are booked without quantities",
-                    "calls share these costs by their own tokens until the usage can be read",
-                    severity="warning",
-                )
-            )
-        return found, problems
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""

@@ -22,7 +22,7 @@ from ingest.normalise.pages import Page, Shape
 from ingest.normalise.tally import Tally
 from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
-from ledger.errors import SourceError, StoreUnreachable
+from ledger.errors import StoreUnreachable
 from ledger.money import ZERO
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -109,25 +109,19 @@ class OpenAi:
                         raise
             return asked("costs", COSTS, _GROUPS[-1])
 
-        problems: list[Problem] = []
-        found, still = pages.steady(_SHAPE, lambda: asked("costs", TOTALS, ()), grouped)
-        if not still:
-            problems.append(pages.unsteady(self.name, base, month))
-        try:
-            found += asked("usage/completions", USAGE, _USAGE_BY)
-        except SourceError as fault:
-            problems.append(
-                Problem(
-                    self.name,
-                    fault.where or base,
-                    "usage",
-                    "",
-                    f"the usage of {month} cannot be read: {fault.what}; its costs are booked",
-                    "nothing is lost but a check of the quantities; give the key the right to read usage",
-                    severity="warning",
-                )
-            )
-        return found, problems
+        return pages.whole_month(
+            _SHAPE,
+            self.name,
+            base,
+            month,
+            totals=lambda: asked("costs", TOTALS, ()),
+            groups=grouped,
+            usage=lambda: asked("usage/completions", USAGE, _USAGE_BY),
+            without_usage=(
+                "its costs are booked",
+                "nothing is lost but a check of the quantities; give the key the right to read usage",
+            ),
+        )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
