@@ -20,15 +20,13 @@ from attribution.keeping import Held, Keeper, Rating, Told
 from attribution.pricing import PriceBook
 from attribution.sharing import Spent
 from attribution.stretches import FAMILY, Stretch, Usage, cut, matched_as
+from ledger import code
 from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
 
 STRETCH_ROWS = 150_000
 """Rows of usage that are rated at once, about; memory and the time of a late day go with it."""
-
-FORM = "2"
-"""Changes when a stretch would come to other rows from the same facts; those remembered are then drawn anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +158,7 @@ class _Month:
         """Says all that the stretch's costs come from: the same name, the same costs."""
         charged = [_content(frame) for frame in (stretch.lots, stretch.beside, self.covered, stretch.matched_as)]
         told = (
-            FORM,
-            pl.__version__,
+            code.digest(),
             stretch.number,
             *stretch.fingerprint(),
             *charged,

@@ -2,7 +2,8 @@
 
 A run notes a fingerprint of each of its inputs; what changed between two runs is therefore known. Where one input changed, all that moved
 is its doing. Where several did, they are put in place one after the other (`attribution.replay`), and what moves at each step is laid
-to its cause: the movements sum to the difference of the two runs, to the last digit.
+to its cause: the movements sum to the difference of the two runs, to the last digit. What another version of RootCost concludes otherwise from
+the same facts is `code`: its code, or its classification data.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ledger.money import MONEY
 from ledger.tables import BALANCE, COSTS
 
 CAUSES = {
+    "code": "code",
     "earlier": "an earlier month",
     "spans": "new usage",
     "registry": "registry",
@@ -57,7 +59,7 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     """What moved from `old_run` to `new_run` in `month`, the bill first, then cause by cause and owner by owner; empty if they say the same.
 
     A cent of the bill that appears or goes is `restated charge`. Causes that one pass over the spans embodies together (usage, registry,
-    price) are joined by +, as are all of them where something an earlier run saw is no longer kept.
+    price) are joined by +, as they are with `code`, and as are all of them where something an earlier run saw is no longer kept.
     """
     inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
     bill = _side_by_side(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
@@ -84,7 +86,7 @@ def _steps(
     groups = replay.changed_groups(*inputs)
     between = replay.between(books, month, *inputs) if len(groups) > 1 else []
     if between is None or not groups:
-        told = " + ".join(CAUSES[name] for group in groups for name in group) or "recipe"
+        told = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
         return [(told, ends[0], ends[1])]
     stations = [ends[0], *(_by_owner(frame.lazy()) for frame in between), ends[1]]
     causes = [" + ".join(CAUSES[name] for name in group) for group in groups]

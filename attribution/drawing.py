@@ -1,6 +1,6 @@
 """Drawing a month: its spans, slice by slice, become calls, chains and hourly usage, and each slice is drawn once.
 
-A slice that stands (same files, same members, same registry, prices and rules) is taken as it is; the others are drawn side by side,
+A slice that stands (same files, same members, same registry, prices, rules and code) is taken as it is; the others are drawn side by side,
 here or on a cluster. What they draw becomes visible in one commit a table, after the last of them: a pass that dies leaves nothing.
 """
 

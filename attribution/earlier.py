@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from attribution import names
 from attribution.following import KEEP, MATCHED_BY
+from ledger import code
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.periods import month_of, month_start
@@ -54,16 +55,30 @@ class Earlier:
     def fingerprint(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
         """Changes when the facts change that the earlier months come from on which this one leans.
 
-        `inputs` are those of the months this run looks at, oldest first; of others, those of their run in force.
+        `inputs` are those of the months this run looks at, oldest first; of others, those of their run in force. The code that concluded
+        them is left to `code`, so that an upgrade is one cause and not two.
         """
+        facts = {
+            m: {name: text for name, text in of.items() if name != "code"} for m, of in self._leans_on(month, inputs).items()
+        }
+        return _hash(facts) if facts else "none"
+
+    def code(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
+        """The digest of this version's code, and with it that of the earlier months' code where another version concluded them.
+
+        So a month that leans on one that is rebuilt after it is not what it was drawn from any more, and is rebuilt too. (TI-2)
+        """
+        own = code.digest()
+        codes = {m: of.get("code", "") for m, of in self._leans_on(month, inputs).items()}
+        return own if set(codes.values()) <= {own} else f"{own}+{_hash(codes)}"
+
+    def _leans_on(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """The inputs of each earlier month on which this one leans, oldest first."""
         held = self._in_force()
         known = sorted(m for m in {*held, *inputs} if m < month)
-        leans_on = {*months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
+        wanted = {*months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
         with self.database.session() as session:
-            told = {
-                m: inputs[m] if m in inputs else (session.get_one(Run, held[m]).inputs.get(m) or {}) for m in sorted(leans_on)
-            }
-        return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=12).hexdigest() if told else "none"
+            return {m: inputs[m] if m in inputs else (session.get_one(Run, held[m]).inputs.get(m) or {}) for m in sorted(wanted)}
 
     def costs(self, month: str) -> pl.DataFrame:
         """The costs that what this month's bill corrects of earlier months is to follow."""
@@ -91,6 +106,10 @@ class Earlier:
     def _in_force(self) -> dict[str, str]:
         with self.database.session() as session:
             return {p.month: p.run_id for p in session.scalars(sa.select(Published))}
+
+
+def _hash(told: Mapping[str, object]) -> str:
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:

@@ -36,7 +36,9 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("beside",),
     ("rules",),
 )
-"""Inputs in the order in which they are put in place. Those of one group are embodied in one pass over the spans and stay together."""
+"""Inputs in the order in which they are put in place. Those of one group are embodied in one pass over the spans and stay together.
+
+Other code stands before all of them, together with what it reads the spans by and with the earlier months: no version draws as another did."""
 
 MOST_VERSIONS = 300
 """How many commits of a table are looked through for what a run saw."""
@@ -58,17 +60,21 @@ class _Seen:
 
 def changed_groups(old: Inputs, new: Inputs) -> list[tuple[str, ...]]:
     """The inputs that differ, group by group."""
-    found = (tuple(name for name in group if old.get(name) != new.get(name)) for group in GROUPS)
+    groups = GROUPS if old.get("code") == new.get("code") else (("code", *GROUPS[0], *GROUPS[1]), *GROUPS[2:])
+    found = (tuple(name for name in group if old.get(name) != new.get(name)) for group in groups)
     return [group for group in found if group]
 
 
 def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
-    """The costs after each changed group but the last was put in place; None where something a run saw cannot be read any more."""
+    """The costs after each changed group but the last was put in place.
+
+    None where something a run saw cannot be read any more, or where another version than this one drew the new run.
+    """
     groups = changed_groups(old, new)
     if len(groups) < 2:
         return []
     earlier = Earlier(books, "")
-    if earlier.fingerprint(month, {}) != new.get("earlier"):
+    if earlier.fingerprint(month, {}) != new.get("earlier") or earlier.code(month, {}) != new.get("code"):
         return None
     was, now = _seen(books, month, old), _seen(books, month, new)
     if was is None or now is None:
@@ -150,7 +156,9 @@ def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Us
     reached = {month} | (set(periods.months_between(first, last)) if isinstance(first, datetime) else set())
     with books.database.session() as session:
         known = {(d.month, d.fingerprint): list(d.rollup_ids) for d in session.scalars(sa.select(Drawing))}
-    standing = (inputs["registry"], inputs["prices"], inputs["reading"])
+    standing = [inputs["registry"], inputs["prices"], inputs["reading"]]
+    if "code" in inputs:  # older versions noted none
+        standing.append(inputs["code"].partition("+")[0])
     months: list[str] = []
     ids: list[list[str]] = []
     for part in spans:

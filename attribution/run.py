@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 
 import polars as pl
+import sqlalchemy as sa
 
 from attribution import balance, billed, drift, earlier, exchange, findings, rules, scales
 from attribution.concluding import Conclusions, conclude
@@ -25,7 +26,7 @@ from attribution.drawing import Drawings, Hands, Threads
 from attribution.keeping import Held, Keeper, Staged
 from attribution.pricing import PriceBook
 from attribution.stretches import Usage
-from ledger import parts, periods, registry
+from ledger import code, parts, periods, registry
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange import Exchange
@@ -41,8 +42,8 @@ from ledger.tables import (
     SPANS,
 )
 
-RECIPE = "2"
-"""Changes when the same facts would give other conclusions; rollups of an older recipe are drawn anew."""
+SETTINGS_FORM = "2"
+"""Ends the text that the fingerprints of settings are taken of, as it did before runs noted their code: so older runs compare."""
 
 LIVE = "live"
 """Cause of the runs `serve` makes on its own; a superseded one is forgotten, all others stay readable."""
@@ -52,11 +53,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did. `balance` is empty for months without a bill."""
+    """What a run did. `balance` is empty for months without a bill.
+
+    `other_code` are those of `months` that other code or classification data had concluded; `stale` are later months outside of this run
+    that lean on it, and are not what they were drawn from any more. (TI-2)
+    """
 
     run_id: str
     months: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    other_code: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     published: bool = False
     balance: pl.DataFrame = field(default_factory=BALANCE.empty)
     spans_read: int = 0
@@ -75,9 +82,9 @@ def attribute(
 ) -> RunReport:
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
-    A month whose facts, registry, prices and settings are those of its published run is left as it is, unless `force`. All months of
-    a run are published together or, if one does not balance, not at all: raises `BalanceError`, and the last good run stays. `hands` draw
-    the slices: threads of this process unless told otherwise.
+    A month whose facts, registry, prices, settings and code (`ledger.code`) are those of its published run is left as it is, unless
+    `force`. All months of a run are published together or, if one does not balance, not at all:
+    raises `BalanceError`, and the last good run stays. `hands` draw the slices: threads of this process unless told otherwise.
     """
     run = _Run(books, cause, progress or (lambda stage, done, total: None), hands or Threads(books.settings.attribution.workers))
     wanted = list(months) if months is not None else known_months(books)
@@ -122,14 +129,15 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "reading": _hash(self.settings.ingest.model_dump_json() + rules.reading(self.settings.attribution) + RECIPE),
+            "reading": _hash(self.settings.ingest.model_dump_json() + rules.reading(self.settings.attribution) + SETTINGS_FORM),
         }
-        self.drawings = Drawings(books, self.timeline, self.book, self.standing.values(), hands=hands, progress=progress)
+        standing = (*self.standing.values(), code.digest())
+        self.drawings = Drawings(books, self.timeline, self.book, standing, hands=hands, progress=progress)
         self.reach: dict[str, list[str]] = {}
         self.earlier = earlier.Earlier(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
-        self.rules = _hash(rules.deciding(self.settings.attribution) + RECIPE)
+        self.rules = _hash(rules.deciding(self.settings.attribution) + SETTINGS_FORM)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started, self.force = periods.now(), force
@@ -138,10 +146,12 @@ class _Run:
             periods.month_start(month)  # a month that is none is told before anything is drawn
         inputs: dict[str, dict[str, str]] = {}
         for month in months:  # oldest first: a month leans on those before it
-            inputs[month] = self._inputs(month) | {"earlier": self.earlier.fingerprint(month, inputs)}
-        due = [month for month in months if force or not self._stands(month, inputs[month])]
+            inputs[month] = self._inputs(month, inputs)
+        in_force = self._inputs_in_force()
+        due = [month for month in months if force or in_force.get(month) != inputs[month]]
         self.report.unchanged = [m for m in months if m not in due]
         self.report.months = due
+        self.report.other_code = [m for m in due if m in in_force and in_force[m].get("code") != inputs[m]["code"]]
         if not due:
             self.report.published = True
             return self.report
@@ -159,6 +169,7 @@ class _Run:
             self._finish("refused", str(fault))
             raise
         self._publish(due)
+        self.report.stale = self._stale(due, inputs, in_force)
         for month, measured in self.drift.items():
             drift.alarm(self.books, month, measured, self.settings.attribution.drift_tolerance)
         self.progress("published", len(due), len(due))
@@ -230,9 +241,14 @@ class _Run:
     def _uses(self, month: str) -> Usage:
         return self.drawings.uses({m: self._spans_of(m) for m in self._usage_months(month)})
 
-    def _inputs(self, month: str) -> dict[str, str]:
-        """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these."""
+    def _inputs(self, month: str, before: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these.
+
+        `before` are the inputs of the earlier months that this run looks at.
+        """
         return {
+            "code": self.earlier.code(month, before),
+            "earlier": self.earlier.fingerprint(month, before),
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
             "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.beside(month)}),
             "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
@@ -247,11 +263,22 @@ class _Run:
         }
         return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
 
-    def _stands(self, month: str, inputs: dict[str, str]) -> bool:
+    def _inputs_in_force(self) -> dict[str, dict[str, str]]:
+        """Month → what its published run was drawn from."""
         with self.books.database.session() as session:
-            published = session.get(Published, month)
-            run = session.get(Run, published.run_id) if published else None
-            return run is not None and run.inputs.get(month) == inputs
+            pairs = session.execute(sa.select(Published.month, Run).join(Run, Run.run_id == Published.run_id)).all()
+            return {month: dict(run.inputs.get(month) or {}) for month, run in pairs}
+
+    def _stale(
+        self, due: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]
+    ) -> list[str]:
+        """Published months after the first of `due` that this run was not asked for, and whose inputs have changed."""
+        known, found = dict(inputs), []
+        for month in sorted(m for m in in_force if m > due[0] and m not in inputs):
+            known[month] = self._inputs(month, {m: of for m, of in known.items() if m < month})
+            if known[month] != in_force[month]:
+                found.append(month)
+        return found
 
     def _note(self, row: object) -> None:
         with self.books.database.session() as session:
@@ -281,14 +308,15 @@ class _Run:
         self._forget(superseded)
 
     def _forget(self, superseded: list[tuple[str, str, list[str]]]) -> None:
-        """Lets go of what a live run left that nothing shows any more."""
+        """Lets go of what a live run left that nothing shows any more; the costs that other code had concluded stay, to be compared."""
         with self.books.database.session() as session:
             live = {run_id for _, run_id, _ in superseded if (run := session.get(Run, run_id)) is not None and run.cause == LIVE}
         for month, run_id, rollup_ids in superseded:
             if run_id not in live:
                 continue
-            for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
-                self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
+            if month not in self.report.other_code:
+                for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
+                    self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
             self.drawings.forget(month, rollup_ids)
 
 

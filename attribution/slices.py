@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attribution.chains import jump
-from ledger import ids, periods
+from ledger import code, ids, periods
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import SPANS
@@ -121,9 +121,8 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
 
 
 def _day(store: Store, day: str, fingerprint: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files change."""
-    # Hashes of ids are polars' own: another version may hash otherwise.
-    held = [cache / f"{day}-{fingerprint}-{pl.__version__}.{what}.arrow" for what in ("traces", "ties")]
+    """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
+    held = [cache / f"{day}-{fingerprint}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
     if all(path.exists() for path in held):
         return pl.read_ipc(held[0]), pl.read_ipc(held[1])
     spans = store.scan(SPANS, {"date": [day]})

@@ -417,6 +417,13 @@ def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
             f", usage of {counted(report.rollups_reused, 'month')} reused" if report.rollups_reused else ""
         )
         out(f"Run {report.run_id}: {', '.join(report.months)} published; {read}")
+        if report.other_code:
+            out(
+                f"Rebuilt, since this version of RootCost may conclude otherwise than the one before: {', '.join(report.other_code)} "
+                f"(what moved: rootcost runs OLD {report.run_id})"
+            )
+        if report.stale:
+            say(f"Stale, since an earlier month was rebuilt: {', '.join(report.stale)}. Next: rootcost attribute")
         if report.balance.height:
             balance(report.balance.drop("run_id").filter(report.balance["cost_column"] == "effective_cost"))
     if report.problems:

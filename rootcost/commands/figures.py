@@ -49,7 +49,8 @@ def attribute(
 ) -> None:
     """Trace every charge to the agent and team that caused it, and check that the books balance.
 
-    A run that does not balance is not published: the last good one stays in force, and the exit code is 3.
+    Months are rebuilt whose bill, usage, registry, prices or settings have changed, or whose figures come from another version of
+    RootCost, which may conclude otherwise. A run that does not balance is not published: the last good one stays in force, and the exit code is 3.
     """
     from attribution import anomalies, budgets
     from attribution.run import attribute as run_attribution
@@ -202,7 +203,7 @@ def runs(
     """List attribution runs, or tell why two of them differ.
 
     A restated bill makes a new run and the old one stays readable; the difference is laid to its cause: restated charge, new usage,
-    registry, price or rule.
+    registry, price, rule, or the code of another version of RootCost.
     """
     from api import queries
     from ledger.errors import UsageError

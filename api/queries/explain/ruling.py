@@ -12,7 +12,7 @@ from api.models import Part, Step
 from api.queries.explain import story
 from api.queries.explain.story import Figure, amount, amounts, many
 from api.queries.published import published, scan_runs
-from ledger import registry
+from ledger import code, registry
 from ledger.db import Run
 from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
 
@@ -113,12 +113,13 @@ def _moved(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
     """Which of a run's inputs are not what they were."""
     store = figure.books.store
     now: dict[str, Callable[[], str]] = {
+        "code": code.digest,
         "charges": lambda: store.fingerprint(CHARGES, {"billing_month": [month]}),
         "registry": lambda: registry.revision(registry.rows(figure.books)),
         "prices": lambda: store.fingerprint(PRICES),
     }
-    words = {"charges": "the bill", "registry": "the registry", "prices": "the price book"}
-    return [words[name] for name, made in now.items() if name in inputs and inputs[name] != made()]
+    words = {"code": "the code", "charges": "the bill", "registry": "the registry", "prices": "the price book"}
+    return [words[name] for name, made in now.items() if inputs and inputs.get(name) != made()]
 
 
 def balance_step(figure: Figure) -> Step | None:
