@@ -22,7 +22,7 @@ from attribution.slices import Slice
 from attribution.stretches import Usage, UsageFile
 from ledger import parts, periods
 from ledger.books import Books
-from ledger.db import Drawing, Rollup
+from ledger.db import Drawing, Published, Rollup
 from ledger.parts import Part
 from ledger.settings import Settings
 from ledger.store import Store
@@ -111,7 +111,10 @@ class Drawings:
         self.standing = tuple(standing)
         self.hands, self.progress = hands, progress
         self.spans_read = self.reused = 0
+        self.anew: frozenset[str] = frozenset()
+        """Months that are drawn again although they stand."""
         self._known: dict[str, list[str]] = {}
+        self._redrawn: list[tuple[str, list[str]]] = []
 
     def rollups(self, month: str, spans: str) -> list[str]:
         """The rollups that are the month, drawn where they do not stand. `spans` is the fingerprint of the days in reach of it."""
@@ -120,9 +123,11 @@ class Drawings:
             with self.books.database.session() as session:
                 held = session.get(Drawing, (month, fingerprint))
                 self._known[month] = list(held.rollup_ids) if held else []
-            if held is not None:
+            if held is not None and month not in self.anew:
                 self.reused += 1
             else:
+                if held is not None:
+                    self._redrawn.append((month, list(held.rollup_ids)))
                 self._known[month] = self._draw(month, fingerprint)
         return self._known[month]
 
@@ -143,13 +148,21 @@ class Drawings:
                 if gone & set(drawing.rollup_ids):
                     session.delete(drawing)
 
+    def forget_redrawn(self) -> None:
+        """Lets go of the rollups that were drawn again from the same, where neither a published month nor another drawing has them."""
+        with self.books.database.session() as session:
+            kept = {rollup_id for published in session.scalars(sa.select(Published)) for rollup_id in published.rollup_ids}
+            kept |= {rollup_id for drawing in session.scalars(sa.select(Drawing)) for rollup_id in drawing.rollup_ids}
+        for month, rollup_ids in self._redrawn:
+            self.forget(month, sorted(set(rollup_ids) - kept))
+
     def _draw(self, month: str, fingerprint: str) -> list[str]:
         orders, ids = [], []
         for part in slices.plan(self.store, month, self.books.settings):
             wanted = _hash(part.fingerprint, *self.standing)
             with self.books.database.session() as session:
                 held = session.scalars(sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == wanted)).first()
-            if held is not None:
+            if held is not None and month not in self.anew:
                 ids.append(held.rollup_id)
                 continue
             rollup_id = f"{month}-{uuid.uuid4().hex[:10]}"

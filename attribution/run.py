@@ -83,8 +83,8 @@ def attribute(
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
     A month whose facts, registry, prices, settings and code (`ledger.code`) are those of its published run is left as it is, unless
-    `force`. All months of a run are published together or, if one does not balance, not at all:
-    raises `BalanceError`, and the last good run stays. `hands` draw the slices: threads of this process unless told otherwise.
+    `force`: then its spans are read and all is drawn again. All months of a run are published together or, if one does not balance, not
+    at all: raises `BalanceError`, and the last good run stays. `hands` draw the slices: threads of this process unless told otherwise.
     """
     run = _Run(books, cause, progress or (lambda stage, done, total: None), hands or Threads(books.settings.attribution.workers))
     wanted = list(months) if months is not None else known_months(books)
@@ -155,6 +155,7 @@ class _Run:
         if not due:
             self.report.published = True
             return self.report
+        self.drawings.anew = frozenset(due if force else ())
         rules.record(self.books, self.settings.attribution, self.rules)
         self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
         try:
@@ -306,6 +307,7 @@ class _Run:
             run.status, run.finished_at = "published", periods.now()
         self.report.published = True
         self._forget(superseded)
+        self.drawings.forget_redrawn()
 
     def _forget(self, superseded: list[tuple[str, str, list[str]]]) -> None:
         """Lets go of what a live run left that nothing shows any more; the costs that other code had concluded stay, to be compared."""

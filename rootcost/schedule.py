@@ -74,14 +74,19 @@ class Jobs:
         with self.turn, turn(self.books):
             at_hand(self.books)
             report = attribute(self.books, months, cause=LIVE)
+            attributed, other_code = report.months, report.other_code
+            if report.stale:
+                report = attribute(self.books, report.stale, cause=LIVE)
+                attributed, other_code = [*attributed, *report.months], [*other_code, *report.other_code]
             alerts = budgets.evaluate(self.books)
-            anomalies.detect(self.books, report.months)
+            anomalies.detect(self.books, attributed)
         # Facts that arrived meanwhile differ from `before`, so the next round sees them.
         self._seen = before
         self.deliver()
-        if not report.months and not alerts:
+        if not attributed and not alerts:
             return {}
-        return {"run_id": report.run_id, "months": report.months, "published": report.published, "alerts": len(alerts)}
+        detail = {"run_id": report.run_id, "months": attributed, "published": report.published, "alerts": len(alerts)}
+        return detail | ({"other_code": other_code} if other_code else {})
 
     def watch(self) -> Detail:
         """Tells of sources that have become stale, and sends the alerts."""

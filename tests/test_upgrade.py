@@ -19,8 +19,10 @@ from attribution.differences import differences
 from attribution.run import LIVE, attribute
 from ledger import code
 from ledger.books import Books
-from ledger.db import Published, Run
-from ledger.tables import COSTS
+from ledger.db import Published, Rollup, Run
+from ledger.spool import Spool
+from ledger.tables import COSTS, USAGE_HOURLY
+from rootcost.schedule import Jobs
 from tests.books_by_hand import SONNET, at, charge, charges, price, span, spans, write
 from tests.cli_books import Command
 
@@ -230,6 +232,19 @@ def test_the_cause_of_a_month_that_leans_on_a_rebuilt_one_is_code_alone(books: B
     assert {name for name in before if before[name] != after[name]} == {"code"}
 
 
+def test_serve_rebuilds_what_leans_on_a_rebuilt_month(books: Books, tmp_path: Path) -> None:
+    """January is no neighbour of October, but has no nearer month with rates: its estimates move with October's bill."""
+    late = at(9).replace(year=2027, month=1)
+    two_months(books)
+    write(books, prices=[price("anthropic.claude-sonnet-4-6-v1:0", "input_tokens", "0.000003")])
+    write(books, spans=spans(span(3, 3, agent_name="beta", start_time=late, **MEMBER, input_tokens=1000)))
+    jobs = Jobs(books, Spool(tmp_path / "spool"))
+    jobs.attribute()
+    write(books, charges=charges(charge("6", charge_period_start=at(9), charge_period_end=at(10))))
+    assert jobs.attribute()["months"] == ["2026-10", "2026-11", "2027-01"]
+    assert attribute(books).months == []
+
+
 def test_what_serve_had_concluded_before_an_upgrade_stays_to_be_compared(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a month is open, serve lets go of what it supersedes; an upgrade is another matter."""
     two_months(books)
@@ -252,6 +267,25 @@ def test_a_ledger_of_the_version_before_the_digest_is_rebuilt_once(books: Books,
     upgraded = attribute(books)
     assert upgraded.other_code == ["2026-10", "2026-11"]
     assert attribute(books).unchanged == ["2026-10", "2026-11"]
+
+
+def test_a_month_is_rebuilt_again_on_demand_and_leaves_one_drawing(home: Path) -> None:
+    rootcost = Command(home)
+    with Books.open(home) as books:
+        two_months(books)
+    rootcost("attribute")
+    done = rootcost("attribute", "--again", "--from", "2026-10", "--to", "2026-11")
+    assert ": 2026-10 published; 1 span read" in done.out
+    assert "may conclude otherwise" not in done.out
+    assert "Nothing has changed" in rootcost("attribute").out
+    with Books.open(home) as books:
+        with books.database.session() as session:
+            rollups = {rollup.rollup_id for rollup in session.scalars(sa.select(Rollup))}
+            in_force = {i for month in session.scalars(sa.select(Published)) for i in month.rollup_ids}
+        drawn = set(books.store.scan(USAGE_HOURLY).select("rollup_id").collect()["rollup_id"])
+        assert rollups == in_force == drawn
+        sums = books.store.scan(COSTS, {"month": ["2026-10"]}).group_by("run_id").agg(pl.col("effective_cost").sum()).collect()
+        assert sums["effective_cost"].to_list() == [D(3), D(3)]
 
 
 def test_explain_says_that_another_version_drew_the_figure(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,9 @@ _To = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Hangs these commands on the root."""
-    app.command(epilog="Example: rootcost attribute --from 2026-10 --to 2026-11")(attribute)
+    app.command(
+        epilog="Example: rootcost attribute --from 2026-10 --to 2026-11; rootcost attribute --again --from 2026-10 --to 2026-11"
+    )(attribute)
     app.command(
         epilog="Example: rootcost costs --by initiator_team,model --from 2026-10 --to 2026-11 --granularity day --format csv"
     )(costs)
@@ -45,6 +47,9 @@ def attribute(
             show_default=False,
         ),
     ] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Rebuild months although nothing has changed: read their spans and draw all anew.")
+    ] = False,
     home: Home = None,
 ) -> None:
     """Trace every charge to the agent and team that caused it, and check that the books balance.
@@ -70,7 +75,9 @@ def attribute(
             filled = bool(facts_by_month(books))
             if filled and (imported := at_hand(books)):
                 say(f"The price book was empty: {imported.added:,} prices of {imported.book.split(' sha256')[0]} are in it now")
-            report = run_attribution(books, months, cause="command", progress=progress.of("Attributing"), hands=hands)
+            report = run_attribution(
+                books, months, cause="command", progress=progress.of("Attributing"), hands=hands, force=again
+            )
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
         show.attributed(report, alerts)
