@@ -20,12 +20,13 @@ from hashlib import blake2b
 import polars as pl
 import sqlalchemy as sa
 
-from attribution import balance, billed, drift, earlier, exchange, findings, rules, scales
-from attribution.concluding import Conclusions, conclude
-from attribution.drawing import Drawings, Hands, Threads
-from attribution.keeping import Held, Keeper, Staged
+from attribution.costs import balance, charge_groups, prior_months, shared_rules, unit_scale
+from attribution.costs.month import Conclusions, conclude
+from attribution.costs.sink import Held, Keeper, Staged
+from attribution.monitoring import drift_alerts, findings, missing_rates
 from attribution.pricing import PriceBook
-from attribution.stretches import Usage
+from attribution.usage.build import Drawings, Hands, Threads
+from attribution.usage.reader import Usage
 from ledger import code, parts, periods, registry
 from ledger.books import Books
 from ledger.db import Published, Run
@@ -129,15 +130,17 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "reading": _hash(self.settings.ingest.model_dump_json() + rules.reading(self.settings.attribution) + SETTINGS_FORM),
+            "reading": _hash(
+                self.settings.ingest.model_dump_json() + shared_rules.reading(self.settings.attribution) + SETTINGS_FORM
+            ),
         }
         standing = (*self.standing.values(), code.digest())
         self.drawings = Drawings(books, self.timeline, self.book, standing, hands=hands, progress=progress)
         self.reach: dict[str, list[str]] = {}
-        self.earlier = earlier.Earlier(books, self.run_id)
+        self.earlier = prior_months.Earlier(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
-        self.rules = _hash(rules.deciding(self.settings.attribution) + SETTINGS_FORM)
+        self.rules = _hash(shared_rules.deciding(self.settings.attribution) + SETTINGS_FORM)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started, self.force = periods.now(), force
@@ -156,7 +159,7 @@ class _Run:
             self.report.published = True
             return self.report
         self.drawings.anew = frozenset(due if force else ())
-        rules.record(self.books, self.settings.attribution, self.rules)
+        shared_rules.record(self.books, self.settings.attribution, self.rules)
         self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
         try:
             balances = []
@@ -172,7 +175,7 @@ class _Run:
         self._publish(due)
         self.report.stale = self._stale(due, inputs, in_force)
         for month, measured in self.drift.items():
-            drift.alarm(self.books, month, measured, self.settings.attribution.drift_tolerance)
+            drift_alerts.alarm(self.books, month, measured, self.settings.attribution.drift_tolerance)
         self.progress("published", len(due), len(due))
         return self.report
 
@@ -207,16 +210,18 @@ class _Run:
         )
         note = f"run {self.run_id}"
         keeper.commit(note=note)
-        noted = billed.noted(drawn.lots, run_id=self.run_id, month=month)
+        noted = charge_groups.noted(drawn.lots, run_id=self.run_id, month=month)
         for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
             parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
         filed = findings.filed_under(month)
         told = [
-            *rules.check(self.settings.attribution.shared, rules.teams_of(self.timeline, costs.sums), uri=filed, month=month),
-            *drift.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
-            *scales.problems(drawn.lots, uri=filed),
+            *shared_rules.check(
+                self.settings.attribution.shared, shared_rules.teams_of(self.timeline, costs.sums), uri=filed, month=month
+            ),
+            *drift_alerts.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
+            *unit_scale.problems(drawn.lots, uri=filed),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
-            *exchange.unknown(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
+            *missing_rates.unknown(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
         ]
         self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots, told)
         return totals

@@ -22,8 +22,8 @@ from decimal import Decimal
 import numpy as np
 import polars as pl
 
-from attribution.metering import disjoint
 from attribution.pricing import PriceBook, add_list_cost
+from attribution.usage.metering import disjoint
 from bench.memory import peak_mb
 from ingest.prices import read_litellm_map
 from ledger.tables import SPANS, USAGE_COLUMNS

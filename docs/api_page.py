@@ -278,7 +278,7 @@ def _fill(books: Any, folder: Path) -> None:
 
     from api.changes import add_budget
     from api.models import NewBudget
-    from attribution import budgets
+    from attribution.monitoring import budgets
     from attribution.run import attribute
     from ingest.run import ingest
     from ledger import registry

@@ -44,7 +44,7 @@ def history(books: Books, model: str, *, provider: str = "", meter: str = "") ->
     A model is asked for as the list names it, or by its bare name, which all its spellings share: `claude-sonnet-4-6` is also
     `us.anthropic.claude-sonnet-4-6-v1:0`. `in_force` says which rate prices usage of this moment.
     """
-    from attribution import names
+    from attribution.classification import names
     from ledger.periods import now
     from ledger.tables import PRICES
 
@@ -70,7 +70,7 @@ def history(books: Books, model: str, *, provider: str = "", meter: str = "") ->
 
 def similar(books: Books, model: str) -> list[str]:
     """Names of the book that look like this one."""
-    from attribution import names
+    from attribution.classification import names
     from ledger.tables import PRICES
 
     bare = names.model(model) or model

@@ -66,7 +66,7 @@ class Jobs:
         if not months:
             self._seen = before
             return {}
-        from attribution import anomalies, budgets
+        from attribution.monitoring import anomalies, budgets
         from attribution.run import LIVE, attribute
         from rootcost.lock import turn
         from rootcost.pricebook import at_hand

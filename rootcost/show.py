@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from api.models import Agents, Budget, ChainTree, ProblemRow, RunRow, SpanNode
-    from attribution.differences import Difference
+    from attribution.monitoring.run_diff import Difference
     from attribution.run import RunReport
     from ingest.run import IngestReport
     from ledger.db import Alert

@@ -1,7 +1,7 @@
 """Usage objects as providers' own responses state them, read into the usage columns of `spans`: one dialect a kind of API.
 
 The readers know names and whether counts include each other, as those of our sources do; what the numbers mean is left to
-`attribution.metering`.
+`attribution.usage.metering`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from attribution.metering import disjoint
 from attribution.pricing import PriceBook, add_list_cost
+from attribution.usage.metering import disjoint
 from ledger.tables import SPANS, USAGE_COLUMNS
 
 Usage = Mapping[str, Any]

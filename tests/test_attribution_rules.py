@@ -547,7 +547,7 @@ def test_mo2_a_run_that_does_not_balance_is_not_published(books: Books, monkeypa
     write(books, charges=charges(charge("1", service_name="S3", sku_meter=None)))
     good = attribute(books)
     write(books, charges=charges(charge("2", service_name="S3", sku_meter=None)))
-    from attribution import allocation
+    from attribution.costs import allocation
 
     honest = allocation.as_costs
     monkeypatch.setattr(allocation, "as_costs", lambda *a, **k: honest(*a, **k).head(0))

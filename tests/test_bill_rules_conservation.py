@@ -11,12 +11,12 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution import earlier
-from attribution.concluding import conclude
-from attribution.following import KEEP, MATCHED_BY
-from attribution.keeping import Held
+from attribution.costs import prior_months
+from attribution.costs.corrections import KEEP, MATCHED_BY
+from attribution.costs.month import conclude
+from attribution.costs.sink import Held
 from attribution.pricing import PriceBook
-from attribution.stretches import Usage
+from attribution.usage.reader import Usage
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, USAGE_HOURLY
@@ -93,7 +93,7 @@ def drawn_from(bill: list[dict[str, Any]], uses: pl.DataFrame, chosen: Attributi
 
 
 def published(drawn: Drawn) -> pl.DataFrame:
-    """Costs of an earlier month as `attribution.earlier` reads them."""
+    """Costs of an earlier month as `attribution.costs.prior_months` reads them."""
     words = drawn.lots.select(lot_id="lot", sku_meter="sku_meter", resource_id="resource_id")
     costs = drawn.costs.filter(pl.col("basis") == "billed", pl.col("rule") != "RA-5")
     costs = costs.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
@@ -163,14 +163,14 @@ def test_what_corrections_ask_of_earlier_months_is_little_and_exact() -> None:
         {**_row(at(10) - timedelta(days=30))},
         {**_row(at(10) - timedelta(days=95)), "charge_class": "Correction"},
     )
-    asked = earlier.corrections(bill.lazy(), "2026-10")
+    asked = prior_months.corrections(bill.lazy(), "2026-10")
     assert sorted(asked["charge_period_start"]) == [at(10) - timedelta(days=95), at(10) - timedelta(days=30)]
     known = ["2026-05", "2026-07", "2026-08", "2026-09", "2026-10", "2026-11"]
-    assert earlier.months(asked, "2026-10", known) == ["2026-07", "2026-08", "2026-09"]
-    assert earlier.months(asked.clear(), "2026-10", known) == []
+    assert prior_months.months(asked, "2026-10", known) == ["2026-07", "2026-08", "2026-09"]
+    assert prior_months.months(asked.clear(), "2026-10", known) == []
     many = [f"{year}-{month:02d}" for year in range(1990, 2027) for month in range(1, 13)]
     old = asked.with_columns(charge_period_start=pl.lit(at(0) - timedelta(days=20_000)))
-    assert len(earlier.months(old, "2026-10", many)) == earlier.MOST_MONTHS
+    assert len(prior_months.months(old, "2026-10", many)) == prior_months.MOST_MONTHS
 
 
 def _row(start: Any) -> dict[str, Any]:

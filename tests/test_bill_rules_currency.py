@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from api.queries import CostQuery, costs_in
-from attribution.exchange import unknown
-from attribution.keeping import Told
+from attribution.costs.sink import Told
+from attribution.monitoring.missing_rates import unknown
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
 from ledger.exchange import Exchange, convert, import_text, listed

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from sqlalchemy import select
 
-from attribution.drift import beyond, measured
+from attribution.costs.drift import measured
+from attribution.monitoring.drift_alerts import beyond
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.db import Alert

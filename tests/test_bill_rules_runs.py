@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from api.queries import CostQuery, costs
-from attribution.differences import differences
+from attribution.monitoring.run_diff import differences
 from attribution.run import attribute
 from ledger import registry
 from ledger.books import Books

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from attribution.rules import changes, check, recorded
+from attribution.costs.shared_rules import changes, check, recorded
 from attribution.run import attribute, rehearse
 from ledger.books import Books
 from ledger.errors import SettingsError

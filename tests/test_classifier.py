@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from attribution.names import ModelNames, signature
+from attribution.classification.names import ModelNames, signature
+from attribution.classification.skus import Classifier, Words, unit
 from attribution.run import attribute
-from attribution.skus import Classifier, Words, unit
 from ingest.normalise import page_rows
 from ledger.books import Books
 from ledger.errors import SettingsError
@@ -64,7 +64,7 @@ def test_golden_skus(row: dict[str, str]) -> None:
 
 
 def test_every_meter_and_unit_that_rules_name_exists() -> None:
-    from attribution.names import table
+    from attribution.classification.names import table
 
     named = {row["meter"] for name in ("skus", "meters") for row in table(name)} - {"", "-"}
     assert named <= set(METERS)

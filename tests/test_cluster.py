@@ -19,9 +19,9 @@ import pytest
 import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
-from attribution.cluster import Cluster
-from attribution.drawing import Delivery, Ground, Order
 from attribution.run import attribute
+from attribution.usage.build import Delivery, Ground, Order
+from attribution.usage.dask_executor import Cluster
 from ledger.books import Books
 from ledger.db import Published
 from ledger.errors import UsageError
@@ -166,7 +166,7 @@ def test_a_cluster_comes_to_the_same_and_a_killed_worker_changes_nothing(
 DRIVER = """
     import sys, time
     from pathlib import Path
-    from attribution.cluster import Cluster
+    from attribution.usage.dask_executor import Cluster
     from attribution.run import attribute
     from ledger.books import Books
     from tests.test_cluster import Watched, sliced

@@ -9,9 +9,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.concluding import costs_of
+from attribution.costs.month import costs_of
 from attribution.pricing import PriceBook
-from attribution.stretches import Usage
+from attribution.usage.reader import Usage
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, TOKEN_METERS, USAGE_HOURLY

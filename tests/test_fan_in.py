@@ -11,11 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from attribution import chains, fan_in, rollup
-from attribution.fan_in import Sight
-from attribution.keys import Rows
+from attribution.chains import fan_in
+from attribution.chains import forest as chain_forest
+from attribution.chains.fan_in import Sight
+from attribution.chains.span_index import Rows
 from attribution.pricing import PriceBook
-from attribution.rollup import Drawn
+from attribution.usage import rollup
+from attribution.usage.rollup import Drawn
 from ledger import registry
 from ledger.settings import IngestSettings, Settings
 from ledger.tables import PRICES
@@ -190,7 +192,7 @@ def test_weights_that_would_outgrow_64_bits_are_rounded_and_sum_to_one() -> None
     for layer in range(1, 38):
         fans[41 + layer] = (41 + layer - 1, layer + 1, layer + 2)
     none = np.zeros(82, dtype=bool)
-    forest = chains.Forest(parent, parent.copy(), none, none, none, fans)
+    forest = chain_forest.Forest(parent, parent.copy(), none, none, none, fans)
     top = np.where(parent < 41, parent, -1).astype(np.int32)
     empty = np.full(82, -1, dtype=np.int32)
     ways = fan_in.ways(forest, Sight(top, top, empty, none, none), parent)

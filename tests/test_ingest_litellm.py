@@ -420,7 +420,7 @@ def test_a_cache_hit_is_a_call_of_its_own_that_no_provider_answered() -> None:
 
 def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> None:
     """LiteLLM's spans repeat the first answer's id on a cache hit, and do not say that it is one."""
-    from attribution.calls import merge
+    from attribution.chains.calls import merge
 
     paid, hit = (
         payload(1),

@@ -21,11 +21,11 @@ import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from attribution.concluding import costs_of
+from attribution.costs.month import costs_of
 from attribution.pricing import PriceBook
-from attribution.rollup import draw_from
 from attribution.run import attribute
-from attribution.stretches import Usage
+from attribution.usage.reader import Usage
+from attribution.usage.rollup import draw_from
 from ledger import registry
 from ledger.books import Books
 from ledger.db import Owner, Published

@@ -34,8 +34,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from api.receivers import Received
-from attribution.calls import merge
-from attribution.rollup import _facts, _signals
+from attribution.chains.calls import merge
+from attribution.usage.rollup import _facts, _signals
 from ledger.books import Books
 from ledger.errors import FormatError, SpoolFull, StoreUnreachable
 from ledger.settings import IngestSettings

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.observed import observed
+from attribution.pricing.observed import observed
 from attribution.run import attribute
 from ingest.price_books import read_prices
 from ingest.price_updates import BEGINNING, Entered, PriceList, decide, difference, enter, staged

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.metering import disjoint
 from attribution.pricing import PriceBook, add_list_cost, other_meters
 from attribution.run import attribute
+from attribution.usage.metering import disjoint
 from ingest.prices import BEGINNING, import_litellm_map
 from ledger.books import Books
 from ledger.money import RATE

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
-from attribution.differences import differences
+from attribution.monitoring.run_diff import differences
 from attribution.run import attribute
 from ingest.prices import import_litellm_map, import_prices
 from ingest.run import ingest

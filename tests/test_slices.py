@@ -13,8 +13,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from attribution import drawing, slices
 from attribution.run import RunReport, attribute
+from attribution.usage import build, partitions
 from ledger.books import Books
 from ledger.settings import Settings
 from ledger.tables import CALLS, CHAINS, COSTS, SPANS, USAGE_HOURLY
@@ -97,8 +97,8 @@ def test_slices_do_not_show(tmp_path_factory: pytest.TempPathFactory, seed: int,
         assert one.equals(other)
 
 
-def plans(books: Books) -> dict[str, slices.Slice]:
-    return {f"{s.start:%d %H}": s for s in slices.plan(books.store, "2026-10", books.settings)}
+def plans(books: Books) -> dict[str, partitions.Slice]:
+    return {f"{s.start:%d %H}": s for s in partitions.plan(books.store, "2026-10", books.settings)}
 
 
 def test_every_span_of_the_month_is_in_one_slice(books: Books) -> None:
@@ -164,7 +164,7 @@ def test_a_late_day_comes_to_the_same_as_all_at_once(tmp_path: Path) -> None:
 def test_a_pass_that_dies_shows_nothing(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was staged before a slice failed is in no table, and the next run starts afresh."""
     write(sliced(books, 12), spans=spans(*fleet(5)), charges=the_bill(), owners=OWNERS)
-    real, seen = drawing.rollup.draw_from, []
+    real, seen = build.rollup.draw_from, []
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         seen.append(1)
@@ -172,7 +172,7 @@ def test_a_pass_that_dies_shows_nothing(books: Books, monkeypatch: pytest.Monkey
             raise MemoryError("the machine went away")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(drawing.rollup, "draw_from", failing)
+    monkeypatch.setattr(build.rollup, "draw_from", failing)
     with pytest.raises(MemoryError):
         attribute(books, ["2026-10"])
     assert books.store.scan(CALLS).collect().height == 0
@@ -195,7 +195,7 @@ def test_groups_of_a_chain_of_ties() -> None:
     """A long chain of ties in any order is one group."""
     pairs = [(n, n + 1) for n in range(200)]
     random.Random(1).shuffle(pairs)
-    nodes, label = slices.groups([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
+    nodes, label = partitions.groups([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
     assert len(nodes) == 203
     assert len(set(label[:201])) == 1
     assert label[-1] == label[-2] != label[0]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from attribution import concluding, keeping, rating
+from attribution.costs import matching, month, sink
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CHARGES, COSTS, SPANS
@@ -23,7 +23,7 @@ D = Decimal
 @pytest.fixture
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every day is a stretch, however little happened on it."""
-    monkeypatch.setattr(concluding, "STRETCH_ROWS", 0)
+    monkeypatch.setattr(month, "STRETCH_ROWS", 0)
 
 
 def rows(costs: pl.DataFrame) -> list[Any]:
@@ -36,7 +36,7 @@ def test_cut_or_whole_the_costs_are_the_same(monkeypatch: pytest.MonkeyPatch, wo
     """Charges by the hour, day and month, in part of an hour, of neighbouring invoices, with credits and taxes on top."""
     _, whole = engine(world)
     with monkeypatch.context() as patch:
-        patch.setattr(concluding, "STRETCH_ROWS", 0)
+        patch.setattr(month, "STRETCH_ROWS", 0)
         _, cut = engine(world)
     assert rows(cut) == rows(whole)
 
@@ -69,14 +69,14 @@ def company(books: Books, *, days: range, bill: Decimal = D("3")) -> None:
 def rated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Fills with the number of lots each time a stretch with usage is rated."""
     seen: list[int] = []
-    honest = rating.rate
+    honest = matching.rate
 
-    def counting(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> rating.Rated:
+    def counting(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> matching.Rated:
         if uses.height:
             seen.append(lots.height)
         return honest(lots, uses, tolerance)
 
-    monkeypatch.setattr(rating, "rate", counting)
+    monkeypatch.setattr(matching, "rate", counting)
     return seen
 
 
@@ -150,6 +150,6 @@ def test_only_the_stretches_of_the_month_as_it_is_now_are_remembered(books: Book
 
 
 def test_costs_lie_in_memory_only_where_they_are_asked_for() -> None:
-    held = keeping.Held()
+    held = sink.Held()
     assert held.costs.schema == COSTS.schema
     assert held.of_stretches().collect().height == 0

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from api import queries
-from attribution import rating
-from attribution.differences import differences
+from attribution.costs import matching
+from attribution.monitoring.run_diff import differences
 from attribution.run import LIVE, attribute
 from ledger import code
 from ledger.books import Books
@@ -191,8 +191,8 @@ def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPat
     first = attribute(books)
     assert first.other_code == []
     seen: list[int] = []
-    honest = rating.rate
-    monkeypatch.setattr(rating, "rate", lambda *facts: seen.append(1) or honest(*facts))
+    honest = matching.rate
+    monkeypatch.setattr(matching, "rate", lambda *facts: seen.append(1) or honest(*facts))
     other_version(monkeypatch)
     second = attribute(books)
     assert second.months == second.other_code == ["2026-10", "2026-11"]

@@ -7,7 +7,7 @@ from functools import cache
 
 import polars as pl
 
-from attribution import names
+from attribution.classification import names
 from attribution.pricing.rates import Rate, Tariff, Tariffs
 
 ORIGINS = ("contract", "list", "observed")

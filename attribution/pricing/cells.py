@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from attribution import codes, names
+from attribution import factorize
+from attribution.classification import names
 from attribution.pricing.book import PriceBook
 from attribution.pricing.rates import REGIONAL, Sale, Tariffs, is_off_peak, service_tier
 
@@ -82,7 +83,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _BITS = 20
 
 
-def combinations(calls: pl.DataFrame) -> tuple[codes.Index, codes.Index]:
+def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]:
     """For each call the number of its combination of words, and the first call that has it.
 
     Words are told apart by 128 bits of hash with seeds of this process, three times as quick as by themselves; where two combinations
@@ -94,19 +95,19 @@ def combinations(calls: pl.DataFrame) -> tuple[codes.Index, codes.Index]:
     """
     told = [name for name, nulls in zip(_NAMES, calls.select(_NAMES).null_count().row(0), strict=True) if nulls < calls.height]
     if "request_model" not in told or any(calls.schema[name] != pl.String for name in told):
-        return codes.together(calls.height, codes.columns(calls, told))
+        return factorize.together(calls.height, factorize.columns(calls, told))
     if calls["response_model"].eq_missing(calls["request_model"]).all():
         told.remove("response_model")  # most logs repeat the one as the other
     hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in told)
     keys = [_mixed([hashes[f"{name} {seed}"].to_numpy() for name in told]) for seed in _SEEDS]
     place = (keys[0] >> np.uint64(64 - _BITS)).astype(np.int32)
     rows = np.arange(calls.height, dtype=np.int32)
-    holder = np.full(1 << _BITS, codes.NONE, dtype=np.int32)
+    holder = np.full(1 << _BITS, factorize.NONE, dtype=np.int32)
     holder[place[::-1]] = rows[::-1]
     mine = holder[place]
     if not all((key == key[mine]).all() for key in keys):
-        return codes.together(calls.height, codes.columns(calls, told))
-    first = np.sort(holder[holder != codes.NONE])
+        return factorize.together(calls.height, factorize.columns(calls, told))
+    first = np.sort(holder[holder != factorize.NONE])
     number = np.empty(1 << _BITS, dtype=np.int32)
     number[place[first]] = np.arange(len(first), dtype=np.int32)
     return number[place], first
@@ -126,7 +127,7 @@ class _Grid:
     def __init__(
         self,
         calls: pl.DataFrame,
-        combination: codes.Index,
+        combination: factorize.Index,
         kinds: list[tuple[Tariffs, str, tuple[str, ...], Tariffs]],
         kind_of: np.ndarray,
     ) -> None:

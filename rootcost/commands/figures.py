@@ -14,7 +14,7 @@ import typer
 from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
 
 if TYPE_CHECKING:
-    from attribution.drawing import Hands
+    from attribution.usage.build import Hands
 
 _From = Annotated[
     str, typer.Option("--from", help="First day, month or instant counted: 2026-10, 2026-10-05.", show_default=False)
@@ -57,7 +57,7 @@ def attribute(
     Months are rebuilt whose bill, usage, registry, prices or settings have changed, or whose figures come from another version of
     RootCost, which may conclude otherwise. A run that does not balance is not published: the last good one stays in force, and the exit code is 3.
     """
-    from attribution import anomalies, budgets
+    from attribution.monitoring import anomalies, budgets
     from attribution.run import attribute as run_attribution
     from ledger.errors import UsageError
     from rootcost import show
@@ -93,7 +93,7 @@ def _hands(cluster: str) -> Iterator[Hands | None]:
     if not cluster:
         yield None
         return
-    from attribution.cluster import Cluster
+    from attribution.usage.dask_executor import Cluster
 
     with Cluster(cluster) as workers:
         yield workers
@@ -228,7 +228,7 @@ def runs(
             return
         if len(pair) != 2:
             raise UsageError("two runs are compared", where="OLD NEW", remedy="`rootcost runs` lists them")
-        from attribution.differences import compare
+        from attribution.monitoring.run_diff import compare
 
         found = compare(books, pair[0], pair[1], month or None)
     if output == "json":

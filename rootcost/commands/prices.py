@@ -248,7 +248,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
             where="--origin observed",
             remedy="name the month: --month 2026-10, and no file",
         )
-    from attribution.observed import observed
+    from attribution.pricing.observed import observed
     from ingest.price_updates import PriceList
 
     rates = observed(books, month)
@@ -259,8 +259,8 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
 
 def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceList:
     """Google's list prices, in the names that logs and other lists have for its models."""
-    from attribution.names import ModelNames
-    from attribution.skus import Classifier, Words
+    from attribution.classification.names import ModelNames
+    from attribution.classification.skus import Classifier, Words
     from ingest.gcp_catalog import Sells, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES

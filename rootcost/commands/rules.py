@@ -37,14 +37,14 @@ def rules_list(
     Costs name their rule as name@version. Rules are written in rootcost.toml as [[attribution.shared]]; the version changes when
     their terms do.
     """
-    from attribution import rules
-    from attribution.sharing import in_order
+    from attribution.costs import shared_rules
+    from attribution.costs.shared_costs import in_order
     from rootcost import show
 
     with opened(home) as books:
-        kept = rules.recorded(books)
+        kept = shared_rules.recorded(books)
         mine = in_order(books.settings.attribution.shared)
-        told = rules.check(mine, _teams(books), uri="rootcost.toml")
+        told = shared_rules.check(mine, _teams(books), uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
             {
@@ -89,7 +89,7 @@ def rules_preview(
 
     With --rules both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
     """
-    from attribution import rules as checked
+    from attribution.costs import shared_rules as checked
     from attribution.run import rehearse
     from ledger.settings import read_rules
     from rootcost import show
@@ -122,7 +122,7 @@ def _published(books: Books, month: str) -> pl.DataFrame:
 
 def _teams(books: Books) -> set[str]:
     from api import queries
-    from attribution.rules import teams_of
+    from attribution.costs.shared_rules import teams_of
     from ledger import registry
 
     spending = queries.costs(books, queries.CostQuery(by=("initiator_team",)))

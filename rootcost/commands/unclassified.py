@@ -26,7 +26,7 @@ def unclassified(
     Their cost counts: it stands with its owner, or as unallocated with the reason unclassified_sku. Fill in the rule, put it into
     rootcost.toml, and run rootcost attribute.
     """
-    from attribution.unclassified import listed
+    from attribution.monitoring.unclassified import listed
     from ledger.periods import month_start
     from rootcost import show
 

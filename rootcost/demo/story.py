@@ -159,7 +159,7 @@ class _Story:
         self.last = self._run(step("attributing again: only what the new bill changes"), "AWS restated the bill", final=True)
 
     def _run(self, tell: Tell, cause: str, *, final: bool) -> RunReport:
-        from attribution import anomalies, budgets
+        from attribution.monitoring import anomalies, budgets
         from attribution.run import attribute
 
         began = time.monotonic()

@@ -1,0 +1,66 @@
+"""Moments: between two changes of the registry every instant has the same owners. (ID-1)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from attribution.factorize import Coded
+
+
+class Moments:
+    """The stretches of time of some spans within which no owner changes. `timeline` is a `ledger.registry.timeline`."""
+
+    def __init__(self, timeline: pl.DataFrame, instants: pl.Series) -> None:
+        self.timeline = timeline
+        at = instants.to_physical()
+        self._first, last = (int(str(bound)) if bound is not None else 0 for bound in (at.min(), at.max()))
+        changes = pl.concat([timeline["valid_from"], timeline["valid_to"]]).drop_nulls().to_physical().unique().sort()
+        self._changes: NDArray[np.int64] = changes.filter((changes > self._first) & (changes <= last)).to_numpy()
+
+    @cached_property
+    def kinds(self) -> set[str]:
+        """What sorts of names are registered at all."""
+        return set(self.timeline["kind"].unique())
+
+    def of(self, instants: pl.Series) -> Coded:
+        """Which stretch each instant lies in."""
+        if not len(self._changes):
+            return Coded(np.zeros(0, dtype=np.int32), 1)
+        at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
+        return Coded(at.astype(np.int32), len(self._changes) + 1)
+
+    def instants(self, instants: pl.Series) -> pl.Series:
+        """For each instant one that stands for its whole stretch, so that equal questions are asked once."""
+        starts = np.concatenate([[self._first], self._changes])
+        at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
+        return pl.Series(starts[at]).cast(instants.dtype)
+
+
+def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str, kinds: Sequence[str]) -> pl.DataFrame:
+    """Who owned each name when: `agent`, `team`, `account`, `region` of the registry row of one of `kinds` that held at `at`.
+
+    Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
+    """
+    known = timeline.filter(pl.col("kind").is_in(list(kinds)))
+    if not known.height or not frame.height or frame[name].null_count() == frame.height:
+        return pl.DataFrame({c: pl.repeat(None, frame.height, dtype=pl.String, eager=True) for c in _OWNED})
+    wanted = frame.select(
+        pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
+    )
+    rank = {kind: place for place, kind in enumerate(kinds)}
+    asked = wanted.drop_nulls("name").join(known.select("name").unique(), on="name", how="semi")
+    held = (
+        asked.join(known, on="name")
+        .filter((pl.col("valid_from") <= pl.col("at")) & (pl.col("valid_to").is_null() | (pl.col("at") < pl.col("valid_to"))))
+        .sort("row", pl.col("kind").replace_strict(rank, return_dtype=pl.Int32))
+        .unique("row", keep="first", maintain_order=True)
+    )
+    return wanted.select("row").join(held.select("row", *_OWNED), on="row", how="left", maintain_order="left").drop("row")
+
+
+_OWNED = ("agent", "team", "account", "region")

@@ -1,0 +1,223 @@
+"""Identity: which agent, which team, at that instant. (ID-1, ID-2, CH-4, CH-5, CH-7)
+
+Millions of calls ask few different questions. What a call asks is a combination of codes: the agents on its path, the claim, the key,
+and the stretch of time in which no owner changes. Each question is answered once, with the names it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from attribution import factorize
+from attribution.as_of import Moments, owner_at
+from attribution.chains.ancestry import Paths, Seen, one_an_owner
+from attribution.factorize import Coded
+
+UNKNOWN = "unknown"
+"""The initiator of a call that nothing identifies; the reason beside it says why. (CH-4)"""
+
+NONE = -1
+Index = NDArray[np.int32]
+
+
+def span_agents(spans: pl.DataFrame, moments: Moments) -> tuple[Index, pl.Series]:
+    """The agent each span itself names, as a code or NONE, and the names: registered under its id or its name, else the name as it stands. (ID-2)"""
+    agent = np.full(spans.height, NONE, dtype=np.int32)
+    spoken = spans.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
+    if not len(spoken):
+        return agent, pl.Series([], dtype=pl.String)
+    told = spans.select(pl.col("agent_id", "agent_name", "start_time").gather(spoken))
+    code, first = factorize.together(
+        told.height, [*factorize.columns(told, ("agent_id", "agent_name")), moments.of(told["start_time"])]
+    )
+    few = told[first]
+    by_id, by_name = (
+        owner_at(few, moments.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
+        for name in ("agent_id", "agent_name")
+    )
+    named, distinct = factorize.same_rows(few.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id")))
+    agent[spoken.to_numpy()] = named[code]
+    return agent, distinct["agent"]
+
+
+def refuse_conflicting_claims(signals: pl.DataFrame, moments: Moments, trusted: Sequence[str]) -> pl.DataFrame:
+    """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
+
+    Adds `claim_conflict`, which rows lost theirs.
+    """
+    signals = signals.with_columns(claim_conflict=pl.lit(value=False))
+    spoke = pl.coalesce("agent_id", "agent_name")
+    rows = signals.select(
+        (pl.col("channel").str.starts_with("litellm") & spoke.is_not_null() & ~pl.col("source").is_in(list(trusted))).arg_true()
+    ).to_series()
+    if not rows.len():
+        return signals
+    asked = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
+    key_team = owner_at(asked, moments.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    agent, names = span_agents(asked, moments)
+    asked = asked.with_columns(agent=take(names, agent))
+    agent_team = owner_at(asked, moments.timeline, name="agent", at="start_time", kinds=("agent",))["team"]
+    lost = (
+        pl.DataFrame({"key": key_team, "agent": agent_team})
+        .select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent")))
+        .to_series()
+    )
+    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(lost), True)
+    return signals.with_columns(conflict, *(pl.when(~conflict).then(pl.col(c)).alias(c) for c in ("agent_id", "agent_name")))
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Who pays for each path, as a row of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method, identity_reason."""
+
+    of: Index
+    table: pl.DataFrame
+
+
+_CALLER = ("credential", "credential_team", "principal", "service_name")
+"""What a call says of its caller beside its path."""
+
+
+def attribute(calls: pl.DataFrame, paths: Paths, seen: Seen, moments: Moments) -> tuple[Paths, Owners]:
+    """Initiator and executor of every call along each of its paths; paths of one call that lead to one owner become one. (CH-4, CH-5)
+
+    `calls` has start_time, conversation_id and what it says of its caller; `paths` lead from its rows through the spans of `seen`.
+    """
+    mapped = [kind for kind in ("credential", "principal", "service") if kind in moments.kinds]
+    caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped]
+    by_call = [*factorize.columns(calls, caller), moments.of(calls["start_time"])]
+    conversation = _conversation_owner(calls, seen)
+    parts = [
+        factorize.rows_or_none(seen.agent_at(paths.top), len(seen.names)),
+        factorize.rows_or_none(seen.agent_at(paths.near), len(seen.names)),
+        factorize.rows_or_none(seen.claim_at(paths.claim), seen.claims.height),
+        factorize.flags(paths.doubted),
+        factorize.flags(seen.forest.missing_parent[paths.end]),
+        *([Coded(seen.services.code[paths.end], seen.services.size)] if seen.services.size > 1 else []),
+        *(paths.gathered(part) for part in by_call),
+        *([] if conversation is None else [paths.gathered(factorize.rows_or_none(conversation, len(seen.names)))]),
+    ]
+    asked, first = factorize.together(len(paths.call), parts)
+    row = paths.call[first]
+    claim = seen.claim_at(paths.claim[first])
+    questions = calls.select(pl.col(c).gather(row) for c in _CALLER).with_columns(
+        moments.instants(calls["start_time"].gather(row)).alias("start_time"),
+        take(seen.names, seen.agent_at(paths.top[first])).alias("__path"),
+        take(seen.names, seen.agent_at(paths.near[first])).alias("__near"),
+        take(seen.claims["claimed_agent"], claim).alias("__claim"),
+        take(seen.claims["claimed_team"], claim).alias("__claim_team"),
+        pl.Series("__doubted", paths.doubted[first]),
+        pl.Series("__broken", seen.forest.missing_parent[paths.end[first]]),
+        seen.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
+        take(seen.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias("__conversation"),
+    )
+    number, table = factorize.same_rows(_answers(questions, moments.timeline))
+    paths, of = one_an_owner(paths, number[asked])
+    return paths, Owners(of, table)
+
+
+def _answers(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
+    """Owners, method and reason of each question."""
+    # The root agent may be claimed by any of its names. (ID-1)
+    known_as = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
+    frame = questions.with_columns(__claim=pl.coalesce(known_as, pl.col("__claim")))
+    mapped = [
+        owner_at(frame, timeline, name=column, at="start_time", kinds=(kind,)).select(
+            pl.col("agent").alias(f"__{kind}{n}_agent"), pl.col("team").alias(f"__{kind}{n}_team")
+        )
+        for n, (column, kind) in enumerate(_MAPPINGS)
+    ]
+    found_agent, found_team, found_by = _initiator()
+    frame = pl.concat([frame, *mapped], how="horizontal").with_columns(
+        initiator_agent=found_agent, __mapped_team=found_team, method=found_by
+    )
+    initiators, executors = (
+        owner_at(frame, timeline, name=name, at="start_time", kinds=("agent", "alias"))["team"]
+        for name in ("initiator_agent", "__near")
+    )
+    alone = pl.col("initiator_agent").eq_missing(pl.coalesce("__near", "initiator_agent"))
+    frame = frame.with_columns(
+        # The agent's owner at that time comes before the team that its key or service was once registered with. (ID-1)
+        initiator_team=pl.coalesce(
+            initiators,
+            pl.when(pl.col("method").is_in(["credential", "principal", "service"])).then(pl.col("__mapped_team")),
+            pl.col("__claim_team"),
+            pl.when(alone).then(pl.col("credential_team")),
+        )
+    )
+    # Where no span names an agent, the one who started the work is the only one known to have done it.
+    return frame.select(
+        "initiator_agent",
+        "initiator_team",
+        executor_agent=pl.coalesce("__near", "initiator_agent"),
+        executor_team=pl.when(pl.col("__near").is_null())
+        .then(pl.coalesce("initiator_team", "credential_team"))
+        .otherwise(pl.coalesce(executors, "credential_team")),
+        method="method",
+        identity_reason=pl.when("__broken")
+        .then(pl.lit("missing_parent"))
+        .when((pl.col("method") == "unknown") & pl.col("__doubted"))
+        .then(pl.lit("untrusted_claim"))
+        .when(pl.col("method") == "unknown")
+        .then(pl.lit("no_identity")),
+    )
+
+
+_MAPPINGS = (
+    ("credential", "credential"),
+    ("principal", "principal"),
+    ("__root_service", "service"),
+    ("service_name", "service"),
+)
+
+
+def _initiator() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """Agent, team (where the finding names one) and method, in the order of CH-4: the first that holds."""
+    none = pl.lit(None, dtype=pl.String)
+    claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
+    ladder = [
+        (pl.col("__broken") & claim.is_not_null(), claim, claim_team, "claim"),
+        (pl.col("__path").is_not_null(), pl.col("__path"), none, "path"),
+        (claim.is_not_null(), claim, claim_team, "claim"),
+        (pl.col("__conversation").is_not_null(), pl.col("__conversation"), none, "conversation"),
+    ]
+    for n, (_, kind) in enumerate(_MAPPINGS):
+        agent, team = pl.col(f"__{kind}{n}_agent"), pl.col(f"__{kind}{n}_team")
+        ladder.append((agent.is_not_null() | team.is_not_null(), agent, team, kind))
+    ladder.append((pl.col("credential_team").is_not_null(), none, pl.col("credential_team"), "credential"))
+    found_agent, found_team, found_by = pl.lit(UNKNOWN), none, pl.lit("unknown")
+    for holds, agent, team, kind in reversed(ladder):
+        found_agent = pl.when(holds).then(agent).otherwise(found_agent)
+        found_team = pl.when(holds).then(team).otherwise(found_team)
+        found_by = pl.when(holds).then(pl.lit(kind)).otherwise(found_by)
+    return found_agent, found_team, found_by
+
+
+def _conversation_owner(calls: pl.DataFrame, seen: Seen) -> Index | None:
+    """The one agent that started every identified chain of the call's conversation, as a code; NONE where there are none or several."""
+    if not factorize.said(calls, ["conversation_id"]):
+        return None
+    spoken = seen.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
+    tops = seen.paths(spoken)
+    said = pl.DataFrame(
+        {"conversation_id": seen.nodes["conversation_id"].gather(spoken[tops.call]), "agent": seen.agent_at(tops.top)}
+    )
+    owners = (
+        said.filter(pl.col("agent") != NONE)
+        .group_by("conversation_id")
+        .agg(pl.col("agent").min(), last=pl.col("agent").max())
+        .filter(pl.col("agent") == pl.col("last"))
+    )
+    joined = calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
+    return joined.fill_null(NONE).to_numpy()
+
+
+def take(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:
+    """Values at rows; null at NONE."""
+    picked = pl.Series(rows, dtype=pl.Int64)
+    return values.gather(picked.set(picked < 0, None)).cast(pl.String)

@@ -1,0 +1,372 @@
+"""What a bill row sells: model, meter, tier, context size, region, and how its quantity counts. (RA-1, RA-2, RA-3)
+
+Who sells what under which words is data (`attribution/classification/*.csv`): `skus.csv` holds a pattern for each family of SKUs, in the
+order they are tried; `meters.csv` and `tiers.csv` the words for what is counted; `units.csv` how; `regions.csv` and `spellings.csv` what
+stands before and around a model's name. Rules of the settings (`attribution.skus`) are asked first. What no rule knows stays unknown:
+it is counted, listed (`rootcost sources unclassified`), and never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import NamedTuple
+
+from attribution.classification.names import table
+from ledger.meters import METERS, TOKEN_METERS
+from ledger.settings import SkuRule
+
+UNGROUPED = "ungrouped"
+"""The rule about what a provider counts in a day and puts in no group. It sells nothing that has a name, so no rule of one's own is wanted."""
+
+
+class Words(NamedTuple):
+    """What a bill row says of itself."""
+
+    provider: str | None = None
+    """As classified: AWS, Google Cloud, Microsoft, OpenAI, …"""
+    service: str | None = None
+    product: str | None = None
+    sku: str | None = None
+    description: str | None = None
+    unit: str | None = None
+    model_arn: str | None = None
+    """The model that the resource's ARN names, if it names one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """What a bill row sells, as far as its words tell.
+
+    `factor` turns the billed quantity into the meter's unit (tokens, seconds, requests); None: not comparable. `sku_rule` names the rule
+    that knows it; None: nobody does.
+    """
+
+    model: str | None = None
+    meter: str | None = None
+    service_tier: str = "standard"
+    context_above: int = 0
+    kind: str | None = None
+    factor: Decimal | None = None
+    provisioned: bool = False
+    sku_region: str | None = None
+    sku_rule: str | None = None
+
+
+_QUANTITY = re.compile(r"^(?:per )?(?P<n>[\d,.]+)? ?(?P<scale>[kmb]|thousand|million|billion)? ?(?P<noun>.*)$")
+_SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000, "b": 1_000_000_000, "billion": 1_000_000_000}
+
+
+@cache
+def unit(written: str | None) -> tuple[str, Decimal] | None:
+    """The kind of meter a unit counts, and how many base units one of it is.
+
+    >>> unit("1K tokens"), unit("Hrs"), unit("LCU-Hours"), unit("1M")
+    (('tokens', Decimal('1000')), ('seconds', Decimal('3600')), None, ('tokens', Decimal('1000000')))
+    """
+    text = " ".join((written or "").lower().split())
+    nouns = {row["unit"]: (row["meter_kind"], Decimal(row["factor"])) for row in table("units")}
+    if text in nouns:
+        return nouns[text]
+    told = _QUANTITY.match(text)
+    if not text or told is None:
+        return None
+    number, scale, noun = told.group("n", "scale", "noun")
+    count = _number(number) * _SCALES.get(scale or "", 1)
+    if not noun and scale and number and scale in "kmb":
+        return "tokens", count  # Azure's price sheet: 1K and 1M of what the meter's name says
+    kind = nouns.get(noun)
+    return None if kind is None or not count else (kind[0], kind[1] * count)
+
+
+def _number(text: str | None) -> Decimal:
+    digits = (text or "1").replace(",", "")
+    return Decimal(digits) if re.fullmatch(r"\d+(?:\.\d+)?", digits) else Decimal(0)
+
+
+def plain(text: str) -> str:
+    """Words in lower case and a space apart, whatever held them together.
+
+    >>> plain("CacheWrite1hInputTokenCount_Global-Units"), plain("gpt 4o mini0718 BatchOutp DataZone Tokens")
+    ('cache write1h input token count global units', 'gpt 4o mini0718 batch outp data zone tokens')
+    """
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", text)
+    return " ".join(re.sub(r"[^A-Za-z0-9+]+", " ", apart).lower().split())
+
+
+@cache
+def _vocabulary(name: str, key: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((row[key], re.compile(row["pattern"], re.IGNORECASE)) for row in table(name))
+
+
+def meter_of(text: str) -> str | None:
+    """The meter that words tell of.
+
+    >>> [meter_of(t) for t in ("Input Tokens, Cache Write", "uncached_input_tokens", "cchd Inp glbl", "Thinking Text Output", "LCU")]
+    ['cache_write_5m_tokens', 'input_tokens', 'cache_read_tokens', 'reasoning_tokens', None]
+    """
+    words = plain(text)
+    return next((meter for meter, pattern in _vocabulary("meters", "meter") if pattern.search(words)), None)
+
+
+def tier_of(text: str) -> str | None:
+    """The service tier that words tell of, or None.
+
+    >>> tier_of("USE1-Nova2Lite-output-tokens-flex"), tier_of("gpt 4o 0806 BatchInp glbl"), tier_of("NovaPro-input-tokens")
+    ('flex', 'batch', None)
+    """
+    words = plain(text)
+    return next((tier for tier, pattern in _vocabulary("tiers", "service_tier") if pattern.search(words)), None)
+
+
+_CONTEXT = re.compile(r"(?:above|over|>)[-_ ]?(\d+)[-_ ]?k|\(long\)|\blong\b|\blongco\b|\bl ?ctx\b|\b200k 1m\b", re.IGNORECASE)
+_LONG = 200_000
+
+
+def _context(text: str, default: int) -> int:
+    """Tokens of prompt from which on this is the rate."""
+    found = _CONTEXT.search(text) or _CONTEXT.search(plain(text))
+    if found is None:
+        return 0
+    return int(found[1]) * 1000 if found[1] else default
+
+
+_REGION = r"(?:(?-i:(?P<region>[A-Z]{2,4}\d|EU))-)?"
+
+
+class _Family(NamedTuple):
+    rule: str
+    provider: str
+    service: re.Pattern[str] | None
+    pattern: re.Pattern[str]
+    model: str
+    meter: str
+    service_tier: str
+    context_above: int
+    unit: str
+    provisioned: bool
+
+
+@cache
+def _families() -> tuple[_Family, ...]:
+    return tuple(
+        _Family(
+            row["rule"],
+            row["provider"],
+            re.compile(row["service"], re.IGNORECASE) if row["service"] else None,
+            re.compile(row["pattern"].replace("{region}", _REGION), re.IGNORECASE),
+            row["model"],
+            row["meter"],
+            row["service_tier"],
+            int(row["context_above"] or _LONG),
+            row["unit"],
+            bool(row["provisioned"]),
+        )
+        for row in table("skus")
+    )
+
+
+class _Spelling(NamedTuple):
+    provider: str
+    product: re.Pattern[str]
+    pattern: re.Pattern[str]
+    replacement: str
+
+
+@cache
+def _spellings() -> tuple[_Spelling, ...]:
+    def pattern(written: str) -> re.Pattern[str]:
+        return re.compile(written, re.IGNORECASE)
+
+    return tuple(
+        _Spelling(row["provider"], pattern(row["product"]), pattern(row["pattern"]), row["replacement"])
+        for row in table("spellings")
+    )
+
+
+def model_name(written: str | None, provider: str | None = None, product: str = "") -> str | None:
+    """A model as a bill writes it, without vendor, edition, release and place; with the family that only its product tells.
+
+    >>> model_name("Claude Sonnet 4.6 (Amazon Bedrock Edition)"), model_name("gpt 4o mini0718", "Microsoft")
+    ('Claude Sonnet 4.6', 'gpt 4o mini')
+    >>> [model_name("4.3", "Microsoft", product) for product in ("Azure Grok Models", "Azure OpenAI GPT5", "Foundry Models")]
+    ['grok-4.3', 'gpt-4.3', None]
+    """
+    name = (written or "").strip(" -_,:|")
+    for spelling in _spellings():
+        if (not spelling.provider or spelling.provider == provider) and spelling.product.search(product):
+            name = spelling.pattern.sub(spelling.replacement, name).strip(" -_,")
+    return name or None
+
+
+class Classifier:
+    """Says what bill rows sell; `own` rules of the settings come before everything."""
+
+    def __init__(self, own: Sequence[SkuRule] = ()) -> None:
+        self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own]
+
+    def sold(self, words: Words) -> Sold:
+        """Model, meter and tier out of a usage type, a meter's name, a line item or a sentence.
+
+        >>> classify = Classifier().sold
+        >>> s = classify(Words("AWS", "Amazon Bedrock", sku="USE1-Claude4.6Sonnet-input-tokens", unit="1K tokens"))
+        >>> s.model, s.meter, s.factor, s.service_tier, s.sku_region
+        ('Claude4.6Sonnet', 'input_tokens', Decimal('1000'), 'standard', 'us-east-1')
+        >>> s = classify(Words("AWS", "Claude Opus 5 (Amazon Bedrock Edition)", sku="USW2-MP:USW2_cache_read_tokens_global_standard-Units"))
+        >>> s.model, s.meter, s.factor
+        ('Claude Opus 5', 'cache_read_tokens', None)
+        >>> s = classify(Words("OpenAI", sku="priority | gpt-5.6-sol, output, long context", unit="Tokens"))
+        >>> s.model, s.meter, s.service_tier, s.context_above
+        ('gpt-5.6-sol', 'output_tokens', 'priority', 272000)
+        """
+        for rule, pattern in self._own:
+            found = _by_own(rule, pattern, words)
+            if found is not None:
+                return found
+        nameless: Sold | None = None
+        for text in filter(None, (words.sku, words.description)):
+            for family in _families():
+                found = _by_family(family, text, words)
+                if found is not None and found.sku_rule is not None:
+                    return found
+                nameless = nameless or found
+        return nameless or _by_unit(words)
+
+
+def _by_own(rule: SkuRule, pattern: re.Pattern[str] | None, words: Words) -> Sold | None:
+    text = words.sku or words.description or ""
+    if (rule.provider and rule.provider != words.provider) or (rule.service and rule.service != words.service):
+        return None
+    if rule.sku and rule.sku != text:
+        return None
+    match = pattern.search(text) if pattern is not None else None
+    if pattern is not None and match is None:
+        return None
+    told = match.groupdict() if match is not None else {}
+    meter = rule.meter or meter_of(told.get("meter") or "")
+    counted = unit(rule.unit) if rule.unit else _counted(meter, words.unit, "")
+    return Sold(
+        model=rule.model or told.get("model") or None,
+        meter=meter,
+        service_tier=rule.service_tier or tier_of(text) or "standard",
+        context_above=rule.context_above,
+        kind=counted[0] if counted else None,
+        factor=counted[1] if counted else None,
+        provisioned=rule.provisioned,
+        sku_region=rule.region or _region(told.get("region")),
+        sku_rule=f"attribution.skus {rule.sku or rule.pattern}",
+    )
+
+
+def _by_family(family: _Family, text: str, words: Words) -> Sold | None:
+    if family.provider and family.provider != words.provider:
+        return None
+    if family.service is not None and not family.service.search(f"{words.service or ''} {words.product or ''}"):
+        return None
+    match = family.pattern.search(text)
+    if match is None:
+        return None
+    told = match.groupdict()
+    if family.meter:
+        meter = None if family.meter == "-" else family.meter
+    else:
+        meter = meter_of(" ".join(filter(None, (told.get("meter"), told.get("meter_of")))))
+        if meter is None:
+            return None
+    model = next(_models(family, told, words), None)
+    # Tokens of what? Until somebody says, the SKU is not known.
+    nameless = model is None and meter in TOKEN_METERS and family.model != "-"
+    counted = _counted(meter, words.unit, family.unit)
+    tier = family.service_tier or told.get("tier") or tier_of(text)
+    return Sold(
+        model=model,
+        meter=meter,
+        service_tier=tier.lower() if tier else "standard",
+        context_above=_context(text, family.context_above) if model else 0,
+        kind=counted[0] if counted else None,
+        factor=counted[1] if counted else None,
+        provisioned=family.provisioned,
+        sku_region=_region(told.get("region")),
+        sku_rule=None if nameless else family.rule,
+    )
+
+
+_EDITION = re.compile(r"^(?P<model>.+?)\s*\((?:Amazon Bedrock|Bedrock)[^)]*\)", re.IGNORECASE)
+_NAMED = re.compile(
+    r"\b((?:claude|gpt|llama|mistral|command|jamba|nova|titan|embed|rerank|palmyra|gemini|grok|qwen|kimi|glm|deepseek)\b[\w .+-]*\d[\w.-]*"
+    r"(?: (?:sonnet|opus|haiku|mini|nano|pro|lite|large|small))?)",
+    re.IGNORECASE,
+)
+
+
+def _models(family: _Family, told: dict[str, str | None], words: Words) -> Iterator[str]:
+    """Names of the model, the best first: in the SKU, in the product's name, in the ARN, in the description."""
+    if family.model == "-":
+        return
+    if family.model and not family.model.startswith("@"):
+        yield family.model
+    product = " ".join(filter(None, (words.service, words.product, words.description)))
+    if name := model_name(told.get("model"), words.provider, product):
+        yield name
+    if family.model != "@service":
+        return
+    edition = _EDITION.match(words.service or "")
+    if edition is not None and (name := model_name(edition["model"], words.provider)):
+        yield name
+    if words.model_arn:
+        yield words.model_arn
+    for text in (words.service, words.description):
+        found = _NAMED.search(text or "")
+        if found is not None and (name := model_name(found[1], words.provider)):
+            yield name
+
+
+def _counted(meter: str | None, billed: str | None, default: str) -> tuple[str, Decimal] | None:
+    """Kind and factor of the billed unit, where it counts what the meter counts; else what the rule says it counts."""
+    kind = _kind(meter)
+    for written in (billed, default):
+        found = unit(written)
+        if found is not None and (kind is None or found[0] == kind):
+            return found
+    return None
+
+
+_COUNTED_AS = {
+    **dict.fromkeys((m for m in METERS if m.endswith("_tokens")), "tokens"),
+    **dict.fromkeys((m for m in METERS if m.endswith("_seconds") and m not in ("gb_seconds", "vcpu_seconds")), "seconds"),
+    **dict.fromkeys(("seconds", "gb_seconds", "vcpu_seconds"), ""),
+    **dict.fromkeys(
+        ("requests", "queries", "web_searches", "grounded_prompts", "grounded_map_prompts", "file_searches", "code_sessions"),
+        "requests",
+    ),
+    **dict.fromkeys((m for m in METERS if m.startswith("output_images")), "images"),
+}
+"""What one unit of a meter is counted as in `units.csv`; empty: as the meter itself."""
+
+
+def _kind(meter: str | None) -> str | None:
+    return None if meter is None else _COUNTED_AS.get(meter, meter) or meter
+
+
+def _region(prefix: str | None) -> str | None:
+    return next((row["region"] for row in table("regions") if row["prefix"] == prefix), None)
+
+
+@cache
+def _machines() -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(row["pattern"], re.IGNORECASE) for row in table("provisioned"))
+
+
+def _by_unit(words: Words) -> Sold:
+    """What is known of a SKU nobody knows: whether it is a machine, and whether it counts time or requests."""
+    counted = unit(words.unit)
+    kind, factor = counted or (None, None)
+    return Sold(
+        kind=kind,
+        factor=factor,
+        provisioned=any(pattern.search(words.sku or "") for pattern in _machines()),
+        meter=kind if kind in ("seconds", "requests", "gb_seconds", "vcpu_seconds") else None,
+    )

@@ -1,0 +1,72 @@
+"""The balance: charges in = metered + owner + shared + idle + unallocated, per currency, invoice month, provider and column. (MO-2)
+
+Both sides are summed on their own: the left from `charges` as ingested, the right from the costs about to be published.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import polars as pl
+
+from attribution.classification import names
+from ledger.errors import BalanceError
+from ledger.tables import BALANCE, COST_CLASSES, COST_COLUMNS
+
+
+def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyFrame, *, run_id: str, month: str) -> pl.DataFrame:
+    """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis."""
+    keys = ["currency", "provider"]
+    left = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
+    left = _renamed(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)
+    right = (
+        costs.lazy()
+        .filter(pl.col("basis") == "billed")
+        .group_by(*keys, "cost_class")
+        .agg(pl.col(c).sum() for c in COST_COLUMNS)
+        .collect()
+        .unpivot(on=COST_COLUMNS, index=[*keys, "cost_class"], variable_name="cost_column", value_name="cost")
+        .pivot("cost_class", index=[*keys, "cost_column"], values="cost", aggregate_function="sum")
+    )
+    told = left.unpivot(on=COST_COLUMNS, index=keys, variable_name="cost_column", value_name="charges_in")
+    both = told.join(right, on=[*keys, "cost_column"], how="full", coalesce=True)
+    zero = pl.lit(Decimal(0)).cast(BALANCE.schema["charges_in"])
+    for name in COST_CLASSES:
+        both = both.with_columns((pl.col(name).fill_null(zero) if name in both.columns else zero).alias(name))
+    both = both.with_columns(pl.col("charges_in").fill_null(zero)).with_columns(
+        difference=pl.col("charges_in") - sum((pl.col(c) for c in COST_CLASSES[1:]), pl.col(COST_CLASSES[0]))
+    )
+    both = both.join(_rounding(imports), on=[*keys, "cost_column"], how="left").with_columns(
+        pl.col("rounding").fill_null("0"), run_id=pl.lit(run_id), invoice_month=pl.lit(month)
+    )
+    return BALANCE.conform(both.select(list(BALANCE.schema))).sort("currency", "provider", "cost_column")
+
+
+def _renamed(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(provider=pl.Series([names.provider(p) for p in frame["provider_name"]], dtype=pl.String))
+
+
+def _rounding(imports: pl.LazyFrame) -> pl.DataFrame:
+    rows = imports.select("currency", "provider", "cost_column", "rounding").collect()
+    summed: dict[tuple[str, str, str], Decimal] = {}
+    for currency, provider, column, digits in rows.iter_rows():
+        key = (currency, names.provider(provider) or provider, column)
+        summed[key] = summed.get(key, Decimal(0)) + Decimal(digits)
+    out = [(*key, format(value.normalize(), "f")) for key, value in summed.items()]
+    return pl.DataFrame(
+        out, schema={"currency": pl.String, "provider": pl.String, "cost_column": pl.String, "rounding": pl.String}, orient="row"
+    )
+
+
+def require_balanced(balance: pl.DataFrame) -> None:
+    """Raises `BalanceError` if a dollar was lost or made. Nothing is published then."""
+    off = balance.filter(pl.col("difference") != 0)
+    if off.height:
+        told = ", ".join(
+            f"{r['provider']} {r['cost_column']} {r['currency']} {r['difference']}" for r in off.iter_rows(named=True)
+        )
+        raise BalanceError(
+            f"the books do not balance: {told}",
+            where=balance["invoice_month"][0],
+            remedy="nothing was published; the last good run stays in force",
+        )

@@ -1,0 +1,195 @@
+"""The bill, ready to be rated: charges summed to lots, and each lot classified by what it sells. (RA-1)
+
+A lot is all charges that no rule can tell apart: same account, service, SKU, resource, principal, tags, period, category. Summing
+before rating is what lets ten million charges be rated in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import cache
+
+import polars as pl
+
+from attribution.classification import names
+from attribution.classification.names import ModelNames, spelled
+from attribution.classification.skus import Classifier, Sold, Words
+from attribution.costs import unit_scale
+from attribution.pricing import PriceBook
+from ledger.lots import SAME_LOT, keyed
+from ledger.money import MONEY
+from ledger.settings import SkuRule
+from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS
+
+RATED_AS = {
+    "sub_account_id": "account",
+    "region_id": "region",
+    "billing_currency": "currency",
+    "charge_period_start": "period_start",
+    "charge_period_end": "period_end",
+    "billing_account_id": "billing_account",
+    "service_name": "service",
+}
+"""Keys of a lot, and the names costs and pools have for them."""
+
+FOLLOWING = ("Credit", "Adjustment")
+"""Categories that correct other charges. (RA-5)"""
+
+ABSURD, NEGATIVE = "absurd_quantity", "negative_quantity"
+"""Names of quantities that no bill can mean."""
+
+
+def lots(
+    charges: pl.LazyFrame,
+    display: ModelNames,
+    *,
+    own: Sequence[SkuRule] = (),
+    book: PriceBook | None = None,
+    profiles: Callable[[], Mapping[str, str]] | None = None,
+) -> pl.DataFrame:
+    """Charges summed to lots, in a fixed order, with `lot` (row number), `role` and what is sold.
+
+    `role` is what the rules make of it: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it),
+    ``follow`` (credit, refund, correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean, which then counts as absent or
+    is not compared; `final` says that the provider restates none of its charges any more. `ai` says that it sells models or what runs them,
+    `unclassified` that it does and nobody knows which or how.
+
+    `own` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`). `profiles`
+    tells the one model behind a resource; it is asked if a charge names only that.
+    """
+    summed = (
+        keyed(charges)
+        .group_by(SAME_LOT)
+        .agg(
+            *(pl.col(c).sum() for c in COST_COLUMNS),
+            pl.col("quantity").sum(),
+            pl.len().alias("charges"),
+            final=pl.col("final").fill_null(value=False).all(),
+        )
+        .collect()
+        .sort(SAME_LOT)
+    )
+    frame = classified(summed, display, own, profiles)
+    if book is not None:
+        frame = unit_scale.checked(frame, book)
+    return _with_roles(frame).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+_ASKED = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")
+_SOLD: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "model": pl.String,
+    "meter": pl.String,
+    "service_tier": pl.String,
+    "context_above": pl.Int64,
+    "kind": pl.String,
+    "factor": MONEY,
+    "provisioned": pl.Boolean,
+    "sku_region": pl.String,
+    "sku_rule": pl.String,
+}
+assert set(_SOLD) == {f.name for f in fields(Sold)}
+
+
+def classified(
+    lots: pl.DataFrame,
+    display: ModelNames,
+    own: Sequence[SkuRule] = (),
+    profiles: Callable[[], Mapping[str, str]] | None = None,
+) -> pl.DataFrame:
+    """Lots with what they sell, each distinct wording asked once; `provider`, `resource`, `ai` and `unclassified` beside it."""
+    lots = lots.with_columns(model_arn=pl.col("resource_id").str.extract(_MODEL_ARN))
+    distinct = lots.select(_ASKED).unique()
+    ask = Classifier(own)
+    found = [ask.sold(Words(names.provider(provider), *rest)) for provider, *rest in distinct.iter_rows()]
+    told = pl.DataFrame([asdict(s) for s in found], schema=_SOLD)
+    frame = lots.join(
+        pl.concat([distinct, told], how="horizontal"), on=_ASKED, how="left", nulls_equal=True, maintain_order="left"
+    )
+    frame = frame.with_columns(
+        provider=spelled(frame["provider_name"], names.provider),
+        resource=pl.when(pl.col("model_arn").is_null()).then(pl.col("resource_id").str.replace(_ENDPOINT, "")),
+    ).drop("model_arn")
+    bare = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_null()
+    if profiles is not None and frame.select((bare & pl.col("resource").is_not_null()).any()).item():
+        known = pl.col("resource").replace_strict(dict(profiles()), default=None, return_dtype=pl.String)
+        frame = frame.with_columns(
+            model=pl.when(bare).then(known).otherwise("model"),
+            sku_rule=pl.when(bare & known.is_not_null()).then(pl.lit("inference-profile")).otherwise("sku_rule"),
+        )
+    told_tokens = frame["meter"].is_in(list(TOKEN_METERS)).fill_null(value=False)
+    # Tokens of no model are matched with nothing: what used the resource takes them, or they stand as unknown.
+    frame = frame.with_columns(pl.when(~(bare & pl.col("model").is_null())).then(pl.col(c)).alias(c) for c in ("meter", "factor"))
+    ai = _sells_models(frame) | told_tokens | frame["sku_rule"].is_not_null()
+    sells = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
+    return frame.with_columns(model=spelled(frame["model"], display.display), ai=ai).with_columns(
+        unclassified=pl.col("ai") & sells & pl.col("sku_rule").is_null()
+    )
+
+
+def behind(usage: pl.LazyFrame) -> dict[str, str]:
+    """The model behind each resource that only ever served one: what an inference profile routes to, as logs tell."""
+    served = usage.filter(pl.col("resource").is_not_null() & pl.col("model").is_not_null()).select("resource", "model").unique()
+    one = served.group_by("resource").agg(pl.col("model").first(), models=pl.len()).filter(pl.col("models") == 1)
+    return dict(one.select("resource", "model").collect(engine="streaming").iter_rows())
+
+
+_MODEL_ARN = r"^arn:[^:]*:bedrock:.*:(?:foundation-model|inference-profile)/(.+)$"
+"""ARNs that only name a model, or the route to it: no resource of anybody's."""
+_ENDPOINT = r"/runtime-endpoint/.*$"
+"""A runtime's endpoints are the runtime."""
+
+
+def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
+    tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
+    usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
+    # No bill counts 10^15 of anything: such a quantity is a fault, and a product of it would overflow.
+    absurd = pl.col("quantity").abs() >= 10**15
+    frame = frame.with_columns(
+        odd=pl.when(absurd).then(pl.lit(ABSURD)).when(usage & (pl.col("quantity") < 0)).then(pl.lit(NEGATIVE)),
+        quantity=pl.when(~absurd).then("quantity"),
+    )
+    # What a commitment was paid for and nobody used: it stands apart, whatever resource it names.
+    unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
+    return frame.with_columns(
+        billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
+        # As billed the region stays, so that a lot is found by the keys of its charges; `noted` puts it back.
+        region_billed=pl.col("region_id"),
+        region_id=pl.coalesce("region_id", "sku_region"),
+        role=pl.when(pl.col("charge_category") == "Tax")
+        .then(pl.lit("tax"))
+        .when(pl.col("charge_category").is_in(FOLLOWING) | pl.col("charge_class").is_not_null() | pl.col("negative"))
+        .then(pl.lit("follow"))
+        .when(usage & unused)
+        .then(pl.lit("other"))
+        .when(usage & tokens & (pl.col("quantity") * pl.col("factor") > 0))
+        .then(pl.lit("tokens"))
+        .when(usage & (tokens | pl.col("resource_id").is_not_null()))
+        .then(pl.lit("driver"))
+        .otherwise(pl.lit("other")),
+    )
+
+
+def noted(lots: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
+    """Lots as rows of the table `lots`, whatever names rating gave their keys."""
+    back = {rated: key for key, rated in RATED_AS.items() if rated in lots.columns}
+    frame = lots.rename(back).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
+    if "region_billed" in frame.columns:
+        frame = frame.with_columns(region_id="region_billed")
+    return LOTS.conform(frame.select(c for c in LOTS.schema if c in frame.columns))
+
+
+@cache
+def _ai() -> re.Pattern[str]:
+    return re.compile("|".join(row["pattern"] for row in names.table("ai_services")), re.IGNORECASE)
+
+
+def _sells_models(frame: pl.DataFrame) -> pl.Series:
+    """Whether a service sells models: such a charge that cannot be classified is listed, not lumped with storage."""
+    words = frame.select(
+        pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")
+    ).to_series()
+    distinct = words.unique()
+    book = pl.DataFrame({"w": distinct, "ai": pl.Series([bool(_ai().search(w)) for w in distinct], dtype=pl.Boolean)})
+    return pl.DataFrame({"w": words}).join(book, on="w", how="left", maintain_order="left")["ai"]

@@ -1,0 +1,221 @@
+"""Credits, refunds, corrections and taxes: they go where the charges went that they correct or tax, by the same weights and with their
+sign; also to charges of earlier invoices, by the costs published for them. (RA-5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+import polars as pl
+
+from attribution.columns import WHO
+from ledger.money import MONEY, split, weights
+from ledger.tables import COST_COLUMNS, COSTS
+
+Time = Literal["same", "within", "overlap", "any"]
+"""How the period of a charge lies to that of what follows it: the same, within it, touching it, or at any time of the invoice."""
+
+_SKU, _RESOURCE = ("service", "sku_meter"), ("service", "sku_meter", "resource_id")
+_FOLLOW: tuple[tuple[tuple[str, ...], Time], ...] = (
+    (_RESOURCE, "same"),
+    (_SKU, "same"),
+    (_RESOURCE, "within"),
+    (_SKU, "within"),
+    (_RESOURCE, "overlap"),
+    (_SKU, "overlap"),
+    (_SKU, "any"),
+    (("service",), "within"),
+    (("service",), "overlap"),
+    (("service",), "any"),
+    ((), "within"),
+    ((), "overlap"),
+    ((), "any"),
+)
+"""What a credit and the charge it corrects have in common, most specific first, and always currency, provider and payer; the account
+too, where the credit names one. A credit that names a SKU or a service is never spread beyond it."""
+_TAX: tuple[tuple[str, ...], ...] = (("invoice_id", "account", "service"), ("invoice_id", "account"), ("invoice_id",))
+_EARLIER_TAX: tuple[tuple[str, ...], ...] = (("account", "service"), ("account",), ())
+
+KEEP = ("cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal")
+"""What a following row takes over from the cost it follows."""
+
+MATCHED_BY = (
+    "currency",
+    "provider",
+    "billing_account",
+    "account",
+    "service",
+    "sku_meter",
+    "resource_id",
+    "invoice_id",
+    "period_start",
+    "period_end",
+)
+"""What costs are found by, beside KEEP and the four cost columns."""
+
+_PAYER = ("currency", "provider", "billing_account")
+_PERIOD = ("period_start", "period_end")
+_MOST_ROWS = 5_000_000
+"""Beyond so many pairs of a credit and a cost, hours and single calls are no longer told apart: memory stays bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One way of finding what is followed: keys in common, how the periods lie, on this invoice or on earlier ones."""
+
+    keys: tuple[str, ...]
+    time: Time
+    earlier: bool
+    meant: pl.Expr
+
+
+def follow(
+    lots: pl.DataFrame, here: pl.DataFrame, earlier: pl.DataFrame, *, tax: bool, opens: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and lots that correct nothing known.
+
+    `here` are the costs placed so far, `earlier` those published for earlier invoices, both with MATCHED_BY, KEEP and cost columns. `opens` is
+    the invoice month's first instant: what lies wholly before it corrects an earlier month, and never falls on this month's users.
+    """
+    shares: list[pl.DataFrame] = []
+    rest = lots
+    sides = {False: _target(here, lots), True: _target(earlier, lots)}
+    past = pl.col("period_end") <= opens
+    for level in _tax_levels(past) if tax else _credit_levels(past):
+        if not rest.height:
+            break
+        # A row that names a principal corrects that principal's charges alone.
+        named = pl.col("principal").is_not_null()
+        meant = rest.filter(level.meant)
+        steps = [
+            _step(meant.filter(named), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))),
+            _step(meant.filter(~named), sides[level.earlier], level),
+        ]
+        for done in (step for step in steps if step.height):
+            shares.append(done)
+            rest = rest.filter(~pl.col("lot").is_in(done["lot"].implode()))
+    if not shares:
+        return lots.clear(), rest
+    made = pl.concat(shares, how="diagonal_relaxed").with_columns(
+        reason=_why(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
+    )
+    return made, rest
+
+
+def followed(costs: pl.LazyFrame, all_lots: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+    """Those of many costs that `lots` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `all_lots` know their SKUs."""
+    match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
+    skus = all_lots.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
+    return (
+        costs.join(lots.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
+        .join(skus, on="lot_id", how="left")
+        .select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+        .collect()
+    )
+
+
+def _target(costs: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+    """The costs that could be meant at all, so that each level looks through few."""
+    if not costs.height or not lots.height:
+        return costs.clear()
+    match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
+    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in KEEP if c not in costs.columns]
+    near = costs.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
+    return near.with_columns(missing).select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+
+
+def _credit_levels(past: pl.Expr) -> Iterator[_Level]:
+    for keys, time in _FOLLOW:
+        for account in (("account",), ()):
+            meant = _may_spread(keys, account)
+            if time == "any":
+                yield _Level((*account, *keys), time, False, meant & ~past)
+                continue
+            for earlier in (False, True):
+                yield _Level((*account, *keys), time, earlier, meant)
+
+
+def _tax_levels(past: pl.Expr) -> Iterator[_Level]:
+    """This invoice's charges; those of the invoice it names, if that is an earlier one; those of its own time."""
+    for keys in _TAX:
+        yield _Level(keys, "any", False, ~past)
+        yield _Level(keys, "overlap", False, past)
+    for keys in _TAX:
+        yield _Level(keys, "any", True, pl.col("invoice_id").is_not_null())
+    for keys in _EARLIER_TAX:
+        yield _Level(keys, "overlap", True, past)
+
+
+def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
+    """Whether a credit may be spread over all that shares only `keys`: it must not name anything finer itself."""
+    named = pl.col("account").is_not_null() if account else pl.col("account").is_null()
+    for finer in ("sku_meter", "service"):
+        if finer not in keys:
+            named = named & pl.col(finer).is_null()
+    return named
+
+
+def _step(lots: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
+    """The lots that find something to follow at this level, split over it."""
+    if not lots.height or not targets.height:
+        return lots.clear()
+    match = [*_PAYER, *level.keys, *(_PERIOD if level.time == "same" else ())]
+    keep: Sequence[str] = [k for k in KEEP if k not in match]
+    timed = level.time in ("within", "overlap")
+    near = targets.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
+    if _pairs(lots, near, match) > _MOST_ROWS:
+        if timed:
+            return lots.clear()
+        keep = [k for k in keep if k != "usage_key"]
+        near = near.with_columns(usage_key=pl.lit(None, dtype=pl.Int64))
+    period = [pl.col(p).alias(f"of_{p}") for p in _PERIOD] if timed else []
+    costs = near.group_by([*match, *period, *keep]).agg(*(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS))
+    rows = lots.drop([c for c in KEEP if c in lots.columns and c not in match]).join(costs, on=match, nulls_equal=True)
+    if level.time == "within":
+        rows = rows.filter(pl.col("of_period_start") >= pl.col("period_start"), pl.col("of_period_end") <= pl.col("period_end"))
+    if level.time == "overlap":
+        # A period without length touches what holds its instant.
+        ends = pl.max_horizontal("period_end", pl.col("period_start") + timedelta(microseconds=1))
+        rows = rows.filter(pl.col("of_period_start") < ends, pl.col("of_period_end") > pl.col("period_start"))
+    rows = rows.with_columns(weight=_weight()).filter(pl.col("weight") > 0)
+    if not rows.height:
+        return lots.clear()
+    order = [*(f"of_{p}" for p in _PERIOD if timed), *keep]
+    rows = rows.with_columns(__w=weights(rows, "weight", "lot")).filter(pl.col("__w") > 0)
+    done = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=order).collect()
+    return done.drop("__w", "weight", *(c for c in done.columns if c.startswith("of_")))
+
+
+def _pairs(lots: pl.DataFrame, targets: pl.DataFrame, match: Sequence[str]) -> int:
+    """How many rows joining them on `match` gives."""
+    sides = [frame.group_by(match).agg(n=pl.len().cast(pl.Int64)) for frame in (lots, targets)]
+    both = sides[0].join(sides[1], on=match, nulls_equal=True, suffix="_there")
+    return int(both.select((pl.col("n") * pl.col("n_there")).sum()).item() or 0)
+
+
+def _weight() -> pl.Expr:
+    """What the charges cost; where a column says nothing of all a lot follows (many bills leave EffectiveCost 0), the next one speaks."""
+    total = [pl.col(f"of_{c}").sum().over("lot") for c in ("effective_cost", "billed_cost", "list_cost")]
+    return (
+        pl.when(total[0] > 0)
+        .then("of_effective_cost")
+        .when(total[1] > 0)
+        .then("of_billed_cost")
+        .when(total[2] > 0)
+        .then("of_list_cost")
+    )
+
+
+def _why() -> pl.Expr:
+    """credit, adjustment or tax as the bill calls it; a negative row of any other category gives money back: refund."""
+    named = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
+    return (
+        pl.when(named)
+        .then(pl.col("charge_category").str.to_lowercase())
+        .when(pl.col("charge_class").is_not_null())
+        .then(pl.lit("correction"))
+        .otherwise(pl.lit("refund"))
+    )

@@ -1,0 +1,51 @@
+"""Drift: how far estimates were from the bill that came, per provider and model; beyond a limit it is an alarm. (ES-3)
+
+What a month's usage would have been estimated at before its bill was known (list price times what was paid of it in earlier months) is
+held against what the bill says it cost. Pools that were logged beyond the bill, or priced in part, compare nothing and are left out.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import polars as pl
+
+from attribution.costs.estimates import comparable, paid_of_list
+from ledger.money import MONEY, proportion
+
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "provider": pl.String,
+    "model": pl.String,
+    "currency": pl.String,
+    "estimated": MONEY,
+    "billed": MONEY,
+    "drift": MONEY,
+}
+
+
+def measured(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, currency: str) -> pl.DataFrame:
+    """What the logged usage of each provider and model would have been estimated at, what the bill says, and drift = billed / estimated − 1.
+
+    `rates` are this bill's, `past_rates` those estimates would have leaned on. Only in the price book's `currency`.
+    """
+    ratios = paid_of_list([] if past_rates is None else [past_rates])
+    known = {
+        (provider, model): ratio
+        for money, provider, model, ratio in ratios.select("currency", "provider", "model", "ratio").iter_rows()
+        if money == currency
+    }
+    told = comparable(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
+    sums: dict[tuple[str, str], list[Decimal]] = {}
+    for provider, model, paid, listed, logged, whole in told.select(
+        "provider", "model", "paid", "list_at_book", "logged_quantity", "denominator"
+    ).iter_rows():
+        both = sums.setdefault((provider, model), [Decimal(0), Decimal(0)])
+        ratio = known.get((provider, model), known.get((provider, None), Decimal(1)))
+        both[0] += proportion(listed, ratio, Decimal(1))
+        both[1] += proportion(paid, logged, whole)
+    rows = [
+        (provider, model, currency, estimated, billed, proportion(billed - estimated, Decimal(1), estimated))
+        for (provider, model), (estimated, billed) in sorted(sums.items())
+        if estimated
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -1,0 +1,130 @@
+"""Charges without a comparable quantity, split by what used them: tokens, seconds held, requests. (RA-3)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from attribution.classification.skus import UNGROUPED
+from attribution.costs.pools import OPTIONAL, all_listed, paid_for, part, pool_hours
+from ledger.money import MONEY
+from ledger.tables import COST_COLUMNS
+
+
+@dataclass(slots=True)
+class Driven:
+    """Shares on uses, what is left of lots, what stood idle, the rates, and the uses that drove a pool."""
+
+    shares: pl.DataFrame
+    left: pl.DataFrame
+    idle: pl.DataFrame
+    rates: pl.DataFrame
+    used: pl.Series
+
+
+def by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> Driven:
+    """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)
+
+    Capacity is what all lots of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
+    reservation's price, is still one hour.
+    """
+    none = Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
+    if not lots.height or not uses.height:
+        return none
+    pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "pool_start", "pool_end"]
+    if provisioned:
+        pool.append("sku_meter")
+    pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
+    took = _driving(uses.filter(pl.col("quantity") > 0), pools, keys)
+    if not took.height:
+        return none
+    pools = pools.join(
+        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=all_listed()), on="pool", maintain_order="left"
+    ).with_columns(
+        pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
+    )
+    mine = lots.join(pools, on=pool, nulls_equal=True).sort("lot")
+    sold = pl.col("billed_quantity").fill_null(0).clip(0).sum().over("pool")
+    capacity = pl.max_horizontal(sold, "logged") if provisioned else pl.col("logged")
+    mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
+    parted = part(mine, took, COST_COLUMNS)
+    rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
+    idle = (
+        lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity"))
+        if provisioned
+        else lots.clear()
+    )
+    rates = (
+        mine.group_by(*pool, "pool_id", "denominator")
+        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
+        .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
+        .rename({"pool_start": "period_start", "pool_end": "period_end"})
+    )
+    left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
+    shares = paid_for(parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY}))
+    return Driven(shares, left, idle, rates, took["use"])
+
+
+_CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
+
+
+def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
+    one use may drive several pools.
+    """
+    hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
+    known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
+    took = uses.select(
+        "use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
+    ).join(hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"])
+    for key in known:
+        # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
+        silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
+        agrees = silent | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
+        took = took.filter(agrees.fill_null(value=True))
+    return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+
+
+def by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[Driven]:
+    """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
+    seconds = uses.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
+    requests = uses.filter(pl.col("meter") == "requests")
+    out: list[Driven] = []
+    rest = lots.with_columns(meter_sold="meter").drop("meter")
+    for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
+        chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
+        driven = by_quantity(chosen, measured, ["resource"], provisioned=provisioned)
+        out.append(driven)
+        if not provisioned:
+            rest = driven.left
+            continue
+        # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
+        unused = driven.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
+        driven.idle = pl.concat([driven.idle, unused.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
+        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(driven.left["lot"].implode())), unused])["lot"]
+        rest = rest.filter(~pl.col("lot").is_in(busy.implode()))
+    out[-1].left = rest.with_columns(meter="meter_sold", reason=why_other()).drop("meter_sold")
+    return out
+
+
+def why_other() -> pl.Expr:
+    """Why a charge that nothing used is where it is."""
+    return (
+        pl.when((pl.col("charge_category") == "Usage") & (pl.col("commitment_discount_status") == "Unused"))
+        .then(pl.lit("unused_commitment"))
+        .when(
+            (pl.col("charge_category") == "Purchase")
+            & pl.col("line_item_type").fill_null("").str.contains("^(RIFee|SavingsPlan)")
+        )
+        .then(pl.lit("commitment_purchase"))
+        .when((pl.col("charge_category") == "Purchase") & (pl.col("effective_cost") == 0))
+        .then(pl.lit("commitment_purchase"))
+        .when(pl.col("charge_category") == "Purchase")
+        .then(pl.lit("fee"))
+        .when(pl.col("unclassified"))
+        .then(pl.lit("unclassified_sku"))
+        .when(pl.col("sku_rule") == UNGROUPED)
+        .then(pl.lit("ungrouped"))
+        .otherwise(pl.lit("no_logged_use"))
+    )

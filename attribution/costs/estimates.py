@@ -1,0 +1,173 @@
+"""Estimates: what the bill does not cover yet, at list price times what this customer really pays of it. (ES-1, ES-2)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+
+import polars as pl
+
+from attribution.classification.skus import UNGROUPED
+from attribution.columns import WHAT, WHO
+from ledger.money import MONEY, proportion
+from ledger.periods import month_end
+from ledger.tables import COSTS, TOKEN_METERS
+
+_FINE = timedelta(hours=25)
+"""Charges by the hour or day come in order of time: the last of them says how far the bill has got. A charge of a month does not."""
+
+
+def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
+    """Until when the bill speaks of metered usage: provider, account (null: any), model (null: any), `covered_until`.
+
+    Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
+    its own model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what
+    the usage cost, and would be counted twice. While the provider may still restate it, it says nothing of how far the bill has got, so
+    estimates go on, and `may_repeat` tells of it. (ES-1) Nothing is covered beyond the month.
+    """
+    told = lots.filter(_about_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
+    short = pl.col("period_end") - pl.col("period_start") <= _FINE
+    whole = short | (pl.col("model").is_null() & pl.col("final"))
+    fine = told.filter(whole).with_columns(model=pl.lit(None, dtype=pl.String))
+    coarse = told.filter(~short, pl.col("model").is_not_null())
+    known = pl.concat([fine, coarse]).select("provider", "account", "model", "until")
+    anywhere = known.with_columns(account=pl.lit(None, dtype=pl.String))
+    return pl.concat([known, anywhere]).group_by("provider", "account", "model").agg(covered_until=pl.col("until").max())
+
+
+def _about_usage() -> pl.Expr:
+    """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
+    tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
+    unknown = (pl.col("unclassified") | (pl.col("sku_rule") == UNGROUPED)) & (pl.col("role") == "other")
+    instead = unknown | (pl.col("ai") & (pl.col("charge_category") == "Usage") & pl.col("provisioned"))
+    return tokens.fill_null(value=False) | instead.fill_null(value=False)
+
+
+def may_repeat(lots: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
+    """Provisional charges of a long period that name no model, where usage of their provider is estimated: the money may be told twice.
+
+    Provider, account and SKU of each, with the number of its charges. It ends when the bill becomes final, or when the SKU is classified.
+    """
+    long = pl.col("period_end") - pl.col("period_start") > _FINE
+    estimated = costs.filter(pl.col("basis") == "estimated").select("provider").unique()
+    open_charges = lots.filter(_about_usage() & long & pl.col("model").is_null() & ~pl.col("final"))
+    keys = ["provider", "account", "sku_meter"]
+    return (
+        open_charges.join(estimated, on="provider", how="semi")
+        .group_by(keys)
+        .agg(pl.col("charges").sum())
+        .sort(keys, nulls_last=True)
+    )
+
+
+def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
+    """Whether the bill already covers the hour of each use: by its account where the bill knows it, else by its provider."""
+    frame = uses.select("provider", "account", "model", "hour")
+    billed = covered.filter(pl.col("account").is_not_null()).select("provider", "account").unique()
+    known = frame.join(
+        billed.with_columns(known=pl.lit(value=True)), on=["provider", "account"], how="left", maintain_order="left"
+    )["known"]
+    frame = frame.with_columns(account=pl.when(known.fill_null(value=False)).then("account"))
+    for name, keys in (("__any", ["provider", "account"]), ("__own", ["provider", "account", "model"])):
+        which = pl.col("model").is_null() if name == "__any" else pl.col("model").is_not_null()
+        part = covered.filter(which).select(*keys, pl.col("covered_until").alias(name))
+        frame = frame.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return frame.select(covered=(pl.col("hour") < pl.max_horizontal("__any", "__own")).fill_null(value=False)).to_series()
+
+
+def comparable(rates: pl.DataFrame) -> pl.DataFrame:
+    """Rates of pools whose logs were all priced and not beyond the bill, with what was `paid`: effective cost, or billed where that is 0."""
+    told = rates.filter(
+        (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
+    )
+    told = told.with_columns(paid=pl.when(pl.col("effective_cost") > 0).then("effective_cost").otherwise("billed_cost"))
+    return told.filter(pl.col("paid") > 0)
+
+
+def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """What was really paid of one dollar at list, per currency, provider and model, and per provider (model null).
+
+    `books` are rates, this bill's first: an earlier bill speaks where it says nothing. From the pools whose logs were all priced and not
+    beyond the bill: effective cost of the logged part (billed, where a bill leaves EffectiveCost 0) over its list price.
+    """
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "currency": pl.String,
+        "provider": pl.String,
+        "model": pl.String,
+        "ratio": MONEY,
+    }
+    out: list[dict[str, object]] = []
+    for rates in books:
+        told = comparable(rates)
+        for keys in (["currency", "provider", "model"], ["currency", "provider"]):
+            for key, pools in told.group_by(keys, maintain_order=True):
+                parts = pools.select("paid", "logged_quantity", "denominator").iter_rows()
+                paid = sum((proportion(a, q, d) for a, q, d in parts), Decimal(0))
+                listed = Decimal(str(pools["list_at_book"].sum()))
+                named = {**dict(zip(keys, key, strict=True)), "model": key[2] if len(key) == 3 else None}
+                out.append({**named, "ratio": proportion(Decimal(1), paid, listed)})
+    return pl.DataFrame(out, schema=schema).unique(["currency", "provider", "model"], keep="first", maintain_order=True)
+
+
+def estimate(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
+    """Uses no bill covers, as costs with basis ``estimated``; unpriced ones with null cost, never 0.
+
+    `currency` is the price book's.
+    """
+    if not uses.height:
+        return COSTS.empty()
+    mine = ratios.filter(pl.col("currency") == currency)
+    frame = uses.join(
+        mine.filter(pl.col("model").is_not_null()).select("provider", "model", own="ratio"), on=["provider", "model"], how="left"
+    )
+    frame = frame.join(mine.filter(pl.col("model").is_null()).select("provider", any="ratio"), on="provider", how="left")
+    factor = pl.coalesce("own", "any", pl.lit(1).cast(MONEY))
+    paid = (pl.col("list_cost") * factor).cast(MONEY)
+    unpriced = pl.col("list_cost").is_null()
+    costs = frame.with_columns(
+        run_id=pl.lit(run_id),
+        month=pl.lit(month),
+        period_start=pl.col("hour"),
+        period_end=pl.col("hour") + timedelta(hours=1),
+        cost_class=pl.lit("metered"),
+        basis=pl.lit("estimated"),
+        reason=pl.when(unpriced).then(pl.lit("unpriced")).otherwise("reason"),
+        rule=pl.when(unpriced).then(pl.lit("ES-2")).otherwise(pl.lit("ES-1")),
+        charge_category=pl.lit("Usage"),
+        currency=pl.lit(currency),
+        billed_cost=paid,
+        effective_cost=paid,
+        contracted_cost=paid,
+    )
+    known = [c for c in COSTS.schema if c in costs.columns]
+    assert set(WHO) <= set(known)
+    assert set(WHAT) <= set(known)
+    return COSTS.conform(costs.select(known))
+
+
+def not_on_bill(uses: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
+    """Uses of hours the bill covers without naming them: they cost nothing there, and say so.
+
+    Adding an estimate would count money twice, since what the bill could not name is among its unallocated rows.
+    """
+    if not uses.height:
+        return COSTS.empty()
+    nothing = pl.lit(0).cast(MONEY)
+    costs = uses.with_columns(
+        run_id=pl.lit(run_id),
+        month=pl.lit(month),
+        period_start=pl.col("hour"),
+        period_end=pl.col("hour") + timedelta(hours=1),
+        cost_class=pl.lit("metered"),
+        basis=pl.lit("billed"),
+        reason=pl.lit("not_on_bill"),
+        rule=pl.lit("RA-2"),
+        charge_category=pl.lit("Usage"),
+        currency=pl.lit(currency),
+        billed_cost=nothing,
+        effective_cost=nothing,
+        list_cost=nothing,
+        contracted_cost=nothing,
+    )
+    return COSTS.conform(costs.select(c for c in COSTS.schema if c in costs.columns))

@@ -1,0 +1,69 @@
+"""Who owns what a cloud identity did: by its own name, by the session it spoke in, by its role. (RA-4, ID-1)
+
+A bill names a caller by ARN. Of an assumed role that is role and session, ``…:assumed-role/Role/session``: teams register the role, and
+name sessions after agents. What is more specific comes first; a session is an agent only where one of that name is registered, since
+many sessions are random.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from attribution import as_of
+
+_SESSION = r"^arn:[^:]*:sts::\d*:assumed-role/[^/]+/(.+)$"
+_ROLE = r"^arn:([^:]*):sts::(\d*):assumed-role/([^/]+)/.+$"
+
+
+def owner_of(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str = "principal", at: str = "period_start") -> pl.DataFrame:
+    """`agent` and `team` of each principal at that time, parallel to `frame`; nulls where nobody is registered.
+
+    Asked in this order: the principal as written; its session as an agent's name or alias; the role it assumed, as
+    ``arn:aws:iam::account:role/Role``, as ``…:assumed-role/Role`` or by its bare name.
+
+    >>> from datetime import UTC, datetime
+    >>> since = datetime(2026, 1, 1, tzinfo=UTC)
+    >>> timeline = pl.DataFrame([("principal", "arn:aws:iam::1111:role/Bots", None, "Care"), ("agent", "coder", "coder", "Dev")],
+    ...     schema=["kind", "name", "agent", "team"], orient="row").with_columns(valid_from=since,
+    ...     valid_to=pl.lit(None, dtype=pl.Datetime("us", "UTC")), account=pl.lit(None, pl.String), region=pl.lit(None, pl.String))
+    >>> sessions = [f"arn:aws:sts::1111:assumed-role/Bots/{s}" for s in ("i-0abc", "coder")]
+    >>> owner_of(pl.DataFrame({"principal": sessions, "period_start": [since, since]}), timeline).rows()
+    [(None, 'Care'), ('coder', 'Dev')]
+    """
+    distinct = frame.select(name, at).unique()
+    if distinct[name].null_count() == distinct.height:
+        return frame.select(agent=pl.lit(None, dtype=pl.String), team=pl.lit(None, dtype=pl.String))
+    written = pl.col(name)
+    role = written.str.extract(_ROLE, 3)
+    account = written.str.extract(_ROLE, 2)
+    aws = written.str.extract(_ROLE, 1)
+    asked = distinct.with_columns(
+        __session=written.str.extract(_SESSION),
+        __role=pl.concat_str(pl.lit("arn:"), aws, pl.lit(":iam::"), account, pl.lit(":role/"), role),
+        __assumed=pl.concat_str(pl.lit("arn:"), aws, pl.lit(":sts::"), account, pl.lit(":assumed-role/"), role),
+        __bare=role,
+    )
+    ladder = [
+        as_of.owner_at(asked, timeline, name=column, at=at, kinds=kinds)
+        for column, kinds in (
+            (name, ("principal",)),
+            ("__session", ("agent", "alias")),
+            ("__role", ("principal",)),
+            ("__assumed", ("principal",)),
+            ("__bare", ("principal",)),
+        )
+    ]
+    # Agent and team of one registration belong together: the first rung that knows anything is the answer.
+    agent: pl.Expr = pl.lit(None, dtype=pl.String)
+    team: pl.Expr = pl.lit(None, dtype=pl.String)
+    rungs = pl.DataFrame({f"{what}{n}": found[what] for n, found in enumerate(ladder) for what in ("agent", "team")})
+    for n in reversed(range(len(ladder))):
+        known = pl.col(f"agent{n}").is_not_null() | pl.col(f"team{n}").is_not_null()
+        agent = pl.when(known).then(pl.col(f"agent{n}")).otherwise(agent)
+        team = pl.when(known).then(pl.col(f"team{n}")).otherwise(team)
+    book = asked.select(name, at).with_columns(rungs.select(agent=agent, team=team))
+    return (
+        frame.select(name, at)
+        .join(book, on=[name, at], how="left", nulls_equal=True, maintain_order="left")
+        .select("agent", "team")
+    )

@@ -1,0 +1,178 @@
+"""What this month's bill says of earlier months: corrections and taxes of earlier invoices, and the costs published for those. (RA-5)
+
+A correction may come months after its charge. It then follows the published costs of the earlier month, which are read here; what is
+not touched by any correction is not read at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from hashlib import blake2b
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.classification import names
+from attribution.costs.corrections import KEEP, MATCHED_BY
+from ledger import code
+from ledger.books import Books
+from ledger.db import Published, Run
+from ledger.periods import month_of, month_start
+from ledger.store import Store
+from ledger.tables import CHARGES, COST_COLUMNS, COSTS, LOTS, RATES
+
+MOST_MONTHS = 24
+"""How far back a correction is followed. Providers correct for a year or so; a date of 1970 is a fault."""
+
+RATES_OF_MONTHS = 3
+"""How many earlier months are asked for rates: the newest that has any speaks. (ES-1)"""
+
+_ASKED = (
+    "billing_currency",
+    "provider_name",
+    "billing_account_id",
+    "service_name",
+    "charge_category",
+    "charge_period_start",
+    "charge_period_end",
+    "invoice_id",
+)
+
+
+class Earlier:
+    """The earlier months as one run sees them: those it drew itself, and those in force.
+
+    `drawn` is filled by the run as it goes, oldest month first, so that a month leans on what is about to be published with it.
+    """
+
+    def __init__(self, books: Books, run_id: str) -> None:
+        self.store, self.database, self.run_id = books.store, books.database, run_id
+        self.drawn: set[str] = set()
+        self._asked: dict[str, pl.DataFrame] = {}
+
+    def fingerprint(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
+        """Changes when the facts change that the earlier months come from on which this one leans.
+
+        `inputs` are those of the months this run looks at, oldest first; of others, those of their run in force. The code that concluded
+        them is left to `code`, so that an upgrade is one cause and not two.
+        """
+        facts = {
+            m: {name: text for name, text in of.items() if name != "code"} for m, of in self._leans_on(month, inputs).items()
+        }
+        return _hash(facts) if facts else "none"
+
+    def code(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
+        """The digest of this version's code, and with it that of the earlier months' code where another version concluded them.
+
+        So a month that leans on one that is rebuilt after it is not what it was drawn from any more, and is rebuilt too. (TI-2)
+        """
+        own = code.digest()
+        codes = {m: of.get("code", "") for m, of in self._leans_on(month, inputs).items()}
+        return own if set(codes.values()) <= {own} else f"{own}+{_hash(codes)}"
+
+    def _leans_on(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """The inputs of each earlier month on which this one leans, oldest first."""
+        held = self._in_force()
+        known = sorted(m for m in {*held, *inputs} if m < month)
+        wanted = {*months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
+        with self.database.session() as session:
+            return {m: inputs[m] if m in inputs else (session.get_one(Run, held[m]).inputs.get(m) or {}) for m in sorted(wanted)}
+
+    def costs(self, month: str) -> pl.DataFrame:
+        """The costs that what this month's bill corrects of earlier months is to follow."""
+        runs = self._runs()
+        asked = self._corrections(month)
+        return costs(self.store, {m: runs[m] for m in months(asked, month, runs)}, asked)
+
+    def rates(self, month: str) -> pl.DataFrame:
+        """The rates of the newest earlier month that has any: what estimates lean on where this bill says nothing. (ES-1)"""
+        runs = self._runs()
+        for past in sorted((m for m in runs if m < month), reverse=True)[:RATES_OF_MONTHS]:
+            held = self.store.scan(RATES, {"month": [past], "run_id": [runs[past]]}).collect()
+            if held.height:
+                return held
+        return RATES.empty()
+
+    def _corrections(self, month: str) -> pl.DataFrame:
+        if month not in self._asked:
+            self._asked[month] = corrections(self.store.scan(CHARGES, {"billing_month": [month]}), month)
+        return self._asked[month]
+
+    def _runs(self) -> dict[str, str]:
+        return self._in_force() | dict.fromkeys(self.drawn, self.run_id)
+
+    def _in_force(self) -> dict[str, str]:
+        with self.database.session() as session:
+            return {p.month: p.run_id for p in session.scalars(sa.select(Published))}
+
+
+def _hash(told: Mapping[str, object]) -> str:
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
+    """What on this bill corrects or taxes earlier months: the distinct words that earlier costs are found by.
+
+    Rows that correct (credits, adjustments, corrections, money given back) and taxes whose period begins before the month, and taxes of an
+    invoice that no charge of this bill is on.
+    """
+    negative = pl.col("effective_cost").fill_null(0) + pl.col("billed_cost").fill_null(0) < 0
+    corrects = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"]) | pl.col("charge_class").is_not_null() | negative
+    tax = pl.col("charge_category") == "Tax"
+    before = charges.filter(pl.col("charge_period_start") < month_start(month), corrects)
+    invoices = charges.filter(~tax & pl.col("invoice_id").is_not_null()).select("invoice_id").unique()
+    foreign = charges.filter(tax, pl.col("invoice_id").is_not_null()).join(invoices, on="invoice_id", how="anti")
+    return pl.concat([before.select(_ASKED), foreign.select(_ASKED)]).unique().sort(_ASKED).collect()
+
+
+def months(asked: pl.DataFrame, month: str, known: Collection[str]) -> list[str]:
+    """The earlier months whose costs are needed, out of those `known`: from the first that is corrected up to this one.
+
+    A charge may stand on a later invoice than its period, so all months between are looked through.
+    """
+    if not asked.height:
+        return []
+    first = asked["charge_period_start"].min()
+    tax = asked.filter(pl.col("charge_category") == "Tax").height > 0
+    earlier = sorted((m for m in known if m < month), reverse=True)[:MOST_MONTHS]
+    begin = month_of(month_start(month) - timedelta(days=366)) if tax else month_of(first)  # type: ignore[arg-type]  # a datetime
+    return sorted(m for m in earlier if m >= begin)
+
+
+def costs(store: Store, runs: Mapping[str, str], asked: pl.DataFrame) -> pl.DataFrame:
+    """Costs that `runs` (month to run) drew for what `asked` could mean, with MATCHED_BY, KEEP and the four cost columns.
+
+    Only original charges: what itself followed another charge is left out, since a correction corrects a charge.
+    """
+    if not runs or not asked.height:
+        return pl.DataFrame()
+    payers = asked.select(
+        currency="billing_currency",
+        provider=pl.Series([names.provider(p) for p in asked["provider_name"]], dtype=pl.String),
+        billing_account="billing_account_id",
+    ).unique()
+    where = {"month": sorted(runs), "run_id": sorted(set(runs.values()))}
+    named_services = [] if asked["service_name"].null_count() else asked["service_name"].unique().to_list()
+    starts, ends = asked["charge_period_start"].min(), asked["charge_period_end"].max()
+    invoices = asked.filter(pl.col("charge_category") == "Tax")["invoice_id"].drop_nulls().unique()
+    instant = timedelta(microseconds=1)
+    meant = (pl.col("period_start") < ends + instant) & (pl.col("period_end") > starts)  # type: ignore[operator]  # datetimes
+    held = store.scan(COSTS, where).filter(
+        pl.col("basis") == "billed",
+        pl.col("rule") != "RA-5",
+        meant | pl.col("invoice_id").is_in(invoices.implode()),
+    )
+    if named_services and not invoices.len():
+        held = held.filter(pl.col("service").is_in(named_services))
+    lots = store.scan(LOTS, where).select("month", "run_id", "lot_id", "sku_meter", "resource_id").collect()
+    frame = (
+        held.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
+        .join(payers.lazy(), on=["currency", "provider", "billing_account"], how="semi", nulls_equal=True)
+        .select("month", "run_id", "lot_id", *(c for c in MATCHED_BY if c in COSTS.schema), *KEEP, *COST_COLUMNS)
+        .collect()
+    )
+    return frame.join(lots, on=["month", "run_id", "lot_id"], how="left", maintain_order="left").select(
+        *MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS
+    )

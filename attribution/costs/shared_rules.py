@@ -1,0 +1,261 @@
+"""Shared-cost rules as things that change: checked against each other, recorded by version, and tried before they are put in force. (RA-4)"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import combinations
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.costs.shared_costs import APART, in_order
+from ledger import periods
+from ledger.books import Books
+from ledger.db import Audit
+from ledger.problems import Problem
+from ledger.settings import AttributionSettings, SharedRule
+
+SOURCE = "attribution"
+RECORDED = "rule.recorded"
+"""Audit action under which a rule's version is kept."""
+
+SETTINGS = "settings.recorded"
+"""Audit action under which the settings of the bill's side are kept, by their fingerprint, so that a run can be told apart from another."""
+
+_BILL_SIDE = {"tolerance", "owner_tags", "owner_agent_tags", "shared", "skus"}
+"""Settings that only decide how charges are placed: changing them never rereads a span."""
+_NEVER = {"slice_spans", "workers", "drift_tolerance"}
+"""Settings that change how fast a run is or what it tells of itself, and nothing it concludes."""
+_MOST_TOLD = 50
+_SCOPE = ("provider", "account", "service", "sku", "charge_category", "reason")
+
+
+def reading(settings: AttributionSettings) -> str:
+    """The settings that spans are read by, as text."""
+    return settings.model_dump_json(exclude=_BILL_SIDE | (_NEVER & set(type(settings).model_fields)))
+
+
+def deciding(settings: AttributionSettings) -> str:
+    """The settings that charges are placed by, as text."""
+    return settings.model_dump_json(include=_BILL_SIDE)
+
+
+# ── checks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def teams_of(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
+    """Teams that are registered, or that cost something; `costs` are costs or sums of them by cost_class and initiator_team."""
+    shared = (pl.col("cost_class") == "shared").fill_null(value=False)
+    spending = costs.filter(~shared)["initiator_team"].drop_nulls().unique()
+    return {*timeline["team"].drop_nulls().unique(), *spending}
+
+
+def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, month: str | None = None) -> list[Problem]:
+    """What is wrong with the rules, each fault by name; those in force in `month`, or all. At most 50 are told one by one.
+
+    ``unreachable_rule`` never gets its turn; ``rules_contradict`` take the same charges on the same days and only the order in which they are
+    written decides; ``same_name`` calls two sets of terms alike on the same days; ``unknown_team`` names nobody; ``target_is_source`` would
+    hand a cost back to its source, which is left out; ``ignored_setting`` does nothing in this method.
+    """
+    mine = [r for r in in_order(list(rules)) if month is None or _in_force(r, month)]
+    found = [problem for rule in mine for problem in _alone(rule, teams, uri)]
+    for at, later in enumerate(mine):
+        over = [r for r in mine[:at] if _contains(r, later)]
+        if over and _covers(over, later):
+            found.append(
+                _problem(
+                    uri,
+                    later,
+                    "priority",
+                    f"unreachable_rule: {_named(over)} takes everything it would take",
+                    "give it a higher priority, narrow the other, or remove it",
+                )
+            )
+    hidden = {p.place for p in found if p.reason.startswith("unreachable_rule")}
+    for first, second in combinations(mine, 2):
+        if not _meet(first, second):
+            continue
+        if first.name == second.name and first.version != second.version:
+            found.append(
+                _problem(
+                    uri,
+                    second,
+                    "name",
+                    "same_name: another rule of this name has other terms on the same days",
+                    "end one where the other begins (valid_to, valid_from), or rename it",
+                )
+            )
+        if f"rule {second.name}" in hidden or first.priority != second.priority or first.version == second.version:
+            continue
+        nested = _contains(second, first) and not _contains(first, second)
+        if _overlap(first, second) and not nested:
+            found.append(
+                _problem(
+                    uri,
+                    second,
+                    "priority",
+                    f"rules_contradict: {first.name} takes some of the same charges on the same days, and only comes first by its place",
+                    "give one of them a higher priority, or narrow their scope or dates",
+                )
+            )
+    if len(found) > _MOST_TOLD:
+        rest = len(found) - _MOST_TOLD
+        more = Problem(
+            SOURCE, uri, "rules", "shared", f"and {rest:,} more faults of rules", "mend the first ones", rest, "warning"
+        )
+        return [*found[:_MOST_TOLD], more]
+    return found
+
+
+def _alone(rule: SharedRule, teams: Collection[str], uri: str) -> list[Problem]:
+    targets = list(rule.shares) if rule.method == "fixed" else rule.teams
+    found = []
+    unknown = sorted({*targets, *([rule.source_team] if rule.source_team else [])} - set(teams))
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        found.append(
+            _problem(
+                uri,
+                rule,
+                "teams",
+                f"unknown_team: {shown}: not in the registry and without cost",
+                "check the spelling, or register an agent of it",
+            )
+        )
+    if rule.source_team and rule.source_team in targets:
+        left = len(targets) > 1
+        found.append(
+            _problem(
+                uri,
+                rule,
+                "teams",
+                f"target_is_source: {rule.source_team} shares its own cost on and takes no part"
+                + ("" if left else "; nobody is left to pay, so the rule does nothing"),
+                "take it out of the rule's teams",
+            )
+        )
+    if (rule.method == "fixed" and rule.teams) or (rule.method != "fixed" and rule.shares):
+        ignored = "teams" if rule.method == "fixed" else "shares"
+        found.append(
+            _problem(
+                uri, rule, ignored, f"ignored_setting: method {rule.method} does not look at `{ignored}`", f"remove `{ignored}`"
+            )
+        )
+    return found
+
+
+def _problem(uri: str, rule: SharedRule, field: str, reason: str, remedy: str) -> Problem:
+    return Problem(SOURCE, uri, f"rule {rule.name}", f"attribution.shared.{field}", reason, remedy, severity="warning")
+
+
+def _named(rules: Sequence[SharedRule]) -> str:
+    return " and ".join(r.name for r in rules[:3]) + (" and others" if len(rules) > 3 else "")
+
+
+def _in_force(rule: SharedRule, month: str) -> bool:
+    start, end = periods.month_start(month).date(), periods.month_end(month).date()
+    return rule.valid_from < end and (rule.valid_to is None or rule.valid_to > start)
+
+
+def _meet(a: SharedRule, b: SharedRule) -> bool:
+    """Whether there is a day on which both hold."""
+    return a.valid_from < (b.valid_to or date.max) and b.valid_from < (a.valid_to or date.max)
+
+
+def _covers(over: Sequence[SharedRule], rule: SharedRule) -> bool:
+    """Whether the rule holds on no day on which none of `over` does."""
+    at = rule.valid_from
+    for other in sorted(over, key=lambda r: r.valid_from):
+        if other.valid_from > at:
+            return False
+        at = max(at, other.valid_to or date.max)
+        if at >= (rule.valid_to or date.max):
+            return True
+    return False
+
+
+def _contains(a: SharedRule, b: SharedRule) -> bool:
+    """Whether every charge that `b` is meant for, `a` is meant for too."""
+    if a.source_team != b.source_team or (b.reason in APART and a.reason != b.reason):
+        return False
+    words = all(not getattr(a, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
+    return words and a.tags.items() <= b.tags.items()
+
+
+def _overlap(a: SharedRule, b: SharedRule) -> bool:
+    """Whether some charge could be meant by both."""
+    if a.source_team != b.source_team or ({a.reason, b.reason} & set(APART) and a.reason != b.reason):
+        return False
+    words = all(not getattr(a, c) or not getattr(b, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
+    return words and all(b.tags.get(key, value) == value for key, value in a.tags.items())
+
+
+# ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One version of a rule as it was first put to use."""
+
+    name: str
+    version: str
+    recorded_at: datetime
+    definition: dict[str, object]
+
+
+def record(books: Books, settings: AttributionSettings, digest: str, *, actor: str = "attribution") -> int:
+    """Keeps every rule that is not kept yet, with its whole definition, in the audit trail; returns how many were new.
+
+    Costs name a rule as name@version; what that version said can be read here for as long as the books exist. The settings that decide
+    beside them are kept by `digest`, the fingerprint that runs note.
+    """
+    wanted = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
+    with books.database.session() as session:
+        if session.scalars(sa.select(Audit.id).where(Audit.action == SETTINGS, Audit.subject == digest)).first() is None:
+            books.database.audit(session, actor, SETTINGS, digest, after={"deciding": deciding(settings)})
+        if not wanted:
+            return 0
+        held = session.execute(sa.select(Audit.subject, Audit.after).where(Audit.action == RECORDED)).all()
+        known = {(subject, str((after or {}).get("definition"))) for subject, after in held}
+        new = [(key, rule) for key, rule in wanted.items() if key not in known]
+        for (label, definition), rule in new:
+            after = {"name": rule.name, "version": rule.version, "definition": definition}
+            books.database.audit(session, actor, RECORDED, label[:512], after=after)
+    return len(new)
+
+
+def recorded(books: Books) -> list[Recorded]:
+    """Every version that was ever put to use, oldest first."""
+    import json
+
+    with books.database.session() as session:
+        rows = session.scalars(sa.select(Audit).where(Audit.action == RECORDED).order_by(Audit.id)).all()
+        return [
+            Recorded(str(row.after["name"]), str(row.after["version"]), row.at, json.loads(row.after["definition"]))
+            for row in rows
+            if row.after is not None
+        ]
+
+
+# ── preview ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CHANGE_KEYS = ("initiator_team", "cost_class", "currency")
+
+
+def changes(now: pl.DataFrame, then: pl.DataFrame) -> pl.DataFrame:
+    """What each team pays in `now` and in `then`, two frames of costs of one month: team, class, currency, now, then, change.
+
+    Only what differs; the changes of a currency sum to 0 where both come from the same facts. By effective cost.
+    """
+    sides = [
+        frame.group_by(_CHANGE_KEYS).agg(pl.col("effective_cost").sum().alias(name))
+        for frame, name in ((now, "now"), (then, "then"))
+    ]
+    zero = pl.lit(Decimal(0)).cast(now.schema["effective_cost"])
+    both = sides[0].join(sides[1], on=_CHANGE_KEYS, how="full", coalesce=True, nulls_equal=True)
+    both = both.with_columns(pl.col("now", "then").fill_null(zero)).with_columns(change=pl.col("then") - pl.col("now"))
+    both = both.filter(pl.col("change") != 0).rename({"initiator_team": "team"})
+    return both.sort(pl.col("change").abs(), "team", "cost_class", "currency", descending=[True, False, False, False])

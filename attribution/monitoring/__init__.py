@@ -1,0 +1,1 @@
+"""Monitoring: what follows from published costs: budgets, anomalies, drift, findings, and differences between runs."""

@@ -1,0 +1,100 @@
+"""Anomalies, plainly: a day that costs far more than the days before it did.
+
+The baseline is the median of up to 28 earlier days and the spread their median absolute deviation, so one bad day does not hide
+the next. A day counts when it lies 6 robust standard deviations above, and the excess is worth at least one unit of money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from statistics import median_low
+
+import polars as pl
+
+from attribution.monitoring.daily_spend import SCOPES, daily, published_runs
+from ledger.books import Books
+from ledger.money import MONEY
+from ledger.periods import month_of, month_start
+from ledger.tables import ANOMALIES
+
+WINDOW_DAYS = 28
+LEAST_DAYS = 7
+LEAST_SCORE = 6.0
+LEAST_EXCESS = Decimal(1)
+_NORMAL = 1.4826
+"""Median absolute deviation to standard deviation, for normal noise."""
+
+
+def detect(books: Books, months: Sequence[str] | None = None) -> int:
+    """Draws `anomalies` of the published months by initiating team and agent; returns how many there are."""
+    runs = published_runs(books)
+    found = 0
+    for month in months if months is not None else list(runs):
+        if month not in runs:
+            continue
+        spend = daily(books, [month_of(month_start(month) - timedelta(days=1)), month])
+        rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _unusual(spend, scope, month)]
+        frame = (
+            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY))
+            if rows
+            else ANOMALIES.empty()
+        )
+        books.store.replace(ANOMALIES, frame, {"month": month})
+        found += len(rows)
+    return found
+
+
+def _unusual(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
+    column = f"initiator_{scope}"
+    series = spend.filter(pl.col(column).is_not_null()).group_by(column, "currency", "day").agg(pl.col("cost").sum()).sort("day")
+    out: list[dict[str, object]] = []
+    for (name, currency), days in series.group_by([column, "currency"], maintain_order=True):
+        costs: dict[date, Decimal] = dict(days.select("day", "cost").iter_rows())
+        first = min(costs)
+        for day, cost in costs.items():
+            if month_of(day) != month:
+                continue
+            past = [
+                costs.get(day - timedelta(days=n), Decimal(0))
+                for n in range(1, WINDOW_DAYS + 1)
+                if day - timedelta(days=n) >= first
+            ]
+            told = judge(cost, past)
+            if told is not None:
+                expected, score = told
+                out.append(
+                    {
+                        "scope": scope,
+                        "scope_name": name,
+                        "day": day,
+                        "currency": currency,
+                        "actual": cost,
+                        "expected": expected,
+                        "excess": cost - expected,
+                        "score_approx": score,
+                    }
+                )
+    return out
+
+
+def judge(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
+    """What was expected and how far off the day is, or None if it is like the days before.
+
+    >>> judge(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
+    (Decimal('10'), 53.96)
+    >>> judge(Decimal(12), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)]) is None
+    True
+    """
+    if len(past) < LEAST_DAYS:
+        return None
+    expected = median_low(past)
+    spread = median_low([abs(p - expected) for p in past])
+    excess = cost - expected
+    if excess < LEAST_EXCESS:
+        return None
+    # A series without any spread still has noise: a twentieth of its level stands in for it.
+    unit_approx = max(float(spread), float(expected) / 20, 0.01) * _NORMAL
+    score = round(float(excess) / unit_approx, 2)
+    return (expected, score) if score >= LEAST_SCORE else None

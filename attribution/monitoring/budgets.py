@@ -1,0 +1,136 @@
+"""Budgets: what a team or an agent may cause in a month, measured from the ledger and never from a counter.
+
+Each threshold is told once a month and revision: the alert's id is the hash of its cause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.monitoring.daily_spend import daily, published_runs
+from ledger import periods
+from ledger.books import Books
+from ledger.db import Alert, Budget
+from ledger.money import MONEY, proportion, text
+from ledger.tables import BUDGET_STATUS
+
+
+def current(books: Books) -> list[Budget]:
+    """The newest revision of every budget that was not deleted, by name."""
+    with books.database.session() as session:
+        newest: dict[str, Budget] = {}
+        for budget in session.scalars(sa.select(Budget).order_by(Budget.name, Budget.revision)):
+            newest[budget.name] = budget
+    return [b for b in newest.values() if not b.deleted]
+
+
+def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
+    """Draws `budget_status` for the published months and raises alerts; returns the new ones."""
+    runs = published_runs(books)
+    budgets = current(books)
+    raised: list[Alert] = []
+    for month in months if months is not None else list(runs):
+        if month not in runs:
+            continue
+        spend = daily(books, [month])
+        rows = [_status(budget, month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets]
+        frame = (
+            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY))
+            if rows
+            else BUDGET_STATUS.empty()
+        )
+        books.store.replace(BUDGET_STATUS, frame, {"month": month})
+        raised += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
+    return _added(books, raised)
+
+
+def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
+    """One budget in one month. Names are compared whole: team `search` never eats `search-ads`."""
+    mine = spend.filter((pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency))
+    spent = {basis: Decimal(str(mine.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")}
+    share = proportion(Decimal(1), spent["billed"] + spent["estimated"], budget.amount)
+    warning = max((t for t in thresholds if t < 1), default=Decimal(1))
+    return {
+        "month": month,
+        "run_id": run_id,
+        "budget": budget.name,
+        "scope": budget.scope,
+        "scope_name": budget.scope_name,
+        "view": budget.view,
+        "currency": budget.currency,
+        "amount": budget.amount,
+        **spent,
+        "state": "exceeded" if share >= 1 else "warning" if share >= warning else "ok",
+    }
+
+
+def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]:
+    billed, estimated = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
+    share = proportion(Decimal(1), billed + estimated, budget.amount)
+    out = []
+    # Of thresholds passed at once only the highest is told: three bells for one leap help nobody.
+    for threshold in sorted((t for t in books.settings.alerts.thresholds if share >= t), reverse=True)[:1]:
+        cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
+        percent = f"{share * 100:.0f} %"
+        verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
+        spent, limit, on_bills, guessed = legible(billed + estimated, budget.amount, billed, estimated)
+        told = (
+            f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {spent} of "
+            f"{limit} in {row['month']} ({percent}); billed {on_bills}, estimated {guessed}."
+        )
+        month = str(row["month"])
+        address = (
+            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={budget.scope_name}')}"
+            f"&start={month}&end={periods.month_of(periods.month_end(month))}"
+        )
+        payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
+            "share": text(share),
+            "threshold": text(threshold),
+        }
+        out.append(
+            Alert(
+                alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),
+                kind="budget",
+                severity="critical" if threshold >= 1 else "warning",
+                subject=budget.name,
+                text=told,
+                address=address,
+                payload=payload,
+                created_at=periods.now(),
+                attempts=0,
+            )
+        )
+    return out
+
+
+def legible(*amounts: Decimal) -> list[str]:
+    """Amounts of one sentence: two places from 1 upwards, four significant digits below, and more where two would look alike.
+
+    >>> legible(Decimal("0.018"), Decimal("0.01"), Decimal("1234.567"), Decimal(0))
+    ['0.018', '0.01', '1,234.57', '0.00']
+    >>> legible(Decimal("1500.004"), Decimal(1500))
+    ['1,500.004', '1,500.00']
+    """
+    tried = ([_rounded(amount, more) for amount in amounts] for more in range(13))
+    return next((shown for shown in tried if len(set(shown)) == len(set(amounts))), [f"{amount:,f}" for amount in amounts])
+
+
+def _rounded(amount: Decimal, more: int) -> str:
+    places = (2 if not amount or abs(amount) >= 1 else 3 - amount.adjusted()) + more
+    whole, _, rest = f"{amount:,.{places}f}".partition(".")
+    return f"{whole}.{rest[:2]}{rest[2:].rstrip('0')}"
+
+
+def _added(books: Books, alerts: Sequence[Alert]) -> list[Alert]:
+    """Writes the alerts nobody was told of yet."""
+    with books.database.session() as session:
+        known = set(session.scalars(sa.select(Alert.alert_id).where(Alert.alert_id.in_([a.alert_id for a in alerts]))))
+        fresh = [a for a in alerts if a.alert_id not in known]
+        session.add_all(fresh)
+    return fresh

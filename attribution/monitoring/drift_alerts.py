@@ -1,0 +1,83 @@
+"""Alerts and problems for models whose estimates were further from the bill than the tolerance allows. (ES-3)"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.monitoring.budgets import legible
+from ledger import periods
+from ledger.books import Books
+from ledger.db import Alert
+from ledger.money import MONEY, text
+from ledger.problems import Problem
+
+SOURCE = "attribution"
+LEAST = Decimal(1)
+"""Below one unit of money a difference is noise, whatever its share."""
+
+
+def beyond(drift: pl.DataFrame, tolerance: Decimal) -> pl.DataFrame:
+    """Those that are off by more than the tolerance, and by a unit of money at least."""
+    limit = pl.lit(tolerance, dtype=MONEY)
+    return drift.filter(pl.col("drift").abs() > limit, (pl.col("billed") - pl.col("estimated")).abs() >= LEAST)
+
+
+def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Problem]:
+    """One problem for each model whose estimates cannot be relied on."""
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{row['provider']} {row['model']}",
+            "list_cost",
+            f"estimate_drift: {_told(row)}",
+            "check the price book and contract prices of this model (`rootcost prices`)",
+            severity="warning",
+        )
+        for row in beyond(drift, tolerance).iter_rows(named=True)
+    ]
+
+
+def _told(row: dict[str, Decimal]) -> str:
+    estimated, billed = legible(row["estimated"], row["billed"])
+    way = "more" if row["drift"] > 0 else "less"
+    return f"billed {row['currency']} {billed} for what was estimated at {estimated}, {abs(row['drift']) * 100:.1f} % {way}"
+
+
+def alarm(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
+    """Raises an alert for each, once a month, model and direction; returns the new ones."""
+    raised = []
+    for row in beyond(drift, tolerance).iter_rows(named=True):
+        cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"
+        raised.append(
+            Alert(
+                alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),
+                kind="drift",
+                severity="warning",
+                subject=f"{row['provider']} {row['model']}",
+                text=f"Estimates of {row['provider']} {row['model']} were off in {month}: {_told(row)}.",
+                address=f"/v1/costs?by=model,cost_class&filter={quote('model=' + row['model'])}"
+                f"&start={month}&end={periods.month_of(periods.month_end(month))}",
+                payload={key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()}
+                | {"month": month},
+                created_at=periods.now(),
+                attempts=0,
+            )
+        )
+    return _new(books, raised)
+
+
+def _new(books: Books, alerts: Sequence[Alert]) -> list[Alert]:
+    if not alerts:
+        return []
+    with books.database.session() as session:
+        known = set(session.scalars(sa.select(Alert.alert_id).where(Alert.alert_id.in_([a.alert_id for a in alerts]))))
+        fresh = [a for a in alerts if a.alert_id not in known]
+        session.add_all(fresh)
+    return fresh

@@ -1,0 +1,175 @@
+"""What a run noticed and somebody should mend: told as problems, never as silence. (ES-2, CH-7, ID-2)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from attribution.costs.charge_groups import ABSURD, NEGATIVE
+from attribution.costs.estimates import may_repeat
+from attribution.costs.sink import Told
+from ledger.problems import Problem, to_frame
+from ledger.store import Store
+from ledger.tables import PROBLEMS
+
+SOURCE = "attribution"
+
+
+def filed_under(month: str) -> str:
+    """What the findings of a month are filed under."""
+    return f"attribution:{month}"
+
+
+def tell(store: Store, month: str, run_id: str, costs: Told, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
+    """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
+    uri = filed_under(month)
+    remarked = costs.reasons
+    found = [
+        *more,
+        *_models(
+            uri, remarked, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
+        ),
+        *_models(
+            uri,
+            remarked,
+            "not_on_bill",
+            "logged, but the bill of that time does not name it",
+            "check that the bill of this provider and account is ingested whole",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "untrusted_claim",
+            "root agent named only by an untrusted header or tag",
+            "add the source to ingest.trusted_sources if its senders are yours",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "overlogged",
+            "more logged than billed: the pool was scaled down",
+            "look for calls logged twice, or a bill that is not complete yet",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "input_semantics_unknown",
+            "cannot tell whether input tokens include cached ones; taken as inclusive",
+            "name the emitter in the emitter table",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "cycle",
+            "spans were each other's ancestors; the circle was opened at the one that started last",
+            "report it to the makers of the instrumentation",
+        ),
+        *_flagged(
+            uri,
+            remarked,
+            "absurd_usage",
+            "a token count below 0 or beyond 10^12 was not believed; the rest of the call counts",
+            "mend the sender",
+        ),
+        *_unclassified(uri, lots),
+        *_odd(uri, lots),
+        *_may_repeat(uri, lots, costs.sums),
+    ]
+    frame = to_frame(found, run_id=run_id)
+    others = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
+    if frame.height or others.height or store.scan(PROBLEMS, {"source": [SOURCE]}).limit(1).collect().height:
+        store.replace(PROBLEMS, pl.concat([others, frame]), {"source": SOURCE})
+    return frame.height
+
+
+def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Problem]:
+    """Rates the price book cannot use, since it is written in another currency. (RA-7)"""
+    rows = rates.group_by("currency", "provider", "model").agg(pl.len()).sort("currency", "provider", "model")
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {model}",
+            "currency",
+            f"rate_in_another_currency: {count} rates in {written}, and the book is in {currency}: estimates go by its other prices",
+            f"import these rates in {currency}",
+            rows=count,
+            severity="warning",
+        )
+        for written, provider, model, count in rows.iter_rows()
+    ]
+
+
+def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+    rows = (
+        costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.col("rows").sum()).sort("provider", "model")
+    )
+    return [
+        Problem(
+            SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning"
+        )
+        for provider, model, count in rows.iter_rows()
+    ]
+
+
+def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+    rows = int(costs.filter(pl.col("reason").str.split(",").list.contains(reason)).select(pl.col("rows").sum()).item())
+    return [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {what}", remedy, rows=rows, severity="warning")] if rows else []
+
+
+def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
+    unknown = lots.filter("unclassified")
+    rows = unknown.group_by("provider", "sku_meter").agg(pl.col("charges").sum()).sort("provider", "sku_meter", nulls_last=True)
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {sku or '?'}",
+            "sku_meter",
+            "unclassified_sku: sells a model, but which and how is not known",
+            "its cost counts, as unallocated where nobody owns it; `rootcost sources unclassified` writes a rule for it",
+            rows=count,
+            severity="warning",
+        )
+        for provider, sku, count in rows.iter_rows()
+    ]
+
+
+_ODD = {
+    ABSURD: "more than any bill can mean; it counts as absent",
+    NEGATIVE: "used less than nothing, and yet it costs; its quantity is compared with nothing",
+}
+
+
+def _odd(uri: str, lots: pl.DataFrame) -> list[Problem]:
+    rows = lots.filter(pl.col("odd").is_not_null()).group_by("odd", "provider", "sku_meter").agg(pl.col("charges").sum())
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {sku or '?'}",
+            "consumed_quantity",
+            f"{odd}: {_ODD[odd]}",
+            "look at the export; the charge's money is attributed all the same",
+            rows=count,
+            severity="warning",
+        )
+        for odd, provider, sku, count in rows.sort("odd", "provider", "sku_meter", nulls_last=True).iter_rows()
+    ]
+
+
+def _may_repeat(uri: str, lots: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider} {account or '?'} {sku or '?'}",
+            "sku_meter",
+            "maybe_estimated_too: a provisional charge of a long period names no model; what it pays for may also be estimated",
+            "report the SKU; when the bill is final, usage of its period is not estimated any more",
+            rows=count,
+            severity="warning",
+        )
+        for provider, account, sku, count in may_repeat(lots, costs).iter_rows()
+    ]

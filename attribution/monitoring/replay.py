@@ -1,0 +1,175 @@
+"""A month drawn again with some of its inputs as they were: how much of a difference each cause makes. (TI-2)
+
+Facts are only added or replaced in versions, so what an earlier run saw can be read again. Between two runs the changed inputs are put in
+place one group after the other; what the costs move by at each step is laid to that group. The first and the last figure are those that
+were published, so the movements sum to the difference to the last digit, whatever lies between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from attribution.costs import shared_rules
+from attribution.costs.month import costs_of
+from attribution.costs.prior_months import Earlier
+from attribution.pricing import PriceBook
+from attribution.usage.build import _hash as fingerprint_of
+from attribution.usage.build import usage_of
+from attribution.usage.reader import Usage
+from ledger import periods, registry
+from ledger.books import Books
+from ledger.db import Audit, Drawing
+from ledger.settings import AttributionSettings
+from ledger.store import Store
+from ledger.tables import CHARGES, PRICES, Table
+
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("earlier",),
+    ("spans", "registry", "prices", "reading"),
+    ("charges",),
+    ("beside",),
+    ("rules",),
+)
+"""Inputs in the order in which they are put in place. Those of one group are embodied in one pass over the spans and stay together.
+
+Other code stands before all of them, together with what it reads the spans by and with the earlier months: no version draws as another did."""
+
+MOST_VERSIONS = 300
+"""How many commits of a table are looked through for what a run saw."""
+
+Inputs = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a run saw of a month."""
+
+    charges: pl.LazyFrame
+    beside: pl.LazyFrame
+    uses: Usage
+    timeline: pl.DataFrame
+    book: PriceBook
+    settings: AttributionSettings
+
+
+def changed_groups(old: Inputs, new: Inputs) -> list[tuple[str, ...]]:
+    """The inputs that differ, group by group."""
+    groups = GROUPS if old.get("code") == new.get("code") else (("code", *GROUPS[0], *GROUPS[1]), *GROUPS[2:])
+    found = (tuple(name for name in group if old.get(name) != new.get(name)) for group in groups)
+    return [group for group in found if group]
+
+
+def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
+    """The costs after each changed group but the last was put in place.
+
+    None where something a run saw cannot be read any more, or where another version than this one drew the new run.
+    """
+    groups = changed_groups(old, new)
+    if len(groups) < 2:
+        return []
+    earlier = Earlier(books, "")
+    if earlier.fingerprint(month, {}) != new.get("earlier") or earlier.code(month, {}) != new.get("code"):
+        return None
+    was, now = _seen(books, month, old), _seen(books, month, new)
+    if was is None or now is None:
+        return None
+    out, state = [], was
+    for group in groups[:-1]:
+        if group == ("charges",):
+            state = replace(state, charges=now.charges)
+        elif group == ("beside",):
+            state = replace(state, beside=now.beside)
+        elif group == ("rules",):
+            state = replace(state, settings=now.settings)
+        elif group != ("earlier",):
+            state = replace(state, uses=now.uses, timeline=now.timeline, book=now.book)
+        drawn = costs_of(
+            state.charges,
+            state.uses,
+            state.timeline,
+            state.book,
+            state.settings,
+            run_id="",
+            month=month,
+            elsewhere=state.beside,
+            past_rates=earlier.rates(month),
+            past_costs=earlier.costs(month),
+        )
+        out.append(drawn)
+    return out
+
+
+def _seen(books: Books, month: str, inputs: Inputs) -> _Seen | None:
+    charges = _as_of(books.store, CHARGES, {"billing_month": [month]}, inputs["charges"])
+    beside = _as_of(books.store, CHARGES, {"billing_month": periods.beside(month)}, inputs["beside"])
+    prices = _as_of(books.store, PRICES, None, inputs["prices"])
+    owners = registry.rows(books)
+    owners = owners.head(int(inputs["registry"].partition(":")[0]))
+    settings = _settings(books, inputs.get("rules", ""))
+    if charges is None or beside is None or prices is None or settings is None or registry.revision(owners) != inputs["registry"]:
+        return None
+    uses = _uses(books, month, charges, inputs)
+    if uses is None:
+        return None
+    hours = (pl.col("charge_period_start") < periods.month_end(month)) & (
+        pl.col("charge_period_end") > periods.month_start(month)
+    )
+    reaching = beside.filter((pl.col("charge_category") == "Usage") & hours)
+    return _Seen(charges, reaching, uses, registry.timeline(owners), PriceBook(prices.collect()), settings)
+
+
+def _as_of(store: Store, table: Table, where: dict[str, list[str]] | None, wanted: str) -> pl.LazyFrame | None:
+    """A table's slice as it was when its fingerprint was `wanted`."""
+    if wanted == "empty":
+        return table.empty().lazy()
+    newest = store.version(table)
+    for version in range(newest if newest is not None else -1, -1, -1)[:MOST_VERSIONS]:
+        if store.fingerprint(table, where, version=version) == wanted:
+            return store.scan(table, where, version=version)
+    return None
+
+
+def _settings(books: Books, digest: str) -> AttributionSettings | None:
+    with books.database.session() as session:
+        wanted = sa.select(Audit.after).where(Audit.action == shared_rules.SETTINGS, Audit.subject == digest)
+        after = session.scalars(wanted).first()
+    if after is None:
+        return None
+    return AttributionSettings.model_validate(books.settings.attribution.model_dump() | json.loads(after["deciding"]))
+
+
+def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Usage | None:
+    """The hourly usage a run saw, from the rollups it was drawn as."""
+    spans = inputs["spans"].split("|") if inputs["spans"] else []
+    usage = charges.filter(pl.col("charge_category") == "Usage")
+    first, last = (
+        usage.select(pl.col("charge_period_start").min().alias("first"), pl.col("charge_period_end").max().alias("last"))
+        .collect()
+        .row(0)
+    )
+    reached = {month} | (set(periods.months_between(first, last)) if isinstance(first, datetime) else set())
+    with books.database.session() as session:
+        known = {(d.month, d.fingerprint): list(d.rollup_ids) for d in session.scalars(sa.select(Drawing))}
+    standing = [inputs["registry"], inputs["prices"], inputs["reading"]]
+    if "code" in inputs:  # older versions noted none
+        standing.append(inputs["code"].partition("+")[0])
+    months: list[str] = []
+    ids: list[list[str]] = []
+    for part in spans:
+        # Parts come in the order of their months, one for each month that had spans.
+        later = (
+            m for m in sorted(reached) if m > (months[-1] if months else "") and (m, fingerprint_of(part, *standing)) in known
+        )
+        at = next(later, None)
+        if at is None:
+            return None
+        months.append(at)
+        ids.append(known[at, fingerprint_of(part, *standing)])
+    wanted = [rollup_id for found in ids for rollup_id in found]
+    return usage_of(books.store, months, wanted)

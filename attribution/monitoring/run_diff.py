@@ -1,0 +1,133 @@
+"""Why two runs of a month differ. (TI-2)
+
+A run notes a fingerprint of each of its inputs; what changed between two runs is therefore known. Where one input changed, all that moved
+is its doing. Where several did, they are put in place one after the other (`attribution.monitoring.replay`), and what moves at each step is laid
+to its cause: the movements sum to the difference of the two runs, to the last digit. What another version of RootCost concludes otherwise from
+the same facts is `code`: its code, or its classification data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import polars as pl
+
+from ledger.books import Books
+from ledger.db import Run
+from ledger.errors import UsageError
+from ledger.money import MONEY
+from ledger.tables import BALANCE, COSTS
+
+CAUSES = {
+    "code": "code",
+    "earlier": "an earlier month",
+    "spans": "new usage",
+    "registry": "registry",
+    "prices": "price",
+    "reading": "setting",
+    "charges": "restated charge",
+    "beside": "charge of a neighbouring invoice",
+    "rules": "rule",
+}
+"""Input of a run → the cause it is told by."""
+
+_OWNER = ["currency", "provider", "cost_class", "initiator_team", "basis"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One movement of money between two runs: `moved` is new minus old effective cost of an owner, or of the bill itself."""
+
+    month: str
+    cause: str
+    currency: str
+    provider: str | None
+    cost_class: str | None
+    team: str | None
+    basis: str
+    old: Decimal
+    new: Decimal
+
+    @property
+    def moved(self) -> Decimal:
+        """New minus old."""
+        return self.new - self.old
+
+
+def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Difference]:
+    """What moved from `old_run` to `new_run` in `month`, the bill first, then cause by cause and owner by owner; empty if they say the same.
+
+    A cent of the bill that appears or goes is `restated charge`. Causes that one pass over the spans embodies together (usage, registry,
+    price) are joined by +, as they are with `code`, and as are all of them where something an earlier run saw is no longer kept.
+    """
+    inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
+    bill = _side_by_side(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
+    out = [
+        Difference(month, "restated charge", row["currency"], row["provider"], None, None, "billed", row["old"], row["new"])
+        for row in bill.iter_rows(named=True)
+        if row["old"] != row["new"]
+    ]
+    for cause, before, after in _steps(books, month, (old_run, new_run), inputs):
+        for row in _side_by_side(before, after, keys=_OWNER).iter_rows(named=True):
+            if row["old"] != row["new"]:
+                who = (row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["basis"])
+                out.append(Difference(month, cause, *who, row["old"], row["new"]))
+    return out
+
+
+def _steps(
+    books: Books, month: str, runs: tuple[str, str], inputs: list[dict[str, str]]
+) -> list[tuple[str, pl.DataFrame, pl.DataFrame]]:
+    """From the old run's costs to the new one's: each cause with the costs by owner before and after it."""
+    from attribution.monitoring import replay
+
+    ends = [_by_owner(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
+    groups = replay.changed_groups(*inputs)
+    between = replay.between(books, month, *inputs) if len(groups) > 1 else []
+    if between is None or not groups:
+        told = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
+        return [(told, ends[0], ends[1])]
+    stations = [ends[0], *(_by_owner(frame.lazy()) for frame in between), ends[1]]
+    causes = [" + ".join(CAUSES[name] for name in group) for group in groups]
+    return list(zip(causes, stations[:-1], stations[1:], strict=True))
+
+
+def compare(books: Books, old_run: str, new_run: str, month: str | None = None) -> list[Difference]:
+    """`differences` over every month that both runs drew, or over one."""
+    months = [_run(books, run).months for run in (old_run, new_run)]
+    both = [m for m in months[0] if m in months[1]]
+    return [d for m in ([month] if month else both) for d in differences(books, m, old_run, new_run)]
+
+
+def _run(books: Books, run_id: str) -> Run:
+    with books.database.session() as session:
+        run = session.get(Run, run_id)
+    if run is None:
+        raise UsageError(f"there is no run {run_id}", where="run", remedy="`rootcost runs` lists them")
+    return run
+
+
+def _inputs(books: Books, run_id: str, month: str) -> dict[str, str]:
+    run = _run(books, run_id)
+    if month not in run.months:
+        raise UsageError(f"run {run_id} did not draw {month}", where="run", remedy="`rootcost runs` lists what each drew")
+    return dict(run.inputs[month])
+
+
+def _by_owner(costs: pl.LazyFrame) -> pl.DataFrame:
+    return costs.group_by(_OWNER).agg(cost=pl.col("effective_cost").sum()).collect()
+
+
+def _bill(books: Books, month: str, run: str) -> pl.DataFrame:
+    totals = books.store.scan(BALANCE, {"invoice_month": [month], "run_id": [run]}).filter(
+        pl.col("cost_column") == "effective_cost"
+    )
+    return totals.group_by("currency", "provider").agg(cost=pl.col("charges_in").sum()).collect()
+
+
+def _side_by_side(old: pl.DataFrame, new: pl.DataFrame, *, keys: list[str]) -> pl.DataFrame:
+    zero = pl.lit(Decimal(0)).cast(MONEY)
+    sides = [frame.rename({"cost": name}) for frame, name in ((old, "old"), (new, "new"))]
+    both = sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)
+    return both.with_columns(pl.col("old", "new").fill_null(zero)).sort(keys)

@@ -1,0 +1,69 @@
+"""Which SKUs of AI services nobody can read, and what they cost. (RA-1, RA-4)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from attribution.classification.names import ModelNames
+from attribution.classification.skus import Classifier, Words
+from attribution.costs import charge_groups
+from ledger.books import Books
+from ledger.lots import SAME_LOT, keyed
+from ledger.money import MONEY
+from ledger.tables import CHARGES, USAGE_HOURLY
+
+_SKU = ("provider", "service", "product_code", "sku", "unit", "currency")
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    **dict.fromkeys(_SKU, pl.String),
+    "cost": MONEY,
+    "quantity": MONEY,
+    "charges": pl.UInt32,
+    "first": pl.String,
+    "last": pl.String,
+    "meter": pl.String,
+}
+
+
+def listed(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
+    """SKUs that no rule knows, the dearest first (by effective cost, in either direction of sign): see `SCHEMA`.
+
+    `sku` is the description where a charge names no SKU; `first` and `last` are the invoice months it was seen in; `meter` is what its
+    words tell, where only the model is unknown.
+    """
+    charges = books.store.scan(CHARGES, None if months is None else {"billing_month": list(months)})
+    summed = (
+        keyed(charges.filter(pl.col("charge_category") == "Usage"))
+        .group_by(SAME_LOT)
+        .agg(
+            pl.col("effective_cost", "quantity").sum(),
+            pl.len().alias("charges"),
+            first=pl.col("billing_month").min(),
+            last=pl.col("billing_month").max(),
+        )
+        .collect()
+    )
+    own = books.settings.attribution.skus
+    found = charge_groups.classified(summed, ModelNames(()), own, lambda: charge_groups.behind(books.store.scan(USAGE_HOURLY)))
+    unknown = found.filter("unclassified").with_columns(
+        service="service_name", sku=pl.coalesce("sku_meter", "charge_description"), currency="billing_currency"
+    )
+    rows = (
+        unknown.group_by(_SKU)
+        .agg(
+            cost=pl.col("effective_cost").sum(),
+            quantity=pl.col("quantity").sum(),
+            charges=pl.col("charges").sum(),
+            first=pl.col("first").min(),
+            last=pl.col("last").max(),
+        )
+        .sort(pl.col("cost").abs(), *(pl.col(c) for c in _SKU), descending=[True] + [False] * len(_SKU), nulls_last=True)
+    )
+    ask = Classifier(own)
+    meters = [
+        ask.sold(Words(row["provider"], row["service"], row["product_code"], row["sku"], None, row["unit"])).meter
+        for row in rows.iter_rows(named=True)
+    ]
+    tokens = pl.Series("meter", [m if m and m.endswith("_tokens") else None for m in meters], dtype=pl.String)
+    return rows.with_columns(tokens).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())

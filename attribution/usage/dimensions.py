@@ -1,0 +1,119 @@
+"""Dimensions of usage: canonical provider, account, region, service, model, tier, resource and principal of each call. (RA-1, RA-1a)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from attribution import as_of, factorize
+from attribution.as_of import Moments
+from attribution.classification import names
+from attribution.columns import CONTEXT, WHAT
+from attribution.pricing import PriceBook
+from ledger.settings import Settings
+
+_WRITTEN = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
+"""What logs write of a call, from which WHAT follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Which row of `table` each call is; `table` has the columns WHAT and CONTEXT."""
+
+    of: factorize.Index
+    table: pl.DataFrame
+
+
+def kinds(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> Kinds:
+    """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
+    by_key = ["credential"] if "credential" in moments.kinds else []
+    parts = factorize.columns(calls, [*_WRITTEN, *CONTEXT, *by_key])
+    if by_key:
+        parts.append(moments.of(calls["start_time"]))
+    code, first = factorize.together(calls.height, parts)
+    few = calls.select(pl.col(*_WRITTEN, *CONTEXT, "credential", "start_time").gather(first))
+    number, table = factorize.same_rows(_named(few, moments, settings, book).select(*WHAT, *CONTEXT))
+    return Kinds(number[code], table)
+
+
+def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> pl.DataFrame:
+    # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
+    display = names.ModelNames(book.models)
+    calls = calls.with_columns(
+        provider=names.spelled(calls["provider"], names.provider),
+        model=pl.coalesce(
+            names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)
+        ),
+        service=pl.lit(None, dtype=pl.String),
+        resource=pl.col("resource_id"),
+        service_tier=pl.col("service_tier").fill_null("standard"),
+    )
+    calls = own_place(calls)
+    placed = as_of.owner_at(calls, moments.timeline, name="credential", at="start_time", kinds=("credential",))
+    calls = calls.with_columns(
+        account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
+    )
+    return fill_defaults(calls, settings)
+
+
+_PLACES = {
+    "AWS": (r"^\d+$", r"^[a-z]{2}(-[a-z]+)+-\d$"),
+    "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
+    "Microsoft": (r".", r"^[a-z]+\d*$"),
+}
+"""What accounts and regions of a cloud look like. A span's resource says where its *caller* runs, which need not be whose bill the call is
+on: a name that cannot be the called provider's is the caller's, and no other provider has accounts that a span would know."""
+
+
+def own_place(calls: pl.DataFrame) -> pl.DataFrame:
+    """Keeps account and region only where they can be the called provider's own."""
+    for column, at in (("account_id", 0), ("region", 1)):
+        fits = pl.lit(value=False)
+        for provider, patterns in _PLACES.items():
+            fits = fits | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[at]))
+        calls = calls.with_columns(pl.when(fits | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
+    return calls
+
+
+def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """Account and region of a provider's calls, where only the settings know."""
+    for default in settings.attribution.defaults:
+        mine = pl.col("provider") == names.provider(default.provider)
+        frame = frame.with_columns(
+            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account)))
+            .then(pl.lit(default.account))
+            .otherwise("account"),
+            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region)))
+            .then(pl.lit(default.region))
+            .otherwise("region"),
+        )
+    return frame
+
+
+Hashes = NDArray[np.uint64]
+
+
+def content(table: pl.DataFrame) -> Hashes:
+    """A hash of each row's words: the same words have the same hash in every slice and process."""
+    hashes: Hashes = table.select(pl.struct(pl.all()).hash(seed=727)).to_series().to_numpy()
+    return hashes
+
+
+def usage_keys(*parts: Hashes) -> NDArray[np.int64]:
+    """All that tells one row of `usage_hourly` from another, beside the meter, in 64 bits.
+
+    >>> keys = usage_keys(np.array([1, 1, 2], dtype=np.uint64), np.array([5, 5, 5], dtype=np.uint64))
+    >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])
+    (True, False)
+    """
+    key = np.zeros(len(parts[0]), dtype=np.uint64)
+    for part in parts:
+        # splitmix64's finisher: every bit of what came before moves every bit of the key.
+        key = (key ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
+    return key.view(np.int64)

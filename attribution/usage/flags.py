@@ -1,0 +1,62 @@
+"""Reasons: what is odd about a call, in words. One sentence about each stands in `docs/concepts.md`."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from attribution import factorize
+from attribution.chains.ancestry import Paths
+from attribution.chains.identity import Owners
+from attribution.factorize import Coded
+from attribution.usage.dimensions import Kinds
+from ledger.tables import TOKEN_METERS
+
+
+def reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> Kinds:
+    """The reason of each path, as a row of a table with the column `reason`."""
+    by_call = [Coded(part.code, part.size) for part in factorize.columns(calls, ("usage_flag", "standing"))]
+    by_call += [factorize.flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
+    of_owner, why = factorize.same_rows(owners.table.select("identity_reason"))
+    parts = [
+        Coded(of_owner[owners.of], why.height),
+        *(factorize.flags(flag) for flag in (paths.cut, paths.fanned) if flag.any()),
+        *(paths.gathered(part) for part in by_call),
+    ]
+    code, first = factorize.together(len(paths.call), parts)
+    row = paths.call[first]
+    few = calls[row].with_columns(
+        owners.table["identity_reason"].gather(owners.of[first]),
+        cut=pl.Series(paths.cut[first]),
+        fanned=pl.Series(paths.fanned[first]),
+    )
+    few = few.with_columns(_flags())
+    said = [
+        "identity_reason",
+        pl.when("cut").then(pl.lit("cycle")),
+        pl.when("fanned").then(pl.lit("fan_in")),
+        pl.when("claim_conflict").then(pl.lit("claim_conflict")),
+        "usage_flag",
+        pl.when("absurd_usage").then(pl.lit("absurd_usage")),
+        "standing",
+        pl.when("cache_hit").then(pl.lit("cache_hit")),
+        pl.when("absent").then(pl.lit("usage_absent")),
+        pl.when("again").then(pl.lit("retry")),
+        pl.when("overhead").then(pl.lit("overhead")),
+    ]
+    number, table = factorize.same_rows(
+        few.select(reason=pl.concat_str(said, separator=",", ignore_nulls=True).replace("", None).cast(pl.String))
+    )
+    return Kinds(number[code], table)
+
+
+def _flags() -> list[pl.Expr]:
+    """What is true or false of a call."""
+    told = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
+    return [
+        pl.col("claim_conflict"),
+        pl.col("absurd_usage"),
+        pl.col("cache_hit").fill_null(value=False),
+        (~told).alias("absent"),
+        (pl.col("attempt") > 0).fill_null(value=False).alias("again"),
+        (pl.col("phase") == "overhead").fill_null(value=False).alias("overhead"),
+    ]

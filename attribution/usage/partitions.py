@@ -1,0 +1,298 @@
+"""Slices: a month's spans in parts that can be drawn alone, one after the other or side by side.
+
+Traces that know of each other (a link, a call told of in both, a conversation) must be drawn together. A slice is a stretch of time and
+all such groups of traces that ended in it, whole: nothing a slice concludes depends on spans outside it. So memory is bounded by the
+slice, late spans redraw the slices they touch and no other, and slices can be drawn on any number of machines.
+
+A group within one stretch, as nearly all are, is found by its time alone; only the others, the *guests*, are named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from attribution.chains.forest import jump
+from ledger import code, ids, periods
+from ledger.settings import Settings
+from ledger.store import Store
+from ledger.tables import SPANS
+
+Keys = NDArray[np.int64]
+
+_TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
+_TIES = {"trace_key": pl.Int64, "tie": pl.Int64, "is_trace": pl.Boolean}
+_EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one pass over spans reads: the rows of `[start, end)` but for guests of other slices, and its own guests, wherever they are.
+
+    `fingerprint` changes when the files or the membership of any of its rows do.
+    """
+
+    month: str
+    start: datetime
+    end: datetime
+    dates: tuple[str, ...]
+    away: tuple[int, ...] = field(default=(), repr=False)
+    guests: tuple[int, ...] = field(default=(), repr=False)
+    guest_dates: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def rows(self, store: Store) -> pl.LazyFrame:
+        """The spans of this slice, without columns that say nothing on any of its days."""
+        at = pl.col("start_time")
+        silent = _silent(store, {*self.dates, *self.guest_dates})
+        own = store.scan(SPANS, {"date": self.dates}).drop(silent).filter((at >= self.start) & (at < self.end))
+        if self.away:
+            own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.away, dtype=pl.Int64).implode()))
+        if not self.guests:
+            return own
+        visiting = store.scan(SPANS, {"date": self.guest_dates}).drop(silent)
+        return pl.concat([own, visiting.filter(pl.col("trace_key").is_in(pl.Series(self.guests, dtype=pl.Int64).implode()))])
+
+
+def _silent(store: Store, dates: Iterable[str]) -> list[str]:
+    """Columns without a value, as the files themselves say; of files far away that would be one more question each, so none."""
+    if "://" in store.root:
+        return []
+    said: set[str] = set()
+    for file in store.files(SPANS, {"date": sorted(dates)}):
+        told = pq.read_metadata(file.address)
+        for group in map(told.row_group, range(told.num_row_groups)):
+            for column in map(group.column, range(told.num_columns)):
+                counted = column.statistics
+                if counted is None or not counted.has_null_count or counted.null_count < group.num_rows:
+                    said.add(column.path_in_schema)
+    return [name for name in SPANS.schema if name not in said and name != "date"] if said else []
+
+
+def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
+    """The slices of a month, oldest first; one that holds the whole window where the month is small.
+
+    Spans of the `lookback_days` on either side of the month are members too: they may be ancestors of its calls, or what a wrapper
+    repeats. How many slices there are follows from the number of spans alone, so that the same month is cut the same way again.
+    """
+    counts = _spans_by_date(store, month, settings.attribution.lookback_days)
+    if not counts:
+        return []
+    inside = sum(n for day, n in counts.items() if day[:7] == month)
+    pieces = 1
+    while inside > pieces * settings.attribution.slice_spans:
+        pieces *= 2
+    if pieces == 1:
+        window = periods.month_start(month), periods.month_end(month)
+        reach = timedelta(days=settings.attribution.lookback_days + 1)
+        fingerprint = store.fingerprint(SPANS, {"date": list(counts)})
+        return [Slice(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=fingerprint)]
+    days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
+    cache = settings.home / "cache" / "traces"
+    with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
+        indexed = list(pool.map(lambda day: _day(store, day, days[day], cache), days))
+    traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(indexed)])
+    ties = _telling(pl.concat([t for _, t in indexed]))
+    return _cut(month, pieces, list(days), list(days.values()), traces, ties)
+
+
+def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, int]:
+    """How many spans each day in reach of the month holds; from the table's log, no data is read."""
+    delta = store.delta(SPANS)
+    if delta is None:
+        return {}
+    first = (periods.month_start(month) - timedelta(days=lookback_days)).date()
+    last = (periods.month_end(month) + timedelta(days=lookback_days)).date()
+    actions = pl.DataFrame(delta.get_add_actions(flatten=True)).select(
+        day=pl.col("partition.date").cast(pl.Date), rows=pl.col("num_records")
+    )
+    near = actions.filter(pl.col("day").is_between(first, last)).group_by("day").agg(pl.col("rows").sum()).sort("day")
+    return {day.isoformat(): rows for day, rows in near.iter_rows()}
+
+
+def _day(store: Store, day: str, fingerprint: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
+    held = [cache / f"{day}-{fingerprint}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
+    if all(path.exists() for path in held):
+        return pl.read_ipc(held[0]), pl.read_ipc(held[1])
+    spans = store.scan(SPANS, {"date": [day]})
+    at = pl.col("start_time").to_physical()
+    traces = spans.group_by("trace_key").agg(first_us=at.min(), last_us=at.max()).collect().cast(_TRACES)  # type: ignore[arg-type]
+    ties = _ties(spans)
+    cache.mkdir(parents=True, exist_ok=True)
+    for stale in cache.glob(f"{day}-*.arrow"):
+        stale.unlink(missing_ok=True)
+    for path, frame in zip(held, (traces, ties), strict=True):
+        written = path.with_suffix(".part")
+        frame.write_ipc(written, compression="lz4")
+        written.replace(path)
+    return traces, ties
+
+
+def _ties(spans: pl.LazyFrame) -> pl.DataFrame:
+    """What joins a trace to others: the trace a link leads to, or the hash of an id that another trace may carry too."""
+    asked = ("link_trace_key", "links", *_SHARED_IDS)
+    said = spans.select(pl.col(c).count() for c in asked).collect(engine="streaming").row(0, named=True)
+    parts: list[pl.DataFrame] = []
+    rootless = spans.filter(pl.col("parent_key").is_null())
+    if said["link_trace_key"]:
+        told = rootless.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).filter(pl.col("tie").is_not_null())
+        parts.append(told.collect())
+    if said["links"]:
+        several = rootless.select("trace_key", "links").drop_nulls().collect()
+        others = [(key, ids.trace_key(trace), True) for key, text in several.iter_rows() for trace in _linked_traces(text)]
+        parts.append(pl.DataFrame(others, schema=_TIES, orient="row"))
+    for seed, column in enumerate(_SHARED_IDS):
+        if said[column]:
+            known = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
+            hashed = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
+            parts.append(known.with_columns(tie=hashed, is_trace=pl.lit(value=False)))
+    typed = [p.cast(_TIES) for p in parts if p.height]  # type: ignore[arg-type]
+    return pl.concat(typed).unique() if typed else pl.DataFrame(schema=_TIES)
+
+
+def _linked_traces(links: str) -> list[str]:
+    import json
+
+    return [str(trace) for trace, _ in json.loads(links)]
+
+
+def _telling(ties: pl.DataFrame) -> pl.DataFrame:
+    """Without the ids that only one trace carries."""
+    shared = pl.col("trace_key").min().over("tie") != pl.col("trace_key").max().over("tie")
+    return pl.concat([ties.filter("is_trace"), ties.filter(~pl.col("is_trace")).filter(shared)])
+
+
+def _cut(
+    month: str, pieces: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, ties: pl.DataFrame
+) -> list[Slice]:
+    edges = _edges(month, pieces)
+    pieces = len(edges) - 1
+    traces = traces.with_columns(first=_piece(traces["first_us"], edges), last=_piece(traces["last_us"], edges))
+    traces = traces.drop("first_us", "last_us")
+    guests = _guests(traces, ties).filter(pl.col("last") >= 0, pl.col("first") < pieces)
+    guests = guests.with_columns(home=pl.col("last").clip(0, pieces - 1)).select("trace_key", "home")
+    here = traces.join(guests, on="trace_key", how="left")
+    # A trace of one stretch is met in the month only there; those of the days around it that touch nothing in it are not met at all.
+    here = here.with_columns(home=pl.coalesce("home", pl.when(pl.col("first").is_between(0, pieces - 1)).then("first")))
+    guest = pl.col("trace_key").is_in(guests["trace_key"].implode())
+    members = (
+        here.filter(pl.col("home").is_not_null())
+        .group_by("home", "day")
+        .agg(
+            count=pl.len(),
+            sum=pl.col("trace_key").hash(seed=3).reinterpret(signed=True).cast(pl.Int128).sum(),
+        )
+    )
+    met = here.filter(guest)
+    out = []
+    for number in range(pieces):
+        mine = members.filter(pl.col("home") == number).sort("day")
+        if not mine.height:
+            continue
+        visiting = met.filter(pl.col("home") == number)
+        told = [f"{files[day]}:{count}:{total}" for day, count, total in mine.select("day", "count", "sum").iter_rows()]
+        away = met.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
+        out.append(
+            Slice(
+                month,
+                edges[number],
+                edges[number + 1],
+                tuple(d for d in days if edges[number].date().isoformat() <= d <= _last_day(edges[number + 1])),
+                tuple(away.to_list()),
+                tuple(visiting["trace_key"].unique().sort().to_list()),
+                tuple(days[n] for n in visiting["day"].unique().sort()),
+                hashlib.blake2b("|".join((f"{number}/{pieces}", *told)).encode(), digest_size=16).hexdigest(),
+            )
+        )
+    return out
+
+
+def _edges(month: str, pieces: int) -> list[datetime]:
+    """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
+
+    >>> [f"{at:%m-%d %H}" for at in _edges("2026-02", 4)], [f"{at:%d %H}" for at in _edges("2026-02", 64)[:3]]
+    (['02-01 00', '02-08 00', '02-15 00', '02-22 00', '03-01 00'], ['01 00', '01 12', '02 00'])
+    """
+    start, end = periods.month_start(month), periods.month_end(month)
+    days = (end - start).days
+    if pieces > days:
+        pieces = days * round(pieces / days)
+        return [start + n * timedelta(days=days) / pieces for n in range(pieces + 1)]
+    return [start + timedelta(days=round(n * days / pieces)) for n in range(pieces + 1)]
+
+
+def _piece(at_us: pl.Series, edges: Sequence[datetime]) -> pl.Series:
+    """The stretch of the month an instant lies in: -1 before the first, one beyond the last after it."""
+    begins = np.array([(at - _EPOCH) // _TICK for at in edges], dtype=np.int64)
+    return pl.Series(np.searchsorted(begins, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
+
+
+def _last_day(end: datetime) -> str:
+    return (end - _TICK).date().isoformat()
+
+
+def _guests(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
+    """Traces whose group reaches over several stretches, with the first and the last of them: trace_key, first, last."""
+    reach = _reach(traces)
+    long = reach.filter(pl.col("first") != pl.col("last"))
+    if not ties.height:
+        return long
+    known, label = groups(ties["trace_key"].to_numpy(), ties["tie"].to_numpy())
+    grouped = pl.DataFrame({"trace_key": known, "group": label}).join(reach, on="trace_key")
+    grouped = grouped.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop("group")
+    alone = long.join(grouped, on="trace_key", how="anti")
+    return pl.concat([alone, grouped.filter(pl.col("first") != pl.col("last")).select(alone.columns)])
+
+
+def _reach(traces: pl.DataFrame) -> pl.DataFrame:
+    """The first and last stretch of each trace. Nearly all are told of on one day only: just the others are put together."""
+    keys = np.sort(traces["trace_key"].to_numpy())
+    several = pl.Series(distinct(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
+    reach = traces.select("trace_key", "first", "last")
+    if not several.len():
+        return reach
+    twice = pl.col("trace_key").is_in(several.implode())
+    together = reach.filter(twice).group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
+    return pl.concat([reach.filter(~twice), together])
+
+
+def distinct(ordered: Keys) -> Keys:
+    """The different values of a sorted array.
+
+    >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
+    ([1, 2, 7], [])
+    """
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
+
+
+def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
+    """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
+
+    >>> nodes, label = groups(np.array([7, 9, 1]), np.array([8, 7, 2]))
+    >>> nodes.tolist(), [bool(label[2] == label[n]) for n in (3, 4, 0)]
+    ([1, 2, 7, 8, 9], [True, True, False])
+    """
+    a, b = np.asarray(left, dtype=np.int64), np.asarray(right, dtype=np.int64)
+    nodes = distinct(np.sort(np.concatenate([a, b])))
+    one, other = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
+    label = np.arange(len(nodes), dtype=np.int32)
+    while True:
+        # Each root takes the smallest root it is tied to; then everybody is told of its new root.
+        low, high = np.minimum(label[one], label[other]), np.maximum(label[one], label[other])
+        if np.array_equal(low, high):
+            return nodes, label
+        np.minimum.at(label, high, low)
+        label = jump(label)

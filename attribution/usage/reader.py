@@ -1,0 +1,88 @@
+"""Hourly usage as it is read back: from files by hour, or from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from ledger.money import MONEY
+from ledger.tables import USAGE_HOURLY
+
+FAMILY = ("provider", "model", "meter")
+"""What charges and usage that can meet always have in common."""
+_COUNTED = ("usage_key", "meter", "quantity", "calls", "list_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFile:
+    """A file of `usage_hourly`, and the hours it holds; None: not known."""
+
+    path: str
+    first: datetime | None
+    last: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Hourly usage that a bill may pay for, read stretch by stretch.
+
+    `rows` is how many there are; `read` gives those of ``[start, end)``, `whole` all of them, lazily. Where `parted`, several passes
+    may tell of the same hour and owner: such rows are added up.
+    """
+
+    rows: int
+    whole: pl.LazyFrame
+    read: Callable[[datetime, datetime], pl.LazyFrame]
+    parted: bool = False
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> Usage:
+        """Usage that lies in memory."""
+        at = pl.col("hour")
+        return cls(frame.height, frame.lazy(), lambda start, end: frame.lazy().filter((at >= start) & (at < end)))
+
+    @classmethod
+    def stored(cls, files: Sequence[UsageFile], rows: int, *, storage_options: dict[str, str] | None) -> Usage:
+        """Usage in files, of which only those are opened that hold the hours asked for."""
+        at = pl.col("hour")
+
+        def scan(some: Sequence[UsageFile]) -> pl.LazyFrame:
+            columns = [name for name in USAGE_HOURLY.schema if name != "rollup_id"]
+            if not some:
+                return USAGE_HOURLY.empty().select(columns).lazy()
+            found = pl.scan_parquet([f.path for f in some], storage_options=storage_options, hive_partitioning=False)
+            return found.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
+
+        def read(start: datetime, end: datetime) -> pl.LazyFrame:
+            near = [f for f in files if (f.last is None or f.last >= start) and (f.first is None or f.first < end)]
+            return scan(near).filter((at >= start) & (at < end))
+
+        return cls(rows, scan(files), read, parted=len(files) > 1)
+
+    def families(self) -> pl.DataFrame:
+        """Provider, model and meter of all of it, each once, as written."""
+        return self.whole.select(FAMILY).unique().collect(engine="streaming")
+
+
+def added_up(usage: pl.DataFrame) -> pl.DataFrame:
+    """Usage of several passes as if it had been drawn at once: what has one key is one row."""
+    if not usage.height:
+        return usage
+    order = {meter: place for place, meter in enumerate(usage["meter"].unique().sort())}
+    place = pl.col("meter").replace_strict(order, return_dtype=pl.Int64)
+    # One number for both: where two pairs share it by chance, both are merely grouped once more.
+    twice = usage.select((pl.col("usage_key") ^ (place * 0x9E3779B97F4A7C1)).is_duplicated()).to_series()
+    if not twice.any():
+        return usage
+    double = usage.filter(twice)
+    summed = ("quantity", "calls", "list_cost")
+    once = double.group_by("usage_key", "meter").agg(
+        *(pl.col(c).first() for c in usage.columns if c not in (*summed, "usage_key", "meter")),
+        pl.col("quantity").sum(),
+        pl.col("calls").sum(),
+        pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum().cast(MONEY)).alias("list_cost"),
+    )
+    return pl.concat([usage.filter(~twice), once.select(usage.columns)])
