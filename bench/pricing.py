@@ -25,7 +25,7 @@ import polars as pl
 from attribution.pricing import PriceBook, add_list_cost
 from attribution.usage.metering import disjoint
 from bench.memory import peak_mb
-from ingest.prices import read_litellm_map
+from ingest.prices.litellm_map import read_litellm_map
 from ledger.tables import SPANS, USAGE_COLUMNS
 
 MODELS = (

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from api import queries
 from api.queries.published import PublishedMonth, published
 from attribution.run import attribute
-from ingest.price_books import read_prices
-from ingest.price_updates import difference, enter
+from ingest.prices.books import read_prices
+from ingest.prices.updates import difference, enter
 from ingest.run import ingest
 from ledger import registry
 from ledger.books import Books

@@ -21,8 +21,8 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from ingest.http import Web
 from ingest.source import Listed, RawObject, Request, Window
-from ingest.web import Web
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.settings import Settings
 
@@ -101,7 +101,7 @@ class WorldFetcher:
         return self._fetched[uri]
 
     def ask(self, request: Request) -> RawObject:
-        """The answer to an HTTP request; see `ingest.web` for how often it is asked."""
+        """The answer to an HTTP request; see `ingest.http` for how often it is asked."""
         if self._web is None:
             self._web = Web()
         answer = self._web.ask(request)

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import polars as pl
 
-from ingest import bills, marks
-from ingest.bills import MonthPile
+from ingest import checkpoints
+from ingest.bills import month as bill_months
 from ingest.fetch import WorldFetcher
-from ingest.normalise.tally import SINGLY
+from ingest.problem_counter import SINGLY
 from ingest.source import Fetcher, RawObject, Reading, Slice, Source, Window
 from ingest.sources import by_name
 from ledger import problems
@@ -112,7 +112,7 @@ def ingest(
     source = by_name(source_name)
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
     report, ledger = IngestReport(source.name, source.kind), _Ledger(source.name)
-    read_so_far = marks.of(books, source.name)
+    read_so_far = checkpoints.of(books, source.name)
     with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, marks=read_so_far) as own:
         door = fetcher or own
         run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC), turn)
@@ -189,7 +189,7 @@ class _Run:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _dataset(self, scope: str, group: Sequence[Slice], folder: Path) -> None:
-        piles: dict[str, MonthPile] = {}
+        piles: dict[str, bill_months.MonthPile] = {}
         failed: set[str] = set()
         refused = False
         files: list[dict[str, object]] = []
@@ -202,7 +202,7 @@ class _Run:
                 failed.update(item.uri for item in found.objects)
                 continue
             for month, pile in read.items():
-                piles.setdefault(month, MonthPile(month, folder)).absorb(pile)
+                piles.setdefault(month, bill_months.MonthPile(month, folder)).absorb(pile)
             if found.billing_month and found.billing_month not in read:
                 self._empty_month(scope, found)
         with self.turn():
@@ -211,13 +211,13 @@ class _Run:
                     self._book(scope, month, pile)
                 else:
                     refused = True
-            bills.note_files(self.books.store, files)
+            bill_months.note_files(self.books.store, files)
             if not failed and not refused:
-                marks.keep(self.books, self.source.name, group)
+                checkpoints.keep(self.books, self.source.name, group)
 
-    def _bill_slice(self, found: Slice, folder: Path, files: list[dict[str, object]]) -> dict[str, MonthPile] | None:
+    def _bill_slice(self, found: Slice, folder: Path, files: list[dict[str, object]]) -> dict[str, bill_months.MonthPile] | None:
         """The months of a slice, or None if one of its files cannot be read."""
-        piles: dict[str, MonthPile] = {}
+        piles: dict[str, bill_months.MonthPile] = {}
         noted = []
         for item in found.objects:
             rows, refused = 0, 0
@@ -226,12 +226,12 @@ class _Run:
                     refused += sum(p.rows for p in reading.problems if p.severity == "error")
                     frame = self._of_month(reading.frame, found, item)
                     rows += frame.height
-                    self._seen_until(bills.newest(reading, self.now))
-                    for month, part in bills.by_month(replace(reading, frame=frame)):
-                        conformed = bills.conformed(
+                    self._seen_until(bill_months.newest(reading, self.now))
+                    for month, part in bill_months.by_month(replace(reading, frame=frame)):
+                        conformed = bill_months.conformed(
                             part, month=month, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
                         )
-                        piles[month] = piles.get(month) or bills.opened(self.books.store, found, month, folder)
+                        piles[month] = piles.get(month) or bill_months.opened(self.books.store, found, month, folder)
                         piles[month].add(conformed, part.rows)
             except Exception as fault:
                 if not _is_input_fault(fault):
@@ -275,7 +275,7 @@ class _Run:
 
     def _empty_month(self, scope: str, found: Slice) -> None:
         month = str(found.billing_month)
-        if bills.sources_of(self.books.store, scope, month):
+        if bill_months.sources_of(self.books.store, scope, month):
             self.ledger.add(
                 Problem(
                     self.source.name,
@@ -287,12 +287,12 @@ class _Run:
                 )
             )
 
-    def _may_replace(self, scope: str, month: str, pile: MonthPile, failed: set[str], group: Sequence[Slice]) -> bool:
+    def _may_replace(self, scope: str, month: str, pile: bill_months.MonthPile, failed: set[str], group: Sequence[Slice]) -> bool:
         uris = {item.raw_id: item.uri for found in group for item in found.objects}
-        elsewhere = bills.booked_elsewhere(self.books.store, scope, month, pile.raw_ids)
+        elsewhere = bill_months.booked_elsewhere(self.books.store, scope, month, pile.raw_ids)
         for raw_id, other in sorted(elsewhere.items()):
-            self.ledger.add(bills.twice(self.source.name, uris[raw_id], scope, other, month))
-        lost = sorted(failed & bills.sources_of(self.books.store, scope, month)) if failed else []
+            self.ledger.add(bill_months.twice(self.source.name, uris[raw_id], scope, other, month))
+        lost = sorted(failed & bill_months.sources_of(self.books.store, scope, month)) if failed else []
         for uri in lost:
             self.ledger.add(
                 Problem(
@@ -304,13 +304,13 @@ class _Run:
                     "mend or restore the file, and ingest again",
                 )
             )
-        doubled = [] if elsewhere else bills.doubled(self.books.store, self.source.name, group, month, pile)
+        doubled = [] if elsewhere else bill_months.doubled(self.books.store, self.source.name, group, month, pile)
         for problem in doubled:
             self.ledger.add(problem)
         return not (elsewhere or lost or doubled)
 
-    def _book(self, scope: str, month: str, pile: MonthPile) -> None:
-        written = bills.replace_month(self.books.store, scope, pile)
+    def _book(self, scope: str, month: str, pile: bill_months.MonthPile) -> None:
+        written = bill_months.replace_month(self.books.store, scope, pile)
         report = self.report
         report.rows += written.rows
         report.rows_changed += written.rows_changed
@@ -351,13 +351,13 @@ class _Run:
             if whole and found.marks:
                 read.append(found)
                 if not waiting:
-                    marks.keep(self.books, self.source.name, read)
+                    checkpoints.keep(self.books, self.source.name, read)
                     read.clear()
         self._merge(waiting, days)
-        marks.keep(self.books, self.source.name, read)
+        checkpoints.keep(self.books, self.source.name, read)
         self.report.months = sorted(days)
         with self.turn():
-            bills.note_files(self.books.store, files)
+            bill_months.note_files(self.books.store, files)
 
     def _merge(self, waiting: list[pl.DataFrame], months: set[str]) -> None:
         if waiting:

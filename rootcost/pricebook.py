@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from ingest.price_updates import Entered
+    from ingest.prices.updates import Entered
     from ledger.books import Books
 
 
@@ -24,8 +24,8 @@ def at_hand(books: Books) -> Entered | None:
     delta = books.store.delta(PRICES)
     if delta is not None and any(partition["origin"] == "list" for partition in delta.partitions()):
         return None
-    from ingest.price_books import read_prices
-    from ingest.price_updates import difference, enter
+    from ingest.prices.books import read_prices
+    from ingest.prices.updates import difference, enter
 
     return enter(books, difference(books, read_prices()))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ingest.bills import newest as newest_charge
+from ingest.bills.month import newest as newest_charge
 from ingest.fetch import WorldFetcher
 from ingest.source import RawObject, Reading, Slice, Source, Window
 from ledger.errors import RootCostError

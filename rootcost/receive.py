@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from api.receivers import Received, Signal
-from ingest.sources import litellm, otlp
+from ingest.sources import otlp
+from ingest.sources.litellm import source
 from ledger.errors import RootCostError, StoreUnreachable
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -52,7 +53,7 @@ class Doors:
 
     def litellm(self, body: bytes) -> Received:
         """Payloads of LiteLLM's generic callback; a bad item is a problem, and its neighbours are kept."""
-        reading = litellm.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
+        reading = source.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
         return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
 

@@ -98,7 +98,7 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _for(row: Mapping[str, Any]) -> str:
     """What a rate is for, in words."""
-    from ingest.price_updates import described
+    from ingest.prices.updates import described
 
     return described(row)
 

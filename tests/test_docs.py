@@ -20,9 +20,10 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from ingest import aws_exports, litellm_table
-from ingest.normalise.emitters import rows_of
+from ingest.otel.emitters import rows_of
 from ingest.sources import by_name, discover
+from ingest.sources.aws_cur import exports
+from ingest.sources.litellm import postgres
 from ledger.books import Books
 from ledger.tables import CHARGES, COST_CLASSES, METERS, SPANS, TABLES
 from rootcost.cli import app
@@ -194,14 +195,14 @@ def test_the_index_of_sources_is_what_each_source_says_of_itself() -> None:
 
 def test_the_policy_that_lists_aws_exports_is_the_one_the_command_prints() -> None:
     (shown,) = fences("docs/sources/aws-cur.md", "json")
-    told = [action for one in json.loads(aws_exports.POLICY)["Statement"] for action in [one["Action"]]]
+    told = [action for one in json.loads(exports.POLICY)["Statement"] for action in [one["Action"]]]
     assert sorted(json.loads(shown)["Action"]) == sorted(a for one in told for a in ([one] if isinstance(one, str) else one))
 
 
 def test_the_grant_for_litellm_s_table_is_the_one_that_is_printed() -> None:
     (shown,) = fences("docs/sources/litellm.md", "sql")
     names = re.compile(r'"(\w+)"')
-    assert names.findall(shown) == names.findall(litellm_table.GRANT)
+    assert names.findall(shown) == names.findall(postgres.GRANT)
 
 
 def test_the_otlp_page_names_every_emitter_that_is_known() -> None:

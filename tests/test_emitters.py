@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.normalise.emitters import CLAIMS, CONTENT, EXTRA, OTHER, rows_of, table
-from ingest.normalise.otlp_decode import from_document
+from ingest.otel.decode import from_document
+from ingest.otel.emitters import CLAIMS, CONTENT, EXTRA, OTHER, rows_of, table
 from ingest.source import Reading
 from ingest.sources.otlp import read_export
 from ledger.settings import IngestSettings

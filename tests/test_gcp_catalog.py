@@ -14,8 +14,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from ingest import gcp_catalog, google_cloud
-from ingest.gcp_catalog import Sells
+from ingest.google import client
+from ingest.prices import gcp_catalog
+from ingest.prices.gcp_catalog import Sells
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, StoreUnreachable
 from ledger.tables import PRICES
@@ -28,8 +29,8 @@ VERTEX = "services/C7E2-9256-1C43"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_cloud, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(google_cloud, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_passing_faults_are_waited_out(google: Google, status: int) -> None:
 
 
 def test_lasting_faults_and_refusals_change_nothing(google: Google, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_cloud, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.05)
     busy: list[tuple[str, tuple[int, Row]]] = [("/skus", refusal(503, "busy", "The service is unavailable"))]
     google.always = busy
     with pytest.raises(StoreUnreachable, match=r"503 .*The service is unavailable"):

@@ -19,8 +19,8 @@ import polars as pl
 import pytest
 
 from attribution.pricing import PriceBook
-from ingest.price_books import read_prices
-from ingest.price_updates import difference, enter
+from ingest.prices.books import read_prices
+from ingest.prices.updates import difference, enter
 from ledger.books import Books
 from ledger.tables import PRICES
 from tests import genai_usages

@@ -13,7 +13,7 @@ import pytest
 
 from attribution.run import attribute
 from ingest.run import ingest
-from ingest.sources.agentcore import SOURCE
+from ingest.sources.agentcore.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.tables import COSTS, SPANS

@@ -44,7 +44,7 @@ def anthropic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """Anthropic on the fifth of November, and the key to ask it."""
     monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", ANTHROPIC_KEY)
     monkeypatch.setattr(periods, "now", lambda: datetime(2026, 11, 5, 9, tzinfo=UTC))
-    monkeypatch.setattr("ingest.web.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("ingest.http.FIRST_PAUSE_SECONDS", 0.001)
     with serving() as provider:
         yield provider
 

@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ingest.normalise import cur_columns
 from ingest.run import IngestReport, ingest
+from ingest.sources.aws_cur import columns as aws_cur_columns
 from ledger import money
 from ledger.books import Books
 from ledger.tables import CHARGES, COST_COLUMNS, IMPORT_TOTALS, PROBLEMS
@@ -305,7 +305,7 @@ def test_a_legacy_report_reads_the_same_however_it_is_packed(books: Books, tmp_p
 def test_needed_columns_that_are_missing_are_all_named(books: Books, tmp_path: Path) -> None:
     (tmp_path / "cur.csv").write_text("line_item_unblended_cost,line_item_line_item_type\n1,Usage\n")
     (problem,) = ingest(books, "aws-cur", [str(tmp_path / "cur.csv")]).problems
-    for name in cur_columns.NEEDED:
+    for name in aws_cur_columns.NEEDED:
         assert (name in problem.reason) == (name not in ("line_item_unblended_cost", "line_item_line_item_type"))
 
 

@@ -18,9 +18,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
-from ingest import aws_exports
 from ingest.run import ingest
-from ingest.sources.aws_cur import SOURCE as AWS_CUR
+from ingest.sources.aws_cur import exports
+from ingest.sources.aws_cur.source import SOURCE as AWS_CUR
 from ledger.books import Books
 from ledger.tables import CHARGES, PROBLEMS
 from tests.cli_books import Command
@@ -81,7 +81,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Aws]]:
 
 
 def test_all_exports_are_found_over_all_pages_with_what_they_lack(aws: type[_Aws]) -> None:
-    found, faults = aws_exports.exports()
+    found, faults = exports.exports()
     with (DATA / "expected.csv").open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     assert faults == []
@@ -135,7 +135,7 @@ def test_both_refused_is_one_line(aws: type[_Aws], home: Path) -> None:
 
 def test_a_throttled_answer_is_asked_for_again(aws: type[_Aws]) -> None:
     aws.answers["ListExports"].insert(0, (400, {"__type": "ThrottlingException", "message": "slow down"}))
-    found, faults = aws_exports.exports()
+    found, faults = exports.exports()
     assert len(found) == 5 and not faults
 
 
@@ -421,5 +421,5 @@ def test_a_report_cut_off_at_any_byte_keeps_nothing_half(books: Books, tmp_path:
 
 
 def test_it_says_what_it_needs() -> None:
-    assert "s3:GetObject" in AWS_CUR.access.policy and "bcm-data-exports:ListExports" in aws_exports.POLICY
+    assert "s3:GetObject" in AWS_CUR.access.policy and "bcm-data-exports:ListExports" in exports.POLICY
     assert moment(5).tzinfo is UTC

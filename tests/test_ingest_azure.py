@@ -17,9 +17,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
-from ingest.normalise import azure_blobs
 from ingest.run import IngestReport, ingest
 from ingest.source import Window
+from ingest.sources.azure import blobs as azure_blobs
 from ledger import money
 from ledger.books import Books
 from ledger.tables import CHARGES, COSTS, IMPORT_TOTALS
@@ -482,7 +482,7 @@ def test_a_focus_export_says_both_views_and_goes_before_them(books: Books, folde
 def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """A storage account, and a signature to read it."""
     monkeypatch.setenv(azure_blobs.KEY, f"?{SAS}")
-    monkeypatch.setattr("ingest.web.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("ingest.http.FIRST_PAUSE_SECONDS", 0.001)
     with serving() as provider:
         yield provider
 

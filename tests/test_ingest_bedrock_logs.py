@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from ingest.run import ingest
 from ingest.source import Listed, RawObject, Slice, Window
-from ingest.sources.bedrock_logs import SOURCE
+from ingest.sources.bedrock_logs.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.settings import IngestSettings

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from ingest.run import ingest
-from ingest.sources.claude_code import SOURCE
+from ingest.sources.claude_code.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.tables import SPANS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.sources.codex import SOURCE
+from ingest.sources.codex.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
 from tests.log_sources import (

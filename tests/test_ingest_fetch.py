@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import bills, month_files, run
+from ingest import run
+from ingest.bills import month, month_files, reader
 from ingest.fetch import WorldFetcher
-from ingest.normalise import rows
 from ingest.run import ingest
 from ingest.source import Fetcher, RawObject, Reading, Slice
 from ingest.sources import by_name, discover
@@ -177,9 +177,9 @@ def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
     path.write_bytes(SAMPLE.read_bytes())
     ingest(books, "focus", [str(path)])
     before = books.store.scan(CHARGES).collect()
-    monkeypatch.setattr(bills, "_HELD_ROWS", 100)
-    monkeypatch.setattr(rows.delimited, "_BLOCK", 64 << 10)
-    monkeypatch.setattr(rows.delimited, "_CHUNK", 64 << 10)
+    monkeypatch.setattr(month, "_HELD_ROWS", 100)
+    monkeypatch.setattr(reader.delimited, "_BLOCK", 64 << 10)
+    monkeypatch.setattr(reader.delimited, "_CHUNK", 64 << 10)
     monkeypatch.setattr(month_files, "_FILE_ROWS", 200)
     placed = store.place_file
     moved: list[str] = []
@@ -206,9 +206,9 @@ def test_a_month_too_large_for_memory_is_booked_the_same(tmp_path: Path, monkeyp
             return books.store.scan(CHARGES).collect().sort("line"), totals.sort(totals.columns)
 
     whole = booked(tmp_path / "one")
-    monkeypatch.setattr(bills, "_HELD_ROWS", 150)
-    monkeypatch.setattr(rows.delimited, "_BLOCK", 64 << 10)
-    monkeypatch.setattr(rows.delimited, "_CHUNK", 64 << 10)
+    monkeypatch.setattr(month, "_HELD_ROWS", 150)
+    monkeypatch.setattr(reader.delimited, "_BLOCK", 64 << 10)
+    monkeypatch.setattr(reader.delimited, "_CHUNK", 64 << 10)
     parts = booked(tmp_path / "many")
     assert parts[0].equals(whole[0]) and parts[1].equals(whole[1])
 

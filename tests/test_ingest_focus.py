@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.normalise import focus_columns
 from ingest.run import ingest
+from ingest.sources.focus import columns as focus_columns
 from ledger import money
 from ledger.books import Books
 from ledger.errors import FormatError

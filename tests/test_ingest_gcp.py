@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attribution.run import attribute
-from ingest import bigquery, google_cloud, marks
-from ingest.normalise import gcp_rows
+from ingest import checkpoints
+from ingest.google import bigquery, client
 from ingest.run import IngestReport, ingest
 from ingest.source import RawObject, Window
-from ingest.sources.gcp import SOURCE
+from ingest.sources.gcp import rows as gcp_rows
+from ingest.sources.gcp.source import SOURCE
 from ledger import money
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
@@ -43,8 +44,8 @@ OCTOBER = "24.640007000000000002"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_cloud, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(google_cloud, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
 
 
@@ -420,7 +421,7 @@ def test_marks_say_how_far_the_table_was_read(google: Google, books: Books) -> N
     ingest(books, "gcp", [ADDRESS])
 
     # The last seven days before the newest load held the three corrections and the border row of October, and November's row.
-    assert marks.of(books, "gcp") == {ADDRESS: "2026-11-03T02:00:00+00:00 202610=4 202611=1"}
+    assert checkpoints.of(books, "gcp") == {ADDRESS: "2026-11-03T02:00:00+00:00 202610=4 202611=1"}
 
 
 def test_the_same_table_in_another_order_is_the_same_bytes(google: Google, books: Books, tmp_path: Path) -> None:
@@ -488,7 +489,7 @@ def test_passing_faults_are_waited_out(google: Google, books: Books, fault: tupl
 
 
 def test_a_lasting_fault_leaves_everything_as_it_was(google: Google, books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_cloud, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.1)
     google.always = [("/queries", refusal(503, "backendError", "Service is unavailable"))]
 
     report = ingest(books, "gcp", [ADDRESS])
@@ -499,7 +500,7 @@ def test_a_lasting_fault_leaves_everything_as_it_was(google: Google, books: Book
         and "Service is unavailable" in problem.reason
         and problem.remedy == "it is asked again with the next run"
     )
-    assert not charges(books).height and marks.of(books, "gcp") == {}
+    assert not charges(books).height and checkpoints.of(books, "gcp") == {}
 
 
 def test_a_fault_at_the_second_month_books_none_and_moves_no_mark(google: Google, books: Books) -> None:
@@ -514,7 +515,7 @@ def test_a_fault_at_the_second_month_books_none_and_moves_no_mark(google: Google
     google.answer = failing  # type: ignore[method-assign]
     report = ingest(books, "gcp", [ADDRESS])
 
-    assert report.errors == 1 and not charges(books).height and marks.of(books, "gcp") == {}
+    assert report.errors == 1 and not charges(books).height and checkpoints.of(books, "gcp") == {}
 
 
 @pytest.mark.parametrize(
@@ -596,13 +597,13 @@ def test_a_dataset_names_its_exports_the_detailed_one_before_the_standard(google
 
 def test_days_asked_for_again_are_read_again_and_leave_the_mark(google: Google, books: Books) -> None:
     ingest(books, "gcp", [ADDRESS])
-    before, google.queries = marks.of(books, "gcp"), []
+    before, google.queries = checkpoints.of(books, "gcp"), []
 
     report = ingest(books, "gcp", [ADDRESS], window=Window(since=date(2026, 11, 1)))
     assert asked_months(google) == ["202611"] and report.rows == 1 and report.rows_changed == 0
     google.queries = []
     ingest(books, "gcp", [ADDRESS], window=Window(since=date(2026, 10, 5), until=date(2026, 11, 1)))
-    assert asked_months(google) == ["202610"] and marks.of(books, "gcp") == before
+    assert asked_months(google) == ["202610"] and checkpoints.of(books, "gcp") == before
 
 
 def test_an_empty_table_and_a_stranger_are_told(google: Google, books: Books) -> None:

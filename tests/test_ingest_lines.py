@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import bills, month_files
-from ingest.normalise import doubles, rows, words
+from ingest.bills import dictionary, float_money, month, month_files, reader
 from ingest.run import ingest
 from ledger import money
 from ledger.books import Books
@@ -51,8 +50,8 @@ def test_ids_depend_on_what_a_row_says_and_on_nothing_else(tmp_path: Path, monke
     other = [dict(reversed(entry.items())) for entry in shuffled]
     assert shape(booked(tmp_path / "shuffled", parquet(*other))).equals(shape(whole))
     assert shape(booked(tmp_path / "lists", parquet(*LINES, lists=True))).equals(shape(whole))
-    monkeypatch.setattr(rows, "_PARQUET_ROWS", 4)
-    monkeypatch.setattr(bills, "_HELD_ROWS", 9)
+    monkeypatch.setattr(reader, "_PARQUET_ROWS", 4)
+    monkeypatch.setattr(month, "_HELD_ROWS", 9)
     monkeypatch.setattr(month_files, "_FILE_ROWS", 20)
     assert shape(booked(tmp_path / "parts", parquet(*LINES))).equals(shape(whole))
     assert shape(booked(tmp_path / "files", parquet(*LINES[:20]), parquet(*LINES[20:43]), parquet(*LINES[43:]))).equals(
@@ -61,7 +60,7 @@ def test_ids_depend_on_what_a_row_says_and_on_nothing_else(tmp_path: Path, monke
 
 
 def test_rows_that_come_again_in_another_file_are_numbered_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bills, "_HELD_ROWS", 2)
+    monkeypatch.setattr(month, "_HELD_ROWS", 2)
     tax, fee = line(8.0, "Tax"), line(1.0, "Fee")
     ids = booked(tmp_path / "b", parquet(tax, tax, fee), parquet(tax, fee, fee), parquet(tax))["charge_id"].sort().to_list()
     plain = sorted({name.split("-")[0] for name in ids})
@@ -91,7 +90,7 @@ def test_maps_and_text_too_various_for_their_dictionary_are_read_whole(tmp_path:
 @given(st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True) | st.decimals(-(10**6), 10**6, places=9).map(float)))
 def test_a_double_is_the_money_its_shortest_text_is(amounts: list[float | None]) -> None:
     column = pl.Series("cost", amounts, dtype=pl.Float64)
-    kept, written = doubles.as_money(column)
+    kept, written = float_money.as_money(column)
     text = column.cast(pl.String).to_frame()
     expected = text.select(money.parse(pl.col("cost")))["cost"]
     assert kept.equals(expected, null_equal=True)
@@ -111,7 +110,7 @@ def test_each_line_gets_its_own_words_back(told: list[tuple[str | None, dict[str
     name = pa.array([n for n, _ in told], pa.string())
     tags = pa.array([None if t is None else list(t.items()) for _, t in told], pa.map_(pa.string(), pa.string()))
     own = pl.DataFrame({"at": range(len(told))}, schema={"at": pl.Int64})
-    lines = words.lines({"name": name, "tags": tags}, own)
+    lines = dictionary.lines({"name": name, "tags": tags}, own)
     assert lines.spoken(pl.col("name")).to_list() == name.to_pylist()
     found = lines.words["tags"].gather(lines.rows["__word"]).to_arrow().to_pylist()
     assert [None if t is None else dict(t) for t in found] == [t for _, t in told]

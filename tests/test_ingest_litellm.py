@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.source import Listed, RawObject, Reading, Slice
-from ingest.sources.litellm import SOURCE, read_body, read_items
+from ingest.sources.litellm.source import SOURCE, read_body, read_items
 from ledger import ids
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.settings import IngestSettings

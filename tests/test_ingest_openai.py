@@ -45,7 +45,7 @@ def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """OpenAI on the fifth of November, and the key to ask it."""
     monkeypatch.setenv("OPENAI_ADMIN_KEY", OPENAI_KEY)
     monkeypatch.setattr(periods, "now", lambda: NOW)
-    monkeypatch.setattr("ingest.web.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("ingest.http.FIRST_PAUSE_SECONDS", 0.001)
     with serving() as provider:
         yield provider
 

@@ -22,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ingest.normalise.otlp_decode import decode_request
+from ingest.otel.decode import decode_request
 from ingest.source import Fetcher, Listed, RawObject, Reading
 from ingest.sources import otlp
 from ingest.sources.otlp import SOURCE, read_export, rejected

@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ingest import google_cloud, marks
-from ingest.normalise import gcp_usage
+from ingest import checkpoints
+from ingest.google import client
 from ingest.run import ingest
 from ingest.source import RawObject, Window
-from ingest.sources.vertex import SOURCE
+from ingest.sources.vertex import calls as vertex_calls
+from ingest.sources.vertex.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.settings import IngestSettings
@@ -31,8 +32,8 @@ ADDRESS = "bigquery://acme-agents.logs.request_response_logging"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_cloud, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(google_cloud, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
 
 
@@ -142,7 +143,7 @@ def test_days_are_read_one_by_one_and_the_mark_follows(google: Google, books: Bo
 
     days = [[p["parameterValue"]["value"][:10] for p in q["queryParameters"]] for q in google.queries[1:]]
     assert days == [["2026-10-05", "2026-10-06"], ["2026-10-06", "2026-10-07"], ["2026-10-07", "2026-10-07"]]
-    assert marks.of(books, "vertex") == {ADDRESS: "2026-10-07T03:00:00+00:00"}
+    assert checkpoints.of(books, "vertex") == {ADDRESS: "2026-10-07T03:00:00+00:00"}
     assert spans(books).height == 8
 
 
@@ -159,7 +160,7 @@ def test_a_day_that_cannot_be_read_is_read_next_time(google: Google, books: Book
     report = ingest(books, "vertex", [ADDRESS])
 
     assert report.errors == 1 and spans(books).height == 7
-    assert marks.of(books, "vertex")[ADDRESS] < "2026-10-07T03:00:00+00:00"
+    assert checkpoints.of(books, "vertex")[ADDRESS] < "2026-10-07T03:00:00+00:00"
     google.answer = answer  # type: ignore[method-assign]
     ingest(books, "vertex", [ADDRESS])
     assert spans(books).height == 8
@@ -168,7 +169,7 @@ def test_a_day_that_cannot_be_read_is_read_next_time(google: Google, books: Book
 def test_days_asked_for_are_read_and_leave_the_mark(google: Google, books: Books) -> None:
     report = ingest(books, "vertex", [ADDRESS], window=Window(date(2026, 10, 4), date(2026, 10, 6)))
 
-    assert report.rows == 7 and marks.of(books, "vertex") == {}
+    assert report.rows == 7 and checkpoints.of(books, "vertex") == {}
     assert ingest(books, "vertex", [ADDRESS], window=Window(date(2026, 11, 1))).rows == 0
 
 
@@ -264,7 +265,7 @@ def test_strangers_are_refused(google: Google, books: Books, tmp_path: Path) -> 
 def test_latency_that_cannot_be_is_not_believed() -> None:
     row = json.loads(CALLS.read_text().splitlines()[0])
     for latency in (-5, 10**12, "soon", None):
-        found = gcp_usage.of_row(row | {"metadata": {"request_latency": latency}}, IngestSettings())
+        found = vertex_calls.of_row(row | {"metadata": {"request_latency": latency}}, IngestSettings())
         assert found["start_time"] == found["end_time"]
 
 

@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
-from ingest import litellm_objects, litellm_table, marks, run
+from ingest import checkpoints, run
 from ingest.fetch import WorldFetcher
 from ingest.run import IngestReport, ingest
 from ingest.source import Listed, RawObject, Slice, Window
-from ingest.sources.litellm import SOURCE, read_body
+from ingest.sources.litellm import postgres as litellm_postgres
+from ingest.sources.litellm import s3 as litellm_s3
+from ingest.sources.litellm.source import SOURCE, read_body
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, SourceError
 from ledger.tables import CALLS, PROBLEMS, RAW_FILES, SPANS
@@ -174,11 +176,11 @@ def test_copies_of_an_object_are_read_like_any_other(books: Books, bucket: Any) 
 def test_days_are_asked_again_and_the_mark_stays(books: Books, bucket: Any, fetched: list[str]) -> None:
     days = {day: put(bucket, day, started=datetime(2026, 11, day, 12, tzinfo=UTC)) for day in (3, 9, 10, 11, 20)}
     ingest(books, "litellm", [LOGS])
-    before = marks.of(books, "litellm")
+    before = checkpoints.of(books, "litellm")
     fetched.clear()
     again = ingest(books, "litellm", [LOGS], window=Window(date(2026, 11, 10), date(2026, 11, 11)))
     assert sorted(fetched) == sorted(days[day] for day in (9, 10, 11)), "with a day on either side: keys have the proxy's zone"
-    assert (again.rows_changed, marks.of(books, "litellm")) == (0, before)
+    assert (again.rows_changed, checkpoints.of(books, "litellm")) == (0, before)
 
 
 def test_what_was_not_booked_is_read_again(books: Books, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +190,7 @@ def test_what_was_not_booked_is_read_again(books: Books, bucket: Any, monkeypatc
         broken.setattr(books.store, "merge", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             ingest(books, "litellm", [LOGS])
-    assert marks.of(books, "litellm") == {}
+    assert checkpoints.of(books, "litellm") == {}
     ingest(books, "litellm", [LOGS])
     assert booked(books) == [0, 1, 2, 3]
 
@@ -237,7 +239,7 @@ class Bucket:
 
     def visit(self, *, cut_off_after: int | None = None) -> None:
         """Reads what is new; marks move as the run books them, until it is cut off."""
-        for number, found in enumerate(litellm_objects.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
+        for number, found in enumerate(litellm_s3.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
             if number == cut_off_after:
                 return
             assert isinstance(found, Slice)
@@ -282,7 +284,7 @@ def test_folders_of_days_long_read_are_not_even_listed(tmp_path: Path) -> None:
 
 
 def test_a_long_backlog_is_booked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litellm_objects, "_CHECKPOINT_OBJECTS", 3)
+    monkeypatch.setattr(litellm_s3, "_CHECKPOINT_OBJECTS", 3)
     bucket = Bucket(tmp_path)
     for n in range(10):  # all in the same second, so that time alone does not tell them apart
         bucket.write(f"s3://b/logs/2026-11-22/{n}.json", modified=NOON, visible=NOON)
@@ -316,7 +318,7 @@ def gateway(server: str, request: pytest.FixtureRequest) -> Iterator[Gateway]:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litellm_table.plan, "__kwdefaults__", {"page_rows": 4})
+    monkeypatch.setattr(litellm_postgres.plan, "__kwdefaults__", {"page_rows": 4})
 
 
 def pull(books: Books, gateway: Gateway, **how: Any) -> IngestReport:
@@ -387,7 +389,7 @@ def test_cut_off_in_the_middle_nothing_is_lost_and_nothing_twice(
     now = datetime.now(UTC)
     gateway.write(*(row(n, now - timedelta(minutes=100 - n)) for n in range(30)))
     monkeypatch.setattr(run, "_MERGE_ROWS", 4)
-    page = litellm_table._Table.page
+    page = litellm_postgres._Table.page
     for most, whole in ((3, False), (2, False), (99, True), (1, False), (99, True)):
         left = [most]
 
@@ -397,7 +399,7 @@ def test_cut_off_in_the_middle_nothing_is_lost_and_nothing_twice(
                 raise RuntimeError("killed")
             return page(self, asked)
 
-        monkeypatch.setattr(litellm_table._Table, "page", breaking)
+        monkeypatch.setattr(litellm_postgres._Table, "page", breaking)
         if whole:
             pull(books, gateway)
             assert booked(books) == sorted(gateway_numbers(gateway))
@@ -430,12 +432,12 @@ def test_a_row_dated_in_the_future_does_not_hide_those_between(books: Books, gat
 def test_days_are_asked_of_the_table(books: Books, gateway: Gateway) -> None:
     gateway.write(*(row(day, datetime(2026, 10, day, 23, 59, 59, 999000, tzinfo=UTC)) for day in range(1, 8)))
     pull(books, gateway, window=Window(date(2026, 10, 3), date(2026, 10, 5)))
-    assert (booked(books), marks.of(books, "litellm")) == ([3, 4], {})
+    assert (booked(books), checkpoints.of(books, "litellm")) == ([3, 4], {})
     pull(books, gateway)
-    kept = marks.of(books, "litellm")
+    kept = checkpoints.of(books, "litellm")
     assert booked(books) == [*range(1, 8)]
     assert pull(books, gateway, window=Window(date(2026, 10, 3), None)).rows == 5
-    assert marks.of(books, "litellm") == kept
+    assert checkpoints.of(books, "litellm") == kept
 
 
 @pytest.mark.parametrize("gateway", [{"schema": "gate way"}], indirect=True)
@@ -450,19 +452,19 @@ def test_the_schema_may_be_named_as_prisma_names_it(books: Books, gateway: Gatew
 def test_the_grant_is_enough_and_shows_no_prompt(books: Books, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway.write(row(1, NOON))
     gateway.run("DROP ROLE IF EXISTS rootcost_reader; DROP ROLE IF EXISTS nobody; CREATE ROLE nobody LOGIN PASSWORD 'n'")
-    gateway.run(litellm_table.GRANT.replace("…", "p w'\"%".replace("'", "''")))
+    gateway.run(litellm_postgres.GRANT.replace("…", "p w'\"%".replace("'", "''")))
     reader = gateway.address.replace("postgres@", "rootcost_reader@")
     (problem,) = ingest(books, "litellm", [reader]).problems
-    assert "password" in problem.reason and litellm_table.PASSWORD in problem.remedy
+    assert "password" in problem.reason and litellm_postgres.PASSWORD in problem.remedy
     monkeypatch.setenv("PGPASSWORD", "wrong")
     (problem,) = ingest(books, "litellm", [reader]).problems
     assert "authentication failed" in problem.reason
-    monkeypatch.setenv(litellm_table.PASSWORD, "p w'\"%")
+    monkeypatch.setenv(litellm_postgres.PASSWORD, "p w'\"%")
     assert ingest(books, "litellm", [reader]).problems == []
     assert booked(books) == [1]
     with psycopg.connect(reader, password="p w'\"%") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute('SELECT messages FROM "LiteLLM_SpendLogs"')
-    monkeypatch.setenv(litellm_table.PASSWORD, "n")
+    monkeypatch.setenv(litellm_postgres.PASSWORD, "n")
     (problem,) = ingest(books, "litellm", [gateway.address.replace("postgres@", "nobody@")]).problems
     assert (problem.reason, "GRANT SELECT" in problem.remedy) == ("LiteLLM_SpendLogs may not be read", True)
     gateway.run('REVOKE ALL ON "LiteLLM_SpendLogs" FROM rootcost_reader; DROP ROLE rootcost_reader; DROP ROLE nobody')
@@ -484,10 +486,10 @@ def test_what_is_no_gateway_is_said(books: Books, server: str, free_port: Callab
 
 
 def test_a_broken_connection_is_made_again(books: Books, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litellm_table, "sleep", lambda _: None)
-    monkeypatch.setattr(litellm_table.plan, "__kwdefaults__", {"page_rows": 2})
+    monkeypatch.setattr(litellm_postgres, "sleep", lambda _: None)
+    monkeypatch.setattr(litellm_postgres.plan, "__kwdefaults__", {"page_rows": 2})
     gateway.write(*(row(n, NOON + timedelta(seconds=n)) for n in range(5)))
-    page, times = litellm_table._Table.page, []
+    page, times = litellm_postgres._Table.page, []
 
     def interrupted(self: Any, asked: Any) -> Any:
         times.append(1)
@@ -496,7 +498,7 @@ def test_a_broken_connection_is_made_again(books: Books, gateway: Gateway, monke
             gateway.run(mine)
         return page(self, asked)
 
-    monkeypatch.setattr(litellm_table._Table, "page", interrupted)
+    monkeypatch.setattr(litellm_postgres._Table, "page", interrupted)
     assert pull(books, gateway).problems == []
     assert booked(books) == [0, 1, 2, 3, 4]
 
@@ -514,7 +516,7 @@ def test_a_bad_row_is_known_by_its_id(books: Books, gateway: Gateway) -> None:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpendLogServer]:
     monkeypatch.setenv("LITELLM_MASTER_KEY", SpendLogServer.KEY)
-    monkeypatch.setattr("ingest.web.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("ingest.http.FIRST_PAUSE_SECONDS", 0.001)
     answering = SpendLogServer()
     yield answering
     answering.close()
@@ -587,10 +589,10 @@ def test_the_gateway_may_be_busy_and_may_be_down(books: Books, api: SpendLogServ
     api.before = lambda _: next(answers, None)
     assert ask(books, api).problems == []
     assert booked(books) == [0, 1, 2, 3, 4]
-    before = marks.of(books, "litellm")
+    before = checkpoints.of(books, "litellm")
     api.before = lambda _: 500
     (problem,) = ask(books, api).problems
-    assert "500" in problem.reason and marks.of(books, "litellm") == before
+    assert "500" in problem.reason and checkpoints.of(books, "litellm") == before
 
 
 def test_a_missing_key_a_wrong_key_and_a_wrong_address_are_told_apart(
@@ -616,9 +618,9 @@ def test_an_empty_log_and_days_of_it(books: Books, api: SpendLogServer) -> None:
     assert booked(books) == [3, 4]
     ask(books, api)
     assert booked(books) == [*range(1, 8)]
-    reached = marks.of(books, "litellm")
+    reached = checkpoints.of(books, "litellm")
     ask(books, api, window=Window(date(2026, 10, 3), None))
-    assert marks.of(books, "litellm") == reached
+    assert checkpoints.of(books, "litellm") == reached
 
 
 # --- all of them ------------------------------------------------------------------------------------
@@ -690,7 +692,7 @@ def test_each_kind_of_address_can_be_tried_out(books: Books, bucket: Any, gatewa
         assert tried.newest is not None and abs(tried.newest - now) < timedelta(milliseconds=1)
     lacking = probe(books, SOURCE, gateway.address.replace("/litellm", "/postgres"))
     assert (lacking.ok, "there is no table LiteLLM_SpendLogs here" in lacking.told) == (False, True)
-    assert marks.of(books, "litellm") == {}
+    assert checkpoints.of(books, "litellm") == {}
     assert booked(books) == []
 
 

@@ -89,7 +89,7 @@ def written_down(spool: Spool) -> bytes:
 
 @pytest.mark.parametrize("path", [*sorted(LITELLM.glob("*.bin")), SDK / "otlp-http-protobuf.bin"], ids=lambda p: p.name)
 def test_what_comes_through_the_door_is_what_a_file_would_give(path: Path, spool: Spool, store: Store) -> None:
-    from ingest.normalise.otlp_decode import decode_request
+    from ingest.otel.decode import decode_request
     from ingest.sources.otlp import read_export
 
     body = path.read_bytes()

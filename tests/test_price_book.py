@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from attribution.pricing.observed import observed
 from attribution.run import attribute
-from ingest.price_books import read_prices
-from ingest.price_updates import BEGINNING, Entered, PriceList, decide, difference, enter, staged
+from ingest.prices.books import read_prices
+from ingest.prices.updates import BEGINNING, Entered, PriceList, decide, difference, enter, staged
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.errors import FormatError, ObjectMissingError, SourceError

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.prices import BEGINNING, coverage, import_litellm_map, import_prices, litellm_map_path, read_litellm_map
+from ingest.prices.litellm_map import BEGINNING, coverage, import_litellm_map, import_prices, litellm_map_path, read_litellm_map
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.tables import METERS, PRICES, PROBLEMS
@@ -301,8 +301,8 @@ def test_nothing_in_ingest_imports_litellm() -> None:
     program = (
         "import importlib, pkgutil, sys, ingest\n"
         "for found in pkgutil.walk_packages(ingest.__path__, 'ingest.'): importlib.import_module(found.name)\n"
-        "from ingest.prices import import_litellm_map\n"
+        "from ingest.prices.litellm_map import import_litellm_map\n"
         "assert import_litellm_map().height > 10_000\n"
-        "assert 'ingest.sources.litellm' in sys.modules and 'litellm' not in sys.modules, 'litellm was imported'\n"
+        "assert 'ingest.sources.litellm.source' in sys.modules and 'litellm' not in sys.modules, 'litellm was imported'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -18,7 +18,7 @@ import pytest
 
 from attribution.pricing import PriceBook, add_list_cost
 from attribution.usage.metering import disjoint
-from ingest.prices import litellm_map_path, read_litellm_map
+from ingest.prices.litellm_map import litellm_map_path, read_litellm_map
 from ledger.tables import SPANS, TOKEN_METERS, USAGE_COLUMNS
 from tests.pricing_cases import Case, cases
 

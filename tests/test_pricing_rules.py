@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from attribution.pricing import PriceBook, add_list_cost, other_meters
 from attribution.run import attribute
 from attribution.usage.metering import disjoint
-from ingest.prices import BEGINNING, import_litellm_map
+from ingest.prices.litellm_map import BEGINNING, import_litellm_map
 from ledger.books import Books
 from ledger.money import RATE
 from ledger.tables import COSTS, PRICES, PROBLEMS, SPANS, TIME, TOKEN_METERS, USAGE_COLUMNS

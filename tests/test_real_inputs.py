@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from attribution.run import attribute
-from ingest.prices import import_litellm_map, import_prices
+from ingest.prices.litellm_map import import_litellm_map, import_prices
 from ingest.run import ingest
 from ledger.books import Books
 from ledger.tables import BALANCE, CALLS, COST_COLUMNS, COSTS, SPANS

@@ -21,7 +21,8 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ingest.sources import litellm, otlp
+from ingest.sources import otlp
+from ingest.sources.litellm import source
 from ledger.settings import IngestSettings
 from ledger.tables import SPANS
 from tests.proxy.process import HERE, Proxy, why_absent
@@ -88,7 +89,7 @@ class Collector:
         for path, headers, body in list(self.bodies):
             if path == "/v1/litellm":
                 assert headers["authorization"] == f"Bearer {TOKEN}"
-                reading = litellm.read_body(body, raw_id="r", uri=path, settings=settings)
+                reading = source.read_body(body, raw_id="r", uri=path, settings=settings)
                 assert reading.problems == []
                 frames.append(reading.frame)
         return pl.concat(frames)
@@ -197,7 +198,7 @@ def test_the_spans_of_a_real_proxy_carry_the_ids_of_its_payloads(proxy: StartPro
     ids = {gateway.chat().headers["x-litellm-call-id"], gateway.chat("claude", stream=True).headers["x-litellm-call-id"]}
 
     def spans() -> pl.DataFrame:
-        from ingest.normalise.otlp_decode import decode_request
+        from ingest.otel.decode import decode_request
 
         frames = [SPANS.empty()]
         for path, headers, body in list(collector.bodies):

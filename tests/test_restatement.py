@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from attribution.monitoring.run_diff import differences
 from attribution.run import attribute
-from ingest.prices import import_litellm_map, import_prices
+from ingest.prices.litellm_map import import_litellm_map, import_prices
 from ingest.run import ingest
 from ledger import registry
 from ledger.books import Books

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Final, Literal
 from urllib.parse import urldefrag
 
-from ingest.normalise import page_rows, pages
-from ingest.normalise.page_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
-from ingest.normalise.pages import Page, Shape
-from ingest.normalise.tally import Tally
+from ingest.bills import paged_api, paged_rows
+from ingest.bills.paged_api import Page, Shape
+from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
+from ingest.problem_counter import Tally
 from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
 from ledger.money import ZERO
@@ -50,7 +50,7 @@ def _of(page: Told) -> str | None:
     return TOTALS if results and not grouped else COSTS
 
 
-_SHAPE: Final = Shape("anthropic", "starting_at", pages.utc, _of)
+_SHAPE: Final = Shape("anthropic", "starting_at", paged_api.utc, _of)
 
 
 class Anthropic:
@@ -71,15 +71,15 @@ class Anthropic:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in pages.gathered(fetcher, _SHAPE, uri):
+            for item, stated in paged_api.gathered(fetcher, _SHAPE, uri):
                 yield Slice(self.name, (item,), stated)
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
-        secret = {"x-api-key": pages.key(_KEYS, label)}
-        for month, asked in pages.months(fetcher, uri):
+        secret = {"x-api-key": paged_api.key(_KEYS, label)}
+        for month, asked in paged_api.months(fetcher, uri):
             found, problems = self._read_month(fetcher, base, secret, month)
-            item = pages.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
+            item = paged_api.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
             scope = f"{self.name}.{label}" if label else self.name
             yield Slice(scope, (item,), month, problems=tuple(problems), marks={f"{uri}|{month}": asked})
 
@@ -87,9 +87,9 @@ class Anthropic:
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
         def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return pages.followed(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
+            return paged_api.followed(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
 
-        return pages.whole_month(
+        return paged_api.whole_month(
             _SHAPE,
             self.name,
             base,
@@ -105,7 +105,7 @@ class Anthropic:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = pages.opened(_SHAPE, item)
+        month = paged_api.opened(_SHAPE, item)
         tally = Tally(self.name, item.uri, place="result")
         usage = month.buckets.get(USAGE, {})
         rows: list[dict[str, str | None]] = []
@@ -113,15 +113,15 @@ class Anthropic:
             quantities = _quantities(results, usage.get(start, ()))
             rows += [_row(start, result, quantity) for result, quantity in zip(results, quantities, strict=True)]
         rests = _remainders(month)
-        page_rows.tell_rests(tally, "amount", "Anthropic", len(rests))
+        paged_rows.tell_rests(tally, "amount", "Anthropic", len(rests))
         _tell_priority(month, tally)
-        yield from page_rows.readings(month, rows + rests, {"billed_cost": "amount", "billing_currency": "currency"}, tally)
+        yield from paged_rows.readings(month, rows + rests, {"billed_cost": "amount", "billing_currency": "currency"}, tally)
 
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
-        ("starting_at", pages.starts(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
-        ("ending_at", pages.until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("starting_at", paged_api.starts(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("ending_at", paged_api.until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),
         *(("group_by[]", name) for name in group),
@@ -185,7 +185,7 @@ def _speed(result: Told) -> str | None:
 
 
 def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return page_rows.day(start) | {
+    return paged_rows.day(start) | {
         "billed_cost": cost,
         "effective_cost": cost,
         "list_cost": None,
@@ -213,7 +213,7 @@ def _in_dollars(result: Told, name: str) -> str | None:
         return text(written)
     if currency not in _CENTS:
         return f"{text(written)} (smallest units of {currency or 'an untold currency'})"
-    return plain(page_rows.shifted(amount, _CENTS[currency]))
+    return plain(paged_rows.shifted(amount, _CENTS[currency]))
 
 
 def _amount(result: Told) -> tuple[str, Decimal] | None:
@@ -225,8 +225,8 @@ def _remainders(month: Month) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     nobody: dict[str, str | None] = {"sub_account_id": None, "sub_account_name": None}
     return [
-        _row(start, {}, None) | _charge(start, plain(rest), currency) | page_rows.rest_named() | nobody
-        for start, currency, rest, _ in page_rows.rests(month, _amount)
+        _row(start, {}, None) | _charge(start, plain(rest), currency) | paged_rows.rest_named() | nobody
+        for start, currency, rest, _ in paged_rows.rests(month, _amount)
     ]
 
 

@@ -14,11 +14,12 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ingest import policies
-from ingest.normalise import log_files, stored_spans
-from ingest.normalise.attribute_values import Amiss
-from ingest.normalise.attribute_values import opened as _json
-from ingest.normalise.otlp_decode import Exported, Lost
-from ingest.normalise.stored_spans import StoredSpan, StoredSpans, instant, mapping, sequence, text
+from ingest.logs import files
+from ingest.otel import trace_stores
+from ingest.otel.attribute_values import Amiss
+from ingest.otel.attribute_values import opened as _json
+from ingest.otel.decode import Exported, Lost
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, sequence, text
 from ingest.source import Access, Fetcher, RawObject, Reading, Slice
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -37,7 +38,7 @@ class Langfuse:
     name = "langfuse"
     kind: Literal["bill", "log"] = "log"
     title = "Langfuse observations: traces of its UI, pages of its API, exports to blob storage"
-    patterns: tuple[str, ...] = log_files.JSON_FILES
+    patterns: tuple[str, ...] = files.JSON_FILES
     access = Access(
         needs=policies.S3_NEEDS,
         policy=policies.S3_READ,
@@ -48,14 +49,14 @@ class Langfuse:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own. Scores that are exported beside are left out."""
-        return log_files.slices(
+        return files.slices(
             fetcher, uri, source=self.name, patterns=self.patterns, what="an export of observations", skip=("scores",)
         )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The observations of one file, as spans."""
-        found = log_files.items(item, what=_WHAT, again=_AGAIN)
-        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        found = files.items(item, what=_WHAT, again=_AGAIN)
+        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
 
 
 SOURCE = Langfuse()

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Final, Literal
 from urllib.parse import urldefrag
 
-from ingest.normalise import page_rows, pages
-from ingest.normalise.page_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
-from ingest.normalise.pages import Page, Shape
-from ingest.normalise.tally import Tally
+from ingest.bills import paged_api, paged_rows
+from ingest.bills.paged_api import Page, Shape
+from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
+from ingest.problem_counter import Tally
 from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
 from ledger.errors import StoreUnreachable
@@ -72,19 +72,19 @@ class OpenAi:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in pages.gathered(fetcher, _SHAPE, uri):
+            for item, stated in paged_api.gathered(fetcher, _SHAPE, uri):
                 yield self._slice(item, stated, {})
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
-        secret = {"authorization": f"Bearer {pages.key(_KEYS, label)}"}
-        for month, asked in pages.months(fetcher, uri):
+        secret = {"authorization": f"Bearer {paged_api.key(_KEYS, label)}"}
+        for month, asked in paged_api.months(fetcher, uri):
             found, problems = self._read_month(fetcher, base, secret, month)
-            item = pages.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organization/costs?month={month}")
+            item = paged_api.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organization/costs?month={month}")
             yield self._slice(item, month, {f"{uri}|{month}": asked}, problems)
 
     def _slice(self, item: RawObject, month: str | None, marks: Mapping[str, str], problems: Sequence[Problem] = ()) -> Slice:
-        told = pages.opened(_SHAPE, item)
+        told = paged_api.opened(_SHAPE, item)
         organisation = next((o for r in _results(told) if (o := text(r.get("organization_id")))), None)
         return Slice(
             scope=f"openai.{organisation}" if organisation else "openai",
@@ -98,7 +98,7 @@ class OpenAi:
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
         def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return pages.followed(fetcher, of, partial(_request, f"{base}/v1/organization/{what}", secret, month, group))
+            return paged_api.followed(fetcher, of, partial(_request, f"{base}/v1/organization/{what}", secret, month, group))
 
         def grouped() -> list[Page]:
             for finest in _GROUPS[:-1]:
@@ -109,7 +109,7 @@ class OpenAi:
                         raise
             return asked("costs", COSTS, _GROUPS[-1])
 
-        return pages.whole_month(
+        return paged_api.whole_month(
             _SHAPE,
             self.name,
             base,
@@ -125,7 +125,7 @@ class OpenAi:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = pages.opened(_SHAPE, item)
+        month = paged_api.opened(_SHAPE, item)
         tally = Tally(self.name, item.uri, place="result")
         used = _used(month)
         rows = []
@@ -136,17 +136,17 @@ class OpenAi:
                 for key, r in zip(keys, results, strict=True)
             ]
         rests = _remainders(month)
-        page_rows.tell_rests(tally, "amount.value", "OpenAI", len(rests))
+        paged_rows.tell_rests(tally, "amount.value", "OpenAI", len(rests))
         _compare(month, tally)
-        yield from page_rows.readings(
+        yield from paged_rows.readings(
             month, rows + rests, {"billed_cost": "amount.value", "billing_currency": "amount.currency"}, tally
         )
 
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
-        ("start_time", str(int(pages.starts(month).timestamp()))),
-        ("end_time", str(int(pages.until(month).timestamp()))),
+        ("start_time", str(int(paged_api.starts(month).timestamp()))),
+        ("end_time", str(int(paged_api.until(month).timestamp()))),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),
         *(("group_by[]", name) for name in group),
@@ -214,7 +214,7 @@ def _row(start: datetime, result: Told, used: Decimal | None) -> dict[str, str |
 
 
 def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return page_rows.day(start) | {
+    return paged_rows.day(start) | {
         "billed_cost": cost,
         "effective_cost": cost,
         "list_cost": None,
@@ -244,9 +244,9 @@ def _amount(result: Told) -> tuple[str, Decimal] | None:
 def _remainders(month: Month) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     rows = []
-    for start, currency, rest, total in page_rows.rests(month, _amount):
+    for start, currency, rest, total in paged_rows.rests(month, _amount):
         whose = {name: total.get(name) for name in ("organization_id", "organization_name")}
-        rows.append(_row(start, whose, None) | _charge(start, plain(rest), currency) | page_rows.rest_named())
+        rows.append(_row(start, whose, None) | _charge(start, plain(rest), currency) | paged_rows.rest_named())
     return rows
 
 

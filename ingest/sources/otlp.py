@@ -20,21 +20,13 @@ from typing import IO, Literal
 import pyarrow as pa
 
 from ingest import policies
-from ingest.normalise import otlp_door, otlp_signals
-from ingest.normalise.emitters import EmitterTable, table
-from ingest.normalise.otlp_decode import (
-    LARGEST_BODY,
-    Exported,
-    decode_json,
-    decode_request,
-    from_document,
-    from_protobuf,
-    looks_like_json,
-)
-from ingest.normalise.otlp_events import Events, decode_events
-from ingest.normalise.otlp_metrics import read_metrics
-from ingest.normalise.otlp_salvage import LOGS
-from ingest.normalise.otlp_spans import SpanBatch
+from ingest.otel import redact, signals
+from ingest.otel.decode import LARGEST_BODY, Exported, decode_json, decode_request, from_document, from_protobuf, looks_like_json
+from ingest.otel.emitters import EmitterTable, table
+from ingest.otel.events import Events, decode_events
+from ingest.otel.metrics import read_metrics
+from ingest.otel.salvage import LOGS
+from ingest.otel.spans import SpanBatch
 from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
@@ -79,9 +71,9 @@ def rejected(reading: Reading) -> int:
     return sum(problem.rows for problem in reading.problems if problem.severity == "error")
 
 
-def admit(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> otlp_door.Admitted:
+def admit(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> redact.Admitted:
     """What a receiver writes down of a protobuf trace export before it says thank you; `read_bodies` makes rows of it later."""
-    return otlp_door.admit(body, _table(settings), source=source, uri=uri)
+    return redact.admit(body, _table(settings), source=source, uri=uri)
 
 
 def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
@@ -174,7 +166,7 @@ def _any_json(body: bytes) -> Exported:
     document = decode_json(body)
     named = document.keys() if isinstance(document, dict) else frozenset()
     if {"resourceLogs", "resource_logs"} & named and not {"resourceSpans", "resource_spans"} & named:
-        return Events(*otlp_signals.from_document(document, LOGS))
+        return Events(*signals.from_document(document, LOGS))
     return from_document(document)
 
 

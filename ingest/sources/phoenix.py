@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ingest import policies
-from ingest.normalise import log_files, stored_spans
-from ingest.normalise.otlp_decode import Exported, Lost, from_document
-from ingest.normalise.stored_spans import StoredSpan, StoredSpans, instant, mapping, nanoseconds, sequence, text
+from ingest.logs import files
+from ingest.otel import trace_stores
+from ingest.otel.decode import Exported, Lost, from_document
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, nanoseconds, sequence, text
 from ingest.source import Access, Fetcher, RawObject, Reading, Slice
 from ledger.errors import FormatError
 from ledger.problems import Problem
@@ -33,7 +34,7 @@ class Phoenix:
     name = "phoenix"
     kind: Literal["bill", "log"] = "log"
     title = "Arize Phoenix and OpenInference spans: pages of its API, data frames, printed spans"
-    patterns: tuple[str, ...] = (*log_files.JSON_FILES, "*.parquet")
+    patterns: tuple[str, ...] = (*files.JSON_FILES, "*.parquet")
     access = Access(
         needs=policies.S3_NEEDS,
         policy=policies.S3_READ,
@@ -44,12 +45,12 @@ class Phoenix:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own."""
-        return log_files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="an export of spans")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="an export of spans")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file."""
-        found = log_files.items(item, what=_WHAT, again=_AGAIN)
-        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        found = files.items(item, what=_WHAT, again=_AGAIN)
+        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
 
 
 SOURCE = Phoenix()

@@ -13,10 +13,11 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ingest import policies
-from ingest.normalise import log_files, stored_spans
-from ingest.normalise.litellm_items import Damage, Found, Item
-from ingest.normalise.otlp_decode import Exported, Lost
-from ingest.normalise.stored_spans import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
+from ingest.logs import files
+from ingest.logs.json_items import Damage, Found, Item
+from ingest.otel import trace_stores
+from ingest.otel.decode import Exported, Lost
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
 from ingest.source import Access, Fetcher, RawObject, Reading, Slice
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -38,7 +39,7 @@ class Zipkin:
     name = "zipkin"
     kind: Literal["bill", "log"] = "log"
     title = "Zipkin traces: JSON of version 2"
-    patterns: tuple[str, ...] = log_files.JSON_FILES
+    patterns: tuple[str, ...] = files.JSON_FILES
     access = Access(
         needs=policies.S3_NEEDS,
         policy=policies.S3_READ,
@@ -49,12 +50,12 @@ class Zipkin:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own."""
-        return log_files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file."""
-        found = _traces(log_files.items(item, what=_WHAT, again=_AGAIN))
-        return stored_spans.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        found = _traces(files.items(item, what=_WHAT, again=_AGAIN))
+        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
 
 
 SOURCE = Zipkin()

@@ -12,7 +12,7 @@ import typer
 from rootcost.console import Home, home_of, out, out_rows, say
 
 if TYPE_CHECKING:
-    from ingest.aws_exports import Export
+    from ingest.sources.aws_cur.exports import Export
 
 Format = Literal["text", "json"]
 
@@ -30,17 +30,17 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
     Asks AWS for Data Exports (CUR 2.0, FOCUS) and legacy Cost and Usage Reports, with the credentials of the default chain. Run it in each
     payer account. An export of the same bill in two forms is read once: choose one.
     """
-    from ingest import aws_exports
+    from ingest.sources.aws_cur import exports as aws_cur_exports
 
     home_of(home)
-    found, faults = aws_exports.exports()
+    found, faults = aws_cur_exports.exports()
     if output == "json":
         out_rows(asdict(export) | {"add": _line(export, found)} for export in found)
     else:
         for export in found:
             _tell(export, found)
     for fault in faults:
-        say(f"{fault.where}: {fault.what}; {fault.remedy}. Least-privilege policy:\n{aws_exports.POLICY}")
+        say(f"{fault.where}: {fault.what}; {fault.remedy}. Least-privilege policy:\n{aws_cur_exports.POLICY}")
     bills = [export for export in found if export.source]
     if not found:
         say(
@@ -53,7 +53,7 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
 
 
 def _tell(export: Export, all_found: list[Export]) -> None:
-    from ingest.aws_exports import WORTH
+    from ingest.sources.aws_cur.exports import WORTH
 
     about = [export.table, export.granularity or "", export.file_format or "", export.overwrite or "", export.status]
     if export.refreshed_at:

@@ -27,7 +27,7 @@ def projects(
 
     An account's bill is read from its own export: its table is named after the account, with underscores for dashes.
     """
-    from ingest import gcp_catalog
+    from ingest.prices import gcp_catalog
 
     home_of(home)
     found = gcp_catalog.projects()

@@ -12,7 +12,7 @@ from rootcost.console import Home, opened, out, out_rows, say, turn_to_write, wr
 if TYPE_CHECKING:
     import polars as pl
 
-    from ingest.price_updates import PriceList, Update
+    from ingest.prices.updates import PriceList, Update
     from ledger.books import Books
 
 Format = Literal["table", "json", "csv"]
@@ -85,7 +85,7 @@ def prices_import(
     once, another currency, a past that is published already) is staged instead: it prices nothing until you accept it, and the exit code
     is 1. Negative rates, unknown units and unknown currencies are refused. The same list twice adds nothing.
     """
-    from ingest.price_updates import enter
+    from ingest.prices.updates import enter
     from rootcost import show, show_prices
 
     with opened(home) as books:
@@ -212,7 +212,7 @@ def prices_coverage(
     with opened(home) as books:
         found = coverage(books, [month] if month else [])
     if template:
-        from ingest.price_books.rate_table import lines
+        from ingest.prices.rate_table import lines
 
         for line in lines(show_prices.template_rows(found.unpriced)):
             out(line)
@@ -238,7 +238,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
             raise UsageError("goes with --origin observed", where="--month", remedy="a price list is dated by --valid-from")
         if origin == "contract" and file is None:
             raise UsageError("needs a file", where="--origin contract", remedy="the installed price map is a public list")
-        from ingest.price_books import read_prices
+        from ingest.prices.books import read_prices
         from rootcost.pricebook import seen_models
 
         return read_prices(file, origin=origin, book=book, seen=lambda: seen_models(books))
@@ -249,7 +249,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
             remedy="name the month: --month 2026-10, and no file",
         )
     from attribution.pricing.observed import observed
-    from ingest.price_updates import PriceList
+    from ingest.prices.updates import PriceList
 
     rates = observed(books, month)
     if not rates.height:
@@ -261,7 +261,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
     """Google's list prices, in the names that logs and other lists have for its models."""
     from attribution.classification.names import ModelNames
     from attribution.classification.skus import Classifier, Words
-    from ingest.gcp_catalog import Sells, price_list
+    from ingest.prices.gcp_catalog import Sells, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES
     from rootcost.pricebook import seen_models
@@ -283,7 +283,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
 
 
 def _difference(books: Books, listed: PriceList, valid_from: str, factor: int) -> Update:
-    from ingest.price_updates import difference
+    from ingest.prices.updates import difference
     from ledger.periods import parse_instant
 
     since = parse_instant(valid_from, field="--valid-from") if valid_from else None
@@ -303,7 +303,7 @@ def _dates(update: Update) -> str:
 
 
 def _show_staged(books: Books, output: Format) -> None:
-    from ingest.price_updates import staged
+    from ingest.prices.updates import staged
     from rootcost import show_prices
 
     waiting = staged(books)
@@ -319,7 +319,7 @@ def _show_staged(books: Books, output: Format) -> None:
 def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
     import polars as pl
 
-    from ingest.price_updates import decide, staged
+    from ingest.prices.updates import decide, staged
     from rootcost.show import counted
 
     with opened(home) as books, turn_to_write(books):

@@ -111,13 +111,13 @@ class _Story:
         """Registry, price book, budgets: what a company sets up once."""
         from api.changes import change_budget
         from api.models import BudgetChange
-        from ingest import prices
+        from ingest.prices import litellm_map
         from ledger import registry
 
         tell = step("registry, public prices, budgets")
         registry.import_csv(self.books, self.made.registry, actor="demo")
         tell("prices", 1, 3)
-        prices.import_prices(self.books, prices.read_litellm_map())
+        litellm_map.import_prices(self.books, litellm_map.read_litellm_map())
         tell("budgets", 2, 3)
         for row in json.loads(self.made.budgets.read_text(encoding="utf-8")):
             change = BudgetChange(

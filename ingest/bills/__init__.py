@@ -1,0 +1,1 @@
+"""Bills: readers and checks that every bill source shares, and the month that replaces itself in `charges`."""

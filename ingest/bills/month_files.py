@@ -1,0 +1,256 @@
+"""The charges of a month as the ledger's files: ids, text as dictionaries, one row group after the other.
+
+A part is encoded and written by a thread of its own while the next part is read, and it is then out of memory: what is kept of a
+row is the 64 bits of its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingest.bills.dictionary import WORD, Hashes, Lines, codes, scattered
+from ledger.ids import hashed
+from ledger.money import RATE
+from ledger.tables import CHARGES
+
+WORDS = tuple(name for name, dtype in CHARGES.schema.items() if dtype in (pl.String, pl.Boolean, RATE))
+"""Columns of `charges` that lines share as words, except `charge_id` and the partition."""
+OWN = tuple(name for name in CHARGES.schema if name not in WORDS)
+"""Columns that are each line's own: amounts, times, the line's number."""
+_STORED = ("charge_id", *(name for name in CHARGES.schema if name not in ("charge_id", *CHARGES.partition_by)))
+_TEXTS = tuple(name for name in _STORED if CHARGES.schema[name] == pl.String and name != "charge_id")
+_NOT_CONTENT = frozenset({"charge_id", "source", "scope", "raw_id", "line", "final"})
+_NOTHING = pa.array([], pa.string())
+_FILE_ROWS = 2_000_000
+_HIGH = np.uint64(0xD6E8FEB86659FD93)
+_HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16)
+
+
+Ordinals = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A row group as written: the 64 bits of its ids, and the ordinals spelt after them; None where every row is the first."""
+
+    ids: Hashes
+    nth: Ordinals | None
+
+
+class MonthFiles:
+    """Files of one month of one dataset below `folder`, named by `stem`."""
+
+    def __init__(self, folder: Path, stem: str, month: str) -> None:
+        self._folder, self._stem, self._month = folder, stem, month
+        self._written: dict[Path, list[_Group]] = {}
+        self._seen = _Seen()
+        self._several = False
+        self._writer: pq.ParquetWriter | None = None
+        self._aside = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def add(self, lines: Lines) -> None:
+        """Writes the lines as one row group, aside. What went wrong with those before them is raised here."""
+        self._wait()
+        self._pending = self._aside.submit(self._write, lines)
+
+    def absorb(self, other: MonthFiles) -> None:
+        """Another's files; it must not be used any more."""
+        found = other._close()
+        self._several = self._several or other._several or bool(found and self._written)
+        self._written |= found
+        if not self._several:
+            self._seen = other._seen
+
+    def finished(self) -> list[Path]:
+        """All files, identical rows told apart by their ordinal in `charge_id`. Nothing can be added any more."""
+        written = self._close()
+        if self._several:
+            nth = iter(_ordinals([group.ids for groups in written.values() for group in groups]))
+            for path, groups in written.items():
+                _number(path, groups, [next(nth) for _ in groups])
+        return list(written)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _close(self) -> dict[Path, list[_Group]]:
+        self._wait()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return self._written
+
+    def _write(self, lines: Lines) -> None:
+        table, ids = stored(lines, self._month)
+        nth = self._seen.ordinals(ids)
+        table = table.set_column(0, "charge_id", spelt(ids, nth))
+        path = next(reversed(self._written), None)
+        if self._writer is None or path is None or sum(len(group.ids) for group in self._written[path]) >= _FILE_ROWS:
+            if self._writer is not None:
+                self._writer.close()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{self._stem}-{len(self._written)}.parquet"
+            self._writer = _open(path, table.schema)
+            self._written[path] = []
+        self._writer.write_table(table, row_group_size=len(ids))
+        self._written[path].append(_Group(ids, nth))
+
+
+class _Seen:
+    """Ids so far, to number those that come again. A table of slots says of nearly all at once that they are new."""
+
+    def __init__(self) -> None:
+        self._slots = np.zeros(0, np.bool_)
+        self._groups: list[Hashes] = []
+
+    def ordinals(self, ids: Hashes) -> Ordinals | None:
+        """For each row how many rows had its id up to it; None where every row is the first."""
+        if not len(self._slots):
+            self._slots = np.zeros(1 << 26, np.bool_)
+        slot = ids >> np.uint64(38)
+        known = np.unique(ids[self._slots[slot]])
+        before = sum((_count(group, known) for group in self._groups), np.zeros(len(known), np.int64))
+        self._slots[slot] = True
+        ordered = np.sort(ids)
+        self._groups.append(ordered)
+        nth = _ordinals([ids])[0] if (ordered[1:] == ordered[:-1]).any() else None
+        if before.any():
+            again = np.isin(ids, known[before > 0])
+            nth = np.ones(len(ids), np.int64) if nth is None else nth
+            nth[again] += before[np.searchsorted(known, ids[again])]
+        return nth
+
+
+def _count(among: Hashes, wanted: Hashes) -> Ordinals:
+    """How often each of `wanted` is in the sorted `among`."""
+    return np.asarray(np.searchsorted(among, wanted, "right") - np.searchsorted(among, wanted, "left"), np.int64)
+
+
+def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # Arrow finds the least and greatest of a dictionary by looking at every row of it, which costs more than writing does.
+    ranged = [name for name in OWN if name in _STORED]
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=list(_TEXTS),
+        write_statistics=ranged,
+        store_schema=False,
+    )
+
+
+def stored(lines: Lines, month: str) -> tuple[pa.Table, Hashes]:
+    """The lines as the table's files have them, and the 64 bits of each row's id.
+
+    The id is a sum over columns of hashes of what the row says there, so that it does not depend on the file, the line, the
+    dataset, the batch, or on which columns a report repeats. Absent is nothing to add.
+    """
+    number = lines.rows[WORD].to_numpy()
+    said = np.full(lines.words.height, hashed(month) % 2**64, np.uint64)
+    columns: dict[str, pa.Array] = {}
+    for name in WORDS:
+        if name in CHARGES.partition_by or name == "charge_id":
+            continue
+        if name in _TEXTS:
+            if lines.words[name].null_count() == lines.words.height:
+                columns[name] = pa.DictionaryArray.from_arrays(pa.nulls(len(number), pa.int32()), _NOTHING)
+                continue
+            coded = lines.words[name].to_arrow().cast(pa.string()).dictionary_encode()
+            code = codes(coded)[number]
+            absent = code == len(coded.dictionary) if coded.null_count else None
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(code, mask=absent), coded.dictionary, safe=False)
+            if name not in _NOT_CONTENT:
+                said += _of_texts(coded, name)
+        else:
+            columns[name] = lines.words[name].gather(lines.rows[WORD]).to_arrow()
+            if name not in _NOT_CONTENT:
+                said += _of_numbers(lines.words[name].to_arrow(), name)
+    ids = said[number]
+    for name in OWN:
+        columns[name] = lines.rows[name].to_arrow()
+        if name not in _NOT_CONTENT:
+            ids += _of_numbers(columns[name], name)
+    ids = scattered(ids)
+    columns["charge_id"] = spelt(ids)
+    return pa.table({name: columns[name] for name in _STORED}), ids
+
+
+def spelt(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
+    """Ids as 16 hex digits; those that come again have their ordinal behind.
+
+    >>> spelt(np.array([255, 255], np.uint64), np.array([1, 2])).to_pylist()
+    ['00000000000000ff', '00000000000000ff-2']
+    """
+    digits = _HEX[ids.astype(">u8").view(np.uint8)]
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * 16
+    plain = pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(digits))
+    if nth is None:
+        return plain
+    numbered = pc.binary_join_element_wise(plain, pa.array(nth).cast(pa.string()), "-")
+    return pc.if_else(pa.array(nth > 1), numbered, plain)
+
+
+def _of_texts(coded: pa.DictionaryArray, column: str) -> Hashes:
+    salt = np.uint64(_text_bits(column))
+    known = np.fromiter(map(_text_bits, coded.dictionary.to_pylist()), np.uint64, len(coded.dictionary))
+    of_code = np.append(scattered(known ^ salt), np.uint64(0))
+    return np.asarray(of_code[codes(coded)])
+
+
+@lru_cache(1 << 17)
+def _text_bits(text: str) -> int:
+    return hashed(text) % 2**64
+
+
+def _of_numbers(array: pa.Array, column: str) -> Hashes:
+    if pa.types.is_decimal(array.type):
+        halves = np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+        bits = halves[:, 0] + halves[:, 1] * _HIGH
+    else:
+        bits = array.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+    found = scattered(bits + np.uint64(_text_bits(column)))
+    if array.null_count:
+        found[array.is_null().to_numpy(zero_copy_only=False)] = 0
+    return found
+
+
+def _ordinals(groups: Sequence[Hashes]) -> list[Ordinals | None]:
+    """For each row group, how many rows had its id up to each; None where every row is the first."""
+    together = np.sort(np.concatenate(groups))
+    repeated = np.unique(together[1:][together[1:] == together[:-1]])
+    if not len(repeated):
+        return [None] * len(groups)
+    at = np.concatenate(groups)
+    among = np.flatnonzero(np.isin(at, repeated))
+    nth = pl.DataFrame({"id": at[among]}).select(pl.int_range(1, pl.len() + 1).over("id")).to_series().to_numpy()
+    ordinal = np.ones(len(at), np.int64)
+    ordinal[among] = nth
+    found = np.split(ordinal, np.cumsum([len(group) for group in groups])[:-1])
+    return [each if (each > 1).any() else None for each in found]
+
+
+def _number(path: Path, written: Sequence[_Group], ordinals: Sequence[Ordinals | None]) -> None:
+    """Writes a file anew in which rows have other ordinals now that the files before it are known."""
+    if all(np.array_equal(1 if a.nth is None else a.nth, 1 if b is None else b) for a, b in zip(written, ordinals, strict=True)):
+        return
+    aside = path.with_suffix(".numbered")
+    with pq.ParquetFile(path, read_dictionary=list(_TEXTS)) as file, _open(aside, file.schema_arrow) as writer:
+        for number, (group, nth) in enumerate(zip(written, ordinals, strict=True)):
+            table = file.read_row_group(number).set_column(0, "charge_id", spelt(group.ids, nth))
+            writer.write_table(table, row_group_size=len(group.ids))
+    aside.replace(path)

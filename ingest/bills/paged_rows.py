@@ -1,0 +1,146 @@
+"""The rows of a bill that came in pages: numbers as they were written, days, remainders. See `ingest.bills.paged_api`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal, localcontext
+from typing import Any, Final
+
+import polars as pl
+
+from ingest.bills import charges
+from ingest.bills.dictionary import WORD, Lines
+from ingest.problem_counter import Tally
+from ingest.source import Reading
+from ledger.money import ZERO, exact_decimal
+
+COSTS, TOTALS, USAGE = "costs", "totals", "usage"
+"""What a page is of: costs in groups, costs without groups, usage."""
+NOISE: Final = Decimal("0.000001")
+"""Groups and total that differ by less than this a day agree: sums of floating point differ by as much."""
+_ROWS = 50_000
+
+Told = dict[str, Any]
+"""A JSON object whose numbers are text, as written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A bill as its pages tell it. `settled`: it was read when the provider no longer restates it."""
+
+    month: str | None
+    settled: bool
+    buckets: Mapping[str, Mapping[datetime, Sequence[Told]]]
+    """By what they are of: the start of each day, and its results."""
+
+
+def text(value: object) -> str | None:
+    """What a field says, if it says something.
+
+    >>> text(" a "), text(""), text(None), text(True)
+    ('a', None, None, None)
+    """
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+def number(value: object) -> Decimal | None:
+    """A number exactly as written, or None where it is none.
+
+    >>> number("0E-6176"), number("4.50"), number("abc")
+    (Decimal('0'), Decimal('4.50'), None)
+    """
+    found = exact_decimal(text(value))
+    return ZERO if found is not None and not found else found
+
+
+def plain(amount: Decimal | None, written: object = None) -> str | None:
+    """An amount as text that money is read from; what is no amount stays as it was written, to be told.
+
+    >>> plain(Decimal("4.5E-6")), plain(None, "abc")
+    ('0.0000045', 'abc')
+    """
+    return text(written) if amount is None else format(amount, "f")
+
+
+def added(amounts: Iterable[Decimal]) -> Decimal:
+    """A sum with every digit."""
+    with localcontext() as context:
+        context.prec = 400
+        return sum(amounts, ZERO)
+
+
+def shifted(amount: Decimal, places: int) -> Decimal:
+    """An amount of smallest units in whole ones, every digit kept.
+
+    >>> shifted(Decimal("123.78912"), 2)
+    Decimal('1.2378912')
+    """
+    sign, digits, exponent = amount.as_tuple()
+    return Decimal((sign, digits, int(exponent) - places))
+
+
+def rests(month: Month, amount: Callable[[Told], tuple[str, Decimal] | None]) -> Iterator[tuple[datetime, str, Decimal, Told]]:
+    """Days and currencies whose groups are not their total: the day, the currency, what the groups lack, and a result of the total.
+
+    `amount` is the currency and the amount of a result, or None where it tells none.
+    """
+    groups = month.buckets.get(COSTS, {})
+    for start, told in sorted(month.buckets.get(TOTALS, {}).items()):
+        whole, parts = _by_currency(told, amount), _by_currency(groups.get(start, ()), amount)
+        for currency, total in sorted(whole.items()):
+            rest = added([total, parts.get(currency, ZERO).copy_negate()])
+            if abs(rest) >= NOISE:
+                yield start, currency, rest, told[0]
+
+
+def _by_currency(results: Sequence[Told], amount: Callable[[Told], tuple[str, Decimal] | None]) -> dict[str, Decimal]:
+    found: dict[str, list[Decimal]] = {}
+    for told in map(amount, results):
+        if told is not None:
+            found.setdefault(told[0], []).append(told[1])
+    return {currency: added(values) for currency, values in found.items()}
+
+
+REST_WORDS = "Part of the day's total that is in no group"
+
+
+def rest_named() -> dict[str, str | None]:
+    """What the row of a remainder is called."""
+    return {"charge_description": REST_WORDS, "sku_id": "remainder", "sku_meter": REST_WORDS}
+
+
+def tell_rests(tally: Tally, field: str, provider: str, rows: int) -> None:
+    """Says that there are remainders."""
+    if rows:
+        tally.whole(
+            field,
+            "the groups of a day are not its total; the difference is a row of its own",
+            f"nothing to do: {provider} tells the total, but not whose the rest is",
+            rows,
+        )
+
+
+def readings(month: Month, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], tally: Tally) -> Iterator[Reading]:
+    """Rows in the terms of `charges`, amounts and times as text; the problems told so far come with them."""
+    schema = dict.fromkeys((name for row in rows[:1] for name in row), pl.String) | {"final": pl.Boolean}
+    for at in range(0, len(rows), _ROWS):
+        frame = pl.DataFrame(rows[at : at + _ROWS], schema=schema).with_columns(final=pl.lit(month.settled))
+        apart = [name for name in frame.columns if name in charges.APART]
+        numbers = pl.int_range(at + 1, at + 1 + pl.len(), dtype=pl.Int64)
+        lines = Lines(
+            frame.select(apart).with_columns(__row=numbers, __line=numbers).with_row_index(WORD), frame.select(pl.exclude(apart))
+        )
+        booked = charges.charges(charges.checked(charges.typed(lines), names, tally))
+        yield Reading(booked.rows, tally.drain(), booked.words)
+    yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+
+
+def day(start: datetime) -> dict[str, str]:
+    """The charge period and billing period of a day."""
+    return {
+        "charge_period_start": start.isoformat(),
+        "charge_period_end": (start + timedelta(days=1)).isoformat(),
+        "billing_period_start": start.replace(day=1).isoformat(),
+    }

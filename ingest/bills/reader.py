@@ -1,0 +1,135 @@
+"""The rows of a bill's file, whatever it is packed in: CSV, CSV.gz, zip or Parquet, told apart by content, not by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.bills import csv_reader, dictionary
+from ingest.bills.csv_reader import NULLS, Choose, Wanted
+from ingest.bills.dictionary import Lines
+from ingest.problem_counter import Tally
+from ingest.source import RawObject
+from ledger.errors import FormatError
+from ledger.tables import TIME
+
+_PARQUET_ROWS = 250_000
+_Item = TypeVar("_Item")
+
+
+def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
+    """Bounded parts of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
+
+    Words are text, or maps of text. What stands apart is text in a text file; in Parquet times and doubles stay as they are, and
+    other numbers are the shortest text that means them.
+    """
+    with item.path.open("rb") as file:
+        magic = file.read(4)
+    if not magic:
+        raise FormatError("the file is empty", where=item.uri, remedy="export it again")
+    if magic == b"PAR1":
+        tally.place = "row"
+        parts = _parquet(item, choose)
+    else:
+        parts = csv_reader.batches(item.path, choose, tally)
+    rows = 0
+    for part in parts:
+        rows += part.rows.height
+        yield part
+    if not rows:
+        tally.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
+
+
+def _parquet(item: RawObject, choose: Choose) -> Iterator[Lines]:
+    row = 1
+    try:
+        for wanted, batch in _ahead(_record_batches(item, choose)):
+            apart = pl.DataFrame(pa.Table.from_batches([batch.select(wanted.apart)]))
+            apart = apart.select(_readable(apart, name) for name in wanted.apart)
+            apart = apart.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
+                __line=pl.col("__row")
+            )
+            part = dictionary.lines({name: _as_text(batch.column(name)) for name in wanted.words}, apart)
+            texts = [name for name, dtype in part.words.schema.items() if dtype == pl.String]
+            yield Lines(part.rows, part.words.with_columns(map(_filled, texts)))
+            row += batch.num_rows
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as fault:
+        said = str(fault).splitlines()[0][:200]
+        raise FormatError(
+            f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off"
+        ) from fault
+
+
+def _record_batches(item: RawObject, choose: Choose) -> Iterator[tuple[Wanted, pa.RecordBatch]]:
+    """Parts of one row group each, text as the dictionaries it is stored in."""
+    with pq.ParquetFile(item.path) as file:
+        wanted = choose(list(file.schema_arrow.names))
+        names = [*wanted.words, *wanted.apart]
+        leaves = [file.schema.column(i) for i in range(len(file.schema))]
+        held = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in wanted.words]
+        # A row group at a time: across two of them Arrow cannot give maps as dictionaries.
+        with pq.ParquetFile(item.path, read_dictionary=held) as coded:
+            for group in range(file.num_row_groups):
+                for batch in coded.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=names):
+                    yield wanted, batch
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items, each fetched while the one before it is worked on."""
+    nothing: Final = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
+        due = pool.submit(next, items, nothing)
+        while (item := due.result()) is not nothing:
+            due = pool.submit(next, items, nothing)
+            yield cast("_Item", item)
+
+
+def _as_text(array: pa.Array) -> pa.Array:
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return array
+    column = pl.Series(pl.from_arrow(array.cast(kind)))
+    return column.cast(pl.String, strict=column.dtype != pl.Binary).to_arrow()
+
+
+def _filled(name: str) -> pl.Expr:
+    return pl.when(~pl.col(name).is_in(NULLS)).then(name).alias(name)
+
+
+def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
+    column, dtype = pl.col(name), frame.schema[name]
+    if dtype in (pl.Date, pl.Datetime):
+        zoned = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
+        return zoned.dt.convert_time_zone("UTC") if getattr(dtype, "time_zone", None) else zoned.dt.replace_time_zone("UTC")
+    if dtype == pl.Float64:
+        return column
+    return _filled(name) if dtype == pl.String else column.cast(pl.String, strict=dtype != pl.Binary)
+
+
+def moments(column: pl.Series) -> pl.Series:
+    """ISO 8601 text as UTC instants; a time without a zone is UTC; null where it is no time.
+
+    >>> [str(m) for m in moments(pl.Series(["2024-09-01T00:00:00Z", "2024-09-01 02:00:00+02:00", "1/9/24"]))]
+    ['2024-09-01 00:00:00+00:00', '2024-09-01 00:00:00+00:00', 'None']
+    """
+    if column.dtype != pl.String:
+        return column.cast(TIME)
+    written = column.unique().drop_nulls()
+    return column.replace_strict(
+        written, pl.Series([_moment(text) for text in written], dtype=TIME), default=None, return_dtype=TIME
+    )
+
+
+def _moment(text: str) -> object:
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,1 @@
+"""Google Cloud clients: credentials, BigQuery, and errors in our own terms."""

@@ -1,0 +1,157 @@
+"""Asking BigQuery: what a table holds, and the rows of a query, bounded in memory however many there are.
+
+A query's answer is a snapshot: its pages are those of one job, whatever is appended to the table meanwhile. An answer that ends
+early is not taken for a short one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ingest.google import client
+from ledger.errors import StoreUnreachable, UsageError
+
+SCHEME = "bigquery://"
+RIGHTS = (
+    "grant the account roles/bigquery.dataViewer on the dataset, and roles/bigquery.jobUser on the project that pays for queries"
+)
+_PAGE_ROWS = 20_000
+_SORTED_LINES = 100_000
+_NAME = re.compile(r"[\w-]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``bigquery://project.dataset.table``; without a table, all of the dataset's."""
+
+    project: str
+    dataset: str
+    table: str = ""
+
+    @property
+    def uri(self) -> str:
+        """As people write it."""
+        return SCHEME + ".".join(part for part in (self.project, self.dataset, self.table) if part)
+
+    @property
+    def quoted(self) -> str:
+        """As SQL writes it."""
+        return f"`{self.project}.{self.dataset}.{self.table}`"
+
+
+def address(uri: str) -> Address:
+    """What an address names. Raises `UsageError` on what names no dataset.
+
+    >>> address("bigquery://acme-finops.billing.gcp_billing_export_v1_0A")
+    Address(project='acme-finops', dataset='billing', table='gcp_billing_export_v1_0A')
+    """
+    parts = uri.removeprefix(SCHEME).strip("/").replace("/", ".").split(".")
+    if not 2 <= len(parts) <= 3 or not all(_NAME.match(part) for part in parts):
+        raise UsageError(f"{uri!r} names no table", remedy="write bigquery://project.dataset.table")
+    return Address(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a table is: its columns, where it lies, and the column it is parted by (``_PARTITIONTIME``: by time of loading)."""
+
+    columns: frozenset[str]
+    location: str | None
+    parted_by: str | None
+
+
+class BigQuery:
+    """One project's BigQuery, for one run. Queries are paid for by ``GOOGLE_CLOUD_PROJECT``, or the table's own project.
+
+    ``BIGQUERY_EMULATOR_HOST`` names another endpoint, as it does for Google's own client.
+    """
+
+    def __init__(self, where: Address) -> None:
+        self.where = where
+
+    @cached_property
+    def _client(self) -> Any:
+        from google.cloud import bigquery
+
+        project = os.environ.get("GOOGLE_CLOUD_PROJECT") or self.where.project
+        with client.told(self.where.uri, RIGHTS):
+            return bigquery.Client(project=project, **client.options(os.environ.get("BIGQUERY_EMULATOR_HOST", "")))
+
+    def tables(self) -> list[str]:
+        """Names of the dataset's tables, in order."""
+        with client.told(self.where.uri, RIGHTS):
+            listed = self._client.list_tables(f"{self.where.project}.{self.where.dataset}", retry=client.retry())
+            return sorted(table.table_id for table in listed)
+
+    def about(self) -> About:
+        """The table's columns and partitioning."""
+        with client.told(self.where.uri, RIGHTS):
+            table = self._client.get_table(f"{self.where.project}.{self.where.dataset}.{self.where.table}", retry=client.retry())
+        parting = table.time_partitioning
+        return About(
+            frozenset(field.name for field in table.schema),
+            table.location,
+            None if parting is None else parting.field or "_PARTITIONTIME",
+        )
+
+    def ask(self, sql: str, about: About, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
+        """The rows of a query. Raises `StoreUnreachable` where it cannot be asked, or its answer ends early."""
+        from google.cloud import bigquery
+
+        kinds = {str: "STRING", datetime: "TIMESTAMP"}
+        given = [bigquery.ScalarQueryParameter(name, kinds[type(value)], value) for name, value in parameters.items()]
+        patience = client.retry()
+        with client.told(self.where.uri, RIGHTS):
+            answer = self._client.query_and_wait(
+                sql,
+                job_config=bigquery.QueryJobConfig(query_parameters=given),
+                location=about.location,
+                page_size=_PAGE_ROWS,
+                retry=patience,
+                job_retry=patience,
+            )
+            held = 0
+            for row in answer:
+                held += 1
+                yield row
+            if answer.total_rows is not None and held != answer.total_rows:
+                raise StoreUnreachable(
+                    f"the answer holds {answer.total_rows:,} rows and ended after {held:,}",
+                    where=self.where.uri,
+                    remedy="it is asked again with the next run",
+                )
+
+
+def in_order(lines: Iterable[str]) -> Iterator[bytes]:
+    r"""Lines in one order whatever order they come in, each with its end; equal ones all stay. Sorted on disk where they are many.
+
+    An answer's rows have no order of their own: so the same rows are the same bytes.
+
+    >>> b"".join(in_order(["b", "a", "b"]))
+    b'a\nb\nb\n'
+    """
+    coming = iter(lines)
+    with TemporaryDirectory(prefix="rootcost-sort-") as folder:
+        runs: list[Path] = []
+        while some := sorted(f"{line}\n".encode() for line in islice(coming, _SORTED_LINES)):
+            if not runs and len(some) < _SORTED_LINES:
+                yield from some
+                return
+            runs.append(Path(folder) / str(len(runs)))
+            runs[-1].write_bytes(b"".join(some))
+        opened = [path.open("rb") for path in runs]
+        try:
+            yield from heapq.merge(*opened)
+        finally:
+            for file in opened:
+                file.close()

@@ -1,0 +1,138 @@
+"""The records in CloudWatch logs, whatever they were put into on their way to a file.
+
+* objects of the log delivery to S3: records, one a line;
+* objects of an export task: ``2026-10-05T09:00:00.000Z {record}``;
+* subscriptions through Firehose: ``{"messageType": "DATA_MESSAGE", "logEvents": [{"message": "{record}"}]}``, one after another;
+* what the command line saves: ``aws logs filter-log-events`` (``events``), Logs Insights (``results``), ``@message``.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ingest.logs import files
+from ingest.logs.json_fields import parse_json
+from ingest.logs.json_items import LONGEST_LINE, Damage, Found, Item
+from ingest.source import RawObject
+
+_CHUNK = 1 << 20
+_AGAIN = "export the log again; the records that are whole were read"
+
+
+def records(item: RawObject, *, what: str) -> Found:
+    """The records of a file. Raises `FormatError` where it is none of these forms. Messages that are no JSON are none of ours and passed by."""
+    with item.path.open("rb") as file:
+        stamped = _starts_with_a_time(file)
+    found = _stamped(item) if stamped else files.items(item, what=what, again=_AGAIN)
+    for entry in found:
+        if isinstance(entry, Damage):
+            yield entry
+            continue
+        inside = _inside(entry.value)
+        if inside is None:
+            yield entry
+            continue
+        for number, message in enumerate(inside, 1):
+            record = _record(message)
+            if record is not None:
+                yield Item(f"{entry.place}, event {number}", record)
+
+
+def _starts_with_a_time(file: io.BufferedReader) -> bool:
+    head = file.read(_CHUNK)
+    if head[:2] == b"\x1f\x8b":
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, 64)
+        except zlib.error:
+            return False
+    return head[:2] == b"20" and head[4:5] == b"-" and head[10:11] == b"T"
+
+
+def _stamped(item: RawObject) -> Found:
+    """Lines of an export task: a time, a blank, the message. A message of several lines is no record."""
+    with item.path.open("rb") as file:
+        lines = _Lines(file)
+        for number, line in enumerate(lines, 1):
+            _, _, message = line.partition(b" ")
+            if not message.lstrip().startswith(b"{"):
+                if line and lines.ended:
+                    yield Damage(f"line {number}", "line", "the file ends within this line", _AGAIN)
+                continue
+            try:
+                yield Item(f"line {number}", parse_json(message))
+            except (ValueError, RecursionError):
+                yield Damage(f"line {number}", "line", "no complete JSON", _AGAIN)
+        if lines.fault:
+            yield Damage("end of file", "file", lines.fault, _AGAIN)
+
+
+class _Lines:
+    """Lines of a file that may be gzip, as far as it is whole; `fault` says why it is not. `ended` says that a last line has no end."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self.fault, self.ended = "", False
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        for part in self._parts():
+            *lines, rest = (rest + part).split(b"\n")
+            yield from lines
+            if len(rest) > LONGEST_LINE:
+                self.fault = "a line is longer than any record"
+                return
+        self.ended = True
+        yield rest
+
+    def _parts(self) -> Iterator[bytes]:
+        packed = self._file.read(_CHUNK)
+        if packed[:2] != b"\x1f\x8b":
+            while packed:
+                yield packed
+                packed = self._file.read(_CHUNK)
+            return
+        engine, begun = zlib.decompressobj(wbits=31), False
+        try:
+            while packed:
+                while packed:
+                    begun = True
+                    yield engine.decompress(packed, _CHUNK)
+                    packed = engine.unconsumed_tail
+                    if engine.eof:
+                        packed = engine.unused_data.lstrip(b"\0")
+                        engine, begun = zlib.decompressobj(wbits=31), False
+                packed = self._file.read(_CHUNK)
+        except zlib.error:
+            begun = True
+        if begun:
+            self.fault = "the gzip stream is cut off or damaged here"
+
+
+def _inside(value: object) -> list[Any] | None:
+    """The messages of an envelope; None where there is none around the record."""
+    if isinstance(value, list):  # a row of Logs Insights, or several rows
+        cells = [cell for row in value for cell in (row if isinstance(row, list) else [row])]
+        return [cell.get("value") for cell in cells if isinstance(cell, Mapping) and cell.get("field") == "@message"]
+    if not isinstance(value, Mapping):
+        return None
+    for name in ("logEvents", "events"):
+        if isinstance(value.get(name), list) and "spanId" not in value:
+            return [event.get("message") for event in value[name] if isinstance(event, Mapping)]
+    if isinstance(value.get("results"), list):
+        return _inside(value["results"])
+    for name in ("@message", "message"):
+        if isinstance(value.get(name), (str, Mapping)) and "spanId" not in value and "requestId" not in value:
+            return [value[name]]
+    return [] if value.get("messageType") == "CONTROL_MESSAGE" else None
+
+
+def _record(message: object) -> Mapping[str, Any] | None:
+    if isinstance(message, str) and message.lstrip().startswith("{"):
+        try:
+            message = parse_json(message)
+        except (ValueError, RecursionError):
+            return None
+    return message if isinstance(message, Mapping) else None

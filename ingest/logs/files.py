@@ -1,0 +1,134 @@
+"""Files of a log, wherever they lie: which are picked, which are new, and the JSON items in them.
+
+A local folder is read as a whole. Of an S3 prefix only what its store wrote since the last visit is fetched, with an overlap; what is
+read twice is the same row twice, and so once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ingest.logs import table_items
+from ingest.logs.json_items import Damage, Found
+from ingest.logs.json_items import of_file as _of_json
+from ingest.source import Fetcher, Listed, RawObject, Slice, Window
+from ledger.errors import FormatError, ObjectMissingError
+from ledger.problems import Problem
+
+JSON_FILES = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz")
+OVERLAP = timedelta(minutes=10)
+"""How far behind the newest object others may still appear: stores count whole seconds, and uploads cross."""
+_DAY = timedelta(days=1)
+_GLOB = re.compile(r"[*?\[]")
+_DATED = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)/)?)?")
+
+
+def slices(
+    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], what: str, skip: Sequence[str] = ()
+) -> Iterator[Slice | Problem]:
+    """Every file a slice of its own, so that one that cannot be read keeps no other back. `skip` are names of folders left out."""
+    if uri.startswith("s3://") and not _GLOB.search(uri):
+        yield from _new_objects(fetcher, uri, source=source, patterns=patterns, what=what, skip=skip)
+        return
+    listing = fetcher.list(uri)
+    named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+    base = Path(_GLOB.split(uri)[0]).expanduser().absolute().as_posix()
+    picked = named or [entry for entry in listing if _picks(entry, base, patterns, skip)]
+    if not picked:
+        raise _nothing(uri, what, patterns)
+    for entry in picked:
+        yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+
+def _nothing(uri: str, what: str, patterns: Sequence[str]) -> ObjectMissingError:
+    return ObjectMissingError(f"nothing here looks like {what}", where=uri, remedy=f"files should end in {', '.join(patterns)}")
+
+
+def _picks(entry: Listed, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
+    within, _, name = entry.uri.rpartition("/")
+    return (
+        entry.size > 0
+        and not name.startswith((".", "_"))
+        and any(fnmatch(name.lower(), pattern) for pattern in patterns)
+        and (within.rpartition("/")[2].lower() not in skip or within.rstrip("/") == base.rstrip("/"))
+    )
+
+
+def _new_objects(
+    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], what: str, skip: Sequence[str]
+) -> Iterator[Slice | Problem]:
+    window, told = fetcher.window, fetcher.mark(uri)
+    since = datetime.fromisoformat(told) - OVERLAP if told and window == Window() else None
+    first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
+    last = window.until + _DAY if window.until else None
+    listing = [
+        entry for entry in _listed(fetcher, uri, first, last, skip) if entry.uri == uri or _picks(entry, uri, patterns, skip)
+    ]
+    if not listing and told is None:
+        raise _nothing(uri, what, patterns)
+    listing.sort(key=lambda entry: (_written(entry), entry.uri))
+    for entry in listing:
+        if since is None or _written(entry) >= since:
+            try:
+                yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+            except ObjectMissingError:
+                reason, remedy = (
+                    "was listed, and gone when it was to be read",
+                    "if a lifecycle rule deletes logs, let it wait a day longer",
+                )
+                yield Problem(source, entry.uri, "object", "", reason, remedy)
+    newest = max((_written(entry) for entry in listing), default=None)
+    reached = max(filter(None, (newest, datetime.fromisoformat(told) if told else None)), default=None)
+    if reached is not None and window == Window():
+        yield Slice(scope=uri, objects=(), marks={uri: reached.isoformat()})
+
+
+def _listed(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[Listed]:
+    """The objects below a prefix, without looking into folders of other days, or of names that are left out."""
+    folders, objects = fetcher.level(uri)
+    begin = datetime.combine(first, time(), UTC) if first else None
+    if not folders and not objects:
+        objects = fetcher.list(uri)  # a single object
+    yield from (entry for entry in objects if begin is None or _written(entry) >= begin)
+    for folder in folders:
+        if folder.rstrip("/").rsplit("/", 1)[-1].lower() not in skip and _may_hold(folder, first, last):
+            yield from _listed(fetcher, folder, first, last, skip)
+
+
+def _may_hold(folder: str, first: date | None, last: date | None) -> bool:
+    """Whether a folder named by a date may hold days from `first` until `last`.
+
+    >>> [_may_hold(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
+    [False, True, False, True]
+    """
+    found = _DATED.search(folder)
+    if found is None:
+        return True
+    told = f"{found['year']}-{found['month'] or ''}-{found['day'] or ''}".rstrip("-")
+    return (first is None or told >= first.isoformat()[: len(told)]) and (last is None or told <= last.isoformat()[: len(told)])
+
+
+def _written(entry: Listed) -> datetime:
+    return entry.modified or datetime.max.replace(tzinfo=UTC)
+
+
+def items(item: RawObject, *, what: str, again: str) -> Found:
+    """The JSON items of a file (one document, an array, lines; gzip; or the rows of a Parquet file), and what could not be read.
+
+    Raises `FormatError` where it is none of these. `what` names what it should hold, `again` how to get it anew.
+    """
+    with item.path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PAR1":
+        yield from table_items.of_object(item)
+        return
+    try:
+        for found in _of_json(item.path, item.uri):
+            yield found._replace(remedy=again) if isinstance(found, Damage) else found
+    except FormatError as fault:
+        reason = f"no {what}: not JSON" if "LiteLLM" in fault.what or "UTF" in fault.what else fault.what
+        raise FormatError(reason, where=item.uri, remedy=again) from fault

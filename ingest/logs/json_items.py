@@ -1,0 +1,354 @@
+"""The items of a LiteLLM log, whatever they are packed in: one JSON object, an array, JSON lines, gzip, CSV or Parquet.
+
+What is packed is told by content, not by name. A cut-off or damaged file gives its whole items and says where it ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ingest.logs.json_fields import parse_json, shown
+from ledger.errors import FormatError
+
+LONGEST_LINE = 64 << 20
+"""Bytes of the longest line, and so of the largest single item, that is read."""
+LONGEST_DOCUMENT = 1 << 30
+"""Bytes of the largest JSON array, unpacked, that is read: unlike lines it must be held whole."""
+_CHUNK = 1 << 20
+_TABLE_COLUMNS = frozenset({"request_id", "startTime"})
+
+
+class Item(NamedTuple):
+    """One item and its place in the file (``line 3``, ``item 3``, ``row 3``)."""
+
+    place: str
+    value: object
+
+
+class Damage(NamedTuple):
+    """A part that could not be read, and what to do about it."""
+
+    place: str
+    field: str
+    reason: str
+    remedy: str
+
+
+Found = Iterator[Item | Damage]
+
+
+def of_file(path: Path, uri: str) -> Found:
+    """The items of a file. Raises `FormatError` if it is no log at all."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic == b"PAR1":
+            yield from _of_parquet(path, uri)
+            return
+        file.seek(0)
+        chunks = _gunzipped(file) if magic[:2] == b"\x1f\x8b" else iter(lambda: file.read(_CHUNK), b"")
+        yield from _of_chunks(chunks, uri)
+
+
+def of_body(body: bytes, uri: str) -> Found:
+    """The items of a request body: what LiteLLM's generic callback posts, in each of its three formats."""
+    yield from _of_chunks(iter([body]), uri)
+
+
+class _Cut(Exception):
+    """The compressed stream ends early, or is damaged, after what was read so far."""
+
+
+def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
+    unpack, begun = zlib.decompressobj(wbits=31), False
+    try:
+        while packed := file.read(_CHUNK):
+            while packed:
+                begun = True
+                if unpacked := unpack.decompress(packed, _CHUNK):
+                    yield unpacked
+                packed = unpack.unconsumed_tail
+                if unpack.eof:
+                    packed = unpack.unused_data.lstrip(b"\0")
+                    unpack, begun = zlib.decompressobj(wbits=31), False
+        if rest := unpack.flush():
+            yield rest
+    except zlib.error as fault:
+        raise _Cut from fault
+    if begun:
+        raise _Cut
+
+
+class _Lines:
+    """Lines of a chunked stream, at most `LONGEST_LINE` long, and what is known about how it ended."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._held = b""
+        self.cut = False
+
+    def more(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except _Cut:
+            self.cut = True
+            return b""
+
+    def first_line(self) -> bytes:
+        while b"\n" not in self._held.lstrip() and len(self._held) <= LONGEST_LINE and (chunk := self.more()):
+            self._held += chunk
+        return self._held.lstrip().split(b"\n", 1)[0]
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """Each line without its end; None for one that is too long."""
+        rest, skipping = self._held, False
+        while True:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield None if skipping or len(line) > LONGEST_LINE else line
+                skipping = False
+            if len(rest) > LONGEST_LINE:
+                rest, skipping = b"", True
+            chunk = self.more()
+            if not chunk:
+                break
+            rest += chunk
+        if rest or skipping:
+            yield None if skipping else rest
+
+    def whole(self) -> bytes | None:
+        """All of it; None if that is too much."""
+        parts, size = [self._held], len(self._held)
+        while size <= LONGEST_DOCUMENT and (chunk := self.more()):
+            parts.append(chunk)
+            size += len(chunk)
+        return b"".join(parts) if size <= LONGEST_DOCUMENT else None
+
+
+def _of_chunks(chunks: Iterator[bytes], uri: str) -> Found:
+    lines = _Lines(chunks)
+    first = lines.first_line()
+    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        yield from _of_wide(lines, uri)
+    elif not first.strip():
+        if lines.cut:
+            raise FormatError("the gzip file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off")
+    elif (start := first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]) == b"[":
+        yield from _of_document(lines, uri)
+    elif start == b"{" or first.strip() in (b"null", b"\xef\xbb\xbfnull"):
+        whole_line = _complete(first)
+        yield from _of_lines(lines) if whole_line or _has_second_object(lines) else _of_document(lines, uri)
+    else:
+        yield from _of_csv(lines, first, uri)
+    if lines.cut:
+        yield Damage(
+            "end of file", "file", "the gzip stream is cut off or damaged here", "fetch the file again; what came before was read"
+        )
+
+
+def _of_wide(lines: _Lines, uri: str) -> Found:
+    document = lines.whole()
+    try:
+        again = (document or b"").decode("utf-16").encode()
+    except UnicodeDecodeError as fault:
+        raise FormatError("neither UTF-8 nor UTF-16 text", where=uri, remedy="write the log as UTF-8") from fault
+    yield from _of_chunks(iter([again]), uri)
+
+
+def _complete(line: bytes) -> bool:
+    try:
+        parse_json(line.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_second_object(lines: _Lines) -> bool:
+    """Whether the second line starts an object of its own: JSON lines whose first line is damaged, not one spread-out object."""
+    head = lines._held.lstrip().split(b"\n", 2)
+    return len(head) > 1 and head[1].lstrip()[:1] == b"{" and len(head[0].strip()) > 1
+
+
+def _of_lines(lines: _Lines) -> Found:
+    for number, line in enumerate(lines, 1):
+        place = f"line {number}"
+        if line is None:
+            yield Damage(
+                place, "line", f"the line is longer than {LONGEST_LINE >> 20} MiB", "one call per line; leave prompts out"
+            )
+            continue
+        text = line.strip()
+        if number == 1:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        if not text or text == b"null":
+            continue
+        try:
+            yield Item(place, parse_json(text))
+        except RecursionError:
+            yield Damage(place, "line", "nested beyond reason", "send the payload as LiteLLM writes it")
+        except UnicodeDecodeError:
+            yield Damage(place, "line", "the line is not UTF-8 text", "write the log as UTF-8")
+        except ValueError as fault:
+            yield Damage(place, "line", f"no complete JSON: {_said(fault)}", "the line may be cut off; send it again whole")
+
+
+def _said(fault: ValueError) -> str:
+    return f"{fault.msg} at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else str(fault)[:120]
+
+
+def _of_document(lines: _Lines, uri: str) -> Found:
+    document = lines.whole()
+    if document is None:
+        raise FormatError(
+            f"one JSON document of more than {LONGEST_DOCUMENT >> 30} GiB", where=uri, remedy="write JSON lines instead"
+        )
+    # Bytes that are not UTF-8 become surrogates, which only spoil the strings they stand in, not the items beside them.
+    text = document.decode("utf-8-sig", "surrogateescape")
+    yield from _document(text, uri)
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_SPACE = re.compile(r"[\s]*")
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_float=Decimal, parse_constant=str).raw_decode
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _end_of_value(text: str, at: int) -> int | None:
+    """Where a damaged object or array ends, by its brackets; None if it never does."""
+    depth = 0
+    for found in _BRACKET.finditer(text, at):
+        mark = found[0]
+        if mark in "{[":
+            depth += 1
+        elif mark in "}]":
+            depth -= 1
+            if depth == 0:
+                return found.end()
+    return None
+
+
+def _document(text: str, uri: str) -> Found:
+    """Arrays of items, or items one after another; also several arrays, as bodies appended to one file make them."""
+    at, number, inside = _skip(text, 0), 0, False
+    damaged_text = _NOT_UTF8.search(text) is not None
+    while at < len(text):
+        mark = text[at]
+        if mark == ("]" if inside else "["):
+            inside, at = not inside, _skip(text, at + 1)
+            continue
+        if inside and mark == ",":
+            at = _skip(text, at + 1)
+            continue
+        number += 1
+        place, start = f"item {number}", at
+        try:
+            value, at = _decode(text, start)
+        except (ValueError, RecursionError) as fault:
+            end = _end_of_value(text, start) if mark in "{[" else None
+            if end is None:
+                if number == 1 and not inside:
+                    raise FormatError(
+                        "no complete JSON object", where=uri, remedy="the file may be cut off; fetch it again"
+                    ) from fault
+                reason = "the data is cut off here" if mark in "{[" else f"no JSON value: {shown(text[start : start + 40])}"
+                yield Damage(place, "body", reason, "send it again whole; the items before it were read")
+                return
+            at = end
+            reason = f"no valid JSON: {_said(fault)}" if isinstance(fault, ValueError) else "nested beyond reason"
+            yield Damage(place, "item", reason, "send the payload as LiteLLM writes it")
+        else:
+            if damaged_text and _NOT_UTF8.search(text, start, at):
+                yield Damage(place, "item", "holds text that is not UTF-8", "write the log as UTF-8")
+            elif value is not None:
+                yield Item(place, value)
+        at = _skip(text, at)
+    if inside:
+        yield Damage(
+            f"item {number + 1}", "body", "the data is cut off here", "send it again whole; the items before it were read"
+        )
+
+
+def _of_csv(lines: _Lines, first: bytes, uri: str) -> Found:
+    header = next(csv.reader([first.decode("utf-8-sig", "replace")]), [])
+    if not _TABLE_COLUMNS.issubset(header):
+        raise FormatError(
+            f"neither JSON nor an export of LiteLLM_SpendLogs; it starts {shown(first[:40].decode('utf-8', 'replace'))}",
+            where=uri,
+            remedy="send LiteLLM payloads as JSON or JSON lines, or LiteLLM_SpendLogs with its header row",
+        )
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    rows = csv.reader(_decoded(lines), strict=True)
+    next(rows)
+    number = 0
+    again = "export the table again; it may be cut off"
+    while True:
+        number += 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as fault:
+            yield Damage(f"row {number}", "row", f"no valid CSV: {str(fault)[:100]}", again)
+            continue
+        if not cells:
+            number -= 1
+        elif len(cells) != len(header):
+            yield Damage(f"row {number}", "row", f"{len(cells)} cells under {len(header)} column names", again)
+        elif any(_NOT_UTF8.search(cell) for cell in cells):
+            yield Damage(f"row {number}", "row", "holds text that is not UTF-8", "export the table as UTF-8")
+        else:
+            yield Item(f"row {number}", dict(zip(header, cells, strict=True)))
+
+
+def _decoded(lines: _Lines) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        text = (line or b"").decode("utf-8", "surrogateescape")
+        yield (text.removeprefix("\ufeff") if number == 0 else text) + "\n"
+
+
+def _of_parquet(path: Path, uri: str) -> Found:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            if not _TABLE_COLUMNS.issubset(file.schema_arrow.names):
+                raise FormatError(
+                    "not an export of LiteLLM_SpendLogs", where=uri, remedy="columns request_id and startTime are needed"
+                )
+            kept = [n for n in file.schema_arrow.names if n not in ("messages", "response", "proxy_server_request")]
+            for batch in file.iter_batches(8192, columns=kept):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Item(f"row {number}", row)
+    except (pa.ArrowException, OSError) as fault:
+        if number:
+            yield Damage(
+                f"row {number + 1}",
+                "file",
+                f"the Parquet file is damaged here: {str(fault).splitlines()[0][:100]}",
+                "export it again",
+            )
+            return
+        raise FormatError("no readable Parquet file", where=uri, remedy="fetch the file again; it may be cut off") from fault
+
+
+def opened(value: object) -> Iterator[object] | None:
+    """The items of an answer of LiteLLM's own API, ``{"data": [...], "total": …}``; None if this is no such answer."""
+    if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
+        inside: list[object] = value["data"]
+        return iter(inside)
+    return None

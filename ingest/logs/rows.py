@@ -1,0 +1,75 @@
+"""Rows that readers of logs make, as a frame of `spans`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from ingest.logs.json_fields import FieldError
+from ingest.logs.json_items import Damage, Found
+from ingest.source import RawObject, Reading
+from ledger import ids
+from ledger.errors import FormatError
+from ledger.problems import Problem
+from ledger.tables import SPANS
+
+BATCH_ROWS = 20_000
+FURTHER = "__further"
+"""How far a row that is told again and again had got: of two tellings the one that got further is kept."""
+Row = dict[str, Any]
+_TIMES = ("start_time", "end_time")
+_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
+_INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
+
+
+def placed(trace: str, span: str, parent: str | None = None) -> Row:
+    """A row's place in its trace, by the ids as they are written."""
+    row: Row = {"trace_id": trace, "span_id": span, "trace_key": ids.trace_key(trace), "span_key": ids.span_key(span)}
+    if parent is not None:
+        row |= {"parent_span_id": parent, "parent_key": ids.span_key(parent)}
+    return row
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The rows, times in microseconds since 1970, with date and rank."""
+    columns = {name: [row.get(name) for row in rows] for name in SPANS.schema if name not in ("date", "rank")}
+    series = [
+        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
+        if name in _TIMES
+        else pl.Series(name, values, dtype=SPANS.schema[name])
+        for name, values in columns.items()
+    ]
+    further = pl.Series(FURTHER, [row.get(FURTHER, 0) for row in rows], dtype=pl.Int32)
+    made = pl.DataFrame([*series, further]).with_columns(date=pl.col("start_time").dt.date())
+    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
+    return SPANS.conform(made.with_columns(rank=filled + pl.col(FURTHER)).drop(FURTHER))
+
+
+def readings(
+    found: Found, item: RawObject, *, source: str, what: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
+) -> Iterator[Reading]:
+    """The rows of a file's items, in batches. `rows_of` raises `FieldError` for an item that makes none, and yields none for one to pass by.
+
+    Raises `FormatError` where no item makes a row and one is refused.
+    """
+    rows, problems, kept, seen = list[Row](), list[Problem](), 0, 0
+    for entry in found:
+        if isinstance(entry, Damage):
+            problems.append(Problem(source, item.uri, *entry))
+            continue
+        seen += 1
+        try:
+            for row in rows_of(entry.value):
+                rows.append(row | {"raw_id": item.raw_id})
+                kept += 1
+        except FieldError as fault:
+            problems.append(Problem(source, item.uri, entry.place, fault.field, fault.reason, fault.remedy))
+        if len(rows) >= BATCH_ROWS:
+            yield Reading(frame(rows), problems)
+            rows, problems = [], []
+    if seen and not kept:
+        raise FormatError(f"no {what}", where=item.uri, remedy=remedy)
+    if rows or problems:
+        yield Reading(frame(rows), problems)

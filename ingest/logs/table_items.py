@@ -1,0 +1,73 @@
+"""The rows of a BigQuery table as files hold them: JSON lines, JSON arrays, gzip or Parquet, told apart by content.
+
+These are ``bq extract`` and ``EXPORT DATA``, what consoles and notebooks download, and what our own queries put down. Numbers keep
+their digits; doubles of Parquet count as the shortest decimal that means them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from ingest.logs.json_items import Damage, Found, Item
+from ingest.logs.json_items import of_file as _of_json
+from ingest.source import Listed, RawObject
+from ledger.errors import FormatError, ObjectMissingError
+
+PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.parquet")
+_AGAIN = "export the table again; the rows that are whole were read"
+_PARQUET_ROWS = 8192
+
+
+def picked(listing: Sequence[Listed], uri: str) -> list[Listed]:
+    """The files that look like extracts. Raises `ObjectMissingError` where there is none."""
+    named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+    found = named or [entry for entry in listing if _looks_like_one(entry.uri.rsplit("/", 1)[-1].lower())]
+    if not found:
+        raise ObjectMissingError(
+            "nothing here looks like an extract of a table", where=uri, remedy=f"files should end in {', '.join(PATTERNS)}"
+        )
+    return found
+
+
+def _looks_like_one(name: str) -> bool:
+    return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in PATTERNS)
+
+
+def of_object(item: RawObject) -> Found:
+    """The rows of a file, and what of it could not be read. Raises `FormatError` if it is neither JSON nor Parquet."""
+    with item.path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PAR1":
+        yield from _of_parquet(item)
+        return
+    try:
+        for found in _of_json(item.path, item.uri):
+            yield found._replace(remedy=_AGAIN) if isinstance(found, Damage) else found
+    except FormatError as fault:
+        reason = fault.what if "LiteLLM" not in fault.what else "neither JSON nor Parquet"
+        raise FormatError(
+            reason,
+            where=item.uri,
+            remedy="extract the table as newline-delimited JSON or as Parquet; CSV cannot hold nested columns",
+        ) from fault
+
+
+def _of_parquet(item: RawObject) -> Found:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(item.path) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Item(f"row {number}", row)
+    except (pa.ArrowException, OSError) as fault:
+        said = str(fault).splitlines()[0][:120]
+        if not number:
+            raise FormatError(
+                f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off"
+            ) from fault
+        yield Damage(f"row {number + 1}", "file", f"the Parquet file is damaged from here on: {said}", _AGAIN)

@@ -1,1 +1,0 @@
-"""How each format becomes rows of `charges` and `spans`; what emitters mean by their numbers is data here, not code."""

@@ -1,0 +1,357 @@
+"""What emitters write, read as what it means: counts, names, money, tiers. Absent is None, nonsense is `Amiss`.
+
+Every reader is a pure function of one value, so that the same attribute gives the same column on every delivery.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from ingest.logs.json_fields import FieldError, structure
+from ledger.money import exact_decimal
+from ledger.money import text as decimal_text
+
+ABSENT = frozenset({"", "None", "none", "null", "NULL", "undefined", "NaN", "nan"})
+"""What emitters write where they mean nothing."""
+COUNT_LIMIT = 10**12
+"""No request counts a trillion tokens."""
+TEXT_LIMIT = 512
+"""Names and ids are shorter; longer text is somebody's content."""
+LABELS_LIMIT = 16_384
+"""JSON labels beyond this are somebody's content too."""
+STANDARD_TIERS = frozenset({"default", "standard", "auto", "on_demand", "on-demand", "normal"})
+_SHORT = 2_048
+_API_NAMES = frozenset({"chat", "responses", "completion", "embedding", "image", "messages", "speech", "transcription", "rerank"})
+
+
+class Amiss(ValueError):
+    """A value that cannot mean what its attribute says. The span is kept without it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason, self.remedy = reason, remedy
+        super().__init__(reason)
+
+
+Reader = Callable[[Any], Any]
+
+
+def shown(value: object) -> str:
+    """A value as an error message may repeat it: short, one line, printable.
+
+    >>> shown("-1"), shown("x" * 80)[-4:]
+    ("'-1'", 'xxx…')
+    """
+    told = ascii(value)
+    return told if len(told) < 50 else told[:48] + "…"
+
+
+def clean(written: str) -> str:
+    """Text that UTF-8 can carry, not longer than a name is."""
+    if not written.isascii():
+        written = written.encode("utf-8", "replace").decode("utf-8")
+    return written if len(written) <= TEXT_LIMIT else written[:TEXT_LIMIT]
+
+
+def text(value: Any) -> str | None:
+    """A name or id.
+
+    >>> text("gpt-4o"), text(""), text("None"), text(7), text(["a"])
+    ('gpt-4o', None, None, '7', None)
+    """
+    if type(value) is str:
+        return None if value in ABSENT else clean(value)
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def model(value: Any) -> str | None:
+    """A model's name; frameworks write ``unknown`` where they were not told."""
+    name = text(value)
+    return None if name == "unknown" else name
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens: whole, from 0 up. JavaScript sends them as doubles, others as text.
+
+    >>> count(1200), count("1200"), count(1200.0), count("None")
+    (1200, 1200, 1200, None)
+    >>> count(-1)
+    Traceback (most recent call last):
+        ...
+    ingest.otel.attribute_values.Amiss: -1 is no number of tokens
+    """
+    if type(value) is int:
+        number = value
+    elif value is None or (isinstance(value, str) and value.strip() in ABSENT):
+        return None
+    else:
+        exact = _exact(value)
+        if exact is None or exact != exact.to_integral_value():
+            raise Amiss(f"{shown(value)} is no number of tokens", "send a whole number, or leave the attribute out")
+        number = int(exact)
+    if not 0 <= number < COUNT_LIMIT:
+        raise Amiss(f"{shown(value)} is no number of tokens", "send a whole number from 0 up, or leave the attribute out")
+    return number
+
+
+def from_one(value: Any) -> int | None:
+    """A number of attempts that starts at one, as retries that start at zero."""
+    attempts = count(value)
+    return None if attempts is None else max(attempts - 1, 0)
+
+
+def money(value: Any) -> str | None:
+    """An amount, as decimal text: the shortest text of a double, never the double itself.
+
+    >>> money(3.5e-05), money("0.0001"), money(0), money("")
+    ('3.5e-05', '0.0001', '0', None)
+    """
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT):
+        return None
+    exact = _exact(value)
+    if exact is None or exact < 0:
+        raise Amiss(f"{shown(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out")
+    return repr(value) if isinstance(value, float) else str(exact)
+
+
+def micros(value: Any) -> str | None:
+    """Millionths of a dollar, as dollars.
+
+    >>> micros(106866), micros("")
+    ('0.106866', None)
+    """
+    whole = count(value)
+    return None if whole is None else decimal_text(Decimal(whole).scaleb(-6))
+
+
+def quantity(value: Any) -> str | None:
+    """How much of a meter was used, as decimal text; nothing where it says none.
+
+    >>> quantity(2), quantity(1.5), quantity("12"), quantity(0)
+    ('2', '1.5', '12', None)
+    """
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT):
+        return None
+    exact = _exact(value)
+    if exact is None or not 0 <= exact < COUNT_LIMIT:
+        raise Amiss(f"{shown(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
+    return decimal_text(exact) if exact else None
+
+
+def _exact(value: Any) -> Decimal | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return exact_decimal(repr(value))
+    if isinstance(value, Decimal):
+        return value if value.is_finite() and value.adjusted() <= 20 else None
+    if isinstance(value, int):
+        return Decimal(value) if abs(value) < 10**20 else None
+    return exact_decimal(value) if isinstance(value, str) and len(value) < 64 else None
+
+
+def flag(value: Any) -> bool | None:
+    """True or false, in JSON's or Python's spelling.
+
+    >>> flag(True), flag("False"), flag("None")
+    (True, False, None)
+    """
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def tier(value: Any) -> str | None:
+    """A service tier; null is the standard one.
+
+    >>> tier("priority"), tier("default")
+    ('priority', None)
+    """
+    name = text(value)
+    return None if name is None or name.lower() in STANDARD_TIERS else name.lower()
+
+
+def url(value: Any) -> str | None:
+    """An endpoint without credentials and query.
+
+    >>> url("https://me:secret@host:4000/v1/?key=1"), url("api.openai.com")
+    ('https://host:4000/v1/', 'api.openai.com')
+    """
+    name = text(value)
+    if name is None:
+        return None
+    scheme, mark, rest = name.partition("://")
+    rest = (rest if mark else scheme).split("?", 1)[0].split("#", 1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://" * bool(mark) + host.rpartition("@")[2] + slash + path
+
+
+def after_slash(value: Any) -> str | None:
+    """The model of LiteLLM's ``provider/model``."""
+    name = text(value)
+    return None if name is None else name.partition("/")[2] or name
+
+
+def before_slash(value: Any) -> str | None:
+    """The provider of LiteLLM's ``provider/model``; None where it names no provider."""
+    name = text(value)
+    return name.partition("/")[0] if name and "/" in name else None
+
+
+def without_api(value: Any) -> str | None:
+    """A Vercel provider without the name of the API it was called through.
+
+    >>> without_api("openai.responses"), without_api("google.generative-ai")
+    ('openai', 'google.generative-ai')
+    """
+    name = text(value)
+    if name is None:
+        return None
+    provider, dot, api = name.rpartition(".")
+    return provider if dot and api in _API_NAMES else name
+
+
+def run_id(value: Any) -> str | None:
+    """An id of an agent's run that stands where a response id belongs."""
+    name = text(value)
+    return name if name and name.startswith("run_") else None
+
+
+def response_id(value: Any) -> str | None:
+    """A response id that is not a run id."""
+    name = text(value)
+    return name if name and not name.startswith("run_") else None
+
+
+def http_error(value: Any) -> str | None:
+    """An HTTP status, where it tells of a fault."""
+    name = text(value)
+    return name if name and name.isdigit() and int(name) >= 400 else None
+
+
+def opened(value: Any) -> Mapping[str, Any] | None:
+    """The object inside JSON (or Python-spelled) text; None where there is none.
+
+    >>> opened("{'completion_tokens': 80, 'details': None}"), opened("[1]")
+    ({'completion_tokens': 80, 'details': None}, None)
+    """
+    if not isinstance(value, str):
+        return value if isinstance(value, Mapping) else None
+    inner = _opened_short(value) if len(value) <= _SHORT else _opened(value)
+    return inner if isinstance(inner, Mapping) else None
+
+
+def _opened(written: str) -> Any:
+    try:
+        if written.startswith("{'") and '"' not in written and "\\" not in written:
+            # Python's spelling of plain names and numbers, by far the commonest here: three replacements make it JSON.
+            plain = written.replace("'", '"').replace(": None", ": null")
+            plain = plain.replace(": True", ": true").replace(": False", ": false")
+            return json.loads(plain, parse_float=Decimal, parse_constant=str)
+    except ValueError:
+        pass  # not so plain: read it properly
+    try:
+        return structure(written, "")
+    except FieldError:
+        raise Amiss(f"{shown(written)} is no JSON object", "send JSON, or leave the attribute out") from None
+
+
+_opened_short = lru_cache(maxsize=256)(_opened)
+
+
+def at(inner: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """What lies at a path inside an object; None where nothing does."""
+    here: Any = inner
+    for step in path:
+        if not isinstance(here, Mapping):
+            return None
+        here = here.get(step)
+    return here
+
+
+def tags(value: Any) -> dict[str, str]:
+    """``key:value`` tags of a list, or of text with commas.
+
+    >>> tags("team:ads, agent:planner, urgent"), tags(["agent:coder"])
+    ({'team': 'ads', 'agent': 'planner'}, {'agent': 'coder'})
+    """
+    items = value.strip("[]").split(",") if isinstance(value, str) else value
+    items = items if isinstance(items, list) else []
+    found: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, str):
+            key, colon, rest = item.strip().strip("\"'").partition(":")
+            named = text(rest.strip())
+            if colon and named:
+                found.setdefault(key.strip(), named)
+    return found
+
+
+def labels(value: Any) -> dict[str, str]:
+    """Labels of a JSON object, as text."""
+    if isinstance(value, str) and len(value) > LABELS_LIMIT:
+        return {}
+    inner = opened(value) or {}
+    return {k: named for k, v in inner.items() if (named := text(v))}
+
+
+_BACKGROUND = (
+    "title",
+    "summary",
+    "recap",
+    "suggestion",
+    "classif",
+    "router",
+    "guardrail",
+    "compact",
+    "topic",
+    "memory",
+    "quota",
+    "hook",
+)
+
+
+def phase(value: Any) -> str | None:
+    """Whether the part of a tool that asked works in the background: what no user's turn asked for is overhead.
+
+    >>> phase("away_summary"), phase("generate_session_title"), phase("repl_main_thread"), phase("agent:reviewer")
+    ('overhead', 'overhead', None, None)
+    """
+    written = (text(value) or "").lower()
+    turn = written.startswith("agent:") or "main_thread" in written
+    return "overhead" if not turn and any(word in written for word in _BACKGROUND) else None
+
+
+def overhead(value: Any) -> str | None:
+    """Set to anything: the call was made for the sender's own purposes."""
+    return "overhead" if text(value) else None
+
+
+READERS: Mapping[str, Reader] = {
+    "phase": phase,
+    "overhead": overhead,
+    "text": text,
+    "model": model,
+    "count": count,
+    "from_one": from_one,
+    "money": money,
+    "quantity": quantity,
+    "micros": micros,
+    "flag": flag,
+    "tier": tier,
+    "url": url,
+    "after_slash": after_slash,
+    "before_slash": before_slash,
+    "without_api": without_api,
+    "run_only": run_id,
+    "not_run": response_id,
+    "http_error": http_error,
+    "tags": tags,
+    "labels": labels,
+}
+"""Readers by the name the table calls them; ``operation``, ``provider`` and ``framework`` depend on the table itself."""

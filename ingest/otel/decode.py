@@ -1,0 +1,407 @@
+"""Bytes of OpenTelemetry into spans: protobuf and JSON, gzip or plain, whole requests or a collector's files.
+
+Decoding is pure and knows nothing of columns: it yields spans with those attributes that somebody asked for. Everything else,
+prompts and answers among it, stays behind in the bytes.
+
+Sources: opentelemetry-proto 1.x (trace.proto, trace_service.proto), the OTLP specification's JSON encoding, and the file format
+of the collector's file exporter. Producers differ from them in ways that lose nothing and are accepted: snake_case keys,
+enumerations by name, base64 ids (a protobuf message printed as JSON), 64-bit integers as numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, Protocol
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from ingest.otel.salvage import salvage
+from ledger.errors import FormatError
+
+LARGEST_BODY = 256 << 20
+"""Bytes of the largest single export that is unpacked. Exporters send some megabytes at most; more is a mistake or an attack."""
+
+_KINDS = ("", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_REMOTE_PARENT = 0x200
+_ERROR = 2
+_CONTENT = {"application/x-protobuf": "protobuf", "application/protobuf": "protobuf", "application/json": "json"}
+_SPEAK = "send an ExportTraceServiceRequest, as protobuf or as OTLP/JSON"
+
+
+class RawSpan(NamedTuple):
+    """One span as sent. Ids are bytes, times nanoseconds; `found` holds the attributes that were asked for."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    failed: bool
+    trace_state: str
+    remote_parent: bool
+    links: tuple[tuple[bytes, bytes], ...]
+    found: dict[str, Any]
+    ordinal: int
+    emitter: str | None = None
+    """Who sent it, where that is known already."""
+    is_event: bool = False
+    """Whether it was a log record."""
+    trace_text: str = ""
+    span_text: str = ""
+    parent_text: str = ""
+    """The ids as written, where they are no OpenTelemetry ids; the bytes end in their hash."""
+
+
+class Group(NamedTuple):
+    """The spans of one instrumentation scope of one service."""
+
+    resource: dict[str, Any]
+    scope: str
+    spans: Iterator[RawSpan]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A part of an export that could not be decoded; its neighbours could."""
+
+    place: str
+    reason: str
+
+
+class Exported(Protocol):
+    """Anything that holds spans."""
+
+    @property
+    def lost(self) -> Sequence[Lost]:
+        """What could not be decoded."""
+        ...
+
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+        """Its spans, scope by scope."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One trace export, decoded as far as needed to know what is in it."""
+
+    encoding: Literal["protobuf", "json"]
+    body: Any = field(repr=False)
+    lost: tuple[Lost, ...] = ()
+
+    @property
+    def span_count(self) -> int:
+        """Spans in it, good or bad."""
+        if self.encoding == "protobuf":
+            return sum(len(scope.spans) for resource in self.body.resource_spans for scope in resource.scope_spans)
+        return sum(len(_items(scope, "spans")) for resource in _resources(self.body) for scope in _scopes(resource))
+
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+        """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `lost`."""
+        if self.encoding == "protobuf":
+            return _proto_groups(self.body, wanted, wanted_of_resource)
+        return _json_groups(self.body, wanted, wanted_of_resource, lost)
+
+
+def decode_request(body: bytes, content_type: str = "", content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> Export:
+    """The export in the body of one HTTP request, or in one small file.
+
+    `content_type` and `content_encoding` are the request's headers; without them the bytes speak for themselves. `max_bytes`
+    limits the body after decompression. Raises `FormatError` when nothing in it is a trace export.
+    """
+    body = unpacked(body, content_encoding, max_bytes=max_bytes)
+    return from_json(body) if is_json(body, content_type) else from_protobuf(body)
+
+
+def is_json(body: bytes, content_type: str = "") -> bool:
+    """Whether a body is JSON, as its content type says, or by its first characters."""
+    named = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
+    return named == "json" or (not named and looks_like_json(body))
+
+
+def unpacked(body: bytes, content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> bytes:
+    """A body without its compression. Raises `FormatError` where it is damaged, unknown or larger than `max_bytes`."""
+    encodings = [e for e in content_encoding.lower().replace(" ", "").split(",") if e not in ("", "identity")]
+    for encoding in reversed(encodings):
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise FormatError(f"content encoding {encoding!r} is not understood", remedy="send gzip, deflate or nothing")
+        body = inflate(body, max_bytes)
+    if body[:2] == b"\x1f\x8b":
+        body = inflate(body, max_bytes)
+    if len(body) > max_bytes:
+        raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
+    return body
+
+
+def inflate(body: bytes, max_bytes: int) -> bytes:
+    """The bytes inside gzip or zlib. Raises `FormatError` when they are damaged or more than `max_bytes`."""
+    parts: list[bytes] = []
+    size = 0
+    rest = body
+    while rest:
+        engine = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, whichever its header says
+        try:
+            part = engine.decompress(rest, max_bytes - size + 1)
+        except zlib.error as fault:
+            raise FormatError(f"damaged compression: {fault}", remedy="send the body again") from None
+        size += len(part)
+        if size > max_bytes:
+            raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
+        if not engine.eof:
+            raise FormatError("compressed bytes end too early", remedy="send the body again")
+        parts.append(part)
+        rest = engine.unused_data.lstrip(b"\0")
+    return b"".join(parts)
+
+
+def looks_like_json(body: bytes) -> bool:
+    """Whether the first characters are JSON's. Those of a protobuf request never are, but for a newline, which is its tag 1."""
+    start = body[:64].removeprefix(b"\xef\xbb\xbf")
+    if start[:1] == b"\n" and len(body) > 1 and body[1] in b"{[":
+        return body[2:64].lstrip()[:1] in (b'"', b"{", b"}", b"]")
+    return start.lstrip()[:1] in (b"{", b"[")
+
+
+def from_protobuf(body: bytes) -> Export:
+    """An export from protobuf bytes. A damaged one gives the spans that are whole."""
+    message = ExportTraceServiceRequest()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        message, lost = salvage(body)
+        if not message.resource_spans:
+            raise FormatError("not a trace export in protobuf", remedy=_SPEAK) from None
+        return Export("protobuf", message, tuple(Lost(place, reason) for place, reason in lost))
+    if body and not message.resource_spans:
+        raise FormatError("protobuf, but no trace export", remedy=_SPEAK)
+    return Export("protobuf", message)
+
+
+def from_json(body: bytes | str) -> Export:
+    """An export from JSON text. Numbers stay exact. Raises `FormatError` when it is no JSON, or no trace export."""
+    return from_document(decode_json(body))
+
+
+def decode_json(body: bytes | str) -> Any:
+    """A document. Raises `FormatError` when it is no JSON."""
+    try:
+        return json.loads(body, parse_float=Decimal, parse_constant=str)
+    except (ValueError, RecursionError) as fault:  # ValueError: bad JSON, bad UTF-8, or a number of thousands of digits
+        raise FormatError(f"not JSON: {_short(fault)}", remedy=_SPEAK) from None
+
+
+def from_document(document: Any) -> Export:
+    """An export from decoded JSON: one request, or a list of them."""
+    requests = document if isinstance(document, list) else [document]
+    resources: list[Any] = []
+    lost: list[Lost] = []
+    for number, request in enumerate(requests, 1):
+        inner = _get(request, "resourceSpans", "resource_spans") if isinstance(request, Mapping) else None
+        if isinstance(inner, list):
+            resources.extend(inner)
+        elif inner is None and isinstance(request, Mapping) and (not request or _other_signal(request)):
+            continue
+        elif len(requests) == 1:
+            raise FormatError("JSON, but no trace export", remedy=_SPEAK)
+        else:
+            lost.append(Lost(f"item {number}", "no trace export"))
+    if requests and len(lost) == len(requests):
+        raise FormatError("JSON, but no trace export", remedy=_SPEAK)
+    return Export("json", {"resourceSpans": resources}, tuple(lost))
+
+
+def _other_signal(request: Mapping[str, Any]) -> bool:
+    return any(k in request for k in ("resourceMetrics", "resourceLogs", "resourceProfiles", "resource_metrics", "resource_logs"))
+
+
+def _short(fault: BaseException) -> str:
+    return " ".join(str(fault).split())[:120]
+
+
+# --- protobuf -----------------------------------------------------------------------------------------------------------------
+
+
+def _proto_groups(message: Any, wanted: Container[str], wanted_of_resource: Container[str]) -> Iterator[Group]:
+    ordinal = 0
+    for resource_spans in message.resource_spans:
+        resource = attributes_of(resource_spans.resource.attributes, wanted_of_resource)
+        for scope_spans in resource_spans.scope_spans:
+            yield Group(resource, scope_spans.scope.name, _proto_spans(scope_spans.spans, wanted, ordinal))
+            ordinal += len(scope_spans.spans)
+
+
+def _proto_spans(spans: Iterable[Any], wanted: Container[str], before: int) -> Iterator[RawSpan]:
+    for ordinal, span in enumerate(spans, before + 1):
+        found: dict[str, Any] = {}
+        for pair in span.attributes:
+            key = pair.key
+            if key in wanted:
+                value = pair.value
+                which = value.WhichOneof("value")
+                if which is not None:
+                    held = getattr(value, which)
+                    found[key] = _proto_list(held) if which == "array_value" else held
+        kind = span.kind
+        links = span.links
+        yield RawSpan(
+            span.trace_id,
+            span.span_id,
+            span.parent_span_id,
+            span.name,
+            _KINDS[kind] if 0 <= kind < 6 else "",
+            span.start_time_unix_nano,
+            span.end_time_unix_nano,
+            span.status.code == _ERROR,
+            span.trace_state,
+            span.flags & _REMOTE_PARENT != 0,
+            tuple((link.trace_id, link.span_id) for link in links) if links else (),
+            found,
+            ordinal,
+        )
+
+
+def attributes_of(pairs: Iterable[Any], wanted: Container[str]) -> dict[str, Any]:
+    """The attributes asked for, of a span, a record or a resource in protobuf."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        if pair.key in wanted:
+            which = pair.value.WhichOneof("value")
+            if which is not None:
+                held = getattr(pair.value, which)
+                found[pair.key] = _proto_list(held) if which == "array_value" else held
+    return found
+
+
+def _proto_list(array: Any) -> list[Any]:
+    return [getattr(item, which) for item in array.values if (which := item.WhichOneof("value")) is not None]
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------------------
+
+
+def _get(record: Mapping[str, Any], camel: str, snake: str) -> Any:
+    value = record.get(camel)
+    return record.get(snake) if value is None else value
+
+
+def _items(record: Any, camel: str, snake: str = "") -> list[Any]:
+    value = _get(record, camel, snake or camel) if isinstance(record, Mapping) else None
+    return value if isinstance(value, list) else []
+
+
+def _resources(document: Mapping[str, Any]) -> list[Any]:
+    return _items(document, "resourceSpans", "resource_spans")
+
+
+def _scopes(resource: Any) -> list[Any]:
+    older = ("instrumentationLibrarySpans", "instrumentation_library_spans")
+    return _items(resource, "scopeSpans", "scope_spans") or _items(resource, *older)
+
+
+def _json_groups(document: Any, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+    ordinal = 0
+    for resource_spans in _resources(document):
+        resource = resource_spans.get("resource") if isinstance(resource_spans, Mapping) else None
+        about = _json_attributes(resource, wanted_of_resource)
+        for scope_spans in _scopes(resource_spans):
+            scope = _get(scope_spans, "scope", "instrumentationLibrary") if isinstance(scope_spans, Mapping) else None
+            name = scope.get("name") if isinstance(scope, Mapping) else None
+            spans = _items(scope_spans, "spans")
+            yield Group(about, name if isinstance(name, str) else "", _json_spans(spans, wanted, ordinal, lost))
+            ordinal += len(spans)
+
+
+def _json_spans(spans: list[Any], wanted: Container[str], before: int, lost: list[Lost]) -> Iterator[RawSpan]:
+    for ordinal, span in enumerate(spans, before + 1):
+        if not isinstance(span, Mapping):
+            lost.append(Lost(f"span {ordinal}", "a span is a JSON object"))
+            continue
+        name, state = span.get("name"), _get(span, "traceState", "trace_state")
+        status, flags = span.get("status"), span.get("flags")
+        yield RawSpan(
+            _id(_get(span, "traceId", "trace_id"), 16),
+            _id(_get(span, "spanId", "span_id"), 8),
+            _id(_get(span, "parentSpanId", "parent_span_id"), 8),
+            name if isinstance(name, str) else "",
+            _kind(span.get("kind")),
+            _integer(_get(span, "startTimeUnixNano", "start_time_unix_nano")),
+            _integer(_get(span, "endTimeUnixNano", "end_time_unix_nano")),
+            isinstance(status, Mapping) and status.get("code") in (_ERROR, "STATUS_CODE_ERROR", "2"),
+            state if isinstance(state, str) else "",
+            isinstance(flags, int) and flags & _REMOTE_PARENT != 0,
+            tuple(
+                (_id(_get(link, "traceId", "trace_id"), 16), _id(_get(link, "spanId", "span_id"), 8))
+                for link in _items(span, "links")
+                if isinstance(link, Mapping)
+            ),
+            _json_attributes(span, wanted),
+            ordinal,
+        )
+
+
+def _id(written: Any, size: int) -> bytes:
+    """An id's bytes from hex, or from base64 where its length can be nothing else. Anything else keeps a wrong length."""
+    if written is None or written == "":
+        return b""
+    if isinstance(written, str):
+        try:
+            if len(written) == 2 * size:
+                return bytes.fromhex(written)
+            if len(written) == 4 * ((size + 2) // 3):
+                return base64.b64decode(written, validate=True)
+        except (ValueError, binascii.Error):
+            return b"?"
+    return b"?"
+
+
+def _kind(written: Any) -> str:
+    if isinstance(written, str):
+        return name if (name := written.removeprefix("SPAN_KIND_")) in _KINDS else ""
+    return _KINDS[written] if isinstance(written, int) and 0 <= written < 6 else ""
+
+
+def _integer(written: Any) -> int:
+    """A 64-bit integer as number or text; -1 where it is neither, so that the clock check names the span."""
+    if type(written) is int:
+        return written
+    if isinstance(written, str) and written.isascii() and written.isdigit() and len(written) < 21:
+        return int(written)
+    return 0 if written is None or written == "" else -1
+
+
+def _json_attributes(holder: Any, wanted: Container[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in _items(holder, "attributes"):
+        key = pair.get("key") if isinstance(pair, Mapping) else None
+        if isinstance(key, str) and key in wanted:
+            value = _json_value(pair.get("value"))
+            if value is not None:
+                found[key] = value
+    return found
+
+
+def _json_value(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not value:
+        return None
+    ((kind, held), *_) = value.items()
+    if kind in ("stringValue", "string_value"):
+        return held if isinstance(held, str) else None
+    if kind in ("intValue", "int_value"):
+        number = _integer(held)
+        return number if number >= 0 else held  # a negative or absurd number is told by whoever reads the column
+    if kind in ("doubleValue", "double_value"):
+        return held
+    if kind in ("boolValue", "bool_value"):
+        return held if isinstance(held, bool) else None
+    if kind in ("arrayValue", "array_value"):
+        return [v for item in _items(held, "values") if (v := _json_value(item)) is not None]
+    return None

@@ -1,0 +1,366 @@
+"""Who speaks how: the emitter table, which is data, made ready to be applied to spans.
+
+Five files beside this one say everything that is known about emitters, and can be read and mended without reading code:
+
+    emitters.csv       who there is, how it is recognised, what its input and output counts include
+    attributes.csv     which attribute of which emitter means which column, in which order of preference
+    usage_scopes.csv   which spans are one provider request (leaf) and which only repeat others (aggregate, cumulative)
+    operations.csv     every emitter's name for an operation, and OpenTelemetry's
+
+Several emitters' attributes can stand on one span (F3). Names that are distinctive (``shared``) are therefore understood on any
+span; of several attributes for one column the one with the lowest precedence is taken, and they are never added up.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ingest.otel.attribute_values import READERS, Reader, text
+from ledger.money import RATE
+from ledger.tables import METERS, SPANS, TOKEN_METERS
+
+_HERE = Path(__file__).parent
+EXTRA = "attributes."
+"""Prefix of columns that go into the JSON of `spans.attributes`."""
+OTHER = "other_usage."
+"""Prefix of meters that go into the JSON of `spans.other_usage`."""
+CLAIMS = "claims"
+"""Pseudo column of tags and labels, of which only the keys named in the settings are read."""
+CONTENT = "content"
+"""Pseudo column of prompts, answers and tool arguments: dropped, unless `ingest.keep_content` keeps them in the JSON of `spans.attributes`."""
+OWN_METER = "rootcost.usage."
+"""Prefix of attributes by which a program says itself what a span used: any meter of the ledger, ``rootcost.usage.web_searches``."""
+_SCHEMA = SPANS.schema
+_WORD = re.compile(r"[a-z0-9]+")
+_MEMO_LIMIT = 10_000
+_Signs = dict[str, list[tuple[int, str, str]]]
+"""Attribute to (position in the table, value it must have or empty, emitter)."""
+
+
+class Target(NamedTuple):
+    """What one attribute means: a column, how much it is preferred for it, and how it is read."""
+
+    slot: str
+    rank: int
+    read: Reader
+    path: tuple[str, ...]
+    when: tuple[str, str] | None
+    includes: bool | None
+    by_default: bool
+    entry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Emitter:
+    """One row of emitters.csv, its attributes and its rules."""
+
+    name: str
+    targets: Mapping[str, tuple[Target, ...]] = field(repr=False)
+    rules: ScopeRules = field(repr=False)
+    input_includes_cache: bool | None
+    exclusive_models: frozenset[str]
+    output_includes_reasoning: bool | None
+
+    def includes_cache(self, model: str | None) -> bool | None:
+        """Whether this emitter's input counts cached tokens, for a call of this model."""
+        if self.exclusive_models and model and self.exclusive_models & words(model):
+            return False
+        return self.input_includes_cache
+
+
+@lru_cache(maxsize=4096)
+def words(model: str) -> frozenset[str]:
+    """The words of a model's name, which are compared whole.
+
+    >>> sorted(words("us.anthropic.claude-sonnet-4"))
+    ['4', 'anthropic', 'claude', 'sonnet', 'us']
+    """
+    return frozenset(_WORD.findall(model.lower()))
+
+
+@lru_cache(maxsize=8)
+def rows_of(name: str) -> tuple[Mapping[str, str], ...]:
+    """One of the CSV files of the table, row by row."""
+    with (_HERE / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
+        return tuple(csv.DictReader(lines))
+
+
+def _listed(cell: str) -> tuple[str, ...]:
+    return tuple(part for part in cell.split(";") if part)
+
+
+def _three_way(cell: str) -> bool | None:
+    return {"true": True, "false": False}.get(cell)
+
+
+class ScopeRules:
+    """Which spans of one emitter bear usage of their own: usage_scopes.csv, first row that holds wins.
+
+    The answer depends on few facts with few values, so each combination is decided once.
+    """
+
+    def __init__(self, emitter: str) -> None:
+        self._rules: list[tuple[list[tuple[str, str]], str | None]] = []
+        attributes: dict[str, None] = {}
+        self._names: set[str] = set()
+        self._globs: list[str] = []
+        for row in rows_of("usage_scopes"):
+            if row["emitter"] not in (emitter, "*"):
+                continue
+            conditions = [_condition(part) for part in row["when"].split("&")]
+            for fact, wanted in conditions:
+                if fact == "name":
+                    (self._globs.append if "*" in wanted else self._names.add)(wanted)
+                elif "." in fact and not fact.startswith("resource."):
+                    attributes[fact] = None
+            self._rules.append((conditions, None if row["usage_scope"] == "none" else row["usage_scope"]))
+        self._attributes = tuple(attributes)
+        self._memo: dict[tuple[Any, ...], str | None] = {}
+
+    def decide(
+        self,
+        *,
+        operation: str | None,
+        kind: str,
+        name: str,
+        usage: bool,
+        model: bool,
+        found: Mapping[str, Any],
+        resource: frozenset[str],
+    ) -> str | None:
+        """leaf, aggregate or cumulative; None for spans that are no call. A wrapper that reports nothing repeats nothing."""
+        names = (name,) if name in self._names else tuple(g for g in self._globs if fnmatchcase(name, g)) if self._globs else ()
+        present = tuple(a for a in self._attributes if a in found) if self._attributes else ()
+        key = (operation, kind, usage, model, names, present, resource)
+        try:
+            return self._memo[key]
+        except KeyError:
+            if len(self._memo) > _MEMO_LIMIT:
+                self._memo.clear()
+            facts = {"operation": operation or "", "kind": kind, "usage": "*" * usage, "model": "*" * model}
+            facts |= dict.fromkeys(present, "*") | {f"resource.{r}": "*" for r in resource}
+            scope = next((s for conditions, s in self._rules if all(_holds(c, facts, names) for c in conditions)), None)
+            scope = None if scope in ("aggregate", "cumulative") and not usage else scope
+            self._memo[key] = scope
+            return scope
+
+
+def _condition(written: str) -> tuple[str, str]:
+    fact, _, wanted = written.strip().partition("=")
+    return fact, wanted
+
+
+def _holds(condition: tuple[str, str], facts: Mapping[str, str], names: Sequence[str]) -> bool:
+    fact, wanted = condition
+    if fact == "name":
+        return wanted in names
+    return bool(facts.get(fact)) if wanted == "*" else facts.get(fact) == wanted
+
+
+class Content:
+    """Which attributes hold prompts, answers and tool arguments, and whether they are kept."""
+
+    def __init__(self, *, keep: bool) -> None:
+        named = [row["attribute"] for row in rows_of("attributes") if row["column"] == CONTENT] if keep else []
+        self._names = frozenset(name for name in named if not name.endswith(".*"))
+        self._families = tuple(name[:-1] for name in named if name.endswith(".*"))
+        self.kept = keep
+
+    def keeps(self, attribute: str) -> bool:
+        """Whether an attribute is content that is kept."""
+        return attribute in self._names or (bool(self._families) and attribute.startswith(self._families))
+
+
+class Wanted:
+    """The attributes anything is read of."""
+
+    def __init__(self, names: frozenset[str], content: Content) -> None:
+        self.names, self._content = names, content
+
+    def __contains__(self, attribute: object) -> bool:
+        return attribute in self.names or (isinstance(attribute, str) and self._content.keeps(attribute))
+
+
+class EmitterTable:
+    """The whole table, with the baggage keys of the settings worked in.
+
+    `wanted` and `wanted_of_resource` are the only attribute names anything is ever read of: prompts and answers are not
+    among them and never leave the decoder, unless `keep_content` asks for them. `inner` names attributes of which no more is read than
+    some places inside the JSON they hold, and those places.
+    """
+
+    def __init__(self, agent_tags: Sequence[str], team_tags: Sequence[str], *, keep_content: bool = False) -> None:
+        self.agent_tags, self.team_tags = tuple(agent_tags), tuple(team_tags)
+        self._listed = {row["emitter"]: row for row in rows_of("emitters")}
+        self.frameworks = frozenset(f for row in self._listed.values() for f in _listed(row["frameworks"]))
+        self._operations = _operations()
+        self._scopes = [(scope, name) for name, row in self._listed.items() for scope in _listed(row["scopes"])]
+        self._marks = self._signs("marks")
+        self._hints = self._signs("hints")
+        self._emitters: dict[str, Emitter] = {}
+        self._nobody = self._build("")
+        self.resource_targets = self._targets("resource")
+        self.names = frozenset(o for (attribute, o) in self._operations if attribute == "name")
+        rule_facts = {_condition(part)[0] for row in rows_of("usage_scopes") for part in row["when"].split("&")}
+        self.resource_facts = frozenset(f.removeprefix("resource.") for f in rule_facts if f.startswith("resource."))
+        self.content = Content(keep=keep_content)
+        targets = [(a, t) for name in (*self._listed, "") for a, meanings in self.emitter(name).targets.items() for t in meanings]
+        signs = set(self._marks) | set(self._hints) | {f for f in rule_facts if "." in f and not f.startswith("resource.")}
+        self.plain = frozenset({a for a, target in targets if not target.path} | signs)
+        paths: dict[str, set[tuple[str, ...]]] = {}
+        for attribute, target in targets:
+            if attribute not in self.plain and not self.content.keeps(attribute):
+                paths.setdefault(attribute, set()).add(target.path)
+        self.inner = {attribute: tuple(sorted(found)) for attribute, found in paths.items()}
+        names = self.plain | {a for a, _ in targets}
+        self.wanted: Container[str] = Wanted(names, self.content) if keep_content else names
+        self.wanted_of_resource = frozenset(self.resource_targets) | self.resource_facts
+        self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)
+
+    def emitter(self, name: str | None) -> Emitter:
+        """The emitter of that name; without a name, what holds for spans of nobody in particular."""
+        if not name:
+            return self._nobody
+        if name not in self._emitters:
+            self._emitters[name] = self._build(name)
+        return self._emitters[name]
+
+    def recognise(self, by_scope: str | None, found: Mapping[str, Any], name: str) -> str | None:
+        """Who sent a span: by a mark it cannot be mistaken for, else by its instrumentation scope, else by what it carries."""
+        if marked := _signed(self._marks, found):
+            return marked
+        if by_scope:
+            return by_scope
+        if hinted := _signed(self._hints, found):
+            return hinted
+        named = self._hints.get("name=" + name)
+        return named[0][2] if named else None
+
+    def canonical_operation(self, attribute: str, value: Any) -> str | None:
+        """OpenTelemetry's name of an operation, as one emitter's attribute (or the span's name) calls it."""
+        written = text(value)
+        if written is None:
+            return None
+        known = self._operations.get((attribute, written))
+        return written.lower() if known is None and attribute == "gen_ai.operation.name" else known
+
+    def _by_scope(self, scope: str) -> str | None:
+        exact = [name for wanted, name in self._scopes if wanted == scope]
+        if exact:
+            return exact[0]
+        inside = [(len(w), n) for w, n in self._scopes if w.endswith(".*") and (scope == w[:-2] or scope.startswith(w[:-1]))]
+        return max(inside)[1] if inside else None
+
+    def _signs(self, column: str) -> _Signs:
+        signs: _Signs = {}
+        for position, (name, row) in enumerate(self._listed.items()):
+            for sign in _listed(row[column]):
+                attribute, _, value = (sign, "", "") if sign.startswith("name=") else sign.partition("=")
+                signs.setdefault(attribute, []).append((position, value, name))
+        return signs
+
+    def _build(self, name: str) -> Emitter:
+        row = self._listed.get(name, {})
+        return Emitter(
+            name=name,
+            targets=self._targets(name),
+            rules=ScopeRules(name),
+            input_includes_cache=_three_way(row.get("input_includes_cache", "")),
+            exclusive_models=frozenset(_listed(row.get("exclusive_models", ""))),
+            output_includes_reasoning=_three_way(row.get("output_includes_reasoning", "")),
+        )
+
+    def _targets(self, emitter: str) -> dict[str, tuple[Target, ...]]:
+        """All attributes understood on this emitter's spans: its own rows, then other emitters' shared ones."""
+        listed = [row for row in rows_of("attributes") if row["column"] not in ("", CONTENT)]
+        own = [row for row in listed if row["emitter"] == emitter]
+        chosen = own + ([] if emitter == "resource" else [r for r in listed if r["shared"] and not _overridden(r, own)])
+        if emitter == "resource":
+            chosen += [_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
+        else:
+            chosen += list(self._claim_rows())
+            chosen += [_row(OWN_METER + meter, OTHER + meter, 5, "quantity") for meter in METERS if meter not in TOKEN_METERS]
+        order = {id(r): n for n, r in enumerate(sorted(chosen, key=lambda r: (int(r["precedence"]), r["attribute"], r["path"])))}
+        targets: dict[str, dict[tuple[Any, ...], Target]] = {}
+        for row in chosen:
+            if row["attribute"].endswith(".*"):
+                continue
+            target = self._target(row, order[id(row)])
+            targets.setdefault(row["attribute"], {}).setdefault((target.slot, target.path, target.when), target)
+        return {attribute: tuple(meanings.values()) for attribute, meanings in targets.items()}
+
+    def _claim_rows(self) -> Iterable[Mapping[str, str]]:
+        families = [r["attribute"][:-1] for r in rows_of("attributes") if r["column"] == CLAIMS and r["attribute"].endswith(".*")]
+        for slot, tags in (("claimed_agent", self.agent_tags), ("claimed_team", self.team_tags)):
+            for position, tag in enumerate(tags):
+                for rank, prefix in enumerate(("", "baggage.", *families)):
+                    yield _row(prefix + tag, slot, 1 + rank * 100 + position, "text")
+
+    def _target(self, row: Mapping[str, str], rank: int) -> Target:
+        slot, read = row["column"], row["read"]
+        when = _condition(row["when"]) if row["when"] else None
+        reader = self._reader(slot, read, row["attribute"])
+        return Target(
+            slot=slot,
+            rank=rank,
+            read=reader,
+            path=tuple(row["path"].split(".")) if row["path"] else (),
+            when=when,
+            includes=_three_way(row["includes"]),
+            by_default=not row["includes"],
+            entry=read == "entry",
+        )
+
+    def _reader(self, slot: str, read: str, attribute: str) -> Reader:
+        if read == "operation":
+            known = {value: name for (a, value), name in self._operations.items() if a == attribute}
+            return lambda value: known.get(text(value) or "") or self.canonical_operation(attribute, value)
+        if read == "provider":
+            return lambda value: name if (name := text(value)) not in self.frameworks else None
+        if read == "framework":
+            return lambda value: value if isinstance(value, str) and value in self.frameworks else None
+        if read in READERS:
+            return READERS[read]
+        if slot in ("request_model", "response_model"):
+            return READERS["model"]
+        if slot.startswith(OTHER):
+            return READERS["quantity"]
+        dtype = _SCHEMA.get(slot, pl.String)
+        return READERS[{pl.Int64: "count", pl.Boolean: "flag", RATE: "money"}.get(dtype, "text")]
+
+
+def _operations() -> dict[tuple[str, str], str]:
+    return {(row["attribute"], row["value"]): row["operation"] for row in rows_of("operations")}
+
+
+def _overridden(row: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> bool:
+    return any(o["attribute"] == row["attribute"] for o in own)
+
+
+def _row(attribute: str, slot: str, precedence: int, read: str) -> Mapping[str, str]:
+    blank = dict.fromkeys(("emitter", "path", "when", "includes", "shared", "note"), "")
+    return blank | {"attribute": attribute, "column": slot, "precedence": str(precedence), "read": read}
+
+
+def _signed(signs: _Signs, found: Mapping[str, Any]) -> str | None:
+    """Whose sign a span carries; of several, the emitter that is listed first."""
+    present = signs.keys() & found.keys()
+    if not present:
+        return None
+    held = [(position, name) for a in present for position, value, name in signs[a] if not value or found[a] == value]
+    return min(held)[1] if held else None
+
+
+@lru_cache(maxsize=16)
+def table(agent_tags: tuple[str, ...] = (), team_tags: tuple[str, ...] = (), keep_content: bool = False) -> EmitterTable:
+    """The table for these baggage keys, built once."""
+    return EmitterTable(agent_tags, team_tags, keep_content=keep_content)

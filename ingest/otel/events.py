@@ -1,0 +1,132 @@
+"""Log records that say what one request used, as spans: `events.csv` lists them, everything else in a log is left where it is.
+
+A request that is told by a span and by an event is one call: both carry the provider's request id and the same usage (CA-1), or the
+event stands in the very span. Events of programs that name no request are counted only where their record names no span: where it
+does, the spans tell the usage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from ingest.otel import signals
+from ingest.otel.decode import Group, Lost, RawSpan, attributes_of
+from ingest.otel.emitters import rows_of
+from ingest.otel.faults import NO_SPAN, NO_TRACE
+from ingest.otel.salvage import LOGS
+
+_ASKED = frozenset({"event.name", "event.kind", "event.sequence", "duration_ms", "request_id", "client_request_id", "session.id"})
+_OWN_IDS = ("request_id", "client_request_id", "response.id")
+_SESSIONS = ("session.id", "conversation.id", "gen_ai.conversation.id")
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The usage events of one log export: an `otlp_decode.Exported`."""
+
+    body: Any = field(repr=False)
+    lost: tuple[Lost, ...] = ()
+
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+        """Its usage events, scope by scope, as spans."""
+        ordinal = 0
+        asked = _Either(wanted, _ASKED | set(_OWN_IDS) | set(_SESSIONS))
+        for resource_logs in self.body.resource_logs:
+            resource = attributes_of(resource_logs.resource.attributes, wanted_of_resource)
+            for scope_logs in resource_logs.scope_logs:
+                records = scope_logs.log_records
+                yield Group(resource, scope_logs.scope.name, _spans(records, asked, ordinal))
+                ordinal += len(records)
+
+
+def decode_events(body: bytes, content_type: str = "", content_encoding: str = "") -> Events:
+    """The usage events in the body of one log export. Raises `FormatError` where it is none."""
+    return Events(*signals.decode(body, LOGS, content_type, content_encoding))
+
+
+@dataclass(frozen=True, slots=True)
+class _Either:
+    first: Container[str]
+    second: frozenset[str]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.second or name in self.first
+
+
+@lru_cache(maxsize=1)
+def _listed() -> Mapping[str, Mapping[str, str]]:
+    return {row["event"]: row for row in rows_of("events")}
+
+
+def _spans(records: Iterable[Any], asked: Container[str], before: int) -> Iterator[RawSpan]:
+    for ordinal, record in enumerate(records, before + 1):
+        row = _event(record)
+        if row is None:
+            continue
+        found = attributes_of(record.attributes, asked)
+        fact, _, wanted = row["when"].partition("=")
+        if fact and found.get(fact) != wanted:
+            continue
+        span = _span(record, found, row, ordinal)
+        if span is not None:
+            yield span
+
+
+def _event(record: Any) -> Mapping[str, str] | None:
+    """Which of the listed events a record is: by its name, its body, or, as Claude Code has it, by half a name."""
+    listed = _listed()
+    for name in (record.event_name, record.body.string_value):
+        if name in listed:
+            return listed[name]
+    name = next((pair.value.string_value for pair in record.attributes if pair.key == "event.name"), "")
+    return listed.get(name) or listed.get(f"claude_code.{name}")
+
+
+def _span(record: Any, found: dict[str, Any], row: Mapping[str, str], ordinal: int) -> RawSpan | None:
+    inside = len(record.trace_id) == 16 and record.trace_id != NO_TRACE and len(record.span_id) == 8 and record.span_id != NO_SPAN
+    if row["place"] == "alone" and inside:
+        return None
+    end_ns = record.time_unix_nano or record.observed_time_unix_nano
+    taken = found.pop("duration_ms", 0)
+    taken_ns = int(float(taken) * 1e6) if isinstance(taken, (int, float)) or str(taken).replace(".", "", 1).isdigit() else 0
+    session = next((str(found[key]) for key in _SESSIONS if found.get(key)), "")
+    own = "" if row["place"] == "span" and inside else _own_id(found, session, end_ns)
+    return RawSpan(
+        trace_id=record.trace_id if inside else bytes(8) + _hash(session or own),
+        span_id=_hash(own) if own else record.span_id,
+        parent_id=record.span_id if inside and own else b"",
+        name=row["event"],
+        kind="CLIENT",
+        start_ns=max(end_ns - taken_ns, 0),
+        end_ns=end_ns,
+        failed=False,
+        trace_state="",
+        remote_parent=False,
+        links=(),
+        found=found,
+        ordinal=ordinal,
+        emitter=row["emitter"] or None,
+        is_event=True,
+        trace_text="" if inside else session or own,
+        span_text=own,
+    )
+
+
+def _own_id(found: Mapping[str, Any], session: str, end_ns: int) -> str:
+    """What names the request: its id, else its place in the session, else all that is said of it."""
+    if named := next((str(found[key]) for key in _OWN_IDS if found.get(key)), ""):
+        return named
+    sequence = found.get("event.sequence")
+    if session and sequence is not None:
+        return f"{session}:{sequence}"
+    told = "\x1f".join(f"{key}={found[key]}" for key in sorted(found))
+    return f"event:{hashlib.blake2b(f'{end_ns}{told}'.encode(), digest_size=8).hexdigest()}"
+
+
+def _hash(text: str) -> bytes:
+    """The bytes of `ledger.ids.hashed`."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

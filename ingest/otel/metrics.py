@@ -1,0 +1,139 @@
+"""Usage that metrics sum up, as rows of `metric_points`: `metrics.csv` lists what they mean. It repeats what spans and events say.
+
+Counters and the sums of histograms are taken, delta or cumulative. Of attributes only model, provider and conversation are kept;
+all of them together name the series.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
+
+from ingest.otel import signals
+from ingest.otel.attribute_values import Amiss, quantity, text
+from ingest.otel.emitters import rows_of
+from ingest.otel.faults import EARLIEST_NS, LATEST_NS, Faults
+from ingest.otel.salvage import METRICS
+from ingest.source import Reading
+from ledger.money import RATE
+from ledger.tables import METRIC_POINTS
+
+_MODELS = ("model", "gen_ai.response.model", "gen_ai.request.model", "model_name")
+_PROVIDERS = ("gen_ai.provider.name", "gen_ai.system")
+_SESSIONS = ("session.id", "gen_ai.conversation.id", "conversation.id")
+_KINDS = ("sum", "histogram", "exponential_histogram")
+
+
+def read_metrics(
+    body: bytes, *, raw_id: str, uri: str, source: str = "otlp", content_type: str = "", content_encoding: str = ""
+) -> Reading:
+    """The usage points of one metric export; its frame is of `metric_points`. Raises `FormatError` where it is none."""
+    message, lost = signals.decode(body, METRICS, content_type, content_encoding)
+    faults = Faults(source, uri)
+    for part in lost:
+        faults.tell(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
+    rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, faults)]
+    if not rows:
+        return Reading(METRIC_POINTS.empty(), faults.problems())
+    moment = pl.Datetime("us", "UTC")
+    frame = pl.DataFrame(rows, schema_overrides={"start": pl.Int64, "end": pl.Int64}, infer_schema_length=None)
+    frame = frame.with_columns(
+        start_time=(pl.col("start") // 1000).cast(moment),
+        time=(pl.col("end") // 1000).cast(moment),
+        quantity=pl.col("quantity").cast(RATE),
+    ).drop("start", "end")
+    return Reading(METRIC_POINTS.conform(frame.with_columns(date=pl.col("time").dt.date())), faults.problems())
+
+
+@lru_cache(maxsize=1)
+def _listed() -> Mapping[str, list[Mapping[str, str]]]:
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows_of("metrics"):
+        found.setdefault(row["metric"], []).append(row)
+    return found
+
+
+def _rows(message: Any, faults: Faults) -> Iterator[dict[str, Any]]:
+    for resource_metrics in message.resource_metrics:
+        resource = _attributes(resource_metrics.resource.attributes)
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                meanings = _listed().get(metric.name)
+                if meanings:
+                    yield from _points(metric, meanings, resource, faults)
+
+
+def _points(
+    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], faults: Faults
+) -> Iterator[dict[str, Any]]:
+    kind = metric.WhichOneof("data")
+    if kind not in _KINDS:
+        return
+    held = getattr(metric, kind)
+    cumulative = held.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
+    for number, point in enumerate(held.data_points, 1):
+        said = _attributes(point.attributes)
+        meaning = next((m for m in meanings if not m["attribute"] or said.get(m["attribute"]) == m["value"]), None)
+        if meaning is None:
+            continue
+        end = point.time_unix_nano
+        if not EARLIEST_NS <= end < LATEST_NS:
+            faults.tell(
+                f"{metric.name} point {number}", "time_unix_nano", "no time in the years 2010 to 2100", "set the sender's clock"
+            )
+            continue
+        try:
+            used = quantity(_number(point))
+        except Amiss as fault:
+            faults.tell(f"{metric.name} point {number}", "value", fault.reason, fault.remedy)
+            continue
+        start = point.start_time_unix_nano
+        told = {**resource, **said}
+        yield {
+            "series": _series(metric.name, resource, said),
+            "name": metric.name,
+            "emitter": meaning["emitter"],
+            "service_name": resource.get("service.name"),
+            "conversation_id": _first(told, _SESSIONS),
+            "provider": _first(told, _PROVIDERS),
+            "model": _first(told, _MODELS),
+            "meter": meaning["meter"],
+            "start": start if EARLIEST_NS <= start <= end else end,
+            "end": end,
+            "cumulative": cumulative,
+            "quantity": used or "0",
+        }
+
+
+def _number(point: Any) -> int | float:
+    if hasattr(point, "as_int"):
+        value: int | float = point.as_double if point.WhichOneof("value") == "as_double" else point.as_int
+        return value
+    total: float = point.sum
+    return total
+
+
+def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
+    """Attributes with values of one word."""
+    found = {}
+    for pair in pairs:
+        which = pair.value.WhichOneof("value")
+        if which in ("string_value", "int_value", "bool_value", "double_value"):
+            told = text(getattr(pair.value, which))
+            if told is not None:
+                found[pair.key] = told
+    return found
+
+
+def _first(told: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((told[name] for name in names if name in told), None)
+
+
+def _series(metric: str, resource: Mapping[str, str], said: Mapping[str, str]) -> str:
+    parts = [metric, *(f"{k}={v}" for k, v in sorted(resource.items())), "", *(f"{k}={v}" for k, v in sorted(said.items()))]
+    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()

@@ -1,0 +1,309 @@
+"""Spans as OpenTelemetry's many emitters send them, into rows of the `spans` table.
+
+One pass over the spans, columns first: a value is looked up in the emitter's table, read, and put where it belongs; ids, times
+and ranks are then worked out for the whole batch at once. A row depends on its span and its resource alone, never on its
+neighbours in the batch, so any batching of deliveries gives the same rows (CA-3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from ingest.otel.attribute_values import Amiss, at, clean, opened, text
+from ingest.otel.columns import EVENTS, Ids, Times, finished
+from ingest.otel.decode import Exported, Lost, RawSpan
+from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, Emitter, EmitterTable, Target
+from ingest.otel.faults import LATEST_NS, NO_SPAN, NO_TRACE, Faults, unusable
+from ingest.source import Reading
+from ledger.money import RATE
+from ledger.tables import SPANS, USAGE_COLUMNS
+
+_USAGE = frozenset(USAGE_COLUMNS)
+"""Columns that count tokens. Two attributes of one span that disagree about one of them are told as a problem (F3)."""
+_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A service: what its resource says, ready for each of its spans."""
+
+    always: tuple[tuple[str, Any], ...]
+    at_entry: tuple[tuple[str, Any], ...]
+    facts: frozenset[str]
+
+
+class SpanBatch:
+    """Spans of several exports on their way to one frame.
+
+    `settings_tags` of the table decide which baggage counts. Add exports with `add`, take the rows with `reading`.
+    """
+
+    def __init__(self, table: EmitterTable, *, source: str, uri: str, raw_id: str) -> None:
+        self._table = table
+        self._source = source
+        self._faults = Faults(source, uri)
+        self._raw_id = raw_id
+        self._raw_ids: list[str] = []
+        self._ids: Ids = ([], [], [])
+        self._times: Times = ([], [])
+        self._values: dict[str, dict[int, Any]] = {slot: {} for slot in ("usage_scope", "emitter", "name", "status")}
+        self._extras: dict[int, dict[str, Any]] = {}
+        self._other: dict[int, dict[str, str]] = {}
+
+    @property
+    def height(self) -> int:
+        """Rows so far."""
+        return len(self._times[0])
+
+    def add(self, export: Exported, *, place: str = "", raw_id: str = "") -> None:
+        """Adds the spans of one export, which came from `place` (``line 7``) of the file, or as a delivery of its own: `raw_id`."""
+        self._faults.here = place
+        self._raw_id = raw_id or self._raw_id
+        lost: list[Lost] = list(export.lost)
+        resource, owner = None, _Owner((), (), frozenset())
+        for group in export.groups(self._table.wanted, self._table.wanted_of_resource, lost):
+            if group.resource is not resource:
+                resource, owner = group.resource, self._owner(group.resource)
+            by_scope = self._table.by_scope(group.scope)
+            for span in group.spans:
+                self._add_span(span, owner, by_scope)
+        for part in lost:
+            self._faults.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
+
+    def fault(self, place: str, field: str, reason: str, remedy: str) -> None:
+        """Tells that a whole part of the input was left out."""
+        self._faults.here = place
+        self._faults.tell("", field, reason, remedy)
+
+    def reading(self) -> Reading:
+        """The rows, as `spans` stores them, and what was wrong."""
+        return Reading(self._frame(), self._faults.problems())
+
+    def _owner(self, resource: dict[str, Any]) -> _Owner:
+        best: dict[str, tuple[int, Any, bool]] = {}
+        for attribute, value in resource.items():
+            for target in self._table.resource_targets.get(attribute, ()):
+                told = text(value)
+                if told is not None and (target.slot not in best or target.rank < best[target.slot][0]):
+                    best[target.slot] = (target.rank, told, target.entry)
+        return _Owner(
+            always=tuple((slot, value) for slot, (_, value, entry) in best.items() if not entry),
+            at_entry=tuple((slot, value) for slot, (_, value, entry) in best.items() if entry),
+            facts=frozenset(self._table.resource_facts & resource.keys()),
+        )
+
+    def _add_span(self, span: RawSpan, owner: _Owner, by_scope: str | None) -> None:
+        if fault := unusable(span.trace_id, span.span_id, span.start_ns):
+            self._faults.tell(f"span {span.ordinal}", *fault)
+            return
+        row = len(self._times[0])
+        trace_ids, span_ids, parent_ids = self._ids
+        parent = self._parent(span)
+        trace_ids.append(span.trace_id)
+        span_ids.append(span.span_id)
+        parent_ids.append(parent)
+        self._raw_ids.append(self._raw_id)
+        self._times[0].append(span.start_ns)
+        self._times[1].append(self._end(span))
+
+        who = span.emitter or self._table.recognise(by_scope, span.found, span.name)
+        emitter = self._table.emitter(who)
+        entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
+        chosen = self._choose(span, emitter, entry) if span.found else {}
+        if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
+            chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
+        self._put(row, span, owner, entry, who, emitter, chosen)
+        if span.links:
+            self._link(row, span)
+        if span.is_event:
+            self._set("channel", row, EVENTS)
+        if span.trace_text or span.span_text or span.parent_text:
+            self._set("trace_text", row, clean(span.trace_text) or None)
+            self._set("span_text", row, clean(span.span_text) or None)
+            self._set("parent_text", row, clean(span.parent_text) or None)
+
+    def _parent(self, span: RawSpan) -> bytes | None:
+        parent = span.parent_id
+        if not parent or parent == NO_SPAN:
+            return None
+        if len(parent) != 8:
+            reason = "no span id of 8 bytes; the span is taken as a root"
+            self._warn(span, "parent_span_id", reason, "send 16 hex digits in JSON, 8 bytes in protobuf")
+            return None
+        return parent
+
+    def _end(self, span: RawSpan) -> int | None:
+        if span.end_ns == 0:
+            return None
+        if not span.start_ns <= span.end_ns < LATEST_NS:
+            reason = "end before start" if 0 < span.end_ns < span.start_ns else "end time outside the years 2010 to 2100"
+            self._warn(span, "end_time_unix_nano", reason, "set the sender's clock; the span is kept without an end")
+            return None
+        return span.end_ns
+
+    def _warn(self, span: RawSpan, field: str, reason: str, remedy: str) -> None:
+        self._faults.tell(f"span {span.ordinal}", field, reason, remedy, severity="warning")
+
+    def _choose(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
+        """One value a column: of several attributes that mean it, the preferred one."""
+        chosen: dict[str, tuple[Any, Target | None]] = {}
+        found = span.found
+        targets = emitter.targets
+        for attribute, value in found.items():
+            inner: Mapping[str, Any] | None = None
+            for target in targets.get(attribute, ()):
+                slot, rank, read, path, when, _, _, at_entry = target
+                if (when and found.get(when[0]) != when[1]) or (at_entry and not entry):
+                    continue
+                try:
+                    if path:
+                        inner = opened(value) if inner is None else inner
+                        told = None if inner is None else read(at(inner, path))
+                    else:
+                        told = read(value)
+                except Amiss as fault:
+                    self._warn(span, attribute, fault.reason, fault.remedy)
+                    continue
+                if told is None:
+                    continue
+                if slot == CLAIMS:
+                    self._claim(told, rank, target, chosen)
+                    continue
+                held = chosen.get(slot)
+                if held is None:
+                    chosen[slot] = (told, target)
+                    continue
+                if slot in _USAGE and held[0] != told:
+                    self._disagree(span, slot, held, told, target)
+                if held[1] is None or rank < held[1].rank:
+                    chosen[slot] = (told, target)
+        return chosen
+
+    def _disagree(self, span: RawSpan, slot: str, held: tuple[Any, Target | None], told: Any, target: Target) -> None:
+        first, second = (held[0], told) if held[1] is None or held[1].rank < target.rank else (told, held[0])
+        reason = f"two attributes of one span disagree: {first} is taken, {second} is not"
+        self._warn(span, slot, reason, "let one instrumentation report the usage")
+
+    def _claim(self, told: Mapping[str, str], rank: int, target: Target, chosen: dict[str, tuple[Any, Target | None]]) -> None:
+        for slot, keys in (("claimed_agent", self._table.agent_tags), ("claimed_team", self._table.team_tags)):
+            claim = next((told[key] for key in keys if key in told), None)
+            held = chosen.get(slot)
+            if claim is not None and (held is None or (held[1] is not None and rank < held[1].rank)):
+                chosen[slot] = (claim, target)
+
+    def _put(
+        self,
+        row: int,
+        span: RawSpan,
+        owner: _Owner,
+        entry: bool,
+        who: str | None,
+        emitter: Emitter,
+        chosen: dict[str, tuple[Any, Target | None]],
+    ) -> None:
+        values = self._values
+        extras: dict[str, Any] = {}
+        for slot, (value, _) in chosen.items():
+            if value is None:
+                continue
+            if slot in values:
+                values[slot][row] = value
+            elif slot.startswith(EXTRA):
+                extras[slot[len(EXTRA) :]] = value
+            elif slot.startswith(OTHER):
+                self._other.setdefault(row, {})[slot[len(OTHER) :]] = value
+            else:
+                values[slot] = {row: value}
+        for slot, value in owner.always if not entry else owner.always + owner.at_entry:
+            if slot.startswith(EXTRA):
+                extras.setdefault(slot[len(EXTRA) :], value)
+            else:
+                values.setdefault(slot, {}).setdefault(row, value)
+
+        operation = chosen["operation"][0] if "operation" in chosen else None
+        counted = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen) or row in self._other
+        answered = chosen.get("response_model") or chosen.get("request_model")
+        scope = emitter.rules.decide(
+            operation=operation,
+            kind=span.kind,
+            name=span.name,
+            usage=counted,
+            model=answered is not None,
+            found=span.found,
+            resource=owner.facts,
+        )
+        if counted:
+            self._semantics(row, emitter, chosen, answered[0] if answered else None)
+        values["usage_scope"][row] = scope
+        values["emitter"][row] = who
+        values["name"][row] = clean(span.name) or None
+        values["status"][row] = "error" if span.failed or "error_type" in extras else "ok"
+        if "th:" in span.trace_state:
+            extras["sampling"] = clean(span.trace_state)
+        if self._table.content.kept and (content := {k: v for k, v in span.found.items() if self._table.content.keeps(k)}):
+            extras["content"] = content
+        if extras:
+            self._extras[row] = extras
+
+    def _set(self, slot: str, row: int, value: Any) -> None:
+        if value is not None:
+            held = self._values.get(slot)
+            if held is None:
+                self._values[slot] = {row: value}
+            else:
+                held[row] = value
+
+    def _semantics(self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None) -> None:
+        """What the counts include (CA-5). A claim that the counts themselves refute is left open for the equations."""
+        if (held := chosen.get("input_tokens")) is not None and held[1] is not None:
+            includes = emitter.includes_cache(model) if held[1].by_default else held[1].includes
+            if includes and held[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):
+                includes = None
+            self._set("input_includes_cache", row, includes)
+        if (held := chosen.get("output_tokens")) is not None and held[1] is not None:
+            includes = emitter.output_includes_reasoning if held[1].by_default else held[1].includes
+            if includes and "reasoning_tokens" in chosen and held[0] < chosen["reasoning_tokens"][0]:
+                includes = None
+            self._set("output_includes_reasoning", row, includes)
+
+    def _link(self, row: int, span: RawSpan) -> None:
+        good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != NO_TRACE and s != NO_SPAN]
+        if len(good) < len(span.links):
+            self._warn(span, "links", "a link without a trace id and span id", "send the ids of the span it points to")
+        if good:
+            self._set("link_trace", row, good[0][0])
+            self._set("link_span", row, good[0][1])
+        if len(good) > 1:
+            self._set("links", row, _as_json([[trace.hex(), target.hex()] for trace, target in good]))
+
+    def _frame(self) -> pl.DataFrame:
+        height = self.height
+        if not height:
+            return SPANS.empty()
+        columns: dict[str, pl.Series] = {}
+        for slot, values in self._values.items():
+            if not values:
+                continue
+            dense = [values.get(row) for row in range(height)]
+            if slot in ("link_trace", "link_span"):
+                columns[slot] = pl.Series(slot, dense, dtype=pl.Binary)
+            elif slot in ("trace_text", "span_text", "parent_text"):
+                columns[slot] = pl.Series(slot, dense, dtype=pl.String)
+            elif slot == "reported_cost":
+                columns[slot] = pl.Series(slot, dense, dtype=pl.String).cast(RATE, strict=False)
+            else:
+                columns[slot] = pl.Series(slot, dense, dtype=SPANS.schema[slot])
+        if self._extras:
+            written = {row: _as_json(extra) for row, extra in self._extras.items()}
+            columns["attributes"] = pl.Series("attributes", [written.get(row) for row in range(height)], dtype=pl.String)
+        if self._other:
+            other = {row: _as_json(used) for row, used in self._other.items()}
+            columns["other_usage"] = pl.Series("other_usage", [other.get(row) for row in range(height)], dtype=pl.String)
+        frame = pl.DataFrame(list(columns.values())).with_columns(pl.Series("raw_id", self._raw_ids, dtype=pl.String))
+        return finished(frame, self._ids, self._times, self._source)

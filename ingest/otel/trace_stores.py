@@ -1,0 +1,219 @@
+"""Spans as trace stores hand them out, on their way through the normaliser of OpenTelemetry's own exports.
+
+Jaeger, Zipkin, Phoenix, Langfuse and CloudWatch keep what emitters sent: the same ids, the same attributes. Each of their readers
+only says where these stand; who sent them and what they mean is decided where it is for OTLP (`otlp_spans`, and the emitter table).
+A span that comes from a store and over OTLP is one span.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ingest.logs.json_items import Damage, Found
+from ingest.otel.decode import Exported, Group, Lost, RawSpan
+from ingest.otel.emitters import table
+from ingest.otel.spans import SpanBatch
+from ingest.source import RawObject, Reading
+from ledger.errors import FormatError
+from ledger.settings import IngestSettings
+
+BATCH_SPANS = 20_000
+_HEX = re.compile(r"(?:0x)?([0-9a-fA-F]+)\Z")
+_DEEPEST = 8
+_LONGEST_ID = 200
+
+
+class StoredSpan(NamedTuple):
+    """One span of a store. Ids are as written, times nanoseconds since 1970 (0: none), attributes flat or nested."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, Any]
+    resource: Mapping[str, Any]
+    scope: str = ""
+    failed: bool = False
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpans:
+    """Spans of one item of a file, as an export."""
+
+    spans: Sequence[StoredSpan]
+    lost: Sequence[Lost] = ()
+
+    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+        """The spans, service by service and scope by scope, with the attributes named."""
+        numbered = enumerate(self.spans, 1)
+        for (_, scope), members in groupby(numbered, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
+            together = list(members)
+            resource = named(together[0][1].resource, wanted_of_resource)
+            yield Group(resource, scope, (_raw(number, span, wanted) for number, span in together))
+
+
+def _raw(number: int, span: StoredSpan, wanted: Container[str]) -> RawSpan:
+    trace, trace_text = _id(span.trace_id, 16)
+    own, own_text = _id(span.span_id, 8)
+    parent, parent_text = _id(span.parent_id, 8)
+    return RawSpan(
+        trace_id=trace,
+        span_id=own,
+        parent_id=parent,
+        name=span.name,
+        kind=span.kind,
+        start_ns=span.start_ns,
+        end_ns=span.end_ns,
+        failed=span.failed,
+        trace_state="",
+        remote_parent=False,
+        links=tuple((_id(t, 16)[0], _id(s, 8)[0]) for t, s in span.links),
+        found=named(span.attributes, wanted),
+        ordinal=number,
+        trace_text=trace_text,
+        span_text=own_text,
+        parent_text=parent_text,
+    )
+
+
+def _id(written: str, size: int) -> tuple[bytes, str]:
+    r"""An id's bytes, and its text where it is no OpenTelemetry id: then the bytes end in the hash of `ledger.ids`.
+
+    Stores leave out leading zeros, and shorten trace ids to 64 bits; what is left is the end.
+
+    >>> _id("1f", 8), _id("obs-1", 8)[1]
+    ((b'\x00\x00\x00\x00\x00\x00\x00\x1f', ''), 'obs-1')
+    """
+    told = written.strip()[:_LONGEST_ID]
+    found = _HEX.match(told)
+    if found and len(found[1]) <= 2 * size:
+        return bytes.fromhex(found[1].zfill(2 * size)), ""
+    if not told:
+        return b"", ""
+    return bytes(size - 8) + hashlib.blake2b(told.encode("utf-8", "replace"), digest_size=8).digest(), told
+
+
+def named(attributes: Mapping[str, Any], wanted: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """The attributes asked for; what is nested is named by its path.
+
+    >>> named({"llm": {"token_count": {"prompt": 7}}, "input.value": "hi"}, {"llm.token_count.prompt"})
+    {'llm.token_count.prompt': 7}
+    """
+    found: dict[str, Any] = {}
+    for key, value in attributes.items():
+        name = f"{prefix}{key}"
+        if name in wanted and value is not None:
+            found[name] = value
+        if isinstance(value, Mapping) and depth < _DEEPEST:
+            found |= named(value, wanted, f"{name}.", depth + 1)
+    return found
+
+
+def readings(
+    found: Found,
+    item: RawObject,
+    settings: IngestSettings,
+    *,
+    source: str,
+    what: str,
+    remedy: str,
+    opened: Callable[[object], Exported | None],
+) -> Iterator[Reading]:
+    """The spans of a file's items, some thousands at a time. `opened` says None for an item that is of another kind.
+
+    Raises `FormatError` where no item holds spans.
+    """
+    spans, kept, unknown = batch(settings, source, item), 0, 0
+    for entry in found:
+        if isinstance(entry, Damage):
+            spans.fault(entry.place, entry.field, entry.reason, entry.remedy)
+            continue
+        export = opened(entry.value)
+        if export is None:
+            unknown += 1
+            spans.fault(entry.place, "item", f"no {what}", remedy)
+            continue
+        kept += 1
+        spans.add(export, place=entry.place)
+        if spans.height >= BATCH_SPANS:
+            yield spans.reading()
+            spans = batch(settings, source, item)
+    if unknown and not kept:
+        raise FormatError(f"no {what}", where=item.uri, remedy=remedy)
+    yield spans.reading()
+
+
+def batch(settings: IngestSettings, source: str, item: RawObject) -> SpanBatch:
+    """An empty batch for the spans of an item."""
+    emitters = table(tuple(settings.agent_tags), tuple(settings.team_tags), settings.keep_content)
+    return SpanBatch(emitters, source=source, uri=item.uri, raw_id=item.raw_id)
+
+
+# ── what stores write, read ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def text(value: object) -> str:
+    """An id or a name as text; empty where there is none.
+
+    >>> text("a"), text(None), text(12), text(["a"])
+    ('a', '', '12', '')
+    """
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else ""
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """An object; empty where there is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    """An array; empty where there is none."""
+    return value if isinstance(value, list) else []
+
+
+def nanoseconds(value: object, unit: int = 1) -> int:
+    """A number of `unit` nanoseconds as nanoseconds; 0 where it is none, -1 where it is nonsense, so that the clock check names the span.
+
+    >>> nanoseconds(1770000000001000, 1000), nanoseconds("12"), nanoseconds(None), nanoseconds("soon")
+    (1770000000001000000, 12, 0, -1)
+    """
+    if value is None or value == "":
+        return 0
+    if isinstance(value, bool):
+        return -1
+    if isinstance(value, str):
+        return int(value) * unit if value.isascii() and value.isdigit() and len(value) < 21 else -1
+    return int(value * unit) if isinstance(value, (int, Decimal)) and -(10**20) < value < 10**20 else -1
+
+
+def instant(value: object) -> int:
+    """A time in ISO 8601 (UTC where it names no zone) as nanoseconds; 0 where there is none, -1 where it is none.
+
+    >>> instant("2025-08-01T13:22:00.147Z"), instant("2024-05-29 13:46:19.963000"), instant(None), instant("later")
+    (1754054520147000000, 1716990379963000000, 0, -1)
+    """
+    if value is None or value == "":
+        return 0
+    if isinstance(value, datetime):
+        moment = value
+    else:
+        try:
+            moment = datetime.fromisoformat(text(value).strip().removesuffix(" UTC"))
+        except ValueError:
+            return -1
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (elapsed.days * 86_400_000_000 + elapsed.seconds * 1_000_000 + elapsed.microseconds) * 1000

@@ -1,0 +1,233 @@
+"""Cloud Billing asked directly: which projects are paid for by which account, and what Google lists as prices.
+
+The catalog names what it sells in words (`Gemini 2.5 Flash GA Text Input - Predictions`) and prices it in units and nanos of a currency,
+in tiers of monthly use. What the words mean is classified as bills are; the caller brings that along (`Classify`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ingest.google import client as google_client
+from ingest.prices.updates import PriceList
+from ledger.errors import ObjectMissingError
+from ledger.money import RATE, unit_rate
+from ledger.problems import Problem
+from ledger.tables import METERS, PRICES
+
+WHERE = "cloudbilling.googleapis.com"
+BOOK = "gcp-catalog"
+_READ_ACCOUNTS = "grant the account roles/billing.viewer on the billing account, or on the organisation"
+_READ_CATALOG = "enable the Cloud Billing API in the project of the credentials; the catalog itself is public"
+_SELLERS = re.compile(r"vertex ai|gemini|generative language|agent platform|claude|anthropic", re.IGNORECASE)
+"""Services that sell models, by their display names."""
+_GLOBAL = re.compile(r"\bglobal\b", re.IGNORECASE)
+_GENERAL = re.compile(r"\bGA\b", re.IGNORECASE)
+_SHOWN = 3
+
+
+class Sells(NamedTuple):
+    """What a SKU sells; `factor` is how many of the meter one unit of it is. None: nobody knows, or it is no model's."""
+
+    model: str | None
+    meter: str | None
+    service_tier: str = "standard"
+    context_above: int = 0
+    factor: Decimal | None = None
+
+
+Classify = Callable[[str, str, str], Sells]
+"""Service, SKU and unit, as the catalog writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project and the account that pays for it; an account without projects has one row without any."""
+
+    billing_account: str
+    account_name: str
+    currency: str
+    account_open: bool
+    project: str | None
+    billing_enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sku:
+    """One SKU's list price in force: so much for one `unit`, and what of it the price book cannot say."""
+
+    service: str
+    sku_id: str
+    description: str
+    regions: tuple[str, ...]
+    unit: str
+    price: Decimal
+    currency: str
+    tiers: int
+
+
+def projects() -> list[Project]:
+    """All billing accounts the credentials can see, and their projects, in order of their names."""
+    from google.cloud import billing_v1
+
+    found = []
+    with google_client.told(WHERE, _READ_ACCOUNTS):
+        client = billing_v1.CloudBillingClient(**_connection())
+        for account in client.list_billing_accounts(retry=google_client.retry()):
+            paid = list(client.list_project_billing_info(name=account.name, retry=google_client.retry()))
+            about = (_bare(account.name), account.display_name, account.currency_code, account.open_)
+            found += [Project(*about, info.project_id, info.billing_enabled) for info in paid] or [Project(*about, None, False)]
+    return sorted(dict.fromkeys(found), key=lambda row: (row.billing_account, row.project or ""))
+
+
+def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str = "USD") -> PriceList:
+    """The models' list prices as the catalog has them now. `spell` gives a model the name logs and other lists use.
+
+    The catalog does not say since when a price holds, only that it does: rates are undated. Raises `ObjectMissingError` where the
+    catalog lists no service that sells models.
+    """
+    rows, unknown, tiered = list[dict[str, Any]](), list[str](), list[str]()
+    for sku in skus(currency):
+        sells = classify(sku.service, sku.description, sku.unit)
+        if sells.meter not in METERS or not sells.model or not sells.factor:
+            unknown.append(sku.description)
+            continue
+        if sku.tiers > 1:
+            tiered.append(sku.description)
+        rows.append(
+            {
+                "provider": "gemini" if re.search("gemini|generative", sku.service, re.IGNORECASE) else "vertex_ai",
+                "model": spell(sells.model),
+                "meter": sells.meter,
+                "service_tier": sells.service_tier,
+                "context_above": sells.context_above,
+                "currency": sku.currency,
+                "rate": unit_rate(sku.price, sells.factor),
+                "description": sku.description,
+                "regions": list(sku.regions),
+            }
+        )
+    frame = _placed(pl.DataFrame(rows, schema=_READ))
+    told = frame.sort(PRICES.key[1:-1]).write_csv() if frame.height else ""
+    book = f"{BOOK} sha256:{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    columns = {"origin": pl.lit("list"), "book": pl.lit(book)}
+    return PriceList(book, "list", WHERE, frame.with_columns(**columns), tuple(_told(unknown, tiered)))
+
+
+def skus(currency: str = "USD") -> Iterator[Sku]:
+    """The SKUs of services that sell models, each once, whatever the catalog changes between two pages."""
+    from google.cloud import billing_v1
+
+    with google_client.told(WHERE, _READ_CATALOG):
+        client = billing_v1.CloudCatalogClient(**_connection())
+        services = {s.name: s.display_name for s in client.list_services(retry=google_client.retry())}
+        sellers = {name: shown for name, shown in services.items() if _SELLERS.search(shown)}
+        if not sellers:
+            raise ObjectMissingError("the catalog lists no service that sells models", where=WHERE, remedy="check the endpoint")
+        seen: set[str] = set()
+        for name, shown in sorted(sellers.items()):
+            request = billing_v1.ListSkusRequest(parent=name, currency_code=currency)
+            for sku in client.list_skus(request=request, retry=google_client.retry()):
+                if sku.name not in seen and sku.pricing_info:
+                    seen.add(sku.name)
+                    yield _sku(shown, sku)
+
+
+def _sku(service: str, sku: Any) -> Sku:
+    """The newest price of the timeline. Of volume tiers the first that is not free: the price book has none, and a free allowance
+    is the account's, not the call's.
+    """
+    expression = sku.pricing_info[-1].pricing_expression
+    tiers = [(_money(rate.unit_price), str(rate.unit_price.currency_code)) for rate in expression.tiered_rates]
+    paid = [(price, currency) for price, currency in tiers if price] or tiers or [(Decimal(0), "USD")]
+    return Sku(
+        service=service,
+        sku_id=str(sku.sku_id),
+        description=" ".join(str(sku.description).split()),
+        regions=tuple(sorted(sku.service_regions)),
+        unit=str(expression.usage_unit),
+        price=paid[0][0],
+        currency=paid[0][1],
+        tiers=len({price for price, _ in tiers}),
+    )
+
+
+def _money(amount: Any) -> Decimal:
+    """Whole units and billionths, both of the same sign, as one amount.
+
+    >>> from types import SimpleNamespace
+    >>> _money(SimpleNamespace(units=0, nanos=300)), _money(SimpleNamespace(units=-1, nanos=-750000000))
+    (Decimal('3.00E-7'), Decimal('-1.750000000'))
+    """
+    return Decimal(int(amount.units)) + Decimal(int(amount.nanos)).scaleb(-9)
+
+
+_READ = {
+    **{name: PRICES.schema[name] for name in ("provider", "model", "meter", "service_tier", "context_above", "currency")},
+    "rate": RATE,
+    "description": pl.String,
+    "regions": pl.List(pl.String),
+}
+_THING = ["provider", "model", "meter", "service_tier", "context_above"]
+
+
+def _placed(read: pl.DataFrame) -> pl.DataFrame:
+    """Rates with the region they hold in; of a model's preview and general release the latter.
+
+    What costs the same everywhere has no region. A SKU named Global is for the global endpoint, and its plain neighbour for all others.
+    """
+    general, everywhere = pl.col("description").str.contains(_insensitive(_GENERAL)), pl.col("regions").list.len() == 0
+    told = read.with_columns(
+        __global=pl.col("description").str.contains(_insensitive(_GLOBAL)), __general=general, __preview=~general
+    ).filter(pl.col("__general") | ~pl.col("__general").any().over(_THING))
+    named = pl.col("__global").any().over(_THING)
+    somewhere = pl.when(everywhere | (pl.col("regions") == ["global"])).then(pl.lit([""])).otherwise("regions")
+    told = (
+        told.with_columns(
+            region=pl.when("__global").then(pl.lit(["global"])).when(named).then(pl.lit(["regional"])).otherwise(somewhere)
+        )
+        .explode("region")
+        .with_columns(__alike=(pl.col("rate").n_unique() == 1).over(_THING))
+        .with_columns(region=pl.when("__alike").then(pl.lit("")).otherwise("region"))
+    )
+    kept = [*_THING, "region", "currency", "rate"]
+    return told.select(kept).unique(maintain_order=True).sort(kept)
+
+
+def _insensitive(pattern: re.Pattern[str]) -> str:
+    return f"(?i){pattern.pattern}"
+
+
+def _told(unknown: Sequence[str], tiered: Sequence[str]) -> Iterator[Problem]:
+    if unknown:
+        reason = f"SKUs whose words name no model and meter were left out, such as {_examples(unknown)}"
+        remedy = "nothing to do for storage and machines; for a model, write a rule in attribution.skus, or a rate table"
+        yield Problem("prices", WHERE, f"{len(unknown)} SKUs", "description", reason, remedy, len(unknown), "warning")
+    if tiered:
+        reason = f"rates fall or rise with the month's volume; the first that is not free was taken: {_examples(tiered)}"
+        remedy = "state the rate you come to as a contract, if it is another"
+        yield Problem("prices", WHERE, f"{len(tiered)} SKUs", "tieredRates", reason, remedy, len(tiered), "warning")
+
+
+def _examples(named: Sequence[str]) -> str:
+    return "; ".join(repr(name) for name in sorted(set(named))[:_SHOWN])
+
+
+def _connection() -> dict[str, Any]:
+    """REST, at Google's endpoint or where gcloud's own override points."""
+    return {
+        "transport": "rest",
+        **google_client.options(os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDBILLING", "").rstrip("/")),
+    }
+
+
+def _bare(name: str) -> str:
+    return name.rsplit("/", 1)[-1]

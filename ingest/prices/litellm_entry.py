@@ -1,0 +1,236 @@
+"""One model of LiteLLM's price map as rates: what it states, and what follows from its tables and multipliers.
+
+The price book knows no multipliers and no tables. A surcharge for a region or for speed becomes rates of that region or tier; a table
+by prompt size becomes rates by context size, complete in each range, since one range never borrows from another; off-peak hours become
+a tier with a schedule; what LiteLLM assumes where the map is silent (half the input rate for what Fireworks reads from its cache)
+becomes the rate it assumes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from ingest.prices.litellm_keys import NESTED, Meaning, is_price, meaning
+
+REGIONAL, OFF_PEAK, FAST = "regional", "off_peak", "fast"
+_MULTIPLIERS = {
+    "regional_processing_uplift_multiplier_eu": "eu",
+    "regional_processing_uplift_multiplier_us": "us",
+    "regional_endpoint_uplift_multiplier": REGIONAL,
+}
+_GEOGRAPHY, _SPEED = "provider_specific_entry", "fast"
+_GEOGRAPHIES = ("us", "eu")
+_IN_RANGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+)
+"""What a table by prompt size replaces."""
+_BY_TOKEN = re.compile(r"_tokens\Z|_characters\Z|\Ainput_(images|audio_seconds|video_seconds)\Z")
+_NO_TOKEN = ("citation_tokens", "computer_use_input_tokens", "computer_use_output_tokens")
+_SIZED = re.compile(r"(?:\A|/)(?:[\w.]+/)?\d+-x-\d+/")
+"""Models whose name says the size of the picture they draw: what an input picture is said to cost is the drawn one."""
+_INCLUSIVE = "xai"
+"""Its larger context begins at the threshold, not above it."""
+_HALF_CACHED = "fireworks_ai"
+_BY_PROMPT = ("gemini", "vertex_ai")
+"""Providers that sell web search by the prompt, unless the model says by the query."""
+
+
+class Rate(NamedTuple):
+    """One rate of a model: what it prices and which key of the map it comes from."""
+
+    key: str
+    means: Meaning
+    region: str
+    rate: Decimal
+    hours: str | None = None
+
+
+Number = Callable[[str, object], Decimal | None]
+"""A value of the map as a number; None, and a problem told, where it is none."""
+
+
+class Entry:
+    """Reads one entry of the map. `number` makes a price of a value, `seen` is told every key that has to do with money,
+    `differing` of a rate that contradicts an earlier one.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        entry: Mapping[str, Any],
+        number: Number,
+        seen: Callable[[str], None],
+        differing: Callable[[str, Decimal, str, Decimal], None],
+    ) -> None:
+        self.model, self.entry = model, entry
+        self.provider: str = entry["litellm_provider"]
+        self.mode = str(entry.get("mode") or "")
+        self._number, self._seen, self._differing = number, seen, differing
+
+    def rates(self) -> list[Rate]:
+        """Every rate, each thing priced once."""
+        stated: dict[Meaning, Rate] = {}
+        for key, means, value in self._stated():
+            rate = self._number(key, value)
+            if rate is None:
+                continue
+            earlier = stated.get(means)
+            if earlier is not None and earlier.rate and rate and earlier.rate != rate:
+                self._differing(key, rate, earlier.key, earlier.rate)
+            elif earlier is None or (rate and not earlier.rate):
+                stated[means] = Rate(key, means, "", rate)
+        base = self._ranges(self._with_half_cached(stated))
+        return self._multiplied([*base, *self._off_peak(base)])
+
+    def _stated(self) -> Iterator[tuple[str, Meaning, object]]:
+        for key, value in self.entry.items():
+            if not is_price(key):
+                continue
+            self._seen(key)
+            if key in NESTED and isinstance(value, Mapping):
+                for part, rate in value.items():
+                    if (means := meaning(f"{key}.{part}")) is not None and rate is not None:
+                        yield key, self._as_sold(means), rate
+            elif value is not None and key not in NESTED and (means := meaning(key, self.mode)) is not None:
+                yield key, self._as_sold(means), value
+
+    def _as_sold(self, means: Meaning) -> Meaning:
+        """The meter as this provider sells it."""
+        meter, above = means.meter, means.context_above
+        if self.provider == _INCLUSIVE and above:
+            above -= 1
+        if (
+            meter == "input_images"
+            and self.mode == "image_generation"
+            and (_SIZED.search(self.model) or not self._sells("image_token"))
+        ):
+            meter = "output_images" if "output_cost_per_image" not in self.entry else meter
+        if meter.startswith(("web_searches", "map_queries")) and self._by_prompt():
+            meter = "grounded_map_prompts" if meter == "map_queries" else "grounded_prompts"
+        return means._replace(meter=meter, context_above=above)
+
+    def _sells(self, word: str) -> bool:
+        return any(word in key for key in self.entry if is_price(key))
+
+    def _by_prompt(self) -> bool:
+        googles = self.provider.startswith(_BY_PROMPT) and "claude" not in self.model
+        return googles and self.entry.get("web_search_billing_unit") != "per_query"
+
+    def _with_half_cached(self, stated: dict[Meaning, Rate]) -> list[Rate]:
+        read, plain = Meaning("cache_read_tokens", "standard", 0), Meaning("input_tokens", "standard", 0)
+        if self.provider == _HALF_CACHED and read not in stated and plain in stated:
+            stated[read] = stated[plain]._replace(means=read, rate=stated[plain].rate / 2)
+        return list(stated.values())
+
+    def _ranges(self, base: list[Rate]) -> list[Rate]:
+        """The rates with a table by prompt size put in place of those it replaces; each range's lower end is the size above which it holds."""
+        tiers = self.entry.get("tiered_pricing")
+        ranges = sorted(self._tiers(tiers), key=lambda found: found[0]) if isinstance(tiers, list) else []
+        if not ranges:
+            return base
+        if all("queries" in rates for _, rates in ranges):
+            return base + [
+                r._replace(means=r.means._replace(context_above=above)) for above, rates in ranges for r in rates.values()
+            ]
+        ranges = [(above, rates) for above, rates in ranges if "input_tokens" in rates]
+        found = [rate for above, rates in ranges for rate in self._complete(above, rates, ranges)]
+        replaced = {rate.means.meter for rate in found} | {"cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"}
+        return [r for r in base if r.means.meter not in replaced] + found if found else base
+
+    def _tiers(self, tiers: list[Any]) -> Iterator[tuple[int, dict[str, Rate]]]:
+        told = set()
+        for tier in tiers:
+            if not isinstance(tier, Mapping):
+                continue
+            bounds = tier.get("range") or tier.get("max_results_range")
+            lower = bounds[0] if isinstance(bounds, list) and len(bounds) == 2 else None
+            if isinstance(lower, bool) or not isinstance(lower, (int, Decimal)):
+                continue
+            above = int(lower) if "range" in tier else max(int(lower) - 1, 0)
+            rates = {}
+            for key, value in tier.items():
+                if key == "range":
+                    continue
+                told.add(name := f"tiered_pricing.{key}")
+                means = meaning(key, self.mode)
+                if means is not None and value is not None and (rate := self._number(name, value)) is not None:
+                    rates[means.meter] = Rate(name, means._replace(context_above=above), "", rate)
+            yield above, rates
+        for name in sorted(told):
+            self._seen(name)
+
+    def _complete(self, above: int, rates: dict[str, Rate], ranges: list[tuple[int, dict[str, Rate]]]) -> Iterator[Rate]:
+        """The rates of one range, with those it lacks as it sells them: cached input as input, reasoning as output."""
+        stands_in = {
+            "cache_read_tokens": "input_tokens",
+            "cache_write_5m_tokens": "input_tokens",
+            "reasoning_tokens": "output_tokens",
+        }
+        somewhere = {meter for _, found in ranges for meter in found}
+        for meter in _IN_RANGE:
+            found = rates.get(meter) or (rates.get(stands_in.get(meter, "")) if meter in somewhere else None)
+            if found is not None:
+                yield found._replace(means=Meaning(meter, "standard", above))
+
+    def _off_peak(self, base: list[Rate]) -> Iterator[Rate]:
+        """Rates of the hours in which the model is cheaper."""
+        block = self.entry.get("off_peak_pricing")
+        if not isinstance(block, Mapping) or not (hours := schedule(block)):
+            return
+        half = self.provider == _HALF_CACHED and "cache_read_input_token_cost" not in {**block, **self.entry}
+        for key, value in block.items():
+            means = meaning(key, self.mode)
+            if means is not None and value is not None and (rate := self._number("off_peak_pricing", value)) is not None:
+                yield Rate("off_peak_pricing", means._replace(service_tier=OFF_PEAK), "", rate, hours)
+                if means.meter == "input_tokens" and half:
+                    cached = means._replace(meter="cache_read_tokens", service_tier=OFF_PEAK)
+                    yield Rate("off_peak_pricing", cached, "", rate / 2, hours)
+
+    def _multiplied(self, base: list[Rate]) -> list[Rate]:
+        """The rates and their multiples: a surcharge for a region, for speed, for both."""
+        found = list(base)
+        tokens = [r for r in base if _BY_TOKEN.search(r.means.meter) and r.means.meter not in _NO_TOKEN]
+        special = self.entry.get(_GEOGRAPHY)
+        special = special if isinstance(special, Mapping) else {}
+        if _SPEED in special and (faster := self._number(_GEOGRAPHY, special[_SPEED])) is not None:
+            fast = [
+                r._replace(key=_GEOGRAPHY, means=r.means._replace(service_tier=FAST), rate=r.rate * faster)
+                for r in tokens
+                if r.means.service_tier == "standard"
+            ]
+            found += fast
+            tokens += fast
+        surcharges = [(key, region, self.entry.get(key)) for key, region in _MULTIPLIERS.items()]
+        surcharges += [(_GEOGRAPHY, region, special.get(region)) for region in _GEOGRAPHIES]
+        for key, region, value in surcharges:
+            if value is not None and (more := self._number(key, value)) is not None:
+                found += [r._replace(key=key, region=region, rate=r.rate * more) for r in tokens]
+        return found
+
+
+def schedule(block: Mapping[str, Any]) -> str | None:
+    """When off-peak rates hold, as the column `hours` of the price book has it; None where nothing can be read.
+
+    >>> schedule({"windows": [{"hours_utc": "00:00-00:00", "weekdays": [6, 7]}], "weekday_timezone": "Asia/Shanghai"})
+    '[{"hours_utc": ["00:00-00:00"], "weekdays": [6, 7], "timezone": "Asia/Shanghai"}]'
+    """
+    rules = [{"hours_utc": block.get("hours_utc")}, *(w for w in block.get("windows") or () if isinstance(w, Mapping))]
+    found = []
+    for rule in rules:
+        spans = rule.get("hours_utc")
+        spans = [spans] if isinstance(spans, str) else spans if isinstance(spans, list) else []
+        sound = [s for s in spans if isinstance(s, str) and re.fullmatch(r"\s*[0-2]\d:[0-5]\d\s*-\s*[0-2]\d:[0-5]\d\s*", s)]
+        if sound:
+            days = rule.get("weekdays")
+            days = [d for d in days if isinstance(d, int) and 1 <= d <= 7] if isinstance(days, list) else None
+            found.append({"hours_utc": sound, "weekdays": days, "timezone": block.get("weekday_timezone")})
+    return json.dumps(found) if found else None

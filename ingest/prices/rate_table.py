@@ -1,0 +1,194 @@
+"""A price list as people keep one: a CSV, one rate a line. The form for contracts, and for what no public list has.
+
+    provider,model,meter,unit,rate,currency,valid_from
+    bedrock,anthropic.claude-sonnet-4-6-v1:0,input_tokens,1M tokens,2.40,USD,2026-10-01
+
+`service_tier`, `context_above`, `region`, `valid_from` and `valid_to` may be there. A line that cannot be used is a problem, its
+neighbours go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from ingest.prices.currencies import CURRENCIES
+from ledger.errors import FormatError, UsageError
+from ledger.money import RATE, exact_decimal, unit_rate
+from ledger.periods import parse_instant
+from ledger.problems import Problem
+from ledger.tables import METERS, PRICES, TIME
+
+NEEDED = ("provider", "model", "meter", "unit", "rate", "currency")
+OPTIONAL = ("service_tier", "context_above", "region", "valid_from", "valid_to")
+
+_UNIT = re.compile(r"(?:per\s+)?(?P<size>\d[\d,_ ]*)?\s*(?P<scale>k|m|thousand|million)?\s*(?P<what>[a-z_]+)", re.IGNORECASE)
+_SCALES = {"k": 1000, "thousand": 1000, "m": 10**6, "million": 10**6}
+_TIMES = {"hour": 3600, "hr": 3600, "minute": 60, "min": 60}
+
+
+class _Wrong(Exception):
+    """A field that says nothing usable: field, reason, remedy."""
+
+
+def read(content: bytes, *, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
+    """Rates per unit as rows of `prices`, with a null `valid_from` where the line gives no date; and what could not be used.
+
+    Raises `FormatError` if it is no CSV with the columns needed.
+    """
+    try:
+        told = content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise FormatError("no price list: neither JSON nor text in UTF-8", where=uri, remedy="save it as CSV in UTF-8") from fault
+    first = told.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(told, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+    headers = _headers(reader, uri)
+    problems = _unknown_columns(headers, uri)
+    rows: list[dict[str, Any]] = []
+    try:
+        for line in reader:
+            written = {h: (v or "").strip() for h, v in line.items() if h and isinstance(v, str | None)}
+            if not any(written.values()):
+                continue
+            try:
+                rows.append(_row(written))
+            except _Wrong as fault:
+                name, reason, remedy = fault.args
+                problems.append(Problem("prices", uri, f"line {reader.line_num}", name, reason, remedy))
+    except csv.Error as fault:
+        problems.append(Problem("prices", uri, f"line {reader.line_num}", "", f"no CSV from here on: {fault}", "mend the line"))
+    return pl.DataFrame(rows, schema=_SCHEMA), problems
+
+
+_SCHEMA: Mapping[str, Any] = {
+    **{c: t for c, t in PRICES.schema.items() if c not in ("origin", "book", "hours", "recorded_at")},
+    "rate": RATE,
+    "valid_from": TIME,
+    "valid_to": TIME,
+}
+
+
+def _headers(reader: csv.DictReader[str], uri: str) -> list[str]:
+    try:
+        headers = [(h or "").strip().lower().replace(" ", "_") for h in reader.fieldnames or []]
+    except csv.Error as fault:
+        raise FormatError(f"no price list: {fault}", where=uri, remedy="save it as CSV in UTF-8") from fault
+    missing = [c for c in NEEDED if c not in headers]
+    if missing:
+        raise FormatError(
+            f"no price list: it is no JSON, and as CSV it lacks the columns {', '.join(missing)}",
+            where=uri,
+            remedy=f"the first line names {', '.join(NEEDED)}, and if need be {', '.join(OPTIONAL)}",
+        )
+    reader.fieldnames = headers
+    return headers
+
+
+def _unknown_columns(headers: Sequence[str], uri: str) -> list[Problem]:
+    unknown = sorted({h for h in headers if h} - {*NEEDED, *OPTIONAL})
+    if not unknown:
+        return []
+    known = ", ".join((*NEEDED, *OPTIONAL))
+    return [
+        Problem("prices", uri, "line 1", ",".join(unknown), "unknown columns are ignored", f"known: {known}", severity="warning")
+    ]
+
+
+def _row(written: Mapping[str, str]) -> dict[str, Any]:
+    for name in NEEDED:
+        if not written.get(name):
+            raise _Wrong(name, "is empty", f"every rate needs its {name}")
+    meter = written["meter"]
+    if meter not in METERS:
+        near = difflib.get_close_matches(meter, METERS, n=1)
+        raise _Wrong("meter", f"{meter!r} is no meter", f"did you mean {near[0]}?" if near else "see docs/tables.md for meters")
+    if written["currency"].upper() not in CURRENCIES:
+        raise _Wrong("currency", f"{written['currency']!r} is no currency", "write its ISO 4217 code, such as USD")
+    start, end = (_instant(written, name) for name in ("valid_from", "valid_to"))
+    if start is not None and end is not None and end <= start:
+        raise _Wrong("valid_to", f"{written['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)")
+    return {
+        "provider": written["provider"],
+        "model": written["model"],
+        "meter": meter,
+        "service_tier": written.get("service_tier") or "standard",
+        "context_above": _context(written.get("context_above") or "0"),
+        "region": written.get("region") or "",
+        "currency": written["currency"].upper(),
+        "rate": unit_rate(_rate(written["rate"]), Decimal(units_of(written["unit"], meter))),
+        "valid_from": start,
+        "valid_to": end,
+    }
+
+
+def _rate(written: str) -> Decimal:
+    rate = exact_decimal(written)
+    if rate is None:
+        raise _Wrong("rate", f"{written!r} is no number", "write digits and a decimal point, such as 2.40")
+    if rate < 0:
+        raise _Wrong("rate", f"{written} is negative: a price that would mint money", "state a number from 0 up")
+    return rate
+
+
+def _context(written: str) -> int:
+    if not written.isdecimal() or len(written) > 12:
+        raise _Wrong("context_above", f"{written!r} is no number of tokens", "write it in full, such as 200000")
+    return int(written)
+
+
+def _instant(written: Mapping[str, str], name: str) -> datetime | None:
+    if not written.get(name):
+        return None
+    try:
+        return parse_instant(written[name], field=name)
+    except UsageError as fault:
+        raise _Wrong(name, fault.what, fault.remedy) from fault
+
+
+def units_of(unit: str, meter: str) -> int:
+    """How many units of a meter the price is for.
+
+    >>> units_of("1M tokens", "input_tokens"), units_of("1000 requests", "requests"), units_of("hour", "seconds")
+    (1000000, 1000, 3600)
+    """
+    found = _UNIT.fullmatch(unit.strip())
+    named = found["what"].lower() if found else ""
+    what = _single(named)
+    counted = {_single(word) for word in meter.split("_")}
+    times = _TIMES.get(what, 1) if "second" in counted else 1
+    if found is None or (what not in counted and named != meter and times == 1) or what in ("input", "output", "cache"):
+        things = next((word for word in reversed(meter.split("_")) if word.endswith("s")), meter)
+        raise _Wrong(
+            "unit", f"{unit!r} is no unit of {meter}", f"write what the rate is for, such as 1M {things} or 1 {_single(things)}"
+        )
+    size = re.sub(r"[,_ ]", "", found["size"] or "1")
+    count = int(size) * _SCALES.get((found["scale"] or "").lower(), 1) * times
+    if not 0 < count <= 10**12:
+        raise _Wrong("unit", f"{unit!r} counts nothing", "write what the rate is for, such as 1M tokens")
+    return count
+
+
+def _single(word: str) -> str:
+    """A thing in the singular.
+
+    >>> _single("tokens"), _single("queries"), _single("hour")
+    ('token', 'query', 'hour')
+    """
+    return word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")
+
+
+def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """A rate table of these rows, line by line: what `prices coverage` gives to be filled in."""
+    held = io.StringIO()
+    writer = csv.DictWriter(held, [*NEEDED, "valid_from"], lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    yield from held.getvalue().splitlines()

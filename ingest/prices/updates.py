@@ -1,0 +1,368 @@
+"""How a price list gets into the price book: validated, held against what is in force, staged where it looks wrong, then taken.
+
+    read        a price list                  `ingest.prices.books`
+    compare     with the rates in force       `difference`: what is new, what changed, what is gone, what looks wrong
+    enter       sound changes at once         rows of `prices`, each dated; nothing is ever changed or taken away (ES-2)
+    stage       what looks wrong waits        rows of `prices_staged`, told as problems, until accepted or rejected
+
+What can never be right (a negative rate, no unit, an unknown currency) is refused. What can be right but rarely is (ten times the
+rate of yesterday) waits for somebody's word. A price change is a dated row, so an old month keeps its old price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from ingest.prices.currencies import CURRENCIES
+from ledger import periods
+from ledger.db import Published
+from ledger.money import text
+from ledger.problems import Problem, renew, to_frame
+from ledger.store import Store
+from ledger.tables import METERS, PRICES, PRICES_STAGED, PROBLEMS, TIME
+
+if TYPE_CHECKING:
+    from ledger.books import Books
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+"""From when the first list prices hold: the earliest prices known serve all older usage."""
+MOST_TIMES = 10
+"""A rate that moves by more than this factor, either way, is doubted."""
+_DEAREST_TOKEN = Decimal("0.01")
+_GONE_AT_MOST = 10
+"""Percent of a list's models that may disappear from it before the whole list is doubted."""
+_WHAT = [name for name in PRICES.key if name != "valid_from"]
+"""What a rate is for: without its date."""
+_SOURCE, _STAGED = "prices", "prices-staged"
+_COMPARED = ("rate", "currency", "valid_from", "valid_to", "hours", "recorded_at", "book")
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """A price list as read: rates as rows of `prices`, and what was refused. `valid_from` is null where the list gives no date."""
+
+    book: str
+    origin: str
+    uri: str
+    frame: pl.DataFrame
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """The list's name without its version: what a later edition of it is compared with."""
+        return _family(self.book)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a price list would change. `changes` are rows of `prices` with `change`, `doubt` (empty: none) and the old rate."""
+
+    listed: PriceList
+    changes: pl.DataFrame
+    read: int
+    gone: pl.DataFrame
+    problems: tuple[Problem, ...]
+    since: datetime
+
+    @property
+    def doubtful(self) -> pl.DataFrame:
+        """Changes that look wrong."""
+        return self.changes.filter(pl.col("doubt") != "")
+
+    @property
+    def unchanged(self) -> int:
+        """Rates that are in force already."""
+        return self.read - self.changes.height
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What an import did. `added` counts new rows, of which `changed` price something that had another rate before."""
+
+    book: str
+    read: int
+    added: int
+    changed: int
+    staged: int
+    unchanged: int
+    valid_from: datetime
+    problems: tuple[Problem, ...] = field(default=())
+
+
+def difference(
+    books: Books, listed: PriceList, *, valid_from: datetime | None = None, most_times: int = MOST_TIMES, whole: bool = True
+) -> Update:
+    """What a price list would change in the book; changes nothing itself.
+
+    Rates without a date hold from `valid_from` on. The default is now; the very first list holds from 1970, so that it serves all older
+    usage. A list that dates its own rates may tell its past too: then its undated rates are where it begins. `whole` says that
+    the list names every model it has, so that what it lacks is gone.
+    """
+    now = periods.now()
+    held = books.store.scan(PRICES, {"origin": [listed.origin]}).collect()
+    since = valid_from or (BEGINNING if listed.origin == "list" and not held.height else now)
+    if since.tzinfo is None:
+        raise ValueError("valid_from needs a timezone")
+    sound, refused = _checked(listed.frame, listed.uri)
+    sound, twice = _once(_dated(sound, since), listed.uri)
+    changes = _compared(sound.with_columns(recorded_at=pl.lit(now).cast(TIME)), held)
+    gone = _gone(listed, held, since) if whole and listed.origin == "list" else _nothing_gone()
+    doubts = _doubts(changes, listed, gone, held, _published(books, now), most_times)
+    changes = changes.with_columns(doubt=pl.Series("doubt", doubts, dtype=pl.String))
+    return Update(listed, changes, sound.height, gone, (*listed.problems, *refused, *twice), since)
+
+
+def enter(books: Books, update: Update, *, accept: bool = False, actor: str = "cli") -> Entered:
+    """Takes the sound changes into the book and stages the doubtful ones, or takes all with `accept`.
+
+    What an earlier edition had staged for the same things is superseded. Entering the same list again changes nothing.
+    """
+    sound = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
+    held_back = update.changes.filter((pl.col("doubt") != "") & pl.lit(not accept))
+    books.store.append(PRICES, sound.select(list(PRICES.schema)), note=f"prices: {update.listed.book}")
+    origin = update.listed.origin
+    before = staged(books).filter(pl.col("origin") == origin)
+    others = before.join(update.listed.frame.select(_WHAT).unique(), on=_WHAT, how="anti")
+    waiting = held_back.with_columns(uri=pl.lit(update.listed.uri)).select(list(PRICES_STAGED.schema))
+    _stage(books.store, origin, before, pl.concat([others, PRICES_STAGED.conform(waiting)]))
+    renew(books.store, _SOURCE, {update.listed.uri, *(p.uri for p in update.problems)}, update.problems)
+    if sound.height or held_back.height:
+        told = {"book": update.listed.book, "added": sound.height, "staged": held_back.height}
+        _note(books, actor, "prices.import", update.listed.uri, told)
+    return Entered(
+        update.listed.book,
+        update.read,
+        sound.height,
+        sound.filter(pl.col("change") != "new").height,
+        held_back.height,
+        update.unchanged,
+        update.since,
+        update.problems,
+    )
+
+
+def staged(books: Books) -> pl.DataFrame:
+    """Rates that wait for somebody's word, in a fixed order."""
+    return books.store.scan(PRICES_STAGED).collect().sort(*_WHAT, "valid_from")
+
+
+def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cli") -> int:
+    """Takes staged rates into the book, or drops them; returns how many. `chosen` are rows of `staged`."""
+    taken = 0
+    for (origin,), rows in chosen.group_by("origin", maintain_order=True):
+        before = staged(books).filter(pl.col("origin") == origin)
+        if accept:
+            listed = PriceList(str(rows["book"][0]), str(origin), str(rows["uri"][0]), rows.select(list(PRICES.schema)))
+            changes = difference(books, listed, whole=False).changes
+            taken += books.store.append(PRICES, changes.select(list(PRICES.schema)), note="prices accepted")
+        else:
+            taken += rows.height
+        _stage(books.store, str(origin), before, before.join(rows.select(PRICES.key), on=list(PRICES.key), how="anti"))
+        action = "prices.accept" if accept else "prices.reject"
+        _note(books, actor, action, str(rows["uri"][0]), {"rates": rows.height, "models": sorted(rows["model"].unique())[:20]})
+    return taken
+
+
+def _stage(store: Store, origin: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
+    """Makes `after` all that waits of one origin, and tells it as problems."""
+    order = [*_WHAT, "valid_from"]
+    if before.drop("recorded_at").sort(order).equals(after.drop("recorded_at").sort(order)):
+        return
+    store.replace(PRICES_STAGED, after, {"origin": origin}, note="prices staged")
+    found = to_frame(_waiting(store.scan(PRICES_STAGED).collect().sort(order)))
+    store.replace(PROBLEMS, found, {"source": _STAGED})
+
+
+def _waiting(rows: pl.DataFrame) -> Iterator[Problem]:
+    for (uri, doubt), group in rows.group_by("uri", "doubt", maintain_order=True):
+        first = group.row(0, named=True)
+        place = first["model"] if group.height == 1 else f"{first['model']} and {group.height - 1:,} more"
+        remedy = "`rootcost prices diff --staged` shows it; then `rootcost prices accept`, or `rootcost prices reject`"
+        yield Problem(
+            _STAGED, str(uri), place, described(first) if group.height == 1 else "rate", str(doubt), remedy, group.height
+        )
+
+
+def _note(books: Books, actor: str, action: str, subject: str, after: Mapping[str, Any]) -> None:
+    with books.database.session() as session:
+        books.database.audit(session, actor, action, subject, after=dict(after))
+
+
+# ── what a list says, dated ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dated(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """Every rate with its date. An undated rate that is over by `since`, or has been followed by a dated one, is how it began."""
+    begun = (pl.col("valid_from") <= since).any().over(_WHAT) | (pl.col("valid_to") <= since).fill_null(value=False)
+    undated = pl.when(begun).then(pl.lit(BEGINNING)).otherwise(pl.lit(since)).cast(TIME)
+    return rows.with_columns(valid_from=pl.coalesce(pl.col("valid_from").cast(TIME), undated))
+
+
+def _checked(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
+    """Rates a price book may hold, and why the others may not be in it."""
+    rows = frame.with_columns(
+        (pl.col(c).cast(t) if c in frame.columns else pl.lit(None, dtype=t)).alias(c) for c, t in PRICES.schema.items()
+    ).unique(maintain_order=True)
+    known = pl.col("meter").is_in(list(METERS)) & pl.col("currency").is_in(sorted(CURRENCIES))
+    sound = (known & (pl.col("rate") >= 0)).fill_null(value=False)
+    problems = [_refusal(row, uri) for row in rows.filter(~sound).iter_rows(named=True)]
+    return rows.filter(sound).select(list(PRICES.schema)), problems
+
+
+def _refusal(row: Mapping[str, Any], uri: str) -> Problem:
+    if row["meter"] not in METERS:
+        reason, remedy = f"{row['meter']!r} is no meter", "meters are listed in docs/tables.md"
+    elif row["currency"] not in CURRENCIES:
+        reason, remedy = f"{row['currency']!r} is no currency", "write its ISO 4217 code, such as USD"
+    elif row["rate"] is None:
+        reason, remedy = "has no rate", "state a number from 0 up"
+    else:
+        reason, remedy = f"{text(row['rate'])} is negative: a price that would mint money", "state a number from 0 up"
+    return Problem(_SOURCE, uri, str(row["model"]), described(row), reason, remedy)
+
+
+def _once(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
+    """One rate for one thing from one day; where there are two, neither is taken."""
+    key = list(PRICES.key)
+    twice = (
+        rows.group_by(key)
+        .agg(rates=pl.struct("rate", "currency").n_unique(), low=pl.col("rate").min(), high=pl.col("rate").max())
+        .filter(pl.col("rates") > 1)
+        .sort(key)
+    )
+    problems = [
+        Problem(
+            _SOURCE,
+            uri,
+            row["model"],
+            described(row),
+            f"has two rates, {text(row['low'])} and {text(row['high'])}; neither was taken",
+            "state one, or give each a valid_from of its own",
+        )
+        for row in twice.iter_rows(named=True)
+    ]
+    one = rows.join(twice.select(key), on=key, how="anti", maintain_order="left").unique(key, keep="first").sort(key)
+    # An end where the next rate begins says nothing that the next rate does not say.
+    followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_WHAT)
+    return one.with_columns(valid_to=pl.when(~followed.fill_null(value=False)).then("valid_to")), problems
+
+
+def described(row: Mapping[str, Any]) -> str:
+    """What a rate is for, in words.
+
+    >>> described(dict(meter="input_tokens", service_tier="batch", context_above=200000, region="eu"))
+    'input_tokens batch above 200000 eu'
+    """
+    above = f"above {row['context_above']}" if row["context_above"] else ""
+    tier = "" if row["service_tier"] == "standard" else row["service_tier"]
+    return " ".join(part for part in (row["meter"], tier, above, row["region"]) if part)
+
+
+# ── against what is in force ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _compared(dated: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+    """The rates that say something the book does not say already, with what was in force just before each.
+
+    Adds `change` (new, changed, corrected: another rate for the same moment), `old_rate`, `old_currency`, `old_from` and `old_book`.
+    """
+    order = [*_WHAT, "valid_from", "__new", "recorded_at"]
+    both = pl.concat([held.with_columns(__new=pl.lit(value=False)), dated.with_columns(__new=pl.lit(value=True))]).sort(order)
+    first = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in _WHAT).fill_null(value=True)
+    both = both.with_columns(
+        *(pl.when(~first).then(pl.col(c).shift(1)).alias(f"__old_{c}") for c in _COMPARED),
+        __known=~first & ~pl.col("__new").shift(1).fill_null(value=True),
+        __first=first,
+    )
+    ended = (pl.col("__old_valid_to") <= pl.col("valid_from")).fill_null(value=False)
+    same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"__old_{c}")) for c in ("rate", "currency", "valid_to", "hours"))
+    moment = pl.col("__known") & (pl.col("__old_valid_from") == pl.col("valid_from"))
+    change = (
+        pl.when("__first").then(pl.lit("new")).when(moment).then(pl.lit("corrected")).otherwise(pl.lit("changed")).alias("change")
+    )
+    return (
+        both.filter(pl.col("__new") & (pl.col("__first") | ended | ~same))
+        .with_columns(
+            change,
+            old_rate="__old_rate",
+            old_currency="__old_currency",
+            old_from="__old_valid_from",
+            old_book="__old_book",
+        )
+        .select(*PRICES.schema, "change", "old_rate", "old_currency", "old_from", "old_book")
+    )
+
+
+def _family(book: str) -> str:
+    return book.split(" ", 1)[0]
+
+
+def _nothing_gone() -> pl.DataFrame:
+    return pl.DataFrame(schema={"provider": pl.String, "model": pl.String, "rates": pl.UInt32})
+
+
+def _gone(listed: PriceList, held: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """Models an earlier edition of the list priced and this one does not name: provider, model, rates."""
+    edition = (pl.col("book").str.split(" ").list.first() == listed.family) & (pl.col("valid_from") <= since)
+    models = held.filter(edition).group_by("provider", "model").agg(rates=pl.len()).sort("provider", "model")
+    return models.join(listed.frame.select("provider", "model").unique(), on=["provider", "model"], how="anti")
+
+
+def _published(books: Books, now: datetime) -> list[str]:
+    """Months before this one whose figures are published."""
+    with books.database.session() as session:
+        months = session.scalars(sa.select(Published.month).order_by(Published.month)).all()
+    return [month for month in months if month < periods.month_of(now)]
+
+
+def _doubts(
+    changes: pl.DataFrame, listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame, published: Sequence[str], most_times: int
+) -> list[str]:
+    """A sentence for each change on what looks wrong with it; empty where nothing does."""
+    lacking = _lacking(listed, gone, held)
+    reached: dict[datetime, str] = {}
+    out = []
+    for row in changes.iter_rows(named=True):
+        start = row["valid_from"]
+        if start not in reached:
+            months = [month for month in published if periods.month_end(month) > start]
+            which = months[0] if len(months) == 1 else f"{months[0]} and {len(months) - 1} more" if months else ""
+            reached[start] = f"reaches back into {which}: published, and estimated anew if this is taken" if which else ""
+        out.append("; ".join(filter(None, (lacking, *_doubts_of(row, reached[start], most_times)))))
+    return out
+
+
+def _doubts_of(row: Mapping[str, Any], reached: str, most_times: int) -> Iterator[str]:
+    rate, old = row["rate"], row["old_rate"]
+    seen = row["origin"] == "observed"  # a bill that was restated is no slip of the pen
+    if old is None:
+        if rate > _DEAREST_TOKEN and row["meter"].endswith("_tokens"):
+            yield f"{text(rate)} for one token: is it the price of a thousand, or of a million?"
+    elif row["currency"] != row["old_currency"]:
+        yield f"was in {row['old_currency']}, is in {row['currency']}"
+    elif not rate and old:
+        yield f"would be free, was {text(old)}"
+    elif rate and not old:
+        yield f"was free, would be {text(rate)}"
+    elif rate > old * most_times or old > rate * most_times:
+        yield f"moves from {text(old)} to {text(rate)}, more than {most_times} times"
+    if seen:
+        return
+    if row["change"] == "corrected":
+        yield f"{text(rate)} would replace {text(old)}, recorded for the same moment"
+    if reached and (row["change"] != "new" or row["origin"] == "contract"):
+        yield reached
+
+
+def _lacking(listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame) -> str:
+    models = held.filter(pl.col("book").str.split(" ").list.first() == listed.family).select("provider", "model").n_unique()
+    if not models or gone.height * 100 <= models * _GONE_AT_MOST:
+        return ""
+    return f"the list lacks {gone.height:,} of the {models:,} models it had: is it complete?"

@@ -1,0 +1,5 @@
+"""Amazon Bedrock AgentCore."""
+
+from ingest.sources.agentcore.source import SOURCE
+
+__all__ = ["SOURCE"]

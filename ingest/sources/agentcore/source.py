@@ -1,0 +1,115 @@
+"""Amazon Bedrock AgentCore: its spans and usage logs, as CloudWatch writes and exports them.
+
+    rootcost ingest agentcore s3://logs/exported/aws-spans/       an export of the log group aws/spans
+    rootcost ingest agentcore s3://logs/AWSLogs/                   usage logs, delivered to S3
+    rootcost ingest agentcore events.json                          aws logs filter-log-events, Logs Insights, Firehose
+
+Spans say who called which model and tool; usage logs say how long processors and memory were held for whom. Logs of what was said hold
+no usage and are passed by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from ingest import policies
+from ingest.logs import cloudwatch, files, rows
+from ingest.logs.json_fields import FieldError
+from ingest.logs.json_items import Damage
+from ingest.otel import trace_stores
+from ingest.otel.decode import Exported, from_document
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.sources.agentcore import usage
+from ledger.errors import FormatError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "log of AgentCore"
+_AGAIN = "export the log groups aws/spans and /aws/vendedlogs/bedrock-agentcore/… again"
+_KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
+
+
+class AgentCore:
+    """The `agentcore` source."""
+
+    name = "agentcore"
+    kind: Literal["bill", "log"] = "log"
+    title = "Amazon Bedrock AgentCore: spans (aws/spans) and usage logs of CloudWatch"
+    patterns: tuple[str, ...] = (*files.JSON_FILES, "*.log", "*.log.gz", "*.txt")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=2),
+        cron="*/15 * * * *",
+        addresses=("s3://logs/AWSLogs/111122223333/bedrockagentcorelogs/", "agentcore-logs/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every file is a slice of its own; of an S3 prefix, what is new."""
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a log of AgentCore")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans and the usage records of one file."""
+        spans, used, problems = trace_stores.batch(settings, self.name, item), list[rows.Row](), list[Problem]()
+        kept, others = False, False
+        for entry in cloudwatch.records(item, what=_WHAT):
+            if isinstance(entry, Damage):
+                problems.append(Problem(self.name, item.uri, *entry))
+                continue
+            record = mapping(entry.value)
+            export = _export(record)
+            if export is not None:
+                spans.add(export, place=entry.place)
+                kept = True
+            elif usage.is_usage(record):
+                kept = True
+                try:
+                    used += [row | {"raw_id": item.raw_id} for row in usage.of_record(record)]
+                except FieldError as fault:
+                    problems.append(Problem(self.name, item.uri, entry.place, fault.field, fault.reason, fault.remedy))
+            else:
+                others = True
+            if spans.height + len(used) >= rows.BATCH_ROWS:
+                yield from (spans.reading(), Reading(rows.frame(used), problems))
+                spans, used, problems = trace_stores.batch(settings, self.name, item), [], []
+        if others and not kept:
+            raise FormatError(f"no {_WHAT}: neither spans nor usage", where=item.uri, remedy=_AGAIN)
+        yield from (spans.reading(), Reading(rows.frame(used), problems))
+
+
+SOURCE = AgentCore()
+
+
+def _export(record: Mapping[str, Any]) -> Exported | None:
+    """The span that a record is, or the export; None where it is of another kind."""
+    if "resourceSpans" in record:
+        try:
+            return from_document(record)
+        except FormatError:
+            return None
+    if not {"traceId", "spanId", "startTimeUnixNano"} <= record.keys():
+        return None
+    kind = text(record.get("kind")).removeprefix("SPAN_KIND_")
+    resource = mapping(record.get("resource"))
+    links = (mapping(link) for link in sequence(record.get("links")))
+    return StoredSpans(
+        (
+            StoredSpan(
+                trace_id=text(record.get("traceId")),
+                span_id=text(record.get("spanId")),
+                parent_id=text(record.get("parentSpanId")),
+                name=text(record.get("name")),
+                kind=kind if kind in _KINDS else "",
+                start_ns=nanoseconds(record.get("startTimeUnixNano")),
+                end_ns=nanoseconds(record.get("endTimeUnixNano")),
+                attributes=mapping(record.get("attributes")),
+                resource=mapping(resource.get("attributes")) or resource,
+                scope=text(mapping(record.get("scope")).get("name")),
+                failed=mapping(record.get("status")).get("code") in ("ERROR", "STATUS_CODE_ERROR", 2),
+                links=tuple((text(link.get("traceId")), text(link.get("spanId"))) for link in links),
+            ),
+        )
+    )

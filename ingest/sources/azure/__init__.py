@@ -1,0 +1,5 @@
+"""Azure cost exports."""
+
+from ingest.sources.azure.source import SOURCE
+
+__all__ = ["SOURCE"]

@@ -1,0 +1,173 @@
+"""Where an Azure cost export keeps what, in each of its header dialects.
+
+The same column is `CostInBillingCurrency`, `costInBillingCurrency`, `Cost` or `PreTaxCost`, depending on the agreement, the year and the
+language: names are compared by letters and digits alone, and where a translated header has the English name in parentheses, by that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from ingest.bills.csv_reader import Wanted
+from ledger.errors import FormatError
+
+WORDS: Final = {
+    "billing_account_id": ("billingaccountid",),
+    "billing_account_name": ("billingaccountname",),
+    "sub_account_id": ("subscriptionid", "subscriptionguid"),
+    "sub_account_name": ("subscriptionname",),
+    "billing_currency": ("billingcurrency", "billingcurrencycode", "currency"),
+    "pricing_currency": ("pricingcurrency", "pricingcurrencycode"),
+    "exchange_rate": ("exchangeratepricingtobilling", "exchangerate"),
+    "service_name": ("metercategory",),
+    "product_code": ("consumedservice",),
+    "sku_meter": ("metername",),
+    "meter_subcategory": ("metersubcategory",),
+    "sku_id": ("meterid",),
+    "sku_price_id": ("partnumber", "productid"),
+    "charge_description": ("productname", "product"),
+    "region_id": ("resourcelocation", "location"),
+    "resource_id": ("resourceid", "instanceid", "instancename"),
+    "resource_name": ("resourcename",),
+    "resource_type": ("resourcetype",),
+    "charge_type": ("chargetype",),
+    "frequency": ("frequency",),
+    "pricing_model": ("pricingmodel",),
+    "publisher_type": ("publishertype",),
+    "publisher_name": ("publishername",),
+    "invoice_id": ("invoiceid",),
+    "benefit_id": ("benefitid",),
+    "reservation_id": ("reservationid",),
+    "pricing_unit": ("unitofmeasure",),
+    "paid_unit_price": ("unitprice", "effectiveprice", "resourcerate"),
+    "list_unit_price": ("paygprice",),
+    "tags": ("tags",),
+}
+"""What lines repeat, and the names it has, the best first."""
+ROWS: Final = {
+    "cost": ("costinbillingcurrency", "pretaxcost", "cost"),
+    "payg_cost": ("paygcostinbillingcurrency",),
+    "quantity": ("quantity", "usagequantity", "consumedquantity"),
+    "date": ("date", "usagedatetime", "usagedate"),
+    "billing_start": ("billingperiodstartdate",),
+}
+"""What is each line's own."""
+NEEDED: Final = {"cost": "CostInBillingCurrency", "date": "Date", "billing_currency": "BillingCurrency"}
+_ENGLISH = re.compile(r"\(([A-Za-z0-9 _]+)\)\s*$")
+_AMERICAN = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]0{1,2}:00(?::00)?(?: AM)?)?")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Our names to the header's."""
+
+    found: dict[str, str]
+
+    @property
+    def read(self) -> Wanted:
+        """Header names worth reading."""
+        apart = sorted({name for ours, name in self.found.items() if ours in ROWS})
+        return Wanted(sorted({*self.found.values()} - {*apart}), apart)
+
+
+def spelling(name: str) -> str:
+    r"""A header name without what dialects differ in.
+
+    >>> spelling("Abonnement-GUID (SubscriptionGuid)"), spelling("costInBillingCurrency"), spelling("\ufeffBilling Currency")
+    ('subscriptionguid', 'costinbillingcurrency', 'billingcurrency')
+    """
+    english = _ENGLISH.search(name)
+    return re.sub(r"[^a-z0-9]", "", (english[1] if english else name).lower())
+
+
+def is_focus(header: Sequence[str]) -> bool:
+    """Whether these are FOCUS columns: then it is a FOCUS export, from Azure or not."""
+    names = {spelling(name) for name in header}
+    return {"billedcost", "chargeperiodstart"} <= names
+
+
+def layout(header: Sequence[str], *, where: str) -> Layout:
+    """Finds the columns. Raises `FormatError` that names every column that is needed and missing."""
+    names: dict[str, str] = {}
+    for name in header:
+        names.setdefault(spelling(name), name)
+    found = {
+        ours: next(names[theirs] for theirs in spelt if theirs in names)
+        for ours, spelt in (WORDS | ROWS).items()
+        if any(theirs in names for theirs in spelt)
+    }
+    missing = [called for ours, called in NEEDED.items() if ours not in found]
+    if missing:
+        raise FormatError(
+            f"no Azure cost export: columns are missing: {', '.join(missing)}",
+            where=where,
+            remedy="export actual cost, amortised cost or FOCUS in Cost Management, with all columns; or name the source that fits the file",
+        )
+    return Layout(found)
+
+
+def iso_day(written: str) -> str:
+    """A date of any dialect as ISO 8601; what is none stays as it is, to be told. Slashes are American: month first.
+
+    >>> iso_day("9/2/2023"), iso_day("09/21/2023"), iso_day("3/1/21"), iso_day("2022-11-03T00:00:00Z"), iso_day("20230902")
+    ('2023-09-02', '2023-09-21', '2021-03-01', '2022-11-03', '2023-09-02')
+    >>> iso_day("21/09/2023"), iso_day("soon")
+    ('21/09/2023', 'soon')
+    """
+    text = written.strip()
+    american = _AMERICAN.fullmatch(text)
+    try:
+        if american:
+            month, day, year = (int(part) for part in american.groups())
+            return datetime(year + 2000 if year < 100 else year, month, day).strftime("%Y-%m-%d")  # noqa: DTZ001 - a day has no zone
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d")
+    except ValueError:
+        return written
+
+
+_REGIONS = (
+    (re.compile(r"us(north|south|west|east)?(central)?(\d?)"), r"\1\2us\3"),
+    (re.compile(r"(eu|ap)(north|south|west|east)"), r"\2\1"),
+)
+_CONTINENTS = {"eu": "europe", "ap": "asia"}
+
+
+def region(written: str) -> str:
+    """A place as Azure's APIs name it, whatever the export calls it.
+
+    >>> [region(name) for name in ("US East 2", "EastUS2", "EU West", "canadacentral", "US South Central", "Global")]
+    ['eastus2', 'eastus2', 'westeurope', 'canadacentral', 'southcentralus', 'global']
+    """
+    name = re.sub(r"[^a-z0-9]", "", written.lower())
+    for pattern, order in _REGIONS:
+        turned = pattern.fullmatch(name)
+        if turned and name != "us":
+            name = turned.expand(order)
+            for short, long in _CONTINENTS.items():
+                name = re.sub(rf"(?<=north|south){short}$|(?<=west|east){short}$", long, name) if name.endswith(short) else name
+    return name
+
+
+_BLOCK = re.compile(r"(?P<count>\d+(?:\.\d+)?)\s*(?P<scale>[KMB](?![A-Za-z]))?\s*(?P<noun>.*)")
+_SCALES = {None: 1, "K": 1000, "M": 1_000_000, "B": 1_000_000_000}
+
+
+def block(unit_of_measure: str, meter: str | None) -> tuple[int, str] | None:
+    """How many units one of a pricing unit is, and of what; None where it is not said in whole units.
+
+    >>> block("1K", "gpt-4o-0806-Inp-glbl Tokens"), block("100 Hours", None), block("10K", "Class 2 Operations"), block("1/Month", None)
+    ((1000, 'Tokens'), (100, 'Hours'), (10000, 'Units'), (1, 'Units/Month'))
+    """
+    told = _BLOCK.fullmatch(unit_of_measure.strip())
+    if told is None or "." in told["count"]:
+        return None
+    noun = told["noun"] or ("Tokens" if re.search(r"tokens?\b", meter or "", re.IGNORECASE) else "Units")
+    if noun.startswith("/"):
+        noun = f"Units{noun}"
+    elif noun.lower() == "hour":
+        noun = "Hours"
+    return int(told["count"]) * _SCALES[told["scale"]], noun

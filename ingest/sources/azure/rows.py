@@ -1,0 +1,302 @@
+"""The rows of an Azure cost export, in FOCUS terms.
+
+An export has one view of cost. *Actual* cost is what is invoiced: a reservation is one purchase, and what it covers costs nothing.
+*Amortised* cost spreads the purchase over what it covers, and over what was left unused. Together they are FOCUS' billed and effective
+cost; a row is never both. `View` says which of the two a file is, and whether the other one is read beside it.
+
+| view | billed | effective | list, contracted, quantities |
+|---|---|---|---|
+| actual, alone | cost | cost | as told |
+| amortised, alone | cost | cost | as told |
+| actual, beside amortised | cost | 0 | with the amortised row |
+| amortised, beside actual | 0 | cost | as told |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+
+import polars as pl
+
+from ingest.bills import charges, reader
+from ingest.bills.csv_reader import Wanted
+from ingest.bills.dictionary import WORD, Lines
+from ingest.problem_counter import Tally
+from ingest.source import RawObject, Reading
+from ingest.sources.azure import columns
+from ingest.sources.azure.columns import Layout
+from ledger.errors import FormatError
+from ledger.money import MONEY, RATE
+
+
+class View(StrEnum):
+    """What the cost column of a file means."""
+
+    ACTUAL = "actual"
+    AMORTISED = "amortised"
+    BILLED = "billed"
+    """Actual cost, with the amortised export beside it."""
+    EFFECTIVE = "effective"
+    """Amortised cost, with the actual export beside it."""
+
+
+_CATEGORIES = {
+    "usage": "Usage",
+    "purchase": "Purchase",
+    "unusedreservation": "Usage",
+    "unusedsavingsplan": "Usage",
+    "refund": "Credit",
+    "credit": "Credit",
+    "adjustment": "Adjustment",
+    "roundingadjustment": "Adjustment",
+    "tax": "Tax",
+}
+_UNUSED = ("unusedreservation", "unusedsavingsplan")
+_COMMITTED = ("reservation", "savingsplan")
+_FREQUENCIES = {"usagebased": "Usage-Based", "onetime": "One-Time", "recurring": "Recurring"}
+_PRICING = {"ondemand": "Standard", "spot": "Dynamic", "reservation": "Committed", "savingsplan": "Committed"}
+_ACCOUNT = re.compile(r"(.*?/providers/microsoft\.cognitiveservices/accounts/[^/]+)")
+"""Models are sold by account: what a row names below it (project, deployment) is the account's."""
+
+
+def read(source: str, item: RawObject) -> Iterator[Reading]:
+    """The rows of one file in Azure's own columns, in bounded batches; rows that cannot be booked are problems."""
+    view = View(item.view or View.ACTUAL)
+    tally = Tally(source, item.uri)
+    known: list[Layout] = []
+    seen = committed = 0
+
+    def choose(header: list[str]) -> Wanted:
+        known.append(columns.layout(header, where=item.uri))
+        return known[0].read
+
+    for part in reader.batches(item, choose, tally):
+        seen += part.rows.height
+        named = _named(part, known[0])
+        _refuse_mixture(named, view, item)
+        committed += int(named.spoken(pl.col("pricing_model").is_in(_COMMITTED)).sum())
+        booked = charges.charges(_book(named, known[0], view, tally))
+        yield Reading(booked.rows, tally.drain(), booked.words)
+    all_there(item, seen)
+    _tell(view, committed, seen, tally)
+    yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+
+
+def all_there(item: RawObject, seen: int) -> None:
+    """Raises `FormatError` where a file holds other rows than its manifest says."""
+    if item.rows is not None and item.rows != seen:
+        raise FormatError(
+            f"the file holds {seen} rows, and its manifest says {item.rows}",
+            where=item.uri,
+            remedy="wait for the next run, or run the export again; the month was left as it was",
+        )
+
+
+def _refuse_mixture(lines: Lines, view: View, item: RawObject) -> None:
+    """Unused commitment is in amortised exports only: a file that is taken for actual cost is not."""
+    if view in (View.ACTUAL, View.BILLED) and lines.words["charge_type"].is_in(_UNUSED).any():
+        raise FormatError(
+            "this is an export of amortised cost (it holds unused commitments), read as actual cost",
+            where=item.uri,
+            remedy="name the export's folder with its manifests, or keep 'amortized' in the name of the file",
+        )
+
+
+def _tell(view: View, committed: int, rows: int, tally: Tally) -> None:
+    if view == View.ACTUAL and committed:
+        tally.whole(
+            "PricingModel",
+            "actual cost leaves reservations and savings plans on their purchase; effective cost is as billed",
+            "export amortised cost beside it, or FOCUS instead of both",
+            committed,
+        )
+    if view == View.AMORTISED and rows:
+        tally.whole(
+            "Cost",
+            "amortised cost is not what is invoiced; billed cost is taken as amortised",
+            "export actual cost beside it, or FOCUS instead of both",
+            rows,
+        )
+
+
+def _named(part: Lines, layout: Layout) -> Lines:
+    """The export's columns under our names, all as text but for times; every name there is."""
+    own = [_text(part.rows, layout, name).alias(name) for name in columns.ROWS]
+    said = part.words.select(_text(part.words, layout, name).alias(name) for name in columns.WORDS)
+    enums = [_letters(pl.col(name)).alias(name) for name in ("frequency", "pricing_model", "publisher_type")]
+    said = said.with_columns(*enums, charge_type=_letters(pl.col("charge_type")).fill_null("usage"))
+    return Lines(part.rows.select(WORD, "__row", "__line", *own), said)
+
+
+def _text(frame: pl.DataFrame, layout: Layout, name: str) -> pl.Expr:
+    spelt = layout.found.get(name)
+    if spelt is None:
+        return pl.lit(None, dtype=pl.String)
+    if frame.schema[spelt].is_temporal():
+        return pl.col(spelt).dt.strftime("%Y-%m-%d")
+    text = pl.col(spelt).cast(pl.String).str.strip_chars()
+    return pl.when(text != "").then(text)
+
+
+def _letters(column: pl.Expr) -> pl.Expr:
+    """``Usage-Based`` and ``UsageBased`` are one."""
+    return column.str.to_lowercase().str.replace_all(r"[^a-z]", "")
+
+
+def _book(lines: Lines, layout: Layout, view: View, tally: Tally) -> Lines:
+    lines = _with_words(lines, tally)
+    lines = _with_rows(lines, view)
+    names = {
+        "billed_cost": layout.found["cost"],
+        "effective_cost": layout.found["cost"],
+        "contracted_cost": layout.found["cost"],
+        "billing_currency": layout.found["billing_currency"],
+        "charge_period_start": layout.found["date"],
+        "charge_period_end": layout.found["date"],
+        "billing_period_start": layout.found.get("billing_start", layout.found["date"]),
+    }
+    lines = charges.typed(lines)
+    lines = _with_products(lines, view)
+    lines = charges.checked(lines, names, tally)
+    end = pl.col("charge_period_start").dt.offset_by("1d")
+    return Lines(lines.rows.with_columns(charge_period_end=end), lines.words)
+
+
+def _with_words(lines: Lines, tally: Tally) -> Lines:
+    """What lines repeat, in FOCUS terms."""
+    words = lines.words
+    unknown = ~pl.col("charge_type").is_in(sorted(_CATEGORIES))
+    if words.select(unknown.any()).item():
+        strange = lines.where(lines.spoken(unknown))
+        reason = "is no charge type known here; booked as an Adjustment"
+        remedy = "tell us of it, so that it gets its own category"
+        kinds = strange.spoken(pl.col("charge_type"))
+        tally.rows(strange.rows["__line"], kinds, "ChargeType", reason, remedy, severity="warning")
+    commitment = pl.coalesce("benefit_id", "reservation_id")
+    unused = pl.col("charge_type").is_in(_UNUSED)
+    same_currency = pl.col("pricing_currency").is_null() | (pl.col("pricing_currency") == pl.col("billing_currency"))
+    tags, wrong = charges.canonical_tags(words.select(_braced(pl.col("tags")))["tags"])
+    words = words.with_columns(
+        provider_name=pl.lit("Microsoft"),
+        publisher_name=pl.coalesce("publisher_name", pl.lit("Microsoft")),
+        invoice_issuer_name=pl.lit("Microsoft"),
+        billing_currency=pl.col("billing_currency").str.to_uppercase(),
+        charge_category=pl.col("charge_type").replace_strict(_CATEGORIES, default="Adjustment", return_dtype=pl.String),
+        charge_class=pl.when(pl.col("charge_type") == "refund").then(pl.lit("Correction")),
+        charge_frequency=_mapped("frequency", _FREQUENCIES),
+        pricing_category=_mapped("pricing_model", _PRICING),
+        line_item_type=pl.col("charge_type"),
+        commitment_discount_id=commitment,
+        commitment_discount_status=pl.when(unused)
+        .then(pl.lit("Unused"))
+        .when(commitment.is_not_null() & (pl.col("charge_type") == "usage"))
+        .then(pl.lit("Used")),
+        sku_meter=pl.coalesce("sku_meter", "meter_subcategory", "service_name"),
+        charge_description=pl.coalesce("charge_description", "meter_subcategory"),
+        resource_id=_spelt("resource_id", _account),
+        sub_account_id=pl.col("sub_account_id").str.to_lowercase(),
+        region_id=_spelt("region_id", columns.region),
+        list_unit_price=pl.when(same_currency).then("list_unit_price"),
+        contracted_unit_price=pl.when(same_currency).then("paid_unit_price"),
+        final=pl.lit(True),
+        __rate=pl.when(same_currency).then(pl.lit("1")).otherwise("exchange_rate").cast(RATE, strict=False),
+        __payg=pl.col("list_unit_price").cast(RATE, strict=False),
+        tags=tags,
+        __written_tags=pl.col("tags"),
+    )
+    charges.tell_tags(
+        Lines(lines.rows, words), wrong, "__written_tags", "Tags", "the row was kept without tags", "export it again", tally
+    )
+    return Lines(lines.rows, _with_blocks(words))
+
+
+def _mapped(name: str, spellings: dict[str, str]) -> pl.Expr:
+    return pl.col(name).replace_strict(spellings, default=None, return_dtype=pl.String)
+
+
+def _spelt(name: str, rule: object) -> pl.Expr:
+    """A rule on text, asked once per distinct value."""
+    assert callable(rule)
+
+    def spell(column: pl.Series) -> pl.Series:
+        distinct = column.unique().drop_nulls()
+        spelled = pl.Series([rule(value) for value in distinct], dtype=pl.String)
+        return column.replace_strict(distinct, spelled, default=None, return_dtype=pl.String)
+
+    return pl.col(name).map_batches(spell, return_dtype=pl.String)
+
+
+def _account(resource_id: str) -> str:
+    """A resource id in one spelling (Azure writes them in any case), and of an account's parts the account.
+
+    >>> _account("/subscriptions/A/resourceGroups/Rg/providers/Microsoft.CognitiveServices/accounts/Care/projects/p1")
+    '/subscriptions/a/resourcegroups/rg/providers/microsoft.cognitiveservices/accounts/care'
+    """
+    lower = resource_id.lower()
+    account = _ACCOUNT.match(lower)
+    return account[1] if account else lower
+
+
+def _braced(column: pl.Expr) -> pl.Expr:
+    """Tags come as a JSON object, or as one without its braces."""
+    return pl.when(column.str.starts_with("{")).then(column).otherwise(pl.lit("{") + column + pl.lit("}")).alias("tags")
+
+
+def _with_blocks(words: pl.DataFrame) -> pl.DataFrame:
+    """Pricing units are blocks (``1K``, ``100 Hours``); what is consumed is counted in what they hold."""
+    blocks = [
+        columns.block(unit, meter) if unit else None for unit, meter in words.select("pricing_unit", "sku_meter").iter_rows()
+    ]
+    return words.with_columns(
+        __block=pl.Series([found[0] if found else None for found in blocks], dtype=pl.Int64),
+        consumed_unit=pl.Series([found[1] if found else None for found in blocks], dtype=pl.String),
+    )
+
+
+def _with_rows(lines: Lines, view: View) -> Lines:
+    """What each line says for itself, as text: costs by the view, days."""
+    zero = pl.lit("0")
+    cost, nothing = pl.col("cost"), pl.when(pl.col("cost").is_not_null()).then(zero)
+    days = {name: _days(lines.rows[name]) for name in ("date", "billing_start")}
+    own = pl.DataFrame(days).select(
+        day="date",
+        # A billing period that begins within a month is that of a card's statement: its charges are of the month of their day.
+        month=pl.when(pl.col("billing_start").str.ends_with("-01")).then("billing_start").otherwise("date"),
+    )
+    rows = lines.rows.with_columns(
+        billed_cost=nothing if view == View.EFFECTIVE else cost,
+        effective_cost=nothing if view == View.BILLED else cost,
+        contracted_cost=None if view == View.BILLED else cost,
+        pricing_quantity=zero if view == View.BILLED else pl.col("quantity"),
+        charge_period_start=own["day"],
+        charge_period_end=own["day"],
+        billing_period_start=own["month"],
+    )
+    return Lines(rows.with_columns(pl.col("contracted_cost").cast(pl.String)), lines.words)
+
+
+def _days(column: pl.Series) -> pl.Series:
+    distinct = column.unique().drop_nulls()
+    spelled = pl.Series([columns.iso_day(value) for value in distinct], dtype=pl.String)
+    return column.replace_strict(distinct, spelled, default=None, return_dtype=pl.String)
+
+
+def _with_products(lines: Lines, view: View) -> Lines:
+    """List cost at the pay-as-you-go price, and consumed quantities; both exact to twelve places.
+
+    Beside amortised rows an actual row counts nothing: the amortised row of the same usage does.
+    """
+    quantity = pl.col("pricing_quantity")
+    told = lines.words.select("__payg", "__rate", "__block")[lines.rows[WORD]]
+    rows = pl.concat([lines.rows, told], how="horizontal")
+    priced = pl.when(pl.col("__payg") > 0).then((quantity * pl.col("__payg") * pl.col("__rate")).cast(MONEY, strict=False))
+    listed = pl.coalesce(pl.col("payg_cost").cast(MONEY, strict=False), priced)
+    rows = rows.with_columns(
+        list_cost=pl.lit(None, dtype=MONEY) if view == View.BILLED else listed,
+        list_cost__text=pl.lit(None, dtype=pl.String),
+        list_cost__written=pl.lit(None, dtype=pl.String),
+        consumed_quantity=(quantity * pl.col("__block").cast(pl.Decimal(38, 0))).cast(MONEY, strict=False),
+    )
+    return Lines(rows.drop("__payg", "__rate", "__block"), lines.words.drop("__payg", "__rate", "__block", "__written_tags"))

@@ -1,0 +1,136 @@
+"""Azure cost exports: FOCUS, actual and amortised cost, in every header dialect, from a folder, S3 or blob storage.
+
+A folder is read as its manifests say. A file named singly is its own dataset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, Literal
+
+from ingest.addresses import is_the_file
+from ingest.bills import reader
+from ingest.bills.csv_reader import Wanted
+from ingest.problem_counter import Tally
+from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice, Window
+from ingest.sources import by_name
+from ingest.sources.azure import blobs, columns, exports, rows
+from ingest.sources.azure.rows import View
+from ledger.errors import FormatError, ObjectMissingError, SourceError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_FILES = re.compile(r"\.(?:csv|csv\.gz|csv\.zip|parquet)\Z", re.IGNORECASE)
+_AMORTISED = re.compile(r"amorti[sz]ed", re.IGNORECASE)
+_POLICY: Final = """az storage container generate-sas --account-name ACCOUNT --name CONTAINER \\
+  --permissions rl --expiry 2027-01-01 --https-only --auth-mode login --as-user
+# and put what it prints into AZURE_STORAGE_SAS_TOKEN"""
+
+
+class Azure:
+    """The `azure` source."""
+
+    name = "azure"
+    kind: Literal["bill", "log"] = "bill"
+    title = "Azure cost exports (FOCUS, actual, amortised), CSV or Parquet"
+    patterns: tuple[str, ...] = ("manifest.json", "*.csv", "*.csv.gz", "*.csv.zip", "*.parquet")
+    access = Access(
+        needs=f"a shared access signature with the rights to read and list the container, in {blobs.KEY}; local files need none",
+        policy=_POLICY,
+        lag=timedelta(hours=48),
+        cron="37 */6 * * *",
+        addresses=("https://account.blob.core.windows.net/container/exports", "azure-exports/", "costs.csv"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """The months of the exports below `uri`, or the files it names."""
+        remote = blobs.is_address(uri)
+        listing = blobs.listed(fetcher, uri) if remote else fetcher.list(uri)
+
+        def get(entry: Listed) -> RawObject:
+            return blobs.fetched(fetcher, entry) if remote else fetcher.get(entry.uri)
+
+        single = is_the_file(listing[0], uri, listing)
+        if single and exports.is_manifest(uri):
+            folder = uri.rsplit("/", 1)[0]
+            listing = blobs.listed(fetcher, folder) if remote else fetcher.list(folder)
+            single = False
+        if any(exports.is_manifest(entry.uri) for entry in listing):
+            # What lies here costs nothing to read again; what does not is read when there is a new run, or its days are asked for.
+            again = not remote or fetcher.window != Window()
+            yield from exports.slices(self.name, listing, get, (lambda _: None) if again else fetcher.mark)
+            return
+        if not single and not any(mark in uri for mark in "*?["):
+            raise FormatError(
+                "no manifest says which of these files make a month, and reading them all could count a month twice",
+                where=uri,
+                remedy="name the export's own folder with its manifest.json, or name single files",
+            )
+        yield from self._files(listing, uri, get)
+
+    def _files(self, listing: Sequence[Listed], uri: str, get: exports.Get) -> Iterator[Slice | Problem]:
+        """Files named one by one: their names say the view. Two views of what may be the same month are not mixed."""
+        files = [entry for entry in listing if _FILES.search(entry.uri)] or (list(listing) if len(listing) == 1 else [])
+        if not files:
+            raise ObjectMissingError(
+                "nothing here looks like a cost export", where=uri, remedy="exports are CSV or Parquet files"
+            )
+        views = {_view(entry) for entry in files}
+        for entry in files:
+            if len(views) > 1 and _view(entry) == View.AMORTISED:
+                yield Problem(
+                    self.name,
+                    entry.uri,
+                    "file",
+                    "",
+                    "amortised cost beside actual cost would count twice; the actual cost was read",
+                    "name the folder of the exports with their manifests: then the two are one bill",
+                )
+                continue
+            try:
+                item = replace(get(entry), view=_view(entry))
+            except SourceError as fault:
+                yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
+                continue
+            yield Slice(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,))
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The rows in FOCUS terms, whichever columns the file has; rows that cannot be booked are problems."""
+        if not _is_focus(item):
+            yield from rows.read(self.name, item)
+            return
+        seen = 0
+        for reading in by_name("focus").read(item, settings):
+            seen += reading.frame.height + sum(p.rows for p in reading.problems if p.severity == "error")
+            reading.problems = [replace(problem, source=self.name) for problem in reading.problems]
+            yield reading
+        rows.all_there(item, seen)
+
+
+def _view(entry: Listed) -> View:
+    return View.AMORTISED if _AMORTISED.search(entry.uri.rsplit("/", 1)[-1]) else View.ACTUAL
+
+
+class _HeaderRead(Exception):
+    """The header is all that was wanted."""
+
+
+def _is_focus(item: RawObject) -> bool:
+    """Whether the header has FOCUS columns."""
+    found: list[bool] = []
+
+    def look(header: list[str]) -> Wanted:
+        found.append(columns.is_focus(header))
+        raise _HeaderRead
+
+    try:
+        next(iter(reader.batches(item, look, Tally("azure", item.uri))), None)
+    except _HeaderRead:
+        return found[0]
+    return False
+
+
+SOURCE = Azure()

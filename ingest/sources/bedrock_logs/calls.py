@@ -1,0 +1,211 @@
+"""One call as Bedrock's model invocation log has it, as a row of `spans`: usage, ids, names and times. What was said is not looked at.
+
+What the log means:
+
+* ``inputTokenCount`` counts neither what was read from a cache nor what was written to one; ``outputTokenCount`` counts reasoning too.
+* ``identity.arn`` is who called, as the bill's ``line_item_iam_principal`` names it.
+* ``modelId`` is what was asked for: a model, an inference profile, or the ARN of either. A profile is a resource that the bill names.
+* ``region`` is where the call was made, which is what the bill goes by; ``inferenceRegion`` is where it was answered.
+* ``requestMetadata`` is what the caller wrote into the request: its word about itself, so a claim.
+* Of the bodies only usage, the model's name and the latency are taken: lifetimes of cache writes stand nowhere else.
+* A body too large for the record lies in an object of its own, which is not fetched: the counts are in the record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ingest.logs.json_fields import FieldError, count, decimal, instant, text
+from ingest.logs.rows import Row, placed
+from ingest.otel.attribute_values import tier
+from ingest.otel.trace_stores import mapping, sequence
+from ledger import ids
+from ledger.settings import IngestSettings
+
+CHANNEL = "bedrock-log"
+SCHEMA = "ModelInvocationLog"
+_LOGGED = "turn model invocation logging on as AWS writes it; keep its records unchanged"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}\Z")
+_CONVERSATIONS = ("session_id", "sessionId", "session.id", "conversation_id", "conversation.id", "gen_ai.conversation.id")
+_LONGEST_LABEL = 256
+_DAY_MS = 86_400_000
+_NO_CALL = frozenset({"CountTokens"})
+
+
+def is_record(value: object) -> bool:
+    """Whether this is a record of the log."""
+    return isinstance(value, Mapping) and (
+        value.get("schemaType") == SCHEMA or {"requestId", "modelId", "timestamp"} <= value.keys()
+    )
+
+
+def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
+    """The span that a logged call makes. Raises `FieldError` where it makes none.
+
+    >>> record = {"schemaType": "ModelInvocationLog", "timestamp": "2026-10-05T09:00:00Z", "accountId": "111122223333", "region": "us-east-1",
+    ...     "identity": {"arn": "arn:aws:sts::111122223333:assumed-role/agents/support-bot"}, "requestId": "r-1", "operation": "Converse",
+    ...     "modelId": "arn:aws:bedrock:us-east-1:111122223333:inference-profile/us.anthropic.claude-sonnet-4-6-v1:0",
+    ...     "input": {"inputTokenCount": 12, "cacheReadInputTokenCount": 1000}, "output": {"outputTokenCount": 80}}
+    >>> row = next(rows(record, IngestSettings()))
+    >>> row["input_tokens"], row["cache_read_tokens"], row["request_model"], row["principal"].rsplit("/")[-1]
+    (12, 1000, 'us.anthropic.claude-sonnet-4-6-v1:0', 'support-bot')
+    """
+    if not is_record(value):
+        raise FieldError("schemaType", "is no record of the model invocation log", _LOGGED)
+    record = mapping(value)
+    request = text(record.get("requestId"))
+    if request is None:
+        raise FieldError("requestId", "is missing", _LOGGED)
+    start = instant(record.get("timestamp"), "timestamp")
+    if start is None:
+        raise FieldError("timestamp", "is missing", _LOGGED)
+    asked, answered = mapping(record.get("input")), mapping(record.get("output"))
+    told = list(_told(answered.get("outputBodyJson")))
+    labels = _labels(record)
+    row: Row = {
+        "channel": CHANNEL,
+        "source": "bedrock-logs",
+        "emitter": "bedrock-log",
+        "provider": "aws.bedrock",
+        "provider_request_id": request,
+        "principal": text(mapping(record.get("identity")).get("arn")),
+        "account_id": text(record.get("accountId")),
+        "region": text(record.get("region")),
+        "start_time": start,
+        "end_time": _end(start, told),
+        "status": "error" if text(record.get("errorCode")) else "ok",
+        **_place(request, labels),
+        **_model(record),
+        **_usage(asked, answered, told),
+        **_claims(labels, settings),
+    }
+    row["response_model"] = next((name for part in told if (name := _model_of(part))), None)
+    row["service_tier"] = next((found for part in (record, answered, *told) if (found := _tier(part))), None)
+    row["operation"] = _operation(record, row["request_model"])
+    row["usage_scope"] = "leaf" if row["operation"] else None
+    row["name"] = " ".join(part for part in (row["operation"], row["request_model"]) if part) or None
+    more = {
+        "inference_region": text(record.get("inferenceRegion")),
+        "error_type": text(record.get("errorCode")),
+        "labels": labels,
+    }
+    row["attributes"] = (
+        json.dumps({k: v for k, v in more.items() if v}, sort_keys=True, ensure_ascii=False) if any(more.values()) else None
+    )
+    yield row
+
+
+def _place(request: str, labels: Mapping[str, str]) -> Row:
+    """Below the caller's span, where it says which that is; else a trace of its own."""
+    parent = _TRACEPARENT.match(labels.get("traceparent", ""))
+    own = f"bedrock_{request}"
+    if parent and ids.is_trace_id(parent["trace"]) and ids.is_span_id(parent["span"]):
+        return placed(parent["trace"], own, parent["span"])
+    return placed(own, own)
+
+
+def _model(record: Mapping[str, Any]) -> Row:
+    """What was asked for, and, where it is a resource of the account, which.
+
+    >>> _model({"modelId": "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"})
+    {'request_model': 'amazon.nova-lite-v1:0', 'resource_id': None}
+    >>> _model({"modelId": "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/a1b2"})["request_model"][-8:]
+    'ile/a1b2'
+    """
+    name = text(record.get("modelId"))
+    if name is None or not name.startswith("arn:"):
+        return {"request_model": name, "resource_id": None}
+    kind, _, inner = name.split(":", 5)[-1].partition("/")
+    if kind == "foundation-model":
+        return {"request_model": inner, "resource_id": None}
+    return {"request_model": inner if kind == "inference-profile" else name, "resource_id": name}
+
+
+def _operation(record: Mapping[str, Any], model: str | None) -> str | None:
+    if text(record.get("operation")) in _NO_CALL:
+        return None
+    known = (("embed", "embeddings"), ("rerank", "rerank"))
+    return next((operation for word, operation in known if model and word in model.lower()), "chat")
+
+
+# ── usage ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _usage(asked: Mapping[str, Any], answered: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> Row:
+    """The counts of the record; what it leaves out, of the answer's own usage, in either of its two spellings."""
+    own: dict[str, Any] = {}
+    for part in told:
+        own |= {k: v for k, v in mapping(part.get("usage")).items() if v is not None}
+
+    def either(of: Mapping[str, Any], name: str, *spellings: str) -> int | None:
+        found = count(of.get(name), name)
+        return (
+            found
+            if found is not None
+            else next((n for s in spellings if (n := count(own.get(s), f"usage.{s}")) is not None), None)
+        )
+
+    lifetimes = mapping(own.get("cache_creation"))
+    for detail in sequence(own.get("cacheDetails")):
+        if text(mapping(detail).get("ttl")) in ("5m", "1h"):
+            lifetimes = {**lifetimes, f"ephemeral_{detail['ttl']}_input_tokens": mapping(detail).get("inputTokens")}
+    entered = either(asked, "inputTokenCount", "input_tokens", "inputTokens")
+    left = either(answered, "outputTokenCount", "output_tokens", "outputTokens")
+    return {
+        "input_tokens": entered,
+        "cache_read_tokens": either(asked, "cacheReadInputTokenCount", "cache_read_input_tokens", "cacheReadInputTokens"),
+        "cache_write_tokens": either(asked, "cacheWriteInputTokenCount", "cache_creation_input_tokens", "cacheWriteInputTokens"),
+        "cache_write_5m_tokens": count(lifetimes.get("ephemeral_5m_input_tokens"), "ephemeral_5m_input_tokens"),
+        "cache_write_1h_tokens": count(lifetimes.get("ephemeral_1h_input_tokens"), "ephemeral_1h_input_tokens"),
+        "output_tokens": left,
+        "input_includes_cache": None if entered is None else False,
+        "output_includes_reasoning": None if left is None else True,
+    }
+
+
+def _told(body: object) -> Iterator[Mapping[str, Any]]:
+    """The parts of an answer that may hold usage: the answer itself, or the chunks of a stream, with the messages in them."""
+    for part in body if isinstance(body, list) else [body]:
+        if isinstance(part, Mapping):
+            yield from (inner for name in ("message", "metadata") if isinstance(inner := part.get(name), Mapping))
+            yield part
+
+
+def _model_of(part: Mapping[str, Any]) -> str | None:
+    return text(part.get("model"))
+
+
+def _tier(part: Mapping[str, Any]) -> str | None:
+    told = part.get("serviceTier", part.get("service_tier"))
+    return tier(mapping(told).get("type")) if isinstance(told, Mapping) else tier(told)
+
+
+def _end(start: int, told: Sequence[Mapping[str, Any]]) -> int:
+    taken = (decimal(mapping(part.get("metrics")).get("latencyMs")) for part in told)
+    latency = next((ms for ms in taken if ms is not None and 0 <= ms < _DAY_MS), None)
+    return start if latency is None else start + int(latency * 1000)
+
+
+# ── what the caller says of itself ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _labels(record: Mapping[str, Any]) -> dict[str, str]:
+    told = ((key[:64], text(value)) for key, value in mapping(record.get("requestMetadata")).items())
+    return {key: value for key, value in told if value and len(value) <= _LONGEST_LABEL}
+
+
+def _claims(labels: Mapping[str, str], settings: IngestSettings) -> Row:
+    def first(keys: Sequence[str]) -> str | None:
+        return next((labels[key] for key in keys if key in labels), None)
+
+    return {
+        "claimed_agent": first(settings.agent_tags),
+        "claimed_team": first(settings.team_tags),
+        "conversation_id": first(_CONVERSATIONS),
+        "environment": first(("environment", "env")),
+        "tenant": first(("tenant", "customer")),
+        "workflow": first(("workflow",)),
+    }

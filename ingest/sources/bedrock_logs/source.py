@@ -1,0 +1,59 @@
+"""Amazon Bedrock's model invocation logs: one record a call, with its tokens, and who made it.
+
+    rootcost ingest bedrock-logs s3://logs/bedrock/                the bucket the logs are delivered to
+    rootcost ingest bedrock-logs records.json                      the same out of CloudWatch (export task, Firehose, command line)
+
+Of a bucket only what is new is read, by the days of its folders and the time of writing. Large bodies, which lie in folders called
+``data``, are never fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Literal
+
+from ingest import policies
+from ingest.logs import cloudwatch, files, rows
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.sources.bedrock_logs import calls
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "model invocation log of Bedrock"
+_BODIES = "data"
+
+
+class BedrockLogs:
+    """The `bedrock-logs` source."""
+
+    name = "bedrock-logs"
+    kind: Literal["bill", "log"] = "log"
+    title = "Amazon Bedrock model invocation logs: S3, or out of CloudWatch"
+    patterns: tuple[str, ...] = (*files.JSON_FILES, "*.log", "*.log.gz")
+    access = Access(
+        needs=policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=1),
+        cron="*/15 * * * *",
+        addresses=("s3://logs/bedrock/", "s3://logs/bedrock/AWSLogs/111122223333/BedrockModelInvocationLogs/us-east-1/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every object is a slice of its own; of an S3 prefix, what is new. Bodies are left where they are."""
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}", skip=(_BODIES,))
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The calls of one object, in batches."""
+        return rows.readings(
+            cloudwatch.records(item, what=_WHAT),
+            item,
+            source=self.name,
+            what=_WHAT,
+            remedy="name the prefix that Bedrock delivers its logs to",
+            rows_of=partial(calls.rows, settings=settings),
+        )
+
+
+SOURCE = BedrockLogs()

@@ -1,0 +1,215 @@
+"""Sessions of Claude Code, line by line, as rows of `spans`: one for the session, one for each sub-agent, one for each message of a model.
+
+What the files mean:
+
+* A streamed message is written once per part of it, each time under the same message id with what it used so far: the line that got
+  furthest counts, the others are the same message.
+* ``input_tokens`` counts neither what was read from the cache nor what was written to it; ``cache_creation`` tells the two lifetimes apart.
+* Lines of a sub-agent are side chains: in the session's own file (told apart by the line they begin with), or in a file of their own
+  (``agent-ID.jsonl``) with its id on every line. The session that asked for it names its type.
+* A session that is resumed repeats what came before under another session's name: the same request, so the same call.
+* Prompts, answers, and arguments and results of tools are not kept. A sub-agent's task is compared with what its first line was asked, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ingest.logs.json_fields import FieldError, count, flag, instant, rate, text
+from ingest.logs.rows import FURTHER, Row, placed
+from ingest.otel.attribute_values import tier
+from ingest.otel.trace_stores import mapping, sequence
+
+CHANNEL = "claude-code"
+AGENT = "claude-code"
+_SPAWNS = frozenset({"Task", "Agent"})
+_PLACEHOLDER = "<synthetic>"
+"""The model of what Claude Code itself puts into a session, such as a fault of the API."""
+_PROVIDERS = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "vertex_ai"))
+_WRITTEN = "leave the session's file as Claude Code writes it"
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message of a model: where it stands, and the line of it that got furthest."""
+
+    line: Mapping[str, Any]
+    place: str
+    start: int
+    end: int
+    reach: tuple[int, int] = (-1, -1)
+
+
+@dataclass(slots=True)
+class _Task:
+    """What asked for a sub-agent: the agent's type, who asked, and when."""
+
+    kind: str | None
+    asker: str
+    start: int
+
+
+@dataclass(slots=True)
+class Sessions:
+    """The lines of one file, gathered. Add lines with `add`, take the rows with `rows`."""
+
+    _messages: dict[str, _Message] = field(default_factory=dict)
+    _sessions: dict[str, int] = field(default_factory=dict)
+    _chains: dict[str, str] = field(default_factory=dict)
+    """Lines of side chains by id: the agent they belong to."""
+    _agents: dict[str, tuple[Row, str]] = field(default_factory=dict)
+    """Sub-agents: the row, and by what the task that asked for it is found."""
+    _tasks: dict[str, _Task] = field(default_factory=dict)
+    """By the id of the tool's call, and by what was asked."""
+
+    def add(self, value: object, place: str) -> bool:
+        """Takes a line in; whether it is one of Claude Code's. Raises `FieldError` for a message that cannot be placed."""
+        line = mapping(value)
+        if "sessionId" not in line and "leafUuid" not in line and "message" not in line and line.get("type") != "summary":
+            return False
+        message, session = mapping(line.get("message")), text(line.get("sessionId"))
+        usage = message.get("usage") if isinstance(message.get("usage"), Mapping) else None
+        bears = usage is not None and text(message.get("model")) != _PLACEHOLDER
+        if session is None:
+            if bears:
+                raise FieldError("sessionId", "is missing", _WRITTEN)
+            return True
+        moment = instant(line.get("timestamp"), "timestamp")
+        if moment is None:
+            if bears:
+                raise FieldError("timestamp", "is missing", _WRITTEN)
+            return True
+        agent = self._agent_of(line, message, session, moment)
+        if agent == session:
+            self._sessions[session] = min(moment, self._sessions.get(session, moment))
+        self._note_tasks(line, message, agent, session, moment)
+        if bears:
+            self._message(line, message, agent, place, moment)
+        return True
+
+    def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
+        """The place of each row, and what makes it, which raises `FieldError` where a message counts what cannot be."""
+        for session, start in sorted(self._sessions.items()):
+            whole = _row(session, session) | _asked(start, "session") | {"agent_name": AGENT}
+            yield "", partial(dict, whole)
+        for agent, (row, asked) in sorted(self._agents.items()):
+            task = self._tasks.get(asked)
+            known = task is not None and task.asker != agent
+            by = placed(row["trace_id"], agent, task.asker) | {"agent_name": task.kind} if task and known else {}
+            yield "", partial(dict, row | by)
+        for message in self._messages.values():
+            yield message.place, partial(_call, message)
+
+    def _agent_of(self, line: Mapping[str, Any], message: Mapping[str, Any], session: str, moment: int) -> str:
+        """The span a line belongs to: the session, or a sub-agent within it."""
+        own, parent, named = text(line.get("uuid")) or "", text(line.get("parentUuid")), text(line.get("agentId"))
+        if flag(line.get("isSidechain")) is not True and not named:
+            return session
+        begins = named or (self._chains.get(parent) if parent else None)
+        agent = f"{session}/{named}" if named else begins or f"{session}/{own}"
+        self._chains[own] = agent
+        row = _row(session, agent, session) | _asked(moment, "sub-agent")
+        row, _ = self._agents.setdefault(agent, (row, named or _digest(message.get("content"))))
+        row["start_time"] = min(row["start_time"], moment)
+        return agent
+
+    def _note_tasks(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, session: str, moment: int) -> None:
+        """Remembers who asked for which sub-agent, by what was asked, and, once it is known, by the sub-agent's id."""
+        result = mapping(line.get("toolUseResult"))
+        for part in sequence(message.get("content")):
+            block = mapping(part)
+            if block.get("type") == "tool_use" and text(block.get("name")) in _SPAWNS:
+                asked = mapping(block.get("input"))
+                task = _Task(text(asked.get("subagent_type")), agent, moment)
+                self._tasks[_digest(asked.get("prompt"))] = task
+                self._tasks[f"call {text(block.get('id'))}"] = task
+            elif block.get("type") == "tool_result" and (spawned := text(result.get("agentId"))):
+                asker = self._tasks.get(f"call {text(block.get('tool_use_id'))}")
+                if asker is not None:
+                    self._tasks[spawned] = asker
+                    row = _row(session, f"{session}/{spawned}", agent) | _asked(asker.start, "sub-agent")
+                    self._agents.setdefault(f"{session}/{spawned}", (row, spawned))
+
+    def _message(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, place: str, moment: int) -> None:
+        key = "/".join(filter(None, (text(message.get("id")), text(line.get("requestId"))))) or text(line.get("uuid"))
+        if key is None:
+            raise FieldError("message.id", "is missing", _WRITTEN)
+        usage = mapping(message.get("usage"))
+        told = count(usage.get("output_tokens"), "usage.output_tokens")
+        held = self._messages.setdefault(key, _Message({}, place, moment, moment))
+        held.start, held.end = min(held.start, moment), max(held.end, moment)
+        if (reach := (-1 if told is None else told, moment)) >= held.reach:
+            held.line, held.place, held.reach = {**line, "__agent": agent, "__key": key}, place, reach
+
+
+def _digest(content: object) -> str:
+    """What names a task without telling it."""
+    parts = [content] if isinstance(content, str) else [mapping(part).get("text") for part in sequence(content)]
+    told = "\n".join(part for part in parts if isinstance(part, str))
+    return hashlib.blake2b(told.encode("utf-8", "replace"), digest_size=16).hexdigest() if told else ""
+
+
+def _row(session: str, own: str, parent: str | None = None) -> Row:
+    return placed(session, own, parent) | {
+        "channel": CHANNEL,
+        "source": "claude-code",
+        "emitter": "claude-code",
+        "service_name": "claude-code",
+        "conversation_id": session,
+        "status": "ok",
+    }
+
+
+def _asked(start: int, name: str) -> Row:
+    return {"start_time": start, "name": name, "operation": "invoke_agent"}
+
+
+def _call(message: _Message) -> Row:
+    """The row of a message. Raises `FieldError` where it counts what cannot be."""
+    line = message.line
+    told, session = mapping(line.get("message")), str(text(line.get("sessionId")))
+    usage = mapping(told.get("usage"))
+    lifetimes = mapping(usage.get("cache_creation"))
+    searches = count(
+        mapping(usage.get("server_tool_use")).get("web_search_requests"), "usage.server_tool_use.web_search_requests"
+    )
+    model, name = text(told.get("model")), text(told.get("id")) or ""
+    counts = {
+        "input_tokens": count(usage.get("input_tokens"), "usage.input_tokens"),
+        "cache_read_tokens": count(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens"),
+        "cache_write_tokens": count(usage.get("cache_creation_input_tokens"), "usage.cache_creation_input_tokens"),
+        "cache_write_5m_tokens": count(
+            lifetimes.get("ephemeral_5m_input_tokens"), "usage.cache_creation.ephemeral_5m_input_tokens"
+        ),
+        "cache_write_1h_tokens": count(
+            lifetimes.get("ephemeral_1h_input_tokens"), "usage.cache_creation.ephemeral_1h_input_tokens"
+        ),
+        "output_tokens": count(usage.get("output_tokens"), "usage.output_tokens"),
+    }
+    more = {"agent_version": text(line.get("version")), "vcs_branch": text(line.get("gitBranch"))}
+    return (
+        _row(session, f"{session}/{line['__key']}", line["__agent"])
+        | counts
+        | {
+            "start_time": message.start,
+            "end_time": message.end,
+            "name": f"message {model}" if model else "message",
+            "operation": "chat",
+            "usage_scope": "leaf",
+            "provider": next((provider for start, provider in _PROVIDERS if name.startswith(start)), "anthropic"),
+            "response_model": model,
+            "provider_request_id": text(line.get("requestId")) or name or None,
+            "service_tier": tier(usage.get("speed")) or tier(usage.get("service_tier")),
+            "input_includes_cache": None if counts["input_tokens"] is None else False,
+            "output_includes_reasoning": None if counts["output_tokens"] is None else True,
+            "other_usage": json.dumps({"web_searches": str(searches)}) if searches else None,
+            "reported_cost": rate(line.get("costUSD"), "costUSD"),
+            "attributes": json.dumps({k: v for k, v in more.items() if v}, sort_keys=True) if any(more.values()) else None,
+            FURTHER: min(counts["output_tokens"] or 0, 2**30),
+        }
+    )

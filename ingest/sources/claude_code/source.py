@@ -1,0 +1,51 @@
+"""Claude Code: the session files it keeps below ``~/.claude/projects``.
+
+    rootcost ingest claude-code ~/.claude/projects
+    rootcost ingest claude-code s3://agents/claude/
+
+Each message of a model counts once, however many lines tell of it; sub-agents belong to the session that asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Literal
+
+from ingest import policies
+from ingest.logs import files, session_files
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.sources.claude_code.sessions import Sessions
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "session of Claude Code"
+
+
+class ClaudeCode:
+    """The `claude-code` source."""
+
+    name = "claude-code"
+    kind: Literal["bill", "log"] = "log"
+    title = "Claude Code sessions: the files below ~/.claude/projects"
+    patterns: tuple[str, ...] = session_files.PATTERNS
+    access = Access(
+        needs="the folder that Claude Code keeps its sessions in, or a copy of it; on S3, " + policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("~/.claude/projects", "s3://agents/claude/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every session's file is a slice of its own."""
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The session, its sub-agents and its messages."""
+        return session_files.readings(
+            item, Sessions(), source=self.name, what=_WHAT, remedy="name a folder like ~/.claude/projects"
+        )
+
+
+SOURCE = ClaudeCode()

@@ -1,0 +1,5 @@
+"""Codex session files."""
+
+from ingest.sources.codex.source import SOURCE
+
+__all__ = ["SOURCE"]

@@ -1,0 +1,211 @@
+"""Sessions of Codex, line by line, as rows of `spans`: one for the session, one for each answer of a model.
+
+What the files mean:
+
+* An answer is told by a ``token_count``: the session's total so far, and what the last answer used. The same total told again is no answer.
+* ``input_tokens`` counts cached ones. Whether ``output_tokens`` counts reasoning is told by the total.
+* A sub-agent has a file of its own, whose first line names the session that asked for it.
+* A session that was forked or spawned begins with a copy of what came before, counts included, written in one go: those were counted where they
+  happened. They are passed by, but for the total they leave behind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from ingest.logs.json_fields import FieldError, count, instant, text
+from ingest.logs.rows import Row, placed
+from ingest.otel.trace_stores import mapping
+from ledger import ids
+
+CHANNEL = "codex"
+AGENT = "codex"
+_KINDS = frozenset({"session_meta", "turn_context", "event_msg", "response_item", "compacted"})
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_WRITTEN = "leave the session's file as Codex writes it"
+_COPYING_US = 1_000_000
+"""How long a session may take to write down what it was forked from. No model has answered by then."""
+
+
+class Counts(NamedTuple):
+    """What was used, as Codex counts it; None where it does not say."""
+
+    input: int | None
+    cached: int | None
+    output: int | None
+    reasoning: int | None
+    total: int | None
+    written: int | None
+
+    @classmethod
+    def told(cls, value: object, name: str) -> Counts | None:
+        """Raises `FieldError` for what is no count."""
+        held = mapping(value)
+        if not held:
+            return None
+        cached = held.get("cached_input_tokens", held.get("cache_read_input_tokens"))
+        return cls(
+            count(held.get("input_tokens"), f"{name}.input_tokens"),
+            count(cached, f"{name}.cached_input_tokens"),
+            count(held.get("output_tokens"), f"{name}.output_tokens"),
+            count(held.get("reasoning_output_tokens"), f"{name}.reasoning_output_tokens"),
+            count(held.get("total_tokens"), f"{name}.total_tokens"),
+            count(held.get("cache_write_input_tokens"), f"{name}.cache_write_input_tokens"),
+        )
+
+    def since(self, before: Counts) -> Counts | None:
+        """What was used since another total; None where that is not less in everything: then counting began anew.
+
+        >>> Counts(3500, 750, 425, 275, 4200, None).since(Counts(1000, 250, 125, 75, 1200, None))
+        Counts(input=2500, cached=500, output=300, reasoning=200, total=3000, written=None)
+        """
+        rest = [None if mine is None else mine - (theirs or 0) for mine, theirs in zip(self, before, strict=True)]
+        return None if any(part is not None and part < 0 for part in rest) else Counts(*rest)
+
+
+@dataclass(slots=True)
+class Session:
+    """The lines of one file, gathered. Add lines with `add`, take the rows with `rows`. `name` is the session's where no line says it."""
+
+    name: str
+    _start: int | None = None
+    _meta: Mapping[str, Any] = field(default_factory=dict)
+    _model: str | None = None
+    _total: Counts | None = None
+    _answers: list[tuple[str, int, str | None, Counts]] = field(default_factory=list)
+
+    def add(self, value: object, place: str) -> bool:
+        """Takes a line in; whether it is one of Codex's. Raises `FieldError` for an answer that cannot be placed or counted."""
+        line = mapping(value)
+        kind, payload = text(line.get("type")), mapping(line.get("payload"))
+        if kind not in _KINDS:
+            return False
+        counts = kind == "event_msg" and payload.get("type") == "token_count"
+        moment = instant(line.get("timestamp"), "timestamp")
+        if moment is None:
+            if counts:
+                raise FieldError("timestamp", "is missing", _WRITTEN)
+            return True
+        self._start = moment if self._start is None else min(self._start, moment)
+        if kind == "session_meta" and not self._meta:  # a second one is that of the session this was copied from
+            self._meta = payload
+        elif kind == "turn_context":
+            self._model = text(payload.get("model")) or self._model
+        elif counts:
+            self._count(mapping(payload.get("info")), place, moment)
+        return True
+
+    def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
+        """The place of each row, and what makes it."""
+        if self._start is None:
+            return
+        session, row = text(self._meta.get("id")) or self.name, self._row()
+        about = row | placed(session, session) | {"start_time": self._start, "name": "session", "operation": "invoke_agent"}
+        parent = self._parent()
+        about["agent_name"] = self._role() if parent else AGENT
+        if parent:
+            about |= {"link_trace_key": ids.trace_key(parent), "link_span_key": ids.span_key(parent)}
+        yield "", partial(dict, about)
+        for place, moment, model, used in self._answers:
+            yield place, partial(self._answer, row, session, moment, model, used)
+
+    def _count(self, info: Mapping[str, Any], place: str, moment: int) -> None:
+        total, last = (
+            Counts.told(info.get("total_token_usage"), "total_token_usage"),
+            Counts.told(info.get("last_token_usage"), "last_token_usage"),
+        )
+        before, self._total = self._total, total or self._total
+        if total is not None and total == before:
+            return
+        used = last if total is None or before is None else total.since(before) or last
+        if used is None:
+            used = total
+        if used is None or not any(used) or self._is_copy(moment):
+            return
+        self._answers.append((place, moment, text(info.get("model")) or self._model, used))
+
+    def _is_copy(self, moment: int) -> bool:
+        copied = self._meta.get("forked_from_id") or self._parent()
+        began = instant(self._meta.get("timestamp"), "timestamp")
+        began = self._start if began is None else began
+        return bool(copied) and began is not None and moment < began + _COPYING_US
+
+    def _spawned(self) -> Mapping[str, Any]:
+        return mapping(mapping(mapping(self._meta.get("source")).get("subagent")).get("thread_spawn"))
+
+    def _parent(self) -> str | None:
+        """The session that asked for this one, if it is a sub-agent's."""
+        return text(self._spawned().get("parent_thread_id")) or text(self._meta.get("parent_thread_id"))
+
+    def _role(self) -> str | None:
+        spawned = self._spawned()
+        return text(spawned.get("agent_role")) or text(self._meta.get("agent_role"))
+
+    def _row(self) -> Row:
+        git = mapping(self._meta.get("git"))
+        more = {
+            "agent_version": text(self._meta.get("cli_version")),
+            "vcs_branch": text(git.get("branch")),
+            "vcs_commit": text(git.get("commit_hash")),
+        }
+        return {
+            "channel": CHANNEL,
+            "source": "codex",
+            "emitter": "codex",
+            "service_name": "codex",
+            "conversation_id": text(self._meta.get("id")) or self.name,
+            "status": "ok",
+            "attributes": json.dumps({k: v for k, v in more.items() if v}, sort_keys=True) if any(more.values()) else None,
+        }
+
+    def _answer(self, row: Row, session: str, moment: int, model: str | None, used: Counts) -> Row:
+        own = f"{session}/{moment}/{used.total if used.total is not None else ''}"
+        return (
+            row
+            | placed(session, own, session)
+            | {
+                "start_time": moment,
+                "end_time": moment,
+                "name": f"answer {model}" if model else "answer",
+                "operation": "chat",
+                "usage_scope": "leaf",
+                "provider": text(self._meta.get("model_provider")) or "openai",
+                "response_model": model,
+                "input_tokens": used.input,
+                "input_includes_cache": None if used.input is None else True,
+                "cache_read_tokens": used.cached,
+                "cache_write_tokens": used.written,
+                "output_tokens": used.output,
+                "output_includes_reasoning": _includes_reasoning(used),
+                "reasoning_tokens": used.reasoning,
+                "total_tokens": used.total,
+            }
+        )
+
+
+def session_name(uri: str) -> str:
+    """The session a file is of, as its name says.
+
+    >>> session_name("s3://b/2026/05/13/rollout-2026-05-13T09-00-00-0199a1b2-0000-7000-8000-00000000abcd.jsonl.gz"), session_name("/x/alpha.jsonl")
+    ('0199a1b2-0000-7000-8000-00000000abcd', 'alpha')
+    """
+    name = uri.rsplit("/", 1)[-1]
+    found = _ID.findall(name)
+    return str(found[-1]) if found else name.removesuffix(".gz").removesuffix(".jsonl")
+
+
+def _includes_reasoning(used: Counts) -> bool | None:
+    """Whether output counts reasoning: if the total does not count it beside.
+
+    >>> [_includes_reasoning(Counts(1000, 0, 125, 75, total, None)) for total in (1125, 1200, None)]
+    [True, False, True]
+    """
+    if used.output is None:
+        return None
+    beside = (used.input or 0) + used.output + (used.reasoning or 0)
+    return not (used.reasoning and used.total == beside)

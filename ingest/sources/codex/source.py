@@ -1,0 +1,50 @@
+"""Codex: the session files it keeps below ``~/.codex/sessions``.
+
+    rootcost ingest codex ~/.codex/sessions
+    rootcost ingest codex s3://agents/codex/
+
+Each answer of a model counts once, however often its count is told or copied; sub-agents belong to the session that asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Literal
+
+from ingest import policies
+from ingest.logs import files, session_files
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.sources.codex.sessions import Session, session_name
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+
+_WHAT = "session of Codex"
+
+
+class Codex:
+    """The `codex` source."""
+
+    name = "codex"
+    kind: Literal["bill", "log"] = "log"
+    title = "Codex sessions: the files below ~/.codex/sessions"
+    patterns: tuple[str, ...] = session_files.PATTERNS
+    access = Access(
+        needs="the folder that Codex keeps its sessions in, or a copy of it; on S3, " + policies.S3_NEEDS,
+        policy=policies.S3_READ,
+        lag=timedelta(hours=24),
+        cron="*/15 * * * *",
+        addresses=("~/.codex/sessions", "s3://agents/codex/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """Every session's file is a slice of its own."""
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}")
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The session and its answers."""
+        session = Session(session_name(item.uri))
+        return session_files.readings(item, session, source=self.name, what=_WHAT, remedy="name a folder like ~/.codex/sessions")
+
+
+SOURCE = Codex()

@@ -1,0 +1,5 @@
+"""FOCUS bills."""
+
+from ingest.sources.focus.source import SOURCE
+
+__all__ = ["SOURCE"]

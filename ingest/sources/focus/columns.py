@@ -1,0 +1,137 @@
+"""Which FOCUS column is which column of `charges`, and which version a header speaks. The table is `focus_columns.csv`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from ingest.bills.charges import APART
+from ingest.bills.csv_reader import Wanted
+from ledger.errors import FormatError
+
+_SUCCEEDED = {"ProviderName": "ServiceProviderName", "PublisherName": "ServiceProviderName"}
+"""Mandatory columns that FOCUS 1.3 put another in the place of: a file that has that one may lack them."""
+_SINCE_SERVICE_PROVIDER = ("ServiceProviderName", "HostProviderName")
+"""Mandatory since 1.3. A file without either speaks an older version, whatever newer columns it borrows."""
+
+CUSTOM = {
+    "x_UsageType": "sku_meter",
+    "x_SkuMeterName": "sku_meter",
+    "x_ServiceCode": "product_code",
+    "x_ServiceId": "product_code",
+    "x_Operation": "operation",
+}
+"""Provider columns that say what FOCUS leaves out. They come before FOCUS's own: an AWS usage type names the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class FocusColumn:
+    """One column of the specification; `charge` is its column in `charges`, or empty."""
+
+    name: str
+    charge: str
+    introduced: str
+    removed: str
+    level: str
+    allowed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a file keeps what: FOCUS name to the name in its header."""
+
+    version: str
+    found: dict[str, str]
+    respelt: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> Wanted:
+        """Header names worth reading, in a fixed order."""
+        charge = {column.name: column.charge for column in columns()} | CUSTOM
+        apart = {spelt for name, spelt in self.found.items() if charge.get(name) in APART or name == "BillingPeriodStart"}
+        return Wanted(sorted(set(self.found.values()) - apart), sorted(apart))
+
+
+@cache
+def columns() -> tuple[FocusColumn, ...]:
+    """The columns of Cost and Usage, FOCUS 1.0 to 1.4."""
+    text = (files("ingest.sources.focus") / "columns.csv").read_text(encoding="utf-8")
+    return tuple(
+        FocusColumn(
+            r["column"], r["charge"], r["introduced"], r["removed"], r["level"], tuple(filter(None, r["allowed"].split(";")))
+        )
+        for r in csv.DictReader(text.splitlines())
+    )
+
+
+def allowed(name: str) -> tuple[str, ...]:
+    """The values FOCUS allows in a column; empty where any will do.
+
+    >>> allowed("ChargeClass")
+    ('Correction',)
+    """
+    return next(c.allowed for c in columns() if c.name == name)
+
+
+def version(names: set[str]) -> str:
+    """The oldest version that has all of these columns.
+
+    >>> version({"ProviderName"}), version({"SkuMeter", "InvoiceId"}), version({"ServiceProviderName"})
+    ('1.0', '1.2', '1.3')
+    >>> version({"ServiceProviderName", "InvoiceDetailId"})
+    '1.4'
+    """
+    introduced = [c.introduced for c in columns() if c.name in names and not c.introduced.endswith("draft")]
+    return max(introduced, default="1.0")
+
+
+def layout(header: list[str], *, where: str) -> Layout:
+    """Finds the columns by name, first as FOCUS spells them, then whatever their case.
+
+    Raises `FormatError` that names every missing column that is mandatory in the version the header speaks.
+    """
+    exact = set(header)
+    by_case: dict[str, str] = {}
+    for name in header:
+        by_case.setdefault(name.lower(), name)
+    found, respelt = {}, {}
+    for name in (*(c.name for c in columns()), *CUSTOM):
+        if name in exact:
+            found[name] = name
+        elif (spelt := by_case.get(name.lower())) is not None:
+            found[name] = respelt[name] = spelt
+    speaks = version(set(found))
+    missing = _missing(found, speaks)
+    if missing:
+        raise FormatError(
+            f"no FOCUS cost and usage file: mandatory columns are missing: {', '.join(missing)} (read as FOCUS {speaks})",
+            where=where,
+            remedy="export the dataset with all mandatory columns, or name the source that fits the file",
+        )
+    wanted = {c.name for c in columns() if c.charge} | set(CUSTOM) | {"BillingPeriodStart"}
+    return Layout(speaks, {n: h for n, h in found.items() if n in wanted}, respelt)
+
+
+def _missing(found: Collection[str], speaks: str) -> list[str]:
+    """The mandatory columns of a version that are not there.
+
+    >>> whole = [c.name for c in columns() if c.level == "mandatory"]
+    >>> older = [name for name in whole if name not in _SINCE_SERVICE_PROVIDER]
+    >>> newer = [name for name in whole if name not in ("ProviderName", "PublisherName")]
+    >>> _missing(older, "1.0"), _missing(newer, "1.4"), _missing(newer[1:], "1.4"), _missing(older[:-2], "1.2")
+    ([], [], ['BilledCost'], ['ServiceCategory', 'ServiceName'])
+    """
+    new = any(name in found for name in _SINCE_SERVICE_PROVIDER)
+    asked = [c for c in columns() if c.level == "mandatory" and c.introduced <= speaks]
+    return [
+        c.name
+        for c in asked
+        if c.name not in found
+        and not (c.removed and c.removed <= speaks and new)
+        and _SUCCEEDED.get(c.name) not in found
+        and (new or c.name not in _SINCE_SERVICE_PROVIDER)
+    ]

@@ -1,0 +1,228 @@
+"""One row of Google's billing export in FOCUS terms. (`gcp_export_schema`: the standard and the detailed table)
+
+* net = cost + Σ credits.amount, summed inside the row. Over all rows of an invoice month, whatever their ``cost_type``, that is what
+  is invoiced, tax, adjustments and the rounding error included: it is the billed cost. Google bills commitments month by month, on
+  SKUs of their own, so there is nothing to spread over months: the effective cost is the same.
+* The contracted cost is ``cost``: at the account's own prices, before credits; where a commitment's own price is in ``cost``, what it
+  would have been without (``cost_at_effective_price_default``). The list cost is ``cost_at_list``, unknown where the export lacks it.
+* Rows that are no usage have no price: all four costs are what they come to.
+* ``invoice.month`` is the month it is billed in, in US/Pacific; the hour it was used in may lie in another.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal, localcontext
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from ingest.bills import dictionary
+from ingest.bills.dictionary import Lines
+from ingest.logs.json_fields import FieldError, decimal, shown, text
+from ledger import money
+
+PROVIDER = "Google Cloud"
+COLUMNS = (
+    "billing_account_id", "service", "sku", "usage_start_time", "usage_end_time", "project", "labels", "system_labels", "location",
+    "resource", "tags", "transaction_type", "seller_name", "export_time", "cost", "currency", "usage", "credits", "invoice",
+    "cost_type", "adjustment_info", "price", "cost_at_list", "cost_at_effective_price_default", "subscription",
+)  # fmt: skip
+"""Columns of the export that are read. Google adds columns; what is not here is left alone, what a table lacks is null."""
+NEEDED = frozenset({"cost", "currency", "invoice", "usage_start_time", "usage_end_time"})
+"""Columns that every billing export has, and by which it is told from other tables."""
+
+COSTS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
+APART = (*COSTS, "pricing_quantity", "consumed_quantity", "charge_period_start", "charge_period_end", "billing_period_start")
+WORDS = (
+    "billing_currency", "charge_category", "charge_description", "provider_name", "publisher_name", "invoice_issuer_name",
+    "billing_account_id", "sub_account_id", "sub_account_name", "service_name", "product_code", "region_id", "resource_id",
+    "resource_name", "sku_id", "sku_meter", "line_item_type", "pricing_unit", "list_unit_price", "contracted_unit_price",
+    "consumed_unit", "commitment_discount_id", "commitment_discount_status", "tags",
+)  # fmt: skip
+
+_CATEGORIES = {"regular": "Usage", "tax": "Tax", "adjustment": "Adjustment", "rounding_error": "Adjustment"}
+_COMMITMENT = re.compile(r"commitment\b", re.IGNORECASE)
+_MONTH = re.compile(r"(\d{4})-?(0[1-9]|1[0-2])\Z")
+_PREFIXES = {"tags": "tag/", "system_labels": "system/"}
+_DIGITS = 400
+
+Row = dict[str, str | None]
+
+
+def is_export(value: object) -> bool:
+    """Whether an object has the columns of a billing export.
+
+    >>> is_export({"cost": 1, "currency": "USD", "invoice": {}, "usage_start_time": "", "usage_end_time": ""}), is_export({"BilledCost": 1})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and set(value) >= NEEDED
+
+
+def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
+    """The row under the names of `charges`, all as text, and its ``cost_type`` if that is none we know.
+
+    Credits of a free tier and of a commitment, and every digit:
+
+    >>> told, _ = charge({"cost": Decimal("1.25"), "currency": "EUR", "invoice": {"month": "202610"}, "cost_type": "regular",
+    ...     "usage_start_time": "2026-11-01 06:00:00 UTC", "usage_end_time": "2026-11-01 07:00:00 UTC", "cost_at_list": Decimal("1.5"),
+    ...     "credits": [{"type": "FREE_TIER", "amount": Decimal("-0.1")}, {"type": "DISCOUNT", "amount": Decimal("-1E-7")}]})
+    >>> [told[c] for c in ("billed_cost", "list_cost", "contracted_cost", "billing_period_start")]
+    ['1.1499999', '1.5', '1.25', '2026-10-01T00:00:00Z']
+
+    Raises `FieldError` where the row cannot be booked.
+    """
+    kind = (text(row.get("cost_type")) or "regular").lower()
+    regular = kind == "regular"
+    sku, service, project = _part(row, "sku"), _part(row, "service"), _part(row, "project")
+    usage, price, place, resource = _part(row, "usage"), _part(row, "price"), _part(row, "location"), _part(row, "resource")
+    cost, given = _amount(row, "cost"), _entries(row, "credits")
+    if cost is None:
+        raise FieldError("cost", "the charge has no amount", "export the table again: every row of it has a cost")
+    with localcontext() as context:
+        context.prec = _DIGITS
+        net = sum((_amount(credit, "amount", "credits.amount") or money.ZERO for credit in given), cost)
+    undiscounted = _amount(row, "cost_at_effective_price_default")
+    told = text(sku.get("description"))
+    committed = next((c for c in given if str(c.get("type") or "").startswith("COMMITTED_USAGE_DISCOUNT")), {})
+    commitment = text(_part(row, "subscription").get("instance_id")) or text(committed.get("id"))
+    seller = text(row.get("seller_name"))
+    return {
+        "billed_cost": str(net),
+        "effective_cost": str(net),
+        "list_cost": _written(_amount(row, "cost_at_list") if regular else net),
+        "contracted_cost": str((cost if undiscounted is None else undiscounted) if regular else net),
+        "pricing_quantity": _written(_amount(usage, "amount_in_pricing_units", "usage.amount_in_pricing_units")),
+        "consumed_quantity": _written(_amount(usage, "amount", "usage.amount")),
+        "charge_period_start": _moment(row, "usage_start_time"),
+        "charge_period_end": _moment(row, "usage_end_time"),
+        "billing_period_start": _billed_in(_part(row, "invoice")),
+        "billing_currency": _currency(row),
+        "charge_category": "Purchase" if regular and told and _COMMITMENT.match(told) else _CATEGORIES.get(kind, "Adjustment"),
+        "charge_description": text(_part(row, "adjustment_info").get("description")) or told,
+        "provider_name": PROVIDER,
+        "publisher_name": seller if seller and str(row.get("transaction_type") or "").startswith("THIRD_PARTY") else PROVIDER,
+        "invoice_issuer_name": PROVIDER,
+        "billing_account_id": text(row.get("billing_account_id")),
+        "sub_account_id": text(project.get("id")),
+        "sub_account_name": text(project.get("name")),
+        "service_name": text(service.get("description")),
+        "product_code": text(service.get("id")),
+        "region_id": text(place.get("region")) or text(place.get("location")),
+        "resource_id": text(resource.get("global_name")) or text(resource.get("name")),
+        "resource_name": text(resource.get("name")),
+        "sku_id": text(sku.get("id")),
+        "sku_meter": " ".join(told.split()) if told else None,
+        "line_item_type": kind,
+        "pricing_unit": text(usage.get("pricing_unit")),
+        "list_unit_price": _unit_price(price, "list_price"),
+        "contracted_unit_price": _unit_price(price, "effective_price"),
+        "consumed_unit": text(usage.get("unit")),
+        "commitment_discount_id": commitment,
+        "commitment_discount_status": "Used" if commitment and regular and committed else None,
+        "tags": _tags(row, project),
+    }, "" if kind in _CATEGORIES else kind
+
+
+def lines(rows: Sequence[Row], places: Iterable[int], first: int) -> Lines:
+    """Rows as lines whose words are told apart; `places` are where they stand in the file, `first` is the number of the first."""
+    apart = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in APART})
+    apart = apart.with_columns(
+        __row=pl.int_range(first, first + pl.len(), dtype=pl.Int64), __line=pl.Series(list(places), dtype=pl.Int64)
+    )
+    return dictionary.lines({name: pa.array([row[name] for row in rows], pa.string()) for name in WORDS}, apart)
+
+
+def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = row.get(name)
+    if value is None:
+        return {}
+    if type(value) is not dict and not isinstance(value, Mapping):
+        raise FieldError(name, f"{shown(value)} is no record", "extract the table with its nested columns")
+    return value
+
+
+def _entries(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = row.get(name)
+    if not value and value in (None, []):
+        return []
+    if isinstance(value, dict) and isinstance(value.get("list"), list):  # Parquet's three levels, as loaded tables have them
+        value = [entry.get("element") if isinstance(entry, dict) else entry for entry in value["list"]]
+    if not isinstance(value, list) or not all(type(entry) is dict or isinstance(entry, Mapping) for entry in value):
+        raise FieldError(name, f"{shown(value)} is no list of records", "extract the table with its nested columns")
+    return value
+
+
+def _amount(row: Mapping[str, Any], name: str, called: str = "") -> Decimal | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    number = decimal(value)
+    if number is None:
+        raise FieldError(called or name, f"{shown(value)} is no amount", "export the table again; amounts are plain numbers")
+    return number
+
+
+def _written(number: Decimal | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _moment(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    return value.isoformat() if isinstance(value, datetime) else text(value)
+
+
+def invoice_month(named: str | None) -> str | None:
+    """``invoice.month`` as the ledger writes months; None where it is none.
+
+    >>> invoice_month("202610"), invoice_month("202613"), invoice_month(None)
+    ('2026-10', None, None)
+    """
+    found = _MONTH.match(named or "")
+    return f"{found[1]}-{found[2]}" if found else None
+
+
+def _billed_in(invoice: Mapping[str, Any]) -> str:
+    named = text(invoice.get("month"))
+    month = invoice_month(named)
+    if month is None:
+        reason = "the invoice month is missing" if named is None else f"{shown(named)} is no month"
+        raise FieldError("invoice.month", reason, "every row names the month it is billed in, such as 202610")
+    return f"{month}-01T00:00:00Z"
+
+
+def _currency(row: Mapping[str, Any]) -> str:
+    currency = text(row.get("currency"))
+    if currency is None:
+        raise FieldError("currency", "the currency is missing", "every row needs the currency of its billing account")
+    return currency.upper()
+
+
+def _unit_price(price: Mapping[str, Any], name: str) -> str | None:
+    """The price of one pricing unit; the export states it for ``pricing_unit_quantity`` of them."""
+    rate, units = _amount(price, name, f"price.{name}"), _amount(price, "pricing_unit_quantity", "price.pricing_unit_quantity")
+    if rate is None or abs(rate) >= 10**15:
+        return None
+    return _per_unit(rate, Decimal(1) if units is None else units)
+
+
+@lru_cache(4096)
+def _per_unit(rate: Decimal, units: Decimal) -> str | None:
+    return str(money.unit_rate(rate, units)) if units > 0 else None
+
+
+def _tags(row: Mapping[str, Any], project: Mapping[str, Any]) -> str | None:
+    """Labels under their own keys; resource tags, the project's labels and Google's own with a prefix that says so."""
+    found: dict[str, str] = {}
+    places = (("", _entries(row, "labels")), *((prefix, _entries(row, name)) for name, prefix in _PREFIXES.items()))
+    for prefix, entries in (*places, ("project/", _entries(project, "labels"))):
+        for entry in entries:
+            key, value = text(entry.get("key")), text(entry.get("value"))
+            if key and value:
+                found.setdefault(prefix + key, value)
+    return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if found else None

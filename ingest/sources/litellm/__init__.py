@@ -1,0 +1,5 @@
+"""LiteLLM logs."""
+
+from ingest.sources.litellm.source import SOURCE
+
+__all__ = ["SOURCE"]

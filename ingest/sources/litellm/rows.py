@@ -1,0 +1,382 @@
+"""One LiteLLM log item as one row of `spans`: a StandardLoggingPayload, or a row of LiteLLM_SpendLogs.
+
+What the items mean, and where they lie:
+
+* ``prompt_tokens`` counts tokens read from and written to a cache, ``completion_tokens`` counts reasoning (CA-5); the details
+  stand in ``metadata.usage_object``. Counts that are all zero are LiteLLM's way to say that it knows none (CA-4).
+* ``response_cost`` 0 can be a cache hit, a free model, a failure, or a model without a price. Only the first two are a cost of 0.
+* ``trace_id`` is the caller's session first, then its trace; the id of a W3C trace is recognised by its form.
+* ``id`` and ``request_id`` are the provider's response id, LiteLLM's call id where there is none, and end in ``_cache_hit…`` on
+  cache hits and in a word of their own on rows that bill work begun in an earlier row.
+* Nothing a caller wrote or a model answered is looked at, except for ``response.model``, ``.id`` and ``.service_tier``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ingest.logs.json_fields import FieldError, count, decimal, flag, instant, mapping, rate, shown, structure, text
+from ingest.sources.litellm import names as names
+from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
+from ingest.sources.litellm.usage import other_usage
+from ledger import ids
+from ledger.money import text as plain
+from ledger.settings import IngestSettings
+
+Row = dict[str, Any]
+
+
+class Fault(NamedTuple):
+    """What was wrong with an item; `error` where the item was left out for it."""
+
+    field: str
+    reason: str
+    remedy: str
+    severity: str = "error"
+
+
+def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[Fault]]:
+    """The row an item makes, and what was wrong with it; None where it makes none.
+
+    >>> row, faults = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
+    ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038",
+    ... }, IngestSettings())
+    >>> row["gateway_call_id"], row["operation"], row["input_tokens"], row["reported_cost"], faults
+    ('c1', 'chat', 1200, Decimal('0.003800000000000000'), [])
+    """
+    log = None
+    try:
+        log = _Log(value, settings)
+        return log.row(), log.faults
+    except FieldError as fault:
+        return None, [*(log.faults if log else ()), Fault(fault.field, fault.reason, fault.remedy)]
+
+
+class _Log:
+    """An item, opened: its nested parts unwrapped once, its faults collected."""
+
+    def __init__(self, value: object, settings: IngestSettings) -> None:
+        self.faults: list[Fault] = []
+        if not isinstance(value, Mapping):
+            raise FieldError("item", f"{shown(value)} is no object", "send payloads as JSON objects")
+        shape = shape_of(value)
+        self.settings = settings
+        self.item: Mapping[str, Any] = from_old_format(value) if shape == OLD else value
+        self.spend_logs = shape == SPEND_LOGS
+        self.metadata = self._part(self.item, "metadata")
+        self.hidden = self._part(self.item, "hidden_params")
+        self.breakdown = self._part(self.item, "cost_breakdown") or self._part(self.metadata, "cost_breakdown")
+        self.requester = self._part(self.metadata, "requester_metadata")
+        self.labels = self._part(self.metadata, "spend_logs_metadata")
+        self.tool = self._part(self.metadata, "mcp_tool_call_metadata")
+        self.usage = (
+            self._part(self.metadata, "usage_object")
+            or self._part(self.hidden, "usage_object")
+            or self._part(self.metadata, "additional_usage_values")
+        )
+        response = self.item.get("response")
+        self.response: Mapping[str, Any] = response if isinstance(response, Mapping) else {}
+        self.call_type = text(self.item.get("call_type")) or ""
+        self.headers = self._part(self.requester, "headers")
+        self.priced_by = self._part(self.item, "model_map_information") or self._part(self.metadata, "model_map_information")
+        self.tags = self._tags()
+
+    def _part(self, whole: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+        """A nested object; where it is something else the item is kept without it."""
+        value = whole.get(field)
+        if value is None or isinstance(value, dict):
+            return value or {}
+        try:
+            return mapping(value, field)
+        except FieldError as fault:
+            self.faults.append(Fault(fault.field, fault.reason, fault.remedy, "warning"))
+            return {}
+
+    def row(self) -> Row:
+        """The item as columns of `spans`, without the columns that only its file knows."""
+        row: Row = {
+            "channel": SPEND_LOGS if self.spend_logs else PAYLOADS,
+            "source": "litellm",
+            "emitter": "litellm",
+            "operation": names.operation(self.call_type),
+            "status": {"success": "ok", "failure": "error"}.get(str(self.item.get("status"))),
+            "cache_hit": flag(self.item.get("cache_hit")),
+            "attempt": self._attempt(),
+        }
+        self._times(row)
+        self._models(row)
+        self._tokens(row)
+        self._cost(row)
+        self._ids(row)
+        self._people(row)
+        self._tool(row)
+        row["attributes"] = self._attributes()
+        row["name"] = " ".join(part for part in (row["operation"], row.get("tool_name") or row["request_model"]) if part) or None
+        return row
+
+    def _times(self, row: Row) -> None:
+        start = instant(self.item.get("startTime"), "startTime")
+        end = instant(self.item.get("endTime"), "endTime")
+        if start is None and end is None:
+            raise FieldError("startTime", "is missing", "send startTime: it decides the billing period")
+        if start is None:
+            self.faults.append(Fault("startTime", "is missing; endTime was taken", "send startTime", "warning"))
+        row["start_time"], row["end_time"] = end if start is None else start, end
+
+    def _models(self, row: Row) -> None:
+        sent = text(self.item.get("model")) or text(self.hidden.get("litellm_model_name"))
+        group = text(self.item.get("model_group"))
+        provider = text(self.item.get("custom_llm_provider"))
+        row["provider"] = provider
+        row["request_model"] = group or sent
+        row["response_model"] = names.answering_model(text(self.response.get("model")), group, sent, provider)
+        row["deployment_id"] = text(self.item.get("model_id")) or text(self.hidden.get("model_id"))
+        base = names.endpoint(text(self.item.get("api_base")) or text(self.hidden.get("api_base")))
+        row["api_base"] = base
+        row["resource_id"] = names.resource(sent)
+        row["account_id"] = names.account(sent, base)
+        row["region"] = text(self.breakdown.get("vertex_location")) or names.region(sent, base)
+        row["service_tier"] = self._tier()
+
+    def _tier(self) -> str | None:
+        if self._is_batch_cost():
+            return "batch"
+        stated = (self.breakdown.get("service_tier"), self.response.get("service_tier"), self.usage.get("service_tier"))
+        return names.tier(next((tier for tier in map(text, stated) if tier), None))
+
+    def _tokens(self, row: Row) -> None:
+        """Usage as reported; nothing at all where every count is zero or absent."""
+        item, usage = self.item, self.usage
+        prompt_parts = self._part(usage, "prompt_tokens_details")
+        answer_parts = self._part(usage, "completion_tokens_details")
+        lifetimes = self._part(prompt_parts, "cache_creation_token_details")
+        counted = {
+            "input_tokens": _first(item, "prompt_tokens", usage, "prompt_tokens"),
+            "output_tokens": _first(item, "completion_tokens", usage, "completion_tokens"),
+            "total_tokens": _first(item, "total_tokens", usage, "total_tokens"),
+            "cache_read_tokens": _first(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
+            "cache_write_tokens": _first(
+                prompt_parts, "cache_creation_tokens", prompt_parts, "cache_write_tokens", usage, "cache_creation_input_tokens"
+            ),
+            "cache_write_5m_tokens": _first(lifetimes, "ephemeral_5m_input_tokens"),
+            "cache_write_1h_tokens": _first(lifetimes, "ephemeral_1h_input_tokens"),
+            "reasoning_tokens": _first(answer_parts, "reasoning_tokens"),
+            "input_audio_tokens": _first(prompt_parts, "audio_tokens"),
+            "output_audio_tokens": _first(answer_parts, "audio_tokens"),
+            "input_image_tokens": _first(prompt_parts, "image_tokens"),
+            "output_image_tokens": _first(answer_parts, "image_tokens"),
+        }
+        row["other_usage"] = other_usage(usage)
+        if any(counted.values()):
+            row.update(counted)
+            cached = max(
+                counted["cache_write_tokens"] or 0,
+                (counted["cache_write_5m_tokens"] or 0) + (counted["cache_write_1h_tokens"] or 0),
+            )
+            cached += counted["cache_read_tokens"] or 0
+            # An emitter that contradicts itself is not believed; attribution decides by the total (CA-5).
+            row["input_includes_cache"] = True if cached <= (counted["input_tokens"] or 0) else None
+            row["output_includes_reasoning"] = (
+                True if (counted["reasoning_tokens"] or 0) <= (counted["output_tokens"] or 0) else None
+            )
+        row["usage_scope"] = names.usage_scope(self.call_type, used=row.get("total_tokens") is not None or any(counted.values()))
+
+    def _cost(self, row: Row) -> None:
+        field = "spend" if self.spend_logs else "response_cost"
+        cost = rate(self.item.get(field), field)
+        if cost is not None and cost < 0:
+            self.faults.append(
+                Fault(field, f"a negative cost, {cost:f}; it was not taken", "correct the price in the gateway", "warning")
+            )
+            cost = None
+        if not cost and not row["cache_hit"] and not self._known_free(used=row.get("input_tokens") is not None):
+            cost = None
+        row["reported_cost"] = cost
+
+    def _known_free(self, *, used: bool) -> bool:
+        """Whether a cost of 0 means that nothing is owed, and not that the gateway has no price (ES-2)."""
+        unpriced = self.item.get("response_cost_failure_debug_info") or self.item.get("zero_cost_diagnostic")
+        if unpriced or not used:
+            return False
+        entry = self.priced_by.get("model_map_value")
+        # A deployment the map does not know is entered into it with prices of 0 and nothing else: it has no mode.
+        return isinstance(entry, Mapping) and bool(entry.get("mode"))
+
+    def _ids(self, row: Row) -> None:
+        written = text(self.item.get("request_id" if self.spend_logs else "id"))
+        call = text(self.item.get("litellm_call_id")) or text(self.metadata.get("litellm_call_id"))
+        request = names.bare_request_id(written)
+        if call is None and written is None:
+            raise FieldError(
+                "litellm_call_id",
+                "the item has no id",
+                "send id and litellm_call_id: without them a call cannot be told from its copy",
+            )
+        trace = text(self.item.get("session_id" if self.spend_logs else "trace_id"))
+        hit = bool(row["cache_hit"]) or names.is_cache_hit_id(written)
+        separate = self._separate(written, call)
+        # A cache hit repeats the id of the answer it repeats, but no provider was asked: only its own ids may identify it.
+        row["gateway_call_id"] = separate or call or (written if hit else request)
+        row["provider_request_id"] = None if hit or request == call else request
+        node = separate or call or written or ""
+        if row["status"] == "error" and separate is None:
+            # A call that failed and was answered by a fallback is two rows with one call id: two nodes, one call.
+            node = f"{node}_failed"
+        row["span_id"], row["span_key"] = node, ids.span_key(node)
+        row["trace_id"] = (names.batch_id(request) if self._is_batch_cost() else None) or trace or node
+        row["trace_key"] = ids.trace_key(row["trace_id"])
+        row["conversation_id"] = self._conversation(trace)
+        self._caller(row)
+
+    def _separate(self, written: str | None, call: str | None) -> str | None:
+        """The node of a row that bills work of its own beside another row of the same call; None for all other rows.
+
+        A batch is polled again and again: its cost is one node, whoever asks for it.
+        """
+        if written is None:
+            return None
+        if self._is_batch_cost():
+            return f"{names.batch_id(written)}_batch_cost"
+        marked = self.metadata.get("billed_retry_attempt")
+        if marked not in (None, False, "", "None") or names.bills_earlier_work(written):
+            attempt = "" if isinstance(marked, bool) or marked is None else f"_attempt_{text(marked)}"
+            return f"{written}{attempt}" if written != call else f"{written}_retry{attempt}"
+        return None
+
+    def _is_batch_cost(self) -> bool:
+        return names.is_batch_retrieval(self.call_type) and any(
+            self.item.get(field) not in (None, 0, "0", "") for field in ("prompt_tokens", "completion_tokens", "total_tokens")
+        )
+
+    def _conversation(self, trace: str | None) -> str | None:
+        stated = text(self.item.get("session_id")) if not self.spend_logs else None
+        asked = stated or text(self.requester.get("session_id"))
+        return asked or (None if ids.is_trace_id(trace) else trace)
+
+    def _caller(self, row: Row) -> None:
+        """The caller's own span, from its `traceparent` header: believed from trusted sources only (CH-7)."""
+        if "litellm" not in self.settings.trusted_sources:
+            return
+        caller = names.traceparent(text(self.headers.get("traceparent")))
+        if caller is None:
+            return
+        trace, span = caller
+        if ids.trace_key(trace) == row["trace_key"]:
+            row["parent_span_id"], row["parent_key"] = span, ids.span_key(span)
+        else:
+            row["link_trace_key"], row["link_span_key"] = ids.trace_key(trace), ids.span_key(span)
+
+    def _people(self, row: Row) -> None:
+        meta, item = self.metadata, self.item
+        row["credential"] = text(meta.get("user_api_key_alias")) or names.key_name(
+            text(meta.get("user_api_key_hash")) or text(item.get("api_key")) or text(meta.get("user_api_key"))
+        )
+        row["credential_team"] = (
+            text(meta.get("user_api_key_team_alias")) or text(meta.get("user_api_key_team_id")) or text(item.get("team_id"))
+        )
+        row["end_user"] = text(item.get("end_user")) or text(meta.get("user_api_key_end_user_id"))
+        key_labels = self._part(meta, "user_api_key_auth_metadata")
+        row["agent_id"] = _first_text(
+            (meta, "billing_agent_id"), (item, "billing_agent_id"), (meta, "actor_agent_id"), (key_labels, "agent_id"),
+            (item, "agent_id"), (meta, "agent_id"), (self.requester, "agent_id"),
+        )  # fmt: skip
+        row["agent_name"] = _first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
+        said = self._said()
+        row["claimed_agent"] = names.chosen(said, self.settings.agent_tags)
+        row["claimed_team"] = names.chosen(said, self.settings.team_tags)
+        row["environment"] = names.chosen(said, ("deployment.environment.name", "environment", "env"))
+        row["tenant"] = names.chosen(said, ("tenant", "customer"))
+        row["workflow"] = names.chosen(said, ("workflow",))
+
+    def _said(self) -> dict[str, str]:
+        """What the caller said about the request: its tags first, then its labels, then its baggage."""
+        return names.claims(self.tags, self.labels, text(self.headers.get("baggage")))
+
+    def _tags(self) -> list[Any]:
+        tags: object
+        try:
+            tags = structure(self.item.get("request_tags"), "request_tags")
+            if tags is None:
+                tags = structure(self.metadata.get("tags"), "tags")
+        except FieldError as fault:
+            self.faults.append(Fault(fault.field, fault.reason, "send a JSON list of strings", "warning"))
+            return []
+        if tags is not None and not isinstance(tags, (list, tuple)):
+            self.faults.append(Fault("request_tags", f"{shown(tags)} is no list", "send a JSON list of strings", "warning"))
+        return list(tags) if isinstance(tags, (list, tuple)) else []
+
+    def _tool(self, row: Row) -> None:
+        row["tool_name"] = text(self.item.get("mcp_namespaced_tool_name")) or _first_text(
+            (self.tool, "namespaced_tool_name"), (self.tool, "name")
+        )
+        if row["tool_name"] and not row["operation"]:
+            row["operation"] = "execute_tool"
+
+    def _attempt(self) -> int | None:
+        headers = self._part(self.hidden, "additional_headers")
+        for value in (self.metadata.get("attempted_retries"), headers.get("x-litellm-attempted-retries")):
+            number = decimal(value)
+            if number is not None and 0 <= number < 10_000:
+                return int(number)
+        return None
+
+    def _attributes(self) -> str | None:
+        """What is worth keeping beside the columns, as JSON with amounts as text. No prompts, no addresses of people."""
+        item, meta = self.item, self.metadata
+        error = self._part(item, "error_information") or self._part(meta, "error_information")
+        saved = decimal(item.get("saved_cache_cost"))
+        written = text(item.get("request_id" if self.spend_logs else "id"))
+        kept: dict[str, Any] = {
+            "call_type": self.call_type or None,
+            "gateway_model": text(item.get("model")),
+            "price_key": text(self.priced_by.get("model_map_key")),
+            "key_hash": names.key_name(text(meta.get("user_api_key_hash")) or text(item.get("api_key"))),
+            "answer_of": names.bare_request_id(written) if names.is_cache_hit_id(written) else None,
+            "key_user": text(meta.get("user_api_key_user_id")) or text(item.get("user")),
+            "organisation": text(meta.get("user_api_key_org_id")) or text(item.get("organization_id")),
+            "project": text(meta.get("user_api_key_project_alias")) or text(meta.get("user_api_key_project_id")),
+            "team_id": text(meta.get("user_api_key_team_id")) or text(item.get("team_id")),
+            "target_agent": text(meta.get("target_agent_id")),
+            "avoided_cost": plain(saved) if saved else None,
+            "cost": {k: plain(v) for k, v in ((k, decimal(v)) for k, v in self.breakdown.items()) if v} or None,
+            "tags": [tag for tag in map(text, self.tags) if tag and len(tag) <= 256 and not tag.startswith("User-Agent:")]
+            or None,
+            "labels": {str(k)[:64]: v for k, v in ((k, text(v)) for k, v in self.labels.items()) if v and len(v) <= 256} or None,
+            "traceparent": text(self.headers.get("traceparent")),
+            "error_code": text(error.get("error_code")),
+            "error_class": text(error.get("error_class")),
+            "rate_limit": text(error.get("error_rate_limit_type")) or text(error.get("error_rate_limit_category")),
+            "mcp_server": text(self.tool.get("mcp_server_name")),
+            "mcp_cost": _amounts(self.tool.get("mcp_server_cost_info")),
+            "speed": text(self.usage.get("speed")),
+            "stream": flag(item.get("stream")),
+        }
+        filled = {key: value for key, value in kept.items() if value is not None}
+        return json.dumps(filled, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace").decode() if filled else None
+
+
+def _first(*places: Any) -> int | None:
+    """The first filled count of (object, field, object, field, …)."""
+    for whole, field in zip(places[::2], places[1::2], strict=True):
+        number = count(whole.get(field), field)
+        if number is not None:
+            return number
+    return None
+
+
+def _first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
+    return next((found for whole, field in places if (found := text(whole.get(field)))), None)
+
+
+def _amounts(value: object) -> Any:
+    """Numbers as plain text, one level of nesting deep."""
+    if not isinstance(value, Mapping):
+        number = decimal(value)
+        return None if number is None else plain(number)
+    return {str(k): inner for k, v in value.items() if (inner := _amounts(v) if not isinstance(v, Mapping) else _flat(v))} or None
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, str | None]:
+    return {str(k): plain(number) for k, v in value.items() if (number := decimal(v)) is not None}

@@ -1,0 +1,79 @@
+"""Which of LiteLLM's formats an item is in, and the oldest of them brought into today's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ingest.logs.json_fields import FieldError, mapping, spelled_usage
+
+PAYLOADS, SPEND_LOGS, OLD = "litellm", "litellm-spend-logs", "v1"
+"""What callbacks write and what the gateway's database holds, both channels of `spans`; and the generic callback's old format."""
+
+CALLBACK = "litellm-callback"
+"""The channel of payloads that came live: the same calls as in a bucket, by another way that loses others."""
+
+
+def shape_of(item: Mapping[str, Any]) -> str:
+    """Which of LiteLLM's formats an object is in. Raises `FieldError` where it is none that bears calls."""
+    if "request_id" in item and ("spend" in item or "startTime" in item) and "response_cost" not in item:
+        return SPEND_LOGS
+    if "call_type" in item and ("id" in item or "litellm_call_id" in item):
+        return OLD if "modelParameters" in item and "usage" in item else PAYLOADS
+    if "batch_id" in item and "lines" in item:
+        raise FieldError(
+            "lines", "line items of a batch", "none needed: the batch's own row states their sum, and it is counted there"
+        )
+    if "spend" in item and ("users" in item or "models" in item or "api_requests" in item):
+        raise FieldError(
+            "item", "a daily sum, not a call", "export raw rows: /spend/logs with summarize=false, or LiteLLM_SpendLogs"
+        )
+    told = ", ".join(sorted(str(key)[:40] for key in item)[:6])
+    raise FieldError(
+        "item",
+        f"neither a StandardLoggingPayload nor a SpendLogs row; it has {told or 'no fields'}",
+        "send what LiteLLM's callbacks write",
+    )
+
+
+_PLUCKED = (
+    "user_api_key_alias", "user_api_key_hash", "user_api_key_team_alias", "user_api_key_team_id", "user_api_key_user_id",
+    "user_api_key_end_user_id", "litellm_call_id", "model_group", "agent_id", "session_id", "trace_id",
+    "deployment", "api_base",
+)  # fmt: skip
+
+
+def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The generic callback's first format, every value spelt by Python, as a payload of today's."""
+    usage = item.get("usage")
+    counted: Mapping[str, Any] = spelled_usage(usage) if isinstance(usage, str) else mapping(usage, "usage")
+    if isinstance(usage, str) and not counted:
+        counted = mapping(usage, "usage")
+    written = item.get("metadata")
+    try:
+        metadata = dict(mapping(written, "metadata"))
+    except FieldError:
+        # Live objects stand in it that Python spells in its own way; the names we know are plucked out one by one.
+        metadata = {key: found[1] for key in _PLUCKED if (found := re.search(rf"'{key}': '([^'\\]{{1,512}})'", str(written)))}
+        if tags := re.search(r"'tags': (\[[^\]]{0,4096}\])", str(written)):
+            metadata["tags"] = tags[1]
+    metadata["usage_object"] = counted
+    deployed = str(metadata.get("deployment") or item.get("model") or "")
+    return {
+        "id": item.get("id"),
+        "litellm_call_id": metadata.get("litellm_call_id"),
+        "trace_id": metadata.get("session_id") or metadata.get("trace_id"),
+        "call_type": str(item.get("call_type") or "").removeprefix("litellm."),
+        "cache_hit": item.get("cache_hit"),
+        "startTime": item.get("startTime"),
+        "endTime": item.get("endTime"),
+        "model": deployed,
+        "custom_llm_provider": deployed.split("/", 1)[0] if "/" in deployed else None,
+        "api_base": metadata.get("api_base"),
+        "model_group": metadata.get("model_group"),
+        "end_user": item.get("user"),
+        "metadata": metadata,
+        "response_cost": item.get("cost"),
+        "status": "success",
+    }

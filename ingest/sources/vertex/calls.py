@@ -1,0 +1,303 @@
+"""One call as Vertex AI logs it, as a row of `spans`: usage, ids, names and times. Prompts and answers are not looked at.
+
+What the log means:
+
+* ``promptTokenCount`` counts cached tokens; what tools added to the prompt stands apart and is sold as input.
+  ``candidatesTokenCount`` counts what the caller sees, ``thoughtsTokenCount`` what the model thought: gateways and instrumentations
+  report their sum as output, and so does the row.
+* A streamed answer is logged in chunks whose counts run on: of each count the last one told stands.
+* Models of Anthropic log their own answer in ``response_payload``: input without cached tokens, as their API has it.
+* ``logging_time`` is when the answer was there, ``metadata.request_latency`` the milliseconds it took.
+* Labels are what the caller wrote into the request. ADK names its agent in one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, shown, text
+from ledger import ids
+from ledger.settings import IngestSettings
+
+CHANNEL = "vertex"
+NEEDED = frozenset({"logging_time", "request_id"})
+"""Columns of every request-response log."""
+
+Row = dict[str, Any]
+_PLACE = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)")
+_MODEL = re.compile(r"(?:publishers/(?P<publisher>[^/]+)/)?models/(?P<model>[^/:]+)")
+_TIERS = {
+    "ON_DEMAND_PRIORITY": "priority",
+    "ON_DEMAND_FLEX": "flex",
+    "FLEX": "flex",
+    "BATCH": "batch",
+    "PROVISIONED_THROUGHPUT": "provisioned",
+}
+"""What is paid for by the token, and how; capacity paid for by the month has a tier of its own, so that it takes no part in the others."""
+_OPERATIONS = {
+    "generateContent": "generate_content",
+    "streamGenerateContent": "generate_content",
+    "rawPredict": "chat",
+    "streamRawPredict": "chat",
+    "predict": "embeddings",
+    "embedContent": "embeddings",
+}
+_LONGEST_LABEL = 256
+
+
+def of_row(value: object, settings: IngestSettings) -> Row:
+    """The span a logged call makes. Raises `FieldError` where it makes none.
+
+    >>> row = of_row({"logging_time": "2026-10-05T09:00:03Z", "request_id": 5374205265901353984, "api_method": "generateContent",
+    ...     "model": "publishers/google/models/gemini-2.5-pro", "metadata": {"request_latency": 2500},
+    ...     "full_response": {"responseId": "y0S_aM", "usageMetadata": {"promptTokenCount": 1000, "cachedContentTokenCount": 800,
+    ...     "candidatesTokenCount": 29, "thoughtsTokenCount": 901}}}, IngestSettings())
+    >>> row["request_model"], row["provider_request_id"], row["input_tokens"], row["cache_read_tokens"], row["output_tokens"]
+    ('gemini-2.5-pro', 'y0S_aM', 1000, 800, 930)
+    >>> (row["end_time"] - row["start_time"]) // 1_000_000
+    2
+    """
+    if not isinstance(value, Mapping):
+        raise FieldError("row", f"{shown(value)} is no record", "write one row of the table a line")
+    request = text(value.get("request_id"))
+    if request is None:
+        raise FieldError("request_id", "is missing", "export the table with its request_id: a call is told from its copy by it")
+    end = instant(_moment(value.get("logging_time")), "logging_time")
+    if end is None:
+        raise FieldError("logging_time", "is missing", "export the table with its logging_time")
+    asked = _opened(value.get("full_request"), "full_request")
+    google, partner = _chunks(value.get("full_response"), "full_response"), _parts(value)
+    row: Row = {
+        "channel": CHANNEL,
+        "source": "vertex",
+        "emitter": "vertex-log",
+        "provider": "vertex_ai",
+        "span_id": f"vertex_{request}",
+        "trace_id": f"vertex_{request}",
+        "start_time": _start(value, end),
+        "end_time": end,
+    }
+    row["span_key"], row["trace_key"] = ids.span_key(row["span_id"]), ids.trace_key(row["trace_id"])
+    _names(row, value, asked)
+    usage = _merged(google, "usageMetadata")
+    if usage:
+        _gemini(row, usage)
+    elif partner:
+        _claude(row, _usage_of(partner))
+    row["provider_request_id"] = _last(google, "responseId") or _answer_id(partner)
+    row["response_model"] = _last(google, "modelVersion") or _answer_model(partner) or row["request_model"]
+    row["status"] = "error" if any(chunk.get("error") for chunk in google) else "ok" if google or partner else None
+    counted = any(row.get(name) is not None for name in ("input_tokens", "output_tokens"))
+    row["usage_scope"] = "leaf" if counted or row["operation"] else None
+    if any(_grounded(chunk) for chunk in google):
+        row["other_usage"] = _with(row.get("other_usage"), "grounded_prompts", 1)
+    _labels(row, asked, settings)
+    row["name"] = " ".join(part for part in (row["operation"], row["request_model"]) if part) or None
+    return row
+
+
+def _moment(value: object) -> object:
+    """BigQuery's own spelling in extracts ends in a word, not in an offset."""
+    return value.removesuffix(" UTC") if isinstance(value, str) else value
+
+
+def _start(value: Mapping[str, Any], end: int) -> int:
+    latency = decimal(_opened(value.get("metadata"), "metadata").get("request_latency"))
+    return end - int(latency * 1000) if latency is not None and 0 <= latency < 86_400_000 else end
+
+
+def _names(row: Row, value: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    told = [text(value.get("model")), text(asked.get("model")), text(asked.get("endpoint")), text(value.get("endpoint"))]
+    places = [found for name in told if name and (found := _PLACE.search(name))]
+    models = [found["model"] for name in told if name and (found := _MODEL.search(name))]
+    row["request_model"] = models[0] if models else told[0]
+    row["account_id"] = places[0]["project"] if places else None
+    row["region"] = places[0]["region"] if places else None
+    endpoint = text(value.get("endpoint")) or text(asked.get("endpoint"))
+    # A tuned model's endpoint is a machine of its own; a publisher's model has none.
+    row["resource_id"] = endpoint if endpoint and "/endpoints/" in endpoint else None
+    row["deployment_id"] = text(value.get("deployed_model_id"))
+    method = text(value.get("api_method"))
+    row["operation"] = _OPERATIONS.get(method or "", method)
+
+
+# ── usage ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _gemini(row: Row, usage: Mapping[str, Any]) -> None:
+    def told(name: str) -> int | None:
+        return count(usage.get(name), f"usageMetadata.{name}")
+
+    prompt, tools = told("promptTokenCount"), told("toolUsePromptTokenCount")
+    answer, thoughts = told("candidatesTokenCount"), told("thoughtsTokenCount")
+    row["total_tokens"] = told("totalTokenCount")
+    row["cache_read_tokens"] = told("cachedContentTokenCount")
+    row["input_tokens"] = _sum(prompt, tools)
+    row["output_tokens"] = _sum(answer, thoughts)
+    row["reasoning_tokens"] = thoughts
+    row["input_includes_cache"] = None if prompt is None else True
+    row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
+    asked, cached = _modalities(usage, "promptTokensDetails"), _modalities(usage, "cacheTokensDetails")
+    made = _modalities(usage, "candidatesTokensDetails")
+    row["input_audio_tokens"] = _beyond(asked.get("AUDIO"), cached.get("AUDIO"))
+    row["input_image_tokens"] = _beyond(asked.get("IMAGE"), cached.get("IMAGE"))
+    row["output_audio_tokens"], row["output_image_tokens"] = made.get("AUDIO"), made.get("IMAGE")
+    rare = {
+        "input_video_tokens": _beyond(asked.get("VIDEO"), cached.get("VIDEO")),
+        "output_video_tokens": made.get("VIDEO"),
+        "cache_read_audio_tokens": cached.get("AUDIO"),
+        "cache_read_image_tokens": cached.get("IMAGE"),
+    }
+    for meter, tokens in rare.items():
+        if tokens:
+            row["other_usage"] = _with(row.get("other_usage"), meter, tokens)
+    traffic = text(usage.get("trafficType"))
+    row["service_tier"] = _TIERS.get(traffic.upper()) if traffic else None
+
+
+def _claude(row: Row, usage: Mapping[str, Any]) -> None:
+    def told(name: str, within: Mapping[str, Any] = usage) -> int | None:
+        return count(within.get(name), f"usage.{name}")
+
+    lifetimes = mapping(usage.get("cache_creation"), "usage.cache_creation")
+    row["input_tokens"], row["output_tokens"] = told("input_tokens"), told("output_tokens")
+    row["cache_read_tokens"] = told("cache_read_input_tokens")
+    row["cache_write_tokens"] = told("cache_creation_input_tokens")
+    row["cache_write_5m_tokens"] = told("ephemeral_5m_input_tokens", lifetimes)
+    row["cache_write_1h_tokens"] = told("ephemeral_1h_input_tokens", lifetimes)
+    row["input_includes_cache"] = None if row["input_tokens"] is None else False
+    row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
+    searches = count(
+        mapping(usage.get("server_tool_use"), "usage.server_tool_use").get("web_search_requests"), "web_search_requests"
+    )
+    if searches:
+        row["other_usage"] = _with(None, "web_searches", searches)
+
+
+def _modalities(usage: Mapping[str, Any], name: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    entries = usage.get(name)
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, Mapping) and (modality := text(entry.get("modality"))):
+            tokens = count(entry.get("tokenCount"), f"usageMetadata.{name}.tokenCount") or 0
+            found[modality.upper()] = found.get(modality.upper(), 0) + tokens
+    return found
+
+
+def _beyond(whole: int | None, part: int | None) -> int | None:
+    return None if whole is None else max(whole - (part or 0), 0)
+
+
+def _sum(*parts: int | None) -> int | None:
+    told = [part for part in parts if part is not None]
+    return sum(told) if told else None
+
+
+def _with(held: str | None, meter: str, quantity: int) -> str:
+    return json.dumps({**(json.loads(held) if held else {}), meter: str(quantity)})
+
+
+# ── answers, in one piece or in chunks ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _opened(value: object, name: str) -> Mapping[str, Any]:
+    """A JSON column: an object, or its text, as extracts have it."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value) if value.strip() else None
+        except (ValueError, RecursionError) as fault:
+            raise FieldError(name, "is no valid JSON", "export the table again") from fault
+    return value if isinstance(value, Mapping) else {}
+
+
+def _chunks(value: object, name: str) -> list[Mapping[str, Any]]:
+    if isinstance(value, str):
+        try:
+            value = parse_json(value) if value.strip() else None
+        except (ValueError, RecursionError) as fault:
+            raise FieldError(name, "is no valid JSON", "export the table again") from fault
+    several: Sequence[object] = value if isinstance(value, list) else [value]
+    return [chunk for chunk in several if isinstance(chunk, Mapping) and any(v not in (None, False) for v in chunk.values())]
+
+
+_EVENT = re.compile(r"^data:\s*(\{.*\})\s*$", re.MULTILINE)
+
+
+def _parts(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a partner's model answered: objects, or the events of a stream, whole or as text."""
+    payload = value.get("response_payload")
+    found: list[Mapping[str, Any]] = []
+    for part in payload if isinstance(payload, list) else [payload]:
+        found += _objects(part)
+    return [part for part in found if any(v not in (None, {}) for v in part.values())]
+
+
+def _objects(part: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(part, Mapping):
+        yield part
+    elif isinstance(part, str):
+        for spelt in _EVENT.findall(part) if part.lstrip().startswith(("event:", "data:")) else [part]:
+            try:
+                told = parse_json(spelt)
+            except (ValueError, RecursionError):
+                continue  # a piece of an answer: it has no counts
+            yield from (entry for entry in (told if isinstance(told, list) else [told]) if isinstance(entry, Mapping))
+
+
+def _merged(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Of each field the last that was told."""
+    told = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
+    return {key: value for part in told for key, value in part.items() if value is not None}
+
+
+def _usage_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    whole = [entry for part in parts for entry in (_opened(part.get("message"), "message"), part)]
+    return _merged(whole, "usage")
+
+
+def _last(chunks: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    return next((told for chunk in reversed(chunks) if (told := text(chunk.get(name)))), None)
+
+
+def _answer_id(parts: Sequence[Mapping[str, Any]]) -> str | None:
+    return _last([entry for part in parts for entry in (_opened(part.get("message"), "message"), part)], "id")
+
+
+def _answer_model(parts: Sequence[Mapping[str, Any]]) -> str | None:
+    return _last([entry for part in parts for entry in (_opened(part.get("message"), "message"), part)], "model")
+
+
+def _grounded(chunk: Mapping[str, Any]) -> bool:
+    """Whether the web was searched for the answer. What was searched for is not looked at."""
+    if chunk.get("grounded") is not None:
+        return chunk["grounded"] in (True, "true")
+    candidates = chunk.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        metadata = candidate.get("groundingMetadata") if isinstance(candidate, Mapping) else None
+        if isinstance(metadata, Mapping) and metadata.get("webSearchQueries"):
+            return True
+    return False
+
+
+# ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _labels(row: Row, asked: Mapping[str, Any], settings: IngestSettings) -> None:
+    """Who the caller says it is: an agent's framework about itself, the rest as claims."""
+    told = {k: v for k, v in ((str(k), text(v)) for k, v in _opened(asked.get("labels"), "labels").items()) if v}
+    labels = {key[:64]: value for key, value in told.items() if len(value) <= _LONGEST_LABEL}
+    row["agent_name"] = labels.get("adk_agent_name")
+    # Labels of Google Cloud hold no dots: rootcost.agent is written rootcost_agent there.
+    row["claimed_agent"] = _chosen(labels, settings.agent_tags)
+    row["claimed_team"] = _chosen(labels, settings.team_tags)
+    row["environment"] = _chosen(labels, ("environment", "env"))
+    row["tenant"] = _chosen(labels, ("tenant", "customer"))
+    row["workflow"] = _chosen(labels, ("workflow",))
+    row["attributes"] = json.dumps({"labels": labels}, sort_keys=True, ensure_ascii=False) if labels else None
+
+
+def _chosen(labels: Mapping[str, str], keys: Sequence[str]) -> str | None:
+    return next((labels[name] for key in keys for name in (key, key.replace(".", "_").lower()) if name in labels), None)

@@ -1,0 +1,192 @@
+"""Vertex AI's request-response logs: the BigQuery table they are written to, live or as extracts of it.
+
+Live, only usage, ids, names, labels and times are asked for: prompts and answers do not leave BigQuery. In extracts they are passed by.
+The log is read day by day from the newest ``logging_time`` known, with an overlap; a call that is read again is the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import polars as pl
+
+from ingest.google import bigquery
+from ingest.google.bigquery import About, BigQuery
+from ingest.logs import table_items
+from ingest.logs.json_fields import FieldError
+from ingest.logs.json_items import Damage
+from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.sources.vertex import calls
+from ingest.sources.vertex.calls import NEEDED, Row
+from ledger.errors import FormatError
+from ledger.problems import Problem
+from ledger.settings import IngestSettings
+from ledger.tables import SPANS
+
+_BATCH_ROWS = 20_000
+_OVERLAP = timedelta(hours=1)
+"""Rows are logged in the background: one may appear after a later one."""
+_DAY = timedelta(days=1)
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+_TIMES = ("start_time", "end_time")
+_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
+_INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
+
+_CHUNK = (
+    "JSON_VALUE(chunk, '$.responseId') AS responseId, JSON_VALUE(chunk, '$.modelVersion') AS modelVersion, "
+    "JSON_QUERY(chunk, '$.usageMetadata') AS usageMetadata, JSON_VALUE(chunk, '$.error.code') AS error, "
+    "JSON_QUERY(chunk, '$.candidates[0].groundingMetadata.webSearchQueries') IS NOT NULL AS grounded"
+)
+_PART = (
+    "JSON_VALUE(part, '$.type') AS type, JSON_VALUE(part, '$.id') AS id, JSON_VALUE(part, '$.model') AS model, "
+    "JSON_QUERY(part, '$.usage') AS usage, STRUCT(JSON_VALUE(part, '$.message.id') AS id, "
+    "JSON_VALUE(part, '$.message.model') AS model, JSON_QUERY(part, '$.message.usage') AS usage) AS message"
+)
+_ASKED: Mapping[str, str] = {
+    "full_request": (
+        "STRUCT(JSON_VALUE(full_request, '$.model') AS model, JSON_VALUE(full_request, '$.endpoint') AS endpoint, "
+        "JSON_QUERY(full_request, '$.labels') AS labels) AS full_request"
+    ),
+    "full_response": (
+        f"ARRAY(SELECT AS STRUCT {_CHUNK} FROM UNNEST(IFNULL(JSON_QUERY_ARRAY(full_response), [full_response])) AS chunk) "  # noqa: S608
+        "AS full_response"
+    ),
+    "response_payload": (
+        f"ARRAY(SELECT AS STRUCT {_PART} FROM (SELECT SAFE.PARSE_JSON(spelt) AS part FROM UNNEST(response_payload) AS spelt)) "  # noqa: S608
+        "AS response_payload"
+    ),
+}
+"""Columns that hold prompts and answers, and what of them is asked for. Those not named here, nor below, are not."""
+_PLAIN = ("logging_time", "request_id", "endpoint", "deployed_model_id", "model", "model_version", "api_method", "metadata")
+
+
+class Vertex:
+    """The `vertex` source."""
+
+    name = "vertex"
+    kind: Literal["bill", "log"] = "log"
+    title = "Vertex AI request-response logs: BigQuery, or extracts of it as JSON lines or Parquet"
+    patterns: tuple[str, ...] = table_items.PATTERNS
+    access = Access(
+        needs="Google credentials (GOOGLE_APPLICATION_CREDENTIALS) that may read the log's dataset and run queries; extracts need none",
+        policy=(
+            "gcloud projects add-iam-policy-binding PROJECT --member=serviceAccount:ACCOUNT --role=roles/bigquery.jobUser\n"
+            "bq query --use_legacy_sql=false 'GRANT `roles/bigquery.dataViewer` ON SCHEMA `PROJECT.DATASET` "
+            'TO "serviceAccount:ACCOUNT"\''
+        ),
+        lag=timedelta(hours=1),
+        cron="*/15 * * * *",
+        addresses=("bigquery://project.dataset.request_response_logging", "s3://bucket/vertex-logs/"),
+    )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+        """The days of a table from the newest call known; or every extract of a folder for itself."""
+        if uri.startswith(bigquery.SCHEME):
+            yield from _days(fetcher, uri)
+            return
+        for entry in table_items.picked(fetcher.list(uri), uri):
+            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The calls of one object, in batches."""
+        rows, problems, seen = list[Row](), list[Problem](), 0
+
+        def problem(place: str, field: str, reason: str, remedy: str) -> None:
+            problems.append(Problem(self.name, item.uri, place, field, reason, remedy))
+
+        for found in table_items.of_object(item):
+            if isinstance(found, Damage):
+                problem(*found)
+                continue
+            seen += 1
+            if seen == 1 and not (isinstance(found.value, Mapping) and set(found.value) >= NEEDED):
+                raise FormatError(
+                    "no request-response log of Vertex AI",
+                    where=item.uri,
+                    remedy=f"a row of the log has {', '.join(sorted(NEEDED))}, model, full_request and full_response",
+                )
+            try:
+                rows.append(calls.of_row(found.value, settings) | {"raw_id": item.raw_id})
+            except FieldError as fault:
+                problem(found.place, fault.field, fault.reason, fault.remedy)
+            if len(rows) >= _BATCH_ROWS:
+                yield Reading(_frame(rows), problems)
+                rows, problems = [], []
+        if rows or problems:
+            yield Reading(_frame(rows), problems)
+
+
+def _frame(rows: list[Row]) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {
+        name: [row.get(name) for row in rows] for name in SPANS.schema if name not in ("date", "rank")
+    }
+    series = [
+        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
+        if name in _TIMES
+        else pl.Series(name, values, dtype=SPANS.schema[name])
+        for name, values in columns.items()
+    ]
+    frame = pl.DataFrame(series).with_columns(date=pl.col("start_time").dt.date())
+    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
+    return SPANS.conform(frame.with_columns(rank=filled))
+
+
+# ── the live table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _days(fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    where = bigquery.address(uri)
+    query = BigQuery(where)
+    about = query.about()
+    lacking = sorted(NEEDED - about.columns)
+    if lacking:
+        raise FormatError(
+            f"no request-response log: the table lacks {', '.join(lacking)}",
+            where=where.uri,
+            remedy="name the table of setPublisherModelConfig or of the endpoint, such as request_response_logging",
+        )
+    window, mark = fetcher.window, fetcher.mark(where.uri)
+    asked = window.since is not None or window.until is not None
+    since = _midnight(window.since) if window.since else _BEGINNING
+    if mark and not asked:
+        since = datetime.fromisoformat(mark) - _OVERLAP
+    until = _midnight(window.until) if window.until else datetime(9999, 1, 1, tzinfo=UTC)
+    first, last = _reach(query, about, since, until)
+    while first is not None and last is not None and first <= last:
+        end = min(_midnight(first) + _DAY, last + timedelta(microseconds=1))
+        content = bigquery.in_order(_calls(query, about, first, end))
+        item = fetcher.save(f"{where.uri}/{where.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
+        reached = end - timedelta(microseconds=1)
+        yield Slice(scope=where.uri, objects=(item,), marks={} if asked else {where.uri: reached.isoformat()})
+        first = end
+
+
+def _midnight(day: Any) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _reach(query: BigQuery, about: About, since: datetime, until: datetime) -> tuple[datetime | None, datetime | None]:
+    """The oldest and the newest call in ``(since, until)``."""
+    sql = (
+        f"SELECT MIN(logging_time) AS first, MAX(logging_time) AS last FROM {query.where.quoted} "  # noqa: S608 - names are checked
+        "WHERE logging_time > @since AND logging_time < @until"
+    )
+    for row in query.ask(sql, about, since=since, until=until):
+        return row["first"], row["last"]
+    return None, None
+
+
+def _calls(query: BigQuery, about: About, since: datetime, until: datetime) -> Iterator[str]:
+    """The calls of ``[since, until)`` as JSON, without a word of what was asked or answered."""
+    kept = [name for name in _PLAIN if name in about.columns] + [sql for name, sql in _ASKED.items() if name in about.columns]
+    sql = (
+        f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(kept)} FROM {query.where.quoted} "  # noqa: S608 - names are checked
+        "WHERE logging_time >= @since AND logging_time < @until) AS call"
+    )
+    for row in query.ask(sql, about, since=since, until=until):
+        yield row["line"]
+
+
+SOURCE = Vertex()
