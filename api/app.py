@@ -12,12 +12,13 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from api import problem_documents, reading, receiving, writing
+from api import errors
 from api.access import LOOPBACK, Access
+from api.errors import Refused
 from api.metrics import Measure, Metrics
 from api.models import Health
-from api.problem_documents import Refused
 from api.receivers import Receivers
+from api.routes import read, receive, write
 from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.spool import Spool
@@ -50,13 +51,13 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
         separate_input_output_schemas=False,
     )
     bearer = HTTPBearer(auto_error=False, description="The token of HOME/token; checked before anything else.")
-    strict = Depends(reading.refuse_unknown)
-    app.include_router(reading.router(books, porch), dependencies=[strict])
-    app.include_router(writing.router(books), dependencies=[Depends(bearer), strict])
-    app.state.keep = receiving.Keeper(porch, metrics)
-    app.include_router(receiving.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
+    strict = Depends(read.refuse_unknown)
+    app.include_router(read.router(books, porch), dependencies=[strict])
+    app.include_router(write.router(books), dependencies=[Depends(bearer), strict])
+    app.state.keep = receive.Keeper(porch, metrics)
+    app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     _service(app, books, porch, metrics)
-    problem_documents.install(app)
+    errors.install(app)
     app.add_middleware(Access, token=token, hosts=LOOPBACK)
     app.add_middleware(Measure, metrics=metrics)
     return app
@@ -68,14 +69,14 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
         """Asks nothing of store or database."""
         return Health(status="ok", version=_version())
 
-    @app.get("/ready", tags=["service"], summary="Whether the process can do its work", responses={503: reading.FAULTS[503]})
+    @app.get("/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.FAULTS[503]})
     def ready() -> Health:
         """Store and database answer, and the spool can be written."""
         checks = {"store": _store(books), "database": _database(books), "spool": _spool(spool)}
         failed = {name: state for name, state in checks.items() if state != "ok"}
         if failed:
             told = "; ".join(f"{name}: {state}" for name, state in failed.items())
-            headers = {"Retry-After": str(problem_documents.RETRY_SECONDS)}
+            headers = {"Retry-After": str(errors.RETRY_SECONDS)}
             raise Refused(
                 503, "not-ready", told, where=", ".join(failed), remedy="see the log of `rootcost serve`", headers=headers
             )

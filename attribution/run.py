@@ -27,10 +27,10 @@ from attribution.monitoring import drift_alerts, findings, missing_rates
 from attribution.pricing import PriceBook
 from attribution.usage.build import Drawings, Hands, Threads
 from attribution.usage.reader import Usage
-from ledger import code, parts, periods, registry
+from ledger import code, periods, registry, staging
 from ledger.books import Books
 from ledger.db import Published, Run
-from ledger.exchange import Exchange
+from ledger.exchange_rates import Exchange
 from ledger.settings import AttributionSettings
 from ledger.tables import (
     BALANCE,
@@ -212,7 +212,7 @@ class _Run:
         keeper.commit(note=note)
         noted = charge_groups.noted(drawn.lots, run_id=self.run_id, month=month)
         for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
-            parts.commit(self.store, table, parts.stage(self.store, table, rows), note=note)
+            staging.commit(self.store, table, staging.stage(self.store, table, rows), note=note)
         filed = findings.filed_under(month)
         told = [
             *shared_rules.check(

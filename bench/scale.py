@@ -34,7 +34,7 @@ def prepare(folder: Path, spans: int) -> None:
     """Makes the load: a home with spans, charges and owners, and one day's spans set aside."""
     import polars as pl
 
-    from ledger import parts, registry
+    from ledger import registry, staging
     from ledger.books import Books
     from ledger.tables import CHARGES, SPANS
     from rootcost.demo.ledger_tables import generate_ledger
@@ -45,9 +45,9 @@ def prepare(folder: Path, spans: int) -> None:
         books.store.replace(CHARGES, pl.read_parquet(made.charges), {"billing_month": MONTH, "scope": "bench"})
         staged = []
         for path in made.spans:
-            staged += parts.stage(books.store, SPANS, pl.read_parquet(path))
+            staged += staging.stage(books.store, SPANS, pl.read_parquet(path))
             path.unlink()
-        parts.commit(books.store, SPANS, staged)
+        staging.commit(books.store, SPANS, staged)
 
 
 def forget(folder: Path) -> None:

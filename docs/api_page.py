@@ -245,7 +245,7 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """The API's description, and what it answers to the examples: status and body."""
     from api.app import create_app
     from ledger.books import Books
-    from rootcost.receive import Doors
+    from rootcost.service.receivers import Doors
 
     with Books.open(folder / "home") as books:
         _fill(books, folder)
@@ -282,7 +282,7 @@ def _fill(books: Any, folder: Path) -> None:
     from attribution.run import attribute
     from ingest.run import ingest
     from ledger import registry
-    from rootcost.pricebook import at_hand
+    from rootcost.service.pricebook import at_hand
 
     bill = (EXAMPLE / "bill.csv").read_text(encoding="utf-8")
     damaged = bill.splitlines()[1].replace("0.030000000000", "three cents", 1)

@@ -99,7 +99,7 @@ def _setting(name: str, field: FieldInfo, environment: str | None) -> list[str]:
 def configuration() -> Iterator[str]:
     """Every key of `rootcost.toml`."""
     from ledger.settings import Settings
-    from rootcost.configuration import as_toml
+    from rootcost.terminal.settings_toml import as_toml
 
     yield "# Configuration"
     yield ""

@@ -193,7 +193,7 @@ class Store:
             return _move_in(delta, self.uri(table), table, files, where, self._metadata(note), self.storage_options)
 
     def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
-        """Makes files that were written below the table's folder part of it, in one commit (see `ledger.parts`)."""
+        """Makes files that were written below the table's folder part of it, in one commit (see `ledger.staging`)."""
         with self._lock, self._reachable(table):
             self._widen(table)
             delta = self.delta(table)

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from ledger.form import Column as Column
-from ledger.form import Table as Table
-from ledger.lots import LOT_KEYS
+from ledger.charge_groups import LOT_KEYS
 from ledger.meters import METERS as METERS
 from ledger.meters import TOKEN_METERS as TOKEN_METERS
+from ledger.metric_points import METRIC_POINTS as METRIC_POINTS
 from ledger.money import MONEY, RATE
-from ledger.points import METRIC_POINTS as METRIC_POINTS
+from ledger.schema import Column as Column
+from ledger.schema import Table as Table
 
 TIME = pl.Datetime("us", "UTC")
 

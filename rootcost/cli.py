@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rootcost.commands import exchange, explain, exports, facts, figures, gcp, limits, prices, rules, service, sources
-from rootcost.console import Home, given_home, say
+from rootcost.commands import budgets, exchange, explain, exports, gcp, ingestion, prices, reports, rules, service, sources
+from rootcost.terminal.console import Home, given_home, say
 
 if TYPE_CHECKING:
     from ledger.errors import RootCostError
@@ -42,7 +42,7 @@ def _told(fault: Exception) -> int:
     if isinstance(fault, RootCostError):
         say(f"rootcost: {_in_options(fault)}")
         return fault.exit_code
-    from rootcost.console import folder_of, log_to
+    from rootcost.terminal.console import folder_of, log_to
 
     home = folder_of(None)
     try:
@@ -112,7 +112,7 @@ def _root(
     given_home.set(home)
 
 
-for part in (facts, sources, prices, exports, gcp, exchange, figures, explain, limits, rules, service):
+for part in (ingestion, sources, prices, exports, gcp, exchange, reports, explain, budgets, rules, service):
     part.add_to(app)
 
 

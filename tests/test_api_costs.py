@@ -201,7 +201,7 @@ def test_the_balance_is_kept_to_the_last_digit(example: Books) -> None:
 
 
 def test_files_say_the_same(example: Books) -> None:
-    from api.reading import _file
+    from api.routes.read import _file
 
     frame = queries.costs(example, CostQuery(by=("team",)))
     lines = bytes(_file(frame, "csv").body).decode().splitlines()

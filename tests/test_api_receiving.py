@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from api.app import create_app
 from api.client import ApiProblem, Client
-from api.problem_documents import Refused
+from api.errors import Refused
 from api.receivers import Receivers
-from api.receiving import Gate, inflate
+from api.routes.receive import Gate, inflate
 from ledger.books import Books
 from ledger.spool import Spool
 from ledger.tables import PROBLEMS, SPANS

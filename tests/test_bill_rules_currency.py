@@ -19,7 +19,7 @@ from attribution.costs.sink import Told
 from attribution.monitoring.missing_rates import unknown
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
-from ledger.exchange import Exchange, convert, import_text, listed
+from ledger.exchange_rates import Exchange, convert, import_text, listed
 from ledger.money import MONEY, exchanged, proportion
 from ledger.settings import ReportSettings
 from ledger.tables import COSTS

@@ -180,7 +180,7 @@ def test_a_budget_for_somebody_unheard_of_is_remarked_upon(rootcost: Command, tm
 
 
 def test_a_home_served_already_is_told_before_its_port(rootcost: Command, home: Path) -> None:
-    from rootcost.lock import serving
+    from ledger.locks import serving
 
     with serving(home, "http://127.0.0.1:1"):
         done = rootcost.in_a_process("serve", "--no-ui")
@@ -288,7 +288,7 @@ def test_a_reader_that_leaves_early_is_no_fault(rootcost: Command) -> None:
 
 
 def test_ctrl_c_ends_with_130_and_without_a_traceback(rootcost: Command, home: Path) -> None:
-    from rootcost.lock import writing
+    from ledger.locks import writing
 
     with writing(home):  # the command waits for its turn
         waiting = subprocess.Popen(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rootcost import show
+from rootcost.terminal import tables
 
 MONEY = ["charges_in", "metered", "owner", "shared", "idle", "unallocated", "difference"]
 BALANCE: list[dict[str, Any]] = [
@@ -22,7 +22,7 @@ BALANCE: list[dict[str, Any]] = [
 
 def drawn(width: int, columns: list[str], rows: list[dict[str, object]], **told: object) -> str:
     page = io.StringIO()
-    Console(file=page, width=width, highlight=False).print(show.table(columns, rows, width=width, **told))  # type: ignore[arg-type]
+    Console(file=page, width=width, highlight=False).print(tables.table(columns, rows, width=width, **told))  # type: ignore[arg-type]
     return page.getvalue()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.books import Books
 from ledger.db import Alert
-from rootcost.deliver import DASHBOARD, TRIES, Outbox
+from rootcost.service.webhooks import DASHBOARD, TRIES, Outbox
 
 
 def raise_alert(books: Books, alert_id: str = "a1") -> None:

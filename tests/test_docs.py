@@ -66,7 +66,7 @@ def test_generated_pages_are_fresh() -> None:
 
 def test_every_setting_is_documented_with_its_environment_name() -> None:
     from ledger.settings import Settings
-    from rootcost.configuration import shown
+    from rootcost.terminal.settings_toml import shown
 
     told = {row[0].strip("`"): row for row in cells("docs/configuration.md")}
     for section, held in shown(Settings()).items():

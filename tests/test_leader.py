@@ -17,14 +17,14 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from ledger import configured
+from ledger import sources
 from ledger.books import Books
 from ledger.db import Leader, SourceRun
 from ledger.errors import SettingsError, StoreUnreachable
+from ledger.locks import DatabaseLock, FileLock, alone, lock_of, turn
 from ledger.settings import StoreSettings
 from ledger.tables import CHARGES, SPANS
-from rootcost.leader import Leadership
-from rootcost.lock import DatabaseLock, FileLock, alone, lock_of, turn
+from rootcost.service.leader import Leadership
 from tests.cli_books import trace, write_files
 from tests.postgres_server import fresh_database, postgres_server
 from tests.test_serve import Served
@@ -218,7 +218,7 @@ def set_up(books: Books, files: Path, *, names: int) -> None:
         bill = files / f"bill-{number}.csv"
         shutil.copy(files / "bill.csv", bill)
         bill.write_text(bill.read_text().replace("0.03", f"0.0{number + 1}"))
-        configured.add(
+        sources.add(
             books, f"bill-{number}", source="focus", kind="bill", uris=[str(bill)], scope=f"bill-{number}", cron=f"*/{TICK_SECONDS} * * * * *",
             pause=timedelta(seconds=TICK_SECONDS), lag=timedelta(days=9999), actor="test",
         )  # fmt: skip

@@ -70,7 +70,9 @@ def test_no_command_imports_litellm_or_the_servers(arguments: tuple[str, ...], h
 
 def test_nor_do_the_prices_the_api_and_the_scheduler(home: Path) -> None:
     assert "litellm" not in loaded_by(command("prices", "import"), home)
-    assert "litellm" not in loaded_by("import api.app, rootcost.serve, rootcost.schedule, ingest.run, attribution.run", home)
+    assert "litellm" not in loaded_by(
+        "import api.app, rootcost.service.serve, rootcost.schedule, ingest.run, attribution.run", home
+    )
 
 
 def test_help_takes_less_than_half_a_second() -> None:

@@ -23,6 +23,7 @@ from moto.server import ThreadedMotoServer
 from attribution.run import attribute
 from ingest import checkpoints, run
 from ingest.fetch import WorldFetcher
+from ingest.probe import probe
 from ingest.run import IngestReport, ingest
 from ingest.source import Listed, RawObject, Slice, Window
 from ingest.sources.litellm import postgres as litellm_postgres
@@ -31,7 +32,6 @@ from ingest.sources.litellm.source import SOURCE, read_body
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, SourceError
 from ledger.tables import CALLS, PROBLEMS, RAW_FILES, SPANS
-from rootcost.probe import probe
 from tests.litellm_gateway import Gateway, SpendLogServer, postgres, row
 
 CAPTURES = Path(__file__).parent / "data" / "litellm_proxy_captures"

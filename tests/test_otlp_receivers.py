@@ -33,6 +33,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from api.queries.metric_check import compare
 from api.receivers import Received
 from attribution.chains.calls import merge
 from attribution.usage.rollup import _facts, _signals
@@ -42,9 +43,8 @@ from ledger.settings import IngestSettings
 from ledger.spool import Spool, _parts
 from ledger.store import Store
 from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS
-from rootcost.grpc_door import GrpcDoor
-from rootcost.metric_check import compare
-from rootcost.receive import Doors, Porch, Unpack
+from rootcost.service.grpc_server import GrpcDoor
+from rootcost.service.receivers import Doors, Porch, Unpack
 from tests.api_examples import TOKEN, reach
 
 SDK = Path(__file__).parent / "data" / "otel_sdk_captures"
@@ -660,7 +660,7 @@ from bench.otlp_load import Batch
 from ledger.settings import IngestSettings
 from ledger.spool import Spool
 from ledger.store import Store
-from rootcost.receive import Doors, Unpack
+from rootcost.service.receivers import Doors, Unpack
 settings, folder = IngestSettings(), Path(sys.argv[1])
 doors, spool, batch = Doors(settings), Spool(folder / "spool", read=Unpack(settings)), Batch(500, 1)
 for day in range(16):

@@ -14,20 +14,20 @@ import sqlalchemy as sa
 
 from api import queries
 from api.models import SourceStatus
-from ledger import configured
+from ledger import sources
 from ledger.books import Books
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
 from ledger.errors import StoreUnreachable
 from ledger.ids import span_key, trace_key
+from ledger.locks import lock_of
 from ledger.spool import Spool
 from ledger.tables import CHARGES, SPANS
-from rootcost import source_runs
-from rootcost.lock import lock_of
-from rootcost.months import changed, facts_by_month, state
-from rootcost.schedule import Jobs, Schedule
-from rootcost.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
-from rootcost.stale import ring
-from rootcost.timetable import TABLE
+from rootcost.service import source_runs
+from rootcost.service.changed_months import changed, facts_by_month, state
+from rootcost.service.schedule import Jobs, Schedule
+from rootcost.service.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
+from rootcost.service.staleness import ring
+from rootcost.service.timetable import TABLE
 from tests.cli_books import write_files
 
 
@@ -133,7 +133,7 @@ def a_source(
     lag: timedelta = timedelta(days=9999),
 ) -> ConfiguredSource:
     kind = "bill" if source == "focus" else "log"
-    return configured.add(
+    return sources.add(
         books, name, source=source, kind=kind, uris=[str(uri)] if uri else [], scope=None, cron=cron, pause=timedelta(0), lag=lag, actor="test"
     )  # fmt: skip
 
@@ -192,15 +192,15 @@ def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
 def test_what_is_paused_resumed_or_removed_meanwhile_is_heeded(books: Books, bill: Path, served: Schedule) -> None:
     a_source(books, "bill", bill)
     until(lambda: source_history(books, "bill"))
-    configured.pause(books, "bill", paused=True, actor="test")
+    sources.pause(books, "bill", paused=True, actor="test")
     time.sleep(2.2)
     still = len(source_history(books, "bill"))
     time.sleep(2.2)
     assert len(source_history(books, "bill")) == still
     assert (standing(books, "bill").state, standing(books, "bill").due_at) == ("paused", None)
-    configured.pause(books, "bill", paused=False, actor="test")
+    sources.pause(books, "bill", paused=False, actor="test")
     until(lambda: len(source_history(books, "bill")) > still)
-    configured.remove(books, "bill", actor="test")
+    sources.remove(books, "bill", actor="test")
     time.sleep(2.2)
     gone = len(source_history(books, "bill"))
     time.sleep(2.2)
@@ -260,7 +260,7 @@ def test_a_source_that_fails_is_asked_again_later_and_later_and_by_its_ticks_onc
     assert third.error is not None
     assert "no such file" in third.error
     bill.rename(there)
-    assert read_source(books, configured.find(books, "bill"), cause="hand").run.status == "done"
+    assert read_source(books, sources.find(books, "bill"), cause="hand").run.status == "done"
     known = len(source_history(books, "bill"))
     until(lambda: len(source_history(books, "bill")) >= known + 3, 6)  # every second again
     assert standing(books, "bill").failures == 0
@@ -275,14 +275,14 @@ def test_rows_that_are_left_out_are_no_failure_and_an_address_that_is_lost_is_on
     with books.database.session() as session:
         held = session.get_one(ConfiguredSource, "bill")
         held.uris = [*held.uris, str(bill.with_name("none.csv"))]
-    again = read_source(books, configured.find(books, "bill"), cause=BY_CLOCK).run
+    again = read_source(books, sources.find(books, "bill"), cause=BY_CLOCK).run
     assert (again.status, again.rows) == ("failed", 1)
     assert "none.csv" in (again.error or "")
 
 
 def test_a_run_whose_process_died_is_closed_and_done_again_at_once(books: Books, spool: Spool, bill: Path) -> None:
     source = a_source(books, "bill", bill, cron=YEARLY)
-    died = configured.begin(books, source, cause=BY_CLOCK)
+    died = sources.begin(books, source, cause=BY_CLOCK)
     schedule = Schedule(books, spool)
     schedule.start()
     until(lambda: len(source_history(books, "bill")) == 2 and source_history(books, "bill")[1].finished_at)
@@ -294,7 +294,7 @@ def test_a_run_whose_process_died_is_closed_and_done_again_at_once(books: Books,
 def test_a_run_that_another_process_is_still_at_is_left_alone(books: Books, spool: Spool, bill: Path) -> None:
     busy = lock_of(books, "source-focus")
     assert busy.take()
-    configured.begin(books, a_source(books, "bill", bill, cron=YEARLY), cause="hand")
+    sources.begin(books, a_source(books, "bill", bill, cron=YEARLY), cause="hand")
     schedule = Schedule(books, spool)
     schedule.start()
     time.sleep(1.5)
@@ -355,7 +355,7 @@ def test_a_stale_source_is_told_once_an_episode(books: Books) -> None:
 
 def test_a_paused_source_is_never_stale(books: Books) -> None:
     a_source(books, "live", None, source="otlp", lag=timedelta(hours=2))
-    configured.pause(books, "live", paused=True, actor="test")
+    sources.pause(books, "live", paused=True, actor="test")
     set_up_long_ago(books, "live")
     assert ring(books) == []
     assert not standing(books, "live").stale

@@ -14,7 +14,7 @@ from ingest.sources import by_name, discover
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.tables import CHARGES
-from rootcost.cron import longest_pause, trigger
+from rootcost.service.cron import longest_pause, trigger
 from tests.api_examples import reach
 from tests.cli_books import Command, write_files
 

@@ -20,7 +20,7 @@ from api.models import Fault, ProblemDocument
 from ui import grid, widgets
 
 UI = Path(__file__).parent.parent / "ui"
-MODULES = ["ui.widgets", "ui.words", "ui.grid", "ui.theme", "ui.charts", "ui.controls"]
+MODULES = ["ui.widgets", "ui.labels", "ui.grid", "ui.theme", "ui.charts", "ui.controls"]
 amounts = st.decimals(min_value=-(10**15), max_value=10**15, places=12, allow_nan=False)
 
 

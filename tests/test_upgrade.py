@@ -22,7 +22,7 @@ from ledger.books import Books
 from ledger.db import Published, Rollup, Run
 from ledger.spool import Spool
 from ledger.tables import COSTS, USAGE_HOURLY
-from rootcost.schedule import Jobs
+from rootcost.service.schedule import Jobs
 from tests.books_by_hand import SONNET, at, charge, charges, price, span, spans, write
 from tests.cli_books import Command
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from api.client import ApiProblem
-from ui import asking, theme, widgets, words
+from ui import api_requests, labels, theme, widgets
 
 TITLES = {
     "": "Overview",
@@ -41,7 +41,7 @@ def main() -> None:
 def side() -> None:
     """What the menu says below the pages: whether figures are fresh."""
     with st.sidebar:
-        fresh = asking.try_ask(lambda api: api.freshness())
+        fresh = api_requests.try_ask(lambda api: api.freshness())
         if isinstance(fresh, ApiProblem):
             st.caption("API: no answer" if fresh.status == 0 else "API: not ready")
             return
@@ -51,11 +51,11 @@ def side() -> None:
             return
         seconds = int((fresh.value.now - published).total_seconds())
         newest = [
-            f"{one.source} ({'bill' if one.kind == 'charges' else 'log'}): {words.age(one.age_seconds)}"
+            f"{one.source} ({'bill' if one.kind == 'charges' else 'log'}): {labels.age(one.age_seconds)}"
             for one in fresh.value.sources
         ]
-        told = [f"Figures published {words.age(seconds)}", *(["Newest facts", *newest] if newest else [])]
-        st.caption("  \n".join(widgets.plain(line) for line in told), help=words.when(published))
+        told = [f"Figures published {labels.age(seconds)}", *(["Newest facts", *newest] if newest else [])]
+        st.caption("  \n".join(widgets.plain(line) for line in told), help=labels.when(published))
 
 
 main()

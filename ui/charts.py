@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import streamlit as st
 
-from ui import theme, words
+from ui import labels, theme
 from ui.widgets import exact
 
 OTHERS = "all others"
@@ -50,8 +50,8 @@ def leading(points: Sequence[Point], most: int) -> list[str]:
     sums: dict[str, Decimal] = {}
     for point in points:
         sums[point.name] = sums.get(point.name, Decimal(0)) + point.amount
-    known = sorted((n for n in sums if n not in words.NAMELESS), key=lambda n: (-sums[n], n))
-    return [*known[:most], *([OTHERS] if len(known) > most else []), *sorted(sums.keys() & words.NAMELESS)]
+    known = sorted((n for n in sums if n not in labels.NAMELESS), key=lambda n: (-sums[n], n))
+    return [*known[:most], *([OTHERS] if len(known) > most else []), *sorted(sums.keys() & labels.NAMELESS)]
 
 
 def over_time(
@@ -95,7 +95,7 @@ def over_time(
             color=alt.Color(
                 "name:N",
                 sort=names,
-                scale=alt.Scale(domain=names, range=theme.colours(names, nameless=words.NAMELESS, rest=OTHERS)),
+                scale=alt.Scale(domain=names, range=theme.colours(names, nameless=labels.NAMELESS, rest=OTHERS)),
                 legend=alt.Legend(
                     title=None, orient="top", direction="horizontal", columns=4, symbolType="square", labelLimit=160, offset=8
                 ),
@@ -125,7 +125,7 @@ def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int 
     """Names with the largest amounts, largest first; negative ones (credits) point left."""
     first = sorted(amounts.items(), key=lambda item: (-abs(item[1]), item[0]))[:most]
     values = [
-        {"name": n, "amount_approx": float(a), "amount": exact(a, currency), "known": n not in words.NAMELESS} for n, a in first
+        {"name": n, "amount_approx": float(a), "amount": exact(a, currency), "known": n not in labels.NAMELESS} for n, a in first
     ]
     chart = (
         alt.Chart(_rows(values))

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import streamlit as st
 
-from ui import words
+from ui import labels
 
 PAGES: Mapping[str, str] = {
     "": "pages_/overview.py",
@@ -121,7 +121,7 @@ def choose_month(months: Sequence[str], *, everything: bool = False, label: str 
     """A published month, the newest unless chosen; "all" where that is offered."""
     newest_first = [*reversed(months), *(["all"] if everything else [])]
     return choose(
-        label, "month", newest_first, default=newest_first[0], shown=lambda m: "All months" if m == "all" else words.month(m)
+        label, "month", newest_first, default=newest_first[0], shown=lambda m: "All months" if m == "all" else labels.month(m)
     )
 
 
@@ -130,9 +130,9 @@ def choose_view(label: str = "Cost goes to") -> str:
     return choose(
         label,
         "view",
-        list(words.VIEWS),
+        list(labels.VIEWS),
         default="initiator",
-        shown=lambda v: words.VIEWS[v],
+        shown=lambda v: labels.VIEWS[v],
         help_text="Who started it: the agent at the head of the chain. Who ran it: the agent that made the call. "
         "Both add up to the same bill.",
         buttons=True,

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from api.client import ApiProblem
-from ui import words
-from ui.asking import api_url
+from ui import labels
+from ui.api_requests import api_url
 from ui.grid import Cell, Grid, Tone, draw
 
 SYMBOLS: Mapping[str, str] = {
@@ -306,4 +306,4 @@ def state_badge(text: str, tone: Tone) -> None:
 
 def class_help(cost_class: str) -> str:
     """What a cost class means."""
-    return words.CLASS_HELP.get(cost_class, "")
+    return labels.CLASS_HELP.get(cost_class, "")

@@ -34,7 +34,7 @@ from api.models.costs import (
     ReasonTotal,
     Spender,
 )
-from api.models.explaining import Explanation, Link, Part, Rest, Step
+from api.models.explanations import Explanation, Link, Part, Rest, Step
 from api.models.gaps import ChannelStanding, GapRow, Gaps
 from api.models.sources import SourceRunRow, SourceStatus
 from api.models.state import (

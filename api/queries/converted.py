@@ -10,7 +10,7 @@ from api.queries.costs import COST_KEYS, CostQuery, meant
 from api.queries.published import published
 from ledger.books import Books
 from ledger.errors import UsageError
-from ledger.exchange import Applied, Exchange, convert
+from ledger.exchange_rates import Applied, Exchange, convert
 
 
 def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[Applied]]:

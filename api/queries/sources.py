@@ -10,7 +10,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from api.models import Page, SourceRunRow, SourceStatus
-from ledger import configured
+from ledger import sources as configured_sources
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
 from ledger.periods import now
@@ -22,7 +22,7 @@ _SAME = ("name", "source", "cause", "runner", "status", "started_at", "finished_
 
 def sources(books: Books) -> list[SourceStatus]:
     """Every configured source, by name."""
-    held, at = configured.every(books), now()
+    held, at = configured_sources.every(books), now()
     newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
     with books.database.session() as session:
         last = {run.name: _run(run) for run in session.scalars(sa.select(SourceRun).where(SourceRun.id.in_(newest)))}
@@ -42,7 +42,7 @@ def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offse
         found = sa.select(SourceRun).where(*mine).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
         rows = [_run(run) for run in session.scalars(found)]
     if name is not None and not total:
-        configured.find(books, name)
+        configured_sources.find(books, name)
     return Page[SourceRunRow](rows=rows, total=total, limit=limit, offset=offset)
 
 

@@ -18,7 +18,7 @@ from attribution.classification.names import ModelNames, spelled
 from attribution.classification.skus import Classifier, Sold, Words
 from attribution.costs import unit_scale
 from attribution.pricing import PriceBook
-from ledger.lots import SAME_LOT, keyed
+from ledger.charge_groups import SAME_LOT, keyed
 from ledger.money import MONEY
 from ledger.settings import SkuRule
 from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS

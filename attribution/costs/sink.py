@@ -17,8 +17,8 @@ from typing import Protocol
 
 import polars as pl
 
-from ledger import parts
-from ledger.parts import Part
+from ledger import staging
+from ledger.staging import Part
 from ledger.store import Store
 from ledger.tables import COST_COLUMNS, COSTS
 
@@ -137,7 +137,7 @@ class Staged:
         try:
             rating = _read(folder)
             costs = sorted(folder.glob("costs-*.parquet"))
-            placed = [parts.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
+            placed = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
         except (OSError, pl.exceptions.PolarsError):
             return None  # a cache that cannot be read is no cache
         self._stretches += placed
@@ -152,8 +152,8 @@ class Staged:
         staged = []
         if costs.height:
             written = aside / "costs-0.parquet"
-            parts.write(COSTS, COSTS.conform(costs), written)
-            staged.append(parts.place(self.store, COSTS, written, {"month": self.month, "run_id": self.run_id}))
+            staging.write(COSTS, COSTS.conform(costs), written)
+            staged.append(staging.place(self.store, COSTS, written, {"month": self.month, "run_id": self.run_id}))
         _write(aside, rating)
         (aside / "whole").touch()
         folder = self.memory / name
@@ -165,7 +165,7 @@ class Staged:
 
     def keep(self, costs: pl.DataFrame) -> Told:
         """Writes other costs."""
-        self._others += parts.stage(self.store, COSTS, costs)
+        self._others += staging.stage(self.store, COSTS, costs)
         return Told.of(costs)
 
     def of_stretches(self) -> pl.LazyFrame:
@@ -178,7 +178,7 @@ class Staged:
 
     def commit(self, *, note: str) -> None:
         """Makes all of it visible, in one commit, and forgets stretches that are none of this month any more."""
-        parts.commit(self.store, COSTS, [*self._stretches, *self._others], note=note)
+        staging.commit(self.store, COSTS, [*self._stretches, *self._others], note=note)
         for folder in self.memory.iterdir() if self.memory.exists() else ():
             if folder.name not in self._names:
                 shutil.rmtree(folder, ignore_errors=True)

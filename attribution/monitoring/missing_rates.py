@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from ledger.exchange import Exchange, without_rate
+from ledger.exchange_rates import Exchange, without_rate
 from ledger.problems import Problem
 
 SOURCE = "attribution"

@@ -10,7 +10,7 @@ from attribution.classification.names import ModelNames
 from attribution.classification.skus import Classifier, Words
 from attribution.costs import charge_groups
 from ledger.books import Books
-from ledger.lots import SAME_LOT, keyed
+from ledger.charge_groups import SAME_LOT, keyed
 from ledger.money import MONEY
 from ledger.tables import CHARGES, USAGE_HOURLY
 

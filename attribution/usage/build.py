@@ -20,11 +20,11 @@ from attribution.pricing import PriceBook
 from attribution.usage import partitions, rollup
 from attribution.usage.partitions import Slice
 from attribution.usage.reader import Usage, UsageFile
-from ledger import parts, periods
+from ledger import periods, staging
 from ledger.books import Books
 from ledger.db import Drawing, Published, Rollup
-from ledger.parts import Part
 from ledger.settings import Settings
+from ledger.staging import Part
 from ledger.store import Store
 from ledger.tables import CALLS, CHAINS, TABLES, USAGE_HOURLY
 
@@ -72,9 +72,9 @@ def draw(ground: Ground, order: Order) -> Delivery:
     rows = order.slice.rows(store)
     drawn = rollup.draw_from(rows, order.slice.month, ground.timeline, ground.book, ground.settings, rollup_id=order.rollup_id)
     staged = {
-        USAGE_HOURLY.name: parts.stage(store, USAGE_HOURLY, drawn.usage),
-        CALLS.name: parts.stage(store, CALLS, drawn.calls.sort("trace_key", "start_time", "span_key")),
-        CHAINS.name: parts.stage(store, CHAINS, drawn.chains.sort("start_time", "chain_id")),
+        USAGE_HOURLY.name: staging.stage(store, USAGE_HOURLY, drawn.usage),
+        CALLS.name: staging.stage(store, CALLS, drawn.calls.sort("trace_key", "start_time", "span_key")),
+        CHAINS.name: staging.stage(store, CHAINS, drawn.chains.sort("start_time", "chain_id")),
     }
     return Delivery(order.rollup_id, staged, drawn.spans_read)
 
@@ -176,7 +176,7 @@ class Drawings:
                 staged[name] += found
             self.progress(month, done, len(orders))
         for name, found in staged.items():
-            parts.commit(self.store, TABLES[name], found, note=f"drawn for {month}")
+            staging.commit(self.store, TABLES[name], found, note=f"drawn for {month}")
         at = periods.now()
         with self.books.database.session() as session:
             session.add_all(Rollup(rollup_id=o.rollup_id, month=month, fingerprint=f, made_at=at) for o, f in orders)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_rows, say, turn_to_write
+from rootcost.terminal.console import Home, opened, out, out_rows, say, turn_to_write
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,13 +29,13 @@ def exchange_import(
     Earlier rates stay; of two for one day the later imported one holds.
     """
     from ledger import problems
-    from ledger.exchange import import_csv
-    from rootcost import show
+    from ledger.exchange_rates import import_csv
+    from rootcost.terminal import tables
 
     with opened(home) as books, turn_to_write(books):
         result = import_csv(books, file)
         problems.renew(books.store, "exchange", {str(file)}, result.problems)
-    out(f"{show.counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
+    out(f"{tables.counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
     say("Next: rootcost costs --currency EUR")
@@ -48,9 +48,9 @@ def exchange_list(
     home: Home = None,
 ) -> None:
     """List the exchange rates in force, by pair and day."""
-    from ledger.exchange import listed
+    from ledger.exchange_rates import listed
     from ledger.money import text
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         frame = listed(books)
@@ -61,6 +61,6 @@ def exchange_list(
         named = [
             {"from": r["from_currency"], "to": r["to_currency"], **{k: r[k] for k in ("day", "rate", "source")}} for r in rows
         ]
-        show.draw(show.table(["from", "to", "day", "rate", "source"], named, numbers=["rate"]))
+        tables.draw(tables.table(["from", "to", "day", "rate", "source"], named, numbers=["rate"]))
     else:
         say("No exchange rates. Next: rootcost exchange import FILE")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out_json
+from rootcost.terminal.console import Home, opened, out_json
 
 if TYPE_CHECKING:
     from api.queries import CostQuery
@@ -86,9 +86,9 @@ def explain(
     if output == "json":
         out_json(story.model_dump())
         return
-    from rootcost import show_explanation
+    from rootcost.terminal import explanation
 
-    show_explanation.explanation(story, tree)
+    explanation.explanation(story, tree)
 
 
 def _cell(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, home_of, out, out_rows, say
+from rootcost.terminal.console import Home, home_of, out, out_rows, say
 
 if TYPE_CHECKING:
     from ingest.sources.aws_cur.exports import Export

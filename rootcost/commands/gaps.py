@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_json, say
+from rootcost.terminal.console import Home, opened, out, out_json, say
 
 if TYPE_CHECKING:
     from api.models.gaps import Lost
@@ -49,15 +49,15 @@ def gaps(
     if not found.channels:
         say("No call of a gateway has been attributed yet. Next: rootcost ingest litellm, then rootcost attribute")
         return
-    from rootcost import show
+    from rootcost.terminal import tables
 
-    show.draw(show.table(_COLUMNS, [_line(channel) for channel in found.channels], money=["cost lost"], numbers=_NUMBERS))
+    tables.draw(tables.table(_COLUMNS, [_line(channel) for channel in found.channels], money=["cost lost"], numbers=_NUMBERS))
     if not found.rows:
         say("Every channel knew every call.")
         return
     width = 16 if granularity == "hour" else 10
     lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in found.rows]
-    show.draw(show.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
+    tables.draw(tables.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
     if found.total > len(found.rows):
         out(f"{found.total - len(found.rows):,} more lines: --granularity day, a shorter range, or --format json")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, home_of, out_rows, say, write_table
+from rootcost.terminal.console import Home, home_of, out_rows, say, write_table
 
 Format = Literal["table", "json", "csv"]
 
@@ -39,10 +39,10 @@ def projects(
 
         write_table(pl.DataFrame(rows), "csv", None)
     elif rows:
-        from rootcost import show
+        from rootcost.terminal import tables
 
         columns = ["billing_account", "account_name", "currency", "account_open", "project", "billing_enabled"]
-        show.draw(show.table(columns, ({c: row[c] for c in columns} for row in rows)))
+        tables.draw(tables.table(columns, ({c: row[c] for c in columns} for row in rows)))
     if not rows:
         say("These credentials see no billing account. Grant them roles/billing.viewer on one")
     elif output == "table":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_rows, say, turn_to_write, write_table
+from rootcost.terminal.console import Home, opened, out, out_rows, say, turn_to_write, write_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,7 +86,8 @@ def prices_import(
     is 1. Negative rates, unknown units and unknown currencies are refused. The same list twice adds nothing.
     """
     from ingest.prices.updates import enter
-    from rootcost import show, show_prices
+    from rootcost.terminal import prices as price_tables
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
@@ -95,17 +96,17 @@ def prices_import(
             done = enter(books, update, accept=accept)
     if output == "table":
         out(
-            f"{show.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
+            f"{tables.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
             f"{_dates(update)}; {done.book}"
         )
         if done.staged:
-            show_prices.changes(
-                update.doubtful, title=f"{show.counted(done.staged, 'price')} staged: {_looks(done.staged)} wrong"
+            price_tables.changes(
+                update.doubtful, title=f"{tables.counted(done.staged, 'price')} staged: {_looks(done.staged)} wrong"
             )
-        show_prices.gone(update.gone)
+        price_tables.gone(update.gone)
     else:
-        _write(show_prices.change_rows(update.changes, update.gone), output)
-    show.left_out(done.problems)
+        _write(price_tables.change_rows(update.changes, update.gone), output)
+    tables.left_out(done.problems)
     if done.staged:
         say("Nothing is priced with what is staged. Next: rootcost prices accept, or rootcost prices reject")
     elif done.added:
@@ -127,7 +128,8 @@ def prices_diff(
     home: Home = None,
 ) -> None:
     """Show what a price list would change against the rates in force, and what of it looks wrong. Changes nothing."""
-    from rootcost import show, show_prices
+    from rootcost.terminal import prices as price_tables
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         if staged:
@@ -136,16 +138,16 @@ def prices_diff(
         listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         update = _difference(books, listed, valid_from, factor)
     if output != "table":
-        _write(show_prices.change_rows(update.changes, update.gone), output)
+        _write(price_tables.change_rows(update.changes, update.gone), output)
         return
     doubtful = update.doubtful.height
     told = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
     out(
-        f"{show.counted(update.changes.height, 'change')}, {told}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
+        f"{tables.counted(update.changes.height, 'change')}, {told}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
     )
-    show_prices.changes(update.changes)
-    show_prices.gone(update.gone)
-    show.left_out(update.problems)
+    price_tables.changes(update.changes)
+    price_tables.gone(update.gone)
+    tables.left_out(update.problems)
     if not update.changes.height:
         say("The book says the same already.")
     elif doubtful:
@@ -176,16 +178,16 @@ def prices_history(
     home: Home = None,
 ) -> None:
     """Show every rate recorded for a model: from when until when, from which list, and when it was learnt."""
-    from rootcost import show_prices
-    from rootcost.pricebook import history, similar
+    from rootcost.service.pricebook import history, similar
+    from rootcost.terminal import prices as price_tables
 
     with opened(home) as books:
         rows = history(books, model, provider=provider, meter=meter)
         near = [] if rows.height else similar(books, model)
     if output != "table":
-        _write(show_prices.history_rows(rows), output)
+        _write(price_tables.history_rows(rows), output)
     elif rows.height:
-        show_prices.history(rows)
+        price_tables.history(rows)
     if not rows.height:
         hint = f"Like it: {', '.join(near)}" if near else "Next: rootcost prices import, or rootcost prices coverage"
         say(f"The price book has no rate for {model!r}{' so narrowed down' if provider or meter else ''}. {hint}")
@@ -204,8 +206,8 @@ def prices_coverage(
     Figures are those of the runs in force: attribute again after importing prices.
     """
     from ledger.periods import month_start
-    from rootcost import show_prices
-    from rootcost.pricebook import coverage
+    from rootcost.service.pricebook import coverage
+    from rootcost.terminal import prices as price_tables
 
     if month:
         month_start(month)
@@ -214,13 +216,13 @@ def prices_coverage(
     if template:
         from ingest.prices.rate_table import lines
 
-        for line in lines(show_prices.template_rows(found.unpriced)):
+        for line in lines(price_tables.template_rows(found.unpriced)):
             out(line)
         return
     if output != "table":
         _write(found.models.drop("meters"), output)
     elif found.models.height:
-        show_prices.coverage(found)
+        price_tables.coverage(found)
     if not found.models.height:
         say(f"No attributed calls{f' in {month}' if month else ''}. Next: rootcost ingest, then rootcost attribute")
     elif found.unpriced.height:
@@ -239,7 +241,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
         if origin == "contract" and file is None:
             raise UsageError("needs a file", where="--origin contract", remedy="the installed price map is a public list")
         from ingest.prices.books import read_prices
-        from rootcost.pricebook import seen_models
+        from rootcost.service.pricebook import seen_models
 
         return read_prices(file, origin=origin, book=book, seen=lambda: seen_models(books))
     if file is not None or not month:
@@ -264,7 +266,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
     from ingest.prices.gcp_catalog import Sells, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES
-    from rootcost.pricebook import seen_models
+    from rootcost.service.pricebook import seen_models
 
     if file is not None or origin != "list" or book:
         raise UsageError("is a public list of its own", where="--from gcp", remedy="leave out the file, --origin and --book")
@@ -304,13 +306,13 @@ def _dates(update: Update) -> str:
 
 def _show_staged(books: Books, output: Format) -> None:
     from ingest.prices.updates import staged
-    from rootcost import show_prices
+    from rootcost.terminal import prices as price_tables
 
     waiting = staged(books)
     if output != "table":
-        _write(show_prices.staged_rows(waiting), output)
+        _write(price_tables.staged_rows(waiting), output)
     elif waiting.height:
-        show_prices.changes(show_prices.staged_rows(waiting))
+        price_tables.changes(price_tables.staged_rows(waiting))
         say("Next: rootcost prices accept, or rootcost prices reject")
     if not waiting.height:
         say("Nothing is staged.")
@@ -320,7 +322,7 @@ def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
     import polars as pl
 
     from ingest.prices.updates import decide, staged
-    from rootcost.show import counted
+    from rootcost.terminal.tables import counted
 
     with opened(home) as books, turn_to_write(books):
         waiting = staged(books)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write
+from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,7 @@ def rules_list(
     """
     from attribution.costs import shared_rules
     from attribution.costs.shared_costs import in_order
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         kept = shared_rules.recorded(books)
@@ -62,7 +62,7 @@ def rules_list(
     if output == "json":
         out_rows(rows)
     elif rows:
-        show.draw(show.table(columns, [{k: _plain(v) for k, v in row.items()} for row in rows]))
+        tables.draw(tables.table(columns, [{k: _plain(v) for k, v in row.items()} for row in rows]))
     else:
         say(
             "No rule was put to use yet."
@@ -92,7 +92,7 @@ def rules_preview(
     from attribution.costs import shared_rules as checked
     from attribution.run import rehearse
     from ledger.settings import read_rules
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         mine = books.settings.attribution
@@ -106,7 +106,7 @@ def rules_preview(
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
         rows = [row | {"class": row["cost_class"]} for row in frame.iter_rows(named=True)]
-        show.draw(show.table(["team", "class", "now", "then", "change", "currency"], rows, money=["now", "then", "change"]))
+        tables.draw(tables.table(["team", "class", "now", "then", "change", "currency"], rows, money=["now", "then", "change"]))
     else:
         out("Nothing would change.")
     _warn(told)

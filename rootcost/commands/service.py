@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, folder_of, home_of, out, out_json, say
+from rootcost.terminal.console import Home, folder_of, home_of, out, out_json, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def serve(
 
     Everything listens on this machine only. Writing needs the token that the first start prints.
     """
-    from rootcost.serve import serve as run_service
+    from rootcost.service.serve import serve as run_service
 
     code = run_service(home_of(home), port=port, ui_port=ui_port, ui=ui)
     if code:
@@ -62,7 +62,7 @@ def config_show(
 ) -> None:
     """Print every setting in force, with what it means, as a rootcost.toml."""
     from ledger.settings import load
-    from rootcost.configuration import as_toml, shown
+    from rootcost.terminal.settings_toml import as_toml, shown
 
     settings = load(home_of(home))
     if output == "json":

@@ -12,7 +12,7 @@ import typer
 
 from ingest.sources import discover
 from rootcost.commands.gaps import gaps
-from rootcost.console import Home, log_to, opened, out, out_json, out_rows, say, steps
+from rootcost.terminal.console import Home, log_to, opened, out, out_json, out_rows, say, steps
 
 if TYPE_CHECKING:
     from ingest.source import Window
@@ -77,10 +77,10 @@ def add(
     Credentials are not stored: the serving process takes them from its environment. `rootcost sources kinds` says which each needs.
     """
     from ingest.sources import by_name
-    from ledger import configured
+    from ledger import sources as configured_sources
     from ledger.errors import UsageError
     from ledger.periods import now
-    from rootcost.cron import longest_pause
+    from rootcost.service.cron import longest_pause
 
     kind = by_name(source)
     if not uris and kind.kind == "bill":
@@ -91,7 +91,7 @@ def add(
     expected = _length(lag) if lag else kind.access.lag
     pause = longest_pause(ticks, after=now()) if ticks else timedelta(0)
     with opened(home) as books:
-        added = configured.add(
+        added = configured_sources.add(
             books, name, source=kind.name, kind=kind.kind, uris=[_absolute(uri) for uri in uris or ()], scope=scope or None,
             cron=ticks, pause=pause, lag=expected, actor=ACTOR,
         )  # fmt: skip
@@ -111,9 +111,9 @@ def list_all(output: Format = "table", home: Home = None) -> None:
     if output == "json":
         out_rows(row.model_dump() for row in rows)
     elif rows:
-        from rootcost import show_sources
+        from rootcost.terminal import sources as source_tables
 
-        show_sources.sources(rows)
+        source_tables.sources(rows)
     else:
         say("No source is configured. Next: rootcost sources add NAME SOURCE URI")
 
@@ -127,15 +127,15 @@ def try_out(
 
     What is missing is said in a sentence, with the least-privilege policy to paste on stdout.
     """
+    from ingest.probe import probe
     from ingest.sources import by_name
-    from ledger import configured
-    from rootcost.probe import probe
+    from ledger import sources as configured_sources
 
     told: list[dict[str, object]] = []
     policies: dict[str, str] = {}
     failed = False
     with opened(home) as books:
-        wanted = [configured.find(books, name)] if name else configured.every(books)
+        wanted = [configured_sources.find(books, name)] if name else configured_sources.every(books)
         for source in wanted:
             kind = by_name(source.source)
             for uri in source.uris:
@@ -207,10 +207,10 @@ def resume(name: Name, output: Format = "table", home: Home = None) -> None:
 
 def remove(name: Name, home: Home = None) -> None:
     """Take a source off the schedule. What it brought, and the history of its runs, stay."""
-    from ledger import configured
+    from ledger import sources as configured_sources
 
     with opened(home) as books:
-        configured.remove(books, name, actor=ACTOR)
+        configured_sources.remove(books, name, actor=ACTOR)
     say(f"Removed: {name}. Its rows and its history are kept.")
 
 
@@ -228,9 +228,9 @@ def history(
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:
-        from rootcost import show_sources
+        from rootcost.terminal import sources as source_tables
 
-        show_sources.runs(page.rows, total=page.total)
+        source_tables.runs(page.rows, total=page.total)
     else:
         say("No source has been read yet. Next: rootcost sources run NAME, or rootcost serve")
 
@@ -242,7 +242,7 @@ def kinds(
 ) -> None:
     """List what can be a source: what to name, which credentials it needs, and the policy to paste."""
     from ingest.sources import by_name
-    from rootcost.console import home_of
+    from rootcost.terminal.console import home_of
 
     home_of(home)
     found = [by_name(name) for name in ([source] if source else discover())]
@@ -254,25 +254,26 @@ def kinds(
     if output == "json":
         out_json(rows)
         return
-    from rootcost import show_sources
+    from rootcost.terminal import sources as source_tables
 
-    show_sources.kinds(rows, whole=bool(source))
+    source_tables.kinds(rows, whole=bool(source))
 
 
 def _read(home: object, name: str, window: Window | None, output: str) -> None:
     from pathlib import Path
 
     from api import queries
-    from ledger import configured
-    from rootcost import show, show_sources
-    from rootcost.source_runs import BACKFILL, BY_HAND, read_source
+    from ledger import sources as configured_sources
+    from rootcost.service.source_runs import BACKFILL, BY_HAND, read_source
+    from rootcost.terminal import sources as source_tables
+    from rootcost.terminal import tables
 
     assert home is None or isinstance(home, Path)
     with opened(home) as books, steps() as progress:
         log_to(books.home)  # an unexpected fault is told in a line, and its traceback kept there
         done = read_source(
             books,
-            configured.find(books, name),
+            configured_sources.find(books, name),
             cause=BACKFILL if window else BY_HAND,
             window=window,
             progress=progress.of("Reading"),
@@ -283,8 +284,8 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
         out_json(row.model_dump())
     else:
         if done.report is not None:
-            show.ingested(done.report)
-        show_sources.runs([row], total=1)
+            tables.ingested(done.report)
+        source_tables.runs([row], total=1)
     if row.rows_changed:
         say("Next: rootcost attribute, unless rootcost serve runs")
     if row.status != "done":
@@ -295,22 +296,22 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
 def _pause(home: object, name: str, output: str, *, paused: bool) -> None:
     from pathlib import Path
 
-    from ledger import configured
+    from ledger import sources as configured_sources
 
     assert home is None or isinstance(home, Path)
     with opened(home) as books:
-        _show(books, configured.pause(books, name, paused=paused, actor=ACTOR), output)
+        _show(books, configured_sources.pause(books, name, paused=paused, actor=ACTOR), output)
 
 
 def _show(books: Books, source: ConfiguredSource, output: str) -> None:
     from api import queries
-    from rootcost import show_sources
+    from rootcost.terminal import sources as source_tables
 
     row = next(row for row in queries.sources(books) if row.name == source.name)
     if output == "json":
         out_json(row.model_dump())
     else:
-        show_sources.sources([row])
+        source_tables.sources([row])
 
 
 def _absolute(uri: str) -> str:

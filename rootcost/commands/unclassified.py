@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_rows, say
+from rootcost.terminal.console import Home, opened, out, out_rows, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ def unclassified(
     """
     from attribution.monitoring.unclassified import listed
     from ledger.periods import month_start
-    from rootcost import show
+    from rootcost.terminal import tables
 
     if month:
         month_start(month)
@@ -40,8 +40,8 @@ def unclassified(
     elif rows:
         if output == "table":
             columns = ["provider", "service", "sku", "unit", "quantity", "charges", "cost", "currency"]
-            show.draw(
-                show.table(
+            tables.draw(
+                tables.table(
                     columns, ({c: row[c] for c in columns} for row in rows), money=["cost", "quantity"], numbers=["charges"]
                 )
             )

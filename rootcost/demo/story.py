@@ -21,10 +21,10 @@ from rich.text import Text
 
 from ledger.books import Books
 from ledger.errors import BalanceError
+from ledger.locks import serving, writing
 from rootcost.demo import company, telling
 from rootcost.demo import home as demo_home
 from rootcost.demo.write import DemoCompany, generate
-from rootcost.lock import serving, writing
 
 if TYPE_CHECKING:
     from api.models import ChainTree
@@ -42,7 +42,7 @@ def run_demo(home: Path, *, scale: float = 1.0, seed: int = 7, console: Console 
 
     The ledger stays in `home`, where `rootcost serve` finds it. Raises `UsageError` if `home` holds data that no demo made.
     """
-    from rootcost.console import terminal
+    from rootcost.terminal.console import terminal
 
     out = console or terminal()
     began = time.monotonic()

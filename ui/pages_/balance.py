@@ -8,8 +8,8 @@ from decimal import Decimal
 import streamlit as st
 
 from api.models import BalanceRow
-from ui import charts, controls, widgets, words
-from ui.asking import ask
+from ui import charts, controls, labels, widgets
+from ui.api_requests import ask
 from ui.grid import Cell, Column, Grid, Pill, Row, draw
 
 CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
@@ -35,7 +35,13 @@ def page() -> None:
     known = [name for name in COLUMNS if any(row.cost_column == name for row in everything.value.rows)]
     with middle:
         column = controls.choose(
-            "Cost column", "column", known, default=known[0], shown=lambda c: COLUMNS[c], help_text=words.BASIS_HELP, buttons=True
+            "Cost column",
+            "column",
+            known,
+            default=known[0],
+            shown=lambda c: COLUMNS[c],
+            help_text=labels.BASIS_HELP,
+            buttons=True,
         )
     asked = ask(lambda api: api.balance([] if month == "all" else [month]))
     rows = [row for row in asked.value.rows if row.cost_column == column]
@@ -62,7 +68,7 @@ def verdict(rows: Sequence[BalanceRow]) -> None:
     worst = off[0]
     st.error(
         widgets.plain(
-            f"{worst.provider}, {words.month(worst.invoice_month)}: charges in and costs out differ "
+            f"{worst.provider}, {labels.month(worst.invoice_month)}: charges in and costs out differ "
             f"by {widgets.exact(worst.difference, worst.currency)}."
         )
     )
@@ -108,7 +114,7 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
     drawn = [
         Row(
             [
-                Cell(words.month(row.invoice_month), order=row.invoice_month),
+                Cell(labels.month(row.invoice_month), order=row.invoice_month),
                 Cell(row.provider, order=row.provider),
                 *cells(row),
                 *closing(row.difference, row.rounding, row.currency),
@@ -134,7 +140,7 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
         Column("Invoice month", shape="word"),
         Column("Provider"),
         Column("Charges in", "right", help="Sum of the bill's rows"),
-        *(Column(words.CLASSES[name], "right", help=widgets.class_help(name)) for name in CLASSES),
+        *(Column(labels.CLASSES[name], "right", help=widgets.class_help(name)) for name in CLASSES),
         Column("Difference", "right", help="Charges in minus costs out; 0 or nothing is published"),
         Column("Rounding", "right", help="Digits beyond the twelfth that the import rounded away"),
     ]
@@ -154,15 +160,17 @@ def reasons(month: str, basis: str) -> None:
                 Cell(
                     pills=[
                         Pill(
-                            words.CLASSES.get(row.cost_class, row.cost_class),
+                            labels.CLASSES.get(row.cost_class, row.cost_class),
                             "warn" if row.cost_class == "unallocated" else "",
                             widgets.class_help(row.cost_class),
                         )
                     ],
                     order=row.cost_class,
                 ),
-                Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
-                Cell(words.value("provider", row.get("provider")), order=row.get("provider") or "", sub=row.get("service") or ""),
+                Cell(labels.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                Cell(
+                    labels.value("provider", row.get("provider")), order=row.get("provider") or "", sub=row.get("service") or ""
+                ),
                 widgets.money_cell(row.cost, row.currency, to_places=to),
             ),
             href=widgets.link(

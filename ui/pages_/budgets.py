@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from api.client import ApiProblem
 from api.models import Budget, BudgetChange, NewBudget
-from ui import charts, controls, widgets, words
-from ui.asking import ask, order, try_ask
+from ui import charts, controls, widgets
+from ui import labels as ui_labels
+from ui.api_requests import ask, order, try_ask
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 TONES: dict[str, Tone] = {"ok": "good", "warning": "warn", "exceeded": "bad"}
@@ -74,7 +75,7 @@ def listing(standing: list[Budget], address: str) -> Grid:
                     Cell(
                         budget.name,
                         order=budget.name,
-                        sub=f"{budget.scope} {budget.scope_name} · {words.VIEWS.get(budget.view, budget.view)}",
+                        sub=f"{budget.scope} {budget.scope_name} · {ui_labels.VIEWS.get(budget.view, budget.view)}",
                     ),
                     Cell(
                         pills=[Pill(budget.state or "not evaluated", TONES.get(budget.state or "", ""))], order=budget.state or ""
@@ -87,7 +88,7 @@ def listing(standing: list[Budget], address: str) -> Grid:
                         title="full colour: billed; pale: estimated",
                     ),
                     Cell(widgets.percent(budget.used_percent), order=budget.used_percent),
-                    widgets.money_cell(budget.spent, currency, sub=words.month(budget.month) if budget.month else ""),
+                    widgets.money_cell(budget.spent, currency, sub=ui_labels.month(budget.month) if budget.month else ""),
                     widgets.money_cell(limit, currency),
                     widgets.money_cell(budget.left, currency, tone="bad" if budget.left is not None and budget.left < 0 else ""),
                 ),
@@ -126,14 +127,14 @@ def history(budget: Budget) -> None:
     if not months:
         st.caption("Nothing was spent under it so far.")
     else:
-        points = [charts.Point(words.month(m), budget.scope_name, amount) for m, amount in sorted(months.items())[-12:]]
+        points = [charts.Point(ui_labels.month(m), budget.scope_name, amount) for m, amount in sorted(months.items())[-12:]]
         left, right = st.columns([2, 1], gap="medium")
         with left:
             charts.against_limit(points, budget.amount, currency=budget.currency, key="budget-months")
         with right:
             rows = [Row((Cell(p.period), widgets.money_cell(p.amount, budget.currency))) for p in reversed(points)]
             draw(Grid((Column("Month"), Column("Spent", "right")), rows, label="Months", sortable=False), key="budget-table")
-    st.caption(f"Revision {budget.revision}, made {words.when(budget.recorded_at)}. Earlier revisions are kept.")
+    st.caption(f"Revision {budget.revision}, made {ui_labels.when(budget.recorded_at)}. Earlier revisions are kept.")
     widgets.address(asked.address, key="budget")
 
 
@@ -161,9 +162,9 @@ def form(budget: Budget | None) -> None:
             currency = st.text_input("Currency", budget.currency if budget else "USD", key=f"{at}-currency", max_chars=3)
             view = st.selectbox(
                 "Counts cost by",
-                list(words.VIEWS),
-                index=list(words.VIEWS).index(budget.view) if budget else 0,
-                format_func=lambda v: words.VIEWS[v],
+                list(ui_labels.VIEWS),
+                index=list(ui_labels.VIEWS).index(budget.view) if budget else 0,
+                format_func=lambda v: ui_labels.VIEWS[v],
                 key=f"{at}-view",
             )
         with right:

@@ -9,8 +9,8 @@ import streamlit as st
 
 from api.client import ApiProblem
 from api.models import CallCost, ChainSummary, ChainTree, Page, SpanNode
-from ui import controls, explaining, widgets, words
-from ui.asking import Asked, ask, try_ask
+from ui import controls, explanations, labels, widgets
+from ui.api_requests import Asked, ask, try_ask
 from ui.grid import Cell, Column, Grid, Pill, Row, draw, rails
 
 PER_PAGE = 50
@@ -82,11 +82,13 @@ def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:
     rows = [
         Row(
             (
-                Cell(row.root_name or "unnamed", order=row.root_name or "", sub=words.reason(row.reason)),
+                Cell(row.root_name or "unnamed", order=row.root_name or "", sub=labels.reason(row.reason)),
                 Cell(
-                    row.initiator_agent or words.UNKNOWN, order=row.initiator_agent or "", sub=row.initiator_team or words.NO_TEAM
+                    row.initiator_agent or labels.UNKNOWN,
+                    order=row.initiator_agent or "",
+                    sub=row.initiator_team or labels.NO_TEAM,
                 ),
-                Cell(words.when(row.start_time), order=row.start_time, sub=lasting(row.start_time, row.end_time)),
+                Cell(labels.when(row.start_time), order=row.start_time, sub=lasting(row.start_time, row.end_time)),
                 widgets.count_cell(row.spans),
                 widgets.count_cell(row.calls),
                 widgets.count_cell(row.tokens),
@@ -149,13 +151,13 @@ def one(chain_id: str) -> None:
     tree, chain = asked.value, asked.value.chain
     st.title(widgets.plain(chain.root_name or "Unnamed chain"))
     with st.container(horizontal=True, gap="small"):
-        widgets.state_badge(f"Started by {chain.initiator_agent or words.UNKNOWN}, {chain.initiator_team or 'no team'}", "cool")
+        widgets.state_badge(f"Started by {chain.initiator_agent or labels.UNKNOWN}, {chain.initiator_team or 'no team'}", "cool")
         if tree.basis:
             widgets.state_badge(tree.basis.capitalize(), "good" if tree.basis == "billed" else "")
         if tree.unpriced_calls:
             widgets.state_badge(f"{tree.unpriced_calls} call{'s' if tree.unpriced_calls > 1 else ''} not fully priced", "warn")
         if chain.reason:
-            widgets.state_badge(words.reason(chain.reason), "warn")
+            widgets.state_badge(labels.reason(chain.reason), "warn")
     tiles(tree)
     controls.go(draw(drawing(tree, asked.address), key="tree"), page="chains")
     st.caption(
@@ -192,7 +194,7 @@ def tiles(tree: ChainTree) -> None:
     with parts[2]:
         st.metric("Tokens", widgets.count(chain.tokens), border=True)
     with parts[3]:
-        st.metric("Took", lasting(chain.start_time, chain.end_time), help=words.when(chain.start_time), border=True)
+        st.metric("Took", lasting(chain.start_time, chain.end_time), help=labels.when(chain.start_time), border=True)
 
 
 def drawing(tree: ChainTree, address: str) -> Grid:
@@ -226,7 +228,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
     if node.status == "error":
         pills.append(Pill("error", "bad"))
     if call and call.reason:
-        pills.append(Pill(words.reason(call.reason), "warn", call.reason))
+        pills.append(Pill(labels.reason(call.reason), "warn", call.reason))
     told = [node.operation, node.service_name, node.channels]
     agent = node.agent_name or (call.executor_agent if call else None)
     team = call.executor_team if call else None
@@ -241,7 +243,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
             ),
             Cell(agent or "", sub=team or ""),
             Cell(
-                (call.model or words.UNKNOWN) if call else f"{len(node.calls)} calls" if node.calls else "",
+                (call.model or labels.UNKNOWN) if call else f"{len(node.calls)} calls" if node.calls else "",
                 sub=(call.provider or "") if call else "",
             ),
             tokens_cell([call] if call else node.calls),
@@ -258,7 +260,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
 
 def call_row(call: CallCost, depth: int, on: str, to: int) -> Row:
     """One of several calls of a span."""
-    pills = [Pill(words.reason(call.reason), "warn", call.reason)] if call.reason else []
+    pills = [Pill(labels.reason(call.reason), "warn", call.reason)] if call.reason else []
     return Row(
         (
             Cell(
@@ -270,7 +272,7 @@ def call_row(call: CallCost, depth: int, on: str, to: int) -> Row:
                 tone="muted",
             ),
             Cell(call.executor_agent or "", sub=call.executor_team or ""),
-            Cell(call.model or words.UNKNOWN, sub=call.provider or ""),
+            Cell(call.model or labels.UNKNOWN, sub=call.provider or ""),
             tokens_cell([call]),
             own_cell(call.own_cost, to, unpriced=True),
             Cell(),
@@ -312,15 +314,15 @@ def meter_grid(tree: ChainTree) -> Grid:
         Row(
             (
                 Cell(
-                    call.model or words.UNKNOWN,
+                    call.model or labels.UNKNOWN,
                     order=call.model or "",
                     sub=call.gateway_call_id or call.provider_request_id or call.span_id or "",
                 ),
-                Cell(call.executor_agent or words.UNKNOWN, order=call.executor_agent or ""),
+                Cell(call.executor_agent or labels.UNKNOWN, order=call.executor_agent or ""),
                 Cell(meter.meter.replace("_", " "), order=meter.meter),
                 widgets.count_cell(meter.quantity),
                 widgets.money_cell(
-                    meter.own_cost, meter.currency, to_places=to, sub=words.reason(meter.reason) or (meter.basis or "")
+                    meter.own_cost, meter.currency, to_places=to, sub=labels.reason(meter.reason) or (meter.basis or "")
                 ),
             )
         )
@@ -337,7 +339,7 @@ def story(chain_id: str) -> None:
     if isinstance(asked, ApiProblem):
         widgets.show_problem(asked)
         return
-    controls.go(draw(explaining.drawing(asked.value, asked.address), key="why"), page="chains")
+    controls.go(draw(explanations.drawing(asked.value, asked.address), key="why"), page="chains")
 
 
 page()

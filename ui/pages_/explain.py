@@ -7,8 +7,8 @@ from typing import Any, get_args
 import streamlit as st
 
 from api.models import Basis, Explanation, Granularity, View
-from ui import controls, explaining, widgets
-from ui.asking import Asked, ask
+from ui import controls, explanations, widgets
+from ui.api_requests import Asked, ask
 from ui.grid import draw
 
 CELL = ("by", "view", "start", "end", "granularity", "basis", "filter")
@@ -67,7 +67,7 @@ def told(asked: Asked[Explanation]) -> None:
         if story.estimated:
             widgets.state_badge(f"Estimated {widgets.several_exact(story.estimated)}", "warn")
     st.metric("Cost", widgets.plain(widgets.several(story.cost)), help=widgets.plain(widgets.several_exact(story.cost)))
-    controls.go(draw(explaining.drawing(story, asked.address), key="why"), page="explain")
+    controls.go(draw(explanations.drawing(story, asked.address), key="why"), page="explain")
 
 
 page()

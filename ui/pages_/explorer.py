@@ -12,8 +12,8 @@ import streamlit as st
 
 from api.client import ApiProblem
 from api.models import Basis, CostRow, CostTable, Granularity, View
-from ui import charts, controls, widgets, words
-from ui.asking import Asked, ask, try_ask
+from ui import charts, controls, labels, widgets
+from ui.api_requests import Asked, ask, try_ask
 from ui.grid import Cell, Column, Grid, Row, draw
 
 LADDER = ("team", "agent", "model", "meter", "provider", "service")
@@ -75,15 +75,15 @@ def choices(months: Sequence[str]) -> Question:
             options = [*reversed(months), "all", "range"]
             names = {"all": "All months", "range": "From … to …"}
             month = controls.choose(
-                "Period", "month", options, default=options[0], shown=lambda m: names.get(m) or words.month(m)
+                "Period", "month", options, default=options[0], shown=lambda m: names.get(m) or labels.month(m)
             )
         with second:
             by = controls.choose_several(
-                "Group by", "by", list(words.DIMENSIONS), default=("team", "agent"), shown=words.dimension, most=MOST_DIMENSIONS
+                "Group by", "by", list(labels.DIMENSIONS), default=("team", "agent"), shown=labels.dimension, most=MOST_DIMENSIONS
             )
         with third:
             granularity = controls.choose(
-                "Over time", "granularity", list(words.GRANULARITIES), default="total", shown=lambda g: words.GRANULARITIES[g]
+                "Over time", "granularity", list(labels.GRANULARITIES), default="total", shown=lambda g: labels.GRANULARITIES[g]
             )
         first, second, third = st.columns([1.3, 3, 1.3], vertical_alignment="bottom")
         with first:
@@ -92,10 +92,10 @@ def choices(months: Sequence[str]) -> Question:
             basis = controls.choose(
                 "Cost column",
                 "basis",
-                list(words.BASES),
+                list(labels.BASES),
                 default="effective",
-                shown=lambda b: words.BASES[b],
-                help_text=words.BASIS_HELP,
+                shown=lambda b: labels.BASES[b],
+                help_text=labels.BASIS_HELP,
                 buttons=True,
             )
         start, end = (
@@ -144,7 +144,7 @@ def _day(written: str) -> date | None:
 def add_filter(question: Question) -> None:
     """Narrows down by a value picked from those there are."""
     with st.popover("Add a filter", width="stretch"):
-        name = st.selectbox("Dimension", list(words.DIMENSIONS), format_func=words.dimension, key="filter-name")
+        name = st.selectbox("Dimension", list(labels.DIMENSIONS), format_func=labels.dimension, key="filter-name")
         asked = try_ask(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
         if isinstance(asked, ApiProblem):
             widgets.show_problem(asked)
@@ -153,7 +153,7 @@ def add_filter(question: Question) -> None:
         if not values:
             st.caption("Nothing was spent in this period.")
             return
-        value = st.selectbox("is", values, format_func=lambda v: words.value(name, v), key="filter-value")
+        value = st.selectbox("is", values, format_func=lambda v: labels.value(name, v), key="filter-value")
         if st.button("Keep only these", key="filter-add"):
             controls.write("filter", [*controls.read_all("filter"), f"{name}={value}"])
             st.rerun()
@@ -166,9 +166,9 @@ def crumbs(question: Question) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown("Only")
         for number, (name, values) in enumerate(question.filters.items()):
-            said = " or ".join(words.value(name, value) for value in values)
+            said = " or ".join(labels.value(name, value) for value in values)
             if st.button(
-                widgets.plain(f"{words.dimension(name)}: {said}") + "  ✕", key=f"drop-{number}", help="Take this filter off"
+                widgets.plain(f"{labels.dimension(name)}: {said}") + "  ✕", key=f"drop-{number}", help="Take this filter off"
             ):
                 controls.write("filter", [p for p in controls.read_all("filter") if p.partition("=")[0] != name])
                 st.rerun()
@@ -199,7 +199,7 @@ def answer(question: Question, asked: Asked[CostTable]) -> None:
     tiles = st.columns(max(4, len(currencies)))
     for tile, currency in zip(tiles, currencies, strict=False):
         with tile:
-            widgets.amount_tile(f"Total, {words.BASES[question.basis].lower()} cost", table.totals[currency], currency)
+            widgets.amount_tile(f"Total, {labels.BASES[question.basis].lower()} cost", table.totals[currency], currency)
     for currency in currencies:
         picture(question, [row for row in table.rows if row.currency == currency], currency)
     grid = Grid(
@@ -217,7 +217,7 @@ def answer(question: Question, asked: Asked[CostTable]) -> None:
 def label_of(question: Question, row: CostRow) -> str:
     """A row's name in a chart: its first dimension that is not filtered to one value."""
     name = next((n for n in question.by if len(question.filters.get(n, [])) != 1), question.by[0])
-    return words.value(name, row.get(name))
+    return labels.value(name, row.get(name))
 
 
 def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
@@ -228,7 +228,7 @@ def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
         for row in priced:
             name = label_of(question, row)
             sums[name] = sums.get(name, Decimal(0)) + (row.cost or Decimal(0))
-        charts.bars(sums, currency=currency, what=f"{words.BASES[question.basis]} cost", key=f"bars-{currency}")
+        charts.bars(sums, currency=currency, what=f"{labels.BASES[question.basis]} cost", key=f"bars-{currency}")
         return
     points = [
         charts.Point(row.period_start, label_of(question, row), row.cost or Decimal(0), row.get("basis") != "estimated")
@@ -236,16 +236,16 @@ def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
         if row.period_start
     ]
     charts.over_time(
-        points, currency=currency, unit=question.granularity, what=f"{words.BASES[question.basis]} cost", key=f"time-{currency}"
+        points, currency=currency, unit=question.granularity, what=f"{labels.BASES[question.basis]} cost", key=f"time-{currency}"
     )
 
 
 def columns(question: Question, currencies: Sequence[str]) -> list[Column]:
     """Headings."""
     time = [] if question.granularity == "total" else [Column("Start", shape="word")]
-    dims = [Column(words.dimension(name), link=number == 0) for number, name in enumerate(question.by)]
-    extra = [Column(words.dimension(name)) for name in extras(question)]
-    return [*time, *dims, *extra, Column(f"{words.BASES[question.basis]} cost", "right")]
+    dims = [Column(labels.dimension(name), link=number == 0) for number, name in enumerate(question.by)]
+    extra = [Column(labels.dimension(name)) for name in extras(question)]
+    return [*time, *dims, *extra, Column(f"{labels.BASES[question.basis]} cost", "right")]
 
 
 def extras(question: Question) -> list[Literal["cost_class", "reason"]]:
@@ -271,10 +271,10 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
     names = [*question.by, *extras(question)]
     cells = [
         Cell(
-            words.value(name, row.get(name)),
+            labels.value(name, row.get(name)),
             order=row.get(name) or "",
             tone="" if row.get(name) else "muted",
-            title=row.get(name) or ("" if name == "reason" else words.NAMELESS_HELP),
+            title=row.get(name) or ("" if name == "reason" else labels.NAMELESS_HELP),
         )
         for name in names
     ]

@@ -10,8 +10,8 @@ import streamlit as st
 
 from api.client import ApiProblem
 from api.models import AlertRow, Basis, Budget, CostTable, Overview, Spender, View
-from ui import charts, controls, widgets, words
-from ui.asking import Asked, ask, try_ask
+from ui import charts, controls, labels, widgets
+from ui.api_requests import Asked, ask, try_ask
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 MOST_REASONS = 10
@@ -33,7 +33,7 @@ def page() -> None:
         view: View = "executor" if controls.choose_view() == "executor" else "initiator"
     seen = ask(lambda api: api.overview(month=month, view=view))
     with heading:
-        st.title(words.month(month))
+        st.title(labels.month(month))
         badges(seen.value, month)
     over = is_over(month, seen.value.timezone)
     compared = over and seen.value.months.index(month) > 0
@@ -87,7 +87,7 @@ def badges(seen: Overview, month: str) -> None:
             widgets.state_badge(f"{widgets.count(seen.problems)} input problem{'s' if seen.problems > 1 else ''}", "warn")
         if any(total.estimated for total in seen.totals):
             widgets.state_badge("Partly estimated", "cool")
-        widgets.state_badge(f"{words.BASES[seen.basis]} cost, {seen.timezone}", "")
+        widgets.state_badge(f"{labels.BASES[seen.basis]} cost, {seen.timezone}", "")
 
 
 def is_over(month: str, timezone: str) -> bool:
@@ -101,7 +101,7 @@ def tiles(seen: Overview, currency: str, month: str, *, over: bool) -> None:
     earlier = seen.months[seen.months.index(month) - 1] if seen.months.index(month) else None
     spend, billed, estimated, unallocated = st.columns(4)
     with spend:
-        against = f"{widgets.change(total.change, currency)} vs {words.month(earlier).split()[0]}" if earlier else "first month"
+        against = f"{widgets.change(total.change, currency)} vs {labels.month(earlier).split()[0]}" if earlier else "first month"
         against = against if over else "so far: the month is not over"
         widgets.amount_tile("Spend", total.cost, currency, delta=against, help_text="Everything, allocated or not.")
     with billed:
@@ -135,7 +135,7 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
         )
     )
     points = [
-        charts.Point(row.period_start, words.value("team", row.get("team")), row.cost, row.get("basis") != "estimated")
+        charts.Point(row.period_start, labels.value("team", row.get("team")), row.cost, row.get("basis") != "estimated")
         for row in days.value.rows
         if row.cost is not None and row.period_start and row.currency == currency
     ]
@@ -156,7 +156,7 @@ def budgets(month: str) -> None:
     at_risk = sum(b.state in ("warning", "exceeded") for b in standing)
     rows = [budget_row(b, month) for b in standing[:6]]
     evaluated = [b for b in standing if b.state]
-    fine = f"All {len(evaluated)} within their limit" if evaluated else f"Not evaluated for {words.month(month)}"
+    fine = f"All {len(evaluated)} within their limit" if evaluated else f"Not evaluated for {labels.month(month)}"
     caption = f"{at_risk} of {len(standing)} at risk" if at_risk else fine
     grid = Grid((Column("Budget", link=True), Column("Used")), rows, caption=caption, sortable=False, label="Budgets")
     controls.go(draw(grid, key="overview-budgets"), page="")
@@ -190,10 +190,10 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
         Row(
             (
                 Cell(
-                    words.value(dimension, row.name),
+                    labels.value(dimension, row.name),
                     order=row.name or "",
                     tone="" if row.name else "muted",
-                    title="" if row.name else words.NAMELESS_HELP,
+                    title="" if row.name else labels.NAMELESS_HELP,
                 ),
                 Cell(
                     bar_approx=widgets.share_approx(row.cost, most) if row.name else None,
@@ -214,7 +214,7 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
         for row in mine
     ]
     columns = (
-        Column(words.dimension(dimension), link=True),
+        Column(labels.dimension(dimension), link=True),
         Column(""),
         Column("Cost", "right"),
         *([Column("Change", "right", help="Against the month before")] if compared else []),
@@ -236,7 +236,7 @@ def unexplained(month: str, view: View, currency: str) -> str:
         Row(
             (
                 Cell(pills=[class_pill(row.cost_class)], order=row.cost_class),
-                Cell(words.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                Cell(labels.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
                 widgets.cost_cell(row.cost, currency, to_places=to),
             ),
             href=widgets.link(
@@ -258,7 +258,7 @@ def unexplained(month: str, view: View, currency: str) -> str:
 def class_pill(cost_class: str) -> Pill:
     """A cost class in a word."""
     return Pill(
-        words.CLASSES.get(cost_class, cost_class), "warn" if cost_class == "unallocated" else "", widgets.class_help(cost_class)
+        labels.CLASSES.get(cost_class, cost_class), "warn" if cost_class == "unallocated" else "", widgets.class_help(cost_class)
     )
 
 
@@ -296,7 +296,7 @@ def folded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
 def alert_row(row: AlertRow) -> Row:
     """An alert as a row."""
     tones: dict[str, Tone] = {"critical": "bad", "warning": "warn"}
-    told = f"{words.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}"
+    told = f"{labels.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}"
     return Row((Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]), Cell(row.text, sub=told)))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from api.models import Freshness
-from ui import controls, widgets, words
-from ui.asking import Asked, api_url, ask
-from ui.configured import configured
+from ui import controls, labels, widgets
+from ui.api_requests import Asked, api_url, ask
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
+from ui.source_tables import configured
 
 KINDS = {"charges": "Bill", "calls": "Token log"}
 RUN_TONES: dict[str, Tone] = {"published": "good", "running": "cool", "unpublished": "warn", "failed": "bad"}
@@ -46,8 +46,8 @@ def sources(asked: Asked[Freshness]) -> None:
             (
                 Cell(source.source, order=source.source),
                 Cell(KINDS[source.kind], order=source.kind),
-                Cell(words.when(source.newest), order=source.newest),
-                Cell(words.age(source.age_seconds), order=source.age_seconds),
+                Cell(labels.when(source.newest), order=source.newest),
+                Cell(labels.age(source.age_seconds), order=source.age_seconds),
             )
         )
         for source in fresh.sources
@@ -104,7 +104,7 @@ def problems() -> None:
                 Cell(p.reason, order=p.reason),
                 Cell(p.remedy, order=p.remedy, prose=True),
                 Cell(widgets.count(p.rows), order=p.rows),
-                Cell(words.when(p.seen_at), order=p.seen_at, sub=p.source),
+                Cell(labels.when(p.seen_at), order=p.seen_at, sub=p.source),
             )
         )
         for p in asked.value.rows
@@ -132,8 +132,8 @@ def unregistered() -> None:
         Row(
             (
                 Cell(agent.agent, order=agent.agent),
-                Cell(words.when(agent.first_seen), order=agent.first_seen),
-                Cell(words.when(agent.last_seen), order=agent.last_seen),
+                Cell(labels.when(agent.first_seen), order=agent.first_seen),
+                Cell(labels.when(agent.last_seen), order=agent.last_seen),
                 Cell(widgets.several(agent.caused), title=widgets.several_exact(agent.caused)),
                 Cell(widgets.several(agent.burned), title=widgets.several_exact(agent.burned)),
             ),
@@ -173,15 +173,15 @@ def runs() -> None:
                 Cell(run.run_id, order=run.run_id, sub=run.cause),
                 Cell(pills=[Pill(run.status, RUN_TONES.get(run.status, ""))], order=run.status),
                 Cell(
-                    words.when(run.started_at),
+                    labels.when(run.started_at),
                     order=run.started_at,
                     sub=took(run.started_at.timestamp(), run.finished_at.timestamp() if run.finished_at else None),
                 ),
-                Cell(", ".join(words.month(month) for month in run.months)),
+                Cell(", ".join(labels.month(month) for month in run.months)),
                 Cell(
                     run.error
                     or (
-                        f"in force for {', '.join(words.month(month) for month in run.published_months)}"
+                        f"in force for {', '.join(labels.month(month) for month in run.published_months)}"
                         if run.published_months
                         else ""
                     )

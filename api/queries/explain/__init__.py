@@ -18,10 +18,10 @@ import polars as pl
 from api.models import Basis, CallCost, ChainSummary, Explanation, Part, Step
 from api.queries.chains import calls_of, spans_of
 from api.queries.costs import CostQuery, cells, meant
-from api.queries.explain import bill, ruling, story, work
-from api.queries.explain.estimated import estimate_step
-from api.queries.explain.finding import find, nothing_there
-from api.queries.explain.story import Figure, amount, amounts, many
+from api.queries.explain import bill_steps, rule_steps, text, usage_steps
+from api.queries.explain.estimate_steps import estimate_step
+from api.queries.explain.lookup import find, nothing_there
+from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
 from api.queries.published import published, scan_runs
 from api.queries.shares import CALL, split_over_calls, used
@@ -63,27 +63,27 @@ def explain_cell(books: Books, query: CostQuery, *, most: int = MOST) -> Explana
     if not rows.head(1).collect().height:
         raise nothing_there(books, query)
     figure = Figure(books, rows, query.basis, query.view, most)
-    return _told(figure, story.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
+    return _told(figure, text.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
 
 
 def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], first: list[Step]) -> Explanation:
     """The steps every figure has, after those of its own; what does not apply is left out."""
-    billed, estimated = story.summed(figure.billed_rows), story.summed(figure.estimated_rows)
-    cost = story.summed(figure.rows)
+    billed, estimated = text.summed(figure.billed_rows), text.summed(figure.estimated_rows)
+    cost = text.summed(figure.rows)
     figure = replace(figure, cost=cost, estimated=estimated)
     empty = figure.rows.head(1).collect().is_empty()
     steps = [] if empty else [
-        bill.charge_step(figure),
+        bill_steps.charge_step(figure),
         estimate_step(figure),
-        *bill.pool_steps(figure),
-        work.usage_step(figure),
-        *work.call_steps(figure),
-        work.executor_step(figure),
-        work.initiator_step(figure),
-        work.owner_step(figure),
-        ruling.class_step(figure),
-        ruling.run_step(figure),
-        ruling.balance_step(figure),
+        *bill_steps.pool_steps(figure),
+        usage_steps.usage_step(figure),
+        *usage_steps.call_steps(figure),
+        usage_steps.executor_step(figure),
+        usage_steps.initiator_step(figure),
+        usage_steps.owner_step(figure),
+        rule_steps.class_step(figure),
+        rule_steps.run_step(figure),
+        rule_steps.balance_step(figure),
     ]  # fmt: skip
     if kind == "charge":  # told already, with what the bill says of it
         steps = [step for step in steps if step is None or step.step != "charge"]
@@ -119,9 +119,11 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
     column = f"{basis}_cost"
     found: list[pl.DataFrame] = []
     parts: list[Part] = []
-    for row in bill.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
-        lot = bill.same_lot(books, {name: row[name] for name in charges.columns})
-        said = f"{bill.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
+    for row in bill_steps.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
+        lot = bill_steps.same_lot(books, {name: row[name] for name in charges.columns})
+        said = (
+            f"{bill_steps.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
+        )
         facts = {name: row[name] for name in (*charges.columns, "uri")}
         if not lot.height:
             said += ". No published cost stems from it yet: its month is not attributed, or was restated since"
@@ -136,13 +138,13 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
                 "lot_role": held["role"],
             }
             found.append(_over_costs(books, row[column] or Decimal(0), held, basis))
-        parts.append(story.part(said, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
+        parts.append(text.part(said, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
     step = Step(
         step="charge",
         rule="RA-1",
         sentence="A charge is claimed exactly once, together with the charges no rule can tell from it; each counts by its amount.",
         parts=parts,
-        sum=story.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
+        sum=text.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
     )
     rows = pl.concat(found) if found else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
     return Figure(books, rows.lazy(), basis, "initiator", most, charges=charges), [step]
@@ -150,7 +152,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
 
 def _lot_said(lot: dict[str, Any]) -> str:
     read = {
-        "tokens": f"It was read as {story.count(lot['billed_quantity'])} {story.meter(lot['meter'])} of {lot['model']}",
+        "tokens": f"It was read as {text.count(lot['billed_quantity'])} {text.meter(lot['meter'])} of {lot['model']}",
         "driver": "It is sold by no quantity that logs hold, so it was split by what used it",
         "follow": "It corrects other charges, and follows them",
         "tax": "It is a tax, and follows the charges it taxes",
@@ -167,13 +169,13 @@ def _over_costs(books: Books, charge: Decimal, lot: dict[str, Any], basis: Basis
     rows = scan_runs(books, COSTS, here).filter(mine.fill_null(value=False)).collect()
     rows = rows.sort("usage_key", "cost_class", "initiator_team", "initiator_agent", nulls_last=True, maintain_order=True)
     at = (lot["month"], lot["run_id"], lot["lot_id"])
-    left = bill.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
+    left = bill_steps.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
     own = [row[column] or Decimal(0) for row in rows.iter_rows(named=True)]
     together = [n for n, row in enumerate(rows.iter_rows(named=True)) if row["lot_id"] is None]
-    shares = bill.by_weights(left, [own[n] for n in together]) if together else []
+    shares = bill_steps.by_weights(left, [own[n] for n in together]) if together else []
     for n, share in zip(together, shares, strict=True):
         own[n] = share
-    parts = bill.by_weights(charge, own)
+    parts = bill_steps.by_weights(charge, own)
     whole = lot["charges"] == 1
     return rows.with_columns(
         cost=pl.Series(parts, dtype=MONEY), quantity=pl.col("quantity") if whole else pl.lit(None, dtype=MONEY)
@@ -182,13 +184,13 @@ def _over_costs(books: Books, charge: Decimal, lot: dict[str, Any], basis: Basis
 
 def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
     """The figure itself, and the cells it is made of."""
-    found = story.listed(cells(books, query), query.dimensions_in_time, most)
+    found = text.listed(cells(books, query), query.dimensions_in_time, most)
     chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
     zone = books.settings.report.timezone
     time = "in all published months"
     if query.start or query.end:
-        first = [f"from {story.local(query.start, zone)}"] if query.start else []
-        last = [f"up to {story.local(query.end, zone)}, which is not counted"] if query.end else []
+        first = [f"from {text.local(query.start, zone)}"] if query.start else []
+        last = [f"up to {text.local(query.end, zone)}, which is not counted"] if query.end else []
         time = f"{' '.join([*first, *last])} ({zone})"
     view = "by who started it" if query.view == "initiator" else "by who ran it"
     cost = amounts(found.sum) if found.sum else "no priced amount"
@@ -196,9 +198,9 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
     for row in found.top:
         named = ", ".join(f"{name} {row[name] or 'unknown'}" for name in query.dimensions_in_time)
         narrower = {**query.filters, **{name: (row[name] or "",) for name in query.dimensions}}
-        link = story.cell_link(replace(query, filters=narrower).parameters())
+        link = text.cell_link(replace(query, filters=narrower).parameters())
         parts.append(
-            story.part(
+            text.part(
                 f"{named}: {amount(row['cost'], row['currency'])}",
                 row,
                 link=link,
@@ -219,16 +221,16 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
 
 
 def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
-    cost = story.summed(figure.rows)
-    doubt = f" Its tree is doubtful: {story.reason(chain.reason)}." if chain.reason else ""
+    cost = text.summed(figure.rows)
+    doubt = f" Its tree is doubtful: {text.reason(chain.reason)}." if chain.reason else ""
     return Step(
         step="chain",
         rule="CH-1" if not chain.reason else "CH-1, CH-2" if "missing_parent" in chain.reason else "CH-1, CH-3",
         sentence=(
-            f"The chain {chain.root_name or chain.chain_id} started at {story.when(chain.start_time)}, has {many(chain.spans, 'span')} and "
+            f"The chain {chain.root_name or chain.chain_id} started at {text.when(chain.start_time)}, has {many(chain.spans, 'span')} and "
             f"{many(chain.calls, 'call')} in {many(len(chain.trace_ids), 'trace')}, and costs {amounts(cost)}.{doubt}"
         ),
-        facts=story.plain(chain.model_dump()),
+        facts=text.plain(chain.model_dump()),
         sum=cost,
     )
 
@@ -239,28 +241,28 @@ def _meter_step(priced: dict[tuple[int, int], CallCost]) -> Step:
     parts = []
     for call in priced.values():
         for meter in call.meters:
-            used_up = f"{story.count(meter.quantity)} {story.meter(meter.meter)}"
+            used_up = f"{text.count(meter.quantity)} {text.meter(meter.meter)}"
             if meter.own_cost is None:
-                parts.append(Part(sentence=f"{used_up}: no price, {story.reason(meter.reason)}", facts={"meter": meter.meter}))
+                parts.append(Part(sentence=f"{used_up}: no price, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
             elif meter.currency is None:
-                parts.append(Part(sentence=f"{used_up}: free, {story.reason(meter.reason)}", facts={"meter": meter.meter}))
+                parts.append(Part(sentence=f"{used_up}: free, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
             else:
                 own[meter.currency] += meter.own_cost
                 said = f"{used_up}: {amount(meter.own_cost, meter.currency)}, {meter.basis}"
                 row = {"cost": meter.own_cost, "currency": meter.currency}
-                parts.append(story.part(said, row, meter=meter.meter, quantity=meter.quantity, basis=meter.basis))
+                parts.append(text.part(said, row, meter=meter.meter, quantity=meter.quantity, basis=meter.basis))
     first = next(iter(priced.values()))
     whom = f"{first.provider or 'an unknown provider'}, {first.model or 'an unknown model'}"
     what = (
-        f"The call at {story.when(first.start_time)} to {whom}"
+        f"The call at {text.when(first.start_time)} to {whom}"
         if len(priced) == 1
-        else f"{many(len(priced), 'call')} go by that name, the first at {story.when(first.start_time)} to {whom}"
+        else f"{many(len(priced), 'call')} go by that name, the first at {text.when(first.start_time)} to {whom}"
     )
     return Step(
         step="meter",
         rule="CA-4, MO-1",
         sentence=f"{what}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
-        facts={"calls": [story.plain(call.model_dump(exclude={"meters"})) for call in priced.values()]},
+        facts={"calls": [text.plain(call.model_dump(exclude={"meters"})) for call in priced.values()]},
         parts=parts,
         sum=dict(own),
     )
@@ -271,7 +273,7 @@ def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int]
     from api.queries.chains import find_summary
 
     call = priced[row["trace_key"], row["span_key"]]
-    ref = story.call_ref(row)
+    ref = text.call_ref(row)
     channels = row["channels"].replace("+", " and ")
     summary = find_summary(books, row["chain_id"])
     if summary is None:
@@ -296,7 +298,7 @@ def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int]
             + (f", agent {node.agent_name}" if node.agent_name else "")
             + (f", service {node.service_name}" if node.service_name else "")
             + (", over a link" if node.edge == "link" else ", where a cycle was opened" if node.edge == "cut" else ""),
-            facts=story.plain(
+            facts=text.plain(
                 node.model_dump(include={"trace_id", "span_id", "name", "agent_name", "service_name", "channels", "edge"})
             ),
         )
@@ -305,11 +307,11 @@ def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int]
     merged = f", merged to one call by {_merged_by(row)}" if "+" in row["channels"] else ""
     return Step(
         step="span",
-        rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({story.reason(summary.reason)})",
+        rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
         sentence=f"{ref} was told of by {channels}{merged}; {many(len(path), 'span')} lead from it to the root of its chain.",
-        facts=story.plain({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
+        facts=text.plain({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
-        links=[story.link("chain", row["chain_id"])],
+        links=[text.link("chain", row["chain_id"])],
     )
 
 

@@ -9,8 +9,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from api.models import Part, Step
-from api.queries.explain import story
-from api.queries.explain.story import Figure, amount, amounts, many
+from api.queries.explain import text
+from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.published import published, scan_runs
 from ledger import code, registry
 from ledger.db import Run
@@ -36,7 +36,7 @@ _CLASSES: Mapping[str, str] = {
 
 def class_step(figure: Figure) -> Step:
     """Which class each part is in, and the rule that put it there. (RA-2 … RA-5, ES-1, ES-2)"""
-    found = story.listed(
+    found = text.listed(
         figure.rows,
         ["cost_class", "basis", "rule", "reason", "charge_category"],
         figure.most,
@@ -68,15 +68,15 @@ def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
             facts["shared_rule"] = shared.model_dump(mode="json", exclude_defaults=True)
         else:
             why += ", which is not in the settings any more in this version"
-    because = f" ({story.reason(row['reason'])})" if row["reason"] else ""
+    because = f" ({text.reason(row['reason'])})" if row["reason"] else ""
     by = f", {name}" if name and not by_rule else ""
-    sentence = f"{story.dollars(row)} is {row['cost_class']}{because}{by}: {why}"
-    return story.part(sentence, row, **facts)
+    sentence = f"{text.dollars(row)} is {row['cost_class']}{because}{by}: {why}"
+    return text.part(sentence, row, **facts)
 
 
 def run_step(figure: Figure) -> Step:
     """Which runs drew it, from which facts, and what has changed since. (TI-2)"""
-    found = story.listed(figure.rows, ["month", "run_id"], figure.most)
+    found = text.listed(figure.rows, ["month", "run_id"], figure.most)
     at = {m.month: m for m in published(figure.books)}
     with figure.books.database.session() as session:
         held: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def run_step(figure: Figure) -> Step:
             "inputs": inputs,
         }
         facts |= {"cause": run.get("cause"), "published_at": at[row["month"]].published_at, "changed_since": moved or None}
-        parts.append(story.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts))
+        parts.append(text.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts))
     return Step(
         step="run",
         rule="TI-2",
@@ -155,4 +155,4 @@ def _balance_part(row: Mapping[str, Any]) -> Part:
         f"{row['provider']}, invoice month {row['invoice_month']}: {amount(row['charges_in'], row['currency'])} of charges = "
         f"{classes or 'nothing'}, difference {amount(row['difference'], row['currency'])}"
     )
-    return Part(sentence=sentence, facts=story.plain(dict(row)))
+    return Part(sentence=sentence, facts=text.plain(dict(row)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out_rows, say
+from rootcost.terminal.console import Home, opened, out_rows, say
 
 if TYPE_CHECKING:
     from ledger.books import Books
@@ -39,7 +39,7 @@ def budgets_set(
     from api.changes import change_budget
     from api.models import NewBudget
     from ledger.errors import UsageError
-    from rootcost import show
+    from rootcost.terminal import tables
 
     if bool(team) == bool(agent):
         raise UsageError("a budget limits one team or one agent", where="--team, --agent", remedy="give exactly one of them")
@@ -62,7 +62,7 @@ def budgets_set(
             remedy="see --help",
         ) from fault
     with opened(home) as books:
-        show.budgets([change_budget(books, name, budget, actor="cli")])
+        tables.budgets([change_budget(books, name, budget, actor="cli")])
         _tell_if_unknown(books, budget.scope, budget.scope_name, view)
     say("Next: rootcost attribute evaluates it")
 
@@ -85,13 +85,13 @@ def budgets_list(
 ) -> None:
     """List budgets, and how they stand in their newest month."""
     from api import queries
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         rows = queries.budgets(books)
     if output == "json":
         out_rows(row.model_dump() for row in rows)
     elif rows:
-        show.budgets(rows)
+        tables.budgets(rows)
     else:
         say("No budgets. Next: rootcost budgets set NAME --team TEAM --amount 1500")

@@ -1,6 +1,6 @@
 """Of all processes that serve one ledger, the one that runs what is scheduled.
 
-Leading is holding a lock (see `rootcost.lock`): of the database on PostgreSQL, of a file on SQLite. It is asked for every second, so a leader
+Leading is holding a lock (see `ledger.locks`): of the database on PostgreSQL, of a file on SQLite. It is asked for every second, so a leader
 that dies is followed within seconds: its connection breaks, the server lets the lock go, and the next one to ask has it.
 """
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ledger.configured import process
 from ledger.db import Leader
 from ledger.errors import SettingsError
+from ledger.locks import lock_of
 from ledger.periods import now
-from rootcost.lock import lock_of
+from ledger.sources import process
 
 if TYPE_CHECKING:
     from ledger.books import Books

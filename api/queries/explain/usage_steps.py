@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 
 from api.models import Part, Rest, Step
-from api.queries.explain import story
-from api.queries.explain.story import NOBODY, Figure, amount, amounts, count, many, meter, whom
+from api.queries.explain import text
+from api.queries.explain.text import NOBODY, Figure, amount, amounts, count, many, meter, whom
 from api.queries.published import published, scan_rollups
 from api.queries.shares import CALL, logged, split_over_calls, used
 from ledger import registry
@@ -41,18 +41,18 @@ def usage_step(figure: Figure) -> Step | None:
     first, last = window.collect().row(0)
     if first is None:
         return None
-    found = story.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
+    found = text.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
     keys = pl.Series([row["usage_key"] for row in found.top], dtype=pl.Int64).unique()
     held = {(r["usage_key"], r["meter"]): r for r in logged(figure.books, keys, first, last).iter_rows(named=True)}
-    other = story.nonzero(story.minus(figure.cost, found.sum))
-    sentence = f"{story.of_it(found.sum)} is borne by {many(found.count, 'hourly usage row')}"
+    other = text.nonzero(text.minus(figure.cost, found.sum))
+    sentence = f"{text.of_it(found.sum)} is borne by {many(found.count, 'hourly usage row')}"
     if other:
         sentence += f"; {amounts(other)} was used by no logged call"
     return Step(
         step="usage",
         rule="CA-2",
         sentence=f"{sentence}.",
-        facts=story.plain({"on_no_usage": other} if other else {}),
+        facts=text.plain({"on_no_usage": other} if other else {}),
         parts=[_usage_part(row, held.get((row["usage_key"], row["meter"]))) for row in found.top],
         rest=found.rest(),
         sum=found.sum,
@@ -65,13 +65,13 @@ _SAID = ("model", "resource", "executor_agent", "executor_team", "initiator_agen
 def _usage_part(row: dict[str, Any], held: dict[str, Any] | None) -> Part:
     known = held or {}
     what = row["model"] or row["resource"] or "an unknown model"
-    times = f"{story.when(known['hour'])}, " if held else ""
+    times = f"{text.when(known['hour'])}, " if held else ""
     many_calls = f" of {many(known['calls'], 'call')}" if held else ""
     quantity = count(known.get("quantity"))
     who = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
     sentence = f"{times}{what}, {who}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
     facts = {name: known.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
-    return story.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _SAID}, **facts)
+    return text.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _SAID}, **facts)
 
 
 def call_steps(figure: Figure) -> list[Step]:
@@ -79,7 +79,7 @@ def call_steps(figure: Figure) -> list[Step]:
     if figure.calls is not None:
         whole, calls, shown = figure.calls.height, figure.calls, figure.calls
         borne = figure.cost
-        held: story.Costs = {}
+        held: text.Costs = {}
     else:
         shown, whole, borne, held = _dearest(figure)
         calls = shown
@@ -88,12 +88,12 @@ def call_steps(figure: Figure) -> list[Step]:
     priced = _priced(figure, calls)
     rows = sorted(
         ({**row, **cost} for row in shown.iter_rows(named=True) for cost in priced.get((row["trace_key"], row["span_key"]), [_NO_PRICE])),
-        key=lambda row: (row["cost"] is None, -abs(row["cost"] or Decimal(0)), row["start_time"], story.call_ref(row)),
+        key=lambda row: (row["cost"] is None, -abs(row["cost"] or Decimal(0)), row["start_time"], text.call_ref(row)),
     )  # fmt: skip
     listed = rows[: figure.most]
-    rest = story.minus(borne, story.total(listed))
+    rest = text.minus(borne, text.total(listed))
     beyond = whole - len({(row["trace_key"], row["span_key"]) for row in listed})
-    said = f"{story.of_it(borne)} is {many(whole, 'call')}"
+    said = f"{text.of_it(borne)} is {many(whole, 'call')}"
     if figure.calls is None and beyond:
         said += "; those listed are the dearest at list price, each with its exact part of the hourly row it was summed into"
     if held:
@@ -102,20 +102,20 @@ def call_steps(figure: Figure) -> list[Step]:
         step="call",
         rule="CA-1",
         sentence=f"{said}.",
-        facts=story.plain({"calls": whole} | ({"held_time": held} if held else {})),
+        facts=text.plain({"calls": whole} | ({"held_time": held} if held else {})),
         parts=[_call_part(row) for row in listed],
-        rest=Rest(count=beyond, cost=rest) if beyond or story.nonzero(rest) else None,
+        rest=Rest(count=beyond, cost=rest) if beyond or text.nonzero(rest) else None,
         sum=borne,
     )
     chains = list(dict.fromkeys(row["chain_id"] for row in listed))
-    step.links = [story.link("chain", chain) for chain in chains]
+    step.links = [text.link("chain", chain) for chain in chains]
     return [step]
 
 
 _NO_PRICE: dict[str, Any] = {"cost": None, "currency": None, "used": ""}
 
 
-def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, story.Costs, story.Costs]:
+def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]:
     """The dearest calls at list price, how many there are, what they all come to, and what no call bears (held time)."""
     bears = figure.rows.filter(pl.col("usage_key").is_not_null())
     first, last = bears.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
@@ -140,8 +140,8 @@ def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, story.Costs, story.Cost
             _by_currency(bears),
         ]
     )
-    by_calls: story.Costs = dict(borne.iter_rows())
-    return top, int(total.item()), by_calls, story.nonzero(story.minus(dict(whole.iter_rows()), by_calls))
+    by_calls: text.Costs = dict(borne.iter_rows())
+    return top, int(total.item()), by_calls, text.nonzero(text.minus(dict(whole.iter_rows()), by_calls))
 
 
 def _by_currency(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -175,7 +175,7 @@ def _priced(figure: Figure, calls: pl.DataFrame) -> dict[tuple[int, int], list[d
 def _call_part(row: dict[str, Any]) -> Part:
     used_up = f", {row['used']}" if row["used"] else ""
     sentence = (
-        f"{story.when(row['start_time'])}, {row['model'] or 'an unknown model'}{used_up}, by {row['executor_agent'] or 'nobody known'} "
+        f"{text.when(row['start_time'])}, {row['model'] or 'an unknown model'}{used_up}, by {row['executor_agent'] or 'nobody known'} "
         f"for {row['initiator_agent'] or 'nobody known'}, told of by {row['channels'].replace('+', ' and ')}: {amount(row['cost'], row['currency'])}"
     )
     names = (
@@ -189,12 +189,12 @@ def _call_part(row: dict[str, Any]) -> Part:
         "usage_key",
         "reason",
     )
-    return story.part(sentence, row, link=story.link("call", story.call_ref(row)), **{name: row[name] for name in names})
+    return text.part(sentence, row, link=text.link("call", text.call_ref(row)), **{name: row[name] for name in names})
 
 
 def executor_step(figure: Figure) -> Step:
     """Who ran it. (CH-5)"""
-    found = story.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
+    found = text.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
     return Step(
         step="executor",
         rule="CH-5",
@@ -208,12 +208,12 @@ def executor_step(figure: Figure) -> Step:
 def _executor_part(row: dict[str, Any]) -> Part:
     agent, team = row["executor_agent"], row["executor_team"]
     verb = "ran" if agent not in NOBODY else "bears" if team else "ran"
-    return story.part(f"{whom(agent, team)} {verb} {story.dollars(row)}", row, agent=agent, team=team)
+    return text.part(f"{whom(agent, team)} {verb} {text.dollars(row)}", row, agent=agent, team=team)
 
 
 def initiator_step(figure: Figure) -> Step:
     """Who started it, and how that is known. (CH-4)"""
-    found = story.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
+    found = text.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
     return Step(
         step="initiator",
         rule="CH-4",
@@ -227,13 +227,13 @@ def initiator_step(figure: Figure) -> Step:
 def _initiator_part(row: dict[str, Any]) -> Part:
     agent, team = row["initiator_agent"], row["initiator_team"]
     if agent in NOBODY and not team:
-        why = _METHODS["unknown"] if row["method"] == "unknown" else story.reason(row["reason"])
-        said = f"nobody is known to have started {story.dollars(row)}"
+        why = _METHODS["unknown"] if row["method"] == "unknown" else text.reason(row["reason"])
+        said = f"nobody is known to have started {text.dollars(row)}"
     else:
         why = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
-        said = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {story.dollars(row)}"
+        said = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
     said += f": {why}" if why else ""
-    return story.part(said, row, agent=agent, team=team, method=row["method"])
+    return text.part(said, row, agent=agent, team=team, method=row["method"])
 
 
 def owner_step(figure: Figure) -> Step | None:
@@ -286,5 +286,5 @@ def _owner_parts(row: Mapping[str, Any], timeline: pl.DataFrame, exact: tuple[da
         since = "from the beginning" if owner["valid_from"].year <= 1970 else f"from {owner['valid_from']:%Y-%m-%d}"
         yield Part(
             sentence=f"{row['agent']} belongs to {owner['team'] or 'no team'} {since} {until}, recorded {owner['recorded_at']:%Y-%m-%d %H:%M} UTC",
-            facts=story.plain({k: owner[k] for k in ("kind", "name", "agent", "team", "valid_from", "valid_to", "recorded_at")}),
+            facts=text.plain({k: owner[k] for k in ("kind", "name", "agent", "team", "valid_from", "valid_to", "recorded_at")}),
         )

@@ -19,7 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ledger.money import text
-from rootcost.console import out, plain, say, terminal
+from rootcost.terminal.console import out, plain, say, terminal
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,10 +10,10 @@ import polars as pl
 
 from ledger.money import proportion, text
 from ledger.tables import PRICES
-from rootcost.show import counted, draw, table
+from rootcost.terminal.tables import counted, draw, table
 
 if TYPE_CHECKING:
-    from rootcost.pricebook import Coverage
+    from rootcost.service.pricebook import Coverage
 
 MOST_ROWS = 40
 """Rows of a table on the terminal; json and csv have them all."""
@@ -111,7 +111,7 @@ def gone(models: pl.DataFrame) -> None:
     """Models that are no longer on the list: they keep their last rates."""
     if not models.height:
         return
-    from rootcost.console import say
+    from rootcost.terminal.console import say
 
     some = ", ".join(models["model"].head(5).to_list())
     more = f" and {models.height - 5:,} more" if models.height > 5 else ""
@@ -162,7 +162,7 @@ def history(rows: pl.DataFrame) -> None:
 
 def coverage(found: Coverage) -> None:
     """How much has a price, then what has none."""
-    from rootcost.console import out
+    from rootcost.terminal.console import out
 
     calls, tokens = (int(found.models[c].sum()) for c in ("calls", "tokens"))
     out(

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import changes
+from api.errors import MEDIA_TYPE, Refused
 from api.models import Budget, BudgetChange, NewBudget, ProblemDocument, RegistryImported
-from api.problem_documents import MEDIA_TYPE, Refused
 from api.queries.state import told
-from api.reading import FAULTS
-from api.receiving import JSON, media_type, read_body
+from api.routes.read import FAULTS
+from api.routes.receive import JSON, media_type, read_body
 from ledger import registry
 from ledger.books import Books
 

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.errors import PortTakenError, RootCostError, SettingsError
-from rootcost.console import log_to, out, say
+from rootcost.terminal.console import log_to, out, say
 
 if TYPE_CHECKING:
     from ledger.books import Books
     from ledger.settings import Settings
 
-log = logging.getLogger("rootcost.serve")
+log = logging.getLogger("rootcost.service.serve")
 
 START_SECONDS = 60.0
 """How long API and dashboard may take until they are healthy."""
@@ -71,8 +71,8 @@ def _in_url(host: str) -> str:
 def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = None, ui: bool = True) -> int:
     """Serves `home` until a signal comes; returns the exit code. Arguments override the settings."""
     from ledger.books import Books
+    from ledger.locks import serving
     from ledger.settings import load
-    from rootcost.lock import serving
 
     settings = load(home)
     where = _addresses(settings, port, ui_port, ui=ui)
@@ -152,9 +152,9 @@ class _Service:
 
     def __init__(self, books: Books, where: Addresses, listening: socket.socket) -> None:
         from api.app import create_app
-        from rootcost.grpc_door import GrpcDoor
-        from rootcost.receive import Doors, Porch
-        from rootcost.schedule import Schedule
+        from rootcost.service.grpc_server import GrpcDoor
+        from rootcost.service.receivers import Doors, Porch
+        from rootcost.service.schedule import Schedule
 
         self._where = where
         self._home = books.home

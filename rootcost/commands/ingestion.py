@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ingest.sources import discover
-from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write
+from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write
 
 Format = Literal["table", "json"]
 
@@ -38,11 +38,11 @@ def ingest(
     listed by `rootcost problems`, and the rest goes on.
     """
     from ingest.run import ingest as run_ingest
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books, steps() as progress, turn_to_write(books):
         report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
-    show.ingested(report)
+    tables.ingested(report)
     if not report.rows:
         say("Nothing was stored.")
     listed = "rootcost problems" if len(report.not_kept) < len(report.problems) else ""
@@ -65,14 +65,14 @@ def problems(
 ) -> None:
     """List what was wrong with the input: where, which field, why, and what to do."""
     from api import queries
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         page = queries.problems(books, source=source or None, severity=severity or None, limit=None)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:
-        show.problems(page.rows)
+        tables.problems(page.rows)
     else:
         say("No problems.")
 
@@ -97,7 +97,7 @@ def agents_import(
     with opened(home) as books, turn_to_write(books):
         result = registry.import_csv(books, file)
         problems.renew(books.store, "registry", {str(file)}, result.problems)
-    from rootcost.show import counted
+    from rootcost.terminal.tables import counted
 
     read, added = counted(result.agents, "agent"), counted(result.names, "name")
     out(f"{read} read: {added} added or changed, {result.unchanged} unchanged")
@@ -114,11 +114,11 @@ def agents_list(
 ) -> None:
     """List the registry: every name, its owner, and the time it holds for."""
     from api import queries
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         agents = queries.agents(books)
     if output == "json":
         out_rows(row.model_dump() for row in agents.registered)
         return
-    show.agents(agents)
+    tables.agents(agents)

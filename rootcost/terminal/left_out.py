@@ -17,7 +17,7 @@ def left_out_of_bills(books: Books) -> str:
 
     from ingest.sources import by_name, discover
     from ledger.tables import PROBLEMS
-    from rootcost.show import counted
+    from rootcost.terminal.tables import counted
 
     told = books.store.scan(PROBLEMS, {"source": list(discover())}).filter(pl.col("severity") == "error")
     errors = told.select("source", "place", "rows").collect()

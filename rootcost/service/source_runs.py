@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ledger import configured
-from ledger.configured import Outcome
+from ledger import sources
 from ledger.errors import RootCostError, UsageError
-from rootcost.lock import alone, lock_of, turn
+from ledger.locks import alone, lock_of, turn
+from ledger.sources import Outcome
 
 if TYPE_CHECKING:
     from ingest.run import IngestReport, Progress
@@ -75,13 +75,13 @@ def read_source(
         )
     with alone(lock_of(books, f"source-{source.source}"), waiting=waiting):
         since, until = (window.since, window.until) if window else (None, None)
-        run_id = configured.begin(books, source, cause=cause, since=since, until=until)
+        run_id = sources.begin(books, source, cause=cause, since=since, until=until)
         try:
             outcome, report, fault = _read(books, source, window, progress)
         except BaseException:
-            configured.cut_off(books, run_id)
+            sources.cut_off(books, run_id)
             raise
-        return Finished(configured.finish(books, run_id, outcome), report, fault)
+        return Finished(sources.finish(books, run_id, outcome), report, fault)
 
 
 def _read(

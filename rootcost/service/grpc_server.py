@@ -13,8 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
+from api.errors import RETRY_SECONDS
 from api.otlp_answers import PROTOBUF, answer
-from api.problem_documents import RETRY_SECONDS
 from api.receivers import Received, Receivers, Signal
 from ledger.errors import FormatError, PortTakenError, SpoolFull, StoreUnreachable
 

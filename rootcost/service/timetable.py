@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger import configured
+from ledger import sources
 from ledger.db import ConfiguredSource
 from ledger.periods import now
-from rootcost.cron import trigger
+from rootcost.service.cron import trigger
 
 if TYPE_CHECKING:
     from apscheduler.job import Job
@@ -52,7 +52,7 @@ class Timetable:
     def follow(self) -> None:
         """Makes the jobs what people configured, and notes when each source is due."""
         jobs = {job.id: job for job in self._scheduler.get_jobs(STORE)}
-        wanted = {source.name: source for source in configured.every(self._books) if source.uris}
+        wanted = {source.name: source for source in sources.every(self._books) if source.uris}
         for name in jobs.keys() - wanted.keys():
             self._scheduler.remove_job(name, STORE)
         due = {name: self._follow(source, jobs.get(name)) for name, source in wanted.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from api.models import Page, SourceRunRow, SourceStatus
-from ui import widgets, words
-from ui.asking import Asked, ask
+from ui import labels, widgets
+from ui.api_requests import Asked, ask
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 STATE_TONES: dict[str, Tone] = {
@@ -54,18 +54,18 @@ def _source(row: SourceStatus) -> Row:
             Cell(row.name, order=row.name, sub=row.source),
             Cell(pills=[Pill(row.state, STATE_TONES[row.state], why)], order=row.state),
             Cell(
-                words.when(row.newest) if row.newest else "none yet",
+                labels.when(row.newest) if row.newest else "none yet",
                 order=row.newest,
-                sub="" if row.age_seconds is None else words.age(row.age_seconds),
+                sub="" if row.age_seconds is None else labels.age(row.age_seconds),
             ),
-            Cell(words.age(row.stale_after_seconds).removesuffix(" ago"), order=row.stale_after_seconds),
+            Cell(labels.age(row.stale_after_seconds).removesuffix(" ago"), order=row.stale_after_seconds),
             Cell(
-                words.when(last.started_at) if last is not None else "",
+                labels.when(last.started_at) if last is not None else "",
                 order=last.started_at if last is not None else None,
                 sub="" if last is None else f"{last.status}, {_took(last)}",
                 title=why,
             ),
-            Cell(words.when(row.due_at) if row.due_at else "", order=row.due_at, sub=row.cron),
+            Cell(labels.when(row.due_at) if row.due_at else "", order=row.due_at, sub=row.cron),
             Cell(", ".join(row.addresses) or "what the receivers take", order=", ".join(row.addresses), sub=row.scope or ""),
         )
     )
@@ -94,12 +94,12 @@ def _run(row: SourceRunRow) -> Row:
     return Row(
         (
             Cell(row.name, order=row.name, sub=row.source),
-            Cell(words.when(row.started_at), order=row.started_at, sub=f"{row.cause}{asked_for}", title=row.runner),
+            Cell(labels.when(row.started_at), order=row.started_at, sub=f"{row.cause}{asked_for}", title=row.runner),
             Cell(pills=[Pill(row.status, RUN_TONES.get(row.status, ""))], order=row.status, sub=_took(row)),
             Cell(widgets.count(row.rows), order=row.rows, sub=f"{row.errors:,} left out" if row.errors else ""),
             Cell(widgets.count(row.rows_changed), order=row.rows_changed),
             Cell(widgets.several(row.money_in), title=widgets.several_exact(row.money_in) if row.money_in else ""),
-            Cell("" if row.lag_seconds is None else words.age(row.lag_seconds).removesuffix(" ago"), order=row.lag_seconds),
+            Cell("" if row.lag_seconds is None else labels.age(row.lag_seconds).removesuffix(" ago"), order=row.lag_seconds),
             Cell(row.error or "", order=row.error),
         )
     )

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from api import queries
+from api.errors import MEDIA_TYPE
 from api.models import (
     Agents,
     AlertRow,
@@ -34,7 +35,6 @@ from api.models import (
     SourceStatus,
     View,
 )
-from api.problem_documents import MEDIA_TYPE
 from api.queries.chains import MAX_PAGE
 from api.queries.costs import as_text
 from ledger import money
@@ -320,7 +320,7 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
 
 def refuse_unknown(request: Request) -> None:
     """A misspelt parameter must not quietly ask for something else."""
-    from api.problem_documents import Refused
+    from api.errors import Refused
 
     route = request.scope.get("route")
     known = _parameters(getattr(route, "dependant", None))

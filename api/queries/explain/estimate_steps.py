@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from api.models import Part, Step
-from api.queries.explain import story
-from api.queries.explain.story import Figure, amount, amounts, count, many, meter
+from api.queries.explain import text
+from api.queries.explain.text import Figure, amount, amounts, count, many, meter
 from api.queries.published import published, scan_runs
 from api.queries.shares import logged
 from ledger import money
@@ -35,7 +35,7 @@ _MOST_ROWS = 200
 
 def estimate_step(figure: Figure) -> Step | None:
     """Which part is estimated, and from which prices."""
-    found = story.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
+    found = text.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
     if not found.count:
         return None
     unpriced = [row for row in found.top if row["cost"] is None]
@@ -66,10 +66,10 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
     name = ", ".join(word for word in (row["model"] or "an unknown model", row["region"], meter(row["meter"])) if word)
     facts = {key: row[key] for key in _KEYS}
     if row["cost"] is None:
-        return story.part(f"{name}: no price is known", row, **facts, reason=row["reason"])
+        return text.part(f"{name}: no price is known", row, **facts, reason=row["reason"])
     listed, whole, quantity = (Decimal(str(usage[column].sum())) for column in ("list_cost", "whole", "quantity"))
     if not listed or not quantity:
-        return story.part(f"{name}: {amount(row['cost'], row['currency'])}", row, **facts)
+        return text.part(f"{name}: {amount(row['cost'], row['currency'])}", row, **facts)
     ratio = round(money.proportion(Decimal(1), whole, listed), 9)
     price = book.row_of(row, usage)
     million = money.proportion(listed, Decimal(1_000_000), quantity)
@@ -85,7 +85,7 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
         said += "; of that, this figure's part"
     known = {} if price is None else {f"price_{key}": price[key] for key in _SAID_OF_PRICE}
     facts |= {"quantity": quantity, "list_cost": listed, "list_per_million": million, "ratio": ratio}
-    return story.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts, **known)
+    return text.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts, **known)
 
 
 _SAID_OF_PRICE = ("origin", "book", "provider", "model", "meter", "service_tier", "context_above", "region", "rate", "valid_from")

@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from api.models import Part, Rest, Step
-from api.queries.explain import story
-from api.queries.explain.story import Figure, amount, amounts, count, many, meter
+from api.queries.explain import text
+from api.queries.explain.text import Figure, amount, amounts, count, many, meter
 from api.queries.published import published, scan_runs
 from ledger import money
 from ledger.books import Books
-from ledger.lots import SAME_LOT, keyed
+from ledger.charge_groups import SAME_LOT, keyed
 from ledger.tables import CHARGES, COSTS, LOTS, RATES, RAW_FILES
 
 Lot = tuple[str, str, int]
@@ -29,14 +29,14 @@ _SAID_OF_LOT = ("role", "model", "meter", "billed_quantity", "unit")
 def charge_step(figure: Figure) -> Step | None:
     """Which charges, and how much of each. (RA-1)"""
     found = figure.billed_rows.filter(pl.col("lot_id").is_not_null() | pl.col("lot_ids").is_not_null())
-    whole = story.summed(found)
+    whole = text.summed(found)
     if not whole and found.head(1).collect().is_empty():
         return None
     held = _lot_parts(figure)
     told = _charges_of(figure, held)
     shown = told[: figure.most]
     of = int(_lots(figure.books, list(held))["charges"].sum())
-    rest = story.minus(whole, story.total(shown))
+    rest = text.minus(whole, text.total(shown))
     sentence = (
         f"{amounts(whole)} of it comes from the bill: {many(of, 'charge')} of {many(len(held), 'lot')}. "
         "A lot is charges that no rule can tell apart; inside it a charge counts in proportion to its amount."
@@ -47,16 +47,16 @@ def charge_step(figure: Figure) -> Step | None:
         sentence=sentence,
         facts={"charges": of, "lots": len(held)},
         parts=[_charge_part(row) for row in shown],
-        rest=Rest(count=max(of - len(shown), 0), cost=rest) if of > len(shown) or story.nonzero(rest) else None,
+        rest=Rest(count=max(of - len(shown), 0), cost=rest) if of > len(shown) or text.nonzero(rest) else None,
         sum=whole,
     )
 
 
 def _charge_part(row: Mapping[str, Any]) -> Part:
     whole = "" if row["cost"] == row["amount"] else f" of its {amount(row['amount'], row['currency'])}"
-    link = story.link("charge", row["charge_id"])
+    link = text.link("charge", row["charge_id"])
     names = ("charge_id", "scope", "uri", "raw_id", "line", "billing_month", "charge_category", "amount", "lot_id", *_SAID_OF_LOT)
-    return story.part(
+    return text.part(
         f"{charge_line(row)}: {amount(row['cost'], row['currency'])}{whole}", row, link=link, **{n: row[n] for n in names}
     )
 
@@ -185,9 +185,9 @@ def same_lot(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
     return found.collect()
 
 
-def _pools(figure: Figure) -> tuple[story.Listed, dict[tuple[str, str, str], dict[str, Any]]]:
+def _pools(figure: Figure) -> tuple[text.Listed, dict[tuple[str, str, str], dict[str, Any]]]:
     rated = figure.billed_rows.filter(pl.col("pool_id").is_not_null(), pl.col("usage_key").is_not_null())
-    found = story.listed(rated, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
+    found = text.listed(rated, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
     rows = scan_runs(figure.books, RATES, published(figure.books)).filter(
         pl.col("pool_id").is_in(pl.Series([row["pool_id"] for row in found.top], dtype=pl.String).implode())
     )
@@ -227,14 +227,14 @@ def pool_steps(figure: Figure) -> list[Step]:
 
 def _pool_part(row: Mapping[str, Any], rate: Mapping[str, Any] | None) -> Part:
     if rate is None:
-        return story.part(f"pool {row['pool_id']}: {amount(row['cost'], row['currency'])}", row, pool_id=row["pool_id"])
+        return text.part(f"pool {row['pool_id']}: {amount(row['cost'], row['currency'])}", row, pool_id=row["pool_id"])
     keys = {
         name: rate[name] for name in ("provider", "account", "region", "model", "meter", "resource", "principal") if rate[name]
     }
     level = rate["level"]
     how = {"exact": "all keys compared", "driver": "split by what used it"}.get(level, f"compared {level}")
-    sentence = f"{', '.join(keys.values())}, {story.when(rate['period_start'], rate['period_end'])}, {how}: {amount(row['cost'], row['currency'])}"
-    return story.part(sentence, row, pool_id=row["pool_id"], level=level, flag=rate["flag"] or None, **keys)
+    sentence = f"{', '.join(keys.values())}, {text.when(rate['period_start'], rate['period_end'])}, {how}: {amount(row['cost'], row['currency'])}"
+    return text.part(sentence, row, pool_id=row["pool_id"], level=level, flag=rate["flag"] or None, **keys)
 
 
 def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) -> Part:
@@ -258,5 +258,5 @@ def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) 
     facts = {
         name: rate[name] for name in ("pool_id", "level", "billed_quantity", "logged_quantity", "denominator", "list_at_book")
     }
-    return story.part(f"{said}: {amount(row['cost'], currency)}", row, flag=flag or None, rate=price, rate_per_million=million,
+    return text.part(f"{said}: {amount(row['cost'], currency)}", row, flag=flag or None, rate=price, rate_per_million=million,
                       pool_cost=whole, quantity=row["quantity"], **facts)  # fmt: skip

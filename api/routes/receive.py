@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.errors import MEDIA_TYPE, RETRY_SECONDS, Refused
 from api.metrics import Metrics
 from api.models import Accepted, ProblemDocument
 from api.otlp_answers import JSON as JSON
 from api.otlp_answers import PROTOBUF, answer
-from api.problem_documents import MEDIA_TYPE, RETRY_SECONDS, Refused
 from api.receivers import Received, Receivers, Signal
 from ledger.books import Books
 from ledger.errors import SpoolFull

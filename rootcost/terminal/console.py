@@ -214,7 +214,7 @@ def steps() -> Iterator[Steps]:
 @contextlib.contextmanager
 def turn_to_write(books: Books) -> Iterator[None]:
     """This process's turn to write the tables; says so where it has to wait."""
-    from rootcost.lock import turn
+    from ledger.locks import turn
 
     with turn(books, waiting=lambda: say("Waiting for another rootcost process that is writing …")):
         yield

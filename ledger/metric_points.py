@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from ledger.form import Column, Table
 from ledger.money import RATE
+from ledger.schema import Column, Table
 
 _TIME = pl.Datetime("us", "UTC")
 

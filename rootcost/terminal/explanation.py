@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ledger.money import text
-from rootcost import show
+from rootcost.terminal import tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def explanation(story: Explanation, tree: ChainTree | None = None) -> None:
     """The figure and its steps; of a chain, its tree below them."""
-    show.draw(drawing(story))
+    tables.draw(drawing(story))
     if tree is not None:
-        show.chain(tree)
+        tables.chain(tree)
 
 
 def drawing(story: Explanation) -> Tree:

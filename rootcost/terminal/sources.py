@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ledger.money import text
 from ledger.periods import now
-from rootcost.console import out, say, terminal
-from rootcost.show import table
+from rootcost.terminal.console import out, say, terminal
+from rootcost.terminal.tables import table
 
 if TYPE_CHECKING:
     from api.models import SourceRunRow, SourceStatus

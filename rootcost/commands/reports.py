@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
+from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
 
 if TYPE_CHECKING:
     from attribution.usage.build import Hands
@@ -60,10 +60,10 @@ def attribute(
     from attribution.monitoring import anomalies, budgets
     from attribution.run import attribute as run_attribution
     from ledger.errors import UsageError
-    from rootcost import show
-    from rootcost.leftover import left_out_of_bills
-    from rootcost.months import facts_by_month, within
-    from rootcost.pricebook import at_hand
+    from rootcost.service.changed_months import facts_by_month, within
+    from rootcost.service.pricebook import at_hand
+    from rootcost.terminal import tables
+    from rootcost.terminal.left_out import left_out_of_bills
 
     with opened(home) as books:
         months = within(facts_by_month(books), start, end, timezone="UTC") if start or end else None
@@ -80,7 +80,7 @@ def attribute(
             )
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
-        show.attributed(report, alerts)
+        tables.attributed(report, alerts)
         if told := left_out_of_bills(books):
             out(told)
         if filled:
@@ -138,7 +138,7 @@ def costs(
     one: then each amount is exchanged at the rate of its day (rootcost exchange import), and the rates are named.
     """
     from api import queries
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         query = queries.CostQuery.parse(
@@ -156,13 +156,13 @@ def costs(
     if output == "json" and file is None:
         out_rows(frame.iter_rows(named=True))
     elif output == "json":
-        write_text(show.rows_as_json(frame.iter_rows(named=True)), file)
+        write_text(tables.rows_as_json(frame.iter_rows(named=True)), file)
     elif output in ("csv", "parquet"):
         write_table(frame, output, file)
     elif frame.height:
-        show.costs(frame, basis=basis, asked=query.by, path=file)
+        tables.costs(frame, basis=basis, asked=query.by, path=file)
     for named, days in Counter(rate.named for rate in rates).items():
-        say(f"Exchanged, {show.counted(days, 'day')}: {named}")
+        say(f"Exchanged, {tables.counted(days, 'day')}: {named}")
     if not frame.height:
         say(
             "No costs in this range."
@@ -180,8 +180,8 @@ def balance(
 ) -> None:
     """Hold charges in against costs out, per currency, invoice month, provider and cost column. The difference is 0."""
     from api import queries
-    from rootcost import show
-    from rootcost.leftover import left_out_of_bills
+    from rootcost.terminal import tables
+    from rootcost.terminal.left_out import left_out_of_bills
 
     with opened(home) as books:
         frame = queries.balance(books, month)
@@ -189,7 +189,7 @@ def balance(
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
-        show.balance(frame)
+        tables.balance(frame)
     if told:
         (say if output == "json" else out)(told)
     if not frame.height:
@@ -214,7 +214,7 @@ def runs(
     """
     from api import queries
     from ledger.errors import UsageError
-    from rootcost import show
+    from rootcost.terminal import tables
 
     with opened(home) as books:
         page = queries.runs(books, limit=1000)
@@ -222,7 +222,7 @@ def runs(
             if output == "json":
                 out_rows(row.model_dump(mode="json") for row in page.rows)
             elif page.rows:
-                show.runs(page.rows)
+                tables.runs(page.rows)
             if not page.rows:
                 say("No run yet. Next: rootcost ingest, then rootcost attribute")
             return
@@ -234,6 +234,6 @@ def runs(
     if output == "json":
         out_rows({**asdict(d), "moved": d.moved} for d in found)
     elif found:
-        show.differences(found)
+        tables.differences(found)
     if not found:
         say("The two runs say the same.")

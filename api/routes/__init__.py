@@ -1,0 +1,1 @@
+"""Routes of the API: reads, writes and receivers of telemetry."""

@@ -1,0 +1,1 @@
+"""The service: scheduler, receivers, alert delivery, and the processes that `rootcost serve` starts."""

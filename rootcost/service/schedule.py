@@ -1,0 +1,295 @@
+"""What happens by itself while RootCost serves: sources are read, telemetry is booked, months are attributed, alerts are sent.
+
+    lead       every second                    whether this process is the one that does what is marked * below
+    drain      every serve.drain_seconds       spool → ledger; when something came, attribute is due at once
+    sources *  each at its own cron            bills and logs → ledger (see `rootcost.service.timetable`)
+    watch *    every half minute               sources whose newest row is older than it should be
+    attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets
+    deliver *  every serve.attribute_seconds   alerts that have not reached their address
+
+An idle round reads a few file names and writes nothing. A round that did something, or failed, is a row in `job_runs`, and the reading of a
+source one in `source_runs`. Jobs are idempotent: one that was cut off is simply done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ledger.errors import RootCostError, SettingsError
+from ledger.periods import now
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    from ledger.books import Books
+    from ledger.spool import Spool
+
+log = logging.getLogger("rootcost.schedule")
+
+Detail = Mapping[str, Any]
+"""What a round did, as it is kept in `job_runs`; empty: nothing."""
+
+
+class Jobs:
+    """The jobs themselves, free of clocks: each is one call that does what is due and tells what it did."""
+
+    def __init__(self, books: Books, spool: Spool) -> None:
+        from rootcost.service.webhooks import Outbox
+
+        self.books = books
+        self.spool = spool
+        self.turn = threading.Lock()
+        self._outbox = Outbox(books)
+        self._seen: dict[str, str] = {}
+
+    def drain(self) -> Detail:
+        """Moves received telemetry from the spool to the ledger."""
+        from ledger.locks import turn
+
+        waiting = len(self.spool.pending())
+        if not waiting:
+            return {}
+        with self.turn, turn(self.books):
+            return {"deliveries": waiting, "rows": self.spool.drain(self.books.store)}
+
+    def attribute(self) -> Detail:
+        """Attributes the months that changed since the last round, evaluates budgets and sends new alerts."""
+        from rootcost.service.changed_months import changed, state
+
+        before = state(self.books)
+        months = changed(self._seen, before)
+        if not months:
+            self._seen = before
+            return {}
+        from attribution.monitoring import anomalies, budgets
+        from attribution.run import LIVE, attribute
+        from ledger.locks import turn
+        from rootcost.service.pricebook import at_hand
+
+        with self.turn, turn(self.books):
+            at_hand(self.books)
+            report = attribute(self.books, months, cause=LIVE)
+            attributed, other_code = report.months, report.other_code
+            if report.stale:
+                report = attribute(self.books, report.stale, cause=LIVE)
+                attributed, other_code = [*attributed, *report.months], [*other_code, *report.other_code]
+            alerts = budgets.evaluate(self.books)
+            anomalies.detect(self.books, attributed)
+        # Facts that arrived meanwhile differ from `before`, so the next round sees them.
+        self._seen = before
+        self.deliver()
+        if not attributed and not alerts:
+            return {}
+        detail = {"run_id": report.run_id, "months": attributed, "published": report.published, "alerts": len(alerts)}
+        return detail | ({"other_code": other_code} if other_code else {})
+
+    def watch(self) -> Detail:
+        """Tells of sources that have become stale, and sends the alerts."""
+        from rootcost.service.staleness import ring
+
+        rung = ring(self.books)
+        if rung:
+            self.deliver()
+        return {"stale": [alert.subject for alert in rung]} if rung else {}
+
+    def deliver(self) -> Detail:
+        """Sends the alerts that are due."""
+        done = self._outbox.deliver()
+        return {"sent": done.sent, "failed": done.failed} if done.sent or done.failed else {}
+
+
+WATCH_SECONDS = 30.0
+"""How often it is looked whether a source has become stale."""
+
+_serving: Schedule | None = None
+"""The schedule of this process: what the database remembers of a job is a function and a name, not an object."""
+
+
+def run_scheduled(name: str) -> None:
+    """Reads a configured source because it is due."""
+    if _serving is not None:
+        _serving.read(name)
+
+
+class Schedule:
+    """The jobs on a clock. `address` is where this process answers; people read it."""
+
+    def __init__(self, books: Books, spool: Spool, *, address: str = "") -> None:
+        from apscheduler.executors.pool import ThreadPoolExecutor
+        from apscheduler.schedulers.background import BackgroundScheduler
+
+        from rootcost.service.leader import ASKED_SECONDS, Leadership
+        from rootcost.service.timetable import STORE, Timetable
+
+        self.jobs = Jobs(books, spool)
+        self.leadership = Leadership(books, address)
+        self.fault: RootCostError | None = None
+        self._books = books
+        self._due_at = float("-inf")
+        self._led = False
+        self._quiet = False
+        self._reading = 0
+        self._count = threading.Lock()
+        serve = books.settings.serve
+        self._scheduler: BackgroundScheduler = BackgroundScheduler(
+            timezone="UTC",
+            # A thread for each job of our own, so that none waits for another: least of all the one that keeps the lead.
+            executors={"default": ThreadPoolExecutor(5), STORE: ThreadPoolExecutor(2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
+        )
+        self.timetable = Timetable(books, self._scheduler, run_scheduled)
+        self._scheduler.add_job(self._lead, "interval", id="lead", seconds=ASKED_SECONDS)
+        self._add("drain", self._drain, serve.drain_seconds)
+        self._add("attribute", self._led_only(self._attribute), serve.attribute_seconds)
+        self._add("deliver", self._led_only(self.jobs.deliver), serve.attribute_seconds)
+        self._add("watch", self._led_only(self._watch), WATCH_SECONDS)
+
+    def _add(self, name: str, work: Callable[[], Detail], seconds: float) -> None:
+        self._scheduler.add_job(lambda: self.run(name, work), "interval", id=name, seconds=seconds, next_run_time=now())
+
+    def _led_only(self, work: Callable[[], Detail]) -> Callable[[], Detail]:
+        return lambda: work() if self.leadership.leads else {}
+
+    def start(self) -> None:
+        """Starts the clock; every job runs once at once."""
+        global _serving
+        _serving = self
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._scheduler.start(paused=True)
+        self._lead()
+        self._scheduler.resume()
+
+    def stop(self, *, patience_seconds: float) -> bool:
+        """Stops the clock, lets the round in hand end, and books what is still in the spool; false if that took too long.
+
+        What is left in the spool is safe there: the next start books it. A source that is cut off is read again then.
+        """
+        if not self._scheduler.running:
+            return True
+        self._scheduler.pause()
+        # Before the scheduler ends: it looks at its jobs once more then, and a tick would be spent on nobody.
+        self.timetable.close()
+        deadline = time.monotonic() + patience_seconds
+        while self._reading and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self._reading or not self.jobs.turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._scheduler.shutdown(wait=False)
+            return False
+        self.jobs.turn.release()
+        self.run("drain", self.jobs.drain)
+        self._scheduler.shutdown(wait=False)
+        self.leadership.resign()
+        return time.monotonic() <= deadline
+
+    def read(self, name: str) -> None:
+        """Reads a source now, and asks again sooner or later if that failed."""
+        from ledger import sources
+        from rootcost.service.source_runs import BY_CLOCK, backoff, read_source
+
+        source = next((s for s in sources.every(self._books) if s.name == name), None)
+        if source is None or source.paused:
+            return
+        with self._count:
+            self._reading += 1
+        try:
+            done = read_source(self._books, source, cause=BY_CLOCK)
+        finally:
+            with self._count:
+                self._reading -= 1
+        if done.run.status == "failed":
+            self.timetable.due(name, now() + backoff(source.failures + 1))
+        if done.run.rows_changed and time.monotonic() >= self._due_at:
+            self._scheduler.modify_job("attribute", next_run_time=now())
+
+    def _lead(self) -> None:
+        """Takes the lead, keeps it or gives it up, and with it the timetable of the sources."""
+        try:
+            leads = self.leadership.keep()
+            if leads and not self._led:
+                self._take_over()
+            elif leads:
+                self.timetable.follow()
+            self._quiet = False
+        except SettingsError as fault:
+            self.fault, leads = fault, False
+        except Exception as fault:  # noqa: BLE001 - without a database nobody leads; it is said once, not every second
+            leads = False
+            if not self._quiet:
+                log.warning("no lead: %s", fault)
+            self._quiet = True
+        if not leads:
+            self.leadership.resign()
+            self.timetable.close()
+        self._led = leads
+
+    def _take_over(self) -> None:
+        """Goes on where the leader before us stopped."""
+        from ledger.sources import process
+
+        self.timetable.open()
+        self._mend()
+        self._note("lead", now(), "done", {"process": process()})
+
+    def _watch(self) -> Detail:
+        self._mend()
+        return self.jobs.watch()
+
+    def _mend(self) -> None:
+        """Closes the runs of processes that died; what the clock had begun is due at once."""
+        from ledger import sources
+        from ledger.locks import lock_of
+        from rootcost.service.source_runs import BY_CLOCK
+
+        for run in sources.unfinished(self._books):
+            lock = lock_of(self._books, f"source-{run.source}")
+            if not lock.take():
+                continue  # somebody is still at it
+            lock.release()
+            if sources.cut_off(self._books, run.id) and run.cause == BY_CLOCK:
+                self.timetable.due(run.name, now())
+
+    def run(self, name: str, work: Callable[[], Detail]) -> Detail:
+        """One round of a job, with its history. A failure is written down, not raised: the next round comes anyway."""
+        started = now()
+        try:
+            detail, status = work(), "done"
+        except RootCostError as fault:
+            log.warning("%s: %s", name, fault)
+            detail, status = {"error": str(fault)}, "failed"
+        except Exception as fault:  # the scheduler must survive; the log has the traceback
+            log.exception("%s failed", name)
+            detail, status = {"error": f"{type(fault).__name__}: {fault}"}, "failed"
+        if detail:
+            self._note(name, started, status, detail)
+        return detail if status == "done" else {}
+
+    def _drain(self) -> Detail:
+        detail = self.jobs.drain()
+        if detail and time.monotonic() >= self._due_at:
+            self._scheduler.modify_job("attribute", next_run_time=now())
+        return detail
+
+    def _attribute(self) -> Detail:
+        """Not more often than the setting says, and never more than a third of the time, however large the month."""
+        if time.monotonic() < self._due_at:
+            return {}
+        started = time.monotonic()
+        detail = self.jobs.attribute()
+        if detail:
+            ended = time.monotonic()
+            self._due_at = ended + max(self._books.settings.serve.attribute_seconds - 0.5, 2 * (ended - started))
+        return detail
+
+    def _note(self, name: str, started: datetime, status: str, detail: Detail) -> None:
+        from ledger.db import JobRun
+
+        try:
+            with self._books.database.session() as session:
+                session.add(JobRun(job=name, started_at=started, finished_at=now(), status=status, detail=dict(detail)))
+        except Exception:  # history is not worth stopping for
+            log.exception("the history of %s could not be kept", name)

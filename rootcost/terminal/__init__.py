@@ -1,0 +1,1 @@
+"""The terminal: how results, prices, sources and explanations are printed."""
