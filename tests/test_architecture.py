@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from ingest.sources import by_name, discover
 from ledger.settings import LOG_SOURCES, IngestSettings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("ledger", "ingest", "attribution", "api", "ui", "rootcost")
 
 MOST_LINES = 450

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-CONFORMANCE = Path(__file__).resolve().parent.parent / "conformance"
+from tests.support.paths import ROOT
+
+CONFORMANCE = ROOT / "conformance"
 RUNNER = CONFORMANCE / "run.py"
 
 

@@ -27,9 +27,9 @@ from ingest.sources.litellm import postgres
 from ledger.books import Books
 from ledger.tables import CHARGES, COST_CLASSES, METERS, SPANS, TABLES
 from rootcost.cli import app
-from tests import test_ingest_azure, test_ingest_jaeger, test_ingest_phoenix
+from tests.ingest.sources import test_azure, test_jaeger, test_phoenix
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 SOURCE_PAGES = sorted((DOCS / "sources").glob("*.md"))
@@ -313,12 +313,12 @@ def lay_out(source: str, here: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     if source == "azure":
-        test_ingest_azure.export(here / "azure-exports", test_ingest_azure.table({}))
+        test_azure.export(here / "azure-exports", test_azure.table({}))
     if source == "jaeger":
-        lines = test_ingest_jaeger.forms(json.loads((here / "trace.json").read_text()))["index.jsonl"]
+        lines = test_jaeger.forms(json.loads((here / "trace.json").read_text()))["index.jsonl"]
         (here / "jaeger-span-2026-02-02.jsonl").write_text(lines)
     if source == "phoenix":
-        pl.DataFrame(test_ingest_phoenix.frame_records(), infer_schema_length=None).write_parquet(here / "spans.parquet")
+        pl.DataFrame(test_phoenix.frame_records(), infer_schema_length=None).write_parquet(here / "spans.parquet")
 
 
 @pytest.mark.parametrize("source", [path.stem for path in SOURCE_PAGES])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.cur_load import export
 from bench.scale import prepare
+from tests.support.paths import ROOT
 
 CEILING_MB = 900
 BILL_CEILING_MB = 1200
@@ -16,7 +17,7 @@ BILL_CEILING_MB = 1200
 
 def test_attribution_of_300_000_spans_stays_under_its_ceiling(tmp_path: Path) -> None:
     prepare(tmp_path, 300_000)
-    bench = Path(__file__).parents[1] / "bench" / "scale.py"
+    bench = ROOT / "bench" / "scale.py"
     command = [sys.executable, str(bench), "--step", "ours", "--folder", str(tmp_path)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     assert told["spans_read"] == 300_000
@@ -25,7 +26,7 @@ def test_attribution_of_300_000_spans_stays_under_its_ceiling(tmp_path: Path) ->
 
 def test_a_bill_of_500_000_lines_stays_under_its_ceiling(tmp_path: Path) -> None:
     export(tmp_path, 500_000)
-    bench = Path(__file__).parents[1] / "bench" / "cur_ingest.py"
+    bench = ROOT / "bench" / "cur_ingest.py"
     command = [sys.executable, str(bench), "--side", "ours", "--folder", str(tmp_path)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     peak_mb = json.loads(told)[-1]

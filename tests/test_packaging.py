@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PACKAGES = {"ledger", "ingest", "attribution", "api", "ui", "rootcost"}
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ledger.settings import AttributionSettings, IngestSettings, Settings, SharedRule
-from tests.books_by_hand import at, charge, price, span
 from tests.oracle.books import World
 from tests.oracle.names import AWS_MODELS, LOG_MODELS, METER_WORDS
+from tests.support.books_by_hand import at, charge, price, span
 
 AGENTS = ("support-bot", "researcher", "cx", "newcomer")
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,246 @@
+"""Cost by any dimension: the worked example of the specification, read back through the query and the address."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api import queries
+from api.queries import CostQuery
+from ledger.books import Books
+from ledger.errors import UsageError
+from ledger.tables import COST_COLUMNS
+from tests.support.api_examples import CODER, HOUR, RUN, SUPPORT, cost, publish, write_worked_example
+
+
+@pytest.fixture
+def example(books: Books) -> Books:
+    write_worked_example(books)
+    return books
+
+
+def by(frame: pl.DataFrame, *names: str) -> dict[object, str]:
+    """The rows as {dimension: cost text}."""
+    return {row[names[0]] if len(names) == 1 else tuple(row[n] for n in names): str(row["cost"]) for row in frame.to_dicts()}
+
+
+def test_both_views_total_the_bill(example: Books) -> None:
+    """Care 0.018 or 0.006, Data 0 or 0.012, Dev 0.009, and 0.003 nobody logged: 0.03 either way. (MO-3)"""
+    initiator = queries.costs(example, CostQuery(by=("team",), view="initiator"))
+    executor = queries.costs(example, CostQuery(by=("team",), view="executor"))
+    assert by(initiator, "team") == {"Care": "0.018000000000", "Dev": "0.009000000000", None: "0.003000000000"}
+    assert by(executor, "team") == {
+        "Data": "0.012000000000",
+        "Dev": "0.009000000000",
+        "Care": "0.006000000000",
+        None: "0.003000000000",
+    }
+    assert initiator["cost"].sum() == executor["cost"].sum() == Decimal("0.030000000000")
+
+
+def test_rows_are_told_apart_by_class_reason_and_currency_asked_for_or_not(example: Books) -> None:
+    frame = queries.costs(example, CostQuery())
+    assert frame.columns == ["team", "agent", "cost_class", "reason", "currency", "cost"]
+    assert frame.row(2) == (None, None, "unallocated", "uncaptured_usage", "USD", Decimal("0.003"))
+    assert queries.costs(example, CostQuery(by=("cost_class", "team"))).columns == [
+        "cost_class",
+        "team",
+        "reason",
+        "currency",
+        "cost",
+    ]
+
+
+def test_filters_compare_whole_names(example: Books) -> None:
+    kept = CostQuery.parse(by="team", filters=["team=Care", "team=Dev", "initiator_agent=coder"])
+    assert by(queries.costs(example, kept), "team") == {"Dev": "0.009000000000"}
+    assert queries.costs(example, CostQuery.parse(by="team", filters=["team=Car"])).is_empty()
+    assert by(queries.costs(example, CostQuery.parse(by="reason", filters=["team="])), "reason") == {
+        "uncaptured_usage": "0.003000000000"
+    }
+
+
+def test_an_unknown_dimension_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as fault:
+        CostQuery(by=("teem",))
+    assert "initiator_team" in fault.value.remedy
+    for wrong in (
+        {"view": "both"},
+        {"basis": "net"},
+        {"granularity": "week"},
+        {"filters": ["team"]},
+        {"filters": ["teem=1"]},
+        {"start": "soon"},
+    ):
+        with pytest.raises(UsageError):
+            CostQuery.parse(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="empty"):
+        CostQuery.parse(start="2026-10", end="2026-10")
+
+
+def test_currencies_are_never_mixed(books: Books) -> None:
+    publish(books, [cost("1", **CODER), cost("2", currency="EUR", **CODER)])
+    table = queries.cost_table(books, CostQuery(by=("team",)))
+    assert table.totals == {"EUR": Decimal(2), "USD": Decimal(1)}
+    assert len(table.rows) == 2
+
+
+def test_absent_money_is_null_never_zero(books: Books) -> None:
+    publish(books, [cost("1", **CODER), cost("2", basis="estimated", reason="unpriced", **SUPPORT) | {"list_cost": None}])
+    frame = queries.costs(books, CostQuery(by=("team",), basis="list"))
+    assert dict(frame.select("team", "cost").rows()) == {"Dev": Decimal(1), "Care": None}
+
+
+def test_only_the_run_in_force_counts(example: Books) -> None:
+    """Run 2 replaced November only; what it drew for October lies there and does not count."""
+    publish(example, [cost("5", **CODER)], month="2026-11", run="run-2")
+    publish(example, [cost("7", **CODER)], month="2026-10", run="run-2")
+    publish(example, [cost("1", **CODER)], month="2026-12", run=RUN)
+    with example.database.session() as session:
+        from ledger.db import Published
+
+        session.merge(Published(month="2026-10", run_id=RUN, rollup_ids=[], published_at=HOUR))
+    table = queries.cost_table(example, CostQuery())
+    assert table.totals == {"USD": Decimal("6.03")}
+    assert table.runs == {"2026-10": RUN, "2026-11": "run-2", "2026-12": RUN}
+
+
+def test_days_follow_the_reporting_timezone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half past eleven at night UTC is the next day in Berlin, and the day the clocks go back has 25 hours."""
+    monkeypatch.setenv("ROOTCOST_REPORT__TIMEZONE", "Europe/Berlin")
+    with Books.open(home) as books:
+        night = datetime(2026, 10, 24, 21, tzinfo=UTC)
+        publish(books, [cost("1", period_start=night + timedelta(hours=h), **CODER) for h in range(28)])
+        frame = queries.costs(books, CostQuery(by=("team",), granularity="day"))
+        assert by(frame, "period_start") == {
+            "2026-10-24T00:00:00+02:00": "1.000000000000",
+            "2026-10-25T00:00:00+02:00": "25.000000000000",
+            "2026-10-26T00:00:00+01:00": "2.000000000000",
+        }
+        day = CostQuery.parse(by="team", start="2026-10-25", end="2026-10-26", timezone="Europe/Berlin")
+        assert queries.costs(books, day)["cost"].sum() == Decimal(25)
+        hours = queries.costs(books, CostQuery(by=("team",), granularity="hour"))["period_start"].to_list()
+        assert len(hours) == 28
+        assert hours[2:6] == [
+            f"2026-10-25T{h}:00:00{o}" for h, o in (("01", "+02:00"), ("02", "+02:00"), ("02", "+01:00"), ("03", "+01:00"))
+        ]
+
+
+def test_a_day_at_the_border_is_found_on_the_next_invoice(books: Books) -> None:
+    """Charged for 31 October on the November invoice."""
+    publish(books, [cost("1", period_start=datetime(2026, 10, 31, 5, tzinfo=UTC), **CODER)], month="2026-11", run="run-11")
+    assert queries.costs(books, CostQuery.parse(start="2026-10-31", end="2026-11-01"))["cost"].sum() == Decimal(1)
+    assert queries.costs(books, CostQuery.parse(start="2026-11", end="2026-12")).is_empty()
+
+
+def test_a_day_is_found_on_any_later_invoice(books: Books) -> None:
+    """Charged for 20 August on the October invoice."""
+    publish(books, [cost("2", period_start=datetime(2026, 8, 20, 5, tzinfo=UTC), **CODER)])
+    publish(books, [cost("1", period_start=datetime(2026, 9, 20, 5, tzinfo=UTC), **CODER)], month="2026-09", run="run-9")
+    august = CostQuery.parse(start="2026-08", end="2026-09")
+    assert queries.costs(books, august)["cost"].to_list() == [Decimal(2)]
+    assert queries.cost_table(books, august).runs["2026-10"] == RUN
+    assert queries.overview(books, month="2026-08").totals[0].cost == Decimal(2)
+
+
+@settings(max_examples=15)
+@given(
+    amounts=st.lists(
+        st.tuples(st.decimals("-1e6", "1e6", places=12), st.integers(0, 23 + 24 * 40), st.sampled_from("abc")),
+        min_size=1,
+        max_size=30,
+    ),
+    zone=st.sampled_from(["UTC", "America/St_Johns", "Pacific/Kiritimati"]),
+)
+def test_however_it_is_cut_the_sum_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, amounts: list[tuple[Decimal, int, str]], zone: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROOTCOST_REPORT__TIMEZONE", zone)
+        with Books.open(tmp_path_factory.mktemp("cut")) as books:
+            publish(books, [cost(str(a), period_start=HOUR + timedelta(hours=h), initiator_team=t) for a, h, t in amounts])
+            whole = sum(a for a, _, _ in amounts)
+            for granularity, dimensions in product(("total", "hour", "day", "month"), ((), ("team",), ("provider", "meter"))):
+                frame = queries.costs(books, CostQuery(by=dimensions, granularity=granularity))  # type: ignore[arg-type]
+                assert frame["cost"].sum() == whole
+
+
+def test_sorted_by_time_then_by_cost(books: Books) -> None:
+    publish(
+        books,
+        [
+            cost(a, period_start=HOUR + timedelta(days=d), initiator_team=t)
+            for a, d, t in [("1", 1, "b"), ("3", 1, "a"), ("2", 0, "a")]
+        ],
+    )
+    frame = queries.costs(books, CostQuery(by=("team",), granularity="day"))
+    assert [str(c) for c in frame["cost"].cast(pl.Int64)] == ["2", "3", "1"]
+
+
+def test_the_balance_is_kept_to_the_last_digit(example: Books) -> None:
+    frame = queries.balance(example)
+    keys = "currency invoice_month provider cost_column charges_in metered owner shared idle unallocated difference rounding"
+    assert " ".join(frame.columns) == keys
+    assert frame["cost_column"].to_list() == ["billed_cost", "contracted_cost", "effective_cost", "list_cost"]
+    row = frame.row(0, named=True)
+    assert (
+        row["charges_in"] == row["metered"] + row["owner"] + row["shared"] + row["idle"] + row["unallocated"] == Decimal("0.03")
+    )
+    assert row["difference"] == 0
+    assert queries.balance(example, ["2026-11"]).is_empty()
+    with pytest.raises(UsageError, match="no month"):
+        queries.balance(example, ["October"])
+
+
+def test_files_say_the_same(example: Books) -> None:
+    from api.routes.read import _file
+
+    frame = queries.costs(example, CostQuery(by=("team",)))
+    lines = bytes(_file(frame, "csv").body).decode().splitlines()
+    assert lines[:2] == ["team,cost_class,reason,currency,cost", "Care,metered,,USD,0.018"]
+    assert pl.read_parquet(io.BytesIO(bytes(_file(frame, "parquet").body))).equals(frame)
+
+
+def test_an_overview_compares_with_the_month_before(example: Books) -> None:
+    publish(example, [cost("0.01", period_start=datetime(2026, 9, 7, tzinfo=UTC), **CODER)], month="2026-09", run="run-9")
+    glance = queries.overview(example)
+    assert (glance.month, glance.months) == ("2026-10", ["2026-09", "2026-10"])
+    (total,) = glance.totals
+    assert (total.cost, total.previous, total.change, total.unallocated) == (
+        Decimal("0.03"),
+        Decimal("0.01"),
+        Decimal("0.02"),
+        Decimal("0.003"),
+    )
+    assert (total.billed, total.estimated, total.unallocated_percent) == (Decimal("0.03"), 0, 10)
+    assert [(t.name, str(t.change)) for t in glance.teams] == [
+        ("Care", "0.018000000000"),
+        ("Dev", "-0.001000000000"),
+        (None, "0.003000000000"),
+    ]
+    assert [(r.reason, r.cost) for r in glance.unallocated] == [("uncaptured_usage", Decimal("0.003"))]
+    assert queries.overview(example, view="executor").agents[0].name == "researcher"
+    with pytest.raises(UsageError):
+        queries.overview(example, month="2026-13")
+
+
+def test_what_has_no_price_is_named_not_shown_as_nothing(books: Books) -> None:
+    publish(books, [cost("1", **CODER), cost("0", basis="estimated", reason="unpriced", **SUPPORT) | dict.fromkeys(COST_COLUMNS)])
+    glance = queries.overview(books)
+    assert [t.name for t in glance.teams] == ["Dev"]
+    assert glance.unpriced_agents == ["support-bot"]
+
+
+def test_an_empty_ledger_answers_everything(books: Books) -> None:
+    assert queries.overview(books).month is None
+    assert queries.costs(books, CostQuery()).is_empty()
+    assert queries.balance(books).is_empty()
+    assert queries.agents(books).unregistered == []

@@ -1,0 +1,46 @@
+"""The description of the API and the API are held against each other by a machine that tries what nobody would."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from api.app import create_app
+from ledger.books import Books
+from tests.support.api_examples import TOKEN, SmallReceivers, write_worked_example
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import schemathesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+HERE = {"Host": "127.0.0.1"}
+EXAMPLES_EACH = 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_get_keeps_its_word(books: Books) -> None:
+    """No answer but a described one: right status, right media type, right shape; never a 500."""
+    write_worked_example(books)
+    app = create_app(books, receivers=SmallReceivers(), token=TOKEN)
+    described = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HERE).include(method="GET")
+    operations = [operation.ok() for operation in described.get_all_operations()]
+    assert {"/v1/costs", "/v1/chains/{chain_id}", "/ready"} <= {operation.path for operation in operations}
+
+    for operation in operations:
+
+        @settings(
+            max_examples=EXAMPLES_EACH,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
+            database=None,
+        )
+        @given(case=operation.as_strategy())
+        def keeps_its_word(case: schemathesis.Case) -> None:
+            # A word may be of the right type and still no date: that is a 400 with a remedy.
+            case.call_and_validate(headers=HERE, excluded_checks=[positive_data_acceptance])
+
+        keeps_its_word()

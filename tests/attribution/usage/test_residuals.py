@@ -1,0 +1,168 @@
+"""CA-2: what wrappers stand for beyond the calls below them. Tokens worked out by hand; F1, F2, F4 of the failure modes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ledger.tables import TOKEN_METERS
+from tests.attribution.chains.test_fan_in import call, draw, links
+from tests.support.books_by_hand import SONNET, at, span
+
+D = Decimal
+
+
+def wrapper(trace: int, number: int, parent: int | None, tokens: int | None, **told: Any) -> dict[str, Any]:
+    """An agent's span that sums up what was called below it."""
+    said = {**SONNET, "usage_scope": "aggregate", "agent_name": "coder", **told}
+    return span(trace, number, parent, input_tokens=tokens, **said)
+
+
+def silent(trace: int, number: int, parent: int | None, **told: Any) -> dict[str, Any]:
+    """A call that says nothing of its usage."""
+    return span(trace, number, parent, **{**SONNET, **told})
+
+
+def booked(*rows: dict[str, Any]) -> dict[int, tuple[dict[str, int], str | None]]:
+    """What each span is charged with, and why, without what every call here is."""
+    calls = draw(*rows).calls
+    return {
+        int(row["span_id"], 16): (
+            {m: row[m] for m in TOKEN_METERS if row[m] is not None},
+            ",".join(w for w in (row["reason"] or "").split(",") if w not in ("unpriced", "no_identity")) or None,
+        )
+        for row in calls.iter_rows(named=True)
+    }
+
+
+ONLY, REST = "aggregate_only", "aggregate_residual"
+
+
+def test_a_wrapper_all_of_whose_calls_report_is_ignored() -> None:
+    assert booked(wrapper(1, 1, None, 5000), call(1, 2, 1, 1000), call(1, 3, 1, 2000)).keys() == {2, 3}
+
+
+def test_a_wrapper_without_reporting_calls_is_the_whole() -> None:
+    assert booked(wrapper(1, 1, None, 3000)) == {1: ({"input_tokens": 3000}, ONLY)}
+    assert booked(wrapper(1, 1, None, 3000), silent(1, 2, 1)) == {1: ({"input_tokens": 3000}, ONLY), 2: ({}, "usage_absent")}
+
+
+def test_beside_a_silent_call_the_wrapper_stands_for_the_rest() -> None:
+    facts = booked(wrapper(1, 1, None, 3000), call(1, 2, 1, 1000), silent(1, 3, 1))
+    assert facts == {1: ({"input_tokens": 2000}, REST), 2: ({"input_tokens": 1000}, None), 3: ({}, "usage_absent")}
+
+
+def test_a_rest_is_never_negative_and_none_is_no_call() -> None:
+    assert booked(wrapper(1, 1, None, 900), call(1, 2, 1, 1000), silent(1, 3, 1)).keys() == {2, 3}
+    both = booked(wrapper(1, 1, None, 900, output_tokens=50), call(1, 2, 1, 1000, output_tokens=20), silent(1, 3, 1))
+    assert both[1] == ({"input_tokens": 0, "output_tokens": 30}, REST)
+
+
+def test_wrappers_in_wrappers_hand_their_rests_on() -> None:
+    """Outer 5000 = inner 3000 (1000 reported, 2000 silent) + 500 reported + 1500 of another silent call."""
+    facts = booked(
+        wrapper(1, 1, None, 5000), wrapper(1, 2, 1, 3000), call(1, 3, 2, 1000), silent(1, 4, 2), call(1, 5, 1, 500), silent(1, 6, 1)
+    )  # fmt: skip
+    assert facts[2] == ({"input_tokens": 2000}, REST)
+    assert facts[1] == ({"input_tokens": 1500}, REST)
+
+
+def test_an_inner_wrapper_that_stands_for_its_calls_reports_for_the_outer() -> None:
+    assert booked(wrapper(1, 1, None, 5000), wrapper(1, 2, 1, 3000)) == {2: ({"input_tokens": 3000}, ONLY)}
+
+
+def test_a_wrapper_that_says_nothing_is_no_call() -> None:
+    assert booked(wrapper(1, 1, None, None), silent(1, 2, 1)).keys() == {2}
+
+
+def test_what_a_wrapper_does_not_tell_apart_is_in_its_whole() -> None:
+    """Two calls of 1000 in all; the one that reports had 900 in, 800 of them from the cache, and 50 out, 40 of them reasoning."""
+    reported = call(1, 2, 1, 900, cache_read_tokens=800, output_tokens=50, reasoning_tokens=40)
+    facts = booked(wrapper(1, 1, None, 1000, output_tokens=70), reported, silent(1, 3, 1))
+    assert facts[1] == ({"input_tokens": 100, "output_tokens": 20}, REST)
+
+
+def test_a_wrapper_that_counts_without_the_cache_is_held_against_what_was_not_cached() -> None:
+    reported = call(1, 2, 1, 900, cache_read_tokens=800)
+    facts = booked(wrapper(1, 1, None, 300, input_includes_cache=False), reported, silent(1, 3, 1))
+    assert facts[1] == ({"input_tokens": 200}, REST)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_f2_running_totals_of_one_agent_are_differences_and_not_triangles(count: int) -> None:
+    """Every invocation adds 100: 100, 200, 300, … is 100 each. The counter starts anew where it falls."""
+    counters = [
+        wrapper(1, n, None, 100 * n, usage_scope="cumulative", start_time=at(10, n), conversation_id="c")
+        for n in range(1, count + 1)
+    ]
+    again = wrapper(2, 90, None, 70, usage_scope="cumulative", start_time=at(11), conversation_id="c")
+    facts = booked(*counters, again)
+    assert sum(tokens["input_tokens"] for tokens, _ in facts.values()) == 100 * count + 70
+    assert facts[1] == ({"input_tokens": 100}, ONLY)
+
+
+def test_f2_counters_of_two_agents_services_or_conversations_are_their_own() -> None:
+    counter = {"usage_scope": "cumulative", "conversation_id": "c"}
+    facts = booked(
+        wrapper(1, 1, None, 100, **counter),
+        wrapper(2, 2, None, 150, **counter, service_name="b", start_time=at(10, 1)),
+        wrapper(3, 3, None, 170, **{**counter, "conversation_id": "d"}, start_time=at(10, 2)),
+        wrapper(4, 4, None, 190, **{**counter, "agent_name": "other"}, start_time=at(10, 3)),
+    )
+    assert [facts[n][0]["input_tokens"] for n in (1, 2, 3, 4)] == [100, 150, 170, 190]
+
+
+def test_f2_a_counter_above_reporting_calls_is_ignored() -> None:
+    counter = {"usage_scope": "cumulative", "conversation_id": "c"}
+    facts = booked(
+        wrapper(1, 1, None, 100, **counter), call(1, 2, 1, 100), wrapper(2, 3, None, 250, **counter, start_time=at(10, 5)), call(2, 4, 3, 150)
+    )  # fmt: skip
+    assert facts.keys() == {2, 4}
+
+
+def test_f4_two_instrumentations_of_one_request_are_one_call_and_the_inner_counts() -> None:
+    assert booked(call(1, 1, None, 1000), call(1, 2, 1, 900)) == {2: ({"input_tokens": 900}, None)}
+    same = {"provider_request_id": "r"}
+    assert booked(call(1, 1, None, 1000, **same), call(1, 2, 1, 900, **same)).keys() == {2}
+
+
+def test_an_aggregate_between_two_requests_is_no_proof_that_they_are_one() -> None:
+    outer, inner = call(1, 1, None, 900, provider_request_id="a"), call(1, 3, 2, 500, provider_request_id="b")
+    assert booked(outer, wrapper(1, 2, 1, 500), inner).keys() == {1, 3}
+
+
+def test_f15_a_link_is_no_containment() -> None:
+    """A span that waits for two calls and is linked to them; what it calls itself is not what they called."""
+    facts = booked(
+        span(1, 1, agent_name="coder"), call(1, 2, 1, 1000), call(1, 3, 1, 1000), span(1, 4, **links((1, 2), (1, 3))), call(1, 5, 4, 3000),
+        span(1, 6, link=(1, 2)), call(1, 7, 6, 50),
+    )  # fmt: skip
+    assert sorted(tokens["input_tokens"] for tokens, _ in facts.values()) == [50, 1000, 1000, 3000]
+
+
+def test_f1_wrappers_change_no_total_however_deep() -> None:
+    """A chain of 300 wrappers over one call, and over one silent one beside it."""
+    nest = [wrapper(1, n, n - 1 if n > 1 else None, 1000) for n in range(1, 301)]
+    assert booked(*nest, call(1, 400, 300, 1000)).keys() == {400}
+    facts = booked(*nest, call(1, 400, 300, 600), silent(1, 401, 300))
+    assert {n: tokens for n, (tokens, _) in facts.items() if tokens} == {300: {"input_tokens": 400}, 400: {"input_tokens": 600}}
+
+
+def test_a_wrapper_never_meets_a_context_tier() -> None:
+    """A sum of 300 000 tokens is no request of that size."""
+    calls = draw(wrapper(1, 1, None, 300_000)).calls
+    assert calls.select("context_above", "input_tokens").rows() == [(0, 300_000)]
+
+
+def test_a_cache_hit_reports() -> None:
+    facts = booked(wrapper(1, 1, None, 1000), call(1, 2, 1, 1000, cache_hit=True))
+    assert facts == {2: ({"input_tokens": 1000}, "cache_hit")}
+
+
+def test_hourly_sums_hold_what_calls_hold() -> None:
+    drawn = draw(wrapper(1, 1, None, 3000), call(1, 2, 1, 1000), silent(1, 3, 1), call(2, 4, None, 5, agent_name="coder"))
+    sums = drawn.usage.filter(pl.col("meter") == "input_tokens")["quantity"].sum()
+    assert sums == drawn.calls["input_tokens"].sum() == D(3005)

@@ -1,0 +1,75 @@
+"""Application state in a real PostgreSQL: migrated once, exact, and used by the same code as SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from attribution.run import attribute
+from ledger import registry
+from ledger.books import Books
+from ledger.db import Base, Budget, Database, Published
+from ledger.settings import StoreSettings
+from tests.support.books_by_hand import charge, charges, write
+from tests.support.postgres_server import fresh_database, postgres_server
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+def test_migrations_build_what_the_code_declares_on_both_databases(postgres: str, tmp_path: Path) -> None:
+    for url in (postgres, f"sqlite:///{tmp_path / 'state.db'}"):
+        database = Database(url)
+        inspector = sa.inspect(database.engine)
+        for name, table in Base.metadata.tables.items():
+            assert {c["name"] for c in inspector.get_columns(name)} == set(table.columns.keys()), (url, name)
+        database.close()
+
+
+def test_several_processes_may_open_a_fresh_database_at_once(postgres: str) -> None:
+    url = fresh_database(postgres, "fresh")
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(Database, [url] * 4))
+    assert all(sa.inspect(d.engine).has_table("owners") for d in opened)
+    for database in opened:
+        database.close()
+
+
+def test_books_on_postgresql(postgres: str, books: Books) -> None:
+    settings = books.settings.model_copy(update={"store": StoreSettings(database_url=postgres)})
+    with Books(settings) as served:
+        registry.import_text(
+            served, "agent,team,valid_from\nbot,Care,2026-10-01\nbot,Data,2026-11-01\n", uri="file", actor="test"
+        )
+        assert registry.timeline(registry.rows(served))["team"].to_list() == ["Care", "Data"]
+        amount = Decimal("1234567890.123456789012")
+        with served.database.session() as session:
+            session.add(
+                Budget(
+                    name="b",
+                    scope="team",
+                    scope_name="Care",
+                    period="month",
+                    amount=amount,
+                    currency="USD",
+                    view="initiator",
+                    revision=1,
+                    recorded_at=datetime(2026, 10, 1, tzinfo=UTC),
+                    deleted=False,
+                )
+            )
+        with served.database.session() as session:
+            assert session.scalars(sa.select(Budget)).one().amount == amount
+        write(served, charges=charges(charge("1", service_name="S3", sku_meter=None)))
+        report = attribute(served)
+        with served.database.session() as session:
+            assert session.get_one(Published, "2026-10").run_id == report.run_id
