@@ -18,7 +18,6 @@ from datetime import datetime
 from hashlib import blake2b
 
 import polars as pl
-import sqlalchemy as sa
 
 from attribution.costs import balance, charge_groups, prior_months, shared_rules, unit_scale
 from attribution.costs.month import Conclusions, conclude
@@ -31,6 +30,7 @@ from ledger import code, periods, registry, staging
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange_rates import Exchange
+from ledger.published import inputs_in_force
 from ledger.settings import AttributionSettings
 from ledger.tables import (
     BALANCE,
@@ -150,7 +150,7 @@ class _Run:
         inputs: dict[str, dict[str, str]] = {}
         for month in months:  # oldest first: a month leans on those before it
             inputs[month] = self._inputs(month, inputs)
-        in_force = self._inputs_in_force()
+        in_force = inputs_in_force(self.books.database)
         due = [month for month in months if force or in_force.get(month) != inputs[month]]
         self.report.unchanged = [m for m in months if m not in due]
         self.report.months = due
@@ -229,7 +229,7 @@ class _Run:
     def _elsewhere(self, month: str) -> pl.LazyFrame:
         """Usage charges for this month's hours on the invoices of the months beside it: what they pay for is not open here. (TI-1)"""
         start, end = periods.month_start(month), periods.month_end(month)
-        beside = self.store.scan(CHARGES, {"billing_month": periods.beside(month)})
+        beside = self.store.scan(CHARGES, {"billing_month": periods.adjacent_months(month)})
         overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
         return beside.filter((pl.col("charge_category") == "Usage") & overlaps)
 
@@ -256,7 +256,7 @@ class _Run:
             "code": self.earlier.code(month, before),
             "earlier": self.earlier.fingerprint(month, before),
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
-            "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.beside(month)}),
+            "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.adjacent_months(month)}),
             "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
             **self.standing,
             "rules": self.rules,
@@ -268,12 +268,6 @@ class _Run:
             day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)
         }
         return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
-
-    def _inputs_in_force(self) -> dict[str, dict[str, str]]:
-        """Month → what its published run was drawn from."""
-        with self.books.database.session() as session:
-            pairs = session.execute(sa.select(Published.month, Run).join(Run, Run.run_id == Published.run_id)).all()
-            return {month: dict(run.inputs.get(month) or {}) for month, run in pairs}
 
     def _stale(
         self, due: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]

@@ -52,6 +52,25 @@ def text(amount: Decimal | None) -> str | None:
     return "0" if plain in ("-0", "") else plain
 
 
+def readable_amounts(*amounts: Decimal) -> list[str]:
+    """Amounts of one sentence: two places from 1 upwards, four significant digits below, and more where two would look alike.
+
+    >>> readable_amounts(Decimal("0.018"), Decimal("0.01"), Decimal("1234.567"), Decimal(0))
+    ['0.018', '0.01', '1,234.57', '0.00']
+    >>> readable_amounts(Decimal("1500.004"), Decimal(1500))
+    ['1,500.004', '1,500.00']
+    """
+    candidates = ([_rounded_text(amount, extra_places) for amount in amounts] for extra_places in range(13))
+    exact = [f"{amount:,f}" for amount in amounts]
+    return next((texts for texts in candidates if len(set(texts)) == len(set(amounts))), exact)
+
+
+def _rounded_text(amount: Decimal, extra_places: int) -> str:
+    places = (2 if not amount or abs(amount) >= 1 else 3 - amount.adjusted()) + extra_places
+    whole, _, decimals = f"{amount:,.{places}f}".partition(".")
+    return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
+
+
 def parse(column: pl.Expr) -> pl.Expr:
     """Text to money, rounded half to even at twelve places; null where the text is no decimal number.
 

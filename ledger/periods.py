@@ -45,13 +45,31 @@ def month_end(month: str) -> datetime:
     return (start + timedelta(days=32)).replace(day=1)
 
 
-def beside(month: str) -> list[str]:
+def next_month(month: str) -> str:
+    """The month after a month.
+
+    >>> next_month("2026-12")
+    '2027-01'
+    """
+    return month_of(month_end(month))
+
+
+def previous_month(month: str) -> str:
+    """The month before a month.
+
+    >>> previous_month("2027-01")
+    '2026-12'
+    """
+    return month_of(month_start(month) - timedelta(days=1))
+
+
+def adjacent_months(month: str) -> list[str]:
     """The months before and after.
 
-    >>> beside("2026-12")
+    >>> adjacent_months("2026-12")
     ['2026-11', '2027-01']
     """
-    return [month_of(month_start(month) - timedelta(days=1)), month_of(month_end(month))]
+    return [previous_month(month), next_month(month)]
 
 
 def months_between(start: datetime, end: datetime) -> list[str]:

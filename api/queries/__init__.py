@@ -29,9 +29,10 @@ from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_ta
 from api.queries.explain import MOST, explain, explain_cell
 from api.queries.gaps import GapQuery, gaps
 from api.queries.overview import overview
-from api.queries.published import PublishedMonth, published
+from api.queries.published import published
 from api.queries.sources import source_runs, sources
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
+from ledger.published import PublishedMonth
 
 __all__ = [
     "COST_KEYS",

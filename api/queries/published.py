@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
-import sqlalchemy as sa
 
 from ledger.books import Books
-from ledger.db import Published
 from ledger.periods import month_of, month_start
+from ledger.published import PublishedMonth, published_months
 from ledger.tables import Table
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedMonth:
-    """A month and the run in force for it."""
-
-    month: str
-    run_id: str
-    rollup_ids: tuple[str, ...]
-    published_at: datetime
 
 
 def published(books: Books, start: datetime | None = None, end: datetime | None = None) -> list[PublishedMonth]:
@@ -31,9 +19,7 @@ def published(books: Books, start: datetime | None = None, end: datetime | None 
     A range is for what lies in the month it happened in: chains, calls, usage. Costs lie in the month of their invoice, which
     may be any later one, so they are looked for in all months: the statistics of their files tell which need not be opened.
     """
-    with books.database.session() as session:
-        rows = session.scalars(sa.select(Published).order_by(Published.month)).all()
-        months = [PublishedMonth(r.month, r.run_id, tuple(r.rollup_ids), r.published_at) for r in rows]
+    months = published_months(books.database)
     first = None if start is None else month_of(start)
     return [m for m in months if (first is None or m.month >= first) and (end is None or month_start(m.month) < end)]
 

@@ -12,14 +12,14 @@ from datetime import timedelta
 from hashlib import blake2b
 
 import polars as pl
-import sqlalchemy as sa
 
 from attribution.classification import names
 from attribution.costs.corrections import KEEP, MATCHED_BY
 from ledger import code
 from ledger.books import Books
-from ledger.db import Published, Run
+from ledger.db import Run
 from ledger.periods import month_of, month_start
+from ledger.published import runs_in_force
 from ledger.store import Store
 from ledger.tables import CHARGES, COST_COLUMNS, COSTS, LOTS, RATES
 
@@ -74,7 +74,7 @@ class Earlier:
 
     def _leans_on(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
         """The inputs of each earlier month on which this one leans, oldest first."""
-        held = self._in_force()
+        held = runs_in_force(self.database)
         known = sorted(m for m in {*held, *inputs} if m < month)
         wanted = {*months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
         with self.database.session() as session:
@@ -101,11 +101,7 @@ class Earlier:
         return self._asked[month]
 
     def _runs(self) -> dict[str, str]:
-        return self._in_force() | dict.fromkeys(self.drawn, self.run_id)
-
-    def _in_force(self) -> dict[str, str]:
-        with self.database.session() as session:
-            return {p.month: p.run_id for p in session.scalars(sa.select(Published))}
+        return runs_in_force(self.database) | dict.fromkeys(self.drawn, self.run_id)
 
 
 def _hash(told: Mapping[str, object]) -> str:

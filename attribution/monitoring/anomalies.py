@@ -13,10 +13,11 @@ from statistics import median_low
 
 import polars as pl
 
-from attribution.monitoring.daily_spend import SCOPES, daily, published_runs
+from attribution.monitoring.daily_spend import SCOPES, daily
 from ledger.books import Books
 from ledger.money import MONEY
-from ledger.periods import month_of, month_start
+from ledger.periods import month_of, previous_month
+from ledger.published import runs_in_force
 from ledger.tables import ANOMALIES
 
 WINDOW_DAYS = 28
@@ -29,12 +30,12 @@ _NORMAL = 1.4826
 
 def detect(books: Books, months: Sequence[str] | None = None) -> int:
     """Draws `anomalies` of the published months by initiating team and agent; returns how many there are."""
-    runs = published_runs(books)
+    runs = runs_in_force(books.database)
     found = 0
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
-        spend = daily(books, [month_of(month_start(month) - timedelta(days=1)), month])
+        spend = daily(books, [previous_month(month), month])
         rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _unusual(spend, scope, month)]
         frame = (
             pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY))

@@ -5,7 +5,6 @@ Each threshold is told once a month and revision: the alert's id is the hash of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 from urllib.parse import quote
@@ -13,11 +12,13 @@ from urllib.parse import quote
 import polars as pl
 import sqlalchemy as sa
 
-from attribution.monitoring.daily_spend import daily, published_runs
+from attribution.monitoring.daily_spend import daily
 from ledger import periods
+from ledger.alerts import add_new, alert_id
 from ledger.books import Books
 from ledger.db import Alert, Budget
-from ledger.money import MONEY, proportion, text
+from ledger.money import MONEY, proportion, readable_amounts, text
+from ledger.published import runs_in_force
 from ledger.tables import BUDGET_STATUS
 
 
@@ -32,7 +33,7 @@ def current(books: Books) -> list[Budget]:
 
 def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
     """Draws `budget_status` for the published months and raises alerts; returns the new ones."""
-    runs = published_runs(books)
+    runs = runs_in_force(books.database)
     budgets = current(books)
     raised: list[Alert] = []
     for month in months if months is not None else list(runs):
@@ -47,7 +48,8 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
         )
         books.store.replace(BUDGET_STATUS, frame, {"month": month})
         raised += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
-    return _added(books, raised)
+    with books.database.session() as session:
+        return add_new(session, raised)
 
 
 def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
@@ -79,7 +81,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
         percent = f"{share * 100:.0f} %"
         verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
-        spent, limit, on_bills, guessed = legible(billed + estimated, budget.amount, billed, estimated)
+        spent, limit, on_bills, guessed = readable_amounts(billed + estimated, budget.amount, billed, estimated)
         told = (
             f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {spent} of "
             f"{limit} in {row['month']} ({percent}); billed {on_bills}, estimated {guessed}."
@@ -87,7 +89,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         month = str(row["month"])
         address = (
             f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={budget.scope_name}')}"
-            f"&start={month}&end={periods.month_of(periods.month_end(month))}"
+            f"&start={month}&end={periods.next_month(month)}"
         )
         payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
             "share": text(share),
@@ -95,7 +97,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         }
         out.append(
             Alert(
-                alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),
+                alert_id=alert_id(cause),
                 kind="budget",
                 severity="critical" if threshold >= 1 else "warning",
                 subject=budget.name,
@@ -107,30 +109,3 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
             )
         )
     return out
-
-
-def legible(*amounts: Decimal) -> list[str]:
-    """Amounts of one sentence: two places from 1 upwards, four significant digits below, and more where two would look alike.
-
-    >>> legible(Decimal("0.018"), Decimal("0.01"), Decimal("1234.567"), Decimal(0))
-    ['0.018', '0.01', '1,234.57', '0.00']
-    >>> legible(Decimal("1500.004"), Decimal(1500))
-    ['1,500.004', '1,500.00']
-    """
-    tried = ([_rounded(amount, more) for amount in amounts] for more in range(13))
-    return next((shown for shown in tried if len(set(shown)) == len(set(amounts))), [f"{amount:,f}" for amount in amounts])
-
-
-def _rounded(amount: Decimal, more: int) -> str:
-    places = (2 if not amount or abs(amount) >= 1 else 3 - amount.adjusted()) + more
-    whole, _, rest = f"{amount:,.{places}f}".partition(".")
-    return f"{whole}.{rest[:2]}{rest[2:].rstrip('0')}"
-
-
-def _added(books: Books, alerts: Sequence[Alert]) -> list[Alert]:
-    """Writes the alerts nobody was told of yet."""
-    with books.database.session() as session:
-        known = set(session.scalars(sa.select(Alert.alert_id).where(Alert.alert_id.in_([a.alert_id for a in alerts]))))
-        fresh = [a for a in alerts if a.alert_id not in known]
-        session.add_all(fresh)
-    return fresh

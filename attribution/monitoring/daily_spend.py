@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
-import sqlalchemy as sa
 
 from ledger.books import Books
-from ledger.db import Published
+from ledger.published import runs_in_force
 from ledger.tables import COSTS
 
 SCOPES = ("team", "agent")
 VIEWS = ("initiator", "executor")
-
-
-def published_runs(books: Books) -> dict[str, str]:
-    """Month → run in force."""
-    with books.database.session() as session:
-        return {p.month: p.run_id for p in session.scalars(sa.select(Published).order_by(Published.month))}
 
 
 def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
@@ -26,8 +19,7 @@ def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
 
     An invoice may hold charges of any earlier day, so every published month is asked; files without these days are not read.
     """
-    runs = published_runs(books)
-    near = sorted(runs)
+    runs = runs_in_force(books.database)
     schema = {
         "day": pl.Date,
         **{f"{view}_{scope}": pl.String for view in VIEWS for scope in SCOPES},
@@ -35,10 +27,10 @@ def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
         "basis": pl.String,
         "cost": COSTS.schema["effective_cost"],
     }
-    if not near:
+    if not runs:
         return pl.DataFrame(schema=schema)
     zone = books.settings.report.timezone
-    costs = books.store.scan(COSTS, {"month": near, "run_id": [runs[m] for m in near]})
+    costs = books.store.scan(COSTS, {"month": list(runs), "run_id": list(runs.values())})
     days = costs.with_columns(day=pl.col("period_start").dt.convert_time_zone(zone).dt.date())
     inside = pl.col("day").dt.strftime("%Y-%m").is_in(list(months))
     return (

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from decimal import Decimal
 from urllib.parse import quote
 
 import polars as pl
-import sqlalchemy as sa
 
-from attribution.monitoring.budgets import legible
 from ledger import periods
+from ledger.alerts import add_new, alert_id
 from ledger.books import Books
 from ledger.db import Alert
-from ledger.money import MONEY, text
+from ledger.money import MONEY, readable_amounts, text
 from ledger.problems import Problem
 
 SOURCE = "attribution"
@@ -45,7 +42,7 @@ def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Probl
 
 
 def _told(row: dict[str, Decimal]) -> str:
-    estimated, billed = legible(row["estimated"], row["billed"])
+    estimated, billed = readable_amounts(row["estimated"], row["billed"])
     way = "more" if row["drift"] > 0 else "less"
     return f"billed {row['currency']} {billed} for what was estimated at {estimated}, {abs(row['drift']) * 100:.1f} % {way}"
 
@@ -57,27 +54,18 @@ def alarm(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> 
         cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"
         raised.append(
             Alert(
-                alert_id=hashlib.blake2b(cause.encode(), digest_size=16).hexdigest(),
+                alert_id=alert_id(cause),
                 kind="drift",
                 severity="warning",
                 subject=f"{row['provider']} {row['model']}",
                 text=f"Estimates of {row['provider']} {row['model']} were off in {month}: {_told(row)}.",
                 address=f"/v1/costs?by=model,cost_class&filter={quote('model=' + row['model'])}"
-                f"&start={month}&end={periods.month_of(periods.month_end(month))}",
+                f"&start={month}&end={periods.next_month(month)}",
                 payload={key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()}
                 | {"month": month},
                 created_at=periods.now(),
                 attempts=0,
             )
         )
-    return _new(books, raised)
-
-
-def _new(books: Books, alerts: Sequence[Alert]) -> list[Alert]:
-    if not alerts:
-        return []
     with books.database.session() as session:
-        known = set(session.scalars(sa.select(Alert.alert_id).where(Alert.alert_id.in_([a.alert_id for a in alerts]))))
-        fresh = [a for a in alerts if a.alert_id not in known]
-        session.add_all(fresh)
-    return fresh
+        return add_new(session, raised)

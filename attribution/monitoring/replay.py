@@ -107,7 +107,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
 
 def _seen(books: Books, month: str, inputs: Inputs) -> _Seen | None:
     charges = _as_of(books.store, CHARGES, {"billing_month": [month]}, inputs["charges"])
-    beside = _as_of(books.store, CHARGES, {"billing_month": periods.beside(month)}, inputs["beside"])
+    beside = _as_of(books.store, CHARGES, {"billing_month": periods.adjacent_months(month)}, inputs["beside"])
     prices = _as_of(books.store, PRICES, None, inputs["prices"])
     owners = registry.rows(books)
     owners = owners.head(int(inputs["registry"].partition(":")[0]))

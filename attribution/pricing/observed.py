@@ -8,10 +8,10 @@ from decimal import Decimal  # noqa: F401 - for the doctest
 import polars as pl
 
 from ledger.books import Books
-from ledger.db import Published
 from ledger.errors import UsageError
 from ledger.money import unit_rate
 from ledger.periods import month_start
+from ledger.published import runs_in_force
 from ledger.tables import PRICES, RATES
 
 _WHAT = ("provider", "model", "meter", "service_tier", "context_above")
@@ -23,12 +23,11 @@ def observed(books: Books, month: str) -> pl.DataFrame:
     Raises `UsageError` if the month has no published run.
     """
     start = month_start(month)
-    with books.database.session() as session:
-        published = session.get(Published, month)
-    if published is None:
+    run_id = runs_in_force(books.database).get(month)
+    if run_id is None:
         raise UsageError(f"{month} is not attributed yet", where="--month", remedy=f"run rootcost attribute --from {month} first")
-    rates = books.store.scan(RATES, {"month": [month], "run_id": [published.run_id]}).collect()
-    return from_rates(rates, start, book=f"bill {month} run {published.run_id}")
+    rates = books.store.scan(RATES, {"month": [month], "run_id": [run_id]}).collect()
+    return from_rates(rates, start, book=f"bill {month} run {run_id}")
 
 
 def from_rates(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.DataFrame:

@@ -22,7 +22,8 @@ from attribution.usage.partitions import Slice
 from attribution.usage.reader import Usage, UsageFile
 from ledger import periods, staging
 from ledger.books import Books
-from ledger.db import Drawing, Published, Rollup
+from ledger.db import Drawing, Rollup
+from ledger.published import rollups_in_force
 from ledger.settings import Settings
 from ledger.staging import Part
 from ledger.store import Store
@@ -150,8 +151,8 @@ class Drawings:
 
     def forget_redrawn(self) -> None:
         """Lets go of the rollups that were drawn again from the same, where neither a published month nor another drawing has them."""
+        kept = rollups_in_force(self.books.database)
         with self.books.database.session() as session:
-            kept = {rollup_id for published in session.scalars(sa.select(Published)) for rollup_id in published.rollup_ids}
             kept |= {rollup_id for drawing in session.scalars(sa.select(Drawing)) for rollup_id in drawing.rollup_ids}
         for month, rollup_ids in self._redrawn:
             self.forget(month, sorted(set(rollup_ids) - kept))

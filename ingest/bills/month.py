@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ingest.source import Reading, Slice
 from ledger import money
 from ledger.errors import TableError
 from ledger.money import ZERO
+from ledger.periods import month_end
 from ledger.problems import Problem
 from ledger.store import Store
 from ledger.tables import CHARGES, COST_COLUMNS, IMPORT_TOTALS, RAW_FILES
@@ -177,12 +178,7 @@ def _shaped(frame: pl.DataFrame, names: Sequence[str], more: Sequence[str] = (),
 
 
 def _is_settled(month: str, now: datetime) -> bool:
-    return datetime.combine(_month_end(month), datetime.min.time(), UTC) + _RESTATED <= now
-
-
-def _month_end(month: str) -> date:
-    first = date.fromisoformat(f"{month}-01")
-    return (first + timedelta(days=31)).replace(day=1)
+    return month_end(month) + _RESTATED <= now
 
 
 @dataclass(frozen=True, slots=True)

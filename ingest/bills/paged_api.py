@@ -88,33 +88,19 @@ def months(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
 
 
 def _is_settled(month: str, asked: str | None) -> bool:
-    return asked is not None and datetime.fromisoformat(asked) >= ends(month) + _SETTLED
-
-
-def starts(month: str) -> datetime:
-    """Its first instant, UTC."""
-    return datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
-
-
-def ends(month: str) -> datetime:
-    """The first instant after it.
-
-    >>> ends("2026-12").isoformat()
-    '2027-01-01T00:00:00+00:00'
-    """
-    return (starts(month) + timedelta(days=31)).replace(day=1)
+    return asked is not None and datetime.fromisoformat(asked) >= periods.month_end(month) + _SETTLED
 
 
 def until(month: str) -> datetime:
     """How far a month can be asked now: its end, or the end of today."""
     today = periods.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    return min(ends(month), today + timedelta(days=1))
+    return min(periods.month_end(month), today + timedelta(days=1))
 
 
 def _months(first: date, last: date) -> list[str]:
     found = [first.strftime("%Y-%m")]
     while found[-1] < last.strftime("%Y-%m"):
-        found.append(ends(found[-1]).strftime("%Y-%m"))
+        found.append(periods.month_end(found[-1]).strftime("%Y-%m"))
     return found
 
 
@@ -158,7 +144,7 @@ def steady(shape: Shape, totals: Callable[[], list[Page]], groups: Callable[[], 
 
 def put_down(fetcher: Fetcher, shape: Shape, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
     """The pages as one object."""
-    settled = month is not None and periods.now() >= ends(month) + _SETTLED
+    settled = month is not None and periods.now() >= periods.month_end(month) + _SETTLED
     first = {"bundle": shape.source, "month": month, "settled": settled, "pages": len(pages)}
     lines = [json.dumps(first, separators=(",", ":")).encode()]
     for page in pages:

@@ -18,13 +18,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import sqlalchemy as sa
 
 from ingest.prices.currencies import CURRENCIES
 from ledger import periods
-from ledger.db import Published
 from ledger.money import text
 from ledger.problems import Problem, renew, to_frame
+from ledger.published import runs_in_force
 from ledger.store import Store
 from ledger.tables import METERS, PRICES, PRICES_STAGED, PROBLEMS, TIME
 
@@ -317,9 +316,7 @@ def _gone(listed: PriceList, held: pl.DataFrame, since: datetime) -> pl.DataFram
 
 def _published(books: Books, now: datetime) -> list[str]:
     """Months before this one whose figures are published."""
-    with books.database.session() as session:
-        months = session.scalars(sa.select(Published.month).order_by(Published.month)).all()
-    return [month for month in months if month < periods.month_of(now)]
+    return [month for month in runs_in_force(books.database) if month < periods.month_of(now)]
 
 
 def _doubts(

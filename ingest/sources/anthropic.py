@@ -22,6 +22,7 @@ from ingest.problem_counter import Tally
 from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
 from ledger.money import ZERO
+from ledger.periods import month_start
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -120,7 +121,7 @@ class Anthropic:
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
-        ("starting_at", paged_api.starts(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("starting_at", month_start(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
         ("ending_at", paged_api.until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),

@@ -24,6 +24,7 @@ from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
 from ledger import money
 from ledger.errors import StoreUnreachable
 from ledger.money import ZERO
+from ledger.periods import month_start
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -145,7 +146,7 @@ class OpenAi:
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
-        ("start_time", str(int(paged_api.starts(month).timestamp()))),
+        ("start_time", str(int(month_start(month).timestamp()))),
         ("end_time", str(int(paged_api.until(month).timestamp()))),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),

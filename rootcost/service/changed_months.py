@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ledger.errors import UsageError
-from ledger.periods import month_end, month_of, month_start, parse_instant
+from ledger.periods import adjacent_months, month_end, month_start, parse_instant
 
 if TYPE_CHECKING:
     from ledger.books import Books
@@ -96,5 +95,5 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     if before.get("*") != after.get("*"):
         return months
     touched = {m for m in months if before.get(m) != after.get(m)}
-    near = touched | {month_of(month_end(m)) for m in touched} | {month_of(month_start(m) - timedelta(days=1)) for m in touched}
+    near = touched | {neighbour for m in touched for neighbour in adjacent_months(m)}
     return [m for m in months if m in near]

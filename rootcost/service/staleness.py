@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
+from ledger.alerts import add_new, alert_id
 from ledger.db import Alert, ConfiguredSource
 from ledger.periods import now
 
@@ -29,8 +29,7 @@ def ring(books: Books) -> list[Alert]:
                 continue
             held.stale_since = now()
             alert = _alert(source)
-            session.add(alert)
-            rung.append(alert)
+            rung += add_new(session, [alert])
     return rung
 
 
@@ -40,7 +39,7 @@ def _alert(source: SourceStatus) -> Alert:
     last = source.last_run
     because = f" The last run failed: {last.error}" if last is not None and last.status == "failed" and last.error else ""
     return Alert(
-        alert_id=hashlib.blake2b(f"stale|{source.name}|{at.isoformat()}".encode(), digest_size=16).hexdigest(),
+        alert_id=alert_id(f"stale|{source.name}|{at.isoformat()}"),
         kind="stale_source",
         severity="warning",
         subject=source.name,
