@@ -114,3 +114,20 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
             continue
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/(wor[k]|home)/(main|shared|[a-z]+/\.)|/roo[t]/", text), path
+
+
+def test_every_test_that_reads_the_clock_is_marked_so_that_it_runs_on_other_days_too() -> None:
+    reads = re.compile(r"\b(now|today|utcnow)\(\)|\bnow\(UTC\)|\btime\.time\(\)")
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        source = path.read_text(encoding="utf-8")
+        functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        code = {node.name: "\n".join(ast.unparse(line) for line in node.body) for node in functions}
+        marks = {node.name: [ast.unparse(mark) for mark in node.decorator_list] for node in functions}
+        helpers = [name for name in code if not name.startswith("test_") and reads.search(code[name])]
+        unmarked = [
+            name
+            for name in code
+            if name.startswith("test_") and "pytest.mark.clock" not in marks[name]
+            if reads.search(code[name]) or any(re.search(rf"\b{helper}\(", code[name]) for helper in helpers)
+        ]
+        assert not unmarked, f"{path.name}: mark these @pytest.mark.clock"

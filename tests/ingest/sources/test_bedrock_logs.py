@@ -250,6 +250,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
+@pytest.mark.clock
 def test_through_s3_twice_is_once_and_bodies_stay_where_they_are(books: Books, bucket: Any) -> None:
     key = f"{BASE.removeprefix('s3://logs/')}/{datetime.now(UTC):%Y/%m/%d}/10/written_0f.json.gz"
     bucket.put_object(Bucket="logs", Key=key, Body=gzip.compress(LOG.read_bytes()))

@@ -107,6 +107,7 @@ def put(s3: Any, number: int, folder: str = "", started: datetime = NOON, body: 
 LOGS = "s3://gateway/logs"
 
 
+@pytest.mark.clock
 def test_a_bucket_is_read_once_and_then_only_what_is_new(books: Books, bucket: Any, fetched: list[str]) -> None:
     first = [put(bucket, n, started=datetime.now(UTC)) for n in range(3)]
     bucket.put_object(Bucket="gateway", Key="logs-of-others/2026-11-22/time.json", Body=payload(99))
@@ -122,6 +123,7 @@ def test_a_bucket_is_read_once_and_then_only_what_is_new(books: Books, bucket: A
     assert booked(books) == [0, 1, 2, 7]
 
 
+@pytest.mark.clock
 def test_teams_keys_and_hours_have_folders_of_their_own(books: Books, bucket: Any, fetched: list[str]) -> None:
     now = datetime.now(UTC)
     put(bucket, 1, folder="care/support-key/", started=now)
@@ -136,18 +138,45 @@ def test_teams_keys_and_hours_have_folders_of_their_own(books: Books, bucket: An
     assert ingest(books, "litellm", [f"{LOGS}/"]).files == 0
 
 
+@pytest.mark.clock
 def test_an_object_that_is_damaged_is_told_and_not_fetched_again(books: Books, bucket: Any, fetched: list[str]) -> None:
-    put(bucket, 1)
-    bad = put(bucket, 2, body=payload(2)[:100])
+    now = datetime.now(UTC)
+    put(bucket, 1, started=now)
+    bad = put(bucket, 2, started=now, body=payload(2, now)[:100])
     ingest(books, "litellm", [LOGS])
     assert fetched.count(bad) == 1
     for _ in range(2):  # it is not mended by not being looked at
         ingest(books, "litellm", [LOGS])
         assert books.store.scan(PROBLEMS).collect()["uri"].to_list() == [bad]
     assert fetched.count(bad) == 1
-    put(bucket, 2)  # written again
+    put(bucket, 2, started=now)  # written again
     assert ingest(books, "litellm", [LOGS]).problems == []
     assert (told(books), booked(books)) == ([], [1, 2])
+
+
+@pytest.mark.clock
+def test_an_object_that_is_written_again_in_an_older_folder_waits_until_its_day_is_asked_for(
+    books: Books, bucket: Any, fetched: list[str]
+) -> None:
+    """Folders of days that are more than two days older than the newest object are not listed, whatever was written there since."""
+    now = datetime.now(UTC)
+    within, beyond = now - timedelta(days=1), now - timedelta(days=3)
+    put(bucket, 1, started=now)
+    bad = {at: put(bucket, number, started=at, body=b"{") for number, at in ((2, within), (3, beyond))}
+    assert ingest(books, "litellm", [LOGS]).files == 3, "a first visit lists every folder"
+    for number, at in ((2, within), (3, beyond)):
+        put(bucket, number, started=at)
+    fetched.clear()
+    for _ in range(2):
+        ingest(books, "litellm", [LOGS])
+        assert books.store.scan(PROBLEMS).collect()["uri"].to_list() == [bad[beyond]], "its problem stays"
+    assert (fetched, booked(books)) == ([bad[within]], [1, 2])
+
+    fetched.clear()
+    before = checkpoints.of(books, "litellm")
+    ingest(books, "litellm", [LOGS], window=Window(beyond.date(), beyond.date() + timedelta(days=1)))
+    assert bad[beyond] in fetched
+    assert (told(books), booked(books), checkpoints.of(books, "litellm")) == ([], [1, 2, 3], before)
 
 
 def test_an_object_that_vanishes_between_listing_and_reading_keeps_no_other_back(
@@ -174,6 +203,7 @@ def test_copies_of_an_object_are_read_like_any_other(books: Books, bucket: Any) 
     assert (report.problems, report.files, booked(books)) == ([], 3, [1])
 
 
+@pytest.mark.clock
 def test_days_are_asked_again_and_the_mark_stays(books: Books, bucket: Any, fetched: list[str]) -> None:
     days = {day: put(bucket, day, started=datetime(2026, 11, day, 12, tzinfo=UTC)) for day in (3, 9, 10, 11, 20)}
     ingest(books, "litellm", [LOGS])
@@ -354,6 +384,7 @@ def test_pages_meet_where_calls_began_at_the_same_instant(books: Books, gateway:
     assert (again.rows_changed, booked(books)) == (0, [*range(11), 20, 21, 22])
 
 
+@pytest.mark.clock
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("gateway", [{}, {"old": True}], indirect=True, ids=["2026", "2025"])
 def test_rows_that_are_written_late_are_found(books: Books, gateway: Gateway) -> None:
@@ -369,6 +400,7 @@ def test_rows_that_are_written_late_are_found(books: Books, gateway: Gateway) ->
     assert report.rows_changed == 11 + len(hours)
 
 
+@pytest.mark.clock
 def test_looking_back_is_cheap_where_the_table_tells_when_a_row_was_written(books: Books, gateway: Gateway) -> None:
     now = datetime.now(UTC)
     gateway.write(*(row(n, now - timedelta(minutes=n)) for n in range(100)))
@@ -383,6 +415,8 @@ def test_looking_back_is_cheap_where_the_table_tells_when_a_row_was_written(book
     assert 300 in booked(books)
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pages")
 def test_cut_off_in_the_middle_nothing_is_lost_and_nothing_twice(
     books: Books, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
@@ -421,6 +455,7 @@ def gateway_numbers(gateway: Gateway) -> list[int]:
     return [int(name.removeprefix("chatcmpl-")) for (name,) in rows]
 
 
+@pytest.mark.clock
 def test_a_row_dated_in_the_future_does_not_hide_those_between(books: Books, gateway: Gateway) -> None:
     now = datetime.now(UTC)
     gateway.write(row(1, now), row(2, now + timedelta(days=700)))
@@ -527,6 +562,7 @@ def ask(books: Books, api: SpendLogServer, **how: Any) -> IngestReport:
     return ingest(books, "litellm", [api.url], **how)
 
 
+@pytest.mark.clock
 def test_the_spend_log_is_asked_in_stretches_that_fit_a_page(books: Books, api: SpendLogServer) -> None:
     chance = random.Random(5)
     begin = datetime.now(UTC) - timedelta(days=30)
@@ -543,6 +579,8 @@ def test_the_spend_log_is_asked_in_stretches_that_fit_a_page(books: Books, api: 
     assert len(api.asked) - asked <= 2
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 def test_rows_that_arrive_while_it_is_read_are_not_lost(books: Books, api: SpendLogServer) -> None:
     chance = random.Random(11)
     begin = datetime.now(UTC) - timedelta(hours=5)
@@ -559,6 +597,8 @@ def test_rows_that_arrive_while_it_is_read_are_not_lost(books: Books, api: Spend
     assert booked(books) == [*range(len(api.rows))]
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 def test_a_second_that_holds_more_than_a_page_is_turned_and_counted(books: Books, api: SpendLogServer) -> None:
     api.disorder = 0
     at = (datetime.now(UTC) - timedelta(hours=3)).replace(microsecond=0)
@@ -569,6 +609,8 @@ def test_a_second_that_holds_more_than_a_page_is_turned_and_counted(books: Books
     assert {query["page"] for query in api.asked} == {"1", "2", "3"}
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 def test_a_second_whose_pages_never_agree_is_told_and_asked_again(books: Books, api: SpendLogServer) -> None:
     at = (datetime.now(UTC) - timedelta(hours=3)).replace(microsecond=0)
     api.rows = [row(1, at - timedelta(minutes=1)), *(row(n, at) for n in range(2_000, 4_500)), row(2, at + timedelta(minutes=1))]
@@ -584,6 +626,7 @@ def test_a_second_whose_pages_never_agree_is_told_and_asked_again(books: Books, 
     assert told(books) == []
 
 
+@pytest.mark.clock
 def test_the_gateway_may_be_busy_and_may_be_down(books: Books, api: SpendLogServer) -> None:
     api.rows = [row(n, datetime.now(UTC) - timedelta(hours=n)) for n in range(5)]
     answers = iter([429, None, 503, None])
@@ -612,6 +655,7 @@ def test_a_missing_key_a_wrong_key_and_a_wrong_address_are_told_apart(
     assert "sk-secret" not in f"{problem}"
 
 
+@pytest.mark.clock
 def test_an_empty_log_and_days_of_it(books: Books, api: SpendLogServer) -> None:
     assert (ask(books, api).problems, ask(books, api).rows) == ([], 0)
     api.rows = [row(day, datetime(2026, 10, day, 12, tzinfo=UTC)) for day in range(1, 8)]
@@ -681,6 +725,7 @@ def test_a_page_that_was_saved_is_read_like_the_live_one_and_to_the_last_digit(b
     assert ask(books, api).rows_changed == 0, "live it is the same"
 
 
+@pytest.mark.clock
 @pytest.mark.usefixtures("bucket")
 def test_each_kind_of_address_can_be_tried_out(books: Books, bucket: Any, gateway: Gateway, api: SpendLogServer) -> None:
     now = datetime.now(UTC)

@@ -217,6 +217,7 @@ def test_kinds_are_listed_with_what_they_need(rootcost: Command) -> None:
 # ── the same over HTTP ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.clock
 def test_the_api_and_the_metrics_tell_the_same(rootcost: Command, bill: Path, home: Path) -> None:
     rootcost("sources", "add", "bill", "focus", bill, "--lag", "3d", "--cron", "@daily")
     rootcost("sources", "add", "live", "otlp")

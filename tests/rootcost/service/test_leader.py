@@ -230,6 +230,7 @@ def ticks_kept_more_than_once(found: list[SourceRun]) -> dict[tuple[str, int], i
     return {tick: count for tick, count in kept.items() if count > 1}
 
 
+@pytest.mark.clock
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_two_servers_keep_every_tick_once_and_a_dead_leader_is_followed(replicas: Replicas, tmp_path: Path) -> None:

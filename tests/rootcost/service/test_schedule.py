@@ -167,6 +167,8 @@ def standing(books: Books, name: str) -> SourceStatus:
     return next(row for row in queries.sources(books) if row.name == name)
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
     books: Books, bill: Path, served: Schedule
 ) -> None:
@@ -213,6 +215,8 @@ def due_in_the_database(books: Books, name: str) -> float | None:
         return connection.scalar(sa.text(f"SELECT next_run_time FROM {TABLE} WHERE id = :name"), {"name": name})
 
 
+@pytest.mark.clock
+@pytest.mark.slow
 @pytest.mark.parametrize(("hours_ago", "runs"), [(2, 1), (49, 0)], ids=["missed lately", "missed long ago"])
 def test_ticks_that_were_missed_are_made_up_for_once_and_not_forever(
     books: Books, spool: Spool, bill: Path, hours_ago: int, runs: int
@@ -329,6 +333,7 @@ def call_at(books: Books, instant: datetime, number: int) -> None:
     books.store.append(SPANS, row)
 
 
+@pytest.mark.clock
 def test_a_stale_source_is_told_once_an_episode(books: Books) -> None:
     a_source(books, "live", None, source="otlp", lag=timedelta(hours=2))
     assert ring(books) == []  # it was only just set up
@@ -353,6 +358,7 @@ def test_a_stale_source_is_told_once_an_episode(books: Books) -> None:
     assert len(alerts(books)) == 2
 
 
+@pytest.mark.clock
 def test_a_paused_source_is_never_stale(books: Books) -> None:
     a_source(books, "live", None, source="otlp", lag=timedelta(hours=2))
     sources.pause(books, "live", paused=True, actor="test")
@@ -361,6 +367,7 @@ def test_a_paused_source_is_never_stale(books: Books) -> None:
     assert not standing(books, "live").stale
 
 
+@pytest.mark.clock
 def test_the_longest_pause_between_ticks_is_no_staleness(books: Books, bill: Path) -> None:
     source = a_source(books, "bill", bill, lag=timedelta(hours=36))
     read_source(books, source, cause=BY_CLOCK)
