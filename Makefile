@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: .venv/.installed ## A company's month through the whole path, in the terminal (SERVE=1: then serve it)
@@ -38,6 +38,13 @@ serve: .venv/.installed ## API, scheduler and dashboard on this machine
 .PHONY: test
 test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -q
+
+# The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out,
+# since libfaketime breaks them and not the product: `proxy` (LiteLLM's own timers, in an environment of its own) and `browser`
+# (Chromium's sandboxed processes keep the real clock). The sample leaves out what is marked `slow`, too; tests/faketime/run.py.
+.PHONY: test-calendar
+test-calendar: .venv/.installed test-tools ## Tests on other days: 31 December, 29 February, when clocks change (FULL=1: all of them)
+	@$(BIN)/python tests/faketime/run.py --workers $(PYTEST_WORKERS) $(if $(filter 1,$(FULL)),--full)
 
 .PHONY: lint
 lint: .venv/.installed ## Ruff, mypy --strict, import contracts
@@ -114,7 +121,7 @@ define apt-install
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; }
 endef
 
-# Browser and database server of the tests. What cannot be had is said, and its tests are skipped.
+# Browser and database server of the tests, and another clock. What cannot be had is said, and its tests are skipped.
 .PHONY: test-tools
 test-tools:
 	@if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then \
@@ -123,3 +130,6 @@ test-tools:
 	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then \
 		echo "Installing PostgreSQL for the database tests"; \
 		$(call apt-install,postgresql) || echo "No PostgreSQL, and it cannot be installed here: its tests will be skipped"; fi
+	@if ! compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && ! command -v faketime >/dev/null; then \
+		echo "Installing faketime for the tests on other days"; \
+		$(call apt-install,faketime) || echo "No faketime, and it cannot be installed here: the tests on other days will be skipped"; fi

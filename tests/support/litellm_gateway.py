@@ -21,6 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 from psycopg import sql
 
+from tests.support.postgres_server import faked_clock
+
 BASELINE = """
 CREATE TABLE "LiteLLM_SpendLogs" (
     "request_id" TEXT NOT NULL PRIMARY KEY, "call_type" TEXT NOT NULL, "api_key" TEXT NOT NULL DEFAULT '',
@@ -60,7 +62,7 @@ def postgres(programs: Path) -> Iterator[str]:
     how: dict[str, Any] = {
         "check": True,
         "capture_output": True,
-        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C", **faked_clock()},
         "cwd": cluster,
     }
     subprocess.run([programs / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8"], **how, **who)

@@ -24,6 +24,11 @@ def binaries() -> Path | None:
     return next((p for p in places if (p / "initdb").exists() and (p / "postgres").exists()), None)
 
 
+def faked_clock() -> dict[str, str]:
+    """What a process started with an environment of its own needs to see the clock that the tests see (`make test-calendar`)."""
+    return {name: value for name, value in os.environ.items() if name == "LD_PRELOAD" or name.startswith("FAKETIME")}
+
+
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """The URL of a fresh server; skips the test where PostgreSQL is not installed."""
@@ -39,7 +44,7 @@ def postgres_server() -> Iterator[str]:
     how: dict[str, Any] = {
         "check": True,
         "capture_output": True,
-        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C", **faked_clock()},
         "cwd": cluster,
         **who,
     }
