@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 
 import polars as pl
 
@@ -30,6 +29,7 @@ from ledger import code, periods, registry, staging
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange_rates import Exchange
+from ledger.hashing import fingerprint
 from ledger.published import inputs_in_force
 from ledger.settings import AttributionSettings
 from ledger.tables import (
@@ -130,7 +130,7 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "reading": _hash(
+            "reading": fingerprint(
                 self.settings.ingest.model_dump_json() + shared_rules.reading(self.settings.attribution) + SETTINGS_FORM
             ),
         }
@@ -140,7 +140,7 @@ class _Run:
         self.earlier = prior_months.Earlier(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
-        self.rules = _hash(shared_rules.deciding(self.settings.attribution) + SETTINGS_FORM)
+        self.rules = fingerprint(shared_rules.deciding(self.settings.attribution) + SETTINGS_FORM)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started, self.force = periods.now(), force
@@ -319,10 +319,6 @@ class _Run:
                 for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
                     self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
             self.drawings.forget(month, rollup_ids)
-
-
-def _hash(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ledger.hashing import GOLDEN_GAMMA
+
 Rows32 = NDArray[np.int32]
 Keys = NDArray[np.int64]
 Mixed = NDArray[np.uint64]
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 _SPREAD = np.uint64(0xD6E8FEB86659FD93)
 _NEAR, _NEAR_BITS = 4, np.uint64(10)
 NONE = -1
@@ -38,7 +39,7 @@ class Rows:
 
     def _near(self, trace: Keys, mixed: Mixed) -> Rows32:
         """The slot a key is looked for first."""
-        slot = ((trace.view(np.uint64) * _ODD) >> self._shift).astype(np.int32)
+        slot = ((trace.view(np.uint64) * GOLDEN_GAMMA) >> self._shift).astype(np.int32)
         slot += (mixed >> (np.uint64(64) - _NEAR_BITS)).astype(np.int32)
         slot &= self._mask
         return slot
@@ -99,5 +100,5 @@ class Rows:
 
 
 def _mix(trace: Keys, span: Keys) -> Mixed:
-    mixed: Mixed = ((trace.view(np.uint64) * _ODD) ^ span.view(np.uint64)) * _SPREAD
+    mixed: Mixed = ((trace.view(np.uint64) * GOLDEN_GAMMA) ^ span.view(np.uint64)) * _SPREAD
     return mixed

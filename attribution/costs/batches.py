@@ -17,6 +17,7 @@ from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
 from attribution.usage.reader import _COUNTED, FAMILY, Usage, added_up
 from ledger import periods
+from ledger.hashing import content_sum
 from ledger.tables import TOKEN_METERS
 
 _THINKING = "reasoning_tokens"
@@ -37,9 +38,7 @@ class Stretch:
 
     def fingerprint(self) -> tuple[int, str]:
         """How many rows of usage it has, and a sum that changes when any of their counts does; the order of rows is no matter."""
-        told = self.usage.select(pl.len(), sum=pl.struct(_COUNTED).hash(seed=727).cast(pl.Decimal(38, 0)).sum()).collect(
-            engine="streaming"
-        )
+        told = self.usage.select(pl.len(), sum=content_sum(*_COUNTED)).collect(engine="streaming")
         rows, total = told.row(0)
         return int(rows), str(total)
 

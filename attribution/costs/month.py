@@ -23,6 +23,7 @@ from attribution.costs.sink import Held, Keeper, Rating, Told
 from attribution.pricing import PriceBook
 from attribution.usage.reader import FAMILY, Usage
 from ledger import code
+from ledger.hashing import content_sum
 from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
@@ -176,7 +177,7 @@ class _Month:
 def _content(frame: pl.DataFrame) -> str:
     if not frame.height:
         return "0"
-    return f"{frame.height}:{frame.select(pl.struct(pl.all()).hash(seed=727).cast(pl.Decimal(38, 0)).sum()).item()}"
+    return f"{frame.height}:{frame.select(content_sum()).item()}"
 
 
 def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:

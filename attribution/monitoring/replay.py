@@ -19,12 +19,12 @@ from attribution.costs import shared_rules
 from attribution.costs.month import costs_of
 from attribution.costs.prior_months import Earlier
 from attribution.pricing import PriceBook
-from attribution.usage.build import _hash as fingerprint_of
 from attribution.usage.build import usage_of
 from attribution.usage.reader import Usage
 from ledger import periods, registry
 from ledger.books import Books
 from ledger.db import Audit, Drawing
+from ledger.hashing import fingerprint
 from ledger.settings import AttributionSettings
 from ledger.store import Store
 from ledger.tables import CHARGES, PRICES, Table
@@ -163,13 +163,11 @@ def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Us
     ids: list[list[str]] = []
     for part in spans:
         # Parts come in the order of their months, one for each month that had spans.
-        later = (
-            m for m in sorted(reached) if m > (months[-1] if months else "") and (m, fingerprint_of(part, *standing)) in known
-        )
+        later = (m for m in sorted(reached) if m > (months[-1] if months else "") and (m, fingerprint(part, *standing)) in known)
         at = next(later, None)
         if at is None:
             return None
         months.append(at)
-        ids.append(known[at, fingerprint_of(part, *standing)])
+        ids.append(known[at, fingerprint(part, *standing)])
     wanted = [rollup_id for found in ids for rollup_id in found]
     return usage_of(books.store, months, wanted)

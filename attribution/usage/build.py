@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Protocol
 
 import polars as pl
@@ -23,6 +22,7 @@ from attribution.usage.reader import Usage, UsageFile
 from ledger import periods, staging
 from ledger.books import Books
 from ledger.db import Drawing, Rollup
+from ledger.hashing import fingerprint
 from ledger.published import rollups_in_force
 from ledger.settings import Settings
 from ledger.staging import Part
@@ -120,16 +120,16 @@ class Drawings:
     def rollups(self, month: str, spans: str) -> list[str]:
         """The rollups that are the month, drawn where they do not stand. `spans` is the fingerprint of the days in reach of it."""
         if month not in self._known:
-            fingerprint = _hash(spans, *self.standing)
+            inputs = fingerprint(spans, *self.standing)
             with self.books.database.session() as session:
-                held = session.get(Drawing, (month, fingerprint))
+                held = session.get(Drawing, (month, inputs))
                 self._known[month] = list(held.rollup_ids) if held else []
             if held is not None and month not in self.anew:
                 self.reused += 1
             else:
                 if held is not None:
                     self._redrawn.append((month, list(held.rollup_ids)))
-                self._known[month] = self._draw(month, fingerprint)
+                self._known[month] = self._draw(month, inputs)
         return self._known[month]
 
     def uses(self, months: Mapping[str, str]) -> Usage:
@@ -157,10 +157,10 @@ class Drawings:
         for month, rollup_ids in self._redrawn:
             self.forget(month, sorted(set(rollup_ids) - kept))
 
-    def _draw(self, month: str, fingerprint: str) -> list[str]:
+    def _draw(self, month: str, inputs: str) -> list[str]:
         orders, ids = [], []
         for part in partitions.plan(self.store, month, self.books.settings):
-            wanted = _hash(part.fingerprint, *self.standing)
+            wanted = fingerprint(part.fingerprint, *self.standing)
             with self.books.database.session() as session:
                 held = session.scalars(sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == wanted)).first()
             if held is not None and month not in self.anew:
@@ -181,7 +181,7 @@ class Drawings:
         at = periods.now()
         with self.books.database.session() as session:
             session.add_all(Rollup(rollup_id=o.rollup_id, month=month, fingerprint=f, made_at=at) for o, f in orders)
-            session.merge(Drawing(month=month, fingerprint=fingerprint, rollup_ids=ids, made_at=at))
+            session.merge(Drawing(month=month, fingerprint=inputs, rollup_ids=ids, made_at=at))
         return ids
 
 
@@ -190,7 +190,3 @@ def usage_of(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> 
     files = store.files(USAGE_HOURLY, {"month": months, "rollup_id": rollup_ids})
     found = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]
     return Usage.stored(found, sum(f.rows for f in files), storage_options=store.storage_options or None)
-
-
-def _hash(*text: str) -> str:
-    return blake2b("|".join(text).encode(), digest_size=16).hexdigest()

@@ -13,6 +13,7 @@ from attribution.as_of import Moments
 from attribution.classification import names
 from attribution.columns import CONTEXT, WHAT
 from attribution.pricing import PriceBook
+from ledger.hashing import Hashes, combine_hashes, row_hash
 from ledger.settings import Settings
 
 _WRITTEN = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
@@ -93,12 +94,9 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return frame
 
 
-Hashes = NDArray[np.uint64]
-
-
 def content(table: pl.DataFrame) -> Hashes:
     """A hash of each row's words: the same words have the same hash in every slice and process."""
-    hashes: Hashes = table.select(pl.struct(pl.all()).hash(seed=727)).to_series().to_numpy()
+    hashes: Hashes = table.select(row_hash()).to_series().to_numpy()
     return hashes
 
 
@@ -109,11 +107,4 @@ def usage_keys(*parts: Hashes) -> NDArray[np.int64]:
     >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])
     (True, False)
     """
-    key = np.zeros(len(parts[0]), dtype=np.uint64)
-    for part in parts:
-        # splitmix64's finisher: every bit of what came before moves every bit of the key.
-        key = (key ^ part) + np.uint64(0x9E3779B97F4A7C15)
-        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        key ^= key >> np.uint64(31)
-    return key.view(np.int64)
+    return combine_hashes(*parts).view(np.int64)

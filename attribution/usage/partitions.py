@@ -9,7 +9,6 @@ A group within one stretch, as nearly all are, is found by its time alone; only 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from attribution.chains.forest import jump
 from ledger import code, ids, periods
+from ledger.hashing import fingerprint
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import SPANS
@@ -95,8 +95,8 @@ def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
     if pieces == 1:
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
-        fingerprint = store.fingerprint(SPANS, {"date": list(counts)})
-        return [Slice(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=fingerprint)]
+        files = store.fingerprint(SPANS, {"date": list(counts)})
+        return [Slice(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=files)]
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
     cache = settings.home / "cache" / "traces"
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
@@ -120,9 +120,9 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
     return {day.isoformat(): rows for day, rows in near.iter_rows()}
 
 
-def _day(store: Store, day: str, fingerprint: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
-    held = [cache / f"{day}-{fingerprint}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
+    held = [cache / f"{day}-{files}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
     if all(path.exists() for path in held):
         return pl.read_ipc(held[0]), pl.read_ipc(held[1])
     spans = store.scan(SPANS, {"date": [day]})
@@ -212,7 +212,7 @@ def _cut(
                 tuple(away.to_list()),
                 tuple(visiting["trace_key"].unique().sort().to_list()),
                 tuple(days[n] for n in visiting["day"].unique().sort()),
-                hashlib.blake2b("|".join((f"{number}/{pieces}", *told)).encode(), digest_size=16).hexdigest(),
+                fingerprint(f"{number}/{pieces}", *told),
             )
         )
     return out

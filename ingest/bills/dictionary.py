@@ -15,11 +15,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ledger.hashing import GOLDEN_GAMMA, Hashes, splitmix64
+
 WORD = "__word"
 """Column of `Lines.rows`: which of `Lines.words` the line says."""
-
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def lines(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> Lines:
     """
     looks = np.zeros(rows.height, np.uint64)
     for place, array in enumerate(words.values()):
-        salt = scattered(np.array([place + 1], np.uint64))[0]
+        salt = splitmix64(np.array([place + 1], np.uint64))[0]
         alike = _alike_entries(array, salt) if pa.types.is_nested(array.type) else _alike_text(array, salt)
         if alike is not None:
             looks += alike
@@ -58,17 +57,6 @@ def lines(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> Lines:
     at = pa.array(np.flatnonzero(opens))
     said = {name: _plain(array.take(at)) for name, array in words.items()}
     return Lines(rows.with_columns(pl.Series(WORD, number[first], dtype=pl.UInt32)), pl.DataFrame(said))
-
-
-def scattered(numbers: Hashes) -> Hashes:
-    """Well-spread 64 bits of each number (the finaliser of splitmix64): the same everywhere and always.
-
-    >>> [hex(n) for n in scattered(np.array([0, 1], np.uint64))]
-    ['0x0', '0x5692161d100b05e5']
-    """
-    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _alike_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
@@ -94,7 +82,7 @@ def _alike_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
     for field in fields[1:]:
         entries *= _one_by_one(field.slice(first, last - first), ~salt) | np.uint64(1)
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
-    alike = scattered(running[offsets[1:] - first] - running[offsets[:-1] - first] + salt)
+    alike = splitmix64(running[offsets[1:] - first] - running[offsets[:-1] - first] + salt)
     if array.null_count:
         alike[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return alike
@@ -113,7 +101,7 @@ def _fields(structs: pa.Array) -> Sequence[pa.Array]:
 
 def _by_code(size: int, salt: np.uint64) -> Hashes:
     """A number for each code, and a last one for null."""
-    return scattered(np.arange(size + 1, dtype=np.uint64) * _GOLDEN + salt)
+    return splitmix64(np.arange(size + 1, dtype=np.uint64) * GOLDEN_GAMMA + salt)
 
 
 def codes(coded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int32]]:

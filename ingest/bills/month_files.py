@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.bills.dictionary import WORD, Hashes, Lines, codes, scattered
+from ingest.bills.dictionary import WORD, Lines, codes
+from ledger.hashing import Hashes, splitmix64
 from ledger.ids import hashed
 from ledger.money import RATE
 from ledger.tables import CHARGES
@@ -185,7 +186,7 @@ def stored(lines: Lines, month: str) -> tuple[pa.Table, Hashes]:
         columns[name] = lines.rows[name].to_arrow()
         if name not in _NOT_CONTENT:
             ids += _of_numbers(columns[name], name)
-    ids = scattered(ids)
+    ids = splitmix64(ids)
     columns["charge_id"] = spelt(ids)
     return pa.table({name: columns[name] for name in _STORED}), ids
 
@@ -208,7 +209,7 @@ def spelt(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
 def _of_texts(coded: pa.DictionaryArray, column: str) -> Hashes:
     salt = np.uint64(_text_bits(column))
     known = np.fromiter(map(_text_bits, coded.dictionary.to_pylist()), np.uint64, len(coded.dictionary))
-    of_code = np.append(scattered(known ^ salt), np.uint64(0))
+    of_code = np.append(splitmix64(known ^ salt), np.uint64(0))
     return np.asarray(of_code[codes(coded)])
 
 
@@ -223,7 +224,7 @@ def _of_numbers(array: pa.Array, column: str) -> Hashes:
         bits = halves[:, 0] + halves[:, 1] * _HIGH
     else:
         bits = array.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
-    found = scattered(bits + np.uint64(_text_bits(column)))
+    found = splitmix64(bits + np.uint64(_text_bits(column)))
     if array.null_count:
         found[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return found

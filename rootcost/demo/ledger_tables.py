@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ledger import periods
+from ledger.hashing import GOLDEN_GAMMA, splitmix64
 from ledger.money import MONEY, from_units
 from ledger.tables import CHARGES, SPANS, TIME
 from rootcost.demo.pricebook import price_map
@@ -274,10 +275,7 @@ def _charges(logged: pl.DataFrame, rates: dict[str, tuple[int, int]], month: str
 
 def _keys(numbers: Ints, salt: int) -> Ints:
     """Distinct, evenly spread 64-bit keys of distinct numbers (splitmix64, which is a bijection)."""
-    x = (numbers.astype(np.uint64) + np.uint64(salt << 40)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))).view(np.int64)
+    return splitmix64((numbers.astype(np.uint64) + np.uint64(salt << 40)) * GOLDEN_GAMMA).view(np.int64)
 
 
 def _hex(keys: Ints) -> pl.Series:
