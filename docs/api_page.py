@@ -282,7 +282,7 @@ def _fill(books: Any, folder: Path) -> None:
     from attribution.run import attribute
     from ingest.run import ingest
     from ledger import registry
-    from rootcost.service.pricebook import at_hand
+    from rootcost.pricebook import at_hand
 
     bill = (EXAMPLE / "bill.csv").read_text(encoding="utf-8")
     damaged = bill.splitlines()[1].replace("0.030000000000", "three cents", 1)

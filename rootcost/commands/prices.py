@@ -178,7 +178,7 @@ def prices_history(
     home: Home = None,
 ) -> None:
     """Show every rate recorded for a model: from when until when, from which list, and when it was learnt."""
-    from rootcost.service.pricebook import history, similar
+    from rootcost.pricebook import history, similar
     from rootcost.terminal import prices as price_tables
 
     with opened(home) as books:
@@ -206,7 +206,7 @@ def prices_coverage(
     Figures are those of the runs in force: attribute again after importing prices.
     """
     from ledger.periods import month_start
-    from rootcost.service.pricebook import coverage
+    from rootcost.pricebook import coverage
     from rootcost.terminal import prices as price_tables
 
     if month:
@@ -241,7 +241,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
         if origin == "contract" and file is None:
             raise UsageError("needs a file", where="--origin contract", remedy="the installed price map is a public list")
         from ingest.prices.books import read_prices
-        from rootcost.service.pricebook import seen_models
+        from rootcost.pricebook import seen_models
 
         return read_prices(file, origin=origin, book=book, seen=lambda: seen_models(books))
     if file is not None or not month:
@@ -266,7 +266,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
     from ingest.prices.gcp_catalog import Sells, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES
-    from rootcost.service.pricebook import seen_models
+    from rootcost.pricebook import seen_models
 
     if file is not None or origin != "list" or book:
         raise UsageError("is a public list of its own", where="--from gcp", remedy="leave out the file, --origin and --book")

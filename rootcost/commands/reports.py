@@ -60,8 +60,8 @@ def attribute(
     from attribution.monitoring import anomalies, budgets
     from attribution.run import attribute as run_attribution
     from ledger.errors import UsageError
+    from rootcost.pricebook import at_hand
     from rootcost.service.changed_months import facts_by_month, within
-    from rootcost.service.pricebook import at_hand
     from rootcost.terminal import tables
     from rootcost.terminal.left_out import left_out_of_bills
 

@@ -69,7 +69,7 @@ class Jobs:
         from attribution.monitoring import anomalies, budgets
         from attribution.run import LIVE, attribute
         from ledger.locks import turn
-        from rootcost.service.pricebook import at_hand
+        from rootcost.pricebook import at_hand
 
         with self.turn, turn(self.books):
             at_hand(self.books)

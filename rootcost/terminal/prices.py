@@ -13,7 +13,7 @@ from ledger.tables import PRICES
 from rootcost.terminal.tables import counted, draw, table
 
 if TYPE_CHECKING:
-    from rootcost.service.pricebook import Coverage
+    from rootcost.pricebook import Coverage
 
 MOST_ROWS = 40
 """Rows of a table on the terminal; json and csv have them all."""

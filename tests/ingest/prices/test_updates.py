@@ -21,7 +21,7 @@ from ledger.books import Books
 from ledger.db import Audit
 from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.tables import COSTS, PRICES, PROBLEMS, RATE, TIME
-from rootcost.service.pricebook import coverage
+from rootcost.pricebook import coverage
 from tests.support.books_by_hand import at, charge, charges, price, span, spans, write
 
 OCTOBER, NOVEMBER = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)

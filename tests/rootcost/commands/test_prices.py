@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ledger.books import Books
-from rootcost.service.pricebook import at_hand
+from rootcost.pricebook import at_hand
 from tests.support.cli_books import Command, bill, trace
 
 HEAD = "provider,model,meter,unit,rate,currency,valid_from\n"
