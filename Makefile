@@ -39,9 +39,9 @@ serve: .venv/.installed ## API, scheduler and dashboard on this machine
 test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -q
 
-# The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out,
-# since libfaketime breaks them and not the product: `proxy` (LiteLLM's own timers, in an environment of its own) and `browser`
-# (Chromium's sandboxed processes keep the real clock). The sample leaves out what is marked `slow`, too; tests/faketime/run.py.
+# The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out are
+# `proxy` (LiteLLM is started with an environment of its own and keeps the real clock) and `browser` (Chromium did not come up under the
+# library). The sample leaves out what is marked `slow`, too; see tests/faketime/run.py.
 .PHONY: test-calendar
 test-calendar: .venv/.installed test-tools ## Tests on other days: 31 December, 29 February, when clocks change (FULL=1: all of them)
 	@$(BIN)/python tests/faketime/run.py --workers $(PYTEST_WORKERS) $(if $(filter 1,$(FULL)),--full)
