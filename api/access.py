@@ -29,9 +29,9 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or passes on."""
         if scope["type"] == "http":
-            fault = self._fault(scope)
-            if fault is not None:
-                await refusal(fault, scope["path"])(scope, receive, send)
+            error = self._fault(scope)
+            if error is not None:
+                await refusal(error, scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -48,8 +48,8 @@ class Access:
             )
         if scope["method"] in _READING:
             return None
-        given = headers.get("authorization", "")
-        scheme, _, credentials = given.partition(" ")
+        authorization = headers.get("authorization", "")
+        scheme, _, credentials = authorization.partition(" ")
         # Compared in constant time, and also where nothing was sent: an answer's speed tells nothing.
         matches = hmac.compare_digest(credentials.strip().encode(), self._token)
         if matches and scheme.lower() == "bearer" and self._token:
@@ -57,7 +57,7 @@ class Access:
         return Refused(
             401,
             "token-needed",
-            "the token is not right" if given else "this needs the token",
+            "the token is not right" if authorization else "this needs the token",
             where="Authorization",
             remedy="send `Authorization: Bearer <token>`; the token is in HOME/token and was printed at the first start",
             headers={"WWW-Authenticate": 'Bearer realm="rootcost"'},

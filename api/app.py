@@ -39,8 +39,8 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     """
     if not token:
         raise ValueError("an empty token would let everybody in")
-    porch = spool or Spool(books.home / "spool")
-    metrics = Metrics(books, porch)
+    receiver_spool = spool or Spool(books.home / "spool")
+    metrics = Metrics(books, receiver_spool)
     # The interactive pages would fetch scripts from the web: the description itself is enough.
     app = FastAPI(
         title="RootCost",
@@ -52,11 +52,11 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     )
     bearer = HTTPBearer(auto_error=False, description="The token of HOME/token; checked before anything else.")
     strict = Depends(read.refuse_unknown)
-    app.include_router(read.router(books, porch), dependencies=[strict])
+    app.include_router(read.router(books, receiver_spool), dependencies=[strict])
     app.include_router(write.router(books), dependencies=[Depends(bearer), strict])
-    app.state.keep = receive.Keeper(porch, metrics)
+    app.state.keep = receive.Keeper(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
-    _service(app, books, porch, metrics)
+    _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_middleware(Access, token=token, hosts=LOOPBACK)
     app.add_middleware(Measure, metrics=metrics)
@@ -73,12 +73,12 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
     def ready() -> Health:
         """Store and database answer, and the spool can be written."""
         checks = {"store": _store(books), "database": _database(books), "spool": _spool(spool)}
-        failed = {name: state for name, state in checks.items() if state != "ok"}
-        if failed:
-            told = "; ".join(f"{name}: {state}" for name, state in failed.items())
+        failures = {name: state for name, state in checks.items() if state != "ok"}
+        if failures:
+            detail = "; ".join(f"{name}: {state}" for name, state in failures.items())
             headers = {"Retry-After": str(errors.RETRY_SECONDS)}
             raise Refused(
-                503, "not-ready", told, where=", ".join(failed), remedy="see the log of `rootcost serve`", headers=headers
+                503, "not-ready", detail, where=", ".join(failures), remedy="see the log of `rootcost serve`", headers=headers
             )
         return Health(status="ok", checks=checks, version=_version())
 
@@ -97,8 +97,8 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
 def _store(books: Books) -> str:
     try:
         books.store.version(CHARGES)
-    except RootCostError as fault:
-        return fault.what
+    except RootCostError as error:
+        return error.what
     return "ok"
 
 
@@ -106,8 +106,8 @@ def _database(books: Books) -> str:
     try:
         with books.database.session() as session:
             session.execute(sa.text("SELECT 1"))
-    except (sa.exc.SQLAlchemyError, OSError) as fault:
-        return type(fault).__name__  # the driver's sentence may hold the address with its password
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        return type(error).__name__  # the driver's sentence may hold the address with its password
     return "ok"
 
 

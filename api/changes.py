@@ -22,14 +22,14 @@ class BudgetExistsError(UsageError):
 def add_budget(books: Books, budget: NewBudget, *, actor: str) -> Budget:
     """Sets up a budget. Raises `BudgetExistsError` if one of that name is in force."""
     with books.database.session() as session:
-        held = _newest(session, budget.name)
-        if held is not None and not held.deleted:
+        revision = _newest(session, budget.name)
+        if revision is not None and not revision.deleted:
             raise BudgetExistsError(
                 "a budget of that name is in force",
                 where=budget.name,
                 remedy=f"change it with PUT /v1/budgets/{budget.name}, or choose another name",
             )
-        _revise(books, session, budget.name, budget, held, actor=actor)
+        _revise(books, session, budget.name, budget, revision, actor=actor)
     return _shown(books, budget.name)
 
 
@@ -43,25 +43,33 @@ def change_budget(books: Books, name: str, change: BudgetChange, *, actor: str) 
 def drop_budget(books: Books, name: str, *, actor: str) -> None:
     """Ends a budget. Raises `ObjectMissingError` if none of that name is in force."""
     with books.database.session() as session:
-        held = _newest(session, name)
-        if held is None or held.deleted:
+        revision = _newest(session, name)
+        if revision is None or revision.deleted:
             raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
-        kept = {
-            column: getattr(held, column) for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
+        fields = {
+            column: getattr(revision, column)
+            for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
         }
-        session.add(db.Budget(**kept, revision=held.revision + 1, recorded_at=now(), deleted=True))
-        books.database.audit(session, actor, "budget.drop", name, before=_told(held))
+        session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
+        books.database.audit(session, actor, "budget.drop", name, before=_told(revision))
 
 
-def _revise(books: Books, session: Session, name: str, change: BudgetChange, held: db.Budget | None, *, actor: str) -> None:
+def _revise(books: Books, session: Session, name: str, change: BudgetChange, previous: db.Budget | None, *, actor: str) -> None:
     fields = change.model_dump(exclude={"name"})
     revision = db.Budget(
-        name=name, **fields, period="month", revision=1 if held is None else held.revision + 1, recorded_at=now(), deleted=False
+        name=name,
+        **fields,
+        period="month",
+        revision=1 if previous is None else previous.revision + 1,
+        recorded_at=now(),
+        deleted=False,
     )
     session.add(revision)
-    known = held is not None and not held.deleted
-    before = _told(held) if held is not None and known else None
-    books.database.audit(session, actor, "budget.change" if known else "budget.add", name, before=before, after=_told(revision))
+    is_active = previous is not None and not previous.deleted
+    before = _told(previous) if previous is not None and is_active else None
+    books.database.audit(
+        session, actor, "budget.change" if is_active else "budget.add", name, before=before, after=_told(revision)
+    )
 
 
 def _newest(session: Session, name: str) -> db.Budget | None:
@@ -71,8 +79,8 @@ def _newest(session: Session, name: str) -> db.Budget | None:
 
 
 def _told(budget: db.Budget) -> dict[str, Any]:
-    told = {column: getattr(budget, column) for column in ("scope", "scope_name", "currency", "view", "revision")}
-    return {**told, "amount": money.text(budget.amount)}
+    fields = {column: getattr(budget, column) for column in ("scope", "scope_name", "currency", "view", "revision")}
+    return {**fields, "amount": money.text(budget.amount)}
 
 
 def _shown(books: Books, name: str) -> Budget:

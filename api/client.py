@@ -99,7 +99,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -299,21 +299,21 @@ class Client:
             headers["Content-Type"] = content_type
         if encoding != "identity":
             headers["Content-Encoding"] = encoding
-        asked = {k: v for k, v in (params or {}).items() if v is not None}
+        query = {k: v for k, v in (params or {}).items() if v is not None}
         try:
-            answer = self._http.request(method, path, params=asked, content=content, headers=headers)
-        except httpx.HTTPError as fault:
+            answer = self._http.request(method, path, params=query, content=content, headers=headers)
+        except httpx.HTTPError as error:
             raise ApiProblem(
                 ProblemDocument(
                     type="urn:rootcost:problem:unreachable",
                     title="RootCost does not answer",
                     status=0,
-                    detail=str(fault) or type(fault).__name__,
+                    detail=str(error) or type(error).__name__,
                     instance=path,
                     where=self.base_url,
                     remedy="is `rootcost serve` running?",
                 )
-            ) from fault
+            ) from error
         if answer.is_success:
             return answer
         raise ApiProblem(_document(answer))
@@ -328,7 +328,7 @@ def _cost_params(
     basis: Basis,
     filters: Filters | None,
 ) -> dict[str, Any]:
-    kept = [
+    conditions = [
         f"{name}={value}"
         for name, values in (filters or {}).items()
         for value in ([values] if isinstance(values, str) else values)
@@ -340,7 +340,7 @@ def _cost_params(
         "end": end,
         "granularity": granularity,
         "basis": basis,
-        "filter": kept,
+        "filter": conditions,
     }
 
 

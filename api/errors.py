@@ -56,7 +56,7 @@ def document(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem document as a response."""
-    told = ProblemDocument(
+    problem = ProblemDocument(
         type=f"{_TYPE}{kind}",
         title=title,
         status=status,
@@ -66,21 +66,21 @@ def document(
         remedy=remedy,
         errors=errors or [],
     )
-    return Response(told.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return Response(problem.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
-def refusal(fault: Refused, path: str) -> Response:
+def refusal(error: Refused, path: str) -> Response:
     """The document of a request that is turned away."""
-    title = HTTPStatus(fault.status).phrase
+    title = HTTPStatus(error.status).phrase
     return document(
-        fault.status,
-        fault.kind,
+        error.status,
+        error.kind,
         title,
-        detail=fault.detail,
+        detail=error.detail,
         path=path,
-        where=fault.where,
-        remedy=fault.remedy,
-        headers=fault.headers,
+        where=error.where,
+        remedy=error.remedy,
+        headers=error.headers,
     )
 
 
@@ -93,33 +93,33 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _refused(request: Request, fault: Exception) -> Response:
-    assert isinstance(fault, Refused)
-    return refusal(fault, request.url.path)
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal(error, request.url.path)
 
 
-async def _known(request: Request, fault: Exception) -> Response:
-    assert isinstance(fault, RootCostError)
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RootCostError)
     for kind, status, name, title in _KINDS:
-        if isinstance(fault, kind):
+        if isinstance(error, kind):
             later = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
             headers = {"Retry-After": str(RETRY_SECONDS)} if later else {}
             return document(
                 status,
                 name,
                 title,
-                detail=fault.what,
+                detail=error.what,
                 path=request.url.path,
-                where=fault.where,
-                remedy=fault.remedy,
+                where=error.where,
+                remedy=error.remedy,
                 headers=headers,
             )
-    return await _unexpected(request, fault)
+    return await _unexpected(request, error)
 
 
-async def _invalid(request: Request, fault: Exception) -> Response:
-    assert isinstance(fault, RequestValidationError)
-    errors = [Fault(field=_place(error), reason=_reason(error)) for error in fault.errors()]
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [Fault(field=_place(detail), reason=_reason(detail)) for detail in error.errors()]
     first = errors[0] if errors else Fault(field="request", reason="invalid")
     return document(
         422,
@@ -146,25 +146,25 @@ def _place(error: Mapping[str, Any]) -> str:
     return ".".join(parts[1:] if len(parts) > 1 and parts[0] in ("query", "body", "path", "header") else parts)
 
 
-async def _http(request: Request, fault: Exception) -> Response:
-    assert isinstance(fault, HTTPException)
-    phrase = HTTPStatus(fault.status_code).phrase
-    detail = fault.detail if fault.detail and fault.detail != phrase else ""
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = error.detail if error.detail and error.detail != phrase else ""
     remedies = {404: "/openapi.json lists what there is", 405: "the Allow header names the methods there are"}
     kinds = {404: "not-found", 405: "method-not-allowed"}
     return document(
-        fault.status_code,
-        kinds.get(fault.status_code, "http"),
+        error.status_code,
+        kinds.get(error.status_code, "http"),
         phrase,
         detail=detail,
         path=request.url.path,
-        remedy=remedies.get(fault.status_code, ""),
-        headers=fault.headers,
+        remedy=remedies.get(error.status_code, ""),
+        headers=error.headers,
     )
 
 
-async def _unexpected(request: Request, fault: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=fault)
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return document(
         500,
         "internal",

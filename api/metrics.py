@@ -78,9 +78,9 @@ class _Books(Collector):
 
     def _ages(self) -> Iterator[GaugeMetricFamily]:
         fresh = freshness(self._books, self._spool)
-        for kind, what in (("charges", "charge period covered by a bill"), ("calls", "call in a log")):
+        for kind, noun in (("charges", "charge period covered by a bill"), ("calls", "call in a log")):
             ages = [([s.source], s.age_seconds) for s in fresh.sources if s.kind == kind]
-            yield _gauge(f"rootcost_newest_{kind}_age_seconds", f"Seconds since the newest {what}.", ages, ["source"])
+            yield _gauge(f"rootcost_newest_{kind}_age_seconds", f"Seconds since the newest {noun}.", ages, ["source"])
         if fresh.published_at is not None:
             yield _gauge(
                 "rootcost_published_age_seconds",
@@ -97,28 +97,30 @@ class _Books(Collector):
             )
 
     def _sources(self) -> Iterator[GaugeMetricFamily]:
-        held = sources(self._books)
-        ages = [([s.name, s.source], float(s.age_seconds)) for s in held if s.age_seconds is not None]
-        succeeded = [([s.name, s.source], (now() - s.succeeded_at).total_seconds()) for s in held if s.succeeded_at is not None]
-        each = {
+        statuses = sources(self._books)
+        ages = [([s.name, s.source], float(s.age_seconds)) for s in statuses if s.age_seconds is not None]
+        success_ages = [
+            ([s.name, s.source], (now() - s.succeeded_at).total_seconds()) for s in statuses if s.succeeded_at is not None
+        ]
+        gauges = {
             "rootcost_source_age_seconds": ("Seconds since the newest row of a configured source.", ages),
-            "rootcost_source_success_age_seconds": ("Seconds since a configured source was last read.", succeeded),
+            "rootcost_source_success_age_seconds": ("Seconds since a configured source was last read.", success_ages),
             "rootcost_source_stale_after_seconds": (
                 "Age from which a configured source counts as stale.",
-                [([s.name, s.source], float(s.stale_after_seconds)) for s in held],
+                [([s.name, s.source], float(s.stale_after_seconds)) for s in statuses],
             ),
             "rootcost_source_stale": (
                 "Whether a configured source is stale.",
-                [([s.name, s.source], float(s.stale)) for s in held],
+                [([s.name, s.source], float(s.stale)) for s in statuses],
             ),
-            "rootcost_source_paused": ("Whether it is paused.", [([s.name, s.source], float(s.paused)) for s in held]),
+            "rootcost_source_paused": ("Whether it is paused.", [([s.name, s.source], float(s.paused)) for s in statuses]),
             "rootcost_source_failures": (
                 "Runs of a configured source that failed in a row.",
-                [([s.name, s.source], float(s.failures)) for s in held],
+                [([s.name, s.source], float(s.failures)) for s in statuses],
             ),
         }
-        for name, (why, values) in each.items():
-            yield _gauge(name, why, values, ["name", "source"])
+        for name, (description, values) in gauges.items():
+            yield _gauge(name, description, values, ["name", "source"])
 
     def _shares(self) -> Iterator[GaugeMetricFamily]:
         glance = overview(self._books, top=0)
@@ -132,8 +134,10 @@ class _Books(Collector):
         yield _gauge("rootcost_problems", "Rows in `problems`.", [([], glance.problems)])
 
 
-def _gauge(name: str, why: str, values: Sequence[tuple[list[str], float]], labels: list[str] | None = None) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, why, labels=labels or [])
+def _gauge(
+    name: str, description: str, values: Sequence[tuple[list[str], float]], labels: list[str] | None = None
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, description, labels=labels or [])
     for names, value in values:
         family.add_metric(names, value)
     return family

@@ -13,7 +13,7 @@ _LEFT_OUT = {"traces": "rejected_spans", "logs": "rejected_log_records", "metric
 _IN_JSON = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metrics": "rejectedDataPoints"}
 
 
-def answer(received: Received, signal: Signal, kind: str) -> bytes:
+def answer(result: Received, signal: Signal, kind: str) -> bytes:
     """The body of a 2xx, in the type the request came in.
 
     >>> from ledger.problems import Problem
@@ -21,12 +21,12 @@ def answer(received: Received, signal: Signal, kind: str) -> bytes:
     >>> answer(Received(problems=[missing], rejected=1), "traces", JSON)
     b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span 2: trace_id: no trace id; send one"}}'
     """
-    told = ". ".join(reasons(received))
+    message = ". ".join(reasons(result))
     if kind == JSON:
         # proto3 JSON: 64-bit integers are strings, an empty message leaves the field out.
-        partial = {_IN_JSON[signal]: str(received.rejected), "errorMessage": told}
-        return json.dumps({"partialSuccess": partial} if told else {}).encode()
-    if not told:
+        partial = {_IN_JSON[signal]: str(result.rejected), "errorMessage": message}
+        return json.dumps({"partialSuccess": partial} if message else {}).encode()
+    if not message:
         return b""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
@@ -36,17 +36,15 @@ def answer(received: Received, signal: Signal, kind: str) -> bytes:
         "traces": ExportTraceServiceResponse, "logs": ExportLogsServiceResponse, "metrics": ExportMetricsServiceResponse,
     }  # fmt: skip
     response = kinds[signal]()
-    response.partial_success.error_message = told
-    setattr(response.partial_success, _LEFT_OUT[signal], received.rejected)
-    encoded: bytes = response.SerializeToString()
-    return encoded
+    response.partial_success.error_message = message
+    setattr(response.partial_success, _LEFT_OUT[signal], result.rejected)
+    payload: bytes = response.SerializeToString()
+    return payload
 
 
-def reasons(received: Received) -> list[str]:
+def reasons(result: Received) -> list[str]:
     """What was wrong, a few of it: where, in which field, why, and what to do."""
-    told = [
-        ": ".join(filter(None, (p.place, p.field, p.reason))) + f"; {p.remedy}"
-        for p in received.problems
-        if p.severity == "error"
+    messages = [
+        ": ".join(filter(None, (p.place, p.field, p.reason))) + f"; {p.remedy}" for p in result.problems if p.severity == "error"
     ]
-    return list(dict.fromkeys(told))[:_TOLD]
+    return list(dict.fromkeys(messages))[:_TOLD]

@@ -126,7 +126,7 @@ def ingest(
     report.warnings = sum(p.rows for p in report.problems if p.severity != "error")
     kept = [problem for problem in report.problems if problem not in report.not_kept]
     with turn():
-        problems.renew(books.store, source.name, ledger.read, kept, below=ledger.below)
+        problems.renew(books.store, source.name, ledger.read, kept, folders=ledger.below)
     return report
 
 

@@ -27,10 +27,10 @@ def keyed(charges: pl.LazyFrame) -> pl.LazyFrame:
     >>> keyed(pl.LazyFrame([row])).select("unit", "quantity", "charge_description", "negative").collect().row(0)
     ('1K tokens', 10, None, True)
     """
-    counted = pl.col("consumed_unit").is_not_null() & pl.col("consumed_quantity").is_not_null()
+    has_consumed_quantity = pl.col("consumed_unit").is_not_null() & pl.col("consumed_quantity").is_not_null()
     return charges.with_columns(
-        unit=pl.when(counted).then("consumed_unit").otherwise("pricing_unit"),
-        quantity=pl.when(counted).then("consumed_quantity").otherwise("pricing_quantity"),
+        unit=pl.when(has_consumed_quantity).then("consumed_unit").otherwise("pricing_unit"),
+        quantity=pl.when(has_consumed_quantity).then("consumed_quantity").otherwise("pricing_quantity"),
         charge_description=pl.when(pl.col("sku_meter").is_null()).then("charge_description"),
         negative=pl.col("effective_cost").fill_null(0) + pl.col("billed_cost").fill_null(0) < 0,
     )

@@ -37,11 +37,13 @@ def digest() -> str:
 
 def digest_of(packages: dict[str, Traversable], polars: str) -> str:
     """The digest of the sources in these folders, with this version of polars."""
-    summed = blake2b(polars.encode(), digest_size=16)
-    for path, file in sorted((found for name, folder in packages.items() for found in sources(folder, name)), key=lambda f: f[0]):
+    hasher = blake2b(polars.encode(), digest_size=16)
+    for path, file in sorted(
+        (source for name, folder in packages.items() for source in sources(folder, name)), key=lambda f: f[0]
+    ):
         content = file.read_bytes().replace(b"\r\n", b"\n")
-        summed.update(f"\n{path} {len(content)}\n".encode() + content)
-    return summed.hexdigest()
+        hasher.update(f"\n{path} {len(content)}\n".encode() + content)
+    return hasher.hexdigest()
 
 
 def sources(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:

@@ -277,11 +277,11 @@ class Database:
             if self.engine.dialect.name == "sqlite":
                 sa.event.listen(self.engine, "connect", _sqlite_manners)
             self._migrate()
-        except (sa.exc.SQLAlchemyError, OSError) as fault:
-            shown = sa.make_url(url).render_as_string(hide_password=True)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            safe_url = sa.make_url(url).render_as_string(hide_password=True)
             raise StoreUnreachable(
-                str(fault).splitlines()[0], where=shown, remedy="check store.database_url, and that the server answers"
-            ) from fault
+                str(error).splitlines()[0], where=safe_url, remedy="check store.database_url, and that the server answers"
+            ) from error
 
     def _migrate(self) -> None:
         head = "0001"

@@ -50,16 +50,16 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RatesImport:
     """Adds the rates of a CSV file; known ones are left alone. Raises `FormatError` if the file cannot be read at all."""
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as fault:
-        raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from fault
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as fault:
-        raise FormatError(f"not readable as UTF-8 text: {fault}", where=str(path), remedy="save it as CSV in UTF-8") from fault
+    except FileNotFoundError as error:
+        raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from error
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise FormatError(f"not readable as UTF-8 text: {error}", where=str(path), remedy="save it as CSV in UTF-8") from error
     return import_text(books, content, uri=str(path), actor=actor)
 
 
 def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImport:
     """The same from text."""
-    result, recorded = RatesImport(), now()
+    result, recorded_at = RatesImport(), now()
     reader = csv.DictReader(io.StringIO(content))
     headers = [h.strip().lower() for h in reader.fieldnames or []]
     missing = [c for c in COLUMNS[:-1] if c not in headers]
@@ -69,18 +69,18 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
             where=uri,
             remedy=f"the first line must name: {', '.join(COLUMNS)}",
         )
-    held = {(r[0], r[1], r[2]): r[3] for r in listed(books).iter_rows()}
+    existing_rates = {(r[0], r[1], r[2]): r[3] for r in listed(books).iter_rows()}
     rows: dict[tuple[str, str, date], dict[str, object]] = {}
-    seen: dict[tuple[str, str, date], object] = {}
+    file_rates: dict[tuple[str, str, date], object] = {}
     for raw in reader:
         place = f"line {reader.line_num}"
         try:
             row = _row({(k or "").strip().lower(): (v or "").strip() for k, v in raw.items() if isinstance(v, str)}, uri)
-        except RootCostError as fault:
-            result.problems.append(Problem("exchange", uri, place, fault.where, fault.what, fault.remedy))
+        except RootCostError as error:
+            result.problems.append(Problem("exchange", uri, place, error.where, error.what, error.remedy))
             continue
         key = (str(row["from_currency"]), str(row["to_currency"]), date.fromisoformat(str(row["day"])))
-        first = seen.setdefault(key, row["rate"])
+        first = file_rates.setdefault(key, row["rate"])
         if first != row["rate"]:
             result.problems.append(
                 Problem(
@@ -92,11 +92,11 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
                     "keep one",
                 )
             )
-        elif key in rows or held.get(key) == first:
+        elif key in rows or existing_rates.get(key) == first:
             result.unchanged += 1
         else:
-            result.changed += key in held
-            rows[key] = row | {"recorded_at": recorded}
+            result.changed += key in existing_rates
+            rows[key] = row | {"recorded_at": recorded_at}
     result.added = len(rows)
     if rows:
         books.store.append(EXCHANGE_RATES, pl.DataFrame(list(rows.values()), schema=EXCHANGE_RATES.schema), note=f"rates {uri}")
@@ -114,8 +114,8 @@ def _row(row: dict[str, str], uri: str) -> dict[str, object]:
         raise FormatError(f"{codes['to']} in {codes['from']} is always 1", where="to", remedy="leave the row out")
     try:
         day = date.fromisoformat(row.get("date", ""))
-    except ValueError as fault:
-        raise FormatError(f"{row.get('date', '')!r} is no day", where="date", remedy="write it as 2026-10-05") from fault
+    except ValueError as error:
+        raise FormatError(f"{row.get('date', '')!r} is no day", where="date", remedy="write it as 2026-10-05") from error
     rate = exact_decimal(row.get("rate"))
     if rate is None or not _SMALLEST <= rate <= _LARGEST or rate != round(rate, 18):
         raise FormatError(
@@ -172,9 +172,9 @@ class Exchange:
     def __init__(self, rows: Iterable[tuple[str, str, date, Decimal, str]]) -> None:
         self._days: dict[tuple[str, str], list[date]] = {}
         self._rates: dict[tuple[str, str], list[tuple[Decimal, str]]] = {}
-        for source, target, day, rate, said in sorted(rows, key=lambda r: r[:3]):
+        for source, target, day, rate, publisher in sorted(rows, key=lambda r: r[:3]):
             self._days.setdefault((source, target), []).append(day)
-            self._rates.setdefault((source, target), []).append((rate, said))
+            self._rates.setdefault((source, target), []).append((rate, publisher))
         self._currencies = sorted({c for pair in self._days for c in pair})
 
     @classmethod
@@ -184,14 +184,14 @@ class Exchange:
 
     def on(self, source: str, target: str, day: date) -> Applied | None:
         """The rate of a day, or None: what an amount is worth is then not known."""
-        found = self._leg(source, target, day)
-        if found is None:
+        rate = self._leg(source, target, day)
+        if rate is None:
             for third in self._currencies:
                 first, second = self._leg(source, third, day), self._leg(third, target, day)
                 if third not in (source, target) and first is not None and second is not None:
-                    found = first[0] * second[0], first[1] * second[1], f"{first[2]} × {second[2]}"
+                    rate = first[0] * second[0], first[1] * second[1], f"{first[2]} × {second[2]}"
                     break
-        return None if found is None else Applied(source, target, day, *found)
+        return None if rate is None else Applied(source, target, day, *rate)
 
     def _leg(self, source: str, target: str, day: date) -> tuple[Decimal, Decimal, str] | None:
         for pair, inverse in (((source, target), False), ((target, source), True)):
@@ -199,9 +199,9 @@ class Exchange:
             at = bisect_right(days, day) - 1
             if at < 0 or day - days[at] > HOLDS:
                 continue
-            rate, said = self._rates[pair][at]
-            named = f"{pair[0]} in {pair[1]} {text(rate)}, {days[at]}, {said}"
-            return (Decimal(1), rate, f"1 / ({named})") if inverse else (rate, Decimal(1), named)
+            rate, publisher = self._rates[pair][at]
+            label = f"{pair[0]} in {pair[1]} {text(rate)}, {days[at]}, {publisher}"
+            return (Decimal(1), rate, f"1 / ({label})") if inverse else (rate, Decimal(1), label)
         return None
 
 
@@ -213,7 +213,7 @@ def convert(
     Rows of one currency and day are converted by running sums in the order of `order_by`: whatever they are grouped by, their parts sum to
     what their sum comes to. Null stays null. Raises `UsageError` that names every currency without a rate: nothing is guessed.
     """
-    applied: list[Applied] = []
+    rates: list[Applied] = []
     missing: dict[str, list[date]] = {}
     parts: list[pl.DataFrame] = []
     for (currency, day), rows in frame.sort("currency", "day", *order_by, nulls_last=True).group_by(
@@ -226,27 +226,30 @@ def convert(
         if rate is None:
             missing.setdefault(str(currency), []).append(day)
             continue
-        applied.append(rate)
-        known = rows.filter(pl.col(amount).is_not_null())
-        worth = exchanged(known[amount].to_list(), rate.numerator, rate.denominator)
-        parts += [known.with_columns(pl.Series(amount, worth, dtype=MONEY)), rows.filter(pl.col(amount).is_null())]
+        rates.append(rate)
+        priced_rows = rows.filter(pl.col(amount).is_not_null())
+        converted_amounts = exchanged(priced_rows[amount].to_list(), rate.numerator, rate.denominator)
+        parts += [
+            priced_rows.with_columns(pl.Series(amount, converted_amounts, dtype=MONEY)),
+            rows.filter(pl.col(amount).is_null()),
+        ]
     if missing:
-        told = "; ".join(
+        details = "; ".join(
             f"{c} on {min(days)}" + (f" and {len(days) - 1} other days" if len(days) > 1 else "") for c, days in missing.items()
         )
         raise UsageError(
-            f"no exchange rate into {target} for {told}",
+            f"no exchange rate into {target} for {details}",
             where="currency",
             remedy="import rates with `rootcost exchange import`; a rate holds for 31 days at most",
         )
     out = pl.concat(parts) if parts else frame
-    return out.with_columns(currency=pl.lit(target)), applied
+    return out.with_columns(currency=pl.lit(target)), rates
 
 
 def without_rate(days: pl.DataFrame, target: str, book: Exchange) -> list[tuple[str, date, int]]:
     """Currencies out of `currency`, `day` that have no rate into `target`: the code, its first such day, and how many."""
-    found: dict[str, list[date]] = {}
+    days_without_rate: dict[str, list[date]] = {}
     for currency, day in days.select("currency", "day").unique().iter_rows():
         if currency != target and book.on(currency, target, day) is None:
-            found.setdefault(currency, []).append(day)
-    return sorted((currency, min(missing), len(missing)) for currency, missing in found.items())
+            days_without_rate.setdefault(currency, []).append(day)
+    return sorted((currency, min(missing), len(missing)) for currency, missing in days_without_rate.items())

@@ -12,8 +12,8 @@ _TRACE = re.compile(r"[0-9a-fA-F]{32}\Z")
 _SPAN = re.compile(r"[0-9a-fA-F]{16}\Z")
 
 
-def _signed(unsigned: int) -> int:
-    return unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def hashed(text: str) -> int:

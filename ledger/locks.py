@@ -89,9 +89,9 @@ class FileLock:
 class DatabaseLock:
     """An advisory lock of PostgreSQL. Its connection must be a session: a pooler that shares them by transaction would lose it."""
 
-    def __init__(self, url: str, what: str) -> None:
+    def __init__(self, url: str, name: str) -> None:
         self._url = url
-        self._key = int.from_bytes(hashlib.blake2b(f"rootcost {what}".encode(), digest_size=8).digest(), signed=True)
+        self._key = int.from_bytes(hashlib.blake2b(f"rootcost {name}".encode(), digest_size=8).digest(), signed=True)
         self._connection: sa.Connection | None = None
 
     def take(self) -> bool:
@@ -103,18 +103,18 @@ class DatabaseLock:
             engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args=dict(_SOON_SECONDS))
             connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sa.text(_KEPT))
-            taken = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
-        except sa.exc.SQLAlchemyError as fault:
+            acquired_lock = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
+        except sa.exc.SQLAlchemyError as error:
             raise StoreUnreachable(
-                str(fault).splitlines()[0],
+                str(error).splitlines()[0],
                 where=sa.make_url(self._url).render_as_string(hide_password=True),
                 remedy="check store.database_url, and that the server answers",
-            ) from fault
-        if taken:
+            ) from error
+        if acquired_lock:
             self._connection = connection
         else:
             connection.close()
-        return taken
+        return acquired_lock
 
     def held(self) -> bool:
         """Whether the connection that holds it still answers."""
@@ -137,24 +137,24 @@ class DatabaseLock:
             self._connection = None
 
 
-def lock_of(books: Books, what: str) -> Lock:
-    """The lock that everybody who shares this ledger means by `what`."""
+def lock_of(books: Books, name: str) -> Lock:
+    """The lock that everybody who shares this ledger means by `name`."""
     url = books.settings.database_url
     if url.startswith("postgresql"):
-        return DatabaseLock(url, what)
-    named = books.settings.store.database_url.removeprefix("sqlite:///")
-    return FileLock(Path(f"{named}.{what}.lock") if named else books.home / f"{what}.lock")
+        return DatabaseLock(url, name)
+    database_path = books.settings.store.database_url.removeprefix("sqlite:///")
+    return FileLock(Path(f"{database_path}.{name}.lock") if database_path else books.home / f"{name}.lock")
 
 
 @contextmanager
-def alone(lock: Lock, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the lock for the length of a block. Waits for whoever has it, after telling `waiting` once.
+def alone(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds the lock for the length of a block. Waits for whoever has it, after telling `on_wait` once.
 
     Raises `StoreUnreachable` at the end if it was lost on the way: what was done must then be done again.
     """
     if not lock.take():
-        if waiting is not None:
-            waiting()
+        if on_wait is not None:
+            on_wait()
         # Asks again and again: a blocking call would not be woken by Ctrl-C once a library has set its own signal handler.
         time.sleep(0.1)
         while not lock.take():
@@ -176,31 +176,31 @@ def serving(home: Path, address: str) -> Iterator[None]:
     """Holds the right to serve `home`; raises `AlreadyServedError` that names the process which has it."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "serve.lock"
-    with path.open("a+", encoding="utf-8") as held:
+    with path.open("a+", encoding="utf-8") as lock_file:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held.seek(0)
-            pid, _, where = held.read().strip().partition(" ")
+            lock_file.seek(0)
+            pid, _, holder_address = lock_file.read().strip().partition(" ")
             raise AlreadyServedError(
-                f"already served by process {pid or '(unknown)'}{f' on {where}' if where else ''}",
+                f"already served by process {pid or '(unknown)'}{f' on {holder_address}' if holder_address else ''}",
                 where=str(home),
                 remedy="stop that one first, or give this one another --home",
             ) from None
-        held.truncate(0)
-        held.write(f"{os.getpid()} {address}\n")
-        held.flush()
+        lock_file.truncate(0)
+        lock_file.write(f"{os.getpid()} {address}\n")
+        lock_file.flush()
         try:
             yield
         finally:
-            held.truncate(0)
+            lock_file.truncate(0)
 
 
-def writing(home: Path, *, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+def writing(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The turn to write the tables of `home` alone, before its books are open."""
-    return alone(FileLock(home / f"{WRITE}.lock"), waiting=waiting)
+    return alone(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
 
 
-def turn(books: Books, *, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+def turn(books: Books, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The turn to write the tables, among all who share this ledger."""
-    return alone(lock_of(books, WRITE), waiting=waiting)
+    return alone(lock_of(books, WRITE), on_wait=on_wait)

@@ -94,14 +94,14 @@ def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
     return pl.when(column.str.contains(r"\.\d{13}|[eE]")).then(column)
 
 
-def rounded_away(written: pl.Series, kept: pl.Series) -> Decimal:
+def rounded_away(literals: pl.Series, amounts: pl.Series) -> Decimal:
     """What rounding to twelve places lost in all: the sum as written minus the sum as kept, with every digit. (MO-1a)
 
     >>> texts = pl.Series(["0.123456789012345", "-1e-15"])
     >>> rounded_away(texts, texts.to_frame("t").select(parse(pl.col("t")))["t"])
     Decimal('3.44E-13')
     """
-    parts = pl.DataFrame({"written": written.str.strip_chars(), "kept": kept}).drop_nulls()
+    parts = pl.DataFrame({"written": literals.str.strip_chars(), "kept": amounts}).drop_nulls()
     digits = pl.col("written").str.extract(r"\.(\d+)").str.len_bytes().fill_null(0).cast(pl.Int64)
     exponent = pl.col("written").str.extract(r"[eE]([+-]?\d+)").str.strip_prefix("+").cast(pl.Int64, strict=False).fill_null(0)
     # 30 places hold what a double can say of an amount above 10^-13; the rare rest is summed one by one.
@@ -111,22 +111,22 @@ def rounded_away(written: pl.Series, kept: pl.Series) -> Decimal:
     quick = parts.select(fine.sum()).item()
     with localcontext() as context:
         context.prec = 400
-        lost = Decimal(quick or 0)
+        difference = Decimal(quick or 0)
         for text_, amount in parts.filter(~pl.col("plain")).select("written", "kept").iter_rows():
-            lost += (exact_decimal(text_) or ZERO) - amount
-        return lost.normalize() if lost else ZERO
+            difference += (exact_decimal(text_) or ZERO) - amount
+        return difference.normalize() if difference else ZERO
 
 
-def exact_decimal(written: str | None) -> Decimal | None:
+def exact_decimal(literal: str | None) -> Decimal | None:
     """The number exactly as written, or None if it is not one that money can be (NaN, infinity, beyond 10^20).
 
     >>> exact_decimal(" 1.50 "), exact_decimal("NaN"), exact_decimal("1 000")
     (Decimal('1.50'), None, None)
     """
-    if written is None or "_" in written:
+    if literal is None or "_" in literal:
         return None
     try:
-        amount = Decimal(written.strip())
+        amount = Decimal(literal.strip())
     except ArithmeticError:
         return None
     if not amount.is_finite() or amount.adjusted() > 20:
@@ -184,14 +184,14 @@ def share_out(amount: Decimal, shares: Sequence[Decimal]) -> list[Decimal]:
         if amount:
             raise ZeroDivisionError("a share of nothing")
         return [quantize(ZERO) for _ in shares]
-    parts, upto, given = [], ZERO, ZERO
+    parts, cumulative_share, previous_part = [], ZERO, ZERO
     with localcontext() as context:
         context.prec = 120
         for share in shares:
-            upto += share
-            due = quantize(amount * upto / whole)
-            parts.append(due - given)
-            given = due
+            cumulative_share += share
+            cumulative_part = quantize(amount * cumulative_share / whole)
+            parts.append(cumulative_part - previous_part)
+            previous_part = cumulative_part
     return parts
 
 
@@ -204,14 +204,14 @@ def exchanged(amounts: Sequence[Decimal], numerator: Decimal, denominator: Decim
     >>> [str(p) for p in parts], sum(parts) == proportion(Decimal("0.03"), Decimal(1), Decimal("1.0842"))
     (['0.009223390518', '0.009223390519', '0.009223390518'], True)
     """
-    upto, given, parts = ZERO, ZERO, []
+    cumulative_amount, previous_part, parts = ZERO, ZERO, []
     with localcontext() as context:
         context.prec = 120
         for amount in amounts:
-            upto += amount
-            due = quantize(upto * numerator / denominator)
-            parts.append(due - given)
-            given = due
+            cumulative_amount += amount
+            cumulative_part = quantize(cumulative_amount * numerator / denominator)
+            parts.append(cumulative_part - previous_part)
+            previous_part = cumulative_part
     return parts
 
 
@@ -244,7 +244,7 @@ def split(
     amount of any size. Where all amounts and W² fit 64 bits, as those of hours and days do, so does the arithmetic.
     """
     keys = [pool] if isinstance(pool, str) else list(pool)
-    total, upto, opens = pl.col("__W"), pl.col("__Wk"), pl.col("__opens")
+    total, upto, is_first = pl.col("__W"), pl.col("__Wk"), pl.col("__opens")
     # Sorted, a pool is a run of rows: its sums are differences of running sums, which is far cheaper than a window over keys.
     running = pl.col(weight).cast(pl.Int128).cum_sum()
     rows = (
@@ -254,8 +254,8 @@ def split(
             __run=running,
         )
         .with_columns(
-            __from=pl.when(opens).then(pl.col("__run") - pl.col(weight)).forward_fill(),
-            __to=pl.when(opens.shift(-1, fill_value=True)).then("__run").backward_fill(),
+            __from=pl.when(is_first).then(pl.col("__run") - pl.col(weight)).forward_fill(),
+            __to=pl.when(is_first.shift(-1, fill_value=True)).then("__run").backward_fill(),
         )
         .with_columns(__Wk=pl.col("__run") - pl.col("__from"), __W=pl.col("__to") - pl.col("__from"))
         .drop("__run", "__from", "__to")
@@ -264,16 +264,16 @@ def split(
     width = _width(rows, amounts)
     rows = rows.with_columns(total.cast(width), upto.cast(width))
     # The pool's amount and weight are the same on all its rows: divided once a pool, then repeated along the run.
-    once = opens.cum_sum() - 1
+    pool_index = is_first.cum_sum() - 1
     split_rows = rows.lazy()
     for name in amounts:
-        whole = pl.col(name).cast(MONEY).to_physical().filter(opens).cast(width)
+        whole = pl.col(name).cast(MONEY).to_physical().filter(is_first).cast(width)
         divisor = pl.when(total > 0).then(total)
         size = whole.abs()
         split_rows = split_rows.with_columns(
-            __q=(size // divisor.filter(opens)).gather(once),
-            __r=(size % divisor.filter(opens)).gather(once),
-            __negative=(whole < 0).gather(once),
+            __q=(size // divisor.filter(is_first)).gather(pool_index),
+            __r=(size % divisor.filter(is_first)).gather(pool_index),
+            __negative=(whole < 0).gather(pool_index),
             __divisor=divisor,
         )
         product = pl.col("__r") * upto
@@ -290,7 +290,7 @@ def split(
                     | ((pl.col("__left") == pl.col("__divisor")) & (pl.col("__cum") % 2 == 1))
                 ).cast(width)
             )
-            .with_columns(__share=pl.col("__cum") - pl.when(opens).then(0).otherwise(pl.col("__cum").shift(1)))
+            .with_columns(__share=pl.col("__cum") - pl.when(is_first).then(0).otherwise(pl.col("__cum").shift(1)))
             .with_columns(from_units(pl.when("__negative").then(-1 * pl.col("__share")).otherwise("__share")).alias(name))
             .drop("__q", "__r", "__negative", "__divisor", "__product", "__floor", "__left", "__cum", "__share")
         )
@@ -325,8 +325,8 @@ def _shift(units: pl.Series) -> pl.Series:
     arrow = units.to_arrow()
     if isinstance(arrow, pa.ChunkedArray):  # pragma: no cover - polars hands over one chunk today
         arrow = arrow.combine_chunks()
-    relabelled = pa.Array.from_buffers(pa.decimal128(38, SCALE), len(arrow), arrow.buffers(), arrow.null_count, arrow.offset)
-    return pl.Series(units.name, pl.from_arrow(relabelled)).cast(MONEY)
+    money_array = pa.Array.from_buffers(pa.decimal128(38, SCALE), len(arrow), arrow.buffers(), arrow.null_count, arrow.offset)
+    return pl.Series(units.name, pl.from_arrow(money_array)).cast(MONEY)
 
 
 def weights(frame: pl.DataFrame, column: str, pool: str | Sequence[str]) -> pl.Series:

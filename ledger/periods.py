@@ -31,8 +31,8 @@ def month_start(month: str) -> datetime:
     """
     try:
         return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    except ValueError as fault:
-        raise UsageError(f"{month!r} is no month", where="month", remedy="write 2026-10") from fault
+    except ValueError as error:
+        raise UsageError(f"{month!r} is no month", where="month", remedy="write 2026-10") from error
 
 
 def month_end(month: str) -> datetime:
@@ -94,15 +94,15 @@ def parse_instant(text: str, *, field: str = "date", timezone: str = "UTC") -> d
     >>> parse_instant("2026-10").isoformat(), parse_instant("2026-10-05T06:00:00Z").isoformat()
     ('2026-10-01T00:00:00+00:00', '2026-10-05T06:00:00+00:00')
     """
-    written = text.strip()
+    value = text.strip()
     try:
-        if len(written) == 7:
-            written += "-01"
-        instant = datetime.fromisoformat(written)
+        if len(value) == 7:
+            value += "-01"
+        instant = datetime.fromisoformat(value)
         if instant.tzinfo is None:
             instant = instant.replace(tzinfo=ZoneInfo(timezone))
         return instant.astimezone(UTC)
-    except (ValueError, OverflowError) as fault:
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{text!r} is no date", where=field, remedy="write 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z"
-        ) from fault
+        ) from error

@@ -34,8 +34,8 @@ class Problem:
     @property
     def problem_id(self) -> str:
         """The same fault in the same place has the same id, however often the file is read."""
-        told = f"{self.source}\x1f{self.uri}\x1f{self.place}\x1f{self.field}\x1f{self.reason}"
-        return hashlib.blake2b(told.encode(), digest_size=10).hexdigest()
+        identity = f"{self.source}\x1f{self.uri}\x1f{self.place}\x1f{self.field}\x1f{self.reason}"
+        return hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()
 
 
 def to_frame(problems: Iterable[Problem], *, run_id: str = "") -> pl.DataFrame:
@@ -60,26 +60,28 @@ def to_frame(problems: Iterable[Problem], *, run_id: str = "") -> pl.DataFrame:
     return PROBLEMS.conform(pl.DataFrame(rows, schema=PROBLEMS.schema))
 
 
-def renew(store: Store, source: str, read: Collection[str], found: Iterable[Problem], *, below: Collection[str] = ()) -> None:
-    """Makes `found` all that is wrong with the files just read, so that a mended file's old problems go.
+def renew(
+    store: Store, source: str, uris: Collection[str], problems: Iterable[Problem], *, folders: Collection[str] = ()
+) -> None:
+    """Makes `problems` all that is wrong with the files just read, so that a mended file's old problems go.
 
-    `read` are the files' addresses, compared whole; `below` are folders read in full: what was told of anything in them goes too.
+    `uris` are the files' addresses, compared whole; `folders` are folders read in full: what was told of anything in them goes too.
     One commit; nothing is written where nothing changed.
     """
-    held = store.scan(PROBLEMS, {"source": [source]}).collect()
-    folders = tuple(folder.rstrip("/") + "/" for folder in below)
-    stale = pl.col("uri").is_in(pl.Series(list(read), dtype=pl.String).implode())
-    for folder in folders:
+    stored_rows = store.scan(PROBLEMS, {"source": [source]}).collect()
+    prefixes = tuple(folder.rstrip("/") + "/" for folder in folders)
+    stale = pl.col("uri").is_in(pl.Series(list(uris), dtype=pl.String).implode())
+    for folder in prefixes:
         stale = stale | pl.col("uri").str.starts_with(folder)
-    kept, old = held.filter(~stale), held.filter(stale)
-    fresh = to_frame(found).unique("problem_id", keep="first", maintain_order=True)
+    other_rows, old = stored_rows.filter(~stale), stored_rows.filter(stale)
+    fresh = to_frame(problems).unique("problem_id", keep="first", maintain_order=True)
     if not old.height and not fresh.height:
         return
-    known = old.select("problem_id", __seen="seen_at")
-    fresh = fresh.join(known, on="problem_id", how="left", maintain_order="left").with_columns(
+    first_seen = old.select("problem_id", __seen="seen_at")
+    fresh = fresh.join(first_seen, on="problem_id", how="left", maintain_order="left").with_columns(
         seen_at=pl.coalesce("__seen", "seen_at")
     )
     fresh = fresh.drop("__seen")
     if fresh.drop("run_id").sort("problem_id").equals(old.drop("run_id").sort("problem_id")):
         return
-    store.replace(PROBLEMS, pl.concat([kept.join(fresh, on="problem_id", how="anti"), fresh]), {"source": source})
+    store.replace(PROBLEMS, pl.concat([other_rows.join(fresh, on="problem_id", how="anti"), fresh]), {"source": source})

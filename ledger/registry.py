@@ -83,10 +83,10 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImpor
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as fault:
-        raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from fault
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as fault:
-        raise FormatError(f"not readable as UTF-8 text: {fault}", where=str(path), remedy="save it as CSV in UTF-8") from fault
+    except FileNotFoundError as error:
+        raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from error
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise FormatError(f"not readable as UTF-8 text: {error}", where=str(path), remedy="save it as CSV in UTF-8") from error
     return import_text(books, content, uri=str(path), actor=actor)
 
 
@@ -116,19 +116,21 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
             )
         )
     rows: list[Owner] = []
-    recorded = now()
+    recorded_at = now()
     for row in reader:
         try:
-            rows.extend(_owners({(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}, recorded))
+            rows.extend(
+                _owners({(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}, recorded_at)
+            )
             result.agents += 1
-        except RootCostError as fault:
-            result.problems.append(Problem("registry", uri, f"line {reader.line_num}", fault.where, fault.what, fault.remedy))
+        except RootCostError as error:
+            result.problems.append(Problem("registry", uri, f"line {reader.line_num}", error.where, error.what, error.remedy))
     result.problems += _contradicting(rows, uri)
     _add(books, rows, result, actor, uri)
     return result
 
 
-def _owners(row: dict[str, str], recorded: datetime) -> Iterator[Owner]:
+def _owners(row: dict[str, str], recorded_at: datetime) -> Iterator[Owner]:
     agent, team = row.get("agent", ""), row.get("team", "")
     for name, value in (("agent", agent), ("team", team)):
         if not value:
@@ -141,20 +143,20 @@ def _owners(row: dict[str, str], recorded: datetime) -> Iterator[Owner]:
             where="valid_to",
             remedy="the interval is [valid_from, valid_to)",
         )
-    shared = {"agent": agent, "team": team, "account": row.get("account") or None, "region": row.get("region") or None}
+    owner_fields = {"agent": agent, "team": team, "account": row.get("account") or None, "region": row.get("region") or None}
     names = [("agent", agent)]
     names += [
         (kind, name.strip()) for column, kind in _PLURALS.items() for name in row.get(column, "").split(";") if name.strip()
     ]
     for kind, name in names:
-        yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded, **shared)
+        yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded_at, **owner_fields)
 
 
 def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str) -> None:
     with books.database.session() as session:
         newest: dict[tuple[str, str, datetime], Owner] = {}
-        for held in session.scalars(sa.select(Owner).order_by(Owner.recorded_at, Owner.id)):
-            newest[held.kind, held.name, held.valid_from] = held
+        for owner in session.scalars(sa.select(Owner).order_by(Owner.recorded_at, Owner.id)):
+            newest[owner.kind, owner.name, owner.valid_from] = owner
         for row in rows:
             before = newest.get((row.kind, row.name, row.valid_from))
             if before is not None and _same(before, row):
@@ -209,22 +211,22 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(out, schema=SCHEMA).sort("kind", "name", "valid_from")
 
 
-def _without_overlaps(held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_overlaps(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of one name, weakest first, as disjoint intervals: in each, the strongest of those that hold."""
     out: list[dict[str, Any]] = []
-    begins = sorted(range(len(held)), key=lambda n: held[n]["valid_from"])
-    edges = sorted({r["valid_from"] for r in held} | {r["valid_to"] for r in held if r["valid_to"] is not None})
+    by_start = sorted(range(len(records)), key=lambda n: records[n]["valid_from"])
+    edges = sorted({r["valid_from"] for r in records} | {r["valid_to"] for r in records if r["valid_to"] is not None})
     open_rows: list[int] = []  # a heap of minus the row's place: its first is the strongest
     at = 0
     for start, end in zip(edges, [*edges[1:], None], strict=True):
-        while at < len(begins) and held[begins[at]]["valid_from"] <= start:
-            heappush(open_rows, -begins[at])
+        while at < len(by_start) and records[by_start[at]]["valid_from"] <= start:
+            heappush(open_rows, -by_start[at])
             at += 1
-        while open_rows and (over := held[-open_rows[0]]["valid_to"]) is not None and over <= start:
+        while open_rows and (over := records[-open_rows[0]]["valid_to"]) is not None and over <= start:
             heappop(open_rows)
         if not open_rows:
             continue
-        owner = {**held[-open_rows[0]], "valid_from": start, "valid_to": end}
+        owner = {**records[-open_rows[0]], "valid_from": start, "valid_to": end}
         last = out[-1] if out else None
         if last and last["valid_to"] == start and all(last[c] == owner[c] for c in ("agent", "team", "account", "region")):
             last["valid_to"] = end
@@ -241,15 +243,15 @@ def _contradicting(rows: Sequence[Owner], uri: str) -> list[Problem]:
     by_name: dict[tuple[str, str], list[Owner]] = {}
     for row in rows:
         by_name.setdefault((row.kind, row.name), []).append(row)
-    found = []
-    for (kind, name), held in by_name.items():
-        held.sort(key=lambda r: r.valid_from)
+    problems = []
+    for (kind, name), owners in by_name.items():
+        owners.sort(key=lambda r: r.valid_from)
         longest: Owner | None = None
-        for row in held:
+        for row in owners:
             if longest is not None and longest.valid_to is not None and row.valid_from < longest.valid_to:
                 differs = (longest.agent, longest.team) != (row.agent, row.team)
                 if differs and longest.valid_from < row.valid_from:
-                    found.append(
+                    problems.append(
                         Problem(
                             "registry",
                             uri,
@@ -264,7 +266,7 @@ def _contradicting(rows: Sequence[Owner], uri: str) -> list[Problem]:
                     break
             if longest is None or longest.valid_to is None or (row.valid_to is None or row.valid_to > longest.valid_to):
                 longest = row
-    return found
+    return problems
 
 
 def revision(registry: pl.DataFrame) -> str:

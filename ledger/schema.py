@@ -52,18 +52,18 @@ class Table:
         if floats:
             raise TableError(f"money arrived as floating point in {floats}", where=self.name)
         try:
-            shaped = frame.select(
+            rows = frame.select(
                 (pl.col(c.name).cast(c.dtype) if c.name in frame.columns else pl.lit(None, dtype=c.dtype)).alias(c.name)
                 for c in self.columns
             )
-        except pl.exceptions.PolarsError as fault:
-            raise TableError(str(fault), where=self.name) from fault
-        if shaped.height:
-            required = [c.name for c in self.columns if c.required]
-            empty = [n for n, count in shaped.select(required).null_count().row(0, named=True).items() if count]
+        except pl.exceptions.PolarsError as error:
+            raise TableError(str(error), where=self.name) from error
+        if rows.height:
+            required_columns = [c.name for c in self.columns if c.required]
+            empty = [n for n, count in rows.select(required_columns).null_count().row(0, named=True).items() if count]
             if empty:
                 raise TableError(f"required columns {empty} hold nulls", where=self.name)
-        return shaped
+        return rows
 
     def empty(self) -> pl.DataFrame:
         """No rows, all columns."""

@@ -151,8 +151,8 @@ class SharedRule(_Section):
             raise ValueError(f"rule {self.name}: shares of {', '.join(wrong)} must lie between 0.000001 and 1 000 000 000")
         if self.method == "fixed" and not self.shares:
             raise ValueError(f"rule {self.name}: method fixed needs `shares`")
-        if self.method == "usage" and self.usage not in (known := usage_drivers()):
-            raise ValueError(f"rule {self.name}: {self.usage!r} is no meter{_meant(self.usage, known)}")
+        if self.method == "usage" and self.usage not in (drivers := usage_drivers()):
+            raise ValueError(f"rule {self.name}: {self.usage!r} is no meter{_meant(self.usage, drivers)}")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise ValueError(f"rule {self.name}: valid_to must be later than valid_from")
         return self
@@ -214,8 +214,8 @@ class SkuRule(_Section):
             raise ValueError("name either `sku`, compared whole, or `pattern`, a regular expression")
         try:
             re.compile(self.pattern)
-        except re.error as fault:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {fault}") from fault
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from error
         if self.meter and self.meter not in METERS:
             raise ValueError(f"{self.meter!r} is no meter{_meant(self.meter, list(METERS))}")
         if self.unit and self.unit not in BILLED_UNITS:
@@ -270,8 +270,8 @@ class ReportSettings(_Section):
     def _known(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as fault:
-            raise ValueError(f"{value!r} is no IANA timezone; try Europe/Berlin or UTC") from fault
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no IANA timezone; try Europe/Berlin or UTC") from error
         return value
 
 
@@ -336,43 +336,43 @@ class Settings(BaseSettings):
 
 def config_path(home: Path) -> Path | None:
     """The rootcost.toml in force, if there is one."""
-    named = os.environ.get("ROOTCOST_CONFIG")
-    if named:
-        if not Path(named).is_file():
-            raise SettingsError("no such file", where=named, remedy="ROOTCOST_CONFIG must name a rootcost.toml")
-        return Path(named)
+    configured_path = os.environ.get("ROOTCOST_CONFIG")
+    if configured_path:
+        if not Path(configured_path).is_file():
+            raise SettingsError("no such file", where=configured_path, remedy="ROOTCOST_CONFIG must name a rootcost.toml")
+        return Path(configured_path)
     return next((p for p in (Path("rootcost.toml"), home / "rootcost.toml") if p.is_file()), None)
 
 
 def load(home: Path | str | None = None) -> Settings:
     """Reads the settings once. Raises `SettingsError` that names the file, the key and the remedy."""
     base = Path(home or os.environ.get("ROOTCOST_HOME") or ".rootcost")
-    in_the_way = next((p for p in (base, *base.parents) if p.exists() and not p.is_dir()), None)
-    if in_the_way is not None:
+    blocking_file = next((p for p in (base, *base.parents) if p.exists() and not p.is_dir()), None)
+    if blocking_file is not None:
         raise SettingsError(
-            "is a file, not a folder", where=str(in_the_way), remedy="--home must name a folder, or one to be made"
+            "is a file, not a folder", where=str(blocking_file), remedy="--home must name a folder, or one to be made"
         )
     path = config_path(base)
-    written: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if path is not None:
         try:
-            written = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-            raise SettingsError(f"not valid TOML: {fault}", where=str(path), remedy="see docs/configuration.md") from fault
-    written.setdefault("home", base)
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"not valid TOML: {error}", where=str(path), remedy="see docs/configuration.md") from error
+    values.setdefault("home", base)
     try:
-        settings = Settings(**written)
-    except UnreadableValue as fault:
-        raise _unreadable(fault) from fault
-    except ValidationError as fault:
-        first = fault.errors()[0]
+        settings = Settings(**values)
+    except UnreadableValue as error:
+        raise _unreadable(error) from error
+    except ValidationError as error:
+        first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        told = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            told = f"there is no such setting{_meant(key, _keys())}"
+            message = f"there is no such setting{_meant(key, _keys())}"
         raise SettingsError(
-            f"{key}: {told}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
-        ) from fault
+            f"{key}: {message}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
+        ) from error
     return settings.model_copy(update={"home": base}) if home is not None else settings
 
 
@@ -383,21 +383,21 @@ def read_rules(path: Path) -> list[SharedRule]:
     """
     remedy = "write each rule as [[shared]] with a name; docs/configuration.md lists its keys"
     try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise SettingsError(f"cannot be read: {fault}", where=str(path), remedy=remedy) from fault
-    section = written.get("attribution", {})
-    rules = written.get("shared", section.get("shared") if isinstance(section, dict) else None)
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot be read: {error}", where=str(path), remedy=remedy) from error
+    section = document.get("attribution", {})
+    rules = document.get("shared", section.get("shared") if isinstance(section, dict) else None)
     if not isinstance(rules, list):
         raise SettingsError("holds no rules", where=str(path), remedy=remedy)
     out = []
     for number, rule in enumerate(rules, 1):
         try:
             out.append(SharedRule.model_validate(rule))
-        except ValidationError as fault:
-            first = fault.errors()[0]
+        except ValidationError as error:
+            first = error.errors()[0]
             key = ".".join([f"rule {number}", *map(str, first["loc"])])
-            raise SettingsError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=str(path), remedy=remedy) from fault
+            raise SettingsError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=str(path), remedy=remedy) from error
     return out
 
 
@@ -414,21 +414,21 @@ def _keys() -> list[str]:
     ]
 
 
-def _meant(written: str, known: Sequence[str]) -> str:
+def _meant(name: str, choices: Sequence[str]) -> str:
     """The end of a sentence about a name that is not known.
 
     >>> _meant("serve.prot", ["serve.port", "serve.host"]), _meant("colour", ["serve.port"])
     ('; did you mean serve.port?', '')
     """
-    near = difflib.get_close_matches(written, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    matches = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def _unreadable(fault: UnreadableValue) -> SettingsError:
+def _unreadable(error: UnreadableValue) -> SettingsError:
     """A variable of the environment that must hold JSON and does not; names the variable."""
     for variable, value in sorted(os.environ.items()):
-        prefix, _, rest = variable.partition("_")
-        section, _, key = rest.lower().partition("__")
+        prefix, _, suffix = variable.partition("_")
+        section, _, key = suffix.lower().partition("__")
         field = Settings.model_fields.get(section)
         if prefix.upper() != "ROOTCOST" or field is None:
             continue
@@ -447,4 +447,4 @@ def _unreadable(fault: UnreadableValue) -> SettingsError:
                 f"write a JSON list: '{json.dumps([value])}'" if kind is list else 'write a JSON object: \'{"name": "value"}\''
             )
             return SettingsError("cannot be read as JSON", where=variable, remedy=remedy)
-    return SettingsError(str(fault), where="environment", remedy="lists and tables are written as JSON")
+    return SettingsError(str(error), where="environment", remedy="lists and tables are written as JSON")

@@ -95,44 +95,44 @@ def add(
     for uri in uris:
         _holds_no_secret(uri)
     at = now()
-    added = ConfiguredSource(
+    new_source = ConfiguredSource(
         name=name, source=source, kind=kind, uris=list(uris), scope=scope, cron=cron, every_seconds=int(pause.total_seconds()),
         lag_seconds=int(lag.total_seconds()), paused=False, created_at=at, changed_at=at, failures=0,
     )  # fmt: skip
     try:
         with books.database.session() as session:
-            session.add(added)
+            session.add(new_source)
             session.flush()
-            books.database.audit(session, actor, "source.add", name, after=_told(added))
-    except sa.exc.IntegrityError as fault:
+            books.database.audit(session, actor, "source.add", name, after=_told(new_source))
+    except sa.exc.IntegrityError as error:
         raise UsageError(
             f"a source {name!r} is configured already",
             where="NAME",
             remedy=f"choose another name, or: rootcost sources remove {name}",
-        ) from fault
-    return added
+        ) from error
+    return new_source
 
 
 def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
     """Stops asking a source, or goes on. A source that goes on has failed nothing yet."""
     with books.database.session() as session:
-        held = _held(session, name)
-        if held.paused != paused:
-            before = _told(held)
-            held.paused, held.changed_at = paused, now()
-            held.failures, held.due_at, held.stale_since = 0, None, None
+        source = _held(session, name)
+        if source.paused != paused:
+            before = _told(source)
+            source.paused, source.changed_at = paused, now()
+            source.failures, source.due_at, source.stale_since = 0, None, None
             books.database.audit(
-                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_told(held)
+                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_told(source)
             )
-        return held
+        return source
 
 
 def remove(books: Books, name: str, *, actor: str) -> None:
     """Takes a source off the schedule. What it brought, and the history of its runs, stay."""
     with books.database.session() as session:
-        held = _held(session, name)
-        books.database.audit(session, actor, "source.remove", name, before=_told(held))
-        session.delete(held)
+        source = _held(session, name)
+        books.database.audit(session, actor, "source.remove", name, before=_told(source))
+        session.delete(source)
 
 
 def begin(books: Books, source: ConfiguredSource, *, cause: str, since: date | None = None, until: date | None = None) -> int:
@@ -183,15 +183,15 @@ def unfinished(books: Books) -> list[SourceRun]:
 
 
 def _held(session: Session, name: str) -> ConfiguredSource:
-    held = session.get(ConfiguredSource, name)
-    if held is None:
+    source = session.get(ConfiguredSource, name)
+    if source is None:
         names = list(session.scalars(sa.select(ConfiguredSource.name).order_by(ConfiguredSource.name)))
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        known = f"configured are {', '.join(names)}" if names else "none is configured yet: rootcost sources add"
+        matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        choices = f"configured are {', '.join(names)}" if names else "none is configured yet: rootcost sources add"
         raise UnknownSourceError(
-            f"no source is named {name!r}", where="NAME", remedy=f"did you mean {near[0]!r}? {known}" if near else known
+            f"no source is named {name!r}", where="NAME", remedy=f"did you mean {matches[0]!r}? {choices}" if matches else choices
         )
-    return held
+    return source
 
 
 def _holds_no_secret(uri: str) -> None:

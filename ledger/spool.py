@@ -77,10 +77,10 @@ class _Waiting:
 class Spool:
     """A folder of deliveries. Any number of threads append; one drains."""
 
-    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, read: Read | None = None) -> None:
+    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, reader: Read | None = None) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
-        self._read = read
+        self._read = reader
         self._count = itertools.count()
         self._lock = threading.Lock()
         self._queue: list[_Waiting] = []
@@ -88,8 +88,8 @@ class Spool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-        except OSError as fault:
-            raise self._unreachable(fault) from fault
+        except OSError as error:
+            raise self._unreachable(error) from error
         self._waiting_bytes = self.size_bytes()
 
     def append(
@@ -113,25 +113,25 @@ class Spool:
         parts += [Body(body.kind, pa.compress(body.content, codec="zstd", asbytes=True)) for body in bodies]
         if not parts:
             return
-        size = sum(len(part.content) for part in parts)
-        self._reserve(size)
-        kept = False
+        size_bytes = sum(len(part.content) for part in parts)
+        self._reserve(size_bytes)
+        is_committed = False
         try:
-            self._commit(_Waiting(parts, size))
-            kept = True
-        except OSError as fault:
-            raise self._unreachable(fault) from fault
+            self._commit(_Waiting(parts, size_bytes))
+            is_committed = True
+        except OSError as error:
+            raise self._unreachable(error) from error
         finally:
-            if not kept:
+            if not is_committed:
                 with self._lock:
-                    self._waiting_bytes -= size
+                    self._waiting_bytes -= size_bytes
 
     def pending(self) -> list[Path]:
         """Files that wait, oldest first."""
         try:
             return sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda p: p.name)
-        except OSError as fault:
-            raise self._unreachable(fault) from fault
+        except OSError as error:
+            raise self._unreachable(error) from error
 
     def size_bytes(self) -> int:
         """Bytes that wait."""
@@ -143,16 +143,16 @@ class Spool:
         Deliveries are merged together, in batches that fit memory, and each batch is deleted once it is in. Those that arrive
         meanwhile wait for the next time. Where the store does not answer, `StoreUnreachable` passes and nothing is lost.
         """
-        changed = 0
+        rows_changed = 0
         batch = _Batch(self._read)
         for path in self.pending():
             batch.add(path)
             if batch.full:
-                changed += self._merge(batch, store)
+                rows_changed += self._merge(batch, store)
                 batch = _Batch(self._read)
-        changed += self._merge(batch, store)
+        rows_changed += self._merge(batch, store)
         self.freed()
-        return changed
+        return rows_changed
 
     def freed(self) -> None:
         """Counts again what waits, after it was drained here or by another process."""
@@ -160,11 +160,11 @@ class Spool:
             self._waiting_bytes = self.size_bytes()
 
     def _merge(self, batch: _Batch, store: Store) -> int:
-        changed = 0
+        rows_changed = 0
         for kind, frame in batch.frames():
             table, prefer = _TABLES[kind]
-            merged = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
-            changed += merged if kind == "spans" else 0
+            count = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
+            rows_changed += count if kind == "spans" else 0
         # Only now that the ledger holds them (or says why not) may the files go.
         for path in batch.damaged:
             (self.folder / "damaged").mkdir(exist_ok=True)
@@ -173,31 +173,31 @@ class Spool:
             path.unlink(missing_ok=True)
         if batch.paths:
             _sync_folder(self.folder)
-        return changed
+        return rows_changed
 
-    def _reserve(self, size: int) -> None:
+    def _reserve(self, size_bytes: int) -> None:
         with self._lock:
-            if self._waiting_bytes + size > self.limit_bytes:
+            if self._waiting_bytes + size_bytes > self.limit_bytes:
                 self._waiting_bytes = self.size_bytes()  # another process may have drained
-            if self._waiting_bytes + size > self.limit_bytes:
+            if self._waiting_bytes + size_bytes > self.limit_bytes:
                 raise SpoolFull(
                     f"{self._waiting_bytes} bytes wait and {self.limit_bytes} are allowed",
                     where=str(self.folder),
                     remedy="try again later; is the scheduler running and does the store answer?",
                 )
-            self._waiting_bytes += size
+            self._waiting_bytes += size_bytes
 
-    def _commit(self, mine: _Waiting) -> None:
+    def _commit(self, delivery: _Waiting) -> None:
         """Writes this delivery, and with it those that came while the last file was being synced: one sync thanks them all."""
         with self._lock:
-            self._queue.append(mine)
-            mine.lead, self._led = not self._led, True
-        if not mine.lead:
-            mine.turn.wait()
-        if mine.lead:
+            self._queue.append(delivery)
+            delivery.lead, self._led = not self._led, True
+        if not delivery.lead:
+            delivery.turn.wait()
+        if delivery.lead:
             self._write_group()
-        if mine.fault is not None:
-            raise mine.fault
+        if delivery.fault is not None:
+            raise delivery.fault
 
     def _write_group(self) -> None:
         """The first of those that wait writes for all; the first of those that came meanwhile is told to lead next."""
@@ -246,17 +246,17 @@ class Spool:
             if path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
 
-    def _unreachable(self, fault: OSError) -> StoreUnreachable:
+    def _unreachable(self, error: OSError) -> StoreUnreachable:
         return StoreUnreachable(
-            fault.strerror or str(fault), where=str(self.folder), remedy="check that the disk has room and can be written"
+            error.strerror or str(error), where=str(self.folder), remedy="check that the disk has room and can be written"
         )
 
 
 class _Batch:
     """Files that are merged together: their rows so far, and bodies still to be read."""
 
-    def __init__(self, read: Read | None) -> None:
-        self._read = read
+    def __init__(self, reader: Read | None) -> None:
+        self._read = reader
         self.paths: list[Path] = []
         self.damaged: list[Path] = []
         self._frames: dict[str, list[pl.DataFrame]] = {kind: [] for kind in ("problems", "metric_points", "spans")}
@@ -313,9 +313,9 @@ class _Batch:
             return
         if self._read is None:
             raise TypeError("a spool that holds bodies is drained with a reader")
-        rows, found = self._read(self._bodies)
+        rows, problems = self._read(self._bodies)
         self._add("spans", SPANS.conform(rows))
-        self._add("problems", _problems.to_frame(found))
+        self._add("problems", _problems.to_frame(problems))
         self._bodies, self._body_bytes = [], 0
 
 
@@ -339,24 +339,24 @@ def _header(part: Body) -> bytes:
     return _MAGIC + bytes([len(kind)]) + kind + len(part.content).to_bytes(8, "big") + _digest(kind, part.content)
 
 
-def _parts(written: bytes) -> Iterator[Body | None]:
+def _parts(stored_bytes: bytes) -> Iterator[Body | None]:
     """The whole parts of a file; None once at the end if there were others."""
-    here, damaged = 0, not written
-    while here < len(written):
-        kind_ends = here + 3 + written[here + 2] if here + 3 <= len(written) else len(written)
-        starts = kind_ends + 8 + _DIGEST_BYTES
-        if written[here : here + 2] != _MAGIC or starts > len(written):
-            damaged = True
+    offset, is_damaged = 0, not stored_bytes
+    while offset < len(stored_bytes):
+        kind_end = offset + 3 + stored_bytes[offset + 2] if offset + 3 <= len(stored_bytes) else len(stored_bytes)
+        start = kind_end + 8 + _DIGEST_BYTES
+        if stored_bytes[offset : offset + 2] != _MAGIC or start > len(stored_bytes):
+            is_damaged = True
             break
-        kind = written[here + 3 : kind_ends]
-        ends = starts + int.from_bytes(written[kind_ends : kind_ends + 8], "big")
-        content = written[starts:ends]
-        if ends > len(written) or _digest(kind, content) != written[kind_ends + 8 : starts]:
-            damaged = True
+        kind = stored_bytes[offset + 3 : kind_end]
+        end = start + int.from_bytes(stored_bytes[kind_end : kind_end + 8], "big")
+        content = stored_bytes[start:end]
+        if end > len(stored_bytes) or _digest(kind, content) != stored_bytes[kind_end + 8 : start]:
+            is_damaged = True
         else:
             yield Body(kind.decode("ascii", "replace"), content)
-        here = ends
-    if damaged:
+        offset = end
+    if is_damaged:
         yield None
 
 

@@ -45,27 +45,29 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
     out = []
     with tempfile.TemporaryDirectory(prefix="rootcost-part-", dir=_scratch(store)) as folder:
         for values, piece in pieces.items():
-            written = Path(folder) / "part.parquet"
-            write(table, piece, written)
-            out.append(place(store, table, written, dict(zip(table.partition_by, map(str, values), strict=True))))
-            written.unlink()
+            file = Path(folder) / "part.parquet"
+            write(table, piece, file)
+            out.append(place(store, table, file, dict(zip(table.partition_by, map(str, values), strict=True))))
+            file.unlink()
     return out
 
 
 def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
     """Rows of one partition as a file of the table, which knows its own statistics."""
-    stored = rows.drop(table.partition_by)
-    stored.write_parquet(path, compression="zstd", compression_level=1, row_group_size=250_000, metadata={_STATS: _stats(stored)})
+    file_rows = rows.drop(table.partition_by)
+    file_rows.write_parquet(
+        path, compression="zstd", compression_level=1, row_group_size=250_000, metadata={_STATS: _stats(file_rows)}
+    )
 
 
-def place(store: Store, table: Table, written: Path, partition: Mapping[str, str]) -> Part:
+def place(store: Store, table: Table, file: Path, partition: Mapping[str, str]) -> Part:
     """Puts a file made by `write` into a partition, where no reader sees it yet. The file itself stays where it is."""
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
     folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
     path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
-    stats = pl.read_parquet_metadata(written)[_STATS]
-    size = written.stat().st_size
-    place_file(written, store.uri(table), path, store.storage_options)
+    stats = pl.read_parquet_metadata(file)[_STATS]
+    size = file.stat().st_size
+    place_file(file, store.uri(table), path, store.storage_options)
     return Part(path, size, dict(partition), stats)
 
 
@@ -97,10 +99,10 @@ def _stats(rows: pl.DataFrame) -> str:
     """Row count, and first and last of every time column."""
     times = [name for name, dtype in rows.schema.items() if dtype == TIME]
     edges = rows.select(*(pl.col(t).min().alias(f"min_{t}") for t in times), *(pl.col(t).max().alias(f"max_{t}") for t in times))
-    found = edges.row(0, named=True) if times else {}
+    bounds = edges.row(0, named=True) if times else {}
     # Delta keeps milliseconds: the lower edge is rounded down, the upper one up.
-    low = {t: _millis(found[f"min_{t}"], up=False) for t in times if found[f"min_{t}"] is not None}
-    high = {t: _millis(found[f"max_{t}"], up=True) for t in times if found[f"max_{t}"] is not None}
+    low = {t: _millis(bounds[f"min_{t}"], up=False) for t in times if bounds[f"min_{t}"] is not None}
+    high = {t: _millis(bounds[f"max_{t}"], up=True) for t in times if bounds[f"max_{t}"] is not None}
     nulls = {t: rows[t].null_count() for t in times}
     return json.dumps({"numRecords": rows.height, "minValues": low, "maxValues": high, "nullCount": nulls})
 

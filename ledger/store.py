@@ -52,8 +52,8 @@ class _Local(DeltaTable):
 
     def file_uris(self, *args: Any, **kwargs: Any) -> list[str]:
         """Paths that can be opened."""
-        encoded = super().table_uri.removeprefix("file://")
-        return [unquote(encoded) + uri.removeprefix(encoded) for uri in super().file_uris(*args, **kwargs)]
+        encoded_root = super().table_uri.removeprefix("file://")
+        return [unquote(encoded_root) + uri.removeprefix(encoded_root) for uri in super().file_uris(*args, **kwargs)]
 
     @property
     def table_uri(self) -> str:
@@ -87,53 +87,57 @@ class Store:
             return kind(self.uri(table), version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
-        except OSError as fault:
+        except OSError as error:
             raise StoreUnreachable(
-                str(fault), where=self.uri(table), remedy="check the store's address and credentials"
-            ) from fault
+                str(error), where=self.uri(table), remedy="check the store's address and credentials"
+            ) from error
 
     def version(self, table: Table) -> int | None:
         """Number of the last commit, None before the first."""
         delta = self.delta(table)
         return None if delta is None else delta.version()
 
-    def scan(self, table: Table, where: Mapping[str, Sequence[str]] | None = None, *, version: int | None = None) -> pl.LazyFrame:
+    def scan(
+        self, table: Table, partitions: Mapping[str, Sequence[str]] | None = None, *, version: int | None = None
+    ) -> pl.LazyFrame:
         """The table, lazily; empty before the first write.
 
-        `where` keeps whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
+        `partitions` keeps whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
         """
         delta = self.delta(table, version=version)
         if delta is None:
             return table.empty().lazy()
         frame = pl.scan_delta(delta, storage_options=self.storage_options or None)
-        for column, values in (where or {}).items():
+        for column, values in (partitions or {}).items():
             literals = pl.Series(list(values), dtype=pl.String)
             if table.schema[column] == pl.Date:
                 literals = literals.str.to_date()
             frame = frame.filter(pl.col(column).is_in(literals.implode()))
         # A table written before a column was thought of says nothing in it.
-        held = {field.name for field in delta.schema().fields}
-        return frame.select(pl.col(c) if c in held else pl.lit(None, dtype=t).alias(c) for c, t in table.schema.items())
+        column_names = {field.name for field in delta.schema().fields}
+        return frame.select(pl.col(c) if c in column_names else pl.lit(None, dtype=t).alias(c) for c, t in table.schema.items())
 
-    def fingerprint(self, table: Table, where: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None) -> str:
+    def fingerprint(
+        self, table: Table, partitions: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None
+    ) -> str:
         """Changes exactly when the files of these partitions change; reads no data. `version`: as it was after that commit."""
         delta = self.delta(table, version=version)
         if delta is None:
             return "empty"
         names = sorted(delta.file_uris())
-        for column, values in (where or {}).items():
-            wanted = {f"{column}={v}" for v in values}
-            names = [n for n in names if wanted & set(n.split("/"))]
+        for column, values in (partitions or {}).items():
+            folders = {f"{column}={v}" for v in values}
+            names = [n for n in names if folders & set(n.split("/"))]
         return hashlib.blake2b("\n".join(n.rsplit("/", 1)[-1] for n in names).encode(), digest_size=12).hexdigest()
 
-    def files(self, table: Table, where: Mapping[str, Sequence[str]] | None = None) -> list[StoredFile]:
+    def files(self, table: Table, partitions: Mapping[str, Sequence[str]] | None = None) -> list[StoredFile]:
         """The files of these partitions, with what the table's log says of them; no data is read."""
         delta = self.delta(table)
         if delta is None:
             return []
-        told = pl.DataFrame(delta.get_add_actions(flatten=True))
-        for column, values in (where or {}).items():
-            told = told.filter(
+        actions = pl.DataFrame(delta.get_add_actions(flatten=True))
+        for column, values in (partitions or {}).items():
+            actions = actions.filter(
                 pl.col(f"partition.{column}").cast(pl.String).is_in(pl.Series(list(values), dtype=pl.String).implode())
             )
         times = [c.name for c in table.columns if c.dtype == TIME]
@@ -144,7 +148,7 @@ class Store:
                 {t: row[f"min.{t}"] for t in times if row.get(f"min.{t}") is not None},
                 {t: row[f"max.{t}"] for t in times if row.get(f"max.{t}") is not None},
             )
-            for row in told.sort("path").iter_rows(named=True)
+            for row in actions.sort("path").iter_rows(named=True)
         ]
 
     def append(self, table: Table, frame: pl.DataFrame, *, note: str = "") -> int:
@@ -155,33 +159,33 @@ class Store:
                 self._write(table, rows, mode="append", note=note)
         return rows.height
 
-    def replace(self, table: Table, frame: pl.DataFrame, where: Mapping[str, str], *, note: str = "") -> int:
+    def replace(self, table: Table, frame: pl.DataFrame, partition: Mapping[str, str], *, note: str = "") -> int:
         """Makes `frame` the whole content of one slice, in one commit; returns how many rows it has now.
 
-        `where` names partition columns and the values that make the slice. Replacing a slice by no rows empties it.
+        `partition` names partition columns and the values that make the slice. Replacing a slice by no rows empties it.
         """
         rows = table.conform(frame)
-        stray = [c for c in where if c not in table.schema]
-        if stray or not where:
-            raise TableError(f"a slice is named by columns of the table, not {sorted(where)}", where=table.name)
+        stray = [c for c in partition if c not in table.schema]
+        if stray or not partition:
+            raise TableError(f"a slice is named by columns of the table, not {sorted(partition)}", where=table.name)
         with self._lock:
             if self.delta(table) is None:
                 if rows.height:
                     self._write(table, rows, mode="append", note=note)
                 return rows.height
-            self._write(table, rows, mode="overwrite", predicate=_slice_predicate(where), note=note)
+            self._write(table, rows, mode="overwrite", predicate=_slice_predicate(partition), note=note)
         return rows.height
 
-    def replace_files(self, table: Table, files: Sequence[Path], where: Mapping[str, str], *, note: str = "") -> int:
+    def replace_files(self, table: Table, files: Sequence[Path], partition: Mapping[str, str], *, note: str = "") -> int:
         """`replace` for a slice too large for memory: Parquet files, moved into the table, become visible in one commit.
 
-        The files must be in the table's form (see `Table.conform`) without its partition columns, which `where` must all name. An
+        The files must be in the table's form (see `Table.conform`) without its partition columns, which `partition` must all name. An
         exception on the way leaves the slice as it was. Returns how many rows it has now.
 
         (Streaming into the partitioned writer of deltalake 1.6 keeps half a kilobyte a row until it is closed.)
         """
-        if set(where) != set(table.partition_by):
-            raise TableError(f"a slice in files is named by {table.partition_by}, not {sorted(where)}", where=table.name)
+        if set(partition) != set(table.partition_by):
+            raise TableError(f"a slice in files is named by {table.partition_by}, not {sorted(partition)}", where=table.name)
         with self._lock, self._reachable(table):
             self._widen(table)
             delta = self.delta(table)
@@ -190,7 +194,7 @@ class Store:
                 delta = DeltaTable.create(
                     self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
                 )
-            return _move_in(delta, self.uri(table), table, files, where, self._metadata(note), self.storage_options)
+            return _move_in(delta, self.uri(table), table, files, partition, self._metadata(note), self.storage_options)
 
     def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
         """Makes files that were written below the table's folder part of it, in one commit (see `ledger.staging`)."""
@@ -225,24 +229,30 @@ class Store:
             if self.delta(table) is None:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
-            held = self.scan(table, {partition: days})
-            known = held.join(rows.lazy().select(table.key), on=list(table.key), how="semi").collect()
-            if not known.height:
+            candidates = self.scan(table, {partition: days})
+            existing_rows = candidates.join(rows.lazy().select(table.key), on=list(table.key), how="semi").collect()
+            if not existing_rows.height:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
-            winners = _fullest(table, pl.concat([known, rows]), prefer)
-            changed = _differing(winners, known)
-            if not changed.height:
+            winners = _fullest(table, pl.concat([existing_rows, rows]), prefer)
+            changed_rows = _differing(winners, existing_rows)
+            if not changed_rows.height:
                 return 0
-            touched = [str(d) for d in changed[partition].unique().sort()]
-            kept = (
-                self.scan(table, {partition: touched})
-                .join(changed.lazy().select(table.key), on=list(table.key), how="anti")
+            changed_days = [str(d) for d in changed_rows[partition].unique().sort()]
+            other_rows = (
+                self.scan(table, {partition: changed_days})
+                .join(changed_rows.lazy().select(table.key), on=list(table.key), how="anti")
                 .collect()
             )
-            quoted = ", ".join(f"'{day}'" for day in touched)
-            self._write(table, pl.concat([kept, changed]), mode="overwrite", predicate=f"{partition} IN ({quoted})", note=note)
-        return changed.height
+            day_list = ", ".join(f"'{day}'" for day in changed_days)
+            self._write(
+                table,
+                pl.concat([other_rows, changed_rows]),
+                mode="overwrite",
+                predicate=f"{partition} IN ({day_list})",
+                note=note,
+            )
+        return changed_rows.height
 
     def _write(self, table: Table, rows: pl.DataFrame, *, mode: Any, note: str, predicate: str | None = None) -> None:
         options: dict[str, Any] = {
@@ -261,11 +271,11 @@ class Store:
     def _widen(self, table: Table) -> None:
         """Gives a table that was made before some columns were thought of those columns; its rows say nothing in them."""
         delta = self.delta(table)
-        held = {field.name for field in delta.schema().fields} if delta is not None else set(table.schema)
-        if delta is None or held.issuperset(table.schema):
+        column_names = {field.name for field in delta.schema().fields} if delta is not None else set(table.schema)
+        if delta is None or column_names.issuperset(table.schema):
             return
         arrow = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        delta.alter.add_columns([field for field in Schema.from_arrow(arrow).fields if field.name not in held])
+        delta.alter.add_columns([field for field in Schema.from_arrow(arrow).fields if field.name not in column_names])
 
     def _metadata(self, note: str) -> CommitProperties | None:
         return CommitProperties(custom_metadata={"note": note}) if note else None
@@ -276,10 +286,10 @@ class Store:
             if not self.root.startswith("s3://"):
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             yield
-        except OSError as fault:
+        except OSError as error:
             raise StoreUnreachable(
-                str(fault), where=self.uri(table), remedy="check the store's address and credentials"
-            ) from fault
+                str(error), where=self.uri(table), remedy="check the store's address and credentials"
+            ) from error
 
 
 def _move_in(
@@ -287,35 +297,35 @@ def _move_in(
     root: str,
     table: Table,
     files: Sequence[Path],
-    where: Mapping[str, str],
+    partition: Mapping[str, str],
     metadata: CommitProperties | None,
     storage_options: Mapping[str, str],
 ) -> int:
     from deltalake.transaction import RemoveAction
 
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
-    folder = "/".join(f"{column}={quote(where[column], safe='')}" for column in table.partition_by)
+    folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
     actions: list[AddAction | RemoveAction] = []
     total = 0
-    for written in files:
+    for file in files:
         path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
-        size, rows = written.stat().st_size, pl.scan_parquet(written).select(pl.len()).collect().item()
-        place_file(written, root, path, storage_options)
-        written.unlink()
-        actions.append(AddAction(path, size, dict(where), int(time.time() * 1000), True, json.dumps({"numRecords": rows})))
+        size, rows = file.stat().st_size, pl.scan_parquet(file).select(pl.len()).collect().item()
+        place_file(file, root, path, storage_options)
+        file.unlink()
+        actions.append(AddAction(path, size, dict(partition), int(time.time() * 1000), True, json.dumps({"numRecords": rows})))
         total += rows
     delta.create_write_transaction(
         actions,
         "overwrite",
         delta.schema(),
         partition_by=list(table.partition_by),
-        partition_filters=[(column, "=", value) for column, value in where.items()],
+        partition_filters=[(column, "=", value) for column, value in partition.items()],
         commit_properties=metadata,
     )
     return total
 
 
-def place_file(written: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
+def place_file(file: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
     """Puts a file below a table's root, and leaves it where it was. It is no part of the table before the commit, and vacuumed away if
     that never comes.
     """
@@ -323,47 +333,49 @@ def place_file(written: Path, root: str, path: str, storage_options: Mapping[str
         target = Path(root) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            target.hardlink_to(written)  # files of tables are never written to again, so one content may have two names
+            target.hardlink_to(file)  # files of tables are never written to again, so one content may have two names
         except OSError:
-            shutil.copyfile(written, target)
+            shutil.copyfile(file, target)
         return
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    given = {name.lower().removeprefix("aws_"): value for name, value in storage_options.items()}
+    options = {name.lower().removeprefix("aws_"): value for name, value in storage_options.items()}
     client = boto3.client(
         "s3",
-        endpoint_url=given.get("endpoint_url") or given.get("endpoint") or None,
-        region_name=given.get("region") or None,
-        aws_access_key_id=given.get("access_key_id"),
-        aws_secret_access_key=given.get("secret_access_key"),
-        aws_session_token=given.get("session_token"),
+        endpoint_url=options.get("endpoint_url") or options.get("endpoint") or None,
+        region_name=options.get("region") or None,
+        aws_access_key_id=options.get("access_key_id"),
+        aws_secret_access_key=options.get("secret_access_key"),
+        aws_session_token=options.get("session_token"),
     )
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     try:
-        client.upload_file(str(written), bucket, f"{prefix}/{path}".lstrip("/"))
-    except (BotoCoreError, ClientError) as fault:
-        raise OSError(str(fault)) from fault
+        client.upload_file(str(file), bucket, f"{prefix}/{path}".lstrip("/"))
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(str(error)) from error
 
 
-def _slice_predicate(where: Mapping[str, str]) -> str:
-    return " AND ".join(f"{column} = '{value.replace(chr(39), chr(39) * 2)}'" for column, value in where.items())
+def _slice_predicate(partition: Mapping[str, str]) -> str:
+    return " AND ".join(f"{column} = '{value.replace(chr(39), chr(39) * 2)}'" for column, value in partition.items())
 
 
 def _fullest(table: Table, rows: pl.DataFrame, prefer: str) -> pl.DataFrame:
     """One row a key: the one that tells the most; ties by content, never by position."""
     if rows.select(table.key).is_unique().all():
         return rows
-    filled = pl.concat_str([pl.col(c).cast(pl.String).fill_null("\x00") for c in rows.columns if c != "raw_id"], separator="\x1f")
+    content = pl.concat_str(
+        [pl.col(c).cast(pl.String).fill_null("\x00") for c in rows.columns if c != "raw_id"], separator="\x1f"
+    )
     return (
-        rows.with_columns(__content=filled)
+        rows.with_columns(__content=content)
         .sort([prefer, "__content"], descending=True, nulls_last=True)
         .unique(list(table.key), keep="first", maintain_order=True)
         .drop("__content")
     )
 
 
-def _differing(winners: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `winners` that are not already in `known`, whatever file they came in."""
-    same = [c for c in winners.columns if c != "raw_id"]
-    return winners.join(known, on=same, how="anti", nulls_equal=True)
+def _differing(winners: pl.DataFrame, existing_rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `winners` that are not already in `existing_rows`, whatever file they came in."""
+    columns = [c for c in winners.columns if c != "raw_id"]
+    return winners.join(existing_rows, on=columns, how="anti", nulls_equal=True)

@@ -33,8 +33,8 @@ USAGE_COLUMNS = (*TOKEN_METERS, "cache_write_tokens", "total_tokens")
 """Columns of `spans` that hold token counts as reported: not yet disjoint, absent is null."""
 
 
-def _c(name: str, dtype: pl.DataType | type[pl.DataType], why: str, *, required: bool = False) -> Column:
-    return Column(name, dtype, why, required)
+def _c(name: str, dtype: pl.DataType | type[pl.DataType], description: str, *, required: bool = False) -> Column:
+    return Column(name, dtype, description, required)
 
 
 _COSTS = (

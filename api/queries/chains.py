@@ -56,8 +56,8 @@ def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
             frame = frame.filter(pl.col(column) == value if value else unknown)
     if query.search:
         frame = frame.filter(pl.col("root_name").str.contains(query.search, literal=True))
-    ordered = frame.sort("list_cost", "start_time", "chain_id", descending=[True, True, False], nulls_last=True)
-    rows, count = pl.collect_all([ordered.select(_SUMMARY).slice(query.offset, query.limit), frame.select(pl.len())])
+    page = frame.sort("list_cost", "start_time", "chain_id", descending=[True, True, False], nulls_last=True)
+    rows, count = pl.collect_all([page.select(_SUMMARY).slice(query.offset, query.limit), frame.select(pl.len())])
     return Page[ChainSummary](
         rows=[ChainSummary.model_validate(row) for row in rows.iter_rows(named=True)],
         total=count.item(),
@@ -87,8 +87,8 @@ def find_chain(books: Books, chain_id: str) -> ChainTree | None:
 
 def find_summary(books: Books, chain_id: str) -> ChainSummary | None:
     """The chain as the list has it, or None."""
-    found = scan_rollups(books, CHAINS, published(books)).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
-    return ChainSummary.model_validate(found.sort("start_time").row(0, named=True)) if found.height else None
+    rows = scan_rollups(books, CHAINS, published(books)).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
+    return ChainSummary.model_validate(rows.sort("start_time").row(0, named=True)) if rows.height else None
 
 
 def calls_of(books: Books, summary: ChainSummary) -> pl.DataFrame:

@@ -32,9 +32,9 @@ _TRUNCATE: Mapping[str, str] = {"hour": "1h", "day": "1d", "month": "1mo"}
 
 
 def _one_of(value: str, choices: Iterable[str], parameter: str) -> str:
-    known = tuple(choices)
-    if value not in known:
-        raise UsageError(f"{value!r} is not known", where=parameter, remedy=f"one of: {', '.join(known)}")
+    allowed_values = tuple(choices)
+    if value not in allowed_values:
+        raise UsageError(f"{value!r} is not known", where=parameter, remedy=f"one of: {', '.join(allowed_values)}")
     return value
 
 
@@ -86,12 +86,12 @@ class CostQuery:
         {'team': ('Care', 'Dev')}
         """
         names = [name.strip() for part in ([by] if isinstance(by, str) else by) for name in part.split(",")]
-        kept: dict[str, tuple[str, ...]] = {}
-        for written in filters:
-            name, equals, value = written.partition("=")
+        conditions: dict[str, tuple[str, ...]] = {}
+        for condition in filters:
+            name, equals, value = condition.partition("=")
             if not equals:
-                raise UsageError(f"{written!r} is no filter", where="filter", remedy="write dimension=value, e.g. team=Care")
-            kept[name.strip()] = (*kept.get(name.strip(), ()), value)
+                raise UsageError(f"{condition!r} is no filter", where="filter", remedy="write dimension=value, e.g. team=Care")
+            conditions[name.strip()] = (*conditions.get(name.strip(), ()), value)
         return cls(
             by=tuple(dict.fromkeys(n for n in names if n)),
             view=view,  # type: ignore[arg-type]  # checked in __post_init__
@@ -99,7 +99,7 @@ class CostQuery:
             end=parse_instant(end, field="end", timezone=timezone) if end else None,
             granularity=granularity,  # type: ignore[arg-type]
             basis=basis,  # type: ignore[arg-type]
-            filters=kept,
+            filters=conditions,
         )
 
     @property
@@ -115,10 +115,10 @@ class CostQuery:
     def parameters(self) -> list[tuple[str, str]]:
         """The query as parameters of `GET /v1/costs`: what gives the same figure again."""
         instants = [(name, at.isoformat()) for name, at in (("start", self.start), ("end", self.end)) if at is not None]
-        kept = [("filter", f"{name}={value}") for name, values in self.filters.items() for value in values]
+        conditions = [("filter", f"{name}={value}") for name, values in self.filters.items() for value in values]
         shape = [("view", self.view), *instants, ("granularity", self.granularity), ("basis", self.basis)]
         usual = {("granularity", "total"), ("basis", "effective")}
-        return [("by", ",".join(self.by)), *(pair for pair in shape if pair not in usual), *kept]
+        return [("by", ",".join(self.by)), *(pair for pair in shape if pair not in usual), *conditions]
 
     def column(self, dimension: str) -> str:
         """Column of `costs` a dimension stands for."""
@@ -178,9 +178,9 @@ def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
 
 
 def _equals(column: str, values: Sequence[str]) -> pl.Expr:
-    known = [v for v in values if v]
-    kept = pl.col(column).is_in(pl.Series(known, dtype=pl.String).implode()).fill_null(value=False)
-    return kept | pl.col(column).is_null() | (pl.col(column) == "") if "" in values else kept
+    non_empty = [v for v in values if v]
+    mask = pl.col(column).is_in(pl.Series(non_empty, dtype=pl.String).implode()).fill_null(value=False)
+    return mask | pl.col(column).is_null() | (pl.col(column) == "") if "" in values else mask
 
 
 def cost_table(books: Books, query: CostQuery) -> CostTable:
@@ -206,10 +206,10 @@ def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
 
     `months` keeps these invoice months; None or empty: all. `rounding` is what import rounded away, at full precision, as text.
     """
-    wanted = set(months or ())
-    for month in wanted:
+    requested_months = set(months or ())
+    for month in requested_months:
         named_month(month)
-    in_force = [m for m in published(books) if not wanted or m.month in wanted]
+    in_force = [m for m in published(books) if not requested_months or m.month in requested_months]
     frame = scan_runs(books, BALANCE, in_force, month_column="invoice_month")
     return frame.select(BALANCE_KEYS).sort("invoice_month", "currency", "provider", "cost_column").collect()
 
@@ -220,8 +220,8 @@ def named_month(text: str) -> datetime:
         if len(text) != 7:
             raise ValueError(text)
         return month_start(text)
-    except ValueError as fault:
-        raise UsageError(f"{text!r} is no month", where="month", remedy="write it as 2026-10") from fault
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no month", where="month", remedy="write it as 2026-10") from error
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:

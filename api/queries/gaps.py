@@ -46,18 +46,18 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
         raise UsageError(f"{query.granularity!r} is not known", where="granularity", remedy="one of: hour, day")
     # When a channel began, and how far it has come, shows in the months around, too.
     months = published(books, query.start and query.start - _MONTH, query.end and query.end + _MONTH)
-    failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
-    calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~failed.fill_null(value=False))
+    is_failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
+    calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~is_failed.fill_null(value=False))
     reaches = _reaches(calls)
-    asked = calls if query.start is None else calls.filter(pl.col("start_time") >= query.start)
-    asked = asked if query.end is None else asked.filter(pl.col("start_time") < query.end)
+    range_calls = calls if query.start is None else calls.filter(pl.col("start_time") >= query.start)
+    range_calls = range_calls if query.end is None else range_calls.filter(pl.col("start_time") < query.end)
     zone = books.settings.report.timezone
     period = pl.col("start_time").dt.convert_time_zone(zone).dt.truncate(_CUT[query.granularity]).alias("period_start")
-    per_period = asked.group_by(period).agg(*(_lost(channel, *reach) for channel, reach in reaches.items()))
-    whole = asked.select(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    per_period = range_calls.group_by(period).agg(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    whole = range_calls.select(*(_lost(channel, *reach) for channel, reach in reaches.items()))
     if not reaches:
         return Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset)
-    cut, summed = pl.collect_all([per_period.sort("period_start"), whole])
+    cut, totals = pl.collect_all([per_period.sort("period_start"), whole])
     rows = [
         {"period_start": row["period_start"], "channel": channel, **row[channel]}
         for row in cut.iter_rows(named=True)
@@ -66,7 +66,7 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
     ]
     return Gaps(
         channels=[
-            ChannelStanding(channel=channel, first=first, newest=newest, **summed[channel][0])
+            ChannelStanding(channel=channel, first=first, newest=newest, **totals[channel][0])
             for channel, (first, newest) in reaches.items()
         ],
         rows=[GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]],
@@ -78,38 +78,40 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
 
 def _reaches(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
     """Start of the first and of the newest call that each channel knew, channels by name."""
-    told = calls.group_by("channels").agg(first=pl.col("start_time").min(), newest=pl.col("start_time").max())
-    apart = (
-        told.with_columns(channel=pl.col("channels").str.split("+")).explode("channel", empty_as_null=True).group_by("channel")
+    spans_by_channels = calls.group_by("channels").agg(first=pl.col("start_time").min(), newest=pl.col("start_time").max())
+    by_channel = (
+        spans_by_channels.with_columns(channel=pl.col("channels").str.split("+"))
+        .explode("channel", empty_as_null=True)
+        .group_by("channel")
     )
-    reaches = apart.agg(pl.col("first").min(), pl.col("newest").max()).sort("channel").collect()
+    reaches = by_channel.agg(pl.col("first").min(), pl.col("newest").max()).sort("channel").collect()
     return {channel: (first, newest) for channel, first, newest in reaches.iter_rows()}
 
 
 def _lost(channel: str, first: datetime, newest: datetime) -> pl.Expr:
     """What a channel knew and lost of a group of calls, as a struct of that name."""
-    mine = pl.col("channels").str.split("+").list.contains(channel)
-    alone = pl.col("channels") == channel
+    is_known = pl.col("channels").str.split("+").list.contains(channel)
+    is_only = pl.col("channels") == channel
     before, after = pl.col("start_time") < first, pl.col("start_time") > newest
-    lost = ~mine & ~before & ~after
+    is_lost = ~is_known & ~before & ~after
     tokens = pl.sum_horizontal(pl.col(meter) for meter in TOKEN_METERS)
     ids = pl.col("gateway_call_id").sort_by("start_time", "gateway_call_id")
 
-    def summed(column: str, kept: pl.Expr) -> Any:
-        return pl.col(column).filter(kept).sum()
+    def summed(column: str, mask: pl.Expr) -> Any:
+        return pl.col(column).filter(mask).sum()
 
     return pl.struct(
         calls=pl.len(),
-        known=mine.sum(),
-        lost=lost.sum(),
-        lost_tokens=tokens.filter(lost).sum(),
-        lost_list_cost=summed("list_cost", lost),
-        lost_reported_cost=summed("reported_cost", lost),
-        before=(~mine & before).sum(),
-        after=(~mine & after).sum(),
-        only=alone.sum(),
-        only_tokens=tokens.filter(alone).sum(),
-        only_list_cost=summed("list_cost", alone),
-        only_reported_cost=summed("reported_cost", alone),
-        examples=ids.filter(lost.sort_by("start_time", "gateway_call_id")).head(_EXAMPLES).implode(),
+        known=is_known.sum(),
+        lost=is_lost.sum(),
+        lost_tokens=tokens.filter(is_lost).sum(),
+        lost_list_cost=summed("list_cost", is_lost),
+        lost_reported_cost=summed("reported_cost", is_lost),
+        before=(~is_known & before).sum(),
+        after=(~is_known & after).sum(),
+        only=is_only.sum(),
+        only_tokens=tokens.filter(is_only).sum(),
+        only_list_cost=summed("list_cost", is_only),
+        only_reported_cost=summed("reported_cost", is_only),
+        examples=ids.filter(is_lost.sort_by("start_time", "gateway_call_id")).head(_EXAMPLES).implode(),
     ).alias(channel)

@@ -27,12 +27,12 @@ def overview(
     books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:
     """The month's totals, top teams and agents, unallocated cost by reason, alerts; the newest published month unless named."""
-    known = [m.month for m in published(books)]
+    published_months = [m.month for m in published(books)]
     zone = books.settings.report.timezone
-    at_a_glance: dict[str, Any] = {"months": known, "timezone": zone, "view": view, "basis": basis}
+    at_a_glance: dict[str, Any] = {"months": published_months, "timezone": zone, "view": view, "basis": basis}
     at_a_glance["alerts"] = alerts(books, limit=10).rows
     at_a_glance["problems"] = problems(books, limit=0).total
-    month = month or (known[-1] if known else None)
+    month = month or (published_months[-1] if published_months else None)
     if month is None:
         return Overview(month=None, totals=[], classes=[], teams=[], agents=[], unallocated=[], unpriced_agents=[], **at_a_glance)
     before, start, end = bounds(month, zone)
@@ -75,8 +75,8 @@ def bounds(month: str, timezone: str) -> tuple[datetime, datetime, datetime]:
 
 def _sums(frame: pl.DataFrame, *names: str) -> dict[tuple[Any, ...], Decimal]:
     """Currency, then `names`, to the sum of costs. What has no cost is left out: it is not 0, and told of as unpriced."""
-    priced = frame.filter(pl.col("cost").is_not_null())
-    return {tuple(key): cost for *key, cost in priced.group_by(["currency", *names]).agg(pl.col("cost").sum()).iter_rows()}
+    priced_rows = frame.filter(pl.col("cost").is_not_null())
+    return {tuple(key): cost for *key, cost in priced_rows.group_by(["currency", *names]).agg(pl.col("cost").sum()).iter_rows()}
 
 
 def _currencies(sums: Mapping[tuple[Any, ...], Decimal]) -> set[str]:
@@ -101,7 +101,7 @@ def _total(
 ) -> MonthTotal:
     cost, earlier = whole.get((currency,), _NOTHING), previous.get((currency,), _NOTHING)
     by_basis = _sums(current, "basis")
-    lost = _sums(_unallocated(current)).get((currency,), _NOTHING)
+    unallocated_cost = _sums(_unallocated(current)).get((currency,), _NOTHING)
     return MonthTotal(
         currency=currency,
         cost=cost,
@@ -109,8 +109,8 @@ def _total(
         change=cost - earlier,
         billed=by_basis.get((currency, "billed"), _NOTHING),
         estimated=by_basis.get((currency, "estimated"), _NOTHING),
-        unallocated=lost,
-        unallocated_percent=_percent(lost, cost),
+        unallocated=unallocated_cost,
+        unallocated_percent=_percent(unallocated_cost, cost),
     )
 
 
@@ -118,13 +118,13 @@ def _spenders(
     column: str, current: pl.DataFrame, earlier: pl.DataFrame, whole: Mapping[tuple[Any, ...], Decimal], top: int
 ) -> list[Spender]:
     """The dearest `top` names of each currency. Those gone since last month count with 0."""
-    now_, then = _sums(current, column), _sums(earlier, column)
-    named: dict[str, list[Spender]] = defaultdict(list)
-    for currency, name in {*now_, *then}:
-        cost, previous = now_.get((currency, name), _NOTHING), then.get((currency, name), _NOTHING)
+    current_sums, previous_sums = _sums(current, column), _sums(earlier, column)
+    spenders: dict[str, list[Spender]] = defaultdict(list)
+    for currency, name in {*current_sums, *previous_sums}:
+        cost, previous = current_sums.get((currency, name), _NOTHING), previous_sums.get((currency, name), _NOTHING)
         share = _percent(cost, whole.get((currency,), _NOTHING))
-        named[currency].append(
+        spenders[currency].append(
             Spender(name=name, currency=currency, cost=cost, previous=previous, change=cost - previous, share_percent=share)
         )
     order: Callable[[Spender], tuple[Decimal, Decimal, str]] = lambda s: (-s.cost, -s.previous, s.name or "")  # noqa: E731
-    return [spender for currency in sorted(named) for spender in sorted(named[currency], key=order)[:top]]
+    return [spender for currency in sorted(spenders) for spender in sorted(spenders[currency], key=order)[:top]]

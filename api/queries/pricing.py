@@ -42,44 +42,44 @@ def costs_of(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
     keys = quantities["usage_key"].drop_nulls().unique()
     if not keys.len():
         return COSTS.empty().with_row_index("row")
-    found = scan_runs(books, COSTS, published(books)).filter(pl.col("usage_key").is_in(keys.implode())).collect()
+    rows = scan_runs(books, COSTS, published(books)).filter(pl.col("usage_key").is_in(keys.implode())).collect()
     order = ["month", "usage_key", "meter", "currency", "basis", "cost_class", "pool_id", "lot_id", "charge_category"]
-    return found.sort(order, nulls_last=True, maintain_order=True).with_row_index("row")
+    return rows.sort(order, nulls_last=True, maintain_order=True).with_row_index("row")
 
 
 def price(calls: pl.DataFrame, quantities: pl.DataFrame, rows: pl.DataFrame, parts: pl.DataFrame) -> dict[CallKey, CallCost]:
     """The same from rows already read: `quantities` from `used`, `rows` from `costs_of`, `parts` from `split_over_calls`."""
-    told = parts.join(rows.select("row", "meter", "currency", "basis"), on="row")
+    call_parts = parts.join(rows.select("row", "meter", "currency", "basis"), on="row")
     keys = [*CALL, "meter", "currency", "basis"]
-    summed = told.group_by(keys).agg(cost=pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())).sort(keys)
-    matched: dict[tuple[int, int, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in summed.iter_rows(named=True):
-        matched[row["trace_key"], row["span_key"], row["meter"]].append(row)
+    meter_sums = call_parts.group_by(keys).agg(cost=pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())).sort(keys)
+    cost_rows: dict[tuple[int, int, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in meter_sums.iter_rows(named=True):
+        cost_rows[row["trace_key"], row["span_key"], row["meter"]].append(row)
     meters: dict[CallKey, list[MeterCost]] = defaultdict(list)
     whole = quantities.group_by([*CALL, "meter"], maintain_order=True).agg(
         pl.col("quantity").sum(), hit=pl.col("usage_key").is_null().all()
     )
     for row in whole.iter_rows(named=True):
         key = (row["trace_key"], row["span_key"])
-        meters[key].extend(_meter_costs(row["meter"], row["quantity"], matched.get((*key, row["meter"]), []), hit=row["hit"]))
+        meters[key].extend(_meter_costs(row["meter"], row["quantity"], cost_rows.get((*key, row["meter"]), []), hit=row["hit"]))
     return {
         (row["trace_key"], row["span_key"]): _call(row, meters[row["trace_key"], row["span_key"]])
         for row in calls.iter_rows(named=True)
     }
 
 
-def _meter_costs(meter: str, quantity: Decimal, matched: Sequence[Mapping[str, Any]], *, hit: bool) -> list[MeterCost]:
+def _meter_costs(meter: str, quantity: Decimal, cost_rows: Sequence[Mapping[str, Any]], *, hit: bool) -> list[MeterCost]:
     """A row a currency: there is one currency, unless two bills charge for the same thing."""
     if hit:
         return [MeterCost(meter=meter, quantity=quantity, own_cost=Decimal(0), reason="cache_hit")]
-    if meter == "requests" and not matched:
+    if meter == "requests" and not cost_rows:
         return []  # counted on every call, sold by few
-    found = []
-    priced = [row for row in matched if row["cost"] is not None]
-    for currency in sorted({row["currency"] for row in priced}):
-        rows = [row for row in priced if row["currency"] == currency]
+    costs = []
+    priced_rows = [row for row in cost_rows if row["cost"] is not None]
+    for currency in sorted({row["currency"] for row in priced_rows}):
+        rows = [row for row in priced_rows if row["currency"] == currency]
         bases = sorted({row["basis"] for row in rows})
-        found.append(
+        costs.append(
             MeterCost(
                 meter=meter,
                 quantity=quantity,
@@ -88,9 +88,9 @@ def _meter_costs(meter: str, quantity: Decimal, matched: Sequence[Mapping[str, A
                 basis=bases[0] if len(bases) == 1 else "mixed",
             )
         )
-    if found:
-        return found
-    reason = "unpriced" if matched else "no published cost names this usage"
+    if costs:
+        return costs
+    reason = "unpriced" if cost_rows else "no published cost names this usage"
     return [MeterCost(meter=meter, quantity=quantity, reason=reason)]
 
 
@@ -99,5 +99,5 @@ def _call(row: Mapping[str, Any], meters: list[MeterCost]) -> CallCost:
     for meter in meters:
         if meter.own_cost is not None and meter.currency is not None:
             own[meter.currency] += meter.own_cost
-    shown = {name: row[name] for name in CallCost.model_fields if name in row}
-    return CallCost(**shown, own_cost=dict(own), meters=meters)
+    fields = {name: row[name] for name in CallCost.model_fields if name in row}
+    return CallCost(**fields, own_cost=dict(own), meters=meters)

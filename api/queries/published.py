@@ -37,10 +37,10 @@ def scan_rollups(books: Books, table: Table, months: Sequence[PublishedMonth]) -
 def _scan(books: Books, table: Table, pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> pl.LazyFrame:
     if not pairs:
         return table.empty().lazy()
-    where = {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
+    partitions = {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
     # A run may cover several months of which another run has replaced some: the pair decides, not each half.
     in_force = pl.any_horizontal(
         (pl.col(month_column) == month) & pl.col(run_column).is_in(sorted(r for m, r in pairs if m == month))
-        for month in where[month_column]
+        for month in partitions[month_column]
     )
-    return books.store.scan(table, where).filter(in_force)
+    return books.store.scan(table, partitions).filter(in_force)

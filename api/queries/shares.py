@@ -38,40 +38,40 @@ def used(calls: pl.DataFrame) -> pl.DataFrame:
         on=METER_COLUMNS, index=about, variable_name="meter", value_name="quantity"
     )
     long = pl.concat([tokens, _others(calls, about)]).filter(pl.col("quantity").is_not_null() & (pl.col("quantity") != 0))
-    several = pl.col("shares").is_not_null() & pl.col("usage_key").is_not_null()
-    whole = long.filter(~several).drop("shares")
-    parted = long.filter(several).with_row_index("__call").drop("usage_key").explode("shares").unnest("shares")
-    if not parted.height:
+    is_shared = pl.col("shares").is_not_null() & pl.col("usage_key").is_not_null()
+    whole = long.filter(~is_shared).drop("shares")
+    shared_rows = long.filter(is_shared).with_row_index("__call").drop("usage_key").explode("shares").unnest("shares")
+    if not shared_rows.height:
         return whole
     # The denominator is one for all shares of a call, so the numerators are its weights.
-    parted = money.split(
-        parted.lazy(), amounts=["quantity"], weight="numerator", pool="__call", order_by=["usage_key", "numerator"]
+    shared_rows = money.split(
+        shared_rows.lazy(), amounts=["quantity"], weight="numerator", pool="__call", order_by=["usage_key", "numerator"]
     ).collect()
-    return pl.concat([whole, parted.group_by([*about[:-1], "meter"]).agg(pl.col("quantity").sum()).select(whole.columns)])
+    return pl.concat([whole, shared_rows.group_by([*about[:-1], "meter"]).agg(pl.col("quantity").sum()).select(whole.columns)])
 
 
 def _others(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
     """Meters that have no column: JSON {meter: quantity}, on few calls."""
-    told = calls.filter(pl.col("other_usage").is_not_null())
+    rows_with_usage = calls.filter(pl.col("other_usage").is_not_null())
     rows = [
         {**{name: row[name] for name in about}, "meter": meter, "quantity": money.exact_decimal(str(quantity))}
-        for row in told.select(*about, "other_usage").iter_rows(named=True)
+        for row in rows_with_usage.select(*about, "other_usage").iter_rows(named=True)
         for meter, quantity in json.loads(row["other_usage"], parse_float=str).items()
     ]
-    schema = {**{name: told.schema[name] for name in about}, "meter": pl.String(), "quantity": money.MONEY}
+    schema = {**{name: rows_with_usage.schema[name] for name in about}, "meter": pl.String(), "quantity": money.MONEY}
     return pl.DataFrame(rows, schema=schema)
 
 
-def sharing(books: Books, wanted: pl.DataFrame) -> pl.DataFrame:
-    """All calls that share a usage row with one of `wanted` (rows of `used`), as rows of `used`."""
-    keys = wanted["usage_key"].drop_nulls().unique()
-    hours: list[datetime] = wanted.filter(pl.col("usage_key").is_not_null())["hour"].unique().sort().to_list()
+def sharing(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
+    """All calls that share a usage row with one of `quantities` (rows of `used`), as rows of `used`."""
+    keys = quantities["usage_key"].drop_nulls().unique()
+    hours: list[datetime] = quantities.filter(pl.col("usage_key").is_not_null())["hour"].unique().sort().to_list()
     if not hours:
-        return wanted.clear()
+        return quantities.clear()
     start, end = hours[0], hours[-1] + timedelta(hours=1)
-    mine = pl.col("usage_key").is_in(keys.implode()) | pl.col("shares").is_not_null()
+    is_candidate = pl.col("usage_key").is_in(keys.implode()) | pl.col("shares").is_not_null()
     calls = scan_rollups(books, CALLS, published(books, start, end)).filter(
-        mine.fill_null(value=False), pl.col("hour").is_between(start, end, closed="left")
+        is_candidate.fill_null(value=False), pl.col("hour").is_between(start, end, closed="left")
     )
     names = [*_ORDER, "hour", "usage_key", "shares", "other_usage", *METER_COLUMNS]
     return used(calls.select(names).collect()).filter(pl.col("usage_key").is_in(keys.implode()))
@@ -94,33 +94,33 @@ def logged(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.
     )
 
 
-def split_over_calls(books: Books, costs: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
-    """Each cost row over the calls of its usage row; returns the parts of `wanted` calls: row, trace_key, span_key, quantity, cost.
+def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame) -> pl.DataFrame:
+    """Each cost row over the calls of its usage row; returns the parts of `quantities` calls: row, trace_key, span_key, quantity, cost.
 
-    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `wanted` are rows of `used`. What a usage row
+    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `quantities` are rows of `used`. What a usage row
     holds beyond its calls keeps its own part and is returned for nobody.
     """
-    keyed = wanted.filter(pl.col("usage_key").is_not_null())
-    if not keyed.height or not costs.height:
+    metered_usage = quantities.filter(pl.col("usage_key").is_not_null())
+    if not metered_usage.height or not costs.height:
         return _NONE
-    everyone = sharing(books, keyed)
-    hours: list[datetime] = keyed["hour"].unique().sort().to_list()
-    whole = logged(books, keyed["usage_key"].unique(), hours[0], hours[-1] + timedelta(hours=1))
-    borne = everyone.group_by("usage_key", "meter").agg(borne=pl.col("quantity").sum())
+    everyone = sharing(books, metered_usage)
+    hours: list[datetime] = metered_usage["hour"].unique().sort().to_list()
+    whole = logged(books, metered_usage["usage_key"].unique(), hours[0], hours[-1] + timedelta(hours=1))
+    logged_by_calls = everyone.group_by("usage_key", "meter").agg(borne=pl.col("quantity").sum())
     short = (
-        whole.join(borne, on=["usage_key", "meter"])
+        whole.join(logged_by_calls, on=["usage_key", "meter"])
         .select("usage_key", "meter", quantity=pl.col("quantity") - pl.col("borne"))
         .filter(pl.col("quantity") > _NOISE)
     )
     rows = pl.concat([everyone.drop("hour"), short], how="diagonal")
-    asked = costs.select("row", "usage_key", "meter", "cost").join(
-        keyed.select("usage_key", "meter").unique(), on=["usage_key", "meter"], how="semi"
+    cost_rows = costs.select("row", "usage_key", "meter", "cost").join(
+        metered_usage.select("usage_key", "meter").unique(), on=["usage_key", "meter"], how="semi"
     )
-    rows = asked.join(rows, on=["usage_key", "meter"])
+    rows = cost_rows.join(rows, on=["usage_key", "meter"])
     if not rows.height:
         return _NONE
     rows = rows.with_columns(__weight=money.weights(rows, "quantity", "row"), __none=pl.col("trace_key").is_null())
-    unpriced = rows.filter(pl.col("cost").is_null())
+    unpriced_rows = rows.filter(pl.col("cost").is_null())
     parts = money.split(
         rows.filter(pl.col("cost").is_not_null()).lazy(),
         amounts=["cost"],
@@ -128,8 +128,8 @@ def split_over_calls(books: Books, costs: pl.DataFrame, wanted: pl.DataFrame) ->
         pool="row",
         order_by=["__none", *_ORDER],
     ).collect()
-    both = pl.concat([parts.select(_PARTS), unpriced.select(_PARTS)])
-    return both.join(wanted.select(CALL).unique(), on=CALL, how="semi")
+    call_parts = pl.concat([parts.select(_PARTS), unpriced_rows.select(_PARTS)])
+    return call_parts.join(quantities.select(CALL).unique(), on=CALL, how="semi")
 
 
 _NOISE = pl.lit("0.000001").str.to_decimal(scale=12).cast(money.MONEY)

@@ -22,13 +22,16 @@ _SAME = ("name", "source", "cause", "runner", "status", "started_at", "finished_
 
 def sources(books: Books) -> list[SourceStatus]:
     """Every configured source, by name."""
-    held, at = configured_sources.every(books), now()
+    configured_list, at = configured_sources.every(books), now()
     newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
     with books.database.session() as session:
         last = {run.name: _run(run) for run in session.scalars(sa.select(SourceRun).where(SourceRun.id.in_(newest)))}
-    watched = [source for source in held if not source.uris]
-    seen = _newest_calls(books, watched, at) if watched else {}
-    return [_status(source, last.get(source.name), source.newest_at or seen.get(source.source), at) for source in held]
+    receiver_only = [source for source in configured_list if not source.uris]
+    newest_calls = _newest_calls(books, receiver_only, at) if receiver_only else {}
+    return [
+        _status(source, last.get(source.name), source.newest_at or newest_calls.get(source.source), at)
+        for source in configured_list
+    ]
 
 
 def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
@@ -36,25 +39,25 @@ def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offse
 
     A source that was removed keeps its history; `UnknownSourceError` is raised for a name that never had any.
     """
-    mine = [SourceRun.name == name] if name is not None else []
+    conditions = [SourceRun.name == name] if name is not None else []
     with books.database.session() as session:
-        total = session.scalar(sa.select(sa.func.count()).select_from(SourceRun).where(*mine)) or 0
-        found = sa.select(SourceRun).where(*mine).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
-        rows = [_run(run) for run in session.scalars(found)]
+        total = session.scalar(sa.select(sa.func.count()).select_from(SourceRun).where(*conditions)) or 0
+        query = sa.select(SourceRun).where(*conditions).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
+        rows = [_run(run) for run in session.scalars(query)]
     if name is not None and not total:
         configured_sources.find(books, name)
     return Page[SourceRunRow](rows=rows, total=total, limit=limit, offset=offset)
 
 
 def _run(run: SourceRun) -> SourceRunRow:
-    ended = run.finished_at
+    finished_at = run.finished_at
     return SourceRunRow(
         run=run.id,
         **{name: getattr(run, name) for name in _SAME},
-        seconds=round((ended - run.started_at).total_seconds(), 3) if ended else None,
+        seconds=round((finished_at - run.started_at).total_seconds(), 3) if finished_at else None,
         money_in={currency: Decimal(amount) for currency, amount in run.money_in.items()},
         newest=run.newest_at,
-        lag_seconds=int((ended - run.newest_at).total_seconds()) if ended and run.newest_at else None,
+        lag_seconds=int((finished_at - run.newest_at).total_seconds()) if finished_at and run.newest_at else None,
     )
 
 
@@ -97,17 +100,17 @@ def _state(source: ConfiguredSource, last: SourceRunRow | None, newest: datetime
     return "ok" if newest or source.succeeded_at else "waiting"
 
 
-def _newest_calls(books: Books, watched: list[ConfiguredSource], at: datetime) -> dict[str, datetime]:
+def _newest_calls(books: Books, receiver_only: list[ConfiguredSource], at: datetime) -> dict[str, datetime]:
     """The newest call of each watched ingestor. Only days that could still make one of them fresh are opened, and the newest day."""
     delta = books.store.delta(SPANS)
     if delta is None:
         return {}
-    oldest = at - timedelta(seconds=max(source.lag_seconds + source.every_seconds for source in watched))
+    oldest = at - timedelta(seconds=max(source.lag_seconds + source.every_seconds for source in receiver_only))
     days = sorted({str(partition["date"]) for partition in delta.partitions()}, reverse=True)
-    near = [day for day in days if oldest.date().isoformat() <= day] or days[:1]
+    recent_days = [day for day in days if oldest.date().isoformat() <= day] or days[:1]
     rows = (
-        books.store.scan(SPANS, {"date": near})
-        .filter(pl.col("source").is_in([source.source for source in watched]) & (pl.col("start_time") <= at))
+        books.store.scan(SPANS, {"date": recent_days})
+        .filter(pl.col("source").is_in([source.source for source in receiver_only]) & (pl.col("start_time") <= at))
         .group_by("source")
         .agg(pl.col("start_time").max())
         .collect()

@@ -42,41 +42,41 @@ _RECENT_PARTITIONS = 7
 
 def budgets(books: Books, month: str | None = None) -> list[Budget]:
     """Budgets in force, by name, each with its standing in `month`, or in its newest evaluated one."""
-    evaluated = books.store.scan(BUDGET_STATUS)
+    statuses = books.store.scan(BUDGET_STATUS)
     if month is not None:
         named_month(month)
-        evaluated = evaluated.filter(pl.col("month") == month)
+        statuses = statuses.filter(pl.col("month") == month)
     with books.database.session() as session:
-        held = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
-    newest = {budget.name: budget for budget in held}
-    status = evaluated.sort("month").unique("budget", keep="last", maintain_order=True).collect()
-    standing = {row["budget"]: row for row in status.iter_rows(named=True)}
-    return [_budget(budget, standing.get(name)) for name, budget in newest.items() if not budget.deleted]
+        revisions = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
+    newest = {budget.name: budget for budget in revisions}
+    status = statuses.sort("month").unique("budget", keep="last", maintain_order=True).collect()
+    status_by_name = {row["budget"]: row for row in status.iter_rows(named=True)}
+    return [_budget(budget, status_by_name.get(name)) for name, budget in newest.items() if not budget.deleted]
 
 
-def _budget(budget: db.Budget, standing: dict[str, Any] | None) -> Budget:
-    shown = {
+def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
+    fields = {
         name: getattr(budget, name)
         for name in ("name", "scope", "scope_name", "view", "period", "amount", "currency", "revision", "recorded_at")
     }
-    known = standing is not None and (standing["scope"], standing["scope_name"], standing["view"], standing["currency"]) == (
+    is_current = status is not None and (status["scope"], status["scope_name"], status["view"], status["currency"]) == (
         budget.scope,
         budget.scope_name,
         budget.view,
         budget.currency,
     )
-    if standing is None or not known:  # a changed budget has no standing until it is evaluated again
-        return Budget(**shown)
-    spent = standing["billed"] + standing["estimated"]
+    if status is None or not is_current:  # a changed budget has no standing until it is evaluated again
+        return Budget(**fields)
+    spent = status["billed"] + status["estimated"]
     return Budget(
-        **shown,
-        month=standing["month"],
-        billed=standing["billed"],
-        estimated=standing["estimated"],
+        **fields,
+        month=status["month"],
+        billed=status["billed"],
+        estimated=status["estimated"],
         spent=spent,
         left=budget.amount - spent,
         used_percent=money.proportion(Decimal(100), spent, budget.amount) if budget.amount else None,
-        state=standing["state"],
+        state=status["state"],
     )
 
 
@@ -95,10 +95,12 @@ def anomalies(books: Books, *, month: str | None = None, limit: int = 100, offse
     if month is not None:
         named_month(month)
         frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
-    ordered = frame.sort("day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False])
-    rows, count = pl.collect_all([ordered.slice(offset, limit), frame.select(pl.len())])
-    found = [AnomalyRow.model_validate(row) for row in rows.iter_rows(named=True)]
-    return Page[AnomalyRow](rows=found, total=count.item(), limit=limit, offset=offset)
+    sorted_rows = frame.sort(
+        "day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False]
+    )
+    rows, count = pl.collect_all([sorted_rows.slice(offset, limit), frame.select(pl.len())])
+    page = [AnomalyRow.model_validate(row) for row in rows.iter_rows(named=True)]
+    return Page[AnomalyRow](rows=page, total=count.item(), limit=limit, offset=offset)
 
 
 _PROBLEM_NAMES = {"uri": "file", "place": "line"}
@@ -115,10 +117,10 @@ def problems(
         frame = frame.filter(pl.col("severity") == severity)
     frame = frame.sort("seen_at").unique("problem_id", keep="last", maintain_order=True)
     # Places are sorted as text and by length, so that line 9 comes before line 10.
-    ordered = frame.sort(
+    sorted_rows = frame.sort(
         "seen_at", "source", "uri", pl.col("place").str.len_chars(), "place", "field", descending=[True] + [False] * 5
     )
-    rows, count = pl.collect_all([ordered.slice(offset, limit), frame.select(pl.len())])
+    rows, count = pl.collect_all([sorted_rows.slice(offset, limit), frame.select(pl.len())])
     return Page[ProblemRow](rows=problem_rows(rows), total=count.item(), limit=limit, offset=offset)
 
 
@@ -127,9 +129,9 @@ def problem_rows(frame: pl.DataFrame) -> list[ProblemRow]:
     return [ProblemRow.model_validate(row) for row in frame.rename(_PROBLEM_NAMES).iter_rows(named=True)]
 
 
-def told(found: list[Problem]) -> list[ProblemRow]:
+def told(problems: list[Problem]) -> list[ProblemRow]:
     """Problems that were not stored, in the same shape."""
-    return problem_rows(to_frame(found))
+    return problem_rows(to_frame(problems))
 
 
 def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
@@ -153,10 +155,12 @@ def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
 def agents(books: Books) -> Agents:
     """The registry in time, and agents with costs that are missing from it. (ID-1, ID-2)"""
     timeline = registry.timeline(registry.rows(books))
-    known = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"].unique().implode()
+    registered_names = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"].unique().implode()
     frame = scan_runs(books, COSTS, published(books))
     sides = [
-        frame.filter(pl.col(column).is_not_null() & ~pl.col(column).is_in(["", "unknown"]) & ~pl.col(column).is_in(known))
+        frame.filter(
+            pl.col(column).is_not_null() & ~pl.col(column).is_in(["", "unknown"]) & ~pl.col(column).is_in(registered_names)
+        )
         .group_by(pl.col(column).alias("agent"), "currency")
         .agg(
             pl.lit(role).first().alias("role"),
@@ -166,9 +170,9 @@ def agents(books: Books) -> Agents:
         )
         for role, column in (("caused", "initiator_agent"), ("burned", "executor_agent"))
     ]
-    seen = pl.concat(sides).collect()
+    agent_costs = pl.concat(sides).collect()
     missing: list[UnregisteredAgent] = []
-    for (agent,), group in seen.group_by(["agent"], maintain_order=True):
+    for (agent,), group in agent_costs.group_by(["agent"], maintain_order=True):
         by_role: dict[str, dict[str, Decimal]] = {"caused": {}, "burned": {}}
         for row in group.iter_rows(named=True):
             by_role[row["role"]][row["currency"]] = row["effective_cost"]
@@ -181,14 +185,14 @@ def agents(books: Books) -> Agents:
 def freshness(books: Books, spool: Spool | None = None) -> Freshness:
     """How recent the facts of each source are. Only the newest partitions are opened."""
     at = now()
-    held = spool or Spool(Path(books.home) / "spool")
-    pending = held.pending()
+    receiver_spool = spool or Spool(Path(books.home) / "spool")
+    pending = receiver_spool.pending()
     months = published(books)
     # A fee that ends with the month says nothing about how far the usage beside it has come.
-    over = pl.col("charge_period_end").filter(pl.col("charge_period_end") <= at).max()
-    begun = pl.col("charge_period_start").filter(pl.col("charge_period_start") <= at).max()
+    latest_end = pl.col("charge_period_end").filter(pl.col("charge_period_end") <= at).max()
+    latest_start = pl.col("charge_period_start").filter(pl.col("charge_period_start") <= at).max()
     sources = [
-        *_newest(books, CHARGES, "billing_month", pl.max_horizontal(over, begun), "charges", at),
+        *_newest(books, CHARGES, "billing_month", pl.max_horizontal(latest_end, latest_start), "charges", at),
         *_newest(books, SPANS, "date", pl.col("start_time").max(), "calls", at),
     ]
     return models.Freshness(
@@ -197,7 +201,7 @@ def freshness(books: Books, spool: Spool | None = None) -> Freshness:
         published_at=max((m.published_at for m in months), default=None),
         published_months=[m.month for m in months],
         spool_files=len(pending),
-        spool_bytes=held.size_bytes(),
+        spool_bytes=receiver_spool.size_bytes(),
     )
 
 
@@ -214,18 +218,18 @@ def _newest(books: Books, table: Table, partition: str, newest: pl.Expr, kind: A
         .sort("source")
         .collect()
     )
-    expected: dict[str, list[SourceStatus]] = defaultdict(list)
+    configured_by_ingestor: dict[str, list[SourceStatus]] = defaultdict(list)
     for source in configured_sources(books) if frame.height else ():
         if not source.paused:
-            expected[source.source].append(source)
+            configured_by_ingestor[source.source].append(source)
     return [
         SourceFreshness(
             kind=kind,
             source=row["source"],
             newest=row["newest"],
             age_seconds=int((at - row["newest"]).total_seconds()),
-            stale_after_seconds=max((s.stale_after_seconds for s in expected[row["source"]]), default=None),
-            stale=any(s.stale for s in expected[row["source"]]),
+            stale_after_seconds=max((s.stale_after_seconds for s in configured_by_ingestor[row["source"]]), default=None),
+            stale=any(s.stale for s in configured_by_ingestor[row["source"]]),
         )
         for row in frame.iter_rows(named=True)
     ]

@@ -38,35 +38,35 @@ class _Node:
         return next((r[column] for r in self.rows if r[column] is not None), None)
 
 
-def grow(summary: ChainSummary, spans: pl.DataFrame, calls: pl.DataFrame, priced: Mapping[NodeKey, CallCost]) -> ChainTree:
-    """The tree of a chain. `spans` are all spans of its traces, `calls` its rows of `calls`, `priced` the same with costs.
+def grow(summary: ChainSummary, spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey, CallCost]) -> ChainTree:
+    """The tree of a chain. `spans` are all spans of its traces, `calls` its rows of `calls`, `call_costs` the same with costs.
 
     Spans of one trace that belong to another chain are left out; several signals of one span or call make one node.
     """
-    nodes = _nodes(spans, calls, priced)
+    nodes = _nodes(spans, calls, call_costs)
     _hang(nodes)
     children: dict[NodeKey | None, list[NodeKey]] = defaultdict(list)
     for key in sorted(nodes, key=lambda k: (nodes[k].start, k)):
         children[nodes[key].parent].append(key)
-    roots = _roots_of_chain(nodes, children, summary, set(priced))
+    roots = _roots_of_chain(nodes, children, summary, set(call_costs))
     order = _depth_first(nodes, children, roots)
-    drawn = [_draw(nodes[key]) for key in order]
-    _sum_up(drawn)
+    span_nodes = [_draw(nodes[key]) for key in order]
+    _sum_up(span_nodes)
     cost: dict[str, Decimal] = defaultdict(Decimal)
-    for node in drawn:
+    for node in span_nodes:
         _add(cost, node.own_cost)
-    meters = [meter for call in priced.values() for meter in call.meters]
+    meters = [meter for call in call_costs.values() for meter in call.meters]
     bases = {meter.basis for meter in meters if meter.basis}
     return ChainTree(
         chain=summary,
         cost=dict(cost),
         basis=bases.pop() if len(bases) == 1 else "mixed" if bases else None,
-        unpriced_calls=sum(any(meter.own_cost is None for meter in call.meters) for call in priced.values()),
-        nodes=drawn,
+        unpriced_calls=sum(any(meter.own_cost is None for meter in call.meters) for call in call_costs.values()),
+        nodes=span_nodes,
     )
 
 
-def _nodes(spans: pl.DataFrame, calls: pl.DataFrame, priced: Mapping[NodeKey, CallCost]) -> dict[NodeKey, _Node]:
+def _nodes(spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey, CallCost]) -> dict[NodeKey, _Node]:
     place = {
         row[column]: (row["trace_key"], row["span_key"])
         for column in ("provider_request_id", "gateway_call_id")
@@ -76,11 +76,11 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame, priced: Mapping[NodeKey, Ca
     nodes: dict[NodeKey, _Node] = {}
     for row in spans.sort("rank", "channel", descending=[True, False]).iter_rows(named=True):
         key = (row["trace_key"], row["span_key"])
-        if key not in priced and row["usage_scope"] == "leaf":
+        if key not in call_costs and row["usage_scope"] == "leaf":
             # The gateway's own row of a call that also has a span: one call, one node. (CA-1)
             key = place.get(row["gateway_call_id"], place.get(row["provider_request_id"], key))
         nodes.setdefault(key, _Node(key)).rows.append(row)
-    for key, call in priced.items():
+    for key, call in call_costs.items():
         nodes.setdefault(key, _Node(key)).calls.append(call)
     return nodes
 
@@ -93,22 +93,22 @@ def _hang(nodes: dict[NodeKey, _Node]) -> None:
                 node.parent, node.edge = (row["trace_key"], row["parent_key"]), "parent"
                 break
             if row["parent_key"] is None and node.parent is None:
-                known = next((link for link in _links(row) if link in nodes), None)
-                if known is not None:
-                    node.parent, node.edge = known, "link"
+                link_target = next((link for link in _links(row) if link in nodes), None)
+                if link_target is not None:
+                    node.parent, node.edge = link_target, "link"
         if node.parent == node.key:
             node.parent, node.edge = None, "cut"
-    settled: set[NodeKey] = set()
+    visited_nodes: set[NodeKey] = set()
     for key in sorted(nodes):
         path: list[NodeKey] = []
         at: NodeKey | None = key
-        while at is not None and at not in settled and at not in path:
+        while at is not None and at not in visited_nodes and at not in path:
             path.append(at)
             at = nodes[at].parent
         if at is not None and at in path:
             latest = max(path[path.index(at) :], key=lambda k: (nodes[k].start, k[1], k[0]))
             nodes[latest].parent, nodes[latest].edge = None, "cut"
-        settled.update(path)
+        visited_nodes.update(path)
 
 
 def _links(row: Mapping[str, Any]) -> Iterator[NodeKey]:
@@ -127,12 +127,12 @@ def _roots_of_chain(
     nodes: Mapping[NodeKey, _Node], children: Mapping[NodeKey | None, list[NodeKey]], summary: ChainSummary, own: set[NodeKey]
 ) -> list[NodeKey]:
     """Roots whose tree holds a call of the chain, or that the chain is named after; all of them if that leaves none."""
-    kept = []
+    chain_roots = []
     for root in children[None]:
         tree = _depth_first(nodes, children, [root], settle=False)
         if own.intersection(tree) or any(_is_root(row, summary.chain_id) for row in nodes[root].rows):
-            kept.append(root)
-    return kept or list(children[None])
+            chain_roots.append(root)
+    return chain_roots or list(children[None])
 
 
 def _depth_first(
@@ -157,12 +157,12 @@ def _draw(node: _Node) -> SpanNode:
     own: dict[str, Decimal] = defaultdict(Decimal)
     for call in node.calls:
         _add(own, call.own_cost)
-    ends = [r["end_time"] for r in node.rows if r["end_time"] is not None]
+    end_times = [r["end_time"] for r in node.rows if r["end_time"] is not None]
     channels = sorted({r["channel"] for r in node.rows} | {c for call in node.calls for c in call.channels.split("+")})
     texts = ("trace_id", "span_id", "name", "operation", "service_name", "agent_name", "tool_name", "status")
-    shown = {column: node.first(column) for column in texts}
+    fields = {column: node.first(column) for column in texts}
     if not node.rows:
-        shown.update(
+        fields.update(
             trace_id=node.calls[0].trace_id, span_id=node.calls[0].span_id, name=node.calls[0].model, status=node.calls[0].status
         )
     return SpanNode(
@@ -172,17 +172,17 @@ def _draw(node: _Node) -> SpanNode:
         edge=node.edge,
         channels="+".join(channels),
         start_time=node.start,
-        end_time=max(ends) if ends else None,
+        end_time=max(end_times) if end_times else None,
         own_cost=dict(own),
         calls=node.calls,
-        **shown,
+        **fields,
     )
 
 
-def _sum_up(drawn: list[SpanNode]) -> None:
+def _sum_up(span_nodes: list[SpanNode]) -> None:
     """Children follow their parents, so from the end every subtree is complete before its parent needs it."""
-    totals: dict[str, dict[str, Decimal]] = {node.node_id: dict(node.own_cost) for node in drawn}
-    for node in reversed(drawn):
+    totals: dict[str, dict[str, Decimal]] = {node.node_id: dict(node.own_cost) for node in span_nodes}
+    for node in reversed(span_nodes):
         node.subtree_cost = totals[node.node_id]
         if node.parent_id in totals:
             _add(totals[node.parent_id], node.subtree_cost)

@@ -323,15 +323,15 @@ def refuse_unknown(request: Request) -> None:
     from api.errors import Refused
 
     route = request.scope.get("route")
-    known = _parameters(getattr(route, "dependant", None))
-    unknown = sorted(set(request.query_params) - known)
+    parameters = _parameters(getattr(route, "dependant", None))
+    unknown = sorted(set(request.query_params) - parameters)
     if unknown:
         raise Refused(
             422,
             "invalid",
             f"unknown parameter {unknown[0]!r}",
             where=unknown[0],
-            remedy=f"known are: {', '.join(sorted(known)) or 'none'}",
+            remedy=f"known are: {', '.join(sorted(parameters)) or 'none'}",
         )
 
 

@@ -45,12 +45,12 @@ class Keeper:
     def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool, self._metrics = spool, metrics
 
-    def __call__(self, received: Received, receiver: str) -> Received:
+    def __call__(self, result: Received, receiver: str) -> Received:
         """When this returns it survives a power cut. Raises `SpoolFull` or `StoreUnreachable`: then nothing was taken."""
-        self._spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
-        self._metrics.received.labels(receiver).inc(received.accepted)
-        self._metrics.rejected.labels(receiver).inc(received.rejected)
-        return received
+        self._spool.append(result.rows, result.problems, points=result.points, bodies=result.bodies)
+        self._metrics.received.labels(receiver).inc(result.accepted)
+        self._metrics.rejected.labels(receiver).inc(result.rejected)
+        return result
 
 
 class Gate:
@@ -62,11 +62,11 @@ class Gate:
     @contextmanager
     def entered(self) -> Iterator[Callable[[int], None]]:
         """Counts what one request holds, by the function it gives; raises `Refused` (429) where it gets too much."""
-        mine = 0
+        request_bytes = 0
 
         def hold(size: int) -> None:
-            nonlocal mine
-            if self._held + size > self._limit and self._held > mine:
+            nonlocal request_bytes
+            if self._held + size > self._limit and self._held > request_bytes:
                 raise Refused(
                     429,
                     "busy",
@@ -76,12 +76,12 @@ class Gate:
                     headers={"Retry-After": str(BUSY_SECONDS)},
                 )
             self._held += size
-            mine += size
+            request_bytes += size
 
         try:
             yield hold
         finally:
-            self._held -= mine
+            self._held -= request_bytes
 
 
 def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
@@ -95,8 +95,8 @@ def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
         with gate.entered() as hold:
             body = await read_body(request, limit, hold)
             receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
-            received = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
-        return Response(answer(received, signal, kind), media_type=kind)
+            result = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
+        return Response(answer(result, signal, kind), media_type=kind)
 
     @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
     async def traces(request: Request) -> Response:
@@ -127,8 +127,8 @@ def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
         with _as_litellm_understands(), gate.entered() as hold:
             body = await read_body(request, limit, hold)
-            received = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
-        return Accepted(accepted=received.accepted, rejected=received.rejected, reasons=_reasons(received)[:_MOST_REASONS])
+            result = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
+        return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MOST_REASONS])
 
     return routes
 
@@ -138,19 +138,19 @@ def _as_litellm_understands() -> Iterator[None]:
     """Says 503 for 429: LiteLLM's callback sends again after 5xx only, and drops its batch at anything else."""
     try:
         yield
-    except SpoolFull as fault:
+    except SpoolFull as error:
         wait = {"Retry-After": str(RETRY_SECONDS)}
-        raise Refused(503, "spool-full", fault.what, where=fault.where, remedy=fault.remedy, headers=wait) from fault
-    except Refused as fault:
-        fault.status = 503 if fault.status == 429 else fault.status
+        raise Refused(503, "spool-full", error.what, where=error.where, remedy=error.remedy, headers=wait) from error
+    except Refused as error:
+        error.status = 503 if error.status == 429 else error.status
         raise
 
 
-def _otlp(answered: str) -> dict[str, Any]:
+def _otlp(message: str) -> dict[str, Any]:
     return {
         "response_class": Response,
         "responses": {
-            200: {"description": f"{answered}, in the request's type", "content": {PROTOBUF: {}, JSON: {"example": {}}}},
+            200: {"description": f"{message}, in the request's type", "content": {PROTOBUF: {}, JSON: {"example": {}}}},
         },
         "openapi_extra": _body({PROTOBUF: {"type": "string", "format": "binary"}, JSON: {"type": "object"}}),
     }
@@ -160,16 +160,16 @@ def _body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind, schema in content.items()}}}
 
 
-def media_type(request: Request, accepted: tuple[str, ...]) -> str:
+def media_type(request: Request, media_types: tuple[str, ...]) -> str:
     """What the body is, as the request says; refuses (415) what is not accepted, and a body of which nothing is said."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in accepted:
+    if kind not in media_types:
         raise Refused(
             415,
             "media-type",
             f"{kind!r} is not accepted" if kind else "the request does not say what its body is",
             where="Content-Type",
-            remedy=f"send {' or '.join(accepted)}",
+            remedy=f"send {' or '.join(media_types)}",
         )
     return kind
 
@@ -184,8 +184,8 @@ async def read_body(request: Request, limit: int, hold: Callable[[int], None] = 
         raise Refused(
             415, "encoding", f"{encoding!r} is not accepted", where="Content-Encoding", remedy="send gzip, deflate or nothing"
         )
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdigit() and int(content_length) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
@@ -217,18 +217,18 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
             whole = stream.decompress(body, limit + 1)
             # A gzip body may be several members, one after another.
             while stream.eof and stream.unused_data and bits == 31 and len(whole) <= limit:
-                rest, stream = stream.unused_data, zlib.decompressobj(wbits=bits)
-                whole += stream.decompress(rest, limit + 1 - len(whole))
-        except zlib.error as fault:
+                remainder, stream = stream.unused_data, zlib.decompressobj(wbits=bits)
+                whole += stream.decompress(remainder, limit + 1 - len(whole))
+        except zlib.error as error:
             if last < len(windows):
                 continue
             raise Refused(
                 400,
                 "format",
-                f"the body is not {encoding}: {fault}",
+                f"the body is not {encoding}: {error}",
                 where="body",
                 remedy="send it whole, and as Content-Encoding says",
-            ) from fault
+            ) from error
         if len(whole) > limit:
             raise _too_large(limit)
         if not stream.eof:
@@ -247,5 +247,5 @@ def _too_large(limit: int) -> Refused:
     )
 
 
-def _reasons(received: Received) -> list[str]:
-    return list(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in received.problems))
+def _reasons(result: Received) -> list[str]:
+    return list(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in result.problems))

@@ -49,11 +49,11 @@ def router(books: Books) -> APIRouter:
     def add_budget(budget: NewBudget, response: Response) -> Budget:
         """A monthly limit on what a team or agent may cause."""
         try:
-            added = changes.add_budget(books, budget, actor=ACTOR)
-        except changes.BudgetExistsError as fault:
-            raise Refused(409, "exists", fault.what, where=fault.where, remedy=fault.remedy) from fault
+            budget_row = changes.add_budget(books, budget, actor=ACTOR)
+        except changes.BudgetExistsError as error:
+            raise Refused(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
-        return added
+        return budget_row
 
     @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)])
     def change_budget(name: BudgetName, change: BudgetChange) -> Budget:
@@ -92,9 +92,9 @@ def router(books: Books) -> APIRouter:
 def _import(books: Books, body: bytes, name: str) -> RegistryImported:
     try:
         content = body.decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
+    except UnicodeDecodeError as error:
         raise Refused(
-            400, "format", f"not UTF-8 text: {fault.reason} at byte {fault.start}", where=name, remedy="save it as CSV in UTF-8"
-        ) from fault
-    done = registry.import_text(books, content, uri=name, actor=ACTOR)
-    return RegistryImported(agents=done.agents, names=done.names, unchanged=done.unchanged, problems=told(done.problems))
+            400, "format", f"not UTF-8 text: {error.reason} at byte {error.start}", where=name, remedy="save it as CSV in UTF-8"
+        ) from error
+    result = registry.import_text(books, content, uri=name, actor=ACTOR)
+    return RegistryImported(agents=result.agents, names=result.names, unchanged=result.unchanged, problems=told(result.problems))

@@ -76,7 +76,7 @@ class Porch(Spool):
     """As much is read at once, in this process."""
 
     def __init__(self, folder: Path, settings: IngestSettings) -> None:
-        super().__init__(folder, read=Unpack(settings))
+        super().__init__(folder, reader=Unpack(settings))
         self._settings = settings
         self._reader: tuple[BaseProcess, Connection] | None = None
 
@@ -130,7 +130,7 @@ def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
-    spool = Spool(folder, read=Unpack(settings))
+    spool = Spool(folder, reader=Unpack(settings))
     while True:
         try:
             store: Store = pipe.recv()

@@ -73,7 +73,7 @@ def read_source(
             where=source.name,
             remedy="its rows come over HTTP; see docs/schedule.md",
         )
-    with alone(lock_of(books, f"source-{source.source}"), waiting=waiting):
+    with alone(lock_of(books, f"source-{source.source}"), on_wait=waiting):
         since, until = (window.since, window.until) if window else (None, None)
         run_id = sources.begin(books, source, cause=cause, since=since, until=until)
         try:

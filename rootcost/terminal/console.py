@@ -216,7 +216,7 @@ def turn_to_write(books: Books) -> Iterator[None]:
     """This process's turn to write the tables; says so where it has to wait."""
     from ledger.locks import turn
 
-    with turn(books, waiting=lambda: say("Waiting for another rootcost process that is writing …")):
+    with turn(books, on_wait=lambda: say("Waiting for another rootcost process that is writing …")):
         yield
 
 

@@ -229,7 +229,7 @@ def test_renewing_problems_touches_only_what_was_read(books: Books) -> None:
         problems.renew(books.store, source, [uri], [Problem(source, uri, "line 1", "f", "r", "m")])
     problems.renew(books.store, "focus", ["/x/a"], [])
     assert told() == ["/x/a", "/x/b", "/xy/a"]
-    problems.renew(books.store, "focus", [], [], below=["/x"])
+    problems.renew(books.store, "focus", [], [], folders=["/x"])
     assert told() == ["/x/a", "/xy/a"]
     version = books.store.version(PROBLEMS)
     problems.renew(books.store, "otlp", ["/x/a"], [Problem("otlp", "/x/a", "line 1", "f", "r", "m")])

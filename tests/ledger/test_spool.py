@@ -121,7 +121,7 @@ def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, 
     kept = []
     for size in sorted({*range(0, len(content), 61), len(content) - 1}):
         path.write_bytes(content[:size])
-        readable = Spool(spool.folder, read=numbered)
+        readable = Spool(spool.folder, reader=numbered)
         store = Store(spool.folder.parent / f"tables-{size}")
         kept.append(readable.drain(store))
         assert store.scan(PROBLEMS, {"source": ["spool"]}).collect().height == 1
@@ -129,7 +129,7 @@ def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, 
     assert kept == sorted(kept)
     assert set(kept) == {0, 1, 2}  # a row, then a body; whole only with its last byte
     path.write_bytes(content)
-    assert Spool(spool.folder, read=numbered).drain(books.store) == 3
+    assert Spool(spool.folder, reader=numbered).drain(books.store) == 3
 
 
 def numbered(bodies: Sequence[Body]) -> tuple[pl.DataFrame, list[Problem]]:
@@ -138,7 +138,7 @@ def numbered(bodies: Sequence[Body]) -> tuple[pl.DataFrame, list[Problem]]:
 
 
 def test_bodies_are_read_when_they_are_booked(tmp_path: Path, books: Books) -> None:
-    spool = Spool(tmp_path / "spool", read=numbered)
+    spool = Spool(tmp_path / "spool", reader=numbered)
     spool.append(bodies=[Body("frames", b"1")])
     spool.append(rows(2), bodies=[Body("frames", b"3")])
     assert spool.drain(books.store) == 3
@@ -149,7 +149,7 @@ def test_bodies_nobody_can_read_wait_for_somebody_who_can(spool: Spool, books: B
     spool.append(bodies=[Body("frames", b"1")])
     with pytest.raises(TypeError, match="reader"):
         spool.drain(books.store)
-    assert Spool(spool.folder, read=numbered).drain(books.store) == 1
+    assert Spool(spool.folder, reader=numbered).drain(books.store) == 1
 
 
 def test_those_that_come_while_a_file_is_synced_share_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_much_is_merged_in_bounded_batches(tmp_path: Path, books: Books, monkeyp
         seen.append(len(bodies))
         return numbered(bodies)
 
-    spool = Spool(tmp_path / "spool", read=read)
+    spool = Spool(tmp_path / "spool", reader=read)
     for number in range(1, 7):
         spool.append(bodies=[Body("frames", str(number).encode())])
     assert spool.drain(books.store) == 6
@@ -256,7 +256,7 @@ def test_a_killed_receiver_keeps_what_it_promised(tmp_path: Path, books: Books) 
     """Killed in the middle of writing: every acknowledged delivery is there, whole; no other one is half there."""
     program = textwrap.dedent(f"""
         import sys
-        from tests.test_spool import rows
+        from tests.ledger.test_spool import rows
         from ledger.spool import Spool
         spool = Spool({str(tmp_path / "spool")!r})
         while True:

@@ -40,17 +40,17 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = M
 
     Raises `ObjectMissingError` if nothing goes by that name, with what comes near.
     """
-    found = find(books, ref)
-    if found.chain is not None:
-        calls = calls_of(books, found.chain)
+    target = find(books, ref)
+    if target.chain is not None:
+        calls = calls_of(books, target.chain)
         figure, _ = _of_calls(books, calls, basis, most)
-        return _told(figure, ref, "chain", [_chain_step(found.chain, figure)])
-    if found.calls is not None:
-        figure, priced = _of_calls(books, found.calls, basis, most)
-        steps = [_signal_step(books, row, priced) for row in found.calls.head(most).iter_rows(named=True)]
-        return _told(figure, ref, "call", [_meter_step(priced), *steps])
-    assert found.charges is not None
-    figure, steps = _of_charges(books, found.charges, basis, most)
+        return _told(figure, ref, "chain", [_chain_step(target.chain, figure)])
+    if target.calls is not None:
+        figure, call_costs = _of_calls(books, target.calls, basis, most)
+        steps = [_signal_step(books, row, call_costs) for row in target.calls.head(most).iter_rows(named=True)]
+        return _told(figure, ref, "call", [_meter_step(call_costs), *steps])
+    assert target.charges is not None
+    figure, steps = _of_charges(books, target.charges, basis, most)
     return _told(figure, ref, "charge", steps)
 
 
@@ -66,11 +66,11 @@ def explain_cell(books: Books, query: CostQuery, *, most: int = MOST) -> Explana
     return _told(figure, text.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
 
 
-def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], first: list[Step]) -> Explanation:
+def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], own_steps: list[Step]) -> Explanation:
     """The steps every figure has, after those of its own; what does not apply is left out."""
-    billed, estimated = text.summed(figure.billed_rows), text.summed(figure.estimated_rows)
+    billed_cost, estimated_cost = text.summed(figure.billed_rows), text.summed(figure.estimated_rows)
     cost = text.summed(figure.rows)
-    figure = replace(figure, cost=cost, estimated=estimated)
+    figure = replace(figure, cost=cost, estimated=estimated_cost)
     empty = figure.rows.head(1).collect().is_empty()
     steps = [] if empty else [
         bill_steps.charge_step(figure),
@@ -87,20 +87,20 @@ def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "ce
     ]  # fmt: skip
     if kind == "charge":  # told already, with what the bill says of it
         steps = [step for step in steps if step is None or step.step != "charge"]
-    told = [step for step in steps if step is not None]
+    common_steps = [step for step in steps if step is not None]
     if kind == "call":  # its spans come after it
-        spans, first = [s for s in first if s.step == "span"], [s for s in first if s.step != "span"]
-        at = next((n + 1 for n, step in enumerate(told) if step.step == "call"), 0)
-        told = [*told[:at], *spans, *told[at:]]
+        spans, own_steps = [s for s in own_steps if s.step == "span"], [s for s in own_steps if s.step != "span"]
+        at = next((n + 1 for n, step in enumerate(common_steps) if step.step == "call"), 0)
+        common_steps = [*common_steps[:at], *spans, *common_steps[at:]]
     return Explanation(
         ref=ref,
         kind=kind,
         view=figure.view,
         basis=figure.basis,
         cost=cost,
-        billed=billed,
-        estimated=estimated,
-        steps=[*first, *told],
+        billed=billed_cost,
+        estimated=estimated_cost,
+        steps=[*own_steps, *common_steps],
     )
 
 
@@ -109,36 +109,36 @@ def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tup
     quantities = used(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
     parts = split_over_calls(books, rows, quantities)
-    mine = rows.rename({"quantity": "__whole"}).drop("cost", *COST_COLUMNS).join(parts, on="row")
-    mine = mine.with_columns(quantity=pl.when(pl.col("__whole").is_not_null()).then("quantity")).drop("__whole")
-    return Figure(books, mine.lazy(), basis, "initiator", most, calls=calls), price(calls, quantities, rows, parts)
+    call_rows = rows.rename({"quantity": "__whole"}).drop("cost", *COST_COLUMNS).join(parts, on="row")
+    call_rows = call_rows.with_columns(quantity=pl.when(pl.col("__whole").is_not_null()).then("quantity")).drop("__whole")
+    return Figure(books, call_rows.lazy(), basis, "initiator", most, calls=calls), price(calls, quantities, rows, parts)
 
 
 def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, list[Step]]:
     """The figure of charges of one name: each charge's amount over the cost rows of its lot, by what each got of the lot. (MO-1)"""
     column = f"{basis}_cost"
-    found: list[pl.DataFrame] = []
+    frames: list[pl.DataFrame] = []
     parts: list[Part] = []
     for row in bill_steps.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
-        lot = bill_steps.same_lot(books, {name: row[name] for name in charges.columns})
-        said = (
+        groups = bill_steps.same_lot(books, {name: row[name] for name in charges.columns})
+        sentence = (
             f"{bill_steps.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
         )
         facts = {name: row[name] for name in (*charges.columns, "uri")}
-        if not lot.height:
-            said += ". No published cost stems from it yet: its month is not attributed, or was restated since"
+        if not groups.height:
+            sentence += ". No published cost stems from it yet: its month is not attributed, or was restated since"
         else:
-            held = lot.row(0, named=True)
-            said += f". {_lot_said(held)}"
-            facts |= {f"lot_{name}": held[name] for name in ("id", "role", "model", "meter") if name in held}
+            group = groups.row(0, named=True)
+            sentence += f". {_lot_said(group)}"
+            facts |= {f"lot_{name}": group[name] for name in ("id", "role", "model", "meter") if name in group}
             facts |= {
-                "lot_id": held["lot_id"],
-                "lot_charges": held["charges"],
-                "lot_cost": held[column],
-                "lot_role": held["role"],
+                "lot_id": group["lot_id"],
+                "lot_charges": group["charges"],
+                "lot_cost": group[column],
+                "lot_role": group["role"],
             }
-            found.append(_over_costs(books, row[column] or Decimal(0), held, basis))
-        parts.append(text.part(said, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
+            frames.append(_over_costs(books, row[column] or Decimal(0), group, basis))
+        parts.append(text.part(sentence, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
     step = Step(
         step="charge",
         rule="RA-1",
@@ -146,37 +146,37 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
         parts=parts,
         sum=text.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
     )
-    rows = pl.concat(found) if found else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
+    rows = pl.concat(frames) if frames else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
     return Figure(books, rows.lazy(), basis, "initiator", most, charges=charges), [step]
 
 
-def _lot_said(lot: dict[str, Any]) -> str:
-    read = {
-        "tokens": f"It was read as {text.count(lot['billed_quantity'])} {text.meter(lot['meter'])} of {lot['model']}",
+def _lot_said(group: dict[str, Any]) -> str:
+    reading = {
+        "tokens": f"It was read as {text.count(group['billed_quantity'])} {text.meter(group['meter'])} of {group['model']}",
         "driver": "It is sold by no quantity that logs hold, so it was split by what used it",
         "follow": "It corrects other charges, and follows them",
         "tax": "It is a tax, and follows the charges it taxes",
-    }.get(lot["role"] or "", "Nothing logged can have used it")
-    alone = " alone" if lot["charges"] == 1 else f", together with {many(lot['charges'] - 1, 'other charge')} of its lot"
-    return read + alone if lot["role"] == "tokens" else f"{read}{'' if lot['charges'] == 1 else alone}"
+    }.get(group["role"] or "", "Nothing logged can have used it")
+    suffix = " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} of its lot"
+    return reading + suffix if group["role"] == "tokens" else f"{reading}{'' if group['charges'] == 1 else suffix}"
 
 
-def _over_costs(books: Books, charge: Decimal, lot: dict[str, Any], basis: Basis) -> pl.DataFrame:
+def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Basis) -> pl.DataFrame:
     """A charge over the cost rows of its lot: they sum to the charge."""
     column = f"{basis}_cost"
-    here = [m for m in published(books) if (m.month, m.run_id) == (lot["month"], lot["run_id"])]
-    mine = (pl.col("lot_id") == lot["lot_id"]) | pl.col("lot_ids").list.contains(lot["lot_id"])
-    rows = scan_runs(books, COSTS, here).filter(mine.fill_null(value=False)).collect()
+    months = [m for m in published(books) if (m.month, m.run_id) == (group["month"], group["run_id"])]
+    in_group = (pl.col("lot_id") == group["lot_id"]) | pl.col("lot_ids").list.contains(group["lot_id"])
+    rows = scan_runs(books, COSTS, months).filter(in_group.fill_null(value=False)).collect()
     rows = rows.sort("usage_key", "cost_class", "initiator_team", "initiator_agent", nulls_last=True, maintain_order=True)
-    at = (lot["month"], lot["run_id"], lot["lot_id"])
-    left = bill_steps.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
+    at = (group["month"], group["run_id"], group["lot_id"])
+    unassigned_cost = bill_steps.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
     own = [row[column] or Decimal(0) for row in rows.iter_rows(named=True)]
-    together = [n for n, row in enumerate(rows.iter_rows(named=True)) if row["lot_id"] is None]
-    shares = bill_steps.by_weights(left, [own[n] for n in together]) if together else []
-    for n, share in zip(together, shares, strict=True):
+    pooled_rows = [n for n, row in enumerate(rows.iter_rows(named=True)) if row["lot_id"] is None]
+    shares = bill_steps.by_weights(unassigned_cost, [own[n] for n in pooled_rows]) if pooled_rows else []
+    for n, share in zip(pooled_rows, shares, strict=True):
         own[n] = share
     parts = bill_steps.by_weights(charge, own)
-    whole = lot["charges"] == 1
+    whole = group["charges"] == 1
     return rows.with_columns(
         cost=pl.Series(parts, dtype=MONEY), quantity=pl.col("quantity") if whole else pl.lit(None, dtype=MONEY)
     ).drop(COST_COLUMNS)
@@ -184,7 +184,7 @@ def _over_costs(books: Books, charge: Decimal, lot: dict[str, Any], basis: Basis
 
 def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
     """The figure itself, and the cells it is made of."""
-    found = text.listed(cells(books, query), query.dimensions_in_time, most)
+    groups = text.listed(cells(books, query), query.dimensions_in_time, most)
     chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
     zone = books.settings.report.timezone
     time = "in all published months"
@@ -193,15 +193,15 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
         last = [f"up to {text.local(query.end, zone)}, which is not counted"] if query.end else []
         time = f"{' '.join([*first, *last])} ({zone})"
     view = "by who started it" if query.view == "initiator" else "by who ran it"
-    cost = amounts(found.sum) if found.sum else "no priced amount"
+    cost = amounts(groups.sum) if groups.sum else "no priced amount"
     parts = []
-    for row in found.top:
-        named = ", ".join(f"{name} {row[name] or 'unknown'}" for name in query.dimensions_in_time)
+    for row in groups.top:
+        label = ", ".join(f"{name} {row[name] or 'unknown'}" for name in query.dimensions_in_time)
         narrower = {**query.filters, **{name: (row[name] or "",) for name in query.dimensions}}
         link = text.cell_link(replace(query, filters=narrower).parameters())
         parts.append(
             text.part(
-                f"{named}: {amount(row['cost'], row['currency'])}",
+                f"{label}: {amount(row['cost'], row['currency'])}",
                 row,
                 link=link,
                 **{n: row[n] for n in query.dimensions_in_time},
@@ -215,8 +215,8 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
             "query": {**dict(query.parameters()), "filter": [value for name, value in query.parameters() if name == "filter"]}
         },
         parts=parts,
-        rest=found.rest(),
-        sum=found.sum,
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
@@ -235,11 +235,11 @@ def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
     )
 
 
-def _meter_step(priced: dict[tuple[int, int], CallCost]) -> Step:
+def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
     """What calls used and what each meter costs, also where it costs nothing or has no price."""
     own: dict[str, Decimal] = defaultdict(Decimal)
     parts = []
-    for call in priced.values():
+    for call in call_costs.values():
         for meter in call.meters:
             used_up = f"{text.count(meter.quantity)} {text.meter(meter.meter)}"
             if meter.own_cost is None:
@@ -248,31 +248,31 @@ def _meter_step(priced: dict[tuple[int, int], CallCost]) -> Step:
                 parts.append(Part(sentence=f"{used_up}: free, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
             else:
                 own[meter.currency] += meter.own_cost
-                said = f"{used_up}: {amount(meter.own_cost, meter.currency)}, {meter.basis}"
+                sentence = f"{used_up}: {amount(meter.own_cost, meter.currency)}, {meter.basis}"
                 row = {"cost": meter.own_cost, "currency": meter.currency}
-                parts.append(text.part(said, row, meter=meter.meter, quantity=meter.quantity, basis=meter.basis))
-    first = next(iter(priced.values()))
-    whom = f"{first.provider or 'an unknown provider'}, {first.model or 'an unknown model'}"
-    what = (
-        f"The call at {text.when(first.start_time)} to {whom}"
-        if len(priced) == 1
-        else f"{many(len(priced), 'call')} go by that name, the first at {text.when(first.start_time)} to {whom}"
+                parts.append(text.part(sentence, row, meter=meter.meter, quantity=meter.quantity, basis=meter.basis))
+    first = next(iter(call_costs.values()))
+    model_name = f"{first.provider or 'an unknown provider'}, {first.model or 'an unknown model'}"
+    subject = (
+        f"The call at {text.when(first.start_time)} to {model_name}"
+        if len(call_costs) == 1
+        else f"{many(len(call_costs), 'call')} go by that name, the first at {text.when(first.start_time)} to {model_name}"
     )
     return Step(
         step="meter",
         rule="CA-4, MO-1",
-        sentence=f"{what}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
-        facts={"calls": [text.plain(call.model_dump(exclude={"meters"})) for call in priced.values()]},
+        sentence=f"{subject}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
+        facts={"calls": [text.plain(call.model_dump(exclude={"meters"})) for call in call_costs.values()]},
         parts=parts,
         sum=dict(own),
     )
 
 
-def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int], CallCost]) -> Step:
+def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, int], CallCost]) -> Step:
     """Which signals told of a call, and the path from it to the root. (CA-1, CH-1)"""
     from api.queries.chains import find_summary
 
-    call = priced[row["trace_key"], row["span_key"]]
+    call = call_costs[row["trace_key"], row["span_key"]]
     ref = text.call_ref(row)
     channels = row["channels"].replace("+", " and ")
     summary = find_summary(books, row["chain_id"])
@@ -283,8 +283,8 @@ def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int]
             sentence=f"{ref} was told of by {channels}; its chain starts in a month that is not published.",
         )
     spans = spans_of(books, summary)
-    mine = calls_frame(row)
-    nodes = grow(summary, spans, mine, {(row["trace_key"], row["span_key"]): call}).nodes
+    call_frame = calls_frame(row)
+    nodes = grow(summary, spans, call_frame, {(row["trace_key"], row["span_key"]): call}).nodes
     by_id = {node.node_id: node for node in nodes}
     at = next((node for node in nodes if node.calls), None)
     path = []
@@ -304,11 +304,11 @@ def _signal_step(books: Books, row: dict[str, Any], priced: dict[tuple[int, int]
         )
         for n, node in enumerate(path)
     ]
-    merged = f", merged to one call by {_merged_by(row)}" if "+" in row["channels"] else ""
+    merge_note = f", merged to one call by {_merged_by(row)}" if "+" in row["channels"] else ""
     return Step(
         step="span",
         rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
-        sentence=f"{ref} was told of by {channels}{merged}; {many(len(path), 'span')} lead from it to the root of its chain.",
+        sentence=f"{ref} was told of by {channels}{merge_note}; {many(len(path), 'span')} lead from it to the root of its chain.",
         facts=text.plain({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
         links=[text.link("chain", row["chain_id"])],
@@ -330,11 +330,11 @@ def calls_frame(row: dict[str, Any]) -> pl.DataFrame:
 
 def _raw_ids(spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Channel, source and file of each signal of the call."""
-    same = (pl.col("trace_key") == row["trace_key"]) & (pl.col("span_key") == row["span_key"])
+    is_same_call = (pl.col("trace_key") == row["trace_key"]) & (pl.col("span_key") == row["span_key"])
     for name in ("gateway_call_id", "provider_request_id"):
         if row[name]:
-            same = same | (pl.col(name) == row[name])
-    return spans.filter(same.fill_null(value=False)).select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
+            is_same_call = is_same_call | (pl.col(name) == row[name])
+    return spans.filter(is_same_call.fill_null(value=False)).select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
 
 
 __all__ = ["CALL", "MOST", "ObjectMissingError", "explain", "explain_cell"]

@@ -28,26 +28,28 @@ _SAID_OF_LOT = ("role", "model", "meter", "billed_quantity", "unit")
 
 def charge_step(figure: Figure) -> Step | None:
     """Which charges, and how much of each. (RA-1)"""
-    found = figure.billed_rows.filter(pl.col("lot_id").is_not_null() | pl.col("lot_ids").is_not_null())
-    whole = text.summed(found)
-    if not whole and found.head(1).collect().is_empty():
+    rows = figure.billed_rows.filter(pl.col("lot_id").is_not_null() | pl.col("lot_ids").is_not_null())
+    whole = text.summed(rows)
+    if not whole and rows.head(1).collect().is_empty():
         return None
-    held = _lot_parts(figure)
-    told = _charges_of(figure, held)
-    shown = told[: figure.most]
-    of = int(_lots(figure.books, list(held))["charges"].sum())
-    rest = text.minus(whole, text.total(shown))
+    group_costs = _lot_parts(figure)
+    charges = _charges_of(figure, group_costs)
+    top_charges = charges[: figure.most]
+    charge_count = int(_lots(figure.books, list(group_costs))["charges"].sum())
+    remainder = text.minus(whole, text.total(top_charges))
     sentence = (
-        f"{amounts(whole)} of it comes from the bill: {many(of, 'charge')} of {many(len(held), 'lot')}. "
+        f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} of {many(len(group_costs), 'lot')}. "
         "A lot is charges that no rule can tell apart; inside it a charge counts in proportion to its amount."
     )
     return Step(
         step="charge",
         rule="RA-1",
         sentence=sentence,
-        facts={"charges": of, "lots": len(held)},
-        parts=[_charge_part(row) for row in shown],
-        rest=Rest(count=max(of - len(shown), 0), cost=rest) if of > len(shown) or text.nonzero(rest) else None,
+        facts={"charges": charge_count, "lots": len(group_costs)},
+        parts=[_charge_part(row) for row in top_charges],
+        rest=Rest(count=max(charge_count - len(top_charges), 0), cost=remainder)
+        if charge_count > len(top_charges) or text.nonzero(remainder)
+        else None,
         sum=whole,
     )
 
@@ -64,31 +66,33 @@ def _charge_part(row: Mapping[str, Any]) -> Part:
 def charge_line(row: Mapping[str, Any]) -> str:
     """Which line of which file a charge is, and what it is for."""
     seller = ", ".join(name for name in (row["provider_name"], row["service_name"]) if name)
-    sold = row["told"] or row["sku_meter"]
+    description = row["told"] or row["sku_meter"]
     place = f"line {row['line']} of {row['uri']}" if row["line"] is not None else f"a row of {row['uri']}"
-    return f"{place} ({row['charge_id']}), {row['charge_category']} of {seller}{f', {sold}' if sold else ''}"
+    return f"{place} ({row['charge_id']}), {row['charge_category']} of {seller}{f', {description}' if description else ''}"
 
 
 def _lot_parts(figure: Figure) -> dict[Lot, tuple[str, Decimal]]:
     """What each lot gives to the figure, dearest first: directly, or as its part of rows that sum several lots."""
     single = figure.billed_rows.filter(pl.col("lot_id").is_not_null(), pl.col("cost").is_not_null())
-    alone = single.group_by("month", "run_id", "lot_id", "currency").agg(pl.col("cost").sum()).collect()
-    got: dict[tuple[Lot, str], Decimal] = {
-        ((month, run, lot), currency): cost for month, run, lot, currency, cost in alone.iter_rows()
+    direct = single.group_by("month", "run_id", "lot_id", "currency").agg(pl.col("cost").sum()).collect()
+    costs: dict[tuple[Lot, str], Decimal] = {
+        ((month, run, group), currency): cost for month, run, group, currency, cost in direct.iter_rows()
     }
-    together = figure.billed_rows.filter(pl.col("lot_ids").is_not_null(), pl.col("cost").is_not_null())
-    rows = together.group_by("month", "run_id", "lot_ids", "currency").agg(pl.col("cost").sum()).collect()
+    pooled_rows = figure.billed_rows.filter(pl.col("lot_ids").is_not_null(), pl.col("cost").is_not_null())
+    rows = pooled_rows.group_by("month", "run_id", "lot_ids", "currency").agg(pl.col("cost").sum()).collect()
     rows = rows.sort(pl.col("cost").abs(), pl.col("lot_ids").list.first(), descending=[True, False])
     rows = rows.filter(pl.col("lot_ids").list.len().cum_sum() <= _MOST_LOTS)
-    unspent = leftovers(
-        figure, [(m, r, lot) for m, r, held in rows.select("month", "run_id", "lot_ids").iter_rows() for lot in held]
+    unassigned_costs = leftovers(
+        figure, [(m, r, group) for m, r, groups in rows.select("month", "run_id", "lot_ids").iter_rows() for group in groups]
     )
-    for month, run, held, currency, cost in rows.iter_rows():
-        for lot, share in zip(held, by_weights(cost, [unspent.get((month, run, n), Decimal(0)) for n in held]), strict=True):
-            at = ((month, run, lot), currency)
-            got[at] = got.get(at, Decimal(0)) + share
-    order = sorted(got.items(), key=lambda item: (-abs(item[1]), item[0]))
-    return {lot: (currency, cost) for (lot, currency), cost in order}
+    for month, run, groups, currency, cost in rows.iter_rows():
+        for group, share in zip(
+            groups, by_weights(cost, [unassigned_costs.get((month, run, n), Decimal(0)) for n in groups]), strict=True
+        ):
+            at = ((month, run, group), currency)
+            costs[at] = costs.get(at, Decimal(0)) + share
+    order = sorted(costs.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return {group: (currency, cost) for (group, currency), cost in order}
 
 
 def by_weights(cost: Decimal, weights: Sequence[Decimal]) -> list[Decimal]:
@@ -98,53 +102,57 @@ def by_weights(cost: Decimal, weights: Sequence[Decimal]) -> list[Decimal]:
     return money.share_out(cost, weights if sum(weights, Decimal(0)) else [Decimal(1)] * len(weights))
 
 
-def leftovers(figure: Figure, lots: Sequence[Lot]) -> dict[Lot, Decimal]:
+def leftovers(figure: Figure, group_ids: Sequence[Lot]) -> dict[Lot, Decimal]:
     """What of each lot no use took: its amount less its own rows of `costs`. That is what summed rows are made of. (RA-4)"""
-    if not lots:
+    if not group_ids:
         return {}
-    wanted = _frame(lots)
+    keys = _frame(group_ids)
     column = f"{figure.basis}_cost"
     spent = (
         scan_runs(figure.books, COSTS, published(figure.books))
-        .join(wanted.lazy(), on=["month", "run_id", "lot_id"], how="semi")
+        .join(keys.lazy(), on=["month", "run_id", "lot_id"], how="semi")
         .group_by("month", "run_id", "lot_id")
         .agg(spent=pl.col(column).sum())
         .collect()
     )
-    both = _lots(figure.books, lots).join(spent, on=["month", "run_id", "lot_id"], how="left")
-    both = both.with_columns(left=pl.col(column).fill_null(0) - pl.col("spent").fill_null(0))
-    return {(m, r, n): left for m, r, n, left in both.select("month", "run_id", "lot_id", "left").iter_rows()}
+    groups = _lots(figure.books, group_ids).join(spent, on=["month", "run_id", "lot_id"], how="left")
+    groups = groups.with_columns(left=pl.col(column).fill_null(0) - pl.col("spent").fill_null(0))
+    return {
+        (m, r, n): unassigned_cost for m, r, n, unassigned_cost in groups.select("month", "run_id", "lot_id", "left").iter_rows()
+    }
 
 
-def _frame(lots: Sequence[Lot]) -> pl.DataFrame:
+def _frame(group_ids: Sequence[Lot]) -> pl.DataFrame:
     schema = {name: LOTS.schema[name] for name in ("month", "run_id", "lot_id")}
-    return pl.DataFrame(list(dict.fromkeys(lots)), schema=schema, orient="row")
+    return pl.DataFrame(list(dict.fromkeys(group_ids)), schema=schema, orient="row")
 
 
-def _lots(books: Books, lots: Sequence[Lot]) -> pl.DataFrame:
+def _lots(books: Books, group_ids: Sequence[Lot]) -> pl.DataFrame:
     return (
-        scan_runs(books, LOTS, published(books)).join(_frame(lots).lazy(), on=["month", "run_id", "lot_id"], how="semi").collect()
+        scan_runs(books, LOTS, published(books))
+        .join(_frame(group_ids).lazy(), on=["month", "run_id", "lot_id"], how="semi")
+        .collect()
     )
 
 
-def charges_in(books: Books, lots: pl.DataFrame) -> pl.DataFrame:
-    """The charges of these lots (rows of `lots`), by their keys: rows of `charges` with month, run_id, lot_id, uri and `told`."""
-    if not lots.height:
+def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
+    """The charges of these lots (rows of `groups`), by their keys: rows of `charges` with month, run_id, lot_id, uri and `told`."""
+    if not groups.height:
         return CHARGES.empty().with_columns(pl.lit(None, dtype=pl.Int64).alias("lot_id"))
-    months = lots["month"].unique().sort().to_list()
-    near = books.store.scan(CHARGES, {"billing_month": months}).filter(
-        pl.col("charge_period_start").is_in(lots["charge_period_start"].unique().implode())
+    months = groups["month"].unique().sort().to_list()
+    candidates = books.store.scan(CHARGES, {"billing_month": months}).filter(
+        pl.col("charge_period_start").is_in(groups["charge_period_start"].unique().implode())
     )
-    said = lots.select("month", "run_id", "lot_id", *_SAID_OF_LOT[:-1], *SAME_LOT)
+    group_rows = groups.select("month", "run_id", "lot_id", *_SAID_OF_LOT[:-1], *SAME_LOT)
     # The description is no key where a SKU is named, so it is kept beside.
-    found = keyed(near.with_columns(told="charge_description")).join(
-        said.lazy(),
+    charges = keyed(candidates.with_columns(told="charge_description")).join(
+        group_rows.lazy(),
         left_on=["billing_month", *SAME_LOT],
         right_on=["month", *SAME_LOT],
         nulls_equal=True,
         how="inner",
     )
-    return with_files(books, found.sort("lot_id", "charge_id").collect()).with_columns(month="billing_month")
+    return with_files(books, charges.sort("lot_id", "charge_id").collect()).with_columns(month="billing_month")
 
 
 def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
@@ -156,19 +164,19 @@ def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _charges_of(figure: Figure, held: Mapping[Lot, tuple[str, Decimal]]) -> list[dict[str, Any]]:
+def _charges_of(figure: Figure, group_costs: Mapping[Lot, tuple[str, Decimal]]) -> list[dict[str, Any]]:
     """The charges of the dearest lots with their parts, dearest first; of lots asked about by charge, only those charges."""
     column = f"{figure.basis}_cost"
-    dearest = list(held)[: figure.most]
+    dearest = list(group_costs)[: figure.most]
     rows: list[dict[str, Any]] = []
-    found = charges_in(figure.books, _lots(figure.books, dearest))
-    asked = None if figure.charges is None else set(figure.charges["charge_id"])
-    by_lot: dict[Lot, list[dict[str, Any]]] = defaultdict(list)
-    for row in found.iter_rows(named=True):
-        if asked is None or row["charge_id"] in asked:
-            by_lot[row["month"], row["run_id"], row["lot_id"]].append(row)
-    for lot, charges in by_lot.items():
-        currency, cost = held[lot]
+    charges_frame = charges_in(figure.books, _lots(figure.books, dearest))
+    charge_ids = None if figure.charges is None else set(figure.charges["charge_id"])
+    by_group: dict[Lot, list[dict[str, Any]]] = defaultdict(list)
+    for row in charges_frame.iter_rows(named=True):
+        if charge_ids is None or row["charge_id"] in charge_ids:
+            by_group[row["month"], row["run_id"], row["lot_id"]].append(row)
+    for group, charges in by_group.items():
+        currency, cost = group_costs[group]
         amounts_of = [row[column] or Decimal(0) for row in charges]
         for row, share in zip(charges, by_weights(cost, amounts_of), strict=True):
             rows.append({**row, "cost": share, "currency": currency, "amount": row[column]})
@@ -179,19 +187,19 @@ def same_lot(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
     """The lot a charge is in, as published: a row of `lots`, or none if its month is not attributed or was restated since."""
     key = keyed(pl.LazyFrame([charge], schema=CHARGES.schema)).select(SAME_LOT).collect().row(0, named=True)
     months = [m for m in published(books) if m.month == charge["billing_month"]]
-    found = scan_runs(books, LOTS, months)
+    rows = scan_runs(books, LOTS, months)
     for name, value in key.items():
-        found = found.filter(pl.col(name).eq_missing(pl.lit(value, dtype=LOTS.schema[name])))
-    return found.collect()
+        rows = rows.filter(pl.col(name).eq_missing(pl.lit(value, dtype=LOTS.schema[name])))
+    return rows.collect()
 
 
 def _pools(figure: Figure) -> tuple[text.Listed, dict[tuple[str, str, str], dict[str, Any]]]:
-    rated = figure.billed_rows.filter(pl.col("pool_id").is_not_null(), pl.col("usage_key").is_not_null())
-    found = text.listed(rated, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
+    rated_rows = figure.billed_rows.filter(pl.col("pool_id").is_not_null(), pl.col("usage_key").is_not_null())
+    groups = text.listed(rated_rows, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
     rows = scan_runs(figure.books, RATES, published(figure.books)).filter(
-        pl.col("pool_id").is_in(pl.Series([row["pool_id"] for row in found.top], dtype=pl.String).implode())
+        pl.col("pool_id").is_in(pl.Series([row["pool_id"] for row in groups.top], dtype=pl.String).implode())
     )
-    return found, {(row["month"], row["run_id"], row["pool_id"]): row for row in rows.collect().iter_rows(named=True)}
+    return groups, {(row["month"], row["run_id"], row["pool_id"]): row for row in rows.collect().iter_rows(named=True)}
 
 
 def _at(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -200,27 +208,27 @@ def _at(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def pool_steps(figure: Figure) -> list[Step]:
     """In which pools charges met calls, and the rate that came of it. (RA-1, RA-1a, RA-2, RA-3)"""
-    found, rates = _pools(figure)
-    if not found.count:
+    groups, rates = _pools(figure)
+    if not groups.count:
         return []
-    known = [rates[_at(row)] for row in found.top if _at(row) in rates]
-    coarse = any(rate["level"] not in ("exact", "driver") for rate in known)
-    driven = any(rate["level"] == "driver" for rate in known)
+    pool_rates = [rates[_at(row)] for row in groups.top if _at(row) in rates]
+    coarse = any(rate["level"] not in ("exact", "driver") for rate in pool_rates)
+    driven = any(rate["level"] == "driver" for rate in pool_rates)
     pool = Step(
         step="pool",
         rule="RA-1a" if coarse else "RA-1",
-        sentence=f"{amounts(found.sum)} of it was rated in {many(found.count, 'pool')}: charges and calls that agree in all keys both sides know.",
-        parts=[_pool_part(row, rates.get(_at(row))) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        sentence=f"{amounts(groups.sum)} of it was rated in {many(groups.count, 'pool')}: charges and calls that agree in all keys both sides know.",
+        parts=[_pool_part(row, rates.get(_at(row))) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
     rate = Step(
         step="rate",
-        rule="RA-2, RA-3" if driven and len(known) > 1 else "RA-3" if driven else "RA-2",
+        rule="RA-2, RA-3" if driven and len(pool_rates) > 1 else "RA-3" if driven else "RA-2",
         sentence="A pool's charges over its denominator D is its rate; each call pays the rate for what it used.",
-        parts=[_rate_part(row, rates[_at(row)], figure) for row in found.top if _at(row) in rates],
-        rest=found.rest(),
-        sum=found.sum if len(known) == len(found.top) else {},
+        parts=[_rate_part(row, rates[_at(row)], figure) for row in groups.top if _at(row) in rates],
+        rest=groups.rest(),
+        sum=groups.sum if len(pool_rates) == len(groups.top) else {},
     )
     return [pool, rate]
 
@@ -232,31 +240,33 @@ def _pool_part(row: Mapping[str, Any], rate: Mapping[str, Any] | None) -> Part:
         name: rate[name] for name in ("provider", "account", "region", "model", "meter", "resource", "principal") if rate[name]
     }
     level = rate["level"]
-    how = {"exact": "all keys compared", "driver": "split by what used it"}.get(level, f"compared {level}")
-    sentence = f"{', '.join(keys.values())}, {text.when(rate['period_start'], rate['period_end'])}, {how}: {amount(row['cost'], row['currency'])}"
+    comparison = {"exact": "all keys compared", "driver": "split by what used it"}.get(level, f"compared {level}")
+    sentence = f"{', '.join(keys.values())}, {text.when(rate['period_start'], rate['period_end'])}, {comparison}: {amount(row['cost'], row['currency'])}"
     return text.part(sentence, row, pool_id=row["pool_id"], level=level, flag=rate["flag"] or None, **keys)
 
 
 def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) -> Part:
-    whole, billed, logged, denominator = (
+    whole, billed_quantity, logged_quantity, denominator = (
         rate[f"{figure.basis}_cost"], rate["billed_quantity"], rate["logged_quantity"], rate["denominator"],
     )  # fmt: skip
     unit, currency, flag = meter(rate["meter"]), row["currency"], rate["flag"] or ""
-    said = f"{count(billed)} {unit} billed for {amount(whole, currency)}, {count(logged)} logged, so D is {count(denominator)}"
+    sentence = f"{count(billed_quantity)} {unit} billed for {amount(whole, currency)}, {count(logged_quantity)} logged, so D is {count(denominator)}"
     price = million = None
     if denominator and whole is not None:
         price = money.proportion(whole, Decimal(1), denominator)
         million = money.proportion(whole, Decimal(1_000_000), denominator)
-        said += f": {amount(million, currency)} a million"
+        sentence += f": {amount(million, currency)} a million"
     if "overlogged" in flag:
-        said += ". More was logged than billed, so all are scaled down"
-    elif rate["level"] != "driver" and denominator > logged:
-        missing = money.proportion(whole or Decimal(0), denominator - logged, denominator)
-        said += f". {count(denominator - logged)} were billed and not logged: their {amount(missing, currency)} stays apart"
+        sentence += ". More was logged than billed, so all are scaled down"
+    elif rate["level"] != "driver" and denominator > logged_quantity:
+        missing = money.proportion(whole or Decimal(0), denominator - logged_quantity, denominator)
+        sentence += (
+            f". {count(denominator - logged_quantity)} were billed and not logged: their {amount(missing, currency)} stays apart"
+        )
     if row["quantity"]:
-        said += f". This figure has {count(row['quantity'])} of them"
+        sentence += f". This figure has {count(row['quantity'])} of them"
     facts = {
         name: rate[name] for name in ("pool_id", "level", "billed_quantity", "logged_quantity", "denominator", "list_at_book")
     }
-    return text.part(f"{said}: {amount(row['cost'], currency)}", row, flag=flag or None, rate=price, rate_per_million=million,
+    return text.part(f"{sentence}: {amount(row['cost'], currency)}", row, flag=flag or None, rate=price, rate_per_million=million,
                       pool_cost=whole, quantity=row["quantity"], **facts)  # fmt: skip

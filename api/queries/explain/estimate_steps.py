@@ -35,22 +35,22 @@ _MOST_ROWS = 200
 
 def estimate_step(figure: Figure) -> Step | None:
     """Which part is estimated, and from which prices."""
-    found = text.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
-    if not found.count:
+    groups = text.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
+    if not groups.count:
         return None
-    unpriced = [row for row in found.top if row["cost"] is None]
-    said = f"{amounts(found.sum)} of it is estimated: no bill covers its hours yet, so it is list price times what is really paid of it."
-    if unpriced:
-        said += f" {_without_price(len(unpriced))}, which is not 0."
-    usage = _usage(figure, found.top)
-    book = _Book(figure, found.top)
+    unpriced_rows = [row for row in groups.top if row["cost"] is None]
+    sentence = f"{amounts(groups.sum)} of it is estimated: no bill covers its hours yet, so it is list price times what is really paid of it."
+    if unpriced_rows:
+        sentence += f" {_without_price(len(unpriced_rows))}, which is not 0."
+    usage = _usage(figure, groups.top)
+    book = _Book(figure, groups.top)
     return Step(
         step="estimate",
-        rule="ES-1, ES-2" if unpriced and found.sum else "ES-2" if unpriced else "ES-1",
-        sentence=said if found.sum else f"{_without_price(found.count)}: it is unpriced, which is not 0.",
-        parts=[_part(row, usage.join(_mine(row), on=["usage_key", "meter"], how="semi"), book) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        rule="ES-1, ES-2" if unpriced_rows and groups.sum else "ES-2" if unpriced_rows else "ES-1",
+        sentence=sentence if groups.sum else f"{_without_price(groups.count)}: it is unpriced, which is not 0.",
+        parts=[_part(row, usage.join(_mine(row), on=["usage_key", "meter"], how="semi"), book) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
@@ -67,25 +67,25 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
     facts = {key: row[key] for key in _KEYS}
     if row["cost"] is None:
         return text.part(f"{name}: no price is known", row, **facts, reason=row["reason"])
-    listed, whole, quantity = (Decimal(str(usage[column].sum())) for column in ("list_cost", "whole", "quantity"))
-    if not listed or not quantity:
+    list_cost, whole, quantity = (Decimal(str(usage[column].sum())) for column in ("list_cost", "whole", "quantity"))
+    if not list_cost or not quantity:
         return text.part(f"{name}: {amount(row['cost'], row['currency'])}", row, **facts)
-    ratio = round(money.proportion(Decimal(1), whole, listed), 9)
+    ratio = round(money.proportion(Decimal(1), whole, list_cost), 9)
     price = book.row_of(row, usage)
-    million = money.proportion(listed, Decimal(1_000_000), quantity)
-    priced = (
+    million = money.proportion(list_cost, Decimal(1_000_000), quantity)
+    price_text = (
         f"{money.text(price['rate'])} {row['currency']} each, as {price['book']} has it for {price['model']} from {price['valid_from']:%Y-%m-%d} on,"
         if price
         else f"{amount(million, row['currency'])} a million, on average of several prices,"
     )
-    said = f"{name}: {count(quantity)} at {priced} is {amount(listed, row['currency'])}"
+    sentence = f"{name}: {count(quantity)} at {price_text} is {amount(list_cost, row['currency'])}"
     if ratio != 1:
-        said += f", times {money.text(ratio)}, which is what bills of this provider come to of list"
+        sentence += f", times {money.text(ratio)}, which is what bills of this provider come to of list"
     if whole != row["cost"]:
-        said += "; of that, this figure's part"
-    known = {} if price is None else {f"price_{key}": price[key] for key in _SAID_OF_PRICE}
-    facts |= {"quantity": quantity, "list_cost": listed, "list_per_million": million, "ratio": ratio}
-    return text.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts, **known)
+        sentence += "; of that, this figure's part"
+    price_facts = {} if price is None else {f"price_{key}": price[key] for key in _SAID_OF_PRICE}
+    facts |= {"quantity": quantity, "list_cost": list_cost, "list_per_million": million, "ratio": ratio}
+    return text.part(f"{sentence}: {amount(row['cost'], row['currency'])}", row, **facts, **price_facts)
 
 
 _SAID_OF_PRICE = ("origin", "book", "provider", "model", "meter", "service_tier", "context_above", "region", "rate", "valid_from")
@@ -106,13 +106,13 @@ class _Book:
     """Rows of the price book that some groups may have been priced with."""
 
     def __init__(self, figure: Figure, groups: list[dict[str, Any]]) -> None:
-        asked = {name for row in groups for name in _sold_as(row["meter"])}
+        meters = {name for row in groups for name in _sold_as(row["meter"])}
         scan = figure.books.store.scan(PRICES)
-        known = scan.select(pl.col("model").unique()).collect()["model"].to_list()
-        wanted = {_bare(row["model"]) for row in groups if row["model"]}
-        self.bare = {name: bare for name in known for bare in [_bare(name)] if any(word in bare for word in wanted)}
+        book_models = scan.select(pl.col("model").unique()).collect()["model"].to_list()
+        models = {_bare(row["model"]) for row in groups if row["model"]}
+        self.bare = {name: bare for name in book_models for bare in [_bare(name)] if any(word in bare for word in models)}
         self.rows = (
-            scan.filter(pl.col("meter").is_in(sorted(asked)), pl.col("model").is_in(sorted(self.bare))).collect().to_dicts()
+            scan.filter(pl.col("meter").is_in(sorted(meters)), pl.col("model").is_in(sorted(self.bare))).collect().to_dicts()
         )
 
     def row_of(self, group: Mapping[str, Any], usage: pl.DataFrame) -> dict[str, Any] | None:

@@ -45,27 +45,27 @@ def find(books: Books, ref: str) -> Found:
 
 def calls_named(books: Books, ref: str) -> pl.DataFrame:
     """Calls by gateway call id, provider request id, span id, or ``trace id:span id``."""
-    same = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS)
+    is_match = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS)
     trace, colon, span = ref.rpartition(":")
     if colon:
-        same = same | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
-    frame = scan_rollups(books, CALLS, published(books)).filter(same.fill_null(value=False))
+        is_match = is_match | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
+    frame = scan_rollups(books, CALLS, published(books)).filter(is_match.fill_null(value=False))
     return frame.sort("start_time", "trace_key", "span_key").collect()
 
 
 def _missing(books: Books, ref: str) -> ObjectMissingError:
     in_force = published(books)
     front = ref[: max(_LEAST_SHARED, len(ref) // 2)]
-    near: list[str] = []
+    matches: list[str] = []
     if len(ref) >= _LEAST_SHARED:
         chains = scan_rollups(books, CHAINS, in_force).select(name="chain_id")
         calls = scan_rollups(books, CALLS, in_force)
         ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), books.store.scan(CHARGES).select(name="charge_id")]
-        held = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
-        near = difflib.get_close_matches(ref, held["name"].to_list(), n=_MOST_NEAR, cutoff=0.3)
-    remedy = f"near it: {', '.join(near)}" if near else _other_words(books, ref)
-    looked = f"looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in {_said(len(in_force))}"
-    return ObjectMissingError(f"no chain, call or charge by that name; {looked}", where=ref, remedy=remedy)
+        ids_near = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
+        matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MOST_NEAR, cutoff=0.3)
+    remedy = f"near it: {', '.join(matches)}" if matches else _other_words(books, ref)
+    searched_text = f"looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in {_said(len(in_force))}"
+    return ObjectMissingError(f"no chain, call or charge by that name; {searched_text}", where=ref, remedy=remedy)
 
 
 def _said(months: int) -> str:
@@ -86,13 +86,15 @@ def nothing_there(books: Books, query: CostQuery) -> ObjectMissingError:
     everywhere = scan_runs(books, COSTS, published(books))
     for name, values in query.filters.items():
         column = query.column(name)
-        known = everywhere.select(pl.col(column)).drop_nulls().unique().sort(column).collect()[column].to_list()
+        values_present = everywhere.select(pl.col(column)).drop_nulls().unique().sort(column).collect()[column].to_list()
         for value in values:
-            if value and value not in known:
-                near = difflib.get_close_matches(value, known, n=_MOST_NEAR, cutoff=0.4)
-                remedy = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(known[:10]) or 'none'}"
+            if value and value not in values_present:
+                matches = difflib.get_close_matches(value, values_present, n=_MOST_NEAR, cutoff=0.4)
+                remedy = f"near it: {', '.join(matches)}" if matches else f"there are: {', '.join(values_present[:10]) or 'none'}"
                 return ObjectMissingError(f"no cost has {name} {value!r}", where=f"{name}={value}", remedy=remedy)
     anywhere = meant(books, query).head(1).collect().height
     months = ", ".join(m.month for m in published(books)) or "none yet"
-    what = "no cost fits all of it" if not anywhere else "nothing there has a price"
-    return ObjectMissingError(what, where="cell", remedy=f"months with figures: {months}; ask for fewer filters or a longer time")
+    reason = "no cost fits all of it" if not anywhere else "nothing there has a price"
+    return ObjectMissingError(
+        reason, where="cell", remedy=f"months with figures: {months}; ask for fewer filters or a longer time"
+    )

@@ -36,76 +36,76 @@ _CLASSES: Mapping[str, str] = {
 
 def class_step(figure: Figure) -> Step:
     """Which class each part is in, and the rule that put it there. (RA-2 … RA-5, ES-1, ES-2)"""
-    found = text.listed(
+    groups = text.listed(
         figure.rows,
         ["cost_class", "basis", "rule", "reason", "charge_category"],
         figure.most,
         pl.col("method").drop_nulls().unique().sort(),
     )
-    rules = list(dict.fromkeys(row["rule"] for row in found.top if row["rule"]))
+    rules = list(dict.fromkeys(row["rule"] for row in groups.top if row["rule"]))
     return Step(
         step="class",
         rule=", ".join(rules) or "RA-2",
         sentence="Every dollar is in one class, and says by which rule.",
-        parts=[_class_part(figure, row) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        parts=[_class_part(figure, row) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
 def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
     name = row["rule"] or ""
-    shared = next((rule for rule in figure.books.settings.attribution.shared if rule.label == name), None)
+    shared_rule = next((rule for rule in figure.books.settings.attribution.shared if rule.label == name), None)
     facts = {key: row[key] for key in ("cost_class", "basis", "rule", "reason", "charge_category")}
-    why = _RULES.get(name, _CLASSES.get(row["cost_class"], ""))
+    description = _RULES.get(name, _CLASSES.get(row["cost_class"], ""))
     by_rule = row["cost_class"] == "shared" or "@" in name
     if by_rule:
-        why = f"shared-cost rule {name!r}, {', '.join(row['method']) or 'as the settings had it'}"
-        if shared is not None:
-            until = f" to {shared.valid_to}" if shared.valid_to else ""
-            since = "" if shared.valid_from.year <= 1970 else f", in force from {shared.valid_from}{until}"
-            why += since
-            facts["shared_rule"] = shared.model_dump(mode="json", exclude_defaults=True)
+        description = f"shared-cost rule {name!r}, {', '.join(row['method']) or 'as the settings had it'}"
+        if shared_rule is not None:
+            until = f" to {shared_rule.valid_to}" if shared_rule.valid_to else ""
+            since = "" if shared_rule.valid_from.year <= 1970 else f", in force from {shared_rule.valid_from}{until}"
+            description += since
+            facts["shared_rule"] = shared_rule.model_dump(mode="json", exclude_defaults=True)
         else:
-            why += ", which is not in the settings any more in this version"
+            description += ", which is not in the settings any more in this version"
     because = f" ({text.reason(row['reason'])})" if row["reason"] else ""
     by = f", {name}" if name and not by_rule else ""
-    sentence = f"{text.dollars(row)} is {row['cost_class']}{because}{by}: {why}"
+    sentence = f"{text.dollars(row)} is {row['cost_class']}{because}{by}: {description}"
     return text.part(sentence, row, **facts)
 
 
 def run_step(figure: Figure) -> Step:
     """Which runs drew it, from which facts, and what has changed since. (TI-2)"""
-    found = text.listed(figure.rows, ["month", "run_id"], figure.most)
+    groups = text.listed(figure.rows, ["month", "run_id"], figure.most)
     at = {m.month: m for m in published(figure.books)}
     with figure.books.database.session() as session:
-        held: dict[str, dict[str, Any]] = {
+        runs: dict[str, dict[str, Any]] = {
             run.run_id: {"cause": run.cause, "started_at": run.started_at, "inputs": run.inputs, "status": run.status}
-            for run in session.scalars(sa.select(Run).where(Run.run_id.in_([row["run_id"] for row in found.top])))
+            for run in session.scalars(sa.select(Run).where(Run.run_id.in_([row["run_id"] for row in groups.top])))
         }
     parts = []
-    for row in found.top:
-        run = held.get(row["run_id"], {})
+    for row in groups.top:
+        run = runs.get(row["run_id"], {})
         inputs = (run.get("inputs") or {}).get(row["month"], {})
-        moved = _moved(figure, row["month"], inputs)
-        said = f"{row['month']}: run {row['run_id']}, in force since {at[row['month']].published_at:%Y-%m-%d %H:%M} UTC"
-        if moved:
-            said += f"; {' and '.join(moved)} changed since, so the next run may say otherwise"
+        changes = _moved(figure, row["month"], inputs)
+        sentence = f"{row['month']}: run {row['run_id']}, in force since {at[row['month']].published_at:%Y-%m-%d %H:%M} UTC"
+        if changes:
+            sentence += f"; {' and '.join(changes)} changed since, so the next run may say otherwise"
         facts = {
             "month": row["month"],
             "run_id": row["run_id"],
             "rollup_ids": list(at[row["month"]].rollup_ids),
             "inputs": inputs,
         }
-        facts |= {"cause": run.get("cause"), "published_at": at[row["month"]].published_at, "changed_since": moved or None}
-        parts.append(text.part(f"{said}: {amount(row['cost'], row['currency'])}", row, **facts))
+        facts |= {"cause": run.get("cause"), "published_at": at[row["month"]].published_at, "changed_since": changes or None}
+        parts.append(text.part(f"{sentence}: {amount(row['cost'], row['currency'])}", row, **facts))
     return Step(
         step="run",
         rule="TI-2",
-        sentence=f"{many(found.count, 'run')} drew it. The same facts give the same figures.",
+        sentence=f"{many(groups.count, 'run')} drew it. The same facts give the same figures.",
         parts=parts,
-        rest=found.rest(),
-        sum=found.sum,
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
@@ -119,18 +119,18 @@ def _moved(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
         "prices": lambda: store.fingerprint(PRICES),
     }
     words = {"code": "the code", "charges": "the bill", "registry": "the registry", "prices": "the price book"}
-    return [words[name] for name, made in now.items() if inputs and inputs.get(name) != made()]
+    return [words[name] for name, fingerprint in now.items() if inputs and inputs.get(name) != fingerprint()]
 
 
 def balance_step(figure: Figure) -> Step | None:
     """Charges in, costs out, difference 0. (MO-2, MO-3)"""
-    billed = figure.billed_rows.select("month", "run_id", "currency", "provider").unique()
+    billed_keys = figure.billed_rows.select("month", "run_id", "currency", "provider").unique()
     column = f"{figure.basis}_cost"
     rows = (
         scan_runs(figure.books, BALANCE, published(figure.books), month_column="invoice_month")
         .filter(pl.col("cost_column") == column)
         .join(
-            billed.lazy(),
+            billed_keys.lazy(),
             left_on=["invoice_month", "run_id", "currency", "provider"],
             right_on=["month", "run_id", "currency", "provider"],
             how="semi",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -137,18 +137,18 @@ def count(number: Decimal | int | None) -> str:
     """
     if number is None:
         return "an unknown number"
-    written = money.text(Decimal(number)) or "0"
-    whole, point, rest = written.partition(".")
-    return f"{int(whole):,}{point}{rest}"
+    digits = money.text(Decimal(number)) or "0"
+    whole, point, fraction = digits.partition(".")
+    return f"{int(whole):,}{point}{fraction}"
 
 
-def many(number: int, what: str, plural: str = "") -> str:
+def many(number: int, noun: str, plural: str = "") -> str:
     """A number of things.
 
     >>> many(1, "call"), many(2000, "call"), many(2, "other", "others")
     ('1 call', '2,000 calls', '2 others')
     """
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def when(start: datetime, end: datetime | None = None) -> str:
@@ -166,8 +166,12 @@ def local(at: datetime, zone: str) -> str:
     >>> local(datetime(2026, 10, 1, tzinfo=UTC), "UTC"), local(datetime(2026, 10, 1, tzinfo=UTC), "Europe/Berlin")
     ('2026-10-01', '2026-10-01 02:00')
     """
-    there = at.astimezone(ZoneInfo(zone))
-    return f"{there:%Y-%m-%d}" if not (there.hour or there.minute or there.second) else f"{there:%Y-%m-%d %H:%M}"
+    local_time = at.astimezone(ZoneInfo(zone))
+    return (
+        f"{local_time:%Y-%m-%d}"
+        if not (local_time.hour or local_time.minute or local_time.second)
+        else f"{local_time:%Y-%m-%d %H:%M}"
+    )
 
 
 def meter(name: str | None) -> str:
@@ -203,11 +207,6 @@ def call_ref(row: Mapping[str, Any]) -> str:
     if row.get("trace_id") and row.get("span_id"):
         return f"{row['trace_id']}:{row['span_id']}"
     return row.get("gateway_call_id") or row.get("provider_request_id") or row.get("span_id") or "?"
-
-
-def parts(found: Listed, told: Callable[[dict[str, Any]], Part]) -> list[Part]:
-    """A line for each group."""
-    return [told(row) for row in found.top]
 
 
 def part(sentence: str, row: Mapping[str, Any], *, link: Link | None = None, **facts: Any) -> Part:

@@ -41,11 +41,11 @@ def usage_step(figure: Figure) -> Step | None:
     first, last = window.collect().row(0)
     if first is None:
         return None
-    found = text.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
-    keys = pl.Series([row["usage_key"] for row in found.top], dtype=pl.Int64).unique()
-    held = {(r["usage_key"], r["meter"]): r for r in logged(figure.books, keys, first, last).iter_rows(named=True)}
-    other = text.nonzero(text.minus(figure.cost, found.sum))
-    sentence = f"{text.of_it(found.sum)} is borne by {many(found.count, 'hourly usage row')}"
+    groups = text.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
+    keys = pl.Series([row["usage_key"] for row in groups.top], dtype=pl.Int64).unique()
+    usage_rows = {(r["usage_key"], r["meter"]): r for r in logged(figure.books, keys, first, last).iter_rows(named=True)}
+    other = text.nonzero(text.minus(figure.cost, groups.sum))
+    sentence = f"{text.of_it(groups.sum)} is borne by {many(groups.count, 'hourly usage row')}"
     if other:
         sentence += f"; {amounts(other)} was used by no logged call"
     return Step(
@@ -53,61 +53,61 @@ def usage_step(figure: Figure) -> Step | None:
         rule="CA-2",
         sentence=f"{sentence}.",
         facts=text.plain({"on_no_usage": other} if other else {}),
-        parts=[_usage_part(row, held.get((row["usage_key"], row["meter"]))) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        parts=[_usage_part(row, usage_rows.get((row["usage_key"], row["meter"]))) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
 _SAID = ("model", "resource", "executor_agent", "executor_team", "initiator_agent", "initiator_team")
 
 
-def _usage_part(row: dict[str, Any], held: dict[str, Any] | None) -> Part:
-    known = held or {}
-    what = row["model"] or row["resource"] or "an unknown model"
-    times = f"{text.when(known['hour'])}, " if held else ""
-    many_calls = f" of {many(known['calls'], 'call')}" if held else ""
-    quantity = count(known.get("quantity"))
-    who = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
-    sentence = f"{times}{what}, {who}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
-    facts = {name: known.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
+def _usage_part(row: dict[str, Any], usage_row: dict[str, Any] | None) -> Part:
+    values = usage_row or {}
+    subject = row["model"] or row["resource"] or "an unknown model"
+    times = f"{text.when(values['hour'])}, " if usage_row else ""
+    many_calls = f" of {many(values['calls'], 'call')}" if usage_row else ""
+    quantity = count(values.get("quantity"))
+    agents = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
+    sentence = f"{times}{subject}, {agents}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
+    facts = {name: values.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
     return text.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _SAID}, **facts)
 
 
 def call_steps(figure: Figure) -> list[Step]:
     """Which calls, dearest first, and the chains they are in. (CA-1, CH-1)"""
     if figure.calls is not None:
-        whole, calls, shown = figure.calls.height, figure.calls, figure.calls
-        borne = figure.cost
-        held: text.Costs = {}
+        whole, calls, top_calls = figure.calls.height, figure.calls, figure.calls
+        call_total = figure.cost
+        held_time: text.Costs = {}
     else:
-        shown, whole, borne, held = _dearest(figure)
-        calls = shown
-    if not whole and not held:
+        top_calls, whole, call_total, held_time = _dearest(figure)
+        calls = top_calls
+    if not whole and not held_time:
         return []
-    priced = _priced(figure, calls)
+    call_costs = _priced(figure, calls)
     rows = sorted(
-        ({**row, **cost} for row in shown.iter_rows(named=True) for cost in priced.get((row["trace_key"], row["span_key"]), [_NO_PRICE])),
+        ({**row, **cost} for row in top_calls.iter_rows(named=True) for cost in call_costs.get((row["trace_key"], row["span_key"]), [_NO_PRICE])),
         key=lambda row: (row["cost"] is None, -abs(row["cost"] or Decimal(0)), row["start_time"], text.call_ref(row)),
     )  # fmt: skip
-    listed = rows[: figure.most]
-    rest = text.minus(borne, text.total(listed))
-    beyond = whole - len({(row["trace_key"], row["span_key"]) for row in listed})
-    said = f"{text.of_it(borne)} is {many(whole, 'call')}"
-    if figure.calls is None and beyond:
-        said += "; those listed are the dearest at list price, each with its exact part of the hourly row it was summed into"
-    if held:
-        said += f"; {amounts(held)} is time held on a resource, measured on spans"
+    top_rows = rows[: figure.most]
+    remainder = text.minus(call_total, text.total(top_rows))
+    unlisted_calls = whole - len({(row["trace_key"], row["span_key"]) for row in top_rows})
+    sentence = f"{text.of_it(call_total)} is {many(whole, 'call')}"
+    if figure.calls is None and unlisted_calls:
+        sentence += "; those listed are the dearest at list price, each with its exact part of the hourly row it was summed into"
+    if held_time:
+        sentence += f"; {amounts(held_time)} is time held on a resource, measured on spans"
     step = Step(
         step="call",
         rule="CA-1",
-        sentence=f"{said}.",
-        facts=text.plain({"calls": whole} | ({"held_time": held} if held else {})),
-        parts=[_call_part(row) for row in listed],
-        rest=Rest(count=beyond, cost=rest) if beyond or text.nonzero(rest) else None,
-        sum=borne,
+        sentence=f"{sentence}.",
+        facts=text.plain({"calls": whole} | ({"held_time": held_time} if held_time else {})),
+        parts=[_call_part(row) for row in top_rows],
+        rest=Rest(count=unlisted_calls, cost=remainder) if unlisted_calls or text.nonzero(remainder) else None,
+        sum=call_total,
     )
-    chains = list(dict.fromkeys(row["chain_id"] for row in listed))
+    chains = list(dict.fromkeys(row["chain_id"] for row in top_rows))
     step.links = [text.link("chain", chain) for chain in chains]
     return [step]
 
@@ -125,18 +125,18 @@ def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]
     calls = scan_rollups(figure.books, CALLS, months)
     keys = bears.select("usage_key").unique()
     # A call that several chains asked for is in several usage rows. (CH-1)
-    several = calls.filter(pl.col("shares").is_not_null()).with_columns(
+    split_calls = calls.filter(pl.col("shares").is_not_null()).with_columns(
         pl.col("shares").list.eval(pl.element().struct.field("usage_key")).alias("__keys")
     )
-    within = several.explode("__keys").join(keys, left_on="__keys", right_on="usage_key", how="semi").drop("__keys")
-    mine = pl.concat([calls.join(keys, on="usage_key", how="semi"), within]).unique([*CALL])
-    known = pl.concat([calls.select("usage_key").drop_nulls(), several.select(usage_key="__keys").explode("usage_key")])
+    matching_shares = split_calls.explode("__keys").join(keys, left_on="__keys", right_on="usage_key", how="semi").drop("__keys")
+    figure_calls = pl.concat([calls.join(keys, on="usage_key", how="semi"), matching_shares]).unique([*CALL])
+    usage_keys = pl.concat([calls.select("usage_key").drop_nulls(), split_calls.select(usage_key="__keys").explode("usage_key")])
     order = [pl.col("list_cost"), pl.col("start_time"), *map(pl.col, CALL)]
     top, total, borne, whole = pl.collect_all(
         [
-            mine.sort(order, descending=[True, False, False, False], nulls_last=True).head(figure.most),
-            mine.select(pl.len()),
-            _by_currency(bears.join(known.unique(), on="usage_key", how="semi")),
+            figure_calls.sort(order, descending=[True, False, False, False], nulls_last=True).head(figure.most),
+            figure_calls.select(pl.len()),
+            _by_currency(bears.join(usage_keys.unique(), on="usage_key", how="semi")),
             _by_currency(bears),
         ]
     )
@@ -155,20 +155,22 @@ def _priced(figure: Figure, calls: pl.DataFrame) -> dict[tuple[int, int], list[d
         parts = figure.rows.select(*CALL, "meter", "currency", "cost").collect()
     else:
         keys = quantities["usage_key"].drop_nulls().unique()
-        mine = figure.rows.filter(pl.col("usage_key").is_in(keys.implode())).collect()
-        rows = mine.sort("month", "usage_key", "meter", "currency", "pool_id", "lot_id", "charge_category", nulls_last=True)
+        usage_costs = figure.rows.filter(pl.col("usage_key").is_in(keys.implode())).collect()
+        rows = usage_costs.sort(
+            "month", "usage_key", "meter", "currency", "pool_id", "lot_id", "charge_category", nulls_last=True
+        )
         rows = rows.with_row_index("row")
         parts = split_over_calls(figure.books, rows, quantities).join(rows.select("row", "meter", "currency"), on="row")
     cost = pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())
     meters = parts.select(*CALL, "meter").unique()
-    said: dict[tuple[int, int], list[str]] = defaultdict(list)
+    descriptions: dict[tuple[int, int], list[str]] = defaultdict(list)
     whole = quantities.group_by([*CALL, "meter"], maintain_order=True).agg(pl.col("quantity").sum())
     for row in whole.join(meters, on=[*CALL, "meter"], how="semi", maintain_order="left").iter_rows(named=True):
-        said[row["trace_key"], row["span_key"]].append(f"{count(row['quantity'])} {meter(row['meter'])}")
+        descriptions[row["trace_key"], row["span_key"]].append(f"{count(row['quantity'])} {meter(row['meter'])}")
     out: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for row in parts.group_by([*CALL, "currency"]).agg(cost).sort("currency").iter_rows(named=True):
         key = (row["trace_key"], row["span_key"])
-        out[key].append({"cost": row["cost"], "currency": row["currency"], "used": ", ".join(said[key])})
+        out[key].append({"cost": row["cost"], "currency": row["currency"], "used": ", ".join(descriptions[key])})
     return out
 
 
@@ -194,14 +196,14 @@ def _call_part(row: dict[str, Any]) -> Part:
 
 def executor_step(figure: Figure) -> Step:
     """Who ran it. (CH-5)"""
-    found = text.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
+    groups = text.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
     return Step(
         step="executor",
         rule="CH-5",
         sentence="The executor is the nearest agent at or above the call; of cost without a call, its owner.",
-        parts=[_executor_part(row) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        parts=[_executor_part(row) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
@@ -213,27 +215,27 @@ def _executor_part(row: dict[str, Any]) -> Part:
 
 def initiator_step(figure: Figure) -> Step:
     """Who started it, and how that is known. (CH-4)"""
-    found = text.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
+    groups = text.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
     return Step(
         step="initiator",
         rule="CH-4",
         sentence="The initiator is the agent that started the chain the call is in.",
-        parts=[_initiator_part(row) for row in found.top],
-        rest=found.rest(),
-        sum=found.sum,
+        parts=[_initiator_part(row) for row in groups.top],
+        rest=groups.rest(),
+        sum=groups.sum,
     )
 
 
 def _initiator_part(row: dict[str, Any]) -> Part:
     agent, team = row["initiator_agent"], row["initiator_team"]
     if agent in NOBODY and not team:
-        why = _METHODS["unknown"] if row["method"] == "unknown" else text.reason(row["reason"])
-        said = f"nobody is known to have started {text.dollars(row)}"
+        explanation = _METHODS["unknown"] if row["method"] == "unknown" else text.reason(row["reason"])
+        sentence = f"nobody is known to have started {text.dollars(row)}"
     else:
-        why = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
-        said = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
-    said += f": {why}" if why else ""
-    return text.part(said, row, agent=agent, team=team, method=row["method"])
+        explanation = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
+        sentence = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
+    sentence += f": {explanation}" if explanation else ""
+    return text.part(sentence, row, agent=agent, team=team, method=row["method"])
 
 
 def owner_step(figure: Figure) -> Step | None:
@@ -242,10 +244,10 @@ def owner_step(figure: Figure) -> Step | None:
         figure.rows.select(agent=f"{side}_agent", team=f"{side}_team", at="period_start", until="period_end")
         for side in ("initiator", "executor")
     ).filter(pl.col("agent").is_not_null() & ~pl.col("agent").is_in(["", "unknown"]))
-    found = names.group_by("agent").agg(
+    agents = names.group_by("agent").agg(
         pl.col("at").min(), pl.col("until").max(), teams=pl.col("team").drop_nulls().unique().sort()
     )
-    rows = found.sort("agent").collect()
+    rows = agents.sort("agent").collect()
     if not rows.height:
         return None
     timeline = registry.timeline(registry.rows(figure.books))
@@ -268,20 +270,20 @@ def _instants(calls: pl.DataFrame) -> tuple[datetime, datetime]:
 
 def _owner_parts(row: Mapping[str, Any], timeline: pl.DataFrame, exact: tuple[datetime, datetime] | None) -> Iterable[Part]:
     start, end = exact or (row["at"], row["until"])
-    held = timeline.filter(
+    owners = timeline.filter(
         pl.col("kind").is_in(["agent", "alias"]),
         pl.col("name") == row["agent"],
         pl.col("valid_from") < end,
         pl.col("valid_to").is_null() | (pl.col("valid_to") > start),
     ).sort("valid_from")
-    if not held.height:
+    if not owners.height:
         team = row["teams"][0] if row["teams"] else None
         by = f"; its team {team} is told by its key or a trusted source" if team else ""
         yield Part(
             sentence=f"{row['agent']} is in no row of the registry: unregistered, under its own name{by}",
             facts={"agent": row["agent"]},
         )
-    for owner in held.iter_rows(named=True):
+    for owner in owners.iter_rows(named=True):
         until = f"to {owner['valid_to']:%Y-%m-%d}" if owner["valid_to"] else "until further notice"
         since = "from the beginning" if owner["valid_from"].year <= 1970 else f"from {owner['valid_from']:%Y-%m-%d}"
         yield Part(

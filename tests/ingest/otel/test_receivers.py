@@ -58,7 +58,7 @@ START_NS = 1_795_361_678_658_483_674
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool", read=Unpack(SETTINGS))
+    return Spool(tmp_path / "spool", reader=Unpack(SETTINGS))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_prompts_and_answers_are_not_even_written_to_disk(spool: Spool, store: S
 
 def test_content_is_kept_where_the_settings_say_so(tmp_path: Path, store: Store) -> None:
     settings = IngestSettings(keep_content=True)
-    spool = Spool(tmp_path / "spool", read=Unpack(settings))
+    spool = Spool(tmp_path / "spool", reader=Unpack(settings))
     received = Doors(settings).otlp("traces", a_span().SerializeToString(), PROTOBUF)
     spool.append(bodies=received.bodies)
     spool.drain(store)
@@ -216,7 +216,7 @@ def test_any_order_and_repetition_of_deliveries_is_the_same(tmp_path: Path) -> N
     bodies = [path.read_bytes() for path in sorted(LITELLM.glob("*.bin"))]
     seen = []
     for seed in range(3):
-        spool, store = Spool(tmp_path / f"spool-{seed}", read=Unpack(SETTINGS)), Store(tmp_path / f"tables-{seed}")
+        spool, store = Spool(tmp_path / f"spool-{seed}", reader=Unpack(SETTINGS)), Store(tmp_path / f"tables-{seed}")
         order = [*bodies, *bodies[:2]]
         random.Random(seed).shuffle(order)
         for number, body in enumerate(order):
@@ -317,7 +317,7 @@ def test_grpc_tells_a_sender_when_to_come_back(tmp_path: Path, free_port: Callab
 
 def test_the_real_sdk_keeps_what_a_full_spool_refused(tmp_path: Path, store: Store, free_port: Callable[[], int]) -> None:
     """The exporter waits as it is told and delivers in the end."""
-    spool = Spool(tmp_path / "spool", limit_bytes=10, read=Unpack(SETTINGS))
+    spool = Spool(tmp_path / "spool", limit_bytes=10, reader=Unpack(SETTINGS))
     with grpc_door(spool, free_port()) as address:
         provider = TracerProvider()
         exporter = GrpcSpanExporter(endpoint=address, insecure=True, headers=(("authorization", f"Bearer {TOKEN}"),), timeout=30)
@@ -590,7 +590,7 @@ def test_the_real_sdk_s_logs_arrive_over_http(books: Books, free_port: Callable[
         body = usage(input=3).SerializeToString()
         headers = {**AUTH, "Content-Type": PROTOBUF}
         assert httpx.post(f"{url}/v1/metrics", content=body, headers=headers).status_code == 200
-    Spool(books.home / "spool", read=Unpack(SETTINGS)).drain(books.store)
+    Spool(books.home / "spool", reader=Unpack(SETTINGS)).drain(books.store)
     assert books.store.scan(SPANS).collect()["provider_request_id"].to_list() == ["req_9"]
     assert books.store.scan(METRIC_POINTS).collect()["quantity"].to_list() == [3]
 
@@ -603,7 +603,7 @@ def test_json_and_protobuf_through_the_doors_are_the_same(books: Books) -> None:
         for name, kind in (("otlp-http-json.json", "application/json"), ("otlp-http-protobuf.bin", PROTOBUF)):
             answer = http.post("/v1/traces", content=(SDK / name).read_bytes(), headers={**AUTH, "Content-Type": kind})
             assert answer.status_code == 200, answer.text
-    Spool(books.home / "spool", read=Unpack(SETTINGS)).drain(books.store)
+    Spool(books.home / "spool", reader=Unpack(SETTINGS)).drain(books.store)
     told = books.store.scan(SPANS).collect()
     of_the_run = [
         "trace_key",

@@ -113,7 +113,7 @@ def test_waiting_is_told_once(books: Books) -> None:
         told.append("waiting")
         held.release()
 
-    with alone(lock_of(books, "thing"), waiting=let_go):
+    with alone(lock_of(books, "thing"), on_wait=let_go):
         pass
     assert told == ["waiting"]
 
