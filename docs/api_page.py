@@ -84,7 +84,7 @@ SENT: Mapping[str, tuple[str, str, str]] = {
 def page(mark: str) -> Iterator[str]:
     """The lines of docs/api.md."""
     with tempfile.TemporaryDirectory() as folder:
-        described, answers = _asked(Path(folder))
+        document, answers = _asked(Path(folder))
     yield "# API"
     yield ""
     yield mark
@@ -100,48 +100,50 @@ def page(mark: str) -> Iterator[str]:
     yield ""
     yield f"The answers below come from the ledger of [the worked example](concepts.md#a-worked-example). Lists are cut after {MOST_ITEMS} items."
     yield ""
-    operations = [(verb.upper(), path, told) for path, verbs in described["paths"].items() for verb, told in verbs.items()]
+    operations = [
+        (verb.upper(), path, operation) for path, verbs in document["paths"].items() for verb, operation in verbs.items()
+    ]
     for tag, title in _TAGS.items():
         yield f"## {title}"
         yield ""
-        for verb, path, told in operations:
-            if tag in told["tags"]:
-                yield from _operation(verb, path, told, answers.get(f"{verb} {path}"))
+        for verb, path, operation in operations:
+            if tag in operation["tags"]:
+                yield from _operation(verb, path, operation, answers.get(f"{verb} {path}"))
     yield "## Models"
     yield ""
-    for name, schema in sorted(described["components"]["schemas"].items()):
+    for name, schema in sorted(document["components"]["schemas"].items()):
         if not name.startswith("Page_") and not name.endswith("ValidationError"):
             yield from _model(name, schema)
 
 
-def _operation(verb: str, path: str, told: Mapping[str, Any], answer: tuple[int, str] | None) -> Iterator[str]:
+def _operation(verb: str, path: str, operation: Mapping[str, Any], answer: tuple[int, str] | None) -> Iterator[str]:
     from generate import grid
 
     yield f"### {verb} {path}"
     yield ""
-    yield f"{told['summary']}. {told.get('description', '')}".strip()
+    yield f"{operation['summary']}. {operation.get('description', '')}".strip()
     yield ""
-    if told.get("parameters"):
+    if operation.get("parameters"):
         rows = []
-        for parameter in told["parameters"]:
+        for parameter in operation["parameters"]:
             schema = parameter["schema"]
             fallback = schema.get("default")
-            said = parameter.get("description") or schema.get("description", "")
+            description = parameter.get("description") or schema.get("description", "")
             rows.append(
                 [
                     f"`{parameter['name']}`",
                     parameter["in"],
                     _kind(schema),
                     "required" if parameter["required"] else "" if fallback in (None, []) else f"`{fallback}`",
-                    said,
+                    description,
                 ]
             )
         yield from grid(["parameter", "in", "type", "default", "meaning"], rows)
-    if body := told.get("requestBody"):
+    if body := operation.get("requestBody"):
         kinds = [f"`{kind}`{_of(content.get('schema', {}))}" for kind, content in body["content"].items()]
         yield f"Body: {', '.join(kinds)}."
         yield ""
-    yield f"Answers: {'; '.join(f'{status}: {_answer(r)}' for status, r in sorted(told['responses'].items()))}."
+    yield f"Answers: {'; '.join(f'{status}: {_answer(r)}' for status, r in sorted(operation['responses'].items()))}."
     yield ""
     yield from _example(f"{verb} {path}", answer)
 
@@ -149,10 +151,10 @@ def _operation(verb: str, path: str, told: Mapping[str, Any], answer: tuple[int,
 def _answer(response: Mapping[str, Any]) -> str:
     """A response in words; what everybody knows of success is left to its model."""
     schema = response.get("content", {}).get("application/json", {}).get("schema", {})
-    said = response.get("description", "")
-    if said == "Successful Response":
-        said = "done"
-    return f"{said}{_of(schema)}" if "ProblemDocument" not in str(schema) else said
+    description = response.get("description", "")
+    if description == "Successful Response":
+        description = "done"
+    return f"{description}{_of(schema)}" if "ProblemDocument" not in str(schema) else description
 
 
 def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
@@ -161,9 +163,10 @@ def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
     if answer is None:
         return
     if key == METRICS:
-        ours = re.findall(r"^# HELP (rootcost_\w+) (.*)\n# TYPE \S+ (\w+)", answer[1], re.MULTILINE)
+        metrics = re.findall(r"^# HELP (rootcost_\w+) (.*)\n# TYPE \S+ (\w+)", answer[1], re.MULTILINE)
         yield from grid(
-            ["metric", "type", "meaning"], [[f"`{name}`", kind, why] for name, why, kind in ours if not name.endswith("_created")]
+            ["metric", "type", "meaning"],
+            [[f"`{name}`", kind, meaning] for name, meaning, kind in metrics if not name.endswith("_created")],
         )
         return
     if key in ASKED:
@@ -176,8 +179,8 @@ def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
         yield "```bash"
         yield f"curl -X {verb} '{BASE}{path}' -H \"Authorization: Bearer $(cat .rootcost/token)\"" + (" \\" if body else "")
         if body:
-            shown = body.replace("\n", "\\n")
-            yield f"  -H 'Content-Type: {kind}' --data-binary {'$' if shown != body else ''}'{shown}'"
+            escaped_body = body.replace("\n", "\\n")
+            yield f"  -H 'Content-Type: {kind}' --data-binary {'$' if escaped_body != body else ''}'{escaped_body}'"
         yield "```"
     yield ""
     status, text = answer
@@ -225,9 +228,9 @@ def _model(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield schema.get("description", "").replace("\n", " ")
     yield ""
-    needed = schema.get("required", [])
+    required_names = schema.get("required", [])
     fields = [
-        [f"`{key}`", _kind(f), "" if key in needed else "may be absent", f.get("description", "")]
+        [f"`{key}`", _kind(f), "" if key in required_names else "may be absent", f.get("description", "")]
         for key, f in schema["properties"].items()
     ]
     yield from grid(["field", "type", "", "meaning"], fields)
@@ -251,20 +254,20 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
         _fill(books, folder)
         app = create_app(books, receivers=Doors(books.settings.ingest), token="token")
         answers = asyncio.run(_answers(app, str(folder)))
-        described: dict[str, Any] = app.openapi()
-    return described, answers
+        document: dict[str, Any] = app.openapi()
+    return document, answers
 
 
 async def _answers(app: Any, folder: str) -> dict[str, tuple[int, str]]:
     import httpx
 
     answers: dict[str, tuple[int, str]] = {}
-    asked = [(key, path, "", "") for key, path in ASKED.items()] + [(key, *sent) for key, sent in SENT.items()]
+    requests = [(key, path, "", "") for key, path in ASKED.items()] + [(key, *sent) for key, sent in SENT.items()]
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"}
     ) as client:
-        for key, path, kind, body in asked:
+        for key, path, kind, body in requests:
             answer = await client.request(key.split(" ")[0], path, content=body, headers={"Content-Type": kind} if kind else {})
             assert answer.status_code < 300, (key, answer.text)
             answers[key] = (answer.status_code, _shown(answer.json(), folder) if answer.content else "")
@@ -285,8 +288,8 @@ def _fill(books: Any, folder: Path) -> None:
     from rootcost.pricebook import at_hand
 
     bill = (EXAMPLE / "bill.csv").read_text(encoding="utf-8")
-    damaged = bill.splitlines()[1].replace("0.030000000000", "three cents", 1)
-    (folder / "bill.csv").write_text(f"{bill}{damaged}\n", encoding="utf-8")
+    damaged_bill = bill.splitlines()[1].replace("0.030000000000", "three cents", 1)
+    (folder / "bill.csv").write_text(f"{bill}{damaged_bill}\n", encoding="utf-8")
     ingest(books, "focus", [str(folder / "bill.csv")])
     ingest(books, "otlp", [str(EXAMPLE / "traces.json")])
     registry.import_csv(books, EXAMPLE / "agents.csv")
@@ -314,7 +317,7 @@ def _settled(value: Any, key: str = "") -> Any:
     if key == "tree":
         return "… as /v1/chains/{chain_id} answers"
     if isinstance(value, dict):
-        return {name: _settled(held, name) for name, held in value.items()}
+        return {name: _settled(field_value, name) for name, field_value in value.items()}
     if isinstance(value, list) and key != "sentences":
         return [_settled(item) for item in value[:MOST_ITEMS]]
     return value

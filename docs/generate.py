@@ -92,8 +92,14 @@ def _setting(name: str, field: FieldInfo, environment: str | None) -> list[str]:
     limits = [
         words.format(getattr(rule, bound)) for rule in field.metadata for bound, words in _BOUNDS.items() if hasattr(rule, bound)
     ]
-    told = ", ".join([kind(field.annotation), *limits])
-    return [f"`{name}`", told, default(field), *([] if environment is None else [f"`{environment}`"]), field.description or ""]
+    type_text = ", ".join([kind(field.annotation), *limits])
+    return [
+        f"`{name}`",
+        type_text,
+        default(field),
+        *([] if environment is None else [f"`{environment}`"]),
+        field.description or "",
+    ]
 
 
 def configuration() -> Iterator[str]:
@@ -120,8 +126,8 @@ def configuration() -> Iterator[str]:
     sections = {name: field for name, field in Settings.model_fields.items() if _is_section(field)}
     top = [_setting(name, f, f"ROOTCOST_{name.upper()}") for name, f in Settings.model_fields.items() if name not in sections]
     yield from grid(head, top)
-    for section, held in sections.items():
-        model = held.annotation
+    for section, section_field in sections.items():
+        model = section_field.annotation
         assert model is not None
         yield f"## [{section}]"
         yield ""
@@ -181,7 +187,7 @@ def tables() -> Iterator[str]:
     yield ""
     yield "Kinds of measured quantity. The meters of one call are disjoint: their sum is what was used."
     yield ""
-    yield from grid(["meter", "counts"], [[f"`{name}`", why] for name, why in METERS.items()])
+    yield from grid(["meter", "counts"], [[f"`{name}`", meaning] for name, meaning in METERS.items()])
     yield "## Application state"
     yield ""
     yield "Small state lives in a relational database: SQLite in the home folder, or PostgreSQL by `store.database_url`. Alembic migrations build it."
@@ -251,9 +257,9 @@ def help_of(app: Any, path: Sequence[str]) -> str:
     """What `rootcost … --help` prints on a terminal of 80 columns."""
     from typer.testing import CliRunner
 
-    done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"}, prog_name="rootcost")
-    assert done.exit_code == 0, done.output
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"}, prog_name="rootcost")
+    assert result.exit_code == 0, result.output
+    return "\n".join(line.rstrip() for line in result.stdout.strip().splitlines())
 
 
 # ── sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,13 +269,15 @@ def sources() -> Iterator[str]:
     """The page about sources as it is written by hand, with the table of all of them as the code has it."""
     from ingest.sources import by_name, discover
 
-    before, _, rest = (DOCS / "sources.md").read_text(encoding="utf-8").partition(SOURCES_BEGIN)
+    before, _, old_table = (DOCS / "sources.md").read_text(encoding="utf-8").partition(SOURCES_BEGIN)
     yield before + SOURCES_BEGIN
     yield ""
-    every = sorted(map(by_name, discover()), key=lambda source: (source.kind, source.name))
-    told = [[f"[`{s.name}`](sources/{s.name}.md)", s.kind, s.title, pace(s.access.cron), length(s.access.lag)] for s in every]
-    yield from grid(["source", "kind", "what it reads", "asked", "fresh within"], told)
-    yield SOURCES_END + rest.partition(SOURCES_END)[2]
+    all_sources = sorted(map(by_name, discover()), key=lambda source: (source.kind, source.name))
+    table_rows = [
+        [f"[`{s.name}`](sources/{s.name}.md)", s.kind, s.title, pace(s.access.cron), length(s.access.lag)] for s in all_sources
+    ]
+    yield from grid(["source", "kind", "what it reads", "asked", "fresh within"], table_rows)
+    yield SOURCES_END + old_table.partition(SOURCES_END)[2]
 
 
 def pace(cron: str) -> str:
@@ -278,12 +286,12 @@ def pace(cron: str) -> str:
     >>> pace("*/15 * * * *"), pace("29 */6 * * *")
     ('every 15 minutes', 'every 6 hours')
     """
-    minute, hour, *others = cron.split()
-    if others == ["*", "*", "*"]:
-        if hour == "*" and (each := re.fullmatch(r"\*/(\d+)", minute)):
-            return f"every {each[1]} minutes"
-        if minute.isdecimal() and (each := re.fullmatch(r"\*/(\d+)", hour)):
-            return f"every {each[1]} hours"
+    minute, hour, *day_fields = cron.split()
+    if day_fields == ["*", "*", "*"]:
+        if hour == "*" and (match := re.fullmatch(r"\*/(\d+)", minute)):
+            return f"every {match[1]} minutes"
+        if minute.isdecimal() and (match := re.fullmatch(r"\*/(\d+)", hour)):
+            return f"every {match[1]} hours"
     raise ValueError(f"no words for {cron!r}: add them here")
 
 
@@ -326,12 +334,12 @@ def demo_excerpt() -> str:
     """What the demo prints: the first teams of who started it, their sum, and the balance."""
     with tempfile.TemporaryDirectory() as folder:
         line = [sys.executable, "-m", "rootcost.cli", "--home", f"{folder}/home", "demo"]
-        told = subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
-    lines = [line.rstrip() for line in told.splitlines()]
+        output = subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    lines = [line.rstrip() for line in output.splitlines()]
     teams, balance = _chapter(lines, "Who started it", "attributed"), _chapter(lines, "The balance", "✓")
     blocks = [i for i, line in enumerate(teams) if not line]
-    shown = teams[: blocks[SHOWN_TEAMS - 1] + 1] if len(blocks) > SHOWN_TEAMS else teams[:-1]
-    return "\n".join(["Who started it", "", *shown, " …", "", teams[-1], "", "", "The balance", "", *balance])
+    team_lines = teams[: blocks[SHOWN_TEAMS - 1] + 1] if len(blocks) > SHOWN_TEAMS else teams[:-1]
+    return "\n".join(["Who started it", "", *team_lines, " …", "", teams[-1], "", "", "The balance", "", *balance])
 
 
 def _chapter(lines: Sequence[str], title: str, end: str) -> list[str]:
@@ -348,11 +356,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is stale")
     parser.add_argument("--demo", action="store_true", help="run the demo and put what it prints into README.md")
-    asked = parser.parse_args()
-    if asked.demo:
+    options = parser.parse_args()
+    if options.demo:
         text = README.read_text(encoding="utf-8")
-        before, _, rest = text.partition(DEMO_BEGINS)
-        after = rest.partition(DEMO_ENDS)[2]
+        before, _, old_block = text.partition(DEMO_BEGINS)
+        after = old_block.partition(DEMO_ENDS)[2]
         README.write_text(f"{before}{DEMO_BEGINS}\n```text\n{demo_excerpt()}\n```\n{DEMO_ENDS}{after}", encoding="utf-8")
         return 0
     stale = []
@@ -360,9 +368,9 @@ def main() -> int:
         path, text = DOCS / name, rendered(name)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
-            if not asked.check:
+            if not options.check:
                 path.write_text(text, encoding="utf-8")
-    if stale and asked.check:
+    if stale and options.check:
         print(f"stale: {', '.join(stale)} — run `make docs`", file=sys.stderr)
         return 1
     print(f"written: {', '.join(stale)}" if stale else "docs are fresh")

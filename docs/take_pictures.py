@@ -55,34 +55,34 @@ def main() -> int:
     parser.add_argument("--dark", action="store_true", help="in dark colours; the files end in -dark")
     parser.add_argument("--only", nargs="*", help="names of pictures")
     parser.add_argument("--width", type=int, default=1440)
-    wanted = parser.parse_args()
-    browser_path = next((found for name in BROWSER if (found := shutil.which(name))), None)
+    options = parser.parse_args()
+    browser_path = next((executable for name in BROWSER if (executable := shutil.which(name))), None)
     if browser_path is None:
         print("no Chromium on this machine: install the package chromium", file=sys.stderr)
         return 1
-    wanted.into.mkdir(parents=True, exist_ok=True)
+    options.into.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=browser_path, args=list(QUIET))
-        page = browser.new_page(color_scheme="dark" if wanted.dark else "light", device_scale_factor=1.5)
+        page = browser.new_page(color_scheme="dark" if options.dark else "light", device_scale_factor=1.5)
         for name, path in PICTURES.items():
-            if wanted.only and name not in wanted.only:
+            if options.only and name not in options.only:
                 continue
-            page.set_viewport_size({"width": wanted.width, "height": 900})
-            page.goto(f"{wanted.url.rstrip('/')}/{path}")
+            page.set_viewport_size({"width": options.width, "height": 900})
+            page.goto(f"{options.url.rstrip('/')}/{path}")
             settle(page)
             if name == "chain":
                 page.locator(".rc tbody tr.go a").first.click()
                 page.wait_for_url("**chain=**")
                 settle(page)
-            shoot(page, name, wanted)
+            shoot(page, name, options)
         browser.close()
     return 0
 
 
-def shoot(page: Page, name: str, wanted: argparse.Namespace) -> None:
+def shoot(page: Page, name: str, options: argparse.Namespace) -> None:
     """Saves what is on the screen."""
-    fit(page, wanted.width, 900)
-    path = wanted.into / f"{name}{'-dark' if wanted.dark else ''}.png"
+    fit(page, options.width, 900)
+    path = options.into / f"{name}{'-dark' if options.dark else ''}.png"
     page.screenshot(path=path)
     print(path)
 

@@ -50,10 +50,10 @@ def _told(fault: Exception) -> int:
 
         path = log_to(home)
         logging.getLogger("rootcost").error("unexpected fault", exc_info=fault)
-        where = f"the details are in {path}"
+        location = f"the details are in {path}"
     except OSError:
-        where = f"and {home} cannot be written, so there is no log of it"
-    say(f"rootcost: unexpected {type(fault).__name__}: {_one_line(fault)} — {where}")
+        location = f"and {home} cannot be written, so there is no log of it"
+    say(f"rootcost: unexpected {type(fault).__name__}: {_one_line(fault)} — {location}")
     return 1
 
 
@@ -95,8 +95,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"rootcost {version('rootcost')}")

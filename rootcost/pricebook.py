@@ -49,19 +49,21 @@ def history(books: Books, model: str, *, provider: str = "", meter: str = "") ->
     from ledger.tables import PRICES
 
     rows = books.store.scan(PRICES).collect()
-    known = rows.select("model").unique()["model"]
-    alike = [name for name in known if name.lower() == model.lower()] or [
-        n for n in known if names.model(n) == names.model(model)
+    model_names = rows.select("model").unique()["model"]
+    alike = [name for name in model_names if name.lower() == model.lower()] or [
+        n for n in model_names if names.model(n) == names.model(model)
     ]
     rows = rows.filter(pl.col("model").is_in(alike))
     if provider:
-        asked = names.provider(provider)
-        rows = rows.filter(pl.Series([p == provider or names.provider(p) == asked for p in rows["provider"]], dtype=pl.Boolean))
+        provider_name = names.provider(provider)
+        rows = rows.filter(
+            pl.Series([p == provider or names.provider(p) == provider_name for p in rows["provider"]], dtype=pl.Boolean)
+        )
     if meter:
         rows = rows.filter(pl.col("meter") == meter)
-    what = [c for c in PRICES.key if c != "valid_from"]
-    rows = rows.sort(*what, "valid_from", "recorded_at")
-    following = pl.col("valid_from").shift(-1).over(what)
+    group_columns = [c for c in PRICES.key if c != "valid_from"]
+    rows = rows.sort(*group_columns, "valid_from", "recorded_at")
+    following = pl.col("valid_from").shift(-1).over(group_columns)
     until = pl.min_horizontal(following, "valid_to")
     return rows.with_columns(
         until=until, in_force=(pl.col("valid_from") <= now()) & (until.is_null() | (until > now())).fill_null(value=True)
@@ -74,9 +76,9 @@ def similar(books: Books, model: str) -> list[str]:
     from ledger.tables import PRICES
 
     bare = names.model(model) or model
-    known = books.store.scan(PRICES).select(pl.col("model").unique()).collect()["model"]
-    by_bare = {names.model(name) or name: name for name in sorted(known, key=len, reverse=True)}
-    return [by_bare[near] for near in difflib.get_close_matches(bare, by_bare, n=3, cutoff=0.6)]
+    model_names = books.store.scan(PRICES).select(pl.col("model").unique()).collect()["model"]
+    by_bare = {names.model(name) or name: name for name in sorted(model_names, key=len, reverse=True)}
+    return [by_bare[match] for match in difflib.get_close_matches(bare, by_bare, n=3, cutoff=0.6)]
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,16 @@ class Coverage:
             "unpriced_tokens", "unpriced_calls", "provider", "model", descending=[True, True, False, False], nulls_last=True
         )
 
-    def percent(self, what: str) -> str:
+    def percent(self, measure: str) -> str:
         """Share of `calls` or `tokens` that are priced; never rounded up to all.
 
         >>> frame = pl.DataFrame({"calls": [2000], "unpriced_calls": [1]})
         >>> Coverage(frame, 0).percent("calls")
         '99.9'
         """
-        total = int(self.models[what].sum() or 0)
-        priced = total - int(self.models[f"unpriced_{what}"].sum() or 0)
-        tenths = 1000 * priced // total if total else 1000
+        total = int(self.models[measure].sum() or 0)
+        priced_count = total - int(self.models[f"unpriced_{measure}"].sum() or 0)
+        tenths = 1000 * priced_count // total if total else 1000
         return f"{tenths // 10}.{tenths % 10}"
 
 
@@ -114,11 +116,11 @@ def coverage(books: Books, months: Sequence[str] = ()) -> Coverage:
     from api.queries.published import published, scan_rollups
     from ledger.tables import CALLS, TOKEN_METERS
 
-    wanted = [month for month in published(books) if not months or month.month in months]
+    selected_months = [month for month in published(books) if not months or month.month in months]
     flags = pl.col("reason").fill_null("").str.split(",")
     used = [pl.col(m).fill_null(0) for m in TOKEN_METERS]
     calls = (
-        scan_rollups(books, CALLS, wanted)
+        scan_rollups(books, CALLS, selected_months)
         .with_columns(
             tokens=pl.sum_horizontal(used),
             silent=flags.list.contains("usage_absent"),
@@ -126,9 +128,9 @@ def coverage(books: Books, months: Sequence[str] = ()) -> Coverage:
         )
         .collect()
     )
-    sold = calls.filter(~pl.col("silent"))
+    priced_calls = calls.filter(~pl.col("silent"))
     models = (
-        sold.group_by("provider", "model")
+        priced_calls.group_by("provider", "model")
         .agg(
             pl.len().cast(pl.Int64).alias("calls"),
             pl.col("tokens").sum(),
@@ -144,4 +146,4 @@ def coverage(books: Books, months: Sequence[str] = ()) -> Coverage:
     models = models.with_columns(meters=pl.concat_str(meters, separator=" ", ignore_nulls=True)).drop(
         f"__{m}" for m in TOKEN_METERS
     )
-    return Coverage(models, calls.height - sold.height)
+    return Coverage(models, calls.height - priced_calls.height)

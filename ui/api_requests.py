@@ -73,10 +73,10 @@ class _Remembering(httpx.BaseTransport):
             )
         self.address = str(request.url)
         try:
-            status, kept, content = _fetch(self.address, request.headers.get("accept", "*/*"))
-        except _Refused as refused:
-            status, kept, content = refused.status, refused.headers, refused.content
-        return httpx.Response(status, headers=kept, content=content)
+            status, answer_headers, content = _fetch(self.address, request.headers.get("accept", "*/*"))
+        except _Refused as refusal:
+            status, answer_headers, content = refusal.status, refusal.headers, refusal.content
+        return httpx.Response(status, headers=answer_headers, content=content)
 
 
 def ask(question: Callable[[Client], T]) -> Asked[T]:
@@ -90,9 +90,9 @@ def ask(question: Callable[[Client], T]) -> Asked[T]:
 def order(token: str, change: Callable[[Client], T]) -> T:
     """Has the API change something, in the name of whoever holds `token`; raises `ApiProblem`. Forgets remembered answers."""
     with httpx.Client(base_url=api_url(), transport=_Remembering()) as http:
-        done = change(Client(api_url(), token, http=http))
+        result = change(Client(api_url(), token, http=http))
     _fetch.clear()
-    return done
+    return result
 
 
 def try_ask(question: Callable[[Client], T]) -> Asked[T] | ApiProblem:

@@ -45,17 +45,17 @@ def side() -> None:
         if isinstance(fresh, ApiProblem):
             st.caption("API: no answer" if fresh.status == 0 else "API: not ready")
             return
-        published = fresh.value.published_at
-        if published is None:
+        published_at = fresh.value.published_at
+        if published_at is None:
             st.caption("Nothing published yet")
             return
-        seconds = int((fresh.value.now - published).total_seconds())
+        seconds = int((fresh.value.now - published_at).total_seconds())
         newest = [
             f"{one.source} ({'bill' if one.kind == 'charges' else 'log'}): {labels.age(one.age_seconds)}"
             for one in fresh.value.sources
         ]
-        told = [f"Figures published {labels.age(seconds)}", *(["Newest facts", *newest] if newest else [])]
-        st.caption("  \n".join(widgets.plain(line) for line in told), help=labels.when(published))
+        lines = [f"Figures published {labels.age(seconds)}", *(["Newest facts", *newest] if newest else [])]
+        st.caption("  \n".join(widgets.plain(line) for line in lines), help=labels.when(published_at))
 
 
 main()

@@ -50,12 +50,12 @@ def leading(points: Sequence[Point], most: int) -> list[str]:
     sums: dict[str, Decimal] = {}
     for point in points:
         sums[point.name] = sums.get(point.name, Decimal(0)) + point.amount
-    known = sorted((n for n in sums if n not in labels.NAMELESS), key=lambda n: (-sums[n], n))
-    return [*known[:most], *([OTHERS] if len(known) > most else []), *sorted(sums.keys() & labels.NAMELESS)]
+    named_by_spend = sorted((n for n in sums if n not in labels.NAMELESS), key=lambda n: (-sums[n], n))
+    return [*named_by_spend[:most], *([OTHERS] if len(named_by_spend) > most else []), *sorted(sums.keys() & labels.NAMELESS)]
 
 
 def over_time(
-    points: Sequence[Point], *, currency: str, unit: str, what: str, most: int = 6, height: int = 300, key: str
+    points: Sequence[Point], *, currency: str, unit: str, measure: str, most: int = 6, height: int = 300, key: str
 ) -> None:
     """Spend over time, stacked by name; the part no bill covers yet is drawn paler."""
     names = leading(points, most)
@@ -88,14 +88,14 @@ def over_time(
             ),
             y=alt.Y(
                 "sum(amount_approx):Q",
-                title=f"{what} per {unit}, {currency}",
+                title=f"{measure} per {unit}, {currency}",
                 axis=alt.Axis(labelExpr=AXIS, tickCount=5),
                 scale=alt.Scale(nice=False),
             ),
             color=alt.Color(
                 "name:N",
                 sort=names,
-                scale=alt.Scale(domain=names, range=theme.colours(names, nameless=labels.NAMELESS, rest=OTHERS)),
+                scale=alt.Scale(domain=names, range=theme.colours(names, nameless=labels.NAMELESS, others=OTHERS)),
                 legend=alt.Legend(
                     title=None, orient="top", direction="horizontal", columns=4, symbolType="square", labelLimit=160, offset=8
                 ),
@@ -105,7 +105,7 @@ def over_time(
             tooltip=[
                 alt.Tooltip("period:T", timeUnit=time_unit, format=format_shown, title=unit.capitalize()),
                 alt.Tooltip("name:N", title="Who"),
-                alt.Tooltip("amount:N", title=what),
+                alt.Tooltip("amount:N", title=measure),
                 alt.Tooltip("state:N", title="Basis"),
             ],
         )
@@ -117,11 +117,11 @@ def over_time(
 def ticks(sums: Mapping[tuple[str, str, bool], Decimal], most: int = 10) -> list[alt.DateTime]:
     """Periods to be named below a chart, evenly spread."""
     starts = sorted({period[:19] for period, _, _ in sums})
-    named = [datetime.fromisoformat(start) for start in starts[:: len(starts) // most + 1]]
-    return [alt.DateTime(year=t.year, month=t.month, date=t.day, hours=t.hour, utc=True) for t in named]
+    labelled_starts = [datetime.fromisoformat(start) for start in starts[:: len(starts) // most + 1]]
+    return [alt.DateTime(year=t.year, month=t.month, date=t.day, hours=t.hour, utc=True) for t in labelled_starts]
 
 
-def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int = 12, key: str) -> None:
+def bars(amounts: Mapping[str, Decimal], *, currency: str, measure: str, most: int = 12, key: str) -> None:
     """Names with the largest amounts, largest first; negative ones (credits) point left."""
     first = sorted(amounts.items(), key=lambda item: (-abs(item[1]), item[0]))[:most]
     values = [
@@ -131,10 +131,10 @@ def bars(amounts: Mapping[str, Decimal], *, currency: str, what: str, most: int 
         alt.Chart(_rows(values))
         .mark_bar(cornerRadius=2, size=16)
         .encode(
-            x=alt.X("amount_approx:Q", title=f"{what}, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
+            x=alt.X("amount_approx:Q", title=f"{measure}, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
             y=alt.Y("name:N", sort=[n for n, _ in first], title=None, axis=alt.Axis(labelLimit=260, grid=False)),
             color=alt.condition("datum.known", alt.value(theme.PALETTE[0]), alt.value(theme.NOBODY)),
-            tooltip=[alt.Tooltip("name:N", title="Who"), alt.Tooltip("amount:N", title=what)],
+            tooltip=[alt.Tooltip("name:N", title="Who"), alt.Tooltip("amount:N", title=measure)],
         )
         .properties(height=28 * len(first) + 60)
     )

@@ -33,9 +33,9 @@ def read_all(name: str) -> list[str]:
 
 def write(name: str, chosen: str | Iterable[str]) -> None:
     """Puts a selection into the URL; an empty one leaves it."""
-    kept = chosen if isinstance(chosen, str) else list(chosen)
-    if kept:
-        st.query_params[name] = kept
+    values = chosen if isinstance(chosen, str) else list(chosen)
+    if values:
+        st.query_params[name] = values
     else:
         st.query_params.pop(name, None)
 
@@ -46,11 +46,11 @@ def go(href: str | None, *, page: str) -> None:
         return
     target = urlsplit(href)
     path = target.path.strip("./")
-    wanted = parse_qs(target.query, keep_blank_values=True)
+    parameters = parse_qs(target.query, keep_blank_values=True)
     if path == page:
-        st.query_params.from_dict(wanted)
+        st.query_params.from_dict(parameters)
         st.rerun()
-    st.switch_page(PAGES[path], query_params=wanted)
+    st.switch_page(PAGES[path], query_params=parameters)
 
 
 def choose(
@@ -59,7 +59,7 @@ def choose(
     options: Sequence[str],
     *,
     default: str,
-    shown: Callable[[str], str] = str,
+    label_of: Callable[[str], str] = str,
     help_text: str | None = None,
     buttons: bool = False,
 ) -> str:
@@ -70,21 +70,28 @@ def choose(
 
     def changed() -> None:
         _begin()
-        picked = st.session_state.get(key)
-        write(name, "" if picked in (None, default) else str(picked))
+        choice = st.session_state.get(key)
+        write(name, "" if choice in (None, default) else str(choice))
 
     st.session_state[key] = current
     if buttons:
-        picked = st.segmented_control(
-            label, options, selection_mode="single", required=True, format_func=shown, key=key, on_change=changed, help=help_text
+        choice = st.segmented_control(
+            label,
+            options,
+            selection_mode="single",
+            required=True,
+            format_func=label_of,
+            key=key,
+            on_change=changed,
+            help=help_text,
         )
     else:
-        picked = st.selectbox(label, options, format_func=shown, key=key, on_change=changed, help=help_text)
-    return str(picked) if picked is not None else current
+        choice = st.selectbox(label, options, format_func=label_of, key=key, on_change=changed, help=help_text)
+    return str(choice) if choice is not None else current
 
 
 def choose_several(
-    label: str, name: str, options: Sequence[str], *, default: Sequence[str], shown: Callable[[str], str], most: int
+    label: str, name: str, options: Sequence[str], *, default: Sequence[str], label_of: Callable[[str], str], most: int
 ) -> list[str]:
     """Some of many in order, kept in the URL as ``a,b``."""
     key = f"pick-{name}"
@@ -92,12 +99,12 @@ def choose_several(
 
     def changed() -> None:
         _begin()
-        picked = list(st.session_state.get(key) or [])
-        write(name, "" if picked == list(default) else ",".join(picked))
+        choices = list(st.session_state.get(key) or [])
+        write(name, "" if choices == list(default) else ",".join(choices))
 
     st.session_state[key] = current
-    picked = st.multiselect(label, options, format_func=shown, key=key, on_change=changed, max_selections=most)
-    return list(picked) or list(default)
+    choices = st.multiselect(label, options, format_func=label_of, key=key, on_change=changed, max_selections=most)
+    return list(choices) or list(default)
 
 
 def _begin() -> None:
@@ -121,7 +128,7 @@ def choose_month(months: Sequence[str], *, everything: bool = False, label: str 
     """A published month, the newest unless chosen; "all" where that is offered."""
     newest_first = [*reversed(months), *(["all"] if everything else [])]
     return choose(
-        label, "month", newest_first, default=newest_first[0], shown=lambda m: "All months" if m == "all" else labels.month(m)
+        label, "month", newest_first, default=newest_first[0], label_of=lambda m: "All months" if m == "all" else labels.month(m)
     )
 
 
@@ -132,7 +139,7 @@ def choose_view(label: str = "Cost goes to") -> str:
         "view",
         list(labels.VIEWS),
         default="initiator",
-        shown=lambda v: labels.VIEWS[v],
+        label_of=lambda v: labels.VIEWS[v],
         help_text="Who started it: the agent at the head of the chain. Who ran it: the agent that made the call. "
         "Both add up to the same bill.",
         buttons=True,

@@ -40,8 +40,8 @@ def drawing(story: Explanation, address: str) -> Grid:
         lines.append((0, step_row(step, next(on))))
         lines += [(1, part_row(part, next(on))) for part in step.parts]
         if step.rest is not None:
-            told = f"{widgets.count(step.rest.count)} more" if step.rest.count else "The rest"
-            cells = [Cell(told, depth=1, rails=next(on), tone="muted"), Cell(), _amount(step.rest.cost)]
+            remainder_text = f"{widgets.count(step.rest.count)} more" if step.rest.count else "The rest"
+            cells = [Cell(remainder_text, depth=1, rails=next(on), tone="muted"), Cell(), _amount(step.rest.cost)]
             lines.append((1, Row(cells)))
     columns = (Column("Step", shape="wide", link=True), Column("Rule", shape="word"), Column("Of the figure", "right"))
     return Grid(columns, [row for _, row in lines], label="Why", address=address, sortable=False, empty="Nothing is told of it.")
@@ -70,10 +70,10 @@ def href_of(link: Link) -> str:
         return widgets.link("chains", chain=link.ref)
     if link.kind != "cell":
         return widgets.link("explain", ref=link.ref)
-    told: dict[str, list[str]] = {}
+    parameters: dict[str, list[str]] = {}
     for name, value in parse_qsl(link.ref, keep_blank_values=True):
-        told.setdefault(name, []).append(value)
-    return widgets.link("explain", **{name: values if len(values) > 1 else values[0] for name, values in told.items()})
+        parameters.setdefault(name, []).append(value)
+    return widgets.link("explain", **{name: values if len(values) > 1 else values[0] for name, values in parameters.items()})
 
 
 def _amount(costs: object) -> Cell:

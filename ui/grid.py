@@ -60,7 +60,7 @@ class Cell:
 
     def drawn(self, rank: int | None) -> dict[str, Any]:
         """The cell as the browser gets it, with its place in the column's order."""
-        told: dict[str, Any] = {"text": self.text, "order": rank}
+        payload: dict[str, Any] = {"text": self.text, "order": rank}
         optional = {
             "title": self.title,
             "sub": self.sub,
@@ -72,10 +72,10 @@ class Cell:
             "colour": self.colour,
             "prose": self.prose,
         }
-        told |= {key: value for key, value in optional.items() if value}
+        payload |= {key: value for key, value in optional.items() if value}
         if self.bar_approx is not None:
-            told |= {"bar": self.bar_approx, "firm": self.bar_approx if self.firm_approx is None else self.firm_approx}
-        return told
+            payload |= {"bar": self.bar_approx, "firm": self.bar_approx if self.firm_approx is None else self.firm_approx}
+        return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class Grid:
     def __post_init__(self) -> None:
         # The browser sorts by place, never by amount: amounts would have to become floats there.
         for at in range(len(self.columns)):
-            known = {row.cells[at].order for row in self.rows} - {None}
-            self.ranks.append({value: rank for rank, value in enumerate(sorted(known))})  # type: ignore[type-var]
+            orders = {row.cells[at].order for row in self.rows} - {None}
+            self.ranks.append({value: rank for rank, value in enumerate(sorted(orders))})  # type: ignore[type-var]
 
     def drawn(self) -> dict[str, Any]:
         """The table as the browser gets it."""
@@ -136,12 +136,12 @@ def rails(depths: Sequence[int]) -> list[str]:
     >>> rails([0, 1, 2, 1])
     ['', '1', '10', '0']
     """
-    told: list[str] = []
+    lines: list[str] = []
     later: set[int] = set()
     for depth in reversed(depths):
-        told.append("".join("1" if level in later else "0" for level in range(1, depth + 1)))
+        lines.append("".join("1" if level in later else "0" for level in range(1, depth + 1)))
         later = {level for level in later if level < depth} | {depth}
-    return told[::-1]
+    return lines[::-1]
 
 
 def shortened(address: str) -> str:
@@ -150,8 +150,8 @@ def shortened(address: str) -> str:
     >>> shortened("http://127.0.0.1:8787/v1/costs?by=team")
     '/v1/costs?by=team'
     """
-    _, found, rest = address.partition("://")
-    return "/" + rest.partition("/")[2] if found else address
+    _, separator, path = address.partition("://")
+    return "/" + path.partition("/")[2] if separator else address
 
 
 @cache
@@ -164,5 +164,5 @@ def draw(grid: Grid, *, key: str) -> str | None:
     component = st.components.v2.component(
         "rootcost.grid", html='<div class="rc"></div>', css=_asset("grid.css"), js=_asset("grid.js")
     )
-    wanted = component(key=key, data=grid.drawn(), on_go_change=lambda: None).go
-    return str(wanted) if wanted else None
+    target = component(key=key, data=grid.drawn(), on_go_change=lambda: None).go
+    return str(target) if target else None

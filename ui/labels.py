@@ -118,7 +118,7 @@ def dimension(name: str) -> str:
     return DIMENSIONS.get(name, name.replace("_", " ").capitalize())
 
 
-def value(name: str, written: str | None) -> str:
+def value(name: str, term: str | None) -> str:
     """A dimension's value on a page.
 
     >>> value("team", None), value("executor_agent", ""), value("model", None), value("agent", "unknown")
@@ -126,15 +126,15 @@ def value(name: str, written: str | None) -> str:
     >>> value("cost_class", "idle"), value("reason", None)
     ('Idle', 'none')
     """
-    if not written:
+    if not term:
         kind = name.rpartition("_")[2]
         return "none" if name == "reason" else {"team": NO_TEAM, "agent": NO_AGENT}.get(kind, NO_VALUE)
     if name == "cost_class":
-        return CLASSES.get(written, written)
-    return reason(written) if name == "reason" else written
+        return CLASSES.get(term, term)
+    return reason(term) if name == "reason" else term
 
 
-def month(written: str) -> str:
+def month(text: str) -> str:
     """A month's name.
 
     >>> month("2026-10")
@@ -154,8 +154,8 @@ def month(written: str) -> str:
         "November",
         "December",
     ]
-    year, _, number = written.partition("-")
-    return f"{names[int(number) - 1]} {year}" if number.isdigit() and 1 <= int(number) <= 12 else written
+    year, _, number = text.partition("-")
+    return f"{names[int(number) - 1]} {year}" if number.isdigit() and 1 <= int(number) <= 12 else text
 
 
 def when(instant: datetime) -> str:
@@ -166,8 +166,8 @@ def when(instant: datetime) -> str:
     '2026-10-05 14:03 UTC'
     """
     zone = instant.strftime("%z")
-    shown = "UTC" if zone in ("", "+0000") else f"{zone[:3]}:{zone[3:]}"
-    return f"{instant:%Y-%m-%d %H:%M} {shown}"
+    offset = "UTC" if zone in ("", "+0000") else f"{zone[:3]}:{zone[3:]}"
+    return f"{instant:%Y-%m-%d %H:%M} {offset}"
 
 
 def age(seconds: int) -> str:
@@ -178,11 +178,11 @@ def age(seconds: int) -> str:
     """
     size = abs(seconds)
     if size < 120:
-        said = f"{size} s"
+        text = f"{size} s"
     elif size < 7200:
-        said = f"{size // 60} min"
+        text = f"{size // 60} min"
     elif size < 172_800:
-        said = f"{size // 3600} h"
+        text = f"{size // 3600} h"
     else:
-        said = f"{size // 86_400} days"
-    return f"{said} {'ago' if seconds >= 0 else 'ahead'}"
+        text = f"{size // 86_400} days"
+    return f"{text} {'ago' if seconds >= 0 else 'ahead'}"

@@ -22,18 +22,18 @@ RUN_TONES: dict[str, Tone] = {"done": "good", "problems": "warn", "failed": "bad
 
 def configured() -> None:
     """Draws the sources that are read on schedule, and their runs; nothing where there are none."""
-    asked = ask(lambda api: api.sources())
-    if not asked.value.rows:
+    answer = ask(lambda api: api.sources())
+    if not answer.value.rows:
         return
     st.markdown("##### On schedule")
-    _sources(asked)
+    _sources(answer)
     runs = ask(lambda api: api.source_runs(limit=50))
     if runs.value.rows:
         st.markdown("##### Runs of sources")
         _runs(runs)
 
 
-def _sources(asked: Asked[Page[SourceStatus]]) -> None:
+def _sources(answer: Asked[Page[SourceStatus]]) -> None:
     columns = (
         Column("Name"),
         Column("State"),
@@ -43,16 +43,18 @@ def _sources(asked: Asked[Page[SourceStatus]]) -> None:
         Column("Next run"),
         Column("Address", shape="wide"),
     )
-    draw(Grid(columns, [_source(row) for row in asked.value.rows], label="On schedule", address=asked.address), key="configured")
+    draw(
+        Grid(columns, [_source(row) for row in answer.value.rows], label="On schedule", address=answer.address), key="configured"
+    )
 
 
 def _source(row: SourceStatus) -> Row:
     last = row.last_run
-    why = last.error if last is not None and last.error else ""
+    error_text = last.error if last is not None and last.error else ""
     return Row(
         (
             Cell(row.name, order=row.name, sub=row.source),
-            Cell(pills=[Pill(row.state, STATE_TONES[row.state], why)], order=row.state),
+            Cell(pills=[Pill(row.state, STATE_TONES[row.state], error_text)], order=row.state),
             Cell(
                 labels.when(row.newest) if row.newest else "none yet",
                 order=row.newest,
@@ -63,7 +65,7 @@ def _source(row: SourceStatus) -> Row:
                 labels.when(last.started_at) if last is not None else "",
                 order=last.started_at if last is not None else None,
                 sub="" if last is None else f"{last.status}, {_took(last)}",
-                title=why,
+                title=error_text,
             ),
             Cell(labels.when(row.due_at) if row.due_at else "", order=row.due_at, sub=row.cron),
             Cell(", ".join(row.addresses) or "what the receivers take", order=", ".join(row.addresses), sub=row.scope or ""),
@@ -71,7 +73,7 @@ def _source(row: SourceStatus) -> Row:
     )
 
 
-def _runs(asked: Asked[Page[SourceRunRow]]) -> None:
+def _runs(answer: Asked[Page[SourceRunRow]]) -> None:
     columns = (
         Column("Source"),
         Column("Began", shape="word"),
@@ -82,9 +84,9 @@ def _runs(asked: Asked[Page[SourceRunRow]]) -> None:
         Column("Lag", "right", help="Age of the newest row when the run ended"),
         Column("Outcome", shape="wide"),
     )
-    caption = f"{len(asked.value.rows):,} of {asked.value.total:,}"
+    caption = f"{len(answer.value.rows):,} of {answer.value.total:,}"
     draw(
-        Grid(columns, [_run(row) for row in asked.value.rows], label="Runs of sources", caption=caption, address=asked.address),
+        Grid(columns, [_run(row) for row in answer.value.rows], label="Runs of sources", caption=caption, address=answer.address),
         key="source-runs",
     )
 

@@ -21,12 +21,12 @@ CLASS_COLOURS = {"metered": "#2f7fd1", "owner": "#10946f", "shared": "#8573d6", 
 """A colour for each cost class."""
 
 
-def colours(names: Sequence[str], *, nameless: Collection[str], rest: str) -> list[str]:
+def colours(names: Sequence[str], *, nameless: Collection[str], others: str) -> list[str]:
     """A colour for each name, in order; greys for what has no name and for the rest.
 
-    >>> colours(["Care", "(no team)"], nameless={"(no team)"}, rest="others")
+    >>> colours(["Care", "(no team)"], nameless={"(no team)"}, others="others")
     ['#2f7fd1', '#97a1ab']
     """
-    grey = {**dict.fromkeys(nameless, NOBODY), rest: EVERYBODY_ELSE}
+    grey = {**dict.fromkeys(nameless, NOBODY), others: EVERYBODY_ELSE}
     bright = iter(PALETTE * (len(names) // len(PALETTE) + 1))
     return [grey[name] if name in grey else next(bright) for name in names]

@@ -46,8 +46,8 @@ def places(amount: Decimal) -> int:
     """
     if not amount or abs(amount) >= 1:
         return 2
-    rounded = format(_rounded(abs(amount), 2 - amount.adjusted()), "f").rstrip("0")
-    return max(2, len(rounded.partition(".")[2]))
+    digits = format(_rounded(abs(amount), 2 - amount.adjusted()), "f").rstrip("0")
+    return max(2, len(digits.partition(".")[2]))
 
 
 def _rounded(amount: Decimal, to_places: int) -> Decimal:
@@ -62,10 +62,10 @@ def column_places(amounts: Iterable[Decimal | None]) -> int:
     >>> column_places([Decimal("120"), Decimal("0.018")]), column_places([Decimal("0.5"), Decimal("0.01234"), None])
     (2, 4)
     """
-    known = [a for a in amounts if a]
-    if not known or max(abs(a) for a in known) >= 10:
+    nonzero = [a for a in amounts if a]
+    if not nonzero or max(abs(a) for a in nonzero) >= 10:
         return 2
-    return min(6, max(places(a) if _rounded(a, places(a)) == a else max(4, places(a)) for a in known))
+    return min(6, max(places(a) if _rounded(a, places(a)) == a else max(4, places(a)) for a in nonzero))
 
 
 def money(amount: Decimal | None, currency: str | None, *, to_places: int | None = None) -> str:
@@ -76,11 +76,11 @@ def money(amount: Decimal | None, currency: str | None, *, to_places: int | None
     """
     if amount is None:
         return NOTHING
-    shown = places(amount) if to_places is None or not amount else to_places  # 0 needs no more digits than 0.00
-    rounded = _rounded(abs(amount), shown)
-    if amount and not rounded:
-        rounded = _rounded(abs(amount), places(amount))
-    return f"{MINUS if amount < 0 else ''}{_symbol(currency)}{rounded:,f}"
+    decimal_places = places(amount) if to_places is None or not amount else to_places  # 0 needs no more digits than 0.00
+    rounded_amount = _rounded(abs(amount), decimal_places)
+    if amount and not rounded_amount:
+        rounded_amount = _rounded(abs(amount), places(amount))
+    return f"{MINUS if amount < 0 else ''}{_symbol(currency)}{rounded_amount:,f}"
 
 
 def exact(amount: Decimal | None, currency: str | None) -> str:
@@ -91,10 +91,10 @@ def exact(amount: Decimal | None, currency: str | None) -> str:
     """
     if amount is None:
         return "no amount"
-    written = f"{abs(amount):,f}"
-    if "." in written:
-        written = written.rstrip("0").rstrip(".")
-    return f"{MINUS if amount < 0 else ''}{_symbol(currency)}{written}"
+    digits = f"{abs(amount):,f}"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return f"{MINUS if amount < 0 else ''}{_symbol(currency)}{digits}"
 
 
 def change(amount: Decimal | None, currency: str | None) -> str:
@@ -221,14 +221,14 @@ def address(*addresses: str, key: str) -> None:
 
 def amount_tile(label: str, amount: Decimal | None, currency: str, *, delta: str | None = None, help_text: str = "") -> None:
     """An amount in large type, every digit on demand."""
-    told = f"{plain(exact(amount, currency))}" + (f"\n\n{help_text}" if help_text else "")
+    tooltip = f"{plain(exact(amount, currency))}" + (f"\n\n{help_text}" if help_text else "")
     st.metric(
         label,
         plain(money(amount, currency)),
         plain(delta) if delta is not None else None,
         delta_color="off",
         delta_arrow="off",
-        help=told,
+        help=tooltip,
         border=True,
         height="stretch",
     )
@@ -240,8 +240,8 @@ def link(page: str, **parameters: str | Sequence[str] | None) -> str:
     >>> link("explorer", by="team", filter=["team=Care", "model="]), link("", month="2026-10")
     ('explorer?by=team&filter=team%3DCare&filter=model%3D', './?month=2026-10')
     """
-    kept = {k: v for k, v in parameters.items() if v not in (None, "", [], ())}
-    query = urlencode(kept, doseq=True)
+    given_parameters = {k: v for k, v in parameters.items() if v not in (None, "", [], ())}
+    query = urlencode(given_parameters, doseq=True)
     return f"{page or './'}{'?' if query else ''}{query}"
 
 
@@ -280,9 +280,9 @@ def show_problem(problem: ApiProblem) -> None:
         st.error(f"That is not the token. {WRITING_HINT}")
         return
     document = problem.document
-    said = sentence(document.title, document.detail)
-    told = [*(sentence(f"{fault.field}", fault.reason) for fault in problem.errors)]
-    parts = [plain(part) for part in (said, *told)]
+    text = sentence(document.title, document.detail)
+    messages = [*(sentence(f"{fault.field}", fault.reason) for fault in problem.errors)]
+    parts = [plain(part) for part in (text, *messages)]
     if document.remedy:
         parts.append(prose(sentence("What to do", document.remedy)))
     st.error("\n\n".join(parts))
@@ -294,8 +294,8 @@ def sentence(title: str, detail: str) -> str:
     >>> sentence("Not found", "no chain 'x'"), sentence("Not found", "")
     ("Not found: no chain 'x'.", 'Not found.')
     """
-    said = f"{title}: {detail}" if detail and detail != title else title
-    return said if said.endswith((".", "!", "?")) else f"{said}."
+    text = f"{title}: {detail}" if detail and detail != title else title
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def state_badge(text: str, tone: Tone) -> None:

@@ -73,10 +73,14 @@ def _tell_if_unknown(books: Books, scope: str, name: str, view: Literal["initiat
     from ledger import registry
 
     spending = queries.costs(books, queries.CostQuery(by=(f"{view}_{scope}",), view=view))[f"{view}_{scope}"]
-    known = sorted({*registry.rows(books)[scope].drop_nulls(), *spending.drop_nulls()} - {""})
-    if name not in known:
-        there = f"known are {', '.join(known[:12])}{', …' if len(known) > 12 else ''}" if known else "none is known yet"
-        say(f"No {scope} {name!r} is registered or has spent so far; {there}")
+    known_names = sorted({*registry.rows(books)[scope].drop_nulls(), *spending.drop_nulls()} - {""})
+    if name not in known_names:
+        names_listed = (
+            f"known are {', '.join(known_names[:12])}{', …' if len(known_names) > 12 else ''}"
+            if known_names
+            else "none is known yet"
+        )
+        say(f"No {scope} {name!r} is registered or has spent so far; {names_listed}")
 
 
 def budgets_list(

@@ -58,9 +58,9 @@ def exchange_list(
     if output == "json":
         out_rows(rows)
     elif rows:
-        named = [
+        table_rows = [
             {"from": r["from_currency"], "to": r["to_currency"], **{k: r[k] for k in ("day", "rate", "source")}} for r in rows
         ]
-        tables.draw(tables.table(["from", "to", "day", "rate", "source"], named, numbers=["rate"]))
+        tables.draw(tables.table(["from", "to", "day", "rate", "source"], table_rows, numbers=["rate"]))
     else:
         say("No exchange rates. Next: rootcost exchange import FILE")

@@ -35,10 +35,13 @@ def explain(
         str,
         typer.Option("--by", "--group-by", help="How to break the cell down: dimensions, comma-separated.", show_default=False),
     ] = "",
-    where: Annotated[
+    filters: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIM=VALUE", help="Only cost of this value; repeatable. An empty value is unknown.", show_default=False
+            "--where",
+            metavar="DIM=VALUE",
+            help="Only cost of this value; repeatable. An empty value is unknown.",
+            show_default=False,
         ),
     ] = None,
     month: Annotated[str, typer.Option(metavar="YYYY-MM", help="Only this month.", show_default=False)] = "",
@@ -68,7 +71,7 @@ def explain(
     from api import queries
     from ledger.errors import UsageError
 
-    names_cell = bool(by or where or month or start or end)
+    names_cell = bool(by or filters or month or start or end)
     if (ref is None) != names_cell:
         raise UsageError(
             "say what to explain" if ref is None else "a chain, call or charge is whole; options name a cell instead",
@@ -78,7 +81,7 @@ def explain(
     tree = None
     with opened(home) as books:
         if ref is None:
-            query = _cell(by, where or [], month, start, end, view, granularity, basis, timezone=books.settings.report.timezone)
+            query = _cell(by, filters or [], month, start, end, view, granularity, basis, timezone=books.settings.report.timezone)
             story = queries.explain_cell(books, query, most=most)
         else:
             story = queries.explain(books, ref, basis=basis, most=most)
@@ -92,7 +95,7 @@ def explain(
 
 
 def _cell(
-    by: str, where: list[str], month: str, start: str, end: str, view: str, granularity: str, basis: str, *, timezone: str
+    by: str, filters: list[str], month: str, start: str, end: str, view: str, granularity: str, basis: str, *, timezone: str
 ) -> CostQuery:
     from api.queries import CostQuery
     from api.queries.costs import named_month
@@ -111,6 +114,6 @@ def _cell(
         end=end or None,
         granularity=granularity,
         basis=basis,
-        filters=where,
+        filters=filters,
         timezone=timezone,
     )

@@ -33,16 +33,16 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
     from ingest.sources.aws_cur import exports as aws_cur_exports
 
     home_of(home)
-    found, faults = aws_cur_exports.exports()
+    account_exports, faults = aws_cur_exports.exports()
     if output == "json":
-        out_rows(asdict(export) | {"add": _line(export, found)} for export in found)
+        out_rows(asdict(export) | {"add": _line(export, account_exports)} for export in account_exports)
     else:
-        for export in found:
-            _tell(export, found)
+        for export in account_exports:
+            _tell(export, account_exports)
     for fault in faults:
         say(f"{fault.where}: {fault.what}; {fault.remedy}. Least-privilege policy:\n{aws_cur_exports.POLICY}")
-    bills = [export for export in found if export.source]
-    if not found:
+    bills = [export for export in account_exports if export.source]
+    if not account_exports:
         say(
             "This account exports no bill. Create a CUR 2.0 export in Billing and Cost Management, Data Exports, hourly, with resource ids"
         )

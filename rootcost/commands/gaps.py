@@ -42,41 +42,41 @@ def gaps(
             granularity=granularity,
             limit=_LINES if output == "table" else 2**31,
         )
-        found = queries.gaps(books, query)
+        report = queries.gaps(books, query)
     if output == "json":
-        out_json(found.model_dump(exclude={"limit", "offset", "total"}))
+        out_json(report.model_dump(exclude={"limit", "offset", "total"}))
         return
-    if not found.channels:
+    if not report.channels:
         say("No call of a gateway has been attributed yet. Next: rootcost ingest litellm, then rootcost attribute")
         return
     from rootcost.terminal import tables
 
-    tables.draw(tables.table(_COLUMNS, [_line(channel) for channel in found.channels], money=["cost lost"], numbers=_NUMBERS))
-    if not found.rows:
+    tables.draw(tables.table(_COLUMNS, [_line(channel) for channel in report.channels], money=["cost lost"], numbers=_NUMBERS))
+    if not report.rows:
         say("Every channel knew every call.")
         return
     width = 16 if granularity == "hour" else 10
-    lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in found.rows]
+    lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in report.rows]
     tables.draw(tables.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
-    if found.total > len(found.rows):
-        out(f"{found.total - len(found.rows):,} more lines: --granularity day, a shorter range, or --format json")
+    if report.total > len(report.rows):
+        out(f"{report.total - len(report.rows):,} more lines: --granularity day, a shorter range, or --format json")
 
 
-def _line(told: Lost) -> dict[str, Any]:
-    cost: Decimal = told.lost_list_cost or told.lost_reported_cost
+def _line(loss: Lost) -> dict[str, Any]:
+    cost: Decimal = loss.lost_list_cost or loss.lost_reported_cost
     return dict(
         zip(
             _COLUMNS,
             (
-                told.channel,
-                f"{told.calls:,}",
-                f"{told.known:,}",
-                f"{told.lost:,}",
-                f"{told.lost_tokens:,}",
+                loss.channel,
+                f"{loss.calls:,}",
+                f"{loss.known:,}",
+                f"{loss.lost:,}",
+                f"{loss.lost_tokens:,}",
                 cost,
-                f"{told.only:,}",
-                f"{told.before:,}",
-                f"{told.after:,}",
+                f"{loss.only:,}",
+                f"{loss.before:,}",
+                f"{loss.after:,}",
             ),
             strict=True,
         )

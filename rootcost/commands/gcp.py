@@ -30,8 +30,11 @@ def projects(
     from ingest.prices import gcp_catalog
 
     home_of(home)
-    found = gcp_catalog.projects()
-    rows = [asdict(row) | {"export": f"gcp_billing_export_resource_v1_{row.billing_account.replace('-', '_')}"} for row in found]
+    gcp_projects = gcp_catalog.projects()
+    rows = [
+        asdict(row) | {"export": f"gcp_billing_export_resource_v1_{row.billing_account.replace('-', '_')}"}
+        for row in gcp_projects
+    ]
     if output == "json":
         out_rows(rows)
     elif output == "csv":

@@ -45,11 +45,11 @@ def ingest(
     tables.ingested(report)
     if not report.rows:
         say("Nothing was stored.")
-    listed = "rootcost problems" if len(report.not_kept) < len(report.problems) else ""
-    then = "rootcost attribute" if report.rows else ""
-    if report.errors and listed and then:
+    problems_command = "rootcost problems" if len(report.not_kept) < len(report.problems) else ""
+    attribute_command = "rootcost attribute" if report.rows else ""
+    if report.errors and problems_command and attribute_command:
         say("Next: rootcost problems; then rootcost attribute, which goes on with what could be read")
-    elif step := (listed if report.errors or not then else then):
+    elif step := (problems_command if report.errors or not attribute_command else attribute_command):
         say(f"Next: {step}")
     if report.errors:
         raise typer.Exit(1)
@@ -99,8 +99,8 @@ def agents_import(
         problems.renew(books.store, "registry", {str(file)}, result.problems)
     from rootcost.terminal.tables import counted
 
-    read, added = counted(result.agents, "agent"), counted(result.names, "name")
-    out(f"{read} read: {added} added or changed, {result.unchanged} unchanged")
+    agents_count, names_count = counted(result.agents, "agent"), counted(result.names, "name")
+    out(f"{agents_count} read: {names_count} added or changed, {result.unchanged} unchanged")
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
     say("Next: rootcost attribute")

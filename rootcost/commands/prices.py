@@ -90,28 +90,28 @@ def prices_import(
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
+        read_list = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         with turn_to_write(books):
-            update = _difference(books, listed, valid_from, factor)
-            done = enter(books, update, accept=accept)
+            update = _difference(books, read_list, valid_from, factor)
+            result = enter(books, update, accept=accept)
     if output == "table":
         out(
-            f"{tables.counted(done.added, 'price')} added ({done.changed:,} of them changed), {done.unchanged:,} unchanged; "
-            f"{_dates(update)}; {done.book}"
+            f"{tables.counted(result.added, 'price')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged; "
+            f"{_dates(update)}; {result.book}"
         )
-        if done.staged:
+        if result.staged:
             price_tables.changes(
-                update.doubtful, title=f"{tables.counted(done.staged, 'price')} staged: {_looks(done.staged)} wrong"
+                update.doubtful, title=f"{tables.counted(result.staged, 'price')} staged: {_looks(result.staged)} wrong"
             )
         price_tables.gone(update.gone)
     else:
         _write(price_tables.change_rows(update.changes, update.gone), output)
-    tables.left_out(done.problems)
-    if done.staged:
+    tables.left_out(result.problems)
+    if result.staged:
         say("Nothing is priced with what is staged. Next: rootcost prices accept, or rootcost prices reject")
-    elif done.added:
+    elif result.added:
         say("Next: rootcost attribute")
-    if done.staged or any(problem.severity == "error" for problem in done.problems):
+    if result.staged or any(problem.severity == "error" for problem in result.problems):
         raise typer.Exit(1)
 
 
@@ -122,7 +122,7 @@ def prices_diff(
     book: _Book = "",
     month: Annotated[str, typer.Option(help="With --origin observed: the month whose bill is read.", show_default=False)] = "",
     seller: _From = "",
-    staged: Annotated[bool, typer.Option("--staged", help="Show what waits to be accepted instead.")] = False,
+    only_staged: Annotated[bool, typer.Option("--staged", help="Show what waits to be accepted instead.")] = False,
     factor: _Times = 10,
     output: _Output = "table",
     home: Home = None,
@@ -132,18 +132,18 @@ def prices_diff(
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        if staged:
+        if only_staged:
             _show_staged(books, output)
             return
-        listed = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
-        update = _difference(books, listed, valid_from, factor)
+        read_list = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
+        update = _difference(books, read_list, valid_from, factor)
     if output != "table":
         _write(price_tables.change_rows(update.changes, update.gone), output)
         return
     doubtful = update.doubtful.height
-    told = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
+    doubt_text = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
     out(
-        f"{tables.counted(update.changes.height, 'change')}, {told}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
+        f"{tables.counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
     )
     price_tables.changes(update.changes)
     price_tables.gone(update.gone)
@@ -183,13 +183,15 @@ def prices_history(
 
     with opened(home) as books:
         rows = history(books, model, provider=provider, meter=meter)
-        near = [] if rows.height else similar(books, model)
+        suggestions = [] if rows.height else similar(books, model)
     if output != "table":
         _write(price_tables.history_rows(rows), output)
     elif rows.height:
         price_tables.history(rows)
     if not rows.height:
-        hint = f"Like it: {', '.join(near)}" if near else "Next: rootcost prices import, or rootcost prices coverage"
+        hint = (
+            f"Like it: {', '.join(suggestions)}" if suggestions else "Next: rootcost prices import, or rootcost prices coverage"
+        )
         say(f"The price book has no rate for {model!r}{' so narrowed down' if provider or meter else ''}. {hint}")
 
 
@@ -212,20 +214,20 @@ def prices_coverage(
     if month:
         month_start(month)
     with opened(home) as books:
-        found = coverage(books, [month] if month else [])
+        report = coverage(books, [month] if month else [])
     if template:
         from ingest.prices.rate_table import lines
 
-        for line in lines(price_tables.template_rows(found.unpriced)):
+        for line in lines(price_tables.template_rows(report.unpriced)):
             out(line)
         return
     if output != "table":
-        _write(found.models.drop("meters"), output)
-    elif found.models.height:
-        price_tables.coverage(found)
-    if not found.models.height:
+        _write(report.models.drop("meters"), output)
+    elif report.models.height:
+        price_tables.coverage(report)
+    if not report.models.height:
         say(f"No attributed calls{f' in {month}' if month else ''}. Next: rootcost ingest, then rootcost attribute")
-    elif found.unpriced.height:
+    elif report.unpriced.height:
         say(
             "Next: rootcost prices import a newer list; or rootcost prices coverage --template > missing.csv, fill in the rates, "
             "rootcost prices import missing.csv --origin contract; then rootcost attribute"
@@ -270,26 +272,26 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
 
     if file is not None or origin != "list" or book:
         raise UsageError("is a public list of its own", where="--from gcp", remedy="leave out the file, --origin and --book")
-    known = books.store.scan(PRICES).select("model").unique().collect()["model"]
-    names, bills = ModelNames(known, seen_models(books)), Classifier(books.settings.attribution.skus)
+    known_models = books.store.scan(PRICES).select("model").unique().collect()["model"]
+    names, bills = ModelNames(known_models, seen_models(books)), Classifier(books.settings.attribution.skus)
 
     def spelt(model: str) -> str:
-        shown = names.display(model) or model
-        return "-".join(shown.lower().split())
+        spelling = names.display(model) or model
+        return "-".join(spelling.lower().split())
 
     def sells(service: str, sku: str, unit: str) -> Sells:
-        told = bills.sold(Words("Google Cloud", service, sku=sku, unit=unit))
-        return Sells(told.model, told.meter, told.service_tier, told.context_above, told.factor)
+        sale = bills.sold(Words("Google Cloud", service, sku=sku, unit=unit))
+        return Sells(sale.model, sale.meter, sale.service_tier, sale.context_above, sale.factor)
 
     return price_list(sells, spelt)
 
 
-def _difference(books: Books, listed: PriceList, valid_from: str, factor: int) -> Update:
+def _difference(books: Books, read_list: PriceList, valid_from: str, factor: int) -> Update:
     from ingest.prices.updates import difference
     from ledger.periods import parse_instant
 
     since = parse_instant(valid_from, field="--valid-from") if valid_from else None
-    return difference(books, listed, valid_from=since, most_times=factor)
+    return difference(books, read_list, valid_from=since, most_times=factor)
 
 
 def _looks(number: int) -> str:
@@ -330,15 +332,15 @@ def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
         if model:
             chosen = chosen.filter(pl.col("model") == model)
         if book:
-            named = pl.col("book").str.split(" ").list.first()
-            chosen = chosen.filter((pl.col("book") == book) | (named == book) | (pl.col("uri") == book))
-        done = decide(books, chosen, accept=accept) if chosen.height else 0
+            seller_name = pl.col("book").str.split(" ").list.first()
+            chosen = chosen.filter((pl.col("book") == book) | (seller_name == book) | (pl.col("uri") == book))
+        decided_count = decide(books, chosen, accept=accept) if chosen.height else 0
     if not chosen.height:
         say("Nothing is staged." if not waiting.height else f"None of the {waiting.height:,} staged prices is one of these.")
         return
-    rest = f"; {counted(waiting.height - chosen.height, 'price')} still staged" if waiting.height > chosen.height else ""
-    out(f"{counted(done, 'price')} {'accepted' if accept else 'rejected'}{rest}")
-    if accept and done:
+    waiting_text = f"; {counted(waiting.height - chosen.height, 'price')} still staged" if waiting.height > chosen.height else ""
+    out(f"{counted(decided_count, 'price')} {'accepted' if accept else 'rejected'}{waiting_text}")
+    if accept and decided_count:
         say("Next: rootcost attribute")
 
 

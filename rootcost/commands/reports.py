@@ -47,7 +47,7 @@ def attribute(
             show_default=False,
         ),
     ] = "",
-    again: Annotated[
+    rebuild: Annotated[
         bool, typer.Option("--again", help="Rebuild months although nothing has changed: read their spans and draw all anew.")
     ] = False,
     home: Home = None,
@@ -72,18 +72,20 @@ def attribute(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
         with steps() as progress, turn_to_write(books), _hands(cluster) as hands:
-            filled = bool(facts_by_month(books))
-            if filled and (imported := at_hand(books)):
-                say(f"The price book was empty: {imported.added:,} prices of {imported.book.split(' sha256')[0]} are in it now")
+            has_facts = bool(facts_by_month(books))
+            if has_facts and (imported_book := at_hand(books)):
+                say(
+                    f"The price book was empty: {imported_book.added:,} prices of {imported_book.book.split(' sha256')[0]} are in it now"
+                )
             report = run_attribution(
-                books, months, cause="command", progress=progress.of("Attributing"), hands=hands, force=again
+                books, months, cause="command", progress=progress.of("Attributing"), hands=hands, force=rebuild
             )
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
         tables.attributed(report, alerts)
-        if told := left_out_of_bills(books):
-            out(told)
-        if filled:
+        if warning := left_out_of_bills(books):
+            out(warning)
+        if has_facts:
             say("Next: rootcost costs, or rootcost serve")
 
 
@@ -114,10 +116,13 @@ def costs(
     basis: Annotated[
         Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is summed.")
     ] = "effective",
-    where: Annotated[
+    filters: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIM=VALUE", help="Keep rows of this value only; repeatable. An empty value is unknown.", show_default=False
+            "--where",
+            metavar="DIM=VALUE",
+            help="Keep rows of this value only; repeatable. An empty value is unknown.",
+            show_default=False,
         ),
     ] = None,
     currency: Annotated[
@@ -148,7 +153,7 @@ def costs(
             end=end or None,
             granularity=granularity,
             basis=basis,
-            filters=where or [],
+            filters=filters or [],
             timezone=books.settings.report.timezone,
         )
         frame, rates = queries.costs_in(books, query, currency) if currency else (queries.costs(books, query), [])
@@ -160,9 +165,9 @@ def costs(
     elif output in ("csv", "parquet"):
         write_table(frame, output, file)
     elif frame.height:
-        tables.costs(frame, basis=basis, asked=query.by, path=file)
-    for named, days in Counter(rate.named for rate in rates).items():
-        say(f"Exchanged, {tables.counted(days, 'day')}: {named}")
+        tables.costs(frame, basis=basis, requested_columns=query.by, path=file)
+    for rate_name, days in Counter(rate.named for rate in rates).items():
+        say(f"Exchanged, {tables.counted(days, 'day')}: {rate_name}")
     if not frame.height:
         say(
             "No costs in this range."
@@ -185,13 +190,13 @@ def balance(
 
     with opened(home) as books:
         frame = queries.balance(books, month)
-        told = left_out_of_bills(books)
+        warning = left_out_of_bills(books)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
         tables.balance(frame)
-    if told:
-        (say if output == "json" else out)(told)
+    if warning:
+        (say if output == "json" else out)(warning)
     if not frame.height:
         say("No bill is attributed yet. Next: rootcost ingest, then rootcost attribute")
     if not (frame["difference"] == 0).all():
@@ -230,10 +235,10 @@ def runs(
             raise UsageError("two runs are compared", where="OLD NEW", remedy="`rootcost runs` lists them")
         from attribution.monitoring.run_diff import compare
 
-        found = compare(books, pair[0], pair[1], month or None)
+        differences = compare(books, pair[0], pair[1], month or None)
     if output == "json":
-        out_rows({**asdict(d), "moved": d.moved} for d in found)
-    elif found:
-        tables.differences(found)
-    if not found:
+        out_rows({**asdict(d), "moved": d.moved} for d in differences)
+    elif differences:
+        tables.differences(differences)
+    if not differences:
         say("The two runs say the same.")

@@ -42,9 +42,9 @@ def rules_list(
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        kept = shared_rules.recorded(books)
-        mine = in_order(books.settings.attribution.shared)
-        told = shared_rules.check(mine, _teams(books), uri="rootcost.toml")
+        revisions = shared_rules.recorded(books)
+        own_rules = in_order(books.settings.attribution.shared)
+        problems = shared_rules.check(own_rules, _teams(books), uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
             {
@@ -52,12 +52,12 @@ def rules_list(
                 "recorded": r.recorded_at,
                 "terms": _terms(r.definition) if output == "table" else r.definition,
             }
-            for r in kept
+            for r in revisions
         ]
         columns = ["rule", "recorded", "terms"]
     else:
-        since = {f"{r.name}@{r.version}": r.recorded_at for r in reversed(kept)}
-        rows = [_shown(rule) | {"in use since": since.get(rule.label)} for rule in mine]
+        since = {f"{r.name}@{r.version}": r.recorded_at for r in reversed(revisions)}
+        rows = [_shown(rule) | {"in use since": since.get(rule.label)} for rule in own_rules]
         columns = ["rule", "priority", "takes", "splits", "from", "to", "in use since"]
     if output == "json":
         out_rows(rows)
@@ -69,7 +69,7 @@ def rules_list(
             if history
             else "No shared-cost rules. They are written in rootcost.toml as [[attribution.shared]]"
         )
-    _warn(told)
+    _warn(problems)
 
 
 def rules_preview(
@@ -95,13 +95,13 @@ def rules_preview(
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        mine = books.settings.attribution
-        proposed = mine if rules is None else mine.model_copy(update={"shared": read_rules(rules)})
+        settings = books.settings.attribution
+        proposed_settings = settings if rules is None else settings.model_copy(update={"shared": read_rules(rules)})
         with steps(), turn_to_write(books):
-            then = rehearse(books, month, proposed)
-            now = _published(books, month) if rules is None else rehearse(books, month, mine)
-        told = checked.check(proposed.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
-        frame = checked.changes(now, then)
+            preview_result = rehearse(books, month, proposed_settings)
+            now = _published(books, month) if rules is None else rehearse(books, month, settings)
+        problems = checked.check(proposed_settings.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
+        frame = checked.changes(now, preview_result)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
@@ -109,7 +109,7 @@ def rules_preview(
         tables.draw(tables.table(["team", "class", "now", "then", "change", "currency"], rows, money=["now", "then", "change"]))
     else:
         out("Nothing would change.")
-    _warn(told)
+    _warn(problems)
 
 
 def _published(books: Books, month: str) -> pl.DataFrame:
@@ -131,14 +131,16 @@ def _teams(books: Books) -> set[str]:
 
 def _shown(rule: SharedRule) -> dict[str, object]:
     scope = rule.model_dump(include={"provider", "account", "service", "sku", "charge_category", "reason", "source_team"})
-    takes = [f"{key} {value}" for key, value in scope.items() if value] + [f"tag {k}={v}" for k, v in rule.tags.items()]
-    who = ", ".join(f"{team} {share}" for team, share in rule.shares.items()) if rule.method == "fixed" else ", ".join(rule.teams)
-    how = f"{rule.method} ({rule.usage})" if rule.method == "usage" else rule.method
+    conditions = [f"{key} {value}" for key, value in scope.items() if value] + [f"tag {k}={v}" for k, v in rule.tags.items()]
+    teams = (
+        ", ".join(f"{team} {share}" for team, share in rule.shares.items()) if rule.method == "fixed" else ", ".join(rule.teams)
+    )
+    method = f"{rule.method} ({rule.usage})" if rule.method == "usage" else rule.method
     return {
         "rule": rule.label,
         "priority": rule.priority,
-        "takes": "; ".join(takes) or "all that nobody owns",
-        "splits": f"{how} over {who or 'all teams'}",
+        "takes": "; ".join(conditions) or "all that nobody owns",
+        "splits": f"{method} over {teams or 'all teams'}",
         "from": None if rule.valid_from.year == 1970 else rule.valid_from,
         "to": rule.valid_to,
     }
@@ -152,6 +154,6 @@ def _plain(value: object) -> object:
     return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "hour") else value
 
 
-def _warn(told: list[Problem]) -> None:
-    for problem in told:
+def _warn(problems: list[Problem]) -> None:
+    for problem in problems:
         say(f"{problem.place}: {problem.reason} — {problem.remedy}")

@@ -88,14 +88,14 @@ def add(
     if scope and kind.kind == "log":
         raise UsageError("only bills have datasets", where="--scope", remedy="leave it out")
     ticks = (cron or kind.access.cron) if uris else ""
-    expected = _length(lag) if lag else kind.access.lag
+    expected_lag = _length(lag) if lag else kind.access.lag
     pause = longest_pause(ticks, after=now()) if ticks else timedelta(0)
     with opened(home) as books:
-        added = configured_sources.add(
+        source_row = configured_sources.add(
             books, name, source=kind.name, kind=kind.kind, uris=[_absolute(uri) for uri in uris or ()], scope=scope or None,
-            cron=ticks, pause=pause, lag=expected, actor=ACTOR,
+            cron=ticks, pause=pause, lag=expected_lag, actor=ACTOR,
         )  # fmt: skip
-        _show(books, added, output)
+        _show(books, source_row, output)
     if uris:
         say(
             f"Next: rootcost sources test {name}; it is read at its ticks while rootcost serve runs, or at once by rootcost sources run {name}"
@@ -131,38 +131,38 @@ def try_out(
     from ingest.sources import by_name
     from ledger import sources as configured_sources
 
-    told: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     policies: dict[str, str] = {}
-    failed = False
+    any_failed = False
     with opened(home) as books:
-        wanted = [configured_sources.find(books, name)] if name else configured_sources.every(books)
-        for source in wanted:
+        selection = [configured_sources.find(books, name)] if name else configured_sources.every(books)
+        for source in selection:
             kind = by_name(source.source)
             for uri in source.uris:
-                tried = probe(books, kind, uri)
-                failed |= not tried.ok
-                told.append(
-                    {"name": source.name, "source": source.source, "address": uri, "ok": tried.ok, "told": tried.told, "rows": tried.rows,
-                     "newest": tried.newest, "remarks": tried.remarks, "needs": kind.access.needs, "policy": kind.access.policy}
+                result = probe(books, kind, uri)
+                any_failed |= not result.ok
+                results.append(
+                    {"name": source.name, "source": source.source, "address": uri, "ok": result.ok, "told": result.told, "rows": result.rows,
+                     "newest": result.newest, "remarks": result.remarks, "needs": kind.access.needs, "policy": kind.access.policy}
                 )  # fmt: skip
-                if output == "table" and tried.ok:
-                    newest = f", the newest of {tried.newest:%Y-%m-%d %H:%M} UTC" if tried.newest else ""
-                    out(f"{source.name}: {uri} {tried.told}{newest}")
+                if output == "table" and result.ok:
+                    newest = f", the newest of {result.newest:%Y-%m-%d %H:%M} UTC" if result.newest else ""
+                    out(f"{source.name}: {uri} {result.told}{newest}")
                 elif output == "table":
                     needs = f". It needs {kind.access.needs}" if "://" in uri else ""
-                    say(f"{source.name}: {uri} cannot be read: {tried.told}{needs}.")
+                    say(f"{source.name}: {uri} cannot be read: {result.told}{needs}.")
                     if needs and kind.access.policy:
                         policies[kind.access.policy] = source.source
             if not source.uris and output == "table":
                 say(f"{source.name}: is watched only; nothing to try")
     if output == "json":
-        out_json(told)
-    for policy, what in policies.items():
-        say(f"Least privilege for {what}; put your own names in:")
+        out_json(results)
+    for policy, source_name in policies.items():
+        say(f"Least privilege for {source_name}; put your own names in:")
         out(policy)
-    if not wanted:
+    if not selection:
         say("No source is configured. Next: rootcost sources add NAME SOURCE URI")
-    if failed:
+    if any_failed:
         raise typer.Exit(1)
 
 
@@ -197,12 +197,12 @@ def backfill(
 
 def pause(name: Name, output: Format = "table", home: Home = None) -> None:
     """Leave a source alone until `rootcost sources resume`. A running `rootcost serve` knows within seconds."""
-    _pause(home, name, output, paused=True)
+    _pause(home, name, output, pausing=True)
 
 
 def resume(name: Name, output: Format = "table", home: Home = None) -> None:
     """Read a source by its schedule again, from its next tick on."""
-    _pause(home, name, output, paused=False)
+    _pause(home, name, output, pausing=False)
 
 
 def remove(name: Name, home: Home = None) -> None:
@@ -245,11 +245,11 @@ def kinds(
     from rootcost.terminal.console import home_of
 
     home_of(home)
-    found = [by_name(name) for name in ([source] if source else discover())]
+    selection = [by_name(name) for name in ([source] if source else discover())]
     rows = [
         {"source": s.name, "kind": s.kind, "title": s.title, "addresses": list(s.access.addresses), "cron": s.access.cron,
          "lag_seconds": int(s.access.lag.total_seconds()), "needs": s.access.needs, "policy": s.access.policy}
-        for s in found
+        for s in selection
     ]  # fmt: skip
     if output == "json":
         out_json(rows)
@@ -271,7 +271,7 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
     assert home is None or isinstance(home, Path)
     with opened(home) as books, steps() as progress:
         log_to(books.home)  # an unexpected fault is told in a line, and its traceback kept there
-        done = read_source(
+        finished_run = read_source(
             books,
             configured_sources.find(books, name),
             cause=BACKFILL if window else BY_HAND,
@@ -279,12 +279,12 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
             progress=progress.of("Reading"),
             waiting=lambda: say("Waiting for another rootcost process that reads sources of this kind …"),
         )
-        row = next(r for r in queries.source_runs(books, name, limit=200).rows if r.run == done.run.id)
+        row = next(r for r in queries.source_runs(books, name, limit=200).rows if r.run == finished_run.run.id)
     if output == "json":
         out_json(row.model_dump())
     else:
-        if done.report is not None:
-            tables.ingested(done.report)
+        if finished_run.report is not None:
+            tables.ingested(finished_run.report)
         source_tables.runs([row], total=1)
     if row.rows_changed:
         say("Next: rootcost attribute, unless rootcost serve runs")
@@ -293,14 +293,14 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
         raise typer.Exit(1)
 
 
-def _pause(home: object, name: str, output: str, *, paused: bool) -> None:
+def _pause(home: object, name: str, output: str, *, pausing: bool) -> None:
     from pathlib import Path
 
     from ledger import sources as configured_sources
 
     assert home is None or isinstance(home, Path)
     with opened(home) as books:
-        _show(books, configured_sources.pause(books, name, paused=paused, actor=ACTOR), output)
+        _show(books, configured_sources.pause(books, name, paused=pausing, actor=ACTOR), output)
 
 
 def _show(books: Books, source: ConfiguredSource, output: str) -> None:
@@ -329,7 +329,7 @@ def _length(text: str) -> timedelta:
     """
     from ledger.errors import UsageError
 
-    found = _LENGTH.fullmatch(text.strip().lower())
-    if found is None or not int(found.group(1)):
+    match = _LENGTH.fullmatch(text.strip().lower())
+    if match is None or not int(match.group(1)):
         raise UsageError(f"{text!r} is no length of time", where="--lag", remedy="write 90m, 36h or 3d")
-    return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
+    return timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})

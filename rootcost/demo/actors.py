@@ -68,22 +68,22 @@ class Growing:
         self.prompt = max(24, prompt)
         self.seen = int(self.prompt * seen_share) if model.caches else 0
 
-    def step(self, output: int, added: int) -> Usage:
-        """The usage of the next call, after which its answer and `added` tokens join the prompt."""
-        prompt, seen = self.prompt, min(self.seen, self.prompt - 16)
+    def step(self, output: int, added_tokens: int) -> Usage:
+        """The usage of the next call, after which its answer and `added_tokens` tokens join the prompt."""
+        prompt, cache_read = self.prompt, min(self.seen, self.prompt - 16)
         output = max(1, output)
-        fresh = prompt - seen
+        fresh = prompt - cache_read
         if self.model.caches and self.model.on_aws and fresh > 1024:
-            written = fresh - fresh // 12
-            usage = Usage(fresh - written, seen, written, output)
-            self.seen = seen + written
+            cache_written = fresh - fresh // 12
+            usage = Usage(fresh - cache_written, cache_read, cache_written, output)
+            self.seen = cache_read + cache_written
         elif self.model.caches and not self.model.on_aws:
-            seen -= seen % 128
-            usage = Usage(prompt - seen, seen, 0, output)
+            cache_read -= cache_read % 128
+            usage = Usage(prompt - cache_read, cache_read, 0, output)
             self.seen = prompt
         else:
-            usage = Usage(fresh, seen, 0, output)
-        self.prompt = min(prompt + output + added, 180_000)
+            usage = Usage(fresh, cache_read, 0, output)
+        self.prompt = min(prompt + output + added_tokens, 180_000)
         return usage
 
 
@@ -101,10 +101,10 @@ def gateway_call(
     at: int,
     *,
     extra: tuple[Attribute, ...] = (),
-    proxied: bool = False,
+    through_proxy: bool = False,
     end_user: str = "",
 ) -> int:
-    """A call through LiteLLM: the client's span, the gateway's payload, and if `proxied` the gateway's own spans.
+    """A call through LiteLLM: the client's span, the gateway's payload, and if `through_proxy` the gateway's own spans.
 
     One in fifty is throttled and tried again. Returns when it ended.
     """
@@ -119,7 +119,7 @@ def gateway_call(
     end = at + duration(r, usage.output_tokens)
     response_id, call_id = "chatcmpl-" + r.dice.uuid(), r.dice.uuid()
     span = r.chat_span(seat.origin, place, model, usage, (at, end), extra, response_id=response_id)
-    if proxied:
+    if through_proxy:
         _proxy_spans(r, (seat.trace, span), model, usage, key, (at, end), (response_id, call_id))
     r.logged(Logged(response_id, call_id, trace_id, model, key, usage, at / 1e9, end / 1e9, (), end_user))
     r.used(model, GATEWAY_ROLE if model.on_aws else "", seat.who, seat.executor, at, usage)
@@ -132,7 +132,7 @@ def _proxy_spans(
     """The same call as LiteLLM's own OpenTelemetry tells it, below the client's span; `ids` are the response's and the call's."""
     edge, end = times[0] + SECOND // 250, times[1] - SECOND // 500
     server = r.span(PROXY, place, "Received Proxy Server Request", SERVER, (edge, end))
-    fixed = (
+    constant_attributes = (
         ("gen_ai.system", model.gateway_provider),
         ("gen_ai.request.model", f"{model.gateway_provider}/{model.name}"),
         ("llm.request.type", "acompletion"),
@@ -147,7 +147,15 @@ def _proxy_spans(
         ("metadata.user_api_key_alias", key.alias),
         ("metadata.user_api_key_team_alias", key.team or ""),
     )
-    r.span(PROXY, (place[0], server), "litellm_request", INTERNAL, (edge + SECOND // 500, end - SECOND // 500), fixed, own)
+    r.span(
+        PROXY,
+        (place[0], server),
+        "litellm_request",
+        INTERNAL,
+        (edge + SECOND // 500, end - SECOND // 500),
+        constant_attributes,
+        own,
+    )
 
 
 def direct_call(
@@ -195,7 +203,7 @@ def repeated(usage: Usage) -> tuple[Attribute, ...]:
 
 def query_store(r: Recorder, origin: Origin, place: tuple[bytes, bytes], at: int, busy: int) -> int:
     """A read of the vector store, which is billed by the hour; returns when it ended."""
-    told = (("db.system.name", "opensearch"), ("db.operation.name", "search"), ("rootcost.resource.id", VECTOR_STORE))
-    r.span(origin, place, "search knowledge", CLIENT, (at, at + busy), told)
+    attributes = (("db.system.name", "opensearch"), ("db.operation.name", "search"), ("rootcost.resource.id", VECTOR_STORE))
+    r.span(origin, place, "search knowledge", CLIENT, (at, at + busy), attributes)
     r.resource_seconds.append((at // (3600 * SECOND), VECTOR_STORE, busy / 1e9))
     return at + busy + SECOND // 50

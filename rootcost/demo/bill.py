@@ -113,7 +113,7 @@ def token_lines(
                 continue
             per_thousand = plain(rates[meter] * 1000)
             quantity = Decimal(tokens).scaleb(-3)
-            listed = quantity * per_thousand
+            list_cost = quantity * per_thousand
             yield AwsLine(
                 start=start,
                 end=start + HOUR,
@@ -123,8 +123,8 @@ def token_lines(
                 usage_type=f"{co.USAGE_PREFIX[model.region]}-{model.billed}-{AWS_METER[meter]}",
                 operation="InvokeModelInference",
                 description=f"${per_thousand} per 1K tokens for {model.billed} {AWS_METER[meter]} in {model.region}",
-                listed=listed,
-                net=listed * (1 - PRIVATE_RATE),
+                listed=list_cost,
+                net=list_cost * (1 - PRIVATE_RATE),
                 quantity=quantity,
                 unit="1K tokens",
                 rate=per_thousand,
@@ -249,7 +249,7 @@ def runtime_lines(seconds: Mapping[int, float]) -> Iterator[AwsLine]:
 def plumbing_lines(first: datetime, until: datetime, scale: int) -> Iterator[AwsLine]:
     """Ordinary infrastructure: storage that carries a team tag, functions that do not."""
     for at in _days(first, until):
-        stored, invoked = Decimal("18.5") * scale, Decimal(31_000) * scale
+        stored_gb, invocations = Decimal("18.5") * scale, Decimal(31_000) * scale
         yield AwsLine(
             at,
             at + 24 * HOUR,
@@ -259,16 +259,16 @@ def plumbing_lines(first: datetime, until: datetime, scale: int) -> Iterator[Aws
             "TimedStorage-ByteHrs",
             "StandardStorage",
             "$0.023 per GB - first 50 TB / month of storage used",
-            stored * Decimal("0.023"),
-            stored * Decimal("0.023"),
-            stored,
+            stored_gb * Decimal("0.023"),
+            stored_gb * Decimal("0.023"),
+            stored_gb,
             "GB-Mo",
             Decimal("0.023"),
             resource="brightwater-documents",
             tags=(("resourceTags/user:team", "Platform"),),
             truth="owner",
         )
-        cost = invoked * Decimal("0.0000002")
+        cost = invocations * Decimal("0.0000002")
         yield AwsLine(
             at,
             at + 24 * HOUR,
@@ -280,7 +280,7 @@ def plumbing_lines(first: datetime, until: datetime, scale: int) -> Iterator[Aws
             "$0.20 per 1 million requests",
             cost,
             cost,
-            invoked,
+            invocations,
             "Requests",
             Decimal("0.0000002"),
             resource=f"arn:aws:lambda:{co.US}:{PRODUCTION}:function:thumbnailer",
@@ -290,10 +290,10 @@ def plumbing_lines(first: datetime, until: datetime, scale: int) -> Iterator[Aws
 
 def monthly_lines(aws: Iterable[AwsLine], first: datetime, end: datetime) -> Iterator[AwsLine]:
     """Support, credit, refund and tax: what a bill adds to usage. Rounded to cents, as invoices are."""
-    held = list(aws)
-    usage = sum((line.net for line in held), Decimal(0))
-    bedrock = sum((line.net for line in held if line.product_code == "AmazonBedrock"), Decimal(0))
-    ec2 = sum((line.net for line in held if line.product_code == "AmazonEC2"), Decimal(0))
+    aws_lines = list(aws)
+    usage = sum((line.net for line in aws_lines), Decimal(0))
+    bedrock = sum((line.net for line in aws_lines if line.product_code == "AmazonBedrock"), Decimal(0))
+    ec2 = sum((line.net for line in aws_lines if line.product_code == "AmazonEC2"), Decimal(0))
     month = AwsLine(first, end, PRODUCTION, "AmazonBedrock", "Amazon Bedrock", "", "", "", Decimal(0), Decimal(0))
 
     def one(amount: Decimal, **changes: object) -> AwsLine:

@@ -45,17 +45,17 @@ class Written:
         self.usage = _summed(pl.concat([self.usage, other.usage]))
         self.calls, self.spans, self.payloads = self.calls + other.calls, self.spans + other.spans, self.payloads + other.payloads
         for resource, hours in other.seconds.items():
-            held = self.seconds.setdefault(resource, {})
+            seconds_by_hour = self.seconds.setdefault(resource, {})
             for hour, seconds in hours.items():
-                held[hour] = held.get(hour, 0.0) + seconds
+                seconds_by_hour[hour] = seconds_by_hour.get(hour, 0.0) + seconds
 
 
 def play(schedule: traffic.Plan, out: Path, month: str, *, processes: int, tell: Callable[[str, int, int], None]) -> Written:
     """Plays the whole month below `out`; `tell` hears of every day that is done."""
     whole = Written()
-    for done, day in enumerate(_each(partial(play_day, schedule, out, month), range(1, schedule.days + 1), processes), 1):
+    for days_done, day in enumerate(_each(partial(play_day, schedule, out, month), range(1, schedule.days + 1), processes), 1):
         whole.add(day)
-        tell("days", done, schedule.days)
+        tell("days", days_done, schedule.days)
     return whole
 
 
@@ -87,12 +87,12 @@ def _flush(recorder: Recorder, out: Path, day: str, part: int) -> Written:
         _write_spans(recorder, out / "otlp", f"{day}-{part:03d}")
     if recorder.payloads:
         _write_payloads(recorder, out / "litellm" / day, part)
-    made = Written(calls=recorder.calls, spans=len(recorder.spans) + len(recorder.plain_spans), payloads=len(recorder.payloads))
-    made.usage = _summed(recorder.truth_frame())
+    totals = Written(calls=recorder.calls, spans=len(recorder.spans) + len(recorder.plain_spans), payloads=len(recorder.payloads))
+    totals.usage = _summed(recorder.truth_frame())
     for hour, resource, seconds in recorder.resource_seconds:
-        held = made.seconds.setdefault(resource, {})
-        held[hour] = held.get(hour, 0.0) + seconds
-    return made
+        seconds_by_hour = totals.seconds.setdefault(resource, {})
+        seconds_by_hour[hour] = seconds_by_hour.get(hour, 0.0) + seconds
+    return totals
 
 
 def _write_spans(recorder: Recorder, folder: Path, name: str) -> None:
@@ -113,8 +113,8 @@ def _write_payloads(recorder: Recorder, folder: Path, part: int) -> None:
     stamp = f"time-23-{part // 60:02d}-{part % 60:02d}"
     (folder / f"{stamp}-000000_batch.jsonl").write_text("\n".join(recorder.payloads) + "\n", encoding="utf-8")
     if recorder.day == RETRIED_DAY:
-        again = "\n".join(reversed(recorder.payloads[:200])) + "\n"
-        (folder / f"{stamp}-500000_retried.jsonl").write_text(again, encoding="utf-8")
+        redelivery = "\n".join(reversed(recorder.payloads[:200])) + "\n"
+        (folder / f"{stamp}-500000_retried.jsonl").write_text(redelivery, encoding="utf-8")
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:

@@ -40,8 +40,8 @@ def exact_double(amount: Decimal) -> float:
 
 
 def _discount(line: AwsLine) -> list[tuple[str, float]]:
-    saved = line.net - line.listed
-    return [("PrivateRateDiscount", exact_double(saved))] if saved else []
+    saving = line.net - line.listed
+    return [("PrivateRateDiscount", exact_double(saving))] if saving else []
 
 
 def _product(line: AwsLine) -> list[tuple[str, str]]:
@@ -160,14 +160,14 @@ def _table(lines: Sequence[AwsLine], first: datetime, end: datetime, offset: int
 
 
 def _cur_type(kind: pa.DataType) -> str:
-    known = {
+    type_names = {
         _TEXT: "string",
         _DOUBLE: "double",
         _TIME: "timestamp",
         _MAP: "map<string,string>",
         _DOUBLE_MAP: "map<string,double>",
     }
-    return known[kind]
+    return type_names[kind]
 
 
 def _digest(*parts: str) -> str:

@@ -54,9 +54,9 @@ def payload(call: Logged) -> str:
     `prompt_tokens` includes cached tokens, and `response_cost` is LiteLLM's estimate at list price, as a float: it does not know
     the company's contract.
     """
-    usage, failed = call.usage, bool(call.failure)
+    usage, is_failure = call.usage, bool(call.failure)
     prompt, total = usage.prompt_tokens, usage.prompt_tokens + usage.output_tokens
-    cost = 0.0 if failed or call.cache_hit else estimate(call.model, usage)
+    cost = 0.0 if is_failure or call.cache_hit else estimate(call.model, usage)
     details = (
         f'{{"completion_tokens":{usage.output_tokens},"prompt_tokens":{prompt},"total_tokens":{total},'
         f'"completion_tokens_details":{{"reasoning_tokens":0}},'
@@ -66,16 +66,16 @@ def payload(call: Logged) -> str:
     before, after = _key_fragment(call.key)
     return (
         f'{{"id":"{call.response_id}","litellm_call_id":"{call.call_id}","trace_id":"{call.trace_id}","session_id":"",'
-        f'"status":"{"failure" if failed else "success"}",{_model_fragment(call.model)},'
+        f'"status":"{"failure" if is_failure else "success"}",{_model_fragment(call.model)},'
         f'"cache_hit":{"true" if call.cache_hit else "null"},'
         f'"saved_cache_cost":{estimate(call.model, usage) if call.cache_hit else 0.0},'
         f'"startTime":{call.start_s:.6f},"endTime":{call.end_s:.6f},"completionStartTime":{call.end_s:.6f},'
         f'"response_time":{call.end_s - call.start_s:.6f},"response_cost":{cost!r},'
         f'"prompt_tokens":{prompt},"completion_tokens":{usage.output_tokens},"total_tokens":{total},'
         f'"request_tags":{_tags(call.tags)},"end_user":"{call.end_user}",'
-        f'"metadata":{{{before},"usage_object":{"null" if failed else details},{after}}},'
+        f'"metadata":{{{before},"usage_object":{"null" if is_failure else details},{after}}},'
         f'"messages":[{{"role":"user","content":"(a prompt nobody should keep)"}}],"response":{{"id":"{call.response_id}"}},'
-        f'"error_str":{_text(call.failure) if failed else "null"},"error_information":{_error(call.failure)}}}'
+        f'"error_str":{_text(call.failure) if is_failure else "null"},"error_information":{_error(call.failure)}}}'
     )
 
 

@@ -27,10 +27,10 @@ def clear(home: Path) -> Path:
 
     Raises `UsageError` on a home with other data.
     """
-    held = [name for name in _ANYBODYS if (home / name).exists()]
-    if held and not is_demo(home):
+    foreign_files = [name for name in _ANYBODYS if (home / name).exists()]
+    if foreign_files and not is_demo(home):
         raise UsageError(
-            f"this home holds data that no demo made ({', '.join(held)})",
+            f"this home holds data that no demo made ({', '.join(foreign_files)})",
             where=str(home),
             remedy="the demo goes to a home of its own: rootcost demo --home .rootcost-demo",
         )
@@ -47,16 +47,16 @@ def clear(home: Path) -> Path:
     return company
 
 
-def settle(home: Path, written: Path) -> Settings:
+def settle(home: Path, demo_settings: Path) -> Settings:
     """Puts the company's rootcost.toml in force and returns the settings.
 
     Raises `UsageError` if another one, or the environment, stands before it.
     """
-    shutil.copyfile(written, home / "rootcost.toml")
-    found = ledger_settings.config_path(home)
-    if found is None or found.resolve() != (home / "rootcost.toml").resolve():
+    shutil.copyfile(demo_settings, home / "rootcost.toml")
+    config_file = ledger_settings.config_path(home)
+    if config_file is None or config_file.resolve() != (home / "rootcost.toml").resolve():
         raise UsageError(
-            f"{found} would be read instead of the demo's own settings",
+            f"{config_file} would be read instead of the demo's own settings",
             where=str(home),
             remedy="run the demo from another folder, and without ROOTCOST_CONFIG",
         )

@@ -61,29 +61,31 @@ def generate_ledger(out: Path, spans: int, seed: int = 7, month: str = "2026-10"
     files: list[Path] = []
     pools: list[pl.DataFrame] = []
     owed: list[pl.DataFrame] = []
-    made = calls = 0
+    spans_total = calls = 0
     for number, size in enumerate(_chunks(spans)):
         rng = np.random.default_rng([seed, number])
         # Each chunk is a slice of the month, so that files are in order of time.
-        window = (start_us + length_us * made // spans, length_us * size // spans)
+        window = (start_us + length_us * spans_total // spans, length_us * size // spans)
         frame, pool, cost = _chunk(rng, number, size, window, rates)
         path = out / f"spans-{number:04d}.parquet"
         SPANS.conform(frame).write_parquet(path, compression="lz4")
         files.append(path)
         pools.append(pool)
         owed.append(cost)
-        made += size
+        spans_total += size
         calls += int(frame["output_tokens"].is_not_null().sum())
     charges = out / "charges.parquet"
-    logged = pl.concat(pools).group_by("hour", "model").agg(pl.col("input").sum(), pl.col("output").sum())
-    _charges(logged, rates, month, seed).write_parquet(charges)
-    expected = out / "expected.parquet"
-    due = pl.concat(owed).group_by("agent").agg(pl.col("units").sum()).sort("agent")
-    due.select(pl.col("agent"), from_units(pl.col("units").cast(pl.Int128)).alias("effective_cost")).write_parquet(expected)
+    logged_usage = pl.concat(pools).group_by("hour", "model").agg(pl.col("input").sum(), pl.col("output").sum())
+    _charges(logged_usage, rates, month, seed).write_parquet(charges)
+    expected_path = out / "expected.parquet"
+    agent_dues = pl.concat(owed).group_by("agent").agg(pl.col("units").sum()).sort("agent")
+    agent_dues.select(pl.col("agent"), from_units(pl.col("units").cast(pl.Int128)).alias("effective_cost")).write_parquet(
+        expected_path
+    )
     registry = out / "registry.csv"
     rows = ["agent,team", *(f"agent-{n:03d},team-{n % 20:02d}" for n in range(AGENTS))]
     registry.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return LedgerFiles(tuple(files), charges, registry, expected, month, calls)
+    return LedgerFiles(tuple(files), charges, registry, expected_path, month, calls)
 
 
 def _chunks(spans: int) -> Iterator[int]:
@@ -94,23 +96,23 @@ def _chunks(spans: int) -> Iterator[int]:
 
 def _rates() -> dict[str, tuple[int, int]]:
     """Forty real models of one provider with (input, output) price of a token in units of 10^-12 USD."""
-    found = {}
+    rates = {}
     for name, entry in sorted(price_map().items()):
         prices = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
-        dated = re.search(r"-\d{4}|/|:|latest|preview|audio|realtime|search|image", name)
-        sold = entry.get("litellm_provider") == "openai" and entry.get("mode") in ("chat", "responses")
-        if sold and not dated and all(prices):
-            found[name] = tuple(int(Decimal(p or 0) * _PLACE) for p in prices)
-    names = list(found)[:MODELS]
-    return {name: (found[name][0], found[name][1]) for name in names}
+        is_variant = re.search(r"-\d{4}|/|:|latest|preview|audio|realtime|search|image", name)
+        is_chat_model = entry.get("litellm_provider") == "openai" and entry.get("mode") in ("chat", "responses")
+        if is_chat_model and not is_variant and all(prices):
+            rates[name] = tuple(int(Decimal(p or 0) * _PLACE) for p in prices)
+    names = list(rates)[:MODELS]
+    return {name: (rates[name][0], rates[name][1]) for name in names}
 
 
 def _sizes(rng: np.random.Generator, spans: int) -> Ints:
-    drawn = np.clip(np.round(rng.lognormal(2.1, 0.9, spans // 4 + 8)), 2, 400).astype(np.int64)
-    ends = np.cumsum(drawn)
-    count = int(np.searchsorted(ends, spans))
-    sizes = drawn[: count + 1].copy()
-    sizes[-1] -= int(ends[count]) - spans
+    tree_sizes = np.clip(np.round(rng.lognormal(2.1, 0.9, spans // 4 + 8)), 2, 400).astype(np.int64)
+    size_ends = np.cumsum(tree_sizes)
+    count = int(np.searchsorted(size_ends, spans))
+    sizes = tree_sizes[: count + 1].copy()
+    sizes[-1] -= int(size_ends[count]) - spans
     return sizes if sizes[-1] > 0 else sizes[:-1]
 
 
@@ -127,21 +129,21 @@ def _chunk(
     is_leaf = np.ones(spans, dtype=bool)
     is_leaf[parent[parent >= 0]] = False
     span_key, trace_key = _keys(number * CHUNK_SPANS + np.arange(spans), 1), _keys(number * CHUNK_SPANS + np.arange(trees), 2)
-    linked = (rng.random(trees) < 0.05) & (np.arange(trees) > 0)
+    is_linked = (rng.random(trees) < 0.05) & (np.arange(trees) > 0)
     earlier = np.maximum(np.arange(trees) - 1 - rng.integers(0, RECENT_TREES, trees), 0)
     target = first[earlier] + np.floor(rng.random(trees) * sizes[earlier]).astype(np.int64)
     agent = rng.zipf(1.5, trees) % AGENTS
     habits = np.random.default_rng(AGENTS)
     models, helpers = habits.integers(0, len(rates), (AGENTS, 3)), habits.integers(0, AGENTS, (AGENTS, 3))
-    begun = np.sort(rng.integers(0, window[1], trees)) + window[0]
-    start = begun[tree] + place * 1_500_000
+    start_seconds = np.sort(rng.integers(0, window[1], trees)) + window[0]
+    start = start_seconds[tree] + place * 1_500_000
     names = list(rates)
     model = models[agent[tree], rng.integers(0, 3, spans)]
     used_in = np.where(is_leaf, np.clip(rng.lognormal(7.6, 1.2, spans), 8, 180_000), 0).astype(np.int64)
     used_out = np.where(is_leaf, np.clip(rng.lognormal(5.2, 0.9, spans), 1, 8_000), 0).astype(np.int64)
     inner = (place > 0) & ~is_leaf & (rng.random(spans) < 0.2)
     speaks = (place == 0) | inner
-    named = np.where(place == 0, agent[tree], helpers[agent[tree], rng.integers(0, 3, spans)])
+    agent_ids = np.where(place == 0, agent[tree], helpers[agent[tree], rng.integers(0, 3, spans)])
     book = pl.Series([f"agent-{n:03d}" for n in range(AGENTS)])
     frame = pl.DataFrame(
         {
@@ -150,7 +152,7 @@ def _chunk(
             "span_key": span_key,
             "parent": np.where(parent >= 0, span_key[parent], 0),
             "is_root": place == 0,
-            "linked": linked[tree] & (place == 0),
+            "linked": is_linked[tree] & (place == 0),
             "link_trace_key": trace_key[tree[target]][tree],
             "link_span_key": span_key[target][tree],
             "speaks": speaks,
@@ -159,18 +161,18 @@ def _chunk(
             "used_out": used_out,
         }
     ).with_columns(
-        agent=book.gather(named),
+        agent=book.gather(agent_ids),
         model=pl.Series(names).gather(model),
         trace_id=_hex(trace_key).gather(tree),
         span_id=_hex(span_key),
     )
-    initiator = _root_agents(agent, linked, tree[target])[tree]
+    initiator = _root_agents(agent, is_linked, tree[target])[tree]
     return _as_spans(frame), _pools(frame), _owed(frame, initiator, model, list(rates.values()))
 
 
-def _root_agents(agent: Ints, linked: NDArray[np.bool_], target_tree: Ints) -> Ints:
+def _root_agents(agent: Ints, is_linked: NDArray[np.bool_], target_tree: Ints) -> Ints:
     """The agent at the root of each tree's chain; links only point to earlier trees, so following them ends."""
-    root = np.where(linked, target_tree, np.arange(len(agent)))
+    root = np.where(is_linked, target_tree, np.arange(len(agent)))
     while True:
         further = root[root]
         if np.array_equal(further, root):
@@ -221,8 +223,8 @@ def _pools(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _owed(frame: pl.DataFrame, initiator: Ints, model: Ints, rates: list[tuple[int, int]]) -> pl.DataFrame:
     price = np.array(rates, dtype=np.int64)
-    listed = frame["used_in"].to_numpy() * price[model, 0] + frame["used_out"].to_numpy() * price[model, 1]
-    units = listed // 1000 * _PAID_PER_THOUSAND
+    list_cost = frame["used_in"].to_numpy() * price[model, 0] + frame["used_out"].to_numpy() * price[model, 1]
+    units = list_cost // 1000 * _PAID_PER_THOUSAND
     return (
         pl.DataFrame({"agent": initiator, "units": units})
         .group_by("agent")
@@ -231,20 +233,20 @@ def _owed(frame: pl.DataFrame, initiator: Ints, model: Ints, rates: list[tuple[i
     )
 
 
-def _charges(logged: pl.DataFrame, rates: dict[str, tuple[int, int]], month: str, seed: int) -> pl.DataFrame:
+def _charges(logged_usage: pl.DataFrame, rates: dict[str, tuple[int, int]], month: str, seed: int) -> pl.DataFrame:
     """The bill of the pools: one row an hour, model and meter; some hold 10 % that nobody logged."""
     price = pl.DataFrame(
         {"model": list(rates), "p_input": [r[0] for r in rates.values()], "p_output": [r[1] for r in rates.values()]}
     )
-    pools = logged.sort("hour", "model").join(price, on="model", how="left", maintain_order="left")
+    pools = logged_usage.sort("hour", "model").join(price, on="model", how="left", maintain_order="left")
     hidden = pl.Series(np.random.default_rng([seed, 99]).random(pools.height) < 0.03)
     parts = []
     for meter in ("input", "output"):
         tokens = pl.col(meter) + pl.when(hidden).then(pl.col(meter) // 10).otherwise(0)
         parts.append(pools.select("hour", "model", tokens=tokens, price=pl.col(f"p_{meter}"), meter=pl.lit(f"{meter}_tokens")))
     at = pl.from_epoch(pl.col("hour") * 3600, time_unit="s").dt.replace_time_zone("UTC").cast(TIME)
-    listed = pl.col("tokens").cast(pl.Int128) * pl.col("price")
-    paid = listed // 1000 * _PAID_PER_THOUSAND
+    list_cost = pl.col("tokens").cast(pl.Int128) * pl.col("price")
+    paid = list_cost // 1000 * _PAID_PER_THOUSAND
     item = pl.col("model") + ", " + pl.col("meter")
     rows = pl.concat(parts).sort("hour", "model", "meter")
     return CHARGES.conform(
@@ -259,7 +261,7 @@ def _charges(logged: pl.DataFrame, rates: dict[str, tuple[int, int]], month: str
             billing_currency=pl.lit("USD"),
             billed_cost=from_units(paid),
             effective_cost=from_units(paid),
-            list_cost=from_units(listed),
+            list_cost=from_units(list_cost),
             contracted_cost=from_units(paid),
             charge_period_start=at,
             charge_period_end=at + pl.duration(hours=1),

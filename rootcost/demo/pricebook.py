@@ -24,10 +24,10 @@ _FIELDS = {
 @cache
 def price_map() -> dict[str, dict[str, Any]]:
     """Every entry of the map, with exact numbers."""
-    found = importlib.util.find_spec("litellm")
-    if found is None or found.origin is None:
+    module_spec = importlib.util.find_spec("litellm")
+    if module_spec is None or module_spec.origin is None:
         raise ObjectMissingError("litellm is not installed", where="price map", remedy="install it: pip install litellm")
-    path = Path(found.origin).parent / "model_prices_and_context_window_backup.json"
+    path = Path(module_spec.origin).parent / "model_prices_and_context_window_backup.json"
     # The library itself takes seconds to import; its price table is plain JSON.
     prices: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     return prices

@@ -64,11 +64,11 @@ class Recorder:
     calls: int = 0
     trees: int = 0
 
-    def used(self, model: Model, principal: str, who: Who, executor: Who, start_ns: int, usage: Usage) -> None:
+    def used(self, model: Model, principal: str, initiator: Who, executor: Who, start_ns: int, usage: Usage) -> None:
         """Notes what one provider request truly consumed."""
         self.calls += 1
         hour = start_ns // (3600 * SECOND)
-        self.truth.append((hour, model.name, principal, who.agent, who.team, executor.agent, executor.team, *usage))
+        self.truth.append((hour, model.name, principal, initiator.agent, initiator.team, executor.agent, executor.team, *usage))
 
     def span(
         self,
@@ -77,22 +77,22 @@ class Recorder:
         name: str,
         kind: int,
         times: tuple[int, int],
-        fixed: tuple[Attribute, ...] = (),
+        constant_attributes: tuple[Attribute, ...] = (),
         own: tuple[Attribute, ...] = (),
         *,
         link: tuple[bytes, bytes] | None = None,
         error: str = "",
         span: bytes | None = None,
         plain: bool = False,
-        lost: bool = False,
+        is_lost: bool = False,
     ) -> bytes:
         """Sends a span and returns its id.
 
-        `place` is its trace and parent, `times` its start and end (ns). `plain` goes to the file exporter; `lost` never arrives.
+        `place` is its trace and parent, `times` its start and end (ns). `plain` goes to the file exporter; `is_lost` never arrives.
         """
         own_id = span or self.dice.octets(8)
-        if not lost:
-            sent = Span(origin, place[0], own_id, place[1], name, kind, times[0], times[1], fixed, own, link, error)
+        if not is_lost:
+            sent = Span(origin, place[0], own_id, place[1], name, kind, times[0], times[1], constant_attributes, own, link, error)
             (self.plain_spans if plain else self.spans).append(sent)
         return own_id
 
@@ -125,8 +125,10 @@ class Recorder:
             own += (("gen_ai.response.id", response_id),)
         if error:
             own += (("error.type", error),)
-        fixed = _model_attributes(model, operation)
-        return self.span(origin, place, f"{operation} {model.name}", CLIENT, times, fixed, own + extra, error=error, plain=plain)
+        constant_attributes = _model_attributes(model, operation)
+        return self.span(
+            origin, place, f"{operation} {model.name}", CLIENT, times, constant_attributes, own + extra, error=error, plain=plain
+        )
 
     def logged(self, call: Logged) -> None:
         """Sends a gateway payload."""
@@ -141,18 +143,18 @@ _ATTRIBUTES: dict[tuple[str, str], tuple[Attribute, ...]] = {}
 
 
 def _model_attributes(model: Model, operation: str) -> tuple[Attribute, ...]:
-    held = _ATTRIBUTES.get((model.name, operation))
-    if held is None:
-        held = (
+    attributes = _ATTRIBUTES.get((model.name, operation))
+    if attributes is None:
+        attributes = (
             ("gen_ai.operation.name", operation),
             ("gen_ai.provider.name", model.provider),
             ("gen_ai.request.model", model.name),
             ("gen_ai.response.model", model.name),
         )
         if model.region:
-            held += (("cloud.region", model.region),)
-        _ATTRIBUTES[model.name, operation] = held
-    return held
+            attributes += (("cloud.region", model.region),)
+        _ATTRIBUTES[model.name, operation] = attributes
+    return attributes
 
 
 def total(usages: Iterable[Usage]) -> Usage:

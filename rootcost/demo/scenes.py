@@ -52,50 +52,50 @@ _A2A: tuple[Attribute, ...] = (("rpc.system", "jsonrpc"), ("rpc.method", "messag
 
 def support_chat(r: Recorder, at: int) -> None:
     """A customer asks; the bot looks things up over MCP and sometimes calls the Data team's researcher over A2A."""
-    dice, who, start = r.dice, Who.of(SUPPORT_BOT, r.day), at
+    dice, initiator, start = r.dice, Who.of(SUPPORT_BOT, r.day), at
     trace, root, agent = dice.octets(16), dice.octets(8), dice.octets(8)
     tenant, conversation = TENANTS_BY_WEIGHT[int(dice.uniform() * len(TENANTS_BY_WEIGHT))], f"conv-{dice.octets(6).hex()}"
     talks: tuple[Attribute, ...] = (("gen_ai.conversation.id", conversation),)
-    seat = Seat(SUPPORT, trace, agent, who, who)
+    seat = Seat(SUPPORT, trace, agent, initiator, initiator)
     model = SONNET if dice.chance(0.5) else HAIKU
     talk = Growing(model, 1800 + int(dice.draw(CHAT_IN) * 4), dice.draw(REUSE))
-    proxied, usages = dice.chance(0.2), []
+    through_proxy, usages = dice.chance(0.2), []
     at += SECOND // 20
     for step in range(dice.between(1, 4)):
         usage = talk.step(int(dice.draw(CHAT_OUT)), int(dice.draw(CHAT_IN)))
-        at = gateway_call(r, seat, model, usage, KEYS["support"], at, extra=talks, proxied=proxied, end_user=tenant)
+        at = gateway_call(r, seat, model, usage, KEYS["support"], at, extra=talks, through_proxy=through_proxy, end_user=tenant)
         usages.append(usage)
         if dice.chance(0.4):
             at = _search(r, (trace, agent), at)
         if step == 0 and dice.chance(0.22):
-            at = _ask_researcher(r, (trace, agent), who, at)
-    told = (*talks, *repeated(total(usages)))
-    named, times = agent_attributes(SUPPORT_BOT.name), (start + SECOND // 50, at)
-    r.span(SUPPORT, (trace, root), "invoke_agent support-bot", INTERNAL, times, named, told, span=agent)
-    asked = (("http.request.method", "POST"), ("http.route", "/chat"))
+            at = _ask_researcher(r, (trace, agent), initiator, at)
+    own_attributes = (*talks, *repeated(total(usages)))
+    agent_span, times = agent_attributes(SUPPORT_BOT.name), (start + SECOND // 50, at)
+    r.span(SUPPORT, (trace, root), "invoke_agent support-bot", INTERNAL, times, agent_span, own_attributes, span=agent)
+    request_attributes = (("http.request.method", "POST"), ("http.route", "/chat"))
     by = (("enduser.id", f"u-{dice.octets(4).hex()}"), ("tenant.id", tenant))
-    r.span(CARE_WEB, (trace, b""), "POST /chat", SERVER, (start, at + SECOND // 30), asked, by, span=root)
+    r.span(CARE_WEB, (trace, b""), "POST /chat", SERVER, (start, at + SECOND // 30), request_attributes, by, span=root)
 
 
 def _search(r: Recorder, place: tuple[bytes, bytes], at: int) -> int:
     """A tool call over MCP that reads the vector store; returns when it ended."""
     busy = int((0.05 + 0.4 * r.dice.uniform()) * SECOND)
     end, tool = at + busy + SECOND // 25, ("gen_ai.tool.name", "search_knowledge")
-    asked = (("gen_ai.operation.name", "execute_tool"), tool, ("gen_ai.tool.type", "extension"))
-    client = r.span(SUPPORT, place, "execute_tool search_knowledge", INTERNAL, (at, end), asked)
-    times, answered = (at + SECOND // 100, end - SECOND // 100), (("mcp.method.name", "tools/call"), tool)
-    server = r.span(KNOWLEDGE, (place[0], client), "tools/call search_knowledge", SERVER, times, answered)
+    client_attributes = (("gen_ai.operation.name", "execute_tool"), tool, ("gen_ai.tool.type", "extension"))
+    client = r.span(SUPPORT, place, "execute_tool search_knowledge", INTERNAL, (at, end), client_attributes)
+    times, server_attributes = (at + SECOND // 100, end - SECOND // 100), (("mcp.method.name", "tools/call"), tool)
+    server = r.span(KNOWLEDGE, (place[0], client), "tools/call search_knowledge", SERVER, times, server_attributes)
     return query_store(r, KNOWLEDGE, (place[0], server), at + SECOND // 50, busy)
 
 
-def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], who: Who, at: int) -> int:
+def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], initiator: Who, at: int) -> int:
     """Another team's agent works for this chain; once in a while the hop between them is lost on the way."""
     dice, executor, start, trace = r.dice, Who.of(RESEARCHER, r.day), at, place[0]
-    lost, tells = dice.chance(0.04), dice.chance(0.75)
-    claimed = who if tells or not lost else executor
-    baggage: tuple[Attribute, ...] = (("rootcost.agent", who.agent),) if tells else ()
+    context_lost, has_baggage = dice.chance(0.04), dice.chance(0.75)
+    claimant = initiator if has_baggage or not context_lost else executor
+    baggage: tuple[Attribute, ...] = (("rootcost.agent", initiator.agent),) if has_baggage else ()
     hop, server, agent = dice.octets(8), dice.octets(8), dice.octets(8)
-    seat = Seat(RESEARCH, trace, agent, claimed, executor)
+    seat = Seat(RESEARCH, trace, agent, claimant, executor)
     talk = Growing(SONNET, 1500 + int(dice.draw(AGENT_IN) * 0.5), dice.draw(REUSE))
     usages: list[Usage] = []
     at += SECOND // 20
@@ -107,11 +107,29 @@ def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], who: Who, at: int) 
             at = _broken_stream(r, seat, usages, usage, baggage, at)
         at = direct_call(r, seat, SONNET, usage, RESEARCH_ROLE, at, extra=baggage)
         usages.append(usage)
-    named, told = agent_attributes(RESEARCHER.name), baggage + repeated(total(usages))
-    r.span(RESEARCH, (trace, server), "invoke_agent researcher", INTERNAL, (start + SECOND // 40, at), named, told, span=agent)
+    agent_span, own_attributes = agent_attributes(RESEARCHER.name), baggage + repeated(total(usages))
+    r.span(
+        RESEARCH,
+        (trace, server),
+        "invoke_agent researcher",
+        INTERNAL,
+        (start + SECOND // 40, at),
+        agent_span,
+        own_attributes,
+        span=agent,
+    )
     r.span(RESEARCH, (trace, hop), "POST /a2a", SERVER, (start + SECOND // 60, at), _A2A, baggage, span=server)
-    asked = (*_A2A, ("server.address", "research-service"))
-    r.span(SUPPORT, place, "a2a message/send researcher", CLIENT, (start, at + SECOND // 60), asked, span=hop, lost=lost)
+    request_attributes = (*_A2A, ("server.address", "research-service"))
+    r.span(
+        SUPPORT,
+        place,
+        "a2a message/send researcher",
+        CLIENT,
+        (start, at + SECOND // 60),
+        request_attributes,
+        span=hop,
+        is_lost=context_lost,
+    )
     return at + SECOND // 50
 
 
@@ -128,30 +146,30 @@ def _broken_stream(r: Recorder, seat: Seat, usages: list[Usage], usage: Usage, e
 
 def coding_task(r: Recorder, at: int, *, steps: int = 0) -> None:
     """A long loop over a growing, mostly cached prompt. With many `steps`: a loop that nobody stopped."""
-    dice, who = r.dice, Who.of(CODER, r.day)
+    dice, initiator = r.dice, Who.of(CODER, r.day)
     trace, agent, start = dice.octets(16), dice.octets(8), at
-    seat = Seat(CODE_RUNNER, trace, agent, who, who)
+    seat = Seat(CODE_RUNNER, trace, agent, initiator, initiator)
     model = SONNET if dice.chance(0.8) else HAIKU
     talk = Growing(model, 6000 + int(dice.draw(AGENT_IN) * 1.2), dice.draw(REUSE))
-    proxied, usages = dice.chance(0.35), []
+    through_proxy, usages = dice.chance(0.35), []
     name = "coder-v2" if dice.chance(0.3) else CODER.name
     shell = (("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "run_shell"))
     for _ in range(steps or dice.between(4, 18)):
         usage = talk.step(int(dice.draw(AGENT_OUT)), int(dice.draw(CHAT_IN) * 1.5))
-        at = gateway_call(r, seat, model, usage, KEYS["coder"], at + SECOND // 10, proxied=proxied)
+        at = gateway_call(r, seat, model, usage, KEYS["coder"], at + SECOND // 10, through_proxy=through_proxy)
         usages.append(usage)
         if dice.chance(0.6):
             busy = int((0.1 + 3 * dice.uniform()) * SECOND)
             r.span(CODE_RUNNER, (trace, agent), "execute_tool run_shell", INTERNAL, (at, at + busy), shell)
             at += busy
-    named, told = (*agent_attributes(name), ("gen_ai.workflow.name", "pull-request")), repeated(total(usages))
-    r.span(CODE_RUNNER, (trace, b""), f"invoke_agent {name}", INTERNAL, (start, at), named, told, span=agent)
+    agent_span, own_attributes = (*agent_attributes(name), ("gen_ai.workflow.name", "pull-request")), repeated(total(usages))
+    r.span(CODE_RUNNER, (trace, b""), f"invoke_agent {name}", INTERNAL, (start, at), agent_span, own_attributes, span=agent)
 
 
 def writing(r: Recorder, at: int) -> None:
     """Marketing copy. No telemetry at all: the gateway's log is all there is, with the agent in a request tag."""
-    dice, who = r.dice, Who.of(LEAD_WRITER, r.day)
-    session, tags = f"sess-{dice.octets(5).hex()}", (f"rootcost.agent:{who.agent}", "env:production")
+    dice, initiator = r.dice, Who.of(LEAD_WRITER, r.day)
+    session, tags = f"sess-{dice.octets(5).hex()}", (f"rootcost.agent:{initiator.agent}", "env:production")
     model = GPT_41 if dice.chance(0.45) else GPT_MINI
     talk = Growing(model, 1500 + int(dice.draw(CHAT_IN) * 3), dice.draw(REUSE))
     for _ in range(dice.between(1, 3)):
@@ -160,7 +178,7 @@ def writing(r: Recorder, at: int) -> None:
         ids = ("chatcmpl-" + dice.uuid(), dice.uuid())
         r.logged(Logged(*ids, session, model, KEYS["writer"], usage, at / 1e9, end / 1e9, tags, cache_hit=hit))
         if not hit:
-            r.used(model, "", who, who, at, usage)
+            r.used(model, "", initiator, initiator, at, usage)
         at = end + int(20 * dice.uniform() * SECOND)
 
 
@@ -174,10 +192,10 @@ def legacy(r: Recorder, at: int) -> None:
     _bare_key(r, at, HAIKU, KEYS["legacy"], NOBODY)
 
 
-def _bare_key(r: Recorder, at: int, model: Model, key: Key, who: Who) -> None:
+def _bare_key(r: Recorder, at: int, model: Model, key: Key, initiator: Who) -> None:
     dice = r.dice
     talk = Growing(model, 200 + int(dice.draw(CHAT_IN)), 0.0)
     usage = talk.step(int(dice.draw(CHAT_OUT)), 0)
     end = at + duration(r, usage.output_tokens)
     r.logged(Logged("chatcmpl-" + dice.uuid(), dice.uuid(), dice.uuid(), model, key, usage, at / 1e9, end / 1e9))
-    r.used(model, GATEWAY_ROLE if model.on_aws else "", who, who, at, usage)
+    r.used(model, GATEWAY_ROLE if model.on_aws else "", initiator, initiator, at, usage)

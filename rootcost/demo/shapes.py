@@ -79,9 +79,9 @@ class Dice:
         """Id bytes, the first never zero."""
         if self._at + count > len(self._bytes):
             self._bytes, self._at = self._rng.bytes(1 << 16), 0
-        taken = self._bytes[self._at : self._at + count]
+        octets = self._bytes[self._at : self._at + count]
         self._at += count
-        return taken if taken[0] else b"\x01" + taken[1:]
+        return octets if octets[0] else b"\x01" + octets[1:]
 
     def uuid(self) -> str:
         """A random UUID, version 4."""

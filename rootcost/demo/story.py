@@ -56,10 +56,10 @@ def run_demo(home: Path, *, scale: float = 1.0, seed: int = 7, console: Console 
             )
         )
         with _steps(out) as step:
-            made = _generated(folder, calls=max(200, round(CALLS * scale)), seed=seed, tell=step("making the month's files"))
-            settings = demo_home.settle(home, made.settings)
+            demo = _generated(folder, calls=max(200, round(CALLS * scale)), seed=seed, tell=step("making the month's files"))
+            settings = demo_home.settle(home, demo.settings)
             with Books(settings) as books:
-                story = _Story(books, made, out)
+                story = _Story(books, demo, out)
                 story.prepare(step)
                 story.ingest(step)
                 story.attribute(step)
@@ -88,8 +88,8 @@ def _steps(out: Console) -> Iterator[Callable[[str], Tell]]:
         def step(work: str) -> Tell:
             task = bar.add_task(work, total=None)
 
-            def tell(_what: str, done: int, total: int) -> None:
-                bar.update(task, completed=done, total=max(total, 1))
+            def tell(_item: str, position: int, total: int) -> None:
+                bar.update(task, completed=position, total=max(total, 1))
 
             return tell
 
@@ -99,8 +99,8 @@ def _steps(out: Console) -> Iterator[Callable[[str], Tell]]:
 class _Story:
     """Facts in, conclusions out; remembers what happened for the telling."""
 
-    def __init__(self, books: Books, made: DemoCompany, out: Console) -> None:
-        self.books, self.made, self.out = books, made, out
+    def __init__(self, books: Books, demo: DemoCompany, out: Console) -> None:
+        self.books, self.made, self.out = books, demo, out
         self.read: list[telling.Read] = []
         self.alerts: list[Alert] = []
         self.first: RunReport | None = None
@@ -132,21 +132,21 @@ class _Story:
 
     def ingest(self, step: Callable[[str], Tell]) -> None:
         """Telemetry, gateway log and the two bills, in the order they arrive."""
-        for what, source, path in (
+        for label, source, path in (
             ("OpenTelemetry spans (OTLP)", "otlp", self.made.otlp),
             ("LiteLLM gateway log", "litellm", self.made.litellm),
             ("OpenAI bill (FOCUS 1.2)", "focus", self.made.openai),
             ("AWS bill (CUR 2.0), first version", "aws-cur", self.made.aws_export),
         ):
-            self._ingest(step, what, source, path)
+            self._ingest(step, label, source, path)
 
-    def _ingest(self, step: Callable[[str], Tell], what: str, source: str, path: Path) -> None:
+    def _ingest(self, step: Callable[[str], Tell], label: str, source: str, path: Path) -> None:
         from ingest.run import ingest
 
-        tell, began = step(f"reading: {what}"), time.monotonic()
+        tell, began = step(f"reading: {label}"), time.monotonic()
         report = ingest(self.books, source, [str(path)], progress=lambda uri, number, known: tell(uri, number - 1, known))
         tell("done", 1, 1)
-        self.read.append(telling.Read(what, report, time.monotonic() - began))
+        self.read.append(telling.Read(label, report, time.monotonic() - began))
 
     def attribute(self, step: Callable[[str], Tell]) -> None:
         """The first run: every call, chain and charge of the month."""
@@ -183,9 +183,9 @@ class _Ending:
         """All chapters; returns the exit code."""
         from api import queries
 
-        made, out = self.story.made, self.out
+        demo, out = self.story.made, self.out
         sentence = (
-            f"{made.calls:,} model calls of {made.month}, told by {made.spans:,} spans and {made.payloads:,} gateway lines."
+            f"{demo.calls:,} model calls of {demo.month}, told by {demo.spans:,} spans and {demo.payloads:,} gateway lines."
         )
         telling.heading(out, "What was read", sentence)
         telling.read(out, self.story.read, currency=self.currency)
@@ -207,7 +207,7 @@ class _Ending:
         telling.heading(out, "Budgets")
         telling.budgets(out, queries.budgets(self.books), self.story.alerts)
         telling.heading(out, "The balance", f"Effective cost in {self.currency}, every digit.")
-        frame = queries.balance(self.books, [made.month])
+        frame = queries.balance(self.books, [demo.month])
         telling.balance(out, frame)
         self._findings()
         return 0 if (frame["difference"] == 0).all() else BalanceError.exit_code
@@ -219,10 +219,10 @@ class _Ending:
             f"AWS restated its bill: {before:,.2f} → {after:,.2f} {self.currency} ({after - before:+,.2f}), "
             f"{last.rows_changed:,} rows new or changed."
         )
-        guessed, still = (self._estimated(run) for run in (self.story.first, self.story.last))
+        estimated_before, still = (self._estimated(run) for run in (self.story.first, self.story.last))
         self.out.print(
             f"Attributed again in {self.story.seconds[-1]:.1f} s without reading a span; "
-            f"estimates: {guessed:,.2f} → {still:,.2f} {self.currency}."
+            f"estimates: {estimated_before:,.2f} → {still:,.2f} {self.currency}."
         )
         self.out.print("The first run stays readable.", style="dim")
 
@@ -285,11 +285,11 @@ def _home_option(home: Path) -> str:
 
 
 def _farewell(out: Console, home: Path, port: int, ui_port: int, seconds: float) -> None:
-    told = Text.assemble(
+    text = Text.assemble(
         ("Look at it:  ", ""),
         (f"rootcost serve{_home_option(home)}", "bold cyan"),
         f"\nDashboard    http://127.0.0.1:{ui_port}\nAPI          http://127.0.0.1:{port}/openapi.json",
         (f"\n\nAll of it took {seconds:.0f} seconds. The company's files are in {home / demo_home.COMPANY_FOLDER}.", "dim"),
     )
     out.print()
-    out.print(Panel.fit(told, border_style="cyan"))
+    out.print(Panel.fit(text, border_style="cyan"))

@@ -53,11 +53,11 @@ def cents(amount: Decimal) -> str:
 
 
 def _table(*columns: str, right: Sequence[str] = (), footer: Mapping[str, str] | None = None) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=footer is not None, footer_style="bold", header_style="dim")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=footer is not None, footer_style="bold", header_style="dim")
     for name in columns:
         justify = "right" if name in right else "left"
-        drawn.add_column(name, justify=justify, no_wrap=name in right, overflow="fold", footer=(footer or {}).get(name, ""))  # type: ignore[arg-type]
-    return drawn
+        grid.add_column(name, justify=justify, no_wrap=name in right, overflow="fold", footer=(footer or {}).get(name, ""))  # type: ignore[arg-type]
+    return grid
 
 
 def heading(console: Console, title: str, sentence: str = "") -> None:
@@ -81,7 +81,7 @@ class Read:
 
 def read(console: Console, lines: Iterable[Read], *, currency: str) -> None:
     """What was read, and what the bills say of themselves."""
-    drawn = _table(
+    grid = _table(
         "input",
         "files",
         "rows",
@@ -93,17 +93,17 @@ def read(console: Console, lines: Iterable[Read], *, currency: str) -> None:
     )
     for line in lines:
         r = line.report
-        billed = r.totals.get(currency, {}).get("billed_cost")
-        drawn.add_row(
+        billed_cost = r.totals.get(currency, {}).get("billed_cost")
+        grid.add_row(
             line.what,
             f"{r.files:,}",
             f"{r.rows:,}",
             f"{r.rows_changed:,}",
             f"{r.errors:,}" if r.errors else "–",
-            "" if billed is None else f"{billed:,.2f}",
+            "" if billed_cost is None else f"{billed_cost:,.2f}",
             f"{line.seconds:.1f}",
         )
-    console.print(drawn)
+    console.print(grid)
 
 
 def teams(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
@@ -115,13 +115,13 @@ def teams(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
         kind = row["cost_class"] if row["basis"] == "billed" else "estimated"
         team = row["initiator_team"] or "(no team)"
         agent = row["initiator_agent"] or ("its share of support" if row["cost_class"] == "shared" else "charges it owns")
-        held = sums.setdefault(team, {}).setdefault(agent, {})
-        held[kind] = held.get(kind, NOTHING) + (row["cost"] or NOTHING)
+        classes = sums.setdefault(team, {}).setdefault(agent, {})
+        classes[kind] = classes.get(kind, NOTHING) + (row["cost"] or NOTHING)
     kinds = ("metered", "owner", "shared", "estimated")
     everything = {k: sum((a.get(k, NOTHING) for t in sums.values() for a in t.values()), NOTHING) for k in kinds}
     whole = sum(everything.values(), NOTHING)
     footer = {"team": "attributed", **{k: cents(v) for k, v in everything.items()}, f"total {currency}": cents(whole)}
-    drawn = _table(
+    grid = _table(
         "team", "agent that started it", *kinds, f"total {currency}", right=(*kinds, f"total {currency}"), footer=footer
     )
     by_cost = sorted(
@@ -129,17 +129,17 @@ def teams(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
         key=lambda item: (item[0] == "(no team)", -sum((sum(a.values(), NOTHING) for a in item[1].values()), NOTHING)),
     )
     for team, agents in by_cost:
-        ordered = sorted(agents.items(), key=lambda item: -sum(item[1].values(), NOTHING))
-        for place, (agent, parts) in enumerate(ordered):
-            shown = Text(agent, "" if agent not in ("its share of support", "charges it owns") else "dim")
-            drawn.add_row(
+        agents_by_cost = sorted(agents.items(), key=lambda item: -sum(item[1].values(), NOTHING))
+        for place, (agent, parts) in enumerate(agents_by_cost):
+            agent_text = Text(agent, "" if agent not in ("its share of support", "charges it owns") else "dim")
+            grid.add_row(
                 Text(team, "bold") if place == 0 else "",
-                shown,
+                agent_text,
                 *(cents(parts.get(k, NOTHING)) for k in kinds),
                 Text(cents(sum(parts.values(), NOTHING)), "bold"),
-                end_section=place == len(ordered) - 1,
+                end_section=place == len(agents_by_cost) - 1,
             )
-    console.print(drawn)
+    console.print(grid)
 
 
 def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
@@ -152,13 +152,13 @@ def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
     total = f"{currency}"
     footer = {"class": "not attributed", total: cents(sum(sums.values(), NOTHING))}
     wide = console.width >= WIDE
-    drawn = _table("class", "service", "why", *(("reason",) if wide else ()), total, right=(total,), footer=footer)
-    told = ""
+    grid = _table("class", "service", "why", *(("reason",) if wide else ()), total, right=(total,), footer=footer)
+    kind_text = ""
     for (kind, service, reason), cost in sorted(sums.items(), key=lambda item: (item[0][0], -item[1])):
         code = (Text(reason, "dim"),) if wide else ()
-        drawn.add_row("" if kind == told else kind, service, REASONS.get(reason, reason), *code, cents(cost))
-        told = kind
-    console.print(drawn)
+        grid.add_row("" if kind == kind_text else kind, service, REASONS.get(reason, reason), *code, cents(cost))
+        kind_text = kind
+    console.print(grid)
 
 
 def chain(console: Console, tree: ChainTree, *, explain: str, most_nodes: int = 36) -> None:
@@ -176,21 +176,21 @@ def chain(console: Console, tree: ChainTree, *, explain: str, most_nodes: int = 
     )
     right = (f"own {currency}", f"with below {currency}")
     wide = console.width >= WIDE
-    drawn = _table("span", *(("service",) if wide else ()), *right, right=right)
-    drawn.columns[0].no_wrap, drawn.columns[0].overflow = True, "ellipsis"
+    grid = _table("span", *(("service",) if wide else ()), *right, right=right)
+    grid.columns[0].no_wrap, grid.columns[0].overflow = True, "ellipsis"
     for node, guide in _guided(tree.nodes[:most_nodes]):
         name = Text(guide, "dim")
         name.append(node.name or node.operation or "span", "bold" if (node.operation or "") == "invoke_agent" else "")
         own, whole = node.own_cost.get(currency, NOTHING), node.subtree_cost.get(currency, NOTHING)
-        drawn.add_row(
+        grid.add_row(
             name,
             *((Text(node.service_name or "", "dim"),) if wide else ()),
             Text(fine(own), "green") if own else "",
             Text(fine(whole), "dim") if whole != own else "",
         )
     if len(tree.nodes) > most_nodes:
-        drawn.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"))
-    console.print(drawn)
+        grid.add_row(Text(f"… {len(tree.nodes) - most_nodes} more", "dim"))
+    console.print(grid)
     console.print(Text(f"Why it costs that: {explain}", "dim"))
 
 
@@ -223,11 +223,11 @@ def fine(amount: Decimal) -> str:
 def budgets(console: Console, rows: Sequence[Budget], alerts: Sequence[Alert]) -> None:
     """Budgets, and the alerts they raised."""
     right = ("limit", "spent", "of it estimated", "used")
-    drawn = _table("budget", *right, "state", right=right)
+    grid = _table("budget", *right, "state", right=right)
     colour = {"exceeded": "bold red", "warning": "yellow", "ok": "green"}
     for b in sorted(rows, key=lambda b: -(b.used_percent or NOTHING)):
         state = b.state or "–"
-        drawn.add_row(
+        grid.add_row(
             b.name,
             f"{b.amount:,.2f} {b.currency}",
             cents(b.spent or NOTHING),
@@ -235,7 +235,7 @@ def budgets(console: Console, rows: Sequence[Budget], alerts: Sequence[Alert]) -
             f"{b.used_percent or NOTHING:.0f} %",
             Text(state, colour.get(state, "")),
         )
-    console.print(drawn)
+    console.print(grid)
     for alert in [a for a in alerts if a.severity == "critical"]:
         console.print(Text.assemble(("● alert  ", "bold red"), alert.text))
 
@@ -244,27 +244,29 @@ def balance(console: Console, frame: pl.DataFrame) -> None:
     """The control totals of effective cost, exact to the last digit, and whether all of them hold."""
     rows = list(frame.filter(frame["cost_column"] == "effective_cost").iter_rows(named=True))
     providers = [row["provider"] for row in rows]
-    drawn = _table("", *providers, "together", right=(*providers, "together"))
+    grid = _table("", *providers, "together", right=(*providers, "together"))
     for column in ("charges_in", "metered", "owner", "shared", "idle", "unallocated"):
         amounts = [row[column] for row in rows]
         cells = [_lined_up(amount) for amount in (*amounts, sum(amounts, NOTHING))]
-        drawn.add_row(
+        grid.add_row(
             column.replace("_", " "),
             *cells,
             style="bold" if column == "charges_in" else "",
             end_section=column in ("charges_in", "unallocated"),
         )
     differences = [row["difference"] for row in rows]
-    shown = [Text(text(d) or "0", "bold red" if d else "bold green") for d in (*differences, sum(differences, NOTHING))]
-    drawn.add_row(Text("difference", "bold"), *shown)
-    console.print(drawn)
+    difference_cells = [
+        Text(text(d) or "0", "bold red" if d else "bold green") for d in (*differences, sum(differences, NOTHING))
+    ]
+    grid.add_row(Text("difference", "bold"), *difference_cells)
+    console.print(grid)
     off = int((frame["difference"] != 0).sum())
-    told = (
+    verdict = (
         f"{off} of {frame.height} control totals are off"
         if off
         else f"charges in = costs out in all {frame.height} control totals (provider × cost column)"
     )
-    console.print(Text.assemble(("✗ " if off else "✓ ", "bold red" if off else "bold green"), told))
+    console.print(Text.assemble(("✗ " if off else "✓ ", "bold red" if off else "bold green"), verdict))
 
 
 def _lined_up(amount: Decimal) -> str:

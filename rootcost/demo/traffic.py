@@ -75,14 +75,14 @@ def plan(calls: int, *, first: datetime, end: datetime, seed: int, gpu_nodes: in
     quiet_first = np.roll(weekday, 3)
     by_day = np.array([quiet_first[(first + timedelta(days=d)).weekday()] for d in range(days)])
     runaways = max(1, calls // 4000)
-    left = max(0, calls - runaways * 60)
+    ordinary_calls = max(0, calls - runaways * 60)
     counts = np.zeros((len(cast), days), dtype=np.int64)
     for row, scene in enumerate(cast):
         weights = by_day * rng.uniform(0.85, 1.15, days)
         if scene.hours == "rented":
             weights = np.array([w if (first + timedelta(days=d)).weekday() < 5 else 0.0 for d, w in enumerate(weights)])
         weights[: scene.from_day - 1] = 0.0
-        chains = max(1, round(left * scene.share / _calls_each(scene)))
+        chains = max(1, round(ordinary_calls * scene.share / _calls_each(scene)))
         counts[row] = rng.multinomial(chains, weights / weights.sum())
     return Plan(cast, counts, first, seed, runaways)
 
@@ -105,8 +105,8 @@ def chains_of(schedule: Plan, day: int) -> Iterator[tuple[Callable[[Recorder, in
         starts += [(midnight + int(second * 1e6) * 1000, row) for second in seconds]
     if day == RUNAWAY_DAY:
         row = len(schedule.scenes)
-        begun = 3600 * (9 + 8 * dice[row].generator.random(schedule.runaways))
-        starts += [(midnight + int(second * 1e6) * 1000, row) for second in begun]
+        start_seconds = 3600 * (9 + 8 * dice[row].generator.random(schedule.runaways))
+        starts += [(midnight + int(second * 1e6) * 1000, row) for second in start_seconds]
     looping = partial(scenes.coding_task, steps=60)
     for start, row in sorted(starts):
         yield (schedule.scenes[row].play if row < len(schedule.scenes) else looping), dice[row], start

@@ -23,15 +23,15 @@ _MODEL = {m.name: m for m in MODELS}
 
 def priced(usage: pl.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     """Tokens by `keys`, model and meter, with what they truly cost: list price, and less the private rate on AWS."""
-    summed = usage.group_by([*keys, "model"]).agg(pl.col(m).sum() for m in METERS).sort([*keys, "model"])
+    usage_sums = usage.group_by([*keys, "model"]).agg(pl.col(m).sum() for m in METERS).sort([*keys, "model"])
     out: list[dict[str, Any]] = []
-    for row in summed.iter_rows(named=True):
+    for row in usage_sums.iter_rows(named=True):
         model = _MODEL[row["model"]]
         rates = list_rates(model)
         for meter in METERS:
             if row[meter] and meter in rates:
-                listed = row[meter] * rates[meter]
-                net = listed * (1 - PRIVATE_RATE) if model.on_aws else listed
+                list_cost = row[meter] * rates[meter]
+                net = list_cost * (1 - PRIVATE_RATE) if model.on_aws else list_cost
                 provider = "AWS" if model.on_aws else "OpenAI"
                 out.append(
                     {
@@ -41,7 +41,7 @@ def priced(usage: pl.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
                         "model": model.name,
                         "meter": meter,
                         "tokens": row[meter],
-                        "list_cost": text(listed),
+                        "list_cost": text(list_cost),
                         "effective_cost": text(net),
                     }
                 )
@@ -50,24 +50,30 @@ def priced(usage: pl.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
 
 def aws_totals(lines: Iterable[AwsLine]) -> dict[str, Any]:
     """What the AWS bill adds up to, and by kind of row."""
-    held = list(lines)
+    aws_lines = list(lines)
     kinds: dict[str, Decimal] = {}
-    for line in held:
+    for line in aws_lines:
         kinds[line.truth] = kinds.get(line.truth, Decimal(0)) + line.net
     return {
-        "rows": len(held),
-        "billed_cost": text(sum((line.net for line in held), Decimal(0))),
-        "effective_cost": text(sum((line.net for line in held), Decimal(0))),
-        "unblended_cost": text(sum((line.listed for line in held), Decimal(0))),
+        "rows": len(aws_lines),
+        "billed_cost": text(sum((line.net for line in aws_lines), Decimal(0))),
+        "effective_cost": text(sum((line.net for line in aws_lines), Decimal(0))),
+        "unblended_cost": text(sum((line.listed for line in aws_lines), Decimal(0))),
         "by_kind": {kind: text(total) for kind, total in sorted(kinds.items())},
     }
 
 
 def openai_totals(lines: Iterable[OpenAiLine]) -> dict[str, Any]:
     """What the OpenAI bill adds up to."""
-    held = list(lines)
-    total = text(sum((line.cost for line in held), Decimal(0)))
-    return {"rows": len(held), "billed_cost": total, "effective_cost": total, "list_cost": total, "contracted_cost": total}
+    openai_lines = list(lines)
+    total = text(sum((line.cost for line in openai_lines), Decimal(0)))
+    return {
+        "rows": len(openai_lines),
+        "billed_cost": total,
+        "effective_cost": total,
+        "list_cost": total,
+        "contracted_cost": total,
+    }
 
 
 def uncaptured(lines: Iterable[AwsLine]) -> list[dict[str, Any]]:
@@ -84,10 +90,16 @@ def uncaptured(lines: Iterable[AwsLine]) -> list[dict[str, Any]]:
     sums: dict[tuple[str, str], list[Decimal]] = {}
     for line in lines:
         if line.principal in owners:
-            held = sums.setdefault((line.principal, line.account), [Decimal(0), Decimal(0)])
-            held[0] += line.net
-            held[1] += line.listed
+            net_and_list = sums.setdefault((line.principal, line.account), [Decimal(0), Decimal(0)])
+            net_and_list[0] += line.net
+            net_and_list[1] += line.listed
     return [
-        {"principal": principal, "account": account, **owners[principal], "effective_cost": text(net), "list_cost": text(listed)}
-        for (principal, account), (net, listed) in sorted(sums.items())
+        {
+            "principal": principal,
+            "account": account,
+            **owners[principal],
+            "effective_cost": text(net),
+            "list_cost": text(list_cost),
+        }
+        for (principal, account), (net, list_cost) in sorted(sums.items())
     ]

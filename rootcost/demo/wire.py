@@ -119,8 +119,8 @@ def request(spans: Iterable[Span]) -> bytes:
     out = []
     for origin, group in _grouped(spans).items():
         scope = _sized(0x0A, _sized(0x0A, origin.scope.encode()) + _sized(0x12, origin.version.encode()))
-        inside = scope + b"".join([_sized(0x12, proto_span(s)) for s in group])
-        out.append(_sized(0x0A, _sized(0x0A, _fixed(origin.resource, 0x0A)) + _sized(0x12, inside)))
+        scope_spans = scope + b"".join([_sized(0x12, proto_span(s)) for s in group])
+        out.append(_sized(0x0A, _sized(0x0A, _fixed(origin.resource, 0x0A)) + _sized(0x12, scope_spans)))
     return b"".join(out)
 
 

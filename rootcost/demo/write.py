@@ -79,18 +79,18 @@ def generate(out: Path, *, calls: int, seed: int = 7, month: str = "2026-10", pr
     signals = days.play(schedule, out, month, processes=(cpu_count() or 1) if calls >= LARGE else 1, tell=tell)
     usage = signals.usage
     billed_until = end - timedelta(days=1)
-    charged = _charge(usage, signals.seconds, first=first, until=billed_until, nodes=nodes, calls=calls, seed=seed)
-    full = charged.aws + list(bill.monthly_lines(charged.aws, first, end))
-    early = _first_version(charged.aws, first)
+    charges = _charge(usage, signals.seconds, first=first, until=billed_until, nodes=nodes, calls=calls, seed=seed)
+    full = charges.aws + list(bill.monthly_lines(charges.aws, first, end))
+    early = _first_version(charges.aws, first)
     early += bill.monthly_lines(early, first, end)
     write_cur(out / "bucket", early, first=first, end=end, run=first + timedelta(days=FIRST_BILL_DAYS, hours=6))
     write_cur(out / "restated", full, first=first, end=end, run=end + timedelta(hours=5))
-    write_focus(out / "openai" / f"focus-1.2-{month}.csv", charged.openai, first=first, end=end)
+    write_focus(out / "openai" / f"focus-1.2-{month}.csv", charges.openai, first=first, end=end)
     (out / "registry.csv").write_text(company.registry_csv(month), encoding="utf-8")
     (out / "rootcost.toml").write_text(company.settings_toml(), encoding="utf-8")
-    known = _truth(usage, early, full, charged.openai, billed_until, month=month, seed=seed, signals=signals, nodes=nodes)
-    _json(out / "truth.json", known)
-    _json(out / "budgets.json", _budgets(known))
+    truth_values = _truth(usage, early, full, charges.openai, billed_until, month=month, seed=seed, signals=signals, nodes=nodes)
+    _json(out / "truth.json", truth_values)
+    _json(out / "budgets.json", _budgets(truth_values))
     demo = DemoCompany(
         root=out,
         month=month,
@@ -135,56 +135,56 @@ def _charge(
 ) -> Bill:
     """The month's charges, without what is added at its end."""
     limit = int(until.timestamp()) // 3600
-    due = usage.filter(pl.col("hour") < limit)
-    summed = due.group_by("hour", "model", "principal").agg(pl.col(m).sum() for m in METERS)
+    billed_usage = usage.filter(pl.col("hour") < limit)
+    usage_sums = billed_usage.group_by("hour", "model", "principal").agg(pl.col(m).sum() for m in METERS)
     aws = [m.name for m in MODELS if m.on_aws]
     runtime = {h: s for h, s in seconds.get(company.AGENT_RUNTIME, {}).items() if h < limit}
     scale = max(1, calls // 25_000)
-    lines = list(bill.token_lines(summed.filter(pl.col("model").is_in(aws))))
-    lines += _shadows(summed, first, seed=seed, calls=calls)
+    lines = list(bill.token_lines(usage_sums.filter(pl.col("model").is_in(aws))))
+    lines += _shadows(usage_sums, first, seed=seed, calls=calls)
     lines += bill.gpu_lines(first, until, nodes)
     lines += bill.store_lines(first, until, Decimal(scale) / 2)
     lines += bill.runtime_lines(runtime)
     lines += bill.plumbing_lines(first, until, scale)
     openai = [m.name for m in MODELS if m.provider == "openai"]
-    return Bill(lines, list(bill.openai_lines(summed.filter(pl.col("model").is_in(openai)))))
+    return Bill(lines, list(bill.openai_lines(usage_sums.filter(pl.col("model").is_in(openai)))))
 
 
-def _shadows(summed: pl.DataFrame, first: datetime, *, seed: int, calls: int) -> list[AwsLine]:
+def _shadows(usage_sums: pl.DataFrame, first: datetime, *, seed: int, calls: int) -> list[AwsLine]:
     """Usage that was billed and nobody logged: a script with a tagged principal, one without, and a job known by its role."""
     rng, begin = Dice(seed, 4), int(first.timestamp()) // 3600
 
     def rows(model: company.Model, principal: str, hours: list[int], prompt: int, answer: int) -> pl.DataFrame:
-        made = []
+        usage_rows = []
         for hour in hours:
             size = 0.7 + 0.6 * rng.uniform()
-            made.append((hour, model.name, principal, int(prompt * size) + 1, 0, 0, int(answer * size) + 1))
-        return pl.DataFrame(made, schema=["hour", "model", "principal", *METERS], orient="row")
+            usage_rows.append((hour, model.name, principal, int(prompt * size) + 1, 0, 0, int(answer * size) + 1))
+        return pl.DataFrame(usage_rows, schema=["hour", "model", "principal", *METERS], orient="row")
 
-    tagged = rows(
+    tagged_usage = rows(
         company.SONNET, company.SHADOW_TAGGED, [begin + d * 24 + h for d in range(4, 8) for h in range(19, 24)], calls * 10, calls
     )
     plain_hours = [begin + d * 24 + h for d in range(8, 11) for h in range(20, 24)]
-    untagged = rows(company.HAIKU, company.SHADOW_PLAIN, plain_hours, calls * 12, calls * 2)
+    untagged_usage = rows(company.HAIKU, company.SHADOW_PLAIN, plain_hours, calls * 12, calls * 2)
     job = rows(company.NOVA_PRO, company.SHADOW_REGISTERED, [begin + d * 24 + 3 for d in range(30)], calls * 8, calls)
     # Beyond the tolerance in every hour it runs, or it would count as noise between a bill and a log.
-    logged = (
-        summed.filter(pl.col("model") == company.HAIKU.name)
+    logged_usage = (
+        usage_sums.filter(pl.col("model") == company.HAIKU.name)
         .group_by("hour")
         .agg(pl.col(m).sum().alias(f"{m}_logged") for m in METERS)
     )
-    untagged = (
-        untagged.join(logged, on="hour", how="left")
+    untagged_usage = (
+        untagged_usage.join(logged_usage, on="hour", how="left")
         .with_columns(
             pl.max_horizontal(m, (pl.col(f"{m}_logged").fill_null(0) // 20).cast(pl.Int64)).alias(m)
             for m in ("input_tokens", "output_tokens")
         )
-        .select(untagged.columns)
+        .select(untagged_usage.columns)
     )
     tag = (("iamPrincipal/team", "Growth"),)
     return [
-        *bill.token_lines(tagged, truth="shadow-tagged", tags=tag, account=company.SANDBOX),
-        *bill.token_lines(untagged, truth="shadow-plain"),
+        *bill.token_lines(tagged_usage, truth="shadow-tagged", tags=tag, account=company.SANDBOX),
+        *bill.token_lines(untagged_usage, truth="shadow-plain"),
         *bill.token_lines(job, truth="shadow-registered", account=company.ANALYTICS),
     ]
 
@@ -198,9 +198,9 @@ def _first_version(lines: list[AwsLine], first: datetime) -> list[AwsLine]:
         if line.start >= until:
             continue
         if line.start in morning and company.SONNET.billed in line.usage_type and line.region == company.US:
-            counted = Decimal(int(line.quantity * 1000) * 88 // 100).scaleb(-3)
-            listed = counted * line.rate
-            out.append(replace(line, quantity=counted, listed=listed, net=listed * (1 - company.PRIVATE_RATE)))
+            quantity = Decimal(int(line.quantity * 1000) * 88 // 100).scaleb(-3)
+            list_cost = quantity * line.rate
+            out.append(replace(line, quantity=quantity, listed=list_cost, net=list_cost * (1 - company.PRIVATE_RATE)))
         else:
             out.append(line)
     return out
@@ -219,7 +219,7 @@ def _truth(
     nodes: int,
 ) -> dict[str, Any]:
     limit = int(until.timestamp()) // 3600
-    billed, later = usage.filter(pl.col("hour") < limit), usage.filter(pl.col("hour") >= limit)
+    billed_usage, later = usage.filter(pl.col("hour") < limit), usage.filter(pl.col("hour") >= limit)
     starts, works = ["initiator_team", "initiator_agent"], ["executor_team", "executor_agent"]
     return {
         "company": company.COMPANY,
@@ -236,19 +236,19 @@ def _truth(
             "AWS, restated": truth.aws_totals(full),
             "OpenAI": truth.openai_totals(openai),
         },
-        "initiators": truth.priced(billed, starts),
-        "executors": truth.priced(billed, works),
+        "initiators": truth.priced(billed_usage, starts),
+        "executors": truth.priced(billed_usage, works),
         "unbilled": truth.priced(later, starts),
         "uncaptured": truth.uncaptured(full),
         "resource_seconds": {resource: round(sum(hours.values()), 3) for resource, hours in sorted(signals.seconds.items())},
     }
 
 
-def _budgets(known: dict[str, Any]) -> list[dict[str, str]]:
+def _budgets(truth_values: dict[str, Any]) -> list[dict[str, str]]:
     """Monthly budgets in round figures, of which one has been overrun."""
-    kinds = {kind: Decimal(total) for kind, total in known["bills"]["AWS, restated"]["by_kind"].items()}
+    kinds = {kind: Decimal(total) for kind, total in truth_values["bills"]["AWS, restated"]["by_kind"].items()}
     spent = {"Care": kinds["vector-store"], "Growth": kinds["shadow-tagged"], "Legal": kinds.get("runtime", Decimal(0))}
-    for row in known["initiators"]:
+    for row in truth_values["initiators"]:
         team = row["initiator_team"]
         if team:
             spent[team] = spent.get(team, Decimal(0)) + Decimal(row["effective_cost"])

@@ -24,9 +24,9 @@ def by_month(files: Iterable[str]) -> dict[str, list[str]]:
     """
     months: dict[str, list[str]] = {}
     for name in files:
-        found = _PARTITION.search(name)
-        if found:
-            months.setdefault(found.group(1), []).append(name.rsplit("/", 1)[-1])
+        match = _PARTITION.search(name)
+        if match:
+            months.setdefault(match.group(1), []).append(name.rsplit("/", 1)[-1])
     return months
 
 
@@ -70,14 +70,14 @@ def state(books: Books) -> dict[str, str]:
     with books.database.session() as session:
         owners = session.execute(sa.select(sa.func.count(Owner.id), sa.func.max(Owner.recorded_at))).one()
     settings = books.settings
-    rest = [
+    common_inputs = [
         str(tuple(owners)),
         books.store.fingerprint(PRICES),
         settings.attribution.model_dump_json(),
         settings.ingest.model_dump_json(),
         settings.report.model_dump_json(),
     ]
-    return {**facts_by_month(books), "*": hashlib.blake2b("\n".join(rest).encode(), digest_size=12).hexdigest()}
+    return {**facts_by_month(books), "*": hashlib.blake2b("\n".join(common_inputs).encode(), digest_size=12).hexdigest()}
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -94,6 +94,6 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     months = sorted((before.keys() | after.keys()) - {"*"})
     if before.get("*") != after.get("*"):
         return months
-    touched = {m for m in months if before.get(m) != after.get(m)}
-    near = touched | {neighbour for m in touched for neighbour in adjacent_months(m)}
-    return [m for m in months if m in near]
+    changed_months = {m for m in months if before.get(m) != after.get(m)}
+    months_to_check = changed_months | {neighbour for m in changed_months for neighbour in adjacent_months(m)}
+    return [m for m in months if m in months_to_check]

@@ -50,16 +50,16 @@ def trigger(cron: str) -> BaseTrigger:
     try:
         by_weekday = CronTrigger(**common, day_of_week=_weekdays(weekday))
         if day == "*":
-            made: BaseTrigger = by_weekday
+            cron_trigger: BaseTrigger = by_weekday
         elif weekday == "*":
-            made = CronTrigger(**common, day=day)
+            cron_trigger = CronTrigger(**common, day=day)
         else:
-            made = OrTrigger([CronTrigger(**common, day=day), by_weekday])
+            cron_trigger = OrTrigger([CronTrigger(**common, day=day), by_weekday])
     except (ValueError, TypeError) as fault:
         raise UsageError(f"{cron!r}: {fault}", where="--cron", remedy=_REMEDY) from fault
-    if made.get_next_fire_time(None, datetime.now(UTC)) is None:
+    if cron_trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
         raise UsageError(f"{cron!r} never comes", where="--cron", remedy=_REMEDY)
-    return made
+    return cron_trigger
 
 
 def longest_pause(cron: str, *, after: datetime) -> timedelta:
@@ -68,10 +68,10 @@ def longest_pause(cron: str, *, after: datetime) -> timedelta:
     >>> longest_pause("0 9 * * 1-5", after=datetime(2026, 10, 5, tzinfo=UTC))
     datetime.timedelta(days=3)
     """
-    made = trigger(cron)
+    cron_trigger = trigger(cron)
     longest, previous, at = timedelta(0), None, after
     for _ in range(_TICKS):
-        tick = made.get_next_fire_time(previous, at)
+        tick = cron_trigger.get_next_fire_time(previous, at)
         if tick is None or tick - after > timedelta(days=400):
             break
         longest = max(longest, tick - previous if previous is not None else timedelta(0))
@@ -89,24 +89,24 @@ def _weekdays(field: str) -> str:
         return "*"
     days: set[int] = set()
     for part in field.split(","):
-        found = _PART.fullmatch(part)
-        if found is None:
+        match = _PART.fullmatch(part)
+        if match is None:
             raise ValueError(f"{part!r} is no day of the week")
-        said, step = found.group(1), int(found.group(2) or 1)
+        day_range, step = match.group(1), int(match.group(2) or 1)
         if step < 1:
             raise ValueError(f"{part!r}: the step must be at least 1")
-        first, _, last = ("0", "", "6") if said == "*" else said.partition("-")
+        first, _, last = ("0", "", "6") if day_range == "*" else day_range.partition("-")
         start = _day(first)
-        end = _day(last) if last else 6 if found.group(2) else start
+        end = _day(last) if last else 6 if match.group(2) else start
         if end < start:
             end += 7
         days.update(day % 7 for day in range(start, end + 1, step))
     return ",".join(_DAYS[day] for day in sorted(days))
 
 
-def _day(written: str) -> int:
-    if written.isdigit() and int(written) <= 7:
-        return int(written)
-    if written[:3] in _DAYS:
-        return _DAYS.index(written[:3])
-    raise ValueError(f"{written!r} is no day of the week")
+def _day(text: str) -> int:
+    if text.isdigit() and int(text) <= 7:
+        return int(text)
+    if text[:3] in _DAYS:
+        return _DAYS.index(text[:3])
+    raise ValueError(f"{text!r} is no day of the week")

@@ -71,25 +71,25 @@ class GrpcDoor:
         def export(body: bytes, context: Any) -> bytes:
             self._authenticate(context)
             try:
-                received = self._keep(self._receivers.otlp(signal, body, PROTOBUF), receiver)
+                receipt = self._keep(self._receivers.otlp(signal, body, PROTOBUF), receiver)
             except FormatError as fault:
                 _refuse(context, "INVALID_ARGUMENT", str(fault))
             except SpoolFull as fault:
                 _refuse(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
             except StoreUnreachable as fault:
                 _refuse(context, "UNAVAILABLE", str(fault), retry=True)
-            return answer(received, signal, PROTOBUF)
+            return answer(receipt, signal, PROTOBUF)
 
         return export
 
     def _authenticate(self, context: Any) -> None:
-        told = dict(context.invocation_metadata()).get("authorization", "")
-        scheme, _, given = str(told).partition(" ")
-        if not (hmac.compare_digest(given.strip().encode(), self._token) and scheme.lower() == "bearer" and self._token):
+        header = dict(context.invocation_metadata()).get("authorization", "")
+        scheme, _, credentials = str(header).partition(" ")
+        if not (hmac.compare_digest(credentials.strip().encode(), self._token) and scheme.lower() == "bearer" and self._token):
             _refuse(context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <token>`; the token is in HOME/token")
 
 
-def _refuse(context: Any, code: str, told: str, *, retry: bool = False) -> NoReturn:
+def _refuse(context: Any, code: str, message: str, *, retry: bool = False) -> NoReturn:
     import grpc
 
     status = grpc.StatusCode[code]
@@ -102,7 +102,7 @@ def _refuse(context: Any, code: str, told: str, *, retry: bool = False) -> NoRet
         info.retry_delay.seconds = RETRY_SECONDS
         detail = AnyMessage()
         detail.Pack(info)
-        encoded = Status(code=status.value[0], message=told, details=[detail]).SerializeToString()
-        context.set_trailing_metadata((("grpc-status-details-bin", encoded),))
-    context.abort(status, told)
+        status_bytes = Status(code=status.value[0], message=message, details=[detail]).SerializeToString()
+        context.set_trailing_metadata((("grpc-status-details-bin", status_bytes),))
+    context.abort(status, message)
     raise AssertionError("unreachable")

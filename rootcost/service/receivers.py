@@ -44,9 +44,9 @@ class Doors:
             points = otlp.read_metrics(body, raw_id=raw_id, uri=uri, content_type=content_type)
             return Received(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
         if signal == "traces" and content_type != "application/json":
-            admitted = otlp.admit(body, uri=uri, settings=self._settings)
-            bodies = (Body(OTLP_TRACES, admitted.content),) if admitted.spans else ()
-            return Received(problems=admitted.problems, rejected=admitted.rejected, bodies=bodies, count=admitted.spans)
+            admission = otlp.admit(body, uri=uri, settings=self._settings)
+            bodies = (Body(OTLP_TRACES, admission.content),) if admission.spans else ()
+            return Received(problems=admission.problems, rejected=admission.rejected, bodies=bodies, count=admission.spans)
         decode = otlp.decode_events if signal == "logs" else otlp.decode_request
         reading = otlp.read_export(decode(body, content_type), raw_id=raw_id, uri=uri, settings=self._settings)
         return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
@@ -101,17 +101,17 @@ class Porch(Spool):
     def _drained_by_reader(self, store: Store) -> int:
         if self._reader is None:
             context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
+            parent_end, child_end = context.Pipe()
             process = context.Process(
-                target=_reader, args=(theirs, self.folder, self._settings), daemon=True, name="spool reader"
+                target=_reader, args=(child_end, self.folder, self._settings), daemon=True, name="spool reader"
             )
             process.start()
-            theirs.close()
-            self._reader = process, ours
+            child_end.close()
+            self._reader = process, parent_end
         pipe = self._reader[1]
         try:
             pipe.send(store)
-            told: int | RootCostError = pipe.recv()
+            result: int | RootCostError = pipe.recv()
         except (EOFError, OSError) as fault:
             self.close()
             raise StoreUnreachable(
@@ -120,9 +120,9 @@ class Porch(Spool):
                 remedy="it is started again; is memory short?",
             ) from fault
         self.freed()
-        if isinstance(told, RootCostError):
-            raise told
-        return told
+        if isinstance(result, RootCostError):
+            raise result
+        return result
 
 
 def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:

@@ -74,18 +74,18 @@ class Jobs:
         with self.turn, turn(self.books):
             at_hand(self.books)
             report = attribute(self.books, months, cause=LIVE)
-            attributed, other_code = report.months, report.other_code
+            attributed_months, other_code = report.months, report.other_code
             if report.stale:
                 report = attribute(self.books, report.stale, cause=LIVE)
-                attributed, other_code = [*attributed, *report.months], [*other_code, *report.other_code]
+                attributed_months, other_code = [*attributed_months, *report.months], [*other_code, *report.other_code]
             alerts = budgets.evaluate(self.books)
-            anomalies.detect(self.books, attributed)
+            anomalies.detect(self.books, attributed_months)
         # Facts that arrived meanwhile differ from `before`, so the next round sees them.
         self._seen = before
         self.deliver()
-        if not attributed and not alerts:
+        if not attributed_months and not alerts:
             return {}
-        detail = {"run_id": report.run_id, "months": attributed, "published": report.published, "alerts": len(alerts)}
+        detail = {"run_id": report.run_id, "months": attributed_months, "published": report.published, "alerts": len(alerts)}
         return detail | ({"other_code": other_code} if other_code else {})
 
     def watch(self) -> Detail:
@@ -99,8 +99,8 @@ class Jobs:
 
     def deliver(self) -> Detail:
         """Sends the alerts that are due."""
-        done = self._outbox.deliver()
-        return {"sent": done.sent, "failed": done.failed} if done.sent or done.failed else {}
+        round_result = self._outbox.deliver()
+        return {"sent": round_result.sent, "failed": round_result.failed} if round_result.sent or round_result.failed else {}
 
 
 WATCH_SECONDS = 30.0
@@ -197,13 +197,13 @@ class Schedule:
         with self._count:
             self._reading += 1
         try:
-            done = read_source(self._books, source, cause=BY_CLOCK)
+            finished_run = read_source(self._books, source, cause=BY_CLOCK)
         finally:
             with self._count:
                 self._reading -= 1
-        if done.run.status == "failed":
+        if finished_run.run.status == "failed":
             self.timetable.due(name, now() + backoff(source.failures + 1))
-        if done.run.rows_changed and time.monotonic() >= self._due_at:
+        if finished_run.run.rows_changed and time.monotonic() >= self._due_at:
             self._scheduler.modify_job("attribute", next_run_time=now())
 
     def _lead(self) -> None:
@@ -255,7 +255,7 @@ class Schedule:
 
     def run(self, name: str, work: Callable[[], Detail]) -> Detail:
         """One round of a job, with its history. A failure is written down, not raised: the next round comes anyway."""
-        started = now()
+        started_at = now()
         try:
             detail, status = work(), "done"
         except RootCostError as fault:
@@ -265,7 +265,7 @@ class Schedule:
             log.exception("%s failed", name)
             detail, status = {"error": f"{type(fault).__name__}: {fault}"}, "failed"
         if detail:
-            self._note(name, started, status, detail)
+            self._note(name, started_at, status, detail)
         return detail if status == "done" else {}
 
     def _drain(self) -> Detail:
@@ -278,18 +278,20 @@ class Schedule:
         """Not more often than the setting says, and never more than a third of the time, however large the month."""
         if time.monotonic() < self._due_at:
             return {}
-        started = time.monotonic()
+        started_seconds = time.monotonic()
         detail = self.jobs.attribute()
         if detail:
-            ended = time.monotonic()
-            self._due_at = ended + max(self._books.settings.serve.attribute_seconds - 0.5, 2 * (ended - started))
+            ended_seconds = time.monotonic()
+            self._due_at = ended_seconds + max(
+                self._books.settings.serve.attribute_seconds - 0.5, 2 * (ended_seconds - started_seconds)
+            )
         return detail
 
-    def _note(self, name: str, started: datetime, status: str, detail: Detail) -> None:
+    def _note(self, name: str, started_at: datetime, status: str, detail: Detail) -> None:
         from ledger.db import JobRun
 
         try:
             with self._books.database.session() as session:
-                session.add(JobRun(job=name, started_at=started, finished_at=now(), status=status, detail=dict(detail)))
+                session.add(JobRun(job=name, started_at=started_at, finished_at=now(), status=status, detail=dict(detail)))
         except Exception:  # history is not worth stopping for
             log.exception("the history of %s could not be kept", name)

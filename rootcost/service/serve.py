@@ -75,20 +75,20 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
     from ledger.settings import load
 
     settings = load(home)
-    where = _addresses(settings, port, ui_port, ui=ui)
-    with contextlib.ExitStack() as held:
+    addresses = _addresses(settings, port, ui_port, ui=ui)
+    with contextlib.ExitStack() as stack:
         # Whoever starts it twice wants to hear of the other one, not of its port; a home that is not there yet has no other one.
         if settings.home.exists():
-            held.enter_context(serving(settings.home, where.api))
-        listening = held.enter_context(_bound(where.host, where.port, flag="--port", setting="serve.port"))
-        if where.ui_port is not None:
-            with _bound(where.host, where.ui_port, flag="--ui-port", setting="serve.ui_port"):
+            stack.enter_context(serving(settings.home, addresses.api))
+        listening = stack.enter_context(_bound(addresses.host, addresses.port, flag="--port", setting="serve.port"))
+        if addresses.ui_port is not None:
+            with _bound(addresses.host, addresses.ui_port, flag="--ui-port", setting="serve.ui_port"):
                 pass  # free; the dashboard will bind it itself
         if not settings.home.exists():
-            held.enter_context(serving(settings.home, where.api))
+            stack.enter_context(serving(settings.home, addresses.api))
         log_to(settings.home)
-        books = held.enter_context(Books(settings))
-        return _Service(books, where, listening).run()
+        books = stack.enter_context(Books(settings))
+        return _Service(books, addresses, listening).run()
 
 
 def _addresses(settings: Settings, port: int | None, ui_port: int | None, *, ui: bool) -> Addresses:
@@ -99,12 +99,14 @@ def _addresses(settings: Settings, port: int | None, ui_port: int | None, *, ui:
             where="serve.host",
             remedy="until there is access control, RootCost listens on 127.0.0.1 or ::1 only",
         )
-    where = Addresses(host, port or settings.serve.port, (ui_port or settings.serve.ui_port) if ui else None)
-    if where.port == where.ui_port:
+    addresses = Addresses(host, port or settings.serve.port, (ui_port or settings.serve.ui_port) if ui else None)
+    if addresses.port == addresses.ui_port:
         raise SettingsError(
-            f"API and dashboard cannot both listen on port {where.port}", where="--port, --ui-port", remedy="give them two ports"
+            f"API and dashboard cannot both listen on port {addresses.port}",
+            where="--port, --ui-port",
+            remedy="give them two ports",
         )
-    return where
+    return addresses
 
 
 def _is_loopback(host: str) -> bool:
@@ -150,13 +152,13 @@ def token_of(home: Path) -> tuple[str, bool]:
 class _Service:
     """API, scheduler and dashboard of one home, from start to stop."""
 
-    def __init__(self, books: Books, where: Addresses, listening: socket.socket) -> None:
+    def __init__(self, books: Books, addresses: Addresses, listening: socket.socket) -> None:
         from api.app import create_app
         from rootcost.service.grpc_server import GrpcDoor
         from rootcost.service.receivers import Doors, Porch
         from rootcost.service.schedule import Schedule
 
-        self._where = where
+        self._where = addresses
         self._home = books.home
         self._token, self._token_is_new = token_of(books.home)
         self._stop = threading.Event()
@@ -168,15 +170,15 @@ class _Service:
             GrpcDoor(
                 doors,
                 app.state.keep,
-                address=f"{_in_url(where.host)}:{serve.grpc_port}",
+                address=f"{_in_url(addresses.host)}:{serve.grpc_port}",
                 token=self._token,
                 max_body_mb=serve.max_body_mb,
             )
             if serve.grpc_port
             else None
         )
-        self._schedule = Schedule(books, spool, address=where.api)
-        self._dashboard = _Dashboard(books.home, where, self._token) if where.ui_port is not None else None
+        self._schedule = Schedule(books, spool, address=addresses.api)
+        self._dashboard = _Dashboard(books.home, addresses, self._token) if addresses.ui_port is not None else None
 
     def run(self) -> int:
         """Starts everything, waits for a signal or for something to break, stops everything."""
@@ -218,13 +220,13 @@ class _Service:
 
         # Loopback only: proxies of the environment have no say.
         with httpx.Client(timeout=2.0, trust_env=False) as client:
-            wanted = [f"{self._where.api}/health"]
+            pending_urls = [f"{self._where.api}/health"]
             if self._dashboard is not None:
-                wanted.append(f"{self._where.dashboard}/_stcore/health")
+                pending_urls.append(f"{self._where.dashboard}/_stcore/health")
             deadline = time.monotonic() + START_SECONDS
-            while wanted and not self._stop.is_set():
-                wanted = [url for url in wanted if not _answers(client, url)]
-                if not wanted:
+            while pending_urls and not self._stop.is_set():
+                pending_urls = [url for url in pending_urls if not _answers(client, url)]
+                if not pending_urls:
                     return
                 if self._dashboard is not None and self._dashboard.code is not None:
                     raise NotHealthyError(
@@ -235,7 +237,7 @@ class _Service:
                 if time.monotonic() > deadline:
                     raise NotHealthyError(
                         f"no answer within {START_SECONDS:.0f} s",
-                        where=", ".join(wanted),
+                        where=", ".join(pending_urls),
                         remedy=f"see {self._home / 'rootcost.log'}",
                     )
                 self._stop.wait(0.1)
@@ -314,8 +316,8 @@ class _Dashboard:
 
     RESTARTS = 3
 
-    def __init__(self, home: Path, where: Addresses, token: str) -> None:
-        self._where = where
+    def __init__(self, home: Path, addresses: Addresses, token: str) -> None:
+        self._where = addresses
         self._token = token
         self._child: subprocess.Popen[bytes] | None = None
         self._restarts_left = self.RESTARTS
@@ -328,10 +330,10 @@ class _Dashboard:
 
     def start(self) -> None:
         """Starts it in a process group of its own, so that Ctrl-C reaches it through us."""
-        found = find_spec("ui")
-        if found is None or not found.submodule_search_locations:
+        module_spec = find_spec("ui")
+        if module_spec is None or not module_spec.submodule_search_locations:
             raise NotHealthyError("the package ui is not installed", remedy="reinstall rootcost, or use --no-ui")
-        page = Path(next(iter(found.submodule_search_locations))) / "app.py"
+        page = Path(next(iter(module_spec.submodule_search_locations))) / "app.py"
         options = {
             "server.headless": "true",
             "server.address": self._where.host,

@@ -99,9 +99,9 @@ def _read(
     except Exception as fault:  # the schedule must survive; the log has the traceback
         log.exception("%s failed", source.name)
         return Outcome("failed", error=f"{type(fault).__name__}: {fault}"), None, fault
-    lost = report.unreached[0] if report.unreached else None
+    unreached = report.unreached[0] if report.unreached else None
     outcome = Outcome(
-        "failed" if lost else "problems" if report.errors else "done",
+        "failed" if unreached else "problems" if report.errors else "done",
         files=report.files,
         rows=report.rows,
         rows_changed=report.rows_changed,
@@ -109,6 +109,6 @@ def _read(
         warnings=report.warnings,
         money_in={currency: columns["billed_cost"] for currency, columns in report.totals.items()},
         newest=report.newest,
-        error=f"{lost.uri}: {lost.reason} — {lost.remedy}" if lost else None,
+        error=f"{unreached.uri}: {unreached.reason} — {unreached.remedy}" if unreached else None,
     )
     return outcome, report, None

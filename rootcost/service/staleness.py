@@ -17,17 +17,17 @@ def ring(books: Books) -> list[Alert]:
     """Raises an alert for each source that has become stale since the last look, and forgets those that are fresh again."""
     from api.queries import sources
 
-    turned = [source for source in sources(books) if source.stale != (source.stale_since is not None)]
+    changed_sources = [source for source in sources(books) if source.stale != (source.stale_since is not None)]
     rung = []
-    for source in turned:
+    for source in changed_sources:
         with books.database.session() as session:
-            held = session.get(ConfiguredSource, source.name)
-            if held is None:
+            stored_source = session.get(ConfiguredSource, source.name)
+            if stored_source is None:
                 continue
             if not source.stale:
-                held.stale_since = None
+                stored_source.stale_since = None
                 continue
-            held.stale_since = now()
+            stored_source.stale_since = now()
             alert = _alert(source)
             rung += add_new(session, [alert])
     return rung

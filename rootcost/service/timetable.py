@@ -52,17 +52,17 @@ class Timetable:
     def follow(self) -> None:
         """Makes the jobs what people configured, and notes when each source is due."""
         jobs = {job.id: job for job in self._scheduler.get_jobs(STORE)}
-        wanted = {source.name: source for source in sources.every(self._books) if source.uris}
-        for name in jobs.keys() - wanted.keys():
+        configured = {source.name: source for source in sources.every(self._books) if source.uris}
+        for name in jobs.keys() - configured.keys():
             self._scheduler.remove_job(name, STORE)
-        due = {name: self._follow(source, jobs.get(name)) for name, source in wanted.items()}
-        moved = {name: at for name, at in due.items() if at != wanted[name].due_at}
-        if moved:
+        due_times = {name: self._follow(source, jobs.get(name)) for name, source in configured.items()}
+        changed_times = {name: at for name, at in due_times.items() if at != configured[name].due_at}
+        if changed_times:
             with self._books.database.session() as session:
-                for name, at in moved.items():
-                    held = session.get(ConfiguredSource, name)
-                    if held is not None:
-                        held.due_at = at
+                for name, at in changed_times.items():
+                    stored_source = session.get(ConfiguredSource, name)
+                    if stored_source is not None:
+                        stored_source.due_at = at
 
     def due(self, name: str, at: datetime) -> None:
         """Asks a source at this time instead of its next tick; nothing where it is off the timetable."""
@@ -87,13 +87,13 @@ class Timetable:
                 misfire_grace_time=int(GRACE.total_seconds()), replace_existing=True,
             )  # fmt: skip
             return following
-        planned: datetime | None = job.next_run_time
+        planned_at: datetime | None = job.next_run_time
         if job.name != source.cron:
             self._scheduler.modify_job(source.name, STORE, trigger=ticks, name=source.cron, next_run_time=following)
             return following
         # Somebody who mended a source and ran it by hand must not wait for the end of its back-off.
-        late = following is not None and planned is not None and not source.failures and planned > following
-        if late or (planned is None) != (following is None):
+        late = following is not None and planned_at is not None and not source.failures and planned_at > following
+        if late or (planned_at is None) != (following is None):
             self._scheduler.modify_job(source.name, STORE, next_run_time=following)
             return following
-        return planned
+        return planned_at

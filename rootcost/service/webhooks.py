@@ -61,7 +61,7 @@ class Outbox:
         import time
 
         at = (clock or time.monotonic)()
-        done = Delivered()
+        round_result = Delivered()
         with self._books.database.session() as session:
             waiting = session.scalars(sa.select(Alert).where(Alert.delivered_at.is_(None)).order_by(Alert.created_at)).all()
         url = self._books.settings.alerts.webhook_url
@@ -70,25 +70,25 @@ class Outbox:
                 continue
             if not url:
                 self._note(alert.alert_id, attempts=0, error=None, address=DASHBOARD)
-                done.sent.append(alert.alert_id)
+                round_result.sent.append(alert.alert_id)
                 continue
-            tried, error = self._post(url, alert)
-            self._note(alert.alert_id, attempts=tried, error=error, address=WEBHOOK)
+            attempts, error = self._post(url, alert)
+            self._note(alert.alert_id, attempts=attempts, error=error, address=WEBHOOK)
             if error is None:
-                done.sent.append(alert.alert_id)
+                round_result.sent.append(alert.alert_id)
                 self._due_at.pop(alert.alert_id, None)
             else:
-                failed = self._rounds_failed[alert.alert_id] = self._rounds_failed.get(alert.alert_id, 0) + 1
-                self._due_at[alert.alert_id] = at + backoff_seconds(failed)
-                done.failed.append(alert.alert_id)
-        return done
+                failed_rounds = self._rounds_failed[alert.alert_id] = self._rounds_failed.get(alert.alert_id, 0) + 1
+                self._due_at[alert.alert_id] = at + backoff_seconds(failed_rounds)
+                round_result.failed.append(alert.alert_id)
+        return round_result
 
     def _post(self, url: str, alert: Alert) -> tuple[int, str | None]:
         """How often it was tried, and what went wrong the last time (None: it arrived)."""
         import httpx
         from tenacity import RetryError, Retrying, stop_after_attempt, wait_exponential_jitter
 
-        tried = 0
+        attempts = 0
         last = "no answer"
         client = self._client or httpx.Client(timeout=10.0, follow_redirects=False)
         first = self._first_pause_seconds
@@ -97,7 +97,7 @@ class Outbox:
                 stop=stop_after_attempt(TRIES), wait=wait_exponential_jitter(multiplier=first, max=8 * first, jitter=first)
             ):
                 with attempt:
-                    tried += 1
+                    attempts += 1
                     try:
                         answer = client.post(url, json=message(alert), headers={"Idempotency-Key": alert.alert_id})
                     except (httpx.HTTPError, httpx.InvalidURL) as fault:
@@ -107,11 +107,11 @@ class Outbox:
                         last = f"HTTP {answer.status_code}"
                         raise httpx.HTTPStatusError(last, request=answer.request, response=answer)
         except RetryError:
-            return tried, last
+            return attempts, last
         finally:
             if self._client is None:
                 client.close()
-        return tried, None
+        return attempts, None
 
     def _note(self, alert_id: str, *, attempts: int, error: str | None, address: str) -> None:
         with self._books.database.session() as session:

@@ -137,9 +137,9 @@ def write_text(text: str, path: Path | None) -> None:
 def _parquet(frame: pl.DataFrame) -> bytes:
     import io
 
-    held = io.BytesIO()
-    frame.write_parquet(held, compression="zstd")
-    return held.getvalue()
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _write(path: Path | None, content: bytes) -> None:
@@ -180,16 +180,16 @@ class Steps:
             return lambda what, done, total: None
         task = bar.add_task(work, total=None)
 
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{work} [dim]{_short(what)}[/dim]", completed=done, total=total)
+        def tell(item: str, position: int, total: int) -> None:
+            bar.update(task, description=f"{work} [dim]{_short(item)}[/dim]", completed=position, total=total)
 
         return tell
 
 
-def _short(what: str, most: int = 40) -> str:
+def _short(text: str, most: int = 40) -> str:
     from rich.markup import escape
 
-    return escape(what if len(what) <= most else "…" + what[1 - most :])
+    return escape(text if len(text) <= most else "…" + text[1 - most :])
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ def _hang(root: Tree, step: Step) -> None:
 
 def _line(part: Part) -> Text:
     line = Text(part.sentence)
-    if part.cost is not None and part.currency and (said := f"{text(part.cost)} {part.currency}") in part.sentence:
-        line.highlight_words([said], "green")
+    if part.cost is not None and part.currency and (amount_text := f"{text(part.cost)} {part.currency}") in part.sentence:
+        line.highlight_words([amount_text], "green")
     return line
 
 

@@ -19,12 +19,12 @@ def left_out_of_bills(books: Books) -> str:
     from ledger.tables import PROBLEMS
     from rootcost.terminal.tables import counted
 
-    told = books.store.scan(PROBLEMS, {"source": list(discover())}).filter(pl.col("severity") == "error")
-    errors = told.select("source", "place", "rows").collect()
+    bill_errors = books.store.scan(PROBLEMS, {"source": list(discover())}).filter(pl.col("severity") == "error")
+    errors = bill_errors.select("source", "place", "rows").collect()
     errors = errors.filter(pl.col("source").is_in([name for name in errors["source"].unique() if by_name(name).kind == "bill"]))
     files = errors.filter(pl.col("place") == "file").height
     lines = int(errors.filter(pl.col("place") != "file")["rows"].sum())
-    parts = [counted(number, what) for number, what in ((lines, "line"), (files, "file")) if number]
+    parts = [counted(number, noun) for number, noun in ((lines, "line"), (files, "file")) if number]
     if not parts:
         return ""
     return f"! {' and '.join(parts)} of bills {'was' if lines + files == 1 else 'were'} left out: rootcost problems"

@@ -52,13 +52,13 @@ def moved(old: Decimal | None, new: Decimal | None) -> str:
 _ROW = ("change", "provider", "model", "meter", "service_tier", "context_above", "region", "currency")
 
 
-def change_rows(changes: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
+def change_rows(changes: pl.DataFrame, gone_models: pl.DataFrame) -> pl.DataFrame:
     """A difference as rows for json and csv: rates per unit, models that are gone at the end."""
     rows = changes.select(
         *_ROW, "old_rate", "rate", "valid_from", "valid_to", "hours", "old_from", "old_book", "book", "doubt"
     ).sort(pl.col("doubt") == "", "provider", "model", "meter", "service_tier", "context_above", "region")
-    left = gone.select("provider", "model", change=pl.lit("gone"), doubt=pl.lit(""))
-    return pl.concat([rows, left], how="diagonal")
+    gone_rows = gone_models.select("provider", "model", change=pl.lit("gone"), doubt=pl.lit(""))
+    return pl.concat([rows, gone_rows], how="diagonal")
 
 
 def staged_rows(waiting: pl.DataFrame) -> pl.DataFrame:
@@ -75,10 +75,10 @@ def changes(rows: pl.DataFrame, *, title: str = "") -> None:
         return
     order = [pl.col("doubt") == "", pl.col("change") == "new", "provider", "model", "meter", "service_tier", "context_above"]
     columns = ["model", "provider", "for", "was", "now", "moved", "per", "currency", "valid_from", "doubt"]
-    kept = [c for c in columns if c != "doubt" or (rows["doubt"] != "").any()]
+    shown_columns = [c for c in columns if c != "doubt" or (rows["doubt"] != "").any()]
     first = [_change(row) for row in rows.sort(order).head(MOST_ROWS).iter_rows(named=True)]
     more = f"… {counted(rows.height - MOST_ROWS, 'more row')}: --format csv" if rows.height > MOST_ROWS else ""
-    draw(table(kept, first, numbers=["was", "now", "moved"], title=title, caption=more))
+    draw(table(shown_columns, first, numbers=["was", "now", "moved"], title=title, caption=more))
 
 
 def _change(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def gone(models: pl.DataFrame) -> None:
         return
     from rootcost.terminal.console import say
 
-    some = ", ".join(models["model"].head(5).to_list())
+    examples = ", ".join(models["model"].head(5).to_list())
     more = f" and {models.height - 5:,} more" if models.height > 5 else ""
-    say(f"{counted(models.height, 'model')} no longer on the list keep their last rates: {some}{more}")
+    say(f"{counted(models.height, 'model')} no longer on the list keep their last rates: {examples}{more}")
 
 
 def history_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -139,7 +139,7 @@ def history(rows: pl.DataFrame) -> None:
         "recorded",
         "in force",
     ]
-    shown = [
+    table_rows = [
         {
             "model": row["model"],
             "provider": row["provider"],
@@ -157,23 +157,23 @@ def history(rows: pl.DataFrame) -> None:
         for row in rows.head(5 * MOST_ROWS).iter_rows(named=True)
     ]
     more = f"… {counted(rows.height - 5 * MOST_ROWS, 'more rate')}: --format csv" if rows.height > 5 * MOST_ROWS else ""
-    draw(table(columns, shown, numbers=["rate"], caption=more, keep=["origin", "in force"]))
+    draw(table(columns, table_rows, numbers=["rate"], caption=more, keep=["origin", "in force"]))
 
 
-def coverage(found: Coverage) -> None:
+def coverage(report: Coverage) -> None:
     """How much has a price, then what has none."""
     from rootcost.terminal.console import out
 
-    calls, tokens = (int(found.models[c].sum()) for c in ("calls", "tokens"))
+    calls, tokens = (int(report.models[c].sum()) for c in ("calls", "tokens"))
     out(
-        f"{found.percent('calls')} % of {counted(calls, 'call')} and {found.percent('tokens')} % of {counted(tokens, 'token')} "
+        f"{report.percent('calls')} % of {counted(calls, 'call')} and {report.percent('tokens')} % of {counted(tokens, 'token')} "
         f"have a price"
     )
-    if found.silent_calls:
-        out(f"{counted(found.silent_calls, 'call')} reported no usage, so there is nothing to price")
-    if found.unpriced.height:
+    if report.silent_calls:
+        out(f"{counted(report.silent_calls, 'call')} reported no usage, so there is nothing to price")
+    if report.unpriced.height:
         columns = ["model", "provider", "unpriced_tokens", "unpriced_calls", "of_calls", "last_seen"]
-        shown = [
+        table_rows = [
             {
                 **row,
                 "unpriced_tokens": f"{row['unpriced_tokens']:,}",
@@ -181,15 +181,15 @@ def coverage(found: Coverage) -> None:
                 "of_calls": f"{row['calls']:,}",
                 "last_seen": row["last_seen"].date().isoformat(),
             }
-            for row in found.unpriced.head(MOST_ROWS).iter_rows(named=True)
+            for row in report.unpriced.head(MOST_ROWS).iter_rows(named=True)
         ]
-        more = f"… {found.unpriced.height - MOST_ROWS:,} more: --format csv" if found.unpriced.height > MOST_ROWS else ""
-        draw(table(columns, shown, numbers=["unpriced_tokens", "unpriced_calls", "of_calls"], caption=more))
+        more = f"… {report.unpriced.height - MOST_ROWS:,} more: --format csv" if report.unpriced.height > MOST_ROWS else ""
+        draw(table(columns, table_rows, numbers=["unpriced_tokens", "unpriced_calls", "of_calls"], caption=more))
 
 
-def template_rows(unpriced: pl.DataFrame) -> list[dict[str, str]]:
+def template_rows(unpriced_usage: pl.DataFrame) -> list[dict[str, str]]:
     """What a price is missing for, as lines of a rate table with the rate left empty."""
-    return [line for row in unpriced.iter_rows(named=True) for line in _template(row)]
+    return [line for row in unpriced_usage.iter_rows(named=True) for line in _template(row)]
 
 
 def _template(row: Mapping[str, Any]) -> Iterator[dict[str, str]]:

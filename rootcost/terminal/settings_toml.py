@@ -27,34 +27,34 @@ def as_toml(settings: Settings) -> str:
     top = {name: value for name, value in settings if not isinstance(value, BaseModel)}
     for name, value in top.items():
         lines += _setting(type(settings), name, value)
-    for section, held in settings:
-        if isinstance(held, BaseModel):
-            lines += ["", f"# {(type(held).__doc__ or '').strip()}", f"[{section}]"]
+    for section, values in settings:
+        if isinstance(values, BaseModel):
+            lines += ["", f"# {(type(values).__doc__ or '').strip()}", f"[{section}]"]
             tables: list[str] = []
-            for name, value in held:
+            for name, value in values:
                 if _is_tables(value):
                     tables += _tables(f"{section}.{name}", value)
                 else:
-                    lines += _setting(type(held), name, value)
+                    lines += _setting(type(values), name, value)
             lines += tables
     return "\n".join(lines)
 
 
 def shown(settings: Settings) -> dict[str, Any]:
     """The same as nested values, secrets hidden."""
-    return {name: _section(held) if isinstance(held, BaseModel) else held for name, held in settings}
+    return {name: _section(values) if isinstance(values, BaseModel) else values for name, values in settings}
 
 
-def _section(held: BaseModel) -> dict[str, Any]:
-    return {name: _shown(name, value) for name, value in held.model_dump().items()}
+def _section(values: BaseModel) -> dict[str, Any]:
+    return {name: _shown(name, value) for name, value in values.model_dump().items()}
 
 
 def _setting(model: type[BaseModel], name: str, value: object) -> Iterator[str]:
-    why = model.model_fields[name].description or ""
-    yield from (f"# {line}" for line in textwrap.wrap(why, 120))
-    told = _shown(name, value)
-    off = told in (None, "", [], {}) or told == _HIDDEN or told != value or isinstance(told, Path)
-    yield f"{'# ' if off else ''}{name} = {_toml(told)}"
+    description = model.model_fields[name].description or ""
+    yield from (f"# {line}" for line in textwrap.wrap(description, 120))
+    value_text = _shown(name, value)
+    off = value_text in (None, "", [], {}) or value_text == _HIDDEN or value_text != value or isinstance(value_text, Path)
+    yield f"{'# ' if off else ''}{name} = {_toml(value_text)}"
 
 
 def _shown(name: str, value: object) -> object:

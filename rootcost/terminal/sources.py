@@ -43,7 +43,7 @@ def sources(rows: Sequence[SourceStatus]) -> None:
     lines: list[dict[str, Any]] = []
     for row in rows:
         last = row.last_run
-        due = row.due_at
+        due_at = row.due_at
         lines.append(
             {
                 "name": row.name,
@@ -55,7 +55,7 @@ def sources(rows: Sequence[SourceStatus]) -> None:
                 "last run": None if last is None else f"{_at(last.started_at)} {last.status}",
                 "rows": None if last is None else f"{last.rows:,}",
                 "money in": None if last is None else _money(last.money_in),
-                "next run": None if due is None else f"{_at(due)}{' (overdue)' if due < now() else ''}",
+                "next run": None if due_at is None else f"{_at(due_at)}{' (overdue)' if due_at < now() else ''}",
                 "address": ", ".join(row.addresses) or "(received)",
                 "cron": row.cron or None,
             }
@@ -91,7 +91,7 @@ def runs(rows: Sequence[SourceRunRow], *, total: int) -> None:
 
 def kinds(rows: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
     """What can be a source; of one alone also what it needs, and its policy."""
-    shown = [
+    table_rows = [
         {
             "source": row["source"],
             "kind": row["kind"],
@@ -102,7 +102,7 @@ def kinds(rows: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
         }
         for row in rows
     ]
-    terminal().print(table(list(shown[0]), shown, keep=["source"]))
+    terminal().print(table(list(table_rows[0]), table_rows, keep=["source"]))
     if whole:
         say(f"It needs {rows[0]['needs']}.")
         if rows[0]["policy"]:

@@ -55,20 +55,20 @@ def amount(value: Decimal | None, *, places: int = 2) -> str:
         return "—"
     if value and abs(value) < 1:
         places = max(places, 1 - value.adjusted())
-    shown = f"{value:,.{places}f}"
+    digits = f"{value:,.{places}f}"
     if places > 2:
-        whole, _, rest = shown.partition(".")
-        shown = f"{whole}.{rest[:2]}{rest[2:].rstrip('0')}"
-    return shown
+        whole, _, fraction = digits.partition(".")
+        digits = f"{whole}.{fraction[:2]}{fraction[2:].rstrip('0')}"
+    return digits
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """A number of things.
 
     >>> counted(1, "file"), counted(2000, "span")
     ('1 file', '2,000 spans')
     """
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _console(path: Path | None = None) -> Console:
@@ -93,20 +93,24 @@ def table(
     enough, each row is written as lines of its own. No column is ever cut or lost, and those of `keep` stay where they are.
     """
     at_most = width or terminal().width
-    fixed, under = {*money, *numbers}, dict(footer or {})
+    fixed_columns, under = {*money, *numbers}, dict(footer or {})
     cells = [{c: amount(row[c]) if c in money else _cell(row[c]) for c in columns} for row in rows]
-    kept = [_Column.of(c, cells, under.get(c, ""), fixed=c in fixed) for c in columns]
-    same = []
-    if sum(c.least + _GAP for c in kept) > at_most and len(cells) > 1:
-        same = [c for c in kept if not (under.get(c.name) or c.name in keep) and len({row[c.name] for row in cells}) == 1]
-        kept = [c for c in kept if c not in same]
-    constant = (f"{c.heading}: {cells[0][c.name]}" for c in same if cells[0][c.name] != "—")
-    told = " · ".join(part for part in (caption, *constant) if part)
-    if sum(c.least + _GAP for c in kept) > at_most:
-        return _in_lines(kept, cells, under, title=title, caption=told)
-    drawn = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), padding=(0, 1, 0, 0), pad_edge=False, **_framed(title, told))
-    for column, wide in zip(kept, _widths(kept, at_most), strict=True):
-        drawn.add_column(
+    columns_kept = [_Column.of(c, cells, under.get(c, ""), is_fixed=c in fixed_columns) for c in columns]
+    constant_columns = []
+    if sum(c.least + _GAP for c in columns_kept) > at_most and len(cells) > 1:
+        constant_columns = [
+            c for c in columns_kept if not (under.get(c.name) or c.name in keep) and len({row[c.name] for row in cells}) == 1
+        ]
+        columns_kept = [c for c in columns_kept if c not in constant_columns]
+    constant = (f"{c.heading}: {cells[0][c.name]}" for c in constant_columns if cells[0][c.name] != "—")
+    caption_text = " · ".join(part for part in (caption, *constant) if part)
+    if sum(c.least + _GAP for c in columns_kept) > at_most:
+        return _in_lines(columns_kept, cells, under, title=title, caption=caption_text)
+    grid = Table(
+        box=box.SIMPLE_HEAD, show_footer=bool(footer), padding=(0, 1, 0, 0), pad_edge=False, **_framed(title, caption_text)
+    )
+    for column, wide in zip(columns_kept, _widths(columns_kept, at_most), strict=True):
+        grid.add_column(
             column.heading,
             justify="right" if column.fixed else "left",
             width=wide,
@@ -114,8 +118,8 @@ def table(
             footer=under.get(column.name, ""),
         )
     for row in cells:
-        drawn.add_row(*(escape(row[c.name]) for c in kept))
-    return drawn
+        grid.add_row(*(escape(row[c.name]) for c in columns_kept))
+    return grid
 
 
 _FOLDED = 12
@@ -135,12 +139,18 @@ class _Column:
     natural: int
 
     @classmethod
-    def of(cls, name: str, cells: Sequence[Mapping[str, str]], footer: str, *, fixed: bool) -> _Column:
+    def of(cls, name: str, cells: Sequence[Mapping[str, str]], footer: str, *, is_fixed: bool) -> _Column:
         heading = HEADINGS.get(name, name.replace("_", " "))
-        held = max((cell_len(text) for text in (*(row[name] for row in cells), *footer.splitlines())), default=0)
+        content_width = max((cell_len(text) for text in (*(row[name] for row in cells), *footer.splitlines())), default=0)
         word = max(cell_len(word) for word in heading.split())
-        whole = fixed or name in _WHOLE
-        return cls(name, heading, fixed, max(word, held if whole else min(held, _FOLDED)), max(held, cell_len(heading)))
+        whole = is_fixed or name in _WHOLE
+        return cls(
+            name,
+            heading,
+            is_fixed,
+            max(word, content_width if whole else min(content_width, _FOLDED)),
+            max(content_width, cell_len(heading)),
+        )
 
 
 _WHOLE = frozenset(
@@ -171,16 +181,16 @@ def _in_lines(
     caption: str,
 ) -> Table:
     """Each row as lines of its own, for a screen on which its columns cannot stand side by side."""
-    drawn = Table(box=None, show_header=False, pad_edge=False, **_framed(title, caption))
-    drawn.add_column(no_wrap=True, style="dim")
-    drawn.add_column(overflow="fold")
+    grid = Table(box=None, show_header=False, pad_edge=False, **_framed(title, caption))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
     for number, row in enumerate([*cells, *([footer] if footer else [])]):
         if number:
-            drawn.add_row("", "")
+            grid.add_row("", "")
         for column in columns:
             if row.get(column.name):
-                drawn.add_row(column.heading, escape(row[column.name]))
-    return drawn
+                grid.add_row(column.heading, escape(row[column.name]))
+    return grid
 
 
 def _framed(title: str, caption: str) -> dict[str, Any]:
@@ -197,17 +207,17 @@ def _cell(value: object) -> str:
     return "—" if value is None or value == "" else str(value)
 
 
-def draw(drawn: Any, path: Path | None = None) -> None:
+def draw(renderable: Any, path: Path | None = None) -> None:
     """On the terminal, or into a text file."""
     console = _console(path)
-    console.print(drawn)
+    console.print(renderable)
     if path is not None and isinstance(console.file, io.StringIO):
         path.write_text(console.file.getvalue(), encoding="utf-8")
         say(f"Written: {path}")
 
 
-def costs(frame: pl.DataFrame, *, basis: str, asked: Sequence[str] = (), path: Path | None = None) -> None:
-    """Costs with a total for each currency. The dimensions `asked` for are shown even where nothing is known of them."""
+def costs(frame: pl.DataFrame, *, basis: str, requested_columns: Sequence[str] = (), path: Path | None = None) -> None:
+    """Costs with a total for each currency. The dimensions `requested_columns` for are shown even where nothing is known of them."""
     rows = frame.to_dicts()
     totals: dict[str, Decimal] = {}
     for row in rows:
@@ -215,13 +225,13 @@ def costs(frame: pl.DataFrame, *, basis: str, asked: Sequence[str] = (), path: P
     columns = [
         c
         for c in frame.columns
-        if c not in ("currency", "cost") and (c in asked or any(row[c] not in (None, "") for row in rows))
+        if c not in ("currency", "cost") and (c in requested_columns or any(row[c] not in (None, "") for row in rows))
     ]
     footer = {"cost": "\n".join(amount(v) for v in totals.values()), "currency": "\n".join(totals), columns[0]: "total"}
-    shown = [*columns, "cost", "currency"] if len(totals) > 1 else [*columns, "cost"]
-    told = f"{basis} cost" if len(totals) > 1 else f"{basis} cost in {next(iter(totals), '')}"
+    shown_columns = [*columns, "cost", "currency"] if len(totals) > 1 else [*columns, "cost"]
+    caption = f"{basis} cost" if len(totals) > 1 else f"{basis} cost in {next(iter(totals), '')}"
     wide = None if path is None else _console(path).width
-    draw(table(shown, rows, money=["cost"], footer=footer, caption=told, keep=asked, width=wide), path)
+    draw(table(shown_columns, rows, money=["cost"], footer=footer, caption=caption, keep=requested_columns, width=wide), path)
 
 
 def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
@@ -249,20 +259,21 @@ def problems(rows: Sequence[ProblemRow]) -> None:
     draw(table(columns, (row.model_dump() for row in rows), numbers=["rows"]))
 
 
-def agents(known: Agents) -> None:
+def agents(registry: Agents) -> None:
     """The registry, then who spends without being in it."""
-    if known.registered:
+    if registry.registered:
         columns = ["kind", "name", "agent", "team", "valid_from", "valid_to"]
         rows = (
-            {**row.model_dump(), "valid_from": _day(row.valid_from), "valid_to": _day(row.valid_to)} for row in known.registered
+            {**row.model_dump(), "valid_from": _day(row.valid_from), "valid_to": _day(row.valid_to)}
+            for row in registry.registered
         )
         draw(table(columns, rows, title="Registered"))
     else:
         say("The registry is empty. Next: rootcost agents import FILE.csv")
-    if known.unregistered:
+    if registry.unregistered:
         spending = (
             {"agent": a.agent, "caused": _amounts(a.caused), "burned": _amounts(a.burned), "last_seen": _day(a.last_seen)}
-            for a in known.unregistered
+            for a in registry.unregistered
         )
         draw(
             table(
@@ -277,15 +288,15 @@ def agents(known: Agents) -> None:
 def budgets(rows: Sequence[Budget]) -> None:
     """Budgets and how they stand."""
     columns = ["name", "scope", "scope_name", "month", "amount", "spent", "left", "used_percent", "currency", "state"]
-    shown = (
+    table_rows = (
         {**row.model_dump(), "used_percent": None if row.used_percent is None else f"{row.used_percent:.1f}"} for row in rows
     )
-    draw(table(columns, shown, money=["amount", "spent", "left"], numbers=["used_percent"]))
+    draw(table(columns, table_rows, money=["amount", "spent", "left"], numbers=["used_percent"]))
 
 
 def runs(rows: Sequence[RunRow]) -> None:
     """Attribution runs, newest first."""
-    shown = (
+    table_rows = (
         {
             "run": row.run_id,
             "started": f"{row.started_at:%Y-%m-%d %H:%M:%S}",
@@ -297,12 +308,12 @@ def runs(rows: Sequence[RunRow]) -> None:
         }
         for row in rows
     )
-    draw(table(["run", "started", "status", "months", "in force", "cause", "error"], shown))
+    draw(table(["run", "started", "status", "months", "in force", "cause", "error"], table_rows))
 
 
-def differences(found: Sequence[Difference]) -> None:
+def differences(run_differences: Sequence[Difference]) -> None:
     """What moved between two runs, and why; the bill first."""
-    shown = (
+    table_rows = (
         {
             "cause": d.cause,
             "what": "the bill" if d.cost_class is None else d.cost_class,
@@ -314,12 +325,12 @@ def differences(found: Sequence[Difference]) -> None:
             "moved": d.moved,
             "currency": d.currency,
         }
-        for d in found
+        for d in run_differences
     )
     draw(
         table(
             ["cause", "what", "provider", "team", "basis", "old", "new", "moved", "currency"],
-            shown,
+            table_rows,
             money=["old", "new", "moved"],
         )
     )
@@ -374,12 +385,12 @@ def _day(instant: Any) -> str | None:
 
 def ingested(report: IngestReport) -> None:
     """What was read, what it adds up to by itself, and how much had to be left out."""
-    what = "charge" if report.kind == "bill" else "span"
-    known = f", {report.already_known} of them known already" if report.already_known else ""
+    noun = "charge" if report.kind == "bill" else "span"
+    cached = f", {report.already_known} of them known already" if report.already_known else ""
     months = f" ({', '.join(report.months)})" if report.months else ""
     out(
-        f"{counted(report.files, 'file')} read{known}: "
-        f"{counted(report.rows, what)}{months}, {report.rows_changed:,} new or changed"
+        f"{counted(report.files, 'file')} read{cached}: "
+        f"{counted(report.rows, noun)}{months}, {report.rows_changed:,} new or changed"
     )
     for currency, columns in report.totals.items():
         out(f"{currency} as read: " + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items()))
@@ -388,9 +399,9 @@ def ingested(report: IngestReport) -> None:
     left_out(report.problems)
 
 
-def left_out(found: Sequence[Problem], *, most: int = 5) -> None:
+def left_out(found_problems: Sequence[Problem], *, most: int = 5) -> None:
     """The first of what had to be left out; `rootcost problems` has them all."""
-    errors = [p for p in found if p.severity == "error"]
+    errors = [p for p in found_problems if p.severity == "error"]
     if not errors:
         return
     say(f"{sum(p.rows for p in errors):,} left out:")
@@ -413,10 +424,10 @@ def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
             else "Nothing to attribute. Next: rootcost ingest (or: rootcost demo)"
         )
     else:
-        read = f"{counted(report.spans_read, 'span')} read" + (
+        read_text = f"{counted(report.spans_read, 'span')} read" + (
             f", usage of {counted(report.rollups_reused, 'month')} reused" if report.rollups_reused else ""
         )
-        out(f"Run {report.run_id}: {', '.join(report.months)} published; {read}")
+        out(f"Run {report.run_id}: {', '.join(report.months)} published; {read_text}")
         if report.other_code:
             out(
                 f"Rebuilt, since this version of RootCost may conclude otherwise than the one before: {', '.join(report.other_code)} "

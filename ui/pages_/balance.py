@@ -29,27 +29,27 @@ def page() -> None:
             "rootcost attribute",
         )
         return
-    left, middle, _ = st.columns([1.3, 2.4, 3], vertical_alignment="bottom")
-    with left:
+    month_column, middle, _ = st.columns([1.3, 2.4, 3], vertical_alignment="bottom")
+    with month_column:
         month = controls.choose_month(months, everything=True, label="Invoice month")
-    known = [name for name in COLUMNS if any(row.cost_column == name for row in everything.value.rows)]
+    columns = [name for name in COLUMNS if any(row.cost_column == name for row in everything.value.rows)]
     with middle:
         column = controls.choose(
             "Cost column",
             "column",
-            known,
-            default=known[0],
-            shown=lambda c: COLUMNS[c],
+            columns,
+            default=columns[0],
+            label_of=lambda c: COLUMNS[c],
             help_text=labels.BASIS_HELP,
             buttons=True,
         )
-    asked = ask(lambda api: api.balance([] if month == "all" else [month]))
-    rows = [row for row in asked.value.rows if row.cost_column == column]
-    verdict(asked.value.rows)
+    answer = ask(lambda api: api.balance([] if month == "all" else [month]))
+    rows = [row for row in answer.value.rows if row.cost_column == column]
+    verdict(answer.value.rows)
     for currency in sorted({row.currency for row in rows}, reverse=True):
-        mine = [row for row in rows if row.currency == currency]
-        charts.split_by_class(by_provider(mine), currency=currency, key=f"classes-{currency}")
-    table(rows, asked.address)
+        currency_rows = [row for row in rows if row.currency == currency]
+        charts.split_by_class(by_provider(currency_rows), currency=currency, key=f"classes-{currency}")
+    table(rows, answer.address)
     st.markdown("##### Where the rest went, and why")
     st.caption(
         "Uncaptured usage was billed, but no log tells of it: it goes to the owner of the credential "
@@ -111,7 +111,7 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
         )
         return [off if difference else tied, small]
 
-    drawn = [
+    table_rows = [
         Row(
             [
                 Cell(labels.month(row.invoice_month), order=row.invoice_month),
@@ -124,8 +124,8 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
     ]
     footer = []
     for currency in sorted({row.currency for row in rows}, reverse=True):
-        mine = [row for row in rows if row.currency == currency]
-        sums = [sum((getattr(row, name) for row in mine), Decimal(0)) for name in (*amounts, "difference", "rounding")]
+        currency_rows = [row for row in rows if row.currency == currency]
+        sums = [sum((getattr(row, name) for row in currency_rows), Decimal(0)) for name in (*amounts, "difference", "rounding")]
         footer.append(
             Row(
                 [
@@ -144,16 +144,16 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
         Column("Difference", "right", help="Charges in minus costs out; 0 or nothing is published"),
         Column("Rounding", "right", help="Digits beyond the twelfth that the import rounded away"),
     ]
-    draw(Grid(columns, drawn, footer=footer, label="Balance", address=address), key="balance")
+    draw(Grid(columns, table_rows, footer=footer, label="Balance", address=address), key="balance")
 
 
 def reasons(month: str, basis: str) -> None:
     """Cost beyond metered calls, class by class, with the reason."""
     span = {} if month == "all" else {"start": month, "end": controls.next_month(month)}
-    asked = ask(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
-    rest = [row for row in asked.value.rows if row.cost_class != "metered" and row.cost is not None]
-    rest.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
-    to = widgets.column_places(row.cost for row in rest)
+    answer = ask(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
+    unmetered = [row for row in answer.value.rows if row.cost_class != "metered" and row.cost is not None]
+    unmetered.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
+    to = widgets.column_places(row.cost for row in unmetered)
     rows = [
         Row(
             (
@@ -180,10 +180,10 @@ def reasons(month: str, basis: str) -> None:
                 filter=[f"{name}={row.get(name) or ''}" for name in ("cost_class", "reason", "provider", "service")],
             ),
         )
-        for row in rest
+        for row in unmetered
     ]
     columns = (Column("Class"), Column("Reason", link=True), Column("Provider"), Column("Cost", "right"))
-    grid = Grid(columns, rows, label="Reasons", address=asked.address, empty="Every dollar is explained by a call.")
+    grid = Grid(columns, rows, label="Reasons", address=answer.address, empty="Every dollar is explained by a call.")
     controls.go(draw(grid, key="rest"), page="balance")
 
 

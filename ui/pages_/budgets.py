@@ -24,18 +24,18 @@ def page() -> None:
     """Draws the page."""
     st.title("Budgets")
     month = pick_month()
-    asked = ask(lambda api: api.budgets(month=month))
-    standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
-    if done := st.session_state.pop("budget-done", None):
-        st.success(done)
-    if not standing:
+    answer = ask(lambda api: api.budgets(month=month))
+    budgets = sorted(answer.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
+    if message := st.session_state.pop("budget-done", None):
+        st.success(message)
+    if not budgets:
         widgets.empty_state("No budgets yet", "Set a monthly limit for a team or an agent below; crossing it raises an alert.")
         form(None)
-        widgets.address(asked.address, key="budgets")
+        widgets.address(answer.address, key="budgets")
         return
-    heads(standing)
-    controls.go(draw(listing(standing, asked.address), key="budgets"), page="budgets")
-    chosen = next((b for b in standing if b.name == controls.read("budget")), None)
+    heads(budgets)
+    controls.go(draw(listing(budgets, answer.address), key="budgets"), page="budgets")
+    chosen = next((b for b in budgets if b.name == controls.read("budget")), None)
     if chosen is not None:
         history(chosen)
         form(chosen)
@@ -47,27 +47,27 @@ def pick_month() -> str | None:
     months = ask(lambda api: api.overview(top=0)).value.months
     if not months:
         return None
-    left, _ = st.columns([1.3, 5])
-    with left:
+    month_column, _ = st.columns([1.3, 5])
+    with month_column:
         month = controls.choose_month(months)
     return None if month == months[-1] else month
 
 
-def heads(standing: list[Budget]) -> None:
+def heads(budgets: list[Budget]) -> None:
     """How many are in which state."""
     with st.container(horizontal=True, gap="small"):
-        for state, said in (("exceeded", "exceeded"), ("warning", "near the limit"), ("ok", "within the limit")):
-            number = sum(b.state == state for b in standing)
+        for state, label in (("exceeded", "exceeded"), ("warning", "near the limit"), ("ok", "within the limit")):
+            number = sum(b.state == state for b in budgets)
             if number:
-                widgets.state_badge(f"{number} {said}", TONES[state])
-        if waiting := sum(b.state is None for b in standing):
+                widgets.state_badge(f"{number} {label}", TONES[state])
+        if waiting := sum(b.state is None for b in budgets):
             widgets.state_badge(f"{waiting} not evaluated yet", "")
 
 
-def listing(standing: list[Budget], address: str) -> Grid:
+def listing(budgets: list[Budget], address: str) -> Grid:
     """All budgets, nearest to the limit first."""
     rows = []
-    for budget in standing:
+    for budget in budgets:
         limit, currency = budget.amount, budget.currency
         rows.append(
             Row(
@@ -112,30 +112,30 @@ def history(budget: Budget) -> None:
     """What was spent month by month under this budget."""
     st.markdown(f"##### {widgets.plain(budget.name)}: month by month")
     dimension = f"{budget.view}_{budget.scope}"
-    asked = try_ask(
+    answer = try_ask(
         lambda api: api.costs(
             by=[dimension], granularity="month", filters={dimension: budget.scope_name, "currency": budget.currency}
         )
     )
-    if isinstance(asked, ApiProblem):
-        widgets.show_problem(asked)
+    if isinstance(answer, ApiProblem):
+        widgets.show_problem(answer)
         return
     months: dict[str, Decimal] = {}
-    for row in asked.value.rows:
+    for row in answer.value.rows:
         if row.cost is not None and row.period_start:
             months[row.period_start[:7]] = months.get(row.period_start[:7], Decimal(0)) + row.cost
     if not months:
         st.caption("Nothing was spent under it so far.")
     else:
         points = [charts.Point(ui_labels.month(m), budget.scope_name, amount) for m, amount in sorted(months.items())[-12:]]
-        left, right = st.columns([2, 1], gap="medium")
-        with left:
+        chart_column, right = st.columns([2, 1], gap="medium")
+        with chart_column:
             charts.against_limit(points, budget.amount, currency=budget.currency, key="budget-months")
         with right:
             rows = [Row((Cell(p.period), widgets.money_cell(p.amount, budget.currency))) for p in reversed(points)]
             draw(Grid((Column("Month"), Column("Spent", "right")), rows, label="Months", sortable=False), key="budget-table")
     st.caption(f"Revision {budget.revision}, made {ui_labels.when(budget.recorded_at)}. Earlier revisions are kept.")
-    widgets.address(asked.address, key="budget")
+    widgets.address(answer.address, key="budget")
 
 
 def form(budget: Budget | None) -> None:
@@ -143,8 +143,8 @@ def form(budget: Budget | None) -> None:
     at = f"change-{budget.name}" if budget else "budget"  # a budget chosen next must not find this one's fields
     title = "Set up a budget" if budget is None else f"Change {widgets.plain(budget.name)}"
     with st.expander(title, expanded=False), st.form(at, border=False):
-        left, middle, right = st.columns(3)
-        with left:
+        name_column, middle, right = st.columns(3)
+        with name_column:
             name = budget.name if budget else st.text_input("Name", key=f"{at}-name", placeholder="care-monthly")
             scope = st.selectbox(
                 "Limits a", ["team", "agent"], index=["team", "agent"].index(budget.scope) if budget else 0, key=f"{at}-scope"
@@ -191,23 +191,23 @@ def form(budget: Budget | None) -> None:
             )
 
 
-def save(budget: Budget | None, token: str, wanted: dict[str, Any]) -> None:
+def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
     """Sends what was filled in; says what is wrong with it, if anything is."""
-    fault = missing(wanted, token)
+    fault = missing(fields, token)
     if fault:
         st.error(fault)
         return
     try:
-        wanted["amount"] = Decimal(wanted["amount"].strip())
+        fields["amount"] = Decimal(fields["amount"].strip())
         if budget is None:
-            made = NewBudget(**wanted)
-            saved = order(token.strip(), lambda api: api.add_budget(made))
+            new_budget = NewBudget(**fields)
+            saved_budget = order(token.strip(), lambda api: api.add_budget(new_budget))
         else:
-            name = wanted.pop("name")
-            changed = BudgetChange(**wanted)
-            saved = order(token.strip(), lambda api: api.change_budget(name, changed))
+            name = fields.pop("name")
+            change = BudgetChange(**fields)
+            saved_budget = order(token.strip(), lambda api: api.change_budget(name, change))
     except InvalidOperation:
-        st.error(widgets.plain(f"{wanted['amount']!r} is no amount: write it like 1500.00."))
+        st.error(widgets.plain(f"{fields['amount']!r} is no amount: write it like 1500.00."))
         return
     except ValidationError as faults:
         st.error("\n\n".join(widgets.plain(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}.") for e in faults.errors()))
@@ -217,13 +217,13 @@ def save(budget: Budget | None, token: str, wanted: dict[str, Any]) -> None:
         return
     st.session_state[KEPT] = token.strip()
     st.session_state["budget-done"] = widgets.plain(
-        f"Saved: {saved.name}, {widgets.money(saved.amount, saved.currency)} a month."
+        f"Saved: {saved_budget.name}, {widgets.money(saved_budget.amount, saved_budget.currency)} a month."
     )
-    controls.write("budget", saved.name)
+    controls.write("budget", saved_budget.name)
     st.rerun()
 
 
-def missing(wanted: dict[str, Any], token: str) -> str:
+def missing(fields: dict[str, Any], token: str) -> str:
     """The first thing that was not filled in, as a sentence."""
     labels = {
         "name": "a name",
@@ -232,7 +232,7 @@ def missing(wanted: dict[str, Any], token: str) -> str:
         "currency": "a currency",
     }
     for key, label in labels.items():
-        if not str(wanted[key]).strip():
+        if not str(fields[key]).strip():
             return f"Say {label}."
     return "" if token.strip() else f"Writing needs the token. {widgets.WRITING_HINT}"
 

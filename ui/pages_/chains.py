@@ -46,14 +46,14 @@ def several() -> None:
         start, end = (None, None) if month == "all" else (month, controls.next_month(month))
         agents, teams = starters(start, end)
         with parts[1]:
-            agent = controls.choose("Started by agent", "agent", ["", *agents], default="", shown=lambda a: a or "Any agent")
+            agent = controls.choose("Started by agent", "agent", ["", *agents], default="", label_of=lambda a: a or "Any agent")
         with parts[2]:
-            team = controls.choose("Started by team", "team", ["", *teams], default="", shown=lambda t: t or "Any team")
+            team = controls.choose("Started by team", "team", ["", *teams], default="", label_of=lambda t: t or "Any team")
         with parts[3]:
             search = controls.write_in("Root span contains", "search", placeholder="part of its name")
-    written = controls.read("page")
-    at = max(1, int(written)) if written.isdigit() else 1
-    asked = ask(
+    page_text = controls.read("page")
+    at = max(1, int(page_text)) if page_text.isdigit() else 1
+    answer = ask(
         lambda api: api.chains(
             start=start,
             end=end,
@@ -64,21 +64,21 @@ def several() -> None:
             offset=(at - 1) * PER_PAGE,
         )
     )
-    listing(asked, at)
+    listing(answer, at)
 
 
 def starters(start: str | None, end: str | None) -> tuple[list[str], list[str]]:
     """Agents and teams that spent in the period, by name; those that the URL names are among them."""
-    asked = try_ask(lambda api: api.costs(by=["initiator_agent", "initiator_team"], start=start, end=end))
-    rows = [] if isinstance(asked, ApiProblem) else asked.value.rows
+    answer = try_ask(lambda api: api.costs(by=["initiator_agent", "initiator_team"], start=start, end=end))
+    rows = [] if isinstance(answer, ApiProblem) else answer.value.rows
     agents, teams = ({row.get(f"initiator_{name}") or "" for row in rows} | {controls.read(name)} for name in ("agent", "team"))
     return sorted(agents - {""}), sorted(teams - {""})
 
 
-def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:
+def listing(answer: Asked[Page[ChainSummary]], at: int) -> None:
     """One page of the list."""
-    found = asked.value
-    to = widgets.column_places(row.list_cost for row in found.rows)
+    result_page = answer.value
+    to = widgets.column_places(row.list_cost for row in result_page.rows)
     rows = [
         Row(
             (
@@ -96,7 +96,7 @@ def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:
             ),
             href=widgets.link("chains", chain=row.chain_id),
         )
-        for row in found.rows
+        for row in result_page.rows
     ]
     columns = (
         Column("Chain", link=True, help="Name of its root span"),
@@ -108,13 +108,13 @@ def listing(asked: Asked[Page[ChainSummary]], at: int) -> None:
         Column("List cost", "right", help="At the price book as of its start; open the chain for its cost by the bill"),
     )
     first = (at - 1) * PER_PAGE
-    caption = f"{first + 1:,}–{first + len(rows):,} of {found.total:,}" if rows else ""
+    caption = f"{first + 1:,}–{first + len(rows):,} of {result_page.total:,}" if rows else ""
     empty = "No chain fits. Chains come from token logs: rootcost ingest otlp traces.jsonl, then rootcost attribute."
     controls.go(
-        draw(Grid(columns, rows, label="Chains", caption=caption, address=asked.address, empty=empty), key="chains"),
+        draw(Grid(columns, rows, label="Chains", caption=caption, address=answer.address, empty=empty), key="chains"),
         page="chains",
     )
-    pager(at, last=max(1, -(-found.total // PER_PAGE)))
+    pager(at, last=max(1, -(-result_page.total // PER_PAGE)))
 
 
 def pager(at: int, *, last: int) -> None:
@@ -147,8 +147,8 @@ def one(chain_id: str) -> None:
     if st.button("← All chains", key="to-list", type="tertiary"):
         st.query_params.clear()
         st.rerun()
-    asked = ask(lambda api: api.chain(chain_id))
-    tree, chain = asked.value, asked.value.chain
+    answer = ask(lambda api: api.chain(chain_id))
+    tree, chain = answer.value, answer.value.chain
     st.title(widgets.plain(chain.root_name or "Unnamed chain"))
     with st.container(horizontal=True, gap="small"):
         widgets.state_badge(f"Started by {chain.initiator_agent or labels.UNKNOWN}, {chain.initiator_team or 'no team'}", "cool")
@@ -159,12 +159,12 @@ def one(chain_id: str) -> None:
         if chain.reason:
             widgets.state_badge(labels.reason(chain.reason), "warn")
     tiles(tree)
-    controls.go(draw(drawing(tree, asked.address), key="tree"), page="chains")
+    controls.go(draw(drawing(tree, answer.address), key="tree"), page="chains")
     st.caption(
         "Own cost is what a span itself spent, and only own costs add up. Subtree cost is the span with everything below it."
     )
-    why, meters, ids = st.tabs(["Why these figures", "Calls, meter by meter", "Ids"])
-    with why:
+    why_tab, meters, ids = st.tabs(["Why these figures", "Calls, meter by meter", "Ids"])
+    with why_tab:
         story(chain_id)
     with meters:
         draw(meter_grid(tree), key="meters")
@@ -229,7 +229,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
         pills.append(Pill("error", "bad"))
     if call and call.reason:
         pills.append(Pill(labels.reason(call.reason), "warn", call.reason))
-    told = [node.operation, node.service_name, node.channels]
+    details = [node.operation, node.service_name, node.channels]
     agent = node.agent_name or (call.executor_agent if call else None)
     team = call.executor_team if call else None
     return Row(
@@ -239,7 +239,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
                 depth=node.depth,
                 rails=on,
                 pills=pills,
-                sub=" · ".join(t for t in told if t),
+                sub=" · ".join(t for t in details if t),
             ),
             Cell(agent or "", sub=team or ""),
             Cell(
@@ -247,7 +247,7 @@ def span_row(node: SpanNode, on: str, to: int) -> Row:
                 sub=(call.provider or "") if call else "",
             ),
             tokens_cell([call] if call else node.calls),
-            own_cell(node.own_cost, to, unpriced=bool(node.calls)),
+            own_cell(node.own_cost, to, has_unpriced=bool(node.calls)),
             Cell(
                 _several(node.subtree_cost, to) if node.subtree_cost else widgets.NOTHING,
                 title=widgets.several_exact(node.subtree_cost),
@@ -274,19 +274,19 @@ def call_row(call: CallCost, depth: int, on: str, to: int) -> Row:
             Cell(call.executor_agent or "", sub=call.executor_team or ""),
             Cell(call.model or labels.UNKNOWN, sub=call.provider or ""),
             tokens_cell([call]),
-            own_cell(call.own_cost, to, unpriced=True),
+            own_cell(call.own_cost, to, has_unpriced=True),
             Cell(),
         )
     )
 
 
-def own_cell(cost: dict[str, Decimal], to: int, *, unpriced: bool) -> Cell:
+def own_cell(cost: dict[str, Decimal], to: int, *, has_unpriced: bool) -> Cell:
     """Own cost; "no price" where calls have none, which is not 0."""
     if cost:
         return Cell(_several(cost, to), title=widgets.several_exact(cost))
     return (
         Cell("no price", tone="warn", title="no published cost matches this call")
-        if unpriced
+        if has_unpriced
         else Cell(widgets.NOTHING, tone="muted")
     )
 
@@ -335,11 +335,11 @@ def meter_grid(tree: ChainTree) -> Grid:
 
 def story(chain_id: str) -> None:
     """Why the figures are what they are."""
-    asked = try_ask(lambda api: api.explain(chain_id))
-    if isinstance(asked, ApiProblem):
-        widgets.show_problem(asked)
+    answer = try_ask(lambda api: api.explain(chain_id))
+    if isinstance(answer, ApiProblem):
+        widgets.show_problem(answer)
         return
-    controls.go(draw(explanations.drawing(asked.value, asked.address), key="why"), page="chains")
+    controls.go(draw(explanations.drawing(answer.value, answer.address), key="why"), page="chains")
 
 
 page()

@@ -55,9 +55,9 @@ def cell() -> Asked[Explanation]:
     return ask(lambda api: api.explain_cell(by=by, **chosen))
 
 
-def told(asked: Asked[Explanation]) -> None:
+def told(answer: Asked[Explanation]) -> None:
     """The figure, then its steps."""
-    story = asked.value
+    story = answer.value
     with st.container(horizontal=True, gap="small"):
         widgets.state_badge(story.kind.capitalize(), "cool")
         if story.kind != "cell":
@@ -67,7 +67,7 @@ def told(asked: Asked[Explanation]) -> None:
         if story.estimated:
             widgets.state_badge(f"Estimated {widgets.several_exact(story.estimated)}", "warn")
     st.metric("Cost", widgets.plain(widgets.several(story.cost)), help=widgets.plain(widgets.several_exact(story.cost)))
-    controls.go(draw(explanations.drawing(story, asked.address), key="why"), page="explain")
+    controls.go(draw(explanations.drawing(story, answer.address), key="why"), page="explain")
 
 
 page()

@@ -39,19 +39,19 @@ class Question:
 
     def href(self, *, by: Sequence[str] | None = None, filters: Mapping[str, Sequence[str]] | None = None) -> str:
         """This question with other groups or filters, as a link."""
-        kept = {name: controls.read(name) for name in ("month", "view", "basis", "granularity", "from", "until")}
+        parameters = {name: controls.read(name) for name in ("month", "view", "basis", "granularity", "from", "until")}
         pairs = [f"{name}={value}" for name, values in (self.filters if filters is None else filters).items() for value in values]
-        return widgets.link("explorer", by=",".join(self.by if by is None else by), filter=pairs, **kept)
+        return widgets.link("explorer", by=",".join(self.by if by is None else by), filter=pairs, **parameters)
 
 
 def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
     """Filters as the URL has them: ``team=Care``; an empty value stands for unknown."""
-    kept: dict[str, list[str]] = {}
+    filters: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if equals and value not in kept.setdefault(name, []):
-            kept[name].append(value)
-    return kept
+        if equals and value not in filters.setdefault(name, []):
+            filters[name].append(value)
+    return filters
 
 
 def page() -> None:
@@ -63,8 +63,8 @@ def page() -> None:
         return
     question = choices(months)
     crumbs(question)
-    asked = ask(lambda api: api.costs(**question.told()))
-    answer(question, asked)
+    answer_table = ask(lambda api: api.costs(**question.told()))
+    answer(question, answer_table)
 
 
 def choices(months: Sequence[str]) -> Question:
@@ -75,15 +75,24 @@ def choices(months: Sequence[str]) -> Question:
             options = [*reversed(months), "all", "range"]
             names = {"all": "All months", "range": "From … to …"}
             month = controls.choose(
-                "Period", "month", options, default=options[0], shown=lambda m: names.get(m) or labels.month(m)
+                "Period", "month", options, default=options[0], label_of=lambda m: names.get(m) or labels.month(m)
             )
         with second:
             by = controls.choose_several(
-                "Group by", "by", list(labels.DIMENSIONS), default=("team", "agent"), shown=labels.dimension, most=MOST_DIMENSIONS
+                "Group by",
+                "by",
+                list(labels.DIMENSIONS),
+                default=("team", "agent"),
+                label_of=labels.dimension,
+                most=MOST_DIMENSIONS,
             )
         with third:
             granularity = controls.choose(
-                "Over time", "granularity", list(labels.GRANULARITIES), default="total", shown=lambda g: labels.GRANULARITIES[g]
+                "Over time",
+                "granularity",
+                list(labels.GRANULARITIES),
+                default="total",
+                label_of=lambda g: labels.GRANULARITIES[g],
             )
         first, second, third = st.columns([1.3, 3, 1.3], vertical_alignment="bottom")
         with first:
@@ -94,7 +103,7 @@ def choices(months: Sequence[str]) -> Question:
                 "basis",
                 list(labels.BASES),
                 default="effective",
-                shown=lambda b: labels.BASES[b],
+                label_of=lambda b: labels.BASES[b],
                 help_text=labels.BASIS_HELP,
                 buttons=True,
             )
@@ -126,17 +135,17 @@ def between(months: Sequence[str]) -> tuple[str, str]:
         for name in ("from", "until"):
             controls.write(name, str(st.session_state[f"pick-{name}"]))
 
-    left, right, _ = st.columns([1, 1, 3])
-    with left:
+    from_column, right, _ = st.columns([1, 1, 3])
+    with from_column:
         st.date_input("From", key="pick-from", on_change=changed, format="YYYY-MM-DD")
     with right:
         st.date_input("To and including", key="pick-until", on_change=changed, format="YYYY-MM-DD")
     return str(min(first, last)), str(max(first, last) + timedelta(days=1))
 
 
-def _day(written: str) -> date | None:
+def _day(text: str) -> date | None:
     try:
-        return date.fromisoformat(written)
+        return date.fromisoformat(text)
     except ValueError:
         return None  # a hand-made URL; the page shows which range it took instead
 
@@ -145,11 +154,11 @@ def add_filter(question: Question) -> None:
     """Narrows down by a value picked from those there are."""
     with st.popover("Add a filter", width="stretch"):
         name = st.selectbox("Dimension", list(labels.DIMENSIONS), format_func=labels.dimension, key="filter-name")
-        asked = try_ask(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
-        if isinstance(asked, ApiProblem):
-            widgets.show_problem(asked)
+        answer_table = try_ask(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
+        if isinstance(answer_table, ApiProblem):
+            widgets.show_problem(answer_table)
             return
-        values = list(dict.fromkeys(row.get(name) or "" for row in asked.value.rows))
+        values = list(dict.fromkeys(row.get(name) or "" for row in answer_table.value.rows))
         if not values:
             st.caption("Nothing was spent in this period.")
             return
@@ -166,9 +175,11 @@ def crumbs(question: Question) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown("Only")
         for number, (name, values) in enumerate(question.filters.items()):
-            said = " or ".join(labels.value(name, value) for value in values)
+            values_text = " or ".join(labels.value(name, value) for value in values)
             if st.button(
-                widgets.plain(f"{labels.dimension(name)}: {said}") + "  ✕", key=f"drop-{number}", help="Take this filter off"
+                widgets.plain(f"{labels.dimension(name)}: {values_text}") + "  ✕",
+                key=f"drop-{number}",
+                help="Take this filter off",
             ):
                 controls.write("filter", [p for p in controls.read_all("filter") if p.partition("=")[0] != name])
                 st.rerun()
@@ -186,15 +197,15 @@ def crumbs(question: Question) -> None:
             st.switch_page(controls.PAGES["chains"], query_params={"agent": agents[0], **period})
 
 
-def answer(question: Question, asked: Asked[CostTable]) -> None:
+def answer(question: Question, cost_table: Asked[CostTable]) -> None:
     """Totals, chart, table and files."""
-    table = asked.value
+    table = cost_table.value
     currencies = sorted(table.totals, key=lambda c: (-sum(row.currency == c for row in table.rows), c))
     if not currencies:
         widgets.empty_state(
             "Nothing here", "Nothing was spent in this period with these filters. Take a filter off or choose another period."
         )
-        widgets.address(asked.address, key="explorer")
+        widgets.address(cost_table.address, key="explorer")
         return
     tiles = st.columns(max(4, len(currencies)))
     for tile, currency in zip(tiles, currencies, strict=False):
@@ -208,7 +219,7 @@ def answer(question: Question, asked: Asked[CostTable]) -> None:
         footer=[total_row(question, currency, table.totals[currency]) for currency in currencies],
         label="Costs",
         caption=f"{len(table.rows):,} rows",
-        address=asked.address,
+        address=cost_table.address,
     )
     controls.go(draw(grid, key="costs"), page="explorer")
     files(question)
@@ -222,21 +233,25 @@ def label_of(question: Question, row: CostRow) -> str:
 
 def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
     """A chart of one currency."""
-    priced = [row for row in rows if row.cost is not None]
+    priced_rows = [row for row in rows if row.cost is not None]
     if question.granularity == "total":
         sums: dict[str, Decimal] = {}
-        for row in priced:
+        for row in priced_rows:
             name = label_of(question, row)
             sums[name] = sums.get(name, Decimal(0)) + (row.cost or Decimal(0))
-        charts.bars(sums, currency=currency, what=f"{labels.BASES[question.basis]} cost", key=f"bars-{currency}")
+        charts.bars(sums, currency=currency, measure=f"{labels.BASES[question.basis]} cost", key=f"bars-{currency}")
         return
     points = [
         charts.Point(row.period_start, label_of(question, row), row.cost or Decimal(0), row.get("basis") != "estimated")
-        for row in priced
+        for row in priced_rows
         if row.period_start
     ]
     charts.over_time(
-        points, currency=currency, unit=question.granularity, what=f"{labels.BASES[question.basis]} cost", key=f"time-{currency}"
+        points,
+        currency=currency,
+        unit=question.granularity,
+        measure=f"{labels.BASES[question.basis]} cost",
+        key=f"time-{currency}",
     )
 
 
@@ -250,8 +265,8 @@ def columns(question: Question, currencies: Sequence[str]) -> list[Column]:
 
 def extras(question: Question) -> list[Literal["cost_class", "reason"]]:
     """Every row of the API has its class and reason; they are shown unless they are grouped by already."""
-    both: tuple[Literal["cost_class"], Literal["reason"]] = ("cost_class", "reason")
-    return [name for name in both if name not in question.by]
+    class_and_reason: tuple[Literal["cost_class"], Literal["reason"]] = ("cost_class", "reason")
+    return [name for name in class_and_reason if name not in question.by]
 
 
 def with_places(rows: Sequence[CostRow]) -> list[tuple[CostRow, int]]:
@@ -285,8 +300,8 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
 def why(question: Question, row: CostRow) -> str:
     """Where a cost leads: to its explanation, which is asked for with the same question, kept to the row's own values."""
     names = [*question.by, *extras(question)]
-    kept = {**question.filters, **{name: [row.get(name) or ""] for name in names}, "currency": [row.currency]}
-    pairs = [f"{name}={value}" for name, values in kept.items() for value in values]
+    filters = {**question.filters, **{name: [row.get(name) or ""] for name in names}, "currency": [row.currency]}
+    pairs = [f"{name}={value}" for name, values in filters.items() for value in values]
     start, end = (
         (row.period_start, after(row.period_start, question.granularity)) if row.period_start else (question.start, question.end)
     )
@@ -310,9 +325,9 @@ def after(start: str, granularity: str) -> str:
 
 def deeper(question: Question, row: CostRow) -> str:
     """Where a row leads: its own values become filters, the next dimension of the ladder becomes the group."""
-    kept = {**question.filters, **{name: [row.get(name) or ""] for name in question.by}}
-    after = [name for name in LADDER if name not in kept]
-    return question.href(by=after[:1], filters=kept) if after else ""
+    filters = {**question.filters, **{name: [row.get(name) or ""] for name in question.by}}
+    after = [name for name in LADDER if name not in filters]
+    return question.href(by=after[:1], filters=filters) if after else ""
 
 
 def period(start: str | None, granularity: str) -> str:

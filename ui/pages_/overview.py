@@ -31,40 +31,44 @@ def page() -> None:
         month = controls.choose_month(first.value.months)
     with pick_view:
         view: View = "executor" if controls.choose_view() == "executor" else "initiator"
-    seen = ask(lambda api: api.overview(month=month, view=view))
+    answer = ask(lambda api: api.overview(month=month, view=view))
     with heading:
         st.title(labels.month(month))
-        badges(seen.value, month)
-    over = is_over(month, seen.value.timezone)
-    compared = over and seen.value.months.index(month) > 0
-    for total in seen.value.totals:
-        tiles(seen.value, total.currency, month, over=over)
+        badges(answer.value, month)
+    over = is_over(month, answer.value.timezone)
+    has_previous = over and answer.value.months.index(month) > 0
+    for total in answer.value.totals:
+        tiles(answer.value, total.currency, month, over=over)
     currency = (
         controls.choose(
-            "Currency", "currency", [t.currency for t in seen.value.totals], default=seen.value.totals[0].currency, buttons=True
+            "Currency",
+            "currency",
+            [t.currency for t in answer.value.totals],
+            default=answer.value.totals[0].currency,
+            buttons=True,
         )
-        if len(seen.value.totals) > 1
-        else seen.value.totals[0].currency
-        if seen.value.totals
+        if len(answer.value.totals) > 1
+        else answer.value.totals[0].currency
+        if answer.value.totals
         else "USD"
     )
 
-    left, right = st.columns([2, 1], gap="medium")
-    with left:
+    left_column, right = st.columns([2, 1], gap="medium")
+    with left_column:
         st.markdown("##### Spend per day, by team :small[:gray[paler: estimated]]")
-        addresses = [spend_over_time(month, view, seen.value.basis, currency)]
+        addresses = [spend_over_time(month, view, answer.value.basis, currency)]
     with right:
         st.markdown("##### Budgets")
         budgets(month)
-    left, right = st.columns(2, gap="medium")
-    with left:
+    left_column, right = st.columns(2, gap="medium")
+    with left_column:
         st.markdown("##### Top teams")
-        spenders(seen.value.teams, "team", currency, month, view, compared=compared, key="top-teams")
+        spenders(answer.value.teams, "team", currency, month, view, with_change=has_previous, key="top-teams")
     with right:
         st.markdown("##### Top agents")
-        spenders(seen.value.agents, "agent", currency, month, view, compared=compared, key="top-agents")
-    left, right = st.columns(2, gap="medium")
-    with left:
+        spenders(answer.value.agents, "agent", currency, month, view, with_change=has_previous, key="top-agents")
+    left_column, right = st.columns(2, gap="medium")
+    with left_column:
         st.markdown("##### What needs explaining, and why")
         addresses.append(unexplained(month, view, currency))
     with right:
@@ -73,21 +77,21 @@ def page() -> None:
         st.markdown("##### Unusual days")
         addresses.append(anomalies(month, currency))
     st.space("small")
-    widgets.address(seen.address, *addresses, key="overview")
+    widgets.address(answer.address, *addresses, key="overview")
 
 
-def badges(seen: Overview, month: str) -> None:
+def badges(overview: Overview, month: str) -> None:
     """Says in a word or two whether the figures can be trusted."""
     with st.container(horizontal=True, gap="small"):
         balance = try_ask(lambda api: api.balance([month]))
         if not isinstance(balance, ApiProblem) and balance.value.rows:
             off = [row for row in balance.value.rows if row.difference]
             widgets.state_badge("Ties out: difference 0" if not off else "Does not tie out", "bad" if off else "good")
-        if seen.problems:
-            widgets.state_badge(f"{widgets.count(seen.problems)} input problem{'s' if seen.problems > 1 else ''}", "warn")
-        if any(total.estimated for total in seen.totals):
+        if overview.problems:
+            widgets.state_badge(f"{widgets.count(overview.problems)} input problem{'s' if overview.problems > 1 else ''}", "warn")
+        if any(total.estimated for total in overview.totals):
             widgets.state_badge("Partly estimated", "cool")
-        widgets.state_badge(f"{labels.BASES[seen.basis]} cost, {seen.timezone}", "")
+        widgets.state_badge(f"{labels.BASES[overview.basis]} cost, {overview.timezone}", "")
 
 
 def is_over(month: str, timezone: str) -> bool:
@@ -95,18 +99,18 @@ def is_over(month: str, timezone: str) -> bool:
     return month < ask(lambda api: api.freshness()).value.now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
 
 
-def tiles(seen: Overview, currency: str, month: str, *, over: bool) -> None:
+def tiles(overview: Overview, currency: str, month: str, *, over: bool) -> None:
     """The month's headline amounts in one currency."""
-    total = next(t for t in seen.totals if t.currency == currency)
-    earlier = seen.months[seen.months.index(month) - 1] if seen.months.index(month) else None
-    spend, billed, estimated, unallocated = st.columns(4)
+    total = next(t for t in overview.totals if t.currency == currency)
+    earlier = overview.months[overview.months.index(month) - 1] if overview.months.index(month) else None
+    spend, billed_tile, estimated_tile, unallocated_tile = st.columns(4)
     with spend:
         against = f"{widgets.change(total.change, currency)} vs {labels.month(earlier).split()[0]}" if earlier else "first month"
         against = against if over else "so far: the month is not over"
         widgets.amount_tile("Spend", total.cost, currency, delta=against, help_text="Everything, allocated or not.")
-    with billed:
+    with billed_tile:
         widgets.amount_tile("Billed", total.billed, currency, delta="covered by bills", help_text="What bills cover.")
-    with estimated:
+    with estimated_tile:
         widgets.amount_tile(
             "Estimated",
             total.estimated,
@@ -114,7 +118,7 @@ def tiles(seen: Overview, currency: str, month: str, *, over: bool) -> None:
             delta="no bill yet",
             help_text="Priced from the price book until the bill comes.",
         )
-    with unallocated:
+    with unallocated_tile:
         share = f"{widgets.percent(total.unallocated_percent)} of spend"
         widgets.amount_tile(
             "Unallocated", total.unallocated, currency, delta=share, help_text="Nobody is known to have caused it."
@@ -139,25 +143,27 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
         for row in days.value.rows
         if row.cost is not None and row.period_start and row.currency == currency
     ]
-    charts.over_time(points, currency=currency, unit="day", what="Spend", key="overview-days")
+    charts.over_time(points, currency=currency, unit="day", measure="Spend", key="overview-days")
     return days.address
 
 
 def budgets(month: str) -> None:
     """Budgets nearest to their limit."""
-    asked = try_ask(lambda api: api.budgets(month=month))
-    if isinstance(asked, ApiProblem):
-        widgets.show_problem(asked)
+    answer = try_ask(lambda api: api.budgets(month=month))
+    if isinstance(answer, ApiProblem):
+        widgets.show_problem(answer)
         return
-    if not asked.value.rows:
+    if not answer.value.rows:
         widgets.empty_state("No budgets yet", "Set a monthly limit for a team or an agent on the page Budgets.")
         return
-    standing = sorted(asked.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
-    at_risk = sum(b.state in ("warning", "exceeded") for b in standing)
-    rows = [budget_row(b, month) for b in standing[:6]]
-    evaluated = [b for b in standing if b.state]
-    fine = f"All {len(evaluated)} within their limit" if evaluated else f"Not evaluated for {labels.month(month)}"
-    caption = f"{at_risk} of {len(standing)} at risk" if at_risk else fine
+    by_usage = sorted(
+        answer.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True
+    )
+    at_risk = sum(b.state in ("warning", "exceeded") for b in by_usage)
+    rows = [budget_row(b, month) for b in by_usage[:6]]
+    evaluated_budgets = [b for b in by_usage if b.state]
+    fine = f"All {len(evaluated_budgets)} within their limit" if evaluated_budgets else f"Not evaluated for {labels.month(month)}"
+    caption = f"{at_risk} of {len(by_usage)} at risk" if at_risk else fine
     grid = Grid((Column("Budget", link=True), Column("Used")), rows, caption=caption, sortable=False, label="Budgets")
     controls.go(draw(grid, key="overview-budgets"), page="")
 
@@ -180,13 +186,17 @@ def budget_row(budget: Budget, month: str) -> Row:
     )
 
 
-def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, *, compared: bool, key: str) -> None:
+def spenders(
+    rows: Sequence[Spender], dimension: str, currency: str, month: str, view: View, *, with_change: bool, key: str
+) -> None:
     """Who spent most; next to the month before, where there is one."""
-    mine = sorted((row for row in rows if row.currency == currency), key=lambda row: not row.name)  # nameless cost ranks last
-    most = max((row.cost for row in mine if row.name), default=None)
-    to = widgets.column_places(row.cost for row in mine)
+    currency_rows = sorted(
+        (row for row in rows if row.currency == currency), key=lambda row: not row.name
+    )  # nameless cost ranks last
+    most = max((row.cost for row in currency_rows if row.name), default=None)
+    to = widgets.column_places(row.cost for row in currency_rows)
     follow_up = "agent" if dimension == "team" else "model"
-    drawn = [
+    table_rows = [
         Row(
             (
                 Cell(
@@ -201,7 +211,7 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
                     title=f"{widgets.percent(row.share_percent)} of spend",
                 ),
                 widgets.money_cell(row.cost, currency, to_places=to, tone="" if row.name else "muted"),
-                *([widgets.change_cell(row.change, currency)] if compared else []),
+                *([widgets.change_cell(row.change, currency)] if with_change else []),
             ),
             href=widgets.link(
                 "explorer",
@@ -211,28 +221,28 @@ def spenders(rows: Sequence[Spender], dimension: str, currency: str, month: str,
                 filter=[f"{dimension}={row.name or ''}"],
             ),
         )
-        for row in mine
+        for row in currency_rows
     ]
     columns = (
         Column(labels.dimension(dimension), link=True),
         Column(""),
         Column("Cost", "right"),
-        *([Column("Change", "right", help="Against the month before")] if compared else []),
+        *([Column("Change", "right", help="Against the month before")] if with_change else []),
     )
-    controls.go(draw(Grid(columns, drawn, label=f"Top {dimension}s", empty="Nobody spent in this month."), key=key), page="")
+    controls.go(draw(Grid(columns, table_rows, label=f"Top {dimension}s", empty="Nobody spent in this month."), key=key), page="")
 
 
 def unexplained(month: str, view: View, currency: str) -> str:
     """Cost that is more than a plainly metered call, with its class and reason. Returns the address of the figures."""
-    asked: Asked[CostTable] = ask(
+    answer: Asked[CostTable] = ask(
         lambda api: api.costs(
             by=["cost_class", "reason"], view=view, start=month, end=controls.next_month(month), filters={"currency": currency}
         )
     )
-    rows = [row for row in asked.value.rows if row.cost_class != "metered" or row.reason or row.cost is None]
+    rows = [row for row in answer.value.rows if row.cost_class != "metered" or row.reason or row.cost is None]
     rows.sort(key=lambda row: (row.cost_class == "metered", row.cost is not None, -(row.cost or Decimal(0))))
     to = widgets.column_places(row.cost for row in rows)
-    drawn = [
+    table_rows = [
         Row(
             (
                 Cell(pills=[class_pill(row.cost_class)], order=row.cost_class),
@@ -250,9 +260,11 @@ def unexplained(month: str, view: View, currency: str) -> str:
     ]
     columns = (Column("Class"), Column("Reason", link=True), Column("Cost", "right"))
     more = f"{len(rows) - MOST_REASONS} more in the cost explorer" if len(rows) > MOST_REASONS else ""
-    grid = Grid(columns, drawn, label="Reasons", caption=more, empty="Every dollar of this month is plainly explained by a call.")
+    grid = Grid(
+        columns, table_rows, label="Reasons", caption=more, empty="Every dollar of this month is plainly explained by a call."
+    )
     controls.go(draw(grid, key="reasons"), page="")
-    return asked.address
+    return answer.address
 
 
 def class_pill(cost_class: str) -> Pill:
@@ -264,17 +276,20 @@ def class_pill(cost_class: str) -> Pill:
 
 def alerts() -> None:
     """The newest alert of each budget and month; what it says anew is folded away."""
-    asked = try_ask(lambda api: api.alerts(limit=200))
-    if isinstance(asked, ApiProblem):
-        widgets.show_problem(asked)
+    answer = try_ask(lambda api: api.alerts(limit=200))
+    if isinstance(answer, ApiProblem):
+        widgets.show_problem(answer)
         return
-    newest, earlier = folded(asked.value.rows)
+    newest, earlier = folded(answer.value.rows)
     columns = (Column("Kind"), Column("Alert"))
-    shown, rest = [alert_row(row) for row in newest[:MOST_ALERTS]], [alert_row(row) for row in [*newest[MOST_ALERTS:], *earlier]]
-    draw(Grid(columns, shown, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
-    if rest:
-        with st.expander(f"{len(rest):,} earlier alerts"):
-            draw(Grid(columns, rest, label="Earlier alerts", sortable=False), key="alerts-earlier")
+    newest_rows, earlier_rows = (
+        [alert_row(row) for row in newest[:MOST_ALERTS]],
+        [alert_row(row) for row in [*newest[MOST_ALERTS:], *earlier]],
+    )
+    draw(Grid(columns, newest_rows, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
+    if earlier_rows:
+        with st.expander(f"{len(earlier_rows):,} earlier alerts"):
+            draw(Grid(columns, earlier_rows, label="Earlier alerts", sortable=False), key="alerts-earlier")
 
 
 def folded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
@@ -284,25 +299,25 @@ def folded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
         return str(row.payload.get("month") or f"{row.created_at:%Y-%m}")
 
     # One evaluation may ring both thresholds of a budget: the graver one counts.
-    ordered = sorted(rows, key=lambda r: (month(r), r.created_at, r.severity == "critical"), reverse=True)
+    newest_first = sorted(rows, key=lambda r: (month(r), r.created_at, r.severity == "critical"), reverse=True)
     newest: dict[tuple[str, str, str], AlertRow] = {}
-    for row in ordered:
+    for row in newest_first:
         newest.setdefault((row.kind, row.subject, month(row) if row.kind == "budget" else row.alert_id), row)
-    kept = list(newest.values())
-    heads = {row.alert_id for row in kept}
-    return kept, [row for row in ordered if row.alert_id not in heads]
+    newest_alerts = list(newest.values())
+    heads = {row.alert_id for row in newest_alerts}
+    return newest_alerts, [row for row in newest_first if row.alert_id not in heads]
 
 
 def alert_row(row: AlertRow) -> Row:
     """An alert as a row."""
     tones: dict[str, Tone] = {"critical": "bad", "warning": "warn"}
-    told = f"{labels.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}"
-    return Row((Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]), Cell(row.text, sub=told)))
+    details = f"{labels.when(row.created_at)}{' · not delivered' if row.last_error and not row.delivered_at else ''}"
+    return Row((Cell(pills=[Pill(row.kind, tones.get(row.severity, "cool"), row.severity)]), Cell(row.text, sub=details)))
 
 
 def anomalies(month: str, currency: str) -> str:
     """Days of the month unlike their own past. Returns the address of the figures."""
-    asked = ask(lambda api: api.anomalies(month=month, limit=200))
+    answer = ask(lambda api: api.anomalies(month=month, limit=200))
     rows = [
         Row(
             (
@@ -319,7 +334,7 @@ def anomalies(month: str, currency: str) -> str:
                 **{"from": f"{row.day}", "until": f"{row.day}"},
             ),
         )
-        for row in asked.value.rows
+        for row in answer.value.rows
         if row.currency == currency
     ]
     columns = (
@@ -330,7 +345,7 @@ def anomalies(month: str, currency: str) -> str:
     )
     grid = Grid(columns, rows[:MOST_ANOMALIES], label="Unusual days", empty="No day of this month is unlike those before it.")
     controls.go(draw(grid, key="anomalies"), page="")
-    return asked.address
+    return answer.address
 
 
 page()

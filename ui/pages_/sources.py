@@ -37,10 +37,10 @@ def page() -> None:
     runs()
 
 
-def sources(asked: Asked[Freshness]) -> None:
+def sources(answer: Asked[Freshness]) -> None:
     """How recent each source is."""
     st.markdown("##### Sources")
-    fresh = asked.value
+    fresh = answer.value
     rows = [
         Row(
             (
@@ -59,7 +59,7 @@ def sources(asked: Asked[Freshness]) -> None:
         Column("Newest fact", help="End of the latest charge period, or start of the latest call"),
         Column("Age", "right"),
     )
-    draw(Grid(columns, rows, label="Sources", caption=waiting, address=asked.address), key="sources")
+    draw(Grid(columns, rows, label="Sources", caption=waiting, address=answer.address), key="sources")
 
 
 def problems() -> None:
@@ -69,20 +69,20 @@ def problems() -> None:
     names = sorted({row.source for row in everything.value.rows})
     severity, source = "", ""
     if names:
-        left, middle, _ = st.columns([1.4, 1.4, 4])
-        with left:
+        severity_column, middle, _ = st.columns([1.4, 1.4, 4])
+        with severity_column:
             severity = controls.choose(
                 "Severity",
                 "severity",
                 [ALL, "error", "warning"],
                 default=ALL,
-                shown=lambda s: {ALL: "All", "error": "Left out", "warning": "Kept"}[s],
+                label_of=lambda s: {ALL: "All", "error": "Left out", "warning": "Kept"}[s],
             )
         with middle:
             source = controls.choose(
-                "From", "source", [ALL, *names], default=ALL, shown=lambda s: "All sources" if s == ALL else s
+                "From", "source", [ALL, *names], default=ALL, label_of=lambda s: "All sources" if s == ALL else s
             )
-    asked = ask(
+    answer = ask(
         lambda api: api.problems(
             limit=500, severity=None if severity in ("", ALL) else severity, source=None if source in ("", ALL) else source
         )
@@ -107,7 +107,7 @@ def problems() -> None:
                 Cell(labels.when(p.seen_at), order=p.seen_at, sub=p.source),
             )
         )
-        for p in asked.value.rows
+        for p in answer.value.rows
     ]
     columns = (
         Column("Severity"),
@@ -117,16 +117,16 @@ def problems() -> None:
         Column("Rows", "right", help="Input rows that share this fault"),
         Column("Seen", shape="word"),
     )
-    caption = f"{len(rows):,} of {asked.value.total:,}" if rows else ""
+    caption = f"{len(rows):,} of {answer.value.total:,}" if rows else ""
     draw(
-        Grid(columns, rows, label="Problems", caption=caption, address=asked.address, empty="Nothing was wrong with the input."),
+        Grid(columns, rows, label="Problems", caption=caption, address=answer.address, empty="Nothing was wrong with the input."),
         key="problems",
     )
 
 
 def unregistered() -> None:
     """Agents that spend without a row in the registry."""
-    asked = ask(lambda api: api.agents())
+    answer = ask(lambda api: api.agents())
     st.markdown("##### Agents that are not in the registry")
     rows = [
         Row(
@@ -139,7 +139,7 @@ def unregistered() -> None:
             ),
             href=widgets.link("explorer", by="model", month=ALL, filter=[f"agent={agent.agent}"]),
         )
-        for agent in asked.value.unregistered
+        for agent in answer.value.unregistered
     ]
     columns = (
         Column("Agent", link=True),
@@ -148,13 +148,13 @@ def unregistered() -> None:
         Column("Caused", "right", help="Cost of chains it started"),
         Column("Burned", "right", help="Cost of calls it made itself"),
     )
-    known = len(asked.value.registered)
+    registered_count = len(answer.value.registered)
     grid = Grid(
         columns,
         rows,
         label="Unregistered agents",
-        caption=f"{known:,} names are registered",
-        address=asked.address,
+        caption=f"{registered_count:,} names are registered",
+        address=answer.address,
         empty="Every agent that spends is registered.",
     )
     controls.go(draw(grid, key="unregistered"), page="sources")
@@ -166,7 +166,7 @@ def unregistered() -> None:
 def runs() -> None:
     """Attribution runs."""
     st.markdown("##### Attribution runs")
-    asked = ask(lambda api: api.runs(limit=20))
+    answer = ask(lambda api: api.runs(limit=20))
     rows = [
         Row(
             (
@@ -188,10 +188,10 @@ def runs() -> None:
                 ),
             )
         )
-        for run in asked.value.rows
+        for run in answer.value.rows
     ]
     columns = (Column("Run"), Column("Status"), Column("Started", shape="word"), Column("Months"), Column("Outcome"))
-    draw(Grid(columns, rows, label="Runs", address=asked.address, empty="No run yet: rootcost attribute"), key="runs")
+    draw(Grid(columns, rows, label="Runs", address=answer.address, empty="No run yet: rootcost attribute"), key="runs")
 
 
 def took(start_seconds: float, end_seconds: float | None) -> str:
