@@ -22,20 +22,20 @@ _CHUNK = 1 << 20
 _AGAIN = "export the log again; the records that are whole were read"
 
 
-def records(item: RawObject, *, what: str) -> Found:
+def records(item: RawObject, *, description: str) -> Found:
     """The records of a file. Raises `FormatError` where it is none of these forms. Messages that are no JSON are none of ours and passed by."""
     with item.path.open("rb") as file:
-        stamped = _starts_with_a_time(file)
-    found = _stamped(item) if stamped else files.items(item, what=what, again=_AGAIN)
-    for entry in found:
+        is_export_task = _starts_with_a_time(file)
+    entries = _stamped(item) if is_export_task else files.items(item, description=description, remedy=_AGAIN)
+    for entry in entries:
         if isinstance(entry, Damage):
             yield entry
             continue
-        inside = _inside(entry.value)
-        if inside is None:
+        messages = _inside(entry.value)
+        if messages is None:
             yield entry
             continue
-        for number, message in enumerate(inside, 1):
+        for number, message in enumerate(messages, 1):
             record = _record(message)
             if record is not None:
                 yield Item(f"{entry.place}, event {number}", record)
@@ -77,37 +77,37 @@ class _Lines:
         self.fault, self.ended = "", False
 
     def __iter__(self) -> Iterator[bytes]:
-        rest = b""
+        tail = b""
         for part in self._parts():
-            *lines, rest = (rest + part).split(b"\n")
+            *lines, tail = (tail + part).split(b"\n")
             yield from lines
-            if len(rest) > LONGEST_LINE:
+            if len(tail) > LONGEST_LINE:
                 self.fault = "a line is longer than any record"
                 return
         self.ended = True
-        yield rest
+        yield tail
 
     def _parts(self) -> Iterator[bytes]:
-        packed = self._file.read(_CHUNK)
-        if packed[:2] != b"\x1f\x8b":
-            while packed:
-                yield packed
-                packed = self._file.read(_CHUNK)
+        part = self._file.read(_CHUNK)
+        if part[:2] != b"\x1f\x8b":
+            while part:
+                yield part
+                part = self._file.read(_CHUNK)
             return
-        engine, begun = zlib.decompressobj(wbits=31), False
+        decompressor, in_stream = zlib.decompressobj(wbits=31), False
         try:
-            while packed:
-                while packed:
-                    begun = True
-                    yield engine.decompress(packed, _CHUNK)
-                    packed = engine.unconsumed_tail
-                    if engine.eof:
-                        packed = engine.unused_data.lstrip(b"\0")
-                        engine, begun = zlib.decompressobj(wbits=31), False
-                packed = self._file.read(_CHUNK)
+            while part:
+                while part:
+                    in_stream = True
+                    yield decompressor.decompress(part, _CHUNK)
+                    part = decompressor.unconsumed_tail
+                    if decompressor.eof:
+                        part = decompressor.unused_data.lstrip(b"\0")
+                        decompressor, in_stream = zlib.decompressobj(wbits=31), False
+                part = self._file.read(_CHUNK)
         except zlib.error:
-            begun = True
-        if begun:
+            in_stream = True
+        if in_stream:
             self.fault = "the gzip stream is cut off or damaged here"
 
 

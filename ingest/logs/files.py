@@ -28,48 +28,50 @@ _DATED = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)
 
 
 def slices(
-    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], what: str, skip: Sequence[str] = ()
+    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str] = ()
 ) -> Iterator[Slice | Problem]:
     """Every file a slice of its own, so that one that cannot be read keeps no other back. `skip` are names of folders left out."""
     if uri.startswith("s3://") and not _GLOB.search(uri):
-        yield from _new_objects(fetcher, uri, source=source, patterns=patterns, what=what, skip=skip)
+        yield from _new_objects(fetcher, uri, source=source, patterns=patterns, description=description, skip=skip)
         return
     listing = fetcher.list(uri)
-    named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+    exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
     base = Path(_GLOB.split(uri)[0]).expanduser().absolute().as_posix()
-    picked = named or [entry for entry in listing if _picks(entry, base, patterns, skip)]
-    if not picked:
-        raise _nothing(uri, what, patterns)
-    for entry in picked:
+    entries = exact_matches or [entry for entry in listing if _picks(entry, base, patterns, skip)]
+    if not entries:
+        raise _nothing(uri, description, patterns)
+    for entry in entries:
         yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
 
-def _nothing(uri: str, what: str, patterns: Sequence[str]) -> ObjectMissingError:
-    return ObjectMissingError(f"nothing here looks like {what}", where=uri, remedy=f"files should end in {', '.join(patterns)}")
+def _nothing(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissingError:
+    return ObjectMissingError(
+        f"nothing here looks like {description}", where=uri, remedy=f"files should end in {', '.join(patterns)}"
+    )
 
 
 def _picks(entry: Listed, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
-    within, _, name = entry.uri.rpartition("/")
+    folder, _, name = entry.uri.rpartition("/")
     return (
         entry.size > 0
         and not name.startswith((".", "_"))
         and any(fnmatch(name.lower(), pattern) for pattern in patterns)
-        and (within.rpartition("/")[2].lower() not in skip or within.rstrip("/") == base.rstrip("/"))
+        and (folder.rpartition("/")[2].lower() not in skip or folder.rstrip("/") == base.rstrip("/"))
     )
 
 
 def _new_objects(
-    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], what: str, skip: Sequence[str]
+    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str]
 ) -> Iterator[Slice | Problem]:
-    window, told = fetcher.window, fetcher.mark(uri)
-    since = datetime.fromisoformat(told) - OVERLAP if told and window == Window() else None
+    window, checkpoint = fetcher.window, fetcher.mark(uri)
+    since = datetime.fromisoformat(checkpoint) - OVERLAP if checkpoint and window == Window() else None
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
     last = window.until + _DAY if window.until else None
     listing = [
         entry for entry in _listed(fetcher, uri, first, last, skip) if entry.uri == uri or _picks(entry, uri, patterns, skip)
     ]
-    if not listing and told is None:
-        raise _nothing(uri, what, patterns)
+    if not listing and checkpoint is None:
+        raise _nothing(uri, description, patterns)
     listing.sort(key=lambda entry: (_written(entry), entry.uri))
     for entry in listing:
         if since is None or _written(entry) >= since:
@@ -82,9 +84,9 @@ def _new_objects(
                 )
                 yield Problem(source, entry.uri, "object", "", reason, remedy)
     newest = max((_written(entry) for entry in listing), default=None)
-    reached = max(filter(None, (newest, datetime.fromisoformat(told) if told else None)), default=None)
-    if reached is not None and window == Window():
-        yield Slice(scope=uri, objects=(), marks={uri: reached.isoformat()})
+    newest_seen = max(filter(None, (newest, datetime.fromisoformat(checkpoint) if checkpoint else None)), default=None)
+    if newest_seen is not None and window == Window():
+        yield Slice(scope=uri, objects=(), marks={uri: newest_seen.isoformat()})
 
 
 def _listed(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[Listed]:
@@ -105,21 +107,23 @@ def _may_hold(folder: str, first: date | None, last: date | None) -> bool:
     >>> [_may_hold(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
     [False, True, False, True]
     """
-    found = _DATED.search(folder)
-    if found is None:
+    match = _DATED.search(folder)
+    if match is None:
         return True
-    told = f"{found['year']}-{found['month'] or ''}-{found['day'] or ''}".rstrip("-")
-    return (first is None or told >= first.isoformat()[: len(told)]) and (last is None or told <= last.isoformat()[: len(told)])
+    folder_date = f"{match['year']}-{match['month'] or ''}-{match['day'] or ''}".rstrip("-")
+    return (first is None or folder_date >= first.isoformat()[: len(folder_date)]) and (
+        last is None or folder_date <= last.isoformat()[: len(folder_date)]
+    )
 
 
 def _written(entry: Listed) -> datetime:
     return entry.modified or datetime.max.replace(tzinfo=UTC)
 
 
-def items(item: RawObject, *, what: str, again: str) -> Found:
+def items(item: RawObject, *, description: str, remedy: str) -> Found:
     """The JSON items of a file (one document, an array, lines; gzip; or the rows of a Parquet file), and what could not be read.
 
-    Raises `FormatError` where it is none of these. `what` names what it should hold, `again` how to get it anew.
+    Raises `FormatError` where it is none of these. `description` names what it should hold, `remedy` how to get it anew.
     """
     with item.path.open("rb") as file:
         magic = file.read(4)
@@ -127,8 +131,8 @@ def items(item: RawObject, *, what: str, again: str) -> Found:
         yield from table_items.of_object(item)
         return
     try:
-        for found in _of_json(item.path, item.uri):
-            yield found._replace(remedy=again) if isinstance(found, Damage) else found
-    except FormatError as fault:
-        reason = f"no {what}: not JSON" if "LiteLLM" in fault.what or "UTF" in fault.what else fault.what
-        raise FormatError(reason, where=item.uri, remedy=again) from fault
+        for entry in _of_json(item.path, item.uri):
+            yield entry._replace(remedy=remedy) if isinstance(entry, Damage) else entry
+    except FormatError as error:
+        reason = f"no {description}: not JSON" if "LiteLLM" in error.what or "UTF" in error.what else error.what
+        raise FormatError(reason, where=item.uri, remedy=remedy) from error

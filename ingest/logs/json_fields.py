@@ -44,8 +44,8 @@ def parse_json(text: str | bytes) -> Any:
 
 def shown(value: object) -> str:
     """A value as an error message may repeat it: short, on one line."""
-    told = " ".join(repr(value)[:80].split())
-    return told if len(told) < 60 else told[:57] + "…"
+    line = " ".join(repr(value)[:80].split())
+    return line if len(line) < 60 else line[:57] + "…"
 
 
 def text(value: object) -> str | None:
@@ -61,10 +61,10 @@ def text(value: object) -> str | None:
     if type(value) is str:
         if value in NOTHING:
             return None
-        trimmed = value.strip()
-        if trimmed in NOTHING or len(trimmed) > LONGEST_TEXT:
+        name = value.strip()
+        if name in NOTHING or len(name) > LONGEST_TEXT:
             return None
-        return trimmed if trimmed.isascii() else trimmed.encode("utf-8", "replace").decode("utf-8")
+        return name if name.isascii() else name.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         return str(value)
     return None
@@ -160,8 +160,8 @@ def instant(value: object, field: str) -> int | None:
             moment = None
     if moment is not None:
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        apart = aware - _EPOCH
-        seconds = Decimal(apart.days * 86_400 + apart.seconds) + Decimal(apart.microseconds).scaleb(-6)
+        since_epoch = aware - _EPOCH
+        seconds = Decimal(since_epoch.days * 86_400 + since_epoch.seconds) + Decimal(since_epoch.microseconds).scaleb(-6)
     if seconds is None or not _EARLIEST < seconds < _LATEST:
         raise FieldError(field, f"{shown(value)} is no time", "send seconds since 1970 UTC, or ISO 8601 text")
     return int(seconds.scaleb(6).to_integral_value(rounding=ROUND_HALF_EVEN))
@@ -177,13 +177,13 @@ def structure(value: object, field: str) -> Any:
     """
     if not isinstance(value, str):
         return value
-    written = value.strip()
-    if written in NOTHING:
+    source = value.strip()
+    if source in NOTHING:
         return None
-    if len(written) <= LONGEST_STRUCTURE:
+    if len(source) <= LONGEST_STRUCTURE:
         for spelling in (str, _as_json):
             try:
-                return parse_json(spelling(written))
+                return parse_json(spelling(source))
             except (ValueError, RecursionError):
                 continue  # the next spelling; what no spelling fits is told below
     raise FieldError(field, f"{shown(value)} is neither an object nor a list", "send JSON")
@@ -200,13 +200,13 @@ _CONTROLS = {"n": "\n", "t": "\t", "r": "\r"}
 def _as_json(literal: str) -> str:
     """Python's spelling of strings, None, booleans and tuples in JSON's. Nothing is evaluated."""
 
-    def escape(found: re.Match[str]) -> str:
-        code = found[1]
+    def escape(match: re.Match[str]) -> str:
+        code = match[1]
         return chr(int(code[1:], 16)) if len(code) > 1 else _CONTROLS.get(code, code)
 
-    def token(found: re.Match[str]) -> str:
-        word = found[3] or (found[4] and found[4][-1])
-        body = found[1] if found[1] is not None else found[2]
+    def token(match: re.Match[str]) -> str:
+        word = match[3] or (match[4] and match[4][-1])
+        body = match[1] if match[1] is not None else match[2]
         return _WORDS[word] if word else json.dumps(_ESCAPE.sub(escape, body))
 
     return _LITERAL.sub(token, literal)
@@ -214,18 +214,18 @@ def _as_json(literal: str) -> str:
 
 def mapping(value: object, field: str) -> Mapping[str, Any]:
     """An object; empty where it is absent. Raises `FieldError` on anything else."""
-    opened = structure(value, field)
-    if opened is None:
+    inner = structure(value, field)
+    if inner is None:
         return {}
-    if not isinstance(opened, Mapping):
+    if not isinstance(inner, Mapping):
         raise FieldError(field, f"{shown(value)} is no object", "send a JSON object, or leave it out")
-    return opened
+    return inner
 
 
 _TOKEN = re.compile(r"\b(\w{1,64})=(?:(-?\d{1,19}(?:\.\d{1,30})?)(?![\w.(])|([A-Za-z_]\w*)\(|(None|True|False)\b)|(\))")
 
 
-def spelled_usage(written: str) -> dict[str, Any]:
+def spelled_usage(usage_text: str) -> dict[str, Any]:
     """The token counts in ``str(usage)``, as the generic callback's old format sends them.
 
     >>> spelled_usage("completion_tokens=80 prompt_tokens_details=Details(audio_tokens=None, cached_tokens=1024)")
@@ -233,8 +233,8 @@ def spelled_usage(written: str) -> dict[str, Any]:
     """
     root: dict[str, Any] = {}
     nest = [root]
-    for found in _TOKEN.finditer(written[:LONGEST_STRUCTURE]):
-        name, number, opening, _, closing = found.groups()
+    for match in _TOKEN.finditer(usage_text[:LONGEST_STRUCTURE]):
+        name, number, opening, _, closing = match.groups()
         if closing:
             if len(nest) > 1:
                 nest.pop()

@@ -67,22 +67,22 @@ class _Cut(Exception):
 
 
 def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
-    unpack, begun = zlib.decompressobj(wbits=31), False
+    decompressor, in_stream = zlib.decompressobj(wbits=31), False
     try:
-        while packed := file.read(_CHUNK):
-            while packed:
-                begun = True
-                if unpacked := unpack.decompress(packed, _CHUNK):
-                    yield unpacked
-                packed = unpack.unconsumed_tail
-                if unpack.eof:
-                    packed = unpack.unused_data.lstrip(b"\0")
-                    unpack, begun = zlib.decompressobj(wbits=31), False
-        if rest := unpack.flush():
-            yield rest
-    except zlib.error as fault:
-        raise _Cut from fault
-    if begun:
+        while block := file.read(_CHUNK):
+            while block:
+                in_stream = True
+                if chunk := decompressor.decompress(block, _CHUNK):
+                    yield chunk
+                block = decompressor.unconsumed_tail
+                if decompressor.eof:
+                    block = decompressor.unused_data.lstrip(b"\0")
+                    decompressor, in_stream = zlib.decompressobj(wbits=31), False
+        if tail := decompressor.flush():
+            yield tail
+    except zlib.error as error:
+        raise _Cut from error
+    if in_stream:
         raise _Cut
 
 
@@ -108,20 +108,20 @@ class _Lines:
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Each line without its end; None for one that is too long."""
-        rest, skipping = self._held, False
+        tail, skipping = self._held, False
         while True:
-            *lines, rest = rest.split(b"\n")
+            *lines, tail = tail.split(b"\n")
             for line in lines:
                 yield None if skipping or len(line) > LONGEST_LINE else line
                 skipping = False
-            if len(rest) > LONGEST_LINE:
-                rest, skipping = b"", True
+            if len(tail) > LONGEST_LINE:
+                tail, skipping = b"", True
             chunk = self.more()
             if not chunk:
                 break
-            rest += chunk
-        if rest or skipping:
-            yield None if skipping else rest
+            tail += chunk
+        if tail or skipping:
+            yield None if skipping else tail
 
     def whole(self) -> bytes | None:
         """All of it; None if that is too much."""
@@ -156,10 +156,10 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> Found:
 def _of_wide(lines: _Lines, uri: str) -> Found:
     document = lines.whole()
     try:
-        again = (document or b"").decode("utf-16").encode()
-    except UnicodeDecodeError as fault:
-        raise FormatError("neither UTF-8 nor UTF-16 text", where=uri, remedy="write the log as UTF-8") from fault
-    yield from _of_chunks(iter([again]), uri)
+        utf8 = (document or b"").decode("utf-16").encode()
+    except UnicodeDecodeError as error:
+        raise FormatError("neither UTF-8 nor UTF-16 text", where=uri, remedy="write the log as UTF-8") from error
+    yield from _of_chunks(iter([utf8]), uri)
 
 
 def _complete(line: bytes) -> bool:
@@ -195,12 +195,12 @@ def _of_lines(lines: _Lines) -> Found:
             yield Damage(place, "line", "nested beyond reason", "send the payload as LiteLLM writes it")
         except UnicodeDecodeError:
             yield Damage(place, "line", "the line is not UTF-8 text", "write the log as UTF-8")
-        except ValueError as fault:
-            yield Damage(place, "line", f"no complete JSON: {_said(fault)}", "the line may be cut off; send it again whole")
+        except ValueError as error:
+            yield Damage(place, "line", f"no complete JSON: {_said(error)}", "the line may be cut off; send it again whole")
 
 
-def _said(fault: ValueError) -> str:
-    return f"{fault.msg} at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else str(fault)[:120]
+def _said(error: ValueError) -> str:
+    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)[:120]
 
 
 def _of_document(lines: _Lines, uri: str) -> Found:
@@ -221,52 +221,52 @@ _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_float=De
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
 
 
 def _end_of_value(text: str, at: int) -> int | None:
     """Where a damaged object or array ends, by its brackets; None if it never does."""
     depth = 0
-    for found in _BRACKET.finditer(text, at):
-        mark = found[0]
-        if mark in "{[":
+    for bracket in _BRACKET.finditer(text, at):
+        character = bracket[0]
+        if character in "{[":
             depth += 1
-        elif mark in "}]":
+        elif character in "}]":
             depth -= 1
             if depth == 0:
-                return found.end()
+                return bracket.end()
     return None
 
 
 def _document(text: str, uri: str) -> Found:
     """Arrays of items, or items one after another; also several arrays, as bodies appended to one file make them."""
-    at, number, inside = _skip(text, 0), 0, False
+    at, number, in_array = _skip(text, 0), 0, False
     damaged_text = _NOT_UTF8.search(text) is not None
     while at < len(text):
-        mark = text[at]
-        if mark == ("]" if inside else "["):
-            inside, at = not inside, _skip(text, at + 1)
+        character = text[at]
+        if character == ("]" if in_array else "["):
+            in_array, at = not in_array, _skip(text, at + 1)
             continue
-        if inside and mark == ",":
+        if in_array and character == ",":
             at = _skip(text, at + 1)
             continue
         number += 1
         place, start = f"item {number}", at
         try:
             value, at = _decode(text, start)
-        except (ValueError, RecursionError) as fault:
-            end = _end_of_value(text, start) if mark in "{[" else None
+        except (ValueError, RecursionError) as error:
+            end = _end_of_value(text, start) if character in "{[" else None
             if end is None:
-                if number == 1 and not inside:
+                if number == 1 and not in_array:
                     raise FormatError(
                         "no complete JSON object", where=uri, remedy="the file may be cut off; fetch it again"
-                    ) from fault
-                reason = "the data is cut off here" if mark in "{[" else f"no JSON value: {shown(text[start : start + 40])}"
+                    ) from error
+                reason = "the data is cut off here" if character in "{[" else f"no JSON value: {shown(text[start : start + 40])}"
                 yield Damage(place, "body", reason, "send it again whole; the items before it were read")
                 return
             at = end
-            reason = f"no valid JSON: {_said(fault)}" if isinstance(fault, ValueError) else "nested beyond reason"
+            reason = f"no valid JSON: {_said(error)}" if isinstance(error, ValueError) else "nested beyond reason"
             yield Damage(place, "item", reason, "send the payload as LiteLLM writes it")
         else:
             if damaged_text and _NOT_UTF8.search(text, start, at):
@@ -274,7 +274,7 @@ def _document(text: str, uri: str) -> Found:
             elif value is not None:
                 yield Item(place, value)
         at = _skip(text, at)
-    if inside:
+    if in_array:
         yield Damage(
             f"item {number + 1}", "body", "the data is cut off here", "send it again whole; the items before it were read"
         )
@@ -292,20 +292,20 @@ def _of_csv(lines: _Lines, first: bytes, uri: str) -> Found:
     rows = csv.reader(_decoded(lines), strict=True)
     next(rows)
     number = 0
-    again = "export the table again; it may be cut off"
+    remedy = "export the table again; it may be cut off"
     while True:
         number += 1
         try:
             cells = next(rows)
         except StopIteration:
             return
-        except csv.Error as fault:
-            yield Damage(f"row {number}", "row", f"no valid CSV: {str(fault)[:100]}", again)
+        except csv.Error as error:
+            yield Damage(f"row {number}", "row", f"no valid CSV: {str(error)[:100]}", remedy)
             continue
         if not cells:
             number -= 1
         elif len(cells) != len(header):
-            yield Damage(f"row {number}", "row", f"{len(cells)} cells under {len(header)} column names", again)
+            yield Damage(f"row {number}", "row", f"{len(cells)} cells under {len(header)} column names", remedy)
         elif any(_NOT_UTF8.search(cell) for cell in cells):
             yield Damage(f"row {number}", "row", "holds text that is not UTF-8", "export the table as UTF-8")
         else:
@@ -329,26 +329,26 @@ def _of_parquet(path: Path, uri: str) -> Found:
                 raise FormatError(
                     "not an export of LiteLLM_SpendLogs", where=uri, remedy="columns request_id and startTime are needed"
                 )
-            kept = [n for n in file.schema_arrow.names if n not in ("messages", "response", "proxy_server_request")]
-            for batch in file.iter_batches(8192, columns=kept):
+            column_names = [n for n in file.schema_arrow.names if n not in ("messages", "response", "proxy_server_request")]
+            for batch in file.iter_batches(8192, columns=column_names):
                 for row in batch.to_pylist():
                     number += 1
                     yield Item(f"row {number}", row)
-    except (pa.ArrowException, OSError) as fault:
+    except (pa.ArrowException, OSError) as error:
         if number:
             yield Damage(
                 f"row {number + 1}",
                 "file",
-                f"the Parquet file is damaged here: {str(fault).splitlines()[0][:100]}",
+                f"the Parquet file is damaged here: {str(error).splitlines()[0][:100]}",
                 "export it again",
             )
             return
-        raise FormatError("no readable Parquet file", where=uri, remedy="fetch the file again; it may be cut off") from fault
+        raise FormatError("no readable Parquet file", where=uri, remedy="fetch the file again; it may be cut off") from error
 
 
 def opened(value: object) -> Iterator[object] | None:
     """The items of an answer of LiteLLM's own API, ``{"data": [...], "total": …}``; None if this is no such answer."""
     if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
-        inside: list[object] = value["data"]
-        return iter(inside)
+        records: list[object] = value["data"]
+        return iter(records)
     return None

@@ -42,34 +42,34 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         for name, values in columns.items()
     ]
     further = pl.Series(FURTHER, [row.get(FURTHER, 0) for row in rows], dtype=pl.Int32)
-    made = pl.DataFrame([*series, further]).with_columns(date=pl.col("start_time").dt.date())
-    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
-    return SPANS.conform(made.with_columns(rank=filled + pl.col(FURTHER)).drop(FURTHER))
+    spans = pl.DataFrame([*series, further]).with_columns(date=pl.col("start_time").dt.date())
+    filled_count = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
+    return SPANS.conform(spans.with_columns(rank=filled_count + pl.col(FURTHER)).drop(FURTHER))
 
 
 def readings(
-    found: Found, item: RawObject, *, source: str, what: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
+    items: Found, item: RawObject, *, source: str, description: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
 ) -> Iterator[Reading]:
     """The rows of a file's items, in batches. `rows_of` raises `FieldError` for an item that makes none, and yields none for one to pass by.
 
     Raises `FormatError` where no item makes a row and one is refused.
     """
-    rows, problems, kept, seen = list[Row](), list[Problem](), 0, 0
-    for entry in found:
+    rows, problems, row_count, item_count = list[Row](), list[Problem](), 0, 0
+    for entry in items:
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
-        seen += 1
+        item_count += 1
         try:
             for row in rows_of(entry.value):
                 rows.append(row | {"raw_id": item.raw_id})
-                kept += 1
-        except FieldError as fault:
-            problems.append(Problem(source, item.uri, entry.place, fault.field, fault.reason, fault.remedy))
+                row_count += 1
+        except FieldError as error:
+            problems.append(Problem(source, item.uri, entry.place, error.field, error.reason, error.remedy))
         if len(rows) >= BATCH_ROWS:
             yield Reading(frame(rows), problems)
             rows, problems = [], []
-    if seen and not kept:
-        raise FormatError(f"no {what}", where=item.uri, remedy=remedy)
+    if item_count and not row_count:
+        raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
     if rows or problems:
         yield Reading(frame(rows), problems)

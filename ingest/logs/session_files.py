@@ -30,31 +30,31 @@ class Gathered(Protocol):
         ...
 
 
-def readings(item: RawObject, gathered: Gathered, *, source: str, what: str, remedy: str) -> Iterator[Reading]:
+def readings(item: RawObject, session: Gathered, *, source: str, description: str, remedy: str) -> Iterator[Reading]:
     """The rows of a session's file. It is held as a whole, since a message's last line may be its last.
 
     Raises `FormatError` where no line is one of this agent's.
     """
-    problems, rows, known, others = list[Problem](), list[Row](), False, False
+    problems, rows, has_own_lines, has_foreign_lines = list[Problem](), list[Row](), False, False
 
-    def refused(place: str, fault: FieldError) -> None:
-        problems.append(Problem(source, item.uri, place, fault.field, fault.reason, fault.remedy))
+    def refused(place: str, error: FieldError) -> None:
+        problems.append(Problem(source, item.uri, place, error.field, error.reason, error.remedy))
 
-    for entry in files.items(item, what=what, again=_AGAIN):
+    for entry in files.items(item, description=description, remedy=_AGAIN):
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
         try:
-            is_ours = gathered.add(entry.value, entry.place)
-        except FieldError as fault:
+            is_ours = session.add(entry.value, entry.place)
+        except FieldError as error:
             is_ours = True
-            refused(entry.place, fault)
-        known, others = known or is_ours, others or not is_ours
-    if others and not known:
-        raise FormatError(f"no {what}", where=item.uri, remedy=remedy)
-    for place, made in gathered.rows():
+            refused(entry.place, error)
+        has_own_lines, has_foreign_lines = has_own_lines or is_ours, has_foreign_lines or not is_ours
+    if has_foreign_lines and not has_own_lines:
+        raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
+    for place, build_row in session.rows():
         try:
-            rows.append(made() | {"raw_id": item.raw_id})
-        except FieldError as fault:
-            refused(place, fault)
+            rows.append(build_row() | {"raw_id": item.raw_id})
+        except FieldError as error:
+            refused(place, error)
     yield Reading(log_rows.frame(rows), problems)

@@ -21,13 +21,13 @@ _PARQUET_ROWS = 8192
 
 def picked(listing: Sequence[Listed], uri: str) -> list[Listed]:
     """The files that look like extracts. Raises `ObjectMissingError` where there is none."""
-    named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-    found = named or [entry for entry in listing if _looks_like_one(entry.uri.rsplit("/", 1)[-1].lower())]
-    if not found:
+    exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+    entries = exact_matches or [entry for entry in listing if _looks_like_one(entry.uri.rsplit("/", 1)[-1].lower())]
+    if not entries:
         raise ObjectMissingError(
             "nothing here looks like an extract of a table", where=uri, remedy=f"files should end in {', '.join(PATTERNS)}"
         )
-    return found
+    return entries
 
 
 def _looks_like_one(name: str) -> bool:
@@ -42,15 +42,15 @@ def of_object(item: RawObject) -> Found:
         yield from _of_parquet(item)
         return
     try:
-        for found in _of_json(item.path, item.uri):
-            yield found._replace(remedy=_AGAIN) if isinstance(found, Damage) else found
-    except FormatError as fault:
-        reason = fault.what if "LiteLLM" not in fault.what else "neither JSON nor Parquet"
+        for entry in _of_json(item.path, item.uri):
+            yield entry._replace(remedy=_AGAIN) if isinstance(entry, Damage) else entry
+    except FormatError as error:
+        reason = error.what if "LiteLLM" not in error.what else "neither JSON nor Parquet"
         raise FormatError(
             reason,
             where=item.uri,
             remedy="extract the table as newline-delimited JSON or as Parquet; CSV cannot hold nested columns",
-        ) from fault
+        ) from error
 
 
 def _of_parquet(item: RawObject) -> Found:
@@ -64,10 +64,10 @@ def _of_parquet(item: RawObject) -> Found:
                 for row in batch.to_pylist():
                     number += 1
                     yield Item(f"row {number}", row)
-    except (pa.ArrowException, OSError) as fault:
-        said = str(fault).splitlines()[0][:120]
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).splitlines()[0][:120]
         if not number:
             raise FormatError(
-                f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off"
-            ) from fault
-        yield Damage(f"row {number + 1}", "file", f"the Parquet file is damaged from here on: {said}", _AGAIN)
+                f"no readable Parquet file: {message}", where=item.uri, remedy="fetch the file again; it may be cut off"
+            ) from error
+        yield Damage(f"row {number + 1}", "file", f"the Parquet file is damaged from here on: {message}", _AGAIN)

@@ -45,15 +45,15 @@ def shown(value: object) -> str:
     >>> shown("-1"), shown("x" * 80)[-4:]
     ("'-1'", 'xxx…')
     """
-    told = ascii(value)
-    return told if len(told) < 50 else told[:48] + "…"
+    literal = ascii(value)
+    return literal if len(literal) < 50 else literal[:48] + "…"
 
 
-def clean(written: str) -> str:
+def clean(name: str) -> str:
     """Text that UTF-8 can carry, not longer than a name is."""
-    if not written.isascii():
-        written = written.encode("utf-8", "replace").decode("utf-8")
-    return written if len(written) <= TEXT_LIMIT else written[:TEXT_LIMIT]
+    if not name.isascii():
+        name = name.encode("utf-8", "replace").decode("utf-8")
+    return name if len(name) <= TEXT_LIMIT else name[:TEXT_LIMIT]
 
 
 def text(value: Any) -> str | None:
@@ -185,10 +185,10 @@ def url(value: Any) -> str | None:
     name = text(value)
     if name is None:
         return None
-    scheme, mark, rest = name.partition("://")
-    rest = (rest if mark else scheme).split("?", 1)[0].split("#", 1)[0]
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://" * bool(mark) + host.rpartition("@")[2] + slash + path
+    scheme, separator, remainder = name.partition("://")
+    remainder = (remainder if separator else scheme).split("?", 1)[0].split("#", 1)[0]
+    host, slash, path = remainder.partition("/")
+    return f"{scheme}://" * bool(separator) + host.rpartition("@")[2] + slash + path
 
 
 def after_slash(value: Any) -> str | None:
@@ -246,19 +246,19 @@ def opened(value: Any) -> Mapping[str, Any] | None:
     return inner if isinstance(inner, Mapping) else None
 
 
-def _opened(written: str) -> Any:
+def _opened(source: str) -> Any:
     try:
-        if written.startswith("{'") and '"' not in written and "\\" not in written:
+        if source.startswith("{'") and '"' not in source and "\\" not in source:
             # Python's spelling of plain names and numbers, by far the commonest here: three replacements make it JSON.
-            plain = written.replace("'", '"').replace(": None", ": null")
+            plain = source.replace("'", '"').replace(": None", ": null")
             plain = plain.replace(": True", ": true").replace(": False", ": false")
             return json.loads(plain, parse_float=Decimal, parse_constant=str)
     except ValueError:
         pass  # not so plain: read it properly
     try:
-        return structure(written, "")
+        return structure(source, "")
     except FieldError:
-        raise Amiss(f"{shown(written)} is no JSON object", "send JSON, or leave the attribute out") from None
+        raise Amiss(f"{shown(source)} is no JSON object", "send JSON, or leave the attribute out") from None
 
 
 _opened_short = lru_cache(maxsize=256)(_opened)
@@ -266,12 +266,12 @@ _opened_short = lru_cache(maxsize=256)(_opened)
 
 def at(inner: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """What lies at a path inside an object; None where nothing does."""
-    here: Any = inner
+    node: Any = inner
     for step in path:
-        if not isinstance(here, Mapping):
+        if not isinstance(node, Mapping):
             return None
-        here = here.get(step)
-    return here
+        node = node.get(step)
+    return node
 
 
 def tags(value: Any) -> dict[str, str]:
@@ -282,14 +282,14 @@ def tags(value: Any) -> dict[str, str]:
     """
     items = value.strip("[]").split(",") if isinstance(value, str) else value
     items = items if isinstance(items, list) else []
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for item in items:
         if isinstance(item, str):
-            key, colon, rest = item.strip().strip("\"'").partition(":")
-            named = text(rest.strip())
-            if colon and named:
-                found.setdefault(key.strip(), named)
-    return found
+            key, colon, remainder = item.strip().strip("\"'").partition(":")
+            tag_value = text(remainder.strip())
+            if colon and tag_value:
+                values.setdefault(key.strip(), tag_value)
+    return values
 
 
 def labels(value: Any) -> dict[str, str]:
@@ -297,7 +297,7 @@ def labels(value: Any) -> dict[str, str]:
     if isinstance(value, str) and len(value) > LABELS_LIMIT:
         return {}
     inner = opened(value) or {}
-    return {k: named for k, v in inner.items() if (named := text(v))}
+    return {k: label for k, v in inner.items() if (label := text(v))}
 
 
 _BACKGROUND = (
@@ -322,9 +322,9 @@ def phase(value: Any) -> str | None:
     >>> phase("away_summary"), phase("generate_session_title"), phase("repl_main_thread"), phase("agent:reviewer")
     ('overhead', 'overhead', None, None)
     """
-    written = (text(value) or "").lower()
-    turn = written.startswith("agent:") or "main_thread" in written
-    return "overhead" if not turn and any(word in written for word in _BACKGROUND) else None
+    source = (text(value) or "").lower()
+    is_turn = source.startswith("agent:") or "main_thread" in source
+    return "overhead" if not is_turn and any(word in source for word in _BACKGROUND) else None
 
 
 def overhead(value: Any) -> str | None:

@@ -41,20 +41,20 @@ def finished(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.Dat
         source=pl.lit(source),
         channel=pl.col("channel").fill_null(SPANS_TOLD) if "channel" in frame.columns else pl.lit(SPANS_TOLD),
     ).with_columns(date=pl.col("start_time").dt.date())
-    for column, written in (("trace_id", "trace_text"), ("span_id", "span_text"), ("parent_span_id", "parent_text")):
-        if written in frame.columns:
-            frame = frame.with_columns(pl.coalesce(written, column).alias(column)).drop(written)
+    for column, text_column in (("trace_id", "trace_text"), ("span_id", "span_text"), ("parent_span_id", "parent_text")):
+        if text_column in frame.columns:
+            frame = frame.with_columns(pl.coalesce(text_column, column).alias(column)).drop(text_column)
     if "link_trace" in frame.columns:
         frame = frame.with_columns(
             link_trace_key=_low_bits(frame["link_trace"], 8), link_span_key=_low_bits(frame["link_span"], 0)
         ).drop("link_trace", "link_span")
     if {"gateway_call_id", "provider_request_id"} <= set(frame.columns):
         # Where a provider gave no id, LiteLLM repeats its own: that is no evidence of a provider's request.
-        theirs = (pl.col("provider_request_id") != pl.col("gateway_call_id")) | pl.col("gateway_call_id").is_null()
-        frame = frame.with_columns(provider_request_id=pl.when(theirs).then(pl.col("provider_request_id")))
+        is_provider_id = (pl.col("provider_request_id") != pl.col("gateway_call_id")) | pl.col("gateway_call_id").is_null()
+        frame = frame.with_columns(provider_request_id=pl.when(is_provider_id).then(pl.col("provider_request_id")))
     frame = _from_arn(frame)
-    told = [c for c in SPANS.schema if c in frame.columns and c not in _UNTOLD]
-    rank = pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in told)
+    informative_columns = [c for c in SPANS.schema if c in frame.columns and c not in _UNTOLD]
+    rank = pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in informative_columns)
     return SPANS.conform(frame.with_columns(rank=rank.cast(pl.Int32)))
 
 
@@ -69,7 +69,7 @@ def _from_arn(frame: pl.DataFrame) -> pl.DataFrame:
         return frame
     parts = pl.col("request_model").str.split_exact(":", 5).struct
     is_arn = parts.field("field_0") == "arn"
-    derived = {"resource_id": pl.col("request_model"), "region": parts.field("field_3"), "account_id": parts.field("field_4")}
+    arn_columns = {"resource_id": pl.col("request_model"), "region": parts.field("field_3"), "account_id": parts.field("field_4")}
     if not frame.select(is_arn.fill_null(False).any()).item():
         return frame
     return frame.with_columns(
@@ -77,5 +77,5 @@ def _from_arn(frame: pl.DataFrame) -> pl.DataFrame:
             *([pl.when(is_arn).then(value)] if name == "resource_id" else [pl.when(is_arn & (value != "")).then(value)]),
             *([pl.col(name)] if name in frame.columns else []),
         ).alias(name)
-        for name, value in derived.items()
+        for name, value in arn_columns.items()
     )

@@ -85,7 +85,9 @@ class Exported(Protocol):
         """What could not be decoded."""
         ...
 
-    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+    def groups(
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+    ) -> Iterator[Group]:
         """Its spans, scope by scope."""
         ...
 
@@ -105,11 +107,13 @@ class Export:
             return sum(len(scope.spans) for resource in self.body.resource_spans for scope in resource.scope_spans)
         return sum(len(_items(scope, "spans")) for resource in _resources(self.body) for scope in _scopes(resource))
 
-    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
-        """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `lost`."""
+    def groups(
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+    ) -> Iterator[Group]:
+        """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `failures`."""
         if self.encoding == "protobuf":
-            return _proto_groups(self.body, wanted, wanted_of_resource)
-        return _json_groups(self.body, wanted, wanted_of_resource, lost)
+            return _proto_groups(self.body, attribute_names, resource_attribute_names)
+        return _json_groups(self.body, attribute_names, resource_attribute_names, failures)
 
 
 def decode_request(body: bytes, content_type: str = "", content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> Export:
@@ -124,8 +128,8 @@ def decode_request(body: bytes, content_type: str = "", content_encoding: str = 
 
 def is_json(body: bytes, content_type: str = "") -> bool:
     """Whether a body is JSON, as its content type says, or by its first characters."""
-    named = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
-    return named == "json" or (not named and looks_like_json(body))
+    encoding = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
+    return encoding == "json" or (not encoding and looks_like_json(body))
 
 
 def unpacked(body: bytes, content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> bytes:
@@ -146,20 +150,20 @@ def inflate(body: bytes, max_bytes: int) -> bytes:
     """The bytes inside gzip or zlib. Raises `FormatError` when they are damaged or more than `max_bytes`."""
     parts: list[bytes] = []
     size = 0
-    rest = body
-    while rest:
-        engine = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, whichever its header says
+    remainder = body
+    while remainder:
+        decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, whichever its header says
         try:
-            part = engine.decompress(rest, max_bytes - size + 1)
-        except zlib.error as fault:
-            raise FormatError(f"damaged compression: {fault}", remedy="send the body again") from None
+            part = decompressor.decompress(remainder, max_bytes - size + 1)
+        except zlib.error as error:
+            raise FormatError(f"damaged compression: {error}", remedy="send the body again") from None
         size += len(part)
         if size > max_bytes:
             raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
-        if not engine.eof:
+        if not decompressor.eof:
             raise FormatError("compressed bytes end too early", remedy="send the body again")
         parts.append(part)
-        rest = engine.unused_data.lstrip(b"\0")
+        remainder = decompressor.unused_data.lstrip(b"\0")
     return b"".join(parts)
 
 
@@ -177,10 +181,10 @@ def from_protobuf(body: bytes) -> Export:
     try:
         message.ParseFromString(body)
     except DecodeError:
-        message, lost = salvage(body)
+        message, failures = salvage(body)
         if not message.resource_spans:
             raise FormatError("not a trace export in protobuf", remedy=_SPEAK) from None
-        return Export("protobuf", message, tuple(Lost(place, reason) for place, reason in lost))
+        return Export("protobuf", message, tuple(Lost(place, reason) for place, reason in failures))
     if body and not message.resource_spans:
         raise FormatError("protobuf, but no trace export", remedy=_SPEAK)
     return Export("protobuf", message)
@@ -195,15 +199,15 @@ def decode_json(body: bytes | str) -> Any:
     """A document. Raises `FormatError` when it is no JSON."""
     try:
         return json.loads(body, parse_float=Decimal, parse_constant=str)
-    except (ValueError, RecursionError) as fault:  # ValueError: bad JSON, bad UTF-8, or a number of thousands of digits
-        raise FormatError(f"not JSON: {_short(fault)}", remedy=_SPEAK) from None
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number of thousands of digits
+        raise FormatError(f"not JSON: {_short(error)}", remedy=_SPEAK) from None
 
 
 def from_document(document: Any) -> Export:
     """An export from decoded JSON: one request, or a list of them."""
     requests = document if isinstance(document, list) else [document]
     resources: list[Any] = []
-    lost: list[Lost] = []
+    failures: list[Lost] = []
     for number, request in enumerate(requests, 1):
         inner = _get(request, "resourceSpans", "resource_spans") if isinstance(request, Mapping) else None
         if isinstance(inner, list):
@@ -213,43 +217,43 @@ def from_document(document: Any) -> Export:
         elif len(requests) == 1:
             raise FormatError("JSON, but no trace export", remedy=_SPEAK)
         else:
-            lost.append(Lost(f"item {number}", "no trace export"))
-    if requests and len(lost) == len(requests):
+            failures.append(Lost(f"item {number}", "no trace export"))
+    if requests and len(failures) == len(requests):
         raise FormatError("JSON, but no trace export", remedy=_SPEAK)
-    return Export("json", {"resourceSpans": resources}, tuple(lost))
+    return Export("json", {"resourceSpans": resources}, tuple(failures))
 
 
 def _other_signal(request: Mapping[str, Any]) -> bool:
     return any(k in request for k in ("resourceMetrics", "resourceLogs", "resourceProfiles", "resource_metrics", "resource_logs"))
 
 
-def _short(fault: BaseException) -> str:
-    return " ".join(str(fault).split())[:120]
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 # --- protobuf -----------------------------------------------------------------------------------------------------------------
 
 
-def _proto_groups(message: Any, wanted: Container[str], wanted_of_resource: Container[str]) -> Iterator[Group]:
+def _proto_groups(message: Any, attribute_names: Container[str], resource_attribute_names: Container[str]) -> Iterator[Group]:
     ordinal = 0
     for resource_spans in message.resource_spans:
-        resource = attributes_of(resource_spans.resource.attributes, wanted_of_resource)
+        resource = attributes_of(resource_spans.resource.attributes, resource_attribute_names)
         for scope_spans in resource_spans.scope_spans:
-            yield Group(resource, scope_spans.scope.name, _proto_spans(scope_spans.spans, wanted, ordinal))
+            yield Group(resource, scope_spans.scope.name, _proto_spans(scope_spans.spans, attribute_names, ordinal))
             ordinal += len(scope_spans.spans)
 
 
-def _proto_spans(spans: Iterable[Any], wanted: Container[str], before: int) -> Iterator[RawSpan]:
+def _proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: int) -> Iterator[RawSpan]:
     for ordinal, span in enumerate(spans, before + 1):
-        found: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for pair in span.attributes:
             key = pair.key
-            if key in wanted:
+            if key in attribute_names:
                 value = pair.value
-                which = value.WhichOneof("value")
-                if which is not None:
-                    held = getattr(value, which)
-                    found[key] = _proto_list(held) if which == "array_value" else held
+                value_kind = value.WhichOneof("value")
+                if value_kind is not None:
+                    content = getattr(value, value_kind)
+                    attributes[key] = _proto_list(content) if value_kind == "array_value" else content
         kind = span.kind
         links = span.links
         yield RawSpan(
@@ -264,25 +268,25 @@ def _proto_spans(spans: Iterable[Any], wanted: Container[str], before: int) -> I
             span.trace_state,
             span.flags & _REMOTE_PARENT != 0,
             tuple((link.trace_id, link.span_id) for link in links) if links else (),
-            found,
+            attributes,
             ordinal,
         )
 
 
-def attributes_of(pairs: Iterable[Any], wanted: Container[str]) -> dict[str, Any]:
+def attributes_of(pairs: Iterable[Any], names: Container[str]) -> dict[str, Any]:
     """The attributes asked for, of a span, a record or a resource in protobuf."""
-    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for pair in pairs:
-        if pair.key in wanted:
-            which = pair.value.WhichOneof("value")
-            if which is not None:
-                held = getattr(pair.value, which)
-                found[pair.key] = _proto_list(held) if which == "array_value" else held
-    return found
+        if pair.key in names:
+            value_kind = pair.value.WhichOneof("value")
+            if value_kind is not None:
+                content = getattr(pair.value, value_kind)
+                attributes[pair.key] = _proto_list(content) if value_kind == "array_value" else content
+    return attributes
 
 
 def _proto_list(array: Any) -> list[Any]:
-    return [getattr(item, which) for item in array.values if (which := item.WhichOneof("value")) is not None]
+    return [getattr(item, value_kind) for item in array.values if (value_kind := item.WhichOneof("value")) is not None]
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------------
@@ -307,23 +311,27 @@ def _scopes(resource: Any) -> list[Any]:
     return _items(resource, "scopeSpans", "scope_spans") or _items(resource, *older)
 
 
-def _json_groups(document: Any, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+def _json_groups(
+    document: Any, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+) -> Iterator[Group]:
     ordinal = 0
     for resource_spans in _resources(document):
         resource = resource_spans.get("resource") if isinstance(resource_spans, Mapping) else None
-        about = _json_attributes(resource, wanted_of_resource)
+        resource_attributes = _json_attributes(resource, resource_attribute_names)
         for scope_spans in _scopes(resource_spans):
             scope = _get(scope_spans, "scope", "instrumentationLibrary") if isinstance(scope_spans, Mapping) else None
             name = scope.get("name") if isinstance(scope, Mapping) else None
             spans = _items(scope_spans, "spans")
-            yield Group(about, name if isinstance(name, str) else "", _json_spans(spans, wanted, ordinal, lost))
+            yield Group(
+                resource_attributes, name if isinstance(name, str) else "", _json_spans(spans, attribute_names, ordinal, failures)
+            )
             ordinal += len(spans)
 
 
-def _json_spans(spans: list[Any], wanted: Container[str], before: int, lost: list[Lost]) -> Iterator[RawSpan]:
+def _json_spans(spans: list[Any], attribute_names: Container[str], before: int, failures: list[Lost]) -> Iterator[RawSpan]:
     for ordinal, span in enumerate(spans, before + 1):
         if not isinstance(span, Mapping):
-            lost.append(Lost(f"span {ordinal}", "a span is a JSON object"))
+            failures.append(Lost(f"span {ordinal}", "a span is a JSON object"))
             continue
         name, state = span.get("name"), _get(span, "traceState", "trace_state")
         status, flags = span.get("status"), span.get("flags")
@@ -343,65 +351,65 @@ def _json_spans(spans: list[Any], wanted: Container[str], before: int, lost: lis
                 for link in _items(span, "links")
                 if isinstance(link, Mapping)
             ),
-            _json_attributes(span, wanted),
+            _json_attributes(span, attribute_names),
             ordinal,
         )
 
 
-def _id(written: Any, size: int) -> bytes:
+def _id(value: Any, size: int) -> bytes:
     """An id's bytes from hex, or from base64 where its length can be nothing else. Anything else keeps a wrong length."""
-    if written is None or written == "":
+    if value is None or value == "":
         return b""
-    if isinstance(written, str):
+    if isinstance(value, str):
         try:
-            if len(written) == 2 * size:
-                return bytes.fromhex(written)
-            if len(written) == 4 * ((size + 2) // 3):
-                return base64.b64decode(written, validate=True)
+            if len(value) == 2 * size:
+                return bytes.fromhex(value)
+            if len(value) == 4 * ((size + 2) // 3):
+                return base64.b64decode(value, validate=True)
         except (ValueError, binascii.Error):
             return b"?"
     return b"?"
 
 
-def _kind(written: Any) -> str:
-    if isinstance(written, str):
-        return name if (name := written.removeprefix("SPAN_KIND_")) in _KINDS else ""
-    return _KINDS[written] if isinstance(written, int) and 0 <= written < 6 else ""
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return name if (name := value.removeprefix("SPAN_KIND_")) in _KINDS else ""
+    return _KINDS[value] if isinstance(value, int) and 0 <= value < 6 else ""
 
 
-def _integer(written: Any) -> int:
+def _integer(value: Any) -> int:
     """A 64-bit integer as number or text; -1 where it is neither, so that the clock check names the span."""
-    if type(written) is int:
-        return written
-    if isinstance(written, str) and written.isascii() and written.isdigit() and len(written) < 21:
-        return int(written)
-    return 0 if written is None or written == "" else -1
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 21:
+        return int(value)
+    return 0 if value is None or value == "" else -1
 
 
-def _json_attributes(holder: Any, wanted: Container[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _json_attributes(holder: Any, names: Container[str]) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
     for pair in _items(holder, "attributes"):
         key = pair.get("key") if isinstance(pair, Mapping) else None
-        if isinstance(key, str) and key in wanted:
+        if isinstance(key, str) and key in names:
             value = _json_value(pair.get("value"))
             if value is not None:
-                found[key] = value
-    return found
+                attributes[key] = value
+    return attributes
 
 
 def _json_value(value: Any) -> Any:
     if not isinstance(value, Mapping) or not value:
         return None
-    ((kind, held), *_) = value.items()
+    ((kind, content), *_) = value.items()
     if kind in ("stringValue", "string_value"):
-        return held if isinstance(held, str) else None
+        return content if isinstance(content, str) else None
     if kind in ("intValue", "int_value"):
-        number = _integer(held)
-        return number if number >= 0 else held  # a negative or absurd number is told by whoever reads the column
+        number = _integer(content)
+        return number if number >= 0 else content  # a negative or absurd number is told by whoever reads the column
     if kind in ("doubleValue", "double_value"):
-        return held
+        return content
     if kind in ("boolValue", "bool_value"):
-        return held if isinstance(held, bool) else None
+        return content if isinstance(content, bool) else None
     if kind in ("arrayValue", "array_value"):
-        return [v for item in _items(held, "values") if (v := _json_value(item)) is not None]
+        return [v for item in _items(content, "values") if (v := _json_value(item)) is not None]
     return None

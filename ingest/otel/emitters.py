@@ -117,9 +117,9 @@ class ScopeRules:
             if row["emitter"] not in (emitter, "*"):
                 continue
             conditions = [_condition(part) for part in row["when"].split("&")]
-            for fact, wanted in conditions:
+            for fact, fact_value in conditions:
                 if fact == "name":
-                    (self._globs.append if "*" in wanted else self._names.add)(wanted)
+                    (self._globs.append if "*" in fact_value else self._names.add)(fact_value)
                 elif "." in fact and not fact.startswith("resource."):
                     attributes[fact] = None
             self._rules.append((conditions, None if row["usage_scope"] == "none" else row["usage_scope"]))
@@ -134,12 +134,12 @@ class ScopeRules:
         name: str,
         usage: bool,
         model: bool,
-        found: Mapping[str, Any],
+        attributes: Mapping[str, Any],
         resource: frozenset[str],
     ) -> str | None:
         """leaf, aggregate or cumulative; None for spans that are no call. A wrapper that reports nothing repeats nothing."""
         names = (name,) if name in self._names else tuple(g for g in self._globs if fnmatchcase(name, g)) if self._globs else ()
-        present = tuple(a for a in self._attributes if a in found) if self._attributes else ()
+        present = tuple(a for a in self._attributes if a in attributes) if self._attributes else ()
         key = (operation, kind, usage, model, names, present, resource)
         try:
             return self._memo[key]
@@ -154,25 +154,25 @@ class ScopeRules:
             return scope
 
 
-def _condition(written: str) -> tuple[str, str]:
-    fact, _, wanted = written.strip().partition("=")
-    return fact, wanted
+def _condition(expression: str) -> tuple[str, str]:
+    fact, _, fact_value = expression.strip().partition("=")
+    return fact, fact_value
 
 
 def _holds(condition: tuple[str, str], facts: Mapping[str, str], names: Sequence[str]) -> bool:
-    fact, wanted = condition
+    fact, fact_value = condition
     if fact == "name":
-        return wanted in names
-    return bool(facts.get(fact)) if wanted == "*" else facts.get(fact) == wanted
+        return fact_value in names
+    return bool(facts.get(fact)) if fact_value == "*" else facts.get(fact) == fact_value
 
 
 class Content:
     """Which attributes hold prompts, answers and tool arguments, and whether they are kept."""
 
     def __init__(self, *, keep: bool) -> None:
-        named = [row["attribute"] for row in rows_of("attributes") if row["column"] == CONTENT] if keep else []
-        self._names = frozenset(name for name in named if not name.endswith(".*"))
-        self._families = tuple(name[:-1] for name in named if name.endswith(".*"))
+        content_attributes = [row["attribute"] for row in rows_of("attributes") if row["column"] == CONTENT] if keep else []
+        self._names = frozenset(name for name in content_attributes if not name.endswith(".*"))
+        self._families = tuple(name[:-1] for name in content_attributes if name.endswith(".*"))
         self.kept = keep
 
     def keeps(self, attribute: str) -> bool:
@@ -220,7 +220,7 @@ class EmitterTable:
         for attribute, target in targets:
             if attribute not in self.plain and not self.content.keeps(attribute):
                 paths.setdefault(attribute, set()).add(target.path)
-        self.inner = {attribute: tuple(sorted(found)) for attribute, found in paths.items()}
+        self.inner = {attribute: tuple(sorted(places)) for attribute, places in paths.items()}
         names = self.plain | {a for a, _ in targets}
         self.wanted: Container[str] = Wanted(names, self.content) if keep_content else names
         self.wanted_of_resource = frozenset(self.resource_targets) | self.resource_facts
@@ -234,31 +234,31 @@ class EmitterTable:
             self._emitters[name] = self._build(name)
         return self._emitters[name]
 
-    def recognise(self, by_scope: str | None, found: Mapping[str, Any], name: str) -> str | None:
+    def recognise(self, by_scope: str | None, attributes: Mapping[str, Any], name: str) -> str | None:
         """Who sent a span: by a mark it cannot be mistaken for, else by its instrumentation scope, else by what it carries."""
-        if marked := _signed(self._marks, found):
-            return marked
+        if by_mark := _signed(self._marks, attributes):
+            return by_mark
         if by_scope:
             return by_scope
-        if hinted := _signed(self._hints, found):
-            return hinted
-        named = self._hints.get("name=" + name)
-        return named[0][2] if named else None
+        if by_hint := _signed(self._hints, attributes):
+            return by_hint
+        name_hints = self._hints.get("name=" + name)
+        return name_hints[0][2] if name_hints else None
 
     def canonical_operation(self, attribute: str, value: Any) -> str | None:
         """OpenTelemetry's name of an operation, as one emitter's attribute (or the span's name) calls it."""
-        written = text(value)
-        if written is None:
+        emitter_operation = text(value)
+        if emitter_operation is None:
             return None
-        known = self._operations.get((attribute, written))
-        return written.lower() if known is None and attribute == "gen_ai.operation.name" else known
+        operation = self._operations.get((attribute, emitter_operation))
+        return emitter_operation.lower() if operation is None and attribute == "gen_ai.operation.name" else operation
 
     def _by_scope(self, scope: str) -> str | None:
-        exact = [name for wanted, name in self._scopes if wanted == scope]
+        exact = [name for pattern, name in self._scopes if pattern == scope]
         if exact:
             return exact[0]
-        inside = [(len(w), n) for w, n in self._scopes if w.endswith(".*") and (scope == w[:-2] or scope.startswith(w[:-1]))]
-        return max(inside)[1] if inside else None
+        families = [(len(w), n) for w, n in self._scopes if w.endswith(".*") and (scope == w[:-2] or scope.startswith(w[:-1]))]
+        return max(families)[1] if families else None
 
     def _signs(self, column: str) -> _Signs:
         signs: _Signs = {}
@@ -281,9 +281,9 @@ class EmitterTable:
 
     def _targets(self, emitter: str) -> dict[str, tuple[Target, ...]]:
         """All attributes understood on this emitter's spans: its own rows, then other emitters' shared ones."""
-        listed = [row for row in rows_of("attributes") if row["column"] not in ("", CONTENT)]
-        own = [row for row in listed if row["emitter"] == emitter]
-        chosen = own + ([] if emitter == "resource" else [r for r in listed if r["shared"] and not _overridden(r, own)])
+        rows = [row for row in rows_of("attributes") if row["column"] not in ("", CONTENT)]
+        own = [row for row in rows if row["emitter"] == emitter]
+        chosen = own + ([] if emitter == "resource" else [r for r in rows if r["shared"] and not _overridden(r, own)])
         if emitter == "resource":
             chosen += [_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
         else:
@@ -306,30 +306,30 @@ class EmitterTable:
                     yield _row(prefix + tag, slot, 1 + rank * 100 + position, "text")
 
     def _target(self, row: Mapping[str, str], rank: int) -> Target:
-        slot, read = row["column"], row["read"]
-        when = _condition(row["when"]) if row["when"] else None
-        reader = self._reader(slot, read, row["attribute"])
+        slot, reader_name = row["column"], row["read"]
+        condition = _condition(row["when"]) if row["when"] else None
+        reader = self._reader(slot, reader_name, row["attribute"])
         return Target(
             slot=slot,
             rank=rank,
             read=reader,
             path=tuple(row["path"].split(".")) if row["path"] else (),
-            when=when,
+            when=condition,
             includes=_three_way(row["includes"]),
             by_default=not row["includes"],
-            entry=read == "entry",
+            entry=reader_name == "entry",
         )
 
-    def _reader(self, slot: str, read: str, attribute: str) -> Reader:
-        if read == "operation":
-            known = {value: name for (a, value), name in self._operations.items() if a == attribute}
-            return lambda value: known.get(text(value) or "") or self.canonical_operation(attribute, value)
-        if read == "provider":
+    def _reader(self, slot: str, reader_name: str, attribute: str) -> Reader:
+        if reader_name == "operation":
+            operations = {value: name for (a, value), name in self._operations.items() if a == attribute}
+            return lambda value: operations.get(text(value) or "") or self.canonical_operation(attribute, value)
+        if reader_name == "provider":
             return lambda value: name if (name := text(value)) not in self.frameworks else None
-        if read == "framework":
+        if reader_name == "framework":
             return lambda value: value if isinstance(value, str) and value in self.frameworks else None
-        if read in READERS:
-            return READERS[read]
+        if reader_name in READERS:
+            return READERS[reader_name]
         if slot in ("request_model", "response_model"):
             return READERS["model"]
         if slot.startswith(OTHER):
@@ -346,18 +346,18 @@ def _overridden(row: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> boo
     return any(o["attribute"] == row["attribute"] for o in own)
 
 
-def _row(attribute: str, slot: str, precedence: int, read: str) -> Mapping[str, str]:
+def _row(attribute: str, slot: str, precedence: int, reader_name: str) -> Mapping[str, str]:
     blank = dict.fromkeys(("emitter", "path", "when", "includes", "shared", "note"), "")
-    return blank | {"attribute": attribute, "column": slot, "precedence": str(precedence), "read": read}
+    return blank | {"attribute": attribute, "column": slot, "precedence": str(precedence), "read": reader_name}
 
 
-def _signed(signs: _Signs, found: Mapping[str, Any]) -> str | None:
+def _signed(signs: _Signs, attributes: Mapping[str, Any]) -> str | None:
     """Whose sign a span carries; of several, the emitter that is listed first."""
-    present = signs.keys() & found.keys()
+    present = signs.keys() & attributes.keys()
     if not present:
         return None
-    held = [(position, name) for a in present for position, value, name in signs[a] if not value or found[a] == value]
-    return min(held)[1] if held else None
+    matches = [(position, name) for a in present for position, value, name in signs[a] if not value or attributes[a] == value]
+    return min(matches)[1] if matches else None
 
 
 @lru_cache(maxsize=16)

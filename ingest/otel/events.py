@@ -31,15 +31,17 @@ class Events:
     body: Any = field(repr=False)
     lost: tuple[Lost, ...] = ()
 
-    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+    def groups(
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+    ) -> Iterator[Group]:
         """Its usage events, scope by scope, as spans."""
         ordinal = 0
-        asked = _Either(wanted, _ASKED | set(_OWN_IDS) | set(_SESSIONS))
+        event_attribute_names = _Either(attribute_names, _ASKED | set(_OWN_IDS) | set(_SESSIONS))
         for resource_logs in self.body.resource_logs:
-            resource = attributes_of(resource_logs.resource.attributes, wanted_of_resource)
+            resource = attributes_of(resource_logs.resource.attributes, resource_attribute_names)
             for scope_logs in resource_logs.scope_logs:
                 records = scope_logs.log_records
-                yield Group(resource, scope_logs.scope.name, _spans(records, asked, ordinal))
+                yield Group(resource, scope_logs.scope.name, _spans(records, event_attribute_names, ordinal))
                 ordinal += len(records)
 
 
@@ -62,69 +64,75 @@ def _listed() -> Mapping[str, Mapping[str, str]]:
     return {row["event"]: row for row in rows_of("events")}
 
 
-def _spans(records: Iterable[Any], asked: Container[str], before: int) -> Iterator[RawSpan]:
+def _spans(records: Iterable[Any], attribute_names: Container[str], before: int) -> Iterator[RawSpan]:
     for ordinal, record in enumerate(records, before + 1):
         row = _event(record)
         if row is None:
             continue
-        found = attributes_of(record.attributes, asked)
-        fact, _, wanted = row["when"].partition("=")
-        if fact and found.get(fact) != wanted:
+        attributes = attributes_of(record.attributes, attribute_names)
+        fact, _, fact_value = row["when"].partition("=")
+        if fact and attributes.get(fact) != fact_value:
             continue
-        span = _span(record, found, row, ordinal)
+        span = _span(record, attributes, row, ordinal)
         if span is not None:
             yield span
 
 
 def _event(record: Any) -> Mapping[str, str] | None:
     """Which of the listed events a record is: by its name, its body, or, as Claude Code has it, by half a name."""
-    listed = _listed()
+    events = _listed()
     for name in (record.event_name, record.body.string_value):
-        if name in listed:
-            return listed[name]
+        if name in events:
+            return events[name]
     name = next((pair.value.string_value for pair in record.attributes if pair.key == "event.name"), "")
-    return listed.get(name) or listed.get(f"claude_code.{name}")
+    return events.get(name) or events.get(f"claude_code.{name}")
 
 
-def _span(record: Any, found: dict[str, Any], row: Mapping[str, str], ordinal: int) -> RawSpan | None:
-    inside = len(record.trace_id) == 16 and record.trace_id != NO_TRACE and len(record.span_id) == 8 and record.span_id != NO_SPAN
-    if row["place"] == "alone" and inside:
+def _span(record: Any, attributes: dict[str, Any], row: Mapping[str, str], ordinal: int) -> RawSpan | None:
+    in_span = (
+        len(record.trace_id) == 16 and record.trace_id != NO_TRACE and len(record.span_id) == 8 and record.span_id != NO_SPAN
+    )
+    if row["place"] == "alone" and in_span:
         return None
     end_ns = record.time_unix_nano or record.observed_time_unix_nano
-    taken = found.pop("duration_ms", 0)
-    taken_ns = int(float(taken) * 1e6) if isinstance(taken, (int, float)) or str(taken).replace(".", "", 1).isdigit() else 0
-    session = next((str(found[key]) for key in _SESSIONS if found.get(key)), "")
-    own = "" if row["place"] == "span" and inside else _own_id(found, session, end_ns)
+    duration_ms = attributes.pop("duration_ms", 0)
+    duration_ns = (
+        int(float(duration_ms) * 1e6)
+        if isinstance(duration_ms, (int, float)) or str(duration_ms).replace(".", "", 1).isdigit()
+        else 0
+    )
+    session = next((str(attributes[key]) for key in _SESSIONS if attributes.get(key)), "")
+    own = "" if row["place"] == "span" and in_span else _own_id(attributes, session, end_ns)
     return RawSpan(
-        trace_id=record.trace_id if inside else bytes(8) + _hash(session or own),
+        trace_id=record.trace_id if in_span else bytes(8) + _hash(session or own),
         span_id=_hash(own) if own else record.span_id,
-        parent_id=record.span_id if inside and own else b"",
+        parent_id=record.span_id if in_span and own else b"",
         name=row["event"],
         kind="CLIENT",
-        start_ns=max(end_ns - taken_ns, 0),
+        start_ns=max(end_ns - duration_ns, 0),
         end_ns=end_ns,
         failed=False,
         trace_state="",
         remote_parent=False,
         links=(),
-        found=found,
+        found=attributes,
         ordinal=ordinal,
         emitter=row["emitter"] or None,
         is_event=True,
-        trace_text="" if inside else session or own,
+        trace_text="" if in_span else session or own,
         span_text=own,
     )
 
 
-def _own_id(found: Mapping[str, Any], session: str, end_ns: int) -> str:
+def _own_id(attributes: Mapping[str, Any], session: str, end_ns: int) -> str:
     """What names the request: its id, else its place in the session, else all that is said of it."""
-    if named := next((str(found[key]) for key in _OWN_IDS if found.get(key)), ""):
-        return named
-    sequence = found.get("event.sequence")
+    if request_id := next((str(attributes[key]) for key in _OWN_IDS if attributes.get(key)), ""):
+        return request_id
+    sequence = attributes.get("event.sequence")
     if session and sequence is not None:
         return f"{session}:{sequence}"
-    told = "\x1f".join(f"{key}={found[key]}" for key in sorted(found))
-    return f"event:{hashlib.blake2b(f'{end_ns}{told}'.encode(), digest_size=8).hexdigest()}"
+    content = "\x1f".join(f"{key}={attributes[key]}" for key in sorted(attributes))
+    return f"event:{hashlib.blake2b(f'{end_ns}{content}'.encode(), digest_size=8).hexdigest()}"
 
 
 def _hash(text: str) -> bytes:

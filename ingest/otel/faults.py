@@ -41,8 +41,8 @@ class Faults:
     def problems(self) -> list[Problem]:
         """All of them, as rows of `problems`."""
         return [
-            Problem(self._source, self._uri, told.place, field, reason, told.remedy, told.rows, severity)
-            for (_, field, reason, severity), told in self._found.items()
+            Problem(self._source, self._uri, entry.place, field, reason, entry.remedy, entry.rows, severity)
+            for (_, field, reason, severity), entry in self._found.items()
         ]
 
 

@@ -33,13 +33,13 @@ def read_metrics(
     body: bytes, *, raw_id: str, uri: str, source: str = "otlp", content_type: str = "", content_encoding: str = ""
 ) -> Reading:
     """The usage points of one metric export; its frame is of `metric_points`. Raises `FormatError` where it is none."""
-    message, lost = signals.decode(body, METRICS, content_type, content_encoding)
-    faults = Faults(source, uri)
-    for part in lost:
-        faults.tell(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
-    rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, faults)]
+    message, failures = signals.decode(body, METRICS, content_type, content_encoding)
+    problems = Faults(source, uri)
+    for part in failures:
+        problems.tell(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
+    rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, problems)]
     if not rows:
-        return Reading(METRIC_POINTS.empty(), faults.problems())
+        return Reading(METRIC_POINTS.empty(), problems.problems())
     moment = pl.Datetime("us", "UTC")
     frame = pl.DataFrame(rows, schema_overrides={"start": pl.Int64, "end": pl.Int64}, infer_schema_length=None)
     frame = frame.with_columns(
@@ -47,61 +47,61 @@ def read_metrics(
         time=(pl.col("end") // 1000).cast(moment),
         quantity=pl.col("quantity").cast(RATE),
     ).drop("start", "end")
-    return Reading(METRIC_POINTS.conform(frame.with_columns(date=pl.col("time").dt.date())), faults.problems())
+    return Reading(METRIC_POINTS.conform(frame.with_columns(date=pl.col("time").dt.date())), problems.problems())
 
 
 @lru_cache(maxsize=1)
 def _listed() -> Mapping[str, list[Mapping[str, str]]]:
-    found: dict[str, list[Mapping[str, str]]] = {}
+    meanings: dict[str, list[Mapping[str, str]]] = {}
     for row in rows_of("metrics"):
-        found.setdefault(row["metric"], []).append(row)
-    return found
+        meanings.setdefault(row["metric"], []).append(row)
+    return meanings
 
 
-def _rows(message: Any, faults: Faults) -> Iterator[dict[str, Any]]:
+def _rows(message: Any, problems: Faults) -> Iterator[dict[str, Any]]:
     for resource_metrics in message.resource_metrics:
         resource = _attributes(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 meanings = _listed().get(metric.name)
                 if meanings:
-                    yield from _points(metric, meanings, resource, faults)
+                    yield from _points(metric, meanings, resource, problems)
 
 
 def _points(
-    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], faults: Faults
+    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], problems: Faults
 ) -> Iterator[dict[str, Any]]:
     kind = metric.WhichOneof("data")
     if kind not in _KINDS:
         return
-    held = getattr(metric, kind)
-    cumulative = held.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
-    for number, point in enumerate(held.data_points, 1):
-        said = _attributes(point.attributes)
-        meaning = next((m for m in meanings if not m["attribute"] or said.get(m["attribute"]) == m["value"]), None)
+    metric_body = getattr(metric, kind)
+    cumulative = metric_body.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
+    for number, point in enumerate(metric_body.data_points, 1):
+        point_attributes = _attributes(point.attributes)
+        meaning = next((m for m in meanings if not m["attribute"] or point_attributes.get(m["attribute"]) == m["value"]), None)
         if meaning is None:
             continue
         end = point.time_unix_nano
         if not EARLIEST_NS <= end < LATEST_NS:
-            faults.tell(
+            problems.tell(
                 f"{metric.name} point {number}", "time_unix_nano", "no time in the years 2010 to 2100", "set the sender's clock"
             )
             continue
         try:
             used = quantity(_number(point))
-        except Amiss as fault:
-            faults.tell(f"{metric.name} point {number}", "value", fault.reason, fault.remedy)
+        except Amiss as error:
+            problems.tell(f"{metric.name} point {number}", "value", error.reason, error.remedy)
             continue
         start = point.start_time_unix_nano
-        told = {**resource, **said}
+        attributes = {**resource, **point_attributes}
         yield {
-            "series": _series(metric.name, resource, said),
+            "series": _series(metric.name, resource, point_attributes),
             "name": metric.name,
             "emitter": meaning["emitter"],
             "service_name": resource.get("service.name"),
-            "conversation_id": _first(told, _SESSIONS),
-            "provider": _first(told, _PROVIDERS),
-            "model": _first(told, _MODELS),
+            "conversation_id": _first(attributes, _SESSIONS),
+            "provider": _first(attributes, _PROVIDERS),
+            "model": _first(attributes, _MODELS),
             "meter": meaning["meter"],
             "start": start if EARLIEST_NS <= start <= end else end,
             "end": end,
@@ -120,20 +120,25 @@ def _number(point: Any) -> int | float:
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
     """Attributes with values of one word."""
-    found = {}
+    values = {}
     for pair in pairs:
-        which = pair.value.WhichOneof("value")
-        if which in ("string_value", "int_value", "bool_value", "double_value"):
-            told = text(getattr(pair.value, which))
-            if told is not None:
-                found[pair.key] = told
-    return found
+        value_kind = pair.value.WhichOneof("value")
+        if value_kind in ("string_value", "int_value", "bool_value", "double_value"):
+            name = text(getattr(pair.value, value_kind))
+            if name is not None:
+                values[pair.key] = name
+    return values
 
 
-def _first(told: Mapping[str, str], names: Iterable[str]) -> str | None:
-    return next((told[name] for name in names if name in told), None)
+def _first(attributes: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((attributes[name] for name in names if name in attributes), None)
 
 
-def _series(metric: str, resource: Mapping[str, str], said: Mapping[str, str]) -> str:
-    parts = [metric, *(f"{k}={v}" for k, v in sorted(resource.items())), "", *(f"{k}={v}" for k, v in sorted(said.items()))]
+def _series(metric: str, resource: Mapping[str, str], point_attributes: Mapping[str, str]) -> str:
+    parts = [
+        metric,
+        *(f"{k}={v}" for k, v in sorted(resource.items())),
+        "",
+        *(f"{k}={v}" for k, v in sorted(point_attributes.items())),
+    ]
     return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()

@@ -35,28 +35,28 @@ class Admitted:
 def admit(body: bytes, table: EmitterTable, *, source: str, uri: str) -> Admitted:
     """Lets in what is good of a trace export in protobuf. Raises `FormatError` where nothing in it is one."""
     export = from_protobuf(body)
-    faults = Faults(source, uri)
+    problems = Faults(source, uri)
     for part in export.lost:
-        faults.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
-    strip = _Strip(table)
-    kept = ordinal = 0
+        problems.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
+    redactor = _Strip(table)
+    span_count = ordinal = 0
     for resource_spans in export.body.resource_spans:
-        strip.holder(resource_spans.resource.attributes, table.wanted_of_resource)
+        redactor.holder(resource_spans.resource.attributes, table.wanted_of_resource)
         for scope_spans in resource_spans.scope_spans:
             spans = scope_spans.spans
             del scope_spans.scope.attributes[:]
             bad = []
             for position, span in enumerate(spans):
                 ordinal += 1
-                if fault := unusable(span.trace_id, span.span_id, span.start_time_unix_nano):
-                    faults.tell(f"span {ordinal}", *fault)
+                if problem := unusable(span.trace_id, span.span_id, span.start_time_unix_nano):
+                    problems.tell(f"span {ordinal}", *problem)
                     bad.append(position)
                 else:
-                    strip.span(span)
+                    redactor.span(span)
             _without(spans, bad)
-            kept += len(spans)
+            span_count += len(spans)
     export.body.DiscardUnknownFields()
-    return Admitted(export.body.SerializeToString() if kept else b"", kept, faults.problems())
+    return Admitted(export.body.SerializeToString() if span_count else b"", span_count, problems.problems())
 
 
 class _Strip:
@@ -78,18 +78,18 @@ class _Strip:
         for link in span.links:
             del link.attributes[:]
 
-    def holder(self, attributes: Any, wanted: frozenset[str]) -> None:
-        _without(attributes, [position for position, pair in enumerate(attributes) if pair.key not in wanted])
+    def holder(self, attributes: Any, attribute_names: frozenset[str]) -> None:
+        _without(attributes, [position for position, pair in enumerate(attributes) if pair.key not in attribute_names])
 
     def _reduce(self, attributes: Any, partly: list[int]) -> None:
-        unwanted = []
+        surplus = []
         for position in partly:
             pair = attributes[position]
             if pair.key not in self._wanted:
-                unwanted.append(position)
+                surplus.append(position)
             elif paths := self._inner.get(pair.key):
                 _only(pair.value, paths)
-        _without(attributes, unwanted)
+        _without(attributes, surplus)
 
 
 def _without(items: Any, positions: list[int]) -> None:
@@ -104,13 +104,13 @@ def _only(value: Any, paths: Sequence[tuple[str, ...]]) -> None:
     except Amiss:
         value.string_value = value.string_value[:64]
         return
-    kept: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for path in paths:
-        held = at(inner, path) if inner is not None else None
-        if held is None:
+        leaf = at(inner, path) if inner is not None else None
+        if leaf is None:
             continue
-        here = kept
+        node = leaves
         for step in path[:-1]:
-            here = here.setdefault(step, {})
-        here[path[-1]] = held
-    value.string_value = json.dumps(kept, default=str)
+            node = node.setdefault(step, {})
+        node[path[-1]] = leaf
+    value.string_value = json.dumps(leaves, default=str)

@@ -44,51 +44,51 @@ METRICS = Signal(
 
 def salvage(body: bytes, signal: Signal = TRACES) -> tuple[Any, list[tuple[str, str]]]:
     """An export of what could be read, and (place, reason) for each part that could not."""
-    export, lost = signal.request(), list[tuple[str, str]]()
+    export, failures = signal.request(), list[tuple[str, str]]()
     view = memoryview(body)
     resources = getattr(export, signal.resources)
     for number, part, whole in _fields(view):
         if number == 1:
-            _resource(part, whole, resources, lost, signal)
-    if lost and all(not getattr(scope, signal.items) for r in resources for scope in getattr(r, signal.scopes)):
+            _resource(part, whole, resources, failures, signal)
+    if failures and all(not getattr(scope, signal.items) for r in resources for scope in getattr(r, signal.scopes)):
         del resources[:]
-    return export, lost
+    return export, failures
 
 
-def _resource(part: memoryview, whole: bool, resources: Any, lost: list[tuple[str, str]], signal: Signal) -> None:
+def _resource(part: memoryview, whole: bool, resources: Any, failures: list[tuple[str, str]], signal: Signal) -> None:
     if whole and (complete := _parsed(signal.resource, part)) is not None:
         resources.append(complete)
         return
-    mended = resources.add()
+    partial = resources.add()
     place = f"resource {len(resources)}"
     for number, inner, inner_whole in _fields(part):
         if number == _HEADER and inner_whole:
-            _merge(mended.resource, inner)
+            _merge(partial.resource, inner)
         elif number == _CHILDREN:
-            _scope(inner, inner_whole, getattr(mended, signal.scopes), place, lost, signal)
-    if not whole and not lost:
-        lost.append((place, "cut off"))
+            _scope(inner, inner_whole, getattr(partial, signal.scopes), place, failures, signal)
+    if not whole and not failures:
+        failures.append((place, "cut off"))
 
 
-def _scope(part: memoryview, whole: bool, scopes: Any, above: str, lost: list[tuple[str, str]], signal: Signal) -> None:
+def _scope(part: memoryview, whole: bool, scopes: Any, above: str, failures: list[tuple[str, str]], signal: Signal) -> None:
     if whole and (complete := _parsed(signal.scope, part)) is not None:
         scopes.append(complete)
         return
-    mended = scopes.add()
+    partial = scopes.add()
     place = f"{above}, scope {len(scopes)}"
-    told = len(lost)
+    failures_before = len(failures)
     for position, (number, inner, inner_whole) in enumerate(_fields(part)):
         if number == _HEADER and inner_whole:
-            _merge(mended.scope, inner)
+            _merge(partial.scope, inner)
         elif number == _CHILDREN:
             item = _parsed(signal.item, inner) if inner_whole else None
             if item is not None:
-                getattr(mended, signal.items).append(item)
+                getattr(partial, signal.items).append(item)
             else:
                 reason = "damaged, perhaps by text that is not UTF-8" if inner_whole else "cut off"
-                lost.append((f"{place}, field {position + 1}", reason))
-    if not whole and len(lost) == told:
-        lost.append((place, "cut off"))
+                failures.append((f"{place}, field {position + 1}", reason))
+    if not whole and len(failures) == failures_before:
+        failures.append((place, "cut off"))
 
 
 def _parsed(kind: type[Message], part: memoryview) -> Message | None:
@@ -108,37 +108,37 @@ def _merge(message: Message, part: memoryview) -> None:
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview, bool]]:
     """Nested fields of a message: number, bytes, and whether all announced bytes are there. Stops where no field can begin."""
-    here = 0
-    while here < len(view):
-        tag, here = _varint(view, here)
+    offset = 0
+    while offset < len(view):
+        tag, offset = _varint(view, offset)
         number, wire = tag >> 3, tag & 7
-        if here < 0 or number == 0:
+        if offset < 0 or number == 0:
             return
         if wire == _NESTED:
-            size, here = _varint(view, here)
-            if here < 0:
+            size, offset = _varint(view, offset)
+            if offset < 0:
                 return
-            yield number, view[here : here + size], here + size <= len(view)
-            here += size
+            yield number, view[offset : offset + size], offset + size <= len(view)
+            offset += size
         elif wire == 0:
-            _, here = _varint(view, here)
-            if here < 0:
+            _, offset = _varint(view, offset)
+            if offset < 0:
                 return
         elif wire in _FIXED:
-            here += _FIXED[wire]
+            offset += _FIXED[wire]
         else:
             return
 
 
-def _varint(view: memoryview, here: int) -> tuple[int, int]:
+def _varint(view: memoryview, offset: int) -> tuple[int, int]:
     """A variable-length integer and where it ends; the end is -1 where there is none."""
     value = 0
     for shift in range(0, 70, 7):
-        if here >= len(view):
+        if offset >= len(view):
             return 0, -1
-        byte = view[here]
-        here += 1
+        byte = view[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, here
+            return value, offset
     return 0, -1

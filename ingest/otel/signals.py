@@ -40,10 +40,10 @@ def _protobuf(body: bytes, signal: Signal) -> tuple[Any, tuple[Lost, ...]]:
     try:
         message.ParseFromString(body)
     except DecodeError:
-        message, lost = salvage(body, signal)
+        message, failures = salvage(body, signal)
         if not getattr(message, signal.resources):
             raise _no_export(signal, "not in protobuf") from None
-        return message, tuple(Lost(place, reason) for place, reason in lost)
+        return message, tuple(Lost(place, reason) for place, reason in failures)
     if body and not getattr(message, signal.resources):
         raise _no_export(signal, "protobuf, but of something else")
     return message, ()
@@ -52,58 +52,58 @@ def _protobuf(body: bytes, signal: Signal) -> tuple[Any, tuple[Lost, ...]]:
 def from_document(document: Any, signal: Signal) -> tuple[Any, tuple[Lost, ...]]:
     """The export in decoded JSON."""
     message: Any = signal.request()
-    lost: list[Lost] = []
+    failures: list[Lost] = []
     resources = _listed(document, signal.resources)
     if resources is None:
         raise _no_export(signal, "JSON, but of something else")
     for resource in resources:
-        made = getattr(message, signal.resources).add()
-        _parse(resource.get("resource") if isinstance(resource, Mapping) else None, made.resource)
+        resource_message = getattr(message, signal.resources).add()
+        _parse(resource.get("resource") if isinstance(resource, Mapping) else None, resource_message.resource)
         for scope in _listed(resource, signal.scopes) or ():
-            held = getattr(made, signal.scopes).add()
-            _parse(scope.get("scope") if isinstance(scope, Mapping) else None, held.scope)
+            scope_message = getattr(resource_message, signal.scopes).add()
+            _parse(scope.get("scope") if isinstance(scope, Mapping) else None, scope_message.scope)
             for number, item in enumerate(_listed(scope, signal.items) or (), 1):
                 fresh = signal.item()
-                if fault := _parse(item, fresh):
-                    lost.append(Lost(f"{signal.items[:-1].replace('_', ' ')} {number}", fault))
+                if reason := _parse(item, fresh):
+                    failures.append(Lost(f"{signal.items[:-1].replace('_', ' ')} {number}", reason))
                 else:
-                    getattr(held, signal.items).append(fresh)
-    return message, tuple(lost)
+                    getattr(scope_message, signal.items).append(fresh)
+    return message, tuple(failures)
 
 
-def _no_export(signal: Signal, what: str) -> FormatError:
+def _no_export(signal: Signal, reason: str) -> FormatError:
     return FormatError(
-        f"no {signal.name} export: {what}", remedy=f"send {signal.request.DESCRIPTOR.name}, as protobuf or as OTLP/JSON"
+        f"no {signal.name} export: {reason}", remedy=f"send {signal.request.DESCRIPTOR.name}, as protobuf or as OTLP/JSON"
     )
 
 
 def _listed(holder: Any, snake: str) -> list[Any] | None:
     if not isinstance(holder, Mapping):
         return None
-    held = holder.get(_CAMEL.sub(lambda m: m[1].upper(), snake), holder.get(snake))
-    return held if isinstance(held, list) else ([] if not holder else None)
+    items = holder.get(_CAMEL.sub(lambda m: m[1].upper(), snake), holder.get(snake))
+    return items if isinstance(items, list) else ([] if not holder else None)
 
 
-def _parse(written: Any, message: Any) -> str:
+def _parse(document: Any, message: Any) -> str:
     """Fills a message from its JSON; says what was wrong with it."""
-    if written is None:
+    if document is None:
         return ""
-    if not isinstance(written, Mapping):
+    if not isinstance(document, Mapping):
         return "no JSON object"
     try:
-        ParseDict(_as_protobuf(written), message, ignore_unknown_fields=True)
-    except (ParseError, ValueError, TypeError, RecursionError) as fault:
-        return " ".join(str(fault).split())[:120]
+        ParseDict(_as_protobuf(document), message, ignore_unknown_fields=True)
+    except (ParseError, ValueError, TypeError, RecursionError) as error:
+        return " ".join(str(error).split())[:120]
     return ""
 
 
-def _as_protobuf(written: Any) -> Any:
+def _as_protobuf(document: Any) -> Any:
     """OTLP writes ids in hex where protobuf's own JSON has base64."""
-    if isinstance(written, Mapping):
+    if isinstance(document, Mapping):
         return {
             key: base64.b64encode(bytes.fromhex(value)).decode()
             if key in _IDS and isinstance(value, str) and _HEX.match(value)
             else _as_protobuf(value)
-            for key, value in written.items()
+            for key, value in document.items()
         }
-    return [_as_protobuf(item) for item in written] if isinstance(written, list) else written
+    return [_as_protobuf(item) for item in document] if isinstance(document, list) else document

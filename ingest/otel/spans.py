@@ -65,15 +65,15 @@ class SpanBatch:
         """Adds the spans of one export, which came from `place` (``line 7``) of the file, or as a delivery of its own: `raw_id`."""
         self._faults.here = place
         self._raw_id = raw_id or self._raw_id
-        lost: list[Lost] = list(export.lost)
+        failures: list[Lost] = list(export.lost)
         resource, owner = None, _Owner((), (), frozenset())
-        for group in export.groups(self._table.wanted, self._table.wanted_of_resource, lost):
+        for group in export.groups(self._table.wanted, self._table.wanted_of_resource, failures):
             if group.resource is not resource:
                 resource, owner = group.resource, self._owner(group.resource)
             by_scope = self._table.by_scope(group.scope)
             for span in group.spans:
                 self._add_span(span, owner, by_scope)
-        for part in lost:
+        for part in failures:
             self._faults.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
     def fault(self, place: str, field: str, reason: str, remedy: str) -> None:
@@ -89,9 +89,9 @@ class SpanBatch:
         best: dict[str, tuple[int, Any, bool]] = {}
         for attribute, value in resource.items():
             for target in self._table.resource_targets.get(attribute, ()):
-                told = text(value)
-                if told is not None and (target.slot not in best or target.rank < best[target.slot][0]):
-                    best[target.slot] = (target.rank, told, target.entry)
+                name = text(value)
+                if name is not None and (target.slot not in best or target.rank < best[target.slot][0]):
+                    best[target.slot] = (target.rank, name, target.entry)
         return _Owner(
             always=tuple((slot, value) for slot, (_, value, entry) in best.items() if not entry),
             at_entry=tuple((slot, value) for slot, (_, value, entry) in best.items() if entry),
@@ -99,8 +99,8 @@ class SpanBatch:
         )
 
     def _add_span(self, span: RawSpan, owner: _Owner, by_scope: str | None) -> None:
-        if fault := unusable(span.trace_id, span.span_id, span.start_ns):
-            self._faults.tell(f"span {span.ordinal}", *fault)
+        if problem := unusable(span.trace_id, span.span_id, span.start_ns):
+            self._faults.tell(f"span {span.ordinal}", *problem)
             return
         row = len(self._times[0])
         trace_ids, span_ids, parent_ids = self._ids
@@ -112,13 +112,13 @@ class SpanBatch:
         self._times[0].append(span.start_ns)
         self._times[1].append(self._end(span))
 
-        who = span.emitter or self._table.recognise(by_scope, span.found, span.name)
-        emitter = self._table.emitter(who)
+        emitter_name = span.emitter or self._table.recognise(by_scope, span.found, span.name)
+        emitter = self._table.emitter(emitter_name)
         entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
         chosen = self._choose(span, emitter, entry) if span.found else {}
         if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
             chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
-        self._put(row, span, owner, entry, who, emitter, chosen)
+        self._put(row, span, owner, entry, emitter_name, emitter, chosen)
         if span.links:
             self._link(row, span)
         if span.is_event:
@@ -153,48 +153,52 @@ class SpanBatch:
     def _choose(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
         """One value a column: of several attributes that mean it, the preferred one."""
         chosen: dict[str, tuple[Any, Target | None]] = {}
-        found = span.found
+        attributes = span.found
         targets = emitter.targets
-        for attribute, value in found.items():
+        for attribute, value in attributes.items():
             inner: Mapping[str, Any] | None = None
             for target in targets.get(attribute, ()):
-                slot, rank, read, path, when, _, _, at_entry = target
-                if (when and found.get(when[0]) != when[1]) or (at_entry and not entry):
+                slot, rank, reader, path, condition, _, _, at_entry = target
+                if (condition and attributes.get(condition[0]) != condition[1]) or (at_entry and not entry):
                     continue
                 try:
                     if path:
                         inner = opened(value) if inner is None else inner
-                        told = None if inner is None else read(at(inner, path))
+                        column_value = None if inner is None else reader(at(inner, path))
                     else:
-                        told = read(value)
-                except Amiss as fault:
-                    self._warn(span, attribute, fault.reason, fault.remedy)
+                        column_value = reader(value)
+                except Amiss as error:
+                    self._warn(span, attribute, error.reason, error.remedy)
                     continue
-                if told is None:
+                if column_value is None:
                     continue
                 if slot == CLAIMS:
-                    self._claim(told, rank, target, chosen)
+                    self._claim(column_value, rank, target, chosen)
                     continue
-                held = chosen.get(slot)
-                if held is None:
-                    chosen[slot] = (told, target)
+                current = chosen.get(slot)
+                if current is None:
+                    chosen[slot] = (column_value, target)
                     continue
-                if slot in _USAGE and held[0] != told:
-                    self._disagree(span, slot, held, told, target)
-                if held[1] is None or rank < held[1].rank:
-                    chosen[slot] = (told, target)
+                if slot in _USAGE and current[0] != column_value:
+                    self._disagree(span, slot, current, column_value, target)
+                if current[1] is None or rank < current[1].rank:
+                    chosen[slot] = (column_value, target)
         return chosen
 
-    def _disagree(self, span: RawSpan, slot: str, held: tuple[Any, Target | None], told: Any, target: Target) -> None:
-        first, second = (held[0], told) if held[1] is None or held[1].rank < target.rank else (told, held[0])
+    def _disagree(self, span: RawSpan, slot: str, current: tuple[Any, Target | None], column_value: Any, target: Target) -> None:
+        first, second = (
+            (current[0], column_value) if current[1] is None or current[1].rank < target.rank else (column_value, current[0])
+        )
         reason = f"two attributes of one span disagree: {first} is taken, {second} is not"
         self._warn(span, slot, reason, "let one instrumentation report the usage")
 
-    def _claim(self, told: Mapping[str, str], rank: int, target: Target, chosen: dict[str, tuple[Any, Target | None]]) -> None:
+    def _claim(
+        self, tag_values: Mapping[str, str], rank: int, target: Target, chosen: dict[str, tuple[Any, Target | None]]
+    ) -> None:
         for slot, keys in (("claimed_agent", self._table.agent_tags), ("claimed_team", self._table.team_tags)):
-            claim = next((told[key] for key in keys if key in told), None)
-            held = chosen.get(slot)
-            if claim is not None and (held is None or (held[1] is not None and rank < held[1].rank)):
+            claim = next((tag_values[key] for key in keys if key in tag_values), None)
+            current = chosen.get(slot)
+            if claim is not None and (current is None or (current[1] is not None and rank < current[1].rank)):
                 chosen[slot] = (claim, target)
 
     def _put(
@@ -203,7 +207,7 @@ class SpanBatch:
         span: RawSpan,
         owner: _Owner,
         entry: bool,
-        who: str | None,
+        emitter_name: str | None,
         emitter: Emitter,
         chosen: dict[str, tuple[Any, Target | None]],
     ) -> None:
@@ -227,21 +231,21 @@ class SpanBatch:
                 values.setdefault(slot, {}).setdefault(row, value)
 
         operation = chosen["operation"][0] if "operation" in chosen else None
-        counted = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen) or row in self._other
-        answered = chosen.get("response_model") or chosen.get("request_model")
+        has_usage = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen) or row in self._other
+        model_entry = chosen.get("response_model") or chosen.get("request_model")
         scope = emitter.rules.decide(
             operation=operation,
             kind=span.kind,
             name=span.name,
-            usage=counted,
-            model=answered is not None,
-            found=span.found,
+            usage=has_usage,
+            model=model_entry is not None,
+            attributes=span.found,
             resource=owner.facts,
         )
-        if counted:
-            self._semantics(row, emitter, chosen, answered[0] if answered else None)
+        if has_usage:
+            self._semantics(row, emitter, chosen, model_entry[0] if model_entry else None)
         values["usage_scope"][row] = scope
-        values["emitter"][row] = who
+        values["emitter"][row] = emitter_name
         values["name"][row] = clean(span.name) or None
         values["status"][row] = "error" if span.failed or "error_type" in extras else "ok"
         if "th:" in span.trace_state:
@@ -253,22 +257,22 @@ class SpanBatch:
 
     def _set(self, slot: str, row: int, value: Any) -> None:
         if value is not None:
-            held = self._values.get(slot)
-            if held is None:
+            column = self._values.get(slot)
+            if column is None:
                 self._values[slot] = {row: value}
             else:
-                held[row] = value
+                column[row] = value
 
     def _semantics(self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None) -> None:
         """What the counts include (CA-5). A claim that the counts themselves refute is left open for the equations."""
-        if (held := chosen.get("input_tokens")) is not None and held[1] is not None:
-            includes = emitter.includes_cache(model) if held[1].by_default else held[1].includes
-            if includes and held[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):
+        if (entry := chosen.get("input_tokens")) is not None and entry[1] is not None:
+            includes = emitter.includes_cache(model) if entry[1].by_default else entry[1].includes
+            if includes and entry[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):
                 includes = None
             self._set("input_includes_cache", row, includes)
-        if (held := chosen.get("output_tokens")) is not None and held[1] is not None:
-            includes = emitter.output_includes_reasoning if held[1].by_default else held[1].includes
-            if includes and "reasoning_tokens" in chosen and held[0] < chosen["reasoning_tokens"][0]:
+        if (entry := chosen.get("output_tokens")) is not None and entry[1] is not None:
+            includes = emitter.output_includes_reasoning if entry[1].by_default else entry[1].includes
+            if includes and "reasoning_tokens" in chosen and entry[0] < chosen["reasoning_tokens"][0]:
                 includes = None
             self._set("output_includes_reasoning", row, includes)
 
@@ -300,8 +304,8 @@ class SpanBatch:
             else:
                 columns[slot] = pl.Series(slot, dense, dtype=SPANS.schema[slot])
         if self._extras:
-            written = {row: _as_json(extra) for row, extra in self._extras.items()}
-            columns["attributes"] = pl.Series("attributes", [written.get(row) for row in range(height)], dtype=pl.String)
+            json_texts = {row: _as_json(extra) for row, extra in self._extras.items()}
+            columns["attributes"] = pl.Series("attributes", [json_texts.get(row) for row in range(height)], dtype=pl.String)
         if self._other:
             other = {row: _as_json(used) for row, used in self._other.items()}
             columns["other_usage"] = pl.Series("other_usage", [other.get(row) for row in range(height)], dtype=pl.String)

@@ -54,16 +54,18 @@ class StoredSpans:
     spans: Sequence[StoredSpan]
     lost: Sequence[Lost] = ()
 
-    def groups(self, wanted: Container[str], wanted_of_resource: Container[str], lost: list[Lost]) -> Iterator[Group]:
+    def groups(
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+    ) -> Iterator[Group]:
         """The spans, service by service and scope by scope, with the attributes named."""
-        numbered = enumerate(self.spans, 1)
-        for (_, scope), members in groupby(numbered, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
-            together = list(members)
-            resource = named(together[0][1].resource, wanted_of_resource)
-            yield Group(resource, scope, (_raw(number, span, wanted) for number, span in together))
+        numbered_spans = enumerate(self.spans, 1)
+        for (_, scope), members in groupby(numbered_spans, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
+            scope_spans = list(members)
+            resource = named(scope_spans[0][1].resource, resource_attribute_names)
+            yield Group(resource, scope, (_raw(number, span, attribute_names) for number, span in scope_spans))
 
 
-def _raw(number: int, span: StoredSpan, wanted: Container[str]) -> RawSpan:
+def _raw(number: int, span: StoredSpan, attribute_names: Container[str]) -> RawSpan:
     trace, trace_text = _id(span.trace_id, 16)
     own, own_text = _id(span.span_id, 8)
     parent, parent_text = _id(span.parent_id, 8)
@@ -79,7 +81,7 @@ def _raw(number: int, span: StoredSpan, wanted: Container[str]) -> RawSpan:
         trace_state="",
         remote_parent=False,
         links=tuple((_id(t, 16)[0], _id(s, 8)[0]) for t, s in span.links),
-        found=named(span.attributes, wanted),
+        found=named(span.attributes, attribute_names),
         ordinal=number,
         trace_text=trace_text,
         span_text=own_text,
@@ -87,7 +89,7 @@ def _raw(number: int, span: StoredSpan, wanted: Container[str]) -> RawSpan:
     )
 
 
-def _id(written: str, size: int) -> tuple[bytes, str]:
+def _id(raw_id: str, size: int) -> tuple[bytes, str]:
     r"""An id's bytes, and its text where it is no OpenTelemetry id: then the bytes end in the hash of `ledger.ids`.
 
     Stores leave out leading zeros, and shorten trace ids to 64 bits; what is left is the end.
@@ -95,62 +97,62 @@ def _id(written: str, size: int) -> tuple[bytes, str]:
     >>> _id("1f", 8), _id("obs-1", 8)[1]
     ((b'\x00\x00\x00\x00\x00\x00\x00\x1f', ''), 'obs-1')
     """
-    told = written.strip()[:_LONGEST_ID]
-    found = _HEX.match(told)
-    if found and len(found[1]) <= 2 * size:
-        return bytes.fromhex(found[1].zfill(2 * size)), ""
-    if not told:
+    id_text = raw_id.strip()[:_LONGEST_ID]
+    match = _HEX.match(id_text)
+    if match and len(match[1]) <= 2 * size:
+        return bytes.fromhex(match[1].zfill(2 * size)), ""
+    if not id_text:
         return b"", ""
-    return bytes(size - 8) + hashlib.blake2b(told.encode("utf-8", "replace"), digest_size=8).digest(), told
+    return bytes(size - 8) + hashlib.blake2b(id_text.encode("utf-8", "replace"), digest_size=8).digest(), id_text
 
 
-def named(attributes: Mapping[str, Any], wanted: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def named(attributes: Mapping[str, Any], names: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """The attributes asked for; what is nested is named by its path.
 
     >>> named({"llm": {"token_count": {"prompt": 7}}, "input.value": "hi"}, {"llm.token_count.prompt"})
     {'llm.token_count.prompt': 7}
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in attributes.items():
         name = f"{prefix}{key}"
-        if name in wanted and value is not None:
-            found[name] = value
+        if name in names and value is not None:
+            values[name] = value
         if isinstance(value, Mapping) and depth < _DEEPEST:
-            found |= named(value, wanted, f"{name}.", depth + 1)
-    return found
+            values |= named(value, names, f"{name}.", depth + 1)
+    return values
 
 
 def readings(
-    found: Found,
+    items: Found,
     item: RawObject,
     settings: IngestSettings,
     *,
     source: str,
-    what: str,
+    description: str,
     remedy: str,
-    opened: Callable[[object], Exported | None],
+    decode: Callable[[object], Exported | None],
 ) -> Iterator[Reading]:
-    """The spans of a file's items, some thousands at a time. `opened` says None for an item that is of another kind.
+    """The spans of a file's items, some thousands at a time. `decode` says None for an item that is of another kind.
 
     Raises `FormatError` where no item holds spans.
     """
-    spans, kept, unknown = batch(settings, source, item), 0, 0
-    for entry in found:
+    spans, readable_count, foreign_count = batch(settings, source, item), 0, 0
+    for entry in items:
         if isinstance(entry, Damage):
             spans.fault(entry.place, entry.field, entry.reason, entry.remedy)
             continue
-        export = opened(entry.value)
+        export = decode(entry.value)
         if export is None:
-            unknown += 1
-            spans.fault(entry.place, "item", f"no {what}", remedy)
+            foreign_count += 1
+            spans.fault(entry.place, "item", f"no {description}", remedy)
             continue
-        kept += 1
+        readable_count += 1
         spans.add(export, place=entry.place)
         if spans.height >= BATCH_SPANS:
             yield spans.reading()
             spans = batch(settings, source, item)
-    if unknown and not kept:
-        raise FormatError(f"no {what}", where=item.uri, remedy=remedy)
+    if foreign_count and not readable_count:
+        raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
     yield spans.reading()
 
 
@@ -215,5 +217,5 @@ def instant(value: object) -> int:
         except ValueError:
             return -1
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (elapsed.days * 86_400_000_000 + elapsed.seconds * 1_000_000 + elapsed.microseconds) * 1000
+    since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since_epoch.days * 86_400_000_000 + since_epoch.seconds * 1_000_000 + since_epoch.microseconds) * 1000

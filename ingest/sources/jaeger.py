@@ -46,12 +46,12 @@ class Jaeger:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a trace export")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file."""
-        found = files.items(item, what=_WHAT, again=_AGAIN)
-        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        items = files.items(item, description=_WHAT, remedy=_AGAIN)
+        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
 
 
 SOURCE = Jaeger()
@@ -76,17 +76,17 @@ def _opened(value: object) -> Exported | None:
         return StoredSpans((_span(document, {}),))
     else:
         return None
-    spans, lost = list[StoredSpan](), list[Lost]()
+    spans, failures = list[StoredSpan](), list[Lost]()
     for number, trace in enumerate(traces, 1):
         services = {key: _resource(process) for key, process in mapping(mapping(trace).get("processes")).items()}
         if not isinstance(mapping(trace).get("spans"), list):
-            lost.append(Lost(f"trace {number}", "a trace of Jaeger has spans"))
+            failures.append(Lost(f"trace {number}", "a trace of Jaeger has spans"))
         for position, span in enumerate(sequence(mapping(trace).get("spans")), 1):
             if isinstance(span, Mapping):
                 spans.append(_span(span, services))
             else:
-                lost.append(Lost(f"trace {number}, span {position}", "a span is a JSON object"))
-    return StoredSpans(spans, lost)
+                failures.append(Lost(f"trace {number}, span {position}", "a span is a JSON object"))
+    return StoredSpans(spans, failures)
 
 
 def _span(span: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]) -> StoredSpan:
@@ -114,24 +114,24 @@ def _span(span: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]) ->
 
 def _references(span: Mapping[str, Any], trace: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The parent: the first span of the same trace this is a child of, else the first it follows from. The others are links."""
-    told = [mapping(reference) for reference in sequence(span.get("references"))]
-    within = [r for r in told if text(r.get("traceID")) in (trace, "") and text(r.get("spanID")).strip("0")]
-    within.sort(key=lambda r: r.get("refType") != "CHILD_OF")
+    references = [mapping(reference) for reference in sequence(span.get("references"))]
+    parents = [r for r in references if text(r.get("traceID")) in (trace, "") and text(r.get("spanID")).strip("0")]
+    parents.sort(key=lambda r: r.get("refType") != "CHILD_OF")
     older = text(span.get("parentSpanID"))
-    parent = text(within[0].get("spanID")) if within else older if older.strip("0") else ""
-    links = ((text(r.get("traceID")), text(r.get("spanID"))) for r in told if not within or r is not within[0])
+    parent = text(parents[0].get("spanID")) if parents else older if older.strip("0") else ""
+    links = ((text(r.get("traceID")), text(r.get("spanID"))) for r in references if not parents or r is not parents[0])
     return parent, tuple((of, at) for of, at in links if of and at)
 
 
 def _resource(process: object) -> Mapping[str, Any]:
-    named = mapping(process)
-    return {**_tags(named), "service.name": named.get("serviceName")}
+    fields = mapping(process)
+    return {**_tags(fields), "service.name": fields.get("serviceName")}
 
 
 def _tags(holder: Mapping[str, Any]) -> dict[str, Any]:
     """Tags as a list of key, type and value; or as the object that Elasticsearch may hold them as (``tag``, dots as ``@``)."""
-    found = {key.replace("@", "."): value for key, value in mapping(holder.get("tag")).items()}
+    values = {key.replace("@", "."): value for key, value in mapping(holder.get("tag")).items()}
     for tag in sequence(holder.get("tags")):
         if isinstance(tag, Mapping) and isinstance(tag.get("key"), str):
-            found[tag["key"]] = tag.get("value")
-    return found
+            values[tag["key"]] = tag.get("value")
+    return values

@@ -50,13 +50,13 @@ class Langfuse:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own. Scores that are exported beside are left out."""
         return files.slices(
-            fetcher, uri, source=self.name, patterns=self.patterns, what="an export of observations", skip=("scores",)
+            fetcher, uri, source=self.name, patterns=self.patterns, description="an export of observations", skip=("scores",)
         )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The observations of one file, as spans."""
-        found = files.items(item, what=_WHAT, again=_AGAIN)
-        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        items = files.items(item, description=_WHAT, remedy=_AGAIN)
+        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
 
 
 SOURCE = Langfuse()
@@ -67,23 +67,23 @@ def _opened(value: object) -> Exported | None:
     document = mapping(value)
     trace = mapping(document.get("trace"))
     if isinstance(document.get("observations"), list):
-        listed, trace = document["observations"], trace or document
+        records, trace = document["observations"], trace or document
     elif isinstance(document.get("data"), list):
-        listed = document["data"]
+        records = document["data"]
     elif _is_observation(document):
-        listed = [document]
+        records = [document]
     elif "id" in document and "timestamp" in document:
-        listed = []  # a trace, whose observations are elsewhere
+        records = []  # a trace, whose observations are elsewhere
     else:
         return None
-    spans, lost = list[StoredSpan](), list[Lost]()
+    spans, failures = list[StoredSpan](), list[Lost]()
     resources: dict[tuple[tuple[str, str], ...], Record] = {}
-    for number, record in enumerate(listed, 1):
+    for number, record in enumerate(records, 1):
         if _is_observation(mapping(record)):
             spans.append(_span(record, trace, resources))
         elif isinstance(mapping(record).get("observations"), list) or "timestamp" not in mapping(record):
-            lost.append(Lost(f"observation {number}", f"no {_WHAT}"))
-    return StoredSpans(spans, lost)
+            failures.append(Lost(f"observation {number}", f"no {_WHAT}"))
+    return StoredSpans(spans, failures)
 
 
 def _is_observation(record: Record) -> bool:
@@ -109,8 +109,8 @@ _SNAKE = {
 
 
 def _at(record: Record, name: str) -> Any:
-    held = record.get(name)
-    return record.get(_SNAKE[name]) if held is None else held
+    value = record.get(name)
+    return record.get(_SNAKE[name]) if value is None else value
 
 
 def _object(value: object) -> Record:
@@ -125,7 +125,7 @@ def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], 
     metadata = _object(record.get("metadata"))
     sent, scope = _object(metadata.get("attributes")), text(_object(metadata.get("scope")).get("name"))
     resource = _object(metadata.get("resourceAttributes"))
-    told = tuple(sorted((key, text(value)) for key, value in resource.items()))
+    resource_key = tuple(sorted((key, text(value)) for key, value in resource.items()))
     own = not scope or scope.startswith(_OWN_SCOPES)
     return StoredSpan(
         trace_id=text(_at(record, "traceId")),
@@ -136,7 +136,7 @@ def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], 
         start_ns=instant(_at(record, "startTime")),
         end_ns=instant(_at(record, "endTime")),
         attributes={**_around(record, trace), **(_own(record) if own else {}), **sent},
-        resource=resources.setdefault(told, resource),
+        resource=resources.setdefault(resource_key, resource),
         scope=scope or "langfuse-sdk",
         failed=record.get("level") == "ERROR",
     )
@@ -146,7 +146,7 @@ def _around(record: Record, trace: Record) -> dict[str, Any]:
     """What trace and observation say of who and where, in the names that Langfuse's SDK gives them."""
     environment = text(record.get("environment") or trace.get("environment"))
     tags = record.get("tags") or trace.get("tags")
-    found = {
+    attributes = {
         "langfuse.user.id": _at(record, "userId") or _at(trace, "userId"),
         "langfuse.session.id": _at(record, "sessionId") or _at(trace, "sessionId"),
         "langfuse.environment": environment if environment != _NO_ENVIRONMENT else None,
@@ -154,7 +154,7 @@ def _around(record: Record, trace: Record) -> dict[str, Any]:
         "langfuse.observation.prompt.name": _at(record, "promptName"),
         "langfuse.observation.prompt.version": _at(record, "promptVersion"),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _own(record: Record) -> dict[str, Any]:
@@ -164,15 +164,15 @@ def _own(record: Record) -> dict[str, Any]:
     is a tokenizer's guess.
     """
     kind = text(record.get("type")).lower()
-    provided, usage = _at(record, "providedUsageDetails"), _object(_at(record, "usageDetails"))
+    provided_usage, usage = _at(record, "providedUsageDetails"), _object(_at(record, "usageDetails"))
     cost = _object(_at(record, "providedCostDetails")) or _object(_at(record, "costDetails"))
-    guessed = provided is not None and not _object(provided)
-    found = {
+    is_estimate = provided_usage is not None and not _object(provided_usage)
+    attributes = {
         "langfuse.observation.type": kind,
         "langfuse.observation.model.name": text(_at(record, "model") or record.get("providedModelName")),
-        "langfuse.observation.usage_details": {} if guessed else usage,
+        "langfuse.observation.usage_details": {} if is_estimate else usage,
         "langfuse.observation.cost_details": cost if cost.get("total") else {},
         "gen_ai.agent.name": text(record.get("name")) if kind == "agent" else "",
         "gen_ai.tool.name": text(record.get("name")) if kind == "tool" else "",
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in attributes.items() if value}

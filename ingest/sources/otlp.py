@@ -118,12 +118,12 @@ class Otlp:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file that may be an export is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
-        named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        picked = named or [entry for entry in listing if self._picks(entry)]
-        if not picked:
+        exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+        entries = exact_matches or [entry for entry in listing if self._picks(entry)]
+        if not entries:
             remedy = f"files should end in {', '.join(self.patterns)}"
             raise ObjectMissingError("nothing here looks like a trace export", where=uri, remedy=remedy)
-        for entry in picked:
+        for entry in entries:
             yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
     def _picks(self, entry: Listed) -> bool:
@@ -133,19 +133,19 @@ class Otlp:
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file, some thousands at a time."""
         batch = _batch(settings, source=self.name, uri=item.uri, raw_id=item.raw_id)
-        kept = 0
-        faults = 0
-        for place, found in _exports(item):
-            if not isinstance(found, str):
-                batch.add(found, place=place)
-                kept += 1
+        export_count = 0
+        failure_count = 0
+        for place, export in _exports(item):
+            if not isinstance(export, str):
+                batch.add(export, place=place)
+                export_count += 1
             else:
-                faults += 1
-                batch.fault(place or "file", "request", found, "export it again; the rest of the file was read")
+                failure_count += 1
+                batch.fault(place or "file", "request", export, "export it again; the rest of the file was read")
             if batch.height >= BATCH_SPANS:
                 yield batch.reading()
                 batch = _batch(settings, source=self.name, uri=item.uri, raw_id=item.raw_id)
-        if faults and not kept:
+        if failure_count and not export_count:
             raise FormatError(_NO_EXPORT, where=item.uri, remedy="OTLP as JSON (one request a line) or protobuf is read")
         yield batch.reading()
 
@@ -164,8 +164,8 @@ def _batch(settings: IngestSettings, *, source: str, uri: str, raw_id: str) -> S
 def _any_json(body: bytes) -> Exported:
     """The spans in a line of a collector's file, or the usage events."""
     document = decode_json(body)
-    named = document.keys() if isinstance(document, dict) else frozenset()
-    if {"resourceLogs", "resource_logs"} & named and not {"resourceSpans", "resource_spans"} & named:
+    keys = document.keys() if isinstance(document, dict) else frozenset()
+    if {"resourceLogs", "resource_logs"} & keys and not {"resourceSpans", "resource_spans"} & keys:
         return Events(*signals.from_document(document, LOGS))
     return from_document(document)
 
@@ -188,8 +188,8 @@ def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
 def _tried(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
     try:
         return decode(body)
-    except FormatError as fault:
-        return fault.what
+    except FormatError as error:
+        return error.what
 
 
 def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
@@ -199,17 +199,17 @@ def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
     opening = _tried(_any_json, first.removeprefix(_BOM))
     following: Iterable[bytes] = lines
     if isinstance(opening, str):
-        held, size = list[bytes](), 0
+        buffer, size = list[bytes](), 0
         for line in islice(lines, _PRINTED_LINES):
-            held.append(line)
+            buffer.append(line)
             size += len(line)
             if size > _PRINTED_BYTES:
                 break
-        whole = _tried(_any_json, b"\n".join((first.removeprefix(_BOM), *held)))
+        whole = _tried(_any_json, b"\n".join((first.removeprefix(_BOM), *buffer)))
         if not isinstance(whole, str):
             yield "", whole
             return
-        following = chain(held, lines)
+        following = chain(buffer, lines)
     yield f"line {start}", opening
     for number, line in enumerate(following, start + 1):
         if line.strip():
@@ -255,9 +255,9 @@ class _Inflated:
 
     def take(self, size: int) -> bytes:
         """The next bytes; fewer at the end."""
-        taken = self.peek(size)
-        self._taken += len(taken)
-        return taken
+        chunk = self.peek(size)
+        self._taken += len(chunk)
+        return chunk
 
     def rest(self) -> bytes:
         """All that is left, as far as one export can go."""
@@ -286,18 +286,18 @@ class _Inflated:
         yield from b"".join(pending).split(b"\n")
 
     def _fill(self, size: int) -> None:
-        held = len(self._held) - self._taken
-        if held >= size:
+        available_bytes = len(self._held) - self._taken
+        if available_bytes >= size:
             return
-        got = [self._held[self._taken :]]
+        parts = [self._held[self._taken :]]
         self._taken = 0
-        while held < size:
+        while available_bytes < size:
             part = next(self._parts, b"")
             if not part:
                 break
-            got.append(part)
-            held += len(part)
-        self._held = b"".join(got)
+            parts.append(part)
+            available_bytes += len(part)
+        self._held = b"".join(parts)
 
 
 def _inflated(file: IO[bytes], owner: _Inflated) -> Iterator[bytes]:
@@ -307,21 +307,21 @@ def _inflated(file: IO[bytes], owner: _Inflated) -> Iterator[bytes]:
             yield head
             head = file.read(_CHUNK)
         return
-    engine = zlib.decompressobj(wbits=31)
+    decompressor = zlib.decompressobj(wbits=31)
     while head:
         try:
             while head:
-                part = engine.decompress(head, _CHUNK)
+                part = decompressor.decompress(head, _CHUNK)
                 if part:
                     yield part
-                head = engine.unconsumed_tail
-                if engine.eof:
-                    head = engine.unused_data.lstrip(b"\0")
+                head = decompressor.unconsumed_tail
+                if decompressor.eof:
+                    head = decompressor.unused_data.lstrip(b"\0")
                     if head:
-                        engine = zlib.decompressobj(wbits=31)
-        except zlib.error as fault:
-            owner.fault = f"damaged compression: {fault}"
+                        decompressor = zlib.decompressobj(wbits=31)
+        except zlib.error as error:
+            owner.fault = f"damaged compression: {error}"
             return
         head = file.read(_CHUNK)
-    if not engine.eof:
+    if not decompressor.eof:
         owner.fault = "compressed bytes end too early"

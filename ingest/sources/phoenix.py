@@ -45,12 +45,12 @@ class Phoenix:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="an export of spans")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="an export of spans")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file."""
-        found = files.items(item, what=_WHAT, again=_AGAIN)
-        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        items = files.items(item, description=_WHAT, remedy=_AGAIN)
+        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
 
 
 SOURCE = Phoenix()
@@ -61,13 +61,13 @@ def _opened(value: object) -> Exported | None:
     document = mapping(value)
     if "resourceSpans" in document:
         return _otlp(document)
-    listed = document.get("data") if isinstance(document.get("data"), list) else document.get("spans")
-    if isinstance(listed, list):
-        if any("spanId" in mapping(span) and isinstance(mapping(span).get("attributes"), list) for span in listed):
-            return _otlp({"resourceSpans": [{"scopeSpans": [{"spans": listed}]}]})
-        lost = [Lost(f"span {n}", f"no {_WHAT}") for n, span in enumerate(listed, 1) if not _ids(mapping(span))]
-        spans = [_span(span, _ids(span)) for span in map(mapping, listed) if _ids(span)]
-        return StoredSpans(spans, lost) if spans or not listed else None
+    records = document.get("data") if isinstance(document.get("data"), list) else document.get("spans")
+    if isinstance(records, list):
+        if any("spanId" in mapping(span) and isinstance(mapping(span).get("attributes"), list) for span in records):
+            return _otlp({"resourceSpans": [{"scopeSpans": [{"spans": records}]}]})
+        failures = [Lost(f"span {n}", f"no {_WHAT}") for n, span in enumerate(records, 1) if not _ids(mapping(span))]
+        spans = [_span(span, _ids(span)) for span in map(mapping, records) if _ids(span)]
+        return StoredSpans(spans, failures) if spans or not records else None
     ids = _ids(document)
     return StoredSpans((_span(document, ids),)) if ids else None
 
@@ -93,7 +93,7 @@ def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
     resource, scope = _resource(span), mapping(span.get("instrumentationScope") or span.get("scope"))
     status = mapping(span.get("status"))
     code = status.get("code", status.get("status_code", span.get("status_code")))
-    written = text(span.get("kind")).rpartition(".")[2].removeprefix("SPAN_KIND_").upper()
+    kind_name = text(span.get("kind")).rpartition(".")[2].removeprefix("SPAN_KIND_").upper()
     parent = mapping(span.get("parentSpanContext"))
     number = span.get("kind")
     return StoredSpan(
@@ -101,7 +101,7 @@ def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
         span_id=own,
         parent_id=text(span.get("parent_id") or span.get("parentSpanId") or parent.get("spanId")),
         name=text(span.get("name")),
-        kind=written if written in _OTEL_KINDS else _OTEL_KINDS[number] if type(number) is int and 0 <= number < 5 else "",
+        kind=kind_name if kind_name in _OTEL_KINDS else _OTEL_KINDS[number] if type(number) is int and 0 <= number < 5 else "",
         start_ns=_moment(span.get("start_time", span.get("startTime"))),
         end_ns=_moment(span.get("end_time", span.get("endTime"))),
         attributes=_attributes(span),
@@ -114,14 +114,14 @@ def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
 
 def _attributes(span: Mapping[str, Any]) -> Mapping[str, Any]:
     """Attributes as an object, or as columns of a data frame; and the kind of span, which Phoenix tells beside them."""
-    found = dict(mapping(span.get("attributes")))
+    attributes = dict(mapping(span.get("attributes")))
     for name, value in span.items():
         if name.startswith("attributes.") and value is not None:
-            found[name.removeprefix("attributes.")] = value
+            attributes[name.removeprefix("attributes.")] = value
     kind = text(span.get("span_kind"))
     if kind and kind != "UNKNOWN":
-        found.setdefault("openinference.span.kind", kind)
-    return found
+        attributes.setdefault("openinference.span.kind", kind)
+    return attributes
 
 
 def _resource(span: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,8 +133,8 @@ def _resource(span: Mapping[str, Any]) -> Mapping[str, Any]:
 def _moment(value: object) -> int:
     """A time as text, as [seconds, nanoseconds] of JavaScript's SDK, or as a data frame's milliseconds."""
     if isinstance(value, list) and len(value) == 2:
-        seconds, rest = nanoseconds(value[0], _SECOND), nanoseconds(value[1])
-        return seconds + rest if min(seconds, rest) >= 0 else -1
+        seconds, fraction_ns = nanoseconds(value[0], _SECOND), nanoseconds(value[1])
+        return seconds + fraction_ns if min(seconds, fraction_ns) >= 0 else -1
     if isinstance(value, int) and not isinstance(value, bool):
         return nanoseconds(value, 1_000_000 if value < 10**14 else 1)
     return instant(value)
@@ -142,4 +142,4 @@ def _moment(value: object) -> int:
 
 def _links(span: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     ids = (_ids(mapping(link)) for link in sequence(span.get("links")))
-    return tuple(found for found in ids if found)
+    return tuple(link_ids for link_ids in ids if link_ids)

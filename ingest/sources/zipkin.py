@@ -50,36 +50,38 @@ class Zipkin:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a trace export")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a trace export")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file."""
-        found = _traces(files.items(item, what=_WHAT, again=_AGAIN))
-        return trace_stores.readings(found, item, settings, source=self.name, what=_WHAT, remedy=_AGAIN, opened=_opened)
+        items = _traces(files.items(item, description=_WHAT, remedy=_AGAIN))
+        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
 
 
 SOURCE = Zipkin()
 
 
-def _traces(found: Found) -> Found:
+def _traces(items: Found) -> Found:
     """Arrays as they come; spans that stand alone in the file together, since halves of one span may be apart."""
-    alone: list[object] = []
-    for entry in found:
+    single_spans: list[object] = []
+    for entry in items:
         if isinstance(entry, Damage) or isinstance(entry.value, list):
             yield entry
         else:
-            alone.append(entry.value)
-    if alone:
-        yield Item("", alone)
+            single_spans.append(entry.value)
+    if single_spans:
+        yield Item("", single_spans)
 
 
 def _opened(value: object) -> Exported | None:
     spans = [span for span in sequence(value) if _is_span(span)]
     if not spans:
         return None
-    lost = [Lost(f"span {n}", "no span of Zipkin, version 2") for n, span in enumerate(sequence(value), 1) if not _is_span(span)]
-    shared = _shared(spans)
-    return StoredSpans([_span(span, shared) for span in spans], lost)
+    failures = [
+        Lost(f"span {n}", "no span of Zipkin, version 2") for n, span in enumerate(sequence(value), 1) if not _is_span(span)
+    ]
+    shared_ids = _shared(spans)
+    return StoredSpans([_span(span, shared_ids) for span in spans], failures)
 
 
 def _is_span(value: object) -> bool:
@@ -105,13 +107,13 @@ def _service(span: Span) -> str:
     return text(mapping(span.get("localEndpoint")).get("serviceName"))
 
 
-def _span(span: Span, shared: Mapping[tuple[str, str], frozenset[str]]) -> StoredSpan:
+def _span(span: Span, shared_ids: Mapping[tuple[str, str], frozenset[str]]) -> StoredSpan:
     tags = mapping(span.get("tags"))
     own, parent = text(span.get("id")), text(span.get("parentId"))
     trace, service, kind = text(span.get("traceId")), _service(span), text(span.get("kind"))
-    if kind in ("SERVER", "CONSUMER") and _place(span) in shared:
+    if kind in ("SERVER", "CONSUMER") and _place(span) in shared_ids:
         own, parent = own + _SERVES, own
-    elif service in shared.get((trace.lstrip("0"), parent.lstrip("0")), ()):
+    elif service in shared_ids.get((trace.lstrip("0"), parent.lstrip("0")), ()):
         parent += _SERVES  # what the server did in answer, not the client
     start = nanoseconds(span.get("timestamp"), _MICROSECOND)
     duration = nanoseconds(span.get("duration"), _MICROSECOND)

@@ -49,13 +49,13 @@ class AgentCore:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every file is a slice of its own; of an S3 prefix, what is new."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what="a log of AgentCore")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a log of AgentCore")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans and the usage records of one file."""
         spans, used, problems = trace_stores.batch(settings, self.name, item), list[rows.Row](), list[Problem]()
-        kept, others = False, False
-        for entry in cloudwatch.records(item, what=_WHAT):
+        has_records, has_foreign_records = False, False
+        for entry in cloudwatch.records(item, description=_WHAT):
             if isinstance(entry, Damage):
                 problems.append(Problem(self.name, item.uri, *entry))
                 continue
@@ -63,19 +63,19 @@ class AgentCore:
             export = _export(record)
             if export is not None:
                 spans.add(export, place=entry.place)
-                kept = True
+                has_records = True
             elif usage.is_usage(record):
-                kept = True
+                has_records = True
                 try:
                     used += [row | {"raw_id": item.raw_id} for row in usage.of_record(record)]
-                except FieldError as fault:
-                    problems.append(Problem(self.name, item.uri, entry.place, fault.field, fault.reason, fault.remedy))
+                except FieldError as error:
+                    problems.append(Problem(self.name, item.uri, entry.place, error.field, error.reason, error.remedy))
             else:
-                others = True
+                has_foreign_records = True
             if spans.height + len(used) >= rows.BATCH_ROWS:
                 yield from (spans.reading(), Reading(rows.frame(used), problems))
                 spans, used, problems = trace_stores.batch(settings, self.name, item), [], []
-        if others and not kept:
+        if has_foreign_records and not has_records:
             raise FormatError(f"no {_WHAT}: neither spans nor usage", where=item.uri, remedy=_AGAIN)
         yield from (spans.reading(), Reading(rows.frame(used), problems))
 

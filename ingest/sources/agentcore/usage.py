@@ -84,8 +84,8 @@ def of_record(record: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _metrics(record: Mapping[str, Any]) -> list[tuple[str, object]]:
-    told = mapping(record.get("metrics")) or record
-    return [(meter, value) for name, value in told.items() for meter, end in _METERS if name.endswith(end)]
+    metrics = mapping(record.get("metrics")) or record
+    return [(meter, value) for name, value in metrics.items() for meter, end in _METERS if name.endswith(end)]
 
 
 def _used(record: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
@@ -99,5 +99,5 @@ def _used(record: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
 
 
 def _elapsed(about: Mapping[str, Any]) -> int:
-    told = decimal(about.get("time_elapsed_seconds", about.get("elapsed_time_seconds")))
-    return int(told * 1_000_000) if told is not None and 0 <= told < 86_400 else 0
+    seconds = decimal(about.get("time_elapsed_seconds", about.get("elapsed_time_seconds")))
+    return int(seconds * 1_000_000) if seconds is not None and 0 <= seconds < 86_400 else 0

@@ -56,34 +56,34 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
     if not is_record(value):
         raise FieldError("schemaType", "is no record of the model invocation log", _LOGGED)
     record = mapping(value)
-    request = text(record.get("requestId"))
-    if request is None:
+    request_id = text(record.get("requestId"))
+    if request_id is None:
         raise FieldError("requestId", "is missing", _LOGGED)
     start = instant(record.get("timestamp"), "timestamp")
     if start is None:
         raise FieldError("timestamp", "is missing", _LOGGED)
-    asked, answered = mapping(record.get("input")), mapping(record.get("output"))
-    told = list(_told(answered.get("outputBodyJson")))
+    input_fields, output_fields = mapping(record.get("input")), mapping(record.get("output"))
+    answer_parts = list(_told(output_fields.get("outputBodyJson")))
     labels = _labels(record)
     row: Row = {
         "channel": CHANNEL,
         "source": "bedrock-logs",
         "emitter": "bedrock-log",
         "provider": "aws.bedrock",
-        "provider_request_id": request,
+        "provider_request_id": request_id,
         "principal": text(mapping(record.get("identity")).get("arn")),
         "account_id": text(record.get("accountId")),
         "region": text(record.get("region")),
         "start_time": start,
-        "end_time": _end(start, told),
+        "end_time": _end(start, answer_parts),
         "status": "error" if text(record.get("errorCode")) else "ok",
-        **_place(request, labels),
+        **_place(request_id, labels),
         **_model(record),
-        **_usage(asked, answered, told),
+        **_usage(input_fields, output_fields, answer_parts),
         **_claims(labels, settings),
     }
-    row["response_model"] = next((name for part in told if (name := _model_of(part))), None)
-    row["service_tier"] = next((found for part in (record, answered, *told) if (found := _tier(part))), None)
+    row["response_model"] = next((name for part in answer_parts if (name := _model_of(part))), None)
+    row["service_tier"] = next((tier_name for part in (record, output_fields, *answer_parts) if (tier_name := _tier(part))), None)
     row["operation"] = _operation(record, row["request_model"])
     row["usage_scope"] = "leaf" if row["operation"] else None
     row["name"] = " ".join(part for part in (row["operation"], row["request_model"]) if part) or None
@@ -98,10 +98,10 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
     yield row
 
 
-def _place(request: str, labels: Mapping[str, str]) -> Row:
+def _place(request_id: str, labels: Mapping[str, str]) -> Row:
     """Below the caller's span, where it says which that is; else a trace of its own."""
     parent = _TRACEPARENT.match(labels.get("traceparent", ""))
-    own = f"bedrock_{request}"
+    own = f"bedrock_{request_id}"
     if parent and ids.is_trace_id(parent["trace"]) and ids.is_span_id(parent["span"]):
         return placed(parent["trace"], own, parent["span"])
     return placed(own, own)
@@ -127,24 +127,24 @@ def _model(record: Mapping[str, Any]) -> Row:
 def _operation(record: Mapping[str, Any], model: str | None) -> str | None:
     if text(record.get("operation")) in _NO_CALL:
         return None
-    known = (("embed", "embeddings"), ("rerank", "rerank"))
-    return next((operation for word, operation in known if model and word in model.lower()), "chat")
+    operations = (("embed", "embeddings"), ("rerank", "rerank"))
+    return next((operation for word, operation in operations if model and word in model.lower()), "chat")
 
 
 # ── usage ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _usage(asked: Mapping[str, Any], answered: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> Row:
+def _usage(input_fields: Mapping[str, Any], output_fields: Mapping[str, Any], answer_parts: Sequence[Mapping[str, Any]]) -> Row:
     """The counts of the record; what it leaves out, of the answer's own usage, in either of its two spellings."""
     own: dict[str, Any] = {}
-    for part in told:
+    for part in answer_parts:
         own |= {k: v for k, v in mapping(part.get("usage")).items() if v is not None}
 
     def either(of: Mapping[str, Any], name: str, *spellings: str) -> int | None:
-        found = count(of.get(name), name)
+        value = count(of.get(name), name)
         return (
-            found
-            if found is not None
+            value
+            if value is not None
             else next((n for s in spellings if (n := count(own.get(s), f"usage.{s}")) is not None), None)
         )
 
@@ -152,17 +152,19 @@ def _usage(asked: Mapping[str, Any], answered: Mapping[str, Any], told: Sequence
     for detail in sequence(own.get("cacheDetails")):
         if text(mapping(detail).get("ttl")) in ("5m", "1h"):
             lifetimes = {**lifetimes, f"ephemeral_{detail['ttl']}_input_tokens": mapping(detail).get("inputTokens")}
-    entered = either(asked, "inputTokenCount", "input_tokens", "inputTokens")
-    left = either(answered, "outputTokenCount", "output_tokens", "outputTokens")
+    input_tokens = either(input_fields, "inputTokenCount", "input_tokens", "inputTokens")
+    output_tokens = either(output_fields, "outputTokenCount", "output_tokens", "outputTokens")
     return {
-        "input_tokens": entered,
-        "cache_read_tokens": either(asked, "cacheReadInputTokenCount", "cache_read_input_tokens", "cacheReadInputTokens"),
-        "cache_write_tokens": either(asked, "cacheWriteInputTokenCount", "cache_creation_input_tokens", "cacheWriteInputTokens"),
+        "input_tokens": input_tokens,
+        "cache_read_tokens": either(input_fields, "cacheReadInputTokenCount", "cache_read_input_tokens", "cacheReadInputTokens"),
+        "cache_write_tokens": either(
+            input_fields, "cacheWriteInputTokenCount", "cache_creation_input_tokens", "cacheWriteInputTokens"
+        ),
         "cache_write_5m_tokens": count(lifetimes.get("ephemeral_5m_input_tokens"), "ephemeral_5m_input_tokens"),
         "cache_write_1h_tokens": count(lifetimes.get("ephemeral_1h_input_tokens"), "ephemeral_1h_input_tokens"),
-        "output_tokens": left,
-        "input_includes_cache": None if entered is None else False,
-        "output_includes_reasoning": None if left is None else True,
+        "output_tokens": output_tokens,
+        "input_includes_cache": None if input_tokens is None else False,
+        "output_includes_reasoning": None if output_tokens is None else True,
     }
 
 
@@ -179,13 +181,13 @@ def _model_of(part: Mapping[str, Any]) -> str | None:
 
 
 def _tier(part: Mapping[str, Any]) -> str | None:
-    told = part.get("serviceTier", part.get("service_tier"))
-    return tier(mapping(told).get("type")) if isinstance(told, Mapping) else tier(told)
+    value = part.get("serviceTier", part.get("service_tier"))
+    return tier(mapping(value).get("type")) if isinstance(value, Mapping) else tier(value)
 
 
-def _end(start: int, told: Sequence[Mapping[str, Any]]) -> int:
-    taken = (decimal(mapping(part.get("metrics")).get("latencyMs")) for part in told)
-    latency = next((ms for ms in taken if ms is not None and 0 <= ms < _DAY_MS), None)
+def _end(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
+    latencies = (decimal(mapping(part.get("metrics")).get("latencyMs")) for part in answer_parts)
+    latency = next((ms for ms in latencies if ms is not None and 0 <= ms < _DAY_MS), None)
     return start if latency is None else start + int(latency * 1000)
 
 
@@ -193,8 +195,8 @@ def _end(start: int, told: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _labels(record: Mapping[str, Any]) -> dict[str, str]:
-    told = ((key[:64], text(value)) for key, value in mapping(record.get("requestMetadata")).items())
-    return {key: value for key, value in told if value and len(value) <= _LONGEST_LABEL}
+    pairs = ((key[:64], text(value)) for key, value in mapping(record.get("requestMetadata")).items())
+    return {key: value for key, value in pairs if value and len(value) <= _LONGEST_LABEL}
 
 
 def _claims(labels: Mapping[str, str], settings: IngestSettings) -> Row:

@@ -42,15 +42,15 @@ class BedrockLogs:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every object is a slice of its own; of an S3 prefix, what is new. Bodies are left where they are."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}", skip=(_BODIES,))
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,))
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
         return rows.readings(
-            cloudwatch.records(item, what=_WHAT),
+            cloudwatch.records(item, description=_WHAT),
             item,
             source=self.name,
-            what=_WHAT,
+            description=_WHAT,
             remedy="name the prefix that Bedrock delivers its logs to",
             rows_of=partial(calls.rows, settings=settings),
         )

@@ -97,24 +97,24 @@ class Sessions:
         for session, start in sorted(self._sessions.items()):
             whole = _row(session, session) | _asked(start, "session") | {"agent_name": AGENT}
             yield "", partial(dict, whole)
-        for agent, (row, asked) in sorted(self._agents.items()):
-            task = self._tasks.get(asked)
-            known = task is not None and task.asker != agent
-            by = placed(row["trace_id"], agent, task.asker) | {"agent_name": task.kind} if task and known else {}
+        for agent, (row, task_key) in sorted(self._agents.items()):
+            task = self._tasks.get(task_key)
+            has_asker = task is not None and task.asker != agent
+            by = placed(row["trace_id"], agent, task.asker) | {"agent_name": task.kind} if task and has_asker else {}
             yield "", partial(dict, row | by)
         for message in self._messages.values():
             yield message.place, partial(_call, message)
 
     def _agent_of(self, line: Mapping[str, Any], message: Mapping[str, Any], session: str, moment: int) -> str:
         """The span a line belongs to: the session, or a sub-agent within it."""
-        own, parent, named = text(line.get("uuid")) or "", text(line.get("parentUuid")), text(line.get("agentId"))
-        if flag(line.get("isSidechain")) is not True and not named:
+        own, parent, agent_id = text(line.get("uuid")) or "", text(line.get("parentUuid")), text(line.get("agentId"))
+        if flag(line.get("isSidechain")) is not True and not agent_id:
             return session
-        begins = named or (self._chains.get(parent) if parent else None)
-        agent = f"{session}/{named}" if named else begins or f"{session}/{own}"
+        chain_agent = agent_id or (self._chains.get(parent) if parent else None)
+        agent = f"{session}/{agent_id}" if agent_id else chain_agent or f"{session}/{own}"
         self._chains[own] = agent
         row = _row(session, agent, session) | _asked(moment, "sub-agent")
-        row, _ = self._agents.setdefault(agent, (row, named or _digest(message.get("content"))))
+        row, _ = self._agents.setdefault(agent, (row, agent_id or _digest(message.get("content"))))
         row["start_time"] = min(row["start_time"], moment)
         return agent
 
@@ -124,34 +124,34 @@ class Sessions:
         for part in sequence(message.get("content")):
             block = mapping(part)
             if block.get("type") == "tool_use" and text(block.get("name")) in _SPAWNS:
-                asked = mapping(block.get("input"))
-                task = _Task(text(asked.get("subagent_type")), agent, moment)
-                self._tasks[_digest(asked.get("prompt"))] = task
+                tool_input = mapping(block.get("input"))
+                task = _Task(text(tool_input.get("subagent_type")), agent, moment)
+                self._tasks[_digest(tool_input.get("prompt"))] = task
                 self._tasks[f"call {text(block.get('id'))}"] = task
-            elif block.get("type") == "tool_result" and (spawned := text(result.get("agentId"))):
+            elif block.get("type") == "tool_result" and (agent_id := text(result.get("agentId"))):
                 asker = self._tasks.get(f"call {text(block.get('tool_use_id'))}")
                 if asker is not None:
-                    self._tasks[spawned] = asker
-                    row = _row(session, f"{session}/{spawned}", agent) | _asked(asker.start, "sub-agent")
-                    self._agents.setdefault(f"{session}/{spawned}", (row, spawned))
+                    self._tasks[agent_id] = asker
+                    row = _row(session, f"{session}/{agent_id}", agent) | _asked(asker.start, "sub-agent")
+                    self._agents.setdefault(f"{session}/{agent_id}", (row, agent_id))
 
     def _message(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, place: str, moment: int) -> None:
         key = "/".join(filter(None, (text(message.get("id")), text(line.get("requestId"))))) or text(line.get("uuid"))
         if key is None:
             raise FieldError("message.id", "is missing", _WRITTEN)
         usage = mapping(message.get("usage"))
-        told = count(usage.get("output_tokens"), "usage.output_tokens")
-        held = self._messages.setdefault(key, _Message({}, place, moment, moment))
-        held.start, held.end = min(held.start, moment), max(held.end, moment)
-        if (reach := (-1 if told is None else told, moment)) >= held.reach:
-            held.line, held.place, held.reach = {**line, "__agent": agent, "__key": key}, place, reach
+        output_tokens = count(usage.get("output_tokens"), "usage.output_tokens")
+        entry = self._messages.setdefault(key, _Message({}, place, moment, moment))
+        entry.start, entry.end = min(entry.start, moment), max(entry.end, moment)
+        if (reach := (-1 if output_tokens is None else output_tokens, moment)) >= entry.reach:
+            entry.line, entry.place, entry.reach = {**line, "__agent": agent, "__key": key}, place, reach
 
 
 def _digest(content: object) -> str:
     """What names a task without telling it."""
     parts = [content] if isinstance(content, str) else [mapping(part).get("text") for part in sequence(content)]
-    told = "\n".join(part for part in parts if isinstance(part, str))
-    return hashlib.blake2b(told.encode("utf-8", "replace"), digest_size=16).hexdigest() if told else ""
+    task_text = "\n".join(part for part in parts if isinstance(part, str))
+    return hashlib.blake2b(task_text.encode("utf-8", "replace"), digest_size=16).hexdigest() if task_text else ""
 
 
 def _row(session: str, own: str, parent: str | None = None) -> Row:
@@ -172,13 +172,13 @@ def _asked(start: int, name: str) -> Row:
 def _call(message: _Message) -> Row:
     """The row of a message. Raises `FieldError` where it counts what cannot be."""
     line = message.line
-    told, session = mapping(line.get("message")), str(text(line.get("sessionId")))
-    usage = mapping(told.get("usage"))
+    payload, session = mapping(line.get("message")), str(text(line.get("sessionId")))
+    usage = mapping(payload.get("usage"))
     lifetimes = mapping(usage.get("cache_creation"))
     searches = count(
         mapping(usage.get("server_tool_use")).get("web_search_requests"), "usage.server_tool_use.web_search_requests"
     )
-    model, name = text(told.get("model")), text(told.get("id")) or ""
+    model, name = text(payload.get("model")), text(payload.get("id")) or ""
     counts = {
         "input_tokens": count(usage.get("input_tokens"), "usage.input_tokens"),
         "cache_read_tokens": count(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens"),

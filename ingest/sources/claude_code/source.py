@@ -39,12 +39,12 @@ class ClaudeCode:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every session's file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The session, its sub-agents and its messages."""
         return session_files.readings(
-            item, Sessions(), source=self.name, what=_WHAT, remedy="name a folder like ~/.claude/projects"
+            item, Sessions(), source=self.name, description=_WHAT, remedy="name a folder like ~/.claude/projects"
         )
 
 

@@ -45,17 +45,17 @@ class Counts(NamedTuple):
     @classmethod
     def told(cls, value: object, name: str) -> Counts | None:
         """Raises `FieldError` for what is no count."""
-        held = mapping(value)
-        if not held:
+        fields = mapping(value)
+        if not fields:
             return None
-        cached = held.get("cached_input_tokens", held.get("cache_read_input_tokens"))
+        cached_tokens = fields.get("cached_input_tokens", fields.get("cache_read_input_tokens"))
         return cls(
-            count(held.get("input_tokens"), f"{name}.input_tokens"),
-            count(cached, f"{name}.cached_input_tokens"),
-            count(held.get("output_tokens"), f"{name}.output_tokens"),
-            count(held.get("reasoning_output_tokens"), f"{name}.reasoning_output_tokens"),
-            count(held.get("total_tokens"), f"{name}.total_tokens"),
-            count(held.get("cache_write_input_tokens"), f"{name}.cache_write_input_tokens"),
+            count(fields.get("input_tokens"), f"{name}.input_tokens"),
+            count(cached_tokens, f"{name}.cached_input_tokens"),
+            count(fields.get("output_tokens"), f"{name}.output_tokens"),
+            count(fields.get("reasoning_output_tokens"), f"{name}.reasoning_output_tokens"),
+            count(fields.get("total_tokens"), f"{name}.total_tokens"),
+            count(fields.get("cache_write_input_tokens"), f"{name}.cache_write_input_tokens"),
         )
 
     def since(self, before: Counts) -> Counts | None:
@@ -64,8 +64,10 @@ class Counts(NamedTuple):
         >>> Counts(3500, 750, 425, 275, 4200, None).since(Counts(1000, 250, 125, 75, 1200, None))
         Counts(input=2500, cached=500, output=300, reasoning=200, total=3000, written=None)
         """
-        rest = [None if mine is None else mine - (theirs or 0) for mine, theirs in zip(self, before, strict=True)]
-        return None if any(part is not None and part < 0 for part in rest) else Counts(*rest)
+        differences = [
+            None if current is None else current - (previous or 0) for current, previous in zip(self, before, strict=True)
+        ]
+        return None if any(part is not None and part < 0 for part in differences) else Counts(*differences)
 
 
 @dataclass(slots=True)
@@ -130,10 +132,10 @@ class Session:
         self._answers.append((place, moment, text(info.get("model")) or self._model, used))
 
     def _is_copy(self, moment: int) -> bool:
-        copied = self._meta.get("forked_from_id") or self._parent()
+        origin = self._meta.get("forked_from_id") or self._parent()
         began = instant(self._meta.get("timestamp"), "timestamp")
         began = self._start if began is None else began
-        return bool(copied) and began is not None and moment < began + _COPYING_US
+        return bool(origin) and began is not None and moment < began + _COPYING_US
 
     def _spawned(self) -> Mapping[str, Any]:
         return mapping(mapping(mapping(self._meta.get("source")).get("subagent")).get("thread_spawn"))
@@ -143,8 +145,8 @@ class Session:
         return text(self._spawned().get("parent_thread_id")) or text(self._meta.get("parent_thread_id"))
 
     def _role(self) -> str | None:
-        spawned = self._spawned()
-        return text(spawned.get("agent_role")) or text(self._meta.get("agent_role"))
+        spawn = self._spawned()
+        return text(spawn.get("agent_role")) or text(self._meta.get("agent_role"))
 
     def _row(self) -> Row:
         git = mapping(self._meta.get("git"))
@@ -195,8 +197,8 @@ def session_name(uri: str) -> str:
     ('0199a1b2-0000-7000-8000-00000000abcd', 'alpha')
     """
     name = uri.rsplit("/", 1)[-1]
-    found = _ID.findall(name)
-    return str(found[-1]) if found else name.removesuffix(".gz").removesuffix(".jsonl")
+    matches = _ID.findall(name)
+    return str(matches[-1]) if matches else name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def _includes_reasoning(used: Counts) -> bool | None:
@@ -207,5 +209,5 @@ def _includes_reasoning(used: Counts) -> bool | None:
     """
     if used.output is None:
         return None
-    beside = (used.input or 0) + used.output + (used.reasoning or 0)
-    return not (used.reasoning and used.total == beside)
+    separate_total = (used.input or 0) + used.output + (used.reasoning or 0)
+    return not (used.reasoning and used.total == separate_total)

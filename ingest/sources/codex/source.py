@@ -39,12 +39,14 @@ class Codex:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
         """Every session's file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, what=f"a {_WHAT}")
+        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The session and its answers."""
         session = Session(session_name(item.uri))
-        return session_files.readings(item, session, source=self.name, what=_WHAT, remedy="name a folder like ~/.codex/sessions")
+        return session_files.readings(
+            item, session, source=self.name, description=_WHAT, remedy="name a folder like ~/.codex/sessions"
+        )
 
 
 SOURCE = Codex()

@@ -112,18 +112,18 @@ def is_batch_retrieval(call_type: str) -> bool:
     return base_call_type(call_type) == "retrieve_batch"
 
 
-def tier(stated: str | None) -> str | None:
+def tier(tier_name: str | None) -> str | None:
     """The service tier, None for the standard one.
 
     >>> tier("priority"), tier("default"), tier("Flex"), tier(None)
     ('priority', None, 'flex', None)
     """
-    lowered = stated.lower() if stated else None
-    return None if lowered in _STANDARD_TIERS else lowered
+    name = tier_name.lower() if tier_name else None
+    return None if name in _STANDARD_TIERS else name
 
 
 @_remembered
-def answering_model(answered: str | None, group: str | None, sent: str | None, provider: str | None) -> str | None:
+def answering_model(response_model: str | None, group: str | None, sent: str | None, provider: str | None) -> str | None:
     """The model that answered: as the answer says, unless it only repeats the gateway's alias; then the model it was sent to.
 
     >>> answering_model("gpt-4o-2024-08-06", "fast", "openai/gpt-4o", "openai")
@@ -131,8 +131,8 @@ def answering_model(answered: str | None, group: str | None, sent: str | None, p
     >>> answering_model("fast", "fast", "openai/gpt-4o", "openai")
     'gpt-4o'
     """
-    deployed = sent.removeprefix(f"{provider}/") if sent and provider else sent
-    return answered if answered and answered != group else deployed or answered
+    deployment_model = sent.removeprefix(f"{provider}/") if sent and provider else sent
+    return response_model if response_model and response_model != group else deployment_model or response_model
 
 
 @_remembered
@@ -167,10 +167,10 @@ def region(model: str | None, base: str | None) -> str | None:
     """
     if base:
         parts = urlsplit(base)
-        if found := _REGION_IN_HOST.search(parts.hostname or ""):
-            return found[1] or found[2]
-        if (parts.hostname or "").endswith("googleapis.com") and (placed := _VERTEX_PROJECT.search(parts.path)):
-            return placed[2]
+        if host_match := _REGION_IN_HOST.search(parts.hostname or ""):
+            return host_match[1] or host_match[2]
+        if (parts.hostname or "").endswith("googleapis.com") and (path_match := _VERTEX_PROJECT.search(parts.path)):
+            return path_match[2]
     if model:
         if arn := _ARN.search(model):
             return arn[1]
@@ -188,49 +188,49 @@ def account(model: str | None, base: str | None) -> str | None:
     """
     if model and (arn := _ARN.search(model)):
         return arn[2]
-    if base and "googleapis.com/" in base and (placed := _VERTEX_PROJECT.search(base)):
-        return placed[1]
+    if base and "googleapis.com/" in base and (path_match := _VERTEX_PROJECT.search(base)):
+        return path_match[1]
     return None
 
 
 @_remembered
 def resource(model: str | None) -> str | None:
     """The inference profile or provisioned model, where the model was called by its ARN."""
-    found = _ARN.search(model) if model else None
-    return found[0] if found else None
+    match = _ARN.search(model) if model else None
+    return match[0] if match else None
 
 
-def bare_request_id(written: str | None) -> str | None:
+def bare_request_id(request_id: str | None) -> str | None:
     """The provider's id of the response, without what LiteLLM appends to keep its rows apart.
 
     >>> bare_request_id("chatcmpl-1_cache_hit1795361507.42"), bare_request_id("batch_7_batch_cost"), bare_request_id("chatcmpl-1")
     ('chatcmpl-1', 'batch_7', 'chatcmpl-1')
     """
-    return None if written is None else _BILLS_EARLIER.sub("", _SUFFIX.sub("", written)) or written
+    return None if request_id is None else _BILLS_EARLIER.sub("", _SUFFIX.sub("", request_id)) or request_id
 
 
-def key_name(written: str | None) -> str | None:
+def key_name(key: str | None) -> str | None:
     """A key's alias or hash as it is; a key itself, which has no place in the books, as the hash LiteLLM keeps of it.
 
     >>> key_name("search-prod"), key_name("sk-1234")[:8]
     ('search-prod', '88dc28d0')
     """
-    return hashlib.sha256(written.encode()).hexdigest() if written and written.startswith("sk-") else written
+    return hashlib.sha256(key.encode()).hexdigest() if key and key.startswith("sk-") else key
 
 
-def is_cache_hit_id(written: str | None) -> bool:
+def is_cache_hit_id(request_id: str | None) -> bool:
     """Whether an id is that of an answer out of the gateway's own cache."""
-    return written is not None and _SUFFIX.search(written) is not None
+    return request_id is not None and _SUFFIX.search(request_id) is not None
 
 
-def bills_earlier_work(written: str) -> bool:
+def bills_earlier_work(request_id: str) -> bool:
     """Whether a row bills work that another row of the same call only began: a batch, a background response."""
-    return _BILLS_EARLIER.search(written) is not None
+    return _BILLS_EARLIER.search(request_id) is not None
 
 
-def batch_id(written: str | None) -> str | None:
+def batch_id(request_id: str | None) -> str | None:
     """The batch a row is about: all rows of one batch are in one trace."""
-    return bare_request_id(written)
+    return bare_request_id(request_id)
 
 
 def traceparent(header: str | None) -> tuple[str, str] | None:
@@ -239,8 +239,8 @@ def traceparent(header: str | None) -> tuple[str, str] | None:
     >>> traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     ('0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331')
     """
-    found = _TRACEPARENT.match(header.lower()) if header else None
-    return (found[1], found[2]) if found and ids.is_trace_id(found[1]) and ids.is_span_id(found[2]) else None
+    match = _TRACEPARENT.match(header.lower()) if header else None
+    return (match[1], match[2]) if match and ids.is_trace_id(match[1]) and ids.is_span_id(match[2]) else None
 
 
 def claims(tags: Iterable[object], labels: Mapping[str, Any], baggage: str | None) -> dict[str, str]:
@@ -249,21 +249,21 @@ def claims(tags: Iterable[object], labels: Mapping[str, Any], baggage: str | Non
     >>> claims(["team:ads", "agent: planner", "User-Agent: curl", 7], {"agent": "x", "env": "prod"}, "env=dev,shop=a%20b")
     {'team': 'ads', 'agent': 'planner', 'user-agent': 'curl', 'env': 'prod', 'shop': 'a b'}
     """
-    said: dict[str, str] = {}
+    value_by_key: dict[str, str] = {}
     for tag in tags:
         key, colon, value = (text(tag) or "").partition(":")
         if colon and value.strip():
-            said.setdefault(key.strip().lower(), value.strip())
-    for key, labelled in labels.items():
-        if found := text(labelled):
-            said.setdefault(str(key).strip().lower(), found)
+            value_by_key.setdefault(key.strip().lower(), value.strip())
+    for key, label in labels.items():
+        if label_text := text(label):
+            value_by_key.setdefault(str(key).strip().lower(), label_text)
     for member in (baggage or "").split(","):
         key, equals, value = member.partition(";")[0].partition("=")
-        if equals and (found := text(unquote(value))):
-            said.setdefault(key.strip().lower(), found)
-    return said
+        if equals and (label_text := text(unquote(value))):
+            value_by_key.setdefault(key.strip().lower(), label_text)
+    return value_by_key
 
 
-def chosen(said: Mapping[str, str], keys: Iterable[str]) -> str | None:
+def chosen(value_by_key: Mapping[str, str], keys: Iterable[str]) -> str | None:
     """The value of the first of these keys that was said; keys are compared whole."""
-    return next((said[key.lower()] for key in keys if key.lower() in said), None)
+    return next((value_by_key[key.lower()] for key in keys if key.lower() in value_by_key), None)

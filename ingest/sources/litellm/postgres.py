@@ -73,17 +73,19 @@ def address(uri: str) -> Address:
     """
     parts = urlsplit(uri)
     query = parse_qsl(parts.query)
-    who, at, where = parts.netloc.rpartition("@")
-    user = who.partition(":")[0]
+    userinfo, at, host = parts.netloc.rpartition("@")
+    user = userinfo.partition(":")[0]
     schema = next((value for name, value in query if name == "schema"), "")
-    base = f"postgresql://{user}{at}{where}{parts.path.rstrip('/')}"
-    told = f"{base}?{urlencode({'schema': schema})}" if schema else base
-    if who != user or any(name in ("password", "sslpassword") for name, _ in query):
+    base = f"postgresql://{user}{at}{host}{parts.path.rstrip('/')}"
+    public_uri = f"{base}?{urlencode({'schema': schema})}" if schema else base
+    if userinfo != user or any(name in ("password", "sslpassword") for name, _ in query):
         raise SourceError(
-            "the address holds a password", where=told, remedy=f"leave it out, and set {PASSWORD} or PGPASSWORD, or use ~/.pgpass"
+            "the address holds a password",
+            where=public_uri,
+            remedy=f"leave it out, and set {PASSWORD} or PGPASSWORD, or use ~/.pgpass",
         )
     libpq = urlencode([(name, value) for name, value in query if name not in _PRISMA], quote_via=quote)
-    return Address(told, f"{base}?{libpq}" if libpq else base, unquote(schema))
+    return Address(public_uri, f"{base}?{libpq}" if libpq else base, unquote(schema))
 
 
 Rows = list[tuple[datetime, str, datetime | None, str]]
@@ -101,16 +103,16 @@ class _Reach:
     def told(cls, value: str | None) -> _Reach | None:
         if value is None:
             return None
-        kept = json.loads(value)
-        return cls(*(datetime.fromisoformat(kept[name]) if kept.get(name) else None for name in ("started", "written")))  # type: ignore[arg-type]
+        fields = json.loads(value)
+        return cls(*(datetime.fromisoformat(fields[name]) if fields.get(name) else None for name in ("started", "written")))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return json.dumps({"started": self.started.isoformat(), "written": self.written and self.written.isoformat()})
 
     def moved(self, rows: Rows, *, now: datetime) -> _Reach:
         """As far as a page goes, but never beyond now: a row dated in the future must not hide those between."""
-        written = [min(row[2], now) for row in rows if row[2]] + ([self.written] if self.written else [])
-        return _Reach(max(self.started, min(rows[-1][0], now)), max(written, default=None))
+        write_times = [min(row[2], now) for row in rows if row[2]] + ([self.written] if self.written else [])
+        return _Reach(max(self.started, min(rows[-1][0], now)), max(write_times, default=None))
 
 
 def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Slice]:
@@ -118,24 +120,24 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
 
     The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
     """
-    where = address(uri)
-    last, window = _Reach.told(fetcher.mark(where.uri)), fetcher.window
+    target = address(uri)
+    last, window = _Reach.told(fetcher.mark(target.uri)), fetcher.window
     reach = last or _Reach(_EVER)
-    with _Table(where) as table:
+    with _Table(target) as table:
         columns, now = table.columns(), table.now()
-        dated = "updated_at" in columns
-        query, begin = _query(columns, where.schema, window, last, dated=dated)
+        has_write_times = "updated_at" in columns
+        query, begin = _query(columns, target.schema, window, last, has_write_times=has_write_times)
         after: tuple[datetime, str] = (begin, "")
         while rows := table.page(query | {"started": after[0], "id": after[1], "rows": page_rows}):
-            page = fetcher.save(f"{where.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
+            page = fetcher.save(f"{target.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
             reach, after = reach.moved(rows, now=now), rows[-1][:2]
             # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
             safe = replace(reach, written=last.written) if last and after[0] <= last.started else reach
-            yield Slice(scope=where.uri, objects=(page,), marks={where.uri: str(safe)} if window == Window() else {})
+            yield Slice(scope=target.uri, objects=(page,), marks={target.uri: str(safe)} if window == Window() else {})
     if window != Window():
         reach = last or _Reach(_EVER)
     if reach.started > _EVER:
-        yield Slice(scope=where.uri, objects=(), marks={where.uri: str(reach)})
+        yield Slice(scope=target.uri, objects=(), marks={target.uri: str(reach)})
 
 
 def _lines(rows: Rows) -> Iterator[bytes]:
@@ -144,7 +146,7 @@ def _lines(rows: Rows) -> Iterator[bytes]:
 
 
 def _query(
-    columns: frozenset[str], schema: str, window: Window, last: _Reach | None, *, dated: bool
+    columns: frozenset[str], schema: str, window: Window, last: _Reach | None, *, has_write_times: bool
 ) -> tuple[dict[str, Any], datetime]:
     """The statement of a page with what stays the same from page to page, and where the first one begins."""
     from psycopg import sql
@@ -152,33 +154,33 @@ def _query(
     since = datetime.combine(window.since, time(), UTC) if window.since else None
     until = datetime.combine(window.until, time(), UTC) if window.until else None
     begin = since or _EVER
-    kept: sql.Composable = sql.SQL("")
-    asked: dict[str, Any] = {"until": until}
+    conditions: sql.Composable = sql.SQL("")
+    parameters: dict[str, Any] = {"until": until}
     if last is not None and window == Window():
-        begin = last.started - (LONG if dated and last.written else LATE)
-        if dated and last.written:
-            kept += sql.SQL(' AND ("startTime" > %(seen)s::timestamp OR "updated_at" >= %(written)s::timestamp)')
-            asked |= {"seen": last.started, "written": last.written - _SKEW}
+        begin = last.started - (LONG if has_write_times and last.written else LATE)
+        if has_write_times and last.written:
+            conditions += sql.SQL(' AND ("startTime" > %(seen)s::timestamp OR "updated_at" >= %(written)s::timestamp)')
+            parameters |= {"seen": last.started, "written": last.written - _SKEW}
     if until is not None:
-        kept += sql.SQL(' AND "startTime" < %(until)s::timestamp')
+        conditions += sql.SQL(' AND "startTime" < %(until)s::timestamp')
     statement = sql.SQL(
         'SELECT "startTime"::timestamptz, "request_id", {written}::timestamptz, to_jsonb(page)::text FROM ('
         "SELECT {columns} FROM {table} "
         'WHERE ("startTime", "request_id") > (%(started)s::timestamp, %(id)s){kept} ORDER BY "startTime", "request_id" LIMIT %(rows)s) page'
     ).format(
-        written=sql.Identifier("updated_at") if dated else sql.SQL("NULL"),
+        written=sql.Identifier("updated_at") if has_write_times else sql.SQL("NULL"),
         columns=sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS if name in columns),
         table=sql.Identifier(schema, TABLE) if schema else sql.Identifier(TABLE),
-        kept=kept,
+        kept=conditions,
     )
-    return asked | {"statement": statement}, begin
+    return parameters | {"statement": statement}, begin
 
 
 class _Table:
     """The table, through a connection that is made again where it breaks."""
 
-    def __init__(self, where: Address) -> None:
-        self._where = where
+    def __init__(self, target: Address) -> None:
+        self._where = target
         self._connection: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -205,22 +207,22 @@ class _Table:
             )
             return cursor.fetchall()
 
-        found = dict(self._ask(ask))
-        if not found:
+        privileges = dict(self._ask(ask))
+        if not privileges:
             raise ObjectMissingError(
                 f"there is no table {TABLE} here",
                 where=self._where.uri,
                 remedy="name LiteLLM's own database, and its schema as ?schema=… if it is not in the search path",
             )
-        wanted = {"request_id", "startTime"}
-        if not wanted <= found.keys():
+        required_columns = {"request_id", "startTime"}
+        if not required_columns <= privileges.keys():
             raise ObjectMissingError(
-                f"{TABLE} has no column {', '.join(sorted(wanted - found.keys()))}",
+                f"{TABLE} has no column {', '.join(sorted(required_columns - privileges.keys()))}",
                 where=self._where.uri,
                 remedy="name LiteLLM's own database",
             )
-        readable = frozenset(column for column, may in found.items() if may)
-        if not wanted <= readable:
+        readable = frozenset(column for column, may in privileges.items() if may)
+        if not required_columns <= readable:
             raise StoreUnreachable(f"{TABLE} may not be read", where=self._where.uri, remedy=f"run as its owner: {GRANT}")
         return readable
 
@@ -229,17 +231,17 @@ class _Table:
 
         def ask(cursor: psycopg.Cursor[Any]) -> datetime:
             cursor.execute("SELECT now()")
-            (found,) = cursor.fetchone() or (datetime.now(UTC),)
-            moment: datetime = found
+            (value,) = cursor.fetchone() or (datetime.now(UTC),)
+            moment: datetime = value
             return moment
 
         return self._ask(ask)
 
-    def page(self, asked: Mapping[str, Any]) -> Rows:
+    def page(self, query: Mapping[str, Any]) -> Rows:
         """The rows of one page."""
 
         def ask(cursor: psycopg.Cursor[Any]) -> Rows:
-            cursor.execute(asked["statement"], {k: v for k, v in asked.items() if k != "statement"})
+            cursor.execute(query["statement"], {k: v for k, v in query.items() if k != "statement"})
             return cursor.fetchall()
 
         return self._ask(ask)
@@ -254,16 +256,16 @@ class _Table:
                 with connection.transaction(), connection.cursor() as cursor:
                     cursor.execute(f"SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'; SET LOCAL timezone = 'UTC'")
                     return question(cursor)
-            except psycopg.errors.InsufficientPrivilege as fault:
-                raise self._unreachable(fault, f"run as its owner: {GRANT}") from fault
-            except psycopg.OperationalError as fault:
-                broken = self._connection is not None and not isinstance(fault, psycopg.errors.QueryCanceled)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise self._unreachable(error, f"run as its owner: {GRANT}") from error
+            except psycopg.OperationalError as error:
+                broken = self._connection is not None and not isinstance(error, psycopg.errors.QueryCanceled)
                 self._close()
                 if not broken or attempt == _ATTEMPTS:
-                    raise self._unreachable(fault, _remedy(fault)) from fault
+                    raise self._unreachable(error, _remedy(error)) from error
                 sleep(0.5 * 2 ** (attempt - 1))
-            except psycopg.Error as fault:
-                raise self._unreachable(fault, "check the address and the table") from fault
+            except psycopg.Error as error:
+                raise self._unreachable(error, "check the address and the table") from error
         raise AssertionError("unreachable")
 
     def _connected(self) -> psycopg.Connection[Any]:
@@ -283,15 +285,15 @@ class _Table:
             self._connection.close()
             self._connection = None
 
-    def _unreachable(self, fault: Exception, remedy: str) -> StoreUnreachable:
-        said = " ".join(str(fault).split())[:300] or type(fault).__name__
-        return StoreUnreachable(said, where=self._where.uri, remedy=remedy)
+    def _unreachable(self, error: Exception, remedy: str) -> StoreUnreachable:
+        message = " ".join(str(error).split())[:300] or type(error).__name__
+        return StoreUnreachable(message, where=self._where.uri, remedy=remedy)
 
 
-def _remedy(fault: Exception) -> str:
-    said = str(fault)
-    if "password" in said or "authentication" in said:
+def _remedy(error: Exception) -> str:
+    message = str(error)
+    if "password" in message or "authentication" in message:
         return f"set {PASSWORD} or PGPASSWORD, or use ~/.pgpass"
-    if "statement timeout" in said:
+    if "statement timeout" in message:
         return 'the table needs its index on ("startTime", request_id); ask a shorter window until it has one'
     return "check host, port and database; it is asked again with the next run"

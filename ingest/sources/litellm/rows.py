@@ -50,8 +50,8 @@ def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[F
     try:
         log = _Log(value, settings)
         return log.row(), log.faults
-    except FieldError as fault:
-        return None, [*(log.faults if log else ()), Fault(fault.field, fault.reason, fault.remedy)]
+    except FieldError as error:
+        return None, [*(log.faults if log else ()), Fault(error.field, error.reason, error.remedy)]
 
 
 class _Log:
@@ -90,8 +90,8 @@ class _Log:
             return value or {}
         try:
             return mapping(value, field)
-        except FieldError as fault:
-            self.faults.append(Fault(fault.field, fault.reason, fault.remedy, "warning"))
+        except FieldError as error:
+            self.faults.append(Fault(error.field, error.reason, error.remedy, "warning"))
             return {}
 
     def row(self) -> Row:
@@ -143,8 +143,8 @@ class _Log:
     def _tier(self) -> str | None:
         if self._is_batch_cost():
             return "batch"
-        stated = (self.breakdown.get("service_tier"), self.response.get("service_tier"), self.usage.get("service_tier"))
-        return names.tier(next((tier for tier in map(text, stated) if tier), None))
+        tiers = (self.breakdown.get("service_tier"), self.response.get("service_tier"), self.usage.get("service_tier"))
+        return names.tier(next((tier for tier in map(text, tiers) if tier), None))
 
     def _tokens(self, row: Row) -> None:
         """Usage as reported; nothing at all where every count is zero or absent."""
@@ -152,7 +152,7 @@ class _Log:
         prompt_parts = self._part(usage, "prompt_tokens_details")
         answer_parts = self._part(usage, "completion_tokens_details")
         lifetimes = self._part(prompt_parts, "cache_creation_token_details")
-        counted = {
+        counts = {
             "input_tokens": _first(item, "prompt_tokens", usage, "prompt_tokens"),
             "output_tokens": _first(item, "completion_tokens", usage, "completion_tokens"),
             "total_tokens": _first(item, "total_tokens", usage, "total_tokens"),
@@ -169,19 +169,19 @@ class _Log:
             "output_image_tokens": _first(answer_parts, "image_tokens"),
         }
         row["other_usage"] = other_usage(usage)
-        if any(counted.values()):
-            row.update(counted)
-            cached = max(
-                counted["cache_write_tokens"] or 0,
-                (counted["cache_write_5m_tokens"] or 0) + (counted["cache_write_1h_tokens"] or 0),
+        if any(counts.values()):
+            row.update(counts)
+            cached_tokens = max(
+                counts["cache_write_tokens"] or 0,
+                (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0),
             )
-            cached += counted["cache_read_tokens"] or 0
+            cached_tokens += counts["cache_read_tokens"] or 0
             # An emitter that contradicts itself is not believed; attribution decides by the total (CA-5).
-            row["input_includes_cache"] = True if cached <= (counted["input_tokens"] or 0) else None
+            row["input_includes_cache"] = True if cached_tokens <= (counts["input_tokens"] or 0) else None
             row["output_includes_reasoning"] = (
-                True if (counted["reasoning_tokens"] or 0) <= (counted["output_tokens"] or 0) else None
+                True if (counts["reasoning_tokens"] or 0) <= (counts["output_tokens"] or 0) else None
             )
-        row["usage_scope"] = names.usage_scope(self.call_type, used=row.get("total_tokens") is not None or any(counted.values()))
+        row["usage_scope"] = names.usage_scope(self.call_type, used=row.get("total_tokens") is not None or any(counts.values()))
 
     def _cost(self, row: Row) -> None:
         field = "spend" if self.spend_logs else "response_cost"
@@ -197,30 +197,30 @@ class _Log:
 
     def _known_free(self, *, used: bool) -> bool:
         """Whether a cost of 0 means that nothing is owed, and not that the gateway has no price (ES-2)."""
-        unpriced = self.item.get("response_cost_failure_debug_info") or self.item.get("zero_cost_diagnostic")
-        if unpriced or not used:
+        has_no_price = self.item.get("response_cost_failure_debug_info") or self.item.get("zero_cost_diagnostic")
+        if has_no_price or not used:
             return False
         entry = self.priced_by.get("model_map_value")
         # A deployment the map does not know is entered into it with prices of 0 and nothing else: it has no mode.
         return isinstance(entry, Mapping) and bool(entry.get("mode"))
 
     def _ids(self, row: Row) -> None:
-        written = text(self.item.get("request_id" if self.spend_logs else "id"))
+        item_id = text(self.item.get("request_id" if self.spend_logs else "id"))
         call = text(self.item.get("litellm_call_id")) or text(self.metadata.get("litellm_call_id"))
-        request = names.bare_request_id(written)
-        if call is None and written is None:
+        request = names.bare_request_id(item_id)
+        if call is None and item_id is None:
             raise FieldError(
                 "litellm_call_id",
                 "the item has no id",
                 "send id and litellm_call_id: without them a call cannot be told from its copy",
             )
         trace = text(self.item.get("session_id" if self.spend_logs else "trace_id"))
-        hit = bool(row["cache_hit"]) or names.is_cache_hit_id(written)
-        separate = self._separate(written, call)
+        hit = bool(row["cache_hit"]) or names.is_cache_hit_id(item_id)
+        separate = self._separate(item_id, call)
         # A cache hit repeats the id of the answer it repeats, but no provider was asked: only its own ids may identify it.
-        row["gateway_call_id"] = separate or call or (written if hit else request)
+        row["gateway_call_id"] = separate or call or (item_id if hit else request)
         row["provider_request_id"] = None if hit or request == call else request
-        node = separate or call or written or ""
+        node = separate or call or item_id or ""
         if row["status"] == "error" and separate is None:
             # A call that failed and was answered by a fallback is two rows with one call id: two nodes, one call.
             node = f"{node}_failed"
@@ -230,19 +230,19 @@ class _Log:
         row["conversation_id"] = self._conversation(trace)
         self._caller(row)
 
-    def _separate(self, written: str | None, call: str | None) -> str | None:
+    def _separate(self, item_id: str | None, call: str | None) -> str | None:
         """The node of a row that bills work of its own beside another row of the same call; None for all other rows.
 
         A batch is polled again and again: its cost is one node, whoever asks for it.
         """
-        if written is None:
+        if item_id is None:
             return None
         if self._is_batch_cost():
-            return f"{names.batch_id(written)}_batch_cost"
-        marked = self.metadata.get("billed_retry_attempt")
-        if marked not in (None, False, "", "None") or names.bills_earlier_work(written):
-            attempt = "" if isinstance(marked, bool) or marked is None else f"_attempt_{text(marked)}"
-            return f"{written}{attempt}" if written != call else f"{written}_retry{attempt}"
+            return f"{names.batch_id(item_id)}_batch_cost"
+        retry_attempt = self.metadata.get("billed_retry_attempt")
+        if retry_attempt not in (None, False, "", "None") or names.bills_earlier_work(item_id):
+            attempt = "" if isinstance(retry_attempt, bool) or retry_attempt is None else f"_attempt_{text(retry_attempt)}"
+            return f"{item_id}{attempt}" if item_id != call else f"{item_id}_retry{attempt}"
         return None
 
     def _is_batch_cost(self) -> bool:
@@ -251,9 +251,9 @@ class _Log:
         )
 
     def _conversation(self, trace: str | None) -> str | None:
-        stated = text(self.item.get("session_id")) if not self.spend_logs else None
-        asked = stated or text(self.requester.get("session_id"))
-        return asked or (None if ids.is_trace_id(trace) else trace)
+        payload_session = text(self.item.get("session_id")) if not self.spend_logs else None
+        session = payload_session or text(self.requester.get("session_id"))
+        return session or (None if ids.is_trace_id(trace) else trace)
 
     def _caller(self, row: Row) -> None:
         """The caller's own span, from its `traceparent` header: believed from trusted sources only (CH-7)."""
@@ -283,12 +283,12 @@ class _Log:
             (item, "agent_id"), (meta, "agent_id"), (self.requester, "agent_id"),
         )  # fmt: skip
         row["agent_name"] = _first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
-        said = self._said()
-        row["claimed_agent"] = names.chosen(said, self.settings.agent_tags)
-        row["claimed_team"] = names.chosen(said, self.settings.team_tags)
-        row["environment"] = names.chosen(said, ("deployment.environment.name", "environment", "env"))
-        row["tenant"] = names.chosen(said, ("tenant", "customer"))
-        row["workflow"] = names.chosen(said, ("workflow",))
+        claims = self._said()
+        row["claimed_agent"] = names.chosen(claims, self.settings.agent_tags)
+        row["claimed_team"] = names.chosen(claims, self.settings.team_tags)
+        row["environment"] = names.chosen(claims, ("deployment.environment.name", "environment", "env"))
+        row["tenant"] = names.chosen(claims, ("tenant", "customer"))
+        row["workflow"] = names.chosen(claims, ("workflow",))
 
     def _said(self) -> dict[str, str]:
         """What the caller said about the request: its tags first, then its labels, then its baggage."""
@@ -300,8 +300,8 @@ class _Log:
             tags = structure(self.item.get("request_tags"), "request_tags")
             if tags is None:
                 tags = structure(self.metadata.get("tags"), "tags")
-        except FieldError as fault:
-            self.faults.append(Fault(fault.field, fault.reason, "send a JSON list of strings", "warning"))
+        except FieldError as error:
+            self.faults.append(Fault(error.field, error.reason, "send a JSON list of strings", "warning"))
             return []
         if tags is not None and not isinstance(tags, (list, tuple)):
             self.faults.append(Fault("request_tags", f"{shown(tags)} is no list", "send a JSON list of strings", "warning"))
@@ -326,20 +326,20 @@ class _Log:
         """What is worth keeping beside the columns, as JSON with amounts as text. No prompts, no addresses of people."""
         item, meta = self.item, self.metadata
         error = self._part(item, "error_information") or self._part(meta, "error_information")
-        saved = decimal(item.get("saved_cache_cost"))
-        written = text(item.get("request_id" if self.spend_logs else "id"))
-        kept: dict[str, Any] = {
+        avoided_cost = decimal(item.get("saved_cache_cost"))
+        item_id = text(item.get("request_id" if self.spend_logs else "id"))
+        attributes: dict[str, Any] = {
             "call_type": self.call_type or None,
             "gateway_model": text(item.get("model")),
             "price_key": text(self.priced_by.get("model_map_key")),
             "key_hash": names.key_name(text(meta.get("user_api_key_hash")) or text(item.get("api_key"))),
-            "answer_of": names.bare_request_id(written) if names.is_cache_hit_id(written) else None,
+            "answer_of": names.bare_request_id(item_id) if names.is_cache_hit_id(item_id) else None,
             "key_user": text(meta.get("user_api_key_user_id")) or text(item.get("user")),
             "organisation": text(meta.get("user_api_key_org_id")) or text(item.get("organization_id")),
             "project": text(meta.get("user_api_key_project_alias")) or text(meta.get("user_api_key_project_id")),
             "team_id": text(meta.get("user_api_key_team_id")) or text(item.get("team_id")),
             "target_agent": text(meta.get("target_agent_id")),
-            "avoided_cost": plain(saved) if saved else None,
+            "avoided_cost": plain(avoided_cost) if avoided_cost else None,
             "cost": {k: plain(v) for k, v in ((k, decimal(v)) for k, v in self.breakdown.items()) if v} or None,
             "tags": [tag for tag in map(text, self.tags) if tag and len(tag) <= 256 and not tag.startswith("User-Agent:")]
             or None,
@@ -353,8 +353,8 @@ class _Log:
             "speed": text(self.usage.get("speed")),
             "stream": flag(item.get("stream")),
         }
-        filled = {key: value for key, value in kept.items() if value is not None}
-        return json.dumps(filled, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace").decode() if filled else None
+        non_null = {key: value for key, value in attributes.items() if value is not None}
+        return json.dumps(non_null, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace").decode() if non_null else None
 
 
 def _first(*places: Any) -> int | None:
@@ -367,7 +367,7 @@ def _first(*places: Any) -> int | None:
 
 
 def _first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
-    return next((found for whole, field in places if (found := text(whole.get(field)))), None)
+    return next((value for whole, field in places if (value := text(whole.get(field)))), None)
 
 
 def _amounts(value: object) -> Any:

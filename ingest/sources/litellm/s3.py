@@ -42,8 +42,8 @@ class _Mark:
     def told(cls, value: str | None) -> _Mark | None:
         if value is None:
             return None
-        kept = json.loads(value)
-        return cls(datetime.fromisoformat(kept["newest"]), frozenset(kept["read"]))
+        fields = json.loads(value)
+        return cls(datetime.fromisoformat(fields["newest"]), frozenset(fields["read"]))
 
     def __str__(self) -> str:
         return json.dumps({"newest": self.newest.isoformat(), "read": sorted(self.read)}, separators=(",", ":"))
@@ -87,8 +87,8 @@ def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[Listed]) -> Iterato
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for first in range(0, len(entries), _AT_ONCE):
-            some = entries[first : first + _AT_ONCE]
-            for entry, item in zip(some, pool.map(got, some), strict=True):
+            chunk = entries[first : first + _AT_ONCE]
+            for entry, item in zip(chunk, pool.map(got, chunk), strict=True):
                 if item is None:
                     yield _vanished(entry)
                 else:

@@ -29,10 +29,10 @@ def shape_of(item: Mapping[str, Any]) -> str:
         raise FieldError(
             "item", "a daily sum, not a call", "export raw rows: /spend/logs with summarize=false, or LiteLLM_SpendLogs"
         )
-    told = ", ".join(sorted(str(key)[:40] for key in item)[:6])
+    fields = ", ".join(sorted(str(key)[:40] for key in item)[:6])
     raise FieldError(
         "item",
-        f"neither a StandardLoggingPayload nor a SpendLogs row; it has {told or 'no fields'}",
+        f"neither a StandardLoggingPayload nor a SpendLogs row; it has {fields or 'no fields'}",
         "send what LiteLLM's callbacks write",
     )
 
@@ -47,19 +47,21 @@ _PLUCKED = (
 def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
     """The generic callback's first format, every value spelt by Python, as a payload of today's."""
     usage = item.get("usage")
-    counted: Mapping[str, Any] = spelled_usage(usage) if isinstance(usage, str) else mapping(usage, "usage")
-    if isinstance(usage, str) and not counted:
-        counted = mapping(usage, "usage")
-    written = item.get("metadata")
+    counts: Mapping[str, Any] = spelled_usage(usage) if isinstance(usage, str) else mapping(usage, "usage")
+    if isinstance(usage, str) and not counts:
+        counts = mapping(usage, "usage")
+    raw_metadata = item.get("metadata")
     try:
-        metadata = dict(mapping(written, "metadata"))
+        metadata = dict(mapping(raw_metadata, "metadata"))
     except FieldError:
         # Live objects stand in it that Python spells in its own way; the names we know are plucked out one by one.
-        metadata = {key: found[1] for key in _PLUCKED if (found := re.search(rf"'{key}': '([^'\\]{{1,512}})'", str(written)))}
-        if tags := re.search(r"'tags': (\[[^\]]{0,4096}\])", str(written)):
+        metadata = {
+            key: match[1] for key in _PLUCKED if (match := re.search(rf"'{key}': '([^'\\]{{1,512}})'", str(raw_metadata)))
+        }
+        if tags := re.search(r"'tags': (\[[^\]]{0,4096}\])", str(raw_metadata)):
             metadata["tags"] = tags[1]
-    metadata["usage_object"] = counted
-    deployed = str(metadata.get("deployment") or item.get("model") or "")
+    metadata["usage_object"] = counts
+    model = str(metadata.get("deployment") or item.get("model") or "")
     return {
         "id": item.get("id"),
         "litellm_call_id": metadata.get("litellm_call_id"),
@@ -68,8 +70,8 @@ def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
         "cache_hit": item.get("cache_hit"),
         "startTime": item.get("startTime"),
         "endTime": item.get("endTime"),
-        "model": deployed,
-        "custom_llm_provider": deployed.split("/", 1)[0] if "/" in deployed else None,
+        "model": model,
+        "custom_llm_provider": model.split("/", 1)[0] if "/" in model else None,
         "api_base": metadata.get("api_base"),
         "model_group": metadata.get("model_group"),
         "end_user": item.get("user"),

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from ingest import policies
 from ingest.logs import json_items
+from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import text
 from ingest.logs.json_items import Damage, Found, Item
 from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
@@ -28,11 +29,6 @@ from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.tables import SPANS
-
-_BATCH_ROWS = 20_000
-_TIMES = ("start_time", "end_time")
-_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
-_INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
 
 
 class LiteLLM:
@@ -79,13 +75,13 @@ class LiteLLM:
     def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Slice]:
         """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
-        named = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        picked = named or [entry for entry in listing if self._picks(entry)]
-        if not picked:
+        exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+        entries = exact_matches or [entry for entry in listing if self._picks(entry)]
+        if not entries:
             raise ObjectMissingError(
                 "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
             )
-        for entry in picked:
+        for entry in entries:
             yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
     def _picks(self, entry: Listed) -> bool:
@@ -94,8 +90,8 @@ class LiteLLM:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
-        found = json_items.of_file(item.path, item.uri)
-        yield from _readings(found, raw_id=item.raw_id, uri=item.uri, settings=settings)
+        items = json_items.of_file(item.path, item.uri)
+        yield from _readings(items, raw_id=item.raw_id, uri=item.uri, settings=settings)
 
 
 SOURCE = LiteLLM()
@@ -103,8 +99,8 @@ SOURCE = LiteLLM()
 
 def read_items(items: Iterable[object], *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
     """Parsed payloads or rows as `spans`; nulls among them are skipped. `uri` is what problems will name."""
-    found = (Item(f"item {number}", item) for number, item in enumerate(items, 1) if item is not None)
-    return _joined(_readings(found, raw_id=raw_id, uri=uri, settings=settings))
+    entries = (Item(f"item {number}", item) for number, item in enumerate(items, 1) if item is not None)
+    return _joined(_readings(entries, raw_id=raw_id, uri=uri, settings=settings))
 
 
 def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
@@ -126,53 +122,37 @@ def _joined(readings: Iterable[Reading]) -> Reading:
     return Reading(pl.concat(frames), problems)
 
 
-def _readings(found: Found, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
+def _readings(items: Found, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
     rows, problems = list[litellm_rows.Row](), list[Problem]()
-    pulled = "://" in uri and not uri.startswith("s3://")
+    is_page = "://" in uri and not uri.startswith("s3://")
 
     def problem(place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
         problems.append(Problem("litellm", uri, place, field, reason, remedy, severity=severity))
 
-    for entry in found:
+    for entry in items:
         if isinstance(entry, Damage):
             problem(*entry)
             continue
-        for place, value in _inner(entry, pulled=pulled):
-            row, faults = litellm_rows.of_item(value, settings)
+        for place, value in _inner(entry, is_page=is_page):
+            row, row_problems = litellm_rows.of_item(value, settings)
             if row is not None:
                 row["raw_id"] = raw_id
                 rows.append(row)
-            for fault in faults:
-                problem(place, *fault)
-        if len(rows) >= _BATCH_ROWS:
-            yield Reading(_frame(rows), problems)
+            for row_problem in row_problems:
+                problem(place, *row_problem)
+        if len(rows) >= log_rows.BATCH_ROWS:
+            yield Reading(log_rows.frame(rows), problems)
             rows, problems = [], []
     if rows or problems:
-        yield Reading(_frame(rows), problems)
+        yield Reading(log_rows.frame(rows), problems)
 
 
-def _inner(entry: Item, *, pulled: bool) -> Iterator[Item]:
+def _inner(entry: Item, *, is_page: bool) -> Iterator[Item]:
     """The items of an item. Those of a page that nobody keeps are known by their own ids, not by their place in it."""
-    inside = json_items.opened(entry.value)
-    values = enumerate(inside, 1) if inside is not None else [(0, entry.value)]
+    records = json_items.opened(entry.value)
+    values = enumerate(records, 1) if records is not None else [(0, entry.value)]
     for number, value in values:
         if value is None:
             continue
-        own = text(value.get("request_id")) if pulled and isinstance(value, Mapping) else None
+        own = text(value.get("request_id")) if is_page and isinstance(value, Mapping) else None
         yield Item(f"row {own}" if own else f"{entry.place}, data {number}" if number else entry.place, value)
-
-
-def _frame(rows: list[litellm_rows.Row]) -> pl.DataFrame:
-    known: dict[str, list[Any]] = {name: [] for name in SPANS.schema if name not in ("date", "rank")}
-    for row in rows:
-        for name, values in known.items():
-            values.append(row.get(name))
-    series = [
-        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
-        if name in _TIMES
-        else pl.Series(name, values, dtype=SPANS.schema[name])
-        for name, values in known.items()
-    ]
-    frame = pl.DataFrame(series).with_columns(date=pl.col("start_time").dt.date())
-    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
-    return SPANS.conform(frame.with_columns(rank=filled))

@@ -46,12 +46,12 @@ def address(uri: str) -> str:
     ('https://gateway.example', 'http://127.0.0.1:4000')
     """
     parts = urlsplit(uri)
-    told = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removesuffix(_PATH).rstrip("/"), "", ""))
+    base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removesuffix(_PATH).rstrip("/"), "", ""))
     if "@" in parts.netloc or parts.query:
         raise SourceError(
-            "the address holds more than an address", where=told, remedy=f"leave out keys and queries, and set {KEY}"
+            "the address holds more than an address", where=base, remedy=f"leave out keys and queries, and set {KEY}"
         )
-    return told
+    return base
 
 
 def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator[Slice | Problem]:
@@ -68,7 +68,7 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
         begin = _midnight(window.since) if window.since else None
         end = min(end, _midnight(window.until)) if window.until else end
     begin = begin or log.begins(end)
-    wide, settled = _WIDEST, window == Window()
+    wide, is_complete = _WIDEST, window == Window()
     while begin is not None and begin < end:
         stop = min(begin + wide, end)
         page = log.page(begin, stop)
@@ -77,10 +77,10 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
             continue
         pages, whole = ([page], True) if page.total < PAGE_ROWS else log.pages(begin, stop)
         if not whole:
-            settled = False
+            is_complete = False
             yield log.shifting(begin)
         # What could not be read to its end is where the next run begins.
-        marks = {base: max(stop.isoformat(), last or "")} if settled else {}
+        marks = {base: max(stop.isoformat(), last or "")} if is_complete else {}
         yield Slice(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
         wide = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
         wide, begin = min(max(wide, _SECOND), _WIDEST), stop
@@ -116,8 +116,8 @@ class _Log:
         if not page.ids:
             return None
         rows = _answer(page.item)["data"]
-        started = datetime.fromisoformat(str(rows[0]["startTime"]))
-        aware = started.replace(tzinfo=UTC) if started.tzinfo is None else started.astimezone(UTC)
+        start = datetime.fromisoformat(str(rows[0]["startTime"]))
+        aware = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
         return aware.replace(microsecond=0)
 
     def page(self, begin: datetime, end: datetime, number: int = 1, rows: int = PAGE_ROWS) -> _Page:
@@ -132,26 +132,26 @@ class _Log:
         )
         try:
             item = self._fetcher.ask(Request(f"{self._base}{_PATH}", query, secrets=self._secrets))
-        except ObjectMissingError as fault:
+        except ObjectMissingError as error:
             raise ObjectMissingError(
                 f"the gateway has no {_PATH}",
                 where=self._base,
                 remedy="name the proxy's own address; older versions of LiteLLM lack it",
-            ) from fault
+            ) from error
         answer = _answer(item)
         ids = tuple(str(row["request_id"]) for row in answer["data"] if isinstance(row, dict) and "request_id" in row)
         return _Page(item, ids, max(int(answer["total"]), len(ids)))
 
     def pages(self, begin: datetime, end: datetime) -> tuple[list[_Page], bool]:
         """The rows of a stretch that does not fit a page: read until as many were seen as there are, and whether that came."""
-        pages, seen = list[_Page](), set[str]()
+        pages, request_ids = list[_Page](), set[str]()
         for _ in range(_COUNTS):
             number = 1
             while number == 1 or len(pages[-1].ids) == PAGE_ROWS:
                 pages.append(self.page(begin, end, number))
-                seen.update(pages[-1].ids)
+                request_ids.update(pages[-1].ids)
                 number += 1
-            if len(seen) >= pages[-1].total:
+            if len(request_ids) >= pages[-1].total:
                 return pages, True
         return pages, False
 

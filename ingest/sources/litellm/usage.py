@@ -35,12 +35,12 @@ def other_usage(usage: Mapping[str, Any]) -> str | None:
     >>> other_usage({"prompt_tokens": 9, "server_tool_use": {"web_search_requests": 2}, "prompt_tokens_details": {"image_count": 0}})
     '{"web_searches": "2"}'
     """
-    found: dict[str, str] = {}
+    quantities: dict[str, str] = {}
     for meter, path in _WHERE:
         value: object = usage
         for step in path:
             value = value.get(step) if isinstance(value, Mapping) else None
         number = exact_decimal(str(value)) if isinstance(value, (int, Decimal, float)) and not isinstance(value, bool) else None
         if number and number > 0:
-            found.setdefault(meter, text(number) or "0")
-    return json.dumps(found) if found else None
+            quantities.setdefault(meter, text(number) or "0")
+    return json.dumps(quantities) if quantities else None

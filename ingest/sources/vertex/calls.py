@@ -62,26 +62,26 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     """
     if not isinstance(value, Mapping):
         raise FieldError("row", f"{shown(value)} is no record", "write one row of the table a line")
-    request = text(value.get("request_id"))
-    if request is None:
+    request_id = text(value.get("request_id"))
+    if request_id is None:
         raise FieldError("request_id", "is missing", "export the table with its request_id: a call is told from its copy by it")
     end = instant(_moment(value.get("logging_time")), "logging_time")
     if end is None:
         raise FieldError("logging_time", "is missing", "export the table with its logging_time")
-    asked = _opened(value.get("full_request"), "full_request")
+    request_body = _opened(value.get("full_request"), "full_request")
     google, partner = _chunks(value.get("full_response"), "full_response"), _parts(value)
     row: Row = {
         "channel": CHANNEL,
         "source": "vertex",
         "emitter": "vertex-log",
         "provider": "vertex_ai",
-        "span_id": f"vertex_{request}",
-        "trace_id": f"vertex_{request}",
+        "span_id": f"vertex_{request_id}",
+        "trace_id": f"vertex_{request_id}",
         "start_time": _start(value, end),
         "end_time": end,
     }
     row["span_key"], row["trace_key"] = ids.span_key(row["span_id"]), ids.trace_key(row["trace_id"])
-    _names(row, value, asked)
+    _names(row, value, request_body)
     usage = _merged(google, "usageMetadata")
     if usage:
         _gemini(row, usage)
@@ -90,11 +90,11 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     row["provider_request_id"] = _last(google, "responseId") or _answer_id(partner)
     row["response_model"] = _last(google, "modelVersion") or _answer_model(partner) or row["request_model"]
     row["status"] = "error" if any(chunk.get("error") for chunk in google) else "ok" if google or partner else None
-    counted = any(row.get(name) is not None for name in ("input_tokens", "output_tokens"))
-    row["usage_scope"] = "leaf" if counted or row["operation"] else None
+    has_tokens = any(row.get(name) is not None for name in ("input_tokens", "output_tokens"))
+    row["usage_scope"] = "leaf" if has_tokens or row["operation"] else None
     if any(_grounded(chunk) for chunk in google):
         row["other_usage"] = _with(row.get("other_usage"), "grounded_prompts", 1)
-    _labels(row, asked, settings)
+    _labels(row, request_body, settings)
     row["name"] = " ".join(part for part in (row["operation"], row["request_model"]) if part) or None
     return row
 
@@ -109,14 +109,19 @@ def _start(value: Mapping[str, Any], end: int) -> int:
     return end - int(latency * 1000) if latency is not None and 0 <= latency < 86_400_000 else end
 
 
-def _names(row: Row, value: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    told = [text(value.get("model")), text(asked.get("model")), text(asked.get("endpoint")), text(value.get("endpoint"))]
-    places = [found for name in told if name and (found := _PLACE.search(name))]
-    models = [found["model"] for name in told if name and (found := _MODEL.search(name))]
-    row["request_model"] = models[0] if models else told[0]
+def _names(row: Row, value: Mapping[str, Any], request_body: Mapping[str, Any]) -> None:
+    names = [
+        text(value.get("model")),
+        text(request_body.get("model")),
+        text(request_body.get("endpoint")),
+        text(value.get("endpoint")),
+    ]
+    places = [match for name in names if name and (match := _PLACE.search(name))]
+    models = [match["model"] for name in names if name and (match := _MODEL.search(name))]
+    row["request_model"] = models[0] if models else names[0]
     row["account_id"] = places[0]["project"] if places else None
     row["region"] = places[0]["region"] if places else None
-    endpoint = text(value.get("endpoint")) or text(asked.get("endpoint"))
+    endpoint = text(value.get("endpoint")) or text(request_body.get("endpoint"))
     # A tuned model's endpoint is a machine of its own; a publisher's model has none.
     row["resource_id"] = endpoint if endpoint and "/endpoints/" in endpoint else None
     row["deployment_id"] = text(value.get("deployed_model_id"))
@@ -140,16 +145,16 @@ def _gemini(row: Row, usage: Mapping[str, Any]) -> None:
     row["reasoning_tokens"] = thoughts
     row["input_includes_cache"] = None if prompt is None else True
     row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
-    asked, cached = _modalities(usage, "promptTokensDetails"), _modalities(usage, "cacheTokensDetails")
-    made = _modalities(usage, "candidatesTokensDetails")
-    row["input_audio_tokens"] = _beyond(asked.get("AUDIO"), cached.get("AUDIO"))
-    row["input_image_tokens"] = _beyond(asked.get("IMAGE"), cached.get("IMAGE"))
-    row["output_audio_tokens"], row["output_image_tokens"] = made.get("AUDIO"), made.get("IMAGE")
+    input_modalities, cached_modalities = _modalities(usage, "promptTokensDetails"), _modalities(usage, "cacheTokensDetails")
+    output_modalities = _modalities(usage, "candidatesTokensDetails")
+    row["input_audio_tokens"] = _beyond(input_modalities.get("AUDIO"), cached_modalities.get("AUDIO"))
+    row["input_image_tokens"] = _beyond(input_modalities.get("IMAGE"), cached_modalities.get("IMAGE"))
+    row["output_audio_tokens"], row["output_image_tokens"] = output_modalities.get("AUDIO"), output_modalities.get("IMAGE")
     rare = {
-        "input_video_tokens": _beyond(asked.get("VIDEO"), cached.get("VIDEO")),
-        "output_video_tokens": made.get("VIDEO"),
-        "cache_read_audio_tokens": cached.get("AUDIO"),
-        "cache_read_image_tokens": cached.get("IMAGE"),
+        "input_video_tokens": _beyond(input_modalities.get("VIDEO"), cached_modalities.get("VIDEO")),
+        "output_video_tokens": output_modalities.get("VIDEO"),
+        "cache_read_audio_tokens": cached_modalities.get("AUDIO"),
+        "cache_read_image_tokens": cached_modalities.get("IMAGE"),
     }
     for meter, tokens in rare.items():
         if tokens:
@@ -159,8 +164,8 @@ def _gemini(row: Row, usage: Mapping[str, Any]) -> None:
 
 
 def _claude(row: Row, usage: Mapping[str, Any]) -> None:
-    def told(name: str, within: Mapping[str, Any] = usage) -> int | None:
-        return count(within.get(name), f"usage.{name}")
+    def told(name: str, holder: Mapping[str, Any] = usage) -> int | None:
+        return count(holder.get(name), f"usage.{name}")
 
     lifetimes = mapping(usage.get("cache_creation"), "usage.cache_creation")
     row["input_tokens"], row["output_tokens"] = told("input_tokens"), told("output_tokens")
@@ -178,13 +183,13 @@ def _claude(row: Row, usage: Mapping[str, Any]) -> None:
 
 
 def _modalities(usage: Mapping[str, Any], name: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+    tokens_by_modality: dict[str, int] = {}
     entries = usage.get(name)
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, Mapping) and (modality := text(entry.get("modality"))):
             tokens = count(entry.get("tokenCount"), f"usageMetadata.{name}.tokenCount") or 0
-            found[modality.upper()] = found.get(modality.upper(), 0) + tokens
-    return found
+            tokens_by_modality[modality.upper()] = tokens_by_modality.get(modality.upper(), 0) + tokens
+    return tokens_by_modality
 
 
 def _beyond(whole: int | None, part: int | None) -> int | None:
@@ -192,12 +197,12 @@ def _beyond(whole: int | None, part: int | None) -> int | None:
 
 
 def _sum(*parts: int | None) -> int | None:
-    told = [part for part in parts if part is not None]
-    return sum(told) if told else None
+    counts = [part for part in parts if part is not None]
+    return sum(counts) if counts else None
 
 
-def _with(held: str | None, meter: str, quantity: int) -> str:
-    return json.dumps({**(json.loads(held) if held else {}), meter: str(quantity)})
+def _with(usage_json: str | None, meter: str, quantity: int) -> str:
+    return json.dumps({**(json.loads(usage_json) if usage_json else {}), meter: str(quantity)})
 
 
 # ── answers, in one piece or in chunks ──────────────────────────────────────────────────────────────────────────────────
@@ -208,8 +213,8 @@ def _opened(value: object, name: str) -> Mapping[str, Any]:
     if isinstance(value, str):
         try:
             value = parse_json(value) if value.strip() else None
-        except (ValueError, RecursionError) as fault:
-            raise FieldError(name, "is no valid JSON", "export the table again") from fault
+        except (ValueError, RecursionError) as error:
+            raise FieldError(name, "is no valid JSON", "export the table again") from error
     return value if isinstance(value, Mapping) else {}
 
 
@@ -217,10 +222,10 @@ def _chunks(value: object, name: str) -> list[Mapping[str, Any]]:
     if isinstance(value, str):
         try:
             value = parse_json(value) if value.strip() else None
-        except (ValueError, RecursionError) as fault:
-            raise FieldError(name, "is no valid JSON", "export the table again") from fault
-    several: Sequence[object] = value if isinstance(value, list) else [value]
-    return [chunk for chunk in several if isinstance(chunk, Mapping) and any(v not in (None, False) for v in chunk.values())]
+        except (ValueError, RecursionError) as error:
+            raise FieldError(name, "is no valid JSON", "export the table again") from error
+    chunks: Sequence[object] = value if isinstance(value, list) else [value]
+    return [chunk for chunk in chunks if isinstance(chunk, Mapping) and any(v not in (None, False) for v in chunk.values())]
 
 
 _EVENT = re.compile(r"^data:\s*(\{.*\})\s*$", re.MULTILINE)
@@ -229,10 +234,10 @@ _EVENT = re.compile(r"^data:\s*(\{.*\})\s*$", re.MULTILINE)
 def _parts(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a partner's model answered: objects, or the events of a stream, whole or as text."""
     payload = value.get("response_payload")
-    found: list[Mapping[str, Any]] = []
+    objects: list[Mapping[str, Any]] = []
     for part in payload if isinstance(payload, list) else [payload]:
-        found += _objects(part)
-    return [part for part in found if any(v not in (None, {}) for v in part.values())]
+        objects += _objects(part)
+    return [part for part in objects if any(v not in (None, {}) for v in part.values())]
 
 
 def _objects(part: object) -> Iterator[Mapping[str, Any]]:
@@ -241,16 +246,16 @@ def _objects(part: object) -> Iterator[Mapping[str, Any]]:
     elif isinstance(part, str):
         for spelt in _EVENT.findall(part) if part.lstrip().startswith(("event:", "data:")) else [part]:
             try:
-                told = parse_json(spelt)
+                document = parse_json(spelt)
             except (ValueError, RecursionError):
                 continue  # a piece of an answer: it has no counts
-            yield from (entry for entry in (told if isinstance(told, list) else [told]) if isinstance(entry, Mapping))
+            yield from (entry for entry in (document if isinstance(document, list) else [document]) if isinstance(entry, Mapping))
 
 
 def _merged(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """Of each field the last that was told."""
-    told = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
-    return {key: value for part in told for key, value in part.items() if value is not None}
+    objects = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
+    return {key: value for part in objects for key, value in part.items() if value is not None}
 
 
 def _usage_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -259,7 +264,7 @@ def _usage_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _last(chunks: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    return next((told for chunk in reversed(chunks) if (told := text(chunk.get(name)))), None)
+    return next((value for chunk in reversed(chunks) if (value := text(chunk.get(name)))), None)
 
 
 def _answer_id(parts: Sequence[Mapping[str, Any]]) -> str | None:
@@ -285,10 +290,10 @@ def _grounded(chunk: Mapping[str, Any]) -> bool:
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _labels(row: Row, asked: Mapping[str, Any], settings: IngestSettings) -> None:
+def _labels(row: Row, request_body: Mapping[str, Any], settings: IngestSettings) -> None:
     """Who the caller says it is: an agent's framework about itself, the rest as claims."""
-    told = {k: v for k, v in ((str(k), text(v)) for k, v in _opened(asked.get("labels"), "labels").items()) if v}
-    labels = {key[:64]: value for key, value in told.items() if len(value) <= _LONGEST_LABEL}
+    pairs = {k: v for k, v in ((str(k), text(v)) for k, v in _opened(request_body.get("labels"), "labels").items()) if v}
+    labels = {key[:64]: value for key, value in pairs.items() if len(value) <= _LONGEST_LABEL}
     row["agent_name"] = labels.get("adk_agent_name")
     # Labels of Google Cloud hold no dots: rootcost.agent is written rootcost_agent there.
     row["claimed_agent"] = _chosen(labels, settings.agent_tags)

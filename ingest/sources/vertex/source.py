@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import polars as pl
-
 from ingest.google import bigquery
 from ingest.google.bigquery import About, BigQuery
+from ingest.logs import rows as log_rows
 from ingest.logs import table_items
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage
@@ -23,17 +22,11 @@ from ingest.sources.vertex.calls import NEEDED, Row
 from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
-from ledger.tables import SPANS
 
-_BATCH_ROWS = 20_000
 _OVERLAP = timedelta(hours=1)
 """Rows are logged in the background: one may appear after a later one."""
 _DAY = timedelta(days=1)
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-_TIMES = ("start_time", "end_time")
-_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
-_INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
-
 _CHUNK = (
     "JSON_VALUE(chunk, '$.responseId') AS responseId, JSON_VALUE(chunk, '$.modelVersion') AS modelVersion, "
     "JSON_QUERY(chunk, '$.usageMetadata') AS usageMetadata, JSON_VALUE(chunk, '$.error.code') AS error, "
@@ -91,75 +84,60 @@ class Vertex:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
-        rows, problems, seen = list[Row](), list[Problem](), 0
+        rows, problems, item_count = list[Row](), list[Problem](), 0
 
-        def problem(place: str, field: str, reason: str, remedy: str) -> None:
+        def add_problem(place: str, field: str, reason: str, remedy: str) -> None:
             problems.append(Problem(self.name, item.uri, place, field, reason, remedy))
 
-        for found in table_items.of_object(item):
-            if isinstance(found, Damage):
-                problem(*found)
+        for entry in table_items.of_object(item):
+            if isinstance(entry, Damage):
+                add_problem(*entry)
                 continue
-            seen += 1
-            if seen == 1 and not (isinstance(found.value, Mapping) and set(found.value) >= NEEDED):
+            item_count += 1
+            if item_count == 1 and not (isinstance(entry.value, Mapping) and set(entry.value) >= NEEDED):
                 raise FormatError(
                     "no request-response log of Vertex AI",
                     where=item.uri,
                     remedy=f"a row of the log has {', '.join(sorted(NEEDED))}, model, full_request and full_response",
                 )
             try:
-                rows.append(calls.of_row(found.value, settings) | {"raw_id": item.raw_id})
-            except FieldError as fault:
-                problem(found.place, fault.field, fault.reason, fault.remedy)
-            if len(rows) >= _BATCH_ROWS:
-                yield Reading(_frame(rows), problems)
+                rows.append(calls.of_row(entry.value, settings) | {"raw_id": item.raw_id})
+            except FieldError as error:
+                add_problem(entry.place, error.field, error.reason, error.remedy)
+            if len(rows) >= log_rows.BATCH_ROWS:
+                yield Reading(log_rows.frame(rows), problems)
                 rows, problems = [], []
         if rows or problems:
-            yield Reading(_frame(rows), problems)
-
-
-def _frame(rows: list[Row]) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {
-        name: [row.get(name) for row in rows] for name in SPANS.schema if name not in ("date", "rank")
-    }
-    series = [
-        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
-        if name in _TIMES
-        else pl.Series(name, values, dtype=SPANS.schema[name])
-        for name, values in columns.items()
-    ]
-    frame = pl.DataFrame(series).with_columns(date=pl.col("start_time").dt.date())
-    filled = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
-    return SPANS.conform(frame.with_columns(rank=filled))
+            yield Reading(log_rows.frame(rows), problems)
 
 
 # ── the live table ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _days(fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
-    where = bigquery.address(uri)
-    query = BigQuery(where)
+    table = bigquery.address(uri)
+    query = BigQuery(table)
     about = query.about()
-    lacking = sorted(NEEDED - about.columns)
-    if lacking:
+    missing_columns = sorted(NEEDED - about.columns)
+    if missing_columns:
         raise FormatError(
-            f"no request-response log: the table lacks {', '.join(lacking)}",
-            where=where.uri,
+            f"no request-response log: the table lacks {', '.join(missing_columns)}",
+            where=table.uri,
             remedy="name the table of setPublisherModelConfig or of the endpoint, such as request_response_logging",
         )
-    window, mark = fetcher.window, fetcher.mark(where.uri)
-    asked = window.since is not None or window.until is not None
+    window, mark = fetcher.window, fetcher.mark(table.uri)
+    has_window = window.since is not None or window.until is not None
     since = _midnight(window.since) if window.since else _BEGINNING
-    if mark and not asked:
+    if mark and not has_window:
         since = datetime.fromisoformat(mark) - _OVERLAP
     until = _midnight(window.until) if window.until else datetime(9999, 1, 1, tzinfo=UTC)
     first, last = _reach(query, about, since, until)
     while first is not None and last is not None and first <= last:
         end = min(_midnight(first) + _DAY, last + timedelta(microseconds=1))
         content = bigquery.in_order(_calls(query, about, first, end))
-        item = fetcher.save(f"{where.uri}/{where.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
-        reached = end - timedelta(microseconds=1)
-        yield Slice(scope=where.uri, objects=(item,), marks={} if asked else {where.uri: reached.isoformat()})
+        item = fetcher.save(f"{table.uri}/{table.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
+        last_read = end - timedelta(microseconds=1)
+        yield Slice(scope=table.uri, objects=(item,), marks={} if has_window else {table.uri: last_read.isoformat()})
         first = end
 
 
@@ -180,9 +158,9 @@ def _reach(query: BigQuery, about: About, since: datetime, until: datetime) -> t
 
 def _calls(query: BigQuery, about: About, since: datetime, until: datetime) -> Iterator[str]:
     """The calls of ``[since, until)`` as JSON, without a word of what was asked or answered."""
-    kept = [name for name in _PLAIN if name in about.columns] + [sql for name, sql in _ASKED.items() if name in about.columns]
+    columns = [name for name in _PLAIN if name in about.columns] + [sql for name, sql in _ASKED.items() if name in about.columns]
     sql = (
-        f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(kept)} FROM {query.where.quoted} "  # noqa: S608 - names are checked
+        f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(columns)} FROM {query.where.quoted} "  # noqa: S608 - names are checked
         "WHERE logging_time >= @since AND logging_time < @until) AS call"
     )
     for row in query.ask(sql, about, since=since, until=until):
