@@ -58,6 +58,10 @@ format: .venv/.installed ## Let ruff lay the code out
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: ratchet
+ratchet: .venv/.installed ## Lower the limits of tests/ratchet.json to what the code has now
+	@$(BIN)/python -m tests.support.ratchet
+
 .PHONY: conformance
 conformance: .venv/.installed ## The failure modes of conformance/ against this implementation
 	@$(BIN)/python conformance/run.py
