@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from attribution.factorize import Coded
+from attribution.factorize import Codes
 
 
-class Moments:
+class AsOfIndex:
     """The stretches of time of some spans within which no owner changes. `timeline` is a `ledger.registry.timeline`."""
 
     def __init__(self, timeline: pl.DataFrame, instants: pl.Series) -> None:
@@ -27,12 +27,12 @@ class Moments:
         """What sorts of names are registered at all."""
         return set(self.timeline["kind"].unique())
 
-    def of(self, instants: pl.Series) -> Coded:
+    def of(self, instants: pl.Series) -> Codes:
         """Which stretch each instant lies in."""
         if not len(self._changes):
-            return Coded(np.zeros(0, dtype=np.int32), 1)
+            return Codes(np.zeros(0, dtype=np.int32), 1)
         at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
-        return Coded(at.astype(np.int32), len(self._changes) + 1)
+        return Codes(at.astype(np.int32), len(self._changes) + 1)
 
     def instants(self, instants: pl.Series) -> pl.Series:
         """For each instant one that stands for its whole stretch, so that equal questions are asked once."""

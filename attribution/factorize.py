@@ -18,52 +18,52 @@ _SMALL = 1 << 22
 """Up to so many possible codes, which of them occur is a table and not a search."""
 
 
-class Coded(NamedTuple):
+class Codes(NamedTuple):
     """A code a row, and how many codes there may be."""
 
     code: NDArray[Any]
     size: int
 
 
-def flags(values: NDArray[np.bool_]) -> Coded:
+def encode_flags(values: NDArray[np.bool_]) -> Codes:
     """Yes or no."""
-    return Coded(values.astype(np.int32), 2)
+    return Codes(values.astype(np.int32), 2)
 
 
-def rows_or_none(values: Index, size: int) -> Coded:
+def encode_rows(values: Index, size: int) -> Codes:
     """Codes below `size`, or NONE."""
-    return Coded(values + 1, size + 1)
+    return Codes(values + 1, size + 1)
 
 
-def words(column: pl.Series) -> Coded:
+def encode(column: pl.Series) -> Codes:
     """Equal words have equal codes; absent is a word of its own.
 
     >>> words(pl.Series(["b", None, "b"])).code.tolist()
     [0, 1, 0]
     """
     if column.null_count() == len(column):
-        return Coded(np.zeros(len(column), dtype=np.int32), 1)
+        return Codes(np.zeros(len(column), dtype=np.int32), 1)
     if column.dtype != pl.String:
         column = column.cast(pl.String)
     # Categories of its own, so that a process that lives for months forgets the words of each slice.
     physical = column.cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int32)
     highest = physical.max()
     assert isinstance(highest, int)
-    return Coded(physical.fill_null(highest + 1).to_numpy(), highest + 2)
+    return Codes(physical.fill_null(highest + 1).to_numpy(), highest + 2)
 
 
-def columns(frame: pl.DataFrame, names: Iterable[str]) -> list[Coded]:
+def encode_columns(frame: pl.DataFrame, names: Iterable[str]) -> list[Codes]:
     """The words of these columns; those that say nothing tell nothing apart and are left out."""
-    return [words(frame[name]) for name in said(frame, names)]
+    return [encode(frame[name]) for name in non_null_columns(frame, names)]
 
 
-def said(frame: pl.DataFrame, names: Iterable[str]) -> list[str]:
+def non_null_columns(frame: pl.DataFrame, names: Iterable[str]) -> list[str]:
     """Which of these columns hold anything. Asked of the frame, a column that is but one null stays one."""
     nulls = frame.select(names).null_count().row(0, named=True)
     return [name for name, count in nulls.items() if count < frame.height]
 
 
-def together(height: int, parts: Sequence[Coded]) -> tuple[Index, Index]:
+def combine(height: int, parts: Sequence[Codes]) -> tuple[Index, Index]:
     """One code for each distinct combination, numbered without gaps, and the first row that has it.
 
     >>> a, b = Coded(np.array([0, 1, 0, 1]), 2), Coded(np.array([5, 5, 5, 6]), 7)
@@ -104,7 +104,7 @@ def _dense(key: NDArray[Any], size: int) -> tuple[Index, Index]:
     return code, order[opens]
 
 
-def spread(table: pl.DataFrame, code: Index) -> pl.DataFrame:
+def decode(table: pl.DataFrame, code: Index) -> pl.DataFrame:
     """The rows of a small table that codes stand for. A column that says the same everywhere is one value, not a million."""
     first = table.head(1)
     constant = [c for c in table.columns if table[c].n_unique() == 1]
@@ -113,7 +113,7 @@ def spread(table: pl.DataFrame, code: Index) -> pl.DataFrame:
     return frame.with_columns(pl.lit(first[c][0], dtype=table.schema[c]).alias(c) for c in constant).select(table.columns)
 
 
-def same_rows(table: pl.DataFrame) -> tuple[Index, pl.DataFrame]:
+def distinct_rows(table: pl.DataFrame) -> tuple[Index, pl.DataFrame]:
     """The distinct rows of a small table, and which of them each row is."""
     distinct = table.unique(maintain_order=True)
     number = table.join(distinct.with_row_index("__code"), on=table.columns, how="left", nulls_equal=True, maintain_order="left")[

@@ -23,7 +23,7 @@ from attribution.costs.month import Conclusions, conclude
 from attribution.costs.sink import Held, Keeper, Staged
 from attribution.monitoring import drift_alerts, findings, missing_rates
 from attribution.pricing import PriceBook
-from attribution.usage.build import Drawings, Hands, Threads
+from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
 from ledger import code, periods, registry, staging
 from ledger.books import Books
@@ -79,7 +79,7 @@ def attribute(
     cause: str = "command",
     progress: Progress | None = None,
     force: bool = False,
-    hands: Hands | None = None,
+    hands: Executor | None = None,
 ) -> RunReport:
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
@@ -87,7 +87,9 @@ def attribute(
     `force`: then its spans are read and all is drawn again. All months of a run are published together or, if one does not balance, not
     at all: raises `BalanceError`, and the last good run stays. `hands` draw the slices: threads of this process unless told otherwise.
     """
-    run = _Run(books, cause, progress or (lambda stage, done, total: None), hands or Threads(books.settings.attribution.workers))
+    run = _Run(
+        books, cause, progress or (lambda stage, done, total: None), hands or ThreadExecutor(books.settings.attribution.workers)
+    )
     wanted = list(months) if months is not None else known_months(books)
     return run.go(wanted, force=force)
 
@@ -95,7 +97,7 @@ def attribute(
 def rehearse(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
     """The costs a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
-    run = _Run(books, "rehearsal", lambda stage, done, total: None, Threads(books.settings.attribution.workers))
+    run = _Run(books, "rehearsal", lambda stage, done, total: None, ThreadExecutor(books.settings.attribution.workers))
     held = Held()
     run.concluded(month, settings, held)
     return held.costs
@@ -119,7 +121,7 @@ def _partitions(books: Books, table: object, column: str) -> set[str]:
 
 
 class _Run:
-    def __init__(self, books: Books, cause: str, progress: Progress, hands: Hands) -> None:
+    def __init__(self, books: Books, cause: str, progress: Progress, hands: Executor) -> None:
         self.books, self.store, self.settings = books, books.store, books.settings
         self.cause, self.progress = cause, progress
         self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -135,7 +137,7 @@ class _Run:
             ),
         }
         standing = (*self.standing.values(), code.digest())
-        self.drawings = Drawings(books, self.timeline, self.book, standing, hands=hands, progress=progress)
+        self.drawings = UsageBuilder(books, self.timeline, self.book, standing, hands=hands, progress=progress)
         self.reach: dict[str, list[str]] = {}
         self.earlier = prior_months.Earlier(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from attribution.pricing import PriceBook, add_list_cost
-from attribution.usage.metering import disjoint
+from attribution.usage.metering import disjoint_meters
 from bench.memory import peak_mb
 from ingest.prices.litellm_map import read_litellm_map
 from ledger.tables import SPANS, USAGE_COLUMNS
@@ -122,7 +122,7 @@ def main() -> None:
     prices = read_litellm_map().frame
     calls = load(given.calls, set(prices["model"].unique()))
     began = time.process_time()
-    metered = disjoint(calls.lazy()).collect()
+    metered = disjoint_meters(calls.lazy()).collect()
     metering = time.process_time() - began
     before = peak_mb()
     book = PriceBook(prices)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from attribution import factorize
 from attribution.chains import fan_in
-from attribution.chains.fan_in import Sight
-from attribution.chains.forest import NONE, Flags, Forest, Index, nearest, topmost
-from attribution.factorize import Coded
+from attribution.chains.fan_in import Ancestry
+from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancestor, topmost_ancestor
+from attribution.factorize import Codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Paths:
         """Whether any call has several."""
         return bool(self.place.any())
 
-    def gathered(self, part: Coded) -> Coded:
+    def gathered(self, part: Codes) -> Codes:
         """A code of calls as a code of paths."""
-        return Coded(part.code[self.call], part.size) if self.forked and part.size > 1 else part
+        return Codes(part.code[self.call], part.size) if self.forked and part.size > 1 else part
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SpanContext:
     """What spans say of themselves, and what is seen from each, looking up.
 
     `agent` and `claimed` are codes by span (NONE: it names none) of `names` and of the rows of `claims` (claimed_agent, claimed_team).
@@ -62,8 +62,8 @@ class Seen:
     names: pl.Series
     claimed: Index
     claims: pl.DataFrame
-    sight: Sight
-    services: Coded
+    sight: Ancestry
+    services: Codes
     onward: pl.DataFrame
 
     def agent_at(self, rows: Index) -> Index:
@@ -121,7 +121,7 @@ class Seen:
         return Paths(*(both[c].to_numpy() for c in both.columns))
 
 
-def one_an_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
+def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
     """Paths of one call that lead to one owner, as one path with the sum of their weights; and the owners of what is left."""
     if not paths.forked:
         return paths, owner
@@ -139,37 +139,41 @@ def one_an_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
     return Paths(*(frame[f.name].to_numpy() for f in fields(paths))), frame["owner"].to_numpy()
 
 
-def look(
+def resolve_ancestry(
     nodes: pl.DataFrame, forest: Forest, agents: tuple[Index, pl.Series], trusted: Sequence[str], *, by_service: bool
-) -> Seen:
+) -> SpanContext:
     """Looks up from every span. `agents` are the codes and names of `identity.span_agents`; `trusted` are the sources whose claims count.
 
     `by_service` says whether the service at a path's end may ever matter.
     """
     agent, names = agents
     has_agent = agent != NONE
-    near = nearest(forest.parent, has_agent)
-    claimed, claims, believed, doubted = _claims(nodes, trusted)
-    sight = Sight(
-        topmost(forest.parent, has_agent, near),
+    near = nearest_ancestor(forest.parent, has_agent)
+    claimed, claims, believed, doubted = _collect_claims(nodes, trusted)
+    sight = Ancestry(
+        topmost_ancestor(forest.parent, has_agent, near),
         near,
-        nearest(forest.parent, believed),
-        nearest(forest.parent, doubted) != NONE,
-        nearest(forest.parent, forest.cycle) != NONE,
+        nearest_ancestor(forest.parent, believed),
+        nearest_ancestor(forest.parent, doubted) != NONE,
+        nearest_ancestor(forest.parent, forest.cycle) != NONE,
     )
-    services = factorize.words(nodes["service_name"]) if by_service else Coded(np.zeros(0, dtype=np.int32), 1)
+    services = factorize.encode(nodes["service_name"]) if by_service else Codes(np.zeros(0, dtype=np.int32), 1)
     onward = pl.DataFrame(schema=fan_in.SCHEMA)
-    seen = Seen(nodes, forest, agent, names, claimed, claims, sight, services, onward)
+    seen = SpanContext(nodes, forest, agent, names, claimed, claims, sight, services, onward)
     if not forest.fans:
         return seen
 
-    ends = factorize.together(nodes.height, [factorize.flags(forest.missing_parent), *([services] if services.size > 1 else [])])
-    same_agent, same_claim = _first_alike(agent), _first_alike(claimed)
-    shown = Sight(same_agent[sight.top], same_agent[sight.near], same_claim[sight.claim], sight.doubted, sight.cut)
-    return Seen(nodes, forest, agent, names, claimed, claims, sight, services, fan_in.ways(forest, shown, ends[1][ends[0]]))
+    ends = factorize.combine(
+        nodes.height, [factorize.encode_flags(forest.missing_parent), *([services] if services.size > 1 else [])]
+    )
+    same_agent, same_claim = _first_row_of_code(agent), _first_row_of_code(claimed)
+    shown = Ancestry(same_agent[sight.top], same_agent[sight.near], same_claim[sight.claim], sight.doubted, sight.cut)
+    return SpanContext(
+        nodes, forest, agent, names, claimed, claims, sight, services, fan_in.fan_in_paths(forest, shown, ends[1][ends[0]])
+    )
 
 
-def _first_alike(code: Index) -> Index:
+def _first_row_of_code(code: Index) -> Index:
     """For every row the first one of the same code; NONE for NONE, also as the last row, where NONE points."""
     same = np.full(len(code) + 1, NONE, dtype=np.int32)
     told = np.flatnonzero(code != NONE)
@@ -180,7 +184,7 @@ def _first_alike(code: Index) -> Index:
     return same
 
 
-def _claims(nodes: pl.DataFrame, trusted: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:
+def _collect_claims(nodes: pl.DataFrame, trusted: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:
     """Root agents named by baggage, headers and tags: a code by span, the distinct claims, and which are believed or doubted. (CH-7)"""
     empty = np.zeros(nodes.height, dtype=bool)
     code = np.full(nodes.height, NONE, dtype=np.int32)
@@ -188,7 +192,7 @@ def _claims(nodes: pl.DataFrame, trusted: Sequence[str]) -> tuple[Index, pl.Data
     if not len(told):
         return code, pl.DataFrame(schema={"claimed_agent": pl.String, "claimed_team": pl.String}), empty, empty
     claims = nodes.select(pl.col("claimed_agent", "claimed_team", "claim_source").gather(told))
-    code[told.to_numpy()], distinct = factorize.same_rows(claims.select("claimed_agent", "claimed_team"))
+    code[told.to_numpy()], distinct = factorize.distinct_rows(claims.select("claimed_agent", "claimed_team"))
     trusts = claims["claim_source"].is_in(list(trusted)).fill_null(value=False).to_numpy()
     believed, doubted = empty.copy(), empty.copy()
     believed[told.to_numpy()] = trusts

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from attribution.factorize import said
+from attribution.factorize import non_null_columns
 from ledger.tables import USAGE_COLUMNS
 
-_BLOCKS = (
+_FIELD_GROUPS = (
     ("input_tokens", "input_includes_cache", "total_tokens"),
     ("output_tokens", "output_includes_reasoning"),
 )
@@ -25,13 +25,13 @@ _FLAGS = ("claim_conflict", "absurd_usage")
 _CHANNELS = {"litellm": 0, "litellm-callback": 1, "litellm-spend-logs": 2, "otlp": 3}
 """Whose word on usage counts first where two signals are equally complete: the gateway saw the provider's own answer."""
 
-OPEN = "otlp"
+OTLP = "otlp"
 """The channel whose spans carry parent edges; a merged call takes its place in the chain from there."""
 
 GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs")
 """Channels whose rows are a gateway's log of a call rather than a span."""
 
-MOST_TOKENS = 10**12
+MAX_TOKENS = 10**12
 """More than any request can hold: a count beyond it, or below 0, is a fault of its sender and is not believed."""
 
 
@@ -40,18 +40,18 @@ def reports_usage() -> pl.Expr:
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*USAGE_COLUMNS, "other_usage"))
 
 
-def believable(signals: pl.DataFrame) -> pl.DataFrame:
+def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
     """Absurd token counts become absent, flagged; summed they would wrap."""
-    absurd = pl.any_horizontal(~pl.col(c).is_between(0, MOST_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)
+    absurd = pl.any_horizontal(~pl.col(c).is_between(0, MAX_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)
     if not signals.select(absurd.any()).item():
         return signals.with_columns(absurd_usage=pl.lit(value=False))
     return signals.with_columns(
         absurd.alias("absurd_usage"),
-        *(pl.when(pl.col(c).is_between(0, MOST_TOKENS)).then(pl.col(c)).alias(c) for c in USAGE_COLUMNS),
+        *(pl.when(pl.col(c).is_between(0, MAX_TOKENS)).then(pl.col(c)).alias(c) for c in USAGE_COLUMNS),
     )
 
 
-def merge(signals: pl.DataFrame, *, trusted: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
+def merge_signals(signals: pl.DataFrame, *, trusted: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
     """One row a call, out of all signals of it.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
@@ -71,15 +71,15 @@ def merge(signals: pl.DataFrame, *, trusted: Sequence[str] = (), spans_are_uniqu
         __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE_COLUMNS),
         __channel=pl.col("channel").replace_strict(_CHANNELS, default=9, return_dtype=pl.Int32),
     )
-    return pl.concat([single, _merged(several, trusted).select(single.columns)])
+    return pl.concat([single, _merge_fields(several, trusted).select(single.columns)])
 
 
-_PLACE = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "channel")
+_POSITION = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "channel")
 
 
-def _merged(several: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
+def _merge_fields(several: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
     # A trace that repeats another's answer started later; within one trace, the innermost span stands next to the request.
-    spans = pl.col("channel") == OPEN
+    spans = pl.col("channel") == OTLP
     began = pl.when(spans).then("start_time").min().over("__call", "trace_key")
     inner = (
         several.sort(
@@ -89,22 +89,22 @@ def _merged(several: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
             "trace_key",
             -pl.col("start_time").to_physical(),
             "span_key",
-            *_last_resort(several),
+            *_tie_breakers(several),
         )
         .group_by("__call", maintain_order=True)
-        .agg(*(pl.col(c).first() for c in _PLACE), leaf=(pl.col("usage_scope") == "leaf").any())
+        .agg(*(pl.col(c).first() for c in _POSITION), leaf=(pl.col("usage_scope") == "leaf").any())
     )
     telling = several.sort(
-        -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_last_resort(several), nulls_last=True
+        -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_tie_breakers(several), nulls_last=True
     )
-    blocked = {*CLAIM, *(c for block in _BLOCKS for c in block)}
+    blocked = {*CLAIM, *(c for block in _FIELD_GROUPS for c in block)}
     claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
     believed = claims & pl.col("claim_source").is_in(list(trusted))
-    plain = [c for c in several.columns if c not in blocked and c not in _PLACE and not c.startswith("__")]
+    plain = [c for c in several.columns if c not in blocked and c not in _POSITION and not c.startswith("__")]
     merged = telling.group_by("__call", maintain_order=True).agg(
         *(pl.col(c).drop_nulls().first() for c in plain if c not in _FLAGS),
         *(pl.col(c).any() for c in several.columns if c in _FLAGS),
-        *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _BLOCKS for c in block),
+        *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _FIELD_GROUPS for c in block),
         *(
             pl.when(believed.any()).then(pl.col(c).filter(believed).first()).otherwise(pl.col(c).filter(claims).first()).alias(c)
             for c in CLAIM
@@ -116,7 +116,7 @@ def _merged(several: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
     return joined.with_columns(usage_scope=pl.when("leaf").then(pl.lit("leaf")).otherwise("usage_scope")).drop("leaf", "__call")
 
 
-def _last_resort(signals: pl.DataFrame) -> list[str]:
+def _tie_breakers(signals: pl.DataFrame) -> list[str]:
     """What tells two otherwise equal deliveries apart, so that the order they came in does not."""
     return [c for c in ("start_time", *USAGE_COLUMNS, "response_model", "agent_name", "status") if c in signals.columns]
 
@@ -144,19 +144,19 @@ def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
     if not spans_are_unique:
         place = pl.struct("trace_key", "span_key")
         found.append(
-            signals.select(rows, proof=place).filter(pl.col("proof").is_duplicated()).with_columns(_text("span", "proof"))
+            signals.select(rows, proof=place).filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("span", "proof"))
         )
-    ids = said(signals, ("gateway_call_id", "provider_request_id"))
+    ids = non_null_columns(signals, ("gateway_call_id", "provider_request_id"))
     if "gateway_call_id" in ids:
         told = signals.select(rows, proof="gateway_call_id").drop_nulls()
-        found.append(told.filter(pl.col("proof").is_duplicated()).with_columns(_text("gateway", "proof")))
+        found.append(told.filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("gateway", "proof")))
     if "provider_request_id" in ids:
-        found.append(_answers(signals.with_columns(rows)))
+        found.append(_request_proofs(signals.with_columns(rows)))
     several = [part for part in found if part.height]
     return pl.concat(several) if several else pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
 
 
-def _text(kind: str, column: str) -> pl.Expr:
+def _proof_text(kind: str, column: str) -> pl.Expr:
     told = pl.col(column)
     words = (
         pl.concat_str(told.struct.field("trace_key"), told.struct.field("span_key"), separator=":") if kind == "span" else told
@@ -164,7 +164,7 @@ def _text(kind: str, column: str) -> pl.Expr:
     return pl.concat_str(pl.lit(f"{kind}|"), words).alias("proof")
 
 
-def _answers(signals: pl.DataFrame) -> pl.DataFrame:
+def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
     """The provider's request id with the usage it came with, output and whole prompt, where several signals tell the same.
 
     The output is told with its reasoning. The prompt is the input as told where that has the cached tokens in it, with them where it has

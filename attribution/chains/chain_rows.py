@@ -1,4 +1,4 @@
-"""Rows of `chains`: one a root under which there is a call."""
+"""Rows of `build_chain_rows`: one a root under which there is a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def chain_ids(nodes: pl.DataFrame, roots: Index) -> pl.Series:
     return ids.select(pl.concat_str("trace_id", "span_id", separator=":").alias("chain_id")).to_series()
 
 
-def chains(nodes: pl.DataFrame, forest: Forest, calls: pl.DataFrame, owners: Owners, owner: Index) -> tuple[pl.DataFrame, Index]:
+def build_chain_rows(
+    nodes: pl.DataFrame, forest: Forest, calls: pl.DataFrame, owners: Owners, owner: Index
+) -> tuple[pl.DataFrame, Index]:
     """One row a chain that holds a call, without its rollup; and for each call, which row is its chain.
 
     `calls` has `node`, `list_cost` and the meters; `owner` is the row of `owners` that each is shown under.
@@ -34,16 +36,16 @@ def chains(nodes: pl.DataFrame, forest: Forest, calls: pl.DataFrame, owners: Own
         [
             chain_ids(nodes, roots),
             nodes["name"].gather(roots).cast(pl.String).alias("root_name"),
-            *_extent(nodes, of, len(roots)),
+            *_time_bounds(nodes, of, len(roots)),
             _reasons(forest, number, roots),
-            *_work(calls, chain_of, len(roots), owners, owner),
-            _traces(nodes, forest, of, roots),
+            *_usage_totals(calls, chain_of, len(roots), owners, owner),
+            _trace_ids(nodes, forest, of, roots),
         ]
     )
     return frame, chain_of
 
 
-def _extent(nodes: pl.DataFrame, of: Index, size: int) -> list[pl.Series]:
+def _time_bounds(nodes: pl.DataFrame, of: Index, size: int) -> list[pl.Series]:
     """Start, end and number of spans of each chain; `of` is the chain each span is in, if it is in one."""
     inside = of != factorize.NONE
     everything = bool(inside.all())
@@ -79,10 +81,10 @@ def _reasons(forest: Forest, number: Index, roots: Index) -> pl.Series:
     return pl.select(reason=told).to_series().replace("", None)
 
 
-def _work(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner: Index) -> list[pl.Series]:
+def _usage_totals(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner: Index) -> list[pl.Series]:
     """Calls, tokens and list cost of each chain, and whose most of it is."""
     tokens = np.zeros(size, dtype=np.int64)
-    for meter in factorize.said(calls, TOKEN_METERS):
+    for meter in factorize.non_null_columns(calls, TOKEN_METERS):
         np.add.at(tokens, chain_of, calls[meter].fill_null(0).to_numpy())
     cost = pl.DataFrame({"chain": chain_of, "cost": calls["list_cost"]})
     if cost["cost"].null_count() == calls.height:
@@ -90,8 +92,8 @@ def _work(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner
     else:
         sums = cost.drop_nulls().group_by("chain").agg(pl.col("cost").sum())
         list_cost = pl.repeat(None, size, dtype=calls.schema["list_cost"], eager=True).scatter(sums["chain"], sums["cost"])
-    starters, distinct = factorize.same_rows(owners.table.select("initiator_agent", "initiator_team", "method"))
-    main = _main(calls, chain_of, size, starters[owner])
+    starters, distinct = factorize.distinct_rows(owners.table.select("initiator_agent", "initiator_team", "method"))
+    main = _main_initiator(calls, chain_of, size, starters[owner])
     return [
         *(distinct[c].gather(main) for c in distinct.columns),
         pl.Series("calls", np.bincount(chain_of, minlength=size).astype(np.int64)),
@@ -100,7 +102,7 @@ def _work(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner
     ]
 
 
-def _main(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> Index:
+def _main_initiator(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> Index:
     """The starter of each chain's dearest call; most chains have but one starter."""
     least, most = np.full(size, np.iinfo(np.int32).max, dtype=np.int32), np.full(size, -1, dtype=np.int32)
     np.minimum.at(least, chain_of, starter)
@@ -116,7 +118,7 @@ def _main(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> In
     return most
 
 
-def _traces(nodes: pl.DataFrame, forest: Forest, of: Index, roots: Index) -> pl.Series:
+def _trace_ids(nodes: pl.DataFrame, forest: Forest, of: Index, roots: Index) -> pl.Series:
     """The traces each chain runs through: nearly always that of its root; only links lead out of it."""
     own = nodes["trace_id"].gather(roots)
     listed = own.reshape((len(own), 1)).arr.to_list().alias("trace_ids")

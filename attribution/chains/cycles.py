@@ -13,37 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 Index = NDArray[np.int32]
-Order = Callable[[int], Any]
+SortKey = Callable[[int], Any]
 """Sorts rows; the largest of a cycle is cut."""
-Ups = dict[int, list[int]]
+Parents = dict[int, list[int]]
 """Rows, each with the rows above it."""
 
 
-def break_loops(parent: Index, on: Index, order: Order) -> Index:
+def cut_tree_cycles(parent: Index, on: Index, order: SortKey) -> Index:
     """Cuts every loop of the forest, each at one row; `on` holds a row of each. Returns the rows that became roots."""
-    ups: Ups = {}
+    ups: Parents = {}
     for start in np.unique(on).tolist():
         at = start
         while at not in ups:
             above = int(parent[at])
             ups[at] = [above]
             at = above
-    cut = _cut(ups, order)
+    cut = _cut_cycles(ups, order)
     rows = np.array(sorted(cut), dtype=np.int32)
     parent[rows] = rows
     return rows
 
 
-def break_fans(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], order: Order) -> Index:
+def cut_fan_in_cycles(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], order: SortKey) -> Index:
     """Cuts cycles that go through the links of fan-ins. Returns the rows that lost an edge.
 
     `fans` is changed in place: a fan-in left with one link hangs on it like any other span, with none it is a root.
     """
-    trees: Ups = {row: [t for target in targets if (t := int(root[target])) in fans] for row, targets in fans.items()}
-    tangled = {tree: n for n, ring in enumerate(_rings(trees)) for tree in ring}
+    trees: Parents = {row: [t for target in targets if (t := int(root[target])) in fans] for row, targets in fans.items()}
+    tangled = {tree: n for n, ring in enumerate(_cyclic_components(trees)) for tree in ring}
     if not tangled:
         return np.zeros(0, dtype=np.int32)
-    ups: Ups = {}
+    ups: Parents = {}
     for tree in tangled:
         ups[tree] = []
         for target in fans[tree]:
@@ -55,7 +55,7 @@ def break_fans(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], ord
                 ups[at] = [int(parent[at])]
                 at = int(parent[at])
     before = {tree: set(ups[tree]) for tree in tangled}
-    cut = _cut(ups, order)
+    cut = _cut_cycles(ups, order)
     for row in cut:
         if row not in tangled:
             parent[row] = row
@@ -69,13 +69,13 @@ def break_fans(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], ord
     return np.array(sorted(cut), dtype=np.int32)
 
 
-def _cut(ups: Ups, order: Order) -> set[int]:
+def _cut_cycles(ups: Parents, order: SortKey) -> set[int]:
     """Takes edges out of `ups` until nothing is above itself; returns the rows that lost one."""
     cut: set[int] = set()
     waiting: list[Iterable[int]] = [list(ups)]
     while waiting:
         some = set(waiting.pop())
-        for ring in _rings({row: [up for up in ups[row] if up in some] for row in some}):
+        for ring in _cyclic_components({row: [up for up in ups[row] if up in some] for row in some}):
             last = max(ring, key=order)
             ups[last] = [up for up in ups[last] if up not in ring]
             cut.add(last)
@@ -84,7 +84,7 @@ def _cut(ups: Ups, order: Order) -> set[int]:
     return cut
 
 
-def _rings(ups: Ups) -> Iterator[set[int]]:
+def _cyclic_components(ups: Parents) -> Iterator[set[int]]:
     """The sets of rows that are each other's ancestors (strongly connected components with an edge inside).
 
     >>> sorted(map(sorted, _rings({1: [2], 2: [3], 3: [2], 4: [4], 5: [1]})))

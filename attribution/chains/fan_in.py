@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from attribution.chains.forest import Flags, Forest, Index
 
 NONE = -1
-PART_LIMIT = 2**40
+MAX_DENOMINATOR = 2**40
 """Most parts a whole is cut into: a fan-in behind fan-ins of unlike sizes would need ever more."""
-MOST_WAYS = 512
+MAX_PATHS = 512
 """Most ways that are followed on from one fan-in into others; where there are more, the lightest of each link give way to its heavier
 ones. Links themselves are never left out. It bounds the work on chains that are tangled without end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Ancestry:
     """What is seen from every row looking up its own tree: rows, or NONE.
 
     The topmost and the nearest row that names an agent, the nearest that bears a trusted claim; whether an untrusted one was met, and
@@ -40,7 +40,7 @@ class Sight:
     cut: Flags
 
 
-class Way(NamedTuple):
+class Path(NamedTuple):
     """What is seen from a fan-in along one way up, beyond its own tree, to the root `end` where it stops."""
 
     top: int
@@ -51,25 +51,25 @@ class Way(NamedTuple):
     end: int
 
 
-class Ways(NamedTuple):
+class WeightedPaths(NamedTuple):
     """All ways on from somewhere, each with its parts of the whole."""
 
-    parts: Sequence[tuple[Way, int]]
+    parts: Sequence[tuple[Path, int]]
     whole: int
 
 
-def ways(forest: Forest, sight: Sight, end: Index) -> pl.DataFrame:
+def fan_in_paths(forest: Forest, sight: Ancestry, end: Index) -> pl.DataFrame:
     """Every way on from every fan-in: root, place (order of its links), top, near, claim, doubted, cut, end, numerator, denominator.
 
     `sight` and `end` give, for rows that say the same (the same agent, the same claim, a root of the same kind), the same row: then
     ways that lead to the same owner are equal. The weights of one root sum to 1 exactly, over one denominator.
     """
-    found: dict[int, Ways] = {}
-    for root in outer_first(forest):
+    found: dict[int, WeightedPaths] = {}
+    for root in topological_order(forest):
         targets = forest.fans[root]
-        quota = max(1, MOST_WAYS // len(targets))
-        onward = [_onward(forest, sight, end, found, target) for target in targets]
-        found[root] = _together([_heaviest(some, quota) for some in onward])
+        quota = max(1, MAX_PATHS // len(targets))
+        onward = [_paths_from(forest, sight, end, found, target) for target in targets]
+        found[root] = _merge_links([_heaviest(some, quota) for some in onward])
     rows = [(root, place, *way, part, some.whole) for root, some in found.items() for place, (way, part) in enumerate(some.parts)]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -80,10 +80,10 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def _onward(forest: Forest, sight: Sight, end: Index, found: dict[int, Ways], at: int) -> Ways:
+def _paths_from(forest: Forest, sight: Ancestry, end: Index, found: dict[int, WeightedPaths], at: int) -> WeightedPaths:
     """The ways up from any row: one, or those of the fan-in its tree stands on."""
     root = int(forest.root[at])
-    own = Way(
+    own = Path(
         int(sight.top[at]),
         int(sight.near[at]),
         int(sight.claim[at]),
@@ -92,12 +92,16 @@ def _onward(forest: Forest, sight: Sight, end: Index, found: dict[int, Ways], at
         int(end[root]),
     )
     beyond = found.get(root)
-    return Ways([(own, 1)], 1) if beyond is None else Ways([(_over(own, way), part) for way, part in beyond.parts], beyond.whole)
+    return (
+        WeightedPaths([(own, 1)], 1)
+        if beyond is None
+        else WeightedPaths([(_extend(own, way), part) for way, part in beyond.parts], beyond.whole)
+    )
 
 
-def _over(own: Way, way: Way) -> Way:
+def _extend(own: Path, way: Path) -> Path:
     """A tree and what lies beyond its root as one way: the topmost agent comes from beyond, the nearest from the tree."""
-    return Way(
+    return Path(
         own.top if way.top == NONE else way.top,
         way.near if own.near == NONE else own.near,
         way.claim if own.claim == NONE else own.claim,
@@ -107,14 +111,14 @@ def _over(own: Way, way: Way) -> Way:
     )
 
 
-def _heaviest(some: Ways, quota: int) -> Ways:
+def _heaviest(some: WeightedPaths, quota: int) -> WeightedPaths:
     if len(some.parts) <= quota:
         return some
     kept = sorted(some.parts, key=lambda item: -item[1])[:quota]
-    return Ways(kept, sum(part for _, part in kept))
+    return WeightedPaths(kept, sum(part for _, part in kept))
 
 
-def _together(links: Sequence[Ways]) -> Ways:
+def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
     """The ways of all links, each link with the same weight; equal ways are one.
 
     >>> a, b = (Way(n, n, NONE, False, False, n) for n in (1, 2))
@@ -125,22 +129,22 @@ def _together(links: Sequence[Ways]) -> Ways:
     common = 1
     for some in links:
         common = lcm(common, some.whole)
-        if common > PART_LIMIT:
-            links, common = [_in_parts(each, PART_LIMIT) for each in links], PART_LIMIT
+        if common > MAX_DENOMINATOR:
+            links, common = [_rescale(each, MAX_DENOMINATOR) for each in links], MAX_DENOMINATOR
             break
-    merged: dict[Way, int] = {}
+    merged: dict[Path, int] = {}
     for some in links:
         factor = common // some.whole
         for way, part in some.parts:
             merged[way] = merged.get(way, 0) + part * factor
     shared = gcd(common * len(links), *merged.values())
-    out = Ways([(way, part // shared) for way, part in merged.items()], common * len(links) // shared)
-    return out if out.whole <= PART_LIMIT else _in_parts(out, PART_LIMIT)
+    out = WeightedPaths([(way, part // shared) for way, part in merged.items()], common * len(links) // shared)
+    return out if out.whole <= MAX_DENOMINATOR else _rescale(out, MAX_DENOMINATOR)
 
 
-def _in_parts(some: Ways, whole: int) -> Ways:
+def _rescale(some: WeightedPaths, whole: int) -> WeightedPaths:
     """The same weights over another whole, rounded, that still sum to 1; what comes to no part is left out."""
-    parts: list[tuple[Way, int]] = []
+    parts: list[tuple[Path, int]] = []
     upto = taken = 0
     for way, part in some.parts:
         upto += part
@@ -148,10 +152,10 @@ def _in_parts(some: Ways, whole: int) -> Ways:
         taken += rounded
         if rounded:
             parts.append((way, rounded))
-    return Ways(parts, whole)
+    return WeightedPaths(parts, whole)
 
 
-def outer_first(forest: Forest) -> Iterator[int]:
+def topological_order(forest: Forest) -> Iterator[int]:
     """Fan-ins in an order in which those further up come first."""
     done: set[int] = set()
     for start in forest.fans:

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution.chains import cycles
-from attribution.chains.span_index import Rows
+from attribution.chains.span_index import SpanIndex
 from ledger.ids import span_key, trace_key
 
 Index = NDArray[np.int32]
@@ -47,7 +47,7 @@ class Forest:
         )
 
 
-def link(spans: pl.DataFrame, rows: Rows) -> Forest:
+def build_forest(spans: pl.DataFrame, rows: SpanIndex) -> Forest:
     """Draws the forest of spans, which `rows` finds by their keys.
 
     `spans` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
@@ -64,21 +64,21 @@ def link(spans: pl.DataFrame, rows: Rows) -> Forest:
     parent[named] = np.where(up == NONE, named, up)
     cycle = has_parent & ~missing & (parent == own)
     linked = np.zeros(count, dtype=bool)
-    fans = _link(spans, rows, has_parent, parent, linked)
-    root = jump(parent)
+    fans = _apply_links(spans, rows, has_parent, parent, linked)
+    root = pointer_jump(parent)
     loops = np.flatnonzero(parent[root] != root)
     if len(loops) or fans:
-        order = _order(spans)
+        order = _start_order(spans)
         if len(loops):
-            cut = cycles.break_loops(parent, root[loops], order)
+            cut = cycles.cut_tree_cycles(parent, root[loops], order)
             cycle[cut] = True
-            root = jump(parent)
+            root = pointer_jump(parent)
         if fans:
-            cut = cycles.break_fans(parent, root, fans, order)
+            cut = cycles.cut_fan_in_cycles(parent, root, fans, order)
             if len(cut):
                 cycle[cut] = True
                 linked[cut] = parent[cut] != cut
-                root = jump(parent)
+                root = pointer_jump(parent)
     return Forest(parent, root, missing, cycle, linked, fans)
 
 
@@ -86,7 +86,9 @@ def _key(spans: pl.DataFrame, column: str) -> NDArray[np.int64]:
     return spans[column].fill_null(0).to_numpy()
 
 
-def _link(spans: pl.DataFrame, rows: Rows, has_parent: Flags, parent: Index, is_linked: Flags) -> dict[int, tuple[int, ...]]:
+def _apply_links(
+    spans: pl.DataFrame, rows: SpanIndex, has_parent: Flags, parent: Index, is_linked: Flags
+) -> dict[int, tuple[int, ...]]:
     """Hangs parentless spans on the one known span they are linked to; returns those with several. (CH-1)
 
     A link said twice is one link; a link to an unknown span, or to the span itself, leads nowhere.
@@ -103,7 +105,7 @@ def _link(spans: pl.DataFrame, rows: Rows, has_parent: Flags, parent: Index, is_
     parent[single[found]] = to[found]
     is_linked[single[found]] = to[found] != single[found]
     fans: dict[int, tuple[int, ...]] = {}
-    for row, targets in zip(linked[several].tolist(), _targets(few["links"].drop_nulls(), rows), strict=True):
+    for row, targets in zip(linked[several].tolist(), _link_targets(few["links"].drop_nulls(), rows), strict=True):
         known = tuple(dict.fromkeys(t for t in targets if t not in (NONE, row)))
         if len(known) == 1:
             parent[row] = known[0]
@@ -113,7 +115,7 @@ def _link(spans: pl.DataFrame, rows: Rows, has_parent: Flags, parent: Index, is_
     return fans
 
 
-def _targets(links: pl.Series, rows: Rows) -> list[list[int]]:
+def _link_targets(links: pl.Series, rows: SpanIndex) -> list[list[int]]:
     """For each list of links, JSON [[trace id, span id], …], the rows they lead to, in their order."""
     pairs = links.str.json_decode(pl.List(pl.List(pl.String)))
     flat = pl.DataFrame({"pair": pairs, "of": np.arange(len(links), dtype=np.int32)}).explode("pair").drop_nulls("pair")
@@ -130,7 +132,7 @@ def _keys(ids: pl.Series, key_of: object) -> NDArray[np.int64]:
     return np.array([key_of(text) for text in ids], dtype=np.int64)
 
 
-def _order(spans: pl.DataFrame) -> cycles.Order:
+def _start_order(spans: pl.DataFrame) -> cycles.SortKey:
     """What says which of the spans of a cycle is the last: the start; ties: the id as it is written. (CH-3)"""
     started = spans["start_time"].to_physical().to_numpy()
     traces, ids = spans["trace_id"], spans["span_id"]
@@ -142,7 +144,7 @@ def _order(spans: pl.DataFrame) -> cycles.Order:
     return order
 
 
-def jump(pointer: Index) -> Index:
+def pointer_jump(pointer: Index) -> Index:
     """Follows pointers to their ends: every row's last target. Rows that end in a loop stop somewhere on it.
 
     >>> jump(np.array([0, 0, 1, 2, 4], dtype=np.int32)).tolist()
@@ -157,7 +159,7 @@ def jump(pointer: Index) -> Index:
     return reached
 
 
-def nearest(parent: Index, flag: Flags) -> Index:
+def nearest_ancestor(parent: Index, flag: Flags) -> Index:
     """For every row, the nearest flagged row at or above it, or NONE. `parent` points a root at itself.
 
     >>> nearest(np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, False])).tolist()
@@ -166,19 +168,19 @@ def nearest(parent: Index, flag: Flags) -> Index:
     if not flag.any():
         return np.full(len(flag), NONE, dtype=np.int32)
     own = np.arange(len(flag), dtype=np.int32)
-    reached = jump(np.where(flag, own, parent))
+    reached = pointer_jump(np.where(flag, own, parent))
     return np.where(flag[reached], reached, np.int32(NONE))
 
 
-def topmost(parent: Index, flag: Flags, near: Index) -> Index:
-    """For every row, the highest flagged row at or above it, or NONE; `near` as `nearest` gives it.
+def topmost_ancestor(parent: Index, flag: Flags, near: Index) -> Index:
+    """For every row, the highest flagged row at or above it, or NONE; `near` as `nearest_ancestor` gives it.
 
     >>> parent, flag = np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, True])
     >>> topmost(parent, flag, nearest(parent, flag)).tolist()
     [-1, 1, 1, 1]
     """
     flagged = np.flatnonzero(flag).astype(np.int32)
-    over = above(parent, near, flagged)
+    over = next_ancestor(parent, near, flagged)
     climb = np.arange(len(flag), dtype=np.int32)
     # Only flagged rows climb, each to the next flagged one above it.
     climb[flagged] = np.where(over == NONE, flagged, over)
@@ -189,7 +191,7 @@ def topmost(parent: Index, flag: Flags, near: Index) -> Index:
         climb[flagged] = further
 
 
-def above(parent: Index, near: Index, rows: Index) -> Index:
-    """For each of `rows`, the nearest flagged row strictly above it, or NONE; `near` as `nearest` gives it."""
+def next_ancestor(parent: Index, near: Index, rows: Index) -> Index:
+    """For each of `rows`, the nearest flagged row strictly above it, or NONE; `near` as `nearest_ancestor` gives it."""
     up = parent[rows]
     return np.where(up == rows, np.int32(NONE), near[up])

@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution import factorize
-from attribution.as_of import Moments, owner_at
-from attribution.chains.ancestry import Paths, Seen, one_an_owner
-from attribution.factorize import Coded
+from attribution.as_of import AsOfIndex, owner_at
+from attribution.chains.ancestry import Paths, SpanContext, merge_by_owner
+from attribution.factorize import Codes
 
 UNKNOWN = "unknown"
 """The initiator of a call that nothing identifies; the reason beside it says why. (CH-4)"""
@@ -25,27 +25,27 @@ NONE = -1
 Index = NDArray[np.int32]
 
 
-def span_agents(spans: pl.DataFrame, moments: Moments) -> tuple[Index, pl.Series]:
+def span_agents(spans: pl.DataFrame, moments: AsOfIndex) -> tuple[Index, pl.Series]:
     """The agent each span itself names, as a code or NONE, and the names: registered under its id or its name, else the name as it stands. (ID-2)"""
     agent = np.full(spans.height, NONE, dtype=np.int32)
     spoken = spans.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
     if not len(spoken):
         return agent, pl.Series([], dtype=pl.String)
     told = spans.select(pl.col("agent_id", "agent_name", "start_time").gather(spoken))
-    code, first = factorize.together(
-        told.height, [*factorize.columns(told, ("agent_id", "agent_name")), moments.of(told["start_time"])]
+    code, first = factorize.combine(
+        told.height, [*factorize.encode_columns(told, ("agent_id", "agent_name")), moments.of(told["start_time"])]
     )
     few = told[first]
     by_id, by_name = (
         owner_at(few, moments.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
         for name in ("agent_id", "agent_name")
     )
-    named, distinct = factorize.same_rows(few.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id")))
+    named, distinct = factorize.distinct_rows(few.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id")))
     agent[spoken.to_numpy()] = named[code]
     return agent, distinct["agent"]
 
 
-def refuse_conflicting_claims(signals: pl.DataFrame, moments: Moments, trusted: Sequence[str]) -> pl.DataFrame:
+def drop_conflicting_claims(signals: pl.DataFrame, moments: AsOfIndex, trusted: Sequence[str]) -> pl.DataFrame:
     """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
 
     Adds `claim_conflict`, which rows lost theirs.
@@ -60,7 +60,7 @@ def refuse_conflicting_claims(signals: pl.DataFrame, moments: Moments, trusted: 
     asked = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
     key_team = owner_at(asked, moments.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
     agent, names = span_agents(asked, moments)
-    asked = asked.with_columns(agent=take(names, agent))
+    asked = asked.with_columns(agent=gather_or_null(names, agent))
     agent_team = owner_at(asked, moments.timeline, name="agent", at="start_time", kinds=("agent",))["team"]
     lost = (
         pl.DataFrame({"key": key_team, "agent": agent_team})
@@ -83,45 +83,47 @@ _CALLER = ("credential", "credential_team", "principal", "service_name")
 """What a call says of its caller beside its path."""
 
 
-def attribute(calls: pl.DataFrame, paths: Paths, seen: Seen, moments: Moments) -> tuple[Paths, Owners]:
+def resolve_owners(calls: pl.DataFrame, paths: Paths, seen: SpanContext, moments: AsOfIndex) -> tuple[Paths, Owners]:
     """Initiator and executor of every call along each of its paths; paths of one call that lead to one owner become one. (CH-4, CH-5)
 
     `calls` has start_time, conversation_id and what it says of its caller; `paths` lead from its rows through the spans of `seen`.
     """
     mapped = [kind for kind in ("credential", "principal", "service") if kind in moments.kinds]
     caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped]
-    by_call = [*factorize.columns(calls, caller), moments.of(calls["start_time"])]
+    by_call = [*factorize.encode_columns(calls, caller), moments.of(calls["start_time"])]
     conversation = _conversation_owner(calls, seen)
     parts = [
-        factorize.rows_or_none(seen.agent_at(paths.top), len(seen.names)),
-        factorize.rows_or_none(seen.agent_at(paths.near), len(seen.names)),
-        factorize.rows_or_none(seen.claim_at(paths.claim), seen.claims.height),
-        factorize.flags(paths.doubted),
-        factorize.flags(seen.forest.missing_parent[paths.end]),
-        *([Coded(seen.services.code[paths.end], seen.services.size)] if seen.services.size > 1 else []),
+        factorize.encode_rows(seen.agent_at(paths.top), len(seen.names)),
+        factorize.encode_rows(seen.agent_at(paths.near), len(seen.names)),
+        factorize.encode_rows(seen.claim_at(paths.claim), seen.claims.height),
+        factorize.encode_flags(paths.doubted),
+        factorize.encode_flags(seen.forest.missing_parent[paths.end]),
+        *([Codes(seen.services.code[paths.end], seen.services.size)] if seen.services.size > 1 else []),
         *(paths.gathered(part) for part in by_call),
-        *([] if conversation is None else [paths.gathered(factorize.rows_or_none(conversation, len(seen.names)))]),
+        *([] if conversation is None else [paths.gathered(factorize.encode_rows(conversation, len(seen.names)))]),
     ]
-    asked, first = factorize.together(len(paths.call), parts)
+    asked, first = factorize.combine(len(paths.call), parts)
     row = paths.call[first]
     claim = seen.claim_at(paths.claim[first])
     questions = calls.select(pl.col(c).gather(row) for c in _CALLER).with_columns(
         moments.instants(calls["start_time"].gather(row)).alias("start_time"),
-        take(seen.names, seen.agent_at(paths.top[first])).alias("__path"),
-        take(seen.names, seen.agent_at(paths.near[first])).alias("__near"),
-        take(seen.claims["claimed_agent"], claim).alias("__claim"),
-        take(seen.claims["claimed_team"], claim).alias("__claim_team"),
+        gather_or_null(seen.names, seen.agent_at(paths.top[first])).alias("__path"),
+        gather_or_null(seen.names, seen.agent_at(paths.near[first])).alias("__near"),
+        gather_or_null(seen.claims["claimed_agent"], claim).alias("__claim"),
+        gather_or_null(seen.claims["claimed_team"], claim).alias("__claim_team"),
         pl.Series("__doubted", paths.doubted[first]),
         pl.Series("__broken", seen.forest.missing_parent[paths.end[first]]),
         seen.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
-        take(seen.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias("__conversation"),
+        gather_or_null(seen.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias(
+            "__conversation"
+        ),
     )
-    number, table = factorize.same_rows(_answers(questions, moments.timeline))
-    paths, of = one_an_owner(paths, number[asked])
+    number, table = factorize.distinct_rows(_owner_table(questions, moments.timeline))
+    paths, of = merge_by_owner(paths, number[asked])
     return paths, Owners(of, table)
 
 
-def _answers(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
+def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
     """Owners, method and reason of each question."""
     # The root agent may be claimed by any of its names. (ID-1)
     known_as = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
@@ -132,7 +134,7 @@ def _answers(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
         )
         for n, (column, kind) in enumerate(_MAPPINGS)
     ]
-    found_agent, found_team, found_by = _initiator()
+    found_agent, found_team, found_by = _initiator_cascade()
     frame = pl.concat([frame, *mapped], how="horizontal").with_columns(
         initiator_agent=found_agent, __mapped_team=found_team, method=found_by
     )
@@ -176,7 +178,7 @@ _MAPPINGS = (
 )
 
 
-def _initiator() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     """Agent, team (where the finding names one) and method, in the order of CH-4: the first that holds."""
     none = pl.lit(None, dtype=pl.String)
     claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
@@ -198,9 +200,9 @@ def _initiator() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     return found_agent, found_team, found_by
 
 
-def _conversation_owner(calls: pl.DataFrame, seen: Seen) -> Index | None:
+def _conversation_owner(calls: pl.DataFrame, seen: SpanContext) -> Index | None:
     """The one agent that started every identified chain of the call's conversation, as a code; NONE where there are none or several."""
-    if not factorize.said(calls, ["conversation_id"]):
+    if not factorize.non_null_columns(calls, ["conversation_id"]):
         return None
     spoken = seen.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
     tops = seen.paths(spoken)
@@ -217,7 +219,7 @@ def _conversation_owner(calls: pl.DataFrame, seen: Seen) -> Index | None:
     return joined.fill_null(NONE).to_numpy()
 
 
-def take(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:
+def gather_or_null(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:
     """Values at rows; null at NONE."""
     picked = pl.Series(rows, dtype=pl.Int64)
     return values.gather(picked.set(picked < 0, None)).cast(pl.String)

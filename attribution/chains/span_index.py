@@ -16,7 +16,7 @@ _NEAR, _NEAR_BITS = 4, np.uint64(10)
 NONE = -1
 
 
-class Rows:
+class SpanIndex:
     """The rows of (trace key, span key), one row a key.
 
     Open addressing, all rows at once: whoever finds its slot taken by another moves on. The spans of a trace are put near each other,

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution.chains.calls import reports_usage
-from attribution.chains.forest import NONE, Flags, Index, above, nearest
+from attribution.chains.forest import NONE, Flags, Index, nearest_ancestor, next_ancestor
 from ledger.tables import TOKEN_METERS
 
 Counts = NDArray[np.int64]
@@ -29,7 +29,7 @@ def is_wrapper() -> pl.Expr:
     return pl.col("usage_scope").is_in(WRAPPERS).fill_null(value=False)
 
 
-def without_echoes(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
+def drop_outer_duplicates(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     """Leaves out calls that the next call below them reports again: the outer of two nested instrumentations.
 
     An outer call with a provider request id of its own is a call of its own. `calls` has `node`, its row in `container`.
@@ -44,7 +44,7 @@ def without_echoes(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     if not outer.any():
         return calls
     inner = np.flatnonzero(speaks)
-    over = above(container, nearest(container, outer), at[inner])
+    over = next_ancestor(container, nearest_ancestor(container, outer), at[inner])
     below = np.flatnonzero(over != NONE)
     ids = pl.coalesce("provider_request_id", "gateway_call_id")
     pairs = calls[inner[below]].select(inner_id=ids, over=pl.Series(over[below]))
@@ -62,7 +62,7 @@ def without_echoes(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     return calls.filter(~pl.col("node").is_in(hidden["over"].implode()) | is_wrapper())
 
 
-def with_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
+def keep_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     """The calls that bear cost: every leaf, and every wrapper that stands for something, with only that as its meters.
 
     `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below a wrapper reports, aggregate_residual
@@ -72,7 +72,7 @@ def with_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     calls = calls.with_columns(standing=pl.lit(None, dtype=pl.String))
     if not wraps.any():
         return calls
-    leaves, wrappers = calls.filter(~wraps), own_stretch(calls.filter(wraps & calls.select(_reports()).to_series()))
+    leaves, wrappers = calls.filter(~wraps), counter_increments(calls.filter(wraps & calls.select(_has_meters()).to_series()))
     residual, reporting = _residuals(wrappers, leaves, container)
     alone = pl.Series(~reporting)
     rest = wrappers.with_columns(
@@ -85,12 +85,12 @@ def with_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     return pl.concat([leaves, rest.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())])
 
 
-def _reports() -> pl.Expr:
+def _has_meters() -> pl.Expr:
     """Whether a call with disjoint meters says how much was used."""
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*TOKEN_METERS, "other_usage"))
 
 
-def own_stretch(wrappers: pl.DataFrame) -> pl.DataFrame:
+def counter_increments(wrappers: pl.DataFrame) -> pl.DataFrame:
     """Counters that run on from one invocation to the next, as what each invocation added; aggregates as they are.
 
     A counter belongs to one agent of one service in one conversation, or trace where there is none. One that falls was started anew.
@@ -118,22 +118,22 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
 
     Wrappers go innermost first, all of one depth at once.
     """
-    nested = _Nested.of(wrappers["node"].to_numpy(), container)
-    said, contains = _counts(wrappers), _contains(wrappers)
+    nested = _Nesting.of(wrappers["node"].to_numpy(), container)
+    said, contains = _counts(wrappers), _inclusive_meters(wrappers)
     below = np.zeros_like(said)
     reporting, silent = np.zeros(len(said), dtype=bool), np.zeros(len(said), dtype=bool)
     under = nested.near[leaves["node"].to_numpy()]
     inside = np.flatnonzero(under != NONE)
     under, some = under[inside], leaves[inside]
     # A gateway's cache hit reports, too: it used nothing at the provider.
-    speaks = some.select(_reports() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
+    speaks = some.select(_has_meters() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
     np.add.at(below, under, _counts(some))
     reporting[under[speaks]] = True
     silent[under[~speaks]] = True
     residual = np.zeros_like(said)
     for now in nested.inner_first():
         ignored = reporting[now] & ~silent[now]
-        rest = np.where(ignored[:, None], 0, _beyond(said[now], below[now], contains[now]))
+        rest = np.where(ignored[:, None], 0, _residual(said[now], below[now], contains[now]))
         residual[now] = rest
         within = nested.over[now] != NONE
         outer = nested.over[now][within]
@@ -156,7 +156,7 @@ _PART_OF = {
 """Meters that a sum may not tell apart, and where they are in it then."""
 
 
-def _contains(wrappers: pl.DataFrame) -> Flags:
+def _inclusive_meters(wrappers: pl.DataFrame) -> Flags:
     """Of which meters each wrapper counts what it does not tell apart: all, but those it says it leaves out."""
     cached, thought = (
         wrappers[c].fill_null(value=True).to_numpy() for c in ("input_includes_cache", "output_includes_reasoning")
@@ -167,7 +167,7 @@ def _contains(wrappers: pl.DataFrame) -> Flags:
     )
 
 
-def _beyond(said: Counts, below: Counts, contains: Flags) -> Counts:
+def _residual(said: Counts, below: Counts, contains: Flags) -> Counts:
     """What wrappers say beyond what is below them, never negative.
 
     What calls tell of a part (cached, reasoning, …) beyond what their wrapper tells of it, is in the wrapper's whole. An agent that
@@ -193,7 +193,7 @@ def _counts(calls: pl.DataFrame) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Nested:
+class _Nesting:
     """Wrappers within wrappers: `over` is the next above each, `depth` the number above it, `near` the one at or above each row."""
 
     near: Index
@@ -201,13 +201,13 @@ class _Nested:
     depth: Index
 
     @classmethod
-    def of(cls, node: Index, container: Index) -> _Nested:
+    def of(cls, node: Index, container: Index) -> _Nesting:
         flag = np.zeros(len(container), dtype=bool)
         flag[node] = True
         number = np.full(len(container) + 1, NONE, dtype=np.int32)  # one more: what NONE points at
         number[node] = np.arange(len(node), dtype=np.int32)
-        near = nearest(container, flag)
-        over = number[above(container, near, node)]
+        near = nearest_ancestor(container, flag)
+        over = number[next_ancestor(container, near, node)]
         return cls(number[near], over, _depth(over))
 
     def inner_first(self) -> list[Index]:

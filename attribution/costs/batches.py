@@ -15,7 +15,7 @@ import polars as pl
 
 from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
-from attribution.usage.reader import _COUNTED, FAMILY, Usage, added_up
+from attribution.usage.reader import COUNTED_COLUMNS, FAMILY, Usage, merge_duplicate_keys
 from ledger import periods
 from ledger.hashing import content_sum
 from ledger.tables import TOKEN_METERS
@@ -38,7 +38,7 @@ class Stretch:
 
     def fingerprint(self) -> tuple[int, str]:
         """How many rows of usage it has, and a sum that changes when any of their counts does; the order of rows is no matter."""
-        told = self.usage.select(pl.len(), sum=content_sum(*_COUNTED)).collect(engine="streaming")
+        told = self.usage.select(pl.len(), sum=content_sum(*COUNTED_COLUMNS)).collect(engine="streaming")
         rows, total = told.row(0)
         return int(rows), str(total)
 
@@ -46,7 +46,7 @@ class Stretch:
         """Its usage, numbered in `use`, models and meters under the names they are matched by; `own_meter` is what was logged."""
         frame = self.usage.collect()
         if self.parted:
-            frame = added_up(frame)
+            frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
         if self.matched_as.height:
             known = self.matched_as.rename({"as_model": "__model", "as_meter": "__meter"})

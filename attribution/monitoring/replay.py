@@ -19,7 +19,7 @@ from attribution.costs import shared_rules
 from attribution.costs.month import costs_of
 from attribution.costs.prior_months import Earlier
 from attribution.pricing import PriceBook
-from attribution.usage.build import usage_of
+from attribution.usage.build import stored_usage
 from attribution.usage.reader import Usage
 from ledger import periods, registry
 from ledger.books import Books
@@ -170,4 +170,4 @@ def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Us
         months.append(at)
         ids.append(known[at, fingerprint(part, *standing)])
     wanted = [rollup_id for found in ids for rollup_id in found]
-    return usage_of(books.store, months, wanted)
+    return stored_usage(books.store, months, wanted)

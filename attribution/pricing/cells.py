@@ -95,7 +95,7 @@ def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]
     """
     told = [name for name, nulls in zip(_NAMES, calls.select(_NAMES).null_count().row(0), strict=True) if nulls < calls.height]
     if "request_model" not in told or any(calls.schema[name] != pl.String for name in told):
-        return factorize.together(calls.height, factorize.columns(calls, told))
+        return factorize.combine(calls.height, factorize.encode_columns(calls, told))
     if calls["response_model"].eq_missing(calls["request_model"]).all():
         told.remove("response_model")  # most logs repeat the one as the other
     hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in told)
@@ -106,7 +106,7 @@ def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]
     holder[place[::-1]] = rows[::-1]
     mine = holder[place]
     if not all((key == key[mine]).all() for key in keys):
-        return factorize.together(calls.height, factorize.columns(calls, told))
+        return factorize.combine(calls.height, factorize.encode_columns(calls, told))
     first = np.sort(holder[holder != factorize.NONE])
     number = np.empty(1 << _BITS, dtype=np.int32)
     number[place[first]] = np.arange(len(first), dtype=np.int32)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from attribution.pricing import PriceBook
 from attribution.usage import partitions, rollup
-from attribution.usage.partitions import Slice
+from attribution.usage.partitions import Partition
 from attribution.usage.reader import Usage, UsageFile
 from ledger import periods, staging
 from ledger.books import Books
@@ -30,11 +30,11 @@ from ledger.store import Store
 from ledger.tables import CALLS, CHAINS, TABLES, USAGE_HOURLY
 
 Progress = Callable[[str, int, int], None]
-DRAWN = (USAGE_HOURLY, CALLS, CHAINS)
+ROLLUP_TABLES = (USAGE_HOURLY, CALLS, CHAINS)
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class BuildContext:
     """What all slices of a run are drawn on: where the spans are, who owned what when, prices, and the settings."""
 
     store: Store
@@ -44,15 +44,15 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Task:
     """A slice to draw, and the name of what is drawn."""
 
-    slice: Slice
+    slice: Partition
     rollup_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class TaskResult:
     """What became of an order: the parts it staged, by table, not visible yet."""
 
     rollup_id: str
@@ -60,39 +60,39 @@ class Delivery:
     spans_read: int
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Whoever draws slices: threads of this process, or a cluster."""
 
-    def deliver(self, ground: Ground, orders: Sequence[Order]) -> Iterator[Delivery]:
+    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
         """Carries out the orders, in whatever order they get done."""
 
 
-def draw(ground: Ground, order: Order) -> Delivery:
+def run_task(ground: BuildContext, order: Task) -> TaskResult:
     """The kernel over one slice: reads its spans, draws, stages the rows. The same bytes wherever it runs."""
     store = ground.store
     rows = order.slice.rows(store)
-    drawn = rollup.draw_from(rows, order.slice.month, ground.timeline, ground.book, ground.settings, rollup_id=order.rollup_id)
+    drawn = rollup.build_rollup(rows, order.slice.month, ground.timeline, ground.book, ground.settings, rollup_id=order.rollup_id)
     staged = {
         USAGE_HOURLY.name: staging.stage(store, USAGE_HOURLY, drawn.usage),
         CALLS.name: staging.stage(store, CALLS, drawn.calls.sort("trace_key", "start_time", "span_key")),
         CHAINS.name: staging.stage(store, CHAINS, drawn.chains.sort("start_time", "chain_id")),
     }
-    return Delivery(order.rollup_id, staged, drawn.spans_read)
+    return TaskResult(order.rollup_id, staged, drawn.spans_read)
 
 
-class Threads:
+class ThreadExecutor:
     """Slices side by side in this process."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def deliver(self, ground: Ground, orders: Sequence[Order]) -> Iterator[Delivery]:
+    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
         """Draws `workers` slices at a time; the first fault ends it."""
         if len(orders) == 1:
-            yield draw(ground, orders[0])
+            yield run_task(ground, orders[0])
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="slice") as pool:
-            due = [pool.submit(draw, ground, order) for order in orders]
+            due = [pool.submit(run_task, ground, order) for order in orders]
             try:
                 for done in as_completed(due):
                     yield done.result()
@@ -101,14 +101,21 @@ class Threads:
                 raise
 
 
-class Drawings:
+class UsageBuilder:
     """The months a run needs, drawn or found standing."""
 
     def __init__(
-        self, books: Books, timeline: pl.DataFrame, book: PriceBook, standing: Iterable[str], *, hands: Hands, progress: Progress
+        self,
+        books: Books,
+        timeline: pl.DataFrame,
+        book: PriceBook,
+        standing: Iterable[str],
+        *,
+        hands: Executor,
+        progress: Progress,
     ) -> None:
         self.books, self.store = books, books.store
-        self.ground = Ground(books.store, timeline, book, books.settings)
+        self.ground = BuildContext(books.store, timeline, book, books.settings)
         self.standing = tuple(standing)
         self.hands, self.progress = hands, progress
         self.spans_read = self.reused = 0
@@ -135,12 +142,12 @@ class Drawings:
     def uses(self, months: Mapping[str, str]) -> Usage:
         """Hourly usage of the months (month → fingerprint of its spans)."""
         ids = [rollup_id for month, spans in months.items() for rollup_id in self.rollups(month, spans)]
-        return usage_of(self.store, list(months), ids)
+        return stored_usage(self.store, list(months), ids)
 
     def forget(self, month: str, rollup_ids: Sequence[str]) -> None:
         """Lets go of rollups that no published month shows."""
         for rollup_id in rollup_ids:
-            for table in DRAWN:
+            for table in ROLLUP_TABLES:
                 self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
         gone = set(rollup_ids)
         with self.books.database.session() as session:
@@ -167,9 +174,9 @@ class Drawings:
                 ids.append(held.rollup_id)
                 continue
             rollup_id = f"{month}-{uuid.uuid4().hex[:10]}"
-            orders.append((Order(part, rollup_id), wanted))
+            orders.append((Task(part, rollup_id), wanted))
             ids.append(rollup_id)
-        staged: dict[str, list[Part]] = {table.name: [] for table in DRAWN}
+        staged: dict[str, list[Part]] = {table.name: [] for table in ROLLUP_TABLES}
         self.progress(month, 0, len(orders))
         for done, delivery in enumerate(self.hands.deliver(self.ground, [order for order, _ in orders]), 1):
             self.spans_read += delivery.spans_read
@@ -185,7 +192,7 @@ class Drawings:
         return ids
 
 
-def usage_of(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> Usage:
+def stored_usage(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> Usage:
     """The hourly usage of these rollups."""
     files = store.files(USAGE_HOURLY, {"month": months, "rollup_id": rollup_ids})
     found = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]

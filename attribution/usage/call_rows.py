@@ -8,11 +8,11 @@ import polars as pl
 from attribution.chains.ancestry import Paths
 from attribution.chains.identity import Owners
 from attribution.columns import CONTEXT, WHAT, WHO
-from attribution.factorize import Index, said
+from attribution.factorize import Index, non_null_columns
 from attribution.usage.hourly import Cells
 from ledger.tables import SHARES, TOKEN_METERS
 
-_TOLD = (
+_SIGNAL_COLUMNS = (
     "trace_key", "span_key", "trace_id", "span_id", "gateway_call_id", "provider_request_id", "channels", "start_time", "status",
     *TOKEN_METERS, "list_cost", "reported_cost",
 )  # fmt: skip
@@ -29,23 +29,23 @@ def first_paths(paths: Paths, calls: int) -> Index:
     return shown
 
 
-def rows(calls: pl.DataFrame, paths: Paths, owners: Owners, cells: Cells, shown: Index) -> pl.DataFrame:
+def build_call_rows(calls: pl.DataFrame, paths: Paths, owners: Owners, cells: Cells, shown: Index) -> pl.DataFrame:
     """The calls under the names of their cells, without rollup, month and chain. A gateway cache hit is in no cell. (CA-4)"""
     at = cells.of[shown]
     words = cells.words.select("hour", *WHO, *WHAT, "context_above", *CONTEXT, "reason")
     hit = calls.select(pl.col("cache_hit").fill_null(value=False)).to_series()
     key = pl.Series("usage_key", cells.key[at])
     key = key.set(hit, None) if hit.any() else key
-    frame = pl.concat([calls.select(_TOLD), words[at], key.to_frame()], how="horizontal")
+    frame = pl.concat([calls.select(_SIGNAL_COLUMNS), words[at], key.to_frame()], how="horizontal")
     if calls["unpriced"].any():
         told = pl.concat_str("reason", pl.when(calls["unpriced"]).then(pl.lit("unpriced")), separator=",", ignore_nulls=True)
         frame = frame.with_columns(reason=told.replace("", None))
-    return frame.with_columns(_other(calls), _shares(paths, owners, cells, calls.height))
+    return frame.with_columns(_other_usage(calls), _shares(paths, owners, cells, calls.height))
 
 
-def _other(calls: pl.DataFrame) -> pl.Series | pl.Expr:
+def _other_usage(calls: pl.DataFrame) -> pl.Series | pl.Expr:
     """What a call used beside tokens, as JSON {meter: quantity}."""
-    if not said(calls, ["__other"]):
+    if not non_null_columns(calls, ["__other"]):
         return pl.lit(None, dtype=pl.String).alias("other_usage")
     empty = pl.repeat(None, calls.height, dtype=pl.String, eager=True).alias("other_usage")
     told = calls.select("__other", row=pl.int_range(pl.len(), dtype=pl.UInt32)).drop_nulls("__other").explode("__other")

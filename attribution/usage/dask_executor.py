@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
-from attribution.usage.build import Delivery, Ground, Order, draw
+from attribution.usage.build import BuildContext, Task, TaskResult, run_task
 from ledger.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REMEDY = "install the extra: pip install 'rootcost[cluster]'"
 
 
-class Cluster:
+class DaskExecutor:
     """The workers behind a Dask scheduler. Close it, or use it in a `with`."""
 
     def __init__(self, address: str) -> None:
@@ -36,14 +36,14 @@ class Cluster:
                 remedy="start one with `dask scheduler`, workers with `dask worker tcp://127.0.0.1:8786`, and name its tcp:// address",
             ) from fault
 
-    def deliver(self, ground: Ground, orders: Sequence[Order]) -> Iterator[Delivery]:
+    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
         """Draws the orders wherever there is room; the ground is sent to each worker once, past the scheduler."""
         from distributed import as_completed
 
         if not orders:
             return
         shared = self.client.scatter(ground, broadcast=True, direct=True, hash=False)
-        due = [self.client.submit(draw, shared, order, pure=False, retries=3) for order in orders]
+        due = [self.client.submit(run_task, shared, order, pure=False, retries=3) for order in orders]
         try:
             for done in as_completed(due, loop=self.client.loop):
                 yield done.result()

@@ -9,38 +9,38 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution import as_of, factorize
-from attribution.as_of import Moments
+from attribution.as_of import AsOfIndex
 from attribution.classification import names
 from attribution.columns import CONTEXT, WHAT
 from attribution.pricing import PriceBook
 from ledger.hashing import Hashes, combine_hashes, row_hash
 from ledger.settings import Settings
 
-_WRITTEN = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
+_LOGGED = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
 """What logs write of a call, from which WHAT follows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kinds:
+class EncodedRows:
     """Which row of `table` each call is; `table` has the columns WHAT and CONTEXT."""
 
     of: factorize.Index
     table: pl.DataFrame
 
 
-def kinds(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> Kinds:
+def call_dimensions(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
     """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
     by_key = ["credential"] if "credential" in moments.kinds else []
-    parts = factorize.columns(calls, [*_WRITTEN, *CONTEXT, *by_key])
+    parts = factorize.encode_columns(calls, [*_LOGGED, *CONTEXT, *by_key])
     if by_key:
         parts.append(moments.of(calls["start_time"]))
-    code, first = factorize.together(calls.height, parts)
-    few = calls.select(pl.col(*_WRITTEN, *CONTEXT, "credential", "start_time").gather(first))
-    number, table = factorize.same_rows(_named(few, moments, settings, book).select(*WHAT, *CONTEXT))
-    return Kinds(number[code], table)
+    code, first = factorize.combine(calls.height, parts)
+    few = calls.select(pl.col(*_LOGGED, *CONTEXT, "credential", "start_time").gather(first))
+    number, table = factorize.distinct_rows(_canonical_names(few, moments, settings, book).select(*WHAT, *CONTEXT))
+    return EncodedRows(number[code], table)
 
 
-def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: PriceBook) -> pl.DataFrame:
+def _canonical_names(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
     # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
@@ -52,7 +52,7 @@ def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: Pric
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
-    calls = own_place(calls)
+    calls = drop_caller_place(calls)
     placed = as_of.owner_at(calls, moments.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
         account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
@@ -60,7 +60,7 @@ def _named(calls: pl.DataFrame, moments: Moments, settings: Settings, book: Pric
     return fill_defaults(calls, settings)
 
 
-_PLACES = {
+_PLACE_PATTERNS = {
     "AWS": (r"^\d+$", r"^[a-z]{2}(-[a-z]+)+-\d$"),
     "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
     "Microsoft": (r".", r"^[a-z]+\d*$"),
@@ -69,11 +69,11 @@ _PLACES = {
 on: a name that cannot be the called provider's is the caller's, and no other provider has accounts that a span would know."""
 
 
-def own_place(calls: pl.DataFrame) -> pl.DataFrame:
+def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
     """Keeps account and region only where they can be the called provider's own."""
     for column, at in (("account_id", 0), ("region", 1)):
         fits = pl.lit(value=False)
-        for provider, patterns in _PLACES.items():
+        for provider, patterns in _PLACE_PATTERNS.items():
             fits = fits | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[at]))
         calls = calls.with_columns(pl.when(fits | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
     return calls
@@ -94,7 +94,7 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return frame
 
 
-def content(table: pl.DataFrame) -> Hashes:
+def content_hashes(table: pl.DataFrame) -> Hashes:
     """A hash of each row's words: the same words have the same hash in every slice and process."""
     hashes: Hashes = table.select(row_hash()).to_series().to_numpy()
     return hashes

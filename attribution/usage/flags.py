@@ -7,22 +7,22 @@ import polars as pl
 from attribution import factorize
 from attribution.chains.ancestry import Paths
 from attribution.chains.identity import Owners
-from attribution.factorize import Coded
-from attribution.usage.dimensions import Kinds
+from attribution.factorize import Codes
+from attribution.usage.dimensions import EncodedRows
 from ledger.tables import TOKEN_METERS
 
 
-def reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> Kinds:
+def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRows:
     """The reason of each path, as a row of a table with the column `reason`."""
-    by_call = [Coded(part.code, part.size) for part in factorize.columns(calls, ("usage_flag", "standing"))]
-    by_call += [factorize.flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
-    of_owner, why = factorize.same_rows(owners.table.select("identity_reason"))
+    by_call = [Codes(part.code, part.size) for part in factorize.encode_columns(calls, ("usage_flag", "standing"))]
+    by_call += [factorize.encode_flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
+    of_owner, why = factorize.distinct_rows(owners.table.select("identity_reason"))
     parts = [
-        Coded(of_owner[owners.of], why.height),
-        *(factorize.flags(flag) for flag in (paths.cut, paths.fanned) if flag.any()),
+        Codes(of_owner[owners.of], why.height),
+        *(factorize.encode_flags(flag) for flag in (paths.cut, paths.fanned) if flag.any()),
         *(paths.gathered(part) for part in by_call),
     ]
-    code, first = factorize.together(len(paths.call), parts)
+    code, first = factorize.combine(len(paths.call), parts)
     row = paths.call[first]
     few = calls[row].with_columns(
         owners.table["identity_reason"].gather(owners.of[first]),
@@ -43,10 +43,10 @@ def reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> Kinds:
         pl.when("again").then(pl.lit("retry")),
         pl.when("overhead").then(pl.lit("overhead")),
     ]
-    number, table = factorize.same_rows(
+    number, table = factorize.distinct_rows(
         few.select(reason=pl.concat_str(said, separator=",", ignore_nulls=True).replace("", None).cast(pl.String))
     )
-    return Kinds(number[code], table)
+    return EncodedRows(number[code], table)
 
 
 def _flags() -> list[pl.Expr]:

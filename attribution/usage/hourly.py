@@ -17,9 +17,9 @@ from attribution import factorize
 from attribution.chains.ancestry import Paths
 from attribution.chains.identity import Owners
 from attribution.columns import WHO
-from attribution.factorize import Coded, Index
+from attribution.factorize import Codes, Index
 from attribution.pricing import other_meters
-from attribution.usage.dimensions import Kinds, content, usage_keys
+from attribution.usage.dimensions import EncodedRows, content_hashes, usage_keys
 from ledger.money import MONEY, SCALE, split
 from ledger.tables import TIME, TOKEN_METERS, USAGE_HOURLY
 
@@ -36,7 +36,7 @@ class Cells:
     words: pl.DataFrame
 
 
-def cells(calls: pl.DataFrame, paths: Paths, owners: Owners, kinds: Kinds, reasons: Kinds) -> Cells:
+def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, kinds: EncodedRows, reasons: EncodedRows) -> Cells:
     """Puts each path into its cell: hour, owners, what was called and for what, and what is odd about it.
 
     `calls` has start_time, context_above and unpriced; `owners` and `reasons` are by path, `kinds` by call. A call without a price never
@@ -47,23 +47,23 @@ def cells(calls: pl.DataFrame, paths: Paths, owners: Owners, kinds: Kinds, reaso
     since = hour_us.min() if len(hour_us) else 0
     hour = (hour_us - since) // _HOUR_US
     above, unpriced = calls["context_above"].fill_null(0), calls["unpriced"]
-    tier, tiers = factorize.together(len(above), [factorize.words(above)] if above.n_unique() > 1 else [])
+    tier, tiers = factorize.combine(len(above), [factorize.encode(above)] if above.n_unique() > 1 else [])
     by_call = [
-        Coded(hour, int(hour.max()) + 1 if len(hour) else 1),
-        Coded(kinds.of, kinds.table.height),
-        Coded(tier, len(tiers)),
-        factorize.flags(unpriced.to_numpy()),
+        Codes(hour, int(hour.max()) + 1 if len(hour) else 1),
+        Codes(kinds.of, kinds.table.height),
+        Codes(tier, len(tiers)),
+        factorize.encode_flags(unpriced.to_numpy()),
     ]
-    by_path = [Coded(owners.of, owners.table.height), Coded(reasons.of, reasons.table.height)]
-    of, first = factorize.together(len(paths.call), [*(paths.gathered(part) for part in by_call), *by_path])
+    by_path = [Codes(owners.of, owners.table.height), Codes(reasons.of, reasons.table.height)]
+    of, first = factorize.combine(len(paths.call), [*(paths.gathered(part) for part in by_call), *by_path])
     call = paths.call[first]
     who, what, why = owners.of[first], kinds.of[call], reasons.of[first]
     tier_above, no_price = above.gather(call), unpriced.gather(call)
     key = usage_keys(
         hour_us[call].view(np.uint64),
-        content(owners.table)[who],
-        content(kinds.table)[what],
-        content(reasons.table)[why],
+        content_hashes(owners.table)[who],
+        content_hashes(kinds.table)[what],
+        content_hashes(reasons.table)[why],
         tier_above.cast(pl.UInt64).to_numpy(),
         no_price.cast(pl.UInt64).to_numpy(),
     )
@@ -71,16 +71,16 @@ def cells(calls: pl.DataFrame, paths: Paths, owners: Owners, kinds: Kinds, reaso
     words = pl.concat(
         [
             pl.DataFrame({"hour": pl.Series(hour_us[call]).cast(TIME)}),
-            factorize.spread(owners.table.select(WHO), who),
-            factorize.spread(kinds.table, what),
-            factorize.spread(reasons.table, why),
+            factorize.decode(owners.table.select(WHO), who),
+            factorize.decode(kinds.table, what),
+            factorize.decode(reasons.table, why),
         ],
         how="horizontal",
     ).with_columns(context_above=above_of_cell)
     return Cells(of, key, words)
 
 
-def summed(calls: pl.DataFrame, paths: Paths, where: Cells, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
+def sum_cells(calls: pl.DataFrame, paths: Paths, where: Cells, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
     """Rows of `usage_hourly`: meter, quantity, calls and list cost of each cell, of calls that started `within`.
 
     A gateway cache hit used nothing at the provider. (CA-4)
@@ -94,13 +94,15 @@ def summed(calls: pl.DataFrame, paths: Paths, where: Cells, within: tuple[dateti
     at, rows = where.of[plain], paths.call[plain]
     some = calls if len(rows) == calls.height else calls[rows]
     size = len(where.key)
-    long = [_meter(some, m, at, size) for m in factorize.said(some, TOKEN_METERS)]
-    if forked.any() or factorize.said(calls, ["__other"]):
-        long.append(_rare(calls, paths, where, used, forked))
-    return pl.concat([_worded(part, where) for part in long]) if long else USAGE_HOURLY.empty().drop("rollup_id", "month")
+    long = [_sum_meter(some, m, at, size) for m in factorize.non_null_columns(some, TOKEN_METERS)]
+    if forked.any() or factorize.non_null_columns(calls, ["__other"]):
+        long.append(_sum_rare_usage(calls, paths, where, used, forked))
+    return (
+        pl.concat([_with_dimensions(part, where) for part in long]) if long else USAGE_HOURLY.empty().drop("rollup_id", "month")
+    )
 
 
-def _meter(calls: pl.DataFrame, meter: str, at: Index, size: int) -> pl.DataFrame:
+def _sum_meter(calls: pl.DataFrame, meter: str, at: Index, size: int) -> pl.DataFrame:
     """One meter of calls with one path, summed by cell."""
     tokens = calls[meter]
     told = None if tokens.null_count() == 0 else tokens.is_not_null().to_numpy()
@@ -111,20 +113,20 @@ def _meter(calls: pl.DataFrame, meter: str, at: Index, size: int) -> pl.DataFram
     return pl.DataFrame(
         {
             "cell": cell,
-            "quantity": _whole(total[cell]),
+            "quantity": _quantities(total[cell]),
             "calls": counted[cell].astype(np.int64),
         }
-    ).with_columns(meter=pl.lit(meter), list_cost=_cost(calls, f"__cost_{meter}", at, size, cell))
+    ).with_columns(meter=pl.lit(meter), list_cost=_sum_cost(calls, f"__cost_{meter}", at, size, cell))
 
 
-def _whole(counts: NDArray[np.int64]) -> pl.Series:
+def _quantities(counts: NDArray[np.int64]) -> pl.Series:
     """Counts as quantities."""
     return pl.select((pl.lit(pl.Series(counts)).cast(pl.Int128) * _UNIT).reinterpret(dtype=MONEY)).to_series()
 
 
-def _cost(calls: pl.DataFrame, column: str, at: Index, size: int, cell: Index) -> pl.Series | pl.Expr:
+def _sum_cost(calls: pl.DataFrame, column: str, at: Index, size: int, cell: Index) -> pl.Series | pl.Expr:
     """List cost of some cells; null where no call of the cell has one."""
-    if not factorize.said(calls, [column]):
+    if not factorize.non_null_columns(calls, [column]):
         return pl.lit(None, dtype=MONEY)
     cost = calls[column]
     units = cost.to_physical()
@@ -144,18 +146,20 @@ def _cost(calls: pl.DataFrame, column: str, at: Index, size: int, cell: Index) -
     return money.set(pl.Series(~priced[cell]), None)
 
 
-def _rare(calls: pl.DataFrame, paths: Paths, where: Cells, used: NDArray[np.bool_], forked: NDArray[np.bool_]) -> pl.DataFrame:
+def _sum_rare_usage(
+    calls: pl.DataFrame, paths: Paths, where: Cells, used: NDArray[np.bool_], forked: NDArray[np.bool_]
+) -> pl.DataFrame:
     """What few calls have: meters that are no columns, and calls whose cost goes several ways; summed by cell and meter."""
     said = pl.Series(used).to_frame("used").with_row_index("call").filter("used")["call"].cast(pl.Int32)
     split_calls = np.unique(paths.call[forked])
-    tokens = _tokens(calls, pl.Series(split_calls).cast(pl.Int32))
+    tokens = _token_rows(calls, pl.Series(split_calls).cast(pl.Int32))
     other = other_meters(calls.select("__other", "list_cost", call=pl.int_range(pl.len(), dtype=pl.Int32))).select(tokens.columns)
     rows = pl.concat([tokens, other]).filter(pl.col("quantity") != 0, pl.col("call").is_in(said.implode()))
     ways = pl.DataFrame(
         {"call": paths.call, "place": paths.place, "numerator": paths.numerator, "cell": where.of, "key": where.key[where.of]}
     )
     rows = rows.join(ways, on="call")
-    rows = shared(rows, pool=["call", "meter"])
+    rows = split_by_path(rows, pool=["call", "meter"])
     return (
         rows.group_by("cell", "meter")
         .agg(
@@ -169,7 +173,7 @@ def _rare(calls: pl.DataFrame, paths: Paths, where: Cells, used: NDArray[np.bool
     )
 
 
-def shared(rows: pl.DataFrame, *, pool: Sequence[str]) -> pl.DataFrame:
+def split_by_path(rows: pl.DataFrame, *, pool: Sequence[str]) -> pl.DataFrame:
     """Quantities and list costs over the ways they go, by the weights of the ways, exactly. (CH-1, MO-1)
 
     Ways go in the order of their usage keys, so that whoever splits a call again gets the same parts.
@@ -185,7 +189,7 @@ def shared(rows: pl.DataFrame, *, pool: Sequence[str]) -> pl.DataFrame:
     return out.with_columns(list_cost=pl.when(~pl.col("__unpriced")).then("list_cost")).drop("__unpriced")
 
 
-def _tokens(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+def _token_rows(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
     """The token meters of some calls as rows: call, meter, quantity, list_cost."""
     some = calls[rows]
     parts = [
@@ -197,7 +201,7 @@ def _tokens(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
     return pl.concat(parts).filter(pl.col("quantity").is_not_null())
 
 
-def _worded(part: pl.DataFrame, where: Cells) -> pl.DataFrame:
+def _with_dimensions(part: pl.DataFrame, where: Cells) -> pl.DataFrame:
     """The sums with the words and names of their cells."""
     cell = part["cell"].to_numpy()
     everywhere = len(cell) == len(where.key) and bool((cell[1:] > cell[:-1]).all())

@@ -21,7 +21,7 @@ _PARTS = {
 """Kinds of token too rare for a column: they travel in `other_usage`, and are part of what these counts say."""
 
 
-def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
+def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input), `usage_flag` and
     ``__lifetime_unknown`` (cache writes of which only the total was told; they are counted as short-lived).
 
@@ -36,7 +36,7 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
     [(12, 1000, 5, 1012), (12, 1000, 5, 1012)]
     """
     zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}
-    rare = _rare("other_usage" in calls.collect_schema())
+    rare = _rare_tokens("other_usage" in calls.collect_schema())
     told_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
     frame = calls.with_columns(
         __read=zero["cache_read_tokens"],
@@ -100,7 +100,7 @@ def disjoint(calls: pl.LazyFrame) -> pl.LazyFrame:
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
 
 
-def _rare(told: bool) -> dict[str, pl.Expr]:
+def _rare_tokens(told: bool) -> dict[str, pl.Expr]:
     """How much of each count `other_usage` tells apart."""
     if not told:
         return dict.fromkeys(_PARTS, pl.lit(0, dtype=pl.Int64))

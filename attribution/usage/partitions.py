@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attribution.chains.forest import jump
+from attribution.chains.forest import pointer_jump
 from ledger import code, ids, periods
 from ledger.hashing import fingerprint
 from ledger.settings import Settings
@@ -30,13 +30,13 @@ from ledger.tables import SPANS
 Keys = NDArray[np.int64]
 
 _TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
-_TIES = {"trace_key": pl.Int64, "tie": pl.Int64, "is_trace": pl.Boolean}
+_EDGES = {"trace_key": pl.Int64, "tie": pl.Int64, "is_trace": pl.Boolean}
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class Partition:
     """What one pass over spans reads: the rows of `[start, end)` but for guests of other slices, and its own guests, wherever they are.
 
     `fingerprint` changes when the files or the membership of any of its rows do.
@@ -54,7 +54,7 @@ class Slice:
     def rows(self, store: Store) -> pl.LazyFrame:
         """The spans of this slice, without columns that say nothing on any of its days."""
         at = pl.col("start_time")
-        silent = _silent(store, {*self.dates, *self.guest_dates})
+        silent = _empty_columns(store, {*self.dates, *self.guest_dates})
         own = store.scan(SPANS, {"date": self.dates}).drop(silent).filter((at >= self.start) & (at < self.end))
         if self.away:
             own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.away, dtype=pl.Int64).implode()))
@@ -64,7 +64,7 @@ class Slice:
         return pl.concat([own, visiting.filter(pl.col("trace_key").is_in(pl.Series(self.guests, dtype=pl.Int64).implode()))])
 
 
-def _silent(store: Store, dates: Iterable[str]) -> list[str]:
+def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
     """Columns without a value, as the files themselves say; of files far away that would be one more question each, so none."""
     if "://" in store.root:
         return []
@@ -79,7 +79,7 @@ def _silent(store: Store, dates: Iterable[str]) -> list[str]:
     return [name for name in SPANS.schema if name not in said and name != "date"] if said else []
 
 
-def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
+def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     """The slices of a month, oldest first; one that holds the whole window where the month is small.
 
     Spans of the `lookback_days` on either side of the month are members too: they may be ancestors of its calls, or what a wrapper
@@ -96,14 +96,14 @@ def plan(store: Store, month: str, settings: Settings) -> list[Slice]:
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
         files = store.fingerprint(SPANS, {"date": list(counts)})
-        return [Slice(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=files)]
+        return [Partition(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=files)]
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
     cache = settings.home / "cache" / "traces"
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
-        indexed = list(pool.map(lambda day: _day(store, day, days[day], cache), days))
+        indexed = list(pool.map(lambda day: _index_day(store, day, days[day], cache), days))
     traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(indexed)])
-    ties = _telling(pl.concat([t for _, t in indexed]))
-    return _cut(month, pieces, list(days), list(days.values()), traces, ties)
+    ties = _shared_edges(pl.concat([t for _, t in indexed]))
+    return _partition_traces(month, pieces, list(days), list(days.values()), traces, ties)
 
 
 def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, int]:
@@ -120,7 +120,7 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
     return {day.isoformat(): rows for day, rows in near.iter_rows()}
 
 
-def _day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
     held = [cache / f"{day}-{files}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
     if all(path.exists() for path in held):
@@ -128,7 +128,7 @@ def _day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame,
     spans = store.scan(SPANS, {"date": [day]})
     at = pl.col("start_time").to_physical()
     traces = spans.group_by("trace_key").agg(first_us=at.min(), last_us=at.max()).collect().cast(_TRACES)  # type: ignore[arg-type]
-    ties = _ties(spans)
+    ties = _trace_edges(spans)
     cache.mkdir(parents=True, exist_ok=True)
     for stale in cache.glob(f"{day}-*.arrow"):
         stale.unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame,
     return traces, ties
 
 
-def _ties(spans: pl.LazyFrame) -> pl.DataFrame:
+def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
     """What joins a trace to others: the trace a link leads to, or the hash of an id that another trace may carry too."""
     asked = ("link_trace_key", "links", *_SHARED_IDS)
     said = spans.select(pl.col(c).count() for c in asked).collect(engine="streaming").row(0, named=True)
@@ -151,14 +151,14 @@ def _ties(spans: pl.LazyFrame) -> pl.DataFrame:
     if said["links"]:
         several = rootless.select("trace_key", "links").drop_nulls().collect()
         others = [(key, ids.trace_key(trace), True) for key, text in several.iter_rows() for trace in _linked_traces(text)]
-        parts.append(pl.DataFrame(others, schema=_TIES, orient="row"))
+        parts.append(pl.DataFrame(others, schema=_EDGES, orient="row"))
     for seed, column in enumerate(_SHARED_IDS):
         if said[column]:
             known = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
             hashed = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
             parts.append(known.with_columns(tie=hashed, is_trace=pl.lit(value=False)))
-    typed = [p.cast(_TIES) for p in parts if p.height]  # type: ignore[arg-type]
-    return pl.concat(typed).unique() if typed else pl.DataFrame(schema=_TIES)
+    typed = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
+    return pl.concat(typed).unique() if typed else pl.DataFrame(schema=_EDGES)
 
 
 def _linked_traces(links: str) -> list[str]:
@@ -167,20 +167,22 @@ def _linked_traces(links: str) -> list[str]:
     return [str(trace) for trace, _ in json.loads(links)]
 
 
-def _telling(ties: pl.DataFrame) -> pl.DataFrame:
+def _shared_edges(ties: pl.DataFrame) -> pl.DataFrame:
     """Without the ids that only one trace carries."""
     shared = pl.col("trace_key").min().over("tie") != pl.col("trace_key").max().over("tie")
     return pl.concat([ties.filter("is_trace"), ties.filter(~pl.col("is_trace")).filter(shared)])
 
 
-def _cut(
+def _partition_traces(
     month: str, pieces: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, ties: pl.DataFrame
-) -> list[Slice]:
-    edges = _edges(month, pieces)
+) -> list[Partition]:
+    edges = _boundaries(month, pieces)
     pieces = len(edges) - 1
-    traces = traces.with_columns(first=_piece(traces["first_us"], edges), last=_piece(traces["last_us"], edges))
+    traces = traces.with_columns(
+        first=_interval_number(traces["first_us"], edges), last=_interval_number(traces["last_us"], edges)
+    )
     traces = traces.drop("first_us", "last_us")
-    guests = _guests(traces, ties).filter(pl.col("last") >= 0, pl.col("first") < pieces)
+    guests = _find_stragglers(traces, ties).filter(pl.col("last") >= 0, pl.col("first") < pieces)
     guests = guests.with_columns(home=pl.col("last").clip(0, pieces - 1)).select("trace_key", "home")
     here = traces.join(guests, on="trace_key", how="left")
     # A trace of one stretch is met in the month only there; those of the days around it that touch nothing in it are not met at all.
@@ -204,7 +206,7 @@ def _cut(
         told = [f"{files[day]}:{count}:{total}" for day, count, total in mine.select("day", "count", "sum").iter_rows()]
         away = met.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
         out.append(
-            Slice(
+            Partition(
                 month,
                 edges[number],
                 edges[number + 1],
@@ -218,7 +220,7 @@ def _cut(
     return out
 
 
-def _edges(month: str, pieces: int) -> list[datetime]:
+def _boundaries(month: str, pieces: int) -> list[datetime]:
     """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
 
     >>> [f"{at:%m-%d %H}" for at in _edges("2026-02", 4)], [f"{at:%d %H}" for at in _edges("2026-02", 64)[:3]]
@@ -232,7 +234,7 @@ def _edges(month: str, pieces: int) -> list[datetime]:
     return [start + timedelta(days=round(n * days / pieces)) for n in range(pieces + 1)]
 
 
-def _piece(at_us: pl.Series, edges: Sequence[datetime]) -> pl.Series:
+def _interval_number(at_us: pl.Series, edges: Sequence[datetime]) -> pl.Series:
     """The stretch of the month an instant lies in: -1 before the first, one beyond the last after it."""
     begins = np.array([(at - _EPOCH) // _TICK for at in edges], dtype=np.int64)
     return pl.Series(np.searchsorted(begins, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
@@ -242,23 +244,23 @@ def _last_day(end: datetime) -> str:
     return (end - _TICK).date().isoformat()
 
 
-def _guests(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
+def _find_stragglers(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
     """Traces whose group reaches over several stretches, with the first and the last of them: trace_key, first, last."""
-    reach = _reach(traces)
+    reach = _trace_intervals(traces)
     long = reach.filter(pl.col("first") != pl.col("last"))
     if not ties.height:
         return long
-    known, label = groups(ties["trace_key"].to_numpy(), ties["tie"].to_numpy())
+    known, label = connected_components(ties["trace_key"].to_numpy(), ties["tie"].to_numpy())
     grouped = pl.DataFrame({"trace_key": known, "group": label}).join(reach, on="trace_key")
     grouped = grouped.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop("group")
     alone = long.join(grouped, on="trace_key", how="anti")
     return pl.concat([alone, grouped.filter(pl.col("first") != pl.col("last")).select(alone.columns)])
 
 
-def _reach(traces: pl.DataFrame) -> pl.DataFrame:
+def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
     """The first and last stretch of each trace. Nearly all are told of on one day only: just the others are put together."""
     keys = np.sort(traces["trace_key"].to_numpy())
-    several = pl.Series(distinct(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
+    several = pl.Series(distinct_sorted(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
     reach = traces.select("trace_key", "first", "last")
     if not several.len():
         return reach
@@ -267,7 +269,7 @@ def _reach(traces: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([reach.filter(~twice), together])
 
 
-def distinct(ordered: Keys) -> Keys:
+def distinct_sorted(ordered: Keys) -> Keys:
     """The different values of a sorted array.
 
     >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
@@ -278,7 +280,7 @@ def distinct(ordered: Keys) -> Keys:
     return ordered[first]
 
 
-def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
+def connected_components(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
     """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
 
     >>> nodes, label = groups(np.array([7, 9, 1]), np.array([8, 7, 2]))
@@ -286,7 +288,7 @@ def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Key
     ([1, 2, 7, 8, 9], [True, True, False])
     """
     a, b = np.asarray(left, dtype=np.int64), np.asarray(right, dtype=np.int64)
-    nodes = distinct(np.sort(np.concatenate([a, b])))
+    nodes = distinct_sorted(np.sort(np.concatenate([a, b])))
     one, other = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
     label = np.arange(len(nodes), dtype=np.int32)
     while True:
@@ -295,4 +297,4 @@ def groups(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Key
         if np.array_equal(low, high):
             return nodes, label
         np.minimum.at(label, high, low)
-        label = jump(label)
+        label = pointer_jump(label)

@@ -13,7 +13,7 @@ from ledger.tables import USAGE_HOURLY
 
 FAMILY = ("provider", "model", "meter")
 """What charges and usage that can meet always have in common."""
-_COUNTED = ("usage_key", "meter", "quantity", "calls", "list_cost")
+COUNTED_COLUMNS = ("usage_key", "meter", "quantity", "calls", "list_cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Usage:
         return self.whole.select(FAMILY).unique().collect(engine="streaming")
 
 
-def added_up(usage: pl.DataFrame) -> pl.DataFrame:
+def merge_duplicate_keys(usage: pl.DataFrame) -> pl.DataFrame:
     """Usage of several passes as if it had been drawn at once: what has one key is one row."""
     if not usage.height:
         return usage

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from attribution import factorize
-from attribution.as_of import Moments
+from attribution.as_of import AsOfIndex
 from attribution.chains import identity
-from attribution.chains.ancestry import Seen
+from attribution.chains.ancestry import SpanContext
 from attribution.classification import names
 from attribution.columns import CONTEXT, WHAT, WHO
 from attribution.usage import dimensions
-from attribution.usage.hourly import shared
+from attribution.usage.hourly import split_by_path
 from ledger.money import MONEY
 from ledger.settings import Settings
 from ledger.tables import USAGE_HOURLY
@@ -22,7 +22,9 @@ from ledger.tables import USAGE_HOURLY
 _CALLER = ("service_name", "provider", "account_id", "region", "resource_id", "conversation_id", "credential")
 
 
-def resource_hours(seen: Seen, moments: Moments, settings: Settings, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
+def resource_hours(
+    seen: SpanContext, moments: AsOfIndex, settings: Settings, within: tuple[datetime, datetime] | None
+) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
     Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time. Rows of
@@ -34,7 +36,7 @@ def resource_hours(seen: Seen, moments: Moments, settings: Settings, within: tup
     spans = seen.nodes.select(pl.col("start_time", "end_time", *_CALLER, *CONTEXT).gather(rows)).with_columns(
         principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
     )
-    paths, owners = identity.attribute(spans, seen.paths(rows), seen, moments)
+    paths, owners = identity.resolve_owners(spans, seen.paths(rows), seen, moments)
     ways = spans[paths.call].with_columns(
         call=pl.Series(paths.call),
         place=pl.Series(paths.place),
@@ -45,7 +47,7 @@ def resource_hours(seen: Seen, moments: Moments, settings: Settings, within: tup
     )
     fan_in = pl.when("fanned").then(pl.lit("fan_in"))
     ways = ways.with_columns(reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None))
-    frame = _over_hours(ways)
+    frame = _split_over_hours(ways)
     if within is not None:
         frame = frame.filter(pl.col("hour").is_between(*within, closed="left"))
     frame = dimensions.fill_defaults(
@@ -59,12 +61,12 @@ def resource_hours(seen: Seen, moments: Moments, settings: Settings, within: tup
         ),
         settings,
     )
-    return _summed(_keyed(frame))
+    return _sum_by_key(_with_usage_keys(frame))
 
 
-def _outermost(seen: Seen, within: tuple[datetime, datetime] | None) -> factorize.Index:
+def _outermost(seen: SpanContext, within: tuple[datetime, datetime] | None) -> factorize.Index:
     """Spans that hold a resource which the span above them does not hold."""
-    if not factorize.said(seen.nodes, ["resource_id"]):
+    if not factorize.non_null_columns(seen.nodes, ["resource_id"]):
         return np.zeros(0, dtype=np.int32)
     named = seen.nodes["resource_id"]
     rows: factorize.Index = named.is_not_null().arg_true().cast(pl.Int32).to_numpy()
@@ -78,21 +80,21 @@ def _outermost(seen: Seen, within: tuple[datetime, datetime] | None) -> factoriz
     return np.compress(held.to_numpy(), rows)
 
 
-def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
+def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
     """With the keys of the usage rows that these become."""
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
-    words = (dimensions.content(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
+    words = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
     key = dimensions.usage_keys(hour, *words, zero, zero)
     return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
 
 
-def _summed(frame: pl.DataFrame) -> pl.DataFrame:
+def _sum_by_key(frame: pl.DataFrame) -> pl.DataFrame:
     """Seconds and requests by usage key; a span that several chains asked for is split between them. (CH-1)"""
     shares = frame.select("call", "hour", "place", "numerator", "usage_key", key="usage_key", list_cost=pl.lit(None, dtype=MONEY))
     measures = {"seconds": frame["seconds"], "requests": frame["starts"].cast(pl.Int64).cast(MONEY)}
     long = pl.concat(shares.with_columns(meter=pl.lit(meter), quantity=quantity) for meter, quantity in measures.items())
-    parts = shared(long, pool=["call", "hour", "meter"])
+    parts = split_by_path(long, pool=["call", "hour", "meter"])
     summed = parts.group_by("usage_key", "meter").agg(
         pl.col("quantity").sum(), calls=(pl.col("place") == 0).sum().cast(pl.Int64), list_cost=pl.lit(None, dtype=MONEY)
     )
@@ -100,16 +102,16 @@ def _summed(frame: pl.DataFrame) -> pl.DataFrame:
     return words.join(summed, on="usage_key", maintain_order="none")
 
 
-_LONGEST = timedelta(days=31)
+_MAX_HELD = timedelta(days=31)
 
 
-def _over_hours(spans: pl.DataFrame) -> pl.DataFrame:
+def _split_over_hours(spans: pl.DataFrame) -> pl.DataFrame:
     """Each span once for every hour it touches, with the `seconds` it held of it; `starts` is true in its first hour. (RA-3)
 
     A clock that ends a span before it starts, or weeks after, is not believed: it held nothing, or 31 days at most.
     """
     first = pl.col("start_time").dt.truncate("1h")
-    ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _LONGEST)
+    ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _MAX_HELD)
     ends = pl.max_horizontal(ends, "start_time")
     hours = pl.datetime_ranges(
         first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"

@@ -13,17 +13,17 @@ from functools import partial
 import polars as pl
 
 from attribution import pricing
-from attribution.as_of import Moments
+from attribution.as_of import AsOfIndex
 from attribution.chains import ancestry, chain_rows, identity, wrappers
 from attribution.chains import forest as chain_forest
 from attribution.chains import nodes as chain_nodes
-from attribution.chains.calls import OPEN, believable, merge, reports_usage
-from attribution.chains.span_index import Rows
-from attribution.factorize import said
+from attribution.chains.calls import OTLP, drop_absurd_counts, merge_signals, reports_usage
+from attribution.chains.span_index import SpanIndex
+from attribution.factorize import non_null_columns
 from attribution.pricing import PriceBook
 from attribution.usage import call_rows, dimensions, hourly, resource_time
-from attribution.usage.flags import reasons
-from attribution.usage.metering import disjoint
+from attribution.usage.flags import call_reasons
+from attribution.usage.metering import disjoint_meters
 from ledger import periods
 from ledger.settings import Settings
 from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
@@ -47,7 +47,7 @@ _SELDOM = tuple(c for c in _READ if c not in _ALWAYS)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RollupRows:
     """What a pass over spans drew."""
 
     calls: pl.DataFrame
@@ -56,43 +56,46 @@ class Drawn:
     spans_read: int
 
 
-def draw_from(
+def build_rollup(
     window: pl.LazyFrame, month: str | None, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
-) -> Drawn:
+) -> RollupRows:
     """Draws calls, chains and hourly usage of the calls that started in `month` (UTC) from a frame of spans.
 
     Without a month everything in it is drawn, each row in the UTC month of its own start. `registry` is a `ledger.registry.timeline`.
     """
     trusted = settings.ingest.trusted_sources
     facts = _facts(window)
-    moments = Moments(registry, facts["start_time"])
-    keys = Rows(facts["trace_key"].to_numpy(), facts["span_key"].to_numpy())
-    plain = bool((facts["channel"] == OPEN).all()) and not len(keys.doubles)
+    moments = AsOfIndex(registry, facts["start_time"])
+    keys = SpanIndex(facts["trace_key"].to_numpy(), facts["span_key"].to_numpy())
+    plain = bool((facts["channel"] == OTLP).all()) and not len(keys.doubles)
     signals = _signals(facts, plain=plain)
-    calls = merge(identity.refuse_conflicting_claims(signals, moments, trusted), trusted=trusted, spans_are_unique=plain)
-    nodes, keys, stands_on = chain_nodes.nodes(facts, calls, keys, plain=plain)
-    forest = chain_forest.link(nodes, keys)
+    calls = merge_signals(identity.drop_conflicting_claims(signals, moments, trusted), trusted=trusted, spans_are_unique=plain)
+    nodes, keys, stands_on = chain_nodes.build_nodes(facts, calls, keys, plain=plain)
+    forest = chain_forest.build_forest(nodes, keys)
     calls = calls.with_columns(node=pl.Series(stands_on, dtype=pl.Int32))
     calls = calls.filter(pl.col("usage_scope").is_not_null() | reports_usage())
-    calls = disjoint(wrappers.without_echoes(calls, forest.container).lazy()).collect(engine="in-memory")
-    calls = pricing.add_list_cost(wrappers.with_residuals(calls, forest.container), book)
+    calls = disjoint_meters(wrappers.drop_outer_duplicates(calls, forest.container).lazy()).collect(engine="in-memory")
+    calls = pricing.add_list_cost(wrappers.keep_residuals(calls, forest.container), book)
     calls = calls.with_columns(unpriced=_unpriced(calls))
 
     agents = identity.span_agents(nodes, moments)
-    seen = ancestry.look(nodes, forest, agents, trusted, by_service="service" in moments.kinds)
-    ways, owners = identity.attribute(calls, seen.paths(calls["node"].to_numpy()), seen, moments)
-    kinds = dimensions.kinds(calls, moments, settings, book)
-    cells = hourly.cells(calls, ways, owners, kinds, reasons(calls, ways, owners))
+    seen = ancestry.resolve_ancestry(nodes, forest, agents, trusted, by_service="service" in moments.kinds)
+    ways, owners = identity.resolve_owners(calls, seen.paths(calls["node"].to_numpy()), seen, moments)
+    kinds = dimensions.call_dimensions(calls, moments, settings, book)
+    cells = hourly.assign_cells(calls, ways, owners, kinds, call_reasons(calls, ways, owners))
     shown = call_rows.first_paths(ways, calls.height)
-    chain_frame, chain_of = chain_rows.chains(nodes, forest, calls, owners, owners.of[shown])
-    call_frame = call_rows.rows(calls, ways, owners, cells, shown).with_columns(chain_frame["chain_id"].gather(chain_of))
+    chain_frame, chain_of = chain_rows.build_chain_rows(nodes, forest, calls, owners, owners.of[shown])
+    call_frame = call_rows.build_call_rows(calls, ways, owners, cells, shown).with_columns(
+        chain_frame["chain_id"].gather(chain_of)
+    )
 
     within = None if month is None else (periods.month_start(month), periods.month_end(month))
     usage = pl.concat(
-        [hourly.summed(calls, ways, cells, within), resource_time.resource_hours(seen, moments, settings, within)], how="diagonal"
+        [hourly.sum_cells(calls, ways, cells, within), resource_time.resource_hours(seen, moments, settings, within)],
+        how="diagonal",
     )
     stamp = partial(_stamped, within=within, rollup_id=rollup_id)
-    return Drawn(
+    return RollupRows(
         calls=CALLS.conform(stamp(call_frame, "start_time")),
         chains=CHAINS.conform(stamp(chain_frame, "start_time")),
         usage=USAGE_HOURLY.conform(stamp(usage, "hour")),
@@ -118,10 +121,10 @@ def _facts(window: pl.LazyFrame) -> pl.DataFrame:
 
 def _signals(facts: pl.DataFrame, *, plain: bool) -> pl.DataFrame:
     """What was told of calls, without what only chains need."""
-    told = said(facts, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
+    told = non_null_columns(facts, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
     wanted = pl.any_horizontal(pl.col(c).is_not_null() for c in told) if told else pl.lit(value=False)
     kept = facts.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if plain else []))
-    return believable(kept.filter(wanted if plain else wanted | chain_nodes.is_gateway()).rechunk())
+    return drop_absurd_counts(kept.filter(wanted if plain else wanted | chain_nodes.is_gateway()).rechunk())
 
 
 def _stamped(frame: pl.DataFrame, at: str, *, within: tuple[datetime, datetime] | None, rollup_id: str) -> pl.DataFrame:
@@ -147,7 +150,7 @@ def _months(instants: pl.Series) -> pl.Series:
 def _unpriced(calls: pl.DataFrame) -> pl.Series:
     """Which calls used something that has no list price. (ES-2)"""
     priceless = calls["list_cost"].is_null()
-    used = said(calls, (*TOKEN_METERS, "__other"))
+    used = non_null_columns(calls, (*TOKEN_METERS, "__other"))
     if not priceless.any() or any(not calls[c].null_count() for c in used):
         return priceless
     return priceless & calls.select(pl.any_horizontal(pl.lit(value=False), *(pl.col(c).is_not_null() for c in used))).to_series()

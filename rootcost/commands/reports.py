@@ -14,7 +14,7 @@ import typer
 from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
 
 if TYPE_CHECKING:
-    from attribution.usage.build import Hands
+    from attribution.usage.build import Executor
 
 _From = Annotated[
     str, typer.Option("--from", help="First day, month or instant counted: 2026-10, 2026-10-05.", show_default=False)
@@ -90,14 +90,14 @@ def attribute(
 
 
 @contextmanager
-def _hands(cluster: str) -> Iterator[Hands | None]:
+def _hands(cluster: str) -> Iterator[Executor | None]:
     """Who draws the spans: the workers of a cluster, or (None) this process."""
     if not cluster:
         yield None
         return
-    from attribution.usage.dask_executor import Cluster
+    from attribution.usage.dask_executor import DaskExecutor
 
-    with Cluster(cluster) as workers:
+    with DaskExecutor(cluster) as workers:
         yield workers
 
 

@@ -25,7 +25,7 @@ from attribution.costs.month import costs_of
 from attribution.pricing import PriceBook
 from attribution.run import attribute
 from attribution.usage.reader import Usage
-from attribution.usage.rollup import draw_from
+from attribution.usage.rollup import build_rollup
 from ledger import registry
 from ledger.books import Books
 from ledger.db import Owner, Published
@@ -59,7 +59,7 @@ def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     note(repr(world))
     known = registry.timeline(pl.DataFrame(list(world.owners), schema=registry.SCHEMA))
     book = PriceBook(_prices(world))
-    drawn = draw_from(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
+    drawn = build_rollup(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
     bill = charges(*world.charges) if world.charges else CHARGES.empty()
     costs = costs_of(bill.lazy(), Usage.of(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH)
     return drawn.usage, costs

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from attribution.pricing import PriceBook, add_list_cost
-from attribution.usage.metering import disjoint
+from attribution.usage.metering import disjoint_meters
 from ledger.tables import SPANS, USAGE_COLUMNS
 
 Usage = Mapping[str, Any]
@@ -154,4 +154,4 @@ def calls(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 def priced(rows: list[dict[str, Any]], book: PriceBook) -> pl.DataFrame:
     """The same, metered and priced by the engine."""
-    return add_list_cost(disjoint(calls(rows).lazy()).collect(), book)
+    return add_list_cost(disjoint_meters(calls(rows).lazy()).collect(), book)

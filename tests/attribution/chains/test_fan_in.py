@@ -13,11 +13,11 @@ import pytest
 
 from attribution.chains import fan_in
 from attribution.chains import forest as chain_forest
-from attribution.chains.fan_in import Sight
-from attribution.chains.span_index import Rows
+from attribution.chains.fan_in import Ancestry
+from attribution.chains.span_index import SpanIndex
 from attribution.pricing import PriceBook
 from attribution.usage import rollup
-from attribution.usage.rollup import Drawn
+from attribution.usage.rollup import RollupRows
 from ledger import registry
 from ledger.settings import IngestSettings, Settings
 from ledger.tables import PRICES
@@ -37,14 +37,14 @@ def call(trace: int, number: int, parent: int | None, tokens: int, **told: Any) 
     return span(trace, number, parent, input_tokens=tokens, **{**SONNET, **told})
 
 
-def draw(*rows: dict[str, Any], month: str | None = "2026-10", trusted: tuple[str, ...] = ()) -> Drawn:
+def draw(*rows: dict[str, Any], month: str | None = "2026-10", trusted: tuple[str, ...] = ()) -> RollupRows:
     book = PriceBook(pl.DataFrame(BOOK, schema_overrides={c: PRICES.schema[c] for c in ("rate", "valid_from", "recorded_at")}))
     settings = Settings(ingest=IngestSettings(trusted_sources=list(trusted)))
     timeline = registry.timeline(pl.DataFrame(schema=registry.SCHEMA))
-    return rollup.draw_from(spans(*rows).lazy(), month, timeline, book, settings, rollup_id="r")
+    return rollup.build_rollup(spans(*rows).lazy(), month, timeline, book, settings, rollup_id="r")
 
 
-def shares(drawn: Drawn, by: str = "initiator_agent") -> dict[str, Decimal]:
+def shares(drawn: RollupRows, by: str = "initiator_agent") -> dict[str, Decimal]:
     """Input tokens by owner."""
     rows = drawn.usage.filter(pl.col("meter") == "input_tokens").group_by(by).agg(pl.col("quantity").sum())
     return dict(rows.sort(by).iter_rows())
@@ -195,12 +195,12 @@ def test_weights_that_would_outgrow_64_bits_are_rounded_and_sum_to_one() -> None
     forest = chain_forest.Forest(parent, parent.copy(), none, none, none, fans)
     top = np.where(parent < 41, parent, -1).astype(np.int32)
     empty = np.full(82, -1, dtype=np.int32)
-    ways = fan_in.ways(forest, Sight(top, top, empty, none, none), parent)
+    ways = fan_in.fan_in_paths(forest, Ancestry(top, top, empty, none, none), parent)
     for _, some in ways.group_by("root"):
         weights = [Fraction(n, d) for n, d in some.select("numerator", "denominator").iter_rows()]
         assert sum(weights) == 1
         assert some["denominator"].n_unique() == 1
-    assert ways["denominator"].max() <= fan_in.PART_LIMIT  # type: ignore[operator]
+    assert ways["denominator"].max() <= fan_in.MAX_DENOMINATOR  # type: ignore[operator]
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
@@ -223,8 +223,8 @@ def test_without_a_month_each_row_is_in_the_month_of_its_own_start() -> None:
 
 def test_keys_that_share_a_slot_are_told_apart() -> None:
     traces, numbers = np.arange(5000, dtype=np.int64) % 7, np.arange(5000, dtype=np.int64)
-    rows = Rows(traces, numbers)
+    rows = SpanIndex(traces, numbers)
     assert rows.find(traces, numbers).tolist() == list(range(5000))
     assert set(rows.find(traces + 7, numbers).tolist()) == {-1}
-    twice = Rows(np.concatenate([traces, traces]), np.concatenate([numbers, numbers]))
+    twice = SpanIndex(np.concatenate([traces, traces]), np.concatenate([numbers, numbers]))
     assert twice.doubles.tolist() == list(range(5000, 10000))

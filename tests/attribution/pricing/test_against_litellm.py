@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from attribution.pricing import PriceBook, add_list_cost
-from attribution.usage.metering import disjoint
+from attribution.usage.metering import disjoint_meters
 from ingest.prices.litellm_map import litellm_map_path, read_litellm_map
 from ledger.tables import SPANS, TOKEN_METERS, USAGE_COLUMNS
 from tests.support.paths import DATA
@@ -47,7 +47,7 @@ def priced(asked: list[tuple[Case, str]]) -> pl.DataFrame:
         output_includes_reasoning=pl.lit(value=True),
         cache_hit=pl.lit(None, dtype=pl.Boolean),
     )
-    return add_list_cost(disjoint(spans.lazy()).collect(), PriceBook(read_litellm_map().frame))
+    return add_list_cost(disjoint_meters(spans.lazy()).collect(), PriceBook(read_litellm_map().frame))
 
 
 def equal(ours: Decimal | None, theirs: float, meters: int) -> bool:

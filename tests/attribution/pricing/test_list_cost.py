@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from attribution.pricing import PriceBook, add_list_cost, other_meters
 from attribution.run import attribute
-from attribution.usage.metering import disjoint
+from attribution.usage.metering import disjoint_meters
 from ingest.prices.litellm_map import BEGINNING, import_litellm_map
 from ledger.books import Books
 from ledger.money import RATE
@@ -60,7 +60,7 @@ def bill(book: PriceBook, *calls: dict[str, Any]) -> pl.DataFrame:
     spans = pl.DataFrame(
         [{k: v for k, v in row.items() if k != "other"} for row in rows], schema={c: SPANS.schema[c] for c in LOGGED}
     )
-    return add_list_cost(disjoint(spans.lazy()).collect(), book)
+    return add_list_cost(disjoint_meters(spans.lazy()).collect(), book)
 
 
 def costs(book: PriceBook, *calls: dict[str, Any]) -> list[Decimal | None]:

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
-from attribution.usage.build import Delivery, Ground, Order
-from attribution.usage.dask_executor import Cluster
+from attribution.usage.build import BuildContext, Task, TaskResult
+from attribution.usage.dask_executor import DaskExecutor
 from ledger.books import Books
 from ledger.db import Published
 from ledger.errors import UsageError
@@ -133,10 +133,10 @@ def conclusions(books: Books) -> list[pl.DataFrame]:
 class Watched:
     """A cluster that lets the test act after the first slice has been delivered."""
 
-    def __init__(self, cluster: Cluster, then: Any) -> None:
+    def __init__(self, cluster: DaskExecutor, then: Any) -> None:
         self.cluster, self.then = cluster, then
 
-    def deliver(self, ground: Ground, orders: Sequence[Order]) -> Iterator[Delivery]:
+    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
         assert len(orders) > 3
         for number, delivery in enumerate(self.cluster.deliver(ground, orders)):
             yield delivery
@@ -152,11 +152,11 @@ def test_a_cluster_comes_to_the_same_and_a_killed_worker_changes_nothing(
     with on_s3(tmp_path / "here", s3, "here") as here:
         attribute(here, ["2026-10"])
         outcome.append(conclusions(here))
-    with Cluster(machines.address) as cluster, on_s3(tmp_path / "there", s3, "there") as there:
+    with DaskExecutor(machines.address) as cluster, on_s3(tmp_path / "there", s3, "there") as there:
         report = attribute(there, ["2026-10"], hands=cluster)
         assert report.spans_read > 20
         outcome.append(conclusions(there))
-    with Cluster(machines.address) as cluster, on_s3(tmp_path / "torn", s3, "torn") as torn:
+    with DaskExecutor(machines.address) as cluster, on_s3(tmp_path / "torn", s3, "torn") as torn:
         attribute(torn, ["2026-10"], hands=Watched(cluster, machines.workers[0].kill))
         assert machines.workers[0].wait(20) == -signal.SIGKILL
         outcome.append(conclusions(torn))
@@ -199,10 +199,10 @@ def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], m
         with books.database.session() as session:
             assert session.scalars(sa.select(Published)).all() == []
         assert [books.store.scan(t).collect().height for t in (CALLS, CHAINS, USAGE_HOURLY, COSTS)] == [0, 0, 0, 0]
-        with Cluster(machines.address) as cluster:
+        with DaskExecutor(machines.address) as cluster:
             assert attribute(books, ["2026-10"], hands=cluster).published
 
 
 def test_no_scheduler_is_one_clear_error() -> None:
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        Cluster("tcp://127.0.0.1:9")
+        DaskExecutor("tcp://127.0.0.1:9")

@@ -97,7 +97,7 @@ def test_slices_do_not_show(tmp_path_factory: pytest.TempPathFactory, seed: int,
         assert one.equals(other)
 
 
-def plans(books: Books) -> dict[str, partitions.Slice]:
+def plans(books: Books) -> dict[str, partitions.Partition]:
     return {f"{s.start:%d %H}": s for s in partitions.plan(books.store, "2026-10", books.settings)}
 
 
@@ -195,7 +195,7 @@ def test_groups_of_a_chain_of_ties() -> None:
     """A long chain of ties in any order is one group."""
     pairs = [(n, n + 1) for n in range(200)]
     random.Random(1).shuffle(pairs)
-    nodes, label = partitions.groups([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
+    nodes, label = partitions.connected_components([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
     assert len(nodes) == 203
     assert len(set(label[:201])) == 1
     assert label[-1] == label[-2] != label[0]

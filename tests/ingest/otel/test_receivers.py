@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from api.queries.metric_check import compare
 from api.receivers import Received
-from attribution.chains.calls import merge
+from attribution.chains.calls import merge_signals
 from attribution.usage.rollup import _facts, _signals
 from ledger.books import Books
 from ledger.errors import FormatError, SpoolFull, StoreUnreachable
@@ -384,7 +384,7 @@ def the_span_of(said: dict[str, Any]) -> ExportTraceServiceRequest:
 
 def calls(store: Store) -> pl.DataFrame:
     """The calls attribution sees."""
-    return merge(_signals(_facts(store.scan(SPANS)), plain=False)).filter(pl.col("usage_scope").is_not_null())
+    return merge_signals(_signals(_facts(store.scan(SPANS)), plain=False)).filter(pl.col("usage_scope").is_not_null())
 
 
 def test_an_event_of_claude_code_is_a_call(spool: Spool, store: Store) -> None:

@@ -420,7 +420,7 @@ def test_a_cache_hit_is_a_call_of_its_own_that_no_provider_answered() -> None:
 
 def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> None:
     """LiteLLM's spans repeat the first answer's id on a cache hit, and do not say that it is one."""
-    from attribution.chains.calls import merge
+    from attribution.chains.calls import merge_signals
 
     paid, hit = (
         payload(1),
@@ -434,7 +434,7 @@ def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> 
         cache_hit=None,
         provider_request_id=pl.lit("chatcmpl-1"),
     )
-    calls = merge(
+    calls = merge_signals(
         pl.concat([told, as_otlp.cast(dict(told.schema))])
         .with_row_index("row")
         .with_columns(claim_source=pl.lit(None, dtype=pl.String))
