@@ -19,8 +19,8 @@ from datetime import datetime
 import polars as pl
 
 from attribution.costs import balance, charge_groups, prior_months, shared_rules, unit_scale
-from attribution.costs.month import Conclusions, conclude
-from attribution.costs.sink import Held, Keeper, Staged
+from attribution.costs.month import MonthCosts, compute_month_costs
+from attribution.costs.sink import CostSink, MemorySink, StagedSink
 from attribution.monitoring import drift_alerts, findings, missing_rates
 from attribution.pricing import PriceBook
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
@@ -98,7 +98,7 @@ def rehearse(books: Books, month: str, settings: AttributionSettings) -> pl.Data
     """The costs a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
     run = _Run(books, "rehearsal", lambda stage, done, total: None, ThreadExecutor(books.settings.attribution.workers))
-    held = Held()
+    held = MemorySink()
     run.concluded(month, settings, held)
     return held.costs
 
@@ -132,17 +132,17 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "reading": fingerprint(
-                self.settings.ingest.model_dump_json() + shared_rules.reading(self.settings.attribution) + SETTINGS_FORM
+            "usage_settings": fingerprint(
+                self.settings.ingest.model_dump_json() + shared_rules.usage_settings(self.settings.attribution) + SETTINGS_FORM
             ),
         }
         standing = (*self.standing.values(), code.digest())
         self.drawings = UsageBuilder(books, self.timeline, self.book, standing, hands=hands, progress=progress)
         self.reach: dict[str, list[str]] = {}
-        self.earlier = prior_months.Earlier(books, self.run_id)
+        self.earlier = prior_months.PriorMonths(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
-        self.rules = fingerprint(shared_rules.deciding(self.settings.attribution) + SETTINGS_FORM)
+        self.rules = fingerprint(shared_rules.cost_settings(self.settings.attribution) + SETTINGS_FORM)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started, self.force = periods.now(), force
@@ -161,7 +161,7 @@ class _Run:
             self.report.published = True
             return self.report
         self.drawings.anew = frozenset(due if force else ())
-        shared_rules.record(self.books, self.settings.attribution, self.rules)
+        shared_rules.record_versions(self.books, self.settings.attribution, self.rules)
         self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
         try:
             balances = []
@@ -177,13 +177,13 @@ class _Run:
         self._publish(due)
         self.report.stale = self._stale(due, inputs, in_force)
         for month, measured in self.drift.items():
-            drift_alerts.alarm(self.books, month, measured, self.settings.attribution.drift_tolerance)
+            drift_alerts.raise_alerts(self.books, month, measured, self.settings.attribution.drift_tolerance)
         self.progress("published", len(due), len(due))
         return self.report
 
-    def concluded(self, month: str, settings: AttributionSettings, keeper: Keeper) -> Conclusions:
+    def concluded(self, month: str, settings: AttributionSettings, keeper: CostSink) -> MonthCosts:
         """What the facts of a month come to under these settings; nothing is published."""
-        return conclude(
+        return compute_month_costs(
             self.store.scan(CHARGES, {"billing_month": [month]}),
             self._uses(month),
             self.timeline,
@@ -202,7 +202,7 @@ class _Run:
         memory = self.books.home / "cache" / "stretches" / month
         if self.force:
             shutil.rmtree(memory, ignore_errors=True)
-        keeper = Staged(self.store, memory, month=month, run_id=self.run_id)
+        keeper = StagedSink(self.store, memory, month=month, run_id=self.run_id)
         drawn = self.concluded(month, self.settings.attribution, keeper)
         self.earlier.drawn.add(month)
         self.drift[month] = drawn.drift
@@ -212,20 +212,20 @@ class _Run:
         )
         note = f"run {self.run_id}"
         keeper.commit(note=note)
-        noted = charge_groups.noted(drawn.lots, run_id=self.run_id, month=month)
+        noted = charge_groups.table_rows(drawn.lots, run_id=self.run_id, month=month)
         for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
             staging.commit(self.store, table, staging.stage(self.store, table, rows), note=note)
-        filed = findings.filed_under(month)
+        filed = findings.findings_uri(month)
         told = [
             *shared_rules.check(
-                self.settings.attribution.shared, shared_rules.teams_of(self.timeline, costs.sums), uri=filed, month=month
+                self.settings.attribution.shared, shared_rules.known_teams(self.timeline, costs.sums), uri=filed, month=month
             ),
             *drift_alerts.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
             *unit_scale.problems(drawn.lots, uri=filed),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
-            *missing_rates.unknown(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
+            *missing_rates.missing_exchange_rates(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
         ]
-        self.report.problems += findings.tell(self.store, month, self.run_id, costs, drawn.lots, told)
+        self.report.problems += findings.publish_findings(self.store, month, self.run_id, costs, drawn.lots, told)
         return totals
 
     def _elsewhere(self, month: str) -> pl.LazyFrame:

@@ -86,7 +86,7 @@ def signature(name: str | None) -> str | None:
     return " ".join([*sorted(words), *numbers])
 
 
-def spelled(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
+def map_distinct(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
     """A naming rule over a whole column, asked once per distinct value.
 
     >>> spelled(pl.Series(["bedrock", "openai", None]), provider).to_list()

@@ -23,7 +23,7 @@ UNGROUPED = "ungrouped"
 """The rule about what a provider counts in a day and puts in no group. It sells nothing that has a name, so no rule of one's own is wanted."""
 
 
-class Words(NamedTuple):
+class SkuText(NamedTuple):
     """What a bill row says of itself."""
 
     provider: str | None = None
@@ -38,7 +38,7 @@ class Words(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sold:
+class SkuClass:
     """What a bill row sells, as far as its words tell.
 
     `factor` turns the billed quantity into the meter's unit (tokens, seconds, requests); None: not comparable. `sku_rule` names the rule
@@ -87,7 +87,7 @@ def _number(text: str | None) -> Decimal:
     return Decimal(digits) if re.fullmatch(r"\d+(?:\.\d+)?", digits) else Decimal(0)
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """Words in lower case and a space apart, whatever held them together.
 
     >>> plain("CacheWrite1hInputTokenCount_Global-Units"), plain("gpt 4o mini0718 BatchOutp DataZone Tokens")
@@ -108,7 +108,7 @@ def meter_of(text: str) -> str | None:
     >>> [meter_of(t) for t in ("Input Tokens, Cache Write", "uncached_input_tokens", "cchd Inp glbl", "Thinking Text Output", "LCU")]
     ['cache_write_5m_tokens', 'input_tokens', 'cache_read_tokens', 'reasoning_tokens', None]
     """
-    words = plain(text)
+    words = normalize(text)
     return next((meter for meter, pattern in _vocabulary("meters", "meter") if pattern.search(words)), None)
 
 
@@ -118,7 +118,7 @@ def tier_of(text: str) -> str | None:
     >>> tier_of("USE1-Nova2Lite-output-tokens-flex"), tier_of("gpt 4o 0806 BatchInp glbl"), tier_of("NovaPro-input-tokens")
     ('flex', 'batch', None)
     """
-    words = plain(text)
+    words = normalize(text)
     return next((tier for tier, pattern in _vocabulary("tiers", "service_tier") if pattern.search(words)), None)
 
 
@@ -128,7 +128,7 @@ _LONG = 200_000
 
 def _context(text: str, default: int) -> int:
     """Tokens of prompt from which on this is the rate."""
-    found = _CONTEXT.search(text) or _CONTEXT.search(plain(text))
+    found = _CONTEXT.search(text) or _CONTEXT.search(normalize(text))
     if found is None:
         return 0
     return int(found[1]) * 1000 if found[1] else default
@@ -208,7 +208,7 @@ class Classifier:
     def __init__(self, own: Sequence[SkuRule] = ()) -> None:
         self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own]
 
-    def sold(self, words: Words) -> Sold:
+    def sold(self, words: SkuText) -> SkuClass:
         """Model, meter and tier out of a usage type, a meter's name, a line item or a sentence.
 
         >>> classify = Classifier().sold
@@ -223,20 +223,20 @@ class Classifier:
         ('gpt-5.6-sol', 'output_tokens', 'priority', 272000)
         """
         for rule, pattern in self._own:
-            found = _by_own(rule, pattern, words)
+            found = _match_own_rule(rule, pattern, words)
             if found is not None:
                 return found
-        nameless: Sold | None = None
+        nameless: SkuClass | None = None
         for text in filter(None, (words.sku, words.description)):
             for family in _families():
-                found = _by_family(family, text, words)
+                found = _match_family(family, text, words)
                 if found is not None and found.sku_rule is not None:
                     return found
                 nameless = nameless or found
-        return nameless or _by_unit(words)
+        return nameless or _match_unit(words)
 
 
-def _by_own(rule: SkuRule, pattern: re.Pattern[str] | None, words: Words) -> Sold | None:
+def _match_own_rule(rule: SkuRule, pattern: re.Pattern[str] | None, words: SkuText) -> SkuClass | None:
     text = words.sku or words.description or ""
     if (rule.provider and rule.provider != words.provider) or (rule.service and rule.service != words.service):
         return None
@@ -247,8 +247,8 @@ def _by_own(rule: SkuRule, pattern: re.Pattern[str] | None, words: Words) -> Sol
         return None
     told = match.groupdict() if match is not None else {}
     meter = rule.meter or meter_of(told.get("meter") or "")
-    counted = unit(rule.unit) if rule.unit else _counted(meter, words.unit, "")
-    return Sold(
+    counted = unit(rule.unit) if rule.unit else _unit_factor(meter, words.unit, "")
+    return SkuClass(
         model=rule.model or told.get("model") or None,
         meter=meter,
         service_tier=rule.service_tier or tier_of(text) or "standard",
@@ -261,7 +261,7 @@ def _by_own(rule: SkuRule, pattern: re.Pattern[str] | None, words: Words) -> Sol
     )
 
 
-def _by_family(family: _Family, text: str, words: Words) -> Sold | None:
+def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None:
     if family.provider and family.provider != words.provider:
         return None
     if family.service is not None and not family.service.search(f"{words.service or ''} {words.product or ''}"):
@@ -276,12 +276,12 @@ def _by_family(family: _Family, text: str, words: Words) -> Sold | None:
         meter = meter_of(" ".join(filter(None, (told.get("meter"), told.get("meter_of")))))
         if meter is None:
             return None
-    model = next(_models(family, told, words), None)
+    model = next(_model_candidates(family, told, words), None)
     # Tokens of what? Until somebody says, the SKU is not known.
     nameless = model is None and meter in TOKEN_METERS and family.model != "-"
-    counted = _counted(meter, words.unit, family.unit)
+    counted = _unit_factor(meter, words.unit, family.unit)
     tier = family.service_tier or told.get("tier") or tier_of(text)
-    return Sold(
+    return SkuClass(
         model=model,
         meter=meter,
         service_tier=tier.lower() if tier else "standard",
@@ -302,7 +302,7 @@ _NAMED = re.compile(
 )
 
 
-def _models(family: _Family, told: dict[str, str | None], words: Words) -> Iterator[str]:
+def _model_candidates(family: _Family, told: dict[str, str | None], words: SkuText) -> Iterator[str]:
     """Names of the model, the best first: in the SKU, in the product's name, in the ARN, in the description."""
     if family.model == "-":
         return
@@ -324,7 +324,7 @@ def _models(family: _Family, told: dict[str, str | None], words: Words) -> Itera
             yield name
 
 
-def _counted(meter: str | None, billed: str | None, default: str) -> tuple[str, Decimal] | None:
+def _unit_factor(meter: str | None, billed: str | None, default: str) -> tuple[str, Decimal] | None:
     """Kind and factor of the billed unit, where it counts what the meter counts; else what the rule says it counts."""
     kind = _kind(meter)
     for written in (billed, default):
@@ -334,7 +334,7 @@ def _counted(meter: str | None, billed: str | None, default: str) -> tuple[str, 
     return None
 
 
-_COUNTED_AS = {
+_UNIT_KINDS = {
     **dict.fromkeys((m for m in METERS if m.endswith("_tokens")), "tokens"),
     **dict.fromkeys((m for m in METERS if m.endswith("_seconds") and m not in ("gb_seconds", "vcpu_seconds")), "seconds"),
     **dict.fromkeys(("seconds", "gb_seconds", "vcpu_seconds"), ""),
@@ -348,7 +348,7 @@ _COUNTED_AS = {
 
 
 def _kind(meter: str | None) -> str | None:
-    return None if meter is None else _COUNTED_AS.get(meter, meter) or meter
+    return None if meter is None else _UNIT_KINDS.get(meter, meter) or meter
 
 
 def _region(prefix: str | None) -> str | None:
@@ -360,11 +360,11 @@ def _machines() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(row["pattern"], re.IGNORECASE) for row in table("provisioned"))
 
 
-def _by_unit(words: Words) -> Sold:
+def _match_unit(words: SkuText) -> SkuClass:
     """What is known of a SKU nobody knows: whether it is a machine, and whether it counts time or requests."""
     counted = unit(words.unit)
     kind, factor = counted or (None, None)
-    return Sold(
+    return SkuClass(
         kind=kind,
         factor=factor,
         provisioned=any(pattern.search(words.sku or "") for pattern in _machines()),

@@ -10,17 +10,17 @@ import polars as pl
 
 from attribution import as_of
 from attribution.costs import principals
-from attribution.costs.corrections import follow, followed
-from attribution.costs.shared_costs import APART, Spent, by_rules
+from attribution.costs.corrections import correctable_costs, follow_charges
+from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
 from ledger.settings import AttributionSettings
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 
-def settle(
+def allocate(
     lots: pl.DataFrame,
     left: pl.DataFrame,
     of_uses: pl.LazyFrame,
-    spent: Spent,
+    spent: TeamSpend,
     timeline: pl.DataFrame,
     settings: AttributionSettings,
     *,
@@ -32,22 +32,22 @@ def settle(
     `left` are lots that no use explains, `of_uses` the costs that uses got. `earlier` are published costs of earlier invoices
     (`attribution.costs.prior_months`), `opens` is the first instant of this invoice's month.
     """
-    targets = [f for f in (place(left, spent, timeline, settings),) if f.height]
+    targets = [f for f in (allocate_unmatched(left, spent, timeline, settings),) if f.height]
     for role in ("follow", "tax"):
         why = "tax_without_charge" if role == "tax" else "credit_without_charge"
         mine = lots.filter(pl.col("role") == role)
         if not mine.height:
             continue
-        here = [t for t in (followed(of_uses, lots, mine), *targets) if t.height]
-        made, rest = follow(
+        here = [t for t in (correctable_costs(of_uses, lots, mine), *targets) if t.height]
+        made, rest = follow_charges(
             mine, pl.concat(here, how="diagonal_relaxed") if here else pl.DataFrame(), earlier, tax=role == "tax", opens=opens
         )
-        stray = place(rest.with_columns(reason=pl.lit(why)), spent, timeline, settings)
+        stray = allocate_unmatched(rest.with_columns(reason=pl.lit(why)), spent, timeline, settings)
         targets += [f for f in (made, stray) if f.height]
     return targets
 
 
-def metered(shares: pl.DataFrame) -> pl.DataFrame:
+def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
     """Shares of charges on uses, with their class, rule and reason."""
     if not shares.height:
         return shares
@@ -70,10 +70,12 @@ def metered(shares: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
+def with_owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
     """`owner_agent` and `owner_team` of each lot: by principal, by resource or inference profile, by tag. Nulls where nobody is named."""
-    frame = lots.with_columns(_tag(lots, settings.owner_tags, "tag_team"), _tag(lots, settings.owner_agent_tags, "tag_agent"))
-    by_principal = principals.owner_of(frame, timeline)
+    frame = lots.with_columns(
+        _tag_values(lots, settings.owner_tags, "tag_team"), _tag_values(lots, settings.owner_agent_tags, "tag_agent")
+    )
+    by_principal = principals.principal_owners(frame, timeline)
     by_resource = as_of.owner_at(frame, timeline, name="resource_id", at="period_start", kinds=("resource",))
     by_tag = as_of.owner_at(frame, timeline, name="tag_agent", at="period_start", kinds=("agent", "alias"))
     frame = frame.with_columns(
@@ -86,36 +88,38 @@ def owners(lots: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSett
     ).drop("tag_team", "tag_agent")
 
 
-def _tag(lots: pl.DataFrame, keys: Sequence[str], name: str) -> pl.Series:
+def _tag_values(lots: pl.DataFrame, keys: Sequence[str], name: str) -> pl.Series:
     distinct = lots["tags"].unique()
-    found = [_first(tags, keys) for tags in distinct]
+    found = [_first_tag(tags, keys) for tags in distinct]
     book = pl.DataFrame({"tags": distinct, name: pl.Series(found, dtype=pl.String)})
     return lots.select("tags").join(book, on="tags", how="left", nulls_equal=True, maintain_order="left")[name]
 
 
-def _first(tags: str | None, keys: Sequence[str]) -> str | None:
+def _first_tag(tags: str | None, keys: Sequence[str]) -> str | None:
     if not tags:
         return None
     held = json.loads(tags)
     return next((str(held[key]) for key in keys if held.get(key)), None)
 
 
-def place(left: pl.DataFrame, spent: Spent, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
+def allocate_unmatched(
+    left: pl.DataFrame, spent: TeamSpend, timeline: pl.DataFrame, settings: AttributionSettings
+) -> pl.DataFrame:
     """Lots without a use, as rows of class owner, shared, idle or unallocated."""
     left = left.filter(pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS))
     if not left.height:
         return left
     # Only what was billed by the token and never logged has a quantity in its meter's unit; it is told once, not once a team.
     left = left.with_columns(quantity=pl.when(pl.col("role") == "tokens").then("billed_quantity"))
-    owned = owners(left, timeline, settings)
+    owned = with_owners(left, timeline, settings)
     known = pl.col("owner_agent").is_not_null() | pl.col("owner_team").is_not_null()
-    idle = pl.col("reason").is_in(APART).fill_null(value=False)
+    idle = pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
     # What a team owns and shares on by a rule of its own goes first; the rest of what is owned stays with its owner.
     sources = pl.Series([r.source_team for r in settings.shared if r.source_team], dtype=pl.String)
     passed_on = pl.col("owner_team").is_in(sources.implode()).fill_null(value=False)
-    placed, kept = by_rules(owned.filter(passed_on), [r for r in settings.shared if r.source_team], spent)
+    placed, kept = apply_rules(owned.filter(passed_on), [r for r in settings.shared if r.source_team], spent)
     owned = pl.concat([kept, owned.filter(~passed_on)])
-    unowned, rest = by_rules(owned.filter(~known), [r for r in settings.shared if not r.source_team], spent)
+    unowned, rest = apply_rules(owned.filter(~known), [r for r in settings.shared if not r.source_team], spent)
     direct = owned.filter(known).with_columns(
         cost_class=pl.when(idle).then(pl.lit("idle")).otherwise(pl.lit("owner")),
         rule=pl.when(idle).then(pl.lit("RA-3")).otherwise(pl.lit("RA-4")),
@@ -132,9 +136,9 @@ def place(left: pl.DataFrame, spent: Spent, timeline: pl.DataFrame, settings: At
     return pl.concat([p for p in (direct, *placed, *unowned, rest) if p.height], how="diagonal_relaxed")
 
 
-def as_costs(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.DataFrame:
+def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.DataFrame:
     """Shares and placed lots as rows of `costs`, like ones summed."""
-    shaped = [_shaped(rows, run_id, month) for rows in parts if rows.height]
+    shaped = [_with_cost_columns(rows, run_id, month) for rows in parts if rows.height]
     if not shaped:
         return COSTS.empty()
     # A share of a use is a row of its own, and the millions of them are not copied; everything else is summed over what a report cannot tell apart.
@@ -155,7 +159,7 @@ def as_costs(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.Da
     return COSTS.conform(pl.concat([*shares, summed.select(shaped[0].columns).sort(keys)]).drop("sku_meter"))
 
 
-def _shaped(rows: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
+def _with_cost_columns(rows: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
     """Rows in the form of `costs`, and the SKU beside it."""
     known = rows.with_columns(
         run_id=pl.lit(run_id),

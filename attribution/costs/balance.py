@@ -18,7 +18,9 @@ def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyF
     """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis."""
     keys = ["currency", "provider"]
     left = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
-    left = _renamed(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)
+    left = (
+        _with_providers(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)
+    )
     right = (
         costs.lazy()
         .filter(pl.col("basis") == "billed")
@@ -42,7 +44,7 @@ def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyF
     return BALANCE.conform(both.select(list(BALANCE.schema))).sort("currency", "provider", "cost_column")
 
 
-def _renamed(frame: pl.DataFrame) -> pl.DataFrame:
+def _with_providers(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(provider=pl.Series([names.provider(p) for p in frame["provider_name"]], dtype=pl.String))
 
 

@@ -20,13 +20,13 @@ from ledger import periods
 from ledger.hashing import content_sum
 from ledger.tables import TOKEN_METERS
 
-_THINKING = "reasoning_tokens"
+_REASONING = "reasoning_tokens"
 _DRIVERS = ("seconds", "requests")
 _DAY, _TICK = timedelta(days=1), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Batch:
     """What is rated together: lots, lots of invoices beside, and usage. Its number orders the stretches of a month."""
 
     number: int
@@ -72,14 +72,14 @@ def matched_as(
             coarser = REFINES.get(meter)
             while coarser is not None and (provider, shown, coarser) not in sells:
                 coarser = REFINES.get(coarser)
-            if coarser is not None and (meter == _THINKING or not book.sold_as(provider, None, model).sells(meter)):
+            if coarser is not None and (meter == _REASONING or not book.sold_as(provider, None, model).sells(meter)):
                 told = coarser
         if (shown, told) != (model, meter):
             out.append((provider, model, meter, shown, told))
     return pl.DataFrame(out, schema=dict.fromkeys((*FAMILY, "as_model", "as_meter"), pl.String), orient="row")
 
 
-def cut(
+def split_into_batches(
     lots: pl.DataFrame,
     beside: pl.DataFrame,
     usage: Usage,
@@ -88,7 +88,7 @@ def cut(
     *,
     opens: datetime,
     most_uses: int,
-) -> list[Stretch]:
+) -> list[Batch]:
     """The stretches of a month that opens at `opens`; one that holds everything where there is little.
 
     `families` are those of `usage` (`Usage.families`), `names` what they are matched as (`matched_as`). How many days a stretch has follows from the number of
@@ -98,17 +98,17 @@ def cut(
     while days > 1 and usage.rows > most_uses * pieces:
         days, pieces = days // 2, pieces * 2
     if pieces == 1:
-        return [Stretch(0, lots, beside, usage.whole, usage.parted, names)]
+        return [Batch(0, lots, beside, usage.whole, usage.parted, names)]
     step = timedelta(days=days)
-    placed, placed_beside = (_placed(frame, opens, step) for frame in (lots, beside))
+    placed, placed_beside = (_with_batch_numbers(frame, opens, step) for frame in (lots, beside))
     rated = pl.concat([f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (placed, placed_beside)])
     long = rated.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
-    by_day = pl.col("__rated") & ~_among(long)
+    by_day = pl.col("__rated") & ~_in_families(long)
     # Usage of the month itself is estimated where no bill speaks of it; that of other months only meets charges.
     month = range((periods.month_end(periods.month_of(opens)) - opens - _TICK) // step + 1)
     numbers = sorted({*month, *rated.filter(pl.col("__first") == pl.col("__last"))["__first"]})
     tokens = pl.col("meter").is_in(TOKEN_METERS)
-    long_as_written = _as_written(long, families, names)
+    long_as_written = _logged_families(long, families, names)
     out = []
     for number in numbers:
         own = usage.read(opens + number * step, opens + (number + 1) * step).filter(tokens)
@@ -117,17 +117,17 @@ def cut(
         mine, theirs = (
             f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last") for f in (placed, placed_beside)
         )
-        out.append(Stretch(number, mine, theirs, own, usage.parted, names))
+        out.append(Batch(number, mine, theirs, own, usage.parted, names))
     rest, rest_beside = (f.filter(~by_day).drop("__rated", "__first", "__last") for f in (placed, placed_beside))
     parts = [usage.read(opens, opens)]
     if (resources := rest["resource"].drop_nulls().unique()).len():
         parts.append(usage.whole.filter(pl.col("meter").is_in(_DRIVERS) & pl.col("resource").is_in(resources.implode())))
     if long_as_written.height:
         parts.append(usage.whole.filter(tokens).join(long_as_written.lazy(), on=FAMILY, how="semi", nulls_equal=True))
-    return [*out, Stretch(numbers[-1] + 1, rest, rest_beside, pl.concat(parts), usage.parted, names)]
+    return [*out, Batch(numbers[-1] + 1, rest, rest_beside, pl.concat(parts), usage.parted, names)]
 
 
-def _placed(lots: pl.DataFrame, opens: datetime, step: timedelta) -> pl.DataFrame:
+def _with_batch_numbers(lots: pl.DataFrame, opens: datetime, step: timedelta) -> pl.DataFrame:
     """Lots with whether they are held against tokens, and the first and last stretch their hours lie in."""
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("role").is_in(["tokens", "driver"])
     at = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
@@ -135,12 +135,12 @@ def _placed(lots: pl.DataFrame, opens: datetime, step: timedelta) -> pl.DataFram
     return lots.with_columns(__rated=tokens.fill_null(value=False), __first=first, __last=last)
 
 
-def _among(families: pl.DataFrame) -> pl.Expr:
+def _in_families(families: pl.DataFrame) -> pl.Expr:
     one = pl.struct(pl.col(c) for c in FAMILY)
     return one.is_in(families.select(one).to_series().implode()) if families.height else pl.lit(value=False)
 
 
-def _as_written(families: pl.DataFrame, logged: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+def _logged_families(families: pl.DataFrame, logged: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
     """Families of the bill, under every name that their usage was logged by."""
     told = logged.join(names, on=FAMILY, how="left", nulls_equal=True).with_columns(
         as_model=pl.coalesce("as_model", "model"), as_meter=pl.coalesce("as_meter", "meter")

@@ -14,8 +14,8 @@ from functools import cache
 import polars as pl
 
 from attribution.classification import names
-from attribution.classification.names import ModelNames, spelled
-from attribution.classification.skus import Classifier, Sold, Words
+from attribution.classification.names import ModelNames, map_distinct
+from attribution.classification.skus import Classifier, SkuClass, SkuText
 from attribution.costs import unit_scale
 from attribution.pricing import PriceBook
 from ledger.charge_groups import SAME_LOT, keyed
@@ -41,7 +41,7 @@ ABSURD, NEGATIVE = "absurd_quantity", "negative_quantity"
 """Names of quantities that no bill can mean."""
 
 
-def lots(
+def build_charge_groups(
     charges: pl.LazyFrame,
     display: ModelNames,
     *,
@@ -71,14 +71,14 @@ def lots(
         .collect()
         .sort(SAME_LOT)
     )
-    frame = classified(summed, display, own, profiles)
+    frame = classify(summed, display, own, profiles)
     if book is not None:
-        frame = unit_scale.checked(frame, book)
+        frame = unit_scale.check_units(frame, book)
     return _with_roles(frame).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
-_ASKED = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")
-_SOLD: Mapping[str, pl.DataType | type[pl.DataType]] = {
+_CLASSIFIED_BY = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")
+_CLASSIFICATION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "model": pl.String,
     "meter": pl.String,
     "service_tier": pl.String,
@@ -89,10 +89,10 @@ _SOLD: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "sku_region": pl.String,
     "sku_rule": pl.String,
 }
-assert set(_SOLD) == {f.name for f in fields(Sold)}
+assert set(_CLASSIFICATION_SCHEMA) == {f.name for f in fields(SkuClass)}
 
 
-def classified(
+def classify(
     lots: pl.DataFrame,
     display: ModelNames,
     own: Sequence[SkuRule] = (),
@@ -100,15 +100,15 @@ def classified(
 ) -> pl.DataFrame:
     """Lots with what they sell, each distinct wording asked once; `provider`, `resource`, `ai` and `unclassified` beside it."""
     lots = lots.with_columns(model_arn=pl.col("resource_id").str.extract(_MODEL_ARN))
-    distinct = lots.select(_ASKED).unique()
+    distinct = lots.select(_CLASSIFIED_BY).unique()
     ask = Classifier(own)
-    found = [ask.sold(Words(names.provider(provider), *rest)) for provider, *rest in distinct.iter_rows()]
-    told = pl.DataFrame([asdict(s) for s in found], schema=_SOLD)
+    found = [ask.sold(SkuText(names.provider(provider), *rest)) for provider, *rest in distinct.iter_rows()]
+    told = pl.DataFrame([asdict(s) for s in found], schema=_CLASSIFICATION_SCHEMA)
     frame = lots.join(
-        pl.concat([distinct, told], how="horizontal"), on=_ASKED, how="left", nulls_equal=True, maintain_order="left"
+        pl.concat([distinct, told], how="horizontal"), on=_CLASSIFIED_BY, how="left", nulls_equal=True, maintain_order="left"
     )
     frame = frame.with_columns(
-        provider=spelled(frame["provider_name"], names.provider),
+        provider=map_distinct(frame["provider_name"], names.provider),
         resource=pl.when(pl.col("model_arn").is_null()).then(pl.col("resource_id").str.replace(_ENDPOINT, "")),
     ).drop("model_arn")
     bare = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_null()
@@ -123,12 +123,12 @@ def classified(
     frame = frame.with_columns(pl.when(~(bare & pl.col("model").is_null())).then(pl.col(c)).alias(c) for c in ("meter", "factor"))
     ai = _sells_models(frame) | told_tokens | frame["sku_rule"].is_not_null()
     sells = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
-    return frame.with_columns(model=spelled(frame["model"], display.display), ai=ai).with_columns(
+    return frame.with_columns(model=map_distinct(frame["model"], display.display), ai=ai).with_columns(
         unclassified=pl.col("ai") & sells & pl.col("sku_rule").is_null()
     )
 
 
-def behind(usage: pl.LazyFrame) -> dict[str, str]:
+def single_model_resources(usage: pl.LazyFrame) -> dict[str, str]:
     """The model behind each resource that only ever served one: what an inference profile routes to, as logs tell."""
     served = usage.filter(pl.col("resource").is_not_null() & pl.col("model").is_not_null()).select("resource", "model").unique()
     one = served.group_by("resource").agg(pl.col("model").first(), models=pl.len()).filter(pl.col("models") == 1)
@@ -154,7 +154,7 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
     unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
     return frame.with_columns(
         billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
-        # As billed the region stays, so that a lot is found by the keys of its charges; `noted` puts it back.
+        # As billed the region stays, so that a lot is found by the keys of its charges; `table_rows` puts it back.
         region_billed=pl.col("region_id"),
         region_id=pl.coalesce("region_id", "sku_region"),
         role=pl.when(pl.col("charge_category") == "Tax")
@@ -171,8 +171,8 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def noted(lots: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
-    """Lots as rows of the table `lots`, whatever names rating gave their keys."""
+def table_rows(lots: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
+    """Lots as rows of the table `build_charge_groups`, whatever names rating gave their keys."""
     back = {rated: key for key, rated in RATED_AS.items() if rated in lots.columns}
     frame = lots.rename(back).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
     if "region_billed" in frame.columns:

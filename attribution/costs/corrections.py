@@ -39,7 +39,7 @@ too, where the credit names one. A credit that names a SKU or a service is never
 _TAX: tuple[tuple[str, ...], ...] = (("invoice_id", "account", "service"), ("invoice_id", "account"), ("invoice_id",))
 _EARLIER_TAX: tuple[tuple[str, ...], ...] = (("account", "service"), ("account",), ())
 
-KEEP = ("cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal")
+INHERITED = ("cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal")
 """What a following row takes over from the cost it follows."""
 
 MATCHED_BY = (
@@ -54,11 +54,11 @@ MATCHED_BY = (
     "period_start",
     "period_end",
 )
-"""What costs are found by, beside KEEP and the four cost columns."""
+"""What costs are found by, beside INHERITED and the four cost columns."""
 
 _PAYER = ("currency", "provider", "billing_account")
 _PERIOD = ("period_start", "period_end")
-_MOST_ROWS = 5_000_000
+_MAX_PAIRS = 5_000_000
 """Beyond so many pairs of a credit and a cost, hours and single calls are no longer told apart: memory stays bounded."""
 
 
@@ -72,7 +72,7 @@ class _Level:
     meant: pl.Expr
 
 
-def follow(
+def follow_charges(
     lots: pl.DataFrame, here: pl.DataFrame, earlier: pl.DataFrame, *, tax: bool, opens: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and lots that correct nothing known.
@@ -82,7 +82,7 @@ def follow(
     """
     shares: list[pl.DataFrame] = []
     rest = lots
-    sides = {False: _target(here, lots), True: _target(earlier, lots)}
+    sides = {False: _candidates(here, lots), True: _candidates(earlier, lots)}
     past = pl.col("period_end") <= opens
     for level in _tax_levels(past) if tax else _credit_levels(past):
         if not rest.height:
@@ -91,8 +91,8 @@ def follow(
         named = pl.col("principal").is_not_null()
         meant = rest.filter(level.meant)
         steps = [
-            _step(meant.filter(named), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))),
-            _step(meant.filter(~named), sides[level.earlier], level),
+            _follow_at_level(meant.filter(named), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))),
+            _follow_at_level(meant.filter(~named), sides[level.earlier], level),
         ]
         for done in (step for step in steps if step.height):
             shares.append(done)
@@ -100,31 +100,31 @@ def follow(
     if not shares:
         return lots.clear(), rest
     made = pl.concat(shares, how="diagonal_relaxed").with_columns(
-        reason=_why(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
+        reason=_reason(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
     )
     return made, rest
 
 
-def followed(costs: pl.LazyFrame, all_lots: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+def correctable_costs(costs: pl.LazyFrame, all_lots: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
     """Those of many costs that `lots` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `all_lots` know their SKUs."""
     match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
     skus = all_lots.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
     return (
         costs.join(lots.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
         .join(skus, on="lot_id", how="left")
-        .select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+        .select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
         .collect()
     )
 
 
-def _target(costs: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+def _candidates(costs: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
     """The costs that could be meant at all, so that each level looks through few."""
     if not costs.height or not lots.height:
         return costs.clear()
     match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
-    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in KEEP if c not in costs.columns]
+    missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in INHERITED if c not in costs.columns]
     near = costs.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
-    return near.with_columns(missing).select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+    return near.with_columns(missing).select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
 
 
 def _credit_levels(past: pl.Expr) -> Iterator[_Level]:
@@ -158,22 +158,22 @@ def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
     return named
 
 
-def _step(lots: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
+def _follow_at_level(lots: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
     """The lots that find something to follow at this level, split over it."""
     if not lots.height or not targets.height:
         return lots.clear()
     match = [*_PAYER, *level.keys, *(_PERIOD if level.time == "same" else ())]
-    keep: Sequence[str] = [k for k in KEEP if k not in match]
+    keep: Sequence[str] = [k for k in INHERITED if k not in match]
     timed = level.time in ("within", "overlap")
     near = targets.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
-    if _pairs(lots, near, match) > _MOST_ROWS:
+    if _pairs(lots, near, match) > _MAX_PAIRS:
         if timed:
             return lots.clear()
         keep = [k for k in keep if k != "usage_key"]
         near = near.with_columns(usage_key=pl.lit(None, dtype=pl.Int64))
     period = [pl.col(p).alias(f"of_{p}") for p in _PERIOD] if timed else []
     costs = near.group_by([*match, *period, *keep]).agg(*(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS))
-    rows = lots.drop([c for c in KEEP if c in lots.columns and c not in match]).join(costs, on=match, nulls_equal=True)
+    rows = lots.drop([c for c in INHERITED if c in lots.columns and c not in match]).join(costs, on=match, nulls_equal=True)
     if level.time == "within":
         rows = rows.filter(pl.col("of_period_start") >= pl.col("period_start"), pl.col("of_period_end") <= pl.col("period_end"))
     if level.time == "overlap":
@@ -209,7 +209,7 @@ def _weight() -> pl.Expr:
     )
 
 
-def _why() -> pl.Expr:
+def _reason() -> pl.Expr:
     """credit, adjustment or tax as the bill calls it; a negative row of any other category gives money back: refund."""
     named = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
     return (

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from attribution.costs.estimates import comparable, paid_of_list
+from attribution.costs.estimates import comparable_rates, paid_to_list_ratios
 from ledger.money import MONEY, proportion
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -23,18 +23,18 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def measured(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, currency: str) -> pl.DataFrame:
+def measure_drift(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, currency: str) -> pl.DataFrame:
     """What the logged usage of each provider and model would have been estimated at, what the bill says, and drift = billed / estimated − 1.
 
     `rates` are this bill's, `past_rates` those estimates would have leaned on. Only in the price book's `currency`.
     """
-    ratios = paid_of_list([] if past_rates is None else [past_rates])
+    ratios = paid_to_list_ratios([] if past_rates is None else [past_rates])
     known = {
         (provider, model): ratio
         for money, provider, model, ratio in ratios.select("currency", "provider", "model", "ratio").iter_rows()
         if money == currency
     }
-    told = comparable(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
+    told = comparable_rates(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
     sums: dict[tuple[str, str], list[Decimal]] = {}
     for provider, model, paid, listed, logged, whole in told.select(
         "provider", "model", "paid", "list_at_book", "logged_quantity", "denominator"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from attribution.classification.skus import UNGROUPED
-from attribution.costs.pools import OPTIONAL, all_listed, paid_for, part, pool_hours
+from attribution.costs.pools import OPTIONAL, complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS
 
 
 @dataclass(slots=True)
-class Driven:
+class DriverResult:
     """Shares on uses, what is left of lots, what stood idle, the rates, and the uses that drove a pool."""
 
     shares: pl.DataFrame
@@ -23,24 +23,26 @@ class Driven:
     used: pl.Series
 
 
-def by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> Driven:
+def split_by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> DriverResult:
     """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)
 
     Capacity is what all lots of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
     reservation's price, is still one hour.
     """
-    none = Driven(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
+    none = DriverResult(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
     if not lots.height or not uses.height:
         return none
     pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "pool_start", "pool_end"]
     if provisioned:
         pool.append("sku_meter")
     pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
-    took = _driving(uses.filter(pl.col("quantity") > 0), pools, keys)
+    took = _driver_usage(uses.filter(pl.col("quantity") > 0), pools, keys)
     if not took.height:
         return none
     pools = pools.join(
-        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=all_listed()), on="pool", maintain_order="left"
+        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost()),
+        on="pool",
+        maintain_order="left",
     ).with_columns(
         pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
     )
@@ -48,7 +50,7 @@ def by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, prov
     sold = pl.col("billed_quantity").fill_null(0).clip(0).sum().over("pool")
     capacity = pl.max_horizontal(sold, "logged") if provisioned else pl.col("logged")
     mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
-    parted = part(mine, took, COST_COLUMNS)
+    parted = split_over_usage(mine, took, COST_COLUMNS)
     rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
     idle = (
         lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity"))
@@ -62,14 +64,16 @@ def by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, prov
         .rename({"pool_start": "period_start", "pool_end": "period_end"})
     )
     left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
-    shares = paid_for(parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY}))
-    return Driven(shares, left, idle, rates, took["use"])
+    shares = with_paid_quantity(
+        parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+    )
+    return DriverResult(shares, left, idle, rates, took["use"])
 
 
 _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 
-def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+def _driver_usage(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
     one use may drive several pools.
     """
@@ -86,15 +90,15 @@ def _driving(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.Dat
     return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
-def by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[Driven]:
+def split_by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[DriverResult]:
     """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
     seconds = uses.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
     requests = uses.filter(pl.col("meter") == "requests")
-    out: list[Driven] = []
+    out: list[DriverResult] = []
     rest = lots.with_columns(meter_sold="meter").drop("meter")
     for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
         chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
-        driven = by_quantity(chosen, measured, ["resource"], provisioned=provisioned)
+        driven = split_by_quantity(chosen, measured, ["resource"], provisioned=provisioned)
         out.append(driven)
         if not provisioned:
             rest = driven.left
@@ -104,11 +108,11 @@ def by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[Driven]:
         driven.idle = pl.concat([driven.idle, unused.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
         busy = pl.concat([chosen.filter(~pl.col("lot").is_in(driven.left["lot"].implode())), unused])["lot"]
         rest = rest.filter(~pl.col("lot").is_in(busy.implode()))
-    out[-1].left = rest.with_columns(meter="meter_sold", reason=why_other()).drop("meter_sold")
+    out[-1].left = rest.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
     return out
 
 
-def why_other() -> pl.Expr:
+def unmatched_reason() -> pl.Expr:
     """Why a charge that nothing used is where it is."""
     return (
         pl.when((pl.col("charge_category") == "Usage") & (pl.col("commitment_discount_status") == "Unused"))

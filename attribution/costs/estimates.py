@@ -24,9 +24,9 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
     Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
     its own model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what
     the usage cost, and would be counted twice. While the provider may still restate it, it says nothing of how far the bill has got, so
-    estimates go on, and `may_repeat` tells of it. (ES-1) Nothing is covered beyond the month.
+    estimates go on, and `maybe_counted_twice` tells of it. (ES-1) Nothing is covered beyond the month.
     """
-    told = lots.filter(_about_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
+    told = lots.filter(_bears_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
     short = pl.col("period_end") - pl.col("period_start") <= _FINE
     whole = short | (pl.col("model").is_null() & pl.col("final"))
     fine = told.filter(whole).with_columns(model=pl.lit(None, dtype=pl.String))
@@ -36,7 +36,7 @@ def coverage(lots: pl.DataFrame, month: str) -> pl.DataFrame:
     return pl.concat([known, anywhere]).group_by("provider", "account", "model").agg(covered_until=pl.col("until").max())
 
 
-def _about_usage() -> pl.Expr:
+def _bears_usage() -> pl.Expr:
     """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
     tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
     unknown = (pl.col("unclassified") | (pl.col("sku_rule") == UNGROUPED)) & (pl.col("role") == "other")
@@ -44,14 +44,14 @@ def _about_usage() -> pl.Expr:
     return tokens.fill_null(value=False) | instead.fill_null(value=False)
 
 
-def may_repeat(lots: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
+def maybe_counted_twice(lots: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
     """Provisional charges of a long period that name no model, where usage of their provider is estimated: the money may be told twice.
 
     Provider, account and SKU of each, with the number of its charges. It ends when the bill becomes final, or when the SKU is classified.
     """
     long = pl.col("period_end") - pl.col("period_start") > _FINE
     estimated = costs.filter(pl.col("basis") == "estimated").select("provider").unique()
-    open_charges = lots.filter(_about_usage() & long & pl.col("model").is_null() & ~pl.col("final"))
+    open_charges = lots.filter(_bears_usage() & long & pl.col("model").is_null() & ~pl.col("final"))
     keys = ["provider", "account", "sku_meter"]
     return (
         open_charges.join(estimated, on="provider", how="semi")
@@ -76,7 +76,7 @@ def is_covered(uses: pl.DataFrame, covered: pl.DataFrame) -> pl.Series:
     return frame.select(covered=(pl.col("hour") < pl.max_horizontal("__any", "__own")).fill_null(value=False)).to_series()
 
 
-def comparable(rates: pl.DataFrame) -> pl.DataFrame:
+def comparable_rates(rates: pl.DataFrame) -> pl.DataFrame:
     """Rates of pools whose logs were all priced and not beyond the bill, with what was `paid`: effective cost, or billed where that is 0."""
     told = rates.filter(
         (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
@@ -85,7 +85,7 @@ def comparable(rates: pl.DataFrame) -> pl.DataFrame:
     return told.filter(pl.col("paid") > 0)
 
 
-def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def paid_to_list_ratios(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """What was really paid of one dollar at list, per currency, provider and model, and per provider (model null).
 
     `books` are rates, this bill's first: an earlier bill speaks where it says nothing. From the pools whose logs were all priced and not
@@ -99,7 +99,7 @@ def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     }
     out: list[dict[str, object]] = []
     for rates in books:
-        told = comparable(rates)
+        told = comparable_rates(rates)
         for keys in (["currency", "provider", "model"], ["currency", "provider"]):
             for key, pools in told.group_by(keys, maintain_order=True):
                 parts = pools.select("paid", "logged_quantity", "denominator").iter_rows()
@@ -110,7 +110,7 @@ def paid_of_list(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(out, schema=schema).unique(["currency", "provider", "model"], keep="first", maintain_order=True)
 
 
-def estimate(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
+def estimate_costs(uses: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
     """Uses no bill covers, as costs with basis ``estimated``; unpriced ones with null cost, never 0.
 
     `currency` is the price book's.

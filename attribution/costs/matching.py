@@ -19,26 +19,34 @@ import polars as pl
 from attribution.columns import WHO
 from attribution.costs import drivers
 from attribution.costs.charge_groups import RATED_AS
-from attribution.costs.pools import OPTIONAL, all_listed, paid_for, part, pool_period, taken, together
+from attribution.costs.pools import (
+    OPTIONAL,
+    assign_usage,
+    combine,
+    complete_list_cost,
+    pool_period,
+    split_over_usage,
+    with_paid_quantity,
+)
 from ledger.money import MONEY, split, weights
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 _BASE = ("currency", "provider", "model", "meter", "pool_start", "pool_end")
-_UNTOLD: Mapping[str, str | int] = {"service_tier": "standard", "context_above": 0}
+_TIER_DEFAULTS: Mapping[str, str | int] = {"service_tier": "standard", "context_above": 0}
 """What a tier is where nothing is said of it. Like other keys, tiers told on both sides must agree; silence meets any, last. (RA-1a)"""
 
 Side = Literal["bill", "log"]
 _SIDES: tuple[Side | None, ...] = (None, "bill", "log")
-_SILENCES: tuple[dict[str, Side], ...] = tuple(
-    {tier: side for tier, side in zip(_UNTOLD, sides, strict=True) if side is not None}
-    for sides in sorted(product(_SIDES, repeat=len(_UNTOLD)), key=lambda sides: len(sides) - sides.count(None))
+_MISSING_TIERS: tuple[dict[str, Side], ...] = tuple(
+    {tier: side for tier, side in zip(_TIER_DEFAULTS, sides, strict=True) if side is not None}
+    for sides in sorted(product(_SIDES, repeat=len(_TIER_DEFAULTS)), key=lambda sides: len(sides) - sides.count(None))
 )
 """Which side says nothing of which tier: neither of none first, so that equals meet before silence is filled."""
 
 
 @dataclass(slots=True)
-class Rated:
-    """The outcome: shares of charges on uses (lot, use, quantity and costs; `described` gives them words), what is left of each lot, the
+class MatchResult:
+    """The outcome: shares of charges on uses (lot, use, quantity and costs; `with_dimensions` gives them words), what is left of each lot, the
     rates, and the uses that found a charge.
     """
 
@@ -48,36 +56,36 @@ class Rated:
     used: pl.Series
 
 
-def prepare(lots: pl.DataFrame) -> pl.DataFrame:
+def with_pool_keys(lots: pl.DataFrame) -> pl.DataFrame:
     """Lots under the names pools are matched by, with the hours their period is matched by."""
     return lots.rename(RATED_AS).with_columns(*pool_period("period_start", "period_end"))
 
 
-def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
+def match_usage(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> MatchResult:
     """Holds token lots against logged tokens and drivers against seconds or requests.
 
-    `lots` as from `prepare`, `uses` with a `use` row number. Amounts of `lots` that found no use are in `left`, with a `reason`.
+    `lots` as from `with_pool_keys`, `uses` with a `use` row number. Amounts of `lots` that found no use are in `left`, with a `reason`.
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
     keyed = uses.lazy().select(
-        "use", "usage_key", "own_meter", "hour", "provider", "model", "meter", *_UNTOLD, *OPTIONAL, "quantity", "list_cost"
+        "use", "usage_key", "own_meter", "hour", "provider", "model", "meter", *_TIER_DEFAULTS, *OPTIONAL, "quantity", "list_cost"
     )
     logged = keyed.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     measured = keyed.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
-    tokens = _Round(lots.filter(pl.col("role") == "tokens"), logged, tolerance)
-    for silent in _SILENCES:
+    tokens = _TokenMatcher(lots.filter(pl.col("role") == "tokens"), logged, tolerance)
+    for silent in _MISSING_TIERS:
         for known, keys in _levels(tokens.lots, tokens.uses):
             tokens.match(known, keys, silent)
     shares += tokens.told()
     rates += tokens.rates
-    by_quantity = drivers.by_quantity(
+    by_quantity = drivers.split_by_quantity(
         lots.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)),
         tokens.open_uses(),
         ["provider", "model", "meter"],
     )
     resource = lots.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
-    by_time = drivers.by_resource(resource, measured)
+    by_time = drivers.split_by_resource(resource, measured)
     shares += [by_quantity.shares, *(r.shares for r in by_time)]
     rates += [by_quantity.rates, *(r.rates for r in by_time)]
     left = pl.concat(
@@ -86,15 +94,15 @@ def rate(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> Rated:
             by_quantity.left.with_columns(reason=pl.lit("uncaptured_usage")),
             *(r.left for r in by_time[-1:]),
             *(r.idle for r in by_time),
-            lots.filter(pl.col("role") == "other").with_columns(reason=drivers.why_other()),
+            lots.filter(pl.col("role") == "other").with_columns(reason=drivers.unmatched_reason()),
         ],
         how="diagonal_relaxed",
     )
     used = pl.concat([tokens.used, by_quantity.used]).unique()
-    return Rated(together(shares), left, together(rates), used)
+    return MatchResult(combine(shares), left, combine(rates), used)
 
 
-def _known(frame: pl.DataFrame) -> pl.Expr:
+def _known_keys(frame: pl.DataFrame) -> pl.Expr:
     return pl.concat_str([pl.when(pl.col(c).is_not_null()).then(pl.lit(c)) for c in OPTIONAL], separator=",", ignore_nulls=True)
 
 
@@ -110,12 +118,12 @@ def _levels(lots: pl.DataFrame, uses: pl.DataFrame) -> list[tuple[str, tuple[str
     )
 
 
-class _Round:
+class _TokenMatcher:
     """Token lots and token uses, matched level by level; what a level leaves goes on to the next."""
 
     def __init__(self, lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> None:
-        self.lots = lots.with_columns(__known=_known(lots))
-        self.uses = uses.with_columns(__known=_known(uses))
+        self.lots = lots.with_columns(__known=_known_keys(lots))
+        self.uses = uses.with_columns(__known=_known_keys(uses))
         self.tolerance = tolerance
         self.used = pl.Series("use", [], dtype=pl.Int64)
         self.shares: list[pl.DataFrame] = []
@@ -136,7 +144,7 @@ class _Round:
     def match(self, known: str, keys: tuple[str, ...], silent: Mapping[str, Side]) -> None:
         """Rates the lots that know `known` against the uses with which they share exactly `keys`, on tiers of which one side is silent."""
         others = [k for k in known.split(",") if k and k not in keys]
-        told = {tier: pl.col(tier).ne(pl.lit(_UNTOLD[tier])) for tier in silent}
+        told = {tier: pl.col(tier).ne(pl.lit(_TIER_DEFAULTS[tier])) for tier in silent}
         lots = self.lots.filter(
             pl.col("__known") == known,
             pl.col("billed_quantity") > 0,
@@ -151,7 +159,7 @@ class _Round:
         )
         if not uses.height:
             return
-        pool = [*_BASE, *(tier for tier in _UNTOLD if tier not in silent), *keys]
+        pool = [*_BASE, *(tier for tier in _TIER_DEFAULTS if tier not in silent), *keys]
         dropped = [*others, *silent]
         without = [pl.lit("without " + ", ".join(dropped))] if dropped else []
         pools = (
@@ -160,8 +168,8 @@ class _Round:
             .sort(pool)
             .with_row_index("pool")
         )
-        took = taken(uses, pools, pool)
-        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=all_listed())
+        took = assign_usage(uses, pools, pool)
+        logged = took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost())
         gap = (pl.col("billed") - pl.col("logged")).abs()
         near = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
         pools = (
@@ -188,8 +196,8 @@ class _Round:
         mine = lots.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
         took = took.join(pools.select("pool"), on="pool", how="semi")
         beyond = _excess(took, pools)
-        parted = part(mine, took, COST_COLUMNS)
-        self.shares.append(paid_for(parted.filter(pl.col("use").is_not_null()), mine, beyond))
+        parted = split_over_usage(mine, took, COST_COLUMNS)
+        self.shares.append(with_paid_quantity(parted.filter(pl.col("use").is_not_null()), mine, beyond))
         rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(mine), on="lot")
         untouched = self.lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
         leftover = self.lots.drop("billed_quantity", *COST_COLUMNS).join(rest, on="lot")
@@ -230,18 +238,18 @@ def _unlogged(lots: pl.DataFrame) -> pl.DataFrame:
     return out.select("lot", "billed_quantity").collect()
 
 
-_TOLD = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
+_GROUP_DIMENSIONS = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
 """What a share repeats of its lot: the dimensions of costs, and what credits are matched by."""
 
 
-def described(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
+def with_dimensions(shares: pl.DataFrame, lots: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
     """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say).
 
     `lots` are all lots of the month in the order of their numbers, `uses` those that were rated.
     """
     if not shares.height:
         return shares
-    words = lots.select(c for c in lots.columns if c in _TOLD)
+    words = lots.select(c for c in lots.columns if c in _GROUP_DIMENSIONS)
     owner = uses.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO)
     # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
     return pl.concat([shares, words[shares["lot"]], owner[shares["use"]]], how="horizontal")

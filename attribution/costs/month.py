@@ -17,9 +17,9 @@ import polars as pl
 
 from attribution.classification import names
 from attribution.costs import allocation, charge_groups, drift, estimates, matching
-from attribution.costs.batches import Stretch, cut, matched_as
-from attribution.costs.shared_costs import Spent
-from attribution.costs.sink import Held, Keeper, Rating, Told
+from attribution.costs.batches import Batch, matched_as, split_into_batches
+from attribution.costs.shared_costs import TeamSpend
+from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
 from attribution.pricing import PriceBook
 from attribution.usage.reader import FAMILY, Usage
 from ledger import code
@@ -28,34 +28,34 @@ from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
 
-STRETCH_ROWS = 150_000
+BATCH_ROWS = 150_000
 """Rows of usage that are rated at once, about; memory and the time of a late day go with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusions:
+class MonthCosts:
     """What a bill and a month's usage come to, beside the costs, which the keeper has."""
 
-    told: Told
+    told: CostTotals
     rates: pl.DataFrame
     lots: pl.DataFrame
     drift: pl.DataFrame
 
 
-def conclude(
+def compute_month_costs(
     charges: pl.LazyFrame,
     usage: Usage,
     timeline: pl.DataFrame,
     book: PriceBook,
     settings: AttributionSettings,
     *,
-    keeper: Keeper,
+    keeper: CostSink,
     run_id: str,
     month: str,
     elsewhere: pl.LazyFrame | None = None,
     past_rates: pl.DataFrame | None = None,
     past_costs: pl.DataFrame | None = None,
-) -> Conclusions:
+) -> MonthCosts:
     """Draws the costs of a month and hands them to the keeper.
 
     `usage` of other months only meets charges, it is not estimated here. `elsewhere` are usage charges of other invoices for this month's
@@ -65,15 +65,19 @@ def conclude(
     families = usage.families()
     display = names.ModelNames(book.models, families["model"].drop_nulls().unique())
     sold = partial(
-        charge_groups.lots, display=display, own=settings.skus, book=book, profiles=lambda: charge_groups.behind(usage.whole)
+        charge_groups.build_charge_groups,
+        display=display,
+        own=settings.skus,
+        book=book,
+        profiles=lambda: charge_groups.single_model_resources(usage.whole),
     )
-    lots = matching.prepare(sold(charges))
-    beside = matching.prepare(sold(elsewhere)) if elsewhere is not None else lots.clear()
+    lots = matching.with_pool_keys(sold(charges))
+    beside = matching.with_pool_keys(sold(elsewhere)) if elsewhere is not None else lots.clear()
     opens = month_start(month)
     usage_sold = pl.col("role").is_in(["tokens", "driver"])
     sells = pl.concat([frame.filter(usage_sold).select(FAMILY).unique() for frame in (lots, beside)])
     known_as = matched_as(families, sells, display.display, book)
-    month_of = _Month(
+    month_of = _BatchMatcher(
         run_id,
         month,
         lots,
@@ -82,12 +86,12 @@ def conclude(
         book.currency,
         keeper,
     )
-    stretches = cut(lots, beside, usage, families, known_as, opens=opens, most_uses=STRETCH_ROWS)
+    stretches = split_into_batches(lots, beside, usage, families, known_as, opens=opens, most_uses=BATCH_ROWS)
     rated = month_of.rate(stretches)
     told = [r.told for r in rated]
     sums = pl.concat([t.sums for t in told])
-    spent = Spent(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month))
-    settled = allocation.settle(
+    spent = TeamSpend(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month))
+    settled = allocation.allocate(
         lots,
         pl.concat([r.left for r in rated], how="diagonal_relaxed"),
         keeper.of_stretches(),
@@ -97,27 +101,29 @@ def conclude(
         earlier=pl.DataFrame() if past_costs is None else past_costs,
         opens=opens,
     )
-    told.append(keeper.keep(allocation.as_costs(settled, run_id=run_id, month=month)))
-    rates = _rates(
+    told.append(keeper.keep(allocation.cost_rows(settled, run_id=run_id, month=month)))
+    rates = _rate_rows(
         pl.concat([r.rates for r in rated if r.rates.height] or [pl.DataFrame()], how="diagonal_relaxed"), run_id, month
     )
-    paid = estimates.paid_of_list([rates, *([] if past_rates is None else [past_rates])])
+    paid = estimates.paid_to_list_ratios([rates, *([] if past_rates is None else [past_rates])])
     for stretch in rated:
-        estimated = estimates.estimate(stretch.open_uses.collect(), paid, run_id=run_id, month=month, currency=book.currency)
+        estimated = estimates.estimate_costs(
+            stretch.open_uses.collect(), paid, run_id=run_id, month=month, currency=book.currency
+        )
         if estimated.height:
             told.append(keeper.keep(estimated))
-    return Conclusions(Told.together(told), rates, lots, drift.measured(rates, past_rates, currency=book.currency))
+    return MonthCosts(CostTotals.together(told), rates, lots, drift.measure_drift(rates, past_rates, currency=book.currency))
 
 
-def costs_of(*facts: Any, **said: Any) -> pl.DataFrame:
-    """The costs themselves, in memory; takes what `conclude` takes but the keeper."""
-    held = Held()
-    conclude(*facts, keeper=held, **said)
+def compute_in_memory(*facts: Any, **said: Any) -> pl.DataFrame:
+    """The costs themselves, in memory; takes what `compute_month_costs` takes but the keeper."""
+    held = MemorySink()
+    compute_month_costs(*facts, keeper=held, **said)
     return held.costs
 
 
 @dataclass(frozen=True, slots=True)
-class _Month:
+class _BatchMatcher:
     """What all stretches of a month are rated by."""
 
     run_id: str
@@ -126,40 +132,40 @@ class _Month:
     covered: pl.DataFrame
     settings: AttributionSettings
     currency: str
-    keeper: Keeper
+    keeper: CostSink
 
-    def rate(self, stretches: list[Stretch]) -> list[Rating]:
+    def rate(self, stretches: list[Batch]) -> list[BatchResult]:
         """All stretches, `settings.workers` side by side, told in their order."""
         if len(stretches) == 1:
             return [self._rated(stretches[0])]
         with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="stretch") as pool:
             return list(pool.map(self._rated, stretches))
 
-    def _rated(self, stretch: Stretch) -> Rating:
+    def _rated(self, stretch: Batch) -> BatchResult:
         name = self._name(stretch) if self.keeper.remembers else ""
         held = self.keeper.known(name)
         if held is not None:
             return held
         uses = stretch.uses()
-        found = matching.rate(stretch.lots, uses, self.settings.tolerance)
+        found = matching.match_usage(stretch.lots, uses, self.settings.tolerance)
         taken = [found.used]
         if stretch.beside.height:
-            taken.append(matching.rate(stretch.beside, uses, self.settings.tolerance).used)
-        shares = allocation.metered(matching.described(found.shares, self.lots, uses))
+            taken.append(matching.match_usage(stretch.beside, uses, self.settings.tolerance).used)
+        shares = allocation.metered_shares(matching.with_dimensions(found.shares, self.lots, uses))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged = uses.with_columns(meter="own_meter")
         free = logged.filter((pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
         covered = estimates.is_covered(free, self.covered)
         costs = pl.concat(
             [
-                allocation.as_costs([shares], run_id=self.run_id, month=self.month),
+                allocation.cost_rows([shares], run_id=self.run_id, month=self.month),
                 estimates.not_on_bill(free.filter(covered), run_id=self.run_id, month=self.month, currency=self.currency),
             ]
         )
-        rest = Rating(Told.of(costs), found.left, found.rates, free.filter(~covered).lazy())
+        rest = BatchResult(CostTotals.of(costs), found.left, found.rates, free.filter(~covered).lazy())
         return self.keeper.keep_stretch(name, costs, rest)
 
-    def _name(self, stretch: Stretch) -> str:
+    def _name(self, stretch: Batch) -> str:
         """Says all that the stretch's costs come from: the same name, the same costs."""
         charged = [_content(frame) for frame in (stretch.lots, stretch.beside, self.covered, stretch.matched_as)]
         told = (
@@ -180,7 +186,7 @@ def _content(frame: pl.DataFrame) -> str:
     return f"{frame.height}:{frame.select(content_sum()).item()}"
 
 
-def _rates(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
+def _rate_rows(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
     if not rates.height:
         return RATES.empty()
     frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(

@@ -20,7 +20,7 @@ _ORDER = {meter: place for place, meter in enumerate(TOKEN_METERS)}
 _PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int8).alias("__place")
 
 _HOUR, _HALF, _TICK = timedelta(hours=1), timedelta(minutes=30), timedelta(microseconds=1)
-_LONGEST = timedelta(days=400)
+_MAX_LENGTH = timedelta(days=400)
 
 
 def pool_period(start: str, end: str) -> tuple[pl.Expr, pl.Expr]:
@@ -51,13 +51,13 @@ def pool_period(start: str, end: str) -> tuple[pl.Expr, pl.Expr]:
 
 def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
     """Every distinct ``[pool_start, pool_end)`` with each hour in it. One longer than 400 days is no charge period and holds none."""
-    distinct = pools.select("pool_start", "pool_end").unique().filter(pl.col("pool_end") - pl.col("pool_start") <= _LONGEST)
+    distinct = pools.select("pool_start", "pool_end").unique().filter(pl.col("pool_end") - pl.col("pool_start") <= _MAX_LENGTH)
     return distinct.with_columns(hour=pl.datetime_ranges("pool_start", "pool_end", "1h", closed="left", time_zone="UTC")).explode(
         "hour"
     )
 
 
-def taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
+def assign_usage(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
     """Which pool each use falls into: use, pool, usage_key, own_meter, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
     shared = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
@@ -75,7 +75,7 @@ def taken(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFr
     return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
-def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
+def split_over_usage(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
     """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
 
     `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, own_meter, quantity. A pool's uses go in
@@ -110,7 +110,7 @@ def part(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.D
     )
 
 
-def paid_for(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
+def with_paid_quantity(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
     """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
     first = lots.group_by("pool").agg(pl.col("lot").min().alias("__first"))
     out = shares.join(first, on="pool", how="left", maintain_order="left").join(
@@ -120,12 +120,12 @@ def paid_for(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> 
     return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
 
 
-def all_listed() -> pl.Expr:
+def complete_list_cost() -> pl.Expr:
     """The list price of a pool's uses, where all of them have one: a part would pass for the whole."""
     return pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum())
 
 
-def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def combine(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The frames that hold rows, as one."""
     filled = [f for f in frames if f.height]
     return pl.concat(filled, how="diagonal_relaxed") if filled else pl.DataFrame()

@@ -15,7 +15,9 @@ _SESSION = r"^arn:[^:]*:sts::\d*:assumed-role/[^/]+/(.+)$"
 _ROLE = r"^arn:([^:]*):sts::(\d*):assumed-role/([^/]+)/.+$"
 
 
-def owner_of(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str = "principal", at: str = "period_start") -> pl.DataFrame:
+def principal_owners(
+    frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str = "principal", at: str = "period_start"
+) -> pl.DataFrame:
     """`agent` and `team` of each principal at that time, parallel to `frame`; nulls where nobody is registered.
 
     Asked in this order: the principal as written; its session as an agent's name or alias; the role it assumed, as

@@ -14,7 +14,7 @@ from hashlib import blake2b
 import polars as pl
 
 from attribution.classification import names
-from attribution.costs.corrections import KEEP, MATCHED_BY
+from attribution.costs.corrections import INHERITED, MATCHED_BY
 from ledger import code
 from ledger.books import Books
 from ledger.db import Run
@@ -23,13 +23,13 @@ from ledger.published import runs_in_force
 from ledger.store import Store
 from ledger.tables import CHARGES, COST_COLUMNS, COSTS, LOTS, RATES
 
-MOST_MONTHS = 24
+MAX_MONTHS = 24
 """How far back a correction is followed. Providers correct for a year or so; a date of 1970 is a fault."""
 
 RATES_OF_MONTHS = 3
 """How many earlier months are asked for rates: the newest that has any speaks. (ES-1)"""
 
-_ASKED = (
+_CORRECTION_COLUMNS = (
     "billing_currency",
     "provider_name",
     "billing_account_id",
@@ -41,7 +41,7 @@ _ASKED = (
 )
 
 
-class Earlier:
+class PriorMonths:
     """The earlier months as one run sees them: those it drew itself, and those in force.
 
     `drawn` is filled by the run as it goes, oldest month first, so that a month leans on what is about to be published with it.
@@ -76,7 +76,7 @@ class Earlier:
         """The inputs of each earlier month on which this one leans, oldest first."""
         held = runs_in_force(self.database)
         known = sorted(m for m in {*held, *inputs} if m < month)
-        wanted = {*months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
+        wanted = {*corrected_months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
         with self.database.session() as session:
             return {m: inputs[m] if m in inputs else (session.get_one(Run, held[m]).inputs.get(m) or {}) for m in sorted(wanted)}
 
@@ -84,7 +84,7 @@ class Earlier:
         """The costs that what this month's bill corrects of earlier months is to follow."""
         runs = self._runs()
         asked = self._corrections(month)
-        return costs(self.store, {m: runs[m] for m in months(asked, month, runs)}, asked)
+        return corrected_costs(self.store, {m: runs[m] for m in corrected_months(asked, month, runs)}, asked)
 
     def rates(self, month: str) -> pl.DataFrame:
         """The rates of the newest earlier month that has any: what estimates lean on where this bill says nothing. (ES-1)"""
@@ -120,10 +120,15 @@ def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
     before = charges.filter(pl.col("charge_period_start") < month_start(month), corrects)
     invoices = charges.filter(~tax & pl.col("invoice_id").is_not_null()).select("invoice_id").unique()
     foreign = charges.filter(tax, pl.col("invoice_id").is_not_null()).join(invoices, on="invoice_id", how="anti")
-    return pl.concat([before.select(_ASKED), foreign.select(_ASKED)]).unique().sort(_ASKED).collect()
+    return (
+        pl.concat([before.select(_CORRECTION_COLUMNS), foreign.select(_CORRECTION_COLUMNS)])
+        .unique()
+        .sort(_CORRECTION_COLUMNS)
+        .collect()
+    )
 
 
-def months(asked: pl.DataFrame, month: str, known: Collection[str]) -> list[str]:
+def corrected_months(asked: pl.DataFrame, month: str, known: Collection[str]) -> list[str]:
     """The earlier months whose costs are needed, out of those `known`: from the first that is corrected up to this one.
 
     A charge may stand on a later invoice than its period, so all months between are looked through.
@@ -132,12 +137,12 @@ def months(asked: pl.DataFrame, month: str, known: Collection[str]) -> list[str]
         return []
     first = asked["charge_period_start"].min()
     tax = asked.filter(pl.col("charge_category") == "Tax").height > 0
-    earlier = sorted((m for m in known if m < month), reverse=True)[:MOST_MONTHS]
+    earlier = sorted((m for m in known if m < month), reverse=True)[:MAX_MONTHS]
     begin = month_of(month_start(month) - timedelta(days=366)) if tax else month_of(first)  # type: ignore[arg-type]  # a datetime
     return sorted(m for m in earlier if m >= begin)
 
 
-def costs(store: Store, runs: Mapping[str, str], asked: pl.DataFrame) -> pl.DataFrame:
+def corrected_costs(store: Store, runs: Mapping[str, str], asked: pl.DataFrame) -> pl.DataFrame:
     """Costs that `runs` (month to run) drew for what `asked` could mean, with MATCHED_BY, KEEP and the four cost columns.
 
     Only original charges: what itself followed another charge is left out, since a correction corrects a charge.
@@ -166,9 +171,9 @@ def costs(store: Store, runs: Mapping[str, str], asked: pl.DataFrame) -> pl.Data
     frame = (
         held.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
         .join(payers.lazy(), on=["currency", "provider", "billing_account"], how="semi", nulls_equal=True)
-        .select("month", "run_id", "lot_id", *(c for c in MATCHED_BY if c in COSTS.schema), *KEEP, *COST_COLUMNS)
+        .select("month", "run_id", "lot_id", *(c for c in MATCHED_BY if c in COSTS.schema), *INHERITED, *COST_COLUMNS)
         .collect()
     )
     return frame.join(lots, on=["month", "run_id", "lot_id"], how="left", maintain_order="left").select(
-        *MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS
+        *MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS
     )

@@ -15,17 +15,17 @@ from ledger.money import MONEY, split, weights
 from ledger.settings import SharedRule
 from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
-APART = ("idle_capacity", "unused_commitment")
+IDLE_REASONS = ("idle_capacity", "unused_commitment")
 """Reasons of class idle: such cost is shared only by a rule that names the reason, and stays visible as idle. (RA-3)"""
 
 
-def in_order(rules: list[SharedRule]) -> list[SharedRule]:
+def by_priority(rules: list[SharedRule]) -> list[SharedRule]:
     """The rules as they are asked: by priority, then as written."""
     return sorted(rules, key=lambda rule: -rule.priority)
 
 
 @dataclass(slots=True)
-class Spent:
+class TeamSpend:
     """What teams spent and used in the month: the weights of shared costs, each drawn when a rule asks for it.
 
     `metered` are sums of metered cost by currency and `initiator_team`, any number of them; `uses` is all hourly usage of the month.
@@ -80,22 +80,22 @@ class Spent:
         return self._drawn[driver]
 
 
-def by_rules(lots: pl.DataFrame, rules: list[SharedRule], spent: Spent) -> tuple[list[pl.DataFrame], pl.DataFrame]:
+def apply_rules(lots: pl.DataFrame, rules: list[SharedRule], spent: TeamSpend) -> tuple[list[pl.DataFrame], pl.DataFrame]:
     """What the rules take of the lots, split over teams, rule by rule; and the lots they leave.
 
     `lots` know their `owner_agent` and `owner_team`. A rule without a source takes what nobody owns.
     """
     placed: list[pl.DataFrame] = []
-    for rule in in_order(rules):
+    for rule in by_priority(rules):
         if not lots.height:
             break
-        taken, lots = _shared(rule, lots, spent)
+        taken, lots = _apply_rule(rule, lots, spent)
         if taken.height:
             placed.append(taken)
     return placed, lots
 
 
-def _meant(rule: SharedRule, lots: pl.DataFrame) -> pl.Expr:
+def _applies_to(rule: SharedRule, lots: pl.DataFrame) -> pl.Expr:
     day = pl.col("period_start").dt.date()
     meant = (day >= rule.valid_from) & (pl.lit(rule.valid_to is None) | (day < pl.lit(rule.valid_to)))
     unowned = pl.col("owner_team").is_null() & pl.col("owner_agent").is_null()
@@ -112,21 +112,23 @@ def _meant(rule: SharedRule, lots: pl.DataFrame) -> pl.Expr:
         if value:
             meant = meant & (pl.col(column) == value)
     if not rule.reason:
-        meant = meant & ~pl.col("reason").is_in(APART).fill_null(value=False)
+        meant = meant & ~pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
     if rule.tags:
         distinct = lots["tags"].drop_nulls().unique()
-        meant = meant & pl.col("tags").is_in(pl.Series([t for t in distinct if _holds(t, rule.tags)], dtype=pl.String).implode())
+        meant = meant & pl.col("tags").is_in(
+            pl.Series([t for t in distinct if _has_tags(t, rule.tags)], dtype=pl.String).implode()
+        )
     return meant.fill_null(value=False)
 
 
-def _holds(tags: str, wanted: dict[str, str]) -> bool:
+def _has_tags(tags: str, wanted: dict[str, str]) -> bool:
     held = json.loads(tags)
     return all(str(held.get(key, "")) == value for key, value in wanted.items())
 
 
-def _shared(rule: SharedRule, lots: pl.DataFrame, spent: Spent) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _apply_rule(rule: SharedRule, lots: pl.DataFrame, spent: TeamSpend) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The lots one rule takes, split over its teams, and the lots it leaves. Without a weight it takes nothing: the next step has its turn."""
-    taken = lots.filter(_meant(rule, lots))
+    taken = lots.filter(_applies_to(rule, lots))
     if not taken.height:
         return taken, lots
     shares = spent.weights(rule)
@@ -136,7 +138,9 @@ def _shared(rule: SharedRule, lots: pl.DataFrame, spent: Spent) -> tuple[pl.Data
     rows = rows.with_columns(__w=weights(rows, "weight", "lot"))
     out = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=["team"]).collect()
     out = out.filter(pl.col("effective_cost").is_not_null()).with_columns(
-        cost_class=pl.when(pl.col("reason").is_in(APART).fill_null(value=False)).then(pl.lit("idle")).otherwise(pl.lit("shared")),
+        cost_class=pl.when(pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False))
+        .then(pl.lit("idle"))
+        .otherwise(pl.lit("shared")),
         quantity=pl.lit(None, dtype=MONEY),
         rule=pl.lit(rule.label),
         method=pl.lit(rule.method),

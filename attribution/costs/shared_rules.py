@@ -11,7 +11,7 @@ from itertools import combinations
 import polars as pl
 import sqlalchemy as sa
 
-from attribution.costs.shared_costs import APART, in_order
+from attribution.costs.shared_costs import IDLE_REASONS, by_priority
 from ledger import periods
 from ledger.books import Books
 from ledger.db import Audit
@@ -25,28 +25,28 @@ RECORDED = "rule.recorded"
 SETTINGS = "settings.recorded"
 """Audit action under which the settings of the bill's side are kept, by their fingerprint, so that a run can be told apart from another."""
 
-_BILL_SIDE = {"tolerance", "owner_tags", "owner_agent_tags", "shared", "skus"}
+_BILL_SETTINGS = {"tolerance", "owner_tags", "owner_agent_tags", "shared", "skus"}
 """Settings that only decide how charges are placed: changing them never rereads a span."""
-_NEVER = {"slice_spans", "workers", "drift_tolerance"}
+_OPERATIONAL_SETTINGS = {"slice_spans", "workers", "drift_tolerance"}
 """Settings that change how fast a run is or what it tells of itself, and nothing it concludes."""
-_MOST_TOLD = 50
+_MAX_PROBLEMS = 50
 _SCOPE = ("provider", "account", "service", "sku", "charge_category", "reason")
 
 
-def reading(settings: AttributionSettings) -> str:
+def usage_settings(settings: AttributionSettings) -> str:
     """The settings that spans are read by, as text."""
-    return settings.model_dump_json(exclude=_BILL_SIDE | (_NEVER & set(type(settings).model_fields)))
+    return settings.model_dump_json(exclude=_BILL_SETTINGS | (_OPERATIONAL_SETTINGS & set(type(settings).model_fields)))
 
 
-def deciding(settings: AttributionSettings) -> str:
+def cost_settings(settings: AttributionSettings) -> str:
     """The settings that charges are placed by, as text."""
-    return settings.model_dump_json(include=_BILL_SIDE)
+    return settings.model_dump_json(include=_BILL_SETTINGS)
 
 
 # ── checks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def teams_of(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
+def known_teams(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
     """Teams that are registered, or that cost something; `costs` are costs or sums of them by cost_class and initiator_team."""
     shared = (pl.col("cost_class") == "shared").fill_null(value=False)
     spending = costs.filter(~shared)["initiator_team"].drop_nulls().unique()
@@ -60,8 +60,8 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
     written decides; ``same_name`` calls two sets of terms alike on the same days; ``unknown_team`` names nobody; ``target_is_source`` would
     hand a cost back to its source, which is left out; ``ignored_setting`` does nothing in this method.
     """
-    mine = [r for r in in_order(list(rules)) if month is None or _in_force(r, month)]
-    found = [problem for rule in mine for problem in _alone(rule, teams, uri)]
+    mine = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
+    found = [problem for rule in mine for problem in _check_rule(rule, teams, uri)]
     for at, later in enumerate(mine):
         over = [r for r in mine[:at] if _contains(r, later)]
         if over and _covers(over, later):
@@ -70,13 +70,13 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     uri,
                     later,
                     "priority",
-                    f"unreachable_rule: {_named(over)} takes everything it would take",
+                    f"unreachable_rule: {_rule_names(over)} takes everything it would take",
                     "give it a higher priority, narrow the other, or remove it",
                 )
             )
     hidden = {p.place for p in found if p.reason.startswith("unreachable_rule")}
     for first, second in combinations(mine, 2):
-        if not _meet(first, second):
+        if not _share_a_day(first, second):
             continue
         if first.name == second.name and first.version != second.version:
             found.append(
@@ -101,16 +101,16 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     "give one of them a higher priority, or narrow their scope or dates",
                 )
             )
-    if len(found) > _MOST_TOLD:
-        rest = len(found) - _MOST_TOLD
+    if len(found) > _MAX_PROBLEMS:
+        rest = len(found) - _MAX_PROBLEMS
         more = Problem(
             SOURCE, uri, "rules", "shared", f"and {rest:,} more faults of rules", "mend the first ones", rest, "warning"
         )
-        return [*found[:_MOST_TOLD], more]
+        return [*found[:_MAX_PROBLEMS], more]
     return found
 
 
-def _alone(rule: SharedRule, teams: Collection[str], uri: str) -> list[Problem]:
+def _check_rule(rule: SharedRule, teams: Collection[str], uri: str) -> list[Problem]:
     targets = list(rule.shares) if rule.method == "fixed" else rule.teams
     found = []
     unknown = sorted({*targets, *([rule.source_team] if rule.source_team else [])} - set(teams))
@@ -151,7 +151,7 @@ def _problem(uri: str, rule: SharedRule, field: str, reason: str, remedy: str) -
     return Problem(SOURCE, uri, f"rule {rule.name}", f"attribution.shared.{field}", reason, remedy, severity="warning")
 
 
-def _named(rules: Sequence[SharedRule]) -> str:
+def _rule_names(rules: Sequence[SharedRule]) -> str:
     return " and ".join(r.name for r in rules[:3]) + (" and others" if len(rules) > 3 else "")
 
 
@@ -160,7 +160,7 @@ def _in_force(rule: SharedRule, month: str) -> bool:
     return rule.valid_from < end and (rule.valid_to is None or rule.valid_to > start)
 
 
-def _meet(a: SharedRule, b: SharedRule) -> bool:
+def _share_a_day(a: SharedRule, b: SharedRule) -> bool:
     """Whether there is a day on which both hold."""
     return a.valid_from < (b.valid_to or date.max) and b.valid_from < (a.valid_to or date.max)
 
@@ -179,7 +179,7 @@ def _covers(over: Sequence[SharedRule], rule: SharedRule) -> bool:
 
 def _contains(a: SharedRule, b: SharedRule) -> bool:
     """Whether every charge that `b` is meant for, `a` is meant for too."""
-    if a.source_team != b.source_team or (b.reason in APART and a.reason != b.reason):
+    if a.source_team != b.source_team or (b.reason in IDLE_REASONS and a.reason != b.reason):
         return False
     words = all(not getattr(a, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
     return words and a.tags.items() <= b.tags.items()
@@ -187,7 +187,7 @@ def _contains(a: SharedRule, b: SharedRule) -> bool:
 
 def _overlap(a: SharedRule, b: SharedRule) -> bool:
     """Whether some charge could be meant by both."""
-    if a.source_team != b.source_team or ({a.reason, b.reason} & set(APART) and a.reason != b.reason):
+    if a.source_team != b.source_team or ({a.reason, b.reason} & set(IDLE_REASONS) and a.reason != b.reason):
         return False
     words = all(not getattr(a, c) or not getattr(b, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
     return words and all(b.tags.get(key, value) == value for key, value in a.tags.items())
@@ -197,7 +197,7 @@ def _overlap(a: SharedRule, b: SharedRule) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RuleVersion:
     """One version of a rule as it was first put to use."""
 
     name: str
@@ -206,7 +206,7 @@ class Recorded:
     definition: dict[str, object]
 
 
-def record(books: Books, settings: AttributionSettings, digest: str, *, actor: str = "attribution") -> int:
+def record_versions(books: Books, settings: AttributionSettings, digest: str, *, actor: str = "attribution") -> int:
     """Keeps every rule that is not kept yet, with its whole definition, in the audit trail; returns how many were new.
 
     Costs name a rule as name@version; what that version said can be read here for as long as the books exist. The settings that decide
@@ -215,7 +215,7 @@ def record(books: Books, settings: AttributionSettings, digest: str, *, actor: s
     wanted = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
     with books.database.session() as session:
         if session.scalars(sa.select(Audit.id).where(Audit.action == SETTINGS, Audit.subject == digest)).first() is None:
-            books.database.audit(session, actor, SETTINGS, digest, after={"deciding": deciding(settings)})
+            books.database.audit(session, actor, SETTINGS, digest, after={"deciding": cost_settings(settings)})
         if not wanted:
             return 0
         held = session.execute(sa.select(Audit.subject, Audit.after).where(Audit.action == RECORDED)).all()
@@ -227,14 +227,14 @@ def record(books: Books, settings: AttributionSettings, digest: str, *, actor: s
     return len(new)
 
 
-def recorded(books: Books) -> list[Recorded]:
+def rule_versions(books: Books) -> list[RuleVersion]:
     """Every version that was ever put to use, oldest first."""
     import json
 
     with books.database.session() as session:
         rows = session.scalars(sa.select(Audit).where(Audit.action == RECORDED).order_by(Audit.id)).all()
         return [
-            Recorded(str(row.after["name"]), str(row.after["version"]), row.at, json.loads(row.after["definition"]))
+            RuleVersion(str(row.after["name"]), str(row.after["version"]), row.at, json.loads(row.after["definition"]))
             for row in rows
             if row.after is not None
         ]
@@ -245,7 +245,7 @@ def recorded(books: Books) -> list[Recorded]:
 _CHANGE_KEYS = ("initiator_team", "cost_class", "currency")
 
 
-def changes(now: pl.DataFrame, then: pl.DataFrame) -> pl.DataFrame:
+def compare_costs(now: pl.DataFrame, then: pl.DataFrame) -> pl.DataFrame:
     """What each team pays in `now` and in `then`, two frames of costs of one month: team, class, currency, now, then, change.
 
     Only what differs; the changes of a currency sum to 0 where both come from the same facts. By effective cost.

@@ -1,6 +1,6 @@
 """Where a run's costs go while they are drawn, and what is remembered of them: sums, reasons and days, never the rows.
 
-`Held` keeps them in memory, for who wants to look at them; `Staged` writes each stretch down as a part of the table at once, so that a month
+`MemorySink` keeps them in memory, for who wants to look at them; `StagedSink` writes each stretch down as a part of the table at once, so that a month
 of any size needs the room of a stretch. What was concluded of a stretch is kept beside the books under a name that says all it came from:
 the next run of the month takes the stretches that stand, and draws the others.
 """
@@ -26,7 +26,7 @@ _SUMMED_BY = ("currency", "provider", "cost_class", "basis", "initiator_team")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CostTotals:
     """What the balance and the findings ask of costs: their sums, how many have which reason, and how many fall on which day."""
 
     sums: pl.DataFrame
@@ -34,7 +34,7 @@ class Told:
     days: pl.DataFrame
 
     @classmethod
-    def of(cls, costs: pl.DataFrame) -> Told:
+    def of(cls, costs: pl.DataFrame) -> CostTotals:
         """Of some rows of `costs`."""
         day = pl.col("period_start").dt.date().alias("day")
         sums, reasons, days = pl.collect_all(
@@ -48,7 +48,7 @@ class Told:
         return cls(sums, reasons, days)
 
     @classmethod
-    def together(cls, all_told: Sequence[Told]) -> Told:
+    def together(cls, all_told: Sequence[CostTotals]) -> CostTotals:
         """Of all the rows that these tell of."""
         sums = pl.concat([t.sums for t in all_told]).group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS)
         reasons = pl.concat([t.reasons for t in all_told]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
@@ -57,34 +57,34 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Rating:
+class BatchResult:
     """What a stretch came to, beside its rows of `costs`: what is left of its lots, its rates, and usage that no bill speaks of yet."""
 
-    told: Told
+    told: CostTotals
     left: pl.DataFrame
     rates: pl.DataFrame
     open_uses: pl.LazyFrame
 
 
-class Keeper(Protocol):
+class CostSink(Protocol):
     """Takes costs as they are drawn. `remembers` says whether a stretch may stand from an earlier run."""
 
     remembers: bool
 
-    def known(self, name: str) -> Rating | None:
+    def known(self, name: str) -> BatchResult | None:
         """The stretch of that name, if it stands: its costs are then kept as if they had been drawn again."""
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: Rating) -> Rating:
+    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
         """Keeps the costs of a stretch."""
 
-    def keep(self, costs: pl.DataFrame) -> Told:
+    def keep(self, costs: pl.DataFrame) -> CostTotals:
         """Keeps other costs."""
 
     def of_stretches(self) -> pl.LazyFrame:
         """The costs of all stretches so far."""
 
 
-class Held:
+class MemorySink:
     """Costs in memory."""
 
     remembers = False
@@ -101,22 +101,22 @@ class Held:
     def known(self, name: str) -> None:
         """Nothing stands."""
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: Rating) -> Rating:
+    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
         """Keeps the costs of a stretch."""
         self._stretches.append(costs)
         return rating
 
-    def keep(self, costs: pl.DataFrame) -> Told:
+    def keep(self, costs: pl.DataFrame) -> CostTotals:
         """Keeps other costs."""
         self._others.append(costs)
-        return Told.of(costs)
+        return CostTotals.of(costs)
 
     def of_stretches(self) -> pl.LazyFrame:
         """The costs of all stretches so far."""
         return pl.concat(self._stretches).lazy() if self._stretches else COSTS.empty().lazy()
 
 
-class Staged:
+class StagedSink:
     """Costs as parts of the table, invisible until `commit`; stretches also under `memory`, a folder for this month."""
 
     remembers = True
@@ -129,7 +129,7 @@ class Staged:
         self._others: list[Part] = []
         self._names: set[str] = set()
 
-    def known(self, name: str) -> Rating | None:
+    def known(self, name: str) -> BatchResult | None:
         """The stretch of that name, if it stands."""
         folder = self.memory / name
         if not (folder / "whole").exists():
@@ -145,7 +145,7 @@ class Staged:
         self.reused += 1
         return rating
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: Rating) -> Rating:
+    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
         """Writes the costs of a stretch; usage that is still open is left on disk until it is asked for."""
         aside = self.memory / f".{uuid.uuid4().hex}"
         aside.mkdir(parents=True)
@@ -163,10 +163,10 @@ class Staged:
         self._names.add(name)
         return _read(folder)
 
-    def keep(self, costs: pl.DataFrame) -> Told:
+    def keep(self, costs: pl.DataFrame) -> CostTotals:
         """Writes other costs."""
         self._others += staging.stage(self.store, COSTS, costs)
-        return Told.of(costs)
+        return CostTotals.of(costs)
 
     def of_stretches(self) -> pl.LazyFrame:
         """The costs of all stretches so far."""
@@ -184,14 +184,14 @@ class Staged:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, rating: Rating) -> None:
-    named = {f.name: getattr(rating.told, f.name) for f in fields(Told)} | {"left": rating.left, "rates": rating.rates}
+def _write(folder: Path, rating: BatchResult) -> None:
+    named = {f.name: getattr(rating.told, f.name) for f in fields(CostTotals)} | {"left": rating.left, "rates": rating.rates}
     for name, frame in named.items():
         frame.write_ipc(folder / f"{name}.arrow", compression="lz4")
     rating.open_uses.collect().write_ipc(folder / "open_uses.arrow", compression="lz4")
 
 
-def _read(folder: Path) -> Rating:
-    told = Told(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(Told)))
+def _read(folder: Path) -> BatchResult:
+    told = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
     left, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("left", "rates"))
-    return Rating(told, left, rates, pl.scan_ipc(folder / "open_uses.arrow"))
+    return BatchResult(told, left, rates, pl.scan_ipc(folder / "open_uses.arrow"))

@@ -21,17 +21,17 @@ from ledger.problems import Problem
 from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
 SCALES = {Decimal(1): "single tokens", Decimal(1000): "thousands of tokens", Decimal(1_000_000): "millions of tokens"}
-_SAY_NOTHING = ("", "units", "unit", "count", "counts", "quantity", "each", "1")
+_UNSPECIFIC_UNITS = ("", "units", "unit", "count", "counts", "quantity", "each", "1")
 """Units that leave open what they count."""
 _NEAR, _FAR, _DOUBTED = (Decimal("0.4"), Decimal("2.5")), (Decimal("0.1"), Decimal(10)), (Decimal("0.03"), Decimal(30))
 """How far price × quantity may lie from the charge: of a scale that overrules the bill's own unit, of one where the bill names none, and
 of the bill's own before it is doubted."""
 
 _KEYS = ("provider", "sku_meter", "charge_description", "unit", "model", "meter", "service_tier", "context_above", "factor")
-_OURS = "attribution.skus"
+_OWN_RULE_PREFIX = "attribution.skus"
 
 
-class _Asked(NamedTuple):
+class _PricedSku(NamedTuple):
     factor: Decimal | None
     unit: str | None
     quantity: Decimal
@@ -39,7 +39,7 @@ class _Asked(NamedTuple):
     rate: Decimal
 
 
-def checked(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
+def check_units(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     """Lots with the `factor` that fits, and in `unit_means` what a unit counts where the bill says otherwise."""
     told = lots.with_columns(unit_means=pl.lit(None, dtype=pl.String))
     asked = told.filter(
@@ -49,7 +49,7 @@ def checked(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
         ~pl.col("negative"),
         (pl.col("quantity") > 0) & (pl.col("quantity") < 10**15),
         pl.col("billing_currency") == book.currency,
-        ~pl.col("sku_rule").str.starts_with(_OURS).fill_null(value=False),
+        ~pl.col("sku_rule").str.starts_with(_OWN_RULE_PREFIX).fill_null(value=False),
     )
     if not asked.height:
         return told
@@ -63,7 +63,7 @@ def checked(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
         rate = _rate(book, row)
         cost = next((row[c] for c in ("list_cost", "contracted_cost", "billed_cost", "effective_cost") if row[c]), None)
         if rate and cost and cost > 0:
-            means = fitting(_Asked(row["factor"], row["unit"], row["quantity"], cost, rate))
+            means = fitting_factor(_PricedSku(row["factor"], row["unit"], row["quantity"], cost, rate))
             if means is not None and means != row["factor"]:
                 said = None if row["factor"] is None else SCALES[means]
                 found.append({key: row[key] for key in _KEYS} | {"__factor": means, "__said": said})
@@ -89,7 +89,7 @@ def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
     return tariffs.rate(str(row["meter"]), Sale(str(row["service_tier"]), regions, int(str(row["context_above"])), at))
 
 
-def fitting(asked: _Asked) -> Decimal | None:
+def fitting_factor(asked: _PricedSku) -> Decimal | None:
     """How many tokens one unit is, if prices can tell; None: they cannot.
 
     10 units of input cost 0.03, a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are tokens.
@@ -101,17 +101,17 @@ def fitting(asked: _Asked) -> Decimal | None:
     >>> fitting(_Asked(None, "GB", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
     """
     if asked.factor is None:
-        if " ".join((asked.unit or "").lower().split()) not in _SAY_NOTHING:
+        if " ".join((asked.unit or "").lower().split()) not in _UNSPECIFIC_UNITS:
             return None
-        return _first(asked, SCALES, _FAR)
-    return asked.factor if _fits(asked, asked.factor, _DOUBTED) else _first(asked, SCALES, _NEAR)
+        return _first_fitting(asked, SCALES, _FAR)
+    return asked.factor if _fits(asked, asked.factor, _DOUBTED) else _first_fitting(asked, SCALES, _NEAR)
 
 
-def _first(asked: _Asked, scales: Iterable[Decimal], within: tuple[Decimal, Decimal]) -> Decimal | None:
+def _first_fitting(asked: _PricedSku, scales: Iterable[Decimal], within: tuple[Decimal, Decimal]) -> Decimal | None:
     return next((scale for scale in scales if _fits(asked, scale, within)), None)
 
 
-def _fits(asked: _Asked, scale: Decimal, within: tuple[Decimal, Decimal]) -> bool:
+def _fits(asked: _PricedSku, scale: Decimal, within: tuple[Decimal, Decimal]) -> bool:
     priced = asked.rate * asked.quantity * scale
     return asked.cost * within[0] <= priced <= asked.cost * within[1]
 

@@ -13,7 +13,7 @@ from statistics import median_low
 
 import polars as pl
 
-from attribution.monitoring.daily_spend import SCOPES, daily
+from attribution.monitoring.daily_spend import SCOPES, daily_spend
 from ledger.books import Books
 from ledger.money import MONEY
 from ledger.periods import month_of, previous_month
@@ -21,9 +21,9 @@ from ledger.published import runs_in_force
 from ledger.tables import ANOMALIES
 
 WINDOW_DAYS = 28
-LEAST_DAYS = 7
-LEAST_SCORE = 6.0
-LEAST_EXCESS = Decimal(1)
+MIN_DAYS = 7
+MIN_SCORE = 6.0
+MIN_EXCESS = Decimal(1)
 _NORMAL = 1.4826
 """Median absolute deviation to standard deviation, for normal noise."""
 
@@ -35,8 +35,8 @@ def detect(books: Books, months: Sequence[str] | None = None) -> int:
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
-        spend = daily(books, [previous_month(month), month])
-        rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _unusual(spend, scope, month)]
+        spend = daily_spend(books, [previous_month(month), month])
+        rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _anomalous_days(spend, scope, month)]
         frame = (
             pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY))
             if rows
@@ -47,7 +47,7 @@ def detect(books: Books, months: Sequence[str] | None = None) -> int:
     return found
 
 
-def _unusual(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
+def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
     column = f"initiator_{scope}"
     series = spend.filter(pl.col(column).is_not_null()).group_by(column, "currency", "day").agg(pl.col("cost").sum()).sort("day")
     out: list[dict[str, object]] = []
@@ -62,7 +62,7 @@ def _unusual(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, obje
                 for n in range(1, WINDOW_DAYS + 1)
                 if day - timedelta(days=n) >= first
             ]
-            told = judge(cost, past)
+            told = score_day(cost, past)
             if told is not None:
                 expected, score = told
                 out.append(
@@ -80,7 +80,7 @@ def _unusual(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, obje
     return out
 
 
-def judge(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
+def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
     """What was expected and how far off the day is, or None if it is like the days before.
 
     >>> judge(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
@@ -88,14 +88,14 @@ def judge(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | Non
     >>> judge(Decimal(12), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)]) is None
     True
     """
-    if len(past) < LEAST_DAYS:
+    if len(past) < MIN_DAYS:
         return None
     expected = median_low(past)
     spread = median_low([abs(p - expected) for p in past])
     excess = cost - expected
-    if excess < LEAST_EXCESS:
+    if excess < MIN_EXCESS:
         return None
     # A series without any spread still has noise: a twentieth of its level stands in for it.
     unit_approx = max(float(spread), float(expected) / 20, 0.01) * _NORMAL
     score = round(float(excess) / unit_approx, 2)
-    return (expected, score) if score >= LEAST_SCORE else None
+    return (expected, score) if score >= MIN_SCORE else None

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import polars as pl
 import sqlalchemy as sa
 
-from attribution.monitoring.daily_spend import daily
+from attribution.monitoring.daily_spend import daily_spend
 from ledger import periods
 from ledger.alerts import add_new, alert_id
 from ledger.books import Books
@@ -22,7 +22,7 @@ from ledger.published import runs_in_force
 from ledger.tables import BUDGET_STATUS
 
 
-def current(books: Books) -> list[Budget]:
+def current_budgets(books: Books) -> list[Budget]:
     """The newest revision of every budget that was not deleted, by name."""
     with books.database.session() as session:
         newest: dict[str, Budget] = {}
@@ -34,12 +34,12 @@ def current(books: Books) -> list[Budget]:
 def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
     """Draws `budget_status` for the published months and raises alerts; returns the new ones."""
     runs = runs_in_force(books.database)
-    budgets = current(books)
+    budgets = current_budgets(books)
     raised: list[Alert] = []
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
-        spend = daily(books, [month])
+        spend = daily_spend(books, [month])
         rows = [_status(budget, month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets]
         frame = (
             pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY))

@@ -14,7 +14,7 @@ SCOPES = ("team", "agent")
 VIEWS = ("initiator", "executor")
 
 
-def daily(books: Books, months: Sequence[str]) -> pl.DataFrame:
+def daily_spend(books: Books, months: Sequence[str]) -> pl.DataFrame:
     """Effective cost per day, currency, basis, team and agent in both views, of the days of `months` in the reporting timezone.
 
     An invoice may hold charges of any earlier day, so every published month is asked; files without these days are not read.

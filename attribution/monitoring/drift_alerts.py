@@ -15,14 +15,14 @@ from ledger.money import MONEY, readable_amounts, text
 from ledger.problems import Problem
 
 SOURCE = "attribution"
-LEAST = Decimal(1)
+MIN_DIFFERENCE = Decimal(1)
 """Below one unit of money a difference is noise, whatever its share."""
 
 
-def beyond(drift: pl.DataFrame, tolerance: Decimal) -> pl.DataFrame:
+def exceeding(drift: pl.DataFrame, tolerance: Decimal) -> pl.DataFrame:
     """Those that are off by more than the tolerance, and by a unit of money at least."""
     limit = pl.lit(tolerance, dtype=MONEY)
-    return drift.filter(pl.col("drift").abs() > limit, (pl.col("billed") - pl.col("estimated")).abs() >= LEAST)
+    return drift.filter(pl.col("drift").abs() > limit, (pl.col("billed") - pl.col("estimated")).abs() >= MIN_DIFFERENCE)
 
 
 def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Problem]:
@@ -33,24 +33,24 @@ def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Probl
             uri,
             f"{row['provider']} {row['model']}",
             "list_cost",
-            f"estimate_drift: {_told(row)}",
+            f"estimate_drift: {_comparison(row)}",
             "check the price book and contract prices of this model (`rootcost prices`)",
             severity="warning",
         )
-        for row in beyond(drift, tolerance).iter_rows(named=True)
+        for row in exceeding(drift, tolerance).iter_rows(named=True)
     ]
 
 
-def _told(row: dict[str, Decimal]) -> str:
+def _comparison(row: dict[str, Decimal]) -> str:
     estimated, billed = readable_amounts(row["estimated"], row["billed"])
     way = "more" if row["drift"] > 0 else "less"
     return f"billed {row['currency']} {billed} for what was estimated at {estimated}, {abs(row['drift']) * 100:.1f} % {way}"
 
 
-def alarm(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
+def raise_alerts(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
     """Raises an alert for each, once a month, model and direction; returns the new ones."""
     raised = []
-    for row in beyond(drift, tolerance).iter_rows(named=True):
+    for row in exceeding(drift, tolerance).iter_rows(named=True):
         cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"
         raised.append(
             Alert(
@@ -58,7 +58,7 @@ def alarm(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> 
                 kind="drift",
                 severity="warning",
                 subject=f"{row['provider']} {row['model']}",
-                text=f"Estimates of {row['provider']} {row['model']} were off in {month}: {_told(row)}.",
+                text=f"Estimates of {row['provider']} {row['model']} were off in {month}: {_comparison(row)}.",
                 address=f"/v1/costs?by=model,cost_class&filter={quote('model=' + row['model'])}"
                 f"&start={month}&end={periods.next_month(month)}",
                 payload={key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from attribution.costs.charge_groups import ABSURD, NEGATIVE
-from attribution.costs.estimates import may_repeat
-from attribution.costs.sink import Told
+from attribution.costs.estimates import maybe_counted_twice
+from attribution.costs.sink import CostTotals
 from ledger.problems import Problem, to_frame
 from ledger.store import Store
 from ledger.tables import PROBLEMS
@@ -16,14 +16,16 @@ from ledger.tables import PROBLEMS
 SOURCE = "attribution"
 
 
-def filed_under(month: str) -> str:
+def findings_uri(month: str) -> str:
     """What the findings of a month are filed under."""
     return f"attribution:{month}"
 
 
-def tell(store: Store, month: str, run_id: str, costs: Told, lots: pl.DataFrame, more: Sequence[Problem] = ()) -> int:
+def publish_findings(
+    store: Store, month: str, run_id: str, costs: CostTotals, lots: pl.DataFrame, more: Sequence[Problem] = ()
+) -> int:
     """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
-    uri = filed_under(month)
+    uri = findings_uri(month)
     remarked = costs.reasons
     found = [
         *more,
@@ -73,7 +75,7 @@ def tell(store: Store, month: str, run_id: str, costs: Told, lots: pl.DataFrame,
             "mend the sender",
         ),
         *_unclassified(uri, lots),
-        *_odd(uri, lots),
+        *_odd_quantities(uri, lots),
         *_may_repeat(uri, lots, costs.sums),
     ]
     frame = to_frame(found, run_id=run_id)
@@ -142,7 +144,7 @@ _ODD = {
 }
 
 
-def _odd(uri: str, lots: pl.DataFrame) -> list[Problem]:
+def _odd_quantities(uri: str, lots: pl.DataFrame) -> list[Problem]:
     rows = lots.filter(pl.col("odd").is_not_null()).group_by("odd", "provider", "sku_meter").agg(pl.col("charges").sum())
     return [
         Problem(
@@ -171,5 +173,5 @@ def _may_repeat(uri: str, lots: pl.DataFrame, costs: pl.DataFrame) -> list[Probl
             rows=count,
             severity="warning",
         )
-        for provider, account, sku, count in may_repeat(lots, costs).iter_rows()
+        for provider, account, sku, count in maybe_counted_twice(lots, costs).iter_rows()
     ]

@@ -10,7 +10,7 @@ from ledger.problems import Problem
 SOURCE = "attribution"
 
 
-def unknown(days: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
+def missing_exchange_rates(days: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
     """One problem for each currency that has days without a rate into `target`; none where no target is set.
 
     `days` says how many `rows` of costs fall on each `day`, by `currency`.

@@ -16,8 +16,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from attribution.costs import shared_rules
-from attribution.costs.month import costs_of
-from attribution.costs.prior_months import Earlier
+from attribution.costs.month import compute_in_memory
+from attribution.costs.prior_months import PriorMonths
 from attribution.pricing import PriceBook
 from attribution.usage.build import stored_usage
 from attribution.usage.reader import Usage
@@ -40,14 +40,14 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 
 Other code stands before all of them, together with what it reads the spans by and with the earlier months: no version draws as another did."""
 
-MOST_VERSIONS = 300
+MAX_VERSIONS = 300
 """How many commits of a table are looked through for what a run saw."""
 
 Inputs = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _RunFacts:
     """What a run saw of a month."""
 
     charges: pl.LazyFrame
@@ -65,7 +65,7 @@ def changed_groups(old: Inputs, new: Inputs) -> list[tuple[str, ...]]:
     return [group for group in found if group]
 
 
-def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
+def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
     """The costs after each changed group but the last was put in place.
 
     None where something a run saw cannot be read any more, or where another version than this one drew the new run.
@@ -73,7 +73,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
     groups = changed_groups(old, new)
     if len(groups) < 2:
         return []
-    earlier = Earlier(books, "")
+    earlier = PriorMonths(books, "")
     if earlier.fingerprint(month, {}) != new.get("earlier") or earlier.code(month, {}) != new.get("code"):
         return None
     was, now = _seen(books, month, old), _seen(books, month, new)
@@ -89,7 +89,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
             state = replace(state, settings=now.settings)
         elif group != ("earlier",):
             state = replace(state, uses=now.uses, timeline=now.timeline, book=now.book)
-        drawn = costs_of(
+        drawn = compute_in_memory(
             state.charges,
             state.uses,
             state.timeline,
@@ -105,7 +105,7 @@ def between(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataF
     return out
 
 
-def _seen(books: Books, month: str, inputs: Inputs) -> _Seen | None:
+def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
     charges = _as_of(books.store, CHARGES, {"billing_month": [month]}, inputs["charges"])
     beside = _as_of(books.store, CHARGES, {"billing_month": periods.adjacent_months(month)}, inputs["beside"])
     prices = _as_of(books.store, PRICES, None, inputs["prices"])
@@ -121,7 +121,7 @@ def _seen(books: Books, month: str, inputs: Inputs) -> _Seen | None:
         pl.col("charge_period_end") > periods.month_start(month)
     )
     reaching = beside.filter((pl.col("charge_category") == "Usage") & hours)
-    return _Seen(charges, reaching, uses, registry.timeline(owners), PriceBook(prices.collect()), settings)
+    return _RunFacts(charges, reaching, uses, registry.timeline(owners), PriceBook(prices.collect()), settings)
 
 
 def _as_of(store: Store, table: Table, where: dict[str, list[str]] | None, wanted: str) -> pl.LazyFrame | None:
@@ -129,7 +129,7 @@ def _as_of(store: Store, table: Table, where: dict[str, list[str]] | None, wante
     if wanted == "empty":
         return table.empty().lazy()
     newest = store.version(table)
-    for version in range(newest if newest is not None else -1, -1, -1)[:MOST_VERSIONS]:
+    for version in range(newest if newest is not None else -1, -1, -1)[:MAX_VERSIONS]:
         if store.fingerprint(table, where, version=version) == wanted:
             return store.scan(table, where, version=version)
     return None

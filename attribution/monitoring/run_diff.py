@@ -62,14 +62,14 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     price) are joined by +, as they are with `code`, and as are all of them where something an earlier run saw is no longer kept.
     """
     inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
-    bill = _side_by_side(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
+    bill = _join_sides(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
     out = [
         Difference(month, "restated charge", row["currency"], row["provider"], None, None, "billed", row["old"], row["new"])
         for row in bill.iter_rows(named=True)
         if row["old"] != row["new"]
     ]
     for cause, before, after in _steps(books, month, (old_run, new_run), inputs):
-        for row in _side_by_side(before, after, keys=_OWNER).iter_rows(named=True):
+        for row in _join_sides(before, after, keys=_OWNER).iter_rows(named=True):
             if row["old"] != row["new"]:
                 who = (row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["basis"])
                 out.append(Difference(month, cause, *who, row["old"], row["new"]))
@@ -84,7 +84,7 @@ def _steps(
 
     ends = [_by_owner(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
     groups = replay.changed_groups(*inputs)
-    between = replay.between(books, month, *inputs) if len(groups) > 1 else []
+    between = replay.intermediate_costs(books, month, *inputs) if len(groups) > 1 else []
     if between is None or not groups:
         told = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
         return [(told, ends[0], ends[1])]
@@ -126,7 +126,7 @@ def _bill(books: Books, month: str, run: str) -> pl.DataFrame:
     return totals.group_by("currency", "provider").agg(cost=pl.col("charges_in").sum()).collect()
 
 
-def _side_by_side(old: pl.DataFrame, new: pl.DataFrame, *, keys: list[str]) -> pl.DataFrame:
+def _join_sides(old: pl.DataFrame, new: pl.DataFrame, *, keys: list[str]) -> pl.DataFrame:
     zero = pl.lit(Decimal(0)).cast(MONEY)
     sides = [frame.rename({"cost": name}) for frame, name in ((old, "old"), (new, "new"))]
     both = sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from attribution.classification.names import ModelNames
-from attribution.classification.skus import Classifier, Words
+from attribution.classification.skus import Classifier, SkuText
 from attribution.costs import charge_groups
 from ledger.books import Books
 from ledger.charge_groups import SAME_LOT, keyed
@@ -26,7 +26,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def listed(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
+def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     """SKUs that no rule knows, the dearest first (by effective cost, in either direction of sign): see `SCHEMA`.
 
     `sku` is the description where a charge names no SKU; `first` and `last` are the invoice months it was seen in; `meter` is what its
@@ -45,7 +45,9 @@ def listed(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
         .collect()
     )
     own = books.settings.attribution.skus
-    found = charge_groups.classified(summed, ModelNames(()), own, lambda: charge_groups.behind(books.store.scan(USAGE_HOURLY)))
+    found = charge_groups.classify(
+        summed, ModelNames(()), own, lambda: charge_groups.single_model_resources(books.store.scan(USAGE_HOURLY))
+    )
     unknown = found.filter("unclassified").with_columns(
         service="service_name", sku=pl.coalesce("sku_meter", "charge_description"), currency="billing_currency"
     )
@@ -62,7 +64,7 @@ def listed(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     )
     ask = Classifier(own)
     meters = [
-        ask.sold(Words(row["provider"], row["service"], row["product_code"], row["sku"], None, row["unit"])).meter
+        ask.sold(SkuText(row["provider"], row["service"], row["product_code"], row["sku"], None, row["unit"])).meter
         for row in rows.iter_rows(named=True)
     ]
     tokens = pl.Series("meter", [m if m and m.endswith("_tokens") else None for m in meters], dtype=pl.String)

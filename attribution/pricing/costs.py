@@ -33,7 +33,7 @@ class Units(NamedTuple):
     """Whether every call that used the meter has a price for it."""
 
 
-def priced(calls: pl.DataFrame, found: Cells, meters: Sequence[str]) -> dict[str, Units]:
+def meter_costs(calls: pl.DataFrame, found: Cells, meters: Sequence[str]) -> dict[str, Units]:
     """Cost of each meter of each call; see `Units`. `found` says in which cell each call is."""
     present = np.zeros(len(found.table), dtype=bool)
     present[found.of.to_numpy()] = True
@@ -102,7 +102,7 @@ def money(units: pl.Series) -> pl.Series:
     return units.cast(pl.Int128).reinterpret(dtype=MONEY)
 
 
-def total(
+def total_units(
     calls: pl.DataFrame, units: dict[str, Units], extra: pl.Series | None = None, unknown: pl.Series | None = None
 ) -> pl.Series:
     """What each call costs in all, in whole units: null where nothing was used or something that was used has no price.

@@ -6,9 +6,9 @@ import polars as pl
 
 from attribution.pricing.book import PriceBook
 from attribution.pricing.cells import cells
-from attribution.pricing.costs import Units, money, priced, total
+from attribution.pricing.costs import Units, meter_costs, money, total_units
 from attribution.pricing.other_usage import ROW, other_costs
-from attribution.pricing.readings import settle
+from attribution.pricing.readings import resolve_readings
 from ledger.money import MONEY
 from ledger.tables import TOKEN_METERS
 
@@ -25,22 +25,22 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     `other_meters`. It is part of `list_cost`.
     """
     found = cells(calls, book)
-    calls, found = settle(calls, found, book)
+    calls, found = resolve_readings(calls, found, book)
     used = [m for m in TOKEN_METERS if calls[m].null_count() < calls.height]
-    units = priced(calls, found, used)
+    units = meter_costs(calls, found, used)
     extra = other_costs(calls, found)
     if extra.height:
-        units = {m: _sold_otherwise(calls[m], u, extra.filter(pl.col("instead_of") == m)["row"]) for m, u in units.items()}
+        units = {m: _without_cost(calls[m], u, extra.filter(pl.col("instead_of") == m)["row"]) for m, u in units.items()}
         by_row = extra.group_by("row").agg(
             cost=pl.col("list_cost").sum().to_physical(),
             unknown=pl.col("list_cost").is_null().any(),
             other=pl.struct("meter", "quantity", "list_cost"),
         )
         at = calls.select(row=pl.int_range(pl.len(), dtype=pl.UInt32)).join(by_row, on="row", how="left", maintain_order="left")
-        amount = total(calls, units, at["cost"], at["unknown"].fill_null(value=False))
+        amount = total_units(calls, units, at["cost"], at["unknown"].fill_null(value=False))
         other = at["other"].cast(pl.List(ROW))
     else:
-        amount, other = total(calls, units), pl.Series(dtype=pl.List(ROW))
+        amount, other = total_units(calls, units), pl.Series(dtype=pl.List(ROW))
     columns: list[pl.Series | pl.Expr] = [
         money(units[m].cost).alias(f"__cost_{m}") if m in units else pl.lit(None, dtype=MONEY).alias(f"__cost_{m}")
         for m in TOKEN_METERS
@@ -54,7 +54,7 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     return out
 
 
-def _sold_otherwise(tokens: pl.Series, units: Units, rows: pl.Series) -> Units:
+def _without_cost(tokens: pl.Series, units: Units, rows: pl.Series) -> Units:
     """Tokens that are not sold because the model sells another unit of the same thing: their cost is 0."""
     rows = rows.filter(tokens.gather(rows).is_not_null())
     return units._replace(cost=units.cost.clone().scatter(rows, 0)) if len(rows) else units

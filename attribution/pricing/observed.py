@@ -1,4 +1,4 @@
-"""What one unit really cost, read off the bills: rates of origin `observed`, for models no price list knows. (ES-1)"""
+"""What one unit really cost, read off the bills: rates of origin `observed_rates`, for models no price list knows. (ES-1)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ledger.tables import PRICES, RATES
 _WHAT = ("provider", "model", "meter", "service_tier", "context_above")
 
 
-def observed(books: Books, month: str) -> pl.DataFrame:
+def observed_rates(books: Books, month: str) -> pl.DataFrame:
     """The rates a month's bill comes to, as rows of `prices` valid from the month's first day; empty where it rated nothing.
 
     Raises `UsageError` if the month has no published run.
@@ -27,10 +27,10 @@ def observed(books: Books, month: str) -> pl.DataFrame:
     if run_id is None:
         raise UsageError(f"{month} is not attributed yet", where="--month", remedy=f"run rootcost attribute --from {month} first")
     rates = books.store.scan(RATES, {"month": [month], "run_id": [run_id]}).collect()
-    return from_rates(rates, start, book=f"bill {month} run {run_id}")
+    return rates_of_pools(rates, start, book=f"bill {month} run {run_id}")
 
 
-def from_rates(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.DataFrame:
+def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.DataFrame:
     """Effective cost over billed quantity, summed over the pools of one model, meter and tier.
 
     Where regions pay differently each has a rate of its own beside the one over all. A pool without a billed quantity in the meter's unit
@@ -59,8 +59,8 @@ def from_rates(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.Da
         region=pl.col("region").fill_null(""),
         quantity=quantity,
     ).drop_nulls(["quantity", "effective_cost"])
-    everywhere = _summed(priced.with_columns(region=pl.lit("")))
-    regional = _summed(priced.filter(pl.col("region") != ""))
+    everywhere = _sum_pools(priced.with_columns(region=pl.lit("")))
+    regional = _sum_pools(priced.filter(pl.col("region") != ""))
     apart = regional.group_by(_WHAT).agg(prices=pl.col("rate").n_unique()).filter(pl.col("prices") > 1)
     found = pl.concat([everywhere, regional.join(apart.select(_WHAT), on=_WHAT, how="semi")])
     return PRICES.conform(
@@ -77,7 +77,7 @@ def from_rates(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> pl.Da
     )
 
 
-def _summed(pools: pl.DataFrame) -> pl.DataFrame:
+def _sum_pools(pools: pl.DataFrame) -> pl.DataFrame:
     summed = (
         pools.group_by(*_WHAT, "region", "currency")
         .agg(pl.col("effective_cost").sum(), pl.col("quantity").sum())

@@ -19,7 +19,7 @@ ROW = pl.Struct({"meter": pl.String, "quantity": MONEY, "list_cost": MONEY})
 """One meter of a call that is no column: what was used, and what it costs at the book; null: unpriced."""
 
 _PAIR = r'"([a-z0-9_.]+)"\s*:\s*"?([-+0-9.eE]+)'
-_MOST = 10**15
+_MAX_QUANTITY = 10**15
 _ONCE = {
     "web_searches": "grounded_prompts",
     "web_searches_low": "grounded_prompts",
@@ -52,7 +52,7 @@ class _Terms(NamedTuple):
     instead_of: str | None = None
 
 
-def stated(calls: pl.DataFrame) -> pl.DataFrame:
+def stated_usage(calls: pl.DataFrame) -> pl.DataFrame:
     """``other_usage`` as rows: `row` (position in `calls`), meter, quantity (MONEY). What is no meter or no quantity is left out.
 
     >>> stated(pl.DataFrame({"other_usage": [None, '{"web_searches": 2, "seconds": "1.5"}']})).rows()
@@ -69,7 +69,7 @@ def stated(calls: pl.DataFrame) -> pl.DataFrame:
         .select("row", meter=pl.col("pair").str.extract(_PAIR, 1), quantity=parse(pl.col("pair").str.extract(_PAIR, 2)))
     )
     known = pl.col("meter").is_in([m for m in METERS if m not in TOKEN_METERS])
-    return pairs.filter(known & pl.col("quantity").is_between(0, _MOST)).unique(
+    return pairs.filter(known & pl.col("quantity").is_between(0, _MAX_QUANTITY)).unique(
         ["row", "meter"], keep="first", maintain_order=True
     )
 
@@ -79,7 +79,7 @@ def other_costs(calls: pl.DataFrame, found: Cells) -> pl.DataFrame:
 
     A model that sells the call itself gets one request a call; one that sells nothing but time, its duration.
     """
-    rows = pl.concat([stated(calls), *_implied(calls, found)]).unique(["row", "meter"], keep="first", maintain_order=True)
+    rows = pl.concat([stated_usage(calls), *_implied(calls, found)]).unique(["row", "meter"], keep="first", maintain_order=True)
     results = rows.filter(pl.col("meter") == _RESULTS).select("row", results=pl.col("quantity").cast(pl.Int64))
     rows = rows.filter(pl.col("meter") != _RESULTS)
     if not rows.height:

@@ -32,7 +32,7 @@ _TIERS = {
     "on_demand_priority": "priority",
     "on_demand_flex": "flex",
 }
-_ALSO = {"fast": "priority"}
+_TIER_ALIASES = {"fast": "priority"}
 """A tier under two names: Anthropic's fast mode has rates of its own, elsewhere fast is priority."""
 
 REFINES: Mapping[str, str] = {
@@ -220,7 +220,7 @@ class Tariffs:
         ):
             return self._first(refined, sale, (OFF_PEAK,))
         tier = sale.service_tier
-        tiers = tuple(dict.fromkeys((tier, _ALSO.get(tier, tier), STANDARD)))
+        tiers = tuple(dict.fromkeys((tier, _TIER_ALIASES.get(tier, tier), STANDARD)))
         if meter == "reasoning_tokens" and tier != STANDARD:
             # A tier that prices output and says nothing of reasoning sells it as output.
             tier_only = tiers[:-1]
@@ -249,7 +249,7 @@ class Tariffs:
 
 
 @lru_cache(maxsize=256)
-def windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | None, tuple[tuple[time, time], ...]], ...]:
+def off_peak_windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | None, tuple[tuple[time, time], ...]], ...]:
     """Off-peak hours as (timezone of the weekdays, weekdays 1–7 or None for all, UTC intervals). What cannot be read is left out."""
     found = []
     for rule in json.loads(schedule):
@@ -274,7 +274,7 @@ def is_off_peak(schedule: str, at: datetime) -> bool:
     [False, True, True, False]
     """
     now = at.astimezone(UTC).time()
-    for zone, days, spans in windows(schedule):
+    for zone, days, spans in off_peak_windows(schedule):
         if days is not None and at.astimezone(zone).isoweekday() not in days:
             continue
         for start, end in spans:

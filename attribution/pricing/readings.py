@@ -13,7 +13,7 @@ import polars as pl
 
 from attribution.pricing.book import PriceBook
 from attribution.pricing.cells import Cells, cells
-from attribution.pricing.costs import money, priced, total
+from attribution.pricing.costs import meter_costs, money, total_units
 from ledger.money import MONEY
 from ledger.tables import TOKEN_METERS
 
@@ -26,7 +26,7 @@ _ROUNDING, _SHARE = "0.0000005", "0.000001"
 """Emitters round what they report to six decimals, or compute in floating point."""
 
 
-def settle(calls: pl.DataFrame, found: Cells, book: PriceBook) -> tuple[pl.DataFrame, Cells]:
+def resolve_readings(calls: pl.DataFrame, found: Cells, book: PriceBook) -> tuple[pl.DataFrame, Cells]:
     """The calls with ambiguous usage read as it was meant, and the cells that go with them.
 
     `usage_flag` tells whose input is ambiguous, ``__lifetime_unknown`` whose cache writes. A lifetime only
@@ -41,12 +41,12 @@ def settle(calls: pl.DataFrame, found: Cells, book: PriceBook) -> tuple[pl.DataF
     if not len(at):
         return calls, found
     told = calls[at].with_columns(doubtful.gather(at), timeless.gather(at))
-    meant = _meant(told, book)
-    changed = told.select(_exactly(_reading(*_READINGS[0]))).with_columns(told["usage_flag"])
+    meant = _matching_reading(told, book)
+    changed = told.select(_as_integers(_meters_of_reading(*_READINGS[0]))).with_columns(told["usage_flag"])
     for index, reading in enumerate(_READINGS):
         chosen = (meant == index).fill_null(value=False)
         if chosen.any():
-            read = told.select(_exactly(_reading(*reading))).with_columns(usage_flag=pl.lit(None, dtype=pl.String))
+            read = told.select(_as_integers(_meters_of_reading(*reading))).with_columns(usage_flag=pl.lit(None, dtype=pl.String))
             changed = changed.select(pl.when(chosen).then(read[c]).otherwise(pl.col(c)).alias(c) for c in changed.columns)
     open_ = meant.is_null()
     flags = pl.concat_str(
@@ -72,7 +72,7 @@ def _lifetime_matters(calls: pl.DataFrame, found: Cells) -> pl.Series:
     return unknown & pl.Series(matters, dtype=pl.Boolean).gather(found.of)
 
 
-def _reading(bare: bool, hour: bool) -> dict[str, pl.Expr]:
+def _meters_of_reading(bare: bool, hour: bool) -> dict[str, pl.Expr]:
     """The meters of a call as one reading has them.
 
     `disjoint` took cached tokens out of the input, as the convention is: read the other way they were never in it.
@@ -88,11 +88,11 @@ def _reading(bare: bool, hour: bool) -> dict[str, pl.Expr]:
     }
 
 
-def _exactly(reading: dict[str, pl.Expr]) -> list[pl.Expr]:
+def _as_integers(reading: dict[str, pl.Expr]) -> list[pl.Expr]:
     return [reading[name].cast(pl.Int64).alias(name) for name in _REREAD if name in reading]
 
 
-def _meant(told: pl.DataFrame, book: PriceBook) -> pl.Series:
+def _matching_reading(told: pl.DataFrame, book: PriceBook) -> pl.Series:
     """Number of the one reading whose price is the reported cost; null where there is none or more than one."""
     nothing = pl.repeat(None, told.height, dtype=pl.Int32, eager=True)
     if "reported_cost" not in told.columns or told["reported_cost"].null_count() == told.height:
@@ -103,9 +103,9 @@ def _meant(told: pl.DataFrame, book: PriceBook) -> pl.Series:
     for index, (bare, hour) in enumerate(_READINGS):
         if (bare and not told["doubtful"].any()) or (hour and not told["timeless"].any()):
             continue
-        read = told.with_columns(_exactly(_reading(bare, hour)))
+        read = told.with_columns(_as_integers(_meters_of_reading(bare, hour)))
         found = cells(read, book)
-        cost = money(total(read, priced(read, found, meters)))
+        cost = money(total_units(read, meter_costs(read, found, meters)))
         frame = pl.DataFrame({"cost": cost, "reported": reported, "doubtful": told["doubtful"], "timeless": told["timeless"]})
         off = (pl.col("cost") - pl.col("reported")).abs()
         near = off <= pl.col("reported") * pl.lit(_SHARE).cast(MONEY) + pl.lit(_ROUNDING).cast(MONEY)

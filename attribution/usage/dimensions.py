@@ -44,9 +44,10 @@ def _canonical_names(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings
     # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
-        provider=names.spelled(calls["provider"], names.provider),
+        provider=names.map_distinct(calls["provider"], names.provider),
         model=pl.coalesce(
-            names.spelled(calls["response_model"], display.display), names.spelled(calls["request_model"], display.display)
+            names.map_distinct(calls["response_model"], display.display),
+            names.map_distinct(calls["request_model"], display.display),
         ),
         service=pl.lit(None, dtype=pl.String),
         resource=pl.col("resource_id"),

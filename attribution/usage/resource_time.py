@@ -52,7 +52,7 @@ def resource_hours(
         frame = frame.filter(pl.col("hour").is_between(*within, closed="left"))
     frame = dimensions.fill_defaults(
         frame.with_columns(
-            provider=names.spelled(frame["provider"], names.provider),
+            provider=names.map_distinct(frame["provider"], names.provider),
             account=pl.col("account_id"),
             service=pl.lit(None, dtype=pl.String),
             model=pl.lit(None, dtype=pl.String),

@@ -252,10 +252,10 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
             where="--origin observed",
             remedy="name the month: --month 2026-10, and no file",
         )
-    from attribution.pricing.observed import observed
+    from attribution.pricing.observed import observed_rates
     from ingest.prices.updates import PriceList
 
-    rates = observed(books, month)
+    rates = observed_rates(books, month)
     if not rates.height:
         say(f"The bill of {month} rated no usage, so nothing can be observed. See: rootcost balance --month {month}")
     return PriceList(f"bill {month}", origin, f"bill {month}", rates)
@@ -264,7 +264,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
 def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceList:
     """Google's list prices, in the names that logs and other lists have for its models."""
     from attribution.classification.names import ModelNames
-    from attribution.classification.skus import Classifier, Words
+    from attribution.classification.skus import Classifier, SkuText
     from ingest.prices.gcp_catalog import Sells, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES
@@ -280,7 +280,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
         return "-".join(spelling.lower().split())
 
     def sells(service: str, sku: str, unit: str) -> Sells:
-        sale = bills.sold(Words("Google Cloud", service, sku=sku, unit=unit))
+        sale = bills.sold(SkuText("Google Cloud", service, sku=sku, unit=unit))
         return Sells(sale.model, sale.meter, sale.service_tier, sale.context_above, sale.factor)
 
     return price_list(sells, spelt)

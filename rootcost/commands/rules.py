@@ -38,12 +38,12 @@ def rules_list(
     their terms do.
     """
     from attribution.costs import shared_rules
-    from attribution.costs.shared_costs import in_order
+    from attribution.costs.shared_costs import by_priority
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        revisions = shared_rules.recorded(books)
-        own_rules = in_order(books.settings.attribution.shared)
+        revisions = shared_rules.rule_versions(books)
+        own_rules = by_priority(books.settings.attribution.shared)
         problems = shared_rules.check(own_rules, _teams(books), uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
@@ -101,7 +101,7 @@ def rules_preview(
             preview_result = rehearse(books, month, proposed_settings)
             now = _published(books, month) if rules is None else rehearse(books, month, settings)
         problems = checked.check(proposed_settings.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
-        frame = checked.changes(now, preview_result)
+        frame = checked.compare_costs(now, preview_result)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
@@ -122,11 +122,11 @@ def _published(books: Books, month: str) -> pl.DataFrame:
 
 def _teams(books: Books) -> set[str]:
     from api import queries
-    from attribution.costs.shared_rules import teams_of
+    from attribution.costs.shared_rules import known_teams
     from ledger import registry
 
     spending = queries.costs(books, queries.CostQuery(by=("initiator_team",)))
-    return teams_of(registry.rows(books), spending)
+    return known_teams(registry.rows(books), spending)
 
 
 def _shown(rule: SharedRule) -> dict[str, object]:

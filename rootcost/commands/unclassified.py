@@ -26,14 +26,14 @@ def unclassified(
     Their cost counts: it stands with its owner, or as unallocated with the reason unclassified_sku. Fill in the rule, put it into
     rootcost.toml, and run rootcost attribute.
     """
-    from attribution.monitoring.unclassified import listed
+    from attribution.monitoring.unclassified import unclassified_skus
     from ledger.periods import month_start
     from rootcost.terminal import tables
 
     if month:
         month_start(month)
     with opened(home) as books:
-        frame = listed(books, [month] if month else None)
+        frame = unclassified_skus(books, [month] if month else None)
     rows = [row | {"rule": rule(row)} for row in frame.head(limit).iter_rows(named=True)]
     if output == "json":
         out_rows(rows)

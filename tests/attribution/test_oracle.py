@@ -21,7 +21,7 @@ import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from attribution.costs.month import costs_of
+from attribution.costs.month import compute_in_memory
 from attribution.pricing import PriceBook
 from attribution.run import attribute
 from attribution.usage.reader import Usage
@@ -61,7 +61,9 @@ def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     book = PriceBook(_prices(world))
     drawn = build_rollup(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
     bill = charges(*world.charges) if world.charges else CHARGES.empty()
-    costs = costs_of(bill.lazy(), Usage.of(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH)
+    costs = compute_in_memory(
+        bill.lazy(), Usage.of(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH
+    )
     return drawn.usage, costs
 
 

@@ -191,7 +191,7 @@ def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPat
     first = attribute(books)
     assert first.other_code == []
     seen: list[int] = []
-    honest = matching.rate
+    honest = matching.match_usage
     monkeypatch.setattr(matching, "rate", lambda *facts: seen.append(1) or honest(*facts))
     other_version(monkeypatch)
     second = attribute(books)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from attribution.classification.names import ModelNames, signature
-from attribution.classification.skus import Classifier, Words, unit
+from attribution.classification.skus import Classifier, SkuText, unit
 from attribution.run import attribute
 from ingest.bills import paged_rows
 from ledger.books import Books
@@ -42,7 +42,7 @@ def golden() -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("row", golden(), ids=lambda row: f"{row['provider']}:{row['sku']}")
 def test_golden_skus(row: dict[str, str]) -> None:
-    words = Words(
+    words = SkuText(
         row["provider"],
         row["service"],
         row["product"],
@@ -83,7 +83,7 @@ def test_a_bill_s_spelling_is_the_price_book_s_model() -> None:
     }
     service = {"Microsoft": "Azure OpenAI", "Google Cloud": "Vertex AI", "AWS": "Amazon Bedrock"}
     for (provider, sku), model in written.items():
-        assert names.display(Classifier().sold(Words(provider, service[provider], sku=sku)).model) == model
+        assert names.display(Classifier().sold(SkuText(provider, service[provider], sku=sku)).model) == model
 
 
 def call(tokens: int, **told: Any) -> dict[str, Any]:
@@ -231,9 +231,9 @@ def test_a_rule_by_pattern_reads_its_groups_and_the_first_rule_that_fits_wins() 
         SkuRule(pattern=r"^(?P<region>USW2)-(?P<model>[a-z0-9]+)\.(?P<meter>in|out)$", provider="AWS", unit="1M tokens"),
         SkuRule(pattern="acme", meter="requests"),
     ]
-    sold = Classifier(rules).sold(Words("AWS", "Amazon Bedrock", sku="USW2-acme7b.out"))
+    sold = Classifier(rules).sold(SkuText("AWS", "Amazon Bedrock", sku="USW2-acme7b.out"))
     assert (sold.model, sold.meter, sold.factor, sold.sku_region) == ("acme7b", "output_tokens", D(1_000_000), "us-west-2")
-    assert Classifier(rules).sold(Words("OpenAI", sku="USW2-acme7b.out")).meter == "requests"
+    assert Classifier(rules).sold(SkuText("OpenAI", sku="USW2-acme7b.out")).meter == "requests"
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,9 @@ def company(books: Books, *, days: range, bill: Decimal = D("3")) -> None:
 def rated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Fills with the number of lots each time a stretch with usage is rated."""
     seen: list[int] = []
-    honest = matching.rate
+    honest = matching.match_usage
 
-    def counting(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> matching.Rated:
+    def counting(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> matching.MatchResult:
         if uses.height:
             seen.append(lots.height)
         return honest(lots, uses, tolerance)
@@ -150,6 +150,6 @@ def test_only_the_stretches_of_the_month_as_it_is_now_are_remembered(books: Book
 
 
 def test_costs_lie_in_memory_only_where_they_are_asked_for() -> None:
-    held = sink.Held()
+    held = sink.MemorySink()
     assert held.costs.schema == COSTS.schema
     assert held.of_stretches().collect().height == 0

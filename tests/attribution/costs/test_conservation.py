@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.costs.month import costs_of
+from attribution.costs.month import compute_in_memory
 from attribution.pricing import PriceBook
 from attribution.usage.reader import Usage
 from ledger import registry
@@ -115,7 +115,7 @@ def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[
             else USAGE_HOURLY.empty()
         )
         frame = frame.sort("hour", "usage_key", "meter")
-        return costs_of(charges(*bill).lazy(), Usage.of(frame), timeline, book, rules, run_id="r", month="2026-10")
+        return compute_in_memory(charges(*bill).lazy(), Usage.of(frame), timeline, book, rules, run_id="r", month="2026-10")
 
     costs = draw(bill, uses)
     billed = costs.filter(pl.col("basis") == "billed")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attribution.costs import prior_months
-from attribution.costs.corrections import KEEP, MATCHED_BY
-from attribution.costs.month import conclude
-from attribution.costs.sink import Held
+from attribution.costs.corrections import INHERITED, MATCHED_BY
+from attribution.costs.month import compute_month_costs
+from attribution.costs.sink import MemorySink
 from attribution.pricing import PriceBook
 from attribution.usage.reader import Usage
 from ledger import registry
@@ -87,8 +87,8 @@ class Drawn:
 
 
 def drawn_from(bill: list[dict[str, Any]], uses: pl.DataFrame, chosen: AttributionSettings, **said: Any) -> Drawn:
-    held = Held()
-    found = conclude(charges(*bill).lazy(), Usage.of(uses), NOBODY, BOOK, chosen, keeper=held, **said)
+    held = MemorySink()
+    found = compute_month_costs(charges(*bill).lazy(), Usage.of(uses), NOBODY, BOOK, chosen, keeper=held, **said)
     return Drawn(held.costs, found.lots)
 
 
@@ -98,7 +98,7 @@ def published(drawn: Drawn) -> pl.DataFrame:
     costs = drawn.costs.filter(pl.col("basis") == "billed", pl.col("rule") != "RA-5")
     costs = costs.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
     frame = costs.join(words, on="lot_id", how="left", maintain_order="left")
-    return frame.select(*MATCHED_BY, *(c for c in KEEP if c not in MATCHED_BY), *COST_COLUMNS)
+    return frame.select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
 
 
 def unlike(uses: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -166,11 +166,11 @@ def test_what_corrections_ask_of_earlier_months_is_little_and_exact() -> None:
     asked = prior_months.corrections(bill.lazy(), "2026-10")
     assert sorted(asked["charge_period_start"]) == [at(10) - timedelta(days=95), at(10) - timedelta(days=30)]
     known = ["2026-05", "2026-07", "2026-08", "2026-09", "2026-10", "2026-11"]
-    assert prior_months.months(asked, "2026-10", known) == ["2026-07", "2026-08", "2026-09"]
-    assert prior_months.months(asked.clear(), "2026-10", known) == []
+    assert prior_months.corrected_months(asked, "2026-10", known) == ["2026-07", "2026-08", "2026-09"]
+    assert prior_months.corrected_months(asked.clear(), "2026-10", known) == []
     many = [f"{year}-{month:02d}" for year in range(1990, 2027) for month in range(1, 13)]
     old = asked.with_columns(charge_period_start=pl.lit(at(0) - timedelta(days=20_000)))
-    assert len(prior_months.months(old, "2026-10", many)) == prior_months.MOST_MONTHS
+    assert len(prior_months.corrected_months(old, "2026-10", many)) == prior_months.MAX_MONTHS
 
 
 def _row(start: Any) -> dict[str, Any]:

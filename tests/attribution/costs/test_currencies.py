@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from api.queries import CostQuery, costs_in
-from attribution.costs.sink import Told
-from attribution.monitoring.missing_rates import unknown
+from attribution.costs.sink import CostTotals
+from attribution.monitoring.missing_rates import missing_exchange_rates
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
 from ledger.exchange_rates import Exchange, convert, import_text, listed
@@ -160,8 +160,8 @@ def test_a_run_tells_currencies_without_a_rate_where_reports_want_one(mixed: Boo
     rows = [cost("1"), cost("2", currency="CHF"), cost("2", currency="EUR")]
     costs = COSTS.conform(frame(COSTS, rows, month="2026-10", run_id="r"))
     book = Exchange.of(mixed)
-    assert unknown(Told.of(costs).days, "", book, uri="attribution:2026-10") == []
-    (told,) = unknown(Told.of(costs).days, "EUR", book, uri="attribution:2026-10")
+    assert missing_exchange_rates(CostTotals.of(costs).days, "", book, uri="attribution:2026-10") == []
+    (told,) = missing_exchange_rates(CostTotals.of(costs).days, "EUR", book, uri="attribution:2026-10")
     assert (told.place, told.reason, told.rows) == ("CHF into EUR", "no_exchange_rate: none is known for 2026-10-05", 1)
     with pytest.raises(ValueError, match="pattern"):
         ReportSettings(currency="Euro")

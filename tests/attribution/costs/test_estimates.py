@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from sqlalchemy import select
 
-from attribution.costs.drift import measured
-from attribution.monitoring.drift_alerts import beyond
+from attribution.costs.drift import measure_drift
+from attribution.monitoring.drift_alerts import exceeding
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.db import Alert
@@ -214,7 +214,7 @@ def test_es3_drift_by_hand() -> None:
             "list_at_book": [D(2), D(1)],
         }
     )
-    told = measured(rates, None, currency="USD")
+    told = measure_drift(rates, None, currency="USD")
     assert told.rows() == [("AWS", "m", "USD", D(2), D(3), D("0.5"))]
-    assert beyond(told, D("0.5")).height == 0
-    assert beyond(told, D("0.4999")).height == 1
+    assert exceeding(told, D("0.5")).height == 0
+    assert exceeding(told, D("0.4999")).height == 1

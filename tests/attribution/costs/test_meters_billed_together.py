@@ -97,7 +97,7 @@ def test_without_a_price_of_their_own_cached_tokens_are_input(books: Books) -> N
 @pytest.mark.parametrize("rows", [0, 150_000], ids=["cut into days", "whole"])
 def test_a_bill_of_the_month_takes_thinking_too(books: Books, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """A charge of the whole month is rated with all its usage, under whatever meter that was logged."""
-    monkeypatch.setattr("attribution.costs.month.STRETCH_ROWS", rows)
+    monkeypatch.setattr("attribution.costs.month.BATCH_ROWS", rows)
     month = {"charge_period_start": "2026-10-01", "charge_period_end": "2026-11-01"}
     bill = charges(openai("3", "output", 1500)).with_columns(
         pl.lit(at).str.to_datetime(time_unit="us", time_zone="UTC").alias(name) for name, at in month.items()

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from attribution.costs.shared_rules import changes, check, recorded
+from attribution.costs.shared_rules import check, compare_costs, rule_versions
 from attribution.run import attribute, rehearse
 from ledger.books import Books
 from ledger.errors import SettingsError
@@ -228,7 +228,7 @@ def test_every_version_that_was_put_to_use_is_kept_word_for_word(books: Books) -
     for rule in (old, old, new, old):
         share(books, rule)
         attribute(books)
-    kept = recorded(books)
+    kept = rule_versions(books)
     assert [(r.name, r.version) for r in kept] == [("support", old.version), ("support", new.version)]
     assert kept[0].definition == {"name": "support", "service": "AWS Support", "method": "even"}
     assert {r for (r,) in rows(books, "rule", cost_class="shared")} == {old.label}
@@ -255,12 +255,12 @@ def test_a_preview_says_what_each_team_would_pay_and_publishes_nothing(books: Bo
     mine = books.settings.attribution
     now = rehearse(books, "2026-10", mine)
     evenly = mine.model_copy(update={"shared": [by_cost.model_copy(update={"method": "even"})]})
-    told = changes(now, rehearse(books, "2026-10", evenly))
+    told = compare_costs(now, rehearse(books, "2026-10", evenly))
     assert told.select("team", "cost_class", "now", "then", "change").rows() == [
         ("Care", "shared", D(4), D(6), D(2)),
         ("Dev", "shared", D(8), D(6), D(-2)),
     ]
-    none = changes(now, rehearse(books, "2026-10", mine.model_copy(update={"shared": []})))
+    none = compare_costs(now, rehearse(books, "2026-10", mine.model_copy(update={"shared": []})))
     assert none.select("team", "change").rows() == [(None, D(12)), ("Dev", D(-8)), ("Care", D(-4))]
     assert none["change"].sum() == 0
     assert set(books.store.scan(COSTS).collect()["run_id"]) == {report.run_id}

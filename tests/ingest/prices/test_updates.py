@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribution.pricing.observed import observed
+from attribution.pricing.observed import observed_rates
 from attribution.run import attribute
 from ingest.prices.books import read_prices
 from ingest.prices.updates import BEGINNING, Entered, PriceList, decide, difference, enter, staged
@@ -261,7 +261,7 @@ def test_what_a_bill_came_to_prices_the_next_month_of_a_model_no_list_knows(book
     )
     attribute(books)
     assert coverage(books, ["2026-11"]).unpriced["model"].to_list() == ["acme-7b"]
-    rates = observed(books, "2026-10")
+    rates = observed_rates(books, "2026-10")
     assert rates.select("origin", "model", "meter", "rate", "valid_from").rows() == [
         ("observed", "acme-7b", "input_tokens", Decimal("0.000003"), OCTOBER)
     ]
