@@ -35,7 +35,7 @@ from api.models.costs import (
     Spender,
 )
 from api.models.explanations import Explanation, Link, Part, Rest, Step
-from api.models.gaps import ChannelStanding, GapRow, Gaps
+from api.models.gaps import ChannelStanding, CounterGap, GapRow, Gaps
 from api.models.sources import SourceRunRow, SourceStatus
 from api.models.state import (
     Accepted,
@@ -72,6 +72,7 @@ __all__ = [
     "ClassTotal",
     "CostRow",
     "CostTable",
+    "CounterGap",
     "Explanation",
     "Fault",
     "Filters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from pydantic import Field
 
@@ -43,6 +43,19 @@ class ChannelStanding(Lost):
     newest: datetime = Field(description="Start of the newest call it knew.")
 
 
+class CounterGap(Answer):
+    """A counter of an emitter's metrics that differs from the sum of its calls."""
+
+    day: date = Field(description="UTC day.")
+    service_name: str | None = Field(description="OpenTelemetry service.name.")
+    conversation_id: str | None = Field(description="Session, where the metrics name it.")
+    model: str | None = Field(description="Model, where the metrics name it.")
+    meter: str = Field(description="What is counted: input_tokens, …, reported_cost.")
+    metrics_quantity: Money = Field(description="Quantity by the metrics.")
+    calls_quantity: Money = Field(description="Quantity of the calls in spans and events.")
+    difference: Money = Field(description="The former minus the latter; above 0, calls are missing from the ledger.")
+
+
 class Gaps(Answer):
     """Which channel lost what."""
 
@@ -51,3 +64,7 @@ class Gaps(Answer):
     total: int = Field(description="Such rows there are, on this page and elsewhere.")
     limit: int | None = Field(default=None, description="Most rows on a page.")
     offset: int = Field(default=0, description="Rows skipped before this page.")
+    counters: list[CounterGap] = Field(
+        default=[], description="Where OpenTelemetry metrics and calls differ, by UTC day, oldest first; at most `limit`."
+    )
+    counters_total: int = Field(default=0, description="Number of such differences.")

@@ -1,7 +1,8 @@
 """Gaps: of the gateway's calls, which channel knew which, and what each lost.
 
 A call may be told by LiteLLM's callback, by its objects in a bucket, by its spend log and by OpenTelemetry; attribution made one
-call of them and kept who told. So a channel's gaps are the calls that others told and it did not.
+call of them and kept who told. So a channel's gaps are the calls that others told and it did not. Counters of OpenTelemetry metrics
+are compared with the calls, too: they find calls that no channel reported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from api.models import ChannelStanding, GapRow, Gaps
+from api.models import ChannelStanding, CounterGap, GapRow, Gaps
+from api.queries import metric_check
 from api.queries.published import published, scan_rollups
 from ledger.books import Books
 from ledger.errors import UsageError
@@ -55,8 +57,11 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
     period = pl.col("start_time").dt.convert_time_zone(zone).dt.truncate(_CUT[query.granularity]).alias("period_start")
     per_period = range_calls.group_by(period).agg(*(_lost(channel, *reach) for channel, reach in reaches.items()))
     whole = range_calls.select(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    counters = _counters(books, query)
+    page = Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset, counters_total=len(counters))
+    page.counters = counters[: query.limit]
     if not reaches:
-        return Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset)
+        return page
     cut, totals = pl.collect_all([per_period.sort("period_start"), whole])
     rows = [
         {"period_start": row["period_start"], "channel": channel, **row[channel]}
@@ -64,16 +69,19 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
         for channel in reaches
         if row[channel]["known"] < row[channel]["calls"]
     ]
-    return Gaps(
-        channels=[
-            ChannelStanding(channel=channel, first=first, newest=newest, **totals[channel][0])
-            for channel, (first, newest) in reaches.items()
-        ],
-        rows=[GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]],
-        total=len(rows),
-        limit=query.limit,
-        offset=query.offset,
-    )
+    page.channels = [
+        ChannelStanding(channel=channel, first=first, newest=newest, **totals[channel][0])
+        for channel, (first, newest) in reaches.items()
+    ]
+    page.rows = [GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]]
+    page.total = len(rows)
+    return page
+
+
+def _counters(books: Books, query: GapQuery) -> list[CounterGap]:
+    """Quantities that an emitter's metrics and its calls disagree on, days of the range."""
+    comparison = metric_check.compare(books.store, query.start, query.end).filter(pl.col("difference") != 0)
+    return [CounterGap.model_validate(row) for row in comparison.rename({"date": "day"}).iter_rows(named=True)]
 
 
 def _reaches(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:

@@ -1,8 +1,8 @@
-"""Metrics against calls: what an emitter's counters add up to, beside what its spans and events say. Only the latter are counted."""
+"""Counters against calls: what an emitter's metrics sum up, compared with its spans and events. Only the latter are counted as usage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -12,25 +12,42 @@ from ledger.tables import METRIC_POINTS, SPANS
 
 BY = ("date", "service_name", "conversation_id", "model", "meter")
 _METERS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "reported_cost")
+_SPAN_COLUMNS = (
+    "date",
+    "channel",
+    "trace_key",
+    "span_key",
+    "provider_request_id",
+    "service_name",
+    "conversation_id",
+    "response_model",
+    "request_model",
+    *_METERS,
+)
 
 
-def compare(store: Store, days: Sequence[str] | None = None) -> pl.DataFrame:
-    """Per day, service, session, model and meter what metrics and calls say, where metrics say anything; `difference` is the former minus
-    the latter. A request near midnight may stand on two days.
+def compare(store: Store, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
+    """Quantities of metrics and of calls by day, service, session, model and meter, for the UTC days that ``[start, end)`` touches.
 
-    Calls told twice (span and event) count once, by the provider's request id.
+    Only what metrics report is compared. `difference` is `metrics_quantity` minus `calls_quantity`. A request near midnight may fall on
+    two days. A call that was reported by a span and by an event counts once, by the provider's request id.
     """
-    partitions = {"date": list(days)} if days is not None else None
-    points = _quantities(store.scan(METRIC_POINTS, partitions).collect())
-    spans = store.scan(SPANS, partitions).filter(pl.col("usage_scope") == "leaf", pl.col("channel").str.starts_with("otlp"))
-    calls = _calls(spans.collect(), points)
+    in_range = pl.lit(value=True)
+    if start is not None:
+        in_range &= pl.col("date") >= start.astimezone(UTC).date()
+    if end is not None:
+        in_range &= pl.col("date") <= (end.astimezone(UTC) - timedelta(microseconds=1)).date()
+    points = _quantities(store.scan(METRIC_POINTS).filter(in_range).collect())
+    days = [day.isoformat() for day in points["date"].unique()]
+    spans = store.scan(SPANS, {"date": days}).filter(pl.col("usage_scope") == "leaf", pl.col("channel").str.starts_with("otlp"))
+    calls = _calls(spans.select(_SPAN_COLUMNS).collect(), points)
     by = list(BY)
     comparison = points.join(calls, on=by, how="left", nulls_equal=True).with_columns(pl.col("calls_quantity").fill_null(0))
     return comparison.with_columns(difference=pl.col("metrics_quantity") - pl.col("calls_quantity")).sort(by)
 
 
 def _quantities(points: pl.DataFrame) -> pl.DataFrame:
-    """Increments add up; of a counter that runs on, its highest value since it began counts."""
+    """Sums by day: increments are added up; of a cumulative counter the highest value since its start is taken."""
     series_keys = ["series", "start_time", "cumulative", *(c for c in BY if c != "date")]
     by_series = points.group_by(series_keys).agg(
         pl.col("date").max(),
@@ -46,7 +63,7 @@ def _quantities(points: pl.DataFrame) -> pl.DataFrame:
 
 
 def _calls(spans: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
-    """What calls of the services with metrics used. A conversation is compared where the metrics name it."""
+    """Usage of calls by day. The conversation is kept only where the metrics of the same service and model name one."""
     own = pl.concat_str("trace_key", "span_key", separator=":")
     unique_calls = (
         spans.with_columns(call=pl.coalesce("provider_request_id", own))

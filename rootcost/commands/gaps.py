@@ -1,4 +1,4 @@
-"""Gaps: which way of telling us about the gateway's calls lost which of them."""
+"""Calls that a channel lost, and counters that differ from the calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ledger.money import text
 from rootcost.terminal.console import Home, opened, out, out_json, say
 
 if TYPE_CHECKING:
-    from api.models.gaps import Lost
+    from api.models.gaps import CounterGap, Gaps, Lost
 
 _COLUMNS = ("channel", "calls", "known", "lost", "tokens lost", "cost lost", "only here", "before it began", "since its newest")
 _NUMBERS = ("calls", "known", "lost", "tokens lost", "only here", "before it began", "since its newest")
+_COUNTER_COLUMNS = ("day", "service", "session", "model", "meter", "metrics", "calls", "difference")
+_COUNTER_NUMBERS = ("metrics", "calls", "difference")
 _LINES = 60
 
 
@@ -26,10 +29,12 @@ def gaps(
     output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
     home: Home = None,
 ) -> None:
-    """Show which channel of the gateway's calls lost what: callback, bucket, spend log, OpenTelemetry.
+    """Show which channel lost which of the gateway's calls (callback, bucket, spend log, OpenTelemetry), and which metrics differ from calls.
 
-    A call that one channel told of and another did not is lost by the other, if that one knew an earlier and a later call. Calls
-    count from the attribution on that followed them. Nothing is missing from the ledger that any channel knew.
+    A call that one channel reported and another did not is lost by the other, if that one knew an earlier and a later call. Calls
+    count from the attribution on that followed them. Nothing is missing from the ledger that any channel knew. Counters of
+    OpenTelemetry metrics are compared with the calls of the same day, service, session and model: a counter that is higher means
+    that calls never arrived.
     """
     from api import queries
     from ledger.periods import parse_instant
@@ -44,13 +49,18 @@ def gaps(
         )
         report = queries.gaps(books, query)
     if output == "json":
-        out_json(report.model_dump(exclude={"limit", "offset", "total"}))
+        out_json(report.model_dump(exclude={"limit", "offset", "total", "counters_total"}))
         return
+    _show_channels(report, granularity)
+    _show_counters(report)
+
+
+def _show_channels(report: Gaps, granularity: Literal["hour", "day"]) -> None:
+    from rootcost.terminal import tables
+
     if not report.channels:
         say("No call of a gateway has been attributed yet. Next: rootcost ingest litellm, then rootcost attribute")
         return
-    from rootcost.terminal import tables
-
     tables.draw(tables.table(_COLUMNS, [_line(channel) for channel in report.channels], money=["cost lost"], numbers=_NUMBERS))
     if not report.rows:
         say("Every channel knew every call.")
@@ -60,6 +70,30 @@ def gaps(
     tables.draw(tables.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
     if report.total > len(report.rows):
         out(f"{report.total - len(report.rows):,} more lines: --granularity day, a shorter range, or --format json")
+
+
+def _show_counters(report: Gaps) -> None:
+    """Counters of metrics that differ from the calls; nothing where all agree."""
+    from rootcost.terminal import tables
+
+    if not report.counters:
+        return
+    lines = [_counter_line(counter) for counter in report.counters]
+    title = "Metrics that differ from the calls"
+    tables.draw(tables.table(_COUNTER_COLUMNS, lines, numbers=_COUNTER_NUMBERS, title=title, keep=["day", "meter"]))
+    if report.counters_total > len(report.counters):
+        out(f"{report.counters_total - len(report.counters):,} more counters: a shorter range, or --format json")
+
+
+def _counter_line(counter: CounterGap) -> dict[str, Any]:
+    quantities = (counter.metrics_quantity, counter.calls_quantity, counter.difference)
+    return {
+        "day": counter.day.isoformat(),
+        "service": counter.service_name or "",
+        "session": counter.conversation_id or "",
+        "model": counter.model or "",
+        "meter": counter.meter,
+    } | dict(zip(_COUNTER_NUMBERS, (text(quantity) or "0" for quantity in quantities), strict=True))
 
 
 def _line(loss: Lost) -> dict[str, Any]:

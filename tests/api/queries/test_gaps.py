@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from api.models import ChannelStanding, GapRow
 from api.queries import GapQuery
 from attribution.run import attribute
 from ledger.books import Books
+from ledger.tables import METRIC_POINTS
 from rootcost.cli import app
 from tests.support.api_examples import reach
 from tests.support.books_by_hand import SONNET, at, price, span, spans, write
@@ -159,3 +161,49 @@ def test_a_ledger_without_a_gateway_says_so(books: Books) -> None:
     books.close()
     run = CliRunner().invoke(app, ["sources", "gaps", "--home", home])
     assert (run.exit_code, "No call of a gateway" in run.output) == (0, True)
+
+
+def metric_point(meter: str, quantity: str, day: int = 5, **columns: Any) -> dict[str, Any]:
+    """What a counter of Claude Code adds up in one session on one day."""
+    moment = datetime(2026, 10, day, 12, tzinfo=UTC)
+    return {
+        "date": moment.date(),
+        "source": "otlp",
+        "series": f"{meter}-{day}",
+        "name": "claude_code.token.usage",
+        "service_name": "claude-code",
+        "conversation_id": "s-7",
+        "model": SONNET["response_model"],
+        "meter": meter,
+        "start_time": moment,
+        "time": moment,
+        "cumulative": False,
+        "quantity": Decimal(quantity),
+    } | columns
+
+
+def test_counters_that_differ_from_the_calls(books: Books) -> None:
+    """The counter of 5 October holds 130 input tokens, the calls of that session only 100: 30 never arrived. 6 October agrees."""
+    usage = SONNET | {"input_tokens": 100, "output_tokens": 7, "service_name": "claude-code", "conversation_id": "s-7"}
+    calls = [span(1, 1, start_time=at(9), **usage), span(2, 2, start_time=at(9) + timedelta(days=1), **usage)]
+    write(books, spans=spans(*calls))
+    points = [metric_point("input_tokens", "130"), metric_point("output_tokens", "7"), metric_point("input_tokens", "100", day=6)]
+    books.store.append(METRIC_POINTS, METRIC_POINTS.conform(pl.DataFrame(points, infer_schema_length=None)))
+    (counter,) = queries.gaps(books, GapQuery()).counters
+    assert (counter.day, counter.service_name, counter.conversation_id) == (date(2026, 10, 5), "claude-code", "s-7")
+    assert (counter.meter, counter.metrics_quantity, counter.calls_quantity, counter.difference) == ("input_tokens", 130, 100, 30)
+    assert queries.gaps(books, GapQuery(start=at(0) + timedelta(days=1))).counters == []
+    assert queries.gaps(books, GapQuery(end=at(0))).counters == []
+    with reach(books) as http:
+        assert [row["difference"] for row in http.get("/v1/gaps").json()["counters"]] == ["30"]
+
+    home = str(books.home)
+    books.close()
+    table = CliRunner().invoke(app, ["sources", "gaps", "--home", home])
+    assert table.exit_code == 0, table.output
+    for word in ("Metrics that differ from the calls", "2026-10-05", "claude-code", "s-7", "input_tokens", "130", "100", "30"):
+        assert word in table.output, table.output
+    answer = json.loads(CliRunner().invoke(app, ["sources", "gaps", "--format", "json", "--home", home]).stdout)
+    assert [(row["day"], row["metrics_quantity"], row["difference"]) for row in answer["counters"]] == [
+        ("2026-10-05", "130", "30")
+    ]
