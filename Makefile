@@ -58,6 +58,10 @@ format: .venv/.installed ## Let ruff lay the code out
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: commits
+commits: .venv/.installed ## Whether each recent commit imports, not only the last
+	@$(BIN)/python .ci/commits_import.py
+
 .PHONY: ratchet
 ratchet: .venv/.installed ## Lower the limits of tests/ratchet.json to what the code has now
 	@$(BIN)/python -m tests.support.ratchet
