@@ -19,7 +19,7 @@ from api import queries
 from api.queries.published import PublishedMonth, published
 from attribution.run import attribute
 from ingest.prices.books import read_prices
-from ingest.prices.updates import difference, enter
+from ingest.prices.updates import apply_update, compare
 from ingest.run import ingest
 from ledger import registry
 from ledger.books import Books
@@ -83,7 +83,7 @@ def _take_in(books: Books, delivery: Path) -> None:
     for path in sorted(delivery.glob("registry*.csv")):
         registry.import_csv(books, path)
     for path in sorted(delivery.glob("prices*.csv")):
-        enter(books, difference(books, read_prices(path), valid_from=datetime(1970, 1, 1, tzinfo=UTC)), accept=True)
+        apply_update(books, compare(books, read_prices(path), valid_from=datetime(1970, 1, 1, tzinfo=UTC)), accept=True)
     for kind, source in READERS.items():
         # A bill's dataset is its file's name: the same name again is a restatement, another name another bill.
         if found := [str(path) for path in sorted(delivery.glob(f"{kind}*"))]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ingest.source import Listed
+from ingest.source import ListedObject
 
 
-def is_the_file(entry: Listed, uri: str, listing: Sequence[Listed]) -> bool:
+def is_the_file(entry: ListedObject, uri: str, listing: Sequence[ListedObject]) -> bool:
     """Whether the address named exactly this file, rather than a folder that happens to hold one.
 
     >>> one = [Listed("s3://b/cur/part.csv", 1)]

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from ingest.source import Slice
+from ingest.source import Batch
 from ledger.books import Books
 from ledger.db import Mark
 from ledger.periods import now
 
 
-def of(books: Books, source: str) -> dict[str, str]:
+def load(books: Books, source: str) -> dict[str, str]:
     """All marks of a source, by key."""
     with books.database.session() as session:
         return {mark.key: mark.value for mark in session.scalars(sa.select(Mark).where(Mark.source == source))}
 
 
-def keep(books: Books, source: str, booked: Sequence[Slice]) -> None:
+def save(books: Books, source: str, booked: Sequence[Batch]) -> None:
     """Moves the marks to where these slices end; of several slices the last one told counts."""
     reached = {key: value for found in booked for key, value in found.marks.items()}
     if not reached:

@@ -21,8 +21,8 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from ingest.http import Web
-from ingest.source import Listed, RawObject, Request, Window
+from ingest.http import HttpClient
+from ingest.source import ListedObject, RawObject, Request, Window
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.settings import Settings
 
@@ -54,26 +54,26 @@ class WorldFetcher:
         self.settings = settings
         self.window = window or Window()
         self._marks = dict(marks or {})
-        self._web: Web | None = None
+        self._web: HttpClient | None = None
         self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
         self._folder = self._temporary or settings.home / "raw" / source
         self._fetched: dict[str, RawObject] = {}
         self._numbers = itertools.count(1)
         self._s3: BaseClient | None = None
 
-    def list(self, uri: str) -> Sequence[Listed]:
+    def list(self, uri: str) -> Sequence[ListedObject]:
         """What a file, folder, glob or prefix holds, in name order. A prefix is a folder: ``s3://b/cur`` is not ``s3://b/cur-old``."""
         if uri.startswith("s3://"):
             return self._list_s3(uri)
         path = Path(uri).expanduser()
         try:
             if path.is_file():
-                return [_listed(path)]
+                return [_listed_file(path)]
             if path.is_dir():
                 found = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
             else:
                 found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
-            listing = [_listed(p) for p in found]
+            listing = [_listed_file(p) for p in found]
         except OSError as fault:
             raise StoreUnreachable(fault.strerror or str(fault), where=uri, remedy="check that the folder can be read") from fault
         if not listing:
@@ -81,29 +81,31 @@ class WorldFetcher:
             raise ObjectMissingError(what, where=uri, remedy="check the path; globs need quotes in a shell")
         return listing
 
-    def level(self, uri: str) -> tuple[Sequence[str], Sequence[Listed]]:
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
         """Folders and objects right below an ``s3://`` prefix; a local folder is listed as a whole."""
         if not uri.startswith("s3://"):
             return [], self.list(uri)
         bucket, key = _bucket_and_key(uri)
         stem = f"{key.rstrip('/')}/" if key else ""
-        folders, objects = list[str](), list[Listed]()
-        with _Told(uri):
+        folders, objects = list[str](), list[ListedObject]()
+        with _TranslatedErrors(uri):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stem, Delimiter="/"):
                 folders += [f"s3://{bucket}/{below['Prefix']}" for below in page.get("CommonPrefixes", ())]
-                objects += [_in_bucket(bucket, entry) for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
+                objects += [
+                    _listed_in_bucket(bucket, entry) for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")
+                ]
         return sorted(folders), sorted(objects, key=lambda entry: entry.uri)
 
     def get(self, uri: str) -> RawObject:
         """The bytes of one object, on this machine. Raises `ObjectMissingError` or `StoreUnreachable`."""
         if uri not in self._fetched:
-            self._fetched[uri] = self._download(uri) if uri.startswith("s3://") else _in_place(uri)
+            self._fetched[uri] = self._download(uri) if uri.startswith("s3://") else _local_object(uri)
         return self._fetched[uri]
 
     def ask(self, request: Request) -> RawObject:
         """The answer to an HTTP request; see `ingest.http` for how often it is asked."""
         if self._web is None:
-            self._web = Web()
+            self._web = HttpClient()
         answer = self._web.ask(request)
         return self.save(answer.address, answer.content, version=answer.version)
 
@@ -154,18 +156,18 @@ class WorldFetcher:
             )
         return self._s3
 
-    def _list_s3(self, uri: str) -> Sequence[Listed]:
+    def _list_s3(self, uri: str) -> Sequence[ListedObject]:
         bucket, key = _bucket_and_key(uri)
         pattern = _GLOB.search(key)
         stem = key[: pattern.start()] if pattern else key.rstrip("/")
-        listing: list[Listed] = []
-        with _Told(uri):
+        listing: list[ListedObject] = []
+        with _TranslatedErrors(uri):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=stem):
                 for entry in page.get("Contents", ()):
                     name = str(entry["Key"])
-                    if name.endswith("/") or not _belongs(name, key, stem, glob_=pattern is not None):
+                    if name.endswith("/") or not _is_below(name, key, stem, glob_=pattern is not None):
                         continue
-                    listing.append(_in_bucket(bucket, entry))
+                    listing.append(_listed_in_bucket(bucket, entry))
         exact = [entry for entry in listing if entry.uri == uri]
         if not listing:
             raise ObjectMissingError("no such object or prefix", where=uri, remedy="check the bucket, the key and the region")
@@ -174,7 +176,7 @@ class WorldFetcher:
     def _download(self, uri: str) -> RawObject:
         bucket, key = _bucket_and_key(uri)
         with self._put_down(key) as (part, placed):
-            with _Told(uri):
+            with _TranslatedErrors(uri):
                 digest, size, version = self._stream(bucket, key, part)
             path = placed(digest)
         return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
@@ -189,7 +191,7 @@ class WorldFetcher:
         try:
             # What is deleted once it is read must be its own file, though another holds the same bytes.
             own = f"{next(self._numbers)}-" if self._temporary else ""
-            yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_safe(name)}")
+            yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_file_name(name)}")
         finally:
             part.unlink(missing_ok=True)
 
@@ -210,7 +212,7 @@ class WorldFetcher:
         raise AssertionError("unreachable")
 
 
-class _Told:
+class _TranslatedErrors:
     """Says the cloud client's faults in ours."""
 
     def __init__(self, uri: str) -> None:
@@ -225,7 +227,7 @@ class _Told:
         from botocore.exceptions import BotoCoreError, ClientError
 
         if isinstance(fault, ClientError):
-            raise _client_fault(self.uri, fault.response) from fault
+            raise _client_error(self.uri, fault.response) from fault
         if isinstance(fault, (BotoCoreError, OSError)):
             said = str(fault).splitlines()[0]
             raise StoreUnreachable(
@@ -233,7 +235,7 @@ class _Told:
             ) from fault
 
 
-def _client_fault(uri: str, answer: Any) -> SourceError:
+def _client_error(uri: str, answer: Any) -> SourceError:
     code = str(answer.get("Error", {}).get("Code", ""))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _MISSING or status == 404:
@@ -245,7 +247,7 @@ def _client_fault(uri: str, answer: Any) -> SourceError:
     return StoreUnreachable(f"S3 answered {status} ({code})", where=uri, remedy="S3 was asked several times; try again later")
 
 
-def _belongs(name: str, key: str, stem: str, *, glob_: bool) -> bool:
+def _is_below(name: str, key: str, stem: str, *, glob_: bool) -> bool:
     if glob_:
         return fnmatchcase(name, key)
     return not stem or name == key or name.startswith(f"{stem}/")
@@ -258,17 +260,17 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _in_bucket(bucket: str, entry: Any) -> Listed:
+def _listed_in_bucket(bucket: str, entry: Any) -> ListedObject:
     version = str(entry.get("ETag", "")).strip('"')
-    return Listed(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC))
+    return ListedObject(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), version, entry["LastModified"].astimezone(UTC))
 
 
-def _listed(path: Path) -> Listed:
+def _listed_file(path: Path) -> ListedObject:
     about = path.stat()
-    return Listed(path.absolute().as_posix(), about.st_size, modified=datetime.fromtimestamp(about.st_mtime, UTC))
+    return ListedObject(path.absolute().as_posix(), about.st_size, modified=datetime.fromtimestamp(about.st_mtime, UTC))
 
 
-def _in_place(uri: str) -> RawObject:
+def _local_object(uri: str) -> RawObject:
     path = Path(uri).expanduser()
     try:
         with path.open("rb") as file:
@@ -290,6 +292,6 @@ def _copy(chunks: Iterator[bytes], target: BinaryIO | None) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _safe(key: str) -> str:
+def _file_name(key: str) -> str:
     """The object's own name, as a file name."""
     return re.sub(r"[^\w.=-]", "_", key.rsplit("/", 1)[-1])[-100:]

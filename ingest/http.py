@@ -21,13 +21,13 @@ from ledger.errors import ObjectMissingError, StoreUnreachable
 ATTEMPTS = 5
 """How often a request is asked before it is given up for this run."""
 FIRST_PAUSE_SECONDS = 0.5
-MOST_PAUSE_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 60.0
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A body with status 2xx; `address` is the URL with its query, `version` the ETag if there is one."""
 
     address: str
@@ -35,7 +35,7 @@ class Answer:
     version: str = ""
 
 
-class Web:
+class HttpClient:
     """A client for one run. Connections are kept; `close` lets them go."""
 
     def __init__(self, *, pause: Any = time.sleep) -> None:
@@ -49,7 +49,7 @@ class Web:
         """Hangs up."""
         self._client.close()
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Response:
         """The answer, or `ObjectMissingError` (404), or `StoreUnreachable` with what to do about it."""
         import httpx
 
@@ -68,13 +68,13 @@ class Web:
                 said = str(fault) or type(fault).__name__
             else:
                 if answer.is_success:
-                    return Answer(address, answer.content, answer.headers.get("etag", "").strip('"'))
-                said = f"{answer.status_code} {answer.reason_phrase}{_sentence(answer)}"
-                if answer.status_code not in _AGAIN:
-                    raise _refusal(answer.status_code, said, address)
+                    return Response(address, answer.content, answer.headers.get("etag", "").strip('"'))
+                said = f"{answer.status_code} {answer.reason_phrase}{_error_message(answer)}"
+                if answer.status_code not in _RETRIED_STATUSES:
+                    raise _rejection(answer.status_code, said, address)
                 wait = _retry_after(answer.headers.get("retry-after"))
             if attempt + 1 < ATTEMPTS:
-                self._pause(wait if wait is not None else _pause(attempt))
+                self._pause(wait if wait is not None else _backoff_seconds(attempt))
         raise StoreUnreachable(
             f"{said}, after {ATTEMPTS} attempts",
             where=address,
@@ -82,7 +82,7 @@ class Web:
         )
 
 
-def _refusal(status: int, said: str, address: str) -> ObjectMissingError | StoreUnreachable:
+def _rejection(status: int, said: str, address: str) -> ObjectMissingError | StoreUnreachable:
     if status == 404:
         return ObjectMissingError(said, where=address, remedy="check the address")
     if status in (401, 403):
@@ -90,8 +90,8 @@ def _refusal(status: int, said: str, address: str) -> ObjectMissingError | Store
     return StoreUnreachable(said, where=address, remedy="the request was not understood; check the address")
 
 
-def _pause(attempt: int) -> float:
-    longest = min(FIRST_PAUSE_SECONDS * 2**attempt, MOST_PAUSE_SECONDS)
+def _backoff_seconds(attempt: int) -> float:
+    longest = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads callers, guards nothing
 
 
@@ -110,10 +110,10 @@ def _retry_after(header: str | None) -> float | None:
             seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return min(max(seconds, 0.0), MOST_PAUSE_SECONDS)
+    return min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
 
 
-def _sentence(answer: Any) -> str:
+def _error_message(answer: Any) -> str:
     """What the body of an error says, where it says it as providers do: ``error.message``, ``message`` or ``detail``."""
     try:
         body = answer.json()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ingest.bills.month import newest as newest_charge
+from ingest.bills.month import newest_charge as newest_charge
 from ingest.fetch import WorldFetcher
-from ingest.source import RawObject, Reading, Slice, Source, Window
+from ingest.source import Batch, RawObject, Reading, Source, Window
 from ledger.errors import RootCostError
 from ledger.periods import now
 from ledger.problems import Problem
@@ -17,7 +17,7 @@ from ledger.problems import Problem
 if TYPE_CHECKING:
     from ledger.books import Books
 
-_ENOUGH_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 """A month of a large bill is not fetched whole to see whether it can be."""
 _RECENT = timedelta(days=3)
 """Days that a provider is asked for."""
@@ -25,7 +25,7 @@ _STORED = ("s3://", "gs://", "az://", "file://")
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class ProbeResult:
     """What trying one address found: whether it can be read, in a sentence, and what the first page held."""
 
     address: str
@@ -36,7 +36,7 @@ class Tried:
     remarks: int = 0
 
 
-class _Enough(BaseException):
+class _EnoughRead(BaseException):
     """The first page is here. No error: a source that catches exceptions must let it pass."""
 
 
@@ -56,52 +56,52 @@ class _FirstPage(WorldFetcher):
         return self._taken(lambda: super(_FirstPage, self).save(uri, content, version=version))
 
     def _taken(self, fetch: object) -> RawObject:
-        if sum(item.size for item in self.taken) > _ENOUGH_BYTES:
-            raise _Enough
+        if sum(item.size for item in self.taken) > _MAX_BYTES:
+            raise _EnoughRead
         assert callable(fetch)
         item: RawObject = fetch()
         self.taken.append(item)
         return item
 
 
-def probe(books: Books, source: Source, uri: str) -> Tried:
+def probe(books: Books, source: Source, uri: str) -> ProbeResult:
     """Plans a first slice of an address and reads its first page. What goes wrong is told, not raised."""
     live = "://" in uri and not uri.startswith(_STORED)
     window = Window(since=(now() - _RECENT).date()) if live else Window()
     with _FirstPage(books, window) as fetcher:
         try:
-            item, problem = _first(source, fetcher, uri)
+            item, problem = _first_object(source, fetcher, uri)
             if item is not None:
                 return _read(books, source, item, uri)
         except RootCostError as fault:
             place = f"{fault.where}: " if fault.where and fault.where != uri else ""
-            return Tried(uri, False, f"{place}{fault.what}{f' — {fault.remedy}' if fault.remedy else ''}")
+            return ProbeResult(uri, False, f"{place}{fault.what}{f' — {fault.remedy}' if fault.remedy else ''}")
         except Exception as fault:  # noqa: BLE001 - a provider's own client, most likely; the user wants a sentence
-            return Tried(uri, False, f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}")
+            return ProbeResult(uri, False, f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}")
     if problem is not None:
-        return Tried(uri, False, f"{problem.reason} — {problem.remedy}")
-    return Tried(
+        return ProbeResult(uri, False, f"{problem.reason} — {problem.remedy}")
+    return ProbeResult(
         uri, True, f"can be reached; it holds nothing of the last {_RECENT.days} days" if live else "can be reached; it is empty"
     )
 
 
-def _first(source: Source, fetcher: _FirstPage, uri: str) -> tuple[RawObject | None, Problem | None]:
+def _first_object(source: Source, fetcher: _FirstPage, uri: str) -> tuple[RawObject | None, Problem | None]:
     """The first object of the first slice; where there is none, the first problem."""
     problem = None
     try:
         for found in source.plan(fetcher, uri):
-            if isinstance(found, Slice):
+            if isinstance(found, Batch):
                 if found.objects:
                     return found.objects[0], None
                 problem = problem or next(iter(found.problems), None)
             elif found.severity == "error":
                 problem = problem or found
-    except _Enough:
+    except _EnoughRead:
         return fetcher.taken[-1], None
     return None, problem
 
 
-def _read(books: Books, source: Source, item: RawObject, uri: str) -> Tried:
+def _read(books: Books, source: Source, item: RawObject, uri: str) -> ProbeResult:
     rows, remarks, newest = 0, [], None
     for reading in source.read(item, books.settings.ingest):
         remarks += reading.problems
@@ -111,11 +111,11 @@ def _read(books: Books, source: Source, item: RawObject, uri: str) -> Tried:
     errors = [problem for problem in remarks if problem.severity == "error"]
     if not rows and errors:
         first = errors[0]
-        return Tried(
+        return ProbeResult(
             uri, False, f"{item.uri}: {first.place}, {first.field}: {first.reason} — {first.remedy}", remarks=len(remarks)
         )
     what = ("charge" if source.kind == "bill" else "span") + ("" if rows == 1 else "s")
-    return Tried(
+    return ProbeResult(
         uri, True, f"can be read; the first page, {item.uri}, holds {rows:,} {what}", rows, newest, sum(p.rows for p in remarks)
     )
 

@@ -12,15 +12,15 @@ import polars as pl
 
 from ledger.problems import Problem
 
-SINGLY = 1000
+MAX_SINGLE_PROBLEMS = 1000
 """Problems of one file that are told one by one; the rest are summed by field and reason."""
-_KINDS = 200
-_SHOWN = 80
+_MAX_KINDS = 200
+_MAX_SHOWN_CHARACTERS = 80
 
 Severity = Literal["error", "warning"]
 
 
-class Tally:
+class ProblemCounter:
     """The problems of one file, as they are found.
 
     >>> tally = Tally("focus", "bill.csv", singly=1)
@@ -29,7 +29,7 @@ class Tally:
     [('line 7', "'abc' is no amount", 1), ('1 more rows', 'is no amount', 1)]
     """
 
-    def __init__(self, source: str, uri: str, *, place: str = "line", singly: int = SINGLY) -> None:
+    def __init__(self, source: str, uri: str, *, place: str = "line", singly: int = MAX_SINGLE_PROBLEMS) -> None:
         self.source, self.uri, self.place = source, uri, place
         self._left = singly
         self._fresh: list[Problem] = []
@@ -57,7 +57,7 @@ class Tally:
         told = min(self._left, len(places))
         quoted = [None] * told if values is None else [v for _, v in zip(range(told), values, strict=False)]
         for place, value in zip(places[:told], quoted, strict=True):
-            said = reason if values is None else f"{_shown(value)} {reason}"
+            said = reason if values is None else f"{_quoted(value)} {reason}"
             self.add(f"{self.place} {place}", field, said, remedy, severity=severity)
         if len(places) > told:
             self._sum(field, reason, remedy, severity, len(places) - told)
@@ -89,12 +89,12 @@ class Tally:
 
     def _sum(self, field: str, reason: str, remedy: str, severity: Severity, rows: int) -> None:
         key = (field, reason, remedy, severity)
-        if key not in self._summed and len(self._summed) >= _KINDS:
+        if key not in self._summed and len(self._summed) >= _MAX_KINDS:
             key = ("", "other faults, too many kinds to tell apart", "mend the faults listed, and read the file again", severity)
         self._summed[key] = self._summed.get(key, 0) + rows
 
 
-def _shown(value: str | None) -> str:
+def _quoted(value: str | None) -> str:
     if value is None:
         return "an empty value"
-    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    return repr(value if len(value) <= _MAX_SHOWN_CHARACTERS else value[:_MAX_SHOWN_CHARACTERS] + "…")

@@ -25,8 +25,8 @@ import polars as pl
 from ingest import checkpoints
 from ingest.bills import month as bill_months
 from ingest.fetch import WorldFetcher
-from ingest.problem_counter import SINGLY
-from ingest.source import Fetcher, RawObject, Reading, Slice, Source, Window
+from ingest.problem_counter import MAX_SINGLE_PROBLEMS
+from ingest.source import Batch, Fetcher, RawObject, Reading, Source, Window
 from ingest.sources import by_name
 from ledger import problems
 from ledger.books import Books
@@ -38,11 +38,11 @@ from ledger.tables import COST_COLUMNS, SPANS
 Progress = Callable[[str, int, int], None]
 """Told of each file: its address, its number from 1, and how many are known so far."""
 
-Turn = Callable[[], AbstractContextManager[None]]
+WriteLock = Callable[[], AbstractContextManager[None]]
 """Asked for around every write, so that others may write while this run waits for a provider."""
 
 _MERGE_ROWS = 250_000
-_KINDS = 200
+_MAX_KINDS = 200
 
 
 @dataclass
@@ -75,7 +75,7 @@ class IngestReport:
         return self.errors + self.warnings
 
 
-class _Ledger:
+class _ProblemLog:
     """The problems of a run, and the addresses it read, whose earlier problems go."""
 
     def __init__(self, source: str) -> None:
@@ -89,7 +89,7 @@ class _Ledger:
 
     def told(self) -> list[Problem]:
         """All problems; of a file with very many, the first ones singly and the rest by reason."""
-        return [problem for found in self.found.values() for problem in _capped(found)]
+        return [problem for found in self.found.values() for problem in _limited(found)]
 
 
 def ingest(
@@ -102,7 +102,7 @@ def ingest(
     progress: Progress | None = None,
     fetcher: Fetcher | None = None,
     now: datetime | None = None,
-    turn: Turn = nullcontext,
+    turn: WriteLock = nullcontext,
 ) -> IngestReport:
     """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
     source for these days again, whatever was read before; `turn` is the turn to write, unless the caller has it.
@@ -111,8 +111,8 @@ def ingest(
     """
     source = by_name(source_name)
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
-    report, ledger = IngestReport(source.name, source.kind), _Ledger(source.name)
-    read_so_far = checkpoints.of(books, source.name)
+    report, ledger = IngestReport(source.name, source.kind), _ProblemLog(source.name)
+    read_so_far = checkpoints.load(books, source.name)
     with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, marks=read_so_far) as own:
         door = fetcher or own
         run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC), turn)
@@ -137,15 +137,15 @@ class _Run:
     fetcher: Fetcher
     downloads: WorldFetcher
     report: IngestReport
-    ledger: _Ledger
+    ledger: _ProblemLog
     progress: Progress | None
     now: datetime
-    turn: Turn = nullcontext
+    turn: WriteLock = nullcontext
     _known: set[str] = field(default_factory=set)
     _seen: int = 0
     _expected: int = 0
 
-    def planned(self, uris: Sequence[str]) -> Iterator[Slice]:
+    def planned(self, uris: Sequence[str]) -> Iterator[Batch]:
         """What the addresses hold. What cannot be reached is a problem; the other addresses go on."""
         for uri in uris:
             self.ledger.read.add(uri)
@@ -165,7 +165,7 @@ class _Run:
                     yield found
             except SourceError as fault:
                 whole = not isinstance(fault, StoreUnreachable)
-                problem = _fault(self.source.name, fault.where or uri, fault)
+                problem = _error_problem(self.source.name, fault.where or uri, fault)
                 self.ledger.add(problem)
                 self.report.unreached.append(problem)
                 if isinstance(fault, ObjectMissingError) and problem.uri == uri:
@@ -173,9 +173,9 @@ class _Run:
             if whole:
                 self.ledger.below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
 
-    def bills(self, slices: Iterator[Slice] | Sequence[Slice]) -> None:
+    def bills(self, slices: Iterator[Batch] | Sequence[Batch]) -> None:
         """Groups what belongs to one dataset, reads it, and replaces its months."""
-        groups: dict[str, list[Slice]] = {}
+        groups: dict[str, list[Batch]] = {}
         for found in slices:
             groups.setdefault(found.scope, []).append(found)
         folder = Path(tempfile.mkdtemp(prefix="rootcost-ingest-"))
@@ -188,8 +188,8 @@ class _Run:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _dataset(self, scope: str, group: Sequence[Slice], folder: Path) -> None:
-        piles: dict[str, bill_months.MonthPile] = {}
+    def _dataset(self, scope: str, group: Sequence[Batch], folder: Path) -> None:
+        piles: dict[str, bill_months.MonthBuffer] = {}
         failed: set[str] = set()
         refused = False
         files: list[dict[str, object]] = []
@@ -202,7 +202,7 @@ class _Run:
                 failed.update(item.uri for item in found.objects)
                 continue
             for month, pile in read.items():
-                piles.setdefault(month, bill_months.MonthPile(month, folder)).absorb(pile)
+                piles.setdefault(month, bill_months.MonthBuffer(month, folder)).absorb(pile)
             if found.billing_month and found.billing_month not in read:
                 self._empty_month(scope, found)
         with self.turn():
@@ -211,13 +211,15 @@ class _Run:
                     self._book(scope, month, pile)
                 else:
                     refused = True
-            bill_months.note_files(self.books.store, files)
+            bill_months.record_files(self.books.store, files)
             if not failed and not refused:
-                checkpoints.keep(self.books, self.source.name, group)
+                checkpoints.save(self.books, self.source.name, group)
 
-    def _bill_slice(self, found: Slice, folder: Path, files: list[dict[str, object]]) -> dict[str, bill_months.MonthPile] | None:
+    def _bill_slice(
+        self, found: Batch, folder: Path, files: list[dict[str, object]]
+    ) -> dict[str, bill_months.MonthBuffer] | None:
         """The months of a slice, or None if one of its files cannot be read."""
-        piles: dict[str, bill_months.MonthPile] = {}
+        piles: dict[str, bill_months.MonthBuffer] = {}
         noted = []
         for item in found.objects:
             rows, refused = 0, 0
@@ -226,21 +228,21 @@ class _Run:
                     refused += sum(p.rows for p in reading.problems if p.severity == "error")
                     frame = self._of_month(reading.frame, found, item)
                     rows += frame.height
-                    self._seen_until(bill_months.newest(reading, self.now))
+                    self._seen_until(bill_months.newest_charge(reading, self.now))
                     for month, part in bill_months.by_month(replace(reading, frame=frame)):
-                        conformed = bill_months.conformed(
+                        conformed = bill_months.conform(
                             part, month=month, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
                         )
-                        piles[month] = piles.get(month) or bill_months.opened(self.books.store, found, month, folder)
+                        piles[month] = piles.get(month) or bill_months.open_buffer(self.books.store, found, month, folder)
                         piles[month].add(conformed, part.rows)
             except Exception as fault:
-                if not _is_input_fault(fault):
+                if not _is_input_error(fault):
                     raise
-                self.ledger.add(_fault(self.source.name, item.uri, fault))
+                self.ledger.add(_error_problem(self.source.name, item.uri, fault))
                 return None
             months = sorted(piles)
             noted.append(
-                _noted(
+                _raw_file_row(
                     self.source,
                     item,
                     found,
@@ -253,7 +255,7 @@ class _Run:
         files += noted
         return piles
 
-    def _of_month(self, frame: pl.DataFrame, found: Slice, item: RawObject) -> pl.DataFrame:
+    def _of_month(self, frame: pl.DataFrame, found: Batch, item: RawObject) -> pl.DataFrame:
         """Rows of the month the slice states; others would be lost when that month's own files come."""
         if found.billing_month is None or not frame.height:
             return frame
@@ -273,9 +275,9 @@ class _Run:
             frame = frame.filter(pl.col("billing_month") == found.billing_month)
         return frame
 
-    def _empty_month(self, scope: str, found: Slice) -> None:
+    def _empty_month(self, scope: str, found: Batch) -> None:
         month = str(found.billing_month)
-        if bill_months.sources_of(self.books.store, scope, month):
+        if bill_months.uris_of(self.books.store, scope, month):
             self.ledger.add(
                 Problem(
                     self.source.name,
@@ -287,12 +289,14 @@ class _Run:
                 )
             )
 
-    def _may_replace(self, scope: str, month: str, pile: bill_months.MonthPile, failed: set[str], group: Sequence[Slice]) -> bool:
+    def _may_replace(
+        self, scope: str, month: str, pile: bill_months.MonthBuffer, failed: set[str], group: Sequence[Batch]
+    ) -> bool:
         uris = {item.raw_id: item.uri for found in group for item in found.objects}
-        elsewhere = bill_months.booked_elsewhere(self.books.store, scope, month, pile.raw_ids)
+        elsewhere = bill_months.files_in_other_datasets(self.books.store, scope, month, pile.raw_ids)
         for raw_id, other in sorted(elsewhere.items()):
-            self.ledger.add(bill_months.twice(self.source.name, uris[raw_id], scope, other, month))
-        lost = sorted(failed & bill_months.sources_of(self.books.store, scope, month)) if failed else []
+            self.ledger.add(bill_months.duplicate_file_problem(self.source.name, uris[raw_id], scope, other, month))
+        lost = sorted(failed & bill_months.uris_of(self.books.store, scope, month)) if failed else []
         for uri in lost:
             self.ledger.add(
                 Problem(
@@ -304,12 +308,12 @@ class _Run:
                     "mend or restore the file, and ingest again",
                 )
             )
-        doubled = [] if elsewhere else bill_months.doubled(self.books.store, self.source.name, group, month, pile)
+        doubled = [] if elsewhere else bill_months.duplicate_bill_problems(self.books.store, self.source.name, group, month, pile)
         for problem in doubled:
             self.ledger.add(problem)
         return not (elsewhere or lost or doubled)
 
-    def _book(self, scope: str, month: str, pile: bill_months.MonthPile) -> None:
+    def _book(self, scope: str, month: str, pile: bill_months.MonthBuffer) -> None:
         written = bill_months.replace_month(self.books.store, scope, pile)
         report = self.report
         report.rows += written.rows
@@ -320,12 +324,12 @@ class _Run:
                 columns = totals.setdefault(currency, dict.fromkeys(COST_COLUMNS, ZERO))
                 columns[column] = _sum(columns[column], *amount)
 
-    def logs(self, slices: Iterator[Slice]) -> None:
+    def logs(self, slices: Iterator[Batch]) -> None:
         """Merges rows as they come."""
         waiting: list[pl.DataFrame] = []
         files: list[dict[str, object]] = []
         days: set[str] = set()
-        read: list[Slice] = []
+        read: list[Batch] = []
         for found in slices:
             whole = True
             for item in found.objects:
@@ -339,25 +343,25 @@ class _Run:
                             waiting.append(SPANS.conform(reading.frame.with_columns(**lacking)))
                             rows += reading.frame.height
                 except Exception as fault:
-                    if not _is_input_fault(fault):
+                    if not _is_input_error(fault):
                         raise
                     refused += 1
                     whole = False
-                    self.ledger.add(_fault(self.source.name, item.uri, fault))
-                files.append(_noted(self.source, item, found, rows, refused, None, self.now))
+                    self.ledger.add(_error_problem(self.source.name, item.uri, fault))
+                files.append(_raw_file_row(self.source, item, found, rows, refused, None, self.now))
                 self.report.rows += rows
                 if sum(f.height for f in waiting) >= _MERGE_ROWS:
                     self._merge(waiting, days)
             if whole and found.marks:
                 read.append(found)
                 if not waiting:
-                    checkpoints.keep(self.books, self.source.name, read)
+                    checkpoints.save(self.books, self.source.name, read)
                     read.clear()
         self._merge(waiting, days)
-        checkpoints.keep(self.books, self.source.name, read)
+        checkpoints.save(self.books, self.source.name, read)
         self.report.months = sorted(days)
         with self.turn():
-            bill_months.note_files(self.books.store, files)
+            bill_months.record_files(self.books.store, files)
 
     def _merge(self, waiting: list[pl.DataFrame], months: set[str]) -> None:
         if waiting:
@@ -394,8 +398,8 @@ class _Run:
         return item.raw_id in self._known
 
 
-def _noted(
-    source: Source, item: RawObject, found: Slice, rows: int, refused: int, month: str | None, now: datetime
+def _raw_file_row(
+    source: Source, item: RawObject, found: Batch, rows: int, refused: int, month: str | None, now: datetime
 ) -> dict[str, object]:
     return {
         "raw_id": item.raw_id,
@@ -411,7 +415,7 @@ def _noted(
     }
 
 
-def _is_input_fault(fault: Exception) -> bool:
+def _is_input_error(fault: Exception) -> bool:
     """Whether a reader stumbled over the bytes, rather than over a mistake of ours."""
     if isinstance(fault, RootCostError):
         return True
@@ -421,18 +425,18 @@ def _is_input_fault(fault: Exception) -> bool:
     return any(isinstance(fault, getattr(sys.modules[module], name)) for module, name in decoders if module in sys.modules)
 
 
-def _fault(source: str, uri: str, fault: Exception) -> Problem:
+def _error_problem(source: str, uri: str, fault: Exception) -> Problem:
     if isinstance(fault, RootCostError):
         return Problem(source, uri, "file", "", fault.what, fault.remedy or "mend the file, and ingest it again")
     return Problem(source, uri, "file", "", f"the file cannot be decoded: {str(fault)[:200]}", "fetch or export it again")
 
 
-def _capped(found: Sequence[Problem]) -> Iterator[Problem]:
-    yield from found[:SINGLY]
+def _limited(found: Sequence[Problem]) -> Iterator[Problem]:
+    yield from found[:MAX_SINGLE_PROBLEMS]
     rest: dict[tuple[str, str, str, str], int] = {}
-    for problem in found[SINGLY:]:
+    for problem in found[MAX_SINGLE_PROBLEMS:]:
         key = (problem.field, problem.reason, problem.remedy, problem.severity)
-        if key not in rest and len(rest) >= _KINDS:
+        if key not in rest and len(rest) >= _MAX_KINDS:
             key = (
                 "",
                 "other faults, too many kinds to tell apart",

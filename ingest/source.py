@@ -39,7 +39,7 @@ class RawObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedObject:
     """An object that is there but not fetched yet. `modified` is when its store last wrote it (UTC)."""
 
     uri: str
@@ -77,11 +77,11 @@ class Fetcher(Protocol):
 
     window: Window
 
-    def list(self, uri: str) -> Sequence[Listed]:
+    def list(self, uri: str) -> Sequence[ListedObject]:
         """What a file, folder, glob or prefix holds, in name order. Raises `SourceError` where it cannot be reached."""
         ...
 
-    def level(self, uri: str) -> tuple[Sequence[str], Sequence[Listed]]:
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
         """What lies right below a folder or prefix, and nothing deeper: addresses of folders, and objects, each in name order.
 
         For stores that hold more than is worth listing. Empty where there is nothing.
@@ -106,7 +106,7 @@ class Fetcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class Batch:
     """What is read together, and, for bills, replaced together.
 
     `scope` names the dataset (an export, a file). `billing_month` is the month the slice states, or None if only its rows tell:
@@ -167,7 +167,7 @@ class Source(Protocol):
     patterns: tuple[str, ...]
     access: Access
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Finds and fetches what `uri` holds. Touches the world only through `fetcher`."""
         ...
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from ingest.prices.updates import Entered
+    from ingest.prices.updates import ImportResult
     from ledger.books import Books
 
 
-def at_hand(books: Books) -> Entered | None:
+def at_hand(books: Books) -> ImportResult | None:
     """Brings the installed price map into a price book without a list; None where there is one already. It holds from 1970 on.
 
     Without a list, usage that no bill covers yet would be unpriced, but for what a contract names.
@@ -25,9 +25,9 @@ def at_hand(books: Books) -> Entered | None:
     if delta is not None and any(partition["origin"] == "list" for partition in delta.partitions()):
         return None
     from ingest.prices.books import read_prices
-    from ingest.prices.updates import difference, enter
+    from ingest.prices.updates import apply_update, compare
 
-    return enter(books, difference(books, read_prices()))
+    return apply_update(books, compare(books, read_prices()))
 
 
 def seen_models(books: Books) -> set[str]:

@@ -1,4 +1,4 @@
-"""What every bill needs done to its rows, once they are named as `charges` names them: types, checks, tags."""
+"""What every bill needs done to its rows, once they are named as `to_charges` names them: types, checks, tags."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ingest.bills import float_money
-from ingest.bills.checks import Check, sift
-from ingest.bills.dictionary import WORD, Lines
-from ingest.bills.reader import moments
-from ingest.problem_counter import Tally
+from ingest.bills.checks import Check, apply_checks
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
+from ingest.bills.reader import parse_times
+from ingest.problem_counter import ProblemCounter
 from ledger import money
 from ledger.money import MONEY, RATE
 from ledger.tables import CHARGES, COST_COLUMNS, TIME
@@ -19,15 +19,15 @@ from ledger.tables import CHARGES, COST_COLUMNS, TIME
 _RATES = tuple(n for n, t in CHARGES.schema.items() if t == RATE)
 _AMOUNTS = tuple(n for n, t in CHARGES.schema.items() if t == MONEY)
 _TIMES = ("charge_period_start", "charge_period_end")
-APART = (*_AMOUNTS, *_TIMES, "billing_period_start")
+MEASURES = (*_AMOUNTS, *_TIMES, "billing_period_start")
 """What each line says for itself. All else are words, unit prices too: they repeat."""
 
 
-def typed(lines: Lines) -> Lines:
+def parse_types(lines: BillBatch) -> BillBatch:
     """Texts as money, rates and instants.
 
     Each cost column becomes MONEY, with what was written beside it in ``<column>__text`` and, where that says more than twelve
-    places, in ``<column>__written``. Other amounts become MONEY or RATE. What is no number or time becomes null; `checked` tells.
+    places, in ``<column>__written``. Other amounts become MONEY or RATE. What is no number or time becomes null; `check_required` tells.
     """
     rows = lines.rows
     costs = [name for name in COST_COLUMNS if name in rows.columns]
@@ -46,10 +46,10 @@ def typed(lines: Lines) -> Lines:
         if name in costs:
             beyond = pl.lit(None, dtype=pl.String) if written is None else written
             kept.append(beyond.alias(f"{name}__written"))
-    kept += [moments(rows[name]).alias(name) for name in times]
+    kept += [parse_times(rows[name]).alias(name) for name in times]
     rates = [name for name in _RATES if name in lines.words.columns]
     words = lines.words.with_columns(pl.col(name).str.strip_chars().cast(RATE, strict=False) for name in rates)
-    return Lines(rows.with_columns(kept), words)
+    return BillBatch(rows.with_columns(kept), words)
 
 
 def _amount(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
@@ -66,7 +66,7 @@ def _amount(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     return both["kept"], both["written"] if both["written"].null_count() < len(column) else None
 
 
-def checked(lines: Lines, names: Mapping[str, str], tally: Tally, extra: Sequence[Check] = ()) -> Lines:
+def check_required(lines: BillBatch, names: Mapping[str, str], tally: ProblemCounter, extra: Sequence[Check] = ()) -> BillBatch:
     """The lines that can be booked. `names` are the file's own names of our columns, for the problems' `field`."""
 
     def called(column: str) -> str:
@@ -114,17 +114,17 @@ def checked(lines: Lines, names: Mapping[str, str], tally: Tally, extra: Sequenc
         ),
         *extra,
     ]
-    return sift(lines, checks, tally)
+    return apply_checks(lines, checks, tally)
 
 
-def charges(lines: Lines) -> Lines:
-    """The columns of `charges`, plus the costs as written; `line` and `billing_month` filled in."""
+def to_charges(lines: BillBatch) -> BillBatch:
+    """The columns of `to_charges`, plus the costs as written; `line` and `billing_month` filled in."""
     starts = lines.rows["billing_period_start"]
     month = pl.lit(starts[0].strftime("%Y-%m")) if starts.n_unique() == 1 else pl.col(starts.name).dt.strftime("%Y-%m")
     rows = lines.rows.with_columns(billing_month=month, line=pl.col("__row"))
     kept = [name for name in CHARGES.schema if name in rows.columns]
-    return Lines(
-        rows.select(WORD, *kept, *(f"{name}__written" for name in COST_COLUMNS)),
+    return BillBatch(
+        rows.select(DIMENSIONS_ROW, *kept, *(f"{name}__written" for name in COST_COLUMNS)),
         lines.words.select(name for name in CHARGES.schema if name in lines.words.columns),
     )
 
@@ -147,7 +147,7 @@ def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     (['{"a":"x","b":"1.50"}', None, None, None], [False, False, True, False])
     """
     written = column.unique().drop_nulls()
-    spelt = [_canonical(text) for text in written]
+    spelt = [_canonical_object(text) for text in written]
     tags = column.replace_strict(
         written, pl.Series([s or None for s in spelt], dtype=pl.String), default=None, return_dtype=pl.String
     )
@@ -155,16 +155,18 @@ def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return tags, wrong.fill_null(False)
 
 
-def tell_tags(lines: Lines, wrong: pl.Series, column: str, called: str, kept: str, remedy: str, tally: Tally) -> None:
+def report_bad_tags(
+    lines: BillBatch, wrong: pl.Series, column: str, called: str, kept: str, remedy: str, tally: ProblemCounter
+) -> None:
     """Says of which lines the tags are no JSON object; `wrong` is asked of their words."""
     if wrong.any():
-        bad = lines.where(wrong.gather(lines.rows[WORD]))
+        bad = lines.where(wrong.gather(lines.rows[DIMENSIONS_ROW]))
         quoted, reason = bad.spoken(pl.col(column)), f"is no JSON object; {kept}"
         if len(quoted):
             tally.rows(bad.rows["__line"], quoted, called, reason, remedy, severity="warning")
 
 
-def _canonical(text: str) -> str | None:
+def _canonical_object(text: str) -> str | None:
     """One spelling of a JSON object; empty for an empty one; None if it is none."""
     try:
         told = json.loads(text, parse_float=str)

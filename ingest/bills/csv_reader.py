@@ -20,40 +20,40 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from ingest.bills import dictionary
-from ingest.bills.dictionary import Lines
-from ingest.problem_counter import Tally
+from ingest.bills.dictionary import BillBatch
+from ingest.problem_counter import ProblemCounter
 from ledger.errors import FormatError
 
 _CHUNK = 4 << 20
 _BLOCK = 32 << 20
-_LONGEST_ROW = 64 << 20
-_LONGEST_RECORD_LINES = 50
+_MAX_ROW_BYTES = 64 << 20
+_MAX_RECORD_LINES = 50
 _DELIMITERS = (",", ";", "\t", "|")
 NULLS = ["", "NULL", "null", "Null"]
 """Texts that mean an empty value: publishers write SQL's NULL into CSV."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ColumnSelection:
     """Columns to read: those whose words repeat, and those that are each line's own (amounts and times)."""
 
     words: Sequence[str]
     apart: Sequence[str]
 
 
-Choose = Callable[[list[str]], Wanted]
+SelectColumns = Callable[[list[str]], ColumnSelection]
 """Given the header, the columns to read. Raises `FormatError` where the header is not the format's."""
 
 
-def batches(path: Path, choose: Choose, tally: Tally) -> Iterator[Lines]:
+def batches(path: Path, choose: SelectColumns, tally: ProblemCounter) -> Iterator[BillBatch]:
     """The rows of a CSV, CSV.gz or zipped CSV file: chosen columns as text, with `__row` (data row) and `__line`, both from 1.
 
     Raises `FormatError` where the file holds no header that `choose` accepts.
     """
-    yield from _Rows(choose, tally).read(_text_blocks(path, tally))
+    yield from _RowParser(choose, tally).read(_text_blocks(path, tally))
 
 
-def _raw_chunks(path: Path, tally: Tally) -> Iterator[bytes]:
+def _raw_chunks(path: Path, tally: ProblemCounter) -> Iterator[bytes]:
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
@@ -66,7 +66,7 @@ def _raw_chunks(path: Path, tally: Tally) -> Iterator[bytes]:
                 yield chunk
 
 
-def _gunzip(file: io.BufferedReader, tally: Tally) -> Iterator[bytes]:
+def _gunzip(file: io.BufferedReader, tally: ProblemCounter) -> Iterator[bytes]:
     # The standard reader gives nothing of the last chunk of a file that was cut off; this one gives all there is.
     remedy = "fetch the file again; the rows before this point were read"
     unpack, fed = zlib.decompressobj(wbits=31), b""
@@ -91,7 +91,7 @@ def _gunzip(file: io.BufferedReader, tally: Tally) -> Iterator[bytes]:
             unpack = zlib.decompressobj(wbits=31)
 
 
-def _unzip(file: io.BufferedReader, tally: Tally) -> Iterator[bytes]:
+def _unzip(file: io.BufferedReader, tally: ProblemCounter) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if not n.endswith("/")]
@@ -107,7 +107,7 @@ def _unzip(file: io.BufferedReader, tally: Tally) -> Iterator[bytes]:
         raise FormatError(f"the archive cannot be unpacked: {fault}", where=tally.uri, remedy="fetch the file again") from fault
 
 
-def _text_blocks(path: Path, tally: Tally) -> Iterator[bytes]:
+def _text_blocks(path: Path, tally: ProblemCounter) -> Iterator[bytes]:
     """UTF-8 without a byte order mark, from UTF-8 or UTF-16."""
     chunks = _raw_chunks(path, tally)
     first = next(chunks, b"")
@@ -131,17 +131,17 @@ def _utf16(start: bytes) -> str | None:
     return "utf-16-be" if len(head) >= 8 and head[1] != 0 and not any(head[::2]) else None
 
 
-class _Rows:
+class _RowParser:
     """Cuts text into blocks of whole rows and parses them, counting rows and lines."""
 
-    def __init__(self, choose: Choose, tally: Tally) -> None:
+    def __init__(self, choose: SelectColumns, tally: ProblemCounter) -> None:
         self.choose, self.tally = choose, tally
         self.names: list[str] = []
-        self.wanted = Wanted((), ())
+        self.wanted = ColumnSelection((), ())
         self.delimiter = ","
         self.row, self.line = 1, 1
 
-    def read(self, chunks: Iterator[bytes]) -> Iterator[Lines]:
+    def read(self, chunks: Iterator[bytes]) -> Iterator[BillBatch]:
         held = b""
         for chunk in chunks:
             held += chunk
@@ -150,7 +150,7 @@ class _Rows:
             if not self.names or len(held) < _BLOCK:
                 continue
             end = _row_end(held)
-            if not end and len(held) > _LONGEST_ROW:
+            if not end and len(held) > _MAX_ROW_BYTES:
                 end = held.rfind(b"\n") + 1 or len(held)
             if end:
                 yield from self._parse(held[:end])
@@ -196,11 +196,11 @@ class _Rows:
         self.delimiter = _DELIMITERS[parsed.index(names)]
         names = [name.strip() for name in names]
         self.wanted = self.choose(names)
-        self.names = _distinct(names)
+        self.names = _unique_names(names)
         self.line += 1
         return text[end:]
 
-    def _parse(self, block: bytes) -> Iterator[Lines]:
+    def _parse(self, block: bytes) -> Iterator[BillBatch]:
         count = block.count(b"\n")
         part = None if b"\0" in block else self._strict(block, count)
         if part is None:
@@ -211,7 +211,7 @@ class _Rows:
         if part.rows.height:
             yield part
 
-    def _strict(self, block: bytes, count: int) -> Lines | None:
+    def _strict(self, block: bytes, count: int) -> BillBatch | None:
         try:
             table = arrow_csv.read_csv(
                 pa.py_buffer(block),
@@ -235,9 +235,9 @@ class _Rows:
         if isinstance(numbers, pl.Series) and len(numbers) != table.num_rows:
             return None
         apart = pl.DataFrame(table.select(self.wanted.apart)).with_columns(__row=first + self.row, __line=numbers)
-        return dictionary.lines({name: table.column(name).combine_chunks() for name in self.wanted.words}, apart)
+        return dictionary.encode({name: table.column(name).combine_chunks() for name in self.wanted.words}, apart)
 
-    def _line_by_line(self, block: bytes) -> Lines:
+    def _line_by_line(self, block: bytes) -> BillBatch:
         names = [*self.wanted.words, *self.wanted.apart]
         keep = [self.names.index(name) for name in names]
         rows: list[list[str | int | None]] = []
@@ -258,12 +258,12 @@ class _Rows:
         schema = {**dict.fromkeys(names, pl.String), "__row": pl.Int64, "__line": pl.Int64}
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         said = {name: frame[name].to_arrow() for name in self.wanted.words}
-        return dictionary.lines(said, frame.select(*self.wanted.apart, "__row", "__line"))
+        return dictionary.encode(said, frame.select(*self.wanted.apart, "__row", "__line"))
 
     def _record(self, lines: Sequence[bytes], at: int) -> tuple[int, list[str] | None, str | None]:
         """Lines taken, and the fields or the fault of the record that starts there; neither for an empty line."""
         fault, record = "", b""
-        for taken in range(1, min(_LONGEST_RECORD_LINES, len(lines) - at) + 1):
+        for taken in range(1, min(_MAX_RECORD_LINES, len(lines) - at) + 1):
             record = lines[at] if taken == 1 else record + b"\n" + lines[at + taken - 1]
             if b"\0" in record:
                 return 1, None, fault or "the line holds NUL bytes"
@@ -308,7 +308,7 @@ def _row_starts(block: bytes, first_line: int) -> list[int]:
     return starts
 
 
-def _distinct(names: list[str]) -> list[str]:
+def _unique_names(names: list[str]) -> list[str]:
     """Header names told apart: a repeated one gets a number, so that the first keeps its name."""
     seen: dict[str, int] = {}
     distinct = []

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 from ledger.hashing import GOLDEN_GAMMA, Hashes, splitmix64
 
-WORD = "__word"
+DIMENSIONS_ROW = "__word"
 """Column of `Lines.rows`: which of `Lines.words` the line says."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class BillBatch:
     """A bounded part of a bill. Line i of `rows` says ``words[rows[i].__word]``; each distinct set of words is there once or more."""
 
     rows: pl.DataFrame
@@ -30,14 +30,14 @@ class Lines:
 
     def spoken(self, what: pl.Expr) -> pl.Series:
         """An expression of words, line by line."""
-        return self.words.select(what).to_series().gather(self.rows[WORD])
+        return self.words.select(what).to_series().gather(self.rows[DIMENSIONS_ROW])
 
-    def where(self, mask: pl.Series) -> Lines:
+    def where(self, mask: pl.Series) -> BillBatch:
         """The lines that meet it; their words stay as they are."""
-        return Lines(self.rows.filter(mask), self.words)
+        return BillBatch(self.rows.filter(mask), self.words)
 
 
-def lines(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> Lines:
+def encode(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
     """Lines of columns that repeat (text, or maps of text) and of columns that do not.
 
     >>> told = lines({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
@@ -47,7 +47,7 @@ def lines(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> Lines:
     looks = np.zeros(rows.height, np.uint64)
     for place, array in enumerate(words.values()):
         salt = splitmix64(np.array([place + 1], np.uint64))[0]
-        alike = _alike_entries(array, salt) if pa.types.is_nested(array.type) else _alike_text(array, salt)
+        alike = _hash_entries(array, salt) if pa.types.is_nested(array.type) else _hash_text(array, salt)
         if alike is not None:
             looks += alike
     # 64 bits tell the sets of one part from each other: of a quarter of a million, two are taken for one once in 10^8 parts.
@@ -55,32 +55,32 @@ def lines(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> Lines:
     opens = first == np.arange(rows.height, dtype=np.uint32)
     number = np.cumsum(opens, dtype=np.uint32) - np.uint32(1)
     at = pa.array(np.flatnonzero(opens))
-    said = {name: _plain(array.take(at)) for name, array in words.items()}
-    return Lines(rows.with_columns(pl.Series(WORD, number[first], dtype=pl.UInt32)), pl.DataFrame(said))
+    said = {name: _to_series(array.take(at)) for name, array in words.items()}
+    return BillBatch(rows.with_columns(pl.Series(DIMENSIONS_ROW, number[first], dtype=pl.UInt32)), pl.DataFrame(said))
 
 
-def _alike_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
+def _hash_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
     """A number a row that is equal for equal text; None where all rows are alike."""
     coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     if len(coded.dictionary) <= 1 and not coded.null_count:
         return None
-    return np.asarray(_by_code(len(coded.dictionary), salt)[codes(coded)])
+    return np.asarray(_hash_codes(len(coded.dictionary), salt)[codes(coded)])
 
 
-def _alike_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
+def _hash_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
     """The same of maps and lists of keys and values: a sum over the entries, whatever their order."""
     if pa.types.is_struct(array.type):
         texts = pl.Series(pl.from_arrow(array)).struct.json_encode()
-        return _alike_text(texts.to_arrow(), salt)
+        return _hash_text(texts.to_arrow(), salt)
     is_map = pa.types.is_map(array.type)
     fields = [array.keys, array.items] if is_map else _fields(array.values)
     offsets = array.offsets.to_numpy()
     if offsets[-1] == offsets[0] and not array.null_count:
         return None
     first, last = int(offsets[0]), int(offsets[-1])
-    entries = _one_by_one(fields[0].slice(first, last - first), salt)
+    entries = _hash_values(fields[0].slice(first, last - first), salt)
     for field in fields[1:]:
-        entries *= _one_by_one(field.slice(first, last - first), ~salt) | np.uint64(1)
+        entries *= _hash_values(field.slice(first, last - first), ~salt) | np.uint64(1)
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
     alike = splitmix64(running[offsets[1:] - first] - running[offsets[:-1] - first] + salt)
     if array.null_count:
@@ -88,9 +88,9 @@ def _alike_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
     return alike
 
 
-def _one_by_one(field: pa.Array, salt: np.uint64) -> Hashes:
+def _hash_values(field: pa.Array, salt: np.uint64) -> Hashes:
     coded = field if pa.types.is_dictionary(field.type) else field.cast(pa.string()).dictionary_encode()
-    return np.asarray(_by_code(len(coded.dictionary), salt)[codes(coded)])
+    return np.asarray(_hash_codes(len(coded.dictionary), salt)[codes(coded)])
 
 
 def _fields(structs: pa.Array) -> Sequence[pa.Array]:
@@ -99,7 +99,7 @@ def _fields(structs: pa.Array) -> Sequence[pa.Array]:
     return [structs]
 
 
-def _by_code(size: int, salt: np.uint64) -> Hashes:
+def _hash_codes(size: int, salt: np.uint64) -> Hashes:
     """A number for each code, and a last one for null."""
     return splitmix64(np.arange(size + 1, dtype=np.uint64) * GOLDEN_GAMMA + salt)
 
@@ -110,7 +110,7 @@ def codes(coded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int32]]:
     return np.asarray((pc.fill_null(indices, len(coded.dictionary)) if indices.null_count else indices).to_numpy())
 
 
-def _plain(array: pa.Array) -> pl.Series:
+def _to_series(array: pa.Array) -> pl.Series:
     """Without dictionaries, as Polars has it."""
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ingest.source import Fetcher, Listed, Slice
+from ingest.source import Batch, Fetcher, ListedObject
 from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
 
@@ -45,7 +45,7 @@ def is_manifest(uri: str) -> bool:
     return uri.lower().endswith("manifest.json")
 
 
-def plan(fetcher: Fetcher, source: str, listing: Sequence[Listed]) -> Iterator[Slice | Problem]:
+def plan(fetcher: Fetcher, source: str, listing: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
     """One slice a (export, month): the newest run's files, all of them, or a problem and no slice."""
     newest: dict[tuple[str, str], Manifest] = {}
     for listed in listing:
@@ -65,13 +65,13 @@ def plan(fetcher: Fetcher, source: str, listing: Sequence[Listed]) -> Iterator[S
             continue
         if manifest is not None:
             key = (manifest.scope, manifest.billing_month)
-            newest[key] = _newer(newest[key], manifest) if key in newest else manifest
+            newest[key] = _newer_of(newest[key], manifest) if key in newest else manifest
     known = {entry.uri for entry in listing}
     for manifest in sorted(newest.values(), key=lambda m: (m.scope, m.billing_month)):
-        yield _slice(fetcher, source, manifest, known)
+        yield _batch(fetcher, source, manifest, known)
 
 
-def read(fetcher: Fetcher, listed: Listed) -> Manifest | None:
+def read(fetcher: Fetcher, listed: ListedObject) -> Manifest | None:
     """A manifest's meaning; None for a JSON file that is no manifest of data files. Raises `FormatError`."""
     item = fetcher.get(listed.uri)
     try:
@@ -104,7 +104,7 @@ def read(fetcher: Fetcher, listed: Listed) -> Manifest | None:
     )
 
 
-def _newer(one: Manifest, other: Manifest) -> Manifest:
+def _newer_of(one: Manifest, other: Manifest) -> Manifest:
     if one.declared and other.declared:
         return max(one, other, key=lambda m: (re.sub(r"[-:]", "", m.declared), m.modified, m.uri))
     if one.version == other.version:  # the legacy report repeats its newest manifest above the runs
@@ -112,7 +112,7 @@ def _newer(one: Manifest, other: Manifest) -> Manifest:
     return max(one, other, key=lambda m: (m.modified, -m.depth, m.uri))
 
 
-def _slice(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -> Slice | Problem:
+def _batch(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -> Batch | Problem:
     objects = []
     for name in manifest.files:
         try:
@@ -130,7 +130,7 @@ def _slice(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -
                 else f"{manifest.billing_month} was left as it was; {fault.remedy or 'try again'}",
             )
     month, version = manifest.billing_month, manifest.version
-    return Slice(scope=manifest.scope, objects=tuple(objects), billing_month=month, version=version, exclusive=True)
+    return Batch(scope=manifest.scope, objects=tuple(objects), billing_month=month, version=version, exclusive=True)
 
 
 def _resolve(name: str, manifest_uri: str, known: set[str]) -> str:

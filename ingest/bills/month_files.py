@@ -19,20 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.bills.dictionary import WORD, Lines, codes
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch, codes
 from ledger.hashing import Hashes, splitmix64
 from ledger.ids import hashed
 from ledger.money import RATE
 from ledger.tables import CHARGES
 
-WORDS = tuple(name for name, dtype in CHARGES.schema.items() if dtype in (pl.String, pl.Boolean, RATE))
+DIMENSIONS = tuple(name for name, dtype in CHARGES.schema.items() if dtype in (pl.String, pl.Boolean, RATE))
 """Columns of `charges` that lines share as words, except `charge_id` and the partition."""
-OWN = tuple(name for name in CHARGES.schema if name not in WORDS)
+MEASURES = tuple(name for name in CHARGES.schema if name not in DIMENSIONS)
 """Columns that are each line's own: amounts, times, the line's number."""
-_STORED = ("charge_id", *(name for name in CHARGES.schema if name not in ("charge_id", *CHARGES.partition_by)))
-_TEXTS = tuple(name for name in _STORED if CHARGES.schema[name] == pl.String and name != "charge_id")
+_TABLE_COLUMNS = ("charge_id", *(name for name in CHARGES.schema if name not in ("charge_id", *CHARGES.partition_by)))
+_TEXT_COLUMNS = tuple(name for name in _TABLE_COLUMNS if CHARGES.schema[name] == pl.String and name != "charge_id")
 _NOT_CONTENT = frozenset({"charge_id", "source", "scope", "raw_id", "line", "final"})
-_NOTHING = pa.array([], pa.string())
+_EMPTY_TEXT = pa.array([], pa.string())
 _FILE_ROWS = 2_000_000
 _HIGH = np.uint64(0xD6E8FEB86659FD93)
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16)
@@ -55,13 +55,13 @@ class MonthFiles:
     def __init__(self, folder: Path, stem: str, month: str) -> None:
         self._folder, self._stem, self._month = folder, stem, month
         self._written: dict[Path, list[_Group]] = {}
-        self._seen = _Seen()
+        self._seen = _IdCounter()
         self._several = False
         self._writer: pq.ParquetWriter | None = None
         self._aside = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
-    def add(self, lines: Lines) -> None:
+    def add(self, lines: BillBatch) -> None:
         """Writes the lines as one row group, aside. What went wrong with those before them is raised here."""
         self._wait()
         self._pending = self._aside.submit(self._write, lines)
@@ -95,10 +95,10 @@ class MonthFiles:
             self._writer = None
         return self._written
 
-    def _write(self, lines: Lines) -> None:
-        table, ids = stored(lines, self._month)
+    def _write(self, lines: BillBatch) -> None:
+        table, ids = to_table(lines, self._month)
         nth = self._seen.ordinals(ids)
-        table = table.set_column(0, "charge_id", spelt(ids, nth))
+        table = table.set_column(0, "charge_id", format_ids(ids, nth))
         path = next(reversed(self._written), None)
         if self._writer is None or path is None or sum(len(group.ids) for group in self._written[path]) >= _FILE_ROWS:
             if self._writer is not None:
@@ -111,7 +111,7 @@ class MonthFiles:
         self._written[path].append(_Group(ids, nth))
 
 
-class _Seen:
+class _IdCounter:
     """Ids so far, to number those that come again. A table of slots says of nearly all at once that they are new."""
 
     def __init__(self) -> None:
@@ -143,55 +143,55 @@ def _count(among: Hashes, wanted: Hashes) -> Ordinals:
 
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     # Arrow finds the least and greatest of a dictionary by looking at every row of it, which costs more than writing does.
-    ranged = [name for name in OWN if name in _STORED]
+    ranged = [name for name in MEASURES if name in _TABLE_COLUMNS]
     return pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         compression_level=1,
-        use_dictionary=list(_TEXTS),
+        use_dictionary=list(_TEXT_COLUMNS),
         write_statistics=ranged,
         store_schema=False,
     )
 
 
-def stored(lines: Lines, month: str) -> tuple[pa.Table, Hashes]:
+def to_table(lines: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
     """The lines as the table's files have them, and the 64 bits of each row's id.
 
     The id is a sum over columns of hashes of what the row says there, so that it does not depend on the file, the line, the
     dataset, the batch, or on which columns a report repeats. Absent is nothing to add.
     """
-    number = lines.rows[WORD].to_numpy()
+    number = lines.rows[DIMENSIONS_ROW].to_numpy()
     said = np.full(lines.words.height, hashed(month) % 2**64, np.uint64)
     columns: dict[str, pa.Array] = {}
-    for name in WORDS:
+    for name in DIMENSIONS:
         if name in CHARGES.partition_by or name == "charge_id":
             continue
-        if name in _TEXTS:
+        if name in _TEXT_COLUMNS:
             if lines.words[name].null_count() == lines.words.height:
-                columns[name] = pa.DictionaryArray.from_arrays(pa.nulls(len(number), pa.int32()), _NOTHING)
+                columns[name] = pa.DictionaryArray.from_arrays(pa.nulls(len(number), pa.int32()), _EMPTY_TEXT)
                 continue
             coded = lines.words[name].to_arrow().cast(pa.string()).dictionary_encode()
             code = codes(coded)[number]
             absent = code == len(coded.dictionary) if coded.null_count else None
             columns[name] = pa.DictionaryArray.from_arrays(pa.array(code, mask=absent), coded.dictionary, safe=False)
             if name not in _NOT_CONTENT:
-                said += _of_texts(coded, name)
+                said += _hash_texts(coded, name)
         else:
-            columns[name] = lines.words[name].gather(lines.rows[WORD]).to_arrow()
+            columns[name] = lines.words[name].gather(lines.rows[DIMENSIONS_ROW]).to_arrow()
             if name not in _NOT_CONTENT:
-                said += _of_numbers(lines.words[name].to_arrow(), name)
+                said += _hash_numbers(lines.words[name].to_arrow(), name)
     ids = said[number]
-    for name in OWN:
+    for name in MEASURES:
         columns[name] = lines.rows[name].to_arrow()
         if name not in _NOT_CONTENT:
-            ids += _of_numbers(columns[name], name)
+            ids += _hash_numbers(columns[name], name)
     ids = splitmix64(ids)
-    columns["charge_id"] = spelt(ids)
-    return pa.table({name: columns[name] for name in _STORED}), ids
+    columns["charge_id"] = format_ids(ids)
+    return pa.table({name: columns[name] for name in _TABLE_COLUMNS}), ids
 
 
-def spelt(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
+def format_ids(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
     """Ids as 16 hex digits; those that come again have their ordinal behind.
 
     >>> spelt(np.array([255, 255], np.uint64), np.array([1, 2])).to_pylist()
@@ -206,7 +206,7 @@ def spelt(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
     return pc.if_else(pa.array(nth > 1), numbered, plain)
 
 
-def _of_texts(coded: pa.DictionaryArray, column: str) -> Hashes:
+def _hash_texts(coded: pa.DictionaryArray, column: str) -> Hashes:
     salt = np.uint64(_text_bits(column))
     known = np.fromiter(map(_text_bits, coded.dictionary.to_pylist()), np.uint64, len(coded.dictionary))
     of_code = np.append(splitmix64(known ^ salt), np.uint64(0))
@@ -218,7 +218,7 @@ def _text_bits(text: str) -> int:
     return hashed(text) % 2**64
 
 
-def _of_numbers(array: pa.Array, column: str) -> Hashes:
+def _hash_numbers(array: pa.Array, column: str) -> Hashes:
     if pa.types.is_decimal(array.type):
         halves = np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
         bits = halves[:, 0] + halves[:, 1] * _HIGH
@@ -250,8 +250,8 @@ def _number(path: Path, written: Sequence[_Group], ordinals: Sequence[Ordinals |
     if all(np.array_equal(1 if a.nth is None else a.nth, 1 if b is None else b) for a, b in zip(written, ordinals, strict=True)):
         return
     aside = path.with_suffix(".numbered")
-    with pq.ParquetFile(path, read_dictionary=list(_TEXTS)) as file, _open(aside, file.schema_arrow) as writer:
+    with pq.ParquetFile(path, read_dictionary=list(_TEXT_COLUMNS)) as file, _open(aside, file.schema_arrow) as writer:
         for number, (group, nth) in enumerate(zip(written, ordinals, strict=True)):
-            table = file.read_row_group(number).set_column(0, "charge_id", spelt(group.ids, nth))
+            table = file.read_row_group(number).set_column(0, "charge_id", format_ids(group.ids, nth))
             writer.write_table(table, row_group_size=len(group.ids))
     aside.replace(path)

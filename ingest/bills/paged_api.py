@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from ingest.bills.paged_rows import COSTS, TOTALS, Month, Told, text
+from ingest.bills.paged_rows import COSTS, TOTALS, BillMonth, JsonObject, text
 from ingest.source import Fetcher, RawObject, Request
 from ledger import periods
 from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
@@ -25,12 +25,12 @@ from ledger.problems import Problem
 _FIRST_MONTHS = 3
 """How many months a first visit reads, the current one included. Older ones come by back-fill."""
 _LOOK_BACK_MONTHS = 24
-_SETTLED = timedelta(days=35)
+_RESTATEMENT_PERIOD = timedelta(days=35)
 """How long after its end a month is asked again: OpenAI restates days later, Anthropic up to 30 days later."""
-_MOST_PAGES = 1000
-_READINGS = 3
+_MAX_PAGES = 1000
+_MAX_READS = 3
 """How often a month is read that changes under the reader."""
-_ENDING = re.compile(r"(?:\.json|\.jsonl|\.ndjson|/[^./]+)\Z", re.IGNORECASE)
+_PAGE_NAME = re.compile(r"(?:\.json|\.jsonl|\.ndjson|/[^./]+)\Z", re.IGNORECASE)
 """Names of saved pages; what the fetcher kept has no ending."""
 
 
@@ -44,16 +44,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PageFormat:
     """How a provider writes its pages: the start of a bucket, and what a page is of if only its content tells."""
 
     source: str
     start: str
     moment: Callable[[str], datetime]
-    of: Callable[[Told], str | None]
+    of: Callable[[JsonObject], str | None]
 
 
-def key(names: Sequence[str], label: str) -> str:
+def api_key(names: Sequence[str], label: str) -> str:
     """The secret from the environment; with a label (``https://api.openai.com#emea``) ``NAME_EMEA`` is asked first.
 
     Raises `StoreUnreachable` that says which variable to set.
@@ -66,7 +66,7 @@ def key(names: Sequence[str], label: str) -> str:
     return found
 
 
-def months(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
+def months_to_read(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
     """The months to ask, newest first, each with the mark that booking it sets.
 
     Of a window all months it touches. Else every month since the first one read (at first: three months) that the provider may
@@ -88,10 +88,10 @@ def months(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
 
 
 def _is_settled(month: str, asked: str | None) -> bool:
-    return asked is not None and datetime.fromisoformat(asked) >= periods.month_end(month) + _SETTLED
+    return asked is not None and datetime.fromisoformat(asked) >= periods.month_end(month) + _RESTATEMENT_PERIOD
 
 
-def until(month: str) -> datetime:
+def readable_until(month: str) -> datetime:
     """How far a month can be asked now: its end, or the end of today."""
     today = periods.now().replace(hour=0, minute=0, second=0, microsecond=0)
     return min(periods.month_end(month), today + timedelta(days=1))
@@ -110,7 +110,7 @@ def _earlier(day: date, months: int) -> date:
     return day
 
 
-def followed(fetcher: Fetcher, of: str, request: Callable[[str | None], Request]) -> list[Page]:
+def follow_pages(fetcher: Fetcher, of: str, request: Callable[[str | None], Request]) -> list[Page]:
     """All pages of an answer. `request` is given the cursor of the next one. Raises `FormatError` where the cursors lead nowhere."""
     found: list[Page] = []
     seen: set[str] = set()
@@ -119,19 +119,21 @@ def followed(fetcher: Fetcher, of: str, request: Callable[[str | None], Request]
         item = fetcher.ask(request(cursor))
         page = Page(of, item.uri, item.path.read_bytes())
         found.append(page)
-        told = _page(page.content, item.uri)
+        told = _parse_page(page.content, item.uri)
         cursor = text(told.get("next_page")) if told.get("has_more") is True else None
-        if told.get("has_more") is True and (cursor is None or cursor in seen or len(found) >= _MOST_PAGES):
+        if told.get("has_more") is True and (cursor is None or cursor in seen or len(found) >= _MAX_PAGES):
             raise FormatError("the pages do not come to an end", where=item.uri, remedy="ask again later; nothing was booked")
         if cursor is None:
             return found
         seen.add(cursor)
 
 
-def steady(shape: Shape, totals: Callable[[], list[Page]], groups: Callable[[], list[Page]]) -> tuple[list[Page], bool]:
+def read_consistently(
+    shape: PageFormat, totals: Callable[[], list[Page]], groups: Callable[[], list[Page]]
+) -> tuple[list[Page], bool]:
     """Groups between two equal readings of their totals, or, after several tries, the last reading; and whether it held still."""
     before, pages = totals(), list[Page]()
-    for _ in range(_READINGS):
+    for _ in range(_MAX_READS):
         pages = groups()
         after = totals()
         days = _buckets(shape, pages).get(COSTS, {})
@@ -142,9 +144,9 @@ def steady(shape: Shape, totals: Callable[[], list[Page]], groups: Callable[[], 
     return [*pages, *before], False
 
 
-def put_down(fetcher: Fetcher, shape: Shape, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
+def store_pages(fetcher: Fetcher, shape: PageFormat, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
     """The pages as one object."""
-    settled = month is not None and periods.now() >= periods.month_end(month) + _SETTLED
+    settled = month is not None and periods.now() >= periods.month_end(month) + _RESTATEMENT_PERIOD
     first = {"bundle": shape.source, "month": month, "settled": settled, "pages": len(pages)}
     lines = [json.dumps(first, separators=(",", ":")).encode()]
     for page in pages:
@@ -155,21 +157,21 @@ def put_down(fetcher: Fetcher, shape: Shape, month: str | None, pages: Sequence[
     return fetcher.save(uri, b"\n".join(lines) + b"\n")
 
 
-def gathered(fetcher: Fetcher, shape: Shape, uri: str) -> list[tuple[RawObject, str | None]]:
+def saved_months(fetcher: Fetcher, shape: PageFormat, uri: str) -> list[tuple[RawObject, str | None]]:
     """What lies in a folder: of the months that live runs kept the last of each, else the pages somebody saved, put together.
 
     With each the month it states. Raises `FormatError` where a page is missing.
     """
     kept: dict[str | None, RawObject] = {}
     found: dict[bytes, Page] = {}
-    listing = [entry for entry in fetcher.list(uri) if _ENDING.search(entry.uri)]
+    listing = [entry for entry in fetcher.list(uri) if _PAGE_NAME.search(entry.uri)]
     for entry in sorted(listing, key=lambda e: (e.modified or datetime.min.replace(tzinfo=UTC), e.uri)):
         item = fetcher.get(entry.uri)
         content = item.path.read_bytes()
         if content.startswith(b'{"bundle":'):
-            kept[opened(shape, item).month] = item
+            kept[open_month(shape, item).month] = item
         elif not kept:
-            page = Page(shape.of(_page(content, item.uri)) or COSTS, item.uri, content)
+            page = Page(shape.of(_parse_page(content, item.uri)) or COSTS, item.uri, content)
             found.setdefault(content.strip(), page)
     if kept:
         return [(item, month) for month, item in kept.items()]
@@ -178,13 +180,13 @@ def gathered(fetcher: Fetcher, shape: Shape, uri: str) -> list[tuple[RawObject, 
             "no saved pages here", where=uri, remedy="name a folder of JSON pages, or the provider's address"
         )
     pages = sorted(found.values(), key=lambda page: page.content)
-    _whole(shape, pages, uri)
-    return [(put_down(fetcher, shape, None, pages, uri), None)]
+    _check_complete(shape, pages, uri)
+    return [(store_pages(fetcher, shape, None, pages, uri), None)]
 
 
-def _whole(shape: Shape, pages: Sequence[Page], uri: str) -> None:
+def _check_complete(shape: PageFormat, pages: Sequence[Page], uri: str) -> None:
     """Every page that says there are more is followed by one that begins where it ends; months begin with their first day."""
-    days: dict[str, dict[datetime, Sequence[Told]]] = {}
+    days: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     open_ends: list[tuple[str, datetime, str]] = []
     for page in pages:
         mine = _buckets(shape, [page]).get(page.of, {})
@@ -197,7 +199,7 @@ def _whole(shape: Shape, pages: Sequence[Page], uri: str) -> None:
                 remedy="save the pages of one visit, in one grouping",
             )
         known.update(mine)
-        if mine and _page(page.content, page.asked).get("has_more") is True:
+        if mine and _parse_page(page.content, page.asked).get("has_more") is True:
             open_ends.append((page.of, max(mine) + timedelta(days=1), page.asked))
     for of, day, asked in open_ends:
         if day not in days[of]:
@@ -215,11 +217,11 @@ def _whole(shape: Shape, pages: Sequence[Page], uri: str) -> None:
         )
 
 
-def opened(shape: Shape, item: RawObject) -> Month:
+def open_month(shape: PageFormat, item: RawObject) -> BillMonth:
     """A month's pages, all of them. Raises `FormatError` for a file that is cut off or no bill of this provider."""
     again = "fetch the month again; nothing was booked"
     lines = item.path.read_bytes().split(b"\n")
-    head = _page(lines[0], item.uri)
+    head = _parse_page(lines[0], item.uri)
     if head.get("bundle") != shape.source:
         raise FormatError(
             f"this is no bill of {shape.source}", where=item.uri, remedy="name a folder of its pages, or its address"
@@ -231,25 +233,25 @@ def opened(shape: Shape, item: RawObject) -> Month:
         )
     pages = []
     for number, line in enumerate(lines[1:-1], 2):
-        told = _page(line, f"{item.uri}, line {number}")
+        told = _parse_page(line, f"{item.uri}, line {number}")
         if not isinstance(told.get("page"), dict) or not isinstance(told.get("of"), str):
             raise FormatError(f"line {number} holds no page", where=item.uri, remedy=again)
         pages.append((str(told["of"]), told["page"], f"{item.uri}, line {number}"))
-    buckets: dict[str, dict[datetime, Sequence[Told]]] = {}
+    buckets: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     for of, page, where in pages:
         buckets.setdefault(of, {}).update(_days(shape, page, where))
-    return Month(text(head.get("month")), head.get("settled") is True, buckets)
+    return BillMonth(text(head.get("month")), head.get("settled") is True, buckets)
 
 
-def _buckets(shape: Shape, pages: Iterable[Page]) -> dict[str, dict[datetime, Sequence[Told]]]:
+def _buckets(shape: PageFormat, pages: Iterable[Page]) -> dict[str, dict[datetime, Sequence[JsonObject]]]:
     """What pages tell day by day. A day that two pages tell is the later page's: it was asked last."""
-    found: dict[str, dict[datetime, Sequence[Told]]] = {}
+    found: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     for page in pages:
-        found.setdefault(page.of, {}).update(_days(shape, _page(page.content, page.asked), page.asked))
+        found.setdefault(page.of, {}).update(_days(shape, _parse_page(page.content, page.asked), page.asked))
     return found
 
 
-def _days(shape: Shape, page: Told, where: str) -> Iterator[tuple[datetime, Sequence[Told]]]:
+def _days(shape: PageFormat, page: JsonObject, where: str) -> Iterator[tuple[datetime, Sequence[JsonObject]]]:
     data = page.get("data")
     if not isinstance(data, list):
         raise FormatError("the page holds no data", where=where, remedy="ask again; the answer is not as documented")
@@ -267,7 +269,7 @@ def _days(shape: Shape, page: Told, where: str) -> Iterator[tuple[datetime, Sequ
         yield day, results
 
 
-def _page(content: bytes, where: str) -> Told:
+def _parse_page(content: bytes, where: str) -> JsonObject:
     try:
         told = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
     except (ValueError, RecursionError) as fault:
@@ -277,21 +279,21 @@ def _page(content: bytes, where: str) -> Told:
     return told
 
 
-def unsteady(source: str, uri: str, month: str) -> Problem:
+def inconsistent_month_problem(source: str, uri: str, month: str) -> Problem:
     """The problem of a month that changed each time it was read."""
     return Problem(
         source,
         uri,
         "pages",
         "",
-        f"{month} changed while it was read, {_READINGS} times; what was read last is booked",
+        f"{month} changed while it was read, {_MAX_READS} times; what was read last is booked",
         "nothing to do: the month is read again with the next run",
         severity="warning",
     )
 
 
-def whole_month(
-    shape: Shape,
+def read_month(
+    shape: PageFormat,
     source: str,
     base: str,
     month: str,
@@ -306,9 +308,9 @@ def whole_month(
     Costs are booked without usage, too: `without_usage` says what that means, and what to do.
     """
     problems: list[Problem] = []
-    found, still = steady(shape, totals, groups)
+    found, still = read_consistently(shape, totals, groups)
     if not still:
-        problems.append(unsteady(source, base, month))
+        problems.append(inconsistent_month_problem(source, base, month))
     try:
         found += usage()
     except SourceError as fault:
@@ -318,7 +320,7 @@ def whole_month(
     return found, problems
 
 
-def utc(moment: str) -> datetime:
+def parse_utc(moment: str) -> datetime:
     """RFC 3339 as UTC. Raises `ValueError`.
 
     >>> utc("2026-10-01T02:00:00+02:00").isoformat()

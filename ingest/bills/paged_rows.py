@@ -11,28 +11,28 @@ from typing import Any, Final
 import polars as pl
 
 from ingest.bills import charges
-from ingest.bills.dictionary import WORD, Lines
-from ingest.problem_counter import Tally
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
+from ingest.problem_counter import ProblemCounter
 from ingest.source import Reading
 from ledger.money import ZERO, exact_decimal
 
 COSTS, TOTALS, USAGE = "costs", "totals", "usage"
 """What a page is of: costs in groups, costs without groups, usage."""
-NOISE: Final = Decimal("0.000001")
+TOLERANCE: Final = Decimal("0.000001")
 """Groups and total that differ by less than this a day agree: sums of floating point differ by as much."""
 _ROWS = 50_000
 
-Told = dict[str, Any]
+JsonObject = dict[str, Any]
 """A JSON object whose numbers are text, as written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Month:
+class BillMonth:
     """A bill as its pages tell it. `settled`: it was read when the provider no longer restates it."""
 
     month: str | None
     settled: bool
-    buckets: Mapping[str, Mapping[datetime, Sequence[Told]]]
+    buckets: Mapping[str, Mapping[datetime, Sequence[JsonObject]]]
     """By what they are of: the start of each day, and its results."""
 
 
@@ -55,7 +55,7 @@ def number(value: object) -> Decimal | None:
     return ZERO if found is not None and not found else found
 
 
-def plain(amount: Decimal | None, written: object = None) -> str | None:
+def plain_text(amount: Decimal | None, written: object = None) -> str | None:
     """An amount as text that money is read from; what is no amount stays as it was written, to be told.
 
     >>> plain(Decimal("4.5E-6")), plain(None, "abc")
@@ -64,14 +64,14 @@ def plain(amount: Decimal | None, written: object = None) -> str | None:
     return text(written) if amount is None else format(amount, "f")
 
 
-def added(amounts: Iterable[Decimal]) -> Decimal:
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
     """A sum with every digit."""
     with localcontext() as context:
         context.prec = 400
         return sum(amounts, ZERO)
 
 
-def shifted(amount: Decimal, places: int) -> Decimal:
+def shift_decimal(amount: Decimal, places: int) -> Decimal:
     """An amount of smallest units in whole ones, every digit kept.
 
     >>> shifted(Decimal("123.78912"), 2)
@@ -81,7 +81,9 @@ def shifted(amount: Decimal, places: int) -> Decimal:
     return Decimal((sign, digits, int(exponent) - places))
 
 
-def rests(month: Month, amount: Callable[[Told], tuple[str, Decimal] | None]) -> Iterator[tuple[datetime, str, Decimal, Told]]:
+def remainders(
+    month: BillMonth, amount: Callable[[JsonObject], tuple[str, Decimal] | None]
+) -> Iterator[tuple[datetime, str, Decimal, JsonObject]]:
     """Days and currencies whose groups are not their total: the day, the currency, what the groups lack, and a result of the total.
 
     `amount` is the currency and the amount of a result, or None where it tells none.
@@ -90,28 +92,28 @@ def rests(month: Month, amount: Callable[[Told], tuple[str, Decimal] | None]) ->
     for start, told in sorted(month.buckets.get(TOTALS, {}).items()):
         whole, parts = _by_currency(told, amount), _by_currency(groups.get(start, ()), amount)
         for currency, total in sorted(whole.items()):
-            rest = added([total, parts.get(currency, ZERO).copy_negate()])
-            if abs(rest) >= NOISE:
+            rest = exact_sum([total, parts.get(currency, ZERO).copy_negate()])
+            if abs(rest) >= TOLERANCE:
                 yield start, currency, rest, told[0]
 
 
-def _by_currency(results: Sequence[Told], amount: Callable[[Told], tuple[str, Decimal] | None]) -> dict[str, Decimal]:
+def _by_currency(results: Sequence[JsonObject], amount: Callable[[JsonObject], tuple[str, Decimal] | None]) -> dict[str, Decimal]:
     found: dict[str, list[Decimal]] = {}
     for told in map(amount, results):
         if told is not None:
             found.setdefault(told[0], []).append(told[1])
-    return {currency: added(values) for currency, values in found.items()}
+    return {currency: exact_sum(values) for currency, values in found.items()}
 
 
-REST_WORDS = "Part of the day's total that is in no group"
+REMAINDER_DESCRIPTION = "Part of the day's total that is in no group"
 
 
-def rest_named() -> dict[str, str | None]:
+def remainder_labels() -> dict[str, str | None]:
     """What the row of a remainder is called."""
-    return {"charge_description": REST_WORDS, "sku_id": "remainder", "sku_meter": REST_WORDS}
+    return {"charge_description": REMAINDER_DESCRIPTION, "sku_id": "remainder", "sku_meter": REMAINDER_DESCRIPTION}
 
 
-def tell_rests(tally: Tally, field: str, provider: str, rows: int) -> None:
+def report_remainders(tally: ProblemCounter, field: str, provider: str, rows: int) -> None:
     """Says that there are remainders."""
     if rows:
         tally.whole(
@@ -122,22 +124,25 @@ def tell_rests(tally: Tally, field: str, provider: str, rows: int) -> None:
         )
 
 
-def readings(month: Month, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], tally: Tally) -> Iterator[Reading]:
+def readings(
+    month: BillMonth, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], tally: ProblemCounter
+) -> Iterator[Reading]:
     """Rows in the terms of `charges`, amounts and times as text; the problems told so far come with them."""
     schema = dict.fromkeys((name for row in rows[:1] for name in row), pl.String) | {"final": pl.Boolean}
     for at in range(0, len(rows), _ROWS):
         frame = pl.DataFrame(rows[at : at + _ROWS], schema=schema).with_columns(final=pl.lit(month.settled))
-        apart = [name for name in frame.columns if name in charges.APART]
+        apart = [name for name in frame.columns if name in charges.MEASURES]
         numbers = pl.int_range(at + 1, at + 1 + pl.len(), dtype=pl.Int64)
-        lines = Lines(
-            frame.select(apart).with_columns(__row=numbers, __line=numbers).with_row_index(WORD), frame.select(pl.exclude(apart))
+        lines = BillBatch(
+            frame.select(apart).with_columns(__row=numbers, __line=numbers).with_row_index(DIMENSIONS_ROW),
+            frame.select(pl.exclude(apart)),
         )
-        booked = charges.charges(charges.checked(charges.typed(lines), names, tally))
+        booked = charges.to_charges(charges.check_required(charges.parse_types(lines), names, tally))
         yield Reading(booked.rows, tally.drain(), booked.words)
     yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
 
 
-def day(start: datetime) -> dict[str, str]:
+def day_period(start: datetime) -> dict[str, str]:
     """The charge period and billing period of a day."""
     return {
         "charge_period_start": start.isoformat(),

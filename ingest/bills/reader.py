@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.bills import csv_reader, dictionary
-from ingest.bills.csv_reader import NULLS, Choose, Wanted
-from ingest.bills.dictionary import Lines
-from ingest.problem_counter import Tally
+from ingest.bills.csv_reader import NULLS, ColumnSelection, SelectColumns
+from ingest.bills.dictionary import BillBatch
+from ingest.problem_counter import ProblemCounter
 from ingest.source import RawObject
 from ledger.errors import FormatError
 from ledger.tables import TIME
@@ -22,7 +22,7 @@ _PARQUET_ROWS = 250_000
 _Item = TypeVar("_Item")
 
 
-def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
+def batches(item: RawObject, choose: SelectColumns, tally: ProblemCounter) -> Iterator[BillBatch]:
     """Bounded parts of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
 
     Words are text, or maps of text. What stands apart is text in a text file; in Parquet times and doubles stay as they are, and
@@ -45,18 +45,18 @@ def batches(item: RawObject, choose: Choose, tally: Tally) -> Iterator[Lines]:
         tally.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
 
 
-def _parquet(item: RawObject, choose: Choose) -> Iterator[Lines]:
+def _parquet(item: RawObject, choose: SelectColumns) -> Iterator[BillBatch]:
     row = 1
     try:
-        for wanted, batch in _ahead(_record_batches(item, choose)):
+        for wanted, batch in _read_ahead(_record_batches(item, choose)):
             apart = pl.DataFrame(pa.Table.from_batches([batch.select(wanted.apart)]))
             apart = apart.select(_readable(apart, name) for name in wanted.apart)
             apart = apart.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
                 __line=pl.col("__row")
             )
-            part = dictionary.lines({name: _as_text(batch.column(name)) for name in wanted.words}, apart)
+            part = dictionary.encode({name: _as_text(batch.column(name)) for name in wanted.words}, apart)
             texts = [name for name, dtype in part.words.schema.items() if dtype == pl.String]
-            yield Lines(part.rows, part.words.with_columns(map(_filled, texts)))
+            yield BillBatch(part.rows, part.words.with_columns(map(_null_if_empty, texts)))
             row += batch.num_rows
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as fault:
         said = str(fault).splitlines()[0][:200]
@@ -65,7 +65,7 @@ def _parquet(item: RawObject, choose: Choose) -> Iterator[Lines]:
         ) from fault
 
 
-def _record_batches(item: RawObject, choose: Choose) -> Iterator[tuple[Wanted, pa.RecordBatch]]:
+def _record_batches(item: RawObject, choose: SelectColumns) -> Iterator[tuple[ColumnSelection, pa.RecordBatch]]:
     """Parts of one row group each, text as the dictionaries it is stored in."""
     with pq.ParquetFile(item.path) as file:
         wanted = choose(list(file.schema_arrow.names))
@@ -79,7 +79,7 @@ def _record_batches(item: RawObject, choose: Choose) -> Iterator[tuple[Wanted, p
                     yield wanted, batch
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+def _read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     """The items, each fetched while the one before it is worked on."""
     nothing: Final = object()
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
@@ -97,7 +97,7 @@ def _as_text(array: pa.Array) -> pa.Array:
     return column.cast(pl.String, strict=column.dtype != pl.Binary).to_arrow()
 
 
-def _filled(name: str) -> pl.Expr:
+def _null_if_empty(name: str) -> pl.Expr:
     return pl.when(~pl.col(name).is_in(NULLS)).then(name).alias(name)
 
 
@@ -108,10 +108,10 @@ def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
         return zoned.dt.convert_time_zone("UTC") if getattr(dtype, "time_zone", None) else zoned.dt.replace_time_zone("UTC")
     if dtype == pl.Float64:
         return column
-    return _filled(name) if dtype == pl.String else column.cast(pl.String, strict=dtype != pl.Binary)
+    return _null_if_empty(name) if dtype == pl.String else column.cast(pl.String, strict=dtype != pl.Binary)
 
 
-def moments(column: pl.Series) -> pl.Series:
+def parse_times(column: pl.Series) -> pl.Series:
     """ISO 8601 text as UTC instants; a time without a zone is UTC; null where it is no time.
 
     >>> [str(m) for m in moments(pl.Series(["2024-09-01T00:00:00Z", "2024-09-01 02:00:00+02:00", "1/9/24"]))]
@@ -121,11 +121,11 @@ def moments(column: pl.Series) -> pl.Series:
         return column.cast(TIME)
     written = column.unique().drop_nulls()
     return column.replace_strict(
-        written, pl.Series([_moment(text) for text in written], dtype=TIME), default=None, return_dtype=TIME
+        written, pl.Series([_parse_time(text) for text in written], dtype=TIME), default=None, return_dtype=TIME
     )
 
 
-def _moment(text: str) -> object:
+def _parse_time(text: str) -> object:
     from datetime import UTC, datetime
 
     try:

@@ -9,7 +9,7 @@ import polars as pl
 _ENTRY = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 
 
-def pairs(column: pl.Series, *, prefix: str = "") -> pl.DataFrame:
+def entries_of(column: pl.Series, *, prefix: str = "") -> pl.DataFrame:
     """The entries of each row: `row`, `key`, `value`. Takes native maps, lists of key/value structs, and plain structs."""
     dtype = column.dtype
     if isinstance(dtype, pl.Struct):
@@ -46,7 +46,7 @@ def objects(entries: pl.DataFrame, rows: int) -> pl.Series:
     spelt = (
         entries.sort("row", "key", maintain_order=True)
         .filter(~again.fill_null(False))
-        .select("row", entry=_quoted("key") + ":" + _quoted("value"))
+        .select("row", entry=_json_quoted("key") + ":" + _json_quoted("value"))
         .group_by("row", maintain_order=True)
         .agg("entry")
         .select("row", tags="{" + pl.col("entry").list.join(",") + "}")
@@ -62,10 +62,10 @@ def as_json(column: pl.Series) -> pl.Series:
     >>> as_json(pl.Series("t", [[{"key": "b", "value": 'say "hi"'}, {"key": "a", "value": "1"}], [], None])).to_list()
     ['{"a":"1","b":"say \\"hi\\""}', None, None]
     """
-    return objects(pairs(column), len(column)).alias(column.name)
+    return objects(entries_of(column), len(column)).alias(column.name)
 
 
-def _quoted(name: str) -> pl.Expr:
+def _json_quoted(name: str) -> pl.Expr:
     return pl.col(name).map_batches(_json_texts, return_dtype=pl.String)
 
 

@@ -49,7 +49,7 @@ class Address:
         return f"`{self.project}.{self.dataset}.{self.table}`"
 
 
-def address(uri: str) -> Address:
+def parse_address(uri: str) -> Address:
     """What an address names. Raises `UsageError` on what names no dataset.
 
     >>> address("bigquery://acme-finops.billing.gcp_billing_export_v1_0A")
@@ -62,7 +62,7 @@ def address(uri: str) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class TableDescription:
     """What a table is: its columns, where it lies, and the column it is parted by (``_PARTITIONTIME``: by time of loading)."""
 
     columns: frozenset[str]
@@ -84,34 +84,34 @@ class BigQuery:
         from google.cloud import bigquery
 
         project = os.environ.get("GOOGLE_CLOUD_PROJECT") or self.where.project
-        with client.told(self.where.uri, RIGHTS):
+        with client.translate_errors(self.where.uri, RIGHTS):
             return bigquery.Client(project=project, **client.options(os.environ.get("BIGQUERY_EMULATOR_HOST", "")))
 
     def tables(self) -> list[str]:
         """Names of the dataset's tables, in order."""
-        with client.told(self.where.uri, RIGHTS):
+        with client.translate_errors(self.where.uri, RIGHTS):
             listed = self._client.list_tables(f"{self.where.project}.{self.where.dataset}", retry=client.retry())
             return sorted(table.table_id for table in listed)
 
-    def about(self) -> About:
+    def about(self) -> TableDescription:
         """The table's columns and partitioning."""
-        with client.told(self.where.uri, RIGHTS):
+        with client.translate_errors(self.where.uri, RIGHTS):
             table = self._client.get_table(f"{self.where.project}.{self.where.dataset}.{self.where.table}", retry=client.retry())
         parting = table.time_partitioning
-        return About(
+        return TableDescription(
             frozenset(field.name for field in table.schema),
             table.location,
             None if parting is None else parting.field or "_PARTITIONTIME",
         )
 
-    def ask(self, sql: str, about: About, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
+    def ask(self, sql: str, about: TableDescription, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
         """The rows of a query. Raises `StoreUnreachable` where it cannot be asked, or its answer ends early."""
         from google.cloud import bigquery
 
         kinds = {str: "STRING", datetime: "TIMESTAMP"}
         given = [bigquery.ScalarQueryParameter(name, kinds[type(value)], value) for name, value in parameters.items()]
         patience = client.retry()
-        with client.told(self.where.uri, RIGHTS):
+        with client.translate_errors(self.where.uri, RIGHTS):
             answer = self._client.query_and_wait(
                 sql,
                 job_config=bigquery.QueryJobConfig(query_parameters=given),
@@ -132,7 +132,7 @@ class BigQuery:
                 )
 
 
-def in_order(lines: Iterable[str]) -> Iterator[bytes]:
+def sort_lines(lines: Iterable[str]) -> Iterator[bytes]:
     r"""Lines in one order whatever order they come in, each with its end; equal ones all stay. Sorted on disk where they are many.
 
     An answer's rows have no order of their own: so the same rows are the same bytes.

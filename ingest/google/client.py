@@ -13,7 +13,7 @@ from typing import Any
 from ledger.errors import ObjectMissingError, StoreUnreachable
 
 FIRST_PAUSE_SECONDS = 0.5
-PATIENCE_SECONDS = 120.0
+MAX_RETRY_SECONDS = 120.0
 """How long one request is asked again before it is given up for this run."""
 LOG_IN = "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or run: gcloud auth application-default login"
 
@@ -37,7 +37,7 @@ def options(endpoint: str) -> dict[str, Any]:
 
 
 def retry() -> Any:
-    """Again after 429, 5xx and broken connections, with jitter, until `PATIENCE_SECONDS` are over."""
+    """Again after 429, 5xx and broken connections, with jitter, until `MAX_RETRY_SECONDS` are over."""
     import requests
     from google.api_core import exceptions, retry
 
@@ -56,11 +56,11 @@ def retry() -> Any:
         reasons = {str(error.get("reason")) for error in getattr(fault, "errors", ()) if isinstance(error, dict)}
         return passing(fault) or bool(reasons & {"rateLimitExceeded", "backendError", "internalError"})
 
-    return retry.Retry(predicate=again, initial=FIRST_PAUSE_SECONDS, maximum=30.0, multiplier=2.0, timeout=PATIENCE_SECONDS)
+    return retry.Retry(predicate=again, initial=FIRST_PAUSE_SECONDS, maximum=30.0, multiplier=2.0, timeout=MAX_RETRY_SECONDS)
 
 
 @contextmanager
-def told(where: str, rights: str) -> Iterator[None]:
+def translate_errors(where: str, rights: str) -> Iterator[None]:
     """Says Google's faults in ours. `rights` is the remedy where access is refused: what to grant, and on what."""
     import requests
     from google.api_core import exceptions
@@ -69,29 +69,31 @@ def told(where: str, rights: str) -> Iterator[None]:
     try:
         yield
     except exceptions.NotFound as fault:
-        raise ObjectMissingError(_said(fault), where=where, remedy="check the project, the dataset and the table") from fault
+        raise ObjectMissingError(
+            _error_sentence(fault), where=where, remedy="check the project, the dataset and the table"
+        ) from fault
     except (exceptions.Forbidden, exceptions.Unauthorized) as fault:
-        raise StoreUnreachable(f"Google refuses access: {_said(fault)}", where=where, remedy=rights) from fault
+        raise StoreUnreachable(f"Google refuses access: {_error_sentence(fault)}", where=where, remedy=rights) from fault
     except exceptions.RetryError as fault:
-        cause = _said(fault.cause) if fault.cause else _said(fault)
+        cause = _error_sentence(fault.cause) if fault.cause else _error_sentence(fault)
         raise StoreUnreachable(
-            f"{cause}, for {PATIENCE_SECONDS:.0f} seconds", where=where, remedy="it is asked again with the next run"
+            f"{cause}, for {MAX_RETRY_SECONDS:.0f} seconds", where=where, remedy="it is asked again with the next run"
         ) from fault
     except exceptions.BadRequest as fault:
         raise StoreUnreachable(
-            f"the question was not understood: {_said(fault)}",
+            f"the question was not understood: {_error_sentence(fault)}",
             where=where,
             remedy="check that the table is what the source reads",
         ) from fault
     except exceptions.GoogleAPIError as fault:
-        raise StoreUnreachable(_said(fault), where=where, remedy="it is asked again with the next run") from fault
+        raise StoreUnreachable(_error_sentence(fault), where=where, remedy="it is asked again with the next run") from fault
     except GoogleAuthError as fault:
-        raise StoreUnreachable(f"no usable Google credentials: {_said(fault)}", where=where, remedy=LOG_IN) from fault
+        raise StoreUnreachable(f"no usable Google credentials: {_error_sentence(fault)}", where=where, remedy=LOG_IN) from fault
     except (requests.RequestException, ConnectionError, TimeoutError) as fault:
-        raise StoreUnreachable(_said(fault), where=where, remedy="check the network and the endpoint") from fault
+        raise StoreUnreachable(_error_sentence(fault), where=where, remedy="check the network and the endpoint") from fault
 
 
-def _said(fault: BaseException) -> str:
+def _error_sentence(fault: BaseException) -> str:
     """The fault's own sentence, without the request it stands in front of."""
     message = getattr(fault, "message", None) or str(fault)
     code = getattr(fault, "code", None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ingest.logs import table_items
 from ingest.logs.json_items import Damage, Found
 from ingest.logs.json_items import of_file as _of_json
-from ingest.source import Fetcher, Listed, RawObject, Slice, Window
+from ingest.source import Batch, Fetcher, ListedObject, RawObject, Window
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 
@@ -29,7 +29,7 @@ _DATED = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)
 
 def slices(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str] = ()
-) -> Iterator[Slice | Problem]:
+) -> Iterator[Batch | Problem]:
     """Every file a slice of its own, so that one that cannot be read keeps no other back. `skip` are names of folders left out."""
     if uri.startswith("s3://") and not _GLOB.search(uri):
         yield from _new_objects(fetcher, uri, source=source, patterns=patterns, description=description, skip=skip)
@@ -41,7 +41,7 @@ def slices(
     if not entries:
         raise _nothing(uri, description, patterns)
     for entry in entries:
-        yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+        yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
 
 def _nothing(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissingError:
@@ -50,7 +50,7 @@ def _nothing(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissi
     )
 
 
-def _picks(entry: Listed, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
+def _picks(entry: ListedObject, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
     folder, _, name = entry.uri.rpartition("/")
     return (
         entry.size > 0
@@ -62,7 +62,7 @@ def _picks(entry: Listed, base: str, patterns: Sequence[str], skip: Sequence[str
 
 def _new_objects(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str]
-) -> Iterator[Slice | Problem]:
+) -> Iterator[Batch | Problem]:
     window, checkpoint = fetcher.window, fetcher.mark(uri)
     since = datetime.fromisoformat(checkpoint) - OVERLAP if checkpoint and window == Window() else None
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
@@ -76,7 +76,7 @@ def _new_objects(
     for entry in listing:
         if since is None or _written(entry) >= since:
             try:
-                yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+                yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
             except ObjectMissingError:
                 reason, remedy = (
                     "was listed, and gone when it was to be read",
@@ -86,10 +86,10 @@ def _new_objects(
     newest = max((_written(entry) for entry in listing), default=None)
     newest_seen = max(filter(None, (newest, datetime.fromisoformat(checkpoint) if checkpoint else None)), default=None)
     if newest_seen is not None and window == Window():
-        yield Slice(scope=uri, objects=(), marks={uri: newest_seen.isoformat()})
+        yield Batch(scope=uri, objects=(), marks={uri: newest_seen.isoformat()})
 
 
-def _listed(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[Listed]:
+def _listed(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:
     """The objects below a prefix, without looking into folders of other days, or of names that are left out."""
     folders, objects = fetcher.level(uri)
     begin = datetime.combine(first, time(), UTC) if first else None
@@ -116,7 +116,7 @@ def _may_hold(folder: str, first: date | None, last: date | None) -> bool:
     )
 
 
-def _written(entry: Listed) -> datetime:
+def _written(entry: ListedObject) -> datetime:
     return entry.modified or datetime.max.replace(tzinfo=UTC)
 
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 
 from ingest.logs.json_items import Damage, Found, Item
 from ingest.logs.json_items import of_file as _of_json
-from ingest.source import Listed, RawObject
+from ingest.source import ListedObject, RawObject
 from ledger.errors import FormatError, ObjectMissingError
 
 PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.parquet")
@@ -19,7 +19,7 @@ _AGAIN = "export the table again; the rows that are whole were read"
 _PARQUET_ROWS = 8192
 
 
-def picked(listing: Sequence[Listed], uri: str) -> list[Listed]:
+def picked(listing: Sequence[ListedObject], uri: str) -> list[ListedObject]:
     """The files that look like extracts. Raises `ObjectMissingError` where there is none."""
     exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
     entries = exact_matches or [entry for entry in listing if _looks_like_one(entry.uri.rsplit("/", 1)[-1].lower())]

@@ -46,17 +46,17 @@ def read_prices(
         if genai.is_book(said):
             name = f"{book or 'genai-prices'} {version}"
             frame, problems = genai.read(said, seen=seen(), book=name, uri=where.name)
-            return _as(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
+            return _with_origin(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
         listed = litellm_map.read_litellm_map(path)
         undated = listed.frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
         name = listed.book if not book else f"{book} {version}"
-        return _as(PriceList(name, origin, where.name, undated, listed.problems), origin)
+        return _with_origin(PriceList(name, origin, where.name, undated, listed.problems), origin)
     name = f"{book or where.stem.replace(' ', '-')} {version}"
     frame, problems = rate_table.read(content, uri=where.name)
-    return _as(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
+    return _with_origin(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
 
 
-def _as(listed: PriceList, origin: str) -> PriceList:
+def _with_origin(listed: PriceList, origin: str) -> PriceList:
     """The list under its name and origin, on every row."""
     frame = listed.frame.with_columns(origin=pl.lit(origin), book=pl.lit(listed.book))
     return replace(listed, frame=frame)

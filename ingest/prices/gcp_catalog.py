@@ -31,10 +31,10 @@ _SELLERS = re.compile(r"vertex ai|gemini|generative language|agent platform|clau
 """Services that sell models, by their display names."""
 _GLOBAL = re.compile(r"\bglobal\b", re.IGNORECASE)
 _GENERAL = re.compile(r"\bGA\b", re.IGNORECASE)
-_SHOWN = 3
+_MAX_EXAMPLES = 3
 
 
-class Sells(NamedTuple):
+class SkuMeaning(NamedTuple):
     """What a SKU sells; `factor` is how many of the meter one unit of it is. None: nobody knows, or it is no model's."""
 
     model: str | None
@@ -44,7 +44,7 @@ class Sells(NamedTuple):
     factor: Decimal | None = None
 
 
-Classify = Callable[[str, str, str], Sells]
+Classify = Callable[[str, str, str], SkuMeaning]
 """Service, SKU and unit, as the catalog writes them."""
 
 
@@ -79,11 +79,11 @@ def projects() -> list[Project]:
     from google.cloud import billing_v1
 
     found = []
-    with google_client.told(WHERE, _READ_ACCOUNTS):
+    with google_client.translate_errors(WHERE, _READ_ACCOUNTS):
         client = billing_v1.CloudBillingClient(**_connection())
         for account in client.list_billing_accounts(retry=google_client.retry()):
             paid = list(client.list_project_billing_info(name=account.name, retry=google_client.retry()))
-            about = (_bare(account.name), account.display_name, account.currency_code, account.open_)
+            about = (_last_part(account.name), account.display_name, account.currency_code, account.open_)
             found += [Project(*about, info.project_id, info.billing_enabled) for info in paid] or [Project(*about, None, False)]
     return sorted(dict.fromkeys(found), key=lambda row: (row.billing_account, row.project or ""))
 
@@ -115,18 +115,18 @@ def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str
                 "regions": list(sku.regions),
             }
         )
-    frame = _placed(pl.DataFrame(rows, schema=_READ))
+    frame = _with_regions(pl.DataFrame(rows, schema=_READ))
     told = frame.sort(PRICES.key[1:-1]).write_csv() if frame.height else ""
     book = f"{BOOK} sha256:{hashlib.sha256(told.encode()).hexdigest()[:16]}"
     columns = {"origin": pl.lit("list"), "book": pl.lit(book)}
-    return PriceList(book, "list", WHERE, frame.with_columns(**columns), tuple(_told(unknown, tiered)))
+    return PriceList(book, "list", WHERE, frame.with_columns(**columns), tuple(_report(unknown, tiered)))
 
 
 def skus(currency: str = "USD") -> Iterator[Sku]:
     """The SKUs of services that sell models, each once, whatever the catalog changes between two pages."""
     from google.cloud import billing_v1
 
-    with google_client.told(WHERE, _READ_CATALOG):
+    with google_client.translate_errors(WHERE, _READ_CATALOG):
         client = billing_v1.CloudCatalogClient(**_connection())
         services = {s.name: s.display_name for s in client.list_services(retry=google_client.retry())}
         sellers = {name: shown for name, shown in services.items() if _SELLERS.search(shown)}
@@ -176,10 +176,10 @@ _READ = {
     "description": pl.String,
     "regions": pl.List(pl.String),
 }
-_THING = ["provider", "model", "meter", "service_tier", "context_above"]
+_RATE_KEY = ["provider", "model", "meter", "service_tier", "context_above"]
 
 
-def _placed(read: pl.DataFrame) -> pl.DataFrame:
+def _with_regions(read: pl.DataFrame) -> pl.DataFrame:
     """Rates with the region they hold in; of a model's preview and general release the latter.
 
     What costs the same everywhere has no region. A SKU named Global is for the global endpoint, and its plain neighbour for all others.
@@ -187,18 +187,18 @@ def _placed(read: pl.DataFrame) -> pl.DataFrame:
     general, everywhere = pl.col("description").str.contains(_insensitive(_GENERAL)), pl.col("regions").list.len() == 0
     told = read.with_columns(
         __global=pl.col("description").str.contains(_insensitive(_GLOBAL)), __general=general, __preview=~general
-    ).filter(pl.col("__general") | ~pl.col("__general").any().over(_THING))
-    named = pl.col("__global").any().over(_THING)
+    ).filter(pl.col("__general") | ~pl.col("__general").any().over(_RATE_KEY))
+    named = pl.col("__global").any().over(_RATE_KEY)
     somewhere = pl.when(everywhere | (pl.col("regions") == ["global"])).then(pl.lit([""])).otherwise("regions")
     told = (
         told.with_columns(
             region=pl.when("__global").then(pl.lit(["global"])).when(named).then(pl.lit(["regional"])).otherwise(somewhere)
         )
         .explode("region")
-        .with_columns(__alike=(pl.col("rate").n_unique() == 1).over(_THING))
+        .with_columns(__alike=(pl.col("rate").n_unique() == 1).over(_RATE_KEY))
         .with_columns(region=pl.when("__alike").then(pl.lit("")).otherwise("region"))
     )
-    kept = [*_THING, "region", "currency", "rate"]
+    kept = [*_RATE_KEY, "region", "currency", "rate"]
     return told.select(kept).unique(maintain_order=True).sort(kept)
 
 
@@ -206,7 +206,7 @@ def _insensitive(pattern: re.Pattern[str]) -> str:
     return f"(?i){pattern.pattern}"
 
 
-def _told(unknown: Sequence[str], tiered: Sequence[str]) -> Iterator[Problem]:
+def _report(unknown: Sequence[str], tiered: Sequence[str]) -> Iterator[Problem]:
     if unknown:
         reason = f"SKUs whose words name no model and meter were left out, such as {_examples(unknown)}"
         remedy = "nothing to do for storage and machines; for a model, write a rule in attribution.skus, or a rate table"
@@ -218,7 +218,7 @@ def _told(unknown: Sequence[str], tiered: Sequence[str]) -> Iterator[Problem]:
 
 
 def _examples(named: Sequence[str]) -> str:
-    return "; ".join(repr(name) for name in sorted(set(named))[:_SHOWN])
+    return "; ".join(repr(name) for name in sorted(set(named))[:_MAX_EXAMPLES])
 
 
 def _connection() -> dict[str, Any]:
@@ -229,5 +229,5 @@ def _connection() -> dict[str, Any]:
     }
 
 
-def _bare(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rsplit("/", 1)[-1]

@@ -41,7 +41,7 @@ _METERS = {
 """What a price key sells, and how many of it. A meter without a key is sold at the rate of the one it refines."""
 
 _LITERAL = ("equals", "starts_with")
-_MOST_NESTED = 50
+_MAX_NESTING = 50
 
 
 def is_book(said: object) -> bool:
@@ -86,7 +86,7 @@ class _Reader:
         ]
         prices = [list(self._rates(m, place)) for m, place in sold]
         ids = [str(m.get("id")) for m, _ in sold]
-        named = dict.fromkeys((*ids, *(name for m, _ in sold for name in _spelled(m.get("match")))))
+        named = dict.fromkeys((*ids, *(name for m, _ in sold for name in _literal_names(m.get("match")))))
         for name in (*named, *sorted(self.seen - named.keys())):
             found = next((n for n, (m, _) in enumerate(sold) if _matches(m.get("match"), name.lower())), None)
             if found is None and name in ids:
@@ -186,16 +186,16 @@ def _pattern(written: str) -> re.Pattern[str] | None:
         return None
 
 
-def _spelled(clause: Any, depth: int = 0) -> Iterator[str]:
+def _literal_names(clause: Any, depth: int = 0) -> Iterator[str]:
     """The names a pattern spells out."""
-    if not isinstance(clause, Mapping) or depth > _MOST_NESTED:
+    if not isinstance(clause, Mapping) or depth > _MAX_NESTING:
         return
     for kind, value in clause.items():
         if kind in _LITERAL:
             yield str(value)
         elif kind == "or":
             for part in _list(value):
-                yield from _spelled(part, depth + 1)
+                yield from _literal_names(part, depth + 1)
 
 
 def _matches(clause: Any, name: str, depth: int = 0) -> bool:
@@ -204,7 +204,7 @@ def _matches(clause: Any, name: str, depth: int = 0) -> bool:
     >>> _matches({"or": [{"equals": "o3"}, {"and": [{"starts_with": "o3-"}, {"contains": "2025"}]}]}, "o3-2025-04-16")
     True
     """
-    if not isinstance(clause, Mapping) or depth > _MOST_NESTED:
+    if not isinstance(clause, Mapping) or depth > _MAX_NESTING:
         return False
     ((kind, value),) = list(clause.items())[:1] or [("", "")]
     if kind in ("or", "and"):

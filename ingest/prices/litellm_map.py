@@ -33,7 +33,7 @@ from ledger.problems import Problem
 from ledger.tables import PRICES, TIME
 
 if TYPE_CHECKING:
-    from ingest.prices.updates import Entered
+    from ingest.prices.updates import ImportResult
     from ledger.books import Books
 
 MAP_FILE = "model_prices_and_context_window_backup.json"
@@ -222,7 +222,7 @@ def _frame(rows: list[_Row], book: str) -> pl.DataFrame:
     )
 
 
-def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: datetime | None = None) -> Entered:
+def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: datetime | None = None) -> ImportResult:
     """Brings a price list into the price book; importing it again changes nothing. See `ingest.prices.updates`.
 
     Where the book has no prices of this origin yet, all rates are taken, valid from 1970 unless `valid_from` says otherwise.
@@ -237,4 +237,4 @@ def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: da
     origin = str(frame["origin"][0]) if frame.height else "list"
     undated = frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
     listed = updates.PriceList(book, origin, book, undated, tuple(found))
-    return updates.enter(books, updates.difference(books, listed, valid_from=valid_from))
+    return updates.apply_update(books, updates.compare(books, listed, valid_from=valid_from))

@@ -35,7 +35,7 @@ _SCALES = {"k": 1000, "thousand": 1000, "m": 10**6, "million": 10**6}
 _TIMES = {"hour": 3600, "hr": 3600, "minute": 60, "min": 60}
 
 
-class _Wrong(Exception):
+class _FieldProblem(Exception):
     """A field that says nothing usable: field, reason, remedy."""
 
 
@@ -60,7 +60,7 @@ def read(content: bytes, *, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
                 continue
             try:
                 rows.append(_row(written))
-            except _Wrong as fault:
+            except _FieldProblem as fault:
                 name, reason, remedy = fault.args
                 problems.append(Problem("prices", uri, f"line {reader.line_num}", name, reason, remedy))
     except csv.Error as fault:
@@ -105,16 +105,20 @@ def _unknown_columns(headers: Sequence[str], uri: str) -> list[Problem]:
 def _row(written: Mapping[str, str]) -> dict[str, Any]:
     for name in NEEDED:
         if not written.get(name):
-            raise _Wrong(name, "is empty", f"every rate needs its {name}")
+            raise _FieldProblem(name, "is empty", f"every rate needs its {name}")
     meter = written["meter"]
     if meter not in METERS:
         near = difflib.get_close_matches(meter, METERS, n=1)
-        raise _Wrong("meter", f"{meter!r} is no meter", f"did you mean {near[0]}?" if near else "see docs/tables.md for meters")
+        raise _FieldProblem(
+            "meter", f"{meter!r} is no meter", f"did you mean {near[0]}?" if near else "see docs/tables.md for meters"
+        )
     if written["currency"].upper() not in CURRENCIES:
-        raise _Wrong("currency", f"{written['currency']!r} is no currency", "write its ISO 4217 code, such as USD")
+        raise _FieldProblem("currency", f"{written['currency']!r} is no currency", "write its ISO 4217 code, such as USD")
     start, end = (_instant(written, name) for name in ("valid_from", "valid_to"))
     if start is not None and end is not None and end <= start:
-        raise _Wrong("valid_to", f"{written['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)")
+        raise _FieldProblem(
+            "valid_to", f"{written['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)"
+        )
     return {
         "provider": written["provider"],
         "model": written["model"],
@@ -132,15 +136,15 @@ def _row(written: Mapping[str, str]) -> dict[str, Any]:
 def _rate(written: str) -> Decimal:
     rate = exact_decimal(written)
     if rate is None:
-        raise _Wrong("rate", f"{written!r} is no number", "write digits and a decimal point, such as 2.40")
+        raise _FieldProblem("rate", f"{written!r} is no number", "write digits and a decimal point, such as 2.40")
     if rate < 0:
-        raise _Wrong("rate", f"{written} is negative: a price that would mint money", "state a number from 0 up")
+        raise _FieldProblem("rate", f"{written} is negative: a price that would mint money", "state a number from 0 up")
     return rate
 
 
 def _context(written: str) -> int:
     if not written.isdecimal() or len(written) > 12:
-        raise _Wrong("context_above", f"{written!r} is no number of tokens", "write it in full, such as 200000")
+        raise _FieldProblem("context_above", f"{written!r} is no number of tokens", "write it in full, such as 200000")
     return int(written)
 
 
@@ -150,7 +154,7 @@ def _instant(written: Mapping[str, str], name: str) -> datetime | None:
     try:
         return parse_instant(written[name], field=name)
     except UsageError as fault:
-        raise _Wrong(name, fault.what, fault.remedy) from fault
+        raise _FieldProblem(name, fault.what, fault.remedy) from fault
 
 
 def units_of(unit: str, meter: str) -> int:
@@ -161,22 +165,22 @@ def units_of(unit: str, meter: str) -> int:
     """
     found = _UNIT.fullmatch(unit.strip())
     named = found["what"].lower() if found else ""
-    what = _single(named)
-    counted = {_single(word) for word in meter.split("_")}
+    what = _singular(named)
+    counted = {_singular(word) for word in meter.split("_")}
     times = _TIMES.get(what, 1) if "second" in counted else 1
     if found is None or (what not in counted and named != meter and times == 1) or what in ("input", "output", "cache"):
         things = next((word for word in reversed(meter.split("_")) if word.endswith("s")), meter)
-        raise _Wrong(
-            "unit", f"{unit!r} is no unit of {meter}", f"write what the rate is for, such as 1M {things} or 1 {_single(things)}"
+        raise _FieldProblem(
+            "unit", f"{unit!r} is no unit of {meter}", f"write what the rate is for, such as 1M {things} or 1 {_singular(things)}"
         )
     size = re.sub(r"[,_ ]", "", found["size"] or "1")
     count = int(size) * _SCALES.get((found["scale"] or "").lower(), 1) * times
     if not 0 < count <= 10**12:
-        raise _Wrong("unit", f"{unit!r} counts nothing", "write what the rate is for, such as 1M tokens")
+        raise _FieldProblem("unit", f"{unit!r} counts nothing", "write what the rate is for, such as 1M tokens")
     return count
 
 
-def _single(word: str) -> str:
+def _singular(word: str) -> str:
     """A thing in the singular.
 
     >>> _single("tokens"), _single("queries"), _single("hour")

@@ -1,7 +1,7 @@
 """How a price list gets into the price book: validated, held against what is in force, staged where it looks wrong, then taken.
 
     read        a price list                  `ingest.prices.books`
-    compare     with the rates in force       `difference`: what is new, what changed, what is gone, what looks wrong
+    compare     with the rates in force       `compare`: what is new, what changed, what is gone, what looks wrong
     enter       sound changes at once         rows of `prices`, each dated; nothing is ever changed or taken away (ES-2)
     stage       what looks wrong waits        rows of `prices_staged`, told as problems, until accepted or rejected
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 """From when the first list prices hold: the earliest prices known serve all older usage."""
-MOST_TIMES = 10
+MAX_FACTOR = 10
 """A rate that moves by more than this factor, either way, is doubted."""
-_DEAREST_TOKEN = Decimal("0.01")
-_GONE_AT_MOST = 10
+_MAX_TOKEN_RATE = Decimal("0.01")
+_MAX_MISSING_PERCENT = 10
 """Percent of a list's models that may disappear from it before the whole list is doubted."""
-_WHAT = [name for name in PRICES.key if name != "valid_from"]
+_RATE_KEY = [name for name in PRICES.key if name != "valid_from"]
 """What a rate is for: without its date."""
 _SOURCE, _STAGED = "prices", "prices-staged"
 _COMPARED = ("rate", "currency", "valid_from", "valid_to", "hours", "recorded_at", "book")
@@ -82,7 +82,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Entered:
+class ImportResult:
     """What an import did. `added` counts new rows, of which `changed` price something that had another rate before."""
 
     book: str
@@ -95,8 +95,8 @@ class Entered:
     problems: tuple[Problem, ...] = field(default=())
 
 
-def difference(
-    books: Books, listed: PriceList, *, valid_from: datetime | None = None, most_times: int = MOST_TIMES, whole: bool = True
+def compare(
+    books: Books, listed: PriceList, *, valid_from: datetime | None = None, most_times: int = MAX_FACTOR, whole: bool = True
 ) -> Update:
     """What a price list would change in the book; changes nothing itself.
 
@@ -109,16 +109,16 @@ def difference(
     since = valid_from or (BEGINNING if listed.origin == "list" and not held.height else now)
     if since.tzinfo is None:
         raise ValueError("valid_from needs a timezone")
-    sound, refused = _checked(listed.frame, listed.uri)
-    sound, twice = _once(_dated(sound, since), listed.uri)
-    changes = _compared(sound.with_columns(recorded_at=pl.lit(now).cast(TIME)), held)
-    gone = _gone(listed, held, since) if whole and listed.origin == "list" else _nothing_gone()
+    sound, refused = _validate(listed.frame, listed.uri)
+    sound, twice = _reject_contradictions(_with_dates(sound, since), listed.uri)
+    changes = _changes(sound.with_columns(recorded_at=pl.lit(now).cast(TIME)), held)
+    gone = _missing_models(listed, held, since) if whole and listed.origin == "list" else _no_missing_models()
     doubts = _doubts(changes, listed, gone, held, _published(books, now), most_times)
     changes = changes.with_columns(doubt=pl.Series("doubt", doubts, dtype=pl.String))
     return Update(listed, changes, sound.height, gone, (*listed.problems, *refused, *twice), since)
 
 
-def enter(books: Books, update: Update, *, accept: bool = False, actor: str = "cli") -> Entered:
+def apply_update(books: Books, update: Update, *, accept: bool = False, actor: str = "cli") -> ImportResult:
     """Takes the sound changes into the book and stages the doubtful ones, or takes all with `accept`.
 
     What an earlier edition had staged for the same things is superseded. Entering the same list again changes nothing.
@@ -128,14 +128,14 @@ def enter(books: Books, update: Update, *, accept: bool = False, actor: str = "c
     books.store.append(PRICES, sound.select(list(PRICES.schema)), note=f"prices: {update.listed.book}")
     origin = update.listed.origin
     before = staged(books).filter(pl.col("origin") == origin)
-    others = before.join(update.listed.frame.select(_WHAT).unique(), on=_WHAT, how="anti")
+    others = before.join(update.listed.frame.select(_RATE_KEY).unique(), on=_RATE_KEY, how="anti")
     waiting = held_back.with_columns(uri=pl.lit(update.listed.uri)).select(list(PRICES_STAGED.schema))
     _stage(books.store, origin, before, pl.concat([others, PRICES_STAGED.conform(waiting)]))
     renew(books.store, _SOURCE, {update.listed.uri, *(p.uri for p in update.problems)}, update.problems)
     if sound.height or held_back.height:
         told = {"book": update.listed.book, "added": sound.height, "staged": held_back.height}
-        _note(books, actor, "prices.import", update.listed.uri, told)
-    return Entered(
+        _audit(books, actor, "prices.import", update.listed.uri, told)
+    return ImportResult(
         update.listed.book,
         update.read,
         sound.height,
@@ -149,7 +149,7 @@ def enter(books: Books, update: Update, *, accept: bool = False, actor: str = "c
 
 def staged(books: Books) -> pl.DataFrame:
     """Rates that wait for somebody's word, in a fixed order."""
-    return books.store.scan(PRICES_STAGED).collect().sort(*_WHAT, "valid_from")
+    return books.store.scan(PRICES_STAGED).collect().sort(*_RATE_KEY, "valid_from")
 
 
 def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cli") -> int:
@@ -159,37 +159,37 @@ def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cl
         before = staged(books).filter(pl.col("origin") == origin)
         if accept:
             listed = PriceList(str(rows["book"][0]), str(origin), str(rows["uri"][0]), rows.select(list(PRICES.schema)))
-            changes = difference(books, listed, whole=False).changes
+            changes = compare(books, listed, whole=False).changes
             taken += books.store.append(PRICES, changes.select(list(PRICES.schema)), note="prices accepted")
         else:
             taken += rows.height
         _stage(books.store, str(origin), before, before.join(rows.select(PRICES.key), on=list(PRICES.key), how="anti"))
         action = "prices.accept" if accept else "prices.reject"
-        _note(books, actor, action, str(rows["uri"][0]), {"rates": rows.height, "models": sorted(rows["model"].unique())[:20]})
+        _audit(books, actor, action, str(rows["uri"][0]), {"rates": rows.height, "models": sorted(rows["model"].unique())[:20]})
     return taken
 
 
 def _stage(store: Store, origin: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
     """Makes `after` all that waits of one origin, and tells it as problems."""
-    order = [*_WHAT, "valid_from"]
+    order = [*_RATE_KEY, "valid_from"]
     if before.drop("recorded_at").sort(order).equals(after.drop("recorded_at").sort(order)):
         return
     store.replace(PRICES_STAGED, after, {"origin": origin}, note="prices staged")
-    found = to_frame(_waiting(store.scan(PRICES_STAGED).collect().sort(order)))
+    found = to_frame(_staged_problems(store.scan(PRICES_STAGED).collect().sort(order)))
     store.replace(PROBLEMS, found, {"source": _STAGED})
 
 
-def _waiting(rows: pl.DataFrame) -> Iterator[Problem]:
+def _staged_problems(rows: pl.DataFrame) -> Iterator[Problem]:
     for (uri, doubt), group in rows.group_by("uri", "doubt", maintain_order=True):
         first = group.row(0, named=True)
         place = first["model"] if group.height == 1 else f"{first['model']} and {group.height - 1:,} more"
         remedy = "`rootcost prices diff --staged` shows it; then `rootcost prices accept`, or `rootcost prices reject`"
         yield Problem(
-            _STAGED, str(uri), place, described(first) if group.height == 1 else "rate", str(doubt), remedy, group.height
+            _STAGED, str(uri), place, describe(first) if group.height == 1 else "rate", str(doubt), remedy, group.height
         )
 
 
-def _note(books: Books, actor: str, action: str, subject: str, after: Mapping[str, Any]) -> None:
+def _audit(books: Books, actor: str, action: str, subject: str, after: Mapping[str, Any]) -> None:
     with books.database.session() as session:
         books.database.audit(session, actor, action, subject, after=dict(after))
 
@@ -197,14 +197,14 @@ def _note(books: Books, actor: str, action: str, subject: str, after: Mapping[st
 # ── what a list says, dated ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dated(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
+def _with_dates(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
     """Every rate with its date. An undated rate that is over by `since`, or has been followed by a dated one, is how it began."""
-    begun = (pl.col("valid_from") <= since).any().over(_WHAT) | (pl.col("valid_to") <= since).fill_null(value=False)
+    begun = (pl.col("valid_from") <= since).any().over(_RATE_KEY) | (pl.col("valid_to") <= since).fill_null(value=False)
     undated = pl.when(begun).then(pl.lit(BEGINNING)).otherwise(pl.lit(since)).cast(TIME)
     return rows.with_columns(valid_from=pl.coalesce(pl.col("valid_from").cast(TIME), undated))
 
 
-def _checked(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
+def _validate(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
     """Rates a price book may hold, and why the others may not be in it."""
     rows = frame.with_columns(
         (pl.col(c).cast(t) if c in frame.columns else pl.lit(None, dtype=t)).alias(c) for c, t in PRICES.schema.items()
@@ -224,10 +224,10 @@ def _refusal(row: Mapping[str, Any], uri: str) -> Problem:
         reason, remedy = "has no rate", "state a number from 0 up"
     else:
         reason, remedy = f"{text(row['rate'])} is negative: a price that would mint money", "state a number from 0 up"
-    return Problem(_SOURCE, uri, str(row["model"]), described(row), reason, remedy)
+    return Problem(_SOURCE, uri, str(row["model"]), describe(row), reason, remedy)
 
 
-def _once(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
+def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
     """One rate for one thing from one day; where there are two, neither is taken."""
     key = list(PRICES.key)
     twice = (
@@ -241,7 +241,7 @@ def _once(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
             _SOURCE,
             uri,
             row["model"],
-            described(row),
+            describe(row),
             f"has two rates, {text(row['low'])} and {text(row['high'])}; neither was taken",
             "state one, or give each a valid_from of its own",
         )
@@ -249,11 +249,11 @@ def _once(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
     ]
     one = rows.join(twice.select(key), on=key, how="anti", maintain_order="left").unique(key, keep="first").sort(key)
     # An end where the next rate begins says nothing that the next rate does not say.
-    followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_WHAT)
+    followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_RATE_KEY)
     return one.with_columns(valid_to=pl.when(~followed.fill_null(value=False)).then("valid_to")), problems
 
 
-def described(row: Mapping[str, Any]) -> str:
+def describe(row: Mapping[str, Any]) -> str:
     """What a rate is for, in words.
 
     >>> described(dict(meter="input_tokens", service_tier="batch", context_above=200000, region="eu"))
@@ -267,14 +267,14 @@ def described(row: Mapping[str, Any]) -> str:
 # ── against what is in force ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compared(dated: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+def _changes(dated: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
     """The rates that say something the book does not say already, with what was in force just before each.
 
     Adds `change` (new, changed, corrected: another rate for the same moment), `old_rate`, `old_currency`, `old_from` and `old_book`.
     """
-    order = [*_WHAT, "valid_from", "__new", "recorded_at"]
+    order = [*_RATE_KEY, "valid_from", "__new", "recorded_at"]
     both = pl.concat([held.with_columns(__new=pl.lit(value=False)), dated.with_columns(__new=pl.lit(value=True))]).sort(order)
-    first = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in _WHAT).fill_null(value=True)
+    first = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in _RATE_KEY).fill_null(value=True)
     both = both.with_columns(
         *(pl.when(~first).then(pl.col(c).shift(1)).alias(f"__old_{c}") for c in _COMPARED),
         __known=~first & ~pl.col("__new").shift(1).fill_null(value=True),
@@ -303,11 +303,11 @@ def _family(book: str) -> str:
     return book.split(" ", 1)[0]
 
 
-def _nothing_gone() -> pl.DataFrame:
+def _no_missing_models() -> pl.DataFrame:
     return pl.DataFrame(schema={"provider": pl.String, "model": pl.String, "rates": pl.UInt32})
 
 
-def _gone(listed: PriceList, held: pl.DataFrame, since: datetime) -> pl.DataFrame:
+def _missing_models(listed: PriceList, held: pl.DataFrame, since: datetime) -> pl.DataFrame:
     """Models an earlier edition of the list priced and this one does not name: provider, model, rates."""
     edition = (pl.col("book").str.split(" ").list.first() == listed.family) & (pl.col("valid_from") <= since)
     models = held.filter(edition).group_by("provider", "model").agg(rates=pl.len()).sort("provider", "model")
@@ -323,7 +323,7 @@ def _doubts(
     changes: pl.DataFrame, listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame, published: Sequence[str], most_times: int
 ) -> list[str]:
     """A sentence for each change on what looks wrong with it; empty where nothing does."""
-    lacking = _lacking(listed, gone, held)
+    lacking = _incomplete_list(listed, gone, held)
     reached: dict[datetime, str] = {}
     out = []
     for row in changes.iter_rows(named=True):
@@ -340,7 +340,7 @@ def _doubts_of(row: Mapping[str, Any], reached: str, most_times: int) -> Iterato
     rate, old = row["rate"], row["old_rate"]
     seen = row["origin"] == "observed"  # a bill that was restated is no slip of the pen
     if old is None:
-        if rate > _DEAREST_TOKEN and row["meter"].endswith("_tokens"):
+        if rate > _MAX_TOKEN_RATE and row["meter"].endswith("_tokens"):
             yield f"{text(rate)} for one token: is it the price of a thousand, or of a million?"
     elif row["currency"] != row["old_currency"]:
         yield f"was in {row['old_currency']}, is in {row['currency']}"
@@ -358,8 +358,8 @@ def _doubts_of(row: Mapping[str, Any], reached: str, most_times: int) -> Iterato
         yield reached
 
 
-def _lacking(listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame) -> str:
+def _incomplete_list(listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame) -> str:
     models = held.filter(pl.col("book").str.split(" ").list.first() == listed.family).select("provider", "model").n_unique()
-    if not models or gone.height * 100 <= models * _GONE_AT_MOST:
+    if not models or gone.height * 100 <= models * _MAX_MISSING_PERCENT:
         return ""
     return f"the list lacks {gone.height:,} of the {models:,} models it had: is it complete?"

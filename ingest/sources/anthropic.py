@@ -16,10 +16,10 @@ from typing import Final, Literal
 from urllib.parse import urldefrag
 
 from ingest.bills import paged_api, paged_rows
-from ingest.bills.paged_api import Page, Shape
-from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
+from ingest.bills.paged_api import Page, PageFormat
+from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, BillMonth, JsonObject, number, plain_text, text
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading, Request
 from ledger import money
 from ledger.money import ZERO
 from ledger.periods import month_start
@@ -32,7 +32,7 @@ _USAGE_BY: Final = ("workspace_id", "model", "service_tier", "context_window", "
 _LIMIT_DAYS = 31
 _CENTS: Final = {"USD": 2}
 """Decimal places of the currency's smallest unit, which amounts count. Anthropic bills in no other so far."""
-_UNTOLD_GEO = (None, "not_available")
+_UNKNOWN_GEO = (None, "not_available")
 _TOKEN_TYPES: Final = (
     "uncached_input_tokens",
     "cache_read_input_tokens",
@@ -42,7 +42,7 @@ _TOKEN_TYPES: Final = (
 )
 
 
-def _of(page: Told) -> str | None:
+def _page_kind(page: JsonObject) -> str | None:
     """What a saved page is of: its results say it, as far as there are any."""
     results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
     if any("uncached_input_tokens" in result for result in results):
@@ -51,7 +51,7 @@ def _of(page: Told) -> str | None:
     return TOTALS if results and not grouped else COSTS
 
 
-_SHAPE: Final = Shape("anthropic", "starting_at", paged_api.utc, _of)
+_SHAPE: Final = PageFormat("anthropic", "starting_at", paged_api.parse_utc, _page_kind)
 
 
 class Anthropic:
@@ -69,28 +69,28 @@ class Anthropic:
         addresses=("https://api.anthropic.com", "saved-pages/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in paged_api.gathered(fetcher, _SHAPE, uri):
-                yield Slice(self.name, (item,), stated)
+            for item, stated in paged_api.saved_months(fetcher, _SHAPE, uri):
+                yield Batch(self.name, (item,), stated)
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
-        secret = {"x-api-key": paged_api.key(_KEYS, label)}
-        for month, asked in paged_api.months(fetcher, uri):
+        secret = {"x-api-key": paged_api.api_key(_KEYS, label)}
+        for month, asked in paged_api.months_to_read(fetcher, uri):
             found, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
+            item = paged_api.store_pages(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
             scope = f"{self.name}.{label}" if label else self.name
-            yield Slice(scope, (item,), month, problems=tuple(problems), marks={f"{uri}|{month}": asked})
+            yield Batch(scope, (item,), month, problems=tuple(problems), marks={f"{uri}|{month}": asked})
 
     def _read_month(
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
         def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.followed(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
+            return paged_api.follow_pages(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
 
-        return paged_api.whole_month(
+        return paged_api.read_month(
             _SHAPE,
             self.name,
             base,
@@ -106,23 +106,23 @@ class Anthropic:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = paged_api.opened(_SHAPE, item)
-        tally = Tally(self.name, item.uri, place="result")
+        month = paged_api.open_month(_SHAPE, item)
+        tally = ProblemCounter(self.name, item.uri, place="result")
         usage = month.buckets.get(USAGE, {})
         rows: list[dict[str, str | None]] = []
         for start, results in sorted(month.buckets.get(COSTS, {}).items()):
             quantities = _quantities(results, usage.get(start, ()))
             rows += [_row(start, result, quantity) for result, quantity in zip(results, quantities, strict=True)]
         rests = _remainders(month)
-        paged_rows.tell_rests(tally, "amount", "Anthropic", len(rests))
-        _tell_priority(month, tally)
+        paged_rows.report_remainders(tally, "amount", "Anthropic", len(rests))
+        _report_priority_tier(month, tally)
         yield from paged_rows.readings(month, rows + rests, {"billed_cost": "amount", "billing_currency": "currency"}, tally)
 
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
         ("starting_at", month_start(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
-        ("ending_at", paged_api.until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("ending_at", paged_api.readable_until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),
         *(("group_by[]", name) for name in group),
@@ -135,7 +135,7 @@ def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[st
     )
 
 
-def _quantities(costs: Sequence[Told], usage: Sequence[Told]) -> list[Decimal | None]:
+def _quantities(costs: Sequence[JsonObject], usage: Sequence[JsonObject]) -> list[Decimal | None]:
     """How many tokens each cost of a day pays for; None where the usage report does not tell them apart as the costs do.
 
     >>> cost = {"model": "claude-sonnet-4-6", "token_type": "output_tokens", "service_tier": "standard", "workspace_id": None}
@@ -143,10 +143,10 @@ def _quantities(costs: Sequence[Told], usage: Sequence[Told]) -> list[Decimal | 
     >>> _quantities([cost, {"cost_type": "web_search"}], used)
     [Decimal('42'), None]
     """
-    geo = any(text(cost.get("inference_geo")) not in _UNTOLD_GEO for cost in costs)
+    geo = any(text(cost.get("inference_geo")) not in _UNKNOWN_GEO for cost in costs)
     names = ("workspace_id", "model", "service_tier", "context_window", *(("inference_geo",) if geo else ()))
 
-    def key(result: Told, token_type: str) -> tuple[str | None, ...]:
+    def key(result: JsonObject, token_type: str) -> tuple[str | None, ...]:
         return (token_type, *(text(result.get(name)) for name in names))
 
     used: dict[tuple[str | None, ...], Decimal] = defaultdict(Decimal)
@@ -161,7 +161,7 @@ def _quantities(costs: Sequence[Told], usage: Sequence[Told]) -> list[Decimal | 
     return [used.get(one) if one is not None and wanted.count(one) == 1 else None for one in wanted]
 
 
-def _row(start: datetime, result: Told, quantity: Decimal | None) -> dict[str, str | None]:
+def _row(start: datetime, result: JsonObject, quantity: Decimal | None) -> dict[str, str | None]:
     """A result as a charge."""
     model, token_type, description = (text(result.get(name)) for name in ("model", "token_type", "description"))
     tier, context, geo = (text(result.get(name)) for name in ("service_tier", "context_window", "inference_geo"))
@@ -175,18 +175,18 @@ def _row(start: datetime, result: Told, quantity: Decimal | None) -> dict[str, s
         "sku_meter": meter or description or text(result.get("cost_type")),
         "sub_account_id": text(result.get("workspace_id")) or "default",
         "sub_account_name": None if text(result.get("workspace_id")) else "Default workspace",
-        "region_id": None if geo in (*_UNTOLD_GEO, "global") else geo,
-        "consumed_quantity": plain(quantity),
+        "region_id": None if geo in (*_UNKNOWN_GEO, "global") else geo,
+        "consumed_quantity": plain_text(quantity),
         "consumed_unit": "Tokens" if quantity is not None else None,
     }
 
 
-def _speed(result: Told) -> str | None:
+def _speed(result: JsonObject) -> str | None:
     return "fast mode" if text(result.get("speed")) == "fast" else None
 
 
 def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return paged_rows.day(start) | {
+    return paged_rows.day_period(start) | {
         "billed_cost": cost,
         "effective_cost": cost,
         "list_cost": None,
@@ -202,7 +202,7 @@ def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str
     }
 
 
-def _in_dollars(result: Told, name: str) -> str | None:
+def _in_dollars(result: JsonObject, name: str) -> str | None:
     """An amount of cents in its currency; of a currency whose cents are not known, as text that says so.
 
     >>> _in_dollars({"amount": "123.78912", "currency": "USD"}, "amount"), _in_dollars({"amount": "5", "currency": "JPY"}, "amount")
@@ -214,24 +214,24 @@ def _in_dollars(result: Told, name: str) -> str | None:
         return text(written)
     if currency not in _CENTS:
         return f"{text(written)} (smallest units of {currency or 'an untold currency'})"
-    return plain(paged_rows.shifted(amount, _CENTS[currency]))
+    return plain_text(paged_rows.shift_decimal(amount, _CENTS[currency]))
 
 
-def _amount(result: Told) -> tuple[str, Decimal] | None:
+def _amount(result: JsonObject) -> tuple[str, Decimal] | None:
     dollars = number(_in_dollars(result, "amount"))
     return None if dollars is None else ((text(result.get("currency")) or "").upper(), dollars)
 
 
-def _remainders(month: Month) -> list[dict[str, str | None]]:
+def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     nobody: dict[str, str | None] = {"sub_account_id": None, "sub_account_name": None}
     return [
-        _row(start, {}, None) | _charge(start, plain(rest), currency) | paged_rows.rest_named() | nobody
-        for start, currency, rest, _ in paged_rows.rests(month, _amount)
+        _row(start, {}, None) | _charge(start, plain_text(rest), currency) | paged_rows.remainder_labels() | nobody
+        for start, currency, rest, _ in paged_rows.remainders(month, _amount)
     ]
 
 
-def _tell_priority(month: Month, tally: Tally) -> None:
+def _report_priority_tier(month: BillMonth, tally: ProblemCounter) -> None:
     """Says how much usage the cost report leaves out: that of the priority tier, which is sold by commitment."""
     tokens: dict[str, Decimal] = defaultdict(Decimal)
     for results in month.buckets.get(USAGE, {}).values():

@@ -20,7 +20,7 @@ from ingest.otel.attribute_values import Amiss
 from ingest.otel.attribute_values import opened as _json
 from ingest.otel.decode import Exported, Lost
 from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, sequence, text
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -47,7 +47,7 @@ class Langfuse:
         addresses=("langfuse/", "s3://exports/langfuse/PROJECT/observations_v2/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a slice of its own. Scores that are exported beside are left out."""
         return files.slices(
             fetcher, uri, source=self.name, patterns=self.patterns, description="an export of observations", skip=("scores",)

@@ -17,10 +17,10 @@ from typing import Final, Literal
 from urllib.parse import urldefrag
 
 from ingest.bills import paged_api, paged_rows
-from ingest.bills.paged_api import Page, Shape
-from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, Month, Told, number, plain, text
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, RawObject, Reading, Request, Slice
+from ingest.bills.paged_api import Page, PageFormat
+from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, BillMonth, JsonObject, number, plain_text, text
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading, Request
 from ledger import money
 from ledger.errors import StoreUnreachable
 from ledger.money import ZERO
@@ -43,7 +43,7 @@ def _moment(seconds: str) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _of(page: Told) -> str | None:
+def _page_kind(page: JsonObject) -> str | None:
     """What a saved page is of: its results say it, as far as there are any."""
     results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
     if any(str(r.get("object")).startswith("organization.usage") for r in results):
@@ -52,7 +52,7 @@ def _of(page: Told) -> str | None:
     return TOTALS if results and not grouped else COSTS
 
 
-_SHAPE: Final = Shape("openai", "start_time", _moment, _of)
+_SHAPE: Final = PageFormat("openai", "start_time", _moment, _page_kind)
 
 
 class OpenAi:
@@ -70,24 +70,24 @@ class OpenAi:
         addresses=("https://api.openai.com", "saved-pages/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in paged_api.gathered(fetcher, _SHAPE, uri):
+            for item, stated in paged_api.saved_months(fetcher, _SHAPE, uri):
                 yield self._slice(item, stated, {})
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
-        secret = {"authorization": f"Bearer {paged_api.key(_KEYS, label)}"}
-        for month, asked in paged_api.months(fetcher, uri):
+        secret = {"authorization": f"Bearer {paged_api.api_key(_KEYS, label)}"}
+        for month, asked in paged_api.months_to_read(fetcher, uri):
             found, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.put_down(fetcher, _SHAPE, month, found, f"{base}/v1/organization/costs?month={month}")
+            item = paged_api.store_pages(fetcher, _SHAPE, month, found, f"{base}/v1/organization/costs?month={month}")
             yield self._slice(item, month, {f"{uri}|{month}": asked}, problems)
 
-    def _slice(self, item: RawObject, month: str | None, marks: Mapping[str, str], problems: Sequence[Problem] = ()) -> Slice:
-        told = paged_api.opened(_SHAPE, item)
+    def _slice(self, item: RawObject, month: str | None, marks: Mapping[str, str], problems: Sequence[Problem] = ()) -> Batch:
+        told = paged_api.open_month(_SHAPE, item)
         organisation = next((o for r in _results(told) if (o := text(r.get("organization_id")))), None)
-        return Slice(
+        return Batch(
             scope=f"openai.{organisation}" if organisation else "openai",
             objects=(item,),
             billing_month=month,
@@ -99,7 +99,7 @@ class OpenAi:
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
         def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.followed(fetcher, of, partial(_request, f"{base}/v1/organization/{what}", secret, month, group))
+            return paged_api.follow_pages(fetcher, of, partial(_request, f"{base}/v1/organization/{what}", secret, month, group))
 
         def grouped() -> list[Page]:
             for finest in _GROUPS[:-1]:
@@ -110,7 +110,7 @@ class OpenAi:
                         raise
             return asked("costs", COSTS, _GROUPS[-1])
 
-        return paged_api.whole_month(
+        return paged_api.read_month(
             _SHAPE,
             self.name,
             base,
@@ -126,9 +126,9 @@ class OpenAi:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = paged_api.opened(_SHAPE, item)
-        tally = Tally(self.name, item.uri, place="result")
-        used = _used(month)
+        month = paged_api.open_month(_SHAPE, item)
+        tally = ProblemCounter(self.name, item.uri, place="result")
+        used = _usage_by_key(month)
         rows = []
         for start, results in sorted(month.buckets.get(COSTS, {}).items()):
             keys = [_key(start, result) for result in results]
@@ -137,7 +137,7 @@ class OpenAi:
                 for key, r in zip(keys, results, strict=True)
             ]
         rests = _remainders(month)
-        paged_rows.tell_rests(tally, "amount.value", "OpenAI", len(rests))
+        paged_rows.report_remainders(tally, "amount.value", "OpenAI", len(rests))
         _compare(month, tally)
         yield from paged_rows.readings(
             month, rows + rests, {"billed_cost": "amount.value", "billing_currency": "amount.currency"}, tally
@@ -147,7 +147,7 @@ class OpenAi:
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
     query = [
         ("start_time", str(int(month_start(month).timestamp()))),
-        ("end_time", str(int(paged_api.until(month).timestamp()))),
+        ("end_time", str(int(paged_api.readable_until(month).timestamp()))),
         ("bucket_width", "1d"),
         ("limit", str(_LIMIT_DAYS)),
         *(("group_by[]", name) for name in group),
@@ -155,7 +155,7 @@ def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[st
     return Request(url, query=[*query, ("page", cursor)] if cursor else query, secrets=secret)
 
 
-def _results(month: Month) -> Iterator[Told]:
+def _results(month: BillMonth) -> Iterator[JsonObject]:
     for of in (COSTS, TOTALS):
         for results in month.buckets.get(of, {}).values():
             yield from results
@@ -165,13 +165,13 @@ _Key = tuple[datetime, str | None, str | None, str, str]
 """Day, project, key, model, and what is counted."""
 
 
-def _key(start: datetime, result: Told) -> _Key | None:
+def _key(start: datetime, result: JsonObject) -> _Key | None:
     """What the usage of a cost is found by; None where it is not of plain tokens."""
     item = _TOKENS.match(text(result.get("line_item")) or "")
     return (start, text(result.get("project_id")), text(result.get("api_key_id")), item["model"], item["words"]) if item else None
 
 
-def _used(month: Month) -> dict[_Key, Decimal]:
+def _usage_by_key(month: BillMonth) -> dict[_Key, Decimal]:
     """Tokens as the usage API counts them, in the terms of line items. Batches and other tiers have line items of other names."""
     by_key = any(text(result.get("api_key_id")) for result in _results(month))
     found: dict[_Key, Decimal] = defaultdict(Decimal)
@@ -191,14 +191,14 @@ def _used(month: Month) -> dict[_Key, Decimal]:
     return found
 
 
-def _row(start: datetime, result: Told, used: Decimal | None) -> dict[str, str | None]:
+def _row(start: datetime, result: JsonObject, used: Decimal | None) -> dict[str, str | None]:
     """A result as a charge; `used` is the quantity if the result tells none."""
     line_item, amount = text(result.get("line_item")), result.get("amount")
     value = amount.get("value") if isinstance(amount, dict) else None
-    quantity = plain(number(result.get("quantity")) if result.get("quantity") is not None else used)
+    quantity = plain_text(number(result.get("quantity")) if result.get("quantity") is not None else used)
     unit = text(result.get("quantity_unit")) or ("Tokens" if _is_tokens(line_item) else None)
     user = text(result.get("user_id"))
-    cost = plain(number(value), value)
+    cost = plain_text(number(value), value)
     return _charge(start, cost, text(amount.get("currency")) if isinstance(amount, dict) else None) | {
         "charge_description": line_item,
         "sku_id": line_item,
@@ -215,7 +215,7 @@ def _row(start: datetime, result: Told, used: Decimal | None) -> dict[str, str |
 
 
 def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return paged_rows.day(start) | {
+    return paged_rows.day_period(start) | {
         "billed_cost": cost,
         "effective_cost": cost,
         "list_cost": None,
@@ -235,23 +235,23 @@ def _is_tokens(line_item: str | None) -> bool:
     return line_item is not None and re.search(r"(?:^|[\s,])(?:input|output)(?: tokens)?(?:, [\w ]+)?$", line_item) is not None
 
 
-def _amount(result: Told) -> tuple[str, Decimal] | None:
+def _amount(result: JsonObject) -> tuple[str, Decimal] | None:
     amount = result.get("amount")
     value = number(amount.get("value")) if isinstance(amount, dict) else None
     currency = text(amount.get("currency")) if isinstance(amount, dict) else None
     return None if value is None or currency is None else (currency.upper(), value)
 
 
-def _remainders(month: Month) -> list[dict[str, str | None]]:
+def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     rows = []
-    for start, currency, rest, total in paged_rows.rests(month, _amount):
+    for start, currency, rest, total in paged_rows.remainders(month, _amount):
         whose = {name: total.get(name) for name in ("organization_id", "organization_name")}
-        rows.append(_row(start, whose, None) | _charge(start, plain(rest), currency) | paged_rows.rest_named())
+        rows.append(_row(start, whose, None) | _charge(start, plain_text(rest), currency) | paged_rows.remainder_labels())
     return rows
 
 
-def _compare(month: Month, tally: Tally) -> None:
+def _compare(month: BillMonth, tally: ProblemCounter) -> None:
     """Says of which models the bill counts other quantities than the usage API, over the month."""
     billed: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     used: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
@@ -260,7 +260,7 @@ def _compare(month: Month, tally: Tally) -> None:
             key, quantity = _key(start, result), number(result.get("quantity"))
             if key is not None and quantity is not None:
                 billed[key[3:]] += quantity
-    for known, tokens in _used(month).items():
+    for known, tokens in _usage_by_key(month).items():
         used[known[3:]] += tokens
     for model, words in sorted(billed.keys() & used.keys()):
         one, other = billed[model, words], used[model, words]

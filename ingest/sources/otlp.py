@@ -27,7 +27,7 @@ from ingest.otel.events import Events, decode_events
 from ingest.otel.metrics import read_metrics
 from ingest.otel.salvage import LOGS
 from ingest.otel.spans import SpanBatch
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -115,7 +115,7 @@ class Otlp:
         addresses=("traces/", "s3://collector/traces/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file that may be an export is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
@@ -124,9 +124,9 @@ class Otlp:
             remedy = f"files should end in {', '.join(self.patterns)}"
             raise ObjectMissingError("nothing here looks like a trace export", where=uri, remedy=remedy)
         for entry in entries:
-            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
-    def _picks(self, entry: Listed) -> bool:
+    def _picks(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
         return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 

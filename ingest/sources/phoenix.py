@@ -16,7 +16,7 @@ from ingest.logs import files
 from ingest.otel import trace_stores
 from ingest.otel.decode import Exported, Lost, from_document
 from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -43,7 +43,7 @@ class Phoenix:
         addresses=("spans/", "s3://exports/phoenix/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a slice of its own."""
         return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="an export of spans")
 

@@ -18,7 +18,7 @@ from ingest.logs.json_items import Damage, Found, Item
 from ingest.otel import trace_stores
 from ingest.otel.decode import Exported, Lost
 from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -48,7 +48,7 @@ class Zipkin:
         addresses=("traces/", "s3://exports/zipkin/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a slice of its own."""
         return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a trace export")
 

@@ -85,7 +85,7 @@ def prices_import(
     once, another currency, a past that is published already) is staged instead: it prices nothing until you accept it, and the exit code
     is 1. Negative rates, unknown units and unknown currencies are refused. The same list twice adds nothing.
     """
-    from ingest.prices.updates import enter
+    from ingest.prices.updates import apply_update
     from rootcost.terminal import prices as price_tables
     from rootcost.terminal import tables
 
@@ -93,7 +93,7 @@ def prices_import(
         read_list = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         with turn_to_write(books):
             update = _difference(books, read_list, valid_from, factor)
-            result = enter(books, update, accept=accept)
+            result = apply_update(books, update, accept=accept)
     if output == "table":
         out(
             f"{tables.counted(result.added, 'price')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged; "
@@ -265,7 +265,7 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
     """Google's list prices, in the names that logs and other lists have for its models."""
     from attribution.classification.names import ModelNames
     from attribution.classification.skus import Classifier, SkuText
-    from ingest.prices.gcp_catalog import Sells, price_list
+    from ingest.prices.gcp_catalog import SkuMeaning, price_list
     from ledger.errors import UsageError
     from ledger.tables import PRICES
     from rootcost.pricebook import seen_models
@@ -279,19 +279,19 @@ def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceL
         spelling = names.display(model) or model
         return "-".join(spelling.lower().split())
 
-    def sells(service: str, sku: str, unit: str) -> Sells:
+    def sells(service: str, sku: str, unit: str) -> SkuMeaning:
         sale = bills.sold(SkuText("Google Cloud", service, sku=sku, unit=unit))
-        return Sells(sale.model, sale.meter, sale.service_tier, sale.context_above, sale.factor)
+        return SkuMeaning(sale.model, sale.meter, sale.service_tier, sale.context_above, sale.factor)
 
     return price_list(sells, spelt)
 
 
 def _difference(books: Books, read_list: PriceList, valid_from: str, factor: int) -> Update:
-    from ingest.prices.updates import difference
+    from ingest.prices.updates import compare
     from ledger.periods import parse_instant
 
     since = parse_instant(valid_from, field="--valid-from") if valid_from else None
-    return difference(books, read_list, valid_from=since, most_times=factor)
+    return compare(books, read_list, valid_from=since, most_times=factor)
 
 
 def _looks(number: int) -> str:

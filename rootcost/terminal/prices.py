@@ -98,9 +98,9 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _for(row: Mapping[str, Any]) -> str:
     """What a rate is for, in words."""
-    from ingest.prices.updates import described
+    from ingest.prices.updates import describe
 
-    return described(row)
+    return describe(row)
 
 
 def _day(instant: Any) -> str:

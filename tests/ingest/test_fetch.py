@@ -18,7 +18,7 @@ from ingest import run
 from ingest.bills import month, month_files, reader
 from ingest.fetch import WorldFetcher
 from ingest.run import ingest
-from ingest.source import Fetcher, RawObject, Reading, Slice
+from ingest.source import Batch, Fetcher, RawObject, Reading
 from ingest.sources import by_name, discover
 from ledger import problems, store
 from ledger.books import Books
@@ -97,9 +97,9 @@ class Told:
     title = "Told"
     patterns = ("*",)
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         for entry in fetcher.list(uri):
-            yield Slice(scope="told", objects=(fetcher.get(entry.uri),))
+            yield Batch(scope="told", objects=(fetcher.get(entry.uri),))
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         for number in item.path.read_text().split():
@@ -216,7 +216,7 @@ def test_a_month_too_large_for_memory_is_booked_the_same(tmp_path: Path, monkeyp
 
 def test_problems_beyond_a_thousand_are_summed_by_reason() -> None:
     told = [Problem("s", "f", f"line {i}", "x", "is wrong", "mend it") for i in range(1500)]
-    capped = list(run._capped(told))
+    capped = list(run._limited(told))
     assert len(capped) == 1001 and sum(p.rows for p in capped) == 1500
     assert capped[-1].place == "500 more rows"
 

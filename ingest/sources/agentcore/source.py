@@ -21,7 +21,7 @@ from ingest.logs.json_items import Damage
 from ingest.otel import trace_stores
 from ingest.otel.decode import Exported, from_document
 from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.agentcore import usage
 from ledger.errors import FormatError
 from ledger.problems import Problem
@@ -47,7 +47,7 @@ class AgentCore:
         addresses=("s3://logs/AWSLogs/111122223333/bedrockagentcorelogs/", "agentcore-logs/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a slice of its own; of an S3 prefix, what is new."""
         return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a log of AgentCore")
 

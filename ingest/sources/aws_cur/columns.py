@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.bills.csv_reader import Wanted
+from ingest.bills.csv_reader import ColumnSelection
 from ledger.errors import FormatError
 
 NEEDED = (
@@ -86,7 +86,7 @@ AMOUNTS = (
     *("savings_plan_total_commitment_to_date", "savings_plan_used_commitment", "pricing_public_on_demand_cost"),
 )
 """Columns of money, each line's own."""
-_APART = frozenset(
+_MEASURES = frozenset(
     [
         *AMOUNTS,
         *("line_item_usage_amount", "line_item_usage_start_date", "line_item_usage_end_date", "bill_billing_period_start_date"),
@@ -106,10 +106,10 @@ class Layout:
     tag_columns: dict[str, str]
 
     @property
-    def read(self) -> Wanted:
+    def read(self) -> ColumnSelection:
         """Header names worth reading."""
-        apart = {header for name, header in self.found.items() if name in _APART}
-        return Wanted(sorted({*self.found.values(), *self.tag_columns} - apart), sorted(apart))
+        apart = {header for name, header in self.found.items() if name in _MEASURES}
+        return ColumnSelection(sorted({*self.found.values(), *self.tag_columns} - apart), sorted(apart))
 
 
 def spelling(name: str) -> str:

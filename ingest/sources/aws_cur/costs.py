@@ -27,7 +27,7 @@ from decimal import Decimal, localcontext
 
 import polars as pl
 
-from ingest.bills.dictionary import WORD, Lines
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
 from ingest.sources.aws_cur.columns import AMORTISED, AMOUNTS, NET, Layout
 from ledger.money import exact_decimal
 
@@ -47,9 +47,9 @@ _NUMBERS = {kind: number for number, kind in enumerate((*_USED, *_PLAN[1:], "RIF
 
 _type = pl.col("line_item_type")
 IS_KNOWN = (_type.is_in(sorted(_CATEGORIES)) | (_type == "Refund") | _type.str.ends_with("Discount")).fill_null(False)
-"""Lines whose type is in the table above."""
+"""BillBatch whose type is in the table above."""
 IS_USED = _type.is_in(_USED)
-"""Lines whose usage amount is usage. Fees, negations and discounts repeat amounts that other lines have."""
+"""BillBatch whose usage amount is usage. Fees, negations and discounts repeat amounts that other lines have."""
 
 
 def commitments_priced(layout: Layout) -> dict[str, bool]:
@@ -66,12 +66,12 @@ def net(layout: Layout, name: str) -> pl.Expr:
     return pl.coalesce(filled) if filled else pl.lit(None, dtype=pl.String)
 
 
-def needs_arithmetic(lines: Lines) -> pl.Series:
+def needs_arithmetic(lines: BillBatch) -> pl.Series:
     """The few lines whose effective cost is a sum or a difference."""
     return lines.spoken(_type.is_in(_COMPUTED).fill_null(False))
 
 
-def costs(lines: Lines, layout: Layout) -> Lines:
+def costs(lines: BillBatch, layout: Layout) -> BillBatch:
     """The four cost columns as the report has them: doubles, or text. `line_item_type` must be among the words.
 
     Lines that need arithmetic must come as text, so that no digit is lost.
@@ -84,7 +84,7 @@ def costs(lines: Lines, layout: Layout) -> Lines:
         __kind=_type.replace_strict(_NUMBERS, default=0, return_dtype=pl.UInt8),
         __reservation=net(layout, "reservation_reservation_a_r_n").is_not_null(),
     )
-    rows = pl.concat([lines.rows, told[lines.rows[WORD]]], how="horizontal")
+    rows = pl.concat([lines.rows, told[lines.rows[DIMENSIONS_ROW]]], how="horizontal")
     rows = rows.with_columns(pl.col(names).cast(amount)).with_columns(
         billed_cost=net(layout, "line_item_unblended_cost"),
         __public=net(layout, "pricing_public_on_demand_cost").cast(amount),
@@ -92,7 +92,7 @@ def costs(lines: Lines, layout: Layout) -> Lines:
         __planned=net(layout, "savings_plan_savings_plan_effective_cost").cast(amount),
         __undiscounted=pl.col(layout.found["line_item_unblended_cost"]),
     )
-    listed = _listed(doubles=doubles)
+    listed = _list_cost(doubles=doubles)
     zero = pl.lit(0.0) if doubles else pl.lit("0")
     negation = _is("SavingsPlanNegation")
     rows = rows.with_columns(
@@ -100,10 +100,10 @@ def costs(lines: Lines, layout: Layout) -> Lines:
         list_cost=pl.when(negation).then(zero).otherwise(listed),
         contracted_cost=pl.when(negation).then(zero).when(_is("DiscountedUsage")).then(listed).otherwise("billed_cost"),
     )
-    return Lines(rows, lines.words)
+    return BillBatch(rows, lines.words)
 
 
-def _listed(*, doubles: bool) -> pl.Expr:
+def _list_cost(*, doubles: bool) -> pl.Expr:
     """The public price of usage, but not where it is 0 for something that costs."""
 
     def is_zero(name: str) -> pl.Expr:
@@ -120,7 +120,7 @@ def _effective(rows: pl.DataFrame, layout: Layout, priced: Mapping[str, bool], z
             pl.when(_is("DiscountedUsage"))
             .then(pl.coalesce("__reserved", "billed_cost"))
             .when(_is("RIFee"))
-            .then(pl.coalesce(_computed(rows, layout, "RIFee", plus=True), "billed_cost"))
+            .then(pl.coalesce(_computed_cost(rows, layout, "RIFee", plus=True), "billed_cost"))
             .when(_is("Fee") & pl.col("__reservation"))
             .then(zero)
             .otherwise(effective)
@@ -132,7 +132,7 @@ def _effective(rows: pl.DataFrame, layout: Layout, priced: Mapping[str, bool], z
             .when(_is("SavingsPlanNegation", "SavingsPlanUpfrontFee"))
             .then(zero)
             .when(_is("SavingsPlanRecurringFee"))
-            .then(pl.coalesce(_computed(rows, layout, "SavingsPlanRecurringFee", plus=False), "billed_cost"))
+            .then(pl.coalesce(_computed_cost(rows, layout, "SavingsPlanRecurringFee", plus=False), "billed_cost"))
             .otherwise(effective)
         )
     return effective
@@ -142,16 +142,16 @@ def _is(*kinds: str) -> pl.Expr:
     return pl.any_horizontal(pl.col("__kind") == _NUMBERS[kind] for kind in kinds)
 
 
-def _computed(rows: pl.DataFrame, layout: Layout, kind: str, *, plus: bool) -> pl.Series:
+def _computed_cost(rows: pl.DataFrame, layout: Layout, kind: str, *, plus: bool) -> pl.Series:
     """The effective cost of the few lines where it is a sum or a difference, exact; null where neither part is filled."""
     left, right = (net(layout, part) for part in AMORTISED[kind])
     parts = rows.select(wanted=_is(kind), left=left, right=right).with_row_index("at").filter("wanted")
-    found = [(at, _joined(a, b, plus=plus)) for at, _, a, b in parts.iter_rows()]
+    found = [(at, _combine(a, b, plus=plus)) for at, _, a, b in parts.iter_rows()]
     column = pl.Series([None], dtype=rows.schema["billed_cost"]).new_from_index(0, rows.height)
     return column.scatter([at for at, _ in found], [text for _, text in found]) if found else column
 
 
-def _joined(one: str | None, other: str | None, *, plus: bool) -> str | None:
+def _combine(one: str | None, other: str | None, *, plus: bool) -> str | None:
     if one is None and other is None:
         return None
     first, second = exact_decimal(one or "0"), exact_decimal(other or "0")

@@ -79,10 +79,10 @@ def exports() -> tuple[list[Export], list[StoreUnreachable]]:
 
 def _data_exports() -> Iterator[Export]:
     client = _client("bcm-data-exports")
-    with _told("bcm-data-exports:ListExports"):
+    with _TranslatedErrors("bcm-data-exports:ListExports"):
         listed = _pages(client.list_exports, "Exports")
     for entry in listed:
-        with _told("bcm-data-exports:GetExport"):
+        with _TranslatedErrors("bcm-data-exports:GetExport"):
             told = client.get_export(ExportArn=entry["ExportArn"])
         yield _export(told["Export"], told.get("ExportStatus") or entry.get("ExportStatus") or {})
 
@@ -116,7 +116,7 @@ def _export(export: Mapping[str, Any], status: Mapping[str, Any]) -> Export:
 
 def _legacy_reports() -> Iterator[Export]:
     client = _client("cur")
-    with _told("cur:DescribeReportDefinitions"):
+    with _TranslatedErrors("cur:DescribeReportDefinitions"):
         listed = _pages(client.describe_report_definitions, "ReportDefinitions")
     for report in listed:
         resources = "RESOURCES" in (report.get("AdditionalSchemaElements") or ())
@@ -227,7 +227,7 @@ def _client(service: str) -> BaseClient:
     return client
 
 
-class _told:  # noqa: N801 - reads as a phrase
+class _TranslatedErrors:
     """Turns what AWS says no with into one sentence and its remedy."""
 
     def __init__(self, right: str) -> None:

@@ -15,10 +15,10 @@ import polars as pl
 from ingest import policies
 from ingest.addresses import is_the_file
 from ingest.bills import charges, manifests, reader, tags
-from ingest.bills.csv_reader import Wanted
-from ingest.bills.dictionary import Lines
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
+from ingest.bills.csv_reader import ColumnSelection
+from ingest.bills.dictionary import BillBatch
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ingest.sources.aws_cur import columns
 from ingest.sources.aws_cur.columns import MAPS, PLAIN, Layout
 from ingest.sources.aws_cur.costs import IS_KNOWN, IS_USED, categories, commitments_priced, costs, needs_arithmetic, net
@@ -61,7 +61,7 @@ class AwsCur:
         addresses=("cur/report.csv", "s3://bucket/exports/company-cur2/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months of the exports below `uri`, or the single file it names."""
         listing = fetcher.list(uri)
         single = is_the_file(listing[0], uri, listing)
@@ -81,19 +81,19 @@ class AwsCur:
             )
         yield from (self._single(fetcher, entry) for entry in listing)
 
-    def _single(self, fetcher: Fetcher, entry: Listed) -> Slice | Problem:
+    def _single(self, fetcher: Fetcher, entry: ListedObject) -> Batch | Problem:
         try:
-            return Slice(scope=entry.uri.rsplit("/", 1)[-1], objects=(fetcher.get(entry.uri),))
+            return Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(fetcher.get(entry.uri),))
         except SourceError as fault:
             return Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The lines in FOCUS terms; lines that cannot be booked are problems."""
-        tally = Tally(self.name, item.uri)
+        tally = ProblemCounter(self.name, item.uri)
         known: list[Layout] = []
         told = {"split": 0, "savings plans": 0, "reservations": 0}
 
-        def choose(header: list[str]) -> Wanted:
+        def choose(header: list[str]) -> ColumnSelection:
             known.append(columns.layout(header, where=item.uri))
             return known[0].read
 
@@ -101,10 +101,10 @@ class AwsCur:
             layout = known[0]
             whole = _without_splits(part, layout, told)
             _count_unpriced(whole, layout, told)
-            for some in _by_arithmetic(_named(whole, layout, tally)):
-                booked = charges.charges(_book(some, layout, tally))
+            for some in _by_arithmetic(_rename_columns(whole, layout, tally)):
+                booked = charges.to_charges(_book(some, layout, tally))
                 yield Reading(booked.rows, tally.drain(), booked.words)
-        _tell(told, tally)
+        _report_counts(told, tally)
         yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
 
 
@@ -113,7 +113,7 @@ def _export_root(uri: str) -> str:
     return uri.rsplit("/metadata/", 1)[0] if "/metadata/" in uri else uri.rsplit("/", 1)[0]
 
 
-def _without_splits(part: Lines, layout: Layout, told: dict[str, int]) -> Lines:
+def _without_splits(part: BillBatch, layout: Layout, told: dict[str, int]) -> BillBatch:
     """Lines of split cost allocation describe a share of a parent line that is in the report too: the parent is kept."""
     name = layout.found.get("split_line_item_parent_resource_id")
     if name is None or part.words[name].null_count() == part.words.height:
@@ -123,26 +123,26 @@ def _without_splits(part: Lines, layout: Layout, told: dict[str, int]) -> Lines:
     return whole
 
 
-def _count_unpriced(part: Lines, layout: Layout, told: dict[str, int]) -> None:
+def _count_unpriced(part: BillBatch, layout: Layout, told: dict[str, int]) -> None:
     for what, priced in commitments_priced(layout).items():
         if not priced:
             kinds = [k for k in _COMMITTED if k.startswith("SavingsPlan") == (what == "savings plans")]
             told[what] += int(part.spoken(pl.col(layout.found["line_item_line_item_type"]).is_in(kinds)).sum())
 
 
-def _by_arithmetic(lines: Lines) -> Iterator[Lines]:
+def _by_arithmetic(lines: BillBatch) -> Iterator[BillBatch]:
     """The lines, those apart whose costs are computed: they go as text, with every digit."""
     if pl.Float64 in lines.rows.dtypes:
         computed = needs_arithmetic(lines)
         if computed.any():
             few = lines.where(computed)
-            yield Lines(few.rows.with_columns(pl.col(pl.Float64).cast(pl.String)), few.words)
+            yield BillBatch(few.rows.with_columns(pl.col(pl.Float64).cast(pl.String)), few.words)
             lines = lines.where(~computed)
     if lines.rows.height:
         yield lines
 
 
-def _tell(told: dict[str, int], tally: Tally) -> None:
+def _report_counts(told: dict[str, int], tally: ProblemCounter) -> None:
     if told["split"]:
         tally.whole(
             "split_line_item_parent_resource_id",
@@ -160,7 +160,7 @@ def _tell(told: dict[str, int], tally: Tally) -> None:
             )
 
 
-def _named(part: Lines, layout: Layout, tally: Tally) -> Lines:
+def _rename_columns(part: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
     """The report's words under the names of `charges`, beside their own."""
     apart, unit = layout.read.apart, _column(layout, "pricing_unit")
     words = part.words.with_columns(
@@ -178,10 +178,10 @@ def _named(part: Lines, layout: Layout, tally: Tally) -> Lines:
         final=pl.col("invoice_id").is_not_null(),
         tags=_tags(part, layout, tally),
     )
-    return Lines(part.rows, words.with_columns(**categories()))
+    return BillBatch(part.rows, words.with_columns(**categories()))
 
 
-def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
+def _book(lines: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
     names = {ours: layout.found[theirs] for ours, theirs in PLAIN.items() if theirs in layout.found}
     lines = costs(lines, layout)
     quantity = pl.when(lines.spoken(IS_USED)).then(_column(layout, "line_item_usage_amount"))
@@ -190,7 +190,7 @@ def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
         consumed_quantity=quantity,
         pricing_quantity=quantity,
     )
-    lines = charges.typed(Lines(rows, lines.words))
+    lines = charges.parse_types(BillBatch(rows, lines.words))
     names["billed_cost"] = layout.found["line_item_unblended_cost"]
     if lines.words.select((~IS_KNOWN).any()).item():
         strange = lines.where(lines.spoken(~IS_KNOWN))
@@ -200,7 +200,7 @@ def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
         )
         kinds = strange.spoken(pl.col("line_item_type"))
         tally.rows(strange.rows["__line"], kinds, names["line_item_type"], reason, remedy, severity="warning")
-    return charges.checked(lines, names, tally)
+    return charges.check_required(lines, names, tally)
 
 
 def _column(layout: Layout, name: str) -> pl.Expr:
@@ -223,12 +223,12 @@ def _service(words: pl.DataFrame, layout: Layout) -> pl.Series:
 
 
 def _entry(column: pl.Series, key: str) -> pl.Series:
-    found = tags.pairs(column).filter(pl.col("key") == key).unique("row", keep="first")
+    found = tags.entries_of(column).filter(pl.col("key") == key).unique("row", keep="first")
     numbers = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32)})
     return numbers.join(found, on="row", how="left", maintain_order="left")["value"]
 
 
-def _tags(part: Lines, layout: Layout, tally: Tally) -> pl.Series:
+def _tags(part: BillBatch, layout: Layout, tally: ProblemCounter) -> pl.Series:
     """Maps, JSON text and one-tag columns together, keys as the report has them."""
     words, entries = part.words, []
     for name, prefix in MAPS.items():
@@ -239,13 +239,13 @@ def _tags(part: Lines, layout: Layout, tally: Tally) -> pl.Series:
         if column.dtype == pl.String:
             column, wrong = charges.canonical_tags(column)
             kept, remedy = "the row was kept without these tags", "fetch the file again"
-            charges.tell_tags(part, wrong, spelt, spelt, kept, remedy, tally)
+            charges.report_bad_tags(part, wrong, spelt, spelt, kept, remedy, tally)
             entries.append(_json_pairs(column, prefix))
         elif column.null_count() < len(column):
-            entries.append(tags.pairs(column, prefix=prefix))
+            entries.append(tags.entries_of(column, prefix=prefix))
     if layout.tag_columns:
         wide = words.select(pl.col(spelt).alias(key) for spelt, key in layout.tag_columns.items())
-        entries.append(tags.pairs(wide.select(tags=pl.struct(pl.all()))["tags"]))
+        entries.append(tags.entries_of(wide.select(tags=pl.struct(pl.all()))["tags"]))
     return tags.objects(pl.concat(entries) if entries else pl.DataFrame(), words.height)
 
 

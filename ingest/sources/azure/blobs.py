@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 from xml.etree import ElementTree as ET
 
-from ingest.source import Fetcher, Listed, RawObject, Request
+from ingest.source import Fetcher, ListedObject, RawObject, Request
 from ledger.errors import FormatError, ObjectMissingError, StoreUnreachable
 
 KEY: Final = "AZURE_STORAGE_SAS_TOKEN"
@@ -27,10 +27,10 @@ def is_address(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def listed(fetcher: Fetcher, uri: str) -> Sequence[Listed]:
+def list_blobs(fetcher: Fetcher, uri: str) -> Sequence[ListedObject]:
     """All blobs of a container below a folder, in name order. Raises `ObjectMissingError` where there are none."""
     container, folder = _parts(uri)
-    found: list[Listed] = []
+    found: list[ListedObject] = []
     marker: str | None = ""
     while marker is not None:
         query = [("restype", "container"), ("comp", "list"), ("prefix", folder), *([("marker", marker)] if marker else [])]
@@ -46,12 +46,12 @@ def listed(fetcher: Fetcher, uri: str) -> Sequence[Listed]:
     return sorted(inside, key=lambda entry: entry.uri)
 
 
-def fetched(fetcher: Fetcher, entry: Listed) -> RawObject:
+def fetch_blob(fetcher: Fetcher, entry: ListedObject) -> RawObject:
     """The bytes of a blob, all of one version."""
     guard = {"if-match": f'"{entry.version}"'} if entry.version else {}
 
     def asked(more: dict[str, str]) -> RawObject:
-        request = Request(_quoted(entry.uri), headers=_HEADERS | guard | more, secret_query=_signature())
+        request = Request(_quoted_url(entry.uri), headers=_HEADERS | guard | more, secret_query=_signature())
         try:
             return fetcher.ask(request)
         except StoreUnreachable as fault:
@@ -99,13 +99,13 @@ def _signature() -> Sequence[tuple[str, str]]:
     return parse_qsl(told, keep_blank_values=True)
 
 
-def _quoted(uri: str) -> str:
+def _quoted_url(uri: str) -> str:
     told = urlsplit(uri)
     path = uri[len(f"{told.scheme}://{told.netloc}") :]
     return f"{told.scheme}://{told.netloc}{quote(path)}"
 
 
-def _page(body: bytes, container: str, uri: str) -> tuple[list[Listed], str | None]:
+def _page(body: bytes, container: str, uri: str) -> tuple[list[ListedObject], str | None]:
     """The blobs of a page of the listing, and the marker of the next."""
     odd = FormatError("the answer is no listing of blobs", where=uri, remedy="check the address: it should be a container's")
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
@@ -120,11 +120,13 @@ def _page(body: bytes, container: str, uri: str) -> tuple[list[Listed], str | No
         if told.tag != "EnumerationResults" or not name or size is None or not size.isdigit():
             raise odd
         version = (blob.findtext("Properties/Etag") or "").strip('"')
-        found.append(Listed(f"{container}/{name}", int(size), version, _moment(blob.findtext("Properties/Last-Modified"))))
+        found.append(
+            ListedObject(f"{container}/{name}", int(size), version, _parse_time(blob.findtext("Properties/Last-Modified")))
+        )
     return found, told.findtext("NextMarker") or None
 
 
-def _moment(written: str | None) -> datetime | None:
+def _parse_time(written: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(written).astimezone(UTC) if written else None
     except (ValueError, TypeError):

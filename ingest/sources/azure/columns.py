@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ingest.bills.csv_reader import Wanted
+from ingest.bills.csv_reader import ColumnSelection
 from ledger.errors import FormatError
 
-WORDS: Final = {
+DIMENSIONS: Final = {
     "billing_account_id": ("billingaccountid",),
     "billing_account_name": ("billingaccountname",),
     "sub_account_id": ("subscriptionid", "subscriptionguid"),
@@ -48,7 +48,7 @@ WORDS: Final = {
     "tags": ("tags",),
 }
 """What lines repeat, and the names it has, the best first."""
-ROWS: Final = {
+MEASURES: Final = {
     "cost": ("costinbillingcurrency", "pretaxcost", "cost"),
     "payg_cost": ("paygcostinbillingcurrency",),
     "quantity": ("quantity", "usagequantity", "consumedquantity"),
@@ -68,10 +68,10 @@ class Layout:
     found: dict[str, str]
 
     @property
-    def read(self) -> Wanted:
+    def read(self) -> ColumnSelection:
         """Header names worth reading."""
-        apart = sorted({name for ours, name in self.found.items() if ours in ROWS})
-        return Wanted(sorted({*self.found.values()} - {*apart}), apart)
+        apart = sorted({name for ours, name in self.found.items() if ours in MEASURES})
+        return ColumnSelection(sorted({*self.found.values()} - {*apart}), apart)
 
 
 def spelling(name: str) -> str:
@@ -97,7 +97,7 @@ def layout(header: Sequence[str], *, where: str) -> Layout:
         names.setdefault(spelling(name), name)
     found = {
         ours: next(names[theirs] for theirs in spelt if theirs in names)
-        for ours, spelt in (WORDS | ROWS).items()
+        for ours, spelt in (DIMENSIONS | MEASURES).items()
         if any(theirs in names for theirs in spelt)
     }
     missing = [called for ours, called in NEEDED.items() if ours not in found]

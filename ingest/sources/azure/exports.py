@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ingest.source import Listed, RawObject, Slice
+from ingest.source import Batch, ListedObject, RawObject
 from ingest.sources.azure.rows import View
 from ledger.errors import FormatError, SourceError
 from ledger.problems import Problem
 
-Get = Callable[[Listed], RawObject]
-Booked = Callable[[str], str | None]
+Get = Callable[[ListedObject], RawObject]
+RunsRead = Callable[[str], str | None]
 
 FOCUS, ACTUAL, AMORTISED = "focuscost", "actualcost", "amortizedcost"
 _TYPES: Final = {FOCUS: FOCUS, ACTUAL: ACTUAL, AMORTISED: AMORTISED, "usage": ACTUAL}
@@ -63,7 +63,7 @@ def is_manifest(uri: str) -> bool:
     return uri.rsplit("/", 1)[-1].lower() in ("manifest.json", "_manifest.json")
 
 
-def slices(source: str, listing: Sequence[Listed], get: Get, booked: Booked) -> Iterator[Slice | Problem]:
+def batches(source: str, listing: Sequence[ListedObject], get: Get, booked: RunsRead) -> Iterator[Batch | Problem]:
     """A slice for each scope and month, or why there is none; and what was left aside.
 
     `booked` tells of a scope and month which runs it was made of: those are not fetched again.
@@ -84,14 +84,14 @@ def slices(source: str, listing: Sequence[Listed], get: Get, booked: Booked) -> 
     for run in sorted(newest.values(), key=lambda r: (r.scope, r.month, r.export)):
         months.setdefault((run.scope, run.month), []).append(run)
     for runs in months.values():
-        chosen, aside = _chosen(runs)
-        yield from (_aside(source, run, chosen) for run in aside)
+        chosen, aside = _choose(runs)
+        yield from (_skipped_export(source, run, chosen) for run in aside)
         version = " ".join(run.run_id for run in chosen)
-        if booked(_mark(chosen[0])) != version:
-            yield from _slices(source, chosen, version, listing, get)
+        if booked(_checkpoint_key(chosen[0])) != version:
+            yield from _batches(source, chosen, version, listing, get)
 
 
-def read(entry: Listed, item: RawObject) -> Run | None:
+def read(entry: ListedObject, item: RawObject) -> Run | None:
     """A manifest's meaning; None for an export that is no bill. Raises `FormatError`."""
     again = "wait for the next run, or run the export again"
     try:
@@ -130,7 +130,7 @@ def read(entry: Listed, item: RawObject) -> Run | None:
     )
 
 
-def _chosen(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+def _choose(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """FOCUS says both views, and is chosen first. Of several exports of one type the one that ran last."""
     best: dict[str, Run] = {}
     for run in runs:
@@ -140,7 +140,7 @@ def _chosen(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     return chosen, [run for run in runs if run not in chosen]
 
 
-def _aside(source: str, run: Run, chosen: Sequence[Run]) -> Problem:
+def _skipped_export(source: str, run: Run, chosen: Sequence[Run]) -> Problem:
     read_instead = " and ".join(repr(other.export) for other in chosen)
     return Problem(
         source,
@@ -153,11 +153,13 @@ def _aside(source: str, run: Run, chosen: Sequence[Run]) -> Problem:
     )
 
 
-def _mark(run: Run) -> str:
+def _checkpoint_key(run: Run) -> str:
     return f"{run.scope}|{run.month}"
 
 
-def _slices(source: str, runs: Sequence[Run], version: str, listing: Sequence[Listed], get: Get) -> Iterator[Slice | Problem]:
+def _batches(
+    source: str, runs: Sequence[Run], version: str, listing: Sequence[ListedObject], get: Get
+) -> Iterator[Batch | Problem]:
     found: dict[str, list[RawObject]] = {}
     for run in runs:
         objects = _objects(source, run, listing, get)
@@ -177,14 +179,16 @@ def _slices(source: str, runs: Sequence[Run], version: str, listing: Sequence[Li
     first = runs[0]
     # Two resource groups of one subscription buy the same SKUs; two exports of larger scopes that do are one too many.
     whole = ".resourcegroups." not in first.scope
-    yield Slice(first.scope, tuple(objects), first.month, version=version, exclusive=whole, marks={_mark(first): version})
+    yield Batch(
+        first.scope, tuple(objects), first.month, version=version, exclusive=whole, marks={_checkpoint_key(first): version}
+    )
 
 
-def _objects(source: str, run: Run, listing: Sequence[Listed], get: Get) -> list[RawObject] | Problem:
+def _objects(source: str, run: Run, listing: Sequence[ListedObject], get: Get) -> list[RawObject] | Problem:
     """All blobs of a run, as large as it says."""
     objects = []
     for blob in run.blobs:
-        entry = _resolved(blob.name, run.uri, listing)
+        entry = _find_blob(blob.name, run.uri, listing)
         fault, remedy = "", f"{run.month} was left as it was; wait for the next run, or run the export again"
         if entry is None:
             fault = f"the manifest names {blob.name}, which is missing"
@@ -203,7 +207,7 @@ def _objects(source: str, run: Run, listing: Sequence[Listed], get: Get) -> list
     return objects
 
 
-def _resolved(name: str, manifest: str, listing: Sequence[Listed]) -> Listed | None:
+def _find_blob(name: str, manifest: str, listing: Sequence[ListedObject]) -> ListedObject | None:
     """Where a run's blob lies: beside its manifest, or, in a copy of the container, where its name ends."""
     beside = f"{manifest.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
     by_uri = {entry.uri: entry for entry in listing}

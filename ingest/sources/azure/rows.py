@@ -21,9 +21,9 @@ from enum import StrEnum
 import polars as pl
 
 from ingest.bills import charges, reader
-from ingest.bills.csv_reader import Wanted
-from ingest.bills.dictionary import WORD, Lines
-from ingest.problem_counter import Tally
+from ingest.bills.csv_reader import ColumnSelection
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
+from ingest.problem_counter import ProblemCounter
 from ingest.source import RawObject, Reading
 from ingest.sources.azure import columns
 from ingest.sources.azure.columns import Layout
@@ -64,27 +64,27 @@ _ACCOUNT = re.compile(r"(.*?/providers/microsoft\.cognitiveservices/accounts/[^/
 def read(source: str, item: RawObject) -> Iterator[Reading]:
     """The rows of one file in Azure's own columns, in bounded batches; rows that cannot be booked are problems."""
     view = View(item.view or View.ACTUAL)
-    tally = Tally(source, item.uri)
+    tally = ProblemCounter(source, item.uri)
     known: list[Layout] = []
     seen = committed = 0
 
-    def choose(header: list[str]) -> Wanted:
+    def choose(header: list[str]) -> ColumnSelection:
         known.append(columns.layout(header, where=item.uri))
         return known[0].read
 
     for part in reader.batches(item, choose, tally):
         seen += part.rows.height
-        named = _named(part, known[0])
+        named = _rename_columns(part, known[0])
         _refuse_mixture(named, view, item)
         committed += int(named.spoken(pl.col("pricing_model").is_in(_COMMITTED)).sum())
-        booked = charges.charges(_book(named, known[0], view, tally))
+        booked = charges.to_charges(_book(named, known[0], view, tally))
         yield Reading(booked.rows, tally.drain(), booked.words)
-    all_there(item, seen)
-    _tell(view, committed, seen, tally)
+    check_row_count(item, seen)
+    _report_view(view, committed, seen, tally)
     yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
 
 
-def all_there(item: RawObject, seen: int) -> None:
+def check_row_count(item: RawObject, seen: int) -> None:
     """Raises `FormatError` where a file holds other rows than its manifest says."""
     if item.rows is not None and item.rows != seen:
         raise FormatError(
@@ -94,7 +94,7 @@ def all_there(item: RawObject, seen: int) -> None:
         )
 
 
-def _refuse_mixture(lines: Lines, view: View, item: RawObject) -> None:
+def _refuse_mixture(lines: BillBatch, view: View, item: RawObject) -> None:
     """Unused commitment is in amortised exports only: a file that is taken for actual cost is not."""
     if view in (View.ACTUAL, View.BILLED) and lines.words["charge_type"].is_in(_UNUSED).any():
         raise FormatError(
@@ -104,7 +104,7 @@ def _refuse_mixture(lines: Lines, view: View, item: RawObject) -> None:
         )
 
 
-def _tell(view: View, committed: int, rows: int, tally: Tally) -> None:
+def _report_view(view: View, committed: int, rows: int, tally: ProblemCounter) -> None:
     if view == View.ACTUAL and committed:
         tally.whole(
             "PricingModel",
@@ -121,13 +121,13 @@ def _tell(view: View, committed: int, rows: int, tally: Tally) -> None:
         )
 
 
-def _named(part: Lines, layout: Layout) -> Lines:
+def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
     """The export's columns under our names, all as text but for times; every name there is."""
-    own = [_text(part.rows, layout, name).alias(name) for name in columns.ROWS]
-    said = part.words.select(_text(part.words, layout, name).alias(name) for name in columns.WORDS)
+    own = [_text(part.rows, layout, name).alias(name) for name in columns.MEASURES]
+    said = part.words.select(_text(part.words, layout, name).alias(name) for name in columns.DIMENSIONS)
     enums = [_letters(pl.col(name)).alias(name) for name in ("frequency", "pricing_model", "publisher_type")]
     said = said.with_columns(*enums, charge_type=_letters(pl.col("charge_type")).fill_null("usage"))
-    return Lines(part.rows.select(WORD, "__row", "__line", *own), said)
+    return BillBatch(part.rows.select(DIMENSIONS_ROW, "__row", "__line", *own), said)
 
 
 def _text(frame: pl.DataFrame, layout: Layout, name: str) -> pl.Expr:
@@ -145,9 +145,9 @@ def _letters(column: pl.Expr) -> pl.Expr:
     return column.str.to_lowercase().str.replace_all(r"[^a-z]", "")
 
 
-def _book(lines: Lines, layout: Layout, view: View, tally: Tally) -> Lines:
-    lines = _with_words(lines, tally)
-    lines = _with_rows(lines, view)
+def _book(lines: BillBatch, layout: Layout, view: View, tally: ProblemCounter) -> BillBatch:
+    lines = _with_dimensions(lines, tally)
+    lines = _with_measures(lines, view)
     names = {
         "billed_cost": layout.found["cost"],
         "effective_cost": layout.found["cost"],
@@ -157,14 +157,14 @@ def _book(lines: Lines, layout: Layout, view: View, tally: Tally) -> Lines:
         "charge_period_end": layout.found["date"],
         "billing_period_start": layout.found.get("billing_start", layout.found["date"]),
     }
-    lines = charges.typed(lines)
+    lines = charges.parse_types(lines)
     lines = _with_products(lines, view)
-    lines = charges.checked(lines, names, tally)
+    lines = charges.check_required(lines, names, tally)
     end = pl.col("charge_period_start").dt.offset_by("1d")
-    return Lines(lines.rows.with_columns(charge_period_end=end), lines.words)
+    return BillBatch(lines.rows.with_columns(charge_period_end=end), lines.words)
 
 
-def _with_words(lines: Lines, tally: Tally) -> Lines:
+def _with_dimensions(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
     """What lines repeat, in FOCUS terms."""
     words = lines.words
     unknown = ~pl.col("charge_type").is_in(sorted(_CATEGORIES))
@@ -177,7 +177,7 @@ def _with_words(lines: Lines, tally: Tally) -> Lines:
     commitment = pl.coalesce("benefit_id", "reservation_id")
     unused = pl.col("charge_type").is_in(_UNUSED)
     same_currency = pl.col("pricing_currency").is_null() | (pl.col("pricing_currency") == pl.col("billing_currency"))
-    tags, wrong = charges.canonical_tags(words.select(_braced(pl.col("tags")))["tags"])
+    tags, wrong = charges.canonical_tags(words.select(_as_json_object(pl.col("tags")))["tags"])
     words = words.with_columns(
         provider_name=pl.lit("Microsoft"),
         publisher_name=pl.coalesce("publisher_name", pl.lit("Microsoft")),
@@ -195,9 +195,9 @@ def _with_words(lines: Lines, tally: Tally) -> Lines:
         .then(pl.lit("Used")),
         sku_meter=pl.coalesce("sku_meter", "meter_subcategory", "service_name"),
         charge_description=pl.coalesce("charge_description", "meter_subcategory"),
-        resource_id=_spelt("resource_id", _account),
+        resource_id=_map_distinct("resource_id", _account),
         sub_account_id=pl.col("sub_account_id").str.to_lowercase(),
-        region_id=_spelt("region_id", columns.region),
+        region_id=_map_distinct("region_id", columns.region),
         list_unit_price=pl.when(same_currency).then("list_unit_price"),
         contracted_unit_price=pl.when(same_currency).then("paid_unit_price"),
         final=pl.lit(True),
@@ -206,17 +206,17 @@ def _with_words(lines: Lines, tally: Tally) -> Lines:
         tags=tags,
         __written_tags=pl.col("tags"),
     )
-    charges.tell_tags(
-        Lines(lines.rows, words), wrong, "__written_tags", "Tags", "the row was kept without tags", "export it again", tally
+    charges.report_bad_tags(
+        BillBatch(lines.rows, words), wrong, "__written_tags", "Tags", "the row was kept without tags", "export it again", tally
     )
-    return Lines(lines.rows, _with_blocks(words))
+    return BillBatch(lines.rows, _with_blocks(words))
 
 
 def _mapped(name: str, spellings: dict[str, str]) -> pl.Expr:
     return pl.col(name).replace_strict(spellings, default=None, return_dtype=pl.String)
 
 
-def _spelt(name: str, rule: object) -> pl.Expr:
+def _map_distinct(name: str, rule: object) -> pl.Expr:
     """A rule on text, asked once per distinct value."""
     assert callable(rule)
 
@@ -239,7 +239,7 @@ def _account(resource_id: str) -> str:
     return account[1] if account else lower
 
 
-def _braced(column: pl.Expr) -> pl.Expr:
+def _as_json_object(column: pl.Expr) -> pl.Expr:
     """Tags come as a JSON object, or as one without its braces."""
     return pl.when(column.str.starts_with("{")).then(column).otherwise(pl.lit("{") + column + pl.lit("}")).alias("tags")
 
@@ -255,7 +255,7 @@ def _with_blocks(words: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_rows(lines: Lines, view: View) -> Lines:
+def _with_measures(lines: BillBatch, view: View) -> BillBatch:
     """What each line says for itself, as text: costs by the view, days."""
     zero = pl.lit("0")
     cost, nothing = pl.col("cost"), pl.when(pl.col("cost").is_not_null()).then(zero)
@@ -274,7 +274,7 @@ def _with_rows(lines: Lines, view: View) -> Lines:
         charge_period_end=own["day"],
         billing_period_start=own["month"],
     )
-    return Lines(rows.with_columns(pl.col("contracted_cost").cast(pl.String)), lines.words)
+    return BillBatch(rows.with_columns(pl.col("contracted_cost").cast(pl.String)), lines.words)
 
 
 def _days(column: pl.Series) -> pl.Series:
@@ -283,13 +283,13 @@ def _days(column: pl.Series) -> pl.Series:
     return column.replace_strict(distinct, spelled, default=None, return_dtype=pl.String)
 
 
-def _with_products(lines: Lines, view: View) -> Lines:
+def _with_products(lines: BillBatch, view: View) -> BillBatch:
     """List cost at the pay-as-you-go price, and consumed quantities; both exact to twelve places.
 
     Beside amortised rows an actual row counts nothing: the amortised row of the same usage does.
     """
     quantity = pl.col("pricing_quantity")
-    told = lines.words.select("__payg", "__rate", "__block")[lines.rows[WORD]]
+    told = lines.words.select("__payg", "__rate", "__block")[lines.rows[DIMENSIONS_ROW]]
     rows = pl.concat([lines.rows, told], how="horizontal")
     priced = pl.when(pl.col("__payg") > 0).then((quantity * pl.col("__payg") * pl.col("__rate")).cast(MONEY, strict=False))
     listed = pl.coalesce(pl.col("payg_cost").cast(MONEY, strict=False), priced)
@@ -299,4 +299,4 @@ def _with_products(lines: Lines, view: View) -> Lines:
         list_cost__written=pl.lit(None, dtype=pl.String),
         consumed_quantity=(quantity * pl.col("__block").cast(pl.Decimal(38, 0))).cast(MONEY, strict=False),
     )
-    return Lines(rows.drop("__payg", "__rate", "__block"), lines.words.drop("__payg", "__rate", "__block", "__written_tags"))
+    return BillBatch(rows.drop("__payg", "__rate", "__block"), lines.words.drop("__payg", "__rate", "__block", "__written_tags"))

@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 from ingest.addresses import is_the_file
 from ingest.bills import reader
-from ingest.bills.csv_reader import Wanted
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice, Window
+from ingest.bills.csv_reader import ColumnSelection
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading, Window
 from ingest.sources import by_name
 from ingest.sources.azure import blobs, columns, exports, rows
 from ingest.sources.azure.rows import View
@@ -45,23 +45,23 @@ class Azure:
         addresses=("https://account.blob.core.windows.net/container/exports", "azure-exports/", "costs.csv"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months of the exports below `uri`, or the files it names."""
         remote = blobs.is_address(uri)
-        listing = blobs.listed(fetcher, uri) if remote else fetcher.list(uri)
+        listing = blobs.list_blobs(fetcher, uri) if remote else fetcher.list(uri)
 
-        def get(entry: Listed) -> RawObject:
-            return blobs.fetched(fetcher, entry) if remote else fetcher.get(entry.uri)
+        def get(entry: ListedObject) -> RawObject:
+            return blobs.fetch_blob(fetcher, entry) if remote else fetcher.get(entry.uri)
 
         single = is_the_file(listing[0], uri, listing)
         if single and exports.is_manifest(uri):
             folder = uri.rsplit("/", 1)[0]
-            listing = blobs.listed(fetcher, folder) if remote else fetcher.list(folder)
+            listing = blobs.list_blobs(fetcher, folder) if remote else fetcher.list(folder)
             single = False
         if any(exports.is_manifest(entry.uri) for entry in listing):
             # What lies here costs nothing to read again; what does not is read when there is a new run, or its days are asked for.
             again = not remote or fetcher.window != Window()
-            yield from exports.slices(self.name, listing, get, (lambda _: None) if again else fetcher.mark)
+            yield from exports.batches(self.name, listing, get, (lambda _: None) if again else fetcher.mark)
             return
         if not single and not any(mark in uri for mark in "*?["):
             raise FormatError(
@@ -71,7 +71,7 @@ class Azure:
             )
         yield from self._files(listing, uri, get)
 
-    def _files(self, listing: Sequence[Listed], uri: str, get: exports.Get) -> Iterator[Slice | Problem]:
+    def _files(self, listing: Sequence[ListedObject], uri: str, get: exports.Get) -> Iterator[Batch | Problem]:
         """Files named one by one: their names say the view. Two views of what may be the same month are not mixed."""
         files = [entry for entry in listing if _FILES.search(entry.uri)] or (list(listing) if len(listing) == 1 else [])
         if not files:
@@ -95,7 +95,7 @@ class Azure:
             except SourceError as fault:
                 yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
                 continue
-            yield Slice(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,))
+            yield Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,))
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The rows in FOCUS terms, whichever columns the file has; rows that cannot be booked are problems."""
@@ -107,10 +107,10 @@ class Azure:
             seen += reading.frame.height + sum(p.rows for p in reading.problems if p.severity == "error")
             reading.problems = [replace(problem, source=self.name) for problem in reading.problems]
             yield reading
-        rows.all_there(item, seen)
+        rows.check_row_count(item, seen)
 
 
-def _view(entry: Listed) -> View:
+def _view(entry: ListedObject) -> View:
     return View.AMORTISED if _AMORTISED.search(entry.uri.rsplit("/", 1)[-1]) else View.ACTUAL
 
 
@@ -122,12 +122,12 @@ def _is_focus(item: RawObject) -> bool:
     """Whether the header has FOCUS columns."""
     found: list[bool] = []
 
-    def look(header: list[str]) -> Wanted:
+    def look(header: list[str]) -> ColumnSelection:
         found.append(columns.is_focus(header))
         raise _HeaderRead
 
     try:
-        next(iter(reader.batches(item, look, Tally("azure", item.uri))), None)
+        next(iter(reader.batches(item, look, ProblemCounter("azure", item.uri))), None)
     except _HeaderRead:
         return found[0]
     return False

@@ -16,7 +16,7 @@ from typing import Literal
 
 from ingest import policies
 from ingest.logs import cloudwatch, files, rows
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.bedrock_logs import calls
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -40,7 +40,7 @@ class BedrockLogs:
         addresses=("s3://logs/bedrock/", "s3://logs/bedrock/AWSLogs/111122223333/BedrockModelInvocationLogs/us-east-1/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every object is a slice of its own; of an S3 prefix, what is new. Bodies are left where they are."""
         return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,))
 

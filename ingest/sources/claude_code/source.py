@@ -14,7 +14,7 @@ from typing import Literal
 
 from ingest import policies
 from ingest.logs import files, session_files
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.claude_code.sessions import Sessions
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -37,7 +37,7 @@ class ClaudeCode:
         addresses=("~/.claude/projects", "s3://agents/claude/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every session's file is a slice of its own."""
         return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-from ingest.bills.charges import APART
-from ingest.bills.csv_reader import Wanted
+from ingest.bills.charges import MEASURES
+from ingest.bills.csv_reader import ColumnSelection
 from ledger.errors import FormatError
 
-_SUCCEEDED = {"ProviderName": "ServiceProviderName", "PublisherName": "ServiceProviderName"}
+_SUCCESSORS = {"ProviderName": "ServiceProviderName", "PublisherName": "ServiceProviderName"}
 """Mandatory columns that FOCUS 1.3 put another in the place of: a file that has that one may lack them."""
 _SINCE_SERVICE_PROVIDER = ("ServiceProviderName", "HostProviderName")
 """Mandatory since 1.3. A file without either speaks an older version, whatever newer columns it borrows."""
@@ -49,11 +49,11 @@ class Layout:
     missing: tuple[str, ...] = ()
 
     @property
-    def read(self) -> Wanted:
+    def read(self) -> ColumnSelection:
         """Header names worth reading, in a fixed order."""
         charge = {column.name: column.charge for column in columns()} | CUSTOM
-        apart = {spelt for name, spelt in self.found.items() if charge.get(name) in APART or name == "BillingPeriodStart"}
-        return Wanted(sorted(set(self.found.values()) - apart), sorted(apart))
+        apart = {spelt for name, spelt in self.found.items() if charge.get(name) in MEASURES or name == "BillingPeriodStart"}
+        return ColumnSelection(sorted(set(self.found.values()) - apart), sorted(apart))
 
 
 @cache
@@ -132,6 +132,6 @@ def _missing(found: Collection[str], speaks: str) -> list[str]:
         for c in asked
         if c.name not in found
         and not (c.removed and c.removed <= speaks and new)
-        and _SUCCEEDED.get(c.name) not in found
+        and _SUCCESSORS.get(c.name) not in found
         and (new or c.name not in _SINCE_SERVICE_PROVIDER)
     ]

@@ -17,10 +17,10 @@ from ingest import policies
 from ingest.addresses import folder_name, is_the_file
 from ingest.bills import charges, manifests, reader
 from ingest.bills.checks import Check
-from ingest.bills.csv_reader import Wanted
-from ingest.bills.dictionary import WORD, Lines
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
+from ingest.bills.csv_reader import ColumnSelection
+from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ingest.sources.focus import columns
 from ingest.sources.focus.columns import CUSTOM, Layout
 from ledger.errors import FormatError, ObjectMissingError, SourceError
@@ -48,7 +48,7 @@ class Focus:
         addresses=("bills/*.csv", "s3://bucket/focus-export/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """A manifest-driven export by its manifests; else every file that looks like a table."""
         listing = fetcher.list(uri)
         found = [entry for entry in listing if manifests.is_manifest(entry.uri)]
@@ -70,28 +70,28 @@ class Focus:
             except SourceError as fault:
                 yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
                 continue
-            yield Slice(scope=together or entry.uri.rsplit("/", 1)[-1], objects=(item,))
+            yield Batch(scope=together or entry.uri.rsplit("/", 1)[-1], objects=(item,))
 
-    def _picks(self, entry: Listed) -> bool:
+    def _picks(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
         return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The rows in FOCUS terms; rows that cannot be booked are problems."""
-        tally = Tally(self.name, item.uri)
+        tally = ProblemCounter(self.name, item.uri)
         known: list[Layout] = []
         empty_costs = dict.fromkeys(COST_COLUMNS, 0)
 
-        def choose(header: list[str]) -> Wanted:
+        def choose(header: list[str]) -> ColumnSelection:
             known.append(_layout(header, item.uri))
-            _tell(known[0], tally)
+            _report_spellings(known[0], tally)
             return known[0].read
 
         for part in reader.batches(item, choose, tally):
-            lines = _book(_named(part, known[0]), known[0], tally)
+            lines = _book(_rename_columns(part, known[0]), known[0], tally)
             for name in COST_COLUMNS:
                 empty_costs[name] += lines.rows[name].null_count()
-            booked = charges.charges(lines)
+            booked = charges.to_charges(lines)
             yield Reading(booked.rows, tally.drain(), booked.words)
         for name, missing in empty_costs.items():
             if missing:
@@ -122,12 +122,12 @@ def _layout(header: list[str], uri: str) -> Layout:
         raise FormatError(fault.what, where=fault.where, remedy=remedy) from fault
 
 
-def _tell(layout: Layout, tally: Tally) -> None:
+def _report_spellings(layout: Layout, tally: ProblemCounter) -> None:
     for name, spelt in layout.respelt.items():
         tally.add("header", name, f"the column is spelt {spelt}", f"FOCUS spells it {name}", severity="warning")
 
 
-def _named(part: Lines, layout: Layout) -> Lines:
+def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
     """The file's columns under the names of `charges`; where several say the same, the first that is filled."""
     say: dict[str, list[str]] = {}
     for name in CUSTOM:
@@ -139,11 +139,11 @@ def _named(part: Lines, layout: Layout) -> Lines:
     say["billing_period_start"] = [layout.found["BillingPeriodStart"]]
     apart = set(layout.read.apart)
     own = {ours: given for ours, given in say.items() if given[0] in apart}
-    rows = part.rows.select(WORD, "__row", "__line", *(pl.coalesce(given).alias(ours) for ours, given in own.items()))
+    rows = part.rows.select(DIMENSIONS_ROW, "__row", "__line", *(pl.coalesce(given).alias(ours) for ours, given in own.items()))
     words = part.words.select(
         pl.coalesce(_flat(part.words, spelt) for spelt in given).alias(ours) for ours, given in say.items() if ours not in own
     )
-    return Lines(rows, words)
+    return BillBatch(rows, words)
 
 
 def _flat(words: pl.DataFrame, name: str) -> pl.Expr:
@@ -157,10 +157,10 @@ def _entries(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.map_batches(as_json, return_dtype=pl.String)
 
 
-def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
+def _book(lines: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
     names = {c.charge: c.name for c in columns.columns() if c.charge and c.name in layout.found}
     names["billing_period_start"] = "BillingPeriodStart"
-    lines = _upper_currencies(charges.typed(lines), tally)
+    lines = _upper_currencies(charges.parse_types(lines), tally)
     spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
     words = lines.words.with_columns(
         charge_category__text=pl.col("charge_category"),
@@ -181,18 +181,18 @@ def _book(lines: Lines, layout: Layout, tally: Tally) -> Lines:
         f"FOCUS knows {categories}",
         "charge_category__text",
     )
-    lines = charges.checked(Lines(lines.rows, words), names, tally, (known,))
+    lines = charges.check_required(BillBatch(lines.rows, words), names, tally, (known,))
     if "tags" in words.columns:
         tags, wrong = charges.canonical_tags(words["tags"])
         kept, remedy = "the row was kept without tags", "write Tags as a flat JSON object"
-        charges.tell_tags(lines, wrong, "tags", "Tags", kept, remedy, tally)
+        charges.report_bad_tags(lines, wrong, "tags", "Tags", kept, remedy, tally)
         words = words.with_columns(tags)
     if "invoice_id" in words.columns:
         words = words.with_columns(final=pl.col("invoice_id").is_not_null())
-    return Lines(lines.rows, words)
+    return BillBatch(lines.rows, words)
 
 
-def _upper_currencies(lines: Lines, tally: Tally) -> Lines:
+def _upper_currencies(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
     """ISO 4217 is upper case: ``usd`` is meant as USD, and two spellings must not make two currencies."""
     written = pl.col("billing_currency").str.strip_chars()
     low = (written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase())).fill_null(False)
@@ -204,7 +204,7 @@ def _upper_currencies(lines: Lines, tally: Tally) -> Lines:
         "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", len(given)
     )
     upper = pl.when(written.str.contains("^[A-Za-z]{3}$")).then(written.str.to_uppercase()).otherwise("billing_currency")
-    return Lines(lines.rows, lines.words.with_columns(upper.alias("billing_currency")))
+    return BillBatch(lines.rows, lines.words.with_columns(upper.alias("billing_currency")))
 
 
 SOURCE = Focus()

@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from ingest.bills import dictionary
-from ingest.bills.dictionary import Lines
+from ingest.bills.dictionary import BillBatch
 from ingest.logs.json_fields import FieldError, decimal, shown, text
 from ledger import money
 
@@ -38,8 +38,8 @@ NEEDED = frozenset({"cost", "currency", "invoice", "usage_start_time", "usage_en
 """Columns that every billing export has, and by which it is told from other tables."""
 
 COSTS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
-APART = (*COSTS, "pricing_quantity", "consumed_quantity", "charge_period_start", "charge_period_end", "billing_period_start")
-WORDS = (
+MEASURES = (*COSTS, "pricing_quantity", "consumed_quantity", "charge_period_start", "charge_period_end", "billing_period_start")
+DIMENSIONS = (
     "billing_currency", "charge_category", "charge_description", "provider_name", "publisher_name", "invoice_issuer_name",
     "billing_account_id", "sub_account_id", "sub_account_name", "service_name", "product_code", "region_id", "resource_id",
     "resource_name", "sku_id", "sku_meter", "line_item_type", "pricing_unit", "list_unit_price", "contracted_unit_price",
@@ -95,13 +95,13 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
     return {
         "billed_cost": str(net),
         "effective_cost": str(net),
-        "list_cost": _written(_amount(row, "cost_at_list") if regular else net),
+        "list_cost": _as_text(_amount(row, "cost_at_list") if regular else net),
         "contracted_cost": str((cost if undiscounted is None else undiscounted) if regular else net),
-        "pricing_quantity": _written(_amount(usage, "amount_in_pricing_units", "usage.amount_in_pricing_units")),
-        "consumed_quantity": _written(_amount(usage, "amount", "usage.amount")),
+        "pricing_quantity": _as_text(_amount(usage, "amount_in_pricing_units", "usage.amount_in_pricing_units")),
+        "consumed_quantity": _as_text(_amount(usage, "amount", "usage.amount")),
         "charge_period_start": _moment(row, "usage_start_time"),
         "charge_period_end": _moment(row, "usage_end_time"),
-        "billing_period_start": _billed_in(_part(row, "invoice")),
+        "billing_period_start": _billing_period_start(_part(row, "invoice")),
         "billing_currency": _currency(row),
         "charge_category": "Purchase" if regular and told and _COMMITMENT.match(told) else _CATEGORIES.get(kind, "Adjustment"),
         "charge_description": text(_part(row, "adjustment_info").get("description")) or told,
@@ -129,13 +129,13 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
     }, "" if kind in _CATEGORIES else kind
 
 
-def lines(rows: Sequence[Row], places: Iterable[int], first: int) -> Lines:
+def to_batch(rows: Sequence[Row], places: Iterable[int], first: int) -> BillBatch:
     """Rows as lines whose words are told apart; `places` are where they stand in the file, `first` is the number of the first."""
-    apart = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in APART})
+    apart = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in MEASURES})
     apart = apart.with_columns(
         __row=pl.int_range(first, first + pl.len(), dtype=pl.Int64), __line=pl.Series(list(places), dtype=pl.Int64)
     )
-    return dictionary.lines({name: pa.array([row[name] for row in rows], pa.string()) for name in WORDS}, apart)
+    return dictionary.encode({name: pa.array([row[name] for row in rows], pa.string()) for name in DIMENSIONS}, apart)
 
 
 def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -168,7 +168,7 @@ def _amount(row: Mapping[str, Any], name: str, called: str = "") -> Decimal | No
     return number
 
 
-def _written(number: Decimal | None) -> str | None:
+def _as_text(number: Decimal | None) -> str | None:
     return None if number is None else str(number)
 
 
@@ -187,7 +187,7 @@ def invoice_month(named: str | None) -> str | None:
     return f"{found[1]}-{found[2]}" if found else None
 
 
-def _billed_in(invoice: Mapping[str, Any]) -> str:
+def _billing_period_start(invoice: Mapping[str, Any]) -> str:
     named = text(invoice.get("month"))
     month = invoice_month(named)
     if month is None:

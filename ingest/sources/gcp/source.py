@@ -16,14 +16,14 @@ import polars as pl
 
 from ingest.addresses import folder_name
 from ingest.bills import charges
-from ingest.bills.dictionary import Lines
+from ingest.bills.dictionary import BillBatch
 from ingest.google import bigquery
-from ingest.google.bigquery import About, Address, BigQuery
+from ingest.google.bigquery import Address, BigQuery, TableDescription
 from ingest.logs import table_items
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage
-from ingest.problem_counter import Tally
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice, Window
+from ingest.problem_counter import ProblemCounter
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading, Window
 from ingest.sources.gcp import rows as gcp_rows
 from ingest.sources.gcp.rows import COLUMNS, NEEDED, Row
 from ledger import periods
@@ -36,8 +36,8 @@ _LATE = timedelta(days=7)
 """Loads of this time before the newest known are counted again: one may appear after a later one."""
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _EXPORT = re.compile(r"gcp_billing_export_(?P<detailed>resource_)?v1_(?P<account>[0-9A-Z]{6}_[0-9A-Z]{6}_[0-9A-Z]{6})")
-_LOADED = ("_PARTITIONTIME", "export_time")
-_SAVED = re.compile(r"[0-9a-f]{64}-")
+_LOAD_TIME_COLUMNS = ("_PARTITIONTIME", "export_time")
+_STORED_NAME = re.compile(r"[0-9a-f]{64}-")
 
 Loads = Sequence[tuple[str, datetime, int]]
 """What was appended: invoice month, export time, rows."""
@@ -66,22 +66,22 @@ class Gcp:
         ),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The invoice months of a table that got rows since they were last read; or the extracts of a folder, all of them or none."""
         if uri.startswith(bigquery.SCHEME):
-            where = bigquery.address(uri)
+            where = bigquery.parse_address(uri)
             for table in [where] if where.table else _exports(where):
-                yield from _touched_months(fetcher, table)
+                yield from _changed_month_batches(fetcher, table)
             return
-        found = _newest(table_items.picked(fetcher.list(uri), uri))
+        found = _newest_extracts(table_items.picked(fetcher.list(uri), uri))
         scope = _scope(" ".join(entry.uri for entry in found), "") or (
             found[0].uri.rsplit("/", 1)[-1] if len(found) == 1 else folder_name(uri.split("*", 1)[0])
         )
-        yield Slice(scope=scope, objects=tuple(fetcher.get(entry.uri) for entry in found))
+        yield Batch(scope=scope, objects=tuple(fetcher.get(entry.uri) for entry in found))
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The charges in FOCUS terms; rows that cannot be booked are problems."""
-        tally = Tally(self.name, item.uri)
+        tally = ProblemCounter(self.name, item.uri)
         rows, places, seen, unlisted = list[Row](), list[int](), 0, 0
         for found in table_items.of_object(item):
             if isinstance(found, Damage):
@@ -90,7 +90,7 @@ class Gcp:
             tally.place, _, number = found.place.partition(" ")
             seen += 1
             if seen == 1 and not gcp_rows.is_export(found.value):
-                raise _stranger(found.value, item.uri)
+                raise _unknown_format(found.value, item.uri)
             try:
                 row, odd = gcp_rows.charge(_record(found.value))
             except FieldError as fault:
@@ -119,7 +119,7 @@ def _record(value: object) -> Mapping[str, object]:
     return value
 
 
-def _reading(rows: Sequence[Row], places: Sequence[int], seen: int, tally: Tally) -> Reading:
+def _reading(rows: Sequence[Row], places: Sequence[int], seen: int, tally: ProblemCounter) -> Reading:
     names = {
         "billed_cost": "cost",
         "charge_period_start": "usage_start_time",
@@ -128,13 +128,13 @@ def _reading(rows: Sequence[Row], places: Sequence[int], seen: int, tally: Tally
         "list_cost": "cost_at_list",
         "contracted_cost": "cost",
     }
-    lines = charges.checked(charges.typed(gcp_rows.lines(rows, places, seen - len(rows) + 1)), names, tally)
+    lines = charges.check_required(charges.parse_types(gcp_rows.to_batch(rows, places, seen - len(rows) + 1)), names, tally)
     # The export has no invoice number: a month is final once it is no longer restated, which `ingest.bills.month` knows by its age.
-    booked = charges.charges(Lines(lines.rows, lines.words.with_columns(final=pl.lit(value=True))))
+    booked = charges.to_charges(BillBatch(lines.rows, lines.words.with_columns(final=pl.lit(value=True))))
     return Reading(booked.rows, tally.drain(), booked.words)
 
 
-def _stranger(value: object, uri: str) -> FormatError:
+def _unknown_format(value: object, uri: str) -> FormatError:
     named = {str(key) for key in value} if isinstance(value, Mapping) else set[str]()
     if "BilledCost" in named:
         remedy = "this is Google's FOCUS export: rootcost ingest focus"
@@ -148,12 +148,12 @@ def _stranger(value: object, uri: str) -> FormatError:
 # ── extracts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _newest(found: Sequence[Listed]) -> list[Listed]:
+def _newest_extracts(found: Sequence[ListedObject]) -> list[ListedObject]:
     """Of what live runs put down of the same month, only the last: each states the month whole."""
-    kept: dict[str, Listed] = {}
+    kept: dict[str, ListedObject] = {}
     for entry in found:
         folder, _, name = entry.uri.rpartition("/")
-        said = f"{folder}/{_SAVED.sub('', name, count=1)}"
+        said = f"{folder}/{_STORED_NAME.sub('', name, count=1)}"
         before = kept.get(said)
         if before is None or (entry.modified or _BEGINNING) >= (before.modified or _BEGINNING):
             kept[said] = entry
@@ -189,7 +189,7 @@ def _exports(where: Address) -> Iterator[Address]:
         yield Address(where.project, where.dataset, name)
 
 
-def _touched_months(fetcher: Fetcher, where: Address) -> Iterator[Slice | Problem]:
+def _changed_month_batches(fetcher: Fetcher, where: Address) -> Iterator[Batch | Problem]:
     query = BigQuery(where)
     about = query.about()
     lacking = sorted(NEEDED - about.columns)
@@ -202,7 +202,7 @@ def _touched_months(fetcher: Fetcher, where: Address) -> Iterator[Slice | Proble
         )
     mark, asked = fetcher.mark(where.uri), fetcher.window
     again = asked.since is not None or asked.until is not None
-    before = None if again or mark is None else _Seen.parsed(mark)
+    before = None if again or mark is None else _ReadState.parsed(mark)
     since = before.until - _LATE if before else _BEGINNING
     loads = list(_loads(query, about, since))
     if not loads and before is None:
@@ -216,8 +216,8 @@ def _touched_months(fetcher: Fetcher, where: Address) -> Iterator[Slice | Proble
             severity="warning",
         )
         return
-    months = _asked(loads, asked) if again else _touched(loads, before)
-    seen = _Seen.of(loads, before)
+    months = _months_in_window(loads, asked) if again else _changed_months(loads, before)
+    seen = _ReadState.of(loads, before)
     nameless = sum(rows for month, _, rows in loads if not _is_month(month))
     if nameless:
         reason, remedy = "rows without an invoice month were left out", "Google fills it; they are read once it is there"
@@ -225,14 +225,14 @@ def _touched_months(fetcher: Fetcher, where: Address) -> Iterator[Slice | Proble
     # One slice: the mark moves when all of the months are booked, and not when one of them is.
     items = []
     for month in months:
-        content = bigquery.in_order(_month(query, about, month, seen.until))
+        content = bigquery.sort_lines(_month(query, about, month, seen.until))
         items.append(fetcher.save(f"{where.uri}/{where.table}_{gcp_rows.invoice_month(month)}.jsonl", content))
     if items:
         marks = {} if again else {where.uri: seen.text}
-        yield Slice(scope=_scope(where.table, where.table), objects=tuple(items), marks=marks)
+        yield Batch(scope=_scope(where.table, where.table), objects=tuple(items), marks=marks)
 
 
-class _Seen:
+class _ReadState:
     """How far a table was read: its newest load, and how many rows of each month the loads of the days before it held.
 
     >>> at = datetime(2026, 10, 5, 1, tzinfo=UTC)
@@ -247,21 +247,21 @@ class _Seen:
         self.until, self.rows = until, dict(rows)
 
     @classmethod
-    def parsed(cls, mark: str) -> _Seen:
+    def parsed(cls, mark: str) -> _ReadState:
         until, *counts = mark.split()
         return cls(datetime.fromisoformat(until), {m: int(n) for m, _, n in (c.partition("=") for c in counts)})
 
     @classmethod
-    def of(cls, loads: Loads, before: _Seen | None = None) -> _Seen:
+    def of(cls, loads: Loads, before: _ReadState | None = None) -> _ReadState:
         until = max([at for _, at, _ in loads] + ([before.until] if before else []))
-        return cls(until, _counted(loads, until - _LATE, until))
+        return cls(until, _count_rows(loads, until - _LATE, until))
 
     @property
     def text(self) -> str:
         return " ".join([self.until.isoformat(), *(f"{month}={rows}" for month, rows in sorted(self.rows.items()))])
 
 
-def _counted(loads: Loads, after: datetime, until: datetime) -> dict[str, int]:
+def _count_rows(loads: Loads, after: datetime, until: datetime) -> dict[str, int]:
     counted: dict[str, int] = {}
     for month, at, rows in loads:
         if after < at <= until:
@@ -273,50 +273,50 @@ def _is_month(named: str) -> bool:
     return gcp_rows.invoice_month(named) is not None
 
 
-def _touched(loads: Loads, before: _Seen | None) -> list[str]:
+def _changed_months(loads: Loads, before: _ReadState | None) -> list[str]:
     """Invoice months that hold loads not read yet."""
     known = [load for load in loads if _is_month(load[0])]
     if before is None:
         return sorted({month for month, _, _ in known})
-    counted = _counted(known, before.until - _LATE, before.until)
+    counted = _count_rows(known, before.until - _LATE, before.until)
     fresh = {month for month, at, _ in known if at > before.until}
     return sorted(fresh | {month for month, rows in counted.items() if rows != before.rows.get(month, 0)})
 
 
-def _asked(loads: Loads, window: Window) -> list[str]:
+def _months_in_window(loads: Loads, window: Window) -> list[str]:
     """Invoice months that the days asked for lie in."""
     since = f"{window.since:%Y%m}" if window.since else ""
     until = f"{window.until - timedelta(days=1):%Y%m}" if window.until else "999912"
     return sorted({month for month, _, _ in loads if _is_month(month) and since <= month <= until})
 
 
-def _parts(about: About) -> str:
+def _partition_filter(about: TableDescription) -> str:
     """What lets BigQuery skip days: exports are parted by when rows were loaded. Rows not parted yet count as new. A copy that is
     parted by something else is read whole.
     """
-    return f" AND ({about.parted_by} >= @day OR {about.parted_by} IS NULL)" if about.parted_by in _LOADED else ""
+    return f" AND ({about.parted_by} >= @day OR {about.parted_by} IS NULL)" if about.parted_by in _LOAD_TIME_COLUMNS else ""
 
 
-def _loads(query: BigQuery, about: About, since: datetime) -> Iterator[tuple[str, datetime, int]]:
+def _loads(query: BigQuery, about: TableDescription, since: datetime) -> Iterator[tuple[str, datetime, int]]:
     sql = (
         f"SELECT invoice.month AS month, export_time, COUNT(*) AS charges FROM {query.where.quoted} "  # noqa: S608 - names are checked
-        f"WHERE export_time > @since{_parts(about)} GROUP BY month, export_time"
+        f"WHERE export_time > @since{_partition_filter(about)} GROUP BY month, export_time"
     )
-    given = {"since": since, **({"day": _midnight(since) - timedelta(days=1)} if about.parted_by in _LOADED else {})}
+    given = {"since": since, **({"day": _midnight(since) - timedelta(days=1)} if about.parted_by in _LOAD_TIME_COLUMNS else {})}
     for row in query.ask(sql, about, **given):
         yield str(row["month"] or ""), row["export_time"], int(row["charges"])
 
 
-def _month(query: BigQuery, about: About, month: str, until: datetime) -> Iterator[str]:
+def _month(query: BigQuery, about: TableDescription, month: str, until: datetime) -> Iterator[str]:
     """The rows of an invoice month as JSON, every digit as BigQuery writes it. No row of it is loaded before the month before it."""
     kept = ", ".join(name for name in COLUMNS if name in about.columns)
     sql = (
         f"SELECT TO_JSON_STRING(charge) AS line FROM (SELECT {kept} FROM {query.where.quoted} "  # noqa: S608 - names are checked
-        f"WHERE invoice.month = @month AND export_time <= @until{_parts(about)}) AS charge"
+        f"WHERE invoice.month = @month AND export_time <= @until{_partition_filter(about)}) AS charge"
     )
     first = periods.month_start(f"{month[:4]}-{month[4:]}")
     given: dict[str, str | datetime] = {"month": month, "until": until}
-    if about.parted_by in _LOADED:
+    if about.parted_by in _LOAD_TIME_COLUMNS:
         given["day"] = (first - timedelta(days=1)).replace(day=1)
     for row in query.ask(sql, about, **given):
         yield row["line"]

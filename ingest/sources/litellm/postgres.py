@@ -16,7 +16,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from ingest.source import Fetcher, Slice, Window
+from ingest.source import Batch, Fetcher, Window
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Reach:
         return _Reach(max(self.started, min(rows[-1][0], now)), max(write_times, default=None))
 
 
-def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Slice]:
+def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Batch]:
     """New rows of the table, a slice a page; with a window, the rows of calls that began in it.
 
     The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
@@ -133,11 +133,11 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
             reach, after = reach.moved(rows, now=now), rows[-1][:2]
             # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
             safe = replace(reach, written=last.written) if last and after[0] <= last.started else reach
-            yield Slice(scope=target.uri, objects=(page,), marks={target.uri: str(safe)} if window == Window() else {})
+            yield Batch(scope=target.uri, objects=(page,), marks={target.uri: str(safe)} if window == Window() else {})
     if window != Window():
         reach = last or _Reach(_EVER)
     if reach.started > _EVER:
-        yield Slice(scope=target.uri, objects=(), marks={target.uri: str(reach)})
+        yield Batch(scope=target.uri, objects=(), marks={target.uri: str(reach)})
 
 
 def _lines(rows: Rows) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from ingest.source import Fetcher, Listed, RawObject, Slice, Window
+from ingest.source import Batch, Fetcher, ListedObject, RawObject, Window
 from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
 
@@ -28,7 +28,7 @@ _CHECKPOINT_OBJECTS = 5_000
 _AT_ONCE = 8
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
-Picks = Callable[[Listed], bool]
+Picks = Callable[[ListedObject], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class _Mark:
     def __str__(self) -> str:
         return json.dumps({"newest": self.newest.isoformat(), "read": sorted(self.read)}, separators=(",", ":"))
 
-    def is_new(self, entry: Listed) -> bool:
+    def is_new(self, entry: ListedObject) -> bool:
         return _written(entry) >= self.newest - OVERLAP and _name(entry) not in self.read
 
 
-def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Slice | Problem]:
+def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Batch | Problem]:
     """The objects below a prefix that were not read yet, oldest first; with a window, those of its days, whatever was read.
 
     A visit always ends in a mark, also where nothing was new.
@@ -71,15 +71,15 @@ def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Slice | Proble
         yield from _slices(fetcher, prefix, part)
         if window == Window():
             last = str(_reached(mark, listing, part[-1], waiting))
-            yield Slice(scope=prefix, objects=(), marks={prefix: last})
+            yield Batch(scope=prefix, objects=(), marks={prefix: last})
     if last is not None:
-        yield Slice(scope=prefix, objects=(), marks={prefix: last})
+        yield Batch(scope=prefix, objects=(), marks={prefix: last})
 
 
-def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[Listed]) -> Iterator[Slice | Problem]:
+def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
     """Every object is a slice of its own, so that one that cannot be read keeps no other back. Small objects are fetched together."""
 
-    def got(entry: Listed) -> RawObject | None:
+    def got(entry: ListedObject) -> RawObject | None:
         try:
             return fetcher.get(entry.uri)
         except ObjectMissingError:
@@ -92,10 +92,10 @@ def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[Listed]) -> Iterato
                 if item is None:
                     yield _vanished(entry)
                 else:
-                    yield Slice(scope=prefix, objects=(item,), version=entry.version)
+                    yield Batch(scope=prefix, objects=(item,), version=entry.version)
 
 
-def _vanished(entry: Listed) -> Problem:
+def _vanished(entry: ListedObject) -> Problem:
     return Problem(
         "litellm",
         entry.uri,
@@ -113,7 +113,7 @@ def _days(window: Window, mark: _Mark | None) -> tuple[str, str]:
     return since.isoformat() if since else "", until.isoformat() if until else "9999"
 
 
-def _listed(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[Listed]:
+def _listed(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[ListedObject]:
     """All objects below a prefix, without those in folders of other days; folders of teams and keys are looked into."""
     folders, objects = fetcher.level(prefix)
     first, last = days
@@ -128,7 +128,7 @@ def _listed(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[Li
             yield from fetcher.list(folder)
 
 
-def _reached(mark: _Mark | None, listing: Sequence[Listed], last: Listed, waiting: Sequence[Listed]) -> _Mark:
+def _reached(mark: _Mark | None, listing: Sequence[ListedObject], last: ListedObject, waiting: Sequence[ListedObject]) -> _Mark:
     """The mark once `last` is read and `waiting` is not; the listing is in order of time."""
     newest = max(_written(last), mark.newest) if mark else _written(last)
     begin = bisect_left(listing, newest - OVERLAP, key=_written)
@@ -136,10 +136,10 @@ def _reached(mark: _Mark | None, listing: Sequence[Listed], last: Listed, waitin
     return _Mark(newest, frozenset(_name(entry) for entry in listing[begin:] if entry.uri not in unread))
 
 
-def _written(entry: Listed) -> datetime:
+def _written(entry: ListedObject) -> datetime:
     return entry.modified or datetime.max.replace(tzinfo=UTC)
 
 
-def _name(entry: Listed) -> str:
+def _name(entry: ListedObject) -> str:
     """An object's version, short: one that is overwritten is another."""
     return hashlib.blake2b(f"{entry.uri}\n{entry.version}".encode(), digest_size=6).hexdigest()

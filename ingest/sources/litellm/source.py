@@ -21,7 +21,7 @@ from ingest.logs import json_items
 from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import text
 from ingest.logs.json_items import Damage, Found, Item
-from ingest.source import Access, Fetcher, Listed, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ingest.sources.litellm import postgres, s3, spend_api
 from ingest.sources.litellm import rows as litellm_rows
 from ingest.sources.litellm.shapes import CALLBACK, PAYLOADS
@@ -57,7 +57,7 @@ class LiteLLM:
         ),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """What the address holds: what is new there since the last visit, or, in files and folders, all of it."""
         if uri.startswith(postgres.SCHEMES):
             yield from postgres.plan(fetcher, uri)
@@ -72,7 +72,7 @@ class LiteLLM:
         name = uri.rsplit("/", 1)[-1].lower()
         return "*" in uri or "?" in uri or any(fnmatch(name, pattern) for pattern in self.patterns)
 
-    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Slice]:
+    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Batch]:
         """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
@@ -82,9 +82,9 @@ class LiteLLM:
                 "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
             )
         for entry in entries:
-            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
-    def _picks(self, entry: Listed) -> bool:
+    def _picks(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
         return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from ingest.source import Fetcher, RawObject, Request, Slice, Window
+from ingest.source import Batch, Fetcher, RawObject, Request, Window
 from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
 from ledger.problems import Problem
 
@@ -54,7 +54,7 @@ def address(uri: str) -> str:
     return base
 
 
-def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator[Slice | Problem]:
+def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator[Batch | Problem]:
     """The log's rows since the last visit, a slice a stretch of time; with a window, those of its days.
 
     The first visit reads all there are. The end is fixed when it begins.
@@ -81,11 +81,11 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
             yield log.shifting(begin)
         # What could not be read to its end is where the next run begins.
         marks = {base: max(stop.isoformat(), last or "")} if is_complete else {}
-        yield Slice(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
+        yield Batch(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
         wide = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
         wide, begin = min(max(wide, _SECOND), _WIDEST), stop
     if last is not None and window != Window():
-        yield Slice(scope=base, objects=(), marks={base: last})
+        yield Batch(scope=base, objects=(), marks={base: last})
 
 
 def _narrower(wide: timedelta, total: int) -> timedelta:

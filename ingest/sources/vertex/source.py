@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from ingest.google import bigquery
-from ingest.google.bigquery import About, BigQuery
+from ingest.google.bigquery import BigQuery, TableDescription
 from ingest.logs import rows as log_rows
 from ingest.logs import table_items
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage
-from ingest.source import Access, Fetcher, RawObject, Reading, Slice
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.vertex import calls
 from ingest.sources.vertex.calls import NEEDED, Row
 from ledger.errors import FormatError
@@ -74,13 +74,13 @@ class Vertex:
         addresses=("bigquery://project.dataset.request_response_logging", "s3://bucket/vertex-logs/"),
     )
 
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The days of a table from the newest call known; or every extract of a folder for itself."""
         if uri.startswith(bigquery.SCHEME):
             yield from _days(fetcher, uri)
             return
         for entry in table_items.picked(fetcher.list(uri), uri):
-            yield Slice(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
@@ -114,8 +114,8 @@ class Vertex:
 # ── the live table ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _days(fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
-    table = bigquery.address(uri)
+def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
+    table = bigquery.parse_address(uri)
     query = BigQuery(table)
     about = query.about()
     missing_columns = sorted(NEEDED - about.columns)
@@ -134,10 +134,10 @@ def _days(fetcher: Fetcher, uri: str) -> Iterator[Slice | Problem]:
     first, last = _reach(query, about, since, until)
     while first is not None and last is not None and first <= last:
         end = min(_midnight(first) + _DAY, last + timedelta(microseconds=1))
-        content = bigquery.in_order(_calls(query, about, first, end))
+        content = bigquery.sort_lines(_calls(query, about, first, end))
         item = fetcher.save(f"{table.uri}/{table.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
         last_read = end - timedelta(microseconds=1)
-        yield Slice(scope=table.uri, objects=(item,), marks={} if has_window else {table.uri: last_read.isoformat()})
+        yield Batch(scope=table.uri, objects=(item,), marks={} if has_window else {table.uri: last_read.isoformat()})
         first = end
 
 
@@ -145,7 +145,7 @@ def _midnight(day: Any) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _reach(query: BigQuery, about: About, since: datetime, until: datetime) -> tuple[datetime | None, datetime | None]:
+def _reach(query: BigQuery, about: TableDescription, since: datetime, until: datetime) -> tuple[datetime | None, datetime | None]:
     """The oldest and the newest call in ``(since, until)``."""
     sql = (
         f"SELECT MIN(logging_time) AS first, MAX(logging_time) AS last FROM {query.where.quoted} "  # noqa: S608 - names are checked
@@ -156,7 +156,7 @@ def _reach(query: BigQuery, about: About, since: datetime, until: datetime) -> t
     return None, None
 
 
-def _calls(query: BigQuery, about: About, since: datetime, until: datetime) -> Iterator[str]:
+def _calls(query: BigQuery, about: TableDescription, since: datetime, until: datetime) -> Iterator[str]:
     """The calls of ``[since, until)`` as JSON, without a word of what was asked or answered."""
     columns = [name for name in _PLAIN if name in about.columns] + [sql for name, sql in _ASKED.items() if name in about.columns]
     sql = (

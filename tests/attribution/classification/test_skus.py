@@ -202,7 +202,7 @@ def test_infrastructure_is_not_unclassified_and_neither_is_a_known_sku_without_u
 def test_what_a_provider_puts_in_no_group_is_no_unknown_sku(books: Books, home: Path) -> None:
     """OpenAI's total of a day is 5, its groups are 3: nobody can write a rule for the 2 between."""
     openai = {"provider_name": "OpenAI", "service_name": "OpenAI", "product_code": None, "resource_id": None}
-    rest = {"sku_id": "remainder"} | dict.fromkeys(("sku_meter", "charge_description"), paged_rows.REST_WORDS)
+    rest = {"sku_id": "remainder"} | dict.fromkeys(("sku_meter", "charge_description"), paged_rows.REMAINDER_DESCRIPTION)
     write(books, charges=charges(charge("3", sku_meter="Something new", **openai), charge("2", **rest, **openai)))
     attribute(books)
     assert total(books, "reason", cost_class="unallocated") == {"unclassified_sku": D(3), "ungrouped": D(2)}

@@ -19,7 +19,7 @@ import pytest
 
 from attribution.pricing import PriceBook
 from ingest.prices.books import read_prices
-from ingest.prices.updates import difference, enter
+from ingest.prices.updates import apply_update, compare
 from ledger.books import Books
 from ledger.tables import PRICES
 from tests.support import genai_usages
@@ -55,9 +55,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> PriceBook:
     """The list's own prices, through the front door: read, checked, compared, entered, looked up."""
     names = {e.model for e in expectations()}
     with Books.open(tmp_path_factory.mktemp("home")) as books:
-        done = enter(books, difference(books, read_prices(DATA / "prices.json", seen=lambda: names)))
+        done = apply_update(books, compare(books, read_prices(DATA / "prices.json", seen=lambda: names)))
         assert (done.staged, done.problems) == (0, ())
-        assert enter(books, difference(books, read_prices(DATA / "prices.json", seen=lambda: names))).added == 0
+        assert apply_update(books, compare(books, read_prices(DATA / "prices.json", seen=lambda: names))).added == 0
         return PriceBook(books.store.scan(PRICES).collect())
 
 

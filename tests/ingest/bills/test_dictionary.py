@@ -110,7 +110,7 @@ def test_each_line_gets_its_own_words_back(told: list[tuple[str | None, dict[str
     name = pa.array([n for n, _ in told], pa.string())
     tags = pa.array([None if t is None else list(t.items()) for _, t in told], pa.map_(pa.string(), pa.string()))
     own = pl.DataFrame({"at": range(len(told))}, schema={"at": pl.Int64})
-    lines = dictionary.lines({"name": name, "tags": tags}, own)
+    lines = dictionary.encode({"name": name, "tags": tags}, own)
     assert lines.spoken(pl.col("name")).to_list() == name.to_pylist()
     found = lines.words["tags"].gather(lines.rows["__word"]).to_arrow().to_pylist()
     assert [None if t is None else dict(t) for t in found] == [t for _, t in told]

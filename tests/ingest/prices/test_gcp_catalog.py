@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ingest.google import client
 from ingest.prices import gcp_catalog
-from ingest.prices.gcp_catalog import Sells
+from ingest.prices.gcp_catalog import SkuMeaning
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, StoreUnreachable
 from ledger.tables import PRICES
@@ -53,7 +53,7 @@ def run(home: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["--home", str(home), *arguments])
 
 
-def by_first_words(service: str, sku: str, unit: str) -> Sells:
+def by_first_words(service: str, sku: str, unit: str) -> SkuMeaning:
     """A classifier of the test's own: the model is what stands before Text."""
     model, _, rest = sku.partition(" Text ")
     meter = (
@@ -61,7 +61,7 @@ def by_first_words(service: str, sku: str, unit: str) -> Sells:
         if unit == "count" and "Caching" not in rest
         else None
     )
-    return Sells(model, meter, factor=Decimal(1))
+    return SkuMeaning(model, meter, factor=Decimal(1))
 
 
 def slug(model: str) -> str:

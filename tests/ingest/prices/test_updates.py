@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from attribution.pricing.observed import observed_rates
 from attribution.run import attribute
 from ingest.prices.books import read_prices
-from ingest.prices.updates import BEGINNING, Entered, PriceList, decide, difference, enter, staged
+from ingest.prices.updates import BEGINNING, ImportResult, PriceList, apply_update, compare, decide, staged
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.errors import FormatError, ObjectMissingError, SourceError
@@ -39,8 +39,8 @@ def rate(value: str, **told: Any) -> dict[str, Any]:
     return {"rate": Decimal(value), **told}
 
 
-def imported(books: Books, what: PriceList, valid_from: datetime | None = None, **how: Any) -> Entered:
-    return enter(books, difference(books, what, valid_from=valid_from), **how)
+def imported(books: Books, what: PriceList, valid_from: datetime | None = None, **how: Any) -> ImportResult:
+    return apply_update(books, compare(books, what, valid_from=valid_from), **how)
 
 
 def held(books: Books) -> list[tuple[str, str, str]]:
@@ -70,7 +70,7 @@ def test_the_difference_tells_what_was_in_force_on_that_day_and_changes_nothing(
     imported(books, listed(rate("0.000002"), rate("0.000005", model="n"), rate("0.000007", model="p")))
     imported(books, listed(rate("0.000003")), NOVEMBER)
     version = books.store.version(PRICES)
-    told = difference(
+    told = compare(
         books, listed(rate("0.000004"), rate("0.000005", model="n"), rate("0.000001", model="new")), valid_from=OCTOBER
     )
     assert told.changes.select("model", "change", "old_rate", "rate").sort("model").rows() == [
@@ -184,14 +184,14 @@ def test_a_million_taken_for_one_is_doubted_though_the_model_is_new(books: Books
 def test_a_list_that_lacks_a_model_says_so_and_one_that_lacks_a_tenth_is_doubted_as_a_whole(books: Books) -> None:
     names = [f"m{n:02}" for n in range(30)]
     imported(books, listed(*(rate("0.000002", model=n) for n in names)))
-    few_gone = difference(books, listed(*(rate("0.000003", model=n) for n in names[3:])))
+    few_gone = compare(books, listed(*(rate("0.000003", model=n) for n in names[3:])))
     assert (few_gone.gone["model"].to_list(), few_gone.doubtful.height) == (names[:3], 0)
     done = imported(books, listed(*(rate("0.000003", model=n) for n in names[4:])))
     assert (done.added, done.staged) == (0, 26)
     assert set(doubts(books)) == {"the list lacks 4 of the 30 models it had: is it complete?"}
     (told,) = books.store.scan(PROBLEMS).collect().to_dicts()
     assert (told["place"], told["rows"]) == ("m04 and 25 more", 26)
-    other = difference(books, listed(rate("0.000001", model="x"), book="another 1"))
+    other = compare(books, listed(rate("0.000001", model="x"), book="another 1"))
     assert (other.gone.height, other.doubtful.height) == (0, 0), "another list may hold other models"
 
 

@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ingest.run import ingest
-from ingest.source import Listed, RawObject, Slice, Window
+from ingest.source import Batch, ListedObject, RawObject, Window
 from ingest.sources.bedrock_logs.source import SOURCE
 from ledger.books import Books
 from ledger.errors import FormatError
@@ -186,14 +186,14 @@ class Store:
         self.keys, self.marked, self.window = keys, mark, window or Window()
         self.got, self.seen = list[str](), list[str]()
 
-    def level(self, uri: str) -> tuple[list[str], list[Listed]]:
+    def level(self, uri: str) -> tuple[list[str], list[ListedObject]]:
         stem = uri.rstrip("/") + "/"
         self.seen.append(stem)
         below = [k for k in self.keys if k.startswith(stem)]
         folders = sorted({stem + k[len(stem) :].split("/")[0] + "/" for k in below if "/" in k[len(stem) :]})
-        return folders, [Listed(k, 10, "v", self.keys[k]) for k in below if "/" not in k[len(stem) :]]
+        return folders, [ListedObject(k, 10, "v", self.keys[k]) for k in below if "/" not in k[len(stem) :]]
 
-    def list(self, uri: str) -> list[Listed]:
+    def list(self, uri: str) -> list[ListedObject]:
         return []
 
     def get(self, uri: str) -> RawObject:
@@ -207,9 +207,9 @@ class Store:
 BASE = "s3://logs/bedrock/AWSLogs/111122223333/BedrockModelInvocationLogs/us-east-1"
 
 
-def planned(store: Store) -> list[Slice]:
+def planned(store: Store) -> list[Batch]:
     found: Iterator[Any] = SOURCE.plan(store, "s3://logs/bedrock")  # type: ignore[arg-type]
-    return [one for one in found if isinstance(one, Slice)]
+    return [one for one in found if isinstance(one, Batch)]
 
 
 def test_of_a_bucket_only_what_is_new_is_fetched_and_bodies_never() -> None:

@@ -422,7 +422,7 @@ def test_marks_say_how_far_the_table_was_read(google: Google, books: Books) -> N
     ingest(books, "gcp", [ADDRESS])
 
     # The last seven days before the newest load held the three corrections and the border row of October, and November's row.
-    assert checkpoints.of(books, "gcp") == {ADDRESS: "2026-11-03T02:00:00+00:00 202610=4 202611=1"}
+    assert checkpoints.load(books, "gcp") == {ADDRESS: "2026-11-03T02:00:00+00:00 202610=4 202611=1"}
 
 
 def test_the_same_table_in_another_order_is_the_same_bytes(google: Google, books: Books, tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_lines_are_sorted_on_disk_where_they_are_many(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bigquery, "_SORTED_LINES", 3)
     lines = [str(random.Random(n).randrange(50)) for n in range(40)]
 
-    assert list(bigquery.in_order(lines)) == sorted(f"{line}\n".encode() for line in lines)
+    assert list(bigquery.sort_lines(lines)) == sorted(f"{line}\n".encode() for line in lines)
 
 
 def test_pages_of_a_table_that_changes_meanwhile_are_those_of_one_moment(google: Google, books: Books) -> None:
@@ -501,7 +501,7 @@ def test_a_lasting_fault_leaves_everything_as_it_was(google: Google, books: Book
         and "Service is unavailable" in problem.reason
         and problem.remedy == "it is asked again with the next run"
     )
-    assert not charges(books).height and checkpoints.of(books, "gcp") == {}
+    assert not charges(books).height and checkpoints.load(books, "gcp") == {}
 
 
 def test_a_fault_at_the_second_month_books_none_and_moves_no_mark(google: Google, books: Books) -> None:
@@ -516,7 +516,7 @@ def test_a_fault_at_the_second_month_books_none_and_moves_no_mark(google: Google
     google.answer = failing  # type: ignore[method-assign]
     report = ingest(books, "gcp", [ADDRESS])
 
-    assert report.errors == 1 and not charges(books).height and checkpoints.of(books, "gcp") == {}
+    assert report.errors == 1 and not charges(books).height and checkpoints.load(books, "gcp") == {}
 
 
 @pytest.mark.parametrize(
@@ -598,13 +598,13 @@ def test_a_dataset_names_its_exports_the_detailed_one_before_the_standard(google
 
 def test_days_asked_for_again_are_read_again_and_leave_the_mark(google: Google, books: Books) -> None:
     ingest(books, "gcp", [ADDRESS])
-    before, google.queries = checkpoints.of(books, "gcp"), []
+    before, google.queries = checkpoints.load(books, "gcp"), []
 
     report = ingest(books, "gcp", [ADDRESS], window=Window(since=date(2026, 11, 1)))
     assert asked_months(google) == ["202611"] and report.rows == 1 and report.rows_changed == 0
     google.queries = []
     ingest(books, "gcp", [ADDRESS], window=Window(since=date(2026, 10, 5), until=date(2026, 11, 1)))
-    assert asked_months(google) == ["202610"] and checkpoints.of(books, "gcp") == before
+    assert asked_months(google) == ["202610"] and checkpoints.load(books, "gcp") == before
 
 
 def test_an_empty_table_and_a_stranger_are_told(google: Google, books: Books) -> None:

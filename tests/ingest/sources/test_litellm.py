@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.source import Listed, RawObject, Reading, Slice
+from ingest.source import Batch, ListedObject, RawObject, Reading
 from ingest.sources.litellm.source import SOURCE, read_body, read_items
 from ledger import ids
 from ledger.errors import FormatError, ObjectMissingError
@@ -848,17 +848,17 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def list(self, uri: str) -> list[Listed]:
+    def list(self, uri: str) -> list[ListedObject]:
         paths = [Path(uri)] if Path(uri).is_file() else sorted(p for p in Path(uri).rglob("*") if p.is_file())
-        return [Listed(str(p), p.stat().st_size, "v1") for p in paths]
+        return [ListedObject(str(p), p.stat().st_size, "v1") for p in paths]
 
     def get(self, uri: str) -> RawObject:
         return RawObject(uri, Path(uri), f"sha-{Path(uri).name}", Path(uri).stat().st_size)
 
 
-def planned(uri: Path) -> Iterator[Slice]:
+def planned(uri: Path) -> Iterator[Batch]:
     for entry in SOURCE.plan(Folder(uri), str(uri)):
-        assert isinstance(entry, Slice)
+        assert isinstance(entry, Batch)
         yield entry
 
 

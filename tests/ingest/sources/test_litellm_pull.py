@@ -25,7 +25,7 @@ from ingest import checkpoints, run
 from ingest.fetch import WorldFetcher
 from ingest.probe import probe
 from ingest.run import IngestReport, ingest
-from ingest.source import Listed, RawObject, Slice, Window
+from ingest.source import Batch, ListedObject, RawObject, Window
 from ingest.sources.litellm import postgres as litellm_postgres
 from ingest.sources.litellm import s3 as litellm_s3
 from ingest.sources.litellm.source import SOURCE, read_body
@@ -207,11 +207,11 @@ def test_copies_of_an_object_are_read_like_any_other(books: Books, bucket: Any) 
 def test_days_are_asked_again_and_the_mark_stays(books: Books, bucket: Any, fetched: list[str]) -> None:
     days = {day: put(bucket, day, started=datetime(2026, 11, day, 12, tzinfo=UTC)) for day in (3, 9, 10, 11, 20)}
     ingest(books, "litellm", [LOGS])
-    before = checkpoints.of(books, "litellm")
+    before = checkpoints.load(books, "litellm")
     fetched.clear()
     again = ingest(books, "litellm", [LOGS], window=Window(date(2026, 11, 10), date(2026, 11, 11)))
     assert sorted(fetched) == sorted(days[day] for day in (9, 10, 11)), "with a day on either side: keys have the proxy's zone"
-    assert (again.rows_changed, checkpoints.of(books, "litellm")) == (0, before)
+    assert (again.rows_changed, checkpoints.load(books, "litellm")) == (0, before)
 
 
 def test_what_was_not_booked_is_read_again(books: Books, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_what_was_not_booked_is_read_again(books: Books, bucket: Any, monkeypatc
         broken.setattr(books.store, "merge", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             ingest(books, "litellm", [LOGS])
-    assert checkpoints.of(books, "litellm") == {}
+    assert checkpoints.load(books, "litellm") == {}
     ingest(books, "litellm", [LOGS])
     assert booked(books) == [0, 1, 2, 3]
 
@@ -240,22 +240,22 @@ class Bucket:
         self.folder = folder
         self.window = Window()
         self.marks: dict[str, str] = {}
-        self.held: list[tuple[datetime, Listed]] = []
+        self.held: list[tuple[datetime, ListedObject]] = []
         self.now = NOON
         self.listed: list[str] = []
         self.got: list[str] = []
 
     def write(self, uri: str, *, modified: datetime, visible: datetime) -> None:
-        self.held.append((visible, Listed(uri, 1, "v", modified)))
+        self.held.append((visible, ListedObject(uri, 1, "v", modified)))
 
-    def _seen(self, prefix: str) -> list[Listed]:
+    def _seen(self, prefix: str) -> list[ListedObject]:
         return sorted((e for t, e in self.held if t <= self.now and e.uri.startswith(prefix)), key=lambda e: e.uri)
 
-    def list(self, uri: str) -> list[Listed]:
+    def list(self, uri: str) -> list[ListedObject]:
         self.listed.append(uri)
         return self._seen(uri)
 
-    def level(self, uri: str) -> tuple[list[str], list[Listed]]:
+    def level(self, uri: str) -> tuple[list[str], list[ListedObject]]:
         prefix = uri.rstrip("/") + "/"
         rest = [(entry, entry.uri.removeprefix(prefix)) for entry in self._seen(prefix)]
         folders = {prefix + name.partition("/")[0] + "/" for _, name in rest if "/" in name}
@@ -273,7 +273,7 @@ class Bucket:
         for number, found in enumerate(litellm_s3.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
             if number == cut_off_after:
                 return
-            assert isinstance(found, Slice)
+            assert isinstance(found, Batch)
             self.marks |= found.marks
 
 
@@ -468,12 +468,12 @@ def test_a_row_dated_in_the_future_does_not_hide_those_between(books: Books, gat
 def test_days_are_asked_of_the_table(books: Books, gateway: Gateway) -> None:
     gateway.write(*(row(day, datetime(2026, 10, day, 23, 59, 59, 999000, tzinfo=UTC)) for day in range(1, 8)))
     pull(books, gateway, window=Window(date(2026, 10, 3), date(2026, 10, 5)))
-    assert (booked(books), checkpoints.of(books, "litellm")) == ([3, 4], {})
+    assert (booked(books), checkpoints.load(books, "litellm")) == ([3, 4], {})
     pull(books, gateway)
-    kept = checkpoints.of(books, "litellm")
+    kept = checkpoints.load(books, "litellm")
     assert booked(books) == [*range(1, 8)]
     assert pull(books, gateway, window=Window(date(2026, 10, 3), None)).rows == 5
-    assert checkpoints.of(books, "litellm") == kept
+    assert checkpoints.load(books, "litellm") == kept
 
 
 @pytest.mark.parametrize("gateway", [{"schema": "gate way"}], indirect=True)
@@ -633,10 +633,10 @@ def test_the_gateway_may_be_busy_and_may_be_down(books: Books, api: SpendLogServ
     api.before = lambda _: next(answers, None)
     assert ask(books, api).problems == []
     assert booked(books) == [0, 1, 2, 3, 4]
-    before = checkpoints.of(books, "litellm")
+    before = checkpoints.load(books, "litellm")
     api.before = lambda _: 500
     (problem,) = ask(books, api).problems
-    assert "500" in problem.reason and checkpoints.of(books, "litellm") == before
+    assert "500" in problem.reason and checkpoints.load(books, "litellm") == before
 
 
 def test_a_missing_key_a_wrong_key_and_a_wrong_address_are_told_apart(
@@ -663,9 +663,9 @@ def test_an_empty_log_and_days_of_it(books: Books, api: SpendLogServer) -> None:
     assert booked(books) == [3, 4]
     ask(books, api)
     assert booked(books) == [*range(1, 8)]
-    reached = checkpoints.of(books, "litellm")
+    reached = checkpoints.load(books, "litellm")
     ask(books, api, window=Window(date(2026, 10, 3), None))
-    assert checkpoints.of(books, "litellm") == reached
+    assert checkpoints.load(books, "litellm") == reached
 
 
 # --- all of them ------------------------------------------------------------------------------------
@@ -738,7 +738,7 @@ def test_each_kind_of_address_can_be_tried_out(books: Books, bucket: Any, gatewa
         assert tried.newest is not None and abs(tried.newest - now) < timedelta(milliseconds=1)
     lacking = probe(books, SOURCE, gateway.address.replace("/litellm", "/postgres"))
     assert (lacking.ok, "there is no table LiteLLM_SpendLogs here" in lacking.told) == (False, True)
-    assert checkpoints.of(books, "litellm") == {}
+    assert checkpoints.load(books, "litellm") == {}
     assert booked(books) == []
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ingest.otel.decode import decode_request
-from ingest.source import Fetcher, Listed, RawObject, Reading
+from ingest.source import Fetcher, ListedObject, RawObject, Reading
 from ingest.sources import otlp
 from ingest.sources.otlp import SOURCE, read_export, rejected
 from ledger import ids
@@ -312,8 +312,8 @@ class Folder:
     def __init__(self, path: Path, *names: str) -> None:
         self.path, self.names = path, names
 
-    def list(self, uri: str) -> list[Listed]:
-        return [Listed(f"{uri}/{name}", 1, "v1") for name in self.names]
+    def list(self, uri: str) -> list[ListedObject]:
+        return [ListedObject(f"{uri}/{name}", 1, "v1") for name in self.names]
 
     def get(self, uri: str) -> RawObject:
         return RawObject(uri, self.path, "r", 1)

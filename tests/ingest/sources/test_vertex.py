@@ -144,7 +144,7 @@ def test_days_are_read_one_by_one_and_the_mark_follows(google: Google, books: Bo
 
     days = [[p["parameterValue"]["value"][:10] for p in q["queryParameters"]] for q in google.queries[1:]]
     assert days == [["2026-10-05", "2026-10-06"], ["2026-10-06", "2026-10-07"], ["2026-10-07", "2026-10-07"]]
-    assert checkpoints.of(books, "vertex") == {ADDRESS: "2026-10-07T03:00:00+00:00"}
+    assert checkpoints.load(books, "vertex") == {ADDRESS: "2026-10-07T03:00:00+00:00"}
     assert spans(books).height == 8
 
 
@@ -161,7 +161,7 @@ def test_a_day_that_cannot_be_read_is_read_next_time(google: Google, books: Book
     report = ingest(books, "vertex", [ADDRESS])
 
     assert report.errors == 1 and spans(books).height == 7
-    assert checkpoints.of(books, "vertex")[ADDRESS] < "2026-10-07T03:00:00+00:00"
+    assert checkpoints.load(books, "vertex")[ADDRESS] < "2026-10-07T03:00:00+00:00"
     google.answer = answer  # type: ignore[method-assign]
     ingest(books, "vertex", [ADDRESS])
     assert spans(books).height == 8
@@ -170,7 +170,7 @@ def test_a_day_that_cannot_be_read_is_read_next_time(google: Google, books: Book
 def test_days_asked_for_are_read_and_leave_the_mark(google: Google, books: Books) -> None:
     report = ingest(books, "vertex", [ADDRESS], window=Window(date(2026, 10, 4), date(2026, 10, 6)))
 
-    assert report.rows == 7 and checkpoints.of(books, "vertex") == {}
+    assert report.rows == 7 and checkpoints.load(books, "vertex") == {}
     assert ingest(books, "vertex", [ADDRESS], window=Window(date(2026, 11, 1))).rows == 0
 
 
