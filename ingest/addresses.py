@@ -11,7 +11,7 @@ from ingest.source import ListedObject
 def is_the_file(entry: ListedObject, uri: str, listing: Sequence[ListedObject]) -> bool:
     """Whether the address named exactly this file, rather than a folder that happens to hold one.
 
-    >>> one = [Listed("s3://b/cur/part.csv", 1)]
+    >>> one = [ListedObject("s3://b/cur/part.csv", 1)]
     >>> is_the_file(one[0], "s3://b/cur/part.csv", one), is_the_file(one[0], "s3://b/cur", one)
     (True, False)
     """

@@ -23,7 +23,7 @@ Severity = Literal["error", "warning"]
 class ProblemCounter:
     """The problems of one file, as they are found.
 
-    >>> tally = Tally("focus", "bill.csv", singly=1)
+    >>> tally = ProblemCounter("focus", "bill.csv", singly=1)
     >>> tally.rows([7, 9], ["abc", "x"], "BilledCost", "is no amount", "write plain digits")
     >>> [(p.place, p.reason, p.rows) for p in [*tally.drain(), *tally.sums()]]
     [('line 7', "'abc' is no amount", 1), ('1 more rows', 'is no amount', 1)]

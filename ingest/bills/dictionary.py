@@ -40,7 +40,7 @@ class BillBatch:
 def encode(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
     """Lines of columns that repeat (text, or maps of text) and of columns that do not.
 
-    >>> told = lines({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
+    >>> told = encode({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
     >>> told.words["team"].to_list(), told.rows["__word"].to_list(), told.spoken(pl.col("team")).to_list()
     (['care', 'data'], [0, 1, 0], ['care', 'data', 'care'])
     """

@@ -194,7 +194,7 @@ def to_table(lines: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
 def format_ids(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
     """Ids as 16 hex digits; those that come again have their ordinal behind.
 
-    >>> spelt(np.array([255, 255], np.uint64), np.array([1, 2])).to_pylist()
+    >>> format_ids(np.array([255, 255], np.uint64), np.array([1, 2])).to_pylist()
     ['00000000000000ff', '00000000000000ff-2']
     """
     digits = _HEX[ids.astype(">u8").view(np.uint8)]

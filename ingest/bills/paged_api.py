@@ -323,7 +323,7 @@ def read_month(
 def parse_utc(moment: str) -> datetime:
     """RFC 3339 as UTC. Raises `ValueError`.
 
-    >>> utc("2026-10-01T02:00:00+02:00").isoformat()
+    >>> parse_utc("2026-10-01T02:00:00+02:00").isoformat()
     '2026-10-01T00:00:00+00:00'
     """
     found = datetime.fromisoformat(moment)

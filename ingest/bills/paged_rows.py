@@ -58,7 +58,7 @@ def number(value: object) -> Decimal | None:
 def plain_text(amount: Decimal | None, written: object = None) -> str | None:
     """An amount as text that money is read from; what is no amount stays as it was written, to be told.
 
-    >>> plain(Decimal("4.5E-6")), plain(None, "abc")
+    >>> plain_text(Decimal("4.5E-6")), plain_text(None, "abc")
     ('0.0000045', 'abc')
     """
     return text(written) if amount is None else format(amount, "f")
@@ -74,7 +74,7 @@ def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
 def shift_decimal(amount: Decimal, places: int) -> Decimal:
     """An amount of smallest units in whole ones, every digit kept.
 
-    >>> shifted(Decimal("123.78912"), 2)
+    >>> shift_decimal(Decimal("123.78912"), 2)
     Decimal('1.2378912')
     """
     sign, digits, exponent = amount.as_tuple()

@@ -114,7 +114,7 @@ def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
 def parse_times(column: pl.Series) -> pl.Series:
     """ISO 8601 text as UTC instants; a time without a zone is UTC; null where it is no time.
 
-    >>> [str(m) for m in moments(pl.Series(["2024-09-01T00:00:00Z", "2024-09-01 02:00:00+02:00", "1/9/24"]))]
+    >>> [str(m) for m in parse_times(pl.Series(["2024-09-01T00:00:00Z", "2024-09-01 02:00:00+02:00", "1/9/24"]))]
     ['2024-09-01 00:00:00+00:00', '2024-09-01 00:00:00+00:00', 'None']
     """
     if column.dtype != pl.String:

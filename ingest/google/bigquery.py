@@ -52,7 +52,7 @@ class Address:
 def parse_address(uri: str) -> Address:
     """What an address names. Raises `UsageError` on what names no dataset.
 
-    >>> address("bigquery://acme-finops.billing.gcp_billing_export_v1_0A")
+    >>> parse_address("bigquery://acme-finops.billing.gcp_billing_export_v1_0A")
     Address(project='acme-finops', dataset='billing', table='gcp_billing_export_v1_0A')
     """
     parts = uri.removeprefix(SCHEME).strip("/").replace("/", ".").split(".")
@@ -137,7 +137,7 @@ def sort_lines(lines: Iterable[str]) -> Iterator[bytes]:
 
     An answer's rows have no order of their own: so the same rows are the same bytes.
 
-    >>> b"".join(in_order(["b", "a", "b"]))
+    >>> b"".join(sort_lines(["b", "a", "b"]))
     b'a\nb\nb\n'
     """
     coming = iter(lines)

@@ -183,7 +183,7 @@ def units_of(unit: str, meter: str) -> int:
 def _singular(word: str) -> str:
     """A thing in the singular.
 
-    >>> _single("tokens"), _single("queries"), _single("hour")
+    >>> _singular("tokens"), _singular("queries"), _singular("hour")
     ('token', 'query', 'hour')
     """
     return word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")

@@ -256,7 +256,7 @@ def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, 
 def describe(row: Mapping[str, Any]) -> str:
     """What a rate is for, in words.
 
-    >>> described(dict(meter="input_tokens", service_tier="batch", context_above=200000, region="eu"))
+    >>> describe(dict(meter="input_tokens", service_tier="batch", context_above=200000, region="eu"))
     'input_tokens batch above 200000 eu'
     """
     above = f"above {row['context_above']}" if row["context_above"] else ""

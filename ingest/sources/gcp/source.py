@@ -236,10 +236,10 @@ class _ReadState:
     """How far a table was read: its newest load, and how many rows of each month the loads of the days before it held.
 
     >>> at = datetime(2026, 10, 5, 1, tzinfo=UTC)
-    >>> seen = _Seen.of([("202609", at - timedelta(days=9), 4), ("202609", at - timedelta(hours=5), 2), ("202610", at, 7)])
+    >>> seen = _ReadState.of([("202609", at - timedelta(days=9), 4), ("202609", at - timedelta(hours=5), 2), ("202610", at, 7)])
     >>> seen.text
     '2026-10-05T01:00:00+00:00 202609=2 202610=7'
-    >>> _Seen.parsed(seen.text).rows
+    >>> _ReadState.parsed(seen.text).rows
     {'202609': 2, '202610': 7}
     """
 
