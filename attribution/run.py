@@ -189,10 +189,10 @@ class _Run:
             self.timeline,
             self.book,
             settings,
-            keeper=keeper,
+            sink=keeper,
             run_id=self.run_id,
             month=month,
-            elsewhere=self._elsewhere(month),
+            other_invoices=self._elsewhere(month),
             past_rates=self.earlier.rates(month),
             past_costs=self.earlier.costs(month),
         )

@@ -27,15 +27,15 @@ def _providers() -> dict[str, str]:
     return {row["alias"]: row["provider"] for row in table("providers")}
 
 
-def provider(written: str | None) -> str | None:
+def provider(raw_name: str | None) -> str | None:
     """The canonical provider; as written where it is not known.
 
     >>> provider("bedrock_converse"), provider("Amazon Web Services, Inc."), provider("NoSuchCloud")
     ('AWS', 'AWS', 'NoSuchCloud')
     """
-    if written is None:
+    if raw_name is None:
         return None
-    return _providers().get(written.strip().lower(), written.strip())
+    return _providers().get(raw_name.strip().lower(), raw_name.strip())
 
 
 _PREFIX = re.compile(
@@ -48,15 +48,15 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]+|\d+[a-z]+(?![a-zA-Z])|\d+|[a-z
 
 
 @cache
-def model(written: str | None) -> str | None:
+def model(raw_name: str | None) -> str | None:
     """The model's own name, without route, vendor, inference geography, release date or API version.
 
     >>> model("us.anthropic.claude-sonnet-4-6-v1:0"), model("openai/gpt-4o-2024-08-06"), model("vertex_ai/claude-sonnet-4-5@20250929")
     ('claude-sonnet-4-6', 'gpt-4o', 'claude-sonnet-4-5')
     """
-    if not written:
+    if not raw_name:
         return None
-    name = written.strip()
+    name = raw_name.strip()
     if name.startswith("arn:"):
         name = name.rsplit("/", 1)[-1]
     name = _PREFIX.sub("", name.rsplit("/", 1)[-1])
@@ -93,8 +93,8 @@ def map_distinct(values: pl.Series, rule: Callable[[str | None], str | None]) ->
     ['AWS', 'OpenAI', None]
     """
     distinct = values.unique()
-    book = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
-    return pl.DataFrame({"written": values}).join(book, on="written", how="left", nulls_equal=True, maintain_order="left")[
+    lookup = pl.DataFrame({"written": distinct, "named": pl.Series([rule(v) for v in distinct], dtype=pl.String)})
+    return pl.DataFrame({"written": values}).join(lookup, on="written", how="left", nulls_equal=True, maintain_order="left")[
         "named"
     ]
 
@@ -106,19 +106,21 @@ class ModelNames:
         self._display: dict[str, str] = {}
         for names in (book, logs, bills):
             spelled_as: dict[str, Counter[str]] = {}
-            for written in names:
-                bare, sign = model(written), signature(written)
+            for raw_name in names:
+                bare, sign = model(raw_name), signature(raw_name)
                 if bare is not None and sign is not None:
                     spelled_as.setdefault(sign, Counter())[bare] += 1
-            found = {sign: min(seen, key=lambda name: (-seen[name], len(name), name)) for sign, seen in spelled_as.items()}
-            self._display = {**found, **self._display}
+            commonest = {
+                sign: min(counter, key=lambda name: (-counter[name], len(name), name)) for sign, counter in spelled_as.items()
+            }
+            self._display = {**commonest, **self._display}
 
-    def display(self, written: str | None) -> str | None:
+    def display(self, raw_name: str | None) -> str | None:
         """The name to show and to match by.
 
         >>> names = ModelNames(["us.anthropic.claude-sonnet-4-6", "anthropic.claude-sonnet-4-6-v1:0"])
         >>> names.display("Claude4.6Sonnet"), names.display("no-such-model-7b")
         ('claude-sonnet-4-6', 'no-such-model-7b')
         """
-        sign = signature(written)
-        return None if sign is None else self._display.get(sign) or model(written)
+        sign = signature(raw_name)
+        return None if sign is None else self._display.get(sign) or model(raw_name)

@@ -61,20 +61,20 @@ _SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000, "b
 
 
 @cache
-def unit(written: str | None) -> tuple[str, Decimal] | None:
+def unit(unit_text: str | None) -> tuple[str, Decimal] | None:
     """The kind of meter a unit counts, and how many base units one of it is.
 
     >>> unit("1K tokens"), unit("Hrs"), unit("LCU-Hours"), unit("1M")
     (('tokens', Decimal('1000')), ('seconds', Decimal('3600')), None, ('tokens', Decimal('1000000')))
     """
-    text = " ".join((written or "").lower().split())
+    text = " ".join((unit_text or "").lower().split())
     nouns = {row["unit"]: (row["meter_kind"], Decimal(row["factor"])) for row in table("units")}
     if text in nouns:
         return nouns[text]
-    told = _QUANTITY.match(text)
-    if not text or told is None:
+    match = _QUANTITY.match(text)
+    if not text or match is None:
         return None
-    number, scale, noun = told.group("n", "scale", "noun")
+    number, scale, noun = match.group("n", "scale", "noun")
     count = _number(number) * _SCALES.get(scale or "", 1)
     if not noun and scale and number and scale in "kmb":
         return "tokens", count  # Azure's price sheet: 1K and 1M of what the meter's name says
@@ -93,8 +93,8 @@ def normalize(text: str) -> str:
     >>> plain("CacheWrite1hInputTokenCount_Global-Units"), plain("gpt 4o mini0718 BatchOutp DataZone Tokens")
     ('cache write1h input token count global units', 'gpt 4o mini0718 batch outp data zone tokens')
     """
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", text)
-    return " ".join(re.sub(r"[^A-Za-z0-9+]+", " ", apart).lower().split())
+    spaced_text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", text)
+    return " ".join(re.sub(r"[^A-Za-z0-9+]+", " ", spaced_text).lower().split())
 
 
 @cache
@@ -128,10 +128,10 @@ _LONG = 200_000
 
 def _context(text: str, default: int) -> int:
     """Tokens of prompt from which on this is the rate."""
-    found = _CONTEXT.search(text) or _CONTEXT.search(normalize(text))
-    if found is None:
+    match = _CONTEXT.search(text) or _CONTEXT.search(normalize(text))
+    if match is None:
         return 0
-    return int(found[1]) * 1000 if found[1] else default
+    return int(match[1]) * 1000 if match[1] else default
 
 
 _REGION = r"(?:(?-i:(?P<region>[A-Z]{2,4}\d|EU))-)?"
@@ -178,8 +178,8 @@ class _Spelling(NamedTuple):
 
 @cache
 def _spellings() -> tuple[_Spelling, ...]:
-    def pattern(written: str) -> re.Pattern[str]:
-        return re.compile(written, re.IGNORECASE)
+    def pattern(expression: str) -> re.Pattern[str]:
+        return re.compile(expression, re.IGNORECASE)
 
     return tuple(
         _Spelling(row["provider"], pattern(row["product"]), pattern(row["pattern"]), row["replacement"])
@@ -187,7 +187,7 @@ def _spellings() -> tuple[_Spelling, ...]:
     )
 
 
-def model_name(written: str | None, provider: str | None = None, product: str = "") -> str | None:
+def model_name(raw_name: str | None, provider: str | None = None, product: str = "") -> str | None:
     """A model as a bill writes it, without vendor, edition, release and place; with the family that only its product tells.
 
     >>> model_name("Claude Sonnet 4.6 (Amazon Bedrock Edition)"), model_name("gpt 4o mini0718", "Microsoft")
@@ -195,7 +195,7 @@ def model_name(written: str | None, provider: str | None = None, product: str = 
     >>> [model_name("4.3", "Microsoft", product) for product in ("Azure Grok Models", "Azure OpenAI GPT5", "Foundry Models")]
     ['grok-4.3', 'gpt-4.3', None]
     """
-    name = (written or "").strip(" -_,:|")
+    name = (raw_name or "").strip(" -_,:|")
     for spelling in _spellings():
         if (not spelling.provider or spelling.provider == provider) and spelling.product.search(product):
             name = spelling.pattern.sub(spelling.replacement, name).strip(" -_,")
@@ -205,8 +205,8 @@ def model_name(written: str | None, provider: str | None = None, product: str = 
 class Classifier:
     """Says what bill rows sell; `own` rules of the settings come before everything."""
 
-    def __init__(self, own: Sequence[SkuRule] = ()) -> None:
-        self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own]
+    def __init__(self, own_rules: Sequence[SkuRule] = ()) -> None:
+        self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own_rules]
 
     def sold(self, words: SkuText) -> SkuClass:
         """Model, meter and tier out of a usage type, a meter's name, a line item or a sentence.
@@ -223,16 +223,16 @@ class Classifier:
         ('gpt-5.6-sol', 'output_tokens', 'priority', 272000)
         """
         for rule, pattern in self._own:
-            found = _match_own_rule(rule, pattern, words)
-            if found is not None:
-                return found
+            sku_class = _match_own_rule(rule, pattern, words)
+            if sku_class is not None:
+                return sku_class
         nameless: SkuClass | None = None
         for text in filter(None, (words.sku, words.description)):
             for family in _families():
-                found = _match_family(family, text, words)
-                if found is not None and found.sku_rule is not None:
-                    return found
-                nameless = nameless or found
+                sku_class = _match_family(family, text, words)
+                if sku_class is not None and sku_class.sku_rule is not None:
+                    return sku_class
+                nameless = nameless or sku_class
         return nameless or _match_unit(words)
 
 
@@ -245,18 +245,18 @@ def _match_own_rule(rule: SkuRule, pattern: re.Pattern[str] | None, words: SkuTe
     match = pattern.search(text) if pattern is not None else None
     if pattern is not None and match is None:
         return None
-    told = match.groupdict() if match is not None else {}
-    meter = rule.meter or meter_of(told.get("meter") or "")
-    counted = unit(rule.unit) if rule.unit else _unit_factor(meter, words.unit, "")
+    groups = match.groupdict() if match is not None else {}
+    meter = rule.meter or meter_of(groups.get("meter") or "")
+    unit_factor = unit(rule.unit) if rule.unit else _unit_factor(meter, words.unit, "")
     return SkuClass(
-        model=rule.model or told.get("model") or None,
+        model=rule.model or groups.get("model") or None,
         meter=meter,
         service_tier=rule.service_tier or tier_of(text) or "standard",
         context_above=rule.context_above,
-        kind=counted[0] if counted else None,
-        factor=counted[1] if counted else None,
+        kind=unit_factor[0] if unit_factor else None,
+        factor=unit_factor[1] if unit_factor else None,
         provisioned=rule.provisioned,
-        sku_region=rule.region or _region(told.get("region")),
+        sku_region=rule.region or _region(groups.get("region")),
         sku_rule=f"attribution.skus {rule.sku or rule.pattern}",
     )
 
@@ -269,27 +269,27 @@ def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None
     match = family.pattern.search(text)
     if match is None:
         return None
-    told = match.groupdict()
+    groups = match.groupdict()
     if family.meter:
         meter = None if family.meter == "-" else family.meter
     else:
-        meter = meter_of(" ".join(filter(None, (told.get("meter"), told.get("meter_of")))))
+        meter = meter_of(" ".join(filter(None, (groups.get("meter"), groups.get("meter_of")))))
         if meter is None:
             return None
-    model = next(_model_candidates(family, told, words), None)
+    model = next(_model_candidates(family, groups, words), None)
     # Tokens of what? Until somebody says, the SKU is not known.
     nameless = model is None and meter in TOKEN_METERS and family.model != "-"
-    counted = _unit_factor(meter, words.unit, family.unit)
-    tier = family.service_tier or told.get("tier") or tier_of(text)
+    unit_factor = _unit_factor(meter, words.unit, family.unit)
+    tier = family.service_tier or groups.get("tier") or tier_of(text)
     return SkuClass(
         model=model,
         meter=meter,
         service_tier=tier.lower() if tier else "standard",
         context_above=_context(text, family.context_above) if model else 0,
-        kind=counted[0] if counted else None,
-        factor=counted[1] if counted else None,
+        kind=unit_factor[0] if unit_factor else None,
+        factor=unit_factor[1] if unit_factor else None,
         provisioned=family.provisioned,
-        sku_region=_region(told.get("region")),
+        sku_region=_region(groups.get("region")),
         sku_rule=None if nameless else family.rule,
     )
 
@@ -302,14 +302,14 @@ _NAMED = re.compile(
 )
 
 
-def _model_candidates(family: _Family, told: dict[str, str | None], words: SkuText) -> Iterator[str]:
+def _model_candidates(family: _Family, groups: dict[str, str | None], words: SkuText) -> Iterator[str]:
     """Names of the model, the best first: in the SKU, in the product's name, in the ARN, in the description."""
     if family.model == "-":
         return
     if family.model and not family.model.startswith("@"):
         yield family.model
     product = " ".join(filter(None, (words.service, words.product, words.description)))
-    if name := model_name(told.get("model"), words.provider, product):
+    if name := model_name(groups.get("model"), words.provider, product):
         yield name
     if family.model != "@service":
         return
@@ -319,18 +319,18 @@ def _model_candidates(family: _Family, told: dict[str, str | None], words: SkuTe
     if words.model_arn:
         yield words.model_arn
     for text in (words.service, words.description):
-        found = _NAMED.search(text or "")
-        if found is not None and (name := model_name(found[1], words.provider)):
+        match = _NAMED.search(text or "")
+        if match is not None and (name := model_name(match[1], words.provider)):
             yield name
 
 
-def _unit_factor(meter: str | None, billed: str | None, default: str) -> tuple[str, Decimal] | None:
+def _unit_factor(meter: str | None, billed_unit: str | None, default: str) -> tuple[str, Decimal] | None:
     """Kind and factor of the billed unit, where it counts what the meter counts; else what the rule says it counts."""
     kind = _kind(meter)
-    for written in (billed, default):
-        found = unit(written)
-        if found is not None and (kind is None or found[0] == kind):
-            return found
+    for unit_text in (billed_unit, default):
+        factor = unit(unit_text)
+        if factor is not None and (kind is None or factor[0] == kind):
+            return factor
     return None
 
 
@@ -362,8 +362,8 @@ def _machines() -> tuple[re.Pattern[str], ...]:
 
 def _match_unit(words: SkuText) -> SkuClass:
     """What is known of a SKU nobody knows: whether it is a machine, and whether it counts time or requests."""
-    counted = unit(words.unit)
-    kind, factor = counted or (None, None)
+    unit_factor = unit(words.unit)
+    kind, factor = unit_factor or (None, None)
     return SkuClass(
         kind=kind,
         factor=factor,

@@ -17,11 +17,13 @@ from ledger.tables import BALANCE, COST_CLASSES, COST_COLUMNS
 def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyFrame, *, run_id: str, month: str) -> pl.DataFrame:
     """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis."""
     keys = ["currency", "provider"]
-    left = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
-    left = (
-        _with_providers(left.rename({"billing_currency": "currency"})).group_by(keys).agg(pl.col(c).sum() for c in COST_COLUMNS)
+    charge_sums = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
+    charge_sums = (
+        _with_providers(charge_sums.rename({"billing_currency": "currency"}))
+        .group_by(keys)
+        .agg(pl.col(c).sum() for c in COST_COLUMNS)
     )
-    right = (
+    cost_sums = (
         costs.lazy()
         .filter(pl.col("basis") == "billed")
         .group_by(*keys, "cost_class")
@@ -30,18 +32,18 @@ def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyF
         .unpivot(on=COST_COLUMNS, index=[*keys, "cost_class"], variable_name="cost_column", value_name="cost")
         .pivot("cost_class", index=[*keys, "cost_column"], values="cost", aggregate_function="sum")
     )
-    told = left.unpivot(on=COST_COLUMNS, index=keys, variable_name="cost_column", value_name="charges_in")
-    both = told.join(right, on=[*keys, "cost_column"], how="full", coalesce=True)
+    charge_rows = charge_sums.unpivot(on=COST_COLUMNS, index=keys, variable_name="cost_column", value_name="charges_in")
+    totals = charge_rows.join(cost_sums, on=[*keys, "cost_column"], how="full", coalesce=True)
     zero = pl.lit(Decimal(0)).cast(BALANCE.schema["charges_in"])
     for name in COST_CLASSES:
-        both = both.with_columns((pl.col(name).fill_null(zero) if name in both.columns else zero).alias(name))
-    both = both.with_columns(pl.col("charges_in").fill_null(zero)).with_columns(
+        totals = totals.with_columns((pl.col(name).fill_null(zero) if name in totals.columns else zero).alias(name))
+    totals = totals.with_columns(pl.col("charges_in").fill_null(zero)).with_columns(
         difference=pl.col("charges_in") - sum((pl.col(c) for c in COST_CLASSES[1:]), pl.col(COST_CLASSES[0]))
     )
-    both = both.join(_rounding(imports), on=[*keys, "cost_column"], how="left").with_columns(
+    totals = totals.join(_rounding(imports), on=[*keys, "cost_column"], how="left").with_columns(
         pl.col("rounding").fill_null("0"), run_id=pl.lit(run_id), invoice_month=pl.lit(month)
     )
-    return BALANCE.conform(both.select(list(BALANCE.schema))).sort("currency", "provider", "cost_column")
+    return BALANCE.conform(totals.select(list(BALANCE.schema))).sort("currency", "provider", "cost_column")
 
 
 def _with_providers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -50,25 +52,27 @@ def _with_providers(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _rounding(imports: pl.LazyFrame) -> pl.DataFrame:
     rows = imports.select("currency", "provider", "cost_column", "rounding").collect()
-    summed: dict[tuple[str, str, str], Decimal] = {}
+    rounding_sums: dict[tuple[str, str, str], Decimal] = {}
     for currency, provider, column, digits in rows.iter_rows():
         key = (currency, names.provider(provider) or provider, column)
-        summed[key] = summed.get(key, Decimal(0)) + Decimal(digits)
-    out = [(*key, format(value.normalize(), "f")) for key, value in summed.items()]
+        rounding_sums[key] = rounding_sums.get(key, Decimal(0)) + Decimal(digits)
+    rounding_rows = [(*key, format(value.normalize(), "f")) for key, value in rounding_sums.items()]
     return pl.DataFrame(
-        out, schema={"currency": pl.String, "provider": pl.String, "cost_column": pl.String, "rounding": pl.String}, orient="row"
+        rounding_rows,
+        schema={"currency": pl.String, "provider": pl.String, "cost_column": pl.String, "rounding": pl.String},
+        orient="row",
     )
 
 
 def require_balanced(balance: pl.DataFrame) -> None:
     """Raises `BalanceError` if a dollar was lost or made. Nothing is published then."""
-    off = balance.filter(pl.col("difference") != 0)
-    if off.height:
-        told = ", ".join(
-            f"{r['provider']} {r['cost_column']} {r['currency']} {r['difference']}" for r in off.iter_rows(named=True)
+    unbalanced_rows = balance.filter(pl.col("difference") != 0)
+    if unbalanced_rows.height:
+        differences = ", ".join(
+            f"{r['provider']} {r['cost_column']} {r['currency']} {r['difference']}" for r in unbalanced_rows.iter_rows(named=True)
         )
         raise BalanceError(
-            f"the books do not balance: {told}",
+            f"the books do not balance: {differences}",
             where=balance["invoice_month"][0],
             remedy="nothing was published; the last good run stays in force",
         )

@@ -38,8 +38,8 @@ class Batch:
 
     def fingerprint(self) -> tuple[int, str]:
         """How many rows of usage it has, and a sum that changes when any of their counts does; the order of rows is no matter."""
-        told = self.usage.select(pl.len(), sum=content_sum(*COUNTED_COLUMNS)).collect(engine="streaming")
-        rows, total = told.row(0)
+        aggregates = self.usage.select(pl.len(), sum=content_sum(*COUNTED_COLUMNS)).collect(engine="streaming")
+        rows, total = aggregates.row(0)
         return int(rows), str(total)
 
     def uses(self) -> pl.DataFrame:
@@ -49,90 +49,95 @@ class Batch:
             frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
         if self.matched_as.height:
-            known = self.matched_as.rename({"as_model": "__model", "as_meter": "__meter"})
-            frame = frame.join(known, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
+            bill_names = self.matched_as.rename({"as_model": "__model", "as_meter": "__meter"})
+            frame = frame.join(bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
             frame = frame.with_columns(model=pl.coalesce("__model", "model"), meter=pl.coalesce("__meter", "meter"))
             frame = frame.drop("__model", "__meter")
         return frame
 
 
 def matched_as(
-    families: pl.DataFrame, sold: pl.DataFrame, display: Callable[[str | None], str | None], book: PriceBook
+    families: pl.DataFrame, billed_families: pl.DataFrame, display: Callable[[str | None], str | None], book: PriceBook
 ) -> pl.DataFrame:
     """Families of usage that the bill has under another name: provider, model, meter as logged, and as_model, as_meter.
 
     A model goes by its display name. A meter the bill does not sell of a model is within the one it refines, if the bill sells that:
     thinking is billed as output nearly everywhere. But what the book has a price of its own for (cached tokens) is expected on a line of its own.
     """
-    sells = set(sold.select(FAMILY).unique().iter_rows())
+    billed_set = set(billed_families.select(FAMILY).unique().iter_rows())
     out = []
     for provider, model, meter in families.sort(FAMILY).iter_rows():
-        shown, told = display(model), meter
-        if (provider, shown, meter) not in sells:
+        display_name, billed_meter = display(model), meter
+        if (provider, display_name, meter) not in billed_set:
             coarser = REFINES.get(meter)
-            while coarser is not None and (provider, shown, coarser) not in sells:
+            while coarser is not None and (provider, display_name, coarser) not in billed_set:
                 coarser = REFINES.get(coarser)
             if coarser is not None and (meter == _REASONING or not book.sold_as(provider, None, model).sells(meter)):
-                told = coarser
-        if (shown, told) != (model, meter):
-            out.append((provider, model, meter, shown, told))
+                billed_meter = coarser
+        if (display_name, billed_meter) != (model, meter):
+            out.append((provider, model, meter, display_name, billed_meter))
     return pl.DataFrame(out, schema=dict.fromkeys((*FAMILY, "as_model", "as_meter"), pl.String), orient="row")
 
 
 def split_into_batches(
-    lots: pl.DataFrame,
-    beside: pl.DataFrame,
+    groups: pl.DataFrame,
+    other_invoices: pl.DataFrame,
     usage: Usage,
     families: pl.DataFrame,
-    names: pl.DataFrame,
+    bill_names: pl.DataFrame,
     *,
-    opens: datetime,
-    most_uses: int,
+    month_begin: datetime,
+    max_usage_rows: int,
 ) -> list[Batch]:
-    """The stretches of a month that opens at `opens`; one that holds everything where there is little.
+    """The stretches of a month that opens at `month_begin`; one that holds everything where there is little.
 
-    `families` are those of `usage` (`Usage.families`), `names` what they are matched as (`matched_as`). How many days a stretch has follows from the number of
-    rows of usage, about `most_uses` to a stretch, so that the same month is cut the same way again.
+    `families` are those of `usage` (`Usage.families`), `bill_names` what they are matched as (`matched_as`). How many days a stretch has follows from the number of
+    rows of usage, about `max_usage_rows` to a stretch, so that the same month is cut the same way again.
     """
     days, pieces = 32, 1
-    while days > 1 and usage.rows > most_uses * pieces:
+    while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
     if pieces == 1:
-        return [Batch(0, lots, beside, usage.whole, usage.parted, names)]
+        return [Batch(0, groups, other_invoices, usage.whole, usage.parted, bill_names)]
     step = timedelta(days=days)
-    placed, placed_beside = (_with_batch_numbers(frame, opens, step) for frame in (lots, beside))
-    rated = pl.concat([f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (placed, placed_beside)])
-    long = rated.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
-    by_day = pl.col("__rated") & ~_in_families(long)
+    numbered_groups, numbered_others = (_with_batch_numbers(frame, month_begin, step) for frame in (groups, other_invoices))
+    token_families = pl.concat(
+        [f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (numbered_groups, numbered_others)]
+    )
+    long_families = token_families.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
+    by_day = pl.col("__rated") & ~_in_families(long_families)
     # Usage of the month itself is estimated where no bill speaks of it; that of other months only meets charges.
-    month = range((periods.month_end(periods.month_of(opens)) - opens - _TICK) // step + 1)
-    numbers = sorted({*month, *rated.filter(pl.col("__first") == pl.col("__last"))["__first"]})
+    month = range((periods.month_end(periods.month_of(month_begin)) - month_begin - _TICK) // step + 1)
+    numbers = sorted({*month, *token_families.filter(pl.col("__first") == pl.col("__last"))["__first"]})
     tokens = pl.col("meter").is_in(TOKEN_METERS)
-    long_as_written = _logged_families(long, families, names)
+    long_logged_families = _logged_families(long_families, families, bill_names)
     out = []
     for number in numbers:
-        own = usage.read(opens + number * step, opens + (number + 1) * step).filter(tokens)
-        if long_as_written.height:
-            own = own.join(long_as_written.lazy(), on=FAMILY, how="anti", nulls_equal=True)
-        mine, theirs = (
-            f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last") for f in (placed, placed_beside)
+        batch_usage = usage.read(month_begin + number * step, month_begin + (number + 1) * step).filter(tokens)
+        if long_logged_families.height:
+            batch_usage = batch_usage.join(long_logged_families.lazy(), on=FAMILY, how="anti", nulls_equal=True)
+        batch_groups, batch_others = (
+            f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last")
+            for f in (numbered_groups, numbered_others)
         )
-        out.append(Batch(number, mine, theirs, own, usage.parted, names))
-    rest, rest_beside = (f.filter(~by_day).drop("__rated", "__first", "__last") for f in (placed, placed_beside))
-    parts = [usage.read(opens, opens)]
-    if (resources := rest["resource"].drop_nulls().unique()).len():
+        out.append(Batch(number, batch_groups, batch_others, batch_usage, usage.parted, bill_names))
+    remaining_groups, remaining_others = (
+        f.filter(~by_day).drop("__rated", "__first", "__last") for f in (numbered_groups, numbered_others)
+    )
+    parts = [usage.read(month_begin, month_begin)]
+    if (resources := remaining_groups["resource"].drop_nulls().unique()).len():
         parts.append(usage.whole.filter(pl.col("meter").is_in(_DRIVERS) & pl.col("resource").is_in(resources.implode())))
-    if long_as_written.height:
-        parts.append(usage.whole.filter(tokens).join(long_as_written.lazy(), on=FAMILY, how="semi", nulls_equal=True))
-    return [*out, Batch(numbers[-1] + 1, rest, rest_beside, pl.concat(parts), usage.parted, names)]
+    if long_logged_families.height:
+        parts.append(usage.whole.filter(tokens).join(long_logged_families.lazy(), on=FAMILY, how="semi", nulls_equal=True))
+    return [*out, Batch(numbers[-1] + 1, remaining_groups, remaining_others, pl.concat(parts), usage.parted, bill_names)]
 
 
-def _with_batch_numbers(lots: pl.DataFrame, opens: datetime, step: timedelta) -> pl.DataFrame:
+def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timedelta) -> pl.DataFrame:
     """Lots with whether they are held against tokens, and the first and last stretch their hours lie in."""
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("role").is_in(["tokens", "driver"])
-    at = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
-    first, last = ((t - pl.lit(opens)).dt.total_microseconds() // (step // _TICK) for t in at)
-    return lots.with_columns(__rated=tokens.fill_null(value=False), __first=first, __last=last)
+    instants = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
+    first, last = ((t - pl.lit(month_begin)).dt.total_microseconds() // (step // _TICK) for t in instants)
+    return groups.with_columns(__rated=tokens.fill_null(value=False), __first=first, __last=last)
 
 
 def _in_families(families: pl.DataFrame) -> pl.Expr:
@@ -140,10 +145,12 @@ def _in_families(families: pl.DataFrame) -> pl.Expr:
     return one.is_in(families.select(one).to_series().implode()) if families.height else pl.lit(value=False)
 
 
-def _logged_families(families: pl.DataFrame, logged: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+def _logged_families(families: pl.DataFrame, usage_families: pl.DataFrame, bill_names: pl.DataFrame) -> pl.DataFrame:
     """Families of the bill, under every name that their usage was logged by."""
-    told = logged.join(names, on=FAMILY, how="left", nulls_equal=True).with_columns(
+    renamed_families = usage_families.join(bill_names, on=FAMILY, how="left", nulls_equal=True).with_columns(
         as_model=pl.coalesce("as_model", "model"), as_meter=pl.coalesce("as_meter", "meter")
     )
     on = {"provider": "provider", "as_model": "model", "as_meter": "meter"}
-    return told.join(families, left_on=list(on), right_on=list(on.values()), how="semi", nulls_equal=True).select(FAMILY)
+    return renamed_families.join(families, left_on=list(on), right_on=list(on.values()), how="semi", nulls_equal=True).select(
+        FAMILY
+    )

@@ -45,7 +45,7 @@ def build_charge_groups(
     charges: pl.LazyFrame,
     display: ModelNames,
     *,
-    own: Sequence[SkuRule] = (),
+    own_rules: Sequence[SkuRule] = (),
     book: PriceBook | None = None,
     profiles: Callable[[], Mapping[str, str]] | None = None,
 ) -> pl.DataFrame:
@@ -56,10 +56,10 @@ def build_charge_groups(
     is not compared; `final` says that the provider restates none of its charges any more. `ai` says that it sells models or what runs them,
     `unclassified` that it does and nobody knows which or how.
 
-    `own` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`). `profiles`
+    `own_rules` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`). `profiles`
     tells the one model behind a resource; it is asked if a charge names only that.
     """
-    summed = (
+    charge_sums = (
         keyed(charges)
         .group_by(SAME_LOT)
         .agg(
@@ -71,7 +71,7 @@ def build_charge_groups(
         .collect()
         .sort(SAME_LOT)
     )
-    frame = classify(summed, display, own, profiles)
+    frame = classify(charge_sums, display, own_rules, profiles)
     if book is not None:
         frame = unit_scale.check_units(frame, book)
     return _with_roles(frame).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
@@ -93,19 +93,23 @@ assert set(_CLASSIFICATION_SCHEMA) == {f.name for f in fields(SkuClass)}
 
 
 def classify(
-    lots: pl.DataFrame,
+    groups: pl.DataFrame,
     display: ModelNames,
-    own: Sequence[SkuRule] = (),
+    own_rules: Sequence[SkuRule] = (),
     profiles: Callable[[], Mapping[str, str]] | None = None,
 ) -> pl.DataFrame:
     """Lots with what they sell, each distinct wording asked once; `provider`, `resource`, `ai` and `unclassified` beside it."""
-    lots = lots.with_columns(model_arn=pl.col("resource_id").str.extract(_MODEL_ARN))
-    distinct = lots.select(_CLASSIFIED_BY).unique()
-    ask = Classifier(own)
-    found = [ask.sold(SkuText(names.provider(provider), *rest)) for provider, *rest in distinct.iter_rows()]
-    told = pl.DataFrame([asdict(s) for s in found], schema=_CLASSIFICATION_SCHEMA)
-    frame = lots.join(
-        pl.concat([distinct, told], how="horizontal"), on=_CLASSIFIED_BY, how="left", nulls_equal=True, maintain_order="left"
+    groups = groups.with_columns(model_arn=pl.col("resource_id").str.extract(_MODEL_ARN))
+    distinct = groups.select(_CLASSIFIED_BY).unique()
+    classifier = Classifier(own_rules)
+    classes = [classifier.sold(SkuText(names.provider(provider), *texts)) for provider, *texts in distinct.iter_rows()]
+    class_columns = pl.DataFrame([asdict(s) for s in classes], schema=_CLASSIFICATION_SCHEMA)
+    frame = groups.join(
+        pl.concat([distinct, class_columns], how="horizontal"),
+        on=_CLASSIFIED_BY,
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
     )
     frame = frame.with_columns(
         provider=map_distinct(frame["provider_name"], names.provider),
@@ -113,26 +117,30 @@ def classify(
     ).drop("model_arn")
     bare = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_null()
     if profiles is not None and frame.select((bare & pl.col("resource").is_not_null()).any()).item():
-        known = pl.col("resource").replace_strict(dict(profiles()), default=None, return_dtype=pl.String)
+        profile_model = pl.col("resource").replace_strict(dict(profiles()), default=None, return_dtype=pl.String)
         frame = frame.with_columns(
-            model=pl.when(bare).then(known).otherwise("model"),
-            sku_rule=pl.when(bare & known.is_not_null()).then(pl.lit("inference-profile")).otherwise("sku_rule"),
+            model=pl.when(bare).then(profile_model).otherwise("model"),
+            sku_rule=pl.when(bare & profile_model.is_not_null()).then(pl.lit("inference-profile")).otherwise("sku_rule"),
         )
-    told_tokens = frame["meter"].is_in(list(TOKEN_METERS)).fill_null(value=False)
+    counts_tokens = frame["meter"].is_in(list(TOKEN_METERS)).fill_null(value=False)
     # Tokens of no model are matched with nothing: what used the resource takes them, or they stand as unknown.
     frame = frame.with_columns(pl.when(~(bare & pl.col("model").is_null())).then(pl.col(c)).alias(c) for c in ("meter", "factor"))
-    ai = _sells_models(frame) | told_tokens | frame["sku_rule"].is_not_null()
-    sells = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
+    ai = _sells_models(frame) | counts_tokens | frame["sku_rule"].is_not_null()
+    is_usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
     return frame.with_columns(model=map_distinct(frame["model"], display.display), ai=ai).with_columns(
-        unclassified=pl.col("ai") & sells & pl.col("sku_rule").is_null()
+        unclassified=pl.col("ai") & is_usage & pl.col("sku_rule").is_null()
     )
 
 
 def single_model_resources(usage: pl.LazyFrame) -> dict[str, str]:
     """The model behind each resource that only ever served one: what an inference profile routes to, as logs tell."""
-    served = usage.filter(pl.col("resource").is_not_null() & pl.col("model").is_not_null()).select("resource", "model").unique()
-    one = served.group_by("resource").agg(pl.col("model").first(), models=pl.len()).filter(pl.col("models") == 1)
-    return dict(one.select("resource", "model").collect(engine="streaming").iter_rows())
+    resource_models = (
+        usage.filter(pl.col("resource").is_not_null() & pl.col("model").is_not_null()).select("resource", "model").unique()
+    )
+    single_models = (
+        resource_models.group_by("resource").agg(pl.col("model").first(), models=pl.len()).filter(pl.col("models") == 1)
+    )
+    return dict(single_models.select("resource", "model").collect(engine="streaming").iter_rows())
 
 
 _MODEL_ARN = r"^arn:[^:]*:bedrock:.*:(?:foundation-model|inference-profile)/(.+)$"
@@ -151,7 +159,7 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
         quantity=pl.when(~absurd).then("quantity"),
     )
     # What a commitment was paid for and nobody used: it stands apart, whatever resource it names.
-    unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
+    is_unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
     return frame.with_columns(
         billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
         # As billed the region stays, so that a lot is found by the keys of its charges; `table_rows` puts it back.
@@ -161,7 +169,7 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("tax"))
         .when(pl.col("charge_category").is_in(FOLLOWING) | pl.col("charge_class").is_not_null() | pl.col("negative"))
         .then(pl.lit("follow"))
-        .when(usage & unused)
+        .when(usage & is_unused)
         .then(pl.lit("other"))
         .when(usage & tokens & (pl.col("quantity") * pl.col("factor") > 0))
         .then(pl.lit("tokens"))
@@ -171,10 +179,10 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def table_rows(lots: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
+def table_rows(groups: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
     """Lots as rows of the table `build_charge_groups`, whatever names rating gave their keys."""
-    back = {rated: key for key, rated in RATED_AS.items() if rated in lots.columns}
-    frame = lots.rename(back).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
+    original_names = {pool_name: key for key, pool_name in RATED_AS.items() if pool_name in groups.columns}
+    frame = groups.rename(original_names).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
     if "region_billed" in frame.columns:
         frame = frame.with_columns(region_id="region_billed")
     return LOTS.conform(frame.select(c for c in LOTS.schema if c in frame.columns))
@@ -191,5 +199,5 @@ def _sells_models(frame: pl.DataFrame) -> pl.Series:
         pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")
     ).to_series()
     distinct = words.unique()
-    book = pl.DataFrame({"w": distinct, "ai": pl.Series([bool(_ai().search(w)) for w in distinct], dtype=pl.Boolean)})
-    return pl.DataFrame({"w": words}).join(book, on="w", how="left", maintain_order="left")["ai"]
+    lookup = pl.DataFrame({"w": distinct, "ai": pl.Series([bool(_ai().search(w)) for w in distinct], dtype=pl.Boolean)})
+    return pl.DataFrame({"w": words}).join(lookup, on="w", how="left", maintain_order="left")["ai"]

@@ -73,127 +73,129 @@ class _Level:
 
 
 def follow_charges(
-    lots: pl.DataFrame, here: pl.DataFrame, earlier: pl.DataFrame, *, tax: bool, opens: datetime
+    groups: pl.DataFrame, current_costs: pl.DataFrame, earlier_costs: pl.DataFrame, *, tax: bool, month_begin: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and lots that correct nothing known.
 
-    `here` are the costs placed so far, `earlier` those published for earlier invoices, both with MATCHED_BY, KEEP and cost columns. `opens` is
+    `current_costs` are the costs placed so far, `earlier_costs` those published for earlier invoices, both with MATCHED_BY, KEEP and cost columns. `month_begin` is
     the invoice month's first instant: what lies wholly before it corrects an earlier month, and never falls on this month's users.
     """
     shares: list[pl.DataFrame] = []
-    rest = lots
-    sides = {False: _candidates(here, lots), True: _candidates(earlier, lots)}
-    past = pl.col("period_end") <= opens
-    for level in _tax_levels(past) if tax else _credit_levels(past):
-        if not rest.height:
+    unmatched_groups = groups
+    sides = {False: _candidates(current_costs, groups), True: _candidates(earlier_costs, groups)}
+    is_past = pl.col("period_end") <= month_begin
+    for level in _tax_levels(is_past) if tax else _credit_levels(is_past):
+        if not unmatched_groups.height:
             break
         # A row that names a principal corrects that principal's charges alone.
-        named = pl.col("principal").is_not_null()
-        meant = rest.filter(level.meant)
+        names_principal = pl.col("principal").is_not_null()
+        level_groups = unmatched_groups.filter(level.meant)
         steps = [
-            _follow_at_level(meant.filter(named), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))),
-            _follow_at_level(meant.filter(~named), sides[level.earlier], level),
+            _follow_at_level(
+                level_groups.filter(names_principal), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))
+            ),
+            _follow_at_level(level_groups.filter(~names_principal), sides[level.earlier], level),
         ]
-        for done in (step for step in steps if step.height):
-            shares.append(done)
-            rest = rest.filter(~pl.col("lot").is_in(done["lot"].implode()))
+        for share in (step for step in steps if step.height):
+            shares.append(share)
+            unmatched_groups = unmatched_groups.filter(~pl.col("lot").is_in(share["lot"].implode()))
     if not shares:
-        return lots.clear(), rest
-    made = pl.concat(shares, how="diagonal_relaxed").with_columns(
+        return groups.clear(), unmatched_groups
+    following_rows = pl.concat(shares, how="diagonal_relaxed").with_columns(
         reason=_reason(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
     )
-    return made, rest
+    return following_rows, unmatched_groups
 
 
-def correctable_costs(costs: pl.LazyFrame, all_lots: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
-    """Those of many costs that `lots` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `all_lots` know their SKUs."""
-    match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
-    skus = all_lots.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
+def correctable_costs(costs: pl.LazyFrame, month_groups: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+    """Those of many costs that `groups` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `month_groups` know their SKUs."""
+    match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
+    skus = month_groups.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
     return (
-        costs.join(lots.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
+        costs.join(groups.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
         .join(skus, on="lot_id", how="left")
         .select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
         .collect()
     )
 
 
-def _candidates(costs: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
+def _candidates(costs: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     """The costs that could be meant at all, so that each level looks through few."""
-    if not costs.height or not lots.height:
+    if not costs.height or not groups.height:
         return costs.clear()
-    match = [*_PAYER, *(() if lots["service"].null_count() else ("service",))]
+    match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
     missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in INHERITED if c not in costs.columns]
-    near = costs.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
-    return near.with_columns(missing).select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
+    candidates = costs.join(groups.select(match).unique(), on=match, how="semi", nulls_equal=True)
+    return candidates.with_columns(missing).select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
 
 
-def _credit_levels(past: pl.Expr) -> Iterator[_Level]:
+def _credit_levels(is_past: pl.Expr) -> Iterator[_Level]:
     for keys, time in _FOLLOW:
         for account in (("account",), ()):
-            meant = _may_spread(keys, account)
+            applies = _may_spread(keys, account)
             if time == "any":
-                yield _Level((*account, *keys), time, False, meant & ~past)
+                yield _Level((*account, *keys), time, False, applies & ~is_past)
                 continue
             for earlier in (False, True):
-                yield _Level((*account, *keys), time, earlier, meant)
+                yield _Level((*account, *keys), time, earlier, applies)
 
 
-def _tax_levels(past: pl.Expr) -> Iterator[_Level]:
+def _tax_levels(is_past: pl.Expr) -> Iterator[_Level]:
     """This invoice's charges; those of the invoice it names, if that is an earlier one; those of its own time."""
     for keys in _TAX:
-        yield _Level(keys, "any", False, ~past)
-        yield _Level(keys, "overlap", False, past)
+        yield _Level(keys, "any", False, ~is_past)
+        yield _Level(keys, "overlap", False, is_past)
     for keys in _TAX:
         yield _Level(keys, "any", True, pl.col("invoice_id").is_not_null())
     for keys in _EARLIER_TAX:
-        yield _Level(keys, "overlap", True, past)
+        yield _Level(keys, "overlap", True, is_past)
 
 
 def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
     """Whether a credit may be spread over all that shares only `keys`: it must not name anything finer itself."""
-    named = pl.col("account").is_not_null() if account else pl.col("account").is_null()
+    condition = pl.col("account").is_not_null() if account else pl.col("account").is_null()
     for finer in ("sku_meter", "service"):
         if finer not in keys:
-            named = named & pl.col(finer).is_null()
-    return named
+            condition = condition & pl.col(finer).is_null()
+    return condition
 
 
-def _follow_at_level(lots: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
+def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
     """The lots that find something to follow at this level, split over it."""
-    if not lots.height or not targets.height:
-        return lots.clear()
+    if not groups.height or not targets.height:
+        return groups.clear()
     match = [*_PAYER, *level.keys, *(_PERIOD if level.time == "same" else ())]
     keep: Sequence[str] = [k for k in INHERITED if k not in match]
-    timed = level.time in ("within", "overlap")
-    near = targets.join(lots.select(match).unique(), on=match, how="semi", nulls_equal=True)
-    if _pairs(lots, near, match) > _MAX_PAIRS:
-        if timed:
-            return lots.clear()
+    by_time = level.time in ("within", "overlap")
+    candidates = targets.join(groups.select(match).unique(), on=match, how="semi", nulls_equal=True)
+    if _pairs(groups, candidates, match) > _MAX_PAIRS:
+        if by_time:
+            return groups.clear()
         keep = [k for k in keep if k != "usage_key"]
-        near = near.with_columns(usage_key=pl.lit(None, dtype=pl.Int64))
-    period = [pl.col(p).alias(f"of_{p}") for p in _PERIOD] if timed else []
-    costs = near.group_by([*match, *period, *keep]).agg(*(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS))
-    rows = lots.drop([c for c in INHERITED if c in lots.columns and c not in match]).join(costs, on=match, nulls_equal=True)
+        candidates = candidates.with_columns(usage_key=pl.lit(None, dtype=pl.Int64))
+    period = [pl.col(p).alias(f"of_{p}") for p in _PERIOD] if by_time else []
+    costs = candidates.group_by([*match, *period, *keep]).agg(*(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS))
+    rows = groups.drop([c for c in INHERITED if c in groups.columns and c not in match]).join(costs, on=match, nulls_equal=True)
     if level.time == "within":
         rows = rows.filter(pl.col("of_period_start") >= pl.col("period_start"), pl.col("of_period_end") <= pl.col("period_end"))
     if level.time == "overlap":
         # A period without length touches what holds its instant.
-        ends = pl.max_horizontal("period_end", pl.col("period_start") + timedelta(microseconds=1))
-        rows = rows.filter(pl.col("of_period_start") < ends, pl.col("of_period_end") > pl.col("period_start"))
+        end = pl.max_horizontal("period_end", pl.col("period_start") + timedelta(microseconds=1))
+        rows = rows.filter(pl.col("of_period_start") < end, pl.col("of_period_end") > pl.col("period_start"))
     rows = rows.with_columns(weight=_weight()).filter(pl.col("weight") > 0)
     if not rows.height:
-        return lots.clear()
-    order = [*(f"of_{p}" for p in _PERIOD if timed), *keep]
+        return groups.clear()
+    order = [*(f"of_{p}" for p in _PERIOD if by_time), *keep]
     rows = rows.with_columns(__w=weights(rows, "weight", "lot")).filter(pl.col("__w") > 0)
-    done = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=order).collect()
-    return done.drop("__w", "weight", *(c for c in done.columns if c.startswith("of_")))
+    shares = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=order).collect()
+    return shares.drop("__w", "weight", *(c for c in shares.columns if c.startswith("of_")))
 
 
-def _pairs(lots: pl.DataFrame, targets: pl.DataFrame, match: Sequence[str]) -> int:
+def _pairs(groups: pl.DataFrame, targets: pl.DataFrame, match: Sequence[str]) -> int:
     """How many rows joining them on `match` gives."""
-    sides = [frame.group_by(match).agg(n=pl.len().cast(pl.Int64)) for frame in (lots, targets)]
-    both = sides[0].join(sides[1], on=match, nulls_equal=True, suffix="_there")
-    return int(both.select((pl.col("n") * pl.col("n_there")).sum()).item() or 0)
+    sides = [frame.group_by(match).agg(n=pl.len().cast(pl.Int64)) for frame in (groups, targets)]
+    pair_counts = sides[0].join(sides[1], on=match, nulls_equal=True, suffix="_there")
+    return int(pair_counts.select((pl.col("n") * pl.col("n_there")).sum()).item() or 0)
 
 
 def _weight() -> pl.Expr:
@@ -211,9 +213,9 @@ def _weight() -> pl.Expr:
 
 def _reason() -> pl.Expr:
     """credit, adjustment or tax as the bill calls it; a negative row of any other category gives money back: refund."""
-    named = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
+    has_category_name = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
     return (
-        pl.when(named)
+        pl.when(has_category_name)
         .then(pl.col("charge_category").str.to_lowercase())
         .when(pl.col("charge_class").is_not_null())
         .then(pl.lit("correction"))

@@ -29,23 +29,30 @@ def measure_drift(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, curre
     `rates` are this bill's, `past_rates` those estimates would have leaned on. Only in the price book's `currency`.
     """
     ratios = paid_to_list_ratios([] if past_rates is None else [past_rates])
-    known = {
+    ratio_by_model = {
         (provider, model): ratio
-        for money, provider, model, ratio in ratios.select("currency", "provider", "model", "ratio").iter_rows()
-        if money == currency
+        for rate_currency, provider, model, ratio in ratios.select("currency", "provider", "model", "ratio").iter_rows()
+        if rate_currency == currency
     }
-    told = comparable_rates(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
+    rate_rows = comparable_rates(rates).filter(pl.col("currency") == currency, pl.col("model").is_not_null())
     sums: dict[tuple[str, str], list[Decimal]] = {}
-    for provider, model, paid, listed, logged, whole in told.select(
+    for provider, model, paid, list_cost, logged_quantity, denominator in rate_rows.select(
         "provider", "model", "paid", "list_at_book", "logged_quantity", "denominator"
     ).iter_rows():
-        both = sums.setdefault((provider, model), [Decimal(0), Decimal(0)])
-        ratio = known.get((provider, model), known.get((provider, None), Decimal(1)))
-        both[0] += proportion(listed, ratio, Decimal(1))
-        both[1] += proportion(paid, logged, whole)
+        sums_of_model = sums.setdefault((provider, model), [Decimal(0), Decimal(0)])
+        ratio = ratio_by_model.get((provider, model), ratio_by_model.get((provider, None), Decimal(1)))
+        sums_of_model[0] += proportion(list_cost, ratio, Decimal(1))
+        sums_of_model[1] += proportion(paid, logged_quantity, denominator)
     rows = [
-        (provider, model, currency, estimated, billed, proportion(billed - estimated, Decimal(1), estimated))
-        for (provider, model), (estimated, billed) in sorted(sums.items())
-        if estimated
+        (
+            provider,
+            model,
+            currency,
+            estimated_cost,
+            billed_cost,
+            proportion(billed_cost - estimated_cost, Decimal(1), estimated_cost),
+        )
+        for (provider, model), (estimated_cost, billed_cost) in sorted(sums.items())
+        if estimated_cost
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

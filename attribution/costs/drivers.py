@@ -23,93 +23,102 @@ class DriverResult:
     used: pl.Series
 
 
-def split_by_quantity(lots: pl.DataFrame, uses: pl.DataFrame, keys: list[str], *, provisioned: bool = False) -> DriverResult:
+def split_by_quantity(
+    groups: pl.DataFrame, usage: pl.DataFrame, keys: list[str], *, is_provisioned: bool = False
+) -> DriverResult:
     """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)
 
     Capacity is what all lots of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
     reservation's price, is still one hour.
     """
-    none = DriverResult(lots.clear(), lots, lots.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
-    if not lots.height or not uses.height:
-        return none
+    no_match = DriverResult(groups.clear(), groups, groups.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
+    if not groups.height or not usage.height:
+        return no_match
     pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "pool_start", "pool_end"]
-    if provisioned:
+    if is_provisioned:
         pool.append("sku_meter")
-    pools = lots.select(pool).unique().sort(pool).with_row_index("pool")
-    took = _driver_usage(uses.filter(pl.col("quantity") > 0), pools, keys)
-    if not took.height:
-        return none
+    pools = groups.select(pool).unique().sort(pool).with_row_index("pool")
+    assignment = _driver_usage(usage.filter(pl.col("quantity") > 0), pools, keys)
+    if not assignment.height:
+        return no_match
     pools = pools.join(
-        took.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost()),
+        assignment.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost()),
         on="pool",
         maintain_order="left",
     ).with_columns(
         pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
     )
-    mine = lots.join(pools, on=pool, nulls_equal=True).sort("lot")
-    sold = pl.col("billed_quantity").fill_null(0).clip(0).sum().over("pool")
-    capacity = pl.max_horizontal(sold, "logged") if provisioned else pl.col("logged")
-    mine = mine.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
-    parted = split_over_usage(mine, took, COST_COLUMNS)
-    rest = parted.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
+    pool_groups = groups.join(pools, on=pool, nulls_equal=True).sort("lot")
+    sold_quantity = pl.col("billed_quantity").fill_null(0).clip(0).sum().over("pool")
+    capacity = pl.max_horizontal(sold_quantity, "logged") if is_provisioned else pl.col("logged")
+    pool_groups = pool_groups.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
+    parts = split_over_usage(pool_groups, assignment, COST_COLUMNS)
+    remainder = parts.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
     idle = (
-        lots.drop(*COST_COLUMNS).join(rest, on="lot").with_columns(reason=pl.lit("idle_capacity"))
-        if provisioned
-        else lots.clear()
+        groups.drop(*COST_COLUMNS).join(remainder, on="lot").with_columns(reason=pl.lit("idle_capacity"))
+        if is_provisioned
+        else groups.clear()
     )
     rates = (
-        mine.group_by(*pool, "pool_id", "denominator")
+        pool_groups.group_by(*pool, "pool_id", "denominator")
         .agg(*(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
         .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
         .rename({"pool_start": "period_start", "pool_end": "period_end"})
     )
-    left = lots.filter(~pl.col("lot").is_in(mine["lot"].implode()))
+    unmatched_groups = groups.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
     shares = with_paid_quantity(
-        parted.filter(pl.col("use").is_not_null()), mine, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+        parts.filter(pl.col("use").is_not_null()), pool_groups, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
     )
-    return DriverResult(shares, left, idle, rates, took["use"])
+    return DriverResult(shares, unmatched_groups, idle, rates, assignment["use"])
 
 
 _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 
-def _driver_usage(uses: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
     one use may drive several pools.
     """
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
-    known = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
-    took = uses.select(
-        "use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *keys, *(pl.col(k).alias(f"use_{k}") for k in known)
-    ).join(hours.select("pool", "hour", *keys, *known), on=[*keys, "hour"])
-    for key in known:
+    optional_keys = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
+    assignment = usage.select(
+        "use",
+        "usage_key",
+        "own_meter",
+        "quantity",
+        "list_cost",
+        "hour",
+        *keys,
+        *(pl.col(k).alias(f"use_{k}") for k in optional_keys),
+    ).join(hours.select("pool", "hour", *keys, *optional_keys), on=[*keys, "hour"])
+    for key in optional_keys:
         # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
-        silent = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
-        agrees = silent | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
-        took = took.filter(agrees.fill_null(value=True))
-    return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+        is_unknown = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
+        agrees = is_unknown | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
+        assignment = assignment.filter(agrees.fill_null(value=True))
+    return assignment.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
-def split_by_resource(lots: pl.DataFrame, uses: pl.DataFrame) -> list[DriverResult]:
+def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverResult]:
     """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
-    seconds = uses.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
-    requests = uses.filter(pl.col("meter") == "requests")
-    out: list[DriverResult] = []
-    rest = lots.with_columns(meter_sold="meter").drop("meter")
-    for measured, provisioned in ((seconds, True), (seconds, False), (requests, False)):
-        chosen = rest.filter(pl.col("provisioned")) if provisioned else rest
-        driven = split_by_quantity(chosen, measured, ["resource"], provisioned=provisioned)
-        out.append(driven)
-        if not provisioned:
-            rest = driven.left
+    seconds = usage.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
+    requests = usage.filter(pl.col("meter") == "requests")
+    results: list[DriverResult] = []
+    remaining_groups = groups.with_columns(meter_sold="meter").drop("meter")
+    for driver_usage, is_provisioned in ((seconds, True), (seconds, False), (requests, False)):
+        chosen = remaining_groups.filter(pl.col("provisioned")) if is_provisioned else remaining_groups
+        result = split_by_quantity(chosen, driver_usage, ["resource"], is_provisioned=is_provisioned)
+        results.append(result)
+        if not is_provisioned:
+            remaining_groups = result.left
             continue
         # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
-        unused = driven.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
-        driven.idle = pl.concat([driven.idle, unused.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
-        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(driven.left["lot"].implode())), unused])["lot"]
-        rest = rest.filter(~pl.col("lot").is_in(busy.implode()))
-    out[-1].left = rest.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
-    return out
+        unused_groups = result.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
+        result.idle = pl.concat([result.idle, unused_groups.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
+        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(result.left["lot"].implode())), unused_groups])["lot"]
+        remaining_groups = remaining_groups.filter(~pl.col("lot").is_in(busy.implode()))
+    results[-1].left = remaining_groups.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
+    return results
 
 
 def unmatched_reason() -> pl.Expr:

@@ -49,16 +49,16 @@ def compute_month_costs(
     book: PriceBook,
     settings: AttributionSettings,
     *,
-    keeper: CostSink,
+    sink: CostSink,
     run_id: str,
     month: str,
-    elsewhere: pl.LazyFrame | None = None,
+    other_invoices: pl.LazyFrame | None = None,
     past_rates: pl.DataFrame | None = None,
     past_costs: pl.DataFrame | None = None,
 ) -> MonthCosts:
     """Draws the costs of a month and hands them to the keeper.
 
-    `usage` of other months only meets charges, it is not estimated here. `elsewhere` are usage charges of other invoices for this month's
+    `usage` of other months only meets charges, it is not estimated here. `other_invoices` are usage charges of other invoices for this month's
     hours: what they pay for is neither estimated nor missing here. `past_rates` and `past_costs` (`attribution.costs.prior_months`) are what earlier
     months came to: estimates lean on the one, corrections of earlier invoices follow the other.
     """
@@ -67,12 +67,12 @@ def compute_month_costs(
     sold = partial(
         charge_groups.build_charge_groups,
         display=display,
-        own=settings.skus,
+        own_rules=settings.skus,
         book=book,
         profiles=lambda: charge_groups.single_model_resources(usage.whole),
     )
     lots = matching.with_pool_keys(sold(charges))
-    beside = matching.with_pool_keys(sold(elsewhere)) if elsewhere is not None else lots.clear()
+    beside = matching.with_pool_keys(sold(other_invoices)) if other_invoices is not None else lots.clear()
     opens = month_start(month)
     usage_sold = pl.col("role").is_in(["tokens", "driver"])
     sells = pl.concat([frame.filter(usage_sold).select(FAMILY).unique() for frame in (lots, beside)])
@@ -84,9 +84,9 @@ def compute_month_costs(
         estimates.coverage(pl.concat([lots, beside], how="diagonal_relaxed"), month),
         settings,
         book.currency,
-        keeper,
+        sink,
     )
-    stretches = split_into_batches(lots, beside, usage, families, known_as, opens=opens, most_uses=BATCH_ROWS)
+    stretches = split_into_batches(lots, beside, usage, families, known_as, month_begin=opens, max_usage_rows=BATCH_ROWS)
     rated = month_of.rate(stretches)
     told = [r.told for r in rated]
     sums = pl.concat([t.sums for t in told])
@@ -94,14 +94,14 @@ def compute_month_costs(
     settled = allocation.allocate(
         lots,
         pl.concat([r.left for r in rated], how="diagonal_relaxed"),
-        keeper.of_stretches(),
+        sink.of_stretches(),
         spent,
         timeline,
         settings,
-        earlier=pl.DataFrame() if past_costs is None else past_costs,
-        opens=opens,
+        earlier_costs=pl.DataFrame() if past_costs is None else past_costs,
+        month_begin=opens,
     )
-    told.append(keeper.keep(allocation.cost_rows(settled, run_id=run_id, month=month)))
+    told.append(sink.keep(allocation.cost_rows(settled, run_id=run_id, month=month)))
     rates = _rate_rows(
         pl.concat([r.rates for r in rated if r.rates.height] or [pl.DataFrame()], how="diagonal_relaxed"), run_id, month
     )
@@ -111,14 +111,14 @@ def compute_month_costs(
             stretch.open_uses.collect(), paid, run_id=run_id, month=month, currency=book.currency
         )
         if estimated.height:
-            told.append(keeper.keep(estimated))
+            told.append(sink.keep(estimated))
     return MonthCosts(CostTotals.together(told), rates, lots, drift.measure_drift(rates, past_rates, currency=book.currency))
 
 
 def compute_in_memory(*facts: Any, **said: Any) -> pl.DataFrame:
     """The costs themselves, in memory; takes what `compute_month_costs` takes but the keeper."""
     held = MemorySink()
-    compute_month_costs(*facts, keeper=held, **said)
+    compute_month_costs(*facts, sink=held, **said)
     return held.costs
 
 
@@ -134,50 +134,54 @@ class _BatchMatcher:
     currency: str
     keeper: CostSink
 
-    def rate(self, stretches: list[Batch]) -> list[BatchResult]:
+    def rate(self, batches: list[Batch]) -> list[BatchResult]:
         """All stretches, `settings.workers` side by side, told in their order."""
-        if len(stretches) == 1:
-            return [self._rated(stretches[0])]
+        if len(batches) == 1:
+            return [self._rated(batches[0])]
         with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="stretch") as pool:
-            return list(pool.map(self._rated, stretches))
+            return list(pool.map(self._rated, batches))
 
-    def _rated(self, stretch: Batch) -> BatchResult:
-        name = self._name(stretch) if self.keeper.remembers else ""
-        held = self.keeper.known(name)
-        if held is not None:
-            return held
-        uses = stretch.uses()
-        found = matching.match_usage(stretch.lots, uses, self.settings.tolerance)
-        taken = [found.used]
-        if stretch.beside.height:
-            taken.append(matching.match_usage(stretch.beside, uses, self.settings.tolerance).used)
-        shares = allocation.metered_shares(matching.with_dimensions(found.shares, self.lots, uses))
+    def _rated(self, batch: Batch) -> BatchResult:
+        name = self._name(batch) if self.keeper.remembers else ""
+        cached_result = self.keeper.known(name)
+        if cached_result is not None:
+            return cached_result
+        usage_rows = batch.uses()
+        match = matching.match_usage(batch.lots, usage_rows, self.settings.tolerance)
+        matched_rows = [match.used]
+        if batch.beside.height:
+            matched_rows.append(matching.match_usage(batch.beside, usage_rows, self.settings.tolerance).used)
+        shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.lots, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
-        logged = uses.with_columns(meter="own_meter")
-        free = logged.filter((pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(taken).implode()) & tokens)
-        covered = estimates.is_covered(free, self.covered)
+        logged_rows = usage_rows.with_columns(meter="own_meter")
+        unbilled_rows = logged_rows.filter(
+            (pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(matched_rows).implode()) & tokens
+        )
+        is_covered = estimates.is_covered(unbilled_rows, self.covered)
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),
-                estimates.not_on_bill(free.filter(covered), run_id=self.run_id, month=self.month, currency=self.currency),
+                estimates.not_on_bill(
+                    unbilled_rows.filter(is_covered), run_id=self.run_id, month=self.month, currency=self.currency
+                ),
             ]
         )
-        rest = BatchResult(CostTotals.of(costs), found.left, found.rates, free.filter(~covered).lazy())
-        return self.keeper.keep_stretch(name, costs, rest)
+        result = BatchResult(CostTotals.of(costs), match.left, match.rates, unbilled_rows.filter(~is_covered).lazy())
+        return self.keeper.keep_stretch(name, costs, result)
 
-    def _name(self, stretch: Batch) -> str:
+    def _name(self, batch: Batch) -> str:
         """Says all that the stretch's costs come from: the same name, the same costs."""
-        charged = [_content(frame) for frame in (stretch.lots, stretch.beside, self.covered, stretch.matched_as)]
-        told = (
+        frame_hashes = [_content(frame) for frame in (batch.lots, batch.beside, self.covered, batch.matched_as)]
+        parts = (
             code.digest(),
-            stretch.number,
-            *stretch.fingerprint(),
-            *charged,
+            batch.number,
+            *batch.fingerprint(),
+            *frame_hashes,
             self.settings.tolerance,
             self.currency,
             self.month,
         )
-        return blake2b(repr(told).encode(), digest_size=16).hexdigest()
+        return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def _content(frame: pl.DataFrame) -> str:

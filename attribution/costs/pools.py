@@ -57,40 +57,40 @@ def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def assign_usage(uses: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
+def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
     """Which pool each use falls into: use, pool, usage_key, own_meter, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
-    shared = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
-    took = (
-        uses.lazy()
-        .select("use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared)
-        .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared), on=[*shared, "hour"])
+    shared_keys = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
+    assignment = (
+        usage.lazy()
+        .select("use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared_keys)
+        .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared_keys), on=[*shared_keys, "hour"])
         .collect()
     )
-    if took["use"].n_unique() < took.height:
+    if assignment["use"].n_unique() < assignment.height:
         # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
-        took = took.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
+        assignment = assignment.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
             "use", keep="first", maintain_order=True
         )
-    return took.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+    return assignment.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
-def split_over_usage(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
+def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
     """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
 
-    `lots` has lot, pool, pool_id, flag, denominator and logged; `took` has pool, use, usage_key, own_meter, quantity. A pool's uses go in
+    `groups` has lot, pool, pool_id, flag, denominator and logged; `assignment` has pool, use, usage_key, own_meter, quantity. A pool's uses go in
     the order of their usage_key, meters of one key (thinking, billed as output) in that of TOKEN_METERS. Returns lot, use, pool_id, flag,
     quantity and the amounts, so that millions of shares stay small; `described` puts
     the other words back.
     """
     # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
-    split_as = {c: next(d for d in amounts if lots[d].equals(lots[c])) for c in amounts}
-    wanted, amounts = amounts, list(dict.fromkeys(split_as.values()))
+    split_as = {c: next(d for d in amounts if groups[d].equals(groups[c])) for c in amounts}
+    amount_names, amounts = amounts, list(dict.fromkeys(split_as.values()))
     about = ("lot", "pool", *amounts)
     rows = pl.concat(
         [
-            lots.select(about).join(took.select("pool", "use", "usage_key", _PLACE, "quantity"), on="pool"),
-            lots.select(
+            groups.select(about).join(assignment.select("pool", "use", "usage_key", _PLACE, "quantity"), on="pool"),
+            groups.select(
                 *about,
                 use=pl.lit(None, dtype=pl.Int64),
                 usage_key=pl.lit(None, dtype=pl.Int64),
@@ -104,17 +104,17 @@ def split_over_usage(lots: pl.DataFrame, took: pl.DataFrame, amounts: Sequence[s
     out = split(
         rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key", "__place"]
     ).collect()
-    out = out.with_columns(pl.col(split_as[c]).alias(c) for c in wanted if c not in amounts)
+    out = out.with_columns(pl.col(split_as[c]).alias(c) for c in amount_names if c not in amounts)
     return out.drop("__weight", "__last", "usage_key", "__place").join(
-        lots.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
+        groups.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
     )
 
 
-def with_paid_quantity(shares: pl.DataFrame, lots: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
+def with_paid_quantity(shares: pl.DataFrame, groups: pl.DataFrame, excess: pl.DataFrame) -> pl.DataFrame:
     """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
-    first = lots.group_by("pool").agg(pl.col("lot").min().alias("__first"))
+    first = groups.group_by("pool").agg(pl.col("lot").min().alias("__first"))
     out = shares.join(first, on="pool", how="left", maintain_order="left").join(
-        beyond.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
+        excess.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
     )
     paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
     return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
@@ -127,5 +127,5 @@ def complete_list_cost() -> pl.Expr:
 
 def combine(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The frames that hold rows, as one."""
-    filled = [f for f in frames if f.height]
-    return pl.concat(filled, how="diagonal_relaxed") if filled else pl.DataFrame()
+    nonempty_frames = [f for f in frames if f.height]
+    return pl.concat(nonempty_frames, how="diagonal_relaxed") if nonempty_frames else pl.DataFrame()

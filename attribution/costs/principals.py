@@ -35,18 +35,18 @@ def principal_owners(
     distinct = frame.select(name, at).unique()
     if distinct[name].null_count() == distinct.height:
         return frame.select(agent=pl.lit(None, dtype=pl.String), team=pl.lit(None, dtype=pl.String))
-    written = pl.col(name)
-    role = written.str.extract(_ROLE, 3)
-    account = written.str.extract(_ROLE, 2)
-    aws = written.str.extract(_ROLE, 1)
-    asked = distinct.with_columns(
-        __session=written.str.extract(_SESSION),
+    arn = pl.col(name)
+    role = arn.str.extract(_ROLE, 3)
+    account = arn.str.extract(_ROLE, 2)
+    aws = arn.str.extract(_ROLE, 1)
+    lookups = distinct.with_columns(
+        __session=arn.str.extract(_SESSION),
         __role=pl.concat_str(pl.lit("arn:"), aws, pl.lit(":iam::"), account, pl.lit(":role/"), role),
         __assumed=pl.concat_str(pl.lit("arn:"), aws, pl.lit(":sts::"), account, pl.lit(":assumed-role/"), role),
         __bare=role,
     )
-    ladder = [
-        as_of.owner_at(asked, timeline, name=column, at=at, kinds=kinds)
+    owners = [
+        as_of.owner_at(lookups, timeline, name=column, at=at, kinds=kinds)
         for column, kinds in (
             (name, ("principal",)),
             ("__session", ("agent", "alias")),
@@ -58,14 +58,16 @@ def principal_owners(
     # Agent and team of one registration belong together: the first rung that knows anything is the answer.
     agent: pl.Expr = pl.lit(None, dtype=pl.String)
     team: pl.Expr = pl.lit(None, dtype=pl.String)
-    rungs = pl.DataFrame({f"{what}{n}": found[what] for n, found in enumerate(ladder) for what in ("agent", "team")})
-    for n in reversed(range(len(ladder))):
-        known = pl.col(f"agent{n}").is_not_null() | pl.col(f"team{n}").is_not_null()
-        agent = pl.when(known).then(pl.col(f"agent{n}")).otherwise(agent)
-        team = pl.when(known).then(pl.col(f"team{n}")).otherwise(team)
-    book = asked.select(name, at).with_columns(rungs.select(agent=agent, team=team))
+    owner_columns = pl.DataFrame(
+        {f"{column_name}{n}": owner[column_name] for n, owner in enumerate(owners) for column_name in ("agent", "team")}
+    )
+    for n in reversed(range(len(owners))):
+        is_registered = pl.col(f"agent{n}").is_not_null() | pl.col(f"team{n}").is_not_null()
+        agent = pl.when(is_registered).then(pl.col(f"agent{n}")).otherwise(agent)
+        team = pl.when(is_registered).then(pl.col(f"team{n}")).otherwise(team)
+    lookup = lookups.select(name, at).with_columns(owner_columns.select(agent=agent, team=team))
     return (
         frame.select(name, at)
-        .join(book, on=[name, at], how="left", nulls_equal=True, maintain_order="left")
+        .join(lookup, on=[name, at], how="left", nulls_equal=True, maintain_order="left")
         .select("agent", "team")
     )

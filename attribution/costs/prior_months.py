@@ -74,25 +74,28 @@ class PriorMonths:
 
     def _leans_on(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
         """The inputs of each earlier month on which this one leans, oldest first."""
-        held = runs_in_force(self.database)
-        known = sorted(m for m in {*held, *inputs} if m < month)
-        wanted = {*corrected_months(self._corrections(month), month, known), *known[-RATES_OF_MONTHS:]}
+        run_ids = runs_in_force(self.database)
+        months_before = sorted(m for m in {*run_ids, *inputs} if m < month)
+        prior_months = {*corrected_months(self._corrections(month), month, months_before), *months_before[-RATES_OF_MONTHS:]}
         with self.database.session() as session:
-            return {m: inputs[m] if m in inputs else (session.get_one(Run, held[m]).inputs.get(m) or {}) for m in sorted(wanted)}
+            return {
+                m: inputs[m] if m in inputs else (session.get_one(Run, run_ids[m]).inputs.get(m) or {})
+                for m in sorted(prior_months)
+            }
 
     def costs(self, month: str) -> pl.DataFrame:
         """The costs that what this month's bill corrects of earlier months is to follow."""
         runs = self._runs()
-        asked = self._corrections(month)
-        return corrected_costs(self.store, {m: runs[m] for m in corrected_months(asked, month, runs)}, asked)
+        correction_rows = self._corrections(month)
+        return corrected_costs(self.store, {m: runs[m] for m in corrected_months(correction_rows, month, runs)}, correction_rows)
 
     def rates(self, month: str) -> pl.DataFrame:
         """The rates of the newest earlier month that has any: what estimates lean on where this bill says nothing. (ES-1)"""
         runs = self._runs()
         for past in sorted((m for m in runs if m < month), reverse=True)[:RATES_OF_MONTHS]:
-            held = self.store.scan(RATES, {"month": [past], "run_id": [runs[past]]}).collect()
-            if held.height:
-                return held
+            rates = self.store.scan(RATES, {"month": [past], "run_id": [runs[past]]}).collect()
+            if rates.height:
+                return rates
         return RATES.empty()
 
     def _corrections(self, month: str) -> pl.DataFrame:
@@ -104,8 +107,8 @@ class PriorMonths:
         return runs_in_force(self.database) | dict.fromkeys(self.drawn, self.run_id)
 
 
-def _hash(told: Mapping[str, object]) -> str:
-    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=12).hexdigest()
+def _hash(facts: Mapping[str, object]) -> str:
+    return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
@@ -128,52 +131,52 @@ def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
     )
 
 
-def corrected_months(asked: pl.DataFrame, month: str, known: Collection[str]) -> list[str]:
-    """The earlier months whose costs are needed, out of those `known`: from the first that is corrected up to this one.
+def corrected_months(correction_rows: pl.DataFrame, month: str, months_in_force: Collection[str]) -> list[str]:
+    """The earlier months whose costs are needed, out of those `months_in_force`: from the first that is corrected up to this one.
 
     A charge may stand on a later invoice than its period, so all months between are looked through.
     """
-    if not asked.height:
+    if not correction_rows.height:
         return []
-    first = asked["charge_period_start"].min()
-    tax = asked.filter(pl.col("charge_category") == "Tax").height > 0
-    earlier = sorted((m for m in known if m < month), reverse=True)[:MAX_MONTHS]
+    first = correction_rows["charge_period_start"].min()
+    tax = correction_rows.filter(pl.col("charge_category") == "Tax").height > 0
+    earlier = sorted((m for m in months_in_force if m < month), reverse=True)[:MAX_MONTHS]
     begin = month_of(month_start(month) - timedelta(days=366)) if tax else month_of(first)  # type: ignore[arg-type]  # a datetime
     return sorted(m for m in earlier if m >= begin)
 
 
-def corrected_costs(store: Store, runs: Mapping[str, str], asked: pl.DataFrame) -> pl.DataFrame:
-    """Costs that `runs` (month to run) drew for what `asked` could mean, with MATCHED_BY, KEEP and the four cost columns.
+def corrected_costs(store: Store, runs: Mapping[str, str], correction_rows: pl.DataFrame) -> pl.DataFrame:
+    """Costs that `runs` (month to run) drew for what `correction_rows` could mean, with MATCHED_BY, KEEP and the four cost columns.
 
     Only original charges: what itself followed another charge is left out, since a correction corrects a charge.
     """
-    if not runs or not asked.height:
+    if not runs or not correction_rows.height:
         return pl.DataFrame()
-    payers = asked.select(
+    payers = correction_rows.select(
         currency="billing_currency",
-        provider=pl.Series([names.provider(p) for p in asked["provider_name"]], dtype=pl.String),
+        provider=pl.Series([names.provider(p) for p in correction_rows["provider_name"]], dtype=pl.String),
         billing_account="billing_account_id",
     ).unique()
-    where = {"month": sorted(runs), "run_id": sorted(set(runs.values()))}
-    named_services = [] if asked["service_name"].null_count() else asked["service_name"].unique().to_list()
-    starts, ends = asked["charge_period_start"].min(), asked["charge_period_end"].max()
-    invoices = asked.filter(pl.col("charge_category") == "Tax")["invoice_id"].drop_nulls().unique()
+    partitions = {"month": sorted(runs), "run_id": sorted(set(runs.values()))}
+    named_services = [] if correction_rows["service_name"].null_count() else correction_rows["service_name"].unique().to_list()
+    first_start, last_end = correction_rows["charge_period_start"].min(), correction_rows["charge_period_end"].max()
+    invoices = correction_rows.filter(pl.col("charge_category") == "Tax")["invoice_id"].drop_nulls().unique()
     instant = timedelta(microseconds=1)
-    meant = (pl.col("period_start") < ends + instant) & (pl.col("period_end") > starts)  # type: ignore[operator]  # datetimes
-    held = store.scan(COSTS, where).filter(
+    is_in_period = (pl.col("period_start") < last_end + instant) & (pl.col("period_end") > first_start)  # type: ignore[operator]  # datetimes
+    costs = store.scan(COSTS, partitions).filter(
         pl.col("basis") == "billed",
         pl.col("rule") != "RA-5",
-        meant | pl.col("invoice_id").is_in(invoices.implode()),
+        is_in_period | pl.col("invoice_id").is_in(invoices.implode()),
     )
     if named_services and not invoices.len():
-        held = held.filter(pl.col("service").is_in(named_services))
-    lots = store.scan(LOTS, where).select("month", "run_id", "lot_id", "sku_meter", "resource_id").collect()
+        costs = costs.filter(pl.col("service").is_in(named_services))
+    group_skus = store.scan(LOTS, partitions).select("month", "run_id", "lot_id", "sku_meter", "resource_id").collect()
     frame = (
-        held.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
+        costs.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
         .join(payers.lazy(), on=["currency", "provider", "billing_account"], how="semi", nulls_equal=True)
         .select("month", "run_id", "lot_id", *(c for c in MATCHED_BY if c in COSTS.schema), *INHERITED, *COST_COLUMNS)
         .collect()
     )
-    return frame.join(lots, on=["month", "run_id", "lot_id"], how="left", maintain_order="left").select(
+    return frame.join(group_skus, on=["month", "run_id", "lot_id"], how="left", maintain_order="left").select(
         *MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS
     )

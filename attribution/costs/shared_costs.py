@@ -38,23 +38,23 @@ class TeamSpend:
     def weights(self, rule: SharedRule) -> pl.DataFrame:
         """Team and weight, for each currency where the method counts money. A rule's source is never its target."""
         if rule.method == "fixed":
-            found = pl.DataFrame({"team": list(rule.shares), "weight": pl.Series(list(rule.shares.values()), dtype=MONEY)})
+            team_weights = pl.DataFrame({"team": list(rule.shares), "weight": pl.Series(list(rule.shares.values()), dtype=MONEY)})
         elif rule.method == "even" and rule.teams:
-            found = pl.DataFrame({"team": rule.teams}).with_columns(weight=pl.lit(1).cast(MONEY))
+            team_weights = pl.DataFrame({"team": rule.teams}).with_columns(weight=pl.lit(1).cast(MONEY))
         else:
-            found = self._used(rule.usage) if rule.method == "usage" else self._paid()
+            team_weights = self._used(rule.usage) if rule.method == "usage" else self._paid()
             if rule.teams:
-                found = found.filter(pl.col("team").is_in(rule.teams))
+                team_weights = team_weights.filter(pl.col("team").is_in(rule.teams))
             if rule.method == "even":
-                found = found.with_columns(weight=pl.lit(1).cast(MONEY))
-        return found.filter(pl.col("team") != rule.source_team, pl.col("weight") > 0)
+                team_weights = team_weights.with_columns(weight=pl.lit(1).cast(MONEY))
+        return team_weights.filter(pl.col("team") != rule.source_team, pl.col("weight") > 0)
 
     def _paid(self) -> pl.DataFrame:
         """Metered cost by currency and team; where a bill leaves EffectiveCost 0, what it bills."""
         if "cost" not in self._drawn:
             if not self.metered.height:
                 return pl.DataFrame(schema={"currency": pl.String, "team": pl.String, "weight": MONEY})
-            spent = (
+            team_costs = (
                 self.metered.filter(pl.col("initiator_team").is_not_null())
                 .group_by("currency", team="initiator_team")
                 .agg(pl.col(c).sum() for c in COST_COLUMNS)
@@ -62,45 +62,49 @@ class TeamSpend:
             )
             total = [pl.col(c).sum().over("currency") for c in ("effective_cost", "billed_cost")]
             weight = pl.when(total[0] > 0).then("effective_cost").when(total[1] > 0).then("billed_cost").otherwise("list_cost")
-            self._drawn["cost"] = spent.select("currency", "team", weight=weight)
+            self._drawn["cost"] = team_costs.select("currency", "team", weight=weight)
         return self._drawn["cost"]
 
     def _used(self, driver: str) -> pl.DataFrame:
         """Quantity of a meter by team, all tokens, or calls: of each hour and owner as many as the meter that most calls report."""
         if driver not in self._drawn:
-            mine = self.uses.filter(pl.col("initiator_team").is_not_null())
+            team_usage = self.uses.filter(pl.col("initiator_team").is_not_null())
             if driver == "calls":
-                told = mine.filter(pl.col("meter").is_in(TOKEN_METERS)).group_by("usage_key", "initiator_team", "meter")
-                calls = told.agg(pl.col("calls").sum()).group_by("usage_key", "initiator_team")
-                mine = calls.agg(quantity=pl.col("calls").max().cast(MONEY))
+                calls_by_meter = team_usage.filter(pl.col("meter").is_in(TOKEN_METERS)).group_by(
+                    "usage_key", "initiator_team", "meter"
+                )
+                calls = calls_by_meter.agg(pl.col("calls").sum()).group_by("usage_key", "initiator_team")
+                team_usage = calls.agg(quantity=pl.col("calls").max().cast(MONEY))
             else:
-                mine = mine.filter(pl.col("meter").is_in(TOKEN_METERS) if driver == "tokens" else pl.col("meter") == driver)
-            weighed = mine.group_by(team="initiator_team").agg(weight=pl.col("quantity").sum())
-            self._drawn[driver] = weighed.collect(engine="streaming").sort("team")
+                team_usage = team_usage.filter(
+                    pl.col("meter").is_in(TOKEN_METERS) if driver == "tokens" else pl.col("meter") == driver
+                )
+            weight_frame = team_usage.group_by(team="initiator_team").agg(weight=pl.col("quantity").sum())
+            self._drawn[driver] = weight_frame.collect(engine="streaming").sort("team")
         return self._drawn[driver]
 
 
-def apply_rules(lots: pl.DataFrame, rules: list[SharedRule], spent: TeamSpend) -> tuple[list[pl.DataFrame], pl.DataFrame]:
+def apply_rules(groups: pl.DataFrame, rules: list[SharedRule], team_spend: TeamSpend) -> tuple[list[pl.DataFrame], pl.DataFrame]:
     """What the rules take of the lots, split over teams, rule by rule; and the lots they leave.
 
-    `lots` know their `owner_agent` and `owner_team`. A rule without a source takes what nobody owns.
+    `groups` know their `owner_agent` and `owner_team`. A rule without a source takes what nobody owns.
     """
-    placed: list[pl.DataFrame] = []
+    parts: list[pl.DataFrame] = []
     for rule in by_priority(rules):
-        if not lots.height:
+        if not groups.height:
             break
-        taken, lots = _apply_rule(rule, lots, spent)
-        if taken.height:
-            placed.append(taken)
-    return placed, lots
+        rule_rows, groups = _apply_rule(rule, groups, team_spend)
+        if rule_rows.height:
+            parts.append(rule_rows)
+    return parts, groups
 
 
-def _applies_to(rule: SharedRule, lots: pl.DataFrame) -> pl.Expr:
+def _applies_to(rule: SharedRule, groups: pl.DataFrame) -> pl.Expr:
     day = pl.col("period_start").dt.date()
-    meant = (day >= rule.valid_from) & (pl.lit(rule.valid_to is None) | (day < pl.lit(rule.valid_to)))
-    unowned = pl.col("owner_team").is_null() & pl.col("owner_agent").is_null()
-    meant = meant & ((pl.col("owner_team") == rule.source_team) if rule.source_team else unowned)
-    wanted = {
+    condition = (day >= rule.valid_from) & (pl.lit(rule.valid_to is None) | (day < pl.lit(rule.valid_to)))
+    has_no_owner = pl.col("owner_team").is_null() & pl.col("owner_agent").is_null()
+    condition = condition & ((pl.col("owner_team") == rule.source_team) if rule.source_team else has_no_owner)
+    scope = {
         "provider": names.provider(rule.provider) if rule.provider else "",
         "account": rule.account,
         "service": rule.service,
@@ -108,36 +112,36 @@ def _applies_to(rule: SharedRule, lots: pl.DataFrame) -> pl.Expr:
         "charge_category": rule.charge_category,
         "reason": rule.reason,
     }
-    for column, value in wanted.items():
+    for column, value in scope.items():
         if value:
-            meant = meant & (pl.col(column) == value)
+            condition = condition & (pl.col(column) == value)
     if not rule.reason:
-        meant = meant & ~pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
+        condition = condition & ~pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
     if rule.tags:
-        distinct = lots["tags"].drop_nulls().unique()
-        meant = meant & pl.col("tags").is_in(
+        distinct = groups["tags"].drop_nulls().unique()
+        condition = condition & pl.col("tags").is_in(
             pl.Series([t for t in distinct if _has_tags(t, rule.tags)], dtype=pl.String).implode()
         )
-    return meant.fill_null(value=False)
+    return condition.fill_null(value=False)
 
 
-def _has_tags(tags: str, wanted: dict[str, str]) -> bool:
-    held = json.loads(tags)
-    return all(str(held.get(key, "")) == value for key, value in wanted.items())
+def _has_tags(tags: str, required_tags: dict[str, str]) -> bool:
+    tag_values = json.loads(tags)
+    return all(str(tag_values.get(key, "")) == value for key, value in required_tags.items())
 
 
-def _apply_rule(rule: SharedRule, lots: pl.DataFrame, spent: TeamSpend) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The lots one rule takes, split over its teams, and the lots it leaves. Without a weight it takes nothing: the next step has its turn."""
-    taken = lots.filter(_applies_to(rule, lots))
-    if not taken.height:
-        return taken, lots
-    shares = spent.weights(rule)
-    rows = taken.join(shares, on="currency") if "currency" in shares.columns else taken.join(shares, how="cross")
+    rule_groups = groups.filter(_applies_to(rule, groups))
+    if not rule_groups.height:
+        return rule_groups, groups
+    shares = team_spend.weights(rule)
+    rows = rule_groups.join(shares, on="currency") if "currency" in shares.columns else rule_groups.join(shares, how="cross")
     if not rows.height:
-        return taken.clear(), lots
+        return rule_groups.clear(), groups
     rows = rows.with_columns(__w=weights(rows, "weight", "lot"))
-    out = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=["team"]).collect()
-    out = out.filter(pl.col("effective_cost").is_not_null()).with_columns(
+    parts = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=["team"]).collect()
+    parts = parts.filter(pl.col("effective_cost").is_not_null()).with_columns(
         cost_class=pl.when(pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False))
         .then(pl.lit("idle"))
         .otherwise(pl.lit("shared")),
@@ -147,4 +151,4 @@ def _apply_rule(rule: SharedRule, lots: pl.DataFrame, spent: TeamSpend) -> tuple
         initiator_team="team",
         executor_team="team",
     )
-    return out.drop("__w", "weight", "team"), lots.filter(~pl.col("lot").is_in(out["lot"].implode()))
+    return parts.drop("__w", "weight", "team"), groups.filter(~pl.col("lot").is_in(parts["lot"].implode()))

@@ -48,8 +48,8 @@ def cost_settings(settings: AttributionSettings) -> str:
 
 def known_teams(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
     """Teams that are registered, or that cost something; `costs` are costs or sums of them by cost_class and initiator_team."""
-    shared = (pl.col("cost_class") == "shared").fill_null(value=False)
-    spending = costs.filter(~shared)["initiator_team"].drop_nulls().unique()
+    is_shared = (pl.col("cost_class") == "shared").fill_null(value=False)
+    spending = costs.filter(~is_shared)["initiator_team"].drop_nulls().unique()
     return {*timeline["team"].drop_nulls().unique(), *spending}
 
 
@@ -60,26 +60,26 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
     written decides; ``same_name`` calls two sets of terms alike on the same days; ``unknown_team`` names nobody; ``target_is_source`` would
     hand a cost back to its source, which is left out; ``ignored_setting`` does nothing in this method.
     """
-    mine = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
-    found = [problem for rule in mine for problem in _check_rule(rule, teams, uri)]
-    for at, later in enumerate(mine):
-        over = [r for r in mine[:at] if _contains(r, later)]
-        if over and _covers(over, later):
-            found.append(
+    rules_in_force = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
+    problems = [problem for rule in rules_in_force for problem in _check_rule(rule, teams, uri)]
+    for at, later in enumerate(rules_in_force):
+        earlier_rules = [r for r in rules_in_force[:at] if _contains(r, later)]
+        if earlier_rules and _covers(earlier_rules, later):
+            problems.append(
                 _problem(
                     uri,
                     later,
                     "priority",
-                    f"unreachable_rule: {_rule_names(over)} takes everything it would take",
+                    f"unreachable_rule: {_rule_names(earlier_rules)} takes everything it would take",
                     "give it a higher priority, narrow the other, or remove it",
                 )
             )
-    hidden = {p.place for p in found if p.reason.startswith("unreachable_rule")}
-    for first, second in combinations(mine, 2):
+    unreachable_places = {p.place for p in problems if p.reason.startswith("unreachable_rule")}
+    for first, second in combinations(rules_in_force, 2):
         if not _share_a_day(first, second):
             continue
         if first.name == second.name and first.version != second.version:
-            found.append(
+            problems.append(
                 _problem(
                     uri,
                     second,
@@ -88,11 +88,11 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     "end one where the other begins (valid_to, valid_from), or rename it",
                 )
             )
-        if f"rule {second.name}" in hidden or first.priority != second.priority or first.version == second.version:
+        if f"rule {second.name}" in unreachable_places or first.priority != second.priority or first.version == second.version:
             continue
-        nested = _contains(second, first) and not _contains(first, second)
-        if _overlap(first, second) and not nested:
-            found.append(
+        is_nested = _contains(second, first) and not _contains(first, second)
+        if _overlap(first, second) and not is_nested:
+            problems.append(
                 _problem(
                     uri,
                     second,
@@ -101,50 +101,61 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     "give one of them a higher priority, or narrow their scope or dates",
                 )
             )
-    if len(found) > _MAX_PROBLEMS:
-        rest = len(found) - _MAX_PROBLEMS
-        more = Problem(
-            SOURCE, uri, "rules", "shared", f"and {rest:,} more faults of rules", "mend the first ones", rest, "warning"
+    if len(problems) > _MAX_PROBLEMS:
+        more_count = len(problems) - _MAX_PROBLEMS
+        summary = Problem(
+            SOURCE,
+            uri,
+            "rules",
+            "shared",
+            f"and {more_count:,} more faults of rules",
+            "mend the first ones",
+            more_count,
+            "warning",
         )
-        return [*found[:_MAX_PROBLEMS], more]
-    return found
+        return [*problems[:_MAX_PROBLEMS], summary]
+    return problems
 
 
 def _check_rule(rule: SharedRule, teams: Collection[str], uri: str) -> list[Problem]:
     targets = list(rule.shares) if rule.method == "fixed" else rule.teams
-    found = []
+    problems = []
     unknown = sorted({*targets, *([rule.source_team] if rule.source_team else [])} - set(teams))
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        found.append(
+        team_list = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        problems.append(
             _problem(
                 uri,
                 rule,
                 "teams",
-                f"unknown_team: {shown}: not in the registry and without cost",
+                f"unknown_team: {team_list}: not in the registry and without cost",
                 "check the spelling, or register an agent of it",
             )
         )
     if rule.source_team and rule.source_team in targets:
-        left = len(targets) > 1
-        found.append(
+        has_other_targets = len(targets) > 1
+        problems.append(
             _problem(
                 uri,
                 rule,
                 "teams",
                 f"target_is_source: {rule.source_team} shares its own cost on and takes no part"
-                + ("" if left else "; nobody is left to pay, so the rule does nothing"),
+                + ("" if has_other_targets else "; nobody is left to pay, so the rule does nothing"),
                 "take it out of the rule's teams",
             )
         )
     if (rule.method == "fixed" and rule.teams) or (rule.method != "fixed" and rule.shares):
-        ignored = "teams" if rule.method == "fixed" else "shares"
-        found.append(
+        ignored_field = "teams" if rule.method == "fixed" else "shares"
+        problems.append(
             _problem(
-                uri, rule, ignored, f"ignored_setting: method {rule.method} does not look at `{ignored}`", f"remove `{ignored}`"
+                uri,
+                rule,
+                ignored_field,
+                f"ignored_setting: method {rule.method} does not look at `{ignored_field}`",
+                f"remove `{ignored_field}`",
             )
         )
-    return found
+    return problems
 
 
 def _problem(uri: str, rule: SharedRule, field: str, reason: str, remedy: str) -> Problem:
@@ -165,14 +176,14 @@ def _share_a_day(a: SharedRule, b: SharedRule) -> bool:
     return a.valid_from < (b.valid_to or date.max) and b.valid_from < (a.valid_to or date.max)
 
 
-def _covers(over: Sequence[SharedRule], rule: SharedRule) -> bool:
-    """Whether the rule holds on no day on which none of `over` does."""
-    at = rule.valid_from
-    for other in sorted(over, key=lambda r: r.valid_from):
-        if other.valid_from > at:
+def _covers(earlier_rules: Sequence[SharedRule], rule: SharedRule) -> bool:
+    """Whether the rule holds on no day on which none of `earlier_rules` does."""
+    covered_until = rule.valid_from
+    for other in sorted(earlier_rules, key=lambda r: r.valid_from):
+        if other.valid_from > covered_until:
             return False
-        at = max(at, other.valid_to or date.max)
-        if at >= (rule.valid_to or date.max):
+        covered_until = max(covered_until, other.valid_to or date.max)
+        if covered_until >= (rule.valid_to or date.max):
             return True
     return False
 
@@ -212,15 +223,15 @@ def record_versions(books: Books, settings: AttributionSettings, digest: str, *,
     Costs name a rule as name@version; what that version said can be read here for as long as the books exist. The settings that decide
     beside them are kept by `digest`, the fingerprint that runs note.
     """
-    wanted = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
+    rules_by_key = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
     with books.database.session() as session:
         if session.scalars(sa.select(Audit.id).where(Audit.action == SETTINGS, Audit.subject == digest)).first() is None:
             books.database.audit(session, actor, SETTINGS, digest, after={"deciding": cost_settings(settings)})
-        if not wanted:
+        if not rules_by_key:
             return 0
-        held = session.execute(sa.select(Audit.subject, Audit.after).where(Audit.action == RECORDED)).all()
-        known = {(subject, str((after or {}).get("definition"))) for subject, after in held}
-        new = [(key, rule) for key, rule in wanted.items() if key not in known]
+        stored_rows = session.execute(sa.select(Audit.subject, Audit.after).where(Audit.action == RECORDED)).all()
+        stored_keys = {(subject, str((after or {}).get("definition"))) for subject, after in stored_rows}
+        new = [(key, rule) for key, rule in rules_by_key.items() if key not in stored_keys]
         for (label, definition), rule in new:
             after = {"name": rule.name, "version": rule.version, "definition": definition}
             books.database.audit(session, actor, RECORDED, label[:512], after=after)
@@ -245,17 +256,19 @@ def rule_versions(books: Books) -> list[RuleVersion]:
 _CHANGE_KEYS = ("initiator_team", "cost_class", "currency")
 
 
-def compare_costs(now: pl.DataFrame, then: pl.DataFrame) -> pl.DataFrame:
-    """What each team pays in `now` and in `then`, two frames of costs of one month: team, class, currency, now, then, change.
+def compare_costs(current_costs: pl.DataFrame, proposed_costs: pl.DataFrame) -> pl.DataFrame:
+    """What each team pays in `current_costs` and in `proposed_costs`, two frames of costs of one month: team, class, currency, now, then, change.
 
     Only what differs; the changes of a currency sum to 0 where both come from the same facts. By effective cost.
     """
     sides = [
         frame.group_by(_CHANGE_KEYS).agg(pl.col("effective_cost").sum().alias(name))
-        for frame, name in ((now, "now"), (then, "then"))
+        for frame, name in ((current_costs, "now"), (proposed_costs, "then"))
     ]
-    zero = pl.lit(Decimal(0)).cast(now.schema["effective_cost"])
-    both = sides[0].join(sides[1], on=_CHANGE_KEYS, how="full", coalesce=True, nulls_equal=True)
-    both = both.with_columns(pl.col("now", "then").fill_null(zero)).with_columns(change=pl.col("then") - pl.col("now"))
-    both = both.filter(pl.col("change") != 0).rename({"initiator_team": "team"})
-    return both.sort(pl.col("change").abs(), "team", "cost_class", "currency", descending=[True, False, False, False])
+    zero = pl.lit(Decimal(0)).cast(current_costs.schema["effective_cost"])
+    comparison = sides[0].join(sides[1], on=_CHANGE_KEYS, how="full", coalesce=True, nulls_equal=True)
+    comparison = comparison.with_columns(pl.col("now", "then").fill_null(zero)).with_columns(
+        change=pl.col("then") - pl.col("now")
+    )
+    comparison = comparison.filter(pl.col("change") != 0).rename({"initiator_team": "team"})
+    return comparison.sort(pl.col("change").abs(), "team", "cost_class", "currency", descending=[True, False, False, False])

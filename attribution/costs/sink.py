@@ -48,11 +48,11 @@ class CostTotals:
         return cls(sums, reasons, days)
 
     @classmethod
-    def together(cls, all_told: Sequence[CostTotals]) -> CostTotals:
+    def together(cls, totals: Sequence[CostTotals]) -> CostTotals:
         """Of all the rows that these tell of."""
-        sums = pl.concat([t.sums for t in all_told]).group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS)
-        reasons = pl.concat([t.reasons for t in all_told]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
-        days = pl.concat([t.days for t in all_told]).group_by("currency", "day").agg(pl.col("rows").sum())
+        sums = pl.concat([t.sums for t in totals]).group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS)
+        reasons = pl.concat([t.reasons for t in totals]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
+        days = pl.concat([t.days for t in totals]).group_by("currency", "day").agg(pl.col("rows").sum())
         return cls(sums, reasons, days)
 
 
@@ -121,8 +121,8 @@ class StagedSink:
 
     remembers = True
 
-    def __init__(self, store: Store, memory: Path, *, month: str, run_id: str) -> None:
-        self.store, self.memory = store, memory
+    def __init__(self, store: Store, cache_dir: Path, *, month: str, run_id: str) -> None:
+        self.store, self.memory = store, cache_dir
         self.month, self.run_id = month, run_id
         self.reused = 0
         self._stretches: list[Part] = []
@@ -137,29 +137,29 @@ class StagedSink:
         try:
             rating = _read(folder)
             costs = sorted(folder.glob("costs-*.parquet"))
-            placed = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
+            parts = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
         except (OSError, pl.exceptions.PolarsError):
             return None  # a cache that cannot be read is no cache
-        self._stretches += placed
+        self._stretches += parts
         self._names.add(name)
         self.reused += 1
         return rating
 
     def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
         """Writes the costs of a stretch; usage that is still open is left on disk until it is asked for."""
-        aside = self.memory / f".{uuid.uuid4().hex}"
-        aside.mkdir(parents=True)
-        staged = []
+        temporary_dir = self.memory / f".{uuid.uuid4().hex}"
+        temporary_dir.mkdir(parents=True)
+        parts = []
         if costs.height:
-            written = aside / "costs-0.parquet"
-            staging.write(COSTS, COSTS.conform(costs), written)
-            staged.append(staging.place(self.store, COSTS, written, {"month": self.month, "run_id": self.run_id}))
-        _write(aside, rating)
-        (aside / "whole").touch()
+            path = temporary_dir / "costs-0.parquet"
+            staging.write(COSTS, COSTS.conform(costs), path)
+            parts.append(staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}))
+        _write(temporary_dir, rating)
+        (temporary_dir / "whole").touch()
         folder = self.memory / name
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
-        self._stretches += staged
+        os.replace(temporary_dir, folder)
+        self._stretches += parts
         self._names.add(name)
         return _read(folder)
 
@@ -173,8 +173,8 @@ class StagedSink:
         if not self._stretches:
             return COSTS.empty().lazy()
         paths = [f"{self.store.uri(COSTS)}/{part.path}" for part in self._stretches]
-        found = pl.scan_parquet(paths, storage_options=self.store.storage_options or None, hive_partitioning=False)
-        return found.with_columns(month=pl.lit(self.month), run_id=pl.lit(self.run_id)).select(list(COSTS.schema))
+        frame = pl.scan_parquet(paths, storage_options=self.store.storage_options or None, hive_partitioning=False)
+        return frame.with_columns(month=pl.lit(self.month), run_id=pl.lit(self.run_id)).select(list(COSTS.schema))
 
     def commit(self, *, note: str) -> None:
         """Makes all of it visible, in one commit, and forgets stretches that are none of this month any more."""
@@ -185,13 +185,13 @@ class StagedSink:
 
 
 def _write(folder: Path, rating: BatchResult) -> None:
-    named = {f.name: getattr(rating.told, f.name) for f in fields(CostTotals)} | {"left": rating.left, "rates": rating.rates}
-    for name, frame in named.items():
+    frames = {f.name: getattr(rating.told, f.name) for f in fields(CostTotals)} | {"left": rating.left, "rates": rating.rates}
+    for name, frame in frames.items():
         frame.write_ipc(folder / f"{name}.arrow", compression="lz4")
     rating.open_uses.collect().write_ipc(folder / "open_uses.arrow", compression="lz4")
 
 
 def _read(folder: Path) -> BatchResult:
-    told = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
-    left, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("left", "rates"))
-    return BatchResult(told, left, rates, pl.scan_ipc(folder / "open_uses.arrow"))
+    totals = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
+    unmatched_groups, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("left", "rates"))
+    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_uses.arrow"))

@@ -39,10 +39,10 @@ class _PricedSku(NamedTuple):
     rate: Decimal
 
 
-def check_units(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
+def check_units(groups: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     """Lots with the `factor` that fits, and in `unit_means` what a unit counts where the bill says otherwise."""
-    told = lots.with_columns(unit_means=pl.lit(None, dtype=pl.String))
-    asked = told.filter(
+    result = groups.with_columns(unit_means=pl.lit(None, dtype=pl.String))
+    candidates = result.filter(
         pl.col("meter").is_in(TOKEN_METERS),
         pl.col("model").is_not_null(),
         pl.col("charge_category") == "Usage",
@@ -51,31 +51,31 @@ def check_units(lots: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
         pl.col("billing_currency") == book.currency,
         ~pl.col("sku_rule").str.starts_with(_OWN_RULE_PREFIX).fill_null(value=False),
     )
-    if not asked.height:
-        return told
-    skus = asked.group_by(_KEYS).agg(
+    if not candidates.height:
+        return result
+    skus = candidates.group_by(_KEYS).agg(
         *(pl.col(c).sum() for c in (*COST_COLUMNS, "quantity")),
         region=pl.col("region_id").drop_nulls().min(),
         at=pl.col("charge_period_start").max(),
     )
-    found = []
+    corrections = []
     for row in skus.iter_rows(named=True):
         rate = _rate(book, row)
         cost = next((row[c] for c in ("list_cost", "contracted_cost", "billed_cost", "effective_cost") if row[c]), None)
         if rate and cost and cost > 0:
-            means = fitting_factor(_PricedSku(row["factor"], row["unit"], row["quantity"], cost, rate))
-            if means is not None and means != row["factor"]:
-                said = None if row["factor"] is None else SCALES[means]
-                found.append({key: row[key] for key in _KEYS} | {"__factor": means, "__said": said})
-    if not found:
-        return told
-    schema = {key: lots.schema[key] for key in _KEYS} | {"__factor": MONEY, "__said": pl.String()}
-    right = pl.DataFrame(found, schema=schema)
-    joined = told.join(right, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
-    mine = joined["__factor"].is_not_null()
-    return joined.with_columns(
+            unit_factor = fitting_factor(_PricedSku(row["factor"], row["unit"], row["quantity"], cost, rate))
+            if unit_factor is not None and unit_factor != row["factor"]:
+                unit_name = None if row["factor"] is None else SCALES[unit_factor]
+                corrections.append({key: row[key] for key in _KEYS} | {"__factor": unit_factor, "__said": unit_name})
+    if not corrections:
+        return result
+    schema = {key: groups.schema[key] for key in _KEYS} | {"__factor": MONEY, "__said": pl.String()}
+    right = pl.DataFrame(corrections, schema=schema)
+    corrected_groups = result.join(right, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
+    is_corrected = corrected_groups["__factor"].is_not_null()
+    return corrected_groups.with_columns(
         factor=pl.coalesce("__factor", "factor"),
-        kind=pl.when(mine).then(pl.lit("tokens")).otherwise("kind"),
+        kind=pl.when(is_corrected).then(pl.lit("tokens")).otherwise("kind"),
         unit_means=pl.col("__said"),
     ).drop("__factor", "__said")
 
@@ -89,7 +89,7 @@ def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
     return tariffs.rate(str(row["meter"]), Sale(str(row["service_tier"]), regions, int(str(row["context_above"])), at))
 
 
-def fitting_factor(asked: _PricedSku) -> Decimal | None:
+def fitting_factor(sku: _PricedSku) -> Decimal | None:
     """How many tokens one unit is, if prices can tell; None: they cannot.
 
     10 units of input cost 0.03, a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are tokens.
@@ -100,38 +100,38 @@ def fitting_factor(asked: _PricedSku) -> Decimal | None:
     Decimal('1')
     >>> fitting(_Asked(None, "GB", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
     """
-    if asked.factor is None:
-        if " ".join((asked.unit or "").lower().split()) not in _UNSPECIFIC_UNITS:
+    if sku.factor is None:
+        if " ".join((sku.unit or "").lower().split()) not in _UNSPECIFIC_UNITS:
             return None
-        return _first_fitting(asked, SCALES, _FAR)
-    return asked.factor if _fits(asked, asked.factor, _DOUBTED) else _first_fitting(asked, SCALES, _NEAR)
+        return _first_fitting(sku, SCALES, _FAR)
+    return sku.factor if _fits(sku, sku.factor, _DOUBTED) else _first_fitting(sku, SCALES, _NEAR)
 
 
-def _first_fitting(asked: _PricedSku, scales: Iterable[Decimal], within: tuple[Decimal, Decimal]) -> Decimal | None:
-    return next((scale for scale in scales if _fits(asked, scale, within)), None)
+def _first_fitting(sku: _PricedSku, scales: Iterable[Decimal], bounds: tuple[Decimal, Decimal]) -> Decimal | None:
+    return next((scale for scale in scales if _fits(sku, scale, bounds)), None)
 
 
-def _fits(asked: _PricedSku, scale: Decimal, within: tuple[Decimal, Decimal]) -> bool:
-    priced = asked.rate * asked.quantity * scale
-    return asked.cost * within[0] <= priced <= asked.cost * within[1]
+def _fits(sku: _PricedSku, scale: Decimal, bounds: tuple[Decimal, Decimal]) -> bool:
+    expected_cost = sku.rate * sku.quantity * scale
+    return sku.cost * bounds[0] <= expected_cost <= sku.cost * bounds[1]
 
 
-def problems(lots: pl.DataFrame, *, uri: str) -> list[Problem]:
+def problems(groups: pl.DataFrame, *, uri: str) -> list[Problem]:
     """SKUs whose unit is not what the bill says it is."""
-    if "unit_means" not in lots.columns:
+    if "unit_means" not in groups.columns:
         return []
     keys = ("provider", "sku_meter", "unit", "unit_means")
-    wrong = lots.filter(pl.col("unit_means").is_not_null()).group_by(keys).agg(pl.col("charges").sum())
+    wrong_units = groups.filter(pl.col("unit_means").is_not_null()).group_by(keys).agg(pl.col("charges").sum())
     return [
         Problem(
             "attribution",
             uri,
             f"{provider} {sku or '?'}",
             "unit",
-            f"wrong_unit: billed by {said!r}, but price × quantity fits {means}; counted so",
+            f"wrong_unit: billed by {billed_unit!r}, but price × quantity fits {actual_unit}; counted so",
             "look at the export's unit; a rule under [[attribution.skus]] with `unit` decides it otherwise",
             rows=rows,
             severity="warning",
         )
-        for provider, sku, said, means, rows in wrong.sort(keys, nulls_last=True).iter_rows()
+        for provider, sku, billed_unit, actual_unit, rows in wrong_units.sort(keys, nulls_last=True).iter_rows()
     ]

@@ -31,7 +31,7 @@ _NORMAL = 1.4826
 def detect(books: Books, months: Sequence[str] | None = None) -> int:
     """Draws `anomalies` of the published months by initiating team and agent; returns how many there are."""
     runs = runs_in_force(books.database)
-    found = 0
+    anomaly_count = 0
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
@@ -43,8 +43,8 @@ def detect(books: Books, months: Sequence[str] | None = None) -> int:
             else ANOMALIES.empty()
         )
         books.store.replace(ANOMALIES, frame, {"month": month})
-        found += len(rows)
-    return found
+        anomaly_count += len(rows)
+    return anomaly_count
 
 
 def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
@@ -62,9 +62,9 @@ def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[st
                 for n in range(1, WINDOW_DAYS + 1)
                 if day - timedelta(days=n) >= first
             ]
-            told = score_day(cost, past)
-            if told is not None:
-                expected, score = told
+            judgement = score_day(cost, past)
+            if judgement is not None:
+                baseline, score = judgement
                 out.append(
                     {
                         "scope": scope,
@@ -72,8 +72,8 @@ def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[st
                         "day": day,
                         "currency": currency,
                         "actual": cost,
-                        "expected": expected,
-                        "excess": cost - expected,
+                        "expected": baseline,
+                        "excess": cost - baseline,
                         "score_approx": score,
                     }
                 )
@@ -90,12 +90,12 @@ def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] |
     """
     if len(past) < MIN_DAYS:
         return None
-    expected = median_low(past)
-    spread = median_low([abs(p - expected) for p in past])
-    excess = cost - expected
+    baseline = median_low(past)
+    spread = median_low([abs(p - baseline) for p in past])
+    excess = cost - baseline
     if excess < MIN_EXCESS:
         return None
     # A series without any spread still has noise: a twentieth of its level stands in for it.
-    unit_approx = max(float(spread), float(expected) / 20, 0.01) * _NORMAL
+    unit_approx = max(float(spread), float(baseline) / 20, 0.01) * _NORMAL
     score = round(float(excess) / unit_approx, 2)
-    return (expected, score) if score >= MIN_SCORE else None
+    return (baseline, score) if score >= MIN_SCORE else None

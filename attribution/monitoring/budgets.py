@@ -35,7 +35,7 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
     """Draws `budget_status` for the published months and raises alerts; returns the new ones."""
     runs = runs_in_force(books.database)
     budgets = current_budgets(books)
-    raised: list[Alert] = []
+    alerts: list[Alert] = []
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
@@ -47,15 +47,19 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
             else BUDGET_STATUS.empty()
         )
         books.store.replace(BUDGET_STATUS, frame, {"month": month})
-        raised += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
+        alerts += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
     with books.database.session() as session:
-        return add_new(session, raised)
+        return add_new(session, alerts)
 
 
 def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
     """One budget in one month. Names are compared whole: team `search` never eats `search-ads`."""
-    mine = spend.filter((pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency))
-    spent = {basis: Decimal(str(mine.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")}
+    budget_spend = spend.filter(
+        (pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency)
+    )
+    spent = {
+        basis: Decimal(str(budget_spend.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")
+    }
     share = proportion(Decimal(1), spent["billed"] + spent["estimated"], budget.amount)
     warning = max((t for t in thresholds if t < 1), default=Decimal(1))
     return {
@@ -73,18 +77,20 @@ def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresh
 
 
 def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]:
-    billed, estimated = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
-    share = proportion(Decimal(1), billed + estimated, budget.amount)
+    billed_cost, estimated_cost = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
+    share = proportion(Decimal(1), billed_cost + estimated_cost, budget.amount)
     out = []
     # Of thresholds passed at once only the highest is told: three bells for one leap help nobody.
     for threshold in sorted((t for t in books.settings.alerts.thresholds if share >= t), reverse=True)[:1]:
         cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
         percent = f"{share * 100:.0f} %"
         verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
-        spent, limit, on_bills, guessed = readable_amounts(billed + estimated, budget.amount, billed, estimated)
-        told = (
+        spent, limit, billed_text, estimated_text = readable_amounts(
+            billed_cost + estimated_cost, budget.amount, billed_cost, estimated_cost
+        )
+        message = (
             f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {spent} of "
-            f"{limit} in {row['month']} ({percent}); billed {on_bills}, estimated {guessed}."
+            f"{limit} in {row['month']} ({percent}); billed {billed_text}, estimated {estimated_text}."
         )
         month = str(row["month"])
         address = (
@@ -101,7 +107,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
                 kind="budget",
                 severity="critical" if threshold >= 1 else "warning",
                 subject=budget.name,
-                text=told,
+                text=message,
                 address=address,
                 payload=payload,
                 created_at=periods.now(),

@@ -32,9 +32,9 @@ def daily_spend(books: Books, months: Sequence[str]) -> pl.DataFrame:
     zone = books.settings.report.timezone
     costs = books.store.scan(COSTS, {"month": list(runs), "run_id": list(runs.values())})
     days = costs.with_columns(day=pl.col("period_start").dt.convert_time_zone(zone).dt.date())
-    inside = pl.col("day").dt.strftime("%Y-%m").is_in(list(months))
+    is_in_months = pl.col("day").dt.strftime("%Y-%m").is_in(list(months))
     return (
-        days.filter(inside)
+        days.filter(is_in_months)
         .group_by([c for c in schema if c != "cost"])
         .agg(cost=pl.col("effective_cost").sum())
         .collect()

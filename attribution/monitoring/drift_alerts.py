@@ -42,17 +42,17 @@ def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Probl
 
 
 def _comparison(row: dict[str, Decimal]) -> str:
-    estimated, billed = readable_amounts(row["estimated"], row["billed"])
-    way = "more" if row["drift"] > 0 else "less"
-    return f"billed {row['currency']} {billed} for what was estimated at {estimated}, {abs(row['drift']) * 100:.1f} % {way}"
+    estimated_text, billed_text = readable_amounts(row["estimated"], row["billed"])
+    direction = "more" if row["drift"] > 0 else "less"
+    return f"billed {row['currency']} {billed_text} for what was estimated at {estimated_text}, {abs(row['drift']) * 100:.1f} % {direction}"
 
 
 def raise_alerts(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
     """Raises an alert for each, once a month, model and direction; returns the new ones."""
-    raised = []
+    alerts = []
     for row in exceeding(drift, tolerance).iter_rows(named=True):
         cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"
-        raised.append(
+        alerts.append(
             Alert(
                 alert_id=alert_id(cause),
                 kind="drift",
@@ -68,4 +68,4 @@ def raise_alerts(books: Books, month: str, drift: pl.DataFrame, tolerance: Decim
             )
         )
     with books.database.session() as session:
-        return add_new(session, raised)
+        return add_new(session, alerts)

@@ -22,66 +22,66 @@ def findings_uri(month: str) -> str:
 
 
 def publish_findings(
-    store: Store, month: str, run_id: str, costs: CostTotals, lots: pl.DataFrame, more: Sequence[Problem] = ()
+    store: Store, month: str, run_id: str, costs: CostTotals, groups: pl.DataFrame, more_problems: Sequence[Problem] = ()
 ) -> int:
-    """Replaces the month's findings by this run's, and by `more` that was found elsewhere; returns how many there are."""
+    """Replaces the month's findings by this run's, and by `more_problems` that was found elsewhere; returns how many there are."""
     uri = findings_uri(month)
-    remarked = costs.reasons
-    found = [
-        *more,
+    reasons = costs.reasons
+    problems = [
+        *more_problems,
         *_models(
-            uri, remarked, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
+            uri, reasons, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
         ),
         *_models(
             uri,
-            remarked,
+            reasons,
             "not_on_bill",
             "logged, but the bill of that time does not name it",
             "check that the bill of this provider and account is ingested whole",
         ),
         *_flagged(
             uri,
-            remarked,
+            reasons,
             "untrusted_claim",
             "root agent named only by an untrusted header or tag",
             "add the source to ingest.trusted_sources if its senders are yours",
         ),
         *_flagged(
             uri,
-            remarked,
+            reasons,
             "overlogged",
             "more logged than billed: the pool was scaled down",
             "look for calls logged twice, or a bill that is not complete yet",
         ),
         *_flagged(
             uri,
-            remarked,
+            reasons,
             "input_semantics_unknown",
             "cannot tell whether input tokens include cached ones; taken as inclusive",
             "name the emitter in the emitter table",
         ),
         *_flagged(
             uri,
-            remarked,
+            reasons,
             "cycle",
             "spans were each other's ancestors; the circle was opened at the one that started last",
             "report it to the makers of the instrumentation",
         ),
         *_flagged(
             uri,
-            remarked,
+            reasons,
             "absurd_usage",
             "a token count below 0 or beyond 10^12 was not believed; the rest of the call counts",
             "mend the sender",
         ),
-        *_unclassified(uri, lots),
-        *_odd_quantities(uri, lots),
-        *_may_repeat(uri, lots, costs.sums),
+        *_unclassified(uri, groups),
+        *_odd_quantities(uri, groups),
+        *_may_repeat(uri, groups, costs.sums),
     ]
-    frame = to_frame(found, run_id=run_id)
-    others = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
-    if frame.height or others.height or store.scan(PROBLEMS, {"source": [SOURCE]}).limit(1).collect().height:
-        store.replace(PROBLEMS, pl.concat([others, frame]), {"source": SOURCE})
+    frame = to_frame(problems, run_id=run_id)
+    other_problems = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
+    if frame.height or other_problems.height or store.scan(PROBLEMS, {"source": [SOURCE]}).limit(1).collect().height:
+        store.replace(PROBLEMS, pl.concat([other_problems, frame]), {"source": SOURCE})
     return frame.height
 
 
@@ -94,35 +94,50 @@ def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Probl
             uri,
             f"{provider} {model}",
             "currency",
-            f"rate_in_another_currency: {count} rates in {written}, and the book is in {currency}: estimates go by its other prices",
+            f"rate_in_another_currency: {count} rates in {rate_currency}, and the book is in {currency}: estimates go by its other prices",
             f"import these rates in {currency}",
             rows=count,
             severity="warning",
         )
-        for written, provider, model, count in rows.iter_rows()
+        for rate_currency, provider, model, count in rows.iter_rows()
     ]
 
 
-def _models(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+def _models(uri: str, costs: pl.DataFrame, reason: str, description: str, remedy: str) -> list[Problem]:
     rows = (
         costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.col("rows").sum()).sort("provider", "model")
     )
     return [
         Problem(
-            SOURCE, uri, f"{provider or '?'} {model or '?'}", "model", f"{reason}: {what}", remedy, rows=count, severity="warning"
+            SOURCE,
+            uri,
+            f"{provider or '?'} {model or '?'}",
+            "model",
+            f"{reason}: {description}",
+            remedy,
+            rows=count,
+            severity="warning",
         )
         for provider, model, count in rows.iter_rows()
     ]
 
 
-def _flagged(uri: str, costs: pl.DataFrame, reason: str, what: str, remedy: str) -> list[Problem]:
+def _flagged(uri: str, costs: pl.DataFrame, reason: str, description: str, remedy: str) -> list[Problem]:
     rows = int(costs.filter(pl.col("reason").str.split(",").list.contains(reason)).select(pl.col("rows").sum()).item())
-    return [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {what}", remedy, rows=rows, severity="warning")] if rows else []
+    return (
+        [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {description}", remedy, rows=rows, severity="warning")]
+        if rows
+        else []
+    )
 
 
-def _unclassified(uri: str, lots: pl.DataFrame) -> list[Problem]:
-    unknown = lots.filter("unclassified")
-    rows = unknown.group_by("provider", "sku_meter").agg(pl.col("charges").sum()).sort("provider", "sku_meter", nulls_last=True)
+def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:
+    unclassified_groups = groups.filter("unclassified")
+    rows = (
+        unclassified_groups.group_by("provider", "sku_meter")
+        .agg(pl.col("charges").sum())
+        .sort("provider", "sku_meter", nulls_last=True)
+    )
     return [
         Problem(
             SOURCE,
@@ -144,8 +159,8 @@ _ODD = {
 }
 
 
-def _odd_quantities(uri: str, lots: pl.DataFrame) -> list[Problem]:
-    rows = lots.filter(pl.col("odd").is_not_null()).group_by("odd", "provider", "sku_meter").agg(pl.col("charges").sum())
+def _odd_quantities(uri: str, groups: pl.DataFrame) -> list[Problem]:
+    rows = groups.filter(pl.col("odd").is_not_null()).group_by("odd", "provider", "sku_meter").agg(pl.col("charges").sum())
     return [
         Problem(
             SOURCE,
@@ -161,7 +176,7 @@ def _odd_quantities(uri: str, lots: pl.DataFrame) -> list[Problem]:
     ]
 
 
-def _may_repeat(uri: str, lots: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
+def _may_repeat(uri: str, groups: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
     return [
         Problem(
             SOURCE,
@@ -173,5 +188,5 @@ def _may_repeat(uri: str, lots: pl.DataFrame, costs: pl.DataFrame) -> list[Probl
             rows=count,
             severity="warning",
         )
-        for provider, account, sku, count in maybe_counted_twice(lots, costs).iter_rows()
+        for provider, account, sku, count in maybe_counted_twice(groups, costs).iter_rows()
     ]

@@ -17,7 +17,7 @@ def missing_exchange_rates(days: pl.DataFrame, target: str, book: Exchange, *, u
     """
     if not target:
         return []
-    counted = days.rename({"rows": "len"})
+    day_counts = days.rename({"rows": "len"})
     return [
         Problem(
             SOURCE,
@@ -26,8 +26,8 @@ def missing_exchange_rates(days: pl.DataFrame, target: str, book: Exchange, *, u
             "currency",
             f"no_exchange_rate: none is known for {first}" + (f" and {number - 1:,} other days" if number > 1 else ""),
             "import rates with `rootcost exchange import`; until then these costs stand in their own currency only",
-            rows=int(counted.filter(pl.col("currency") == currency)["len"].sum()),
+            rows=int(day_counts.filter(pl.col("currency") == currency)["len"].sum()),
             severity="warning",
         )
-        for currency, first, number in without_rate(counted, target, book)
+        for currency, first, number in without_rate(day_counts, target, book)
     ]

@@ -61,8 +61,8 @@ class _RunFacts:
 def changed_groups(old: Inputs, new: Inputs) -> list[tuple[str, ...]]:
     """The inputs that differ, group by group."""
     groups = GROUPS if old.get("code") == new.get("code") else (("code", *GROUPS[0], *GROUPS[1]), *GROUPS[2:])
-    found = (tuple(name for name in group if old.get(name) != new.get(name)) for group in groups)
-    return [group for group in found if group]
+    groups_of_changes = (tuple(name for name in group if old.get(name) != new.get(name)) for group in groups)
+    return [group for group in groups_of_changes if group]
 
 
 def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
@@ -76,20 +76,20 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
     earlier = PriorMonths(books, "")
     if earlier.fingerprint(month, {}) != new.get("earlier") or earlier.code(month, {}) != new.get("code"):
         return None
-    was, now = _seen(books, month, old), _seen(books, month, new)
-    if was is None or now is None:
+    old_facts, new_facts = _seen(books, month, old), _seen(books, month, new)
+    if old_facts is None or new_facts is None:
         return None
-    out, state = [], was
+    frames, state = [], old_facts
     for group in groups[:-1]:
         if group == ("charges",):
-            state = replace(state, charges=now.charges)
+            state = replace(state, charges=new_facts.charges)
         elif group == ("beside",):
-            state = replace(state, beside=now.beside)
+            state = replace(state, beside=new_facts.beside)
         elif group == ("rules",):
-            state = replace(state, settings=now.settings)
+            state = replace(state, settings=new_facts.settings)
         elif group != ("earlier",):
-            state = replace(state, uses=now.uses, timeline=now.timeline, book=now.book)
-        drawn = compute_in_memory(
+            state = replace(state, uses=new_facts.uses, timeline=new_facts.timeline, book=new_facts.book)
+        month_costs = compute_in_memory(
             state.charges,
             state.uses,
             state.timeline,
@@ -101,18 +101,24 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
             past_rates=earlier.rates(month),
             past_costs=earlier.costs(month),
         )
-        out.append(drawn)
-    return out
+        frames.append(month_costs)
+    return frames
 
 
 def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
     charges = _as_of(books.store, CHARGES, {"billing_month": [month]}, inputs["charges"])
-    beside = _as_of(books.store, CHARGES, {"billing_month": periods.adjacent_months(month)}, inputs["beside"])
+    neighbouring_charges = _as_of(books.store, CHARGES, {"billing_month": periods.adjacent_months(month)}, inputs["beside"])
     prices = _as_of(books.store, PRICES, None, inputs["prices"])
     owners = registry.rows(books)
     owners = owners.head(int(inputs["registry"].partition(":")[0]))
     settings = _settings(books, inputs.get("rules", ""))
-    if charges is None or beside is None or prices is None or settings is None or registry.revision(owners) != inputs["registry"]:
+    if (
+        charges is None
+        or neighbouring_charges is None
+        or prices is None
+        or settings is None
+        or registry.revision(owners) != inputs["registry"]
+    ):
         return None
     uses = _uses(books, month, charges, inputs)
     if uses is None:
@@ -120,25 +126,25 @@ def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
     hours = (pl.col("charge_period_start") < periods.month_end(month)) & (
         pl.col("charge_period_end") > periods.month_start(month)
     )
-    reaching = beside.filter((pl.col("charge_category") == "Usage") & hours)
+    reaching = neighbouring_charges.filter((pl.col("charge_category") == "Usage") & hours)
     return _RunFacts(charges, reaching, uses, registry.timeline(owners), PriceBook(prices.collect()), settings)
 
 
-def _as_of(store: Store, table: Table, where: dict[str, list[str]] | None, wanted: str) -> pl.LazyFrame | None:
-    """A table's slice as it was when its fingerprint was `wanted`."""
-    if wanted == "empty":
+def _as_of(store: Store, table: Table, partition: dict[str, list[str]] | None, wanted_fingerprint: str) -> pl.LazyFrame | None:
+    """A table's slice as it was when its fingerprint was `wanted_fingerprint`."""
+    if wanted_fingerprint == "empty":
         return table.empty().lazy()
     newest = store.version(table)
     for version in range(newest if newest is not None else -1, -1, -1)[:MAX_VERSIONS]:
-        if store.fingerprint(table, where, version=version) == wanted:
-            return store.scan(table, where, version=version)
+        if store.fingerprint(table, partition, version=version) == wanted_fingerprint:
+            return store.scan(table, partition, version=version)
     return None
 
 
 def _settings(books: Books, digest: str) -> AttributionSettings | None:
     with books.database.session() as session:
-        wanted = sa.select(Audit.after).where(Audit.action == shared_rules.SETTINGS, Audit.subject == digest)
-        after = session.scalars(wanted).first()
+        query = sa.select(Audit.after).where(Audit.action == shared_rules.SETTINGS, Audit.subject == digest)
+        after = session.scalars(query).first()
     if after is None:
         return None
     return AttributionSettings.model_validate(books.settings.attribution.model_dump() | json.loads(after["deciding"]))
@@ -153,21 +159,25 @@ def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Us
         .collect()
         .row(0)
     )
-    reached = {month} | (set(periods.months_between(first, last)) if isinstance(first, datetime) else set())
+    usage_months = {month} | (set(periods.months_between(first, last)) if isinstance(first, datetime) else set())
     with books.database.session() as session:
-        known = {(d.month, d.fingerprint): list(d.rollup_ids) for d in session.scalars(sa.select(Drawing))}
-    standing = [inputs["registry"], inputs["prices"], inputs["reading"]]
+        drawings = {(d.month, d.fingerprint): list(d.rollup_ids) for d in session.scalars(sa.select(Drawing))}
+    standing_inputs = [inputs["registry"], inputs["prices"], inputs["reading"]]
     if "code" in inputs:  # older versions noted none
-        standing.append(inputs["code"].partition("+")[0])
+        standing_inputs.append(inputs["code"].partition("+")[0])
     months: list[str] = []
     ids: list[list[str]] = []
     for part in spans:
         # Parts come in the order of their months, one for each month that had spans.
-        later = (m for m in sorted(reached) if m > (months[-1] if months else "") and (m, fingerprint(part, *standing)) in known)
-        at = next(later, None)
-        if at is None:
+        later = (
+            m
+            for m in sorted(usage_months)
+            if m > (months[-1] if months else "") and (m, fingerprint(part, *standing_inputs)) in drawings
+        )
+        month_of_part = next(later, None)
+        if month_of_part is None:
             return None
-        months.append(at)
-        ids.append(known[at, fingerprint(part, *standing)])
-    wanted = [rollup_id for found in ids for rollup_id in found]
-    return stored_usage(books.store, months, wanted)
+        months.append(month_of_part)
+        ids.append(drawings[month_of_part, fingerprint(part, *standing_inputs)])
+    rollup_ids = [rollup_id for rollups_of_month in ids for rollup_id in rollups_of_month]
+    return stored_usage(books.store, months, rollup_ids)

@@ -71,8 +71,8 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     for cause, before, after in _steps(books, month, (old_run, new_run), inputs):
         for row in _join_sides(before, after, keys=_OWNER).iter_rows(named=True):
             if row["old"] != row["new"]:
-                who = (row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["basis"])
-                out.append(Difference(month, cause, *who, row["old"], row["new"]))
+                owner = (row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["basis"])
+                out.append(Difference(month, cause, *owner, row["old"], row["new"]))
     return out
 
 
@@ -82,13 +82,13 @@ def _steps(
     """From the old run's costs to the new one's: each cause with the costs by owner before and after it."""
     from attribution.monitoring import replay
 
-    ends = [_by_owner(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
+    run_costs = [_by_owner(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
     groups = replay.changed_groups(*inputs)
-    between = replay.intermediate_costs(books, month, *inputs) if len(groups) > 1 else []
-    if between is None or not groups:
-        told = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
-        return [(told, ends[0], ends[1])]
-    stations = [ends[0], *(_by_owner(frame.lazy()) for frame in between), ends[1]]
+    replayed_costs = replay.intermediate_costs(books, month, *inputs) if len(groups) > 1 else []
+    if replayed_costs is None or not groups:
+        cause = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
+        return [(cause, run_costs[0], run_costs[1])]
+    stations = [run_costs[0], *(_by_owner(frame.lazy()) for frame in replayed_costs), run_costs[1]]
     causes = [" + ".join(CAUSES[name] for name in group) for group in groups]
     return list(zip(causes, stations[:-1], stations[1:], strict=True))
 
@@ -96,8 +96,8 @@ def _steps(
 def compare(books: Books, old_run: str, new_run: str, month: str | None = None) -> list[Difference]:
     """`differences` over every month that both runs drew, or over one."""
     months = [_run(books, run).months for run in (old_run, new_run)]
-    both = [m for m in months[0] if m in months[1]]
-    return [d for m in ([month] if month else both) for d in differences(books, m, old_run, new_run)]
+    common_months = [m for m in months[0] if m in months[1]]
+    return [d for m in ([month] if month else common_months) for d in differences(books, m, old_run, new_run)]
 
 
 def _run(books: Books, run_id: str) -> Run:
@@ -129,5 +129,5 @@ def _bill(books: Books, month: str, run: str) -> pl.DataFrame:
 def _join_sides(old: pl.DataFrame, new: pl.DataFrame, *, keys: list[str]) -> pl.DataFrame:
     zero = pl.lit(Decimal(0)).cast(MONEY)
     sides = [frame.rename({"cost": name}) for frame, name in ((old, "old"), (new, "new"))]
-    both = sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)
-    return both.with_columns(pl.col("old", "new").fill_null(zero)).sort(keys)
+    comparison = sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)
+    return comparison.with_columns(pl.col("old", "new").fill_null(zero)).sort(keys)

@@ -33,7 +33,7 @@ def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.D
     words tell, where only the model is unknown.
     """
     charges = books.store.scan(CHARGES, None if months is None else {"billing_month": list(months)})
-    summed = (
+    charge_sums = (
         keyed(charges.filter(pl.col("charge_category") == "Usage"))
         .group_by(SAME_LOT)
         .agg(
@@ -44,15 +44,15 @@ def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.D
         )
         .collect()
     )
-    own = books.settings.attribution.skus
-    found = charge_groups.classify(
-        summed, ModelNames(()), own, lambda: charge_groups.single_model_resources(books.store.scan(USAGE_HOURLY))
+    own_rules = books.settings.attribution.skus
+    classified_groups = charge_groups.classify(
+        charge_sums, ModelNames(()), own_rules, lambda: charge_groups.single_model_resources(books.store.scan(USAGE_HOURLY))
     )
-    unknown = found.filter("unclassified").with_columns(
+    unclassified_groups = classified_groups.filter("unclassified").with_columns(
         service="service_name", sku=pl.coalesce("sku_meter", "charge_description"), currency="billing_currency"
     )
     rows = (
-        unknown.group_by(_SKU)
+        unclassified_groups.group_by(_SKU)
         .agg(
             cost=pl.col("effective_cost").sum(),
             quantity=pl.col("quantity").sum(),
@@ -62,9 +62,9 @@ def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.D
         )
         .sort(pl.col("cost").abs(), *(pl.col(c) for c in _SKU), descending=[True] + [False] * len(_SKU), nulls_last=True)
     )
-    ask = Classifier(own)
+    classifier = Classifier(own_rules)
     meters = [
-        ask.sold(SkuText(row["provider"], row["service"], row["product_code"], row["sku"], None, row["unit"])).meter
+        classifier.sold(SkuText(row["provider"], row["service"], row["product_code"], row["sku"], None, row["unit"])).meter
         for row in rows.iter_rows(named=True)
     ]
     tokens = pl.Series("meter", [m if m and m.endswith("_tokens") else None for m in meters], dtype=pl.String)

@@ -25,16 +25,16 @@ class PriceBook:
     """
 
     def __init__(self, prices: pl.DataFrame) -> None:
-        counted = prices.group_by("currency").len().sort("len", "currency", descending=[True, False])
-        self.currency: str = counted["currency"][0] if counted.height else "USD"
+        currency_counts = prices.group_by("currency").len().sort("len", "currency", descending=[True, False])
+        self.currency: str = currency_counts["currency"][0] if currency_counts.height else "USD"
         """What the book is written in: the currency of most of its rates. Prices of two currencies are never added up. (RA-7)"""
         self.foreign = prices.filter(pl.col("currency") != self.currency)
         """Rates in any other currency: not used, and told as a problem."""
         self.prices = prices = prices.filter(pl.col("currency") == self.currency)
         self._exact: dict[str, dict[str, list[str]]] = {origin: {} for origin in ORIGINS}
         self._bare: dict[str, dict[tuple[str, str], tuple[str, str]]] = {origin: {} for origin in ORIGINS}
-        known = prices.select("origin", "provider", "model").unique().sort("origin", "provider", "model")
-        for origin, provider, model in known.iter_rows():
+        model_keys = prices.select("origin", "provider", "model").unique().sort("origin", "provider", "model")
+        for origin, provider, model in model_keys.iter_rows():
             self._exact.setdefault(origin, {}).setdefault(model, []).append(provider)
             short = names.model(model)
             if short:
@@ -48,12 +48,12 @@ class PriceBook:
     @property
     def models(self) -> set[str]:
         """Every model the book names."""
-        return {model for found in self._exact.values() for model in found}
+        return {model for models in self._exact.values() for model in models}
 
     def key(self, provider: str | None, region: str | None, *models: str | None) -> str | None:
         """The book's own name of a model, or None: unpriced."""
-        sold = self.sold_as(provider, region, *models)
-        return sold.known[0].model if sold.known else None
+        tariffs = self.sold_as(provider, region, *models)
+        return tariffs.known[0].model if tariffs.known else None
 
     @cache  # noqa: B019 - a book lives as long as one run
     def sold_as(self, provider: str | None, region: str | None, *models: str | None) -> Tariffs:
@@ -66,32 +66,32 @@ class PriceBook:
         route = (provider or "").lower()
         return self._together(self._tariff(origin, route, f"{route}/{_TOOLS}") for origin in ORIGINS)
 
-    def _together(self, found: Iterable[Tariff | None]) -> Tariffs:
+    def _together(self, candidates: Iterable[Tariff | None]) -> Tariffs:
         """Those that exist, in the order of ORIGINS, the same object for the same ones; what was observed only alone."""
-        known = [t for t in found if t is not None]
-        spoken = tuple([t for t in known if t.origin != "observed"] or known)
-        return self._sold.setdefault(spoken, Tariffs(spoken))
+        tariffs = [t for t in candidates if t is not None]
+        preferred_tariffs = tuple([t for t in tariffs if t.origin != "observed"] or tariffs)
+        return self._sold.setdefault(preferred_tariffs, Tariffs(preferred_tariffs))
 
     def _named(self, origin: str, provider: str | None, region: str | None, models: tuple[str | None, ...]) -> Tariff | None:
         canonical = names.provider(provider)
-        for written in models:
-            if not written:
+        for model_name in models:
+            if not model_name:
                 continue
-            spelled = [
+            matches = [
                 (seller, name, names.provider(seller) == canonical, own)
-                for name, own in _spellings(provider, region, written)
+                for name, own in _spellings(provider, region, model_name)
                 for seller in self._exact[origin].get(name, ())
             ]
             # The call's own provider first: `openai/gpt-4o` is also what another seller calls its offer of OpenAI's `gpt-4o`.
-            mine = [(s, n) for s, n, same, _ in spelled if same]
-            offers = mine or [(s, n) for s, n, _, own in spelled if not own]
+            own_matches = [(s, n) for s, n, is_same_provider, _ in matches if is_same_provider]
+            offers = own_matches or [(s, n) for s, n, _, own in matches if not own]
             if offers:
                 name = offers[0][1]
                 seller = next((s for s, n in offers if n == name and s == provider), offers[0][0])
                 return self._tariff(origin, seller, name)
-            found = self._bare[origin].get((canonical or "", names.model(written) or ""))
-            if found:
-                return self._tariff(origin, *found)
+            bare_match = self._bare[origin].get((canonical or "", names.model(model_name) or ""))
+            if bare_match:
+                return self._tariff(origin, *bare_match)
         return None
 
     @cache  # noqa: B019
@@ -104,8 +104,8 @@ class PriceBook:
             return None
         tariff = Tariff(origin, model)
         columns = ("meter", "rate", "service_tier", "context_above", "region", "valid_from", "valid_to", "recorded_at")
-        for meter, *told in rows.select(c if c in rows.columns else pl.lit(None).alias(c) for c in columns).iter_rows():
-            tariff.meters.setdefault(meter, []).append(Rate(*told))
+        for meter, *rate_fields in rows.select(c if c in rows.columns else pl.lit(None).alias(c) for c in columns).iter_rows():
+            tariff.meters.setdefault(meter, []).append(Rate(*rate_fields))
         if "hours" in rows.columns:
             tariff.schedule = next(iter(rows["hours"].drop_nulls()), None)
         return tariff

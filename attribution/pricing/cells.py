@@ -71,8 +71,8 @@ def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
     words = calls[first].select(pl.col(name).cast(pl.String) for name in _NAMES).rows()
     kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
     kind_of = np.zeros(len(words), dtype=np.int32)
-    for i, (provider, region, asked, answered, tier) in enumerate(words):
-        sold_by = book.sold_as(provider, region, answered, asked)
+    for i, (provider, region, request_model, response_model, tier) in enumerate(words):
+        sold_by = book.sold_as(provider, region, response_model, request_model)
         kind = (sold_by, service_tier(tier), regions(provider, region), book.tools(provider))
         kind_of[i] = kinds.setdefault(kind, len(kinds))
     return _Grid(calls, combination, list(kinds), kind_of).cells()
@@ -93,20 +93,22 @@ def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]
     >>> [found.tolist() for found in combinations(calls)]
     [[0, 1, 0], [0, 1]]
     """
-    told = [name for name, nulls in zip(_NAMES, calls.select(_NAMES).null_count().row(0), strict=True) if nulls < calls.height]
-    if "request_model" not in told or any(calls.schema[name] != pl.String for name in told):
-        return factorize.combine(calls.height, factorize.encode_columns(calls, told))
+    key_names = [
+        name for name, nulls in zip(_NAMES, calls.select(_NAMES).null_count().row(0), strict=True) if nulls < calls.height
+    ]
+    if "request_model" not in key_names or any(calls.schema[name] != pl.String for name in key_names):
+        return factorize.combine(calls.height, factorize.encode_columns(calls, key_names))
     if calls["response_model"].eq_missing(calls["request_model"]).all():
-        told.remove("response_model")  # most logs repeat the one as the other
-    hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in told)
-    keys = [_mixed([hashes[f"{name} {seed}"].to_numpy() for name in told]) for seed in _SEEDS]
+        key_names.remove("response_model")  # most logs repeat the one as the other
+    hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in key_names)
+    keys = [_mixed([hashes[f"{name} {seed}"].to_numpy() for name in key_names]) for seed in _SEEDS]
     place = (keys[0] >> np.uint64(64 - _BITS)).astype(np.int32)
     rows = np.arange(calls.height, dtype=np.int32)
     holder = np.full(1 << _BITS, factorize.NONE, dtype=np.int32)
     holder[place[::-1]] = rows[::-1]
-    mine = holder[place]
-    if not all((key == key[mine]).all() for key in keys):
-        return factorize.combine(calls.height, factorize.encode_columns(calls, told))
+    first_rows = holder[place]
+    if not all((key == key[first_rows]).all() for key in keys):
+        return factorize.combine(calls.height, factorize.encode_columns(calls, key_names))
     first = np.sort(holder[holder != factorize.NONE])
     number = np.empty(1 << _BITS, dtype=np.int32)
     number[place[first]] = np.arange(len(first), dtype=np.int32)
@@ -183,11 +185,11 @@ class _Grid:
         cuts = {boundary for sold_by, *_rest, tools in self.kinds for boundary in sold_by.boundaries | tools.boundaries}
         micros = np.array(sorted(_micros(cut) for cut in cuts), dtype=np.int64)
         low, high = int(self.start.min()), int(self.start.max())
-        inside = micros[(micros > low) & (micros <= high)]
+        later_cuts = micros[(micros > low) & (micros <= high)]
         # A moment that stands for all of its epoch: rates that were looked up for one slice of calls serve the next.
         earlier = micros[micros <= low]
-        epochs = [_moment(earlier[-1] if len(earlier) else low), *(_moment(m) for m in inside)]
-        return epochs, np.searchsorted(inside, self.start, side="right") if len(inside) else None
+        epochs = [_moment(earlier[-1] if len(earlier) else low), *(_moment(m) for m in later_cuts)]
+        return epochs, np.searchsorted(later_cuts, self.start, side="right") if len(later_cuts) else None
 
     def _peaks(self) -> tuple[int, np.ndarray | None]:
         """1 where no model has off-peak rates, else 2 and whether each call fell into its model's off-peak hours."""
@@ -198,10 +200,10 @@ class _Grid:
         kind = self.kind
         minute = self.start // 60_000_000
         for schedule in dict.fromkeys(s for s in schedules if s):
-            mine = np.isin(kind, [i for i, s in enumerate(schedules) if s == schedule])
-            distinct, back = np.unique(minute[mine], return_inverse=True)
-            held = np.array([is_off_peak(schedule, _moment(int(m) * 60_000_000)) for m in distinct], dtype=np.int64)
-            open_[mine] = held[back]
+            has_schedule = np.isin(kind, [i for i, s in enumerate(schedules) if s == schedule])
+            distinct, back = np.unique(minute[has_schedule], return_inverse=True)
+            off_peak_flags = np.array([is_off_peak(schedule, _moment(int(m) * 60_000_000)) for m in distinct], dtype=np.int64)
+            open_[has_schedule] = off_peak_flags[back]
         return 2, open_
 
 
@@ -211,5 +213,5 @@ def _micros(moment: datetime) -> int:
 
 
 def _moment(micros: int | np.integer) -> datetime:
-    seconds, rest = divmod(int(micros), 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    seconds, microseconds = divmod(int(micros), 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)

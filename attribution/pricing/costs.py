@@ -33,16 +33,16 @@ class Units(NamedTuple):
     """Whether every call that used the meter has a price for it."""
 
 
-def meter_costs(calls: pl.DataFrame, found: Cells, meters: Sequence[str]) -> dict[str, Units]:
-    """Cost of each meter of each call; see `Units`. `found` says in which cell each call is."""
-    present = np.zeros(len(found.table), dtype=bool)
-    present[found.of.to_numpy()] = True
+def meter_costs(calls: pl.DataFrame, cell_table: Cells, meters: Sequence[str]) -> dict[str, Units]:
+    """Cost of each meter of each call; see `Units`. `cell_table` says in which cell each call is."""
+    present = np.zeros(len(cell_table.table), dtype=bool)
+    present[cell_table.of.to_numpy()] = True
     free = calls["cache_hit"].fill_null(value=False) if "cache_hit" in calls.columns and calls["cache_hit"].any() else None
-    asked = np.flatnonzero(present)
+    cell_numbers = np.flatnonzero(present)
     units = {}
     for meter in meters:
-        rates = [_rate(found.table[cell], meter) for cell in asked]
-        units[meter] = _units(calls[meter], rates, asked, found, free)
+        rates = [_rate(cell_table.table[cell], meter) for cell in cell_numbers]
+        units[meter] = _units(calls[meter], rates, cell_numbers, cell_table, free)
     return units
 
 
@@ -51,27 +51,29 @@ def _rate(cell: Cell, meter: str) -> Decimal | None:
     return rate if rate is None or rate < _DEAREST else None
 
 
-def _units(tokens: pl.Series, rates: list[Decimal | None], asked: np.ndarray, found: Cells, free: pl.Series | None) -> Units:
-    """Tokens times rates; `asked` are the cells the rates are of."""
-    told = [r for r in rates if r is not None]
-    scale = min(_FINEST, max([SCALE, *(_decimals(r) for r in told)]))
-    whole: list[int | None] = [None] * len(found.table)
-    for cell, rate in zip(asked, rates, strict=True):
+def _units(
+    tokens: pl.Series, rates: list[Decimal | None], cell_numbers: np.ndarray, cell_table: Cells, free: pl.Series | None
+) -> Units:
+    """Tokens times rates; `cell_numbers` are the cells the rates are of."""
+    known_rates = [r for r in rates if r is not None]
+    scale = min(_FINEST, max([SCALE, *(_decimals(r) for r in known_rates)]))
+    whole: list[int | None] = [None] * len(cell_table.table)
+    for cell, rate in zip(cell_numbers, rates, strict=True):
         whole[cell] = None if rate is None else int(rate.scaleb(scale).to_integral_value())
     most = tokens.max()
     largest = (most if isinstance(most, int) else 0) * max([0, *(w for w in whole if w is not None)])
     wide = pl.Int64 if 4 * largest < _INT64 else pl.Int128
     step = 10 ** (scale - SCALE)
-    cost = tokens.cast(wide) * pl.Series(whole, dtype=wide).gather(found.of)
+    cost = tokens.cast(wide) * pl.Series(whole, dtype=wide).gather(cell_table.of)
     if step > 1:
         cost = _rounded(cost, step)
-    complete = len(told) == len(rates)
-    nothing = None if complete else tokens == 0
+    complete = len(known_rates) == len(rates)
+    is_free = None if complete else tokens == 0
     if free is not None:
-        nothing = (free & tokens.is_not_null()) if nothing is None else nothing | (free & tokens.is_not_null())
-    if nothing is not None:
+        is_free = (free & tokens.is_not_null()) if is_free is None else is_free | (free & tokens.is_not_null())
+    if is_free is not None:
         zero = pl.lit(0, dtype=wide)
-        cost = pl.select(pl.when(nothing.fill_null(value=False)).then(zero).otherwise(cost)).to_series()
+        cost = pl.select(pl.when(is_free.fill_null(value=False)).then(zero).otherwise(cost)).to_series()
     return Units(cost, largest // step + 1, complete or cost.null_count() == tokens.null_count())
 
 
@@ -87,10 +89,12 @@ def _decimals(rate: Decimal) -> int:
 
 def _rounded(product: pl.Series, step: int) -> pl.Series:
     """Product / step, half to even, for products from 0 up."""
-    by = pl.lit(step, dtype=product.dtype)
-    whole = pl.lit(product) // by
-    twice = 2 * (pl.lit(product) - whole * by)
-    return pl.select(whole + ((twice > by) | ((twice == by) & (whole % 2 == 1))).cast(pl.Int8)).to_series()
+    divisor = pl.lit(step, dtype=product.dtype)
+    whole = pl.lit(product) // divisor
+    double_remainder = 2 * (pl.lit(product) - whole * divisor)
+    return pl.select(
+        whole + ((double_remainder > divisor) | ((double_remainder == divisor) & (whole % 2 == 1))).cast(pl.Int8)
+    ).to_series()
 
 
 def money(units: pl.Series) -> pl.Series:

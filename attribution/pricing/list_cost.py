@@ -24,11 +24,11 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     What a call used beside tokens is in ``__other``, a list of (meter, quantity, list_cost), null for nearly every call; see
     `other_meters`. It is part of `list_cost`.
     """
-    found = cells(calls, book)
-    calls, found = resolve_readings(calls, found, book)
+    cell_table = cells(calls, book)
+    calls, cell_table = resolve_readings(calls, cell_table, book)
     used = [m for m in TOKEN_METERS if calls[m].null_count() < calls.height]
-    units = meter_costs(calls, found, used)
-    extra = other_costs(calls, found)
+    units = meter_costs(calls, cell_table, used)
+    extra = other_costs(calls, cell_table)
     if extra.height:
         units = {m: _without_cost(calls[m], u, extra.filter(pl.col("instead_of") == m)["row"]) for m, u in units.items()}
         by_row = extra.group_by("row").agg(
@@ -45,9 +45,13 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
         money(units[m].cost).alias(f"__cost_{m}") if m in units else pl.lit(None, dtype=MONEY).alias(f"__cost_{m}")
         for m in TOKEN_METERS
     ]
-    told = other.alias("__other") if extra.height else pl.lit(None, dtype=pl.List(ROW)).alias("__other")
+    other_column = other.alias("__other") if extra.height else pl.lit(None, dtype=pl.List(ROW)).alias("__other")
     out = calls.with_columns(
-        *columns, told, money(amount).alias("list_cost"), context_above=found.context_above, price_key=found.price_key
+        *columns,
+        other_column,
+        money(amount).alias("list_cost"),
+        context_above=cell_table.context_above,
+        price_key=cell_table.price_key,
     )
     if "__lifetime_unknown" in out.columns:
         out.drop_in_place("__lifetime_unknown")

@@ -45,10 +45,10 @@ def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> p
     >>> from_rates(frame, datetime(2026, 10, 1, tzinfo=UTC), book="by hand")["rate"].item()
     Decimal('0.000002000000000000')
     """
-    priced = rates.filter(pl.col("model").is_not_null() & pl.col("meter").is_not_null() & pl.col("provider").is_not_null())
-    counted = [c for c in ("billed_quantity", "denominator") if c in priced.columns]
-    quantity = pl.coalesce(pl.when(pl.col(c) > 0).then(pl.col(c)) for c in counted)
-    priced = priced.select(
+    pool_rows = rates.filter(pl.col("model").is_not_null() & pl.col("meter").is_not_null() & pl.col("provider").is_not_null())
+    quantity_columns = [c for c in ("billed_quantity", "denominator") if c in pool_rows.columns]
+    quantity = pl.coalesce(pl.when(pl.col(c) > 0).then(pl.col(c)) for c in quantity_columns)
+    pool_rows = pool_rows.select(
         "provider",
         "model",
         "meter",
@@ -59,12 +59,12 @@ def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> p
         region=pl.col("region").fill_null(""),
         quantity=quantity,
     ).drop_nulls(["quantity", "effective_cost"])
-    everywhere = _sum_pools(priced.with_columns(region=pl.lit("")))
-    regional = _sum_pools(priced.filter(pl.col("region") != ""))
-    apart = regional.group_by(_WHAT).agg(prices=pl.col("rate").n_unique()).filter(pl.col("prices") > 1)
-    found = pl.concat([everywhere, regional.join(apart.select(_WHAT), on=_WHAT, how="semi")])
+    everywhere = _sum_pools(pool_rows.with_columns(region=pl.lit("")))
+    regional = _sum_pools(pool_rows.filter(pl.col("region") != ""))
+    regional_prices = regional.group_by(_WHAT).agg(prices=pl.col("rate").n_unique()).filter(pl.col("prices") > 1)
+    rate_rows = pl.concat([everywhere, regional.join(regional_prices.select(_WHAT), on=_WHAT, how="semi")])
     return PRICES.conform(
-        found.select(
+        rate_rows.select(
             pl.lit("observed").alias("origin"),
             pl.lit(book).alias("book"),
             *_WHAT,
@@ -78,12 +78,12 @@ def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> p
 
 
 def _sum_pools(pools: pl.DataFrame) -> pl.DataFrame:
-    summed = (
+    pool_sums = (
         pools.group_by(*_WHAT, "region", "currency")
         .agg(pl.col("effective_cost").sum(), pl.col("quantity").sum())
         .filter(pl.col("effective_cost") >= 0)
     )
-    one = summed.group_by(*_WHAT, "region").agg(currencies=pl.len()).filter(pl.col("currencies") == 1)
-    summed = summed.join(one, on=[*_WHAT, "region"], how="semi").sort(*_WHAT, "region")
-    rates = [unit_rate(cost, quantity) for cost, quantity in summed.select("effective_cost", "quantity").iter_rows()]
-    return summed.with_columns(rate=pl.Series("rate", rates, dtype=PRICES.schema["rate"])).drop("effective_cost", "quantity")
+    single_currency = pool_sums.group_by(*_WHAT, "region").agg(currencies=pl.len()).filter(pl.col("currencies") == 1)
+    pool_sums = pool_sums.join(single_currency, on=[*_WHAT, "region"], how="semi").sort(*_WHAT, "region")
+    rates = [unit_rate(cost, quantity) for cost, quantity in pool_sums.select("effective_cost", "quantity").iter_rows()]
+    return pool_sums.with_columns(rate=pl.Series("rate", rates, dtype=PRICES.schema["rate"])).drop("effective_cost", "quantity")

@@ -68,26 +68,30 @@ def stated_usage(calls: pl.DataFrame) -> pl.DataFrame:
         .drop_nulls("pair")
         .select("row", meter=pl.col("pair").str.extract(_PAIR, 1), quantity=parse(pl.col("pair").str.extract(_PAIR, 2)))
     )
-    known = pl.col("meter").is_in([m for m in METERS if m not in TOKEN_METERS])
-    return pairs.filter(known & pl.col("quantity").is_between(0, _MAX_QUANTITY)).unique(
+    is_other_meter = pl.col("meter").is_in([m for m in METERS if m not in TOKEN_METERS])
+    return pairs.filter(is_other_meter & pl.col("quantity").is_between(0, _MAX_QUANTITY)).unique(
         ["row", "meter"], keep="first", maintain_order=True
     )
 
 
-def other_costs(calls: pl.DataFrame, found: Cells) -> pl.DataFrame:
+def other_costs(calls: pl.DataFrame, cell_table: Cells) -> pl.DataFrame:
     """Row, meter, quantity, list_cost (null: unpriced) and `instead_of`, the token meter that is not sold beside it, if any.
 
     A model that sells the call itself gets one request a call; one that sells nothing but time, its duration.
     """
-    rows = pl.concat([stated_usage(calls), *_implied(calls, found)]).unique(["row", "meter"], keep="first", maintain_order=True)
+    rows = pl.concat([stated_usage(calls), *_implied(calls, cell_table)]).unique(
+        ["row", "meter"], keep="first", maintain_order=True
+    )
     results = rows.filter(pl.col("meter") == _RESULTS).select("row", results=pl.col("quantity").cast(pl.Int64))
     rows = rows.filter(pl.col("meter") != _RESULTS)
     if not rows.height:
         return rows.with_columns(list_cost=pl.lit(None, dtype=MONEY), instead_of=pl.lit(None, dtype=pl.String))
-    made = pl.sum_horizontal(pl.col(c).fill_null(0) for c in ("output_tokens", "output_image_tokens") if c in calls.columns) > 0
+    has_output_tokens = (
+        pl.sum_horizontal(pl.col(c).fill_null(0) for c in ("output_tokens", "output_image_tokens") if c in calls.columns) > 0
+    )
     about = calls[rows["row"]].select(
-        found.of.gather(rows["row"]).alias("__cell"),
-        tokens_made=made,
+        cell_table.of.gather(rows["row"]).alias("__cell"),
+        tokens_made=has_output_tokens,
         free=pl.col("cache_hit").fill_null(value=False) if "cache_hit" in calls.columns else pl.lit(value=False),
     )
     rows = rows.hstack(about).join(results, on="row", how="left", maintain_order="left")
@@ -95,7 +99,10 @@ def other_costs(calls: pl.DataFrame, found: Cells) -> pl.DataFrame:
         results=pl.when(pl.col("meter") == "queries").then(pl.col("results").fill_null(_USUAL_RESULTS)).otherwise(0)
     )
     keys = rows.select(_KEYS).unique(maintain_order=True)
-    terms = [_terms(found.table[cell], meter, results, made) for cell, meter, results, made in keys.iter_rows()]
+    terms = [
+        _terms(cell_table.table[cell], meter, results, has_output_tokens)
+        for cell, meter, results, has_output_tokens in keys.iter_rows()
+    ]
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "sold_as": pl.String,
         "rate": RATE,
@@ -117,51 +124,51 @@ def _terms(cell: Cell, meter: str, results: int, tokens_made: bool) -> _Terms:
     if meter == "queries" and results:
         sale = sale._replace(prompt_above=results - 1)
     rate = sold_by.rate(meter, sale)
-    if rate is None and meter in _ONCE and (once := sold_by.rate(_ONCE[meter], sale)) is not None:
-        return _Terms(_ONCE[meter], once, once=True)
-    counted = next((tokens for unit, tokens in _SAME_AS.items() if meter.startswith(unit)), None)
-    if counted is None:
+    if rate is None and meter in _ONCE and (rate_per_call := sold_by.rate(_ONCE[meter], sale)) is not None:
+        return _Terms(_ONCE[meter], rate_per_call, once=True)
+    token_meter = next((tokens for unit, tokens in _SAME_AS.items() if meter.startswith(unit)), None)
+    if token_meter is None:
         rate = tools.rate(meter, sale) if rate is None else rate
-        if rate is None and meter in _ONCE and (once := tools.rate(_ONCE[meter], sale)) is not None:
-            return _Terms(_ONCE[meter], once, once=True)
+        if rate is None and meter in _ONCE and (rate_per_call := tools.rate(_ONCE[meter], sale)) is not None:
+            return _Terms(_ONCE[meter], rate_per_call, once=True)
         return _Terms(meter, rate)
-    by_token = _sells_tokens(cell, counted, sale)
-    if by_token and (rate is None or (tokens_made and not counted.startswith("input"))):
+    by_token = _sells_tokens(cell, token_meter, sale)
+    if by_token and (rate is None or (tokens_made and not token_meter.startswith("input"))):
         return _Terms(meter, ZERO)
-    return _Terms(meter, rate, instead_of=counted if rate is not None and counted.startswith("input") else None)
+    return _Terms(meter, rate, instead_of=token_meter if rate is not None and token_meter.startswith("input") else None)
 
 
 def _sells_tokens(cell: Cell, meter: str, sale: Sale) -> bool:
     return bool(cell.sold_by.rate(meter, sale))
 
 
-def _implied(calls: pl.DataFrame, found: Cells) -> list[pl.DataFrame]:
+def _implied(calls: pl.DataFrame, cell_table: Cells) -> list[pl.DataFrame]:
     """Requests and durations nobody states because every call has them: only where the model sells them."""
     parts = []
-    sells_calls = [c.sold_by.sells("requests") for c in found.table]
+    sells_calls = [c.sold_by.sells("requests") for c in cell_table.table]
     if any(sells_calls):
-        at = _in_cells(found, sells_calls)
+        at = _in_cells(cell_table, sells_calls)
         parts.append(at.select("row", meter=pl.lit("requests"), quantity=pl.lit(1).cast(MONEY)))
-    sells_time = [c.sold_by.sells("seconds") and not c.sold_by.sells(*TOKEN_METERS) for c in found.table]
+    sells_time = [c.sold_by.sells("seconds") and not c.sold_by.sells(*TOKEN_METERS) for c in cell_table.table]
     if any(sells_time) and "end_time" in calls.columns:
-        at = _in_cells(found, sells_time)
-        took = calls[at["row"]].select(micros=(pl.col("end_time") - pl.col("start_time")).dt.total_microseconds())
-        lasted = at.hstack(took).filter(pl.col("micros") >= 0)
+        at = _in_cells(cell_table, sells_time)
+        durations = calls[at["row"]].select(micros=(pl.col("end_time") - pl.col("start_time")).dt.total_microseconds())
+        timed_rows = at.hstack(durations).filter(pl.col("micros") >= 0)
         seconds = (pl.col("micros").cast(pl.Int128) * 1_000_000).reinterpret(dtype=MONEY)
-        parts.append(lasted.select("row", meter=pl.lit("seconds"), quantity=seconds))
+        parts.append(timed_rows.select("row", meter=pl.lit("seconds"), quantity=seconds))
     return parts
 
 
-def _in_cells(found: Cells, chosen: list[bool]) -> pl.DataFrame:
-    return pl.Series(chosen, dtype=pl.Boolean).gather(found.of).arg_true().cast(pl.UInt32).alias("row").to_frame()
+def _in_cells(cell_table: Cells, selection: list[bool]) -> pl.DataFrame:
+    return pl.Series(selection, dtype=pl.Boolean).gather(cell_table.of).arg_true().cast(pl.UInt32).alias("row").to_frame()
 
 
 def _times(rows: pl.DataFrame) -> pl.Series:
     """Quantity times rate at twelve decimals, half to even."""
     distinct = rows.select("quantity", "rate").unique().drop_nulls()
     cost = [quantize(q * r) for q, r in distinct.iter_rows()]
-    book = distinct.with_columns(list_cost=pl.Series(cost, dtype=MONEY))
-    return rows.select("quantity", "rate").join(book, on=["quantity", "rate"], how="left", maintain_order="left")["list_cost"]
+    lookup = distinct.with_columns(list_cost=pl.Series(cost, dtype=MONEY))
+    return rows.select("quantity", "rate").join(lookup, on=["quantity", "rate"], how="left", maintain_order="left")["list_cost"]
 
 
 def other_meters(calls: pl.DataFrame) -> pl.DataFrame:
@@ -169,5 +176,5 @@ def other_meters(calls: pl.DataFrame) -> pl.DataFrame:
 
     `calls` come from `add_list_cost`, whose column ``__other`` carries the rows, null for nearly every call.
     """
-    told = calls.filter(pl.col("__other").is_not_null())
-    return told.drop("list_cost", strict=False).explode("__other").unnest("__other")
+    other_usage = calls.filter(pl.col("__other").is_not_null())
+    return other_usage.drop("list_cost", strict=False).explode("__other").unnest("__other")

@@ -98,13 +98,13 @@ class Sale(NamedTuple):
     off_peak: bool = False
 
 
-def service_tier(written: str | None) -> str:
+def service_tier(tier_name: str | None) -> str:
     """The tier as the price book names it.
 
     >>> service_tier(None), service_tier("default"), service_tier("ON_DEMAND_PRIORITY"), service_tier("batches")
     ('standard', 'standard', 'priority', 'batch')
     """
-    name = (written or "").strip().lower()
+    name = (tier_name or "").strip().lower()
     return _TIERS.get(name, name)
 
 
@@ -154,8 +154,8 @@ class Tariffs:
     @cached_property
     def thresholds(self) -> tuple[int, ...]:
         """Context sizes at which some rate of a token changes, ascending."""
-        sized = (rows for t in self.known for meter, rows in t.meters.items() if meter != "queries")
-        return tuple(sorted({r.context_above for rows in sized for r in rows} - {0}))
+        rate_lists = (rows for t in self.known for meter, rows in t.meters.items() if meter != "queries")
+        return tuple(sorted({r.context_above for rows in rate_lists for r in rows} - {0}))
 
     @cached_property
     def schedule(self) -> str | None:
@@ -191,10 +191,10 @@ class Tariffs:
         ...     ("input_tokens", "flex", 200_000), ("input_tokens", "batch", 0), ("output_tokens", "standard", 0)]]
         [Decimal('3'), Decimal('9'), Decimal('6'), Decimal('6'), Decimal('1.5'), None]
         """
-        asked = (meter, sale)
-        if asked not in self._found:
-            self._found[asked] = self._rate(meter, sale)
-        return self._found[asked]
+        cache_key = (meter, sale)
+        if cache_key not in self._found:
+            self._found[cache_key] = self._rate(meter, sale)
+        return self._found[cache_key]
 
     def _rate(self, meter: str, sale: Sale) -> Decimal | None:
         if sale.service_tier == BATCH:
@@ -212,13 +212,13 @@ class Tariffs:
         """The rate stated for the meter itself."""
         if sale.off_peak and (open_ := self._first(meter, sale, (OFF_PEAK,))) is not None:
             return open_
-        refined = REFINES.get(meter, "")
+        coarser_meter = REFINES.get(meter, "")
         if (
             sale.off_peak
             and meter in ("cache_read_tokens", "cache_write_5m_tokens")
             and self._first(meter, sale, (STANDARD,)) is None
         ):
-            return self._first(refined, sale, (OFF_PEAK,))
+            return self._first(coarser_meter, sale, (OFF_PEAK,))
         tier = sale.service_tier
         tiers = tuple(dict.fromkeys((tier, _TIER_ALIASES.get(tier, tier), STANDARD)))
         if meter == "reasoning_tokens" and tier != STANDARD:
@@ -237,21 +237,21 @@ class Tariffs:
         own = self._first(meter, sale, (BATCH,))
         if own is not None:
             return own
-        refined = REFINES.get(meter)
-        halved = meter in _HALVED or (meter in _HALVED_WITH_INPUT and self._first("input_tokens", sale, (BATCH,)) is None)
-        if halved or refined is None or not meter.endswith("_tokens"):
+        coarser_meter = REFINES.get(meter)
+        is_halved = meter in _HALVED or (meter in _HALVED_WITH_INPUT and self._first("input_tokens", sale, (BATCH,)) is None)
+        if is_halved or coarser_meter is None or not meter.endswith("_tokens"):
             standard = self._first(meter, sale, (STANDARD,))
             if standard is not None:
-                return standard * _HALF if halved else standard
+                return standard * _HALF if is_halved else standard
         if meter == "output_tokens":
             return self._batch_rate("output_image_tokens", sale) if self.sells("output_image_tokens") else None
-        return None if refined is None else self._batch_rate(refined, sale)
+        return None if coarser_meter is None else self._batch_rate(coarser_meter, sale)
 
 
 @lru_cache(maxsize=256)
 def off_peak_windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | None, tuple[tuple[time, time], ...]], ...]:
     """Off-peak hours as (timezone of the weekdays, weekdays 1–7 or None for all, UTC intervals). What cannot be read is left out."""
-    found = []
+    rules = []
     for rule in json.loads(schedule):
         try:
             zone = ZoneInfo(rule.get("timezone") or "UTC")
@@ -262,8 +262,8 @@ def off_peak_windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | No
         for span in rule["hours_utc"]:
             start, _, end = span.partition("-")
             spans.append((time.fromisoformat(start.strip()), time.fromisoformat(end.strip())))
-        found.append((zone, None if days is None else frozenset(days), tuple(spans)))
-    return tuple(found)
+        rules.append((zone, None if days is None else frozenset(days), tuple(spans)))
+    return tuple(rules)
 
 
 def is_off_peak(schedule: str, at: datetime) -> bool:
