@@ -132,7 +132,7 @@ class _Run:
         self.standing = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
-            "usage_settings": fingerprint(
+            "reading": fingerprint(
                 self.settings.ingest.model_dump_json() + shared_rules.usage_settings(self.settings.attribution) + SETTINGS_FORM
             ),
         }
