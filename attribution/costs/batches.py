@@ -91,8 +91,8 @@ def split_into_batches(
 ) -> list[Batch]:
     """The stretches of a month that opens at `month_begin`; one that holds everything where there is little.
 
-    `families` are those of `usage` (`Usage.families`), `bill_names` what they are matched as (`matched_as`). How many days a stretch has follows from the number of
-    rows of usage, about `max_usage_rows` to a stretch, so that the same month is cut the same way again.
+    `families` are those of `usage` (`Usage.families`), `bill_names` the names they are matched by. How many days a batch has follows from
+    the number of usage rows, about `max_usage_rows` to a batch, so that the same month is always split the same way.
     """
     days, pieces = 32, 1
     while days > 1 and usage.rows > max_usage_rows * pieces:

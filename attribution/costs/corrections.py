@@ -77,8 +77,9 @@ def follow_charges(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and lots that correct nothing known.
 
-    `current_costs` are the costs placed so far, `earlier_costs` those published for earlier invoices, both with MATCHED_BY, KEEP and cost columns. `month_begin` is
-    the invoice month's first instant: what lies wholly before it corrects an earlier month, and never falls on this month's users.
+    `current_costs` are the costs allocated so far, `earlier_costs` those published for earlier invoices, both with MATCHED_BY, INHERITED and
+    the cost columns. `month_begin` is the invoice month's first instant: a row whose period ends before it corrects an earlier month, and is
+    never charged to this month's users.
     """
     shares: list[pl.DataFrame] = []
     unmatched_groups = groups
