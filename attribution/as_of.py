@@ -27,14 +27,14 @@ class AsOfIndex:
         """What sorts of names are registered at all."""
         return set(self.timeline["kind"].unique())
 
-    def of(self, instants: pl.Series) -> Codes:
+    def interval_codes(self, instants: pl.Series) -> Codes:
         """Which stretch each instant lies in."""
         if not len(self._changes):
             return Codes(np.zeros(0, dtype=np.int32), 1)
         at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
         return Codes(at.astype(np.int32), len(self._changes) + 1)
 
-    def instants(self, instants: pl.Series) -> pl.Series:
+    def interval_starts(self, instants: pl.Series) -> pl.Series:
         """For each instant one that stands for its whole stretch, so that equal questions are asked once."""
         starts = np.concatenate([[self._first], self._changes])
         at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
@@ -46,21 +46,21 @@ def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str,
 
     Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
     """
-    known = timeline.filter(pl.col("kind").is_in(list(kinds)))
-    if not known.height or not frame.height or frame[name].null_count() == frame.height:
+    kind_timeline = timeline.filter(pl.col("kind").is_in(list(kinds)))
+    if not kind_timeline.height or not frame.height or frame[name].null_count() == frame.height:
         return pl.DataFrame({c: pl.repeat(None, frame.height, dtype=pl.String, eager=True) for c in _OWNED})
-    wanted = frame.select(
+    questions = frame.select(
         pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
     )
     rank = {kind: place for place, kind in enumerate(kinds)}
-    asked = wanted.drop_nulls("name").join(known.select("name").unique(), on="name", how="semi")
-    held = (
-        asked.join(known, on="name")
+    registered = questions.drop_nulls("name").join(kind_timeline.select("name").unique(), on="name", how="semi")
+    owners = (
+        registered.join(kind_timeline, on="name")
         .filter((pl.col("valid_from") <= pl.col("at")) & (pl.col("valid_to").is_null() | (pl.col("at") < pl.col("valid_to"))))
         .sort("row", pl.col("kind").replace_strict(rank, return_dtype=pl.Int32))
         .unique("row", keep="first", maintain_order=True)
     )
-    return wanted.select("row").join(held.select("row", *_OWNED), on="row", how="left", maintain_order="left").drop("row")
+    return questions.select("row").join(owners.select("row", *_OWNED), on="row", how="left", maintain_order="left").drop("row")
 
 
 _OWNED = ("agent", "team", "account", "region")

@@ -97,11 +97,11 @@ def _dense(key: NDArray[Any], size: int) -> tuple[Index, Index]:
         # Numpy sorts 16 bits by counting them, several times faster than it compares 64.
         digit = (key >> shift).astype(np.uint16)
         order = order[np.argsort(digit[order], kind="stable")] if shift else np.argsort(digit, kind="stable").astype(np.int32)
-    opens = np.ones(len(key), dtype=bool)
-    opens[1:] = key[order[1:]] != key[order[:-1]]
+    is_first = np.ones(len(key), dtype=bool)
+    is_first[1:] = key[order[1:]] != key[order[:-1]]
     code = np.empty(len(key), dtype=np.int32)
-    code[order] = np.cumsum(opens, dtype=np.int32) - 1
-    return code, order[opens]
+    code[order] = np.cumsum(is_first, dtype=np.int32) - 1
+    return code, order[is_first]
 
 
 def decode(table: pl.DataFrame, code: Index) -> pl.DataFrame:

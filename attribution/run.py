@@ -79,19 +79,22 @@ def attribute(
     cause: str = "command",
     progress: Progress | None = None,
     force: bool = False,
-    hands: Executor | None = None,
+    executor: Executor | None = None,
 ) -> RunReport:
     """Draws and publishes the conclusions for `months` (all that hold facts, by default).
 
     A month whose facts, registry, prices, settings and code (`ledger.code`) are those of its published run is left as it is, unless
     `force`: then its spans are read and all is drawn again. All months of a run are published together or, if one does not balance, not
-    at all: raises `BalanceError`, and the last good run stays. `hands` draw the slices: threads of this process unless told otherwise.
+    at all: raises `BalanceError`, and the last good run stays. `executor` draw the slices: threads of this process unless told otherwise.
     """
     run = _Run(
-        books, cause, progress or (lambda stage, done, total: None), hands or ThreadExecutor(books.settings.attribution.workers)
+        books,
+        cause,
+        progress or (lambda stage, done, total: None),
+        executor or ThreadExecutor(books.settings.attribution.workers),
     )
-    wanted = list(months) if months is not None else known_months(books)
-    return run.go(wanted, force=force)
+    month_names = list(months) if months is not None else known_months(books)
+    return run.go(month_names, force=force)
 
 
 def rehearse(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
@@ -121,7 +124,7 @@ def _partitions(books: Books, table: object, column: str) -> set[str]:
 
 
 class _Run:
-    def __init__(self, books: Books, cause: str, progress: Progress, hands: Executor) -> None:
+    def __init__(self, books: Books, cause: str, progress: Progress, executor: Executor) -> None:
         self.books, self.store, self.settings = books, books.store, books.settings
         self.cause, self.progress = cause, progress
         self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -137,7 +140,7 @@ class _Run:
             ),
         }
         standing = (*self.standing.values(), code.digest())
-        self.drawings = UsageBuilder(books, self.timeline, self.book, standing, hands=hands, progress=progress)
+        self.drawings = UsageBuilder(books, self.timeline, self.book, standing, executor=executor, progress=progress)
         self.reach: dict[str, list[str]] = {}
         self.earlier = prior_months.PriorMonths(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
@@ -160,7 +163,7 @@ class _Run:
         if not due:
             self.report.published = True
             return self.report
-        self.drawings.anew = frozenset(due if force else ())
+        self.drawings.rebuild_months = frozenset(due if force else ())
         shared_rules.record_versions(self.books, self.settings.attribution, self.rules)
         self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
         try:
@@ -169,7 +172,7 @@ class _Run:
                 self.progress(month, done, len(due))
                 balances.append(self._month(month))
             self.report.balance = pl.concat(balances)
-            self.report.spans_read, self.report.rollups_reused = self.drawings.spans_read, self.drawings.reused
+            self.report.spans_read, self.report.rollups_reused = self.drawings.spans_read, self.drawings.rollups_reused
             balance.require_balanced(self.report.balance)
         except Exception as fault:
             self._finish("refused", str(fault))
@@ -247,7 +250,7 @@ class _Run:
         return self.reach[month]
 
     def _uses(self, month: str) -> Usage:
-        return self.drawings.uses({m: self._spans_of(m) for m in self._usage_months(month)})
+        return self.drawings.usage({m: self._spans_of(m) for m in self._usage_months(month)})
 
     def _inputs(self, month: str, before: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these.
@@ -308,7 +311,7 @@ class _Run:
             run.status, run.finished_at = "published", periods.now()
         self.report.published = True
         self._forget(superseded)
-        self.drawings.forget_redrawn()
+        self.drawings.forget_replaced()
 
     def _forget(self, superseded: list[tuple[str, str, list[str]]]) -> None:
         """Lets go of what a live run left that nothing shows any more; the costs that other code had concluded stay, to be compared."""

@@ -40,13 +40,13 @@ class Paths:
     denominator: NDArray[np.int64]
 
     @property
-    def forked(self) -> bool:
+    def has_forks(self) -> bool:
         """Whether any call has several."""
         return bool(self.place.any())
 
-    def gathered(self, part: Codes) -> Codes:
+    def by_path(self, part: Codes) -> Codes:
         """A code of calls as a code of paths."""
-        return Codes(part.code[self.call], part.size) if self.forked and part.size > 1 else part
+        return Codes(part.code[self.call], part.size) if self.has_forks and part.size > 1 else part
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class SpanContext:
     forest: Forest
     agent: Index
     names: pl.Series
-    claimed: Index
+    claim: Index
     claims: pl.DataFrame
-    sight: Ancestry
+    ancestry: Ancestry
     services: Codes
-    onward: pl.DataFrame
+    fan_in_paths: pl.DataFrame
 
     def agent_at(self, rows: Index) -> Index:
         """The agent named at each row; NONE at NONE."""
@@ -74,63 +74,64 @@ class SpanContext:
         """The claim made at each row; NONE at NONE."""
         if not self.claims.height:
             return np.full(len(rows), NONE, dtype=np.int32)
-        return np.where(rows == NONE, np.int32(NONE), self.claimed[rows])
+        return np.where(rows == NONE, np.int32(NONE), self.claim[rows])
 
-    def paths(self, at: Index) -> Paths:
+    def paths(self, start_rows: Index) -> Paths:
         """All paths from these spans: one each, and of those below a fan-in one for each way on."""
-        sight, root = self.sight, self.forest.root[at]
-        one = np.ones(len(at), dtype=np.int64)
-        plain = Paths(
-            np.arange(len(at), dtype=np.int32),
-            sight.top[at],
-            sight.near[at],
-            sight.claim[at],
-            sight.doubted[at],
-            sight.cut[at],
-            np.zeros(len(at), dtype=bool),
+        sight, root = self.ancestry, self.forest.root[start_rows]
+        unit_weight = np.ones(len(start_rows), dtype=np.int64)
+        single_paths = Paths(
+            np.arange(len(start_rows), dtype=np.int32),
+            sight.top[start_rows],
+            sight.near[start_rows],
+            sight.claim[start_rows],
+            sight.doubted[start_rows],
+            sight.cut[start_rows],
+            np.zeros(len(start_rows), dtype=bool),
             root,
-            np.zeros(len(at), dtype=np.int32),
-            one,
-            one,
+            np.zeros(len(start_rows), dtype=np.int32),
+            unit_weight,
+            unit_weight,
         )
-        if not self.onward.height:
-            return plain
-        return self._forked(plain)
+        if not self.fan_in_paths.height:
+            return single_paths
+        return self._with_fan_in_paths(single_paths)
 
-    def _forked(self, plain: Paths) -> Paths:
-        own = pl.DataFrame(
-            {name: getattr(plain, name) for name in ("call", "top", "near", "claim", "doubted", "cut")} | {"root": plain.end}
+    def _with_fan_in_paths(self, single_paths: Paths) -> Paths:
+        tree_paths = pl.DataFrame(
+            {name: getattr(single_paths, name) for name in ("call", "top", "near", "claim", "doubted", "cut")}
+            | {"root": single_paths.end}
         )
-        both = own.join(self.onward, on="root", how="left", suffix="_on").sort("call", "place")
-        forks = pl.col("place").is_not_null()
-        either = {c: pl.col(f"{c}_on").fill_null(value=False) for c in ("doubted", "cut")}
+        joined_paths = tree_paths.join(self.fan_in_paths, on="root", how="left", suffix="_on").sort("call", "place")
+        has_fork = pl.col("place").is_not_null()
+        flag_beyond = {c: pl.col(f"{c}_on").fill_null(value=False) for c in ("doubted", "cut")}
         # The topmost agent comes from beyond the tree, the nearest agent and claim from within it; as in `fan_in`.
-        both = both.select(
+        joined_paths = joined_paths.select(
             "call",
-            top=pl.when(forks & (pl.col("top_on") != NONE)).then("top_on").otherwise("top"),
-            near=pl.when(forks & (pl.col("near") == NONE)).then("near_on").otherwise("near"),
-            claim=pl.when(forks & (pl.col("claim") == NONE)).then("claim_on").otherwise("claim"),
-            doubted=pl.col("doubted") | either["doubted"],
-            cut=pl.col("cut") | either["cut"],
-            fanned=forks,
+            top=pl.when(has_fork & (pl.col("top_on") != NONE)).then("top_on").otherwise("top"),
+            near=pl.when(has_fork & (pl.col("near") == NONE)).then("near_on").otherwise("near"),
+            claim=pl.when(has_fork & (pl.col("claim") == NONE)).then("claim_on").otherwise("claim"),
+            doubted=pl.col("doubted") | flag_beyond["doubted"],
+            cut=pl.col("cut") | flag_beyond["cut"],
+            fanned=has_fork,
             end=pl.coalesce("end", "root"),
             place=pl.col("place").fill_null(0),
             numerator=pl.col("numerator").fill_null(1),
             denominator=pl.col("denominator").fill_null(1),
         )
-        return Paths(*(both[c].to_numpy() for c in both.columns))
+        return Paths(*(joined_paths[c].to_numpy() for c in joined_paths.columns))
 
 
 def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
     """Paths of one call that lead to one owner, as one path with the sum of their weights; and the owners of what is left."""
-    if not paths.forked:
+    if not paths.has_forks:
         return paths, owner
     frame = pl.DataFrame({f.name: getattr(paths, f.name) for f in fields(paths)} | {"owner": owner})
-    kept = ("top", "near", "claim", "end", "place", "denominator")
+    first_columns = ("top", "near", "claim", "end", "place", "denominator")
     frame = (
         frame.group_by("call", "owner", maintain_order=True)
         .agg(
-            *(pl.col(c).first() for c in kept),
+            *(pl.col(c).first() for c in first_columns),
             pl.col("numerator").sum(),
             *(pl.col(c).any() for c in ("doubted", "cut", "fanned")),
         )
@@ -140,61 +141,71 @@ def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
 
 
 def resolve_ancestry(
-    nodes: pl.DataFrame, forest: Forest, agents: tuple[Index, pl.Series], trusted: Sequence[str], *, by_service: bool
+    nodes: pl.DataFrame, forest: Forest, agents: tuple[Index, pl.Series], trusted_sources: Sequence[str], *, by_service: bool
 ) -> SpanContext:
-    """Looks up from every span. `agents` are the codes and names of `identity.span_agents`; `trusted` are the sources whose claims count.
+    """Looks up from every span. `agents` are the codes and names of `identity.span_agents`; `trusted_sources` are the sources whose claims count.
 
     `by_service` says whether the service at a path's end may ever matter.
     """
     agent, names = agents
     has_agent = agent != NONE
-    near = nearest_ancestor(forest.parent, has_agent)
-    claimed, claims, believed, doubted = _collect_claims(nodes, trusted)
-    sight = Ancestry(
-        topmost_ancestor(forest.parent, has_agent, near),
-        near,
-        nearest_ancestor(forest.parent, believed),
-        nearest_ancestor(forest.parent, doubted) != NONE,
+    nearest_agent = nearest_ancestor(forest.parent, has_agent)
+    claim_code, claims, trusted_claim, untrusted_claim = _collect_claims(nodes, trusted_sources)
+    ancestry = Ancestry(
+        topmost_ancestor(forest.parent, has_agent, nearest_agent),
+        nearest_agent,
+        nearest_ancestor(forest.parent, trusted_claim),
+        nearest_ancestor(forest.parent, untrusted_claim) != NONE,
         nearest_ancestor(forest.parent, forest.cycle) != NONE,
     )
     services = factorize.encode(nodes["service_name"]) if by_service else Codes(np.zeros(0, dtype=np.int32), 1)
-    onward = pl.DataFrame(schema=fan_in.SCHEMA)
-    seen = SpanContext(nodes, forest, agent, names, claimed, claims, sight, services, onward)
+    no_paths = pl.DataFrame(schema=fan_in.SCHEMA)
+    context = SpanContext(nodes, forest, agent, names, claim_code, claims, ancestry, services, no_paths)
     if not forest.fans:
-        return seen
+        return context
 
-    ends = factorize.combine(
+    end_codes = factorize.combine(
         nodes.height, [factorize.encode_flags(forest.missing_parent), *([services] if services.size > 1 else [])]
     )
-    same_agent, same_claim = _first_row_of_code(agent), _first_row_of_code(claimed)
-    shown = Ancestry(same_agent[sight.top], same_agent[sight.near], same_claim[sight.claim], sight.doubted, sight.cut)
+    same_agent, same_claim = _first_row_of_code(agent), _first_row_of_code(claim_code)
+    shared_ancestry = Ancestry(
+        same_agent[ancestry.top], same_agent[ancestry.near], same_claim[ancestry.claim], ancestry.doubted, ancestry.cut
+    )
     return SpanContext(
-        nodes, forest, agent, names, claimed, claims, sight, services, fan_in.fan_in_paths(forest, shown, ends[1][ends[0]])
+        nodes,
+        forest,
+        agent,
+        names,
+        claim_code,
+        claims,
+        ancestry,
+        services,
+        fan_in.fan_in_paths(forest, shared_ancestry, end_codes[1][end_codes[0]]),
     )
 
 
 def _first_row_of_code(code: Index) -> Index:
     """For every row the first one of the same code; NONE for NONE, also as the last row, where NONE points."""
-    same = np.full(len(code) + 1, NONE, dtype=np.int32)
-    told = np.flatnonzero(code != NONE)
-    if len(told):
+    first_row = np.full(len(code) + 1, NONE, dtype=np.int32)
+    coded_rows = np.flatnonzero(code != NONE)
+    if len(coded_rows):
         first = np.full(int(code.max()) + 1, NONE, dtype=np.int32)
-        first[code[told][::-1]] = told[::-1]
-        same[told] = first[code[told]]
-    return same
+        first[code[coded_rows][::-1]] = coded_rows[::-1]
+        first_row[coded_rows] = first[code[coded_rows]]
+    return first_row
 
 
-def _collect_claims(nodes: pl.DataFrame, trusted: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:
+def _collect_claims(nodes: pl.DataFrame, trusted_sources: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:
     """Root agents named by baggage, headers and tags: a code by span, the distinct claims, and which are believed or doubted. (CH-7)"""
-    empty = np.zeros(nodes.height, dtype=bool)
+    no_flags = np.zeros(nodes.height, dtype=bool)
     code = np.full(nodes.height, NONE, dtype=np.int32)
-    told = nodes.select(pl.col("claimed_agent").is_not_null().arg_true()).to_series()
-    if not len(told):
-        return code, pl.DataFrame(schema={"claimed_agent": pl.String, "claimed_team": pl.String}), empty, empty
-    claims = nodes.select(pl.col("claimed_agent", "claimed_team", "claim_source").gather(told))
-    code[told.to_numpy()], distinct = factorize.distinct_rows(claims.select("claimed_agent", "claimed_team"))
-    trusts = claims["claim_source"].is_in(list(trusted)).fill_null(value=False).to_numpy()
-    believed, doubted = empty.copy(), empty.copy()
-    believed[told.to_numpy()] = trusts
-    doubted[told.to_numpy()] = ~trusts
-    return code, distinct, believed, doubted
+    claim_rows = nodes.select(pl.col("claimed_agent").is_not_null().arg_true()).to_series()
+    if not len(claim_rows):
+        return code, pl.DataFrame(schema={"claimed_agent": pl.String, "claimed_team": pl.String}), no_flags, no_flags
+    claims = nodes.select(pl.col("claimed_agent", "claimed_team", "claim_source").gather(claim_rows))
+    code[claim_rows.to_numpy()], distinct = factorize.distinct_rows(claims.select("claimed_agent", "claimed_team"))
+    is_trusted = claims["claim_source"].is_in(list(trusted_sources)).fill_null(value=False).to_numpy()
+    trusted_claim, untrusted_claim = no_flags.copy(), no_flags.copy()
+    trusted_claim[claim_rows.to_numpy()] = is_trusted
+    untrusted_claim[claim_rows.to_numpy()] = ~is_trusted
+    return code, distinct, trusted_claim, untrusted_claim

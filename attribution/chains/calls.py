@@ -51,7 +51,7 @@ def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def merge_signals(signals: pl.DataFrame, *, trusted: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
+def merge_signals(signals: pl.DataFrame, *, trusted_sources: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
     """One row a call, out of all signals of it.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
@@ -59,61 +59,66 @@ def merge_signals(signals: pl.DataFrame, *, trusted: Sequence[str] = (), spans_a
 
     The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry span in the trace that came first
     (a replay comes later), the most complete usage, and every other field from the most telling signal that has it; a claim of the
-    root agent from a `trusted` source before any other (CH-7). `channels` names them all.
+    root agent from a `trusted_sources` source before any other (CH-7). `channels` names them all.
     """
     call = _components(signals, spans_are_unique=spans_are_unique)
-    shared = pl.Series([], dtype=pl.Boolean) if call is None else call.is_duplicated()
-    if call is None or not shared.any():
+    is_shared = pl.Series([], dtype=pl.Boolean) if call is None else call.is_duplicated()
+    if call is None or not is_shared.any():
         return signals.with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
-    single = signals.filter(~shared).with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
-    several = signals.filter(shared).with_columns(
-        call.filter(shared).alias("__call"),
+    single = signals.filter(~is_shared).with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
+    multi_signal = signals.filter(is_shared).with_columns(
+        call.filter(is_shared).alias("__call"),
         __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE_COLUMNS),
         __channel=pl.col("channel").replace_strict(_CHANNELS, default=9, return_dtype=pl.Int32),
     )
-    return pl.concat([single, _merge_fields(several, trusted).select(single.columns)])
+    return pl.concat([single, _merge_fields(multi_signal, trusted_sources).select(single.columns)])
 
 
 _POSITION = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "channel")
 
 
-def _merge_fields(several: pl.DataFrame, trusted: Sequence[str]) -> pl.DataFrame:
+def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) -> pl.DataFrame:
     # A trace that repeats another's answer started later; within one trace, the innermost span stands next to the request.
     spans = pl.col("channel") == OTLP
-    began = pl.when(spans).then("start_time").min().over("__call", "trace_key")
-    inner = (
-        several.sort(
+    trace_start = pl.when(spans).then("start_time").min().over("__call", "trace_key")
+    positions = (
+        multi_signal.sort(
             ~spans,
             pl.col("usage_scope").fill_null("zz") != "leaf",
-            began,
+            trace_start,
             "trace_key",
             -pl.col("start_time").to_physical(),
             "span_key",
-            *_tie_breakers(several),
+            *_tie_breakers(multi_signal),
         )
         .group_by("__call", maintain_order=True)
         .agg(*(pl.col(c).first() for c in _POSITION), leaf=(pl.col("usage_scope") == "leaf").any())
     )
-    telling = several.sort(
-        -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_tie_breakers(several), nulls_last=True
+    by_completeness = multi_signal.sort(
+        -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_tie_breakers(multi_signal), nulls_last=True
     )
-    blocked = {*CLAIM, *(c for block in _FIELD_GROUPS for c in block)}
+    grouped_columns = {*CLAIM, *(c for block in _FIELD_GROUPS for c in block)}
     claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
-    believed = claims & pl.col("claim_source").is_in(list(trusted))
-    plain = [c for c in several.columns if c not in blocked and c not in _POSITION and not c.startswith("__")]
-    merged = telling.group_by("__call", maintain_order=True).agg(
-        *(pl.col(c).drop_nulls().first() for c in plain if c not in _FLAGS),
-        *(pl.col(c).any() for c in several.columns if c in _FLAGS),
+    trusted_claims = claims & pl.col("claim_source").is_in(list(trusted_sources))
+    plain_columns = [
+        c for c in multi_signal.columns if c not in grouped_columns and c not in _POSITION and not c.startswith("__")
+    ]
+    fields = by_completeness.group_by("__call", maintain_order=True).agg(
+        *(pl.col(c).drop_nulls().first() for c in plain_columns if c not in _FLAGS),
+        *(pl.col(c).any() for c in multi_signal.columns if c in _FLAGS),
         *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _FIELD_GROUPS for c in block),
         *(
-            pl.when(believed.any()).then(pl.col(c).filter(believed).first()).otherwise(pl.col(c).filter(claims).first()).alias(c)
+            pl.when(trusted_claims.any())
+            .then(pl.col(c).filter(trusted_claims).first())
+            .otherwise(pl.col(c).filter(claims).first())
+            .alias(c)
             for c in CLAIM
         ),
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
     )
-    joined = inner.join(merged, on="__call", maintain_order="left")
-    return joined.with_columns(usage_scope=pl.when("leaf").then(pl.lit("leaf")).otherwise("usage_scope")).drop("leaf", "__call")
+    rows = positions.join(fields, on="__call", maintain_order="left")
+    return rows.with_columns(usage_scope=pl.when("leaf").then(pl.lit("leaf")).otherwise("usage_scope")).drop("leaf", "__call")
 
 
 def _tie_breakers(signals: pl.DataFrame) -> list[str]:
@@ -128,40 +133,40 @@ def _components(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series |
         return None
     labels = proofs.select("row", label="row").unique()
     while True:
-        told = proofs.join(labels, on="row")
-        least = told.group_by("proof").agg(least=pl.col("label").min())
-        further = told.join(least, on="proof").group_by("row").agg(label=pl.col("least").min())
-        if further["label"].sum() == labels["label"].sum():
+        labelled_proofs = proofs.join(labels, on="row")
+        proof_labels = labelled_proofs.group_by("proof").agg(least=pl.col("label").min())
+        row_labels = labelled_proofs.join(proof_labels, on="proof").group_by("row").agg(label=pl.col("least").min())
+        if row_labels["label"].sum() == labels["label"].sum():
             break
-        labels = further
+        labels = row_labels
     return pl.int_range(signals.height, dtype=pl.Int64, eager=True).scatter(labels["row"], labels["label"])
 
 
 def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
     """What shows that a signal is one with another: rows (row, proof) of proofs that several signals have."""
     rows = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
-    found: list[pl.DataFrame] = []
+    proof_parts: list[pl.DataFrame] = []
     if not spans_are_unique:
         place = pl.struct("trace_key", "span_key")
-        found.append(
+        proof_parts.append(
             signals.select(rows, proof=place).filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("span", "proof"))
         )
     ids = non_null_columns(signals, ("gateway_call_id", "provider_request_id"))
     if "gateway_call_id" in ids:
-        told = signals.select(rows, proof="gateway_call_id").drop_nulls()
-        found.append(told.filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("gateway", "proof")))
+        gateway_ids = signals.select(rows, proof="gateway_call_id").drop_nulls()
+        proof_parts.append(gateway_ids.filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("gateway", "proof")))
     if "provider_request_id" in ids:
-        found.append(_request_proofs(signals.with_columns(rows)))
-    several = [part for part in found if part.height]
-    return pl.concat(several) if several else pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
+        proof_parts.append(_request_proofs(signals.with_columns(rows)))
+    non_empty = [part for part in proof_parts if part.height]
+    return pl.concat(non_empty) if non_empty else pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
 
 
 def _proof_text(kind: str, column: str) -> pl.Expr:
-    told = pl.col(column)
-    words = (
-        pl.concat_str(told.struct.field("trace_key"), told.struct.field("span_key"), separator=":") if kind == "span" else told
+    proof = pl.col(column)
+    text = (
+        pl.concat_str(proof.struct.field("trace_key"), proof.struct.field("span_key"), separator=":") if kind == "span" else proof
     )
-    return pl.concat_str(pl.lit(f"{kind}|"), words).alias("proof")
+    return pl.concat_str(pl.lit(f"{kind}|"), text).alias("proof")
 
 
 def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
@@ -170,24 +175,30 @@ def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
     The output is told with its reasoning. The prompt is the input as told where that has the cached tokens in it, with them where it has
     not, and either where nobody knows.
     """
-    told = signals.filter(pl.col("provider_request_id").is_not_null())
-    told = told.filter(pl.col("provider_request_id").is_duplicated())
-    if not told.height:
+    answers = signals.filter(pl.col("provider_request_id").is_not_null())
+    answers = answers.filter(pl.col("provider_request_id").is_duplicated())
+    if not answers.height:
         return pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
-    written = pl.max_horizontal(
+    cache_write = pl.max_horizontal(
         pl.col("cache_write_tokens").fill_null(0),
         pl.col("cache_write_5m_tokens").fill_null(0) + pl.col("cache_write_1h_tokens").fill_null(0),
     )
-    apart = pl.col("output_includes_reasoning").eq_missing(other=False)
-    output = pl.col("output_tokens") + pl.when(apart).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
-    bare, full = pl.col("input_tokens"), pl.col("input_tokens") + pl.col("cache_read_tokens").fill_null(0) + written
+    reasoning_excluded = pl.col("output_includes_reasoning").eq_missing(other=False)
+    output = pl.col("output_tokens") + pl.when(reasoning_excluded).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
+    exclusive_prompt, full_prompt = (
+        pl.col("input_tokens"),
+        pl.col("input_tokens") + pl.col("cache_read_tokens").fill_null(0) + cache_write,
+    )
     inclusive = pl.col("input_includes_cache")
-    readings = (pl.when(inclusive.ne_missing(other=False)).then(bare), pl.when(inclusive.ne_missing(other=True)).then(full))
+    readings = (
+        pl.when(inclusive.ne_missing(other=False)).then(exclusive_prompt),
+        pl.when(inclusive.ne_missing(other=True)).then(full_prompt),
+    )
     usage = [
-        told.select(
+        answers.select(
             "row",
             "gateway_call_id",
-            proof=pl.when(reading.is_not_null() | (bare.is_null() & pl.col("output_tokens").is_not_null())).then(
+            proof=pl.when(reading.is_not_null() | (exclusive_prompt.is_null() & pl.col("output_tokens").is_not_null())).then(
                 pl.concat_str(
                     pl.lit("request"),
                     pl.col("cache_hit").fill_null(value=False),
@@ -201,6 +212,6 @@ def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
         for reading in readings
     ]
     # An answer that came under two gateway ids was repeated out of a cache: it proves nothing about either call.
-    both = pl.concat(usage).drop_nulls("proof").unique()
-    once = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2
-    return both.filter(once & pl.col("proof").is_duplicated()).select("row", "proof")
+    proofs = pl.concat(usage).drop_nulls("proof").unique()
+    single_gateway = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2
+    return proofs.filter(single_gateway & pl.col("proof").is_duplicated()).select("row", "proof")

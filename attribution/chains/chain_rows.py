@@ -27,58 +27,58 @@ def build_chain_rows(
     `calls` has `node`, `list_cost` and the meters; `owner` is the row of `owners` that each is shown under.
     """
     root = forest.root[calls["node"].to_numpy()]
-    number = np.full(nodes.height, factorize.NONE, dtype=np.int32)
-    number[root] = 0
-    roots = np.flatnonzero(number == 0).astype(np.int32)
-    number[roots] = np.arange(len(roots), dtype=np.int32)
-    chain_of, of = number[root], number[forest.root]
+    chain_of_root = np.full(nodes.height, factorize.NONE, dtype=np.int32)
+    chain_of_root[root] = 0
+    roots = np.flatnonzero(chain_of_root == 0).astype(np.int32)
+    chain_of_root[roots] = np.arange(len(roots), dtype=np.int32)
+    chain_of, chain_of_node = chain_of_root[root], chain_of_root[forest.root]
     frame = pl.DataFrame(
         [
             chain_ids(nodes, roots),
             nodes["name"].gather(roots).cast(pl.String).alias("root_name"),
-            *_time_bounds(nodes, of, len(roots)),
-            _reasons(forest, number, roots),
+            *_time_bounds(nodes, chain_of_node, len(roots)),
+            _reasons(forest, chain_of_root, roots),
             *_usage_totals(calls, chain_of, len(roots), owners, owner),
-            _trace_ids(nodes, forest, of, roots),
+            _trace_ids(nodes, forest, chain_of_node, roots),
         ]
     )
     return frame, chain_of
 
 
-def _time_bounds(nodes: pl.DataFrame, of: Index, size: int) -> list[pl.Series]:
-    """Start, end and number of spans of each chain; `of` is the chain each span is in, if it is in one."""
-    inside = of != factorize.NONE
-    everything = bool(inside.all())
-    of = of if everything else of[inside]
+def _time_bounds(nodes: pl.DataFrame, chain_of_node: Index, size: int) -> list[pl.Series]:
+    """Start, end and number of spans of each chain; `chain_of_node` is the chain each span is in, if it is in one."""
+    in_chain = chain_of_node != factorize.NONE
+    all_in_chains = bool(in_chain.all())
+    chain_of_node = chain_of_node if all_in_chains else chain_of_node[in_chain]
 
-    def bound(column: str, worst: int, best: np.ufunc) -> pl.Series:
-        at = nodes[column].to_physical().fill_null(worst).to_numpy()
-        found = np.full(size, worst, dtype=np.int64)
-        best.at(found, of, at if everything else at[inside])
-        told = pl.Series(column, found)
-        return told.set(told == worst, None).cast(nodes.schema[column])
+    def bound(column: str, worst: int, reduce: np.ufunc) -> pl.Series:
+        instants = nodes[column].to_physical().fill_null(worst).to_numpy()
+        bounds = np.full(size, worst, dtype=np.int64)
+        reduce.at(bounds, chain_of_node, instants if all_in_chains else instants[in_chain])
+        column_bounds = pl.Series(column, bounds)
+        return column_bounds.set(column_bounds == worst, None).cast(nodes.schema[column])
 
     return [
         bound("start_time", _LAST, np.minimum),
         bound("end_time", -_LAST, np.maximum),
-        pl.Series("spans", np.bincount(of, minlength=size).astype(np.int64)),
+        pl.Series("spans", np.bincount(chain_of_node, minlength=size).astype(np.int64)),
     ]
 
 
-def _reasons(forest: Forest, number: Index, roots: Index) -> pl.Series:
+def _reasons(forest: Forest, chain_of_root: Index, roots: Index) -> pl.Series:
     """What is odd about each chain."""
-    cut = np.zeros(len(roots), dtype=bool)
-    inside = number[forest.root[np.flatnonzero(forest.cycle)]]
-    cut[inside[inside != factorize.NONE]] = True
-    fans = np.zeros(len(number), dtype=bool)
-    fans[list(forest.fans)] = True
-    flags = {"missing_parent": forest.missing_parent[roots], "cycle": cut, "fan_in": fans[roots]}
+    has_cycle = np.zeros(len(roots), dtype=bool)
+    chain_of_cycle = chain_of_root[forest.root[np.flatnonzero(forest.cycle)]]
+    has_cycle[chain_of_cycle[chain_of_cycle != factorize.NONE]] = True
+    is_fan_in = np.zeros(len(chain_of_root), dtype=bool)
+    is_fan_in[list(forest.fans)] = True
+    flags = {"missing_parent": forest.missing_parent[roots], "cycle": has_cycle, "fan_in": is_fan_in[roots]}
     if not any(flag.any() for flag in flags.values()):
         return pl.repeat(None, len(roots), dtype=pl.String, eager=True).alias("reason")
-    told = pl.concat_str(
+    reason = pl.concat_str(
         [pl.when(pl.Series(flag)).then(pl.lit(name)) for name, flag in flags.items()], separator=",", ignore_nulls=True
     )
-    return pl.select(reason=told).to_series().replace("", None)
+    return pl.select(reason=reason).to_series().replace("", None)
 
 
 def _usage_totals(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner: Index) -> list[pl.Series]:
@@ -104,43 +104,45 @@ def _usage_totals(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owner
 
 def _main_initiator(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> Index:
     """The starter of each chain's dearest call; most chains have but one starter."""
-    least, most = np.full(size, np.iinfo(np.int32).max, dtype=np.int32), np.full(size, -1, dtype=np.int32)
-    np.minimum.at(least, chain_of, starter)
-    np.maximum.at(most, chain_of, starter)
-    mixed = (least != most)[chain_of]
-    if mixed.any():
-        open_ = calls.select("list_cost", "start_time", "span_key").filter(pl.Series(mixed))
-        open_ = open_.with_columns(chain=pl.Series(chain_of[mixed]), starter=pl.Series(starter[mixed]))
-        dearest = open_.sort(pl.col("list_cost").fill_null(0), "start_time", "span_key", descending=[True, False, False]).unique(
-            "chain", keep="first", maintain_order=True
+    smallest, largest = np.full(size, np.iinfo(np.int32).max, dtype=np.int32), np.full(size, -1, dtype=np.int32)
+    np.minimum.at(smallest, chain_of, starter)
+    np.maximum.at(largest, chain_of, starter)
+    has_several_starters = (smallest != largest)[chain_of]
+    if has_several_starters.any():
+        candidates = calls.select("list_cost", "start_time", "span_key").filter(pl.Series(has_several_starters))
+        candidates = candidates.with_columns(
+            chain=pl.Series(chain_of[has_several_starters]), starter=pl.Series(starter[has_several_starters])
         )
-        most[dearest["chain"].to_numpy()] = dearest["starter"].to_numpy()
-    return most
+        dearest = candidates.sort(
+            pl.col("list_cost").fill_null(0), "start_time", "span_key", descending=[True, False, False]
+        ).unique("chain", keep="first", maintain_order=True)
+        largest[dearest["chain"].to_numpy()] = dearest["starter"].to_numpy()
+    return largest
 
 
-def _trace_ids(nodes: pl.DataFrame, forest: Forest, of: Index, roots: Index) -> pl.Series:
+def _trace_ids(nodes: pl.DataFrame, forest: Forest, chain_of_node: Index, roots: Index) -> pl.Series:
     """The traces each chain runs through: nearly always that of its root; only links lead out of it."""
-    own = nodes["trace_id"].gather(roots)
-    listed = own.reshape((len(own), 1)).arr.to_list().alias("trace_ids")
-    if own.null_count():
-        listed = listed.list.drop_nulls()
-    crossing = np.unique(of[np.flatnonzero(forest.linked)])
+    root_traces = nodes["trace_id"].gather(roots)
+    root_trace_lists = root_traces.reshape((len(root_traces), 1)).arr.to_list().alias("trace_ids")
+    if root_traces.null_count():
+        root_trace_lists = root_trace_lists.list.drop_nulls()
+    crossing = np.unique(chain_of_node[np.flatnonzero(forest.linked)])
     crossing = crossing[crossing != factorize.NONE]
     if not len(crossing):
-        return listed
-    among = np.zeros(len(roots) + 1, dtype=bool)
-    among[crossing] = True
-    rows = np.flatnonzero(among[of])
+        return root_trace_lists
+    is_crossing = np.zeros(len(roots) + 1, dtype=bool)
+    is_crossing[crossing] = True
+    rows = np.flatnonzero(is_crossing[chain_of_node])
     traces = (
-        pl.DataFrame({"chain": of[rows], "trace_key": nodes["trace_key"].gather(rows), "row": rows})
+        pl.DataFrame({"chain": chain_of_node[rows], "trace_key": nodes["trace_key"].gather(rows), "row": rows})
         .group_by("chain", "trace_key")
         .agg(pl.col("row").min())
         .sort("chain", "trace_key")
     )
-    several = (
+    crossing_lists = (
         traces.with_columns(trace_id=nodes["trace_id"].gather(traces["row"]))
         .group_by("chain", maintain_order=True)
         .agg(trace_ids=pl.col("trace_id").drop_nulls())
     )
-    whole = pl.DataFrame({"chain": np.arange(len(roots), dtype=np.int64), "trace_ids": listed})
-    return whole.update(several.with_columns(pl.col("chain").cast(pl.Int64)), on="chain")["trace_ids"]
+    whole = pl.DataFrame({"chain": np.arange(len(roots), dtype=np.int64), "trace_ids": root_trace_lists})
+    return whole.update(crossing_lists.with_columns(pl.col("chain").cast(pl.Int64)), on="chain")["trace_ids"]

@@ -19,72 +19,72 @@ Parents = dict[int, list[int]]
 """Rows, each with the rows above it."""
 
 
-def cut_tree_cycles(parent: Index, on: Index, order: SortKey) -> Index:
-    """Cuts every loop of the forest, each at one row; `on` holds a row of each. Returns the rows that became roots."""
-    ups: Parents = {}
-    for start in np.unique(on).tolist():
+def cut_tree_cycles(parent: Index, cycle_rows: Index, sort_key: SortKey) -> Index:
+    """Cuts every loop of the forest, each at one row; `cycle_rows` holds a row of each. Returns the rows that became roots."""
+    parents: Parents = {}
+    for start in np.unique(cycle_rows).tolist():
         at = start
-        while at not in ups:
+        while at not in parents:
             above = int(parent[at])
-            ups[at] = [above]
+            parents[at] = [above]
             at = above
-    cut = _cut_cycles(ups, order)
-    rows = np.array(sorted(cut), dtype=np.int32)
+    cut_rows = _cut_cycles(parents, sort_key)
+    rows = np.array(sorted(cut_rows), dtype=np.int32)
     parent[rows] = rows
     return rows
 
 
-def cut_fan_in_cycles(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], order: SortKey) -> Index:
+def cut_fan_in_cycles(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], sort_key: SortKey) -> Index:
     """Cuts cycles that go through the links of fan-ins. Returns the rows that lost an edge.
 
     `fans` is changed in place: a fan-in left with one link hangs on it like any other span, with none it is a root.
     """
     trees: Parents = {row: [t for target in targets if (t := int(root[target])) in fans] for row, targets in fans.items()}
-    tangled = {tree: n for n, ring in enumerate(_cyclic_components(trees)) for tree in ring}
-    if not tangled:
+    component_of = {tree: n for n, component in enumerate(_cyclic_components(trees)) for tree in component}
+    if not component_of:
         return np.zeros(0, dtype=np.int32)
-    ups: Parents = {}
-    for tree in tangled:
-        ups[tree] = []
+    parents: Parents = {}
+    for tree in component_of:
+        parents[tree] = []
         for target in fans[tree]:
-            if tangled.get(int(root[target])) != tangled[tree]:
+            if component_of.get(int(root[target])) != component_of[tree]:
                 continue
-            ups[tree].append(target)
-            at = target
-            while at not in ups and at != int(root[target]):
-                ups[at] = [int(parent[at])]
-                at = int(parent[at])
-    before = {tree: set(ups[tree]) for tree in tangled}
-    cut = _cut_cycles(ups, order)
-    for row in cut:
-        if row not in tangled:
+            parents[tree].append(target)
+            row_above = target
+            while row_above not in parents and row_above != int(root[target]):
+                parents[row_above] = [int(parent[row_above])]
+                row_above = int(parent[row_above])
+    parents_before = {tree: set(parents[tree]) for tree in component_of}
+    cut_rows = _cut_cycles(parents, sort_key)
+    for row in cut_rows:
+        if row not in component_of:
             parent[row] = row
             continue
-        left = tuple(t for t in fans[row] if t not in before[row] or t in ups[row])
+        links = tuple(t for t in fans[row] if t not in parents_before[row] or t in parents[row])
         del fans[row]
-        if len(left) > 1:
-            fans[row] = left
-        elif left:
-            parent[row] = left[0]
-    return np.array(sorted(cut), dtype=np.int32)
+        if len(links) > 1:
+            fans[row] = links
+        elif links:
+            parent[row] = links[0]
+    return np.array(sorted(cut_rows), dtype=np.int32)
 
 
-def _cut_cycles(ups: Parents, order: SortKey) -> set[int]:
-    """Takes edges out of `ups` until nothing is above itself; returns the rows that lost one."""
-    cut: set[int] = set()
-    waiting: list[Iterable[int]] = [list(ups)]
-    while waiting:
-        some = set(waiting.pop())
-        for ring in _cyclic_components({row: [up for up in ups[row] if up in some] for row in some}):
-            last = max(ring, key=order)
-            ups[last] = [up for up in ups[last] if up not in ring]
-            cut.add(last)
-            if len(ring) > 1:
-                waiting.append(ring)
-    return cut
+def _cut_cycles(parents: Parents, sort_key: SortKey) -> set[int]:
+    """Takes edges out of `parents` until nothing is above itself; returns the rows that lost one."""
+    cut_rows: set[int] = set()
+    pending: list[Iterable[int]] = [list(parents)]
+    while pending:
+        subset = set(pending.pop())
+        for component in _cyclic_components({row: [up for up in parents[row] if up in subset] for row in subset}):
+            last_started = max(component, key=sort_key)
+            parents[last_started] = [up for up in parents[last_started] if up not in component]
+            cut_rows.add(last_started)
+            if len(component) > 1:
+                pending.append(component)
+    return cut_rows
 
 
-def _cyclic_components(ups: Parents) -> Iterator[set[int]]:
+def _cyclic_components(parents: Parents) -> Iterator[set[int]]:
     """The sets of rows that are each other's ancestors (strongly connected components with an edge inside).
 
     >>> sorted(map(sorted, _rings({1: [2], 2: [3], 3: [2], 4: [4], 5: [1]})))
@@ -92,38 +92,38 @@ def _cyclic_components(ups: Parents) -> Iterator[set[int]]:
     """
     number: dict[int, int] = {}
     lowest: dict[int, int] = {}
-    open_rows: list[int] = []
-    is_open: set[int] = set()
-    for start in ups:
+    stack: list[int] = []
+    on_stack: set[int] = set()
+    for start in parents:
         if start in number:
             continue
         number[start] = lowest[start] = len(number)
-        open_rows.append(start)
-        is_open.add(start)
-        path: list[tuple[int, Iterator[int]]] = [(start, iter(ups[start]))]
+        stack.append(start)
+        on_stack.add(start)
+        path: list[tuple[int, Iterator[int]]] = [(start, iter(parents[start]))]
         while path:
-            row, rest = path[-1]
-            up = next(rest, None)
-            if up is not None:
-                if up not in number:
-                    number[up] = lowest[up] = len(number)
-                    open_rows.append(up)
-                    is_open.add(up)
-                    path.append((up, iter(ups.get(up, _NOTHING))))
-                elif up in is_open:
-                    lowest[row] = min(lowest[row], number[up])
+            row, remaining_parents = path[-1]
+            parent = next(remaining_parents, None)
+            if parent is not None:
+                if parent not in number:
+                    number[parent] = lowest[parent] = len(number)
+                    stack.append(parent)
+                    on_stack.add(parent)
+                    path.append((parent, iter(parents.get(parent, _NOTHING))))
+                elif parent in on_stack:
+                    lowest[row] = min(lowest[row], number[parent])
                 continue
             path.pop()
             if path:
                 lowest[path[-1][0]] = min(lowest[path[-1][0]], lowest[row])
             if lowest[row] == number[row]:
-                ring: set[int] = set()
-                while row not in ring:
-                    member = open_rows.pop()
-                    is_open.discard(member)
-                    ring.add(member)
-                if len(ring) > 1 or row in ups.get(row, _NOTHING):
-                    yield ring
+                component: set[int] = set()
+                while row not in component:
+                    member = stack.pop()
+                    on_stack.discard(member)
+                    component.add(member)
+                if len(component) > 1 or row in parents.get(row, _NOTHING):
+                    yield component
 
 
 _NOTHING: Sequence[int] = ()

@@ -58,19 +58,23 @@ class WeightedPaths(NamedTuple):
     whole: int
 
 
-def fan_in_paths(forest: Forest, sight: Ancestry, end: Index) -> pl.DataFrame:
+def fan_in_paths(forest: Forest, ancestry: Ancestry, end: Index) -> pl.DataFrame:
     """Every way on from every fan-in: root, place (order of its links), top, near, claim, doubted, cut, end, numerator, denominator.
 
-    `sight` and `end` give, for rows that say the same (the same agent, the same claim, a root of the same kind), the same row: then
+    `ancestry` and `end` give, for rows that say the same (the same agent, the same claim, a root of the same kind), the same row: then
     ways that lead to the same owner are equal. The weights of one root sum to 1 exactly, over one denominator.
     """
-    found: dict[int, WeightedPaths] = {}
+    paths_by_root: dict[int, WeightedPaths] = {}
     for root in topological_order(forest):
         targets = forest.fans[root]
         quota = max(1, MAX_PATHS // len(targets))
-        onward = [_paths_from(forest, sight, end, found, target) for target in targets]
-        found[root] = _merge_links([_heaviest(some, quota) for some in onward])
-    rows = [(root, place, *way, part, some.whole) for root, some in found.items() for place, (way, part) in enumerate(some.parts)]
+        link_paths = [_paths_from(forest, ancestry, end, paths_by_root, target) for target in targets]
+        paths_by_root[root] = _merge_links([_heaviest(root_paths, quota) for root_paths in link_paths])
+    rows = [
+        (root, place, *path, part, root_paths.whole)
+        for root, root_paths in paths_by_root.items()
+        for place, (path, part) in enumerate(root_paths.parts)
+    ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -80,42 +84,44 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def _paths_from(forest: Forest, sight: Ancestry, end: Index, found: dict[int, WeightedPaths], at: int) -> WeightedPaths:
+def _paths_from(
+    forest: Forest, ancestry: Ancestry, end: Index, paths_by_root: dict[int, WeightedPaths], row: int
+) -> WeightedPaths:
     """The ways up from any row: one, or those of the fan-in its tree stands on."""
-    root = int(forest.root[at])
-    own = Path(
-        int(sight.top[at]),
-        int(sight.near[at]),
-        int(sight.claim[at]),
-        bool(sight.doubted[at]),
-        bool(sight.cut[at]),
+    root = int(forest.root[row])
+    tree_path = Path(
+        int(ancestry.top[row]),
+        int(ancestry.near[row]),
+        int(ancestry.claim[row]),
+        bool(ancestry.doubted[row]),
+        bool(ancestry.cut[row]),
         int(end[root]),
     )
-    beyond = found.get(root)
+    paths_beyond = paths_by_root.get(root)
     return (
-        WeightedPaths([(own, 1)], 1)
-        if beyond is None
-        else WeightedPaths([(_extend(own, way), part) for way, part in beyond.parts], beyond.whole)
+        WeightedPaths([(tree_path, 1)], 1)
+        if paths_beyond is None
+        else WeightedPaths([(_extend(tree_path, path), part) for path, part in paths_beyond.parts], paths_beyond.whole)
     )
 
 
-def _extend(own: Path, way: Path) -> Path:
+def _extend(tree_path: Path, path_beyond: Path) -> Path:
     """A tree and what lies beyond its root as one way: the topmost agent comes from beyond, the nearest from the tree."""
     return Path(
-        own.top if way.top == NONE else way.top,
-        way.near if own.near == NONE else own.near,
-        way.claim if own.claim == NONE else own.claim,
-        own.doubted or way.doubted,
-        own.cut or way.cut,
-        way.end,
+        tree_path.top if path_beyond.top == NONE else path_beyond.top,
+        path_beyond.near if tree_path.near == NONE else tree_path.near,
+        path_beyond.claim if tree_path.claim == NONE else tree_path.claim,
+        tree_path.doubted or path_beyond.doubted,
+        tree_path.cut or path_beyond.cut,
+        path_beyond.end,
     )
 
 
-def _heaviest(some: WeightedPaths, quota: int) -> WeightedPaths:
-    if len(some.parts) <= quota:
-        return some
-    kept = sorted(some.parts, key=lambda item: -item[1])[:quota]
-    return WeightedPaths(kept, sum(part for _, part in kept))
+def _heaviest(paths: WeightedPaths, quota: int) -> WeightedPaths:
+    if len(paths.parts) <= quota:
+        return paths
+    heaviest = sorted(paths.parts, key=lambda item: -item[1])[:quota]
+    return WeightedPaths(heaviest, sum(part for _, part in heaviest))
 
 
 def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
@@ -126,48 +132,50 @@ def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
     >>> [(way.top, part) for way, part in both.parts], both.whole
     ([(1, 3), (2, 1)], 4)
     """
-    common = 1
-    for some in links:
-        common = lcm(common, some.whole)
-        if common > MAX_DENOMINATOR:
-            links, common = [_rescale(each, MAX_DENOMINATOR) for each in links], MAX_DENOMINATOR
+    denominator = 1
+    for paths in links:
+        denominator = lcm(denominator, paths.whole)
+        if denominator > MAX_DENOMINATOR:
+            links, denominator = [_rescale(link, MAX_DENOMINATOR) for link in links], MAX_DENOMINATOR
             break
-    merged: dict[Path, int] = {}
-    for some in links:
-        factor = common // some.whole
-        for way, part in some.parts:
-            merged[way] = merged.get(way, 0) + part * factor
-    shared = gcd(common * len(links), *merged.values())
-    out = WeightedPaths([(way, part // shared) for way, part in merged.items()], common * len(links) // shared)
-    return out if out.whole <= MAX_DENOMINATOR else _rescale(out, MAX_DENOMINATOR)
+    weight_of: dict[Path, int] = {}
+    for paths in links:
+        factor = denominator // paths.whole
+        for path, part in paths.parts:
+            weight_of[path] = weight_of.get(path, 0) + part * factor
+    divisor = gcd(denominator * len(links), *weight_of.values())
+    union = WeightedPaths([(path, part // divisor) for path, part in weight_of.items()], denominator * len(links) // divisor)
+    return union if union.whole <= MAX_DENOMINATOR else _rescale(union, MAX_DENOMINATOR)
 
 
-def _rescale(some: WeightedPaths, whole: int) -> WeightedPaths:
+def _rescale(paths: WeightedPaths, whole: int) -> WeightedPaths:
     """The same weights over another whole, rounded, that still sum to 1; what comes to no part is left out."""
     parts: list[tuple[Path, int]] = []
-    upto = taken = 0
-    for way, part in some.parts:
-        upto += part
-        rounded = (2 * upto * whole + some.whole) // (2 * some.whole) - taken
-        taken += rounded
-        if rounded:
-            parts.append((way, rounded))
+    cumulative_weight = weight_given = 0
+    for path, part in paths.parts:
+        cumulative_weight += part
+        new_weight = (2 * cumulative_weight * whole + paths.whole) // (2 * paths.whole) - weight_given
+        weight_given += new_weight
+        if new_weight:
+            parts.append((path, new_weight))
     return WeightedPaths(parts, whole)
 
 
 def topological_order(forest: Forest) -> Iterator[int]:
     """Fan-ins in an order in which those further up come first."""
-    done: set[int] = set()
+    emitted: set[int] = set()
     for start in forest.fans:
         path = [start]
         while path:
             root = path[-1]
-            further = (int(forest.root[target]) for target in forest.fans[root])
-            unseen = next((above for above in further if above in forest.fans and above not in done), None)
-            if unseen is not None:
-                path.append(unseen)
+            roots_above = (int(forest.root[target]) for target in forest.fans[root])
+            next_root = next(
+                (root_above for root_above in roots_above if root_above in forest.fans and root_above not in emitted), None
+            )
+            if next_root is not None:
+                path.append(next_root)
                 continue
             path.pop()
-            if root not in done:
-                done.add(root)
+            if root not in emitted:
+                emitted.add(root)
                 yield root

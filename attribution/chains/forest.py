@@ -47,39 +47,39 @@ class Forest:
         )
 
 
-def build_forest(spans: pl.DataFrame, rows: SpanIndex) -> Forest:
-    """Draws the forest of spans, which `rows` finds by their keys.
+def build_forest(spans: pl.DataFrame, span_index: SpanIndex) -> Forest:
+    """Draws the forest of spans, which `span_index` finds by their keys.
 
     `spans` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
     for nothing but to choose which edge of a cycle to cut: the one of the span that started last. (CH-3, CH-6)
     """
     count = spans.height
-    own = np.arange(count, dtype=np.int32)
+    row_numbers = np.arange(count, dtype=np.int32)
     has_parent = spans["parent_key"].is_not_null().to_numpy()
-    parent = own.copy()
-    named = np.flatnonzero(has_parent)
-    up = rows.find(_key(spans, "trace_key")[named], _key(spans, "parent_key")[named])
-    missing = np.zeros(count, dtype=bool)
-    missing[named] = up == NONE
-    parent[named] = np.where(up == NONE, named, up)
-    cycle = has_parent & ~missing & (parent == own)
-    linked = np.zeros(count, dtype=bool)
-    fans = _apply_links(spans, rows, has_parent, parent, linked)
+    parent = row_numbers.copy()
+    child_rows = np.flatnonzero(has_parent)
+    parent_rows = span_index.find(_key(spans, "trace_key")[child_rows], _key(spans, "parent_key")[child_rows])
+    missing_parent = np.zeros(count, dtype=bool)
+    missing_parent[child_rows] = parent_rows == NONE
+    parent[child_rows] = np.where(parent_rows == NONE, child_rows, parent_rows)
+    cycle = has_parent & ~missing_parent & (parent == row_numbers)
+    is_linked = np.zeros(count, dtype=bool)
+    fans = _apply_links(spans, span_index, has_parent, parent, is_linked)
     root = pointer_jump(parent)
-    loops = np.flatnonzero(parent[root] != root)
-    if len(loops) or fans:
+    loop_rows = np.flatnonzero(parent[root] != root)
+    if len(loop_rows) or fans:
         order = _start_order(spans)
-        if len(loops):
-            cut = cycles.cut_tree_cycles(parent, root[loops], order)
-            cycle[cut] = True
+        if len(loop_rows):
+            cut_rows = cycles.cut_tree_cycles(parent, root[loop_rows], order)
+            cycle[cut_rows] = True
             root = pointer_jump(parent)
         if fans:
-            cut = cycles.cut_fan_in_cycles(parent, root, fans, order)
-            if len(cut):
-                cycle[cut] = True
-                linked[cut] = parent[cut] != cut
+            cut_rows = cycles.cut_fan_in_cycles(parent, root, fans, order)
+            if len(cut_rows):
+                cycle[cut_rows] = True
+                is_linked[cut_rows] = parent[cut_rows] != cut_rows
                 root = pointer_jump(parent)
-    return Forest(parent, root, missing, cycle, linked, fans)
+    return Forest(parent, root, missing_parent, cycle, is_linked, fans)
 
 
 def _key(spans: pl.DataFrame, column: str) -> NDArray[np.int64]:
@@ -87,44 +87,46 @@ def _key(spans: pl.DataFrame, column: str) -> NDArray[np.int64]:
 
 
 def _apply_links(
-    spans: pl.DataFrame, rows: SpanIndex, has_parent: Flags, parent: Index, is_linked: Flags
+    spans: pl.DataFrame, span_index: SpanIndex, has_parent: Flags, parent: Index, is_linked: Flags
 ) -> dict[int, tuple[int, ...]]:
     """Hangs parentless spans on the one known span they are linked to; returns those with several. (CH-1)
 
     A link said twice is one link; a link to an unknown span, or to the span itself, leads nowhere.
     """
-    linked = np.flatnonzero((spans["link_span_key"].is_not_null() | spans["links"].is_not_null()).to_numpy() & ~has_parent)
-    if not len(linked):
+    link_rows = np.flatnonzero((spans["link_span_key"].is_not_null() | spans["links"].is_not_null()).to_numpy() & ~has_parent)
+    if not len(link_rows):
         return {}
-    few = spans[linked].select("trace_key", "link_trace_key", "link_span_key", "links")
-    several = few["links"].is_not_null().to_numpy()
-    single = linked[~several]
-    lone = few.filter(~several)
-    to = rows.find(_key(lone, "link_trace_key"), _key(lone, "link_span_key"))
-    found = to != NONE
-    parent[single[found]] = to[found]
-    is_linked[single[found]] = to[found] != single[found]
+    link_columns = spans[link_rows].select("trace_key", "link_trace_key", "link_span_key", "links")
+    has_many = link_columns["links"].is_not_null().to_numpy()
+    single_rows = link_rows[~has_many]
+    single_links = link_columns.filter(~has_many)
+    target_rows = span_index.find(_key(single_links, "link_trace_key"), _key(single_links, "link_span_key"))
+    is_known = target_rows != NONE
+    parent[single_rows[is_known]] = target_rows[is_known]
+    is_linked[single_rows[is_known]] = target_rows[is_known] != single_rows[is_known]
     fans: dict[int, tuple[int, ...]] = {}
-    for row, targets in zip(linked[several].tolist(), _link_targets(few["links"].drop_nulls(), rows), strict=True):
-        known = tuple(dict.fromkeys(t for t in targets if t not in (NONE, row)))
-        if len(known) == 1:
-            parent[row] = known[0]
+    for row, targets in zip(
+        link_rows[has_many].tolist(), _link_targets(link_columns["links"].drop_nulls(), span_index), strict=True
+    ):
+        distinct_targets = tuple(dict.fromkeys(t for t in targets if t not in (NONE, row)))
+        if len(distinct_targets) == 1:
+            parent[row] = distinct_targets[0]
             is_linked[row] = True
-        elif known:
-            fans[row] = known
+        elif distinct_targets:
+            fans[row] = distinct_targets
     return fans
 
 
-def _link_targets(links: pl.Series, rows: SpanIndex) -> list[list[int]]:
+def _link_targets(links: pl.Series, span_index: SpanIndex) -> list[list[int]]:
     """For each list of links, JSON [[trace id, span id], …], the rows they lead to, in their order."""
     pairs = links.str.json_decode(pl.List(pl.List(pl.String)))
     flat = pl.DataFrame({"pair": pairs, "of": np.arange(len(links), dtype=np.int32)}).explode("pair").drop_nulls("pair")
     ids = flat.select(trace=pl.col("pair").list.get(0), span=pl.col("pair").list.get(1), of="of").drop_nulls()
-    to = rows.find(_keys(ids["trace"], trace_key), _keys(ids["span"], span_key))
-    out: list[list[int]] = [[] for _ in range(len(links))]
-    for of, row in zip(ids["of"].to_list(), to.tolist(), strict=True):
-        out[of].append(row)
-    return out
+    target_rows = span_index.find(_keys(ids["trace"], trace_key), _keys(ids["span"], span_key))
+    targets: list[list[int]] = [[] for _ in range(len(links))]
+    for list_number, row in zip(ids["of"].to_list(), target_rows.tolist(), strict=True):
+        targets[list_number].append(row)
+    return targets
 
 
 def _keys(ids: pl.Series, key_of: object) -> NDArray[np.int64]:
@@ -134,12 +136,12 @@ def _keys(ids: pl.Series, key_of: object) -> NDArray[np.int64]:
 
 def _start_order(spans: pl.DataFrame) -> cycles.SortKey:
     """What says which of the spans of a cycle is the last: the start; ties: the id as it is written. (CH-3)"""
-    started = spans["start_time"].to_physical().to_numpy()
+    start_us = spans["start_time"].to_physical().to_numpy()
     traces, ids = spans["trace_id"], spans["span_id"]
     keys = spans["trace_key"], spans["span_key"]
 
     def order(row: int) -> tuple[int, str, str, int, int]:
-        return started[row], traces[row] or "", ids[row] or "", keys[0][row], keys[1][row]
+        return start_us[row], traces[row] or "", ids[row] or "", keys[0][row], keys[1][row]
 
     return order
 
@@ -150,13 +152,13 @@ def pointer_jump(pointer: Index) -> Index:
     >>> jump(np.array([0, 0, 1, 2, 4], dtype=np.int32)).tolist()
     [0, 0, 0, 0, 4]
     """
-    reached = pointer
+    pointers = pointer
     for _ in range(max(len(pointer), 2).bit_length() + 1):
-        further = reached[reached]
-        if np.array_equal(further, reached):
-            return further
-        reached = further
-    return reached
+        next_pointers = pointers[pointers]
+        if np.array_equal(next_pointers, pointers):
+            return next_pointers
+        pointers = next_pointers
+    return pointers
 
 
 def nearest_ancestor(parent: Index, flag: Flags) -> Index:
@@ -167,31 +169,31 @@ def nearest_ancestor(parent: Index, flag: Flags) -> Index:
     """
     if not flag.any():
         return np.full(len(flag), NONE, dtype=np.int32)
-    own = np.arange(len(flag), dtype=np.int32)
-    reached = pointer_jump(np.where(flag, own, parent))
-    return np.where(flag[reached], reached, np.int32(NONE))
+    row_numbers = np.arange(len(flag), dtype=np.int32)
+    end_rows = pointer_jump(np.where(flag, row_numbers, parent))
+    return np.where(flag[end_rows], end_rows, np.int32(NONE))
 
 
-def topmost_ancestor(parent: Index, flag: Flags, near: Index) -> Index:
-    """For every row, the highest flagged row at or above it, or NONE; `near` as `nearest_ancestor` gives it.
+def topmost_ancestor(parent: Index, flag: Flags, nearest: Index) -> Index:
+    """For every row, the highest flagged row at or above it, or NONE; `nearest` as `nearest_ancestor` gives it.
 
     >>> parent, flag = np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, True])
     >>> topmost(parent, flag, nearest(parent, flag)).tolist()
     [-1, 1, 1, 1]
     """
-    flagged = np.flatnonzero(flag).astype(np.int32)
-    over = next_ancestor(parent, near, flagged)
-    climb = np.arange(len(flag), dtype=np.int32)
+    flagged_rows = np.flatnonzero(flag).astype(np.int32)
+    next_flagged = next_ancestor(parent, nearest, flagged_rows)
+    pointer = np.arange(len(flag), dtype=np.int32)
     # Only flagged rows climb, each to the next flagged one above it.
-    climb[flagged] = np.where(over == NONE, flagged, over)
+    pointer[flagged_rows] = np.where(next_flagged == NONE, flagged_rows, next_flagged)
     while True:
-        further = climb[climb[flagged]]
-        if np.array_equal(further, climb[flagged]):
-            return np.where(near == NONE, np.int32(NONE), climb[near])
-        climb[flagged] = further
+        next_pointer = pointer[pointer[flagged_rows]]
+        if np.array_equal(next_pointer, pointer[flagged_rows]):
+            return np.where(nearest == NONE, np.int32(NONE), pointer[nearest])
+        pointer[flagged_rows] = next_pointer
 
 
-def next_ancestor(parent: Index, near: Index, rows: Index) -> Index:
-    """For each of `rows`, the nearest flagged row strictly above it, or NONE; `near` as `nearest_ancestor` gives it."""
-    up = parent[rows]
-    return np.where(up == rows, np.int32(NONE), near[up])
+def next_ancestor(parent: Index, nearest: Index, rows: Index) -> Index:
+    """For each of `rows`, the nearest flagged row strictly above it, or NONE; `nearest` as `nearest_ancestor` gives it."""
+    parents = parent[rows]
+    return np.where(parents == rows, np.int32(NONE), nearest[parents])

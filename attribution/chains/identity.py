@@ -25,49 +25,56 @@ NONE = -1
 Index = NDArray[np.int32]
 
 
-def span_agents(spans: pl.DataFrame, moments: AsOfIndex) -> tuple[Index, pl.Series]:
+def span_agents(spans: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series]:
     """The agent each span itself names, as a code or NONE, and the names: registered under its id or its name, else the name as it stands. (ID-2)"""
     agent = np.full(spans.height, NONE, dtype=np.int32)
-    spoken = spans.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
-    if not len(spoken):
+    agent_rows = spans.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
+    if not len(agent_rows):
         return agent, pl.Series([], dtype=pl.String)
-    told = spans.select(pl.col("agent_id", "agent_name", "start_time").gather(spoken))
+    named_spans = spans.select(pl.col("agent_id", "agent_name", "start_time").gather(agent_rows))
     code, first = factorize.combine(
-        told.height, [*factorize.encode_columns(told, ("agent_id", "agent_name")), moments.of(told["start_time"])]
+        named_spans.height,
+        [*factorize.encode_columns(named_spans, ("agent_id", "agent_name")), as_of.interval_codes(named_spans["start_time"])],
     )
-    few = told[first]
+    distinct_spans = named_spans[first]
     by_id, by_name = (
-        owner_at(few, moments.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
+        owner_at(distinct_spans, as_of.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
         for name in ("agent_id", "agent_name")
     )
-    named, distinct = factorize.distinct_rows(few.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id")))
-    agent[spoken.to_numpy()] = named[code]
+    agent_code, distinct = factorize.distinct_rows(
+        distinct_spans.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id"))
+    )
+    agent[agent_rows.to_numpy()] = agent_code[code]
     return agent, distinct["agent"]
 
 
-def drop_conflicting_claims(signals: pl.DataFrame, moments: AsOfIndex, trusted: Sequence[str]) -> pl.DataFrame:
+def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sources: Sequence[str]) -> pl.DataFrame:
     """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
 
     Adds `claim_conflict`, which rows lost theirs.
     """
     signals = signals.with_columns(claim_conflict=pl.lit(value=False))
-    spoke = pl.coalesce("agent_id", "agent_name")
+    named_agent = pl.coalesce("agent_id", "agent_name")
     rows = signals.select(
-        (pl.col("channel").str.starts_with("litellm") & spoke.is_not_null() & ~pl.col("source").is_in(list(trusted))).arg_true()
+        (
+            pl.col("channel").str.starts_with("litellm")
+            & named_agent.is_not_null()
+            & ~pl.col("source").is_in(list(trusted_sources))
+        ).arg_true()
     ).to_series()
     if not rows.len():
         return signals
-    asked = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
-    key_team = owner_at(asked, moments.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
-    agent, names = span_agents(asked, moments)
-    asked = asked.with_columns(agent=gather_or_null(names, agent))
-    agent_team = owner_at(asked, moments.timeline, name="agent", at="start_time", kinds=("agent",))["team"]
-    lost = (
+    named_signals = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
+    key_team = owner_at(named_signals, as_of.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    agent, names = span_agents(named_signals, as_of)
+    named_signals = named_signals.with_columns(agent=gather_or_null(names, agent))
+    agent_team = owner_at(named_signals, as_of.timeline, name="agent", at="start_time", kinds=("agent",))["team"]
+    conflicts = (
         pl.DataFrame({"key": key_team, "agent": agent_team})
         .select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent")))
         .to_series()
     )
-    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(lost), True)
+    conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(conflicts), True)
     return signals.with_columns(conflict, *(pl.when(~conflict).then(pl.col(c)).alias(c) for c in ("agent_id", "agent_name")))
 
 
@@ -75,7 +82,7 @@ def drop_conflicting_claims(signals: pl.DataFrame, moments: AsOfIndex, trusted: 
 class Owners:
     """Who pays for each path, as a row of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method, identity_reason."""
 
-    of: Index
+    code: Index
     table: pl.DataFrame
 
 
@@ -83,73 +90,73 @@ _CALLER = ("credential", "credential_team", "principal", "service_name")
 """What a call says of its caller beside its path."""
 
 
-def resolve_owners(calls: pl.DataFrame, paths: Paths, seen: SpanContext, moments: AsOfIndex) -> tuple[Paths, Owners]:
+def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_of: AsOfIndex) -> tuple[Paths, Owners]:
     """Initiator and executor of every call along each of its paths; paths of one call that lead to one owner become one. (CH-4, CH-5)
 
-    `calls` has start_time, conversation_id and what it says of its caller; `paths` lead from its rows through the spans of `seen`.
+    `calls` has start_time, conversation_id and what it says of its caller; `paths` lead from its rows through the spans of `context`.
     """
-    mapped = [kind for kind in ("credential", "principal", "service") if kind in moments.kinds]
-    caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped]
-    by_call = [*factorize.encode_columns(calls, caller), moments.of(calls["start_time"])]
-    conversation = _conversation_owner(calls, seen)
+    mapped_kinds = [kind for kind in ("credential", "principal", "service") if kind in as_of.kinds]
+    caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped_kinds]
+    by_call = [*factorize.encode_columns(calls, caller), as_of.interval_codes(calls["start_time"])]
+    conversation = _conversation_owner(calls, context)
     parts = [
-        factorize.encode_rows(seen.agent_at(paths.top), len(seen.names)),
-        factorize.encode_rows(seen.agent_at(paths.near), len(seen.names)),
-        factorize.encode_rows(seen.claim_at(paths.claim), seen.claims.height),
+        factorize.encode_rows(context.agent_at(paths.top), len(context.names)),
+        factorize.encode_rows(context.agent_at(paths.near), len(context.names)),
+        factorize.encode_rows(context.claim_at(paths.claim), context.claims.height),
         factorize.encode_flags(paths.doubted),
-        factorize.encode_flags(seen.forest.missing_parent[paths.end]),
-        *([Codes(seen.services.code[paths.end], seen.services.size)] if seen.services.size > 1 else []),
-        *(paths.gathered(part) for part in by_call),
-        *([] if conversation is None else [paths.gathered(factorize.encode_rows(conversation, len(seen.names)))]),
+        factorize.encode_flags(context.forest.missing_parent[paths.end]),
+        *([Codes(context.services.code[paths.end], context.services.size)] if context.services.size > 1 else []),
+        *(paths.by_path(part) for part in by_call),
+        *([] if conversation is None else [paths.by_path(factorize.encode_rows(conversation, len(context.names)))]),
     ]
-    asked, first = factorize.combine(len(paths.call), parts)
+    question, first = factorize.combine(len(paths.call), parts)
     row = paths.call[first]
-    claim = seen.claim_at(paths.claim[first])
+    claim = context.claim_at(paths.claim[first])
     questions = calls.select(pl.col(c).gather(row) for c in _CALLER).with_columns(
-        moments.instants(calls["start_time"].gather(row)).alias("start_time"),
-        gather_or_null(seen.names, seen.agent_at(paths.top[first])).alias("__path"),
-        gather_or_null(seen.names, seen.agent_at(paths.near[first])).alias("__near"),
-        gather_or_null(seen.claims["claimed_agent"], claim).alias("__claim"),
-        gather_or_null(seen.claims["claimed_team"], claim).alias("__claim_team"),
+        as_of.interval_starts(calls["start_time"].gather(row)).alias("start_time"),
+        gather_or_null(context.names, context.agent_at(paths.top[first])).alias("__path"),
+        gather_or_null(context.names, context.agent_at(paths.near[first])).alias("__near"),
+        gather_or_null(context.claims["claimed_agent"], claim).alias("__claim"),
+        gather_or_null(context.claims["claimed_team"], claim).alias("__claim_team"),
         pl.Series("__doubted", paths.doubted[first]),
-        pl.Series("__broken", seen.forest.missing_parent[paths.end[first]]),
-        seen.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
-        gather_or_null(seen.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias(
+        pl.Series("__broken", context.forest.missing_parent[paths.end[first]]),
+        context.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
+        gather_or_null(context.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias(
             "__conversation"
         ),
     )
-    number, table = factorize.distinct_rows(_owner_table(questions, moments.timeline))
-    paths, of = merge_by_owner(paths, number[asked])
-    return paths, Owners(of, table)
+    number, table = factorize.distinct_rows(_owner_table(questions, as_of.timeline))
+    paths, owner_code = merge_by_owner(paths, number[question])
+    return paths, Owners(owner_code, table)
 
 
 def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
     """Owners, method and reason of each question."""
     # The root agent may be claimed by any of its names. (ID-1)
-    known_as = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
-    frame = questions.with_columns(__claim=pl.coalesce(known_as, pl.col("__claim")))
-    mapped = [
+    claimed_agent = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
+    frame = questions.with_columns(__claim=pl.coalesce(claimed_agent, pl.col("__claim")))
+    mapped_owners = [
         owner_at(frame, timeline, name=column, at="start_time", kinds=(kind,)).select(
             pl.col("agent").alias(f"__{kind}{n}_agent"), pl.col("team").alias(f"__{kind}{n}_team")
         )
         for n, (column, kind) in enumerate(_MAPPINGS)
     ]
-    found_agent, found_team, found_by = _initiator_cascade()
-    frame = pl.concat([frame, *mapped], how="horizontal").with_columns(
-        initiator_agent=found_agent, __mapped_team=found_team, method=found_by
+    initiator_agent, mapped_team, method = _initiator_cascade()
+    frame = pl.concat([frame, *mapped_owners], how="horizontal").with_columns(
+        initiator_agent=initiator_agent, __mapped_team=mapped_team, method=method
     )
     initiators, executors = (
         owner_at(frame, timeline, name=name, at="start_time", kinds=("agent", "alias"))["team"]
         for name in ("initiator_agent", "__near")
     )
-    alone = pl.col("initiator_agent").eq_missing(pl.coalesce("__near", "initiator_agent"))
+    is_own_executor = pl.col("initiator_agent").eq_missing(pl.coalesce("__near", "initiator_agent"))
     frame = frame.with_columns(
         # The agent's owner at that time comes before the team that its key or service was once registered with. (ID-1)
         initiator_team=pl.coalesce(
             initiators,
             pl.when(pl.col("method").is_in(["credential", "principal", "service"])).then(pl.col("__mapped_team")),
             pl.col("__claim_team"),
-            pl.when(alone).then(pl.col("credential_team")),
+            pl.when(is_own_executor).then(pl.col("credential_team")),
         )
     )
     # Where no span names an agent, the one who started the work is the only one known to have done it.
@@ -182,7 +189,7 @@ def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     """Agent, team (where the finding names one) and method, in the order of CH-4: the first that holds."""
     none = pl.lit(None, dtype=pl.String)
     claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
-    ladder = [
+    cascade = [
         (pl.col("__broken") & claim.is_not_null(), claim, claim_team, "claim"),
         (pl.col("__path").is_not_null(), pl.col("__path"), none, "path"),
         (claim.is_not_null(), claim, claim_team, "claim"),
@@ -190,36 +197,39 @@ def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     ]
     for n, (_, kind) in enumerate(_MAPPINGS):
         agent, team = pl.col(f"__{kind}{n}_agent"), pl.col(f"__{kind}{n}_team")
-        ladder.append((agent.is_not_null() | team.is_not_null(), agent, team, kind))
-    ladder.append((pl.col("credential_team").is_not_null(), none, pl.col("credential_team"), "credential"))
-    found_agent, found_team, found_by = pl.lit(UNKNOWN), none, pl.lit("unknown")
-    for holds, agent, team, kind in reversed(ladder):
-        found_agent = pl.when(holds).then(agent).otherwise(found_agent)
-        found_team = pl.when(holds).then(team).otherwise(found_team)
-        found_by = pl.when(holds).then(pl.lit(kind)).otherwise(found_by)
-    return found_agent, found_team, found_by
+        cascade.append((agent.is_not_null() | team.is_not_null(), agent, team, kind))
+    cascade.append((pl.col("credential_team").is_not_null(), none, pl.col("credential_team"), "credential"))
+    initiator_agent, initiator_team, method = pl.lit(UNKNOWN), none, pl.lit("unknown")
+    for condition, agent, team, kind in reversed(cascade):
+        initiator_agent = pl.when(condition).then(agent).otherwise(initiator_agent)
+        initiator_team = pl.when(condition).then(team).otherwise(initiator_team)
+        method = pl.when(condition).then(pl.lit(kind)).otherwise(method)
+    return initiator_agent, initiator_team, method
 
 
-def _conversation_owner(calls: pl.DataFrame, seen: SpanContext) -> Index | None:
+def _conversation_owner(calls: pl.DataFrame, context: SpanContext) -> Index | None:
     """The one agent that started every identified chain of the call's conversation, as a code; NONE where there are none or several."""
     if not factorize.non_null_columns(calls, ["conversation_id"]):
         return None
-    spoken = seen.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
-    tops = seen.paths(spoken)
-    said = pl.DataFrame(
-        {"conversation_id": seen.nodes["conversation_id"].gather(spoken[tops.call]), "agent": seen.agent_at(tops.top)}
+    conversation_rows = context.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
+    paths = context.paths(conversation_rows)
+    conversation_agents = pl.DataFrame(
+        {
+            "conversation_id": context.nodes["conversation_id"].gather(conversation_rows[paths.call]),
+            "agent": context.agent_at(paths.top),
+        }
     )
     owners = (
-        said.filter(pl.col("agent") != NONE)
+        conversation_agents.filter(pl.col("agent") != NONE)
         .group_by("conversation_id")
         .agg(pl.col("agent").min(), last=pl.col("agent").max())
         .filter(pl.col("agent") == pl.col("last"))
     )
-    joined = calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
-    return joined.fill_null(NONE).to_numpy()
+    agents = calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
+    return agents.fill_null(NONE).to_numpy()
 
 
 def gather_or_null(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:
     """Values at rows; null at NONE."""
-    picked = pl.Series(rows, dtype=pl.Int64)
-    return values.gather(picked.set(picked < 0, None)).cast(pl.String)
+    row_numbers = pl.Series(rows, dtype=pl.Int64)
+    return values.gather(row_numbers.set(row_numbers < 0, None)).cast(pl.String)

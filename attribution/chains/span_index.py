@@ -34,71 +34,73 @@ class SpanIndex:
         self._shift, self._mask = np.uint64(64 - bits), np.int32((1 << bits) - 1)
         self._mixed = _mix(trace, span)
         self._table = np.full(1 << bits, NONE, dtype=np.int32)
-        self.doubles = self._insert()
+        self.duplicates = self._insert()
         """Rows whose key an earlier row bears already: they are not found."""
 
-    def _near(self, trace: Keys, mixed: Mixed) -> Rows32:
+    def _near(self, trace: Keys, key_hash: Mixed) -> Rows32:
         """The slot a key is looked for first."""
         slot = ((trace.view(np.uint64) * GOLDEN_GAMMA) >> self._shift).astype(np.int32)
-        slot += (mixed >> (np.uint64(64) - _NEAR_BITS)).astype(np.int32)
+        slot += (key_hash >> (np.uint64(64) - _NEAR_BITS)).astype(np.int32)
         slot &= self._mask
         return slot
 
-    def _next(self, slot: Rows32, mixed: Mixed, tried: int) -> Rows32:
+    def _next(self, slot: Rows32, key_hash: Mixed, probes: int) -> Rows32:
         """The slot to look in after so many."""
-        if tried == _NEAR:
-            return ((mixed * _SPREAD) >> self._shift).astype(np.int32)
+        if probes == _NEAR:
+            return ((key_hash * _SPREAD) >> self._shift).astype(np.int32)
         return (slot + np.int32(1)) & self._mask
 
     def _insert(self) -> Rows32:
         table = self._table
-        rows, mixed, slot = np.arange(len(self._mixed), dtype=np.int32), self._mixed, self._near(self._trace, self._mixed)
-        doubles: list[Rows32] = []
-        tried = 0
+        rows, key_hash, slot = np.arange(len(self._mixed), dtype=np.int32), self._mixed, self._near(self._trace, self._mixed)
+        duplicates: list[Rows32] = []
+        probes = 0
         while len(rows):
-            wanted = table[slot] == NONE if tried else slice(None)
+            is_free = table[slot] == NONE if probes else slice(None)
             # Written backwards: of several that want a slot, the first row is the last to write.
-            table[slot[wanted][::-1]] = rows[wanted][::-1]
-            held = table[slot]
-            lost = np.flatnonzero(held != rows)
-            rows, mixed, slot = rows[lost], mixed[lost], slot[lost]
-            double = self._same(held[lost], mixed, self._trace, self._span, rows)
-            if double.any():
-                doubles.append(rows[double])
-                rows, mixed, slot = rows[~double], mixed[~double], slot[~double]
-            tried += 1
-            slot = self._next(slot, mixed, tried)
-        return np.sort(np.concatenate(doubles)) if doubles else rows
+            table[slot[is_free][::-1]] = rows[is_free][::-1]
+            occupants = table[slot]
+            unplaced = np.flatnonzero(occupants != rows)
+            rows, key_hash, slot = rows[unplaced], key_hash[unplaced], slot[unplaced]
+            is_duplicate = self._same(occupants[unplaced], key_hash, self._trace, self._span, rows)
+            if is_duplicate.any():
+                duplicates.append(rows[is_duplicate])
+                rows, key_hash, slot = rows[~is_duplicate], key_hash[~is_duplicate], slot[~is_duplicate]
+            probes += 1
+            slot = self._next(slot, key_hash, probes)
+        return np.sort(np.concatenate(duplicates)) if duplicates else rows
 
-    def _same(self, held: Rows32, mixed: Mixed, trace: Keys, span: Keys, asked: Rows32 | None = None) -> NDArray[np.bool_]:
-        """Whether the rows held bear the keys asked for, which are those at `asked`, or all."""
-        same: NDArray[np.bool_] = self._mixed[held] == mixed
-        likely = np.flatnonzero(same)
-        known, wanted = held[likely], likely if asked is None else asked[likely]
-        same[likely] = (self._trace[known] == trace[wanted]) & (self._span[known] == span[wanted])
-        return same
+    def _same(
+        self, occupants: Rows32, key_hash: Mixed, trace: Keys, span: Keys, key_rows: Rows32 | None = None
+    ) -> NDArray[np.bool_]:
+        """Whether the rows held bear the keys asked for, which are those at `key_rows`, or all."""
+        is_same: NDArray[np.bool_] = self._mixed[occupants] == key_hash
+        candidates = np.flatnonzero(is_same)
+        candidate_rows, positions = occupants[candidates], candidates if key_rows is None else key_rows[candidates]
+        is_same[candidates] = (self._trace[candidate_rows] == trace[positions]) & (self._span[candidate_rows] == span[positions])
+        return is_same
 
     def find(self, trace: Keys, span: Keys) -> Rows32:
         """The row of each key, or NONE."""
         if not len(self._mixed):
             return np.full(len(trace), NONE, dtype=np.int32)
-        mixed = _mix(trace, span)
-        slot = self._near(trace, mixed)
-        out = self._table[slot]
+        key_hash = _mix(trace, span)
+        slot = self._near(trace, key_hash)
+        rows = self._table[slot]
         # Most keys are met in their first slot; the few others ask on.
-        miss = np.flatnonzero((out != NONE) & ~self._same(out, mixed, trace, span)).astype(np.int32)
-        slot, mixed = slot[miss], mixed[miss]
-        tried = 0
+        miss = np.flatnonzero((rows != NONE) & ~self._same(rows, key_hash, trace, span)).astype(np.int32)
+        slot, key_hash = slot[miss], key_hash[miss]
+        probes = 0
         while len(miss):
-            tried += 1
-            slot = self._next(slot, mixed, tried)
-            held = self._table[slot]
-            out[miss] = held
-            on = np.flatnonzero((held != NONE) & ~self._same(held, mixed, trace, span, miss))
-            miss, slot, mixed = miss[on], slot[on], mixed[on]
-        return out
+            probes += 1
+            slot = self._next(slot, key_hash, probes)
+            occupants = self._table[slot]
+            rows[miss] = occupants
+            retry = np.flatnonzero((occupants != NONE) & ~self._same(occupants, key_hash, trace, span, miss))
+            miss, slot, key_hash = miss[retry], slot[retry], key_hash[retry]
+        return rows
 
 
 def _mix(trace: Keys, span: Keys) -> Mixed:
-    mixed: Mixed = ((trace.view(np.uint64) * GOLDEN_GAMMA) ^ span.view(np.uint64)) * _SPREAD
-    return mixed
+    key_hash: Mixed = ((trace.view(np.uint64) * GOLDEN_GAMMA) ^ span.view(np.uint64)) * _SPREAD
+    return key_hash

@@ -34,22 +34,22 @@ def drop_outer_duplicates(calls: pl.DataFrame, container: Index) -> pl.DataFrame
 
     An outer call with a provider request id of its own is a call of its own. `calls` has `node`, its row in `container`.
     """
-    speaks = calls.select(reports_usage() & ~is_wrapper()).to_series().to_numpy()
-    at = calls["node"].to_numpy()
+    reports = calls.select(reports_usage() & ~is_wrapper()).to_series().to_numpy()
+    call_nodes = calls["node"].to_numpy()
     encloses = np.zeros(len(container), dtype=bool)
     encloses[container[container != np.arange(len(container), dtype=np.int32)]] = True
-    outer = np.zeros(len(container), dtype=bool)
-    outer[at[speaks]] = True
-    outer &= encloses
-    if not outer.any():
+    is_outer = np.zeros(len(container), dtype=bool)
+    is_outer[call_nodes[reports]] = True
+    is_outer &= encloses
+    if not is_outer.any():
         return calls
-    inner = np.flatnonzero(speaks)
-    over = next_ancestor(container, nearest_ancestor(container, outer), at[inner])
-    below = np.flatnonzero(over != NONE)
+    inner_calls = np.flatnonzero(reports)
+    outer_nodes = next_ancestor(container, nearest_ancestor(container, is_outer), call_nodes[inner_calls])
+    has_outer = np.flatnonzero(outer_nodes != NONE)
     ids = pl.coalesce("provider_request_id", "gateway_call_id")
-    pairs = calls[inner[below]].select(inner_id=ids, over=pl.Series(over[below]))
-    outers = calls.filter(pl.Series(outer[at])).select(over="node", outer_id=ids, scope="usage_scope")
-    hidden = (
+    pairs = calls[inner_calls[has_outer]].select(inner_id=ids, over=pl.Series(outer_nodes[has_outer]))
+    outers = calls.filter(pl.Series(is_outer[call_nodes])).select(over="node", outer_id=ids, scope="usage_scope")
+    duplicates = (
         pairs.join(outers, on="over")
         .filter(
             (pl.col("scope") != "leaf").fill_null(value=True)
@@ -59,7 +59,7 @@ def drop_outer_duplicates(calls: pl.DataFrame, container: Index) -> pl.DataFrame
         )
         .select(pl.col("over").unique())
     )
-    return calls.filter(~pl.col("node").is_in(hidden["over"].implode()) | is_wrapper())
+    return calls.filter(~pl.col("node").is_in(duplicates["over"].implode()) | is_wrapper())
 
 
 def keep_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
@@ -68,21 +68,24 @@ def keep_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
     `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below a wrapper reports, aggregate_residual
     where something does, null for leaves.
     """
-    wraps = calls.select(is_wrapper()).to_series()
+    wrapper_mask = calls.select(is_wrapper()).to_series()
     calls = calls.with_columns(standing=pl.lit(None, dtype=pl.String))
-    if not wraps.any():
+    if not wrapper_mask.any():
         return calls
-    leaves, wrappers = calls.filter(~wraps), counter_increments(calls.filter(wraps & calls.select(_has_meters()).to_series()))
+    leaves, wrappers = (
+        calls.filter(~wrapper_mask),
+        counter_increments(calls.filter(wrapper_mask & calls.select(_has_meters()).to_series())),
+    )
     residual, reporting = _residuals(wrappers, leaves, container)
-    alone = pl.Series(~reporting)
-    rest = wrappers.with_columns(
+    is_sole_report = pl.Series(~reporting)
+    residual_calls = wrappers.with_columns(
         *(pl.when(pl.col(m).is_not_null()).then(pl.Series(residual[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),
-        pl.when(alone).then(pl.lit("aggregate_only")).otherwise(pl.lit("aggregate_residual")).alias("standing"),
-        *(pl.when(alone).then(c).alias(c) for c in ("other_usage", "reported_cost")),
+        pl.when(is_sole_report).then(pl.lit("aggregate_only")).otherwise(pl.lit("aggregate_residual")).alias("standing"),
+        *(pl.when(is_sole_report).then(c).alias(c) for c in ("other_usage", "reported_cost")),
         # A sum over several requests says nothing of the size of one.
         pl.lit(None, dtype=calls.schema["prompt_tokens"]).alias("prompt_tokens"),
     )
-    return pl.concat([leaves, rest.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())])
+    return pl.concat([leaves, residual_calls.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())])
 
 
 def _has_meters() -> pl.Expr:
@@ -95,21 +98,21 @@ def counter_increments(wrappers: pl.DataFrame) -> pl.DataFrame:
 
     A counter belongs to one agent of one service in one conversation, or trace where there is none. One that falls was started anew.
     """
-    counts = pl.col("usage_scope") == "cumulative"
-    if not wrappers.select(counts.any()).item():
+    is_counter = pl.col("usage_scope") == "cumulative"
+    if not wrappers.select(is_counter.any()).item():
         return wrappers
     counter = [
-        counts,
+        is_counter,
         pl.coalesce("agent_id", "agent_name"),
         pl.col("service_name"),
         pl.col("conversation_id"),
         pl.when(pl.col("conversation_id").is_null()).then(pl.col("trace_key")),
     ]
-    before = {m: pl.col(m).shift(1).over(counter).fill_null(0) for m in TOKEN_METERS}
-    fell = pl.any_horizontal(pl.col(m) < before[m] for m in TOKEN_METERS).fill_null(value=False)
-    ordered = wrappers.sort("start_time", "trace_id", "span_id", "trace_key", "span_key")
-    return ordered.with_columns(
-        pl.when(counts & ~fell).then(pl.col(m) - before[m]).otherwise(pl.col(m)).alias(m) for m in TOKEN_METERS
+    previous = {m: pl.col(m).shift(1).over(counter).fill_null(0) for m in TOKEN_METERS}
+    was_reset = pl.any_horizontal(pl.col(m) < previous[m] for m in TOKEN_METERS).fill_null(value=False)
+    by_start = wrappers.sort("start_time", "trace_id", "span_id", "trace_key", "span_key")
+    return by_start.with_columns(
+        pl.when(is_counter & ~was_reset).then(pl.col(m) - previous[m]).otherwise(pl.col(m)).alias(m) for m in TOKEN_METERS
     )
 
 
@@ -118,28 +121,28 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
 
     Wrappers go innermost first, all of one depth at once.
     """
-    nested = _Nesting.of(wrappers["node"].to_numpy(), container)
-    said, contains = _counts(wrappers), _inclusive_meters(wrappers)
-    below = np.zeros_like(said)
-    reporting, silent = np.zeros(len(said), dtype=bool), np.zeros(len(said), dtype=bool)
-    under = nested.near[leaves["node"].to_numpy()]
-    inside = np.flatnonzero(under != NONE)
-    under, some = under[inside], leaves[inside]
+    nesting = _Nesting.of(wrappers["node"].to_numpy(), container)
+    reported, inclusive = _counts(wrappers), _inclusive_meters(wrappers)
+    below = np.zeros_like(reported)
+    reporting, silent = np.zeros(len(reported), dtype=bool), np.zeros(len(reported), dtype=bool)
+    wrapper_of_leaf = nesting.near[leaves["node"].to_numpy()]
+    within_wrapper = np.flatnonzero(wrapper_of_leaf != NONE)
+    wrapper_of_leaf, leaf_calls = wrapper_of_leaf[within_wrapper], leaves[within_wrapper]
     # A gateway's cache hit reports, too: it used nothing at the provider.
-    speaks = some.select(_has_meters() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
-    np.add.at(below, under, _counts(some))
-    reporting[under[speaks]] = True
-    silent[under[~speaks]] = True
-    residual = np.zeros_like(said)
-    for now in nested.inner_first():
-        ignored = reporting[now] & ~silent[now]
-        rest = np.where(ignored[:, None], 0, _residual(said[now], below[now], contains[now]))
-        residual[now] = rest
-        within = nested.over[now] != NONE
-        outer = nested.over[now][within]
-        np.add.at(below, outer, (below[now] + rest)[within])
-        np.logical_or.at(reporting, outer, (reporting[now] | rest.any(axis=1))[within])
-        np.logical_or.at(silent, outer, silent[now][within])
+    has_report = leaf_calls.select(_has_meters() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
+    np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
+    reporting[wrapper_of_leaf[has_report]] = True
+    silent[wrapper_of_leaf[~has_report]] = True
+    residual = np.zeros_like(reported)
+    for level in nesting.inner_first():
+        fully_covered = reporting[level] & ~silent[level]
+        residual_now = np.where(fully_covered[:, None], 0, _residual(reported[level], below[level], inclusive[level]))
+        residual[level] = residual_now
+        has_outer = nesting.over[level] != NONE
+        outer = nesting.over[level][has_outer]
+        np.add.at(below, outer, (below[level] + residual_now)[has_outer])
+        np.logical_or.at(reporting, outer, (reporting[level] | residual_now.any(axis=1))[has_outer])
+        np.logical_or.at(silent, outer, silent[level][has_outer])
     return residual, reporting
 
 
@@ -158,16 +161,20 @@ _PART_OF = {
 
 def _inclusive_meters(wrappers: pl.DataFrame) -> Flags:
     """Of which meters each wrapper counts what it does not tell apart: all, but those it says it leaves out."""
-    cached, thought = (
+    includes_cache, includes_reasoning = (
         wrappers[c].fill_null(value=True).to_numpy() for c in ("input_includes_cache", "output_includes_reasoning")
     )
     always = np.ones(wrappers.height, dtype=bool)
     return np.stack(
-        [cached if m.startswith("cache_") else thought if m == "reasoning_tokens" else always for m in TOKEN_METERS], axis=1
+        [
+            includes_cache if m.startswith("cache_") else includes_reasoning if m == "reasoning_tokens" else always
+            for m in TOKEN_METERS
+        ],
+        axis=1,
     )
 
 
-def _residual(said: Counts, below: Counts, contains: Flags) -> Counts:
+def _residual(reported: Counts, below: Counts, inclusive: Flags) -> Counts:
     """What wrappers say beyond what is below them, never negative.
 
     What calls tell of a part (cached, reasoning, …) beyond what their wrapper tells of it, is in the wrapper's whole. An agent that
@@ -178,13 +185,13 @@ def _residual(said: Counts, below: Counts, contains: Flags) -> Counts:
     >>> _beyond(said, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
     [100, 0]
     """
-    accounted = below.copy()
+    accounted_for = below.copy()
     for part, whole in _PART_OF.items():
         n = TOKEN_METERS.index(part)
-        untold = np.maximum(0, below[:, n] - said[:, n])
-        accounted[:, TOKEN_METERS.index(whole)] += np.where(contains[:, n], untold, 0)
-    rest: Counts = np.maximum(0, said - accounted)
-    return rest
+        unreported = np.maximum(0, below[:, n] - reported[:, n])
+        accounted_for[:, TOKEN_METERS.index(whole)] += np.where(inclusive[:, n], unreported, 0)
+    residual: Counts = np.maximum(0, reported - accounted_for)
+    return residual
 
 
 def _counts(calls: pl.DataFrame) -> Counts:
@@ -206,9 +213,9 @@ class _Nesting:
         flag[node] = True
         number = np.full(len(container) + 1, NONE, dtype=np.int32)  # one more: what NONE points at
         number[node] = np.arange(len(node), dtype=np.int32)
-        near = nearest_ancestor(container, flag)
-        over = number[next_ancestor(container, near, node)]
-        return cls(number[near], over, _depth(over))
+        nearest = nearest_ancestor(container, flag)
+        over = number[next_ancestor(container, nearest, node)]
+        return cls(number[nearest], over, _depth(over))
 
     def inner_first(self) -> list[Index]:
         """Wrappers of one depth at a time, the deepest first."""

@@ -98,7 +98,7 @@ def split_into_batches(
     while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
     if pieces == 1:
-        return [Batch(0, groups, other_invoices, usage.whole, usage.parted, bill_names)]
+        return [Batch(0, groups, other_invoices, usage.whole, usage.overlapping, bill_names)]
     step = timedelta(days=days)
     numbered_groups, numbered_others = (_with_batch_numbers(frame, month_begin, step) for frame in (groups, other_invoices))
     token_families = pl.concat(
@@ -120,7 +120,7 @@ def split_into_batches(
             f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last")
             for f in (numbered_groups, numbered_others)
         )
-        out.append(Batch(number, batch_groups, batch_others, batch_usage, usage.parted, bill_names))
+        out.append(Batch(number, batch_groups, batch_others, batch_usage, usage.overlapping, bill_names))
     remaining_groups, remaining_others = (
         f.filter(~by_day).drop("__rated", "__first", "__last") for f in (numbered_groups, numbered_others)
     )
@@ -129,7 +129,7 @@ def split_into_batches(
         parts.append(usage.whole.filter(pl.col("meter").is_in(_DRIVERS) & pl.col("resource").is_in(resources.implode())))
     if long_logged_families.height:
         parts.append(usage.whole.filter(tokens).join(long_logged_families.lazy(), on=FAMILY, how="semi", nulls_equal=True))
-    return [*out, Batch(numbers[-1] + 1, remaining_groups, remaining_others, pl.concat(parts), usage.parted, bill_names)]
+    return [*out, Batch(numbers[-1] + 1, remaining_groups, remaining_others, pl.concat(parts), usage.overlapping, bill_names)]
 
 
 def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timedelta) -> pl.DataFrame:

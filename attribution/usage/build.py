@@ -47,7 +47,7 @@ class BuildContext:
 class Task:
     """A slice to draw, and the name of what is drawn."""
 
-    slice: Partition
+    partition: Partition
     rollup_id: str
 
 
@@ -63,21 +63,23 @@ class TaskResult:
 class Executor(Protocol):
     """Whoever draws slices: threads of this process, or a cluster."""
 
-    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
         """Carries out the orders, in whatever order they get done."""
 
 
-def run_task(ground: BuildContext, order: Task) -> TaskResult:
+def run_task(context: BuildContext, task: Task) -> TaskResult:
     """The kernel over one slice: reads its spans, draws, stages the rows. The same bytes wherever it runs."""
-    store = ground.store
-    rows = order.slice.rows(store)
-    drawn = rollup.build_rollup(rows, order.slice.month, ground.timeline, ground.book, ground.settings, rollup_id=order.rollup_id)
-    staged = {
-        USAGE_HOURLY.name: staging.stage(store, USAGE_HOURLY, drawn.usage),
-        CALLS.name: staging.stage(store, CALLS, drawn.calls.sort("trace_key", "start_time", "span_key")),
-        CHAINS.name: staging.stage(store, CHAINS, drawn.chains.sort("start_time", "chain_id")),
+    store = context.store
+    spans = task.partition.scan(store)
+    rollup_rows = rollup.build_rollup(
+        spans, task.partition.month, context.timeline, context.book, context.settings, rollup_id=task.rollup_id
+    )
+    parts = {
+        USAGE_HOURLY.name: staging.stage(store, USAGE_HOURLY, rollup_rows.usage),
+        CALLS.name: staging.stage(store, CALLS, rollup_rows.calls.sort("trace_key", "start_time", "span_key")),
+        CHAINS.name: staging.stage(store, CHAINS, rollup_rows.chains.sort("start_time", "chain_id")),
     }
-    return TaskResult(order.rollup_id, staged, drawn.spans_read)
+    return TaskResult(task.rollup_id, parts, rollup_rows.spans_read)
 
 
 class ThreadExecutor:
@@ -86,16 +88,16 @@ class ThreadExecutor:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
         """Draws `workers` slices at a time; the first fault ends it."""
-        if len(orders) == 1:
-            yield run_task(ground, orders[0])
+        if len(tasks) == 1:
+            yield run_task(context, tasks[0])
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="slice") as pool:
-            due = [pool.submit(run_task, ground, order) for order in orders]
+            futures = [pool.submit(run_task, context, order) for order in tasks]
             try:
-                for done in as_completed(due):
-                    yield done.result()
+                for future in as_completed(futures):
+                    yield future.result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -109,37 +111,37 @@ class UsageBuilder:
         books: Books,
         timeline: pl.DataFrame,
         book: PriceBook,
-        standing: Iterable[str],
+        input_fingerprints: Iterable[str],
         *,
-        hands: Executor,
+        executor: Executor,
         progress: Progress,
     ) -> None:
         self.books, self.store = books, books.store
-        self.ground = BuildContext(books.store, timeline, book, books.settings)
-        self.standing = tuple(standing)
-        self.hands, self.progress = hands, progress
-        self.spans_read = self.reused = 0
-        self.anew: frozenset[str] = frozenset()
+        self.context = BuildContext(books.store, timeline, book, books.settings)
+        self.input_fingerprints = tuple(input_fingerprints)
+        self.executor, self.progress = executor, progress
+        self.spans_read = self.rollups_reused = 0
+        self.rebuild_months: frozenset[str] = frozenset()
         """Months that are drawn again although they stand."""
-        self._known: dict[str, list[str]] = {}
-        self._redrawn: list[tuple[str, list[str]]] = []
+        self._rollup_ids: dict[str, list[str]] = {}
+        self._replaced_rollups: list[tuple[str, list[str]]] = []
 
     def rollups(self, month: str, spans: str) -> list[str]:
         """The rollups that are the month, drawn where they do not stand. `spans` is the fingerprint of the days in reach of it."""
-        if month not in self._known:
-            inputs = fingerprint(spans, *self.standing)
+        if month not in self._rollup_ids:
+            inputs = fingerprint(spans, *self.input_fingerprints)
             with self.books.database.session() as session:
-                held = session.get(Drawing, (month, inputs))
-                self._known[month] = list(held.rollup_ids) if held else []
-            if held is not None and month not in self.anew:
-                self.reused += 1
+                drawing = session.get(Drawing, (month, inputs))
+                self._rollup_ids[month] = list(drawing.rollup_ids) if drawing else []
+            if drawing is not None and month not in self.rebuild_months:
+                self.rollups_reused += 1
             else:
-                if held is not None:
-                    self._redrawn.append((month, list(held.rollup_ids)))
-                self._known[month] = self._draw(month, inputs)
-        return self._known[month]
+                if drawing is not None:
+                    self._replaced_rollups.append((month, list(drawing.rollup_ids)))
+                self._rollup_ids[month] = self._build(month, inputs)
+        return self._rollup_ids[month]
 
-    def uses(self, months: Mapping[str, str]) -> Usage:
+    def usage(self, months: Mapping[str, str]) -> Usage:
         """Hourly usage of the months (month → fingerprint of its spans)."""
         ids = [rollup_id for month, spans in months.items() for rollup_id in self.rollups(month, spans)]
         return stored_usage(self.store, list(months), ids)
@@ -149,51 +151,53 @@ class UsageBuilder:
         for rollup_id in rollup_ids:
             for table in ROLLUP_TABLES:
                 self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
-        gone = set(rollup_ids)
+        removed_ids = set(rollup_ids)
         with self.books.database.session() as session:
-            session.execute(sa.delete(Rollup).where(Rollup.rollup_id.in_(gone)))
+            session.execute(sa.delete(Rollup).where(Rollup.rollup_id.in_(removed_ids)))
             for drawing in session.scalars(sa.select(Drawing).where(Drawing.month == month)).all():
-                if gone & set(drawing.rollup_ids):
+                if removed_ids & set(drawing.rollup_ids):
                     session.delete(drawing)
 
-    def forget_redrawn(self) -> None:
+    def forget_replaced(self) -> None:
         """Lets go of the rollups that were drawn again from the same, where neither a published month nor another drawing has them."""
-        kept = rollups_in_force(self.books.database)
+        referenced_ids = rollups_in_force(self.books.database)
         with self.books.database.session() as session:
-            kept |= {rollup_id for drawing in session.scalars(sa.select(Drawing)) for rollup_id in drawing.rollup_ids}
-        for month, rollup_ids in self._redrawn:
-            self.forget(month, sorted(set(rollup_ids) - kept))
+            referenced_ids |= {rollup_id for drawing in session.scalars(sa.select(Drawing)) for rollup_id in drawing.rollup_ids}
+        for month, rollup_ids in self._replaced_rollups:
+            self.forget(month, sorted(set(rollup_ids) - referenced_ids))
 
-    def _draw(self, month: str, inputs: str) -> list[str]:
-        orders, ids = [], []
-        for part in partitions.plan(self.store, month, self.books.settings):
-            wanted = fingerprint(part.fingerprint, *self.standing)
+    def _build(self, month: str, inputs: str) -> list[str]:
+        tasks, ids = [], []
+        for partition in partitions.plan(self.store, month, self.books.settings):
+            rollup_inputs = fingerprint(partition.fingerprint, *self.input_fingerprints)
             with self.books.database.session() as session:
-                held = session.scalars(sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == wanted)).first()
-            if held is not None and month not in self.anew:
-                ids.append(held.rollup_id)
+                stored_rollup = session.scalars(
+                    sa.select(Rollup).where(Rollup.month == month, Rollup.fingerprint == rollup_inputs)
+                ).first()
+            if stored_rollup is not None and month not in self.rebuild_months:
+                ids.append(stored_rollup.rollup_id)
                 continue
             rollup_id = f"{month}-{uuid.uuid4().hex[:10]}"
-            orders.append((Task(part, rollup_id), wanted))
+            tasks.append((Task(partition, rollup_id), rollup_inputs))
             ids.append(rollup_id)
-        staged: dict[str, list[Part]] = {table.name: [] for table in ROLLUP_TABLES}
-        self.progress(month, 0, len(orders))
-        for done, delivery in enumerate(self.hands.deliver(self.ground, [order for order, _ in orders]), 1):
-            self.spans_read += delivery.spans_read
-            for name, found in delivery.parts.items():
-                staged[name] += found
-            self.progress(month, done, len(orders))
-        for name, found in staged.items():
-            staging.commit(self.store, TABLES[name], found, note=f"drawn for {month}")
-        at = periods.now()
+        parts_by_table: dict[str, list[Part]] = {table.name: [] for table in ROLLUP_TABLES}
+        self.progress(month, 0, len(tasks))
+        for done_count, result in enumerate(self.executor.run(self.context, [order for order, _ in tasks]), 1):
+            self.spans_read += result.spans_read
+            for name, parts in result.parts.items():
+                parts_by_table[name] += parts
+            self.progress(month, done_count, len(tasks))
+        for name, parts in parts_by_table.items():
+            staging.commit(self.store, TABLES[name], parts, note=f"drawn for {month}")
+        made_at = periods.now()
         with self.books.database.session() as session:
-            session.add_all(Rollup(rollup_id=o.rollup_id, month=month, fingerprint=f, made_at=at) for o, f in orders)
-            session.merge(Drawing(month=month, fingerprint=inputs, rollup_ids=ids, made_at=at))
+            session.add_all(Rollup(rollup_id=o.rollup_id, month=month, fingerprint=f, made_at=made_at) for o, f in tasks)
+            session.merge(Drawing(month=month, fingerprint=inputs, rollup_ids=ids, made_at=made_at))
         return ids
 
 
 def stored_usage(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> Usage:
     """The hourly usage of these rollups."""
     files = store.files(USAGE_HOURLY, {"month": months, "rollup_id": rollup_ids})
-    found = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]
-    return Usage.stored(found, sum(f.rows for f in files), storage_options=store.storage_options or None)
+    usage_files = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]
+    return Usage.from_files(usage_files, sum(f.rows for f in files), storage_options=store.storage_options or None)

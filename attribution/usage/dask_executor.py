@@ -25,30 +25,30 @@ class DaskExecutor:
     def __init__(self, address: str) -> None:
         try:
             from distributed import Client
-        except ImportError as fault:
-            raise UsageError("dask.distributed is not installed", where="--cluster", remedy=REMEDY) from fault
+        except ImportError as error:
+            raise UsageError("dask.distributed is not installed", where="--cluster", remedy=REMEDY) from error
         try:
             self.client: Client = Client(address, timeout="10s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as fault:
+        except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(
-                f"no Dask scheduler answers at {address}: {fault}",
+                f"no Dask scheduler answers at {address}: {error}",
                 where="--cluster",
                 remedy="start one with `dask scheduler`, workers with `dask worker tcp://127.0.0.1:8786`, and name its tcp:// address",
-            ) from fault
+            ) from error
 
-    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
         """Draws the orders wherever there is room; the ground is sent to each worker once, past the scheduler."""
         from distributed import as_completed
 
-        if not orders:
+        if not tasks:
             return
-        shared = self.client.scatter(ground, broadcast=True, direct=True, hash=False)
-        due = [self.client.submit(run_task, shared, order, pure=False, retries=3) for order in orders]
+        context_future = self.client.scatter(context, broadcast=True, direct=True, hash=False)
+        futures = [self.client.submit(run_task, context_future, task, pure=False, retries=3) for task in tasks]
         try:
-            for done in as_completed(due, loop=self.client.loop):
-                yield done.result()
+            for future in as_completed(futures, loop=self.client.loop):
+                yield future.result()
         finally:
-            self.client.cancel(due)
+            self.client.cancel(futures)
 
     def close(self) -> None:
         """Lets go of the scheduler; its workers stay."""
@@ -57,5 +57,5 @@ class DaskExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *fault: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()

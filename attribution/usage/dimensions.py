@@ -24,23 +24,23 @@ _LOGGED = ("provider", "request_model", "response_model", "account_id", "region"
 class EncodedRows:
     """Which row of `table` each call is; `table` has the columns WHAT and CONTEXT."""
 
-    of: factorize.Index
+    code: factorize.Index
     table: pl.DataFrame
 
 
-def call_dimensions(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
+def call_dimensions(calls: pl.DataFrame, as_of_index: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
     """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
-    by_key = ["credential"] if "credential" in moments.kinds else []
+    by_key = ["credential"] if "credential" in as_of_index.kinds else []
     parts = factorize.encode_columns(calls, [*_LOGGED, *CONTEXT, *by_key])
     if by_key:
-        parts.append(moments.of(calls["start_time"]))
+        parts.append(as_of_index.interval_codes(calls["start_time"]))
     code, first = factorize.combine(calls.height, parts)
-    few = calls.select(pl.col(*_LOGGED, *CONTEXT, "credential", "start_time").gather(first))
-    number, table = factorize.distinct_rows(_canonical_names(few, moments, settings, book).select(*WHAT, *CONTEXT))
+    distinct_calls = calls.select(pl.col(*_LOGGED, *CONTEXT, "credential", "start_time").gather(first))
+    number, table = factorize.distinct_rows(_canonical_names(distinct_calls, as_of_index, settings, book).select(*WHAT, *CONTEXT))
     return EncodedRows(number[code], table)
 
 
-def _canonical_names(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
+def _canonical_names(calls: pl.DataFrame, as_of_index: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
     # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
@@ -54,9 +54,9 @@ def _canonical_names(calls: pl.DataFrame, moments: AsOfIndex, settings: Settings
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
     calls = drop_caller_place(calls)
-    placed = as_of.owner_at(calls, moments.timeline, name="credential", at="start_time", kinds=("credential",))
+    credential_owner = as_of.owner_at(calls, as_of_index.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
-        account=pl.coalesce("account_id", placed["account"]), region=pl.coalesce("region", placed["region"])
+        account=pl.coalesce("account_id", credential_owner["account"]), region=pl.coalesce("region", credential_owner["region"])
     )
     return fill_defaults(calls, settings)
 
@@ -72,23 +72,23 @@ on: a name that cannot be the called provider's is the caller's, and no other pr
 
 def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
     """Keeps account and region only where they can be the called provider's own."""
-    for column, at in (("account_id", 0), ("region", 1)):
-        fits = pl.lit(value=False)
+    for column, pattern in (("account_id", 0), ("region", 1)):
+        is_own = pl.lit(value=False)
         for provider, patterns in _PLACE_PATTERNS.items():
-            fits = fits | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[at]))
-        calls = calls.with_columns(pl.when(fits | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
+            is_own = is_own | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[pattern]))
+        calls = calls.with_columns(pl.when(is_own | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
     return calls
 
 
 def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """Account and region of a provider's calls, where only the settings know."""
     for default in settings.attribution.defaults:
-        mine = pl.col("provider") == names.provider(default.provider)
+        is_provider = pl.col("provider") == names.provider(default.provider)
         frame = frame.with_columns(
-            account=pl.when(mine & pl.col("account").is_null() & pl.lit(bool(default.account)))
+            account=pl.when(is_provider & pl.col("account").is_null() & pl.lit(bool(default.account)))
             .then(pl.lit(default.account))
             .otherwise("account"),
-            region=pl.when(mine & pl.col("region").is_null() & pl.lit(bool(default.region)))
+            region=pl.when(is_provider & pl.col("region").is_null() & pl.lit(bool(default.region)))
             .then(pl.lit(default.region))
             .otherwise("region"),
         )

@@ -16,21 +16,21 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
     """The reason of each path, as a row of a table with the column `reason`."""
     by_call = [Codes(part.code, part.size) for part in factorize.encode_columns(calls, ("usage_flag", "standing"))]
     by_call += [factorize.encode_flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
-    of_owner, why = factorize.distinct_rows(owners.table.select("identity_reason"))
+    of_owner, identity_reasons = factorize.distinct_rows(owners.table.select("identity_reason"))
     parts = [
-        Codes(of_owner[owners.of], why.height),
+        Codes(of_owner[owners.code], identity_reasons.height),
         *(factorize.encode_flags(flag) for flag in (paths.cut, paths.fanned) if flag.any()),
-        *(paths.gathered(part) for part in by_call),
+        *(paths.by_path(part) for part in by_call),
     ]
     code, first = factorize.combine(len(paths.call), parts)
     row = paths.call[first]
-    few = calls[row].with_columns(
-        owners.table["identity_reason"].gather(owners.of[first]),
+    distinct_calls = calls[row].with_columns(
+        owners.table["identity_reason"].gather(owners.code[first]),
         cut=pl.Series(paths.cut[first]),
         fanned=pl.Series(paths.fanned[first]),
     )
-    few = few.with_columns(_flags())
-    said = [
+    distinct_calls = distinct_calls.with_columns(_flags())
+    texts = [
         "identity_reason",
         pl.when("cut").then(pl.lit("cycle")),
         pl.when("fanned").then(pl.lit("fan_in")),
@@ -44,19 +44,19 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
         pl.when("overhead").then(pl.lit("overhead")),
     ]
     number, table = factorize.distinct_rows(
-        few.select(reason=pl.concat_str(said, separator=",", ignore_nulls=True).replace("", None).cast(pl.String))
+        distinct_calls.select(reason=pl.concat_str(texts, separator=",", ignore_nulls=True).replace("", None).cast(pl.String))
     )
     return EncodedRows(number[code], table)
 
 
 def _flags() -> list[pl.Expr]:
     """What is true or false of a call."""
-    told = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
+    has_usage = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
     return [
         pl.col("claim_conflict"),
         pl.col("absurd_usage"),
         pl.col("cache_hit").fill_null(value=False),
-        (~told).alias("absent"),
+        (~has_usage).alias("absent"),
         (pl.col("attempt") > 0).fill_null(value=False).alias("again"),
         (pl.col("phase") == "overhead").fill_null(value=False).alias("overhead"),
     ]

@@ -37,21 +37,21 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     """
     zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}
     rare = _rare_tokens("other_usage" in calls.collect_schema())
-    told_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
+    cache_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
     frame = calls.with_columns(
         __read=zero["cache_read_tokens"],
-        __write=told_write,
+        __write=cache_write,
         __in=pl.col("input_tokens"),
         __out=pl.col("output_tokens"),
         __lifetime_unknown=(zero["cache_write_tokens"] > 0)
         & pl.col("cache_write_5m_tokens").is_null()
         & pl.col("cache_write_1h_tokens").is_null(),
     )
-    cached = pl.col("__read") + pl.col("__write")
+    cached_tokens = pl.col("__read") + pl.col("__write")
     plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
-    full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached
+    full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached_tokens
     inclusive = (
-        pl.when(pl.col("__in") < cached)
+        pl.when(pl.col("__in") < cached_tokens)
         .then(statement=False)
         .when(pl.col("input_includes_cache").is_not_null())
         .then(pl.col("input_includes_cache"))
@@ -61,15 +61,15 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
         .then(statement=False)
         .otherwise(statement=True)
     )
-    guessed = (
+    is_guess = (
         pl.col("input_includes_cache").is_null()
-        & (cached > 0)
-        & (pl.col("__in") >= cached)
+        & (cached_tokens > 0)
+        & (pl.col("__in") >= cached_tokens)
         & ~plain_total.fill_null(value=False)
         & ~full_total.fill_null(value=False)
     )
-    frame = frame.with_columns(__incl=inclusive, __guess=guessed).with_columns(
-        __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached).otherwise(pl.col("__in")),
+    frame = frame.with_columns(__incl=inclusive, __guess=is_guess).with_columns(
+        __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached_tokens).otherwise(pl.col("__in")),
     )
     special_in = zero["input_audio_tokens"] + zero["input_image_tokens"] + rare["input"]
     special_out = zero["output_audio_tokens"] + zero["output_image_tokens"] + rare["output"]
@@ -79,7 +79,7 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     # A part whose whole was not told stands for itself.
     fits_in, fits_out = (pl.col("__bare") >= special_in).fill_null(value=True), (text_out >= 0).fill_null(value=True)
     return frame.with_columns(
-        prompt_tokens=pl.col("__bare") + cached,
+        prompt_tokens=pl.col("__bare") + cached_tokens,
         input_tokens=pl.when(fits_in).then(pl.col("__bare") - special_in).otherwise(pl.col("__bare")),
         input_audio_tokens=pl.when(fits_in).then(pl.col("input_audio_tokens")),
         input_image_tokens=pl.when(fits_in).then(pl.col("input_image_tokens")),
@@ -100,9 +100,9 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
 
 
-def _rare_tokens(told: bool) -> dict[str, pl.Expr]:
+def _rare_tokens(has_other_usage: bool) -> dict[str, pl.Expr]:
     """How much of each count `other_usage` tells apart."""
-    if not told:
+    if not has_other_usage:
         return dict.fromkeys(_PARTS, pl.lit(0, dtype=pl.Int64))
     other = pl.col("other_usage").cast(pl.String)
     return {

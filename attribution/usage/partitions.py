@@ -46,37 +46,43 @@ class Partition:
     start: datetime
     end: datetime
     dates: tuple[str, ...]
-    away: tuple[int, ...] = field(default=(), repr=False)
-    guests: tuple[int, ...] = field(default=(), repr=False)
-    guest_dates: tuple[str, ...] = ()
+    moved_out: tuple[int, ...] = field(default=(), repr=False)
+    stragglers: tuple[int, ...] = field(default=(), repr=False)
+    straggler_dates: tuple[str, ...] = ()
     fingerprint: str = ""
 
-    def rows(self, store: Store) -> pl.LazyFrame:
+    def scan(self, store: Store) -> pl.LazyFrame:
         """The spans of this slice, without columns that say nothing on any of its days."""
-        at = pl.col("start_time")
-        silent = _empty_columns(store, {*self.dates, *self.guest_dates})
-        own = store.scan(SPANS, {"date": self.dates}).drop(silent).filter((at >= self.start) & (at < self.end))
-        if self.away:
-            own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.away, dtype=pl.Int64).implode()))
-        if not self.guests:
+        start_time = pl.col("start_time")
+        empty_columns = _empty_columns(store, {*self.dates, *self.straggler_dates})
+        own = (
+            store.scan(SPANS, {"date": self.dates})
+            .drop(empty_columns)
+            .filter((start_time >= self.start) & (start_time < self.end))
+        )
+        if self.moved_out:
+            own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.moved_out, dtype=pl.Int64).implode()))
+        if not self.stragglers:
             return own
-        visiting = store.scan(SPANS, {"date": self.guest_dates}).drop(silent)
-        return pl.concat([own, visiting.filter(pl.col("trace_key").is_in(pl.Series(self.guests, dtype=pl.Int64).implode()))])
+        straggler_spans = store.scan(SPANS, {"date": self.straggler_dates}).drop(empty_columns)
+        return pl.concat(
+            [own, straggler_spans.filter(pl.col("trace_key").is_in(pl.Series(self.stragglers, dtype=pl.Int64).implode()))]
+        )
 
 
 def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
     """Columns without a value, as the files themselves say; of files far away that would be one more question each, so none."""
     if "://" in store.root:
         return []
-    said: set[str] = set()
+    filled: set[str] = set()
     for file in store.files(SPANS, {"date": sorted(dates)}):
-        told = pq.read_metadata(file.address)
-        for group in map(told.row_group, range(told.num_row_groups)):
-            for column in map(group.column, range(told.num_columns)):
-                counted = column.statistics
-                if counted is None or not counted.has_null_count or counted.null_count < group.num_rows:
-                    said.add(column.path_in_schema)
-    return [name for name in SPANS.schema if name not in said and name != "date"] if said else []
+        metadata = pq.read_metadata(file.address)
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in map(group.column, range(metadata.num_columns)):
+                statistics = column.statistics
+                if statistics is None or not statistics.has_null_count or statistics.null_count < group.num_rows:
+                    filled.add(column.path_in_schema)
+    return [name for name in SPANS.schema if name not in filled and name != "date"] if filled else []
 
 
 def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
@@ -88,11 +94,11 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     counts = _spans_by_date(store, month, settings.attribution.lookback_days)
     if not counts:
         return []
-    inside = sum(n for day, n in counts.items() if day[:7] == month)
-    pieces = 1
-    while inside > pieces * settings.attribution.slice_spans:
-        pieces *= 2
-    if pieces == 1:
+    span_count = sum(n for day, n in counts.items() if day[:7] == month)
+    partition_count = 1
+    while span_count > partition_count * settings.attribution.slice_spans:
+        partition_count *= 2
+    if partition_count == 1:
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
         files = store.fingerprint(SPANS, {"date": list(counts)})
@@ -100,10 +106,10 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
     cache = settings.home / "cache" / "traces"
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
-        indexed = list(pool.map(lambda day: _index_day(store, day, days[day], cache), days))
-    traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(indexed)])
-    ties = _shared_edges(pl.concat([t for _, t in indexed]))
-    return _partition_traces(month, pieces, list(days), list(days.values()), traces, ties)
+        day_indexes = list(pool.map(lambda day: _index_day(store, day, days[day], cache), days))
+    traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(day_indexes)])
+    edges = _shared_edges(pl.concat([t for _, t in day_indexes]))
+    return _partition_traces(month, partition_count, list(days), list(days.values()), traces, edges)
 
 
 def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, int]:
@@ -116,49 +122,51 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
     actions = pl.DataFrame(delta.get_add_actions(flatten=True)).select(
         day=pl.col("partition.date").cast(pl.Date), rows=pl.col("num_records")
     )
-    near = actions.filter(pl.col("day").is_between(first, last)).group_by("day").agg(pl.col("rows").sum()).sort("day")
-    return {day.isoformat(): rows for day, rows in near.iter_rows()}
+    nearby_days = actions.filter(pl.col("day").is_between(first, last)).group_by("day").agg(pl.col("rows").sum()).sort("day")
+    return {day.isoformat(): rows for day, rows in nearby_days.iter_rows()}
 
 
 def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
-    held = [cache / f"{day}-{files}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
-    if all(path.exists() for path in held):
-        return pl.read_ipc(held[0]), pl.read_ipc(held[1])
+    cache_files = [cache / f"{day}-{files}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
+    if all(path.exists() for path in cache_files):
+        return pl.read_ipc(cache_files[0]), pl.read_ipc(cache_files[1])
     spans = store.scan(SPANS, {"date": [day]})
     at = pl.col("start_time").to_physical()
     traces = spans.group_by("trace_key").agg(first_us=at.min(), last_us=at.max()).collect().cast(_TRACES)  # type: ignore[arg-type]
-    ties = _trace_edges(spans)
+    edges = _trace_edges(spans)
     cache.mkdir(parents=True, exist_ok=True)
     for stale in cache.glob(f"{day}-*.arrow"):
         stale.unlink(missing_ok=True)
-    for path, frame in zip(held, (traces, ties), strict=True):
-        written = path.with_suffix(".part")
-        frame.write_ipc(written, compression="lz4")
-        written.replace(path)
-    return traces, ties
+    for path, frame in zip(cache_files, (traces, edges), strict=True):
+        temporary = path.with_suffix(".part")
+        frame.write_ipc(temporary, compression="lz4")
+        temporary.replace(path)
+    return traces, edges
 
 
 def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
     """What joins a trace to others: the trace a link leads to, or the hash of an id that another trace may carry too."""
-    asked = ("link_trace_key", "links", *_SHARED_IDS)
-    said = spans.select(pl.col(c).count() for c in asked).collect(engine="streaming").row(0, named=True)
+    edge_columns = ("link_trace_key", "links", *_SHARED_IDS)
+    value_counts = spans.select(pl.col(c).count() for c in edge_columns).collect(engine="streaming").row(0, named=True)
     parts: list[pl.DataFrame] = []
-    rootless = spans.filter(pl.col("parent_key").is_null())
-    if said["link_trace_key"]:
-        told = rootless.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).filter(pl.col("tie").is_not_null())
-        parts.append(told.collect())
-    if said["links"]:
-        several = rootless.select("trace_key", "links").drop_nulls().collect()
-        others = [(key, ids.trace_key(trace), True) for key, text in several.iter_rows() for trace in _linked_traces(text)]
-        parts.append(pl.DataFrame(others, schema=_EDGES, orient="row"))
+    roots = spans.filter(pl.col("parent_key").is_null())
+    if value_counts["link_trace_key"]:
+        single_links = roots.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).filter(
+            pl.col("tie").is_not_null()
+        )
+        parts.append(single_links.collect())
+    if value_counts["links"]:
+        link_lists = roots.select("trace_key", "links").drop_nulls().collect()
+        link_edges = [(key, ids.trace_key(trace), True) for key, text in link_lists.iter_rows() for trace in _linked_traces(text)]
+        parts.append(pl.DataFrame(link_edges, schema=_EDGES, orient="row"))
     for seed, column in enumerate(_SHARED_IDS):
-        if said[column]:
-            known = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
-            hashed = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
-            parts.append(known.with_columns(tie=hashed, is_trace=pl.lit(value=False)))
-    typed = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
-    return pl.concat(typed).unique() if typed else pl.DataFrame(schema=_EDGES)
+        if value_counts[column]:
+            id_rows = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
+            id_hash = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
+            parts.append(id_rows.with_columns(tie=id_hash, is_trace=pl.lit(value=False)))
+    typed_parts = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
+    return pl.concat(typed_parts).unique() if typed_parts else pl.DataFrame(schema=_EDGES)
 
 
 def _linked_traces(links: str) -> list[str]:
@@ -167,60 +175,64 @@ def _linked_traces(links: str) -> list[str]:
     return [str(trace) for trace, _ in json.loads(links)]
 
 
-def _shared_edges(ties: pl.DataFrame) -> pl.DataFrame:
+def _shared_edges(edges: pl.DataFrame) -> pl.DataFrame:
     """Without the ids that only one trace carries."""
-    shared = pl.col("trace_key").min().over("tie") != pl.col("trace_key").max().over("tie")
-    return pl.concat([ties.filter("is_trace"), ties.filter(~pl.col("is_trace")).filter(shared)])
+    is_shared = pl.col("trace_key").min().over("tie") != pl.col("trace_key").max().over("tie")
+    return pl.concat([edges.filter("is_trace"), edges.filter(~pl.col("is_trace")).filter(is_shared)])
 
 
 def _partition_traces(
-    month: str, pieces: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, ties: pl.DataFrame
+    month: str, partition_count: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, trace_edges: pl.DataFrame
 ) -> list[Partition]:
-    edges = _boundaries(month, pieces)
-    pieces = len(edges) - 1
+    boundaries = _boundaries(month, partition_count)
+    partition_count = len(boundaries) - 1
     traces = traces.with_columns(
-        first=_interval_number(traces["first_us"], edges), last=_interval_number(traces["last_us"], edges)
+        first=_interval_number(traces["first_us"], boundaries), last=_interval_number(traces["last_us"], boundaries)
     )
     traces = traces.drop("first_us", "last_us")
-    guests = _find_stragglers(traces, ties).filter(pl.col("last") >= 0, pl.col("first") < pieces)
-    guests = guests.with_columns(home=pl.col("last").clip(0, pieces - 1)).select("trace_key", "home")
-    here = traces.join(guests, on="trace_key", how="left")
+    stragglers = _find_stragglers(traces, trace_edges).filter(pl.col("last") >= 0, pl.col("first") < partition_count)
+    stragglers = stragglers.with_columns(home=pl.col("last").clip(0, partition_count - 1)).select("trace_key", "home")
+    placed_traces = traces.join(stragglers, on="trace_key", how="left")
     # A trace of one stretch is met in the month only there; those of the days around it that touch nothing in it are not met at all.
-    here = here.with_columns(home=pl.coalesce("home", pl.when(pl.col("first").is_between(0, pieces - 1)).then("first")))
-    guest = pl.col("trace_key").is_in(guests["trace_key"].implode())
+    placed_traces = placed_traces.with_columns(
+        home=pl.coalesce("home", pl.when(pl.col("first").is_between(0, partition_count - 1)).then("first"))
+    )
+    is_straggler = pl.col("trace_key").is_in(stragglers["trace_key"].implode())
     members = (
-        here.filter(pl.col("home").is_not_null())
+        placed_traces.filter(pl.col("home").is_not_null())
         .group_by("home", "day")
         .agg(
             count=pl.len(),
             sum=pl.col("trace_key").hash(seed=3).reinterpret(signed=True).cast(pl.Int128).sum(),
         )
     )
-    met = here.filter(guest)
-    out = []
-    for number in range(pieces):
-        mine = members.filter(pl.col("home") == number).sort("day")
-        if not mine.height:
+    straggler_traces = placed_traces.filter(is_straggler)
+    partitions = []
+    for number in range(partition_count):
+        own_members = members.filter(pl.col("home") == number).sort("day")
+        if not own_members.height:
             continue
-        visiting = met.filter(pl.col("home") == number)
-        told = [f"{files[day]}:{count}:{total}" for day, count, total in mine.select("day", "count", "sum").iter_rows()]
-        away = met.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
-        out.append(
+        own_stragglers = straggler_traces.filter(pl.col("home") == number)
+        member_texts = [
+            f"{files[day]}:{count}:{total}" for day, count, total in own_members.select("day", "count", "sum").iter_rows()
+        ]
+        moved_out = straggler_traces.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
+        partitions.append(
             Partition(
                 month,
-                edges[number],
-                edges[number + 1],
-                tuple(d for d in days if edges[number].date().isoformat() <= d <= _last_day(edges[number + 1])),
-                tuple(away.to_list()),
-                tuple(visiting["trace_key"].unique().sort().to_list()),
-                tuple(days[n] for n in visiting["day"].unique().sort()),
-                fingerprint(f"{number}/{pieces}", *told),
+                boundaries[number],
+                boundaries[number + 1],
+                tuple(d for d in days if boundaries[number].date().isoformat() <= d <= _last_day(boundaries[number + 1])),
+                tuple(moved_out.to_list()),
+                tuple(own_stragglers["trace_key"].unique().sort().to_list()),
+                tuple(days[n] for n in own_stragglers["day"].unique().sort()),
+                fingerprint(f"{number}/{partition_count}", *member_texts),
             )
         )
-    return out
+    return partitions
 
 
-def _boundaries(month: str, pieces: int) -> list[datetime]:
+def _boundaries(month: str, partition_count: int) -> list[datetime]:
     """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
 
     >>> [f"{at:%m-%d %H}" for at in _edges("2026-02", 4)], [f"{at:%d %H}" for at in _edges("2026-02", 64)[:3]]
@@ -228,72 +240,74 @@ def _boundaries(month: str, pieces: int) -> list[datetime]:
     """
     start, end = periods.month_start(month), periods.month_end(month)
     days = (end - start).days
-    if pieces > days:
-        pieces = days * round(pieces / days)
-        return [start + n * timedelta(days=days) / pieces for n in range(pieces + 1)]
-    return [start + timedelta(days=round(n * days / pieces)) for n in range(pieces + 1)]
+    if partition_count > days:
+        partition_count = days * round(partition_count / days)
+        return [start + n * timedelta(days=days) / partition_count for n in range(partition_count + 1)]
+    return [start + timedelta(days=round(n * days / partition_count)) for n in range(partition_count + 1)]
 
 
-def _interval_number(at_us: pl.Series, edges: Sequence[datetime]) -> pl.Series:
+def _interval_number(at_us: pl.Series, boundaries: Sequence[datetime]) -> pl.Series:
     """The stretch of the month an instant lies in: -1 before the first, one beyond the last after it."""
-    begins = np.array([(at - _EPOCH) // _TICK for at in edges], dtype=np.int64)
-    return pl.Series(np.searchsorted(begins, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
+    boundary_us = np.array([(at - _EPOCH) // _TICK for at in boundaries], dtype=np.int64)
+    return pl.Series(np.searchsorted(boundary_us, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
 
 
 def _last_day(end: datetime) -> str:
     return (end - _TICK).date().isoformat()
 
 
-def _find_stragglers(traces: pl.DataFrame, ties: pl.DataFrame) -> pl.DataFrame:
+def _find_stragglers(traces: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Traces whose group reaches over several stretches, with the first and the last of them: trace_key, first, last."""
-    reach = _trace_intervals(traces)
-    long = reach.filter(pl.col("first") != pl.col("last"))
-    if not ties.height:
-        return long
-    known, label = connected_components(ties["trace_key"].to_numpy(), ties["tie"].to_numpy())
-    grouped = pl.DataFrame({"trace_key": known, "group": label}).join(reach, on="trace_key")
-    grouped = grouped.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop("group")
-    alone = long.join(grouped, on="trace_key", how="anti")
-    return pl.concat([alone, grouped.filter(pl.col("first") != pl.col("last")).select(alone.columns)])
+    intervals = _trace_intervals(traces)
+    crossing = intervals.filter(pl.col("first") != pl.col("last"))
+    if not edges.height:
+        return crossing
+    trace_keys, label = connected_components(edges["trace_key"].to_numpy(), edges["tie"].to_numpy())
+    group_intervals = pl.DataFrame({"trace_key": trace_keys, "group": label}).join(intervals, on="trace_key")
+    group_intervals = group_intervals.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop(
+        "group"
+    )
+    ungrouped = crossing.join(group_intervals, on="trace_key", how="anti")
+    return pl.concat([ungrouped, group_intervals.filter(pl.col("first") != pl.col("last")).select(ungrouped.columns)])
 
 
 def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
     """The first and last stretch of each trace. Nearly all are told of on one day only: just the others are put together."""
     keys = np.sort(traces["trace_key"].to_numpy())
-    several = pl.Series(distinct_sorted(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
-    reach = traces.select("trace_key", "first", "last")
-    if not several.len():
-        return reach
-    twice = pl.col("trace_key").is_in(several.implode())
-    together = reach.filter(twice).group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
-    return pl.concat([reach.filter(~twice), together])
+    repeated_keys = pl.Series(distinct_sorted(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
+    intervals = traces.select("trace_key", "first", "last")
+    if not repeated_keys.len():
+        return intervals
+    is_repeated = pl.col("trace_key").is_in(repeated_keys.implode())
+    merged_intervals = intervals.filter(is_repeated).group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
+    return pl.concat([intervals.filter(~is_repeated), merged_intervals])
 
 
-def distinct_sorted(ordered: Keys) -> Keys:
+def distinct_sorted(sorted_values: Keys) -> Keys:
     """The different values of a sorted array.
 
     >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
     ([1, 2, 7], [])
     """
-    first = np.ones(len(ordered), dtype=np.bool_)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first]
+    is_first = np.ones(len(sorted_values), dtype=np.bool_)
+    is_first[1:] = sorted_values[1:] != sorted_values[:-1]
+    return sorted_values[is_first]
 
 
-def connected_components(left: Iterable[int] | Keys, right: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
+def connected_components(sources: Iterable[int] | Keys, targets: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
     """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
 
     >>> nodes, label = groups(np.array([7, 9, 1]), np.array([8, 7, 2]))
     >>> nodes.tolist(), [bool(label[2] == label[n]) for n in (3, 4, 0)]
     ([1, 2, 7, 8, 9], [True, True, False])
     """
-    a, b = np.asarray(left, dtype=np.int64), np.asarray(right, dtype=np.int64)
+    a, b = np.asarray(sources, dtype=np.int64), np.asarray(targets, dtype=np.int64)
     nodes = distinct_sorted(np.sort(np.concatenate([a, b])))
-    one, other = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
+    source_rows, target_rows = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
     label = np.arange(len(nodes), dtype=np.int32)
     while True:
         # Each root takes the smallest root it is tied to; then everybody is told of its new root.
-        low, high = np.minimum(label[one], label[other]), np.maximum(label[one], label[other])
+        low, high = np.minimum(label[source_rows], label[target_rows]), np.maximum(label[source_rows], label[target_rows])
         if np.array_equal(low, high):
             return nodes, label
         np.minimum.at(label, high, low)

@@ -36,31 +36,33 @@ class Usage:
     rows: int
     whole: pl.LazyFrame
     read: Callable[[datetime, datetime], pl.LazyFrame]
-    parted: bool = False
+    overlapping: bool = False
 
     @classmethod
-    def of(cls, frame: pl.DataFrame) -> Usage:
+    def from_frame(cls, frame: pl.DataFrame) -> Usage:
         """Usage that lies in memory."""
         at = pl.col("hour")
         return cls(frame.height, frame.lazy(), lambda start, end: frame.lazy().filter((at >= start) & (at < end)))
 
     @classmethod
-    def stored(cls, files: Sequence[UsageFile], rows: int, *, storage_options: dict[str, str] | None) -> Usage:
+    def from_files(cls, files: Sequence[UsageFile], rows: int, *, storage_options: dict[str, str] | None) -> Usage:
         """Usage in files, of which only those are opened that hold the hours asked for."""
         at = pl.col("hour")
 
-        def scan(some: Sequence[UsageFile]) -> pl.LazyFrame:
+        def scan(files_to_read: Sequence[UsageFile]) -> pl.LazyFrame:
             columns = [name for name in USAGE_HOURLY.schema if name != "rollup_id"]
-            if not some:
+            if not files_to_read:
                 return USAGE_HOURLY.empty().select(columns).lazy()
-            found = pl.scan_parquet([f.path for f in some], storage_options=storage_options, hive_partitioning=False)
-            return found.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
+            rows_of_files = pl.scan_parquet(
+                [f.path for f in files_to_read], storage_options=storage_options, hive_partitioning=False
+            )
+            return rows_of_files.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
 
         def read(start: datetime, end: datetime) -> pl.LazyFrame:
-            near = [f for f in files if (f.last is None or f.last >= start) and (f.first is None or f.first < end)]
-            return scan(near).filter((at >= start) & (at < end))
+            overlapping_files = [f for f in files if (f.last is None or f.last >= start) and (f.first is None or f.first < end)]
+            return scan(overlapping_files).filter((at >= start) & (at < end))
 
-        return cls(rows, scan(files), read, parted=len(files) > 1)
+        return cls(rows, scan(files), read, overlapping=len(files) > 1)
 
     def families(self) -> pl.DataFrame:
         """Provider, model and meter of all of it, each once, as written."""
@@ -74,15 +76,15 @@ def merge_duplicate_keys(usage: pl.DataFrame) -> pl.DataFrame:
     order = {meter: place for place, meter in enumerate(usage["meter"].unique().sort())}
     place = pl.col("meter").replace_strict(order, return_dtype=pl.Int64)
     # One number for both: where two pairs share it by chance, both are merely grouped once more.
-    twice = usage.select((pl.col("usage_key") ^ (place * 0x9E3779B97F4A7C1)).is_duplicated()).to_series()
-    if not twice.any():
+    is_duplicate = usage.select((pl.col("usage_key") ^ (place * 0x9E3779B97F4A7C1)).is_duplicated()).to_series()
+    if not is_duplicate.any():
         return usage
-    double = usage.filter(twice)
-    summed = ("quantity", "calls", "list_cost")
-    once = double.group_by("usage_key", "meter").agg(
-        *(pl.col(c).first() for c in usage.columns if c not in (*summed, "usage_key", "meter")),
+    duplicates = usage.filter(is_duplicate)
+    summed_columns = ("quantity", "calls", "list_cost")
+    merged = duplicates.group_by("usage_key", "meter").agg(
+        *(pl.col(c).first() for c in usage.columns if c not in (*summed_columns, "usage_key", "meter")),
         pl.col("quantity").sum(),
         pl.col("calls").sum(),
         pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum().cast(MONEY)).alias("list_cost"),
     )
-    return pl.concat([usage.filter(~twice), once.select(usage.columns)])
+    return pl.concat([usage.filter(~is_duplicate), merged.select(usage.columns)])

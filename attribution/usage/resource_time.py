@@ -23,33 +23,35 @@ _CALLER = ("service_name", "provider", "account_id", "region", "resource_id", "c
 
 
 def resource_hours(
-    seen: SpanContext, moments: AsOfIndex, settings: Settings, within: tuple[datetime, datetime] | None
+    context: SpanContext, as_of: AsOfIndex, settings: Settings, period: tuple[datetime, datetime] | None
 ) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
     Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time. Rows of
     `usage_hourly` without their rollup and month.
     """
-    rows = _outermost(seen, within)
+    rows = _outermost(context, period)
     if not len(rows):
         return USAGE_HOURLY.empty().drop("rollup_id", "month")
-    spans = seen.nodes.select(pl.col("start_time", "end_time", *_CALLER, *CONTEXT).gather(rows)).with_columns(
+    spans = context.nodes.select(pl.col("start_time", "end_time", *_CALLER, *CONTEXT).gather(rows)).with_columns(
         principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
     )
-    paths, owners = identity.resolve_owners(spans, seen.paths(rows), seen, moments)
-    ways = spans[paths.call].with_columns(
+    paths, owners = identity.resolve_owners(spans, context.paths(rows), context, as_of)
+    path_spans = spans[paths.call].with_columns(
         call=pl.Series(paths.call),
         place=pl.Series(paths.place),
         numerator=pl.Series(paths.numerator),
-        **{c: owners.table[c].gather(owners.of) for c in WHO},
-        identity_reason=owners.table["identity_reason"].gather(owners.of),
+        **{c: owners.table[c].gather(owners.code) for c in WHO},
+        identity_reason=owners.table["identity_reason"].gather(owners.code),
         fanned=pl.Series(paths.fanned),
     )
     fan_in = pl.when("fanned").then(pl.lit("fan_in"))
-    ways = ways.with_columns(reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None))
-    frame = _split_over_hours(ways)
-    if within is not None:
-        frame = frame.filter(pl.col("hour").is_between(*within, closed="left"))
+    path_spans = path_spans.with_columns(
+        reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None)
+    )
+    frame = _split_over_hours(path_spans)
+    if period is not None:
+        frame = frame.filter(pl.col("hour").is_between(*period, closed="left"))
     frame = dimensions.fill_defaults(
         frame.with_columns(
             provider=names.map_distinct(frame["provider"], names.provider),
@@ -64,42 +66,46 @@ def resource_hours(
     return _sum_by_key(_with_usage_keys(frame))
 
 
-def _outermost(seen: SpanContext, within: tuple[datetime, datetime] | None) -> factorize.Index:
+def _outermost(context: SpanContext, period: tuple[datetime, datetime] | None) -> factorize.Index:
     """Spans that hold a resource which the span above them does not hold."""
-    if not factorize.non_null_columns(seen.nodes, ["resource_id"]):
+    if not factorize.non_null_columns(context.nodes, ["resource_id"]):
         return np.zeros(0, dtype=np.int32)
-    named = seen.nodes["resource_id"]
-    rows: factorize.Index = named.is_not_null().arg_true().cast(pl.Int32).to_numpy()
-    above = seen.forest.parent[rows]
-    same = (named.gather(rows) == named.gather(above)).fill_null(value=False).to_numpy() & (above != rows)
-    rows = np.compress(~same, rows)
-    if within is None:
+    resources = context.nodes["resource_id"]
+    rows: factorize.Index = resources.is_not_null().arg_true().cast(pl.Int32).to_numpy()
+    above = context.forest.parent[rows]
+    is_nested = (resources.gather(rows) == resources.gather(above)).fill_null(value=False).to_numpy() & (above != rows)
+    rows = np.compress(~is_nested, rows)
+    if period is None:
         return rows
-    at = seen.nodes.select(pl.col("start_time", "end_time").gather(rows))
-    held = at.select((pl.col("start_time") < within[1]) & (pl.coalesce("end_time", "start_time") >= within[0])).to_series()
-    return np.compress(held.to_numpy(), rows)
+    times = context.nodes.select(pl.col("start_time", "end_time").gather(rows))
+    overlaps = times.select((pl.col("start_time") < period[1]) & (pl.coalesce("end_time", "start_time") >= period[0])).to_series()
+    return np.compress(overlaps.to_numpy(), rows)
 
 
 def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
     """With the keys of the usage rows that these become."""
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
-    words = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
-    key = dimensions.usage_keys(hour, *words, zero, zero)
+    hashes = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
+    key = dimensions.usage_keys(hour, *hashes, zero, zero)
     return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
 
 
 def _sum_by_key(frame: pl.DataFrame) -> pl.DataFrame:
     """Seconds and requests by usage key; a span that several chains asked for is split between them. (CH-1)"""
-    shares = frame.select("call", "hour", "place", "numerator", "usage_key", key="usage_key", list_cost=pl.lit(None, dtype=MONEY))
+    weighted_rows = frame.select(
+        "call", "hour", "place", "numerator", "usage_key", key="usage_key", list_cost=pl.lit(None, dtype=MONEY)
+    )
     measures = {"seconds": frame["seconds"], "requests": frame["starts"].cast(pl.Int64).cast(MONEY)}
-    long = pl.concat(shares.with_columns(meter=pl.lit(meter), quantity=quantity) for meter, quantity in measures.items())
-    parts = split_by_path(long, pool=["call", "hour", "meter"])
-    summed = parts.group_by("usage_key", "meter").agg(
+    meter_rows = pl.concat(
+        weighted_rows.with_columns(meter=pl.lit(meter), quantity=quantity) for meter, quantity in measures.items()
+    )
+    shares = split_by_path(meter_rows, pool=["call", "hour", "meter"])
+    sums = shares.group_by("usage_key", "meter").agg(
         pl.col("quantity").sum(), calls=(pl.col("place") == 0).sum().cast(pl.Int64), list_cost=pl.lit(None, dtype=MONEY)
     )
-    words = frame.select("usage_key", "hour", *WHO, *WHAT, *CONTEXT, "context_above", "reason").unique("usage_key")
-    return words.join(summed, on="usage_key", maintain_order="none")
+    key_dimensions = frame.select("usage_key", "hour", *WHO, *WHAT, *CONTEXT, "context_above", "reason").unique("usage_key")
+    return key_dimensions.join(sums, on="usage_key", maintain_order="none")
 
 
 _MAX_HELD = timedelta(days=31)
@@ -111,14 +117,14 @@ def _split_over_hours(spans: pl.DataFrame) -> pl.DataFrame:
     A clock that ends a span before it starts, or weeks after, is not believed: it held nothing, or 31 days at most.
     """
     first = pl.col("start_time").dt.truncate("1h")
-    ends = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _MAX_HELD)
-    ends = pl.max_horizontal(ends, "start_time")
+    end_time = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _MAX_HELD)
+    end_time = pl.max_horizontal(end_time, "start_time")
     hours = pl.datetime_ranges(
-        first, pl.max_horizontal(ends, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"
+        first, pl.max_horizontal(end_time, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"
     )
-    out = spans.with_columns(__ends=ends, hour=hours).explode("hour")
-    held = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
-    micros = held.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))
-    return out.with_columns(
+    span_hours = spans.with_columns(__ends=end_time, hour=hours).explode("hour")
+    duration = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
+    micros = duration.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))
+    return span_hours.with_columns(
         seconds=micros * pl.lit("0.000001").str.to_decimal(scale=6).cast(MONEY), starts=pl.col("hour") == first
     ).drop("__ends")

@@ -67,9 +67,11 @@ def build_rollup(
     facts = _facts(window)
     moments = AsOfIndex(registry, facts["start_time"])
     keys = SpanIndex(facts["trace_key"].to_numpy(), facts["span_key"].to_numpy())
-    plain = bool((facts["channel"] == OTLP).all()) and not len(keys.doubles)
+    plain = bool((facts["channel"] == OTLP).all()) and not len(keys.duplicates)
     signals = _signals(facts, plain=plain)
-    calls = merge_signals(identity.drop_conflicting_claims(signals, moments, trusted), trusted=trusted, spans_are_unique=plain)
+    calls = merge_signals(
+        identity.drop_conflicting_claims(signals, moments, trusted), trusted_sources=trusted, spans_are_unique=plain
+    )
     nodes, keys, stands_on = chain_nodes.build_nodes(facts, calls, keys, plain=plain)
     forest = chain_forest.build_forest(nodes, keys)
     calls = calls.with_columns(node=pl.Series(stands_on, dtype=pl.Int32))
@@ -84,7 +86,7 @@ def build_rollup(
     kinds = dimensions.call_dimensions(calls, moments, settings, book)
     cells = hourly.assign_cells(calls, ways, owners, kinds, call_reasons(calls, ways, owners))
     shown = call_rows.first_paths(ways, calls.height)
-    chain_frame, chain_of = chain_rows.build_chain_rows(nodes, forest, calls, owners, owners.of[shown])
+    chain_frame, chain_of = chain_rows.build_chain_rows(nodes, forest, calls, owners, owners.code[shown])
     call_frame = call_rows.build_call_rows(calls, ways, owners, cells, shown).with_columns(
         chain_frame["chain_id"].gather(chain_of)
     )

@@ -71,14 +71,14 @@ def attribute(
             raise UsageError(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
-        with steps() as progress, turn_to_write(books), _hands(cluster) as hands:
+        with steps() as progress, turn_to_write(books), _executor(cluster) as executor:
             has_facts = bool(facts_by_month(books))
             if has_facts and (imported_book := at_hand(books)):
                 say(
                     f"The price book was empty: {imported_book.added:,} prices of {imported_book.book.split(' sha256')[0]} are in it now"
                 )
             report = run_attribution(
-                books, months, cause="command", progress=progress.of("Attributing"), hands=hands, force=rebuild
+                books, months, cause="command", progress=progress.of("Attributing"), executor=executor, force=rebuild
             )
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
@@ -90,7 +90,7 @@ def attribute(
 
 
 @contextmanager
-def _hands(cluster: str) -> Iterator[Executor | None]:
+def _executor(cluster: str) -> Iterator[Executor | None]:
     """Who draws the spans: the workers of a cluster, or (None) this process."""
     if not cluster:
         yield None

@@ -62,7 +62,7 @@ def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     drawn = build_rollup(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
     bill = charges(*world.charges) if world.charges else CHARGES.empty()
     costs = compute_in_memory(
-        bill.lazy(), Usage.of(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH
+        bill.lazy(), Usage.from_frame(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH
     )
     return drawn.usage, costs
 

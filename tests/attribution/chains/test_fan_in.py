@@ -227,4 +227,4 @@ def test_keys_that_share_a_slot_are_told_apart() -> None:
     assert rows.find(traces, numbers).tolist() == list(range(5000))
     assert set(rows.find(traces + 7, numbers).tolist()) == {-1}
     twice = SpanIndex(np.concatenate([traces, traces]), np.concatenate([numbers, numbers]))
-    assert twice.doubles.tolist() == list(range(5000, 10000))
+    assert twice.duplicates.tolist() == list(range(5000, 10000))

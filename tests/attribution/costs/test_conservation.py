@@ -115,7 +115,9 @@ def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[
             else USAGE_HOURLY.empty()
         )
         frame = frame.sort("hour", "usage_key", "meter")
-        return compute_in_memory(charges(*bill).lazy(), Usage.of(frame), timeline, book, rules, run_id="r", month="2026-10")
+        return compute_in_memory(
+            charges(*bill).lazy(), Usage.from_frame(frame), timeline, book, rules, run_id="r", month="2026-10"
+        )
 
     costs = draw(bill, uses)
     billed = costs.filter(pl.col("basis") == "billed")

@@ -131,15 +131,15 @@ def conclusions(books: Books) -> list[pl.DataFrame]:
 
 
 class Watched:
-    """A cluster that lets the test act after the first slice has been delivered."""
+    """A cluster that lets the test act after the first task has finished."""
 
     def __init__(self, cluster: DaskExecutor, then: Any) -> None:
         self.cluster, self.then = cluster, then
 
-    def deliver(self, ground: BuildContext, orders: Sequence[Task]) -> Iterator[TaskResult]:
-        assert len(orders) > 3
-        for number, delivery in enumerate(self.cluster.deliver(ground, orders)):
-            yield delivery
+    def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
+        assert len(tasks) > 3
+        for number, result in enumerate(self.cluster.run(context, tasks)):
+            yield result
             if number == 0:
                 self.then()
 
@@ -153,11 +153,11 @@ def test_a_cluster_comes_to_the_same_and_a_killed_worker_changes_nothing(
         attribute(here, ["2026-10"])
         outcome.append(conclusions(here))
     with DaskExecutor(machines.address) as cluster, on_s3(tmp_path / "there", s3, "there") as there:
-        report = attribute(there, ["2026-10"], hands=cluster)
+        report = attribute(there, ["2026-10"], executor=cluster)
         assert report.spans_read > 20
         outcome.append(conclusions(there))
     with DaskExecutor(machines.address) as cluster, on_s3(tmp_path / "torn", s3, "torn") as torn:
-        attribute(torn, ["2026-10"], hands=Watched(cluster, machines.workers[0].kill))
+        attribute(torn, ["2026-10"], executor=Watched(cluster, machines.workers[0].kill))
         assert machines.workers[0].wait(20) == -signal.SIGKILL
         outcome.append(conclusions(torn))
     for other in outcome[1:]:
@@ -179,12 +179,12 @@ DRIVER = """
         print("first slice is there", flush=True)
         time.sleep(120)
     with Cluster(address) as cluster:
-        attribute(books, ["2026-10"], hands=Watched(cluster, wait))
+        attribute(books, ["2026-10"], executor=Watched(cluster, wait))
 """
 
 
 def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], machines: Fleet) -> None:
-    """The driver is killed with slices delivered: no reader sees any of it, and the next run does it all."""
+    """The driver is killed with finished tasks: no reader sees any of it, and the next run does it all."""
     with on_s3(tmp_path / "home", s3, "orphan") as books:
         options = [f"{k}={v}" for k, v in s3.items()]
         driver = subprocess.Popen(
@@ -200,7 +200,7 @@ def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], m
             assert session.scalars(sa.select(Published)).all() == []
         assert [books.store.scan(t).collect().height for t in (CALLS, CHAINS, USAGE_HOURLY, COSTS)] == [0, 0, 0, 0]
         with DaskExecutor(machines.address) as cluster:
-            assert attribute(books, ["2026-10"], hands=cluster).published
+            assert attribute(books, ["2026-10"], executor=cluster).published
 
 
 def test_no_scheduler_is_one_clear_error() -> None:

@@ -105,7 +105,7 @@ def test_every_span_of_the_month_is_in_one_slice(books: Books) -> None:
     """A group of traces lies in the slice of its last stretch, whole; the rest by their own time."""
     write(sliced(books, 10), spans=spans(*fleet(3, traces=60)))
     held = pl.concat(
-        [s.rows(books.store).select("trace_key", "span_key", n=pl.lit(n)) for n, s in plans(books).items()]
+        [s.scan(books.store).select("trace_key", "span_key", n=pl.lit(n)) for n, s in plans(books).items()]
     ).collect()
     everything = books.store.scan(SPANS).filter(pl.col("start_time") < at(0, day=31) + timedelta(days=1)).collect()
     assert len(plans(books)) > 4
@@ -138,7 +138,7 @@ def test_a_late_day_redraws_its_own_slices(books: Books) -> None:
     changed = [n for n in after if after[n].fingerprint != before[n].fingerprint]
     second = attribute(books, ["2026-10"])
     assert len(changed) == 1
-    assert second.spans_read == after[changed[0]].rows(books.store).collect().height < 15
+    assert second.spans_read == after[changed[0]].scan(books.store).collect().height < 15
     assert second.balance["difference"].abs().sum() == 0
     calls = sum(frame.height for frame in [books.store.scan(USAGE_HOURLY).filter(pl.col("hour") == at(11, day=14)).collect()])
     assert calls == 1
