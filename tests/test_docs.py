@@ -31,7 +31,7 @@ from tests.ingest.sources import test_azure, test_jaeger, test_phoenix
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted(DOCS.rglob("*.md"))]
 SOURCE_PAGES = sorted((DOCS / "sources").glob("*.md"))
 
 
