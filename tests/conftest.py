@@ -39,7 +39,7 @@ def _loopback_only() -> Iterator[None]:
             raise PermissionError(f"a test tried to reach {host}; tests talk to loopback only")
         connect(self, address)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]
+    socket.socket.connect = guarded  # type: ignore[method-assign, assignment]
     yield
     socket.socket.connect = connect  # type: ignore[method-assign]
 

@@ -199,7 +199,7 @@ def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> 
         "exceeded",
         Decimal("0.02"),
         Decimal("-0.01"),
-        200,
+        Decimal(200),
     )
     client.drop_budget("care")
     assert client.budgets().rows == []
@@ -253,7 +253,7 @@ def test_a_budget_for_another_scope_has_no_standing_yet(client: Client, books: B
     "given", [None, "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \xfc"]
 )
 def test_nothing_changes_without_the_token(bare: httpx.Client, method: str, path: str, given: str | None) -> None:
-    headers = {} if given is None else {"Authorization": given.encode("latin-1")}
+    headers = {} if given is None else {b"Authorization": given.encode("latin-1")}
     answer = bare.request(method, path, headers=headers, content=b"{}")
     assert problem(answer, 401)["where"] == "Authorization"
     assert answer.headers["www-authenticate"].startswith("Bearer")

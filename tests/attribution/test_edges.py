@@ -247,5 +247,5 @@ def test_a_month_that_is_none_and_rules_that_cannot_be_split_are_told(books: Boo
         attribute(books, months=["2026-13"])
     for wrong in ({"method": "fixed", "shares": {"Care": "-1"}}, {"method": "fixed", "shares": {}}, {"teams": ["Care", "Care"]}):
         with pytest.raises((ValueError, SettingsError)):
-            SharedRule(name="r", **wrong)  # type: ignore[arg-type]
+            SharedRule(name="r", **wrong)
     assert OWNERS

@@ -550,7 +550,7 @@ def test_mo2_a_run_that_does_not_balance_is_not_published(books: Books, monkeypa
     from attribution.costs import allocation
 
     honest = allocation.cost_rows
-    monkeypatch.setattr(allocation, "as_costs", lambda *a, **k: honest(*a, **k).head(0))
+    monkeypatch.setattr(allocation, "cost_rows", lambda *a, **k: honest(*a, **k).head(0))
     with pytest.raises(BalanceError, match="do not balance"):
         attribute(books)
     from ledger.db import Published

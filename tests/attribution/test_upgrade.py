@@ -192,7 +192,12 @@ def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPat
     assert first.other_code == []
     seen: list[int] = []
     honest = matching.match_usage
-    monkeypatch.setattr(matching, "rate", lambda *facts: seen.append(1) or honest(*facts))
+
+    def counted(*facts: Any) -> Any:
+        seen.append(1)
+        return honest(*facts)
+
+    monkeypatch.setattr(matching, "match_usage", counted)
     other_version(monkeypatch)
     second = attribute(books)
     assert second.months == second.other_code == ["2026-10", "2026-11"]

@@ -19,4 +19,4 @@ def _sleep(seconds: float, /) -> None:
 
 
 if os.environ.get("FAKETIME") and sys.platform == "linux":
-    time.sleep = _sleep
+    time.sleep = _sleep  # type: ignore[assignment]

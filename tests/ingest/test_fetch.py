@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import run
-from ingest.bills import month, month_files, reader
+from ingest.bills import csv_reader, month, month_files
 from ingest.fetch import WorldFetcher
 from ingest.run import ingest
 from ingest.source import Batch, Fetcher, RawObject, Reading
@@ -162,8 +162,8 @@ def test_fetched_logs_are_deleted_when_read(home: Path, folder: Path, monkeypatc
 
 def test_a_mistake_of_ours_is_no_problem_of_the_user_s(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Iterator[Reading]:
-        raise KeyError("a column we forgot")
-        yield
+        columns: dict[str, Reading] = {}
+        yield columns["a column we forgot"]
 
     monkeypatch.setattr(type(by_name("focus")), "read", broken)
     with pytest.raises(KeyError):
@@ -178,9 +178,9 @@ def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
     path.write_bytes(SAMPLE.read_bytes())
     ingest(books, "focus", [str(path)])
     before = books.store.scan(CHARGES).collect()
-    monkeypatch.setattr(month, "_HELD_ROWS", 100)
-    monkeypatch.setattr(reader.csv_reader, "_BLOCK", 64 << 10)
-    monkeypatch.setattr(reader.csv_reader, "_CHUNK", 64 << 10)
+    monkeypatch.setattr(month, "_MAX_BUFFERED_ROWS", 100)
+    monkeypatch.setattr(csv_reader, "_BLOCK", 64 << 10)
+    monkeypatch.setattr(csv_reader, "_CHUNK", 64 << 10)
     monkeypatch.setattr(month_files, "_FILE_ROWS", 200)
     placed = store.place_file
     moved: list[str] = []
@@ -207,9 +207,9 @@ def test_a_month_too_large_for_memory_is_booked_the_same(tmp_path: Path, monkeyp
             return books.store.scan(CHARGES).collect().sort("line"), totals.sort(totals.columns)
 
     whole = booked(tmp_path / "one")
-    monkeypatch.setattr(month, "_HELD_ROWS", 150)
-    monkeypatch.setattr(reader.csv_reader, "_BLOCK", 64 << 10)
-    monkeypatch.setattr(reader.csv_reader, "_CHUNK", 64 << 10)
+    monkeypatch.setattr(month, "_MAX_BUFFERED_ROWS", 150)
+    monkeypatch.setattr(csv_reader, "_BLOCK", 64 << 10)
+    monkeypatch.setattr(csv_reader, "_CHUNK", 64 << 10)
     parts = booked(tmp_path / "many")
     assert parts[0].equals(whole[0]) and parts[1].equals(whole[1])
 

@@ -19,6 +19,7 @@ from ingest.run import IngestReport, ingest
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, StoreUnreachable
 from ledger.tables import CHARGES, PROBLEMS, RAW_FILES
+from tests.support.amounts import sum_of
 from tests.support.cur_exports import MONTH, line, manifest, parquet
 
 ROOT = "s3://bills/finops/agents"
@@ -62,8 +63,7 @@ def deliver(s3: Any, *parts: bytes, execution: str = "run-1", run: str = "") -> 
 
 
 def booked(books: Books) -> Decimal:
-    total: Decimal | None = books.store.scan(CHARGES).collect()["billed_cost"].sum()
-    return total or Decimal(0)
+    return sum_of(books.store.scan(CHARGES).collect()["billed_cost"])
 
 
 def read(books: Books) -> IngestReport:

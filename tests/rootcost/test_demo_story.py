@@ -106,7 +106,9 @@ class TestAgainstTheTruth:
 
     def test_usage_nobody_logged_goes_to_its_owner_or_stays_in_sight(self, costs: pl.DataFrame, truth: dict[str, Any]) -> None:
         lost = costs.filter((pl.col("reason") == "uncaptured_usage") & (pl.col("charge_category") == "Usage"))
-        expected = {(u["owner_team"], u["owner_agent"]): Decimal(u["effective_cost"]) for u in truth["uncaptured"]}
+        expected: dict[tuple[str | None, ...], Decimal] = {
+            (u["owner_team"], u["owner_agent"]): Decimal(u["effective_cost"]) for u in truth["uncaptured"]
+        }
         _same(_by(lost, "initiator_team", "initiator_agent"), expected)
         assert set(lost.filter(pl.col("initiator_team").is_null())["cost_class"]) == {"unallocated"}
 

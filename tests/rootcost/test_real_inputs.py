@@ -17,6 +17,7 @@ from ingest.prices.litellm_map import import_litellm_map, import_prices
 from ingest.run import ingest
 from ledger.books import Books
 from ledger.tables import BALANCE, CALLS, COST_COLUMNS, COSTS, SPANS
+from tests.support.amounts import largest_difference
 from tests.support.paths import DATA
 
 D = Decimal
@@ -97,7 +98,7 @@ def test_litellm_captures_are_one_call_each_over_five_channels_priced_as_litellm
     assert set(ids) == set(signals["gateway_call_id"].drop_nulls()), "every call that any channel told of, and no other"
     told = calls.filter(pl.col("reported_cost").is_not_null() & (pl.col("reported_cost") > 0))
     assert told.height >= 40
-    gap = (told["list_cost"] - told["reported_cost"].cast(told["list_cost"].dtype)).abs().max()
+    gap = largest_difference(told["list_cost"], told["reported_cost"].cast(told["list_cost"].dtype))
     assert told["list_cost"].null_count() == 0
     assert gap is not None
     assert gap <= D("1e-12")

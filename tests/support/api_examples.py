@@ -303,8 +303,8 @@ class SmallReceivers:
 
     def otlp(self, signal: str, body: bytes, content_type: str) -> Received:
         """Spans without a name are refused, so that partial success can be seen; logs and metrics hold nothing."""
-        from google.protobuf.json_format import Parse, ParseError
-        from google.protobuf.message import DecodeError
+        from google.protobuf.json_format import Parse, ParseError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         request = ExportTraceServiceRequest()

@@ -15,7 +15,7 @@ from ledger.tables import CHARGES, PRICES, SPANS, TIME
 
 DAY = datetime(2026, 10, 5, tzinfo=UTC)
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-SONNET = {
+SONNET: dict[str, Any] = {
     "provider": "bedrock",
     "response_model": "anthropic.claude-sonnet-4-6-v1:0",
     "usage_scope": "leaf",

@@ -79,14 +79,14 @@ def _agent(trace_number: int, number: int, parent: int | None, name: str) -> dic
 
 
 def _call(trace_number: int, number: int, parent: int, tokens: int) -> dict[str, Any]:
-    told = {
+    attributes: dict[str, str | int] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "aws.bedrock",
         "gen_ai.request.model": "anthropic.claude-sonnet-4-6-v1:0",
         "gen_ai.response.model": "anthropic.claude-sonnet-4-6-v1:0",
         "gen_ai.usage.input_tokens": tokens,
     }
-    return _span(trace_number, number, parent, "chat sonnet", told)
+    return _span(trace_number, number, parent, "chat sonnet", attributes)
 
 
 def _span(trace_number: int, number: int, parent: int | None, name: str, told: dict[str, str | int]) -> dict[str, Any]:

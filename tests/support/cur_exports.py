@@ -40,7 +40,7 @@ def moment(day: int, hour: int = 0, month: str = MONTH) -> datetime:
     return datetime.fromisoformat(f"{month}-{day:02}T{hour:02}:00:00").replace(tzinfo=UTC)
 
 
-def line(cost: float | str, kind: str = "Usage", **more: Any) -> dict[str, Any]:
+def line(cost: float | str | None, kind: str = "Usage", **more: Any) -> dict[str, Any]:
     month = more.pop("month", MONTH)
     return {
         "bill_billing_period_start_date": moment(1, month=month),

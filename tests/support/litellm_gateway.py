@@ -71,7 +71,7 @@ def postgres(programs: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    control = [programs / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
+    control: list[str | Path] = [programs / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
     subprocess.run(
         [*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off -c timezone=Asia/Kolkata", "start"], **how, **who
     )

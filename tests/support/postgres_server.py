@@ -52,7 +52,7 @@ def postgres_server() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    control = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
+    control: list[str | Path] = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
     subprocess.run([*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"], **how)
     try:
         yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"

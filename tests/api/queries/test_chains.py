@@ -129,7 +129,7 @@ def test_an_answer_from_the_gateway_s_cache_costs_nothing(books: Books) -> None:
     hit = call(TRACE_1, "00000000000000a2", CHAIN_1, 2000, reason="cache_hit", **{**SUPPORT, "usage_key": None})
     write_calls(books, [hit, CALL_ROWS[1]])
     tree = queries.chain(books, CHAIN_1)
-    assert (tree.unpriced_calls, tree.nodes[1].own_cost, tree.nodes[1].calls[0].meters[0].own_cost) == (0, {}, 0)
+    assert (tree.unpriced_calls, tree.nodes[1].own_cost, tree.nodes[1].calls[0].meters[0].own_cost) == (0, {}, Decimal(0))
 
 
 def test_half_billed_half_estimated_is_called_mixed(books: Books) -> None:
@@ -156,7 +156,7 @@ def ids(name: str) -> str:
 def test_links_join_traces(books: Books) -> None:
     from ledger.ids import span_key, trace_key
 
-    link = {"link_trace_key": trace_key(TRACE_1), "link_span_key": span_key(ids("a1"))}
+    link: dict[str, Any] = {"link_trace_key": trace_key(TRACE_1), "link_span_key": span_key(ids("a1"))}
     rows = [span(TRACE_1, ids("a1")), span(TRACE_2, ids("b1"), minute=1, **link), span(TRACE_2, ids("b2"), ids("b1"), minute=2)]
     assert shape(books, rows, [TRACE_1, TRACE_2]) == [(0, ids("a1"), "root"), (1, ids("b1"), "link"), (2, ids("b2"), "parent")]
 

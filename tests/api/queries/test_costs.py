@@ -81,7 +81,7 @@ def test_an_unknown_dimension_names_the_known_ones() -> None:
         {"start": "soon"},
     ):
         with pytest.raises(UsageError):
-            CostQuery.parse(**wrong)  # type: ignore[arg-type]
+            CostQuery.parse(**wrong)
     with pytest.raises(UsageError, match="empty"):
         CostQuery.parse(start="2026-10", end="2026-10")
 
@@ -220,7 +220,7 @@ def test_an_overview_compares_with_the_month_before(example: Books) -> None:
         Decimal("0.02"),
         Decimal("0.003"),
     )
-    assert (total.billed, total.estimated, total.unallocated_percent) == (Decimal("0.03"), 0, 10)
+    assert (total.billed, total.estimated, total.unallocated_percent) == (Decimal("0.03"), Decimal(0), Decimal(10))
     assert [(t.name, str(t.change)) for t in glance.teams] == [
         ("Care", "0.018000000000"),
         ("Dev", "-0.001000000000"),

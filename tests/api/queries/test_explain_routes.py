@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from ledger.books import Books
 from tests.support.api_examples import CHAIN_1, reach, write_worked_example
 from tests.support.cli_books import Command, write_files
 
-OCTOBER = {"start": "2026-10", "end": "2026-11"}
+OCTOBER: dict[str, Any] = {"start": "2026-10", "end": "2026-11"}
 
 
 @pytest.fixture(scope="module")

@@ -191,7 +191,12 @@ def test_counters_that_differ_from_the_calls(books: Books) -> None:
     books.store.append(METRIC_POINTS, METRIC_POINTS.conform(pl.DataFrame(points, infer_schema_length=None)))
     (counter,) = queries.gaps(books, GapQuery()).counters
     assert (counter.day, counter.service_name, counter.conversation_id) == (date(2026, 10, 5), "claude-code", "s-7")
-    assert (counter.meter, counter.metrics_quantity, counter.calls_quantity, counter.difference) == ("input_tokens", 130, 100, 30)
+    assert (counter.meter, counter.metrics_quantity, counter.calls_quantity, counter.difference) == (
+        "input_tokens",
+        Decimal(130),
+        Decimal(100),
+        Decimal(30),
+    )
     assert queries.gaps(books, GapQuery(start=at(0) + timedelta(days=1))).counters == []
     assert queries.gaps(books, GapQuery(end=at(0))).counters == []
     with reach(books) as http:

@@ -211,7 +211,7 @@ def test_the_order_of_rows_changes_nothing() -> None:
 
 
 def test_without_a_month_each_row_is_in_the_month_of_its_own_start() -> None:
-    early = {"start_time": at(10, day=31).replace(month=8)}
+    early: dict[str, Any] = {"start_time": at(10, day=31).replace(month=8)}
     facts = (span(1, 1, agent_name="coder", **early), call(1, 2, 1, 5, **early), call(1, 3, 1, 7))
     drawn = draw(*facts, month=None)
     assert sorted(drawn.calls["month"]) == ["2026-08", "2026-10"]

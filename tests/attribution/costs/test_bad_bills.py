@@ -118,7 +118,7 @@ def test_ten_thousand_overlapping_rows_of_one_name_take_a_moment_and_the_newest_
 
 def test_thousands_of_credits_without_a_period_of_their_own_stay_bounded(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """2 000 credits of an hour nobody was charged in, over 300 calls: each could fall on each, 600 000 pairs; a tenth of that is allowed."""
-    monkeypatch.setattr(corrections, "_MOST_ROWS", 60_000)
+    monkeypatch.setattr(corrections, "_MAX_PAIRS", 60_000)
     facts = spans(*(call(n, n, None, 100, agent_name=f"a{n % 3}", start_time=at(n % 20), **KNOWN) for n in range(1, 301)))
     bill = charges(
         *(charge("1", tokens_k="1.5", charge_period_start=at(h), charge_period_end=at(h + 1)) for h in range(20)),

@@ -14,7 +14,8 @@ from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CHARGES, COSTS, SPANS
 from tests.attribution.test_oracle import engine
-from tests.oracle.worlds import World, worlds
+from tests.oracle.books import World
+from tests.oracle.worlds import worlds
 from tests.support.books_by_hand import SONNET, at, charge, charges, span, spans, write
 
 D = Decimal
@@ -23,7 +24,7 @@ D = Decimal
 @pytest.fixture
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every day is a stretch, however little happened on it."""
-    monkeypatch.setattr(month, "STRETCH_ROWS", 0)
+    monkeypatch.setattr(month, "BATCH_ROWS", 0)
 
 
 def rows(costs: pl.DataFrame) -> list[Any]:
@@ -36,7 +37,7 @@ def test_cut_or_whole_the_costs_are_the_same(monkeypatch: pytest.MonkeyPatch, wo
     """Charges by the hour, day and month, in part of an hour, of neighbouring invoices, with credits and taxes on top."""
     _, whole = engine(world)
     with monkeypatch.context() as patch:
-        patch.setattr(month, "STRETCH_ROWS", 0)
+        patch.setattr(month, "BATCH_ROWS", 0)
         _, cut = engine(world)
     assert rows(cut) == rows(whole)
 
@@ -76,7 +77,7 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(lots.height)
         return honest(lots, uses, tolerance)
 
-    monkeypatch.setattr(matching, "rate", counting)
+    monkeypatch.setattr(matching, "match_usage", counting)
     return seen
 
 

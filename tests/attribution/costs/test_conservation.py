@@ -15,6 +15,7 @@ from attribution.usage.reader import Usage
 from ledger import registry
 from ledger.settings import AttributionSettings, SharedRule
 from ledger.tables import COST_COLUMNS, PRICES, TOKEN_METERS, USAGE_HOURLY
+from tests.support.amounts import largest_difference
 from tests.support.books_by_hand import at, charge, charges
 
 MONEY = st.decimals(min_value=Decimal(-1000), max_value=Decimal(100000), places=12)
@@ -143,5 +144,5 @@ def test_charges_in_equal_costs_out(bill: list[dict[str, Any]], uses: list[dict[
     left, right = summed(costs), summed(again)
     assert left.select(keys).equals(right.select(keys))
     for column in COST_COLUMNS:
-        gap = (left[column] - right[column]).abs().max()
+        gap = largest_difference(left[column], right[column])
         assert gap is None or gap <= Decimal("0.000000001")

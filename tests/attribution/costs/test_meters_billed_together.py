@@ -30,8 +30,13 @@ def openai(cost: str, meter: str, tokens: int) -> dict[str, Any]:
 
 
 def call(number: int, agent: str, **tokens: int) -> dict[str, Any]:
-    told = {"provider": "openai", "response_model": "gpt-5", "usage_scope": "leaf", "output_includes_reasoning": True}
-    return span(number, number, agent_name=agent, **told, **tokens)
+    columns: dict[str, Any] = {
+        "provider": "openai",
+        "response_model": "gpt-5",
+        "usage_scope": "leaf",
+        "output_includes_reasoning": True,
+    }
+    return span(number, number, agent_name=agent, **columns, **tokens)
 
 
 def costs(books: Books) -> list[tuple[Any, ...]]:

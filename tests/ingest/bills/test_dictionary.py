@@ -51,7 +51,7 @@ def test_ids_depend_on_what_a_row_says_and_on_nothing_else(tmp_path: Path, monke
     assert shape(booked(tmp_path / "shuffled", parquet(*other))).equals(shape(whole))
     assert shape(booked(tmp_path / "lists", parquet(*LINES, lists=True))).equals(shape(whole))
     monkeypatch.setattr(reader, "_PARQUET_ROWS", 4)
-    monkeypatch.setattr(month, "_HELD_ROWS", 9)
+    monkeypatch.setattr(month, "_MAX_BUFFERED_ROWS", 9)
     monkeypatch.setattr(month_files, "_FILE_ROWS", 20)
     assert shape(booked(tmp_path / "parts", parquet(*LINES))).equals(shape(whole))
     assert shape(booked(tmp_path / "files", parquet(*LINES[:20]), parquet(*LINES[20:43]), parquet(*LINES[43:]))).equals(
@@ -60,7 +60,7 @@ def test_ids_depend_on_what_a_row_says_and_on_nothing_else(tmp_path: Path, monke
 
 
 def test_rows_that_come_again_in_another_file_are_numbered_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(month, "_HELD_ROWS", 2)
+    monkeypatch.setattr(month, "_MAX_BUFFERED_ROWS", 2)
     tax, fee = line(8.0, "Tax"), line(1.0, "Fee")
     ids = booked(tmp_path / "b", parquet(tax, tax, fee), parquet(tax, fee, fee), parquet(tax))["charge_id"].sort().to_list()
     plain = sorted({name.split("-")[0] for name in ids})

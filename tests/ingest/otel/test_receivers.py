@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import httpx
 import polars as pl
 import pyarrow as pa
@@ -32,6 +32,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.util.types import AnyValue
 
 from api.queries.metric_check import compare
 from api.receivers import Received
@@ -303,8 +304,8 @@ def test_grpc_answers_as_http_does(spool: Spool, free_port: Callable[[], int]) -
 
 
 def test_grpc_tells_a_sender_when_to_come_back(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    from google.rpc.error_details_pb2 import RetryInfo
-    from google.rpc.status_pb2 import Status
+    from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
     with grpc_door(Spool(tmp_path / "spool", limit_bytes=10), free_port()) as address, pytest.raises(grpc.RpcError) as fault:
         call(address, a_span().SerializeToString())
@@ -456,7 +457,8 @@ def test_codex_s_events_count_where_no_span_tells_of_them(spool: Spool, store: S
         record.attributes.add(key="conversation.id").value.string_value = "c-1"
         for key, count in counts.items():
             record.attributes.add(key=key).value.int_value = count
-        return request.SerializeToString()
+        body: bytes = request.SerializeToString()
+        return body
 
     assert deliver(spool, "logs", completed()).accepted == 1
     assert deliver(spool, "logs", completed(trace_id=bytes([1] * 16), span_id=bytes([1] * 8))).accepted == 0
@@ -467,7 +469,7 @@ def test_codex_s_events_count_where_no_span_tells_of_them(spool: Spool, store: S
 
 
 def test_logs_as_json_and_protobuf_say_the_same(spool: Spool) -> None:
-    from google.protobuf.json_format import MessageToDict
+    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 
     request = an_event(REQUEST, trace_id=bytes([5] * 16), span_id=bytes([6] * 8))
     document = MessageToDict(request)
@@ -568,7 +570,7 @@ def test_the_real_sdk_s_logs_and_metrics_arrive_over_grpc(spool: Spool, store: S
 
 
 def emit(logs: LoggerProvider) -> None:
-    said = {
+    attributes: dict[str, AnyValue] = {
         "event.name": "api_request",
         "request_id": "req_9",
         "session.id": "s",
@@ -576,7 +578,7 @@ def emit(logs: LoggerProvider) -> None:
         "input_tokens": 3,
     }
     logger = logs.get_logger("com.anthropic.claude_code.events")
-    logger.emit(body="claude_code.api_request", timestamp=START_NS, attributes=said)
+    logger.emit(body="claude_code.api_request", timestamp=START_NS, attributes=attributes)
 
 
 def test_the_real_sdk_s_logs_arrive_over_http(books: Books, free_port: Callable[[], int]) -> None:

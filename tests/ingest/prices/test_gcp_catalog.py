@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ingest.google import client
 from ingest.prices import gcp_catalog
@@ -31,7 +30,7 @@ VERTEX = "services/C7E2-9256-1C43"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "MAX_RETRY_SECONDS", 5.0)
 
 
 @pytest.fixture
@@ -219,7 +218,7 @@ def test_passing_faults_are_waited_out(google: Google, status: int) -> None:
 
 
 def test_lasting_faults_and_refusals_change_nothing(google: Google, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(client, "MAX_RETRY_SECONDS", 0.05)
     busy: list[tuple[str, tuple[int, Row]]] = [("/skus", refusal(503, "busy", "The service is unavailable"))]
     google.always = busy
     with pytest.raises(StoreUnreachable, match=r"503 .*The service is unavailable"):

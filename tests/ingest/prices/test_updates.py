@@ -20,7 +20,7 @@ from ingest.prices.updates import BEGINNING, ImportResult, PriceList, apply_upda
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.errors import FormatError, ObjectMissingError, SourceError
-from ledger.tables import COSTS, PRICES, PROBLEMS, RATE, TIME
+from ledger.tables import COSTS, PRICES, PROBLEMS, TIME
 from rootcost.pricebook import coverage
 from tests.support.books_by_hand import at, charge, charges, price, span, spans, write
 
@@ -31,7 +31,7 @@ HEAD = "provider,model,meter,unit,rate,currency,valid_from\n"
 def listed(*rates: dict[str, Any], book: str = "shop 1", origin: str = "list") -> PriceList:
     """A list of rates; without `valid_from` they are undated."""
     rows = [price("m", "input_tokens", "0.000002") | {"valid_from": None, "origin": origin, "book": book} | r for r in rates]
-    frame = pl.DataFrame(rows, schema={**PRICES.schema, "rate": RATE, "valid_from": TIME})
+    frame = pl.DataFrame(rows, schema={**PRICES.schema, "rate": PRICES.schema["rate"], "valid_from": TIME})
     return PriceList(book, origin, "shop.csv", frame)
 
 
@@ -217,10 +217,16 @@ def test_a_restated_bill_corrects_what_was_observed_without_asking(books: Books)
 
 def chat(books: Books, hour: int, day: int) -> None:
     """1 000 input tokens, no bill."""
-    told = {"provider": "openai", "response_model": "m", "usage_scope": "leaf", "operation": "chat", "agent_name": "bot"}
+    columns: dict[str, Any] = {
+        "provider": "openai",
+        "response_model": "m",
+        "usage_scope": "leaf",
+        "operation": "chat",
+        "agent_name": "bot",
+    }
     write(
         books,
-        spans=spans(span(1000 + day, 1, start_time=at(hour, day=day), input_tokens=1000, input_includes_cache=True, **told)),
+        spans=spans(span(1000 + day, 1, start_time=at(hour, day=day), input_tokens=1000, input_includes_cache=True, **columns)),
     )
 
 
@@ -248,7 +254,12 @@ def test_an_old_day_keeps_its_old_price_when_the_month_is_run_again(books: Books
 
 def test_what_a_bill_came_to_prices_the_next_month_of_a_model_no_list_knows(books: Books) -> None:
     """10 000 tokens for $0.03 in October: 1 000 tokens of November are estimated at $0.003."""
-    acme = {"provider": "bedrock", "response_model": "acme-7b", "usage_scope": "leaf", "input_includes_cache": True}
+    acme: dict[str, Any] = {
+        "provider": "bedrock",
+        "response_model": "acme-7b",
+        "usage_scope": "leaf",
+        "input_includes_cache": True,
+    }
     november = datetime(2026, 11, 5, 10, tzinfo=UTC)
     write(
         books,

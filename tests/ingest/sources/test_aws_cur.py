@@ -195,7 +195,7 @@ def test_without_amortisation_columns_a_plan_stays_on_its_billed_cost_as_a_whole
 def test_a_bedrock_line_says_who_called_which_model_and_how_much(books: Books, tmp_path: Path) -> None:
     role = "arn:aws:sts::444455556666:assumed-role/agents/support-bot"
     profile = "arn:aws:bedrock:us-east-1:444455556666:application-inference-profile/p1"
-    more = {
+    more: dict[str, Any] = {
         "line_item_iam_principal": role,
         "line_item_resource_id": profile,
         "line_item_usage_amount": 1234.5,

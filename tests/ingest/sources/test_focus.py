@@ -20,6 +20,7 @@ from ledger import money
 from ledger.books import Books
 from ledger.errors import FormatError
 from ledger.tables import CHARGES, COST_COLUMNS, IMPORT_TOTALS, PROBLEMS, RAW_FILES
+from tests.support.amounts import sum_of
 from tests.support.paths import DATA
 
 SAMPLE = DATA / "focus_sample" / "focus_sample_1000.csv"
@@ -66,7 +67,7 @@ def charges(books: Books) -> pl.DataFrame:
 
 
 def total(books: Books, column: str = "billed_cost") -> Decimal:
-    return charges(books)[column].sum() or Decimal(0)
+    return sum_of(charges(books)[column])
 
 
 def test_a_real_month_is_kept_to_the_last_digit_in_all_four_cost_columns(books: Books) -> None:
@@ -75,7 +76,7 @@ def test_a_real_month_is_kept_to_the_last_digit_in_all_four_cost_columns(books: 
 
     assert kept.height == report.rows == 1000 and report.errors == 0
     assert report.months == ["2024-09", "2024-10"]
-    assert {c: money.text(kept[c].sum()) for c in COST_COLUMNS} == {
+    assert {c: money.text(sum_of(kept[c])) for c in COST_COLUMNS} == {
         "billed_cost": "20.52022672899",
         "effective_cost": "14.97651418586",
         "list_cost": "20.39090575119",

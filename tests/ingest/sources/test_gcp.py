@@ -29,6 +29,7 @@ from ledger.books import Books
 from ledger.errors import FormatError, UsageError
 from ledger.settings import IngestSettings
 from ledger.tables import BALANCE, CHARGES, COSTS, IMPORT_TOTALS, PROBLEMS
+from tests.support.amounts import sum_of
 from tests.support.gcp_server import Google, Row, Table, refusal, serving
 from tests.support.paths import DATA
 
@@ -46,7 +47,7 @@ OCTOBER = "24.640007000000000002"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "MAX_RETRY_SECONDS", 5.0)
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
 
 
@@ -123,7 +124,7 @@ def test_the_month_comes_to_the_invoice_to_the_last_digit(books: Books) -> None:
     assert billed(books) == Decimal(OCTOBER)
     (total,) = books.store.scan(IMPORT_TOTALS).filter(billing_month="2026-10", cost_column="billed_cost").collect().to_dicts()
     assert total["rounding"] == "0.000000000000000002" and total["provider"] == "Google Cloud"
-    assert money.text(charges(books).filter(billing_month="2026-10")["billed_cost"].sum()) == "24.640007"
+    assert money.text(sum_of(charges(books).filter(billing_month="2026-10")["billed_cost"])) == "24.640007"
 
 
 def test_identical_rows_are_two_charges(books: Books) -> None:
@@ -404,7 +405,7 @@ def test_only_touched_invoice_months_are_read_again_and_whole(google: Google, bo
 
     assert asked_months(google) == ["202610"] and report.rows == 15 and report.rows_changed == 1
     assert billed(books) == Decimal(OCTOBER) - 2
-    assert money.text(charges(books).filter(billing_month="2026-11")["billed_cost"].sum()) == "0.6"
+    assert money.text(sum_of(charges(books).filter(billing_month="2026-11")["billed_cost"])) == "0.6"
 
 
 def test_a_load_that_appears_late_with_an_earlier_time_is_noticed(google: Google, books: Books) -> None:
@@ -490,7 +491,7 @@ def test_passing_faults_are_waited_out(google: Google, books: Books, fault: tupl
 
 
 def test_a_lasting_fault_leaves_everything_as_it_was(google: Google, books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "MAX_RETRY_SECONDS", 0.1)
     google.always = [("/queries", refusal(503, "backendError", "Service is unavailable"))]
 
     report = ingest(books, "gcp", [ADDRESS])
@@ -692,7 +693,7 @@ def test_the_charges_of_gemini_meet_the_calls_and_the_books_balance(books: Books
     attribute(books, months=["2026-10"])
 
     balance = books.store.scan(BALANCE).filter(cost_column="billed_cost").collect()
-    assert money.text(balance["charges_in"].sum()) == "0.2744" and balance["difference"].to_list() == [Decimal(0)]
+    assert money.text(sum_of(balance["charges_in"])) == "0.2744" and balance["difference"].to_list() == [Decimal(0)]
     costs = books.store.scan(COSTS).filter(charge_category="Usage", basis="billed").collect()
     found = {
         (row["initiator_agent"], row["meter"]): money.text(row["billed_cost"])

@@ -26,6 +26,7 @@ from ledger.errors import FormatError, ObjectMissingError
 from ledger.settings import IngestSettings
 from ledger.store import Store
 from ledger.tables import SPANS
+from tests.support.fetchers import NoFetcher
 from tests.support.paths import DATA
 
 CAPTURES = DATA / "litellm_proxy_captures"
@@ -282,7 +283,7 @@ def test_a_single_object_and_a_posted_body(tmp_path: Path) -> None:
 
 
 def spend_row(number: int = 1, **changes: Any) -> dict[str, Any]:
-    row = json.loads((CAPTURES / "custom-success-03.spendlogs_row.json").read_text())
+    row: dict[str, Any] = json.loads((CAPTURES / "custom-success-03.spendlogs_row.json").read_text())
     return row | {"request_id": f"r-{number}", "litellm_call_id": f"c-{number}", "messages": "{}"} | changes
 
 
@@ -435,7 +436,7 @@ def test_an_answer_out_of_the_cache_does_not_make_the_call_it_repeats_free() -> 
         provider_request_id=pl.lit("chatcmpl-1"),
     )
     calls = merge_signals(
-        pl.concat([told, as_otlp.cast(dict(told.schema))])
+        pl.concat([told, as_otlp.cast(told.schema)])
         .with_row_index("row")
         .with_columns(claim_source=pl.lit(None, dtype=pl.String))
     ).sort("gateway_call_id")
@@ -452,7 +453,7 @@ def test_counts_that_are_all_zero_are_absent_and_a_zero_beside_others_is_zero() 
 
 
 def test_a_failure_and_the_fallback_that_answered_are_two_rows_of_one_call() -> None:
-    silent = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "metadata": {}, "response_cost": 0.0}
+    silent: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "metadata": {}, "response_cost": 0.0}
     frame = spans(payload(id="call-1", status="failure", model_group="flaky", **silent), payload(1)).frame
     assert frame["gateway_call_id"].to_list() == ["call-1", "call-1"]
     assert frame["span_id"].to_list() == ["call-1_failed", "call-1"]
@@ -496,7 +497,7 @@ def test_rows_that_bill_earlier_work_do_not_collapse_into_it() -> None:
     assert frame["trace_key"].n_unique() == 1
     assert frame["usage_scope"].to_list() == [None, "leaf", "leaf", "leaf"]
     assert frame["service_tier"].to_list() == [None, "batch", "batch", "batch"]
-    tried = {"litellm_call_id": "c-5", "call_type": "acompletion"}
+    tried: dict[str, Any] = {"litellm_call_id": "c-5", "call_type": "acompletion"}
     attempts = spans(
         spend_row(request_id="r-5", **tried),
         spend_row(request_id="r-4", metadata=json.dumps({"billed_retry_attempt": 1, "attempted_retries": 1}), **tried),
@@ -514,7 +515,7 @@ def test_a_tool_call_is_a_span_but_no_request_to_a_model() -> None:
         "arguments": {"q": "secret"},
         "mcp_server_cost_info": {"default_cost_per_query": 0.01, "tool_name_to_cost_per_query": {"search": 0.02}},
     }
-    silent = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    silent: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     found = call(
         payload(
             call_type="call_mcp_tool",
@@ -842,11 +843,8 @@ def test_all_captures_twice_and_shuffled_leave_one_row_a_call_and_channel(tmp_pa
 # --- planning -------------------------------------------------------------------------------------
 
 
-class Folder:
-    """A fetcher over one folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
+class Folder(NoFetcher):
+    """Lists local files."""
 
     def list(self, uri: str) -> list[ListedObject]:
         paths = [Path(uri)] if Path(uri).is_file() else sorted(p for p in Path(uri).rglob("*") if p.is_file())
@@ -857,7 +855,7 @@ class Folder:
 
 
 def planned(uri: Path) -> Iterator[Batch]:
-    for entry in SOURCE.plan(Folder(uri), str(uri)):
+    for entry in SOURCE.plan(Folder(), str(uri)):
         assert isinstance(entry, Batch)
         yield entry
 

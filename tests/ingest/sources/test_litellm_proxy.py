@@ -35,7 +35,7 @@ FreePort = Callable[[], int]
 StartProxy = Callable[[str, str], Proxy]
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TOKEN = "token-of-the-receiver"
-CACHED = {"messages": [{"role": "user", "content": "asked twice"}], "cache": {"use-cache": True}}
+CACHED: dict[str, Any] = {"messages": [{"role": "user", "content": "asked twice"}], "cache": {"use-cache": True}}
 
 
 @pytest.fixture
@@ -233,9 +233,8 @@ def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_ag
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    served = Served(
-        home, port=free_port(), ROOTCOST_INGEST__TRUSTED_SOURCES='["litellm", "otlp"]', ROOTCOST_SERVE__ATTRIBUTE_SECONDS="1"
-    )
+    serving = {"ROOTCOST_INGEST__TRUSTED_SOURCES": '["litellm", "otlp"]', "ROOTCOST_SERVE__ATTRIBUTE_SECONDS": "1"}
+    served = Served(home, port=free_port(), environment=serving)
     try:
         served.until_ready()
         gateway = proxy(served.url, served.token())
@@ -365,9 +364,9 @@ def test_what_an_outage_of_ours_lost_is_pulled_and_every_call_is_there_once(
     """When each call was asked, before, during or after the outage, and which model; in the order they began."""
     serving = {"ROOTCOST_SERVE__ATTRIBUTE_SECONDS": "1", "ROOTCOST_SERVE__DRAIN_SECONDS": "0.5"}
     aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": bucket.meta.endpoint_url}
-    served = Served(home, port=port, **serving).until_ready()
+    served = Served(home, port=port, environment=serving).until_ready()
     relay = Relay(served.url)
-    gateway = None
+    gateway: Proxy | None = None
 
     def calls(when: str) -> set[str]:
         return {call for call, (asked_when, _) in asked.items() if asked_when == when}
@@ -452,7 +451,7 @@ def test_what_an_outage_of_ours_lost_is_pulled_and_every_call_is_there_once(
             served.process.kill()
             served.process.wait(timeout=10)
         ask("during", relay.refused)
-        served = Served(home, port=port, **serving).until_ready()
+        served = Served(home, port=port, environment=serving).until_ready()
         ask("after", relay.accepted)
 
         pull()

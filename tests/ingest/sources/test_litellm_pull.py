@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -173,10 +173,10 @@ def test_an_object_that_is_written_again_in_an_older_folder_waits_until_its_day_
     assert (fetched, booked(books)) == ([bad[within]], [1, 2])
 
     fetched.clear()
-    before = checkpoints.of(books, "litellm")
+    before = checkpoints.load(books, "litellm")
     ingest(books, "litellm", [LOGS], window=Window(beyond.date(), beyond.date() + timedelta(days=1)))
     assert bad[beyond] in fetched
-    assert (told(books), booked(books), checkpoints.of(books, "litellm")) == ([], [1, 2, 3], before)
+    assert (told(books), booked(books), checkpoints.load(books, "litellm")) == ([], [1, 2, 3], before)
 
 
 def test_an_object_that_vanishes_between_listing_and_reading_keeps_no_other_back(
@@ -255,7 +255,7 @@ class Bucket:
         self.listed.append(uri)
         return self._seen(uri)
 
-    def level(self, uri: str) -> tuple[list[str], list[ListedObject]]:
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
         prefix = uri.rstrip("/") + "/"
         rest = [(entry, entry.uri.removeprefix(prefix)) for entry in self._seen(prefix)]
         folders = {prefix + name.partition("/")[0] + "/" for _, name in rest if "/" in name}
@@ -587,7 +587,7 @@ def test_rows_that_arrive_while_it_is_read_are_not_lost(books: Books, api: Spend
     api.rows = [row(n, begin + timedelta(seconds=n * 4)) for n in range(4_000)]
 
     def arriving(_: dict[str, str]) -> None:
-        for _ in range(20):
+        for _row in range(20):
             api.rows.append(row(len(api.rows), datetime.now(UTC) - timedelta(minutes=chance.uniform(0, 30))))
 
     api.before = arriving

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ingest.otel.decode import decode_request
-from ingest.source import Fetcher, ListedObject, RawObject, Reading
+from ingest.source import ListedObject, RawObject, Reading
 from ingest.sources import otlp
 from ingest.sources.otlp import SOURCE, read_export, rejected
 from ledger import ids
@@ -32,6 +32,7 @@ from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.store import Store
 from ledger.tables import SPANS
+from tests.support.fetchers import NoFetcher
 from tests.support.paths import DATA
 
 REPLAYS = sorted((DATA / "otlp_genai_replays").glob("*.otlp.jsonl"))
@@ -306,10 +307,11 @@ def test_a_long_file_comes_in_bounded_batches(tmp_path: Path) -> None:
     assert [r.frame.height for r in readings] == [20_000, 20_000, 5_000]
 
 
-class Folder:
+class Folder(NoFetcher):
     """A fetcher of one folder with these files, all of the same bytes."""
 
     def __init__(self, path: Path, *names: str) -> None:
+        super().__init__()
         self.path, self.names = path, names
 
     def list(self, uri: str) -> list[ListedObject]:
@@ -320,7 +322,7 @@ class Folder:
 
 
 def test_a_folder_gives_a_slice_for_each_file_that_may_be_an_export() -> None:
-    fetcher: Fetcher = Folder(SDK / "otlp-http-protobuf.bin", "README.md", "a.jsonl", "b.bin", ".c.json")
+    fetcher = Folder(SDK / "otlp-http-protobuf.bin", "README.md", "a.jsonl", "b.bin", ".c.json")
     planned = [item for item in SOURCE.plan(fetcher, "logs") if not isinstance(item, Problem)]
     assert [(s.version, [o.uri for o in s.objects]) for s in planned] == [("v1", ["logs/a.jsonl"]), ("v1", ["logs/b.bin"])]
 

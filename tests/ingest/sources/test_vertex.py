@@ -34,7 +34,7 @@ ADDRESS = "bigquery://acme-agents.logs.request_response_logging"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(client, "MAX_RETRY_SECONDS", 5.0)
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
 
 

@@ -177,7 +177,7 @@ class Replicas:
         }
 
     def start(self, name: str, **environment: str) -> Served:
-        served = Served(self.folder / name, port=self.free_port(), **{**self.environment, **environment})
+        served = Served(self.folder / name, port=self.free_port(), environment={**self.environment, **environment})
         self.started.append(served)
         return served
 

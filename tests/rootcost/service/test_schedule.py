@@ -212,7 +212,8 @@ def test_what_is_paused_resumed_or_removed_meanwhile_is_heeded(books: Books, bil
 
 def due_in_the_database(books: Books, name: str) -> float | None:
     with books.database.engine.connect() as connection:
-        return connection.scalar(sa.text(f"SELECT next_run_time FROM {TABLE} WHERE id = :name"), {"name": name})
+        due: float | None = connection.scalar(sa.text(f"SELECT next_run_time FROM {TABLE} WHERE id = :name"), {"name": name})
+    return due
 
 
 @pytest.mark.clock

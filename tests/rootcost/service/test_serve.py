@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -29,7 +29,9 @@ FreePort = Callable[[], int]
 class Served:
     """A `rootcost serve` process on loopback."""
 
-    def __init__(self, home: Path, *, port: int, ui_port: int | None = None, **environment: str) -> None:
+    def __init__(
+        self, home: Path, *, port: int, ui_port: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.home, self.port, self.ui_port = home, port, ui_port
         self.url = f"http://127.0.0.1:{port}"
         options = ["--ui-port", str(ui_port)] if ui_port is not None else ["--no-ui"]
@@ -37,7 +39,7 @@ class Served:
         with self.printed.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "rootcost.cli", "--home", str(home), "serve", "--port", str(port), *options],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
             )  # fmt: skip
 
     def until_ready(self, seconds: float = 60) -> Served:
@@ -66,7 +68,7 @@ def serve(home: Path, free_port: FreePort) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def start(*, ui: bool = False, **environment: str) -> Served:
-        served = Served(home, port=free_port(), ui_port=free_port() if ui else None, **environment)
+        served = Served(home, port=free_port(), ui_port=free_port() if ui else None, environment=environment)
         started.append(served)
         return served.until_ready()
 

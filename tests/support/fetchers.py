@@ -1,0 +1,32 @@
+"""A fetcher for tests of sources that read no world at all; a test overrides the methods its source may call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ingest.source import Fetcher, ListedObject, RawObject, Request, Window
+
+
+class NoFetcher(Fetcher):
+    """Every method raises `AssertionError`: the source was not expected to call it."""
+
+    def __init__(self) -> None:
+        self.window = Window()
+
+    def list(self, uri: str) -> Sequence[ListedObject]:
+        raise AssertionError(uri)
+
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
+        raise AssertionError(uri)
+
+    def get(self, uri: str) -> RawObject:
+        raise AssertionError(uri)
+
+    def ask(self, request: Request) -> RawObject:
+        raise AssertionError(request)
+
+    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+        raise AssertionError(uri)
+
+    def mark(self, key: str) -> str | None:
+        raise AssertionError(key)
