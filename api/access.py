@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import Refused, refusal
+from api.errors import RequestError, error_response
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,15 +31,15 @@ class Access:
         if scope["type"] == "http":
             error = self._fault(scope)
             if error is not None:
-                await refusal(error, scope["path"])(scope, receive, send)
+                await error_response(error, scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _fault(self, scope: Scope) -> Refused | None:
+    def _fault(self, scope: Scope) -> RequestError | None:
         headers = Headers(scope=scope)
         name = host_name(headers.get("host", ""))
         if name not in self._hosts:
-            return Refused(
+            return RequestError(
                 421,
                 "misdirected",
                 f"{name or 'no name'!r} is not a name of this machine",
@@ -54,7 +54,7 @@ class Access:
         matches = hmac.compare_digest(credentials.strip().encode(), self._token)
         if matches and scheme.lower() == "bearer" and self._token:
             return None
-        return Refused(
+        return RequestError(
             401,
             "token-needed",
             "the token is not right" if authorization else "this needs the token",

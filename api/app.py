@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import errors
 from api.access import LOOPBACK, Access
-from api.errors import Refused
-from api.metrics import Measure, Metrics
+from api.errors import RequestError
+from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
 from api.routes import read, receive, write
@@ -54,12 +54,12 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     strict = Depends(read.refuse_unknown)
     app.include_router(read.router(books, receiver_spool), dependencies=[strict])
     app.include_router(write.router(books), dependencies=[Depends(bearer), strict])
-    app.state.keep = receive.Keeper(receiver_spool, metrics)
+    app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_middleware(Access, token=token, hosts=LOOPBACK)
-    app.add_middleware(Measure, metrics=metrics)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app
 
 
@@ -69,7 +69,9 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
         """Asks nothing of store or database."""
         return Health(status="ok", version=_version())
 
-    @app.get("/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.FAULTS[503]})
+    @app.get(
+        "/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.ERROR_RESPONSES[503]}
+    )
     def ready() -> Health:
         """Store and database answer, and the spool can be written."""
         checks = {"store": _store(books), "database": _database(books), "spool": _spool(spool)}
@@ -77,7 +79,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
         if failures:
             detail = "; ".join(f"{name}: {state}" for name, state in failures.items())
             headers = {"Retry-After": str(errors.RETRY_SECONDS)}
-            raise Refused(
+            raise RequestError(
                 503, "not-ready", detail, where=", ".join(failures), remedy="see the log of `rootcost serve`", headers=headers
             )
         return Health(status="ok", checks=checks, version=_version())

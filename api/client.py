@@ -28,7 +28,7 @@ from api.models import (
     ChainTree,
     CostTable,
     Explanation,
-    Fault,
+    FieldError,
     Filters,
     Freshness,
     Gaps,
@@ -78,7 +78,7 @@ class ApiProblem(RootCostError):
         return self.document.detail
 
     @property
-    def errors(self) -> list[Fault]:
+    def errors(self) -> list[FieldError]:
         """Every field at fault, where the request was invalid."""
         return self.document.errors
 

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from api.models import Fault, ProblemDocument
+from api.models import FieldError, ProblemDocument
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, SpoolFull, StoreUnreachable, UsageError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
 """First match wins. Errors of any other class are ours."""
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request is turned away with this document."""
 
     def __init__(
@@ -52,7 +52,7 @@ def document(
     path: str = "",
     where: str = "",
     remedy: str = "",
-    errors: list[Fault] | None = None,
+    errors: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem document as a response."""
@@ -69,7 +69,7 @@ def document(
     return Response(problem.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
-def refusal(error: Refused, path: str) -> Response:
+def error_response(error: RequestError, path: str) -> Response:
     """The document of a request that is turned away."""
     title = HTTPStatus(error.status).phrase
     return document(
@@ -86,19 +86,19 @@ def refusal(error: Refused, path: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem document."""
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RootCostError, _known)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RootCostError, _rootcost_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return refusal(error, request.url.path)
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error, request.url.path)
 
 
-async def _known(request: Request, error: Exception) -> Response:
+async def _rootcost_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RootCostError)
     for kind, status, name, title in _KINDS:
         if isinstance(error, kind):
@@ -119,8 +119,8 @@ async def _known(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [Fault(field=_place(detail), reason=_reason(detail)) for detail in error.errors()]
-    first = errors[0] if errors else Fault(field="request", reason="invalid")
+    errors = [FieldError(field=_place(detail), reason=_reason(detail)) for detail in error.errors()]
+    first = errors[0] if errors else FieldError(field="request", reason="invalid")
     return document(
         422,
         "invalid",

@@ -18,7 +18,7 @@ from ledger.errors import RootCostError
 from ledger.periods import now
 from ledger.spool import Spool
 
-_KEPT_SECONDS = 15.0
+_CACHE_SECONDS = 15.0
 """Figures from the tables are read at most this often, however many scrapers there are."""
 
 
@@ -38,14 +38,14 @@ class Metrics:
             registry=self.registry,
         )
         self.rejected = Counter("rootcost_rejected_items", "Items a receiver refused.", ["receiver"], registry=self.registry)
-        self.registry.register(_Books(books, spool))
+        self.registry.register(_LedgerCollector(books, spool))
 
     def text(self) -> bytes:
         """The exposition format, text version."""
         return generate_latest(self.registry)
 
 
-class _Books(Collector):
+class _LedgerCollector(Collector):
     """Gauges read from the ledger when asked."""
 
     def __init__(self, books: Books, spool: Spool) -> None:
@@ -63,7 +63,7 @@ class _Books(Collector):
         yield _gauge("rootcost_spool_bytes", "Telemetry received but not yet in the ledger.", [([], self._spool.size_bytes())])
         yield _gauge("rootcost_spool_files", "Deliveries received but not yet in the ledger.", [([], len(self._spool.pending()))])
         with self._lock:
-            if time.monotonic() - self._read_at > _KEPT_SECONDS:
+            if time.monotonic() - self._read_at > _CACHE_SECONDS:
                 try:
                     self._gauges = [
                         *self._ages(),
@@ -143,7 +143,7 @@ def _gauge(
     return family
 
 
-class Measure:
+class MetricsMiddleware:
     """Counts requests and times them, by route, never by path: a path may hold ids without end."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from api.receivers import Received, Signal
+from api.receivers import ReceivedBatch, Signal
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-_TOLD = 5
-_LEFT_OUT = {"traces": "rejected_spans", "logs": "rejected_log_records", "metrics": "rejected_data_points"}
-_IN_JSON = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metrics": "rejectedDataPoints"}
+_MAX_REASONS = 5
+_PROTOBUF_FIELDS = {"traces": "rejected_spans", "logs": "rejected_log_records", "metrics": "rejected_data_points"}
+_JSON_FIELDS = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metrics": "rejectedDataPoints"}
 
 
-def answer(result: Received, signal: Signal, kind: str) -> bytes:
+def encode_response(result: ReceivedBatch, signal: Signal, kind: str) -> bytes:
     """The body of a 2xx, in the type the request came in.
 
     >>> from ledger.problems import Problem
@@ -24,7 +24,7 @@ def answer(result: Received, signal: Signal, kind: str) -> bytes:
     message = ". ".join(reasons(result))
     if kind == JSON:
         # proto3 JSON: 64-bit integers are strings, an empty message leaves the field out.
-        partial = {_IN_JSON[signal]: str(result.rejected), "errorMessage": message}
+        partial = {_JSON_FIELDS[signal]: str(result.rejected), "errorMessage": message}
         return json.dumps({"partialSuccess": partial} if message else {}).encode()
     if not message:
         return b""
@@ -37,14 +37,14 @@ def answer(result: Received, signal: Signal, kind: str) -> bytes:
     }  # fmt: skip
     response = kinds[signal]()
     response.partial_success.error_message = message
-    setattr(response.partial_success, _LEFT_OUT[signal], result.rejected)
+    setattr(response.partial_success, _PROTOBUF_FIELDS[signal], result.rejected)
     payload: bytes = response.SerializeToString()
     return payload
 
 
-def reasons(result: Received) -> list[str]:
+def reasons(result: ReceivedBatch) -> list[str]:
     """What was wrong, a few of it: where, in which field, why, and what to do."""
     messages = [
         ": ".join(filter(None, (p.place, p.field, p.reason))) + f"; {p.remedy}" for p in result.problems if p.severity == "error"
     ]
-    return list(dict.fromkeys(messages))[:_TOLD]
+    return list(dict.fromkeys(messages))[:_MAX_REASONS]

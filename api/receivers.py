@@ -16,7 +16,7 @@ Signal = Literal["traces", "logs", "metrics"]
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedBatch:
     """What a request body held: `rows` in the schema of the `spans` table, what was wrong, and how many items were refused.
 
     `bodies` are written down as they are and read when they are booked; then `count` says how many items they hold. `points` are rows
@@ -39,10 +39,10 @@ class Received:
 class Receivers(Protocol):
     """Turns request bodies into rows. Pure; raises `ledger.errors.FormatError` where nothing in the body can be read."""
 
-    def otlp(self, signal: Signal, body: bytes, content_type: str) -> Received:
+    def otlp(self, signal: Signal, body: bytes, content_type: str) -> ReceivedBatch:
         """An OTLP export. `body` has been decompressed; `content_type` is ``application/x-protobuf`` or ``application/json``."""
         ...
 
-    def litellm(self, body: bytes) -> Received:
+    def litellm(self, body: bytes) -> ReceivedBatch:
         """Payloads of LiteLLM's generic callback: an object, an array, or lines. A bad item is a problem, not an error."""
         ...

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 
 from ingest.source import Batch
 from ledger.books import Books
-from ledger.db import Mark
+from ledger.db import Checkpoint
 from ledger.periods import now
 
 
 def load(books: Books, source: str) -> dict[str, str]:
     """All marks of a source, by key."""
     with books.database.session() as session:
-        return {mark.key: mark.value for mark in session.scalars(sa.select(Mark).where(Mark.source == source))}
+        return {mark.key: mark.value for mark in session.scalars(sa.select(Checkpoint).where(Checkpoint.source == source))}
 
 
 def save(books: Books, source: str, booked: Sequence[Batch]) -> None:
@@ -25,4 +25,4 @@ def save(books: Books, source: str, booked: Sequence[Batch]) -> None:
         return
     with books.database.session() as session:
         for key, value in sorted(reached.items()):
-            session.merge(Mark(source=source, key=key, value=value, at=now()))
+            session.merge(Checkpoint(source=source, key=key, value=value, at=now()))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import polars as pl
 
-LOT_KEYS = (
+CHARGE_GROUP_COLUMNS = (
     "provider_name", "billing_account_id", "sub_account_id", "region_id", "service_name", "product_code", "sku_meter",
     "operation", "charge_description", "line_item_type", "unit", "resource_id", "principal", "tags", "charge_category",
     "charge_class", "charge_period_start", "charge_period_end", "billing_currency", "invoice_id", "commitment_discount_status",
 )  # fmt: skip
 """Columns of `charges`, but for `unit` (of the quantity that counts); `charge_description` counts only where no SKU is named."""
 
-SAME_LOT = (*LOT_KEYS, "negative")
+CHARGE_GROUP_KEY = (*CHARGE_GROUP_COLUMNS, "negative")
 """What charges of one lot have in common: their keys, and whether they give money back."""
 
 
-def keyed(charges: pl.LazyFrame) -> pl.LazyFrame:
+def with_group_key(charges: pl.LazyFrame) -> pl.LazyFrame:
     """Charges with their lot's keys: `unit`, `quantity` and `negative` added, the description kept only where it tells lots apart.
 
     >>> row = dict(consumed_unit=None, consumed_quantity=None, pricing_unit="1K tokens", pricing_quantity=10, sku_meter="in",

@@ -19,10 +19,10 @@ from importlib.resources.abc import Traversable
 
 import polars as pl
 
-CONCLUDING = ("attribution", "ledger")
+HASHED_PACKAGES = ("attribution", "ledger")
 """The packages that the conclusions of a month come from. Ingestion is not among them: what it writes is a fact, and facts are inputs."""
 
-APART = frozenset({"anomalies", "budgets", "migrations", "spool"})
+EXCLUDED_MODULES = frozenset({"anomalies", "budgets", "migrations", "spool"})
 """Modules and folders of these packages that conclude no cost: alarms, the schema of the application state, deliveries not yet booked."""
 
 SUFFIXES = (".py", ".csv")
@@ -32,7 +32,7 @@ SUFFIXES = (".py", ".csv")
 @cache
 def digest() -> str:
     """The digest of the code and classification data of this process, computed once."""
-    return digest_of({package: files(package) for package in CONCLUDING}, pl.__version__)
+    return digest_of({package: files(package) for package in HASHED_PACKAGES}, pl.__version__)
 
 
 def digest_of(packages: dict[str, Traversable], polars: str) -> str:
@@ -49,7 +49,7 @@ def digest_of(packages: dict[str, Traversable], polars: str) -> str:
 def sources(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
     """The files of a package that conclude, each with its path."""
     for entry in folder.iterdir():
-        if entry.name.partition(".")[0] in APART:
+        if entry.name.partition(".")[0] in EXCLUDED_MODULES:
             continue
         inner = f"{path}/{entry.name}"
         if entry.is_dir():

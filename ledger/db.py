@@ -174,7 +174,7 @@ class JobRun(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
 
 
-class Mark(Base):
+class Checkpoint(Base):
     """How far a source was read, as the source itself counts: a time, a key, a token. Moved once what was read is booked."""
 
     __tablename__ = "marks"
@@ -275,7 +275,7 @@ class Database:
                 Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(url, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
-                sa.event.listen(self.engine, "connect", _sqlite_manners)
+                sa.event.listen(self.engine, "connect", _set_pragmas)
             self._migrate()
         except (sa.exc.SQLAlchemyError, OSError) as error:
             safe_url = sa.make_url(url).render_as_string(hide_password=True)
@@ -316,7 +316,7 @@ class Database:
         self.engine.dispose()
 
 
-def _sqlite_manners(connection: Any, _record: Any) -> None:
+def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA busy_timeout=10000")

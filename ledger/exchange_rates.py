@@ -20,7 +20,7 @@ import polars as pl
 
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
-from ledger.money import MONEY, exact_decimal, exchanged, text
+from ledger.money import MONEY, exact_decimal, exchange_amounts, text
 from ledger.periods import now
 from ledger.problems import Problem
 from ledger.tables import EXCHANGE_RATES
@@ -28,9 +28,9 @@ from ledger.tables import EXCHANGE_RATES
 COLUMNS = ("date", "from", "to", "rate", "source")
 """Columns of a file of rates. `source` may be missing: then it is the file."""
 
-HOLDS = timedelta(days=31)
+MAX_RATE_AGE = timedelta(days=31)
 _CODE = re.compile(r"[A-Z]{3}")
-_LARGEST, _SMALLEST = Decimal(10) ** 9, Decimal(10) ** -9
+_MAX_RATE, _MIN_RATE = Decimal(10) ** 9, Decimal(10) ** -9
 
 
 # ── facts in ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -69,7 +69,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
             where=uri,
             remedy=f"the first line must name: {', '.join(COLUMNS)}",
         )
-    existing_rates = {(r[0], r[1], r[2]): r[3] for r in listed(books).iter_rows()}
+    existing_rates = {(r[0], r[1], r[2]): r[3] for r in rates_in_force(books).iter_rows()}
     rows: dict[tuple[str, str, date], dict[str, object]] = {}
     file_rates: dict[tuple[str, str, date], object] = {}
     for raw in reader:
@@ -117,7 +117,7 @@ def _row(row: dict[str, str], uri: str) -> dict[str, object]:
     except ValueError as error:
         raise FormatError(f"{row.get('date', '')!r} is no day", where="date", remedy="write it as 2026-10-05") from error
     rate = exact_decimal(row.get("rate"))
-    if rate is None or not _SMALLEST <= rate <= _LARGEST or rate != round(rate, 18):
+    if rate is None or not _MIN_RATE <= rate <= _MAX_RATE or rate != round(rate, 18):
         raise FormatError(
             f"{row.get('rate', '')!r} is no rate",
             where="rate",
@@ -132,7 +132,7 @@ def _row(row: dict[str, str], uri: str) -> dict[str, object]:
     }
 
 
-def listed(books: Books) -> pl.DataFrame:
+def rates_in_force(books: Books) -> pl.DataFrame:
     """The rates in force: from_currency, to_currency, day, rate, source."""
     return _newest(books.store.scan(EXCHANGE_RATES).collect())
 
@@ -147,7 +147,7 @@ def _newest(rates: pl.DataFrame) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedRate:
     """The rate of a day: an amount of `source` currency times numerator / denominator is one of `target`. `named` says which rates."""
 
     source: str
@@ -180,9 +180,9 @@ class Exchange:
     @classmethod
     def of(cls, books: Books) -> Exchange:
         """The rates in the books."""
-        return cls(listed(books).iter_rows())
+        return cls(rates_in_force(books).iter_rows())
 
-    def on(self, source: str, target: str, day: date) -> Applied | None:
+    def on(self, source: str, target: str, day: date) -> AppliedRate | None:
         """The rate of a day, or None: what an amount is worth is then not known."""
         rate = self._leg(source, target, day)
         if rate is None:
@@ -191,13 +191,13 @@ class Exchange:
                 if third not in (source, target) and first is not None and second is not None:
                     rate = first[0] * second[0], first[1] * second[1], f"{first[2]} × {second[2]}"
                     break
-        return None if rate is None else Applied(source, target, day, *rate)
+        return None if rate is None else AppliedRate(source, target, day, *rate)
 
     def _leg(self, source: str, target: str, day: date) -> tuple[Decimal, Decimal, str] | None:
         for pair, inverse in (((source, target), False), ((target, source), True)):
             days = self._days.get(pair, [])
             at = bisect_right(days, day) - 1
-            if at < 0 or day - days[at] > HOLDS:
+            if at < 0 or day - days[at] > MAX_RATE_AGE:
                 continue
             rate, publisher = self._rates[pair][at]
             label = f"{pair[0]} in {pair[1]} {text(rate)}, {days[at]}, {publisher}"
@@ -207,13 +207,13 @@ class Exchange:
 
 def convert(
     frame: pl.DataFrame, target: str, book: Exchange, *, amount: str, order_by: Sequence[str]
-) -> tuple[pl.DataFrame, list[Applied]]:
+) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The frame's `amount` in `target`, each at the rate of its `day` (Date) and `currency`; and the rates that were applied.
 
     Rows of one currency and day are converted by running sums in the order of `order_by`: whatever they are grouped by, their parts sum to
     what their sum comes to. Null stays null. Raises `UsageError` that names every currency without a rate: nothing is guessed.
     """
-    rates: list[Applied] = []
+    rates: list[AppliedRate] = []
     missing: dict[str, list[date]] = {}
     parts: list[pl.DataFrame] = []
     for (currency, day), rows in frame.sort("currency", "day", *order_by, nulls_last=True).group_by(
@@ -228,7 +228,7 @@ def convert(
             continue
         rates.append(rate)
         priced_rows = rows.filter(pl.col(amount).is_not_null())
-        converted_amounts = exchanged(priced_rows[amount].to_list(), rate.numerator, rate.denominator)
+        converted_amounts = exchange_amounts(priced_rows[amount].to_list(), rate.numerator, rate.denominator)
         parts += [
             priced_rows.with_columns(pl.Series(amount, converted_amounts, dtype=MONEY)),
             rows.filter(pl.col(amount).is_null()),
@@ -246,7 +246,7 @@ def convert(
     return out.with_columns(currency=pl.lit(target)), rates
 
 
-def without_rate(days: pl.DataFrame, target: str, book: Exchange) -> list[tuple[str, date, int]]:
+def missing_rates(days: pl.DataFrame, target: str, book: Exchange) -> list[tuple[str, date, int]]:
     """Currencies out of `currency`, `day` that have no rate into `target`: the code, its first such day, and how many."""
     days_without_rate: dict[str, list[date]] = {}
     for currency, day in days.select("currency", "day").unique().iter_rows():

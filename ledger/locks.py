@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 WRITE = "write"
 """The turn to write the tables; whoever changes one has it meanwhile."""
 
-_SOON_SECONDS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
-_KEPT = (
+_CONNECT_OPTIONS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
+_SESSION_SETTINGS = (
     # A holder whose machine is gone must be noticed by the server in seconds, not in the two hours of TCP.
     "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '2'), ('tcp_keepalives_interval', '1'), "
     "('tcp_keepalives_count', '3'), ('idle_session_timeout', '0')) AS kept(name, value) "
@@ -100,9 +100,9 @@ class DatabaseLock:
 
         self.release()
         try:
-            engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args=dict(_SOON_SECONDS))
+            engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool, connect_args=dict(_CONNECT_OPTIONS))
             connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(sa.text(_KEPT))
+            connection.execute(sa.text(_SESSION_SETTINGS))
             acquired_lock = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
         except sa.exc.SQLAlchemyError as error:
             raise StoreUnreachable(
@@ -147,7 +147,7 @@ def lock_of(books: Books, name: str) -> Lock:
 
 
 @contextmanager
-def alone(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Holds the lock for the length of a block. Waits for whoever has it, after telling `on_wait` once.
 
     Raises `StoreUnreachable` at the end if it was lost on the way: what was done must then be done again.
@@ -172,7 +172,7 @@ def alone(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Iterator[
 
 
 @contextmanager
-def serving(home: Path, address: str) -> Iterator[None]:
+def serve_lock(home: Path, address: str) -> Iterator[None]:
     """Holds the right to serve `home`; raises `AlreadyServedError` that names the process which has it."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "serve.lock"
@@ -196,11 +196,11 @@ def serving(home: Path, address: str) -> Iterator[None]:
             lock_file.truncate(0)
 
 
-def writing(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The turn to write the tables of `home` alone, before its books are open."""
-    return alone(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
+    return exclusive(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
 
 
-def turn(books: Books, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+def write_lock(books: Books, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The turn to write the tables, among all who share this ledger."""
-    return alone(lock_of(books, WRITE), on_wait=on_wait)
+    return exclusive(lock_of(books, WRITE), on_wait=on_wait)

@@ -20,7 +20,7 @@ RATE = pl.Decimal(38, RATE_SCALE)
 
 ZERO = Decimal(0)
 _UNIT = Decimal(1).scaleb(-SCALE)
-_BEYOND = Decimal(10) ** 21
+_MAX_AMOUNT = Decimal(10) ** 21
 _FINE = pl.Decimal(38, 30)
 _FINE_LIMIT = Decimal(10) ** 7
 WEIGHT_LIMIT = 2**62
@@ -81,7 +81,7 @@ def parse(column: pl.Expr) -> pl.Expr:
     """
     # Polars reads the digits exactly and rounds half to even (checked against `decimal` in the tests), a million in 0.05 s.
     amount = column.cast(pl.String).str.strip_chars().cast(MONEY, strict=False)
-    return pl.when(amount.is_between(-_BEYOND, _BEYOND, closed="none")).then(amount)
+    return pl.when(amount.is_between(-_MAX_AMOUNT, _MAX_AMOUNT, closed="none")).then(amount)
 
 
 def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
@@ -94,7 +94,7 @@ def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
     return pl.when(column.str.contains(r"\.\d{13}|[eE]")).then(column)
 
 
-def rounded_away(literals: pl.Series, amounts: pl.Series) -> Decimal:
+def rounding_loss(literals: pl.Series, amounts: pl.Series) -> Decimal:
     """What rounding to twelve places lost in all: the sum as written minus the sum as kept, with every digit. (MO-1a)
 
     >>> texts = pl.Series(["0.123456789012345", "-1e-15"])
@@ -195,7 +195,7 @@ def share_out(amount: Decimal, shares: Sequence[Decimal]) -> list[Decimal]:
     return parts
 
 
-def exchanged(amounts: Sequence[Decimal], numerator: Decimal, denominator: Decimal) -> list[Decimal]:
+def exchange_amounts(amounts: Sequence[Decimal], numerator: Decimal, denominator: Decimal) -> list[Decimal]:
     """Amounts times numerator / denominator, by running sums, so that the parts sum to what their sum comes to. (MO-1, RA-7)
 
     Three times $0.01 at 1.0842 dollars a euro: €0.03/1.0842, whichever way it is summed.

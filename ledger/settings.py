@@ -96,7 +96,7 @@ class IngestSettings(_Section):
         unknown = [name for name in value if name not in LOG_SOURCES]
         if unknown:
             raise ValueError(
-                f"{unknown[0]!r} is no log source{_meant(unknown[0], LOG_SOURCES)}; there are {', '.join(LOG_SOURCES)}"
+                f"{unknown[0]!r} is no log source{_did_you_mean(unknown[0], LOG_SOURCES)}; there are {', '.join(LOG_SOURCES)}"
             )
         return value
 
@@ -152,7 +152,7 @@ class SharedRule(_Section):
         if self.method == "fixed" and not self.shares:
             raise ValueError(f"rule {self.name}: method fixed needs `shares`")
         if self.method == "usage" and self.usage not in (drivers := usage_drivers()):
-            raise ValueError(f"rule {self.name}: {self.usage!r} is no meter{_meant(self.usage, drivers)}")
+            raise ValueError(f"rule {self.name}: {self.usage!r} is no meter{_did_you_mean(self.usage, drivers)}")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise ValueError(f"rule {self.name}: valid_to must be later than valid_from")
         return self
@@ -217,7 +217,7 @@ class SkuRule(_Section):
         except re.error as error:
             raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from error
         if self.meter and self.meter not in METERS:
-            raise ValueError(f"{self.meter!r} is no meter{_meant(self.meter, list(METERS))}")
+            raise ValueError(f"{self.meter!r} is no meter{_did_you_mean(self.meter, list(METERS))}")
         if self.unit and self.unit not in BILLED_UNITS:
             raise ValueError(f"{self.unit!r} is no unit; there are {', '.join(BILLED_UNITS)}")
         return self
@@ -369,7 +369,7 @@ def load(home: Path | str | None = None) -> Settings:
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"there is no such setting{_meant(key, _keys())}"
+            message = f"there is no such setting{_did_you_mean(key, _keys())}"
         raise SettingsError(
             f"{key}: {message}", where=str(path or "environment"), remedy="`rootcost config show` lists every setting"
         ) from error
@@ -414,7 +414,7 @@ def _keys() -> list[str]:
     ]
 
 
-def _meant(name: str, choices: Sequence[str]) -> str:
+def _did_you_mean(name: str, choices: Sequence[str]) -> str:
     """The end of a sentence about a name that is not known.
 
     >>> _meant("serve.prot", ["serve.port", "serve.host"]), _meant("colour", ["serve.port"])

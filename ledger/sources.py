@@ -60,7 +60,7 @@ def process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def every(books: Books) -> list[ConfiguredSource]:
+def list_sources(books: Books) -> list[ConfiguredSource]:
     """All configured sources, by name."""
     with books.database.session() as session:
         return list(session.scalars(sa.select(ConfiguredSource).order_by(ConfiguredSource.name)))
@@ -69,7 +69,7 @@ def every(books: Books) -> list[ConfiguredSource]:
 def find(books: Books, name: str) -> ConfiguredSource:
     """The source of that name. Raises `UnknownSourceError` that names the nearest one."""
     with books.database.session() as session:
-        return _held(session, name)
+        return _get(session, name)
 
 
 def add(
@@ -93,7 +93,7 @@ def add(
             remedy="use letters, digits, '-', '_' and '.', e.g. aws-prod",
         )
     for uri in uris:
-        _holds_no_secret(uri)
+        _refuse_secret(uri)
     at = now()
     new_source = ConfiguredSource(
         name=name, source=source, kind=kind, uris=list(uris), scope=scope, cron=cron, every_seconds=int(pause.total_seconds()),
@@ -103,7 +103,7 @@ def add(
         with books.database.session() as session:
             session.add(new_source)
             session.flush()
-            books.database.audit(session, actor, "source.add", name, after=_told(new_source))
+            books.database.audit(session, actor, "source.add", name, after=_audit_fields(new_source))
     except sa.exc.IntegrityError as error:
         raise UsageError(
             f"a source {name!r} is configured already",
@@ -116,13 +116,13 @@ def add(
 def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
     """Stops asking a source, or goes on. A source that goes on has failed nothing yet."""
     with books.database.session() as session:
-        source = _held(session, name)
+        source = _get(session, name)
         if source.paused != paused:
-            before = _told(source)
+            before = _audit_fields(source)
             source.paused, source.changed_at = paused, now()
             source.failures, source.due_at, source.stale_since = 0, None, None
             books.database.audit(
-                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_told(source)
+                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_audit_fields(source)
             )
         return source
 
@@ -130,8 +130,8 @@ def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSou
 def remove(books: Books, name: str, *, actor: str) -> None:
     """Takes a source off the schedule. What it brought, and the history of its runs, stay."""
     with books.database.session() as session:
-        source = _held(session, name)
-        books.database.audit(session, actor, "source.remove", name, before=_told(source))
+        source = _get(session, name)
+        books.database.audit(session, actor, "source.remove", name, before=_audit_fields(source))
         session.delete(source)
 
 
@@ -182,7 +182,7 @@ def unfinished(books: Books) -> list[SourceRun]:
         return list(session.scalars(sa.select(SourceRun).where(SourceRun.finished_at.is_(None)).order_by(SourceRun.id)))
 
 
-def _held(session: Session, name: str) -> ConfiguredSource:
+def _get(session: Session, name: str) -> ConfiguredSource:
     source = session.get(ConfiguredSource, name)
     if source is None:
         names = list(session.scalars(sa.select(ConfiguredSource.name).order_by(ConfiguredSource.name)))
@@ -194,7 +194,7 @@ def _held(session: Session, name: str) -> ConfiguredSource:
     return source
 
 
-def _holds_no_secret(uri: str) -> None:
+def _refuse_secret(uri: str) -> None:
     """An address is shown and stored, so it must not carry a credential."""
     try:
         parts = urlsplit(uri)
@@ -209,5 +209,5 @@ def _holds_no_secret(uri: str) -> None:
         )
 
 
-def _told(source: ConfiguredSource) -> dict[str, Any]:
+def _audit_fields(source: ConfiguredSource) -> dict[str, Any]:
     return {name: getattr(source, name) for name in ("source", "uris", "scope", "cron", "lag_seconds", "paused")}

@@ -55,7 +55,7 @@ class Body(NamedTuple):
     content: bytes
 
 
-class Read(Protocol):
+class BodyReader(Protocol):
     """Makes rows of `spans` of bodies, and says what was wrong in them. Pure."""
 
     def __call__(self, bodies: Sequence[Body], /) -> tuple[pl.DataFrame, Sequence[Problem]]:
@@ -64,7 +64,7 @@ class Read(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Delivery:
     """A delivery on its way to disk. Its thread either waits until it is `done`, or is told to `lead`: to write for all that wait."""
 
     parts: list[Body]
@@ -77,13 +77,13 @@ class _Waiting:
 class Spool:
     """A folder of deliveries. Any number of threads append; one drains."""
 
-    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, reader: Read | None = None) -> None:
+    def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, reader: BodyReader | None = None) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
         self._read = reader
         self._count = itertools.count()
         self._lock = threading.Lock()
-        self._queue: list[_Waiting] = []
+        self._queue: list[_Delivery] = []
         self._led = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class Spool:
         self._reserve(size_bytes)
         is_committed = False
         try:
-            self._commit(_Waiting(parts, size_bytes))
+            self._commit(_Delivery(parts, size_bytes))
             is_committed = True
         except OSError as error:
             raise self._unreachable(error) from error
@@ -187,7 +187,7 @@ class Spool:
                 )
             self._waiting_bytes += size_bytes
 
-    def _commit(self, delivery: _Waiting) -> None:
+    def _commit(self, delivery: _Delivery) -> None:
         """Writes this delivery, and with it those that came while the last file was being synced: one sync thanks them all."""
         with self._lock:
             self._queue.append(delivery)
@@ -202,7 +202,7 @@ class Spool:
     def _write_group(self) -> None:
         """The first of those that wait writes for all; the first of those that came meanwhile is told to lead next."""
         with self._lock:
-            size, group = 0, list[_Waiting]()
+            size, group = 0, list[_Delivery]()
             while self._queue and (not group or size + self._queue[0].size <= _GROUP_BYTES):
                 group.append(self._queue.pop(0))
                 size += group[-1].size
@@ -255,7 +255,7 @@ class Spool:
 class _Batch:
     """Files that are merged together: their rows so far, and bodies still to be read."""
 
-    def __init__(self, reader: Read | None) -> None:
+    def __init__(self, reader: BodyReader | None) -> None:
         self._read = reader
         self.paths: list[Path] = []
         self.damaged: list[Path] = []

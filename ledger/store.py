@@ -44,7 +44,7 @@ class StoredFile:
     last: Mapping[str, datetime]
 
 
-class _Local(DeltaTable):
+class _LocalDeltaTable(DeltaTable):
     """A Delta table in a folder whose path may hold spaces and the like.
 
     deltalake names files by URL, polars opens them by path: the table's own folder is decoded, partition folders stay as they are.
@@ -83,7 +83,7 @@ class Store:
     def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
         """The Delta table, or None while nothing was ever written to it."""
         try:
-            kind = DeltaTable if "://" in self.root else _Local
+            kind = DeltaTable if "://" in self.root else _LocalDeltaTable
             return kind(self.uri(table), version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
@@ -173,7 +173,7 @@ class Store:
                 if rows.height:
                     self._write(table, rows, mode="append", note=note)
                 return rows.height
-            self._write(table, rows, mode="overwrite", predicate=_slice_predicate(partition), note=note)
+            self._write(table, rows, mode="overwrite", predicate=_partition_predicate(partition), note=note)
         return rows.height
 
     def replace_files(self, table: Table, files: Sequence[Path], partition: Mapping[str, str], *, note: str = "") -> int:
@@ -235,7 +235,7 @@ class Store:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
             winners = _fullest(table, pl.concat([existing_rows, rows]), prefer)
-            changed_rows = _differing(winners, existing_rows)
+            changed_rows = _rows_not_in(winners, existing_rows)
             if not changed_rows.height:
                 return 0
             changed_days = [str(d) for d in changed_rows[partition].unique().sort()]
@@ -356,7 +356,7 @@ def place_file(file: Path, root: str, path: str, storage_options: Mapping[str, s
         raise OSError(str(error)) from error
 
 
-def _slice_predicate(partition: Mapping[str, str]) -> str:
+def _partition_predicate(partition: Mapping[str, str]) -> str:
     return " AND ".join(f"{column} = '{value.replace(chr(39), chr(39) * 2)}'" for column, value in partition.items())
 
 
@@ -375,7 +375,7 @@ def _fullest(table: Table, rows: pl.DataFrame, prefer: str) -> pl.DataFrame:
     )
 
 
-def _differing(winners: pl.DataFrame, existing_rows: pl.DataFrame) -> pl.DataFrame:
+def _rows_not_in(winners: pl.DataFrame, existing_rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of `winners` that are not already in `existing_rows`, whatever file they came in."""
     columns = [c for c in winners.columns if c != "raw_id"]
     return winners.join(existing_rows, on=columns, how="anti", nulls_equal=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from ledger.charge_groups import LOT_KEYS
+from ledger.charge_groups import CHARGE_GROUP_COLUMNS
 from ledger.meters import METERS as METERS
 from ledger.meters import TOKEN_METERS as TOKEN_METERS
 from ledger.metric_points import METRIC_POINTS as METRIC_POINTS
@@ -454,7 +454,7 @@ LOTS = Table(
         _c("run_id", pl.String, "the attribution run", required=True),
         _c("month", pl.String, "invoice month", required=True),
         _c("lot_id", pl.Int64, "number of the lot within run and month; what `costs` name", required=True),
-        *(c for c in CHARGES.columns if c.name in LOT_KEYS),
+        *(c for c in CHARGES.columns if c.name in CHARGE_GROUP_COLUMNS),
         _c("unit", pl.String, "unit of the quantity that counts: consumed, else pricing"),
         _c("negative", pl.Boolean, "its charges give money back", required=True),
         _c("role", pl.String, "what rules make of it: tokens, driver, follow, tax, other"),

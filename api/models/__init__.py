@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from api.models.base import (
     Basis,
-    Fault,
+    FieldError,
     Filters,
     Granularity,
     Money,
     Page,
     ProblemDocument,
     View,
-    why,
+    describe,
 )
 from api.models.chains import (
     CallCost,
@@ -34,8 +34,8 @@ from api.models.costs import (
     ReasonTotal,
     Spender,
 )
-from api.models.explanations import Explanation, Link, Part, Rest, Step
-from api.models.gaps import ChannelStanding, CounterGap, GapRow, Gaps
+from api.models.explanations import Explanation, Link, Part, Remainder, Step
+from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.sources import SourceRunRow, SourceStatus
 from api.models.state import (
     Accepted,
@@ -68,13 +68,13 @@ __all__ = [
     "CallCost",
     "ChainSummary",
     "ChainTree",
-    "ChannelStanding",
+    "ChannelSummary",
     "ClassTotal",
     "CostRow",
     "CostTable",
     "CounterGap",
     "Explanation",
-    "Fault",
+    "FieldError",
     "Filters",
     "Freshness",
     "GapRow",
@@ -93,7 +93,7 @@ __all__ = [
     "ProblemRow",
     "ReasonTotal",
     "RegistryImported",
-    "Rest",
+    "Remainder",
     "RunRow",
     "SourceFreshness",
     "SourceRunRow",
@@ -103,5 +103,5 @@ __all__ = [
     "Step",
     "UnregisteredAgent",
     "View",
-    "why",
+    "describe",
 ]

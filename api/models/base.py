@@ -19,7 +19,7 @@ Basis = Literal["effective", "billed", "list", "contracted"]
 """Which of FOCUS's cost columns is summed."""
 
 
-def _written_exactly(value: object) -> object:
+def _exact_amount(value: object) -> object:
     """Money comes as text or a whole number; a JSON float has already lost digits."""
     if isinstance(value, Decimal):
         return value
@@ -33,14 +33,14 @@ def _written_exactly(value: object) -> object:
 
 Money = Annotated[
     Decimal,
-    BeforeValidator(_written_exactly),
+    BeforeValidator(_exact_amount),
     PlainSerializer(money.text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "decimal", "examples": ["0.018", "-12.5"]}),
 ]
 """An exact amount: `Decimal` here, a decimal string in JSON."""
 
 
-def why(table: Table, column: str) -> str:
+def describe(table: Table, column: str) -> str:
     """The sentence the ledger says about a column.
 
     >>> from ledger.tables import COSTS
@@ -50,13 +50,13 @@ def why(table: Table, column: str) -> str:
     return next(c.why for c in table.columns if c.name == column)
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """What the API says; a client ignores what a newer one adds."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Order(BaseModel):
+class RequestModel(BaseModel):
     """What a caller sends: unknown keys and wrong types are refused, not bent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -65,7 +65,7 @@ class Order(BaseModel):
 T = TypeVar("T")
 
 
-class Page(Answer, Generic[T]):
+class Page(ResponseModel, Generic[T]):
     """Rows of a listing, and how many there are in all."""
 
     rows: list[T] = Field(description="The rows, in order.")
@@ -74,14 +74,14 @@ class Page(Answer, Generic[T]):
     offset: int = Field(default=0, description="Rows skipped before this page.")
 
 
-class Fault(Answer):
+class FieldError(ResponseModel):
     """One field of a request that could not be used."""
 
     field: str = Field(description="Where in the request.")
     reason: str = Field(description="What is wrong with it.")
 
 
-class ProblemDocument(Answer):
+class ProblemDocument(ResponseModel):
     """An error, as RFC 9457 has it (application/problem+json)."""
 
     type: str = Field(default="about:blank", description="Names the kind of problem; stable.")
@@ -91,7 +91,7 @@ class ProblemDocument(Answer):
     instance: str = Field(default="", description="The request's path.")
     where: str = Field(default="", description="Parameter, file or place at fault.")
     remedy: str = Field(default="", description="What to do about it.")
-    errors: list[Fault] = Field(default_factory=list, description="Every field at fault, where the request was invalid.")
+    errors: list[FieldError] = Field(default_factory=list, description="Every field at fault, where the request was invalid.")
 
 
 Filters = Mapping[str, str | list[str]]

@@ -7,87 +7,87 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.models.base import Answer, Money, why
+from api.models.base import Money, ResponseModel, describe
 from ledger.tables import CALLS, CHAINS, COSTS, SPANS
 
 
-class ChainSummary(Answer):
+class ChainSummary(ResponseModel):
     """One chain: everything that one piece of work set off."""
 
-    chain_id: str = Field(description=why(CHAINS, "chain_id"))
-    month: str = Field(description=why(CHAINS, "month"))
-    root_name: str | None = Field(default=None, description=why(CHAINS, "root_name"))
-    start_time: datetime = Field(description=why(CHAINS, "start_time"))
-    end_time: datetime | None = Field(default=None, description=why(CHAINS, "end_time"))
-    initiator_agent: str | None = Field(default=None, description=why(CHAINS, "initiator_agent"))
-    initiator_team: str | None = Field(default=None, description=why(CHAINS, "initiator_team"))
-    method: str | None = Field(default=None, description=why(CHAINS, "method"))
-    reason: str | None = Field(default=None, description=why(CHAINS, "reason"))
-    spans: int = Field(description=why(CHAINS, "spans"))
-    calls: int = Field(description=why(CHAINS, "calls"))
-    tokens: int | None = Field(default=None, description=why(CHAINS, "tokens"))
-    list_cost: Money | None = Field(default=None, description=why(CHAINS, "list_cost"))
-    trace_ids: list[str] = Field(default_factory=list, description=why(CHAINS, "trace_ids"))
+    chain_id: str = Field(description=describe(CHAINS, "chain_id"))
+    month: str = Field(description=describe(CHAINS, "month"))
+    root_name: str | None = Field(default=None, description=describe(CHAINS, "root_name"))
+    start_time: datetime = Field(description=describe(CHAINS, "start_time"))
+    end_time: datetime | None = Field(default=None, description=describe(CHAINS, "end_time"))
+    initiator_agent: str | None = Field(default=None, description=describe(CHAINS, "initiator_agent"))
+    initiator_team: str | None = Field(default=None, description=describe(CHAINS, "initiator_team"))
+    method: str | None = Field(default=None, description=describe(CHAINS, "method"))
+    reason: str | None = Field(default=None, description=describe(CHAINS, "reason"))
+    spans: int = Field(description=describe(CHAINS, "spans"))
+    calls: int = Field(description=describe(CHAINS, "calls"))
+    tokens: int | None = Field(default=None, description=describe(CHAINS, "tokens"))
+    list_cost: Money | None = Field(default=None, description=describe(CHAINS, "list_cost"))
+    trace_ids: list[str] = Field(default_factory=list, description=describe(CHAINS, "trace_ids"))
 
 
-class MeterCost(Answer):
+class MeterCost(ResponseModel):
     """One meter of a call, priced by the published run."""
 
-    meter: str = Field(description=why(COSTS, "meter"))
+    meter: str = Field(description=describe(COSTS, "meter"))
     quantity: Money = Field(description="Units used by the call.")
     own_cost: Money | None = Field(default=None, description="The call's part of the cost; null where no published cost matches.")
-    currency: str | None = Field(default=None, description=why(COSTS, "currency"))
+    currency: str | None = Field(default=None, description=describe(COSTS, "currency"))
     basis: str | None = Field(default=None, description="billed, estimated, or mixed where the bill covers part of it.")
     reason: str | None = Field(default=None, description="Why there is no cost, where there is none.")
 
 
-class CallCost(Answer):
+class CallCost(ResponseModel):
     """One provider request attempt with its price."""
 
-    gateway_call_id: str | None = Field(default=None, description=why(CALLS, "gateway_call_id"))
-    provider_request_id: str | None = Field(default=None, description=why(CALLS, "provider_request_id"))
-    trace_id: str | None = Field(default=None, description=why(CALLS, "trace_id"))
-    span_id: str | None = Field(default=None, description=why(CALLS, "span_id"))
-    channels: str = Field(description=why(CALLS, "channels"))
-    start_time: datetime = Field(description=why(CALLS, "start_time"))
-    provider: str | None = Field(default=None, description=why(CALLS, "provider"))
-    model: str | None = Field(default=None, description=why(CALLS, "model"))
-    region: str | None = Field(default=None, description=why(CALLS, "region"))
-    service_tier: str | None = Field(default=None, description=why(CALLS, "service_tier"))
-    initiator_agent: str | None = Field(default=None, description=why(CALLS, "initiator_agent"))
-    initiator_team: str | None = Field(default=None, description=why(CALLS, "initiator_team"))
-    executor_agent: str | None = Field(default=None, description=why(CALLS, "executor_agent"))
-    executor_team: str | None = Field(default=None, description=why(CALLS, "executor_team"))
-    method: str | None = Field(default=None, description=why(CALLS, "method"))
-    reason: str | None = Field(default=None, description=why(CALLS, "reason"))
-    status: str | None = Field(default=None, description=why(CALLS, "status"))
-    list_cost: Money | None = Field(default=None, description=why(CALLS, "list_cost"))
+    gateway_call_id: str | None = Field(default=None, description=describe(CALLS, "gateway_call_id"))
+    provider_request_id: str | None = Field(default=None, description=describe(CALLS, "provider_request_id"))
+    trace_id: str | None = Field(default=None, description=describe(CALLS, "trace_id"))
+    span_id: str | None = Field(default=None, description=describe(CALLS, "span_id"))
+    channels: str = Field(description=describe(CALLS, "channels"))
+    start_time: datetime = Field(description=describe(CALLS, "start_time"))
+    provider: str | None = Field(default=None, description=describe(CALLS, "provider"))
+    model: str | None = Field(default=None, description=describe(CALLS, "model"))
+    region: str | None = Field(default=None, description=describe(CALLS, "region"))
+    service_tier: str | None = Field(default=None, description=describe(CALLS, "service_tier"))
+    initiator_agent: str | None = Field(default=None, description=describe(CALLS, "initiator_agent"))
+    initiator_team: str | None = Field(default=None, description=describe(CALLS, "initiator_team"))
+    executor_agent: str | None = Field(default=None, description=describe(CALLS, "executor_agent"))
+    executor_team: str | None = Field(default=None, description=describe(CALLS, "executor_team"))
+    method: str | None = Field(default=None, description=describe(CALLS, "method"))
+    reason: str | None = Field(default=None, description=describe(CALLS, "reason"))
+    status: str | None = Field(default=None, description=describe(CALLS, "status"))
+    list_cost: Money | None = Field(default=None, description=describe(CALLS, "list_cost"))
     own_cost: dict[str, Money] = Field(
         default_factory=dict, description="Currency to cost of the call; empty where nothing matched."
     )
     meters: list[MeterCost] = Field(default_factory=list, description="The same, meter by meter.")
 
 
-class SpanNode(Answer):
+class SpanNode(ResponseModel):
     """One span of a chain's tree. The nodes of a tree come depth first: a child follows its parent, one level deeper."""
 
     node_id: str = Field(description="Id of the node within the tree: trace key and span key.")
     parent_id: str | None = Field(default=None, description="Node above it; null for a root.")
     depth: int = Field(description="Levels below the root.")
-    trace_id: str | None = Field(default=None, description=why(SPANS, "trace_id"))
-    span_id: str | None = Field(default=None, description=why(SPANS, "span_id"))
+    trace_id: str | None = Field(default=None, description=describe(SPANS, "trace_id"))
+    span_id: str | None = Field(default=None, description=describe(SPANS, "span_id"))
     edge: Literal["root", "parent", "link", "cut"] = Field(
         description="How it hangs on the node above; cut: a cycle was opened here (CH-3)."
     )
-    name: str | None = Field(default=None, description=why(SPANS, "name"))
-    operation: str | None = Field(default=None, description=why(SPANS, "operation"))
-    service_name: str | None = Field(default=None, description=why(SPANS, "service_name"))
-    agent_name: str | None = Field(default=None, description=why(SPANS, "agent_name"))
-    tool_name: str | None = Field(default=None, description=why(SPANS, "tool_name"))
+    name: str | None = Field(default=None, description=describe(SPANS, "name"))
+    operation: str | None = Field(default=None, description=describe(SPANS, "operation"))
+    service_name: str | None = Field(default=None, description=describe(SPANS, "service_name"))
+    agent_name: str | None = Field(default=None, description=describe(SPANS, "agent_name"))
+    tool_name: str | None = Field(default=None, description=describe(SPANS, "tool_name"))
     channels: str = Field(description="Which channels told of it, joined by +.")
-    start_time: datetime = Field(description=why(SPANS, "start_time"))
-    end_time: datetime | None = Field(default=None, description=why(SPANS, "end_time"))
-    status: str | None = Field(default=None, description=why(SPANS, "status"))
+    start_time: datetime = Field(description=describe(SPANS, "start_time"))
+    end_time: datetime | None = Field(default=None, description=describe(SPANS, "end_time"))
+    status: str | None = Field(default=None, description=describe(SPANS, "status"))
     own_cost: dict[str, Money] = Field(
         default_factory=dict, description="Currency to cost of this span alone. Only own costs may be summed. (MO-3)"
     )
@@ -97,7 +97,7 @@ class SpanNode(Answer):
     calls: list[CallCost] = Field(default_factory=list, description="The provider requests this span made.")
 
 
-class ChainTree(Answer):
+class ChainTree(ResponseModel):
     """A chain drawn out: its spans as a tree, every call with its price."""
 
     chain: ChainSummary

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.models.base import Answer, Basis, Granularity, Money, View, why
+from api.models.base import Basis, Granularity, Money, ResponseModel, View, describe
 from api.models.state import AlertRow
 from ledger.tables import BALANCE, COSTS
 
@@ -19,9 +19,9 @@ class CostRow(BaseModel):
     period_start: str | None = Field(
         default=None, description="Start of the hour, day or month, ISO 8601 with offset; null for `total`."
     )
-    cost_class: str = Field(description=why(COSTS, "cost_class"))
-    reason: str | None = Field(default=None, description=why(COSTS, "reason"))
-    currency: str = Field(description=why(COSTS, "currency"))
+    cost_class: str = Field(description=describe(COSTS, "cost_class"))
+    reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
+    currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money | None = Field(default=None, description="Sum of the cost column; null where nothing in the group is priced.")
 
     def get(self, dimension: str) -> str | None:
@@ -30,7 +30,7 @@ class CostRow(BaseModel):
         return None if value is None else str(value)
 
 
-class RateUsed(Answer):
+class RateUsed(ResponseModel):
     """An exchange rate that figures of another currency were made with."""
 
     day: date = Field(description="Day whose amounts it was applied to.")
@@ -41,7 +41,7 @@ class RateUsed(Answer):
     )
 
 
-class CostTable(Answer):
+class CostTable(ResponseModel):
     """Costs grouped as asked. Rows of different currencies are never summed."""
 
     by: list[str] = Field(description="Dimensions of the rows.")
@@ -60,37 +60,37 @@ class CostTable(Answer):
     )
 
 
-class BalanceRow(Answer):
+class BalanceRow(ResponseModel):
     """Control totals: charges in = metered + owner + shared + idle + unallocated; `difference` is 0. (MO-2)"""
 
-    currency: str = Field(description=why(BALANCE, "currency"))
-    invoice_month: str = Field(description=why(BALANCE, "invoice_month"))
-    provider: str = Field(description=why(BALANCE, "provider"))
-    cost_column: str = Field(description=why(BALANCE, "cost_column"))
-    charges_in: Money = Field(description=why(BALANCE, "charges_in"))
-    metered: Money = Field(description=why(BALANCE, "metered"))
-    owner: Money = Field(description=why(BALANCE, "owner"))
-    shared: Money = Field(description=why(BALANCE, "shared"))
-    idle: Money = Field(description=why(BALANCE, "idle"))
-    unallocated: Money = Field(description=why(BALANCE, "unallocated"))
-    difference: Money = Field(description=why(BALANCE, "difference"))
-    rounding: Money = Field(description=why(BALANCE, "rounding"))
+    currency: str = Field(description=describe(BALANCE, "currency"))
+    invoice_month: str = Field(description=describe(BALANCE, "invoice_month"))
+    provider: str = Field(description=describe(BALANCE, "provider"))
+    cost_column: str = Field(description=describe(BALANCE, "cost_column"))
+    charges_in: Money = Field(description=describe(BALANCE, "charges_in"))
+    metered: Money = Field(description=describe(BALANCE, "metered"))
+    owner: Money = Field(description=describe(BALANCE, "owner"))
+    shared: Money = Field(description=describe(BALANCE, "shared"))
+    idle: Money = Field(description=describe(BALANCE, "idle"))
+    unallocated: Money = Field(description=describe(BALANCE, "unallocated"))
+    difference: Money = Field(description=describe(BALANCE, "difference"))
+    rounding: Money = Field(description=describe(BALANCE, "rounding"))
 
 
-class ClassTotal(Answer):
+class ClassTotal(ResponseModel):
     """A month's money in one class."""
 
-    currency: str = Field(description=why(COSTS, "currency"))
-    cost_class: str = Field(description=why(COSTS, "cost_class"))
-    basis: str = Field(description=why(COSTS, "basis"))
+    currency: str = Field(description=describe(COSTS, "currency"))
+    cost_class: str = Field(description=describe(COSTS, "cost_class"))
+    basis: str = Field(description=describe(COSTS, "basis"))
     cost: Money = Field(description="Its sum.")
 
 
-class Spender(Answer):
+class Spender(ResponseModel):
     """A team or agent of a month, next to the month before."""
 
     name: str | None = Field(default=None, description="Team or agent; null: nobody known.")
-    currency: str = Field(description=why(COSTS, "currency"))
+    currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money = Field(description="Cost in the month.")
     previous: Money = Field(description="Cost in the month before.")
     change: Money = Field(description="cost minus previous.")
@@ -99,18 +99,18 @@ class Spender(Answer):
     )
 
 
-class ReasonTotal(Answer):
+class ReasonTotal(ResponseModel):
     """Unallocated money of a month, by why."""
 
-    reason: str | None = Field(default=None, description=why(COSTS, "reason"))
-    currency: str = Field(description=why(COSTS, "currency"))
+    reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
+    currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money = Field(description="Its sum.")
 
 
-class MonthTotal(Answer):
+class MonthTotal(ResponseModel):
     """A month's whole money in one currency, next to the month before."""
 
-    currency: str = Field(description=why(COSTS, "currency"))
+    currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money = Field(description="Everything, allocated or not.")
     previous: Money = Field(description="The same in the month before.")
     change: Money = Field(description="cost minus previous.")
@@ -120,7 +120,7 @@ class MonthTotal(Answer):
     unallocated_percent: Money | None = Field(default=None, description="The same in percent; null where the total is 0.")
 
 
-class Overview(Answer):
+class Overview(ResponseModel):
     """A month at a glance."""
 
     month: str | None = Field(default=None, description="The month, in the reporting timezone; null while nothing is published.")

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.models.base import Answer, Basis, Money, View
+from api.models.base import Basis, Money, ResponseModel, View
 
 
-class Link(Answer):
+class Link(ResponseModel):
     """Another figure that can be asked about in the same way."""
 
     kind: Literal["chain", "call", "charge", "cell"] = Field(description="What it is.")
@@ -17,7 +17,7 @@ class Link(Answer):
     address: str = Field(description="The GET that explains it.")
 
 
-class Part(Answer):
+class Part(ResponseModel):
     """One line of a step."""
 
     sentence: str = Field(description="What it is, in words.")
@@ -27,14 +27,14 @@ class Part(Answer):
     link: Link | None = Field(default=None, description="Where it is explained itself.")
 
 
-class Rest(Answer):
+class Remainder(ResponseModel):
     """Lines of a step that are counted but not listed."""
 
     count: int | None = Field(default=None, description="How many; null where counting them would mean reading all of them.")
     cost: dict[str, Money] = Field(default_factory=dict, description="Currency to what they come to.")
 
 
-class Step(Answer):
+class Step(ResponseModel):
     """One step on the way of a dollar."""
 
     step: str = Field(
@@ -44,7 +44,7 @@ class Step(Answer):
     sentence: str = Field(description="What happened, in words.")
     facts: dict[str, Any] = Field(default_factory=dict, description="What the sentence is told from.")
     parts: list[Part] = Field(default_factory=list, description="Its lines, dearest first, at most as many as were asked for.")
-    rest: Rest | None = Field(default=None, description="The lines beyond those.")
+    rest: Remainder | None = Field(default=None, description="The lines beyond those.")
     sum: dict[str, Money] = Field(
         default_factory=dict,
         description="Currency to the sum of parts and rest, where they divide the figure; `charge` and `estimate` divide it between them.",
@@ -52,7 +52,7 @@ class Step(Answer):
     links: list[Link] = Field(default_factory=list, description="Where the step leads.")
 
 
-class Explanation(Answer):
+class Explanation(ResponseModel):
     """A figure and the way of its dollars: charge → pool → rate → call → span → executor → initiator → owner → rule → run."""
 
     ref: str = Field(description="What was asked about.")

@@ -6,10 +6,10 @@ from datetime import date, datetime
 
 from pydantic import Field
 
-from api.models.base import Answer, Money
+from api.models.base import Money, ResponseModel
 
 
-class Lost(Answer):
+class ChannelCounts(ResponseModel):
     """Calls that others knew and a channel did not, and those that only it knew."""
 
     channel: str = Field(
@@ -29,21 +29,21 @@ class Lost(Answer):
     only_reported_cost: Money = Field(description="Their cost as the gateway estimates it, where it does.")
 
 
-class GapRow(Lost):
+class GapRow(ChannelCounts):
     """A channel in an hour or a day."""
 
     period_start: datetime = Field(description="Begin of the hour or day, in the reporting timezone.")
     examples: list[str] = Field(description="Gateway call ids of lost ones, three at most.")
 
 
-class ChannelStanding(Lost):
+class ChannelSummary(ChannelCounts):
     """A channel over the whole range."""
 
     first: datetime = Field(description="Start of the first call it knew, in the range and the months around it.")
     newest: datetime = Field(description="Start of the newest call it knew.")
 
 
-class CounterGap(Answer):
+class CounterGap(ResponseModel):
     """A counter of an emitter's metrics that differs from the sum of its calls."""
 
     day: date = Field(description="UTC day.")
@@ -56,10 +56,10 @@ class CounterGap(Answer):
     difference: Money = Field(description="The former minus the latter; above 0, calls are missing from the ledger.")
 
 
-class Gaps(Answer):
+class Gaps(ResponseModel):
     """Which channel lost what."""
 
-    channels: list[ChannelStanding] = Field(description="Each channel over the whole range.")
+    channels: list[ChannelSummary] = Field(description="Each channel over the whole range.")
     rows: list[GapRow] = Field(description="Each channel in each hour or day in which it did not know all, oldest first.")
     total: int = Field(description="Such rows there are, on this page and elsewhere.")
     limit: int | None = Field(default=None, description="Most rows on a page.")

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.models.base import Answer, Money
+from api.models.base import Money, ResponseModel
 
 
-class SourceRunRow(Answer):
+class SourceRunRow(ResponseModel):
     """One reading of a configured source."""
 
     run: int = Field(description="Its number.")
@@ -39,7 +39,7 @@ class SourceRunRow(Answer):
     error: str | None = Field(default=None, description="Why it failed.")
 
 
-class SourceStatus(Answer):
+class SourceStatus(ResponseModel):
     """A configured source and how it stands."""
 
     name: str = Field(description="What it is called here.")

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.models.base import Answer, Money, Order, View, why
+from api.models.base import Money, RequestModel, ResponseModel, View, describe
 from ledger.tables import ANOMALIES, BUDGET_STATUS, PROBLEMS
 
 BudgetName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 
 
-class BudgetChange(Order):
+class BudgetChange(RequestModel):
     """What a budget shall be from now on."""
 
     model_config = ConfigDict(
@@ -22,13 +22,13 @@ class BudgetChange(Order):
         }
     )
 
-    scope: Literal["team", "agent"] = Field(description=why(BUDGET_STATUS, "scope"))
+    scope: Literal["team", "agent"] = Field(description=describe(BUDGET_STATUS, "scope"))
     scope_name: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
-        description=why(BUDGET_STATUS, "scope_name")
+        description=describe(BUDGET_STATUS, "scope_name")
     )
     amount: Annotated[Money, Field(gt=0)] = Field(description="Monthly limit, as a decimal string.")
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code.")
-    view: View = Field(default="initiator", description=why(BUDGET_STATUS, "view"))
+    view: View = Field(default="initiator", description=describe(BUDGET_STATUS, "view"))
 
 
 class NewBudget(BudgetChange):
@@ -43,28 +43,28 @@ class NewBudget(BudgetChange):
     name: BudgetName = Field(description="Its name, by which it is addressed; no slash.")
 
 
-class Budget(Answer):
+class Budget(ResponseModel):
     """A budget in force, and how it stands in its newest month."""
 
-    name: str = Field(description=why(BUDGET_STATUS, "budget"))
-    scope: str = Field(description=why(BUDGET_STATUS, "scope"))
-    scope_name: str = Field(description=why(BUDGET_STATUS, "scope_name"))
-    view: str = Field(description=why(BUDGET_STATUS, "view"))
+    name: str = Field(description=describe(BUDGET_STATUS, "budget"))
+    scope: str = Field(description=describe(BUDGET_STATUS, "scope"))
+    scope_name: str = Field(description=describe(BUDGET_STATUS, "scope_name"))
+    view: str = Field(description=describe(BUDGET_STATUS, "view"))
     period: str = Field(default="month", description="Length of its window.")
-    amount: Money = Field(description=why(BUDGET_STATUS, "amount"))
-    currency: str = Field(description=why(BUDGET_STATUS, "currency"))
+    amount: Money = Field(description=describe(BUDGET_STATUS, "amount"))
+    currency: str = Field(description=describe(BUDGET_STATUS, "currency"))
     revision: int = Field(description="Counts its changes, from 1.")
     recorded_at: datetime = Field(description="When this revision was made.")
-    month: str | None = Field(default=None, description=why(BUDGET_STATUS, "month"))
-    billed: Money | None = Field(default=None, description=why(BUDGET_STATUS, "billed"))
-    estimated: Money | None = Field(default=None, description=why(BUDGET_STATUS, "estimated"))
+    month: str | None = Field(default=None, description=describe(BUDGET_STATUS, "month"))
+    billed: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "billed"))
+    estimated: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "estimated"))
     spent: Money | None = Field(default=None, description="billed plus estimated; null until the budget was first evaluated.")
     left: Money | None = Field(default=None, description="amount minus spent; negative when exceeded.")
     used_percent: Money | None = Field(default=None, description="spent, in percent of the amount.")
-    state: str | None = Field(default=None, description=why(BUDGET_STATUS, "state"))
+    state: str | None = Field(default=None, description=describe(BUDGET_STATUS, "state"))
 
 
-class AlertRow(Answer):
+class AlertRow(ResponseModel):
     """Something a person should know."""
 
     alert_id: str = Field(description="Hash of its cause: the same cause rings once.")
@@ -80,35 +80,35 @@ class AlertRow(Answer):
     last_error: str | None = Field(default=None, description="Why the last one failed.")
 
 
-class AnomalyRow(Answer):
+class AnomalyRow(ResponseModel):
     """A day unlike its own past."""
 
-    scope: str = Field(description=why(ANOMALIES, "scope"))
-    scope_name: str = Field(description=why(ANOMALIES, "scope_name"))
-    day: date = Field(description=why(ANOMALIES, "day"))
-    currency: str = Field(description=why(ANOMALIES, "currency"))
-    actual: Money = Field(description=why(ANOMALIES, "actual"))
-    expected: Money = Field(description=why(ANOMALIES, "expected"))
-    excess: Money = Field(description=why(ANOMALIES, "excess"))
-    score_approx: float = Field(description=why(ANOMALIES, "score_approx"))
+    scope: str = Field(description=describe(ANOMALIES, "scope"))
+    scope_name: str = Field(description=describe(ANOMALIES, "scope_name"))
+    day: date = Field(description=describe(ANOMALIES, "day"))
+    currency: str = Field(description=describe(ANOMALIES, "currency"))
+    actual: Money = Field(description=describe(ANOMALIES, "actual"))
+    expected: Money = Field(description=describe(ANOMALIES, "expected"))
+    excess: Money = Field(description=describe(ANOMALIES, "excess"))
+    score_approx: float = Field(description=describe(ANOMALIES, "score_approx"))
 
 
-class ProblemRow(Answer):
+class ProblemRow(ResponseModel):
     """One thing that was wrong with the input."""
 
-    problem_id: str = Field(description=why(PROBLEMS, "problem_id"))
-    file: str = Field(description=why(PROBLEMS, "uri"))
-    line: str = Field(description=why(PROBLEMS, "place"))
-    field: str = Field(description=why(PROBLEMS, "field"))
-    reason: str = Field(description=why(PROBLEMS, "reason"))
-    remedy: str = Field(description=why(PROBLEMS, "remedy"))
-    severity: str = Field(description=why(PROBLEMS, "severity"))
-    rows: int = Field(description=why(PROBLEMS, "rows"))
-    source: str = Field(description=why(PROBLEMS, "source"))
-    seen_at: datetime = Field(description=why(PROBLEMS, "seen_at"))
+    problem_id: str = Field(description=describe(PROBLEMS, "problem_id"))
+    file: str = Field(description=describe(PROBLEMS, "uri"))
+    line: str = Field(description=describe(PROBLEMS, "place"))
+    field: str = Field(description=describe(PROBLEMS, "field"))
+    reason: str = Field(description=describe(PROBLEMS, "reason"))
+    remedy: str = Field(description=describe(PROBLEMS, "remedy"))
+    severity: str = Field(description=describe(PROBLEMS, "severity"))
+    rows: int = Field(description=describe(PROBLEMS, "rows"))
+    source: str = Field(description=describe(PROBLEMS, "source"))
+    seen_at: datetime = Field(description=describe(PROBLEMS, "seen_at"))
 
 
-class RunRow(Answer):
+class RunRow(ResponseModel):
     """One attribution run."""
 
     run_id: str = Field(description="Its id, carried by every figure it drew.")
@@ -122,7 +122,7 @@ class RunRow(Answer):
     inputs: dict[str, Any] = Field(default_factory=dict, description="What it was drawn from: versions of the facts.")
 
 
-class AgentRow(Answer):
+class AgentRow(ResponseModel):
     """Who a name belonged to in ``[valid_from, valid_to)``. (ID-1)"""
 
     kind: str = Field(description="What the name is: agent, alias, credential, principal, service, resource, conversation.")
@@ -135,7 +135,7 @@ class AgentRow(Answer):
     valid_to: datetime | None = Field(default=None, description="First instant it no longer holds; null: still holds.")
 
 
-class UnregisteredAgent(Answer):
+class UnregisteredAgent(ResponseModel):
     """An agent that spends without a row in the registry. (ID-2)"""
 
     agent: str = Field(description="The name it goes by.")
@@ -145,14 +145,14 @@ class UnregisteredAgent(Answer):
     burned: dict[str, Money] = Field(description="Currency to effective cost of calls it made itself.")
 
 
-class Agents(Answer):
+class Agents(ResponseModel):
     """The registry, and who is missing from it."""
 
     registered: list[AgentRow] = Field(description="Every registered name with its owners in time.")
     unregistered: list[UnregisteredAgent] = Field(description="Agents seen in costs but not in the registry, dearest first.")
 
 
-class RegistryImported(Answer):
+class RegistryImported(ResponseModel):
     """What an import of the registry did."""
 
     agents: int = Field(description="Rows read.")
@@ -161,7 +161,7 @@ class RegistryImported(Answer):
     problems: list[ProblemRow] = Field(description="Lines that could not be used.")
 
 
-class SourceFreshness(Answer):
+class SourceFreshness(ResponseModel):
     """How recent the facts of one source are."""
 
     kind: Literal["charges", "calls"] = Field(description="charges: a bill; calls: a log.")
@@ -175,7 +175,7 @@ class SourceFreshness(Answer):
     stale: bool = Field(default=False, description="Whether a configured source of this ingestor is stale.")
 
 
-class Freshness(Answer):
+class Freshness(ResponseModel):
     """How recent everything is."""
 
     now: datetime = Field(description="When this was asked.")
@@ -186,7 +186,7 @@ class Freshness(Answer):
     spool_bytes: int = Field(description="Their size.")
 
 
-class Health(Answer):
+class Health(ResponseModel):
     """Whether the process answers, and whether it can do its work."""
 
     status: Literal["ok", "unavailable"] = Field(description="ok, or unavailable.")
@@ -194,7 +194,7 @@ class Health(Answer):
     version: str = Field(default="", description="Version of RootCost.")
 
 
-class Accepted(Answer):
+class Accepted(ResponseModel):
     """What a receiver took."""
 
     accepted: int = Field(description="Rows written down durably.")

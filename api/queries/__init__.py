@@ -26,7 +26,7 @@ from __future__ import annotations
 from api.queries.chains import ChainQuery, chain, chains
 from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
-from api.queries.explain import MOST, explain, explain_cell
+from api.queries.explain import DEFAULT_LINES, explain, explain_cell
 from api.queries.gaps import GapQuery, gaps
 from api.queries.overview import overview
 from api.queries.published import published
@@ -36,8 +36,8 @@ from ledger.published import PublishedMonth
 
 __all__ = [
     "COST_KEYS",
+    "DEFAULT_LINES",
     "DIMENSIONS",
-    "MOST",
     "ChainQuery",
     "CostQuery",
     "GapQuery",

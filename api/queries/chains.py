@@ -10,7 +10,7 @@ import polars as pl
 from api.models import ChainSummary, ChainTree, Page
 from api.queries.pricing import price_calls
 from api.queries.published import published, scan_rollups
-from api.queries.tree import grow
+from api.queries.tree import build_tree
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.ids import trace_key
@@ -82,7 +82,7 @@ def find_chain(books: Books, chain_id: str) -> ChainTree | None:
     if summary is None:
         return None
     calls = calls_of(books, summary)
-    return grow(summary, spans_of(books, summary), calls, price_calls(books, calls))
+    return build_tree(summary, spans_of(books, summary), calls, price_calls(books, calls))
 
 
 def find_summary(books: Books, chain_id: str) -> ChainSummary | None:

@@ -6,14 +6,14 @@ import polars as pl
 
 from api.models import CostRow, CostTable
 from api.models.costs import RateUsed
-from api.queries.costs import COST_KEYS, CostQuery, meant
+from api.queries.costs import COST_KEYS, CostQuery, matching_costs
 from api.queries.published import published
 from ledger.books import Books
 from ledger.errors import UsageError
-from ledger.exchange_rates import Applied, Exchange, convert
+from ledger.exchange_rates import AppliedRate, Exchange, convert
 
 
-def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[Applied]]:
+def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The rows of `costs`, with the same columns, all in `currency`; and the rates that were applied.
 
     An amount is exchanged at the rate of the UTC day its charge period begins on. The money of one currency and day is exchanged once and
@@ -29,7 +29,7 @@ def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFram
     time = [] if cut is None else [local.dt.truncate(cut).alias("period_start")]
     class_keys = [pl.col(k) for k in COST_KEYS if k not in query.dimensions and k != "currency"]
     rows = (
-        meant(books, query)
+        matching_costs(books, query)
         .select(
             *dimensions, *time, *class_keys, "currency", day=pl.col("period_start").dt.date(), cost=pl.col(f"{query.basis}_cost")
         )

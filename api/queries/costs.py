@@ -134,7 +134,7 @@ def costs(books: Books, query: CostQuery) -> pl.DataFrame:
     return _grouped(books, query).collect()
 
 
-def meant(books: Books, query: CostQuery) -> pl.LazyFrame:
+def matching_costs(books: Books, query: CostQuery) -> pl.LazyFrame:
     """The published rows of `costs` that a query sums."""
     frame = scan_runs(books, COSTS, published(books))
     if query.start is not None:
@@ -150,7 +150,7 @@ def cells(books: Books, query: CostQuery) -> pl.LazyFrame:
     """The same rows as dimensions, currency, `cost` and, where time is cut, `period_start` as text."""
     names = [pl.col(query.column(name)).alias(name) for name in query.dimensions if name != "currency"]
     time = [_period(books, query).dt.strftime("%Y-%m-%dT%H:%M:%S%:z")] if query.granularity != "total" else []
-    return meant(books, query).select(*names, *time, "currency", cost=pl.col(f"{query.basis}_cost"))
+    return matching_costs(books, query).select(*names, *time, "currency", cost=pl.col(f"{query.basis}_cost"))
 
 
 def _period(books: Books, query: CostQuery) -> pl.Expr:
@@ -164,7 +164,7 @@ def _grouped(books: Books, query: CostQuery) -> pl.LazyFrame:
         keys.append(_period(books, query))
     keys += [pl.col(name) for name in COST_KEYS if name not in query.dimensions]
     amount = pl.col(f"{query.basis}_cost")
-    frame = meant(books, query).group_by(keys).agg(cost=pl.when(amount.count() > 0).then(amount.sum()))
+    frame = matching_costs(books, query).group_by(keys).agg(cost=pl.when(amount.count() > 0).then(amount.sum()))
     names = [*query.dimensions, *(n for n in COST_KEYS if n not in query.dimensions)]
     order = [pl.col("cost"), *map(pl.col, names)]
     descending = [True, *(False for _ in names)]
@@ -208,13 +208,13 @@ def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     """
     requested_months = set(months or ())
     for month in requested_months:
-        named_month(month)
+        parse_month(month)
     in_force = [m for m in published(books) if not requested_months or m.month in requested_months]
     frame = scan_runs(books, BALANCE, in_force, month_column="invoice_month")
     return frame.select(BALANCE_KEYS).sort("invoice_month", "currency", "provider", "cost_column").collect()
 
 
-def named_month(text: str) -> datetime:
+def parse_month(text: str) -> datetime:
     """Start of a month that somebody wrote; raises `UsageError` for what is none."""
     try:
         if len(text) != 7:

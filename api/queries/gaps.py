@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from api.models import ChannelStanding, CounterGap, GapRow, Gaps
+from api.models import ChannelSummary, CounterGap, GapRow, Gaps
 from api.queries import metric_check
 from api.queries.published import published, scan_rollups
 from ledger.books import Books
@@ -23,7 +23,7 @@ from ledger.tables import CALLS, TOKEN_METERS
 
 _MONTH = timedelta(days=31)
 _EXAMPLES = 3
-_CUT: Mapping[str, str] = {"hour": "1h", "day": "1d"}
+_TRUNCATE: Mapping[str, str] = {"hour": "1h", "day": "1d"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
     """
     if query.start is not None and query.end is not None and query.end <= query.start:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
-    if query.granularity not in _CUT:
+    if query.granularity not in _TRUNCATE:
         raise UsageError(f"{query.granularity!r} is not known", where="granularity", remedy="one of: hour, day")
     # When a channel began, and how far it has come, shows in the months around, too.
     months = published(books, query.start and query.start - _MONTH, query.end and query.end + _MONTH)
     is_failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
     calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~is_failed.fill_null(value=False))
-    reaches = _reaches(calls)
+    reaches = _channel_ranges(calls)
     range_calls = calls if query.start is None else calls.filter(pl.col("start_time") >= query.start)
     range_calls = range_calls if query.end is None else range_calls.filter(pl.col("start_time") < query.end)
     zone = books.settings.report.timezone
-    period = pl.col("start_time").dt.convert_time_zone(zone).dt.truncate(_CUT[query.granularity]).alias("period_start")
-    per_period = range_calls.group_by(period).agg(*(_lost(channel, *reach) for channel, reach in reaches.items()))
-    whole = range_calls.select(*(_lost(channel, *reach) for channel, reach in reaches.items()))
+    period = pl.col("start_time").dt.convert_time_zone(zone).dt.truncate(_TRUNCATE[query.granularity]).alias("period_start")
+    per_period = range_calls.group_by(period).agg(*(_channel_counts(channel, *reach) for channel, reach in reaches.items()))
+    whole = range_calls.select(*(_channel_counts(channel, *reach) for channel, reach in reaches.items()))
     counters = _counters(books, query)
     page = Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset, counters_total=len(counters))
     page.counters = counters[: query.limit]
@@ -70,7 +70,7 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
         if row[channel]["known"] < row[channel]["calls"]
     ]
     page.channels = [
-        ChannelStanding(channel=channel, first=first, newest=newest, **totals[channel][0])
+        ChannelSummary(channel=channel, first=first, newest=newest, **totals[channel][0])
         for channel, (first, newest) in reaches.items()
     ]
     page.rows = [GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]]
@@ -84,7 +84,7 @@ def _counters(books: Books, query: GapQuery) -> list[CounterGap]:
     return [CounterGap.model_validate(row) for row in comparison.rename({"date": "day"}).iter_rows(named=True)]
 
 
-def _reaches(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
+def _channel_ranges(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
     """Start of the first and of the newest call that each channel knew, channels by name."""
     spans_by_channels = calls.group_by("channels").agg(first=pl.col("start_time").min(), newest=pl.col("start_time").max())
     by_channel = (
@@ -96,7 +96,7 @@ def _reaches(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
     return {channel: (first, newest) for channel, first, newest in reaches.iter_rows()}
 
 
-def _lost(channel: str, first: datetime, newest: datetime) -> pl.Expr:
+def _channel_counts(channel: str, first: datetime, newest: datetime) -> pl.Expr:
     """What a channel knew and lost of a group of calls, as a struct of that name."""
     is_known = pl.col("channels").str.split("+").list.contains(channel)
     is_only = pl.col("channels") == channel

@@ -14,7 +14,7 @@ import polars as pl
 
 from api.models import Basis, CallCost, MeterCost
 from api.queries.published import published, scan_runs
-from api.queries.shares import CALL, split_over_calls, used
+from api.queries.shares import CALL, split_over_calls, usage_of_calls
 from ledger.books import Books
 from ledger.tables import COSTS
 
@@ -28,7 +28,7 @@ def price_calls(books: Books, calls: pl.DataFrame, *, basis: Basis = "effective"
     A call was summed into a row of `usage_hourly`, and costs name the row they are for: the call's part is split off as
     `api.queries.shares` says. Where no published cost names the row, the cost is null and the reason says why.
     """
-    quantities = used(calls)
+    quantities = usage_of_calls(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
     parts = split_over_calls(books, rows, quantities)
     return price(calls, quantities, rows, parts)
@@ -48,7 +48,7 @@ def costs_of(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
 
 
 def price(calls: pl.DataFrame, quantities: pl.DataFrame, rows: pl.DataFrame, parts: pl.DataFrame) -> dict[CallKey, CallCost]:
-    """The same from rows already read: `quantities` from `used`, `rows` from `costs_of`, `parts` from `split_over_calls`."""
+    """The same from rows already read: `quantities` from `usage_of_calls`, `rows` from `costs_of`, `parts` from `split_over_calls`."""
     call_parts = parts.join(rows.select("row", "meter", "currency", "basis"), on="row")
     keys = [*CALL, "meter", "currency", "basis"]
     meter_sums = call_parts.group_by(keys).agg(cost=pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())).sort(keys)

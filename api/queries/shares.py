@@ -27,7 +27,7 @@ CALL = ("trace_key", "span_key")
 _ORDER = ("start_time", *CALL)
 
 
-def used(calls: pl.DataFrame) -> pl.DataFrame:
+def usage_of_calls(calls: pl.DataFrame) -> pl.DataFrame:
     """A row for each call, usage row and meter: trace_key, span_key, start_time, hour, usage_key, meter, quantity.
 
     A call split over several links has a row for each, with its part of the quantity; a gateway's cache hit has no usage_key. (CA-4)
@@ -37,7 +37,7 @@ def used(calls: pl.DataFrame) -> pl.DataFrame:
     tokens = calls.select(*about, *quantities).unpivot(
         on=METER_COLUMNS, index=about, variable_name="meter", value_name="quantity"
     )
-    long = pl.concat([tokens, _others(calls, about)]).filter(pl.col("quantity").is_not_null() & (pl.col("quantity") != 0))
+    long = pl.concat([tokens, _other_meters(calls, about)]).filter(pl.col("quantity").is_not_null() & (pl.col("quantity") != 0))
     is_shared = pl.col("shares").is_not_null() & pl.col("usage_key").is_not_null()
     whole = long.filter(~is_shared).drop("shares")
     shared_rows = long.filter(is_shared).with_row_index("__call").drop("usage_key").explode("shares").unnest("shares")
@@ -50,7 +50,7 @@ def used(calls: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([whole, shared_rows.group_by([*about[:-1], "meter"]).agg(pl.col("quantity").sum()).select(whole.columns)])
 
 
-def _others(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
+def _other_meters(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
     """Meters that have no column: JSON {meter: quantity}, on few calls."""
     rows_with_usage = calls.filter(pl.col("other_usage").is_not_null())
     rows = [
@@ -62,8 +62,8 @@ def _others(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def sharing(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
-    """All calls that share a usage row with one of `quantities` (rows of `used`), as rows of `used`."""
+def calls_sharing_usage(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
+    """All calls that share a usage row with one of `quantities` (rows of `usage_of_calls`), as rows of `usage_of_calls`."""
     keys = quantities["usage_key"].drop_nulls().unique()
     hours: list[datetime] = quantities.filter(pl.col("usage_key").is_not_null())["hour"].unique().sort().to_list()
     if not hours:
@@ -74,10 +74,10 @@ def sharing(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
         is_candidate.fill_null(value=False), pl.col("hour").is_between(start, end, closed="left")
     )
     names = [*_ORDER, "hour", "usage_key", "shares", "other_usage", *METER_COLUMNS]
-    return used(calls.select(names).collect()).filter(pl.col("usage_key").is_in(keys.implode()))
+    return usage_of_calls(calls.select(names).collect()).filter(pl.col("usage_key").is_in(keys.implode()))
 
 
-def logged(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
+def usage_totals(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
     """Whole quantity, calls and list cost of these usage rows by usage_key and meter; `[start, end)` bounds their hours."""
     rows = scan_rollups(books, USAGE_HOURLY, published(books, start, end)).filter(
         pl.col("usage_key").is_in(keys.implode()), pl.col("hour").is_between(start, end, closed="left")
@@ -97,20 +97,20 @@ def logged(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.
 def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame) -> pl.DataFrame:
     """Each cost row over the calls of its usage row; returns the parts of `quantities` calls: row, trace_key, span_key, quantity, cost.
 
-    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `quantities` are rows of `used`. What a usage row
+    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `quantities` are rows of `usage_of_calls`. What a usage row
     holds beyond its calls keeps its own part and is returned for nobody.
     """
     metered_usage = quantities.filter(pl.col("usage_key").is_not_null())
     if not metered_usage.height or not costs.height:
-        return _NONE
-    everyone = sharing(books, metered_usage)
+        return _NO_PARTS
+    everyone = calls_sharing_usage(books, metered_usage)
     hours: list[datetime] = metered_usage["hour"].unique().sort().to_list()
-    whole = logged(books, metered_usage["usage_key"].unique(), hours[0], hours[-1] + timedelta(hours=1))
+    whole = usage_totals(books, metered_usage["usage_key"].unique(), hours[0], hours[-1] + timedelta(hours=1))
     logged_by_calls = everyone.group_by("usage_key", "meter").agg(borne=pl.col("quantity").sum())
     short = (
         whole.join(logged_by_calls, on=["usage_key", "meter"])
         .select("usage_key", "meter", quantity=pl.col("quantity") - pl.col("borne"))
-        .filter(pl.col("quantity") > _NOISE)
+        .filter(pl.col("quantity") > _MIN_QUANTITY)
     )
     rows = pl.concat([everyone.drop("hour"), short], how="diagonal")
     cost_rows = costs.select("row", "usage_key", "meter", "cost").join(
@@ -118,7 +118,7 @@ def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame
     )
     rows = cost_rows.join(rows, on=["usage_key", "meter"])
     if not rows.height:
-        return _NONE
+        return _NO_PARTS
     rows = rows.with_columns(__weight=money.weights(rows, "quantity", "row"), __none=pl.col("trace_key").is_null())
     unpriced_rows = rows.filter(pl.col("cost").is_null())
     parts = money.split(
@@ -132,10 +132,10 @@ def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame
     return call_parts.join(quantities.select(CALL).unique(), on=CALL, how="semi")
 
 
-_NOISE = pl.lit("0.000001").str.to_decimal(scale=12).cast(money.MONEY)
+_MIN_QUANTITY = pl.lit("0.000001").str.to_decimal(scale=12).cast(money.MONEY)
 """Fractions of a token that splitting a quantity over links leaves: no usage that nobody bears."""
 _PARTS = ["row", *CALL, "quantity", "cost"]
-_NONE = pl.DataFrame(
+_NO_PARTS = pl.DataFrame(
     schema={"row": pl.UInt32, "trace_key": pl.Int64, "span_key": pl.Int64, "quantity": money.MONEY, "cost": money.MONEY}
 )
 

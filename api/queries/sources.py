@@ -22,7 +22,7 @@ _SAME = ("name", "source", "cause", "runner", "status", "started_at", "finished_
 
 def sources(books: Books) -> list[SourceStatus]:
     """Every configured source, by name."""
-    configured_list, at = configured_sources.every(books), now()
+    configured_list, at = configured_sources.list_sources(books), now()
     newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
     with books.database.session() as session:
         last = {run.name: _run(run) for run in session.scalars(sa.select(SourceRun).where(SourceRun.id.in_(newest)))}

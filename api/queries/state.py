@@ -26,7 +26,7 @@ from api.models import (
     SourceStatus,
     UnregisteredAgent,
 )
-from api.queries.costs import named_month
+from api.queries.costs import parse_month
 from api.queries.published import published, scan_runs
 from api.queries.sources import sources as configured_sources
 from ledger import db, money, registry
@@ -44,7 +44,7 @@ def budgets(books: Books, month: str | None = None) -> list[Budget]:
     """Budgets in force, by name, each with its standing in `month`, or in its newest evaluated one."""
     statuses = books.store.scan(BUDGET_STATUS)
     if month is not None:
-        named_month(month)
+        parse_month(month)
         statuses = statuses.filter(pl.col("month") == month)
     with books.database.session() as session:
         revisions = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
@@ -93,7 +93,7 @@ def anomalies(books: Books, *, month: str | None = None, limit: int = 100, offse
     """Days unlike their own past, newest first; `month` keeps those of one month."""
     frame = books.store.scan(ANOMALIES)
     if month is not None:
-        named_month(month)
+        parse_month(month)
         frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
     sorted_rows = frame.sort(
         "day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False]
@@ -129,7 +129,7 @@ def problem_rows(frame: pl.DataFrame) -> list[ProblemRow]:
     return [ProblemRow.model_validate(row) for row in frame.rename(_PROBLEM_NAMES).iter_rows(named=True)]
 
 
-def told(problems: list[Problem]) -> list[ProblemRow]:
+def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
     """Problems that were not stored, in the same shape."""
     return problem_rows(to_frame(problems))
 

@@ -38,20 +38,22 @@ class _Node:
         return next((r[column] for r in self.rows if r[column] is not None), None)
 
 
-def grow(summary: ChainSummary, spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey, CallCost]) -> ChainTree:
+def build_tree(
+    summary: ChainSummary, spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey, CallCost]
+) -> ChainTree:
     """The tree of a chain. `spans` are all spans of its traces, `calls` its rows of `calls`, `call_costs` the same with costs.
 
     Spans of one trace that belong to another chain are left out; several signals of one span or call make one node.
     """
     nodes = _nodes(spans, calls, call_costs)
-    _hang(nodes)
+    _set_parents(nodes)
     children: dict[NodeKey | None, list[NodeKey]] = defaultdict(list)
     for key in sorted(nodes, key=lambda k: (nodes[k].start, k)):
         children[nodes[key].parent].append(key)
     roots = _roots_of_chain(nodes, children, summary, set(call_costs))
     order = _depth_first(nodes, children, roots)
-    span_nodes = [_draw(nodes[key]) for key in order]
-    _sum_up(span_nodes)
+    span_nodes = [_span_node(nodes[key]) for key in order]
+    _add_subtree_costs(span_nodes)
     cost: dict[str, Decimal] = defaultdict(Decimal)
     for node in span_nodes:
         _add(cost, node.own_cost)
@@ -85,7 +87,7 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey
     return nodes
 
 
-def _hang(nodes: dict[NodeKey, _Node]) -> None:
+def _set_parents(nodes: dict[NodeKey, _Node]) -> None:
     """Gives every node the node above it: its parent, else its first link; opens cycles. (CH-1, CH-3)"""
     for node in nodes.values():
         for row in node.rows:
@@ -153,7 +155,7 @@ def _depth_first(
     return order
 
 
-def _draw(node: _Node) -> SpanNode:
+def _span_node(node: _Node) -> SpanNode:
     own: dict[str, Decimal] = defaultdict(Decimal)
     for call in node.calls:
         _add(own, call.own_cost)
@@ -179,7 +181,7 @@ def _draw(node: _Node) -> SpanNode:
     )
 
 
-def _sum_up(span_nodes: list[SpanNode]) -> None:
+def _add_subtree_costs(span_nodes: list[SpanNode]) -> None:
     """Children follow their parents, so from the end every subtree is complete before its parent needs it."""
     totals: dict[str, dict[str, Decimal]] = {node.node_id: dict(node.own_cost) for node in span_nodes}
     for node in reversed(span_nodes):

@@ -53,26 +53,26 @@ Start = Annotated[
 ]
 End = Annotated[str | None, Query(description="First instant no longer counted, written the same way.", examples=["2026-11"])]
 
-By = Annotated[
+ByParam = Annotated[
     list[str],
     Query(
         description="Dimensions, joined by commas or repeated. `agent` and `team` follow `view`.",
         examples=[["team,agent,model"]],
     ),
 ]
-InView = Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")]
-Cut = Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")]
-Column = Annotated[Basis, Query(description="FOCUS cost column to sum.")]
-Kept = Annotated[
+ViewParam = Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")]
+GranularityParam = Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")]
+BasisParam = Annotated[Basis, Query(description="FOCUS cost column to sum.")]
+FilterParam = Annotated[
     list[str],
     Query(
         description="dimension=value, compared whole, repeated for more; no value stands for unknown.",
         examples=[["team=Care"]],
     ),
 ]
-Lines = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most lines a step lists; the others are counted and summed.")]
+MaxLines = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most lines a step lists; the others are counted and summed.")]
 
-FAULTS: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
     for status, what in (
         (400, "The request cannot mean anything"),
@@ -86,7 +86,7 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 
 def router(books: Books, spool: Spool) -> APIRouter:
     """All GETs under /v1."""
-    routes = APIRouter(prefix="/v1", tags=["reading"], responses=FAULTS)
+    routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
     _costs(routes, books)
     _chains(routes, books)
     _explanations(routes, books)
@@ -109,13 +109,13 @@ def _costs(routes: APIRouter, books: Books) -> None:
         },
     )
     def costs(
-        by: By = [],  # noqa: B006 - FastAPI copies defaults
-        view: InView = "initiator",
+        by: ByParam = [],  # noqa: B006 - FastAPI copies defaults
+        view: ViewParam = "initiator",
         start: Start = None,
         end: End = None,
-        granularity: Cut = "total",
-        basis: Column = "effective",
-        filter: Kept = [],  # noqa: A002, B006 - the name in the address
+        granularity: GranularityParam = "total",
+        basis: BasisParam = "effective",
+        filter: FilterParam = [],  # noqa: A002, B006 - the name in the address
         currency: Annotated[
             str | None,
             Query(
@@ -200,14 +200,14 @@ def _explanations(routes: APIRouter, books: Books) -> None:
     # Before the other: `cell` is no reference.
     @routes.get("/explain/cell", summary="Why a cell of a report is what it is")
     def explain_cell(
-        by: By = [],  # noqa: B006
-        view: InView = "initiator",
+        by: ByParam = [],  # noqa: B006
+        view: ViewParam = "initiator",
         start: Start = None,
         end: End = None,
-        granularity: Cut = "total",
-        basis: Column = "effective",
-        filter: Kept = [],  # noqa: A002, B006
-        most: Lines = queries.MOST,
+        granularity: GranularityParam = "total",
+        basis: BasisParam = "effective",
+        filter: FilterParam = [],  # noqa: A002, B006
+        most: MaxLines = queries.DEFAULT_LINES,
     ) -> Explanation:
         """The parameters are those of `/v1/costs`: what that sums, this explains. Every step's sum is the figure, or says of which part."""
         query = queries.CostQuery.parse(
@@ -223,8 +223,8 @@ def _explanations(routes: APIRouter, books: Books) -> None:
                 description="Id of a chain, of a call (trace:span, gateway call id, provider request id, span id) or of a charge."
             ),
         ],
-        basis: Column = "effective",
-        most: Lines = queries.MOST,
+        basis: BasisParam = "effective",
+        most: MaxLines = queries.DEFAULT_LINES,
     ) -> Explanation:
         """The way of the dollars: charge, pool, rate, call, span, executor, initiator, owner, rule, run; each step with its rule."""
         return queries.explain(books, ref, basis=basis, most=most)
@@ -320,13 +320,13 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
 
 def refuse_unknown(request: Request) -> None:
     """A misspelt parameter must not quietly ask for something else."""
-    from api.errors import Refused
+    from api.errors import RequestError
 
     route = request.scope.get("route")
     parameters = _parameters(getattr(route, "dependant", None))
     unknown = sorted(set(request.query_params) - parameters)
     if unknown:
-        raise Refused(
+        raise RequestError(
             422,
             "invalid",
             f"unknown parameter {unknown[0]!r}",

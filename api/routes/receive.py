@@ -10,23 +10,23 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.errors import MEDIA_TYPE, RETRY_SECONDS, Refused
+from api.errors import MEDIA_TYPE, RETRY_SECONDS, RequestError
 from api.metrics import Metrics
 from api.models import Accepted, ProblemDocument
 from api.otlp_answers import JSON as JSON
-from api.otlp_answers import PROTOBUF, answer
-from api.receivers import Received, Receivers, Signal
+from api.otlp_answers import PROTOBUF, encode_response
+from api.receivers import ReceivedBatch, Receivers, Signal
 from ledger.books import Books
 from ledger.errors import SpoolFull
 from ledger.spool import Spool
 
 BUSY_SECONDS = 1
 """What a sender is told to wait while too much is in hand."""
-_MOST_REASONS = 5
+_MAX_REASONS = 5
 _USUAL_RATIO = 10
 """How many times larger telemetry usually is once unpacked."""
 
-_FAULTS: dict[int | str, dict[str, Any]] = {
+_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
     for status, what in (
         (400, "Nothing in the body can be read"),
@@ -39,13 +39,13 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Keeper:
+class SpoolWriter:
     """Writes down what was received, and counts it."""
 
     def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool, self._metrics = spool, metrics
 
-    def __call__(self, result: Received, receiver: str) -> Received:
+    def __call__(self, result: ReceivedBatch, receiver: str) -> ReceivedBatch:
         """When this returns it survives a power cut. Raises `SpoolFull` or `StoreUnreachable`: then nothing was taken."""
         self._spool.append(result.rows, result.problems, points=result.points, bodies=result.bodies)
         self._metrics.received.labels(receiver).inc(result.accepted)
@@ -53,7 +53,7 @@ class Keeper:
         return result
 
 
-class Gate:
+class BodyLimiter:
     """How many bytes of bodies may be in hand at once: memory stays bounded however many send."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -61,13 +61,13 @@ class Gate:
 
     @contextmanager
     def entered(self) -> Iterator[Callable[[int], None]]:
-        """Counts what one request holds, by the function it gives; raises `Refused` (429) where it gets too much."""
+        """Counts what one request holds, by the function it gives; raises `RequestError` (429) where it gets too much."""
         request_bytes = 0
 
         def hold(size: int) -> None:
             nonlocal request_bytes
             if self._held + size > self._limit and self._held > request_bytes:
-                raise Refused(
+                raise RequestError(
                     429,
                     "busy",
                     f"{self._held >> 20} MB of requests are being taken in",
@@ -84,11 +84,11 @@ class Gate:
             self._held -= request_bytes
 
 
-def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
+def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
     """The receivers under /v1."""
-    routes = APIRouter(prefix="/v1", tags=["receiving"], responses=_FAULTS)
+    routes = APIRouter(prefix="/v1", tags=["receiving"], responses=_ERROR_RESPONSES)
     limit = books.settings.serve.max_body_mb << 20
-    gate = Gate(max(books.settings.serve.max_waiting_mb << 20, 2 * limit))
+    gate = BodyLimiter(max(books.settings.serve.max_waiting_mb << 20, 2 * limit))
 
     async def take(request: Request, signal: Signal) -> Response:
         kind = media_type(request, (PROTOBUF, JSON))
@@ -96,7 +96,7 @@ def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
             body = await read_body(request, limit, hold)
             receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
             result = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
-        return Response(answer(result, signal, kind), media_type=kind)
+        return Response(encode_response(result, signal, kind), media_type=kind)
 
     @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
     async def traces(request: Request) -> Response:
@@ -125,23 +125,23 @@ def router(books: Books, keep: Keeper, receivers: Receivers) -> APIRouter:
     )
     async def litellm(request: Request) -> Accepted:
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
-        with _as_litellm_understands(), gate.entered() as hold:
+        with _retryable_by_litellm(), gate.entered() as hold:
             body = await read_body(request, limit, hold)
             result = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
-        return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MOST_REASONS])
+        return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MAX_REASONS])
 
     return routes
 
 
 @contextmanager
-def _as_litellm_understands() -> Iterator[None]:
+def _retryable_by_litellm() -> Iterator[None]:
     """Says 503 for 429: LiteLLM's callback sends again after 5xx only, and drops its batch at anything else."""
     try:
         yield
     except SpoolFull as error:
         wait = {"Retry-After": str(RETRY_SECONDS)}
-        raise Refused(503, "spool-full", error.what, where=error.where, remedy=error.remedy, headers=wait) from error
-    except Refused as error:
+        raise RequestError(503, "spool-full", error.what, where=error.where, remedy=error.remedy, headers=wait) from error
+    except RequestError as error:
         error.status = 503 if error.status == 429 else error.status
         raise
 
@@ -164,7 +164,7 @@ def media_type(request: Request, media_types: tuple[str, ...]) -> str:
     """What the body is, as the request says; refuses (415) what is not accepted, and a body of which nothing is said."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in media_types:
-        raise Refused(
+        raise RequestError(
             415,
             "media-type",
             f"{kind!r} is not accepted" if kind else "the request does not say what its body is",
@@ -181,7 +181,7 @@ async def read_body(request: Request, limit: int, hold: Callable[[int], None] = 
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower() or "identity"
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-        raise Refused(
+        raise RequestError(
             415, "encoding", f"{encoding!r} is not accepted", where="Content-Encoding", remedy="send gzip, deflate or nothing"
         )
     content_length = request.headers.get("content-length", "")
@@ -222,7 +222,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         except zlib.error as error:
             if last < len(windows):
                 continue
-            raise Refused(
+            raise RequestError(
                 400,
                 "format",
                 f"the body is not {encoding}: {error}",
@@ -232,13 +232,13 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         if len(whole) > limit:
             raise _too_large(limit)
         if not stream.eof:
-            raise Refused(400, "format", f"the {encoding} body ends early", where="body", remedy="send it whole")
+            raise RequestError(400, "format", f"the {encoding} body ends early", where="body", remedy="send it whole")
         return whole
     raise AssertionError("unreachable")
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
         413,
         "too-large",
         f"the body has more than {limit} bytes",
@@ -247,5 +247,5 @@ def _too_large(limit: int) -> Refused:
     )
 
 
-def _reasons(result: Received) -> list[str]:
+def _reasons(result: ReceivedBatch) -> list[str]:
     return list(dict.fromkeys(f"{p.field}: {p.reason}" if p.field else p.reason for p in result.problems))

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import changes
-from api.errors import MEDIA_TYPE, Refused
+from api.errors import MEDIA_TYPE, RequestError
 from api.models import Budget, BudgetChange, NewBudget, ProblemDocument, RegistryImported
-from api.queries.state import told
-from api.routes.read import FAULTS
+from api.queries.state import unstored_problem_rows
+from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON, media_type, read_body
 from ledger import registry
 from ledger.books import Books
@@ -23,8 +23,8 @@ ACTOR = "api"
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
 ]
-WRITE_FAULTS: dict[int | str, dict[str, Any]] = {
-    **FAULTS,
+WRITE_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **ERROR_RESPONSES,
     401: {"description": "The token is missing or wrong", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
     415: {"description": "The body is of another type", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
 }
@@ -37,7 +37,7 @@ def is_json(request: Request) -> None:
 
 def router(books: Books) -> APIRouter:
     """All changes under /v1."""
-    routes = APIRouter(prefix="/v1", tags=["writing"], responses=WRITE_FAULTS)
+    routes = APIRouter(prefix="/v1", tags=["writing"], responses=WRITE_ERROR_RESPONSES)
 
     @routes.post(
         "/budgets",
@@ -51,7 +51,7 @@ def router(books: Books) -> APIRouter:
         try:
             budget_row = changes.add_budget(books, budget, actor=ACTOR)
         except changes.BudgetExistsError as error:
-            raise Refused(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
+            raise RequestError(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
         return budget_row
 
@@ -93,8 +93,10 @@ def _import(books: Books, body: bytes, name: str) -> RegistryImported:
     try:
         content = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused(
+        raise RequestError(
             400, "format", f"not UTF-8 text: {error.reason} at byte {error.start}", where=name, remedy="save it as CSV in UTF-8"
         ) from error
     result = registry.import_text(books, content, uri=name, actor=ACTOR)
-    return RegistryImported(agents=result.agents, names=result.names, unchanged=result.unchanged, problems=told(result.problems))
+    return RegistryImported(
+        agents=result.agents, names=result.names, unchanged=result.unchanged, problems=unstored_problem_rows(result.problems)
+    )

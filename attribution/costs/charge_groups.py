@@ -18,7 +18,7 @@ from attribution.classification.names import ModelNames, map_distinct
 from attribution.classification.skus import Classifier, SkuClass, SkuText
 from attribution.costs import unit_scale
 from attribution.pricing import PriceBook
-from ledger.charge_groups import SAME_LOT, keyed
+from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.money import MONEY
 from ledger.settings import SkuRule
 from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS
@@ -60,8 +60,8 @@ def build_charge_groups(
     tells the one model behind a resource; it is asked if a charge names only that.
     """
     charge_sums = (
-        keyed(charges)
-        .group_by(SAME_LOT)
+        with_group_key(charges)
+        .group_by(CHARGE_GROUP_KEY)
         .agg(
             *(pl.col(c).sum() for c in COST_COLUMNS),
             pl.col("quantity").sum(),
@@ -69,7 +69,7 @@ def build_charge_groups(
             final=pl.col("final").fill_null(value=False).all(),
         )
         .collect()
-        .sort(SAME_LOT)
+        .sort(CHARGE_GROUP_KEY)
     )
     frame = classify(charge_sums, display, own_rules, profiles)
     if book is not None:

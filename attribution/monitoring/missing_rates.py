@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from ledger.exchange_rates import Exchange, without_rate
+from ledger.exchange_rates import Exchange, missing_rates
 from ledger.problems import Problem
 
 SOURCE = "attribution"
@@ -29,5 +29,5 @@ def missing_exchange_rates(days: pl.DataFrame, target: str, book: Exchange, *, u
             rows=int(day_counts.filter(pl.col("currency") == currency)["len"].sum()),
             severity="warning",
         )
-        for currency, first, number in without_rate(day_counts, target, book)
+        for currency, first, number in missing_rates(day_counts, target, book)
     ]

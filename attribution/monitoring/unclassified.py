@@ -10,7 +10,7 @@ from attribution.classification.names import ModelNames
 from attribution.classification.skus import Classifier, SkuText
 from attribution.costs import charge_groups
 from ledger.books import Books
-from ledger.charge_groups import SAME_LOT, keyed
+from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.money import MONEY
 from ledger.tables import CHARGES, USAGE_HOURLY
 
@@ -34,8 +34,8 @@ def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.D
     """
     charges = books.store.scan(CHARGES, None if months is None else {"billing_month": list(months)})
     charge_sums = (
-        keyed(charges.filter(pl.col("charge_category") == "Usage"))
-        .group_by(SAME_LOT)
+        with_group_key(charges.filter(pl.col("charge_category") == "Usage"))
+        .group_by(CHARGE_GROUP_KEY)
         .agg(
             pl.col("effective_cost", "quantity").sum(),
             pl.len().alias("charges"),

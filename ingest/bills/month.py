@@ -113,7 +113,7 @@ class MonthBuffer:
                     found[name] = found[same[name]]
                 else:
                     kept, beyond = part[name], part[f"{name}__written"]
-                    lost = money.rounded_away(beyond, kept) if beyond.null_count() < len(beyond) else ZERO
+                    lost = money.rounding_loss(beyond, kept) if beyond.null_count() < len(beyond) else ZERO
                     found[name] = _ColumnSum(len(kept) - kept.null_count(), Decimal(kept.sum() or 0), lost)
             for name, one in found.items():
                 key = (currency, provider, name)

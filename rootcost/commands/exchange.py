@@ -48,12 +48,12 @@ def exchange_list(
     home: Home = None,
 ) -> None:
     """List the exchange rates in force, by pair and day."""
-    from ledger.exchange_rates import listed
+    from ledger.exchange_rates import rates_in_force
     from ledger.money import text
     from rootcost.terminal import tables
 
     with opened(home) as books:
-        frame = listed(books)
+        frame = rates_in_force(books)
     rows = [row | {"rate": text(row["rate"])} for row in frame.iter_rows(named=True)]
     if output == "json":
         out_rows(rows)

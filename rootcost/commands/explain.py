@@ -98,14 +98,14 @@ def _cell(
     by: str, filters: list[str], month: str, start: str, end: str, view: str, granularity: str, basis: str, *, timezone: str
 ) -> CostQuery:
     from api.queries import CostQuery
-    from api.queries.costs import named_month
+    from api.queries.costs import parse_month
     from ledger.errors import UsageError
     from ledger.periods import month_end
 
     if month:
         if start or end:
             raise UsageError("a month is a range already", where="--month", remedy="give --month, or --from and --to")
-        named_month(month)
+        parse_month(month)
         start, end = month, f"{month_end(month):%Y-%m}"
     return CostQuery.parse(
         by=by,

@@ -11,7 +11,7 @@ from ledger.money import text
 from rootcost.terminal.console import Home, opened, out, out_json, say
 
 if TYPE_CHECKING:
-    from api.models.gaps import CounterGap, Gaps, Lost
+    from api.models.gaps import ChannelCounts, CounterGap, Gaps
 
 _COLUMNS = ("channel", "calls", "known", "lost", "tokens lost", "cost lost", "only here", "before it began", "since its newest")
 _NUMBERS = ("calls", "known", "lost", "tokens lost", "only here", "before it began", "since its newest")
@@ -96,7 +96,7 @@ def _counter_line(counter: CounterGap) -> dict[str, Any]:
     } | dict(zip(_COUNTER_NUMBERS, (text(quantity) or "0" for quantity in quantities), strict=True))
 
 
-def _line(loss: Lost) -> dict[str, Any]:
+def _line(loss: ChannelCounts) -> dict[str, Any]:
     cost: Decimal = loss.lost_list_cost or loss.lost_reported_cost
     return dict(
         zip(

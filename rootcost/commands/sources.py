@@ -135,7 +135,7 @@ def try_out(
     policies: dict[str, str] = {}
     any_failed = False
     with opened(home) as books:
-        selection = [configured_sources.find(books, name)] if name else configured_sources.every(books)
+        selection = [configured_sources.find(books, name)] if name else configured_sources.list_sources(books)
         for source in selection:
             kind = by_name(source.source)
             for uri in source.uris:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ledger.books import Books
 from ledger.errors import BalanceError
-from ledger.locks import serving, writing
+from ledger.locks import home_write_lock, serve_lock
 from rootcost.demo import company, telling
 from rootcost.demo import home as demo_home
 from rootcost.demo.write import DemoCompany, generate
@@ -46,7 +46,7 @@ def run_demo(home: Path, *, scale: float = 1.0, seed: int = 7, console: Console 
 
     out = console or terminal()
     began = time.monotonic()
-    with serving(home, "the demo"), writing(home):
+    with serve_lock(home, "the demo"), home_write_lock(home):
         folder = demo_home.clear(home)
         out.print(
             Panel.fit(

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from api.errors import RETRY_SECONDS
-from api.otlp_answers import PROTOBUF, answer
-from api.receivers import Received, Receivers, Signal
+from api.otlp_answers import PROTOBUF, encode_response
+from api.receivers import ReceivedBatch, Receivers, Signal
 from ledger.errors import FormatError, PortTakenError, SpoolFull, StoreUnreachable
 
 log = logging.getLogger("rootcost.grpc")
@@ -32,7 +32,13 @@ class GrpcDoor:
     """A gRPC server on loopback with the three export services."""
 
     def __init__(
-        self, receivers: Receivers, keep: Callable[[Received, str], Received], *, address: str, token: str, max_body_mb: int
+        self,
+        receivers: Receivers,
+        keep: Callable[[ReceivedBatch, str], ReceivedBatch],
+        *,
+        address: str,
+        token: str,
+        max_body_mb: int,
     ) -> None:
         self._receivers, self._keep, self._token = receivers, keep, token.encode()
         self.address = address
@@ -78,7 +84,7 @@ class GrpcDoor:
                 _refuse(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
             except StoreUnreachable as fault:
                 _refuse(context, "UNAVAILABLE", str(fault), retry=True)
-            return answer(receipt, signal, PROTOBUF)
+            return encode_response(receipt, signal, PROTOBUF)
 
         return export
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from api.receivers import Received, Signal
+from api.receivers import ReceivedBatch, Signal
 from ingest.sources import otlp
 from ingest.sources.litellm import source
 from ledger.errors import RootCostError, StoreUnreachable
@@ -34,7 +34,7 @@ class Doors:
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
 
-    def otlp(self, signal: Signal, body: bytes, content_type: str) -> Received:
+    def otlp(self, signal: Signal, body: bytes, content_type: str) -> ReceivedBatch:
         """An OTLP export; raises `FormatError` where nothing in it is one.
 
         Traces in protobuf are checked, stripped, and read when they are booked; all else is rare and read at once.
@@ -42,23 +42,23 @@ class Doors:
         uri, raw_id = f"/v1/{signal}", otlp.received_id(body)
         if signal == "metrics":
             points = otlp.read_metrics(body, raw_id=raw_id, uri=uri, content_type=content_type)
-            return Received(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
+            return ReceivedBatch(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
         if signal == "traces" and content_type != "application/json":
             admission = otlp.admit(body, uri=uri, settings=self._settings)
             bodies = (Body(OTLP_TRACES, admission.content),) if admission.spans else ()
-            return Received(problems=admission.problems, rejected=admission.rejected, bodies=bodies, count=admission.spans)
+            return ReceivedBatch(problems=admission.problems, rejected=admission.rejected, bodies=bodies, count=admission.spans)
         decode = otlp.decode_events if signal == "logs" else otlp.decode_request
         reading = otlp.read_export(decode(body, content_type), raw_id=raw_id, uri=uri, settings=self._settings)
-        return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
+        return ReceivedBatch(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
-    def litellm(self, body: bytes) -> Received:
+    def litellm(self, body: bytes) -> ReceivedBatch:
         """Payloads of LiteLLM's generic callback; a bad item is a problem, and its neighbours are kept."""
         reading = source.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
-        return Received(reading.frame, tuple(reading.problems), otlp.rejected(reading))
+        return ReceivedBatch(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
 
 class Unpack:
-    """Makes rows of what `Doors` let in: a `ledger.spool.Read`."""
+    """Makes rows of what `Doors` let in: a `ledger.spool.BodyReader`."""
 
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings

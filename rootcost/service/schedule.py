@@ -49,12 +49,12 @@ class Jobs:
 
     def drain(self) -> Detail:
         """Moves received telemetry from the spool to the ledger."""
-        from ledger.locks import turn
+        from ledger.locks import write_lock
 
         waiting = len(self.spool.pending())
         if not waiting:
             return {}
-        with self.turn, turn(self.books):
+        with self.turn, write_lock(self.books):
             return {"deliveries": waiting, "rows": self.spool.drain(self.books.store)}
 
     def attribute(self) -> Detail:
@@ -68,10 +68,10 @@ class Jobs:
             return {}
         from attribution.monitoring import anomalies, budgets
         from attribution.run import LIVE, attribute
-        from ledger.locks import turn
+        from ledger.locks import write_lock
         from rootcost.pricebook import at_hand
 
-        with self.turn, turn(self.books):
+        with self.turn, write_lock(self.books):
             at_hand(self.books)
             report = attribute(self.books, months, cause=LIVE)
             attributed_months, other_code = report.months, report.other_code
@@ -191,7 +191,7 @@ class Schedule:
         from ledger import sources
         from rootcost.service.source_runs import BY_CLOCK, backoff, read_source
 
-        source = next((s for s in sources.every(self._books) if s.name == name), None)
+        source = next((s for s in sources.list_sources(self._books) if s.name == name), None)
         if source is None or source.paused:
             return
         with self._count:

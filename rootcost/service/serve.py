@@ -71,7 +71,7 @@ def _in_url(host: str) -> str:
 def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = None, ui: bool = True) -> int:
     """Serves `home` until a signal comes; returns the exit code. Arguments override the settings."""
     from ledger.books import Books
-    from ledger.locks import serving
+    from ledger.locks import serve_lock
     from ledger.settings import load
 
     settings = load(home)
@@ -79,13 +79,13 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
     with contextlib.ExitStack() as stack:
         # Whoever starts it twice wants to hear of the other one, not of its port; a home that is not there yet has no other one.
         if settings.home.exists():
-            stack.enter_context(serving(settings.home, addresses.api))
+            stack.enter_context(serve_lock(settings.home, addresses.api))
         listening = stack.enter_context(_bound(addresses.host, addresses.port, flag="--port", setting="serve.port"))
         if addresses.ui_port is not None:
             with _bound(addresses.host, addresses.ui_port, flag="--ui-port", setting="serve.ui_port"):
                 pass  # free; the dashboard will bind it itself
         if not settings.home.exists():
-            stack.enter_context(serving(settings.home, addresses.api))
+            stack.enter_context(serve_lock(settings.home, addresses.api))
         log_to(settings.home)
         books = stack.enter_context(Books(settings))
         return _Service(books, addresses, listening).run()

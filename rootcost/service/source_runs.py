@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ledger import sources
 from ledger.errors import RootCostError, UsageError
-from ledger.locks import alone, lock_of, turn
+from ledger.locks import exclusive, lock_of, write_lock
 from ledger.sources import Outcome
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_source(
             where=source.name,
             remedy="its rows come over HTTP; see docs/schedule.md",
         )
-    with alone(lock_of(books, f"source-{source.source}"), on_wait=waiting):
+    with exclusive(lock_of(books, f"source-{source.source}"), on_wait=waiting):
         since, until = (window.since, window.until) if window else (None, None)
         run_id = sources.begin(books, source, cause=cause, since=since, until=until)
         try:
@@ -91,7 +91,13 @@ def _read(
 
     try:
         report = ingest(
-            books, source.source, source.uris, scope=source.scope, window=window, progress=progress, turn=lambda: turn(books)
+            books,
+            source.source,
+            source.uris,
+            scope=source.scope,
+            window=window,
+            progress=progress,
+            turn=lambda: write_lock(books),
         )
     except RootCostError as fault:
         log.warning("%s: %s", source.name, fault)

@@ -52,7 +52,7 @@ class Timetable:
     def follow(self) -> None:
         """Makes the jobs what people configured, and notes when each source is due."""
         jobs = {job.id: job for job in self._scheduler.get_jobs(STORE)}
-        configured = {source.name: source for source in sources.every(self._books) if source.uris}
+        configured = {source.name: source for source in sources.list_sources(self._books) if source.uris}
         for name in jobs.keys() - configured.keys():
             self._scheduler.remove_job(name, STORE)
         due_times = {name: self._follow(source, jobs.get(name)) for name, source in configured.items()}

@@ -214,9 +214,9 @@ def steps() -> Iterator[Steps]:
 @contextlib.contextmanager
 def turn_to_write(books: Books) -> Iterator[None]:
     """This process's turn to write the tables; says so where it has to wait."""
-    from ledger.locks import turn
+    from ledger.locks import write_lock
 
-    with turn(books, on_wait=lambda: say("Waiting for another rootcost process that is writing …")):
+    with write_lock(books, on_wait=lambda: say("Waiting for another rootcost process that is writing …")):
         yield
 
 

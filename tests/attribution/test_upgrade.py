@@ -148,14 +148,14 @@ def test_what_concludes_nothing_is_not_in_the_digest(package: Path, tmp_path: Pa
 
 def test_all_that_the_packages_read_is_code_or_a_table() -> None:
     """A file of another kind would have to come into the digest, or be named here."""
-    for package in code.CONCLUDING:
+    for package in code.HASHED_PACKAGES:
         kinds = {p.suffix for p in (ROOT / package).rglob("*") if p.is_file() and "__pycache__" not in p.parts}
         assert kinds - set(code.SUFFIXES) <= {".typed", ".mako"}
-    paths = [path for name in code.CONCLUDING for path, _ in code.sources(ROOT / name, name)]
+    paths = [path for name in code.HASHED_PACKAGES for path, _ in code.sources(ROOT / name, name)]
     assert {"attribution/run.py", "ledger/money.py", "ledger/tables.py"} <= set(paths)
     assert any(path.endswith("/spellings.csv") for path in paths)
     assert not [path for path in paths if "/migrations/" in path]
-    assert code.digest() == code.digest_of({name: ROOT / name for name in code.CONCLUDING}, pl.__version__)
+    assert code.digest() == code.digest_of({name: ROOT / name for name in code.HASHED_PACKAGES}, pl.__version__)
 
 
 # ── what rests on it ────────────────────────────────────────────────────────────────────────────────────────────────

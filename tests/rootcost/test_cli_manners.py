@@ -180,9 +180,9 @@ def test_a_budget_for_somebody_unheard_of_is_remarked_upon(rootcost: Command, tm
 
 
 def test_a_home_served_already_is_told_before_its_port(rootcost: Command, home: Path) -> None:
-    from ledger.locks import serving
+    from ledger.locks import serve_lock
 
-    with serving(home, "http://127.0.0.1:1"):
+    with serve_lock(home, "http://127.0.0.1:1"):
         done = rootcost.in_a_process("serve", "--no-ui")
     assert done.code == 2
     assert f"already served by process {os.getpid()}" in done.err
@@ -288,9 +288,9 @@ def test_a_reader_that_leaves_early_is_no_fault(rootcost: Command) -> None:
 
 
 def test_ctrl_c_ends_with_130_and_without_a_traceback(rootcost: Command, home: Path) -> None:
-    from ledger.locks import writing
+    from ledger.locks import home_write_lock
 
-    with writing(home):  # the command waits for its turn
+    with home_write_lock(home):  # the command waits for its turn
         waiting = subprocess.Popen(
             [sys.executable, "-m", "rootcost.cli", "--home", str(home), "attribute"],
             stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from api.receivers import Received
+from api.receivers import ReceivedBatch
 from ledger import db
 from ledger.books import Books
 from ledger.errors import FormatError
@@ -301,7 +301,7 @@ def write_worked_example(books: Books) -> None:
 class SmallReceivers:
     """Just enough of ingestion to receive: ids and tokens of OTLP spans, ids and tokens of LiteLLM payloads."""
 
-    def otlp(self, signal: str, body: bytes, content_type: str) -> Received:
+    def otlp(self, signal: str, body: bytes, content_type: str) -> ReceivedBatch:
         """Spans without a name are refused, so that partial success can be seen; logs and metrics hold nothing."""
         from google.protobuf.json_format import Parse, ParseError  # type: ignore[import-untyped]
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -309,7 +309,7 @@ class SmallReceivers:
 
         request = ExportTraceServiceRequest()
         if signal != "traces":
-            return Received()
+            return ReceivedBatch()
         try:
             if content_type == "application/json":
                 Parse(body, request)
@@ -334,9 +334,9 @@ class SmallReceivers:
                         input_tokens=tokens,
                     )
                     rows.append({**made, "date": start.date(), "start_time": start, "end_time": None})
-        return Received(frame(SPANS, rows) if rows else SPANS.empty(), problems, len(problems))
+        return ReceivedBatch(frame(SPANS, rows) if rows else SPANS.empty(), problems, len(problems))
 
-    def litellm(self, body: bytes) -> Received:
+    def litellm(self, body: bytes) -> ReceivedBatch:
         """An object, an array or lines; an item without an id is a problem."""
         try:
             text = body.decode()
@@ -355,7 +355,7 @@ class SmallReceivers:
             for n, i in enumerate(items, 1)
             if not i.get("id")
         ]
-        return Received(frame(SPANS, rows) if rows else SPANS.empty(), refused, len(refused))
+        return ReceivedBatch(frame(SPANS, rows) if rows else SPANS.empty(), refused, len(refused))
 
 
 def reach(books: Books, **options: Any) -> Any:

@@ -441,7 +441,7 @@ PROBLEMS = [
 ]
 
 
-def problem(status: int, title: str, detail: str, remedy: str = "", errors: list[m.Fault] | None = None) -> JSONResponse:
+def problem(status: int, title: str, detail: str, remedy: str = "", errors: list[m.FieldError] | None = None) -> JSONResponse:
     """An RFC 9457 answer."""
     told = m.ProblemDocument(title=title, status=status, detail=detail, remedy=remedy, errors=errors or [])
     return JSONResponse(told.model_dump(mode="json"), status, media_type="application/problem+json")
@@ -576,7 +576,9 @@ def make_app(
         part = m.Part(sentence="line 2 of october.csv", cost=Decimal("0.018"), currency="USD", link=charge)
         steps = [
             m.Step(step="charge", rule="RA-1", sentence="It comes from the bill: 1 charge.", parts=[part], sum=cost),
-            m.Step(step="initiator", rule="CH-4", sentence="support-bot of Care started it.", rest=m.Rest(count=3, cost=cost)),
+            m.Step(
+                step="initiator", rule="CH-4", sentence="support-bot of Care started it.", rest=m.Remainder(count=3, cost=cost)
+            ),
         ]
         return m.Explanation(ref=ref, kind=kind, cost=cost, billed=cost, estimated={}, steps=steps)
 

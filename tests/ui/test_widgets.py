@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.client import ApiProblem
-from api.models import Fault, ProblemDocument
+from api.models import FieldError, ProblemDocument
 from tests.support.paths import ROOT
 from ui import grid, widgets
 
@@ -103,7 +103,7 @@ def test_a_problem_document_becomes_a_sentence() -> None:
         status=404,
         detail="no chain 'x'",
         remedy="look in the list",
-        errors=[Fault(field="id", reason="is too short")],
+        errors=[FieldError(field="id", reason="is too short")],
     )
     told = ApiProblem(document)
     assert widgets.sentence(told.title, told.detail) == "Not found: no chain 'x'."

@@ -17,25 +17,25 @@ import polars as pl
 
 from api.models import Basis, CallCost, ChainSummary, Explanation, Part, Step
 from api.queries.chains import calls_of, spans_of
-from api.queries.costs import CostQuery, cells, meant
+from api.queries.costs import CostQuery, cells, matching_costs
 from api.queries.explain import bill_steps, rule_steps, text, usage_steps
 from api.queries.explain.estimate_steps import estimate_step
-from api.queries.explain.lookup import find, nothing_there
+from api.queries.explain.lookup import find, no_cost_error
 from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
 from api.queries.published import published, scan_runs
-from api.queries.shares import CALL, split_over_calls, used
-from api.queries.tree import grow
+from api.queries.shares import CALL, split_over_calls, usage_of_calls
+from api.queries.tree import build_tree
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS, COSTS
 
-MOST = 20
+DEFAULT_LINES = 20
 """Lines a step lists unless told otherwise."""
 
 
-def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = MOST) -> Explanation:
+def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
     """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
 
     Raises `ObjectMissingError` if nothing goes by that name, with what comes near.
@@ -44,32 +44,34 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = M
     if target.chain is not None:
         calls = calls_of(books, target.chain)
         figure, _ = _of_calls(books, calls, basis, most)
-        return _told(figure, ref, "chain", [_chain_step(target.chain, figure)])
+        return _explanation(figure, ref, "chain", [_chain_step(target.chain, figure)])
     if target.calls is not None:
         figure, call_costs = _of_calls(books, target.calls, basis, most)
         steps = [_signal_step(books, row, call_costs) for row in target.calls.head(most).iter_rows(named=True)]
-        return _told(figure, ref, "call", [_meter_step(call_costs), *steps])
+        return _explanation(figure, ref, "call", [_meter_step(call_costs), *steps])
     assert target.charges is not None
     figure, steps = _of_charges(books, target.charges, basis, most)
-    return _told(figure, ref, "charge", steps)
+    return _explanation(figure, ref, "charge", steps)
 
 
-def explain_cell(books: Books, query: CostQuery, *, most: int = MOST) -> Explanation:
+def explain_cell(books: Books, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
     """Explains all the cost a query sums: a cell of a report, or the report; `by` only says how it is broken down.
 
     Raises `ObjectMissingError` if there is no cost in it, with what comes near.
     """
-    rows = meant(books, query).with_columns(cost=pl.col(f"{query.basis}_cost")).drop(COST_COLUMNS)
+    rows = matching_costs(books, query).with_columns(cost=pl.col(f"{query.basis}_cost")).drop(COST_COLUMNS)
     if not rows.head(1).collect().height:
-        raise nothing_there(books, query)
+        raise no_cost_error(books, query)
     figure = Figure(books, rows, query.basis, query.view, most)
-    return _told(figure, text.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
+    return _explanation(figure, text.cell_link(query.parameters()).ref, "cell", [_cell_step(books, query, most)])
 
 
-def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], own_steps: list[Step]) -> Explanation:
+def _explanation(
+    figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], own_steps: list[Step]
+) -> Explanation:
     """The steps every figure has, after those of its own; what does not apply is left out."""
-    billed_cost, estimated_cost = text.summed(figure.billed_rows), text.summed(figure.estimated_rows)
-    cost = text.summed(figure.rows)
+    billed_cost, estimated_cost = text.cost_by_currency(figure.billed_rows), text.cost_by_currency(figure.estimated_rows)
+    cost = text.cost_by_currency(figure.rows)
     figure = replace(figure, cost=cost, estimated=estimated_cost)
     empty = figure.rows.head(1).collect().is_empty()
     steps = [] if empty else [
@@ -106,7 +108,7 @@ def _told(figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "ce
 
 def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, dict[tuple[int, int], CallCost]]:
     """The figure of some calls: their parts of the cost rows of their usage. (MO-1)"""
-    quantities = used(calls)
+    quantities = usage_of_calls(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
     parts = split_over_calls(books, rows, quantities)
     call_rows = rows.rename({"quantity": "__whole"}).drop("cost", *COST_COLUMNS).join(parts, on="row")
@@ -120,7 +122,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
     frames: list[pl.DataFrame] = []
     parts: list[Part] = []
     for row in bill_steps.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
-        groups = bill_steps.same_lot(books, {name: row[name] for name in charges.columns})
+        groups = bill_steps.charge_group_of(books, {name: row[name] for name in charges.columns})
         sentence = (
             f"{bill_steps.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
         )
@@ -129,7 +131,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
             sentence += ". No published cost stems from it yet: its month is not attributed, or was restated since"
         else:
             group = groups.row(0, named=True)
-            sentence += f". {_lot_said(group)}"
+            sentence += f". {_reading_of(group)}"
             facts |= {f"lot_{name}": group[name] for name in ("id", "role", "model", "meter") if name in group}
             facts |= {
                 "lot_id": group["lot_id"],
@@ -150,7 +152,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
     return Figure(books, rows.lazy(), basis, "initiator", most, charges=charges), [step]
 
 
-def _lot_said(group: dict[str, Any]) -> str:
+def _reading_of(group: dict[str, Any]) -> str:
     reading = {
         "tokens": f"It was read as {text.count(group['billed_quantity'])} {text.meter(group['meter'])} of {group['model']}",
         "driver": "It is sold by no quantity that logs hold, so it was split by what used it",
@@ -169,7 +171,7 @@ def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Bas
     rows = scan_runs(books, COSTS, months).filter(in_group.fill_null(value=False)).collect()
     rows = rows.sort("usage_key", "cost_class", "initiator_team", "initiator_agent", nulls_last=True, maintain_order=True)
     at = (group["month"], group["run_id"], group["lot_id"])
-    unassigned_cost = bill_steps.leftovers(Figure(books, rows.lazy(), basis), [at])[at]
+    unassigned_cost = bill_steps.unassigned_costs(Figure(books, rows.lazy(), basis), [at])[at]
     own = [row[column] or Decimal(0) for row in rows.iter_rows(named=True)]
     pooled_rows = [n for n, row in enumerate(rows.iter_rows(named=True)) if row["lot_id"] is None]
     shares = bill_steps.by_weights(unassigned_cost, [own[n] for n in pooled_rows]) if pooled_rows else []
@@ -184,7 +186,7 @@ def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Bas
 
 def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
     """The figure itself, and the cells it is made of."""
-    groups = text.listed(cells(books, query), query.dimensions_in_time, most)
+    groups = text.top_groups(cells(books, query), query.dimensions_in_time, most)
     chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
     zone = books.settings.report.timezone
     time = "in all published months"
@@ -221,7 +223,7 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
 
 
 def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
-    cost = text.summed(figure.rows)
+    cost = text.cost_by_currency(figure.rows)
     doubt = f" Its tree is doubtful: {text.reason(chain.reason)}." if chain.reason else ""
     return Step(
         step="chain",
@@ -230,7 +232,7 @@ def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
             f"The chain {chain.root_name or chain.chain_id} started at {text.when(chain.start_time)}, has {many(chain.spans, 'span')} and "
             f"{many(chain.calls, 'call')} in {many(len(chain.trace_ids), 'trace')}, and costs {amounts(cost)}.{doubt}"
         ),
-        facts=text.plain(chain.model_dump()),
+        facts=text.json_values(chain.model_dump()),
         sum=cost,
     )
 
@@ -262,7 +264,7 @@ def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
         step="meter",
         rule="CA-4, MO-1",
         sentence=f"{subject}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
-        facts={"calls": [text.plain(call.model_dump(exclude={"meters"})) for call in call_costs.values()]},
+        facts={"calls": [text.json_values(call.model_dump(exclude={"meters"})) for call in call_costs.values()]},
         parts=parts,
         sum=dict(own),
     )
@@ -284,7 +286,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
         )
     spans = spans_of(books, summary)
     call_frame = calls_frame(row)
-    nodes = grow(summary, spans, call_frame, {(row["trace_key"], row["span_key"]): call}).nodes
+    nodes = build_tree(summary, spans, call_frame, {(row["trace_key"], row["span_key"]): call}).nodes
     by_id = {node.node_id: node for node in nodes}
     at = next((node for node in nodes if node.calls), None)
     path = []
@@ -298,7 +300,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
             + (f", agent {node.agent_name}" if node.agent_name else "")
             + (f", service {node.service_name}" if node.service_name else "")
             + (", over a link" if node.edge == "link" else ", where a cycle was opened" if node.edge == "cut" else ""),
-            facts=text.plain(
+            facts=text.json_values(
                 node.model_dump(include={"trace_id", "span_id", "name", "agent_name", "service_name", "channels", "edge"})
             ),
         )
@@ -309,7 +311,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
         step="span",
         rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
         sentence=f"{ref} was told of by {channels}{merge_note}; {many(len(path), 'span')} lead from it to the root of its chain.",
-        facts=text.plain({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
+        facts=text.json_values({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
         links=[text.link("chain", row["chain_id"])],
     )
@@ -337,4 +339,4 @@ def _raw_ids(spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
     return spans.filter(is_same_call.fill_null(value=False)).select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
 
 
-__all__ = ["CALL", "MOST", "ObjectMissingError", "explain", "explain_cell"]
+__all__ = ["CALL", "DEFAULT_LINES", "ObjectMissingError", "explain", "explain_cell"]

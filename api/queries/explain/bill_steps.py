@@ -9,33 +9,33 @@ from typing import Any
 
 import polars as pl
 
-from api.models import Part, Rest, Step
+from api.models import Part, Remainder, Step
 from api.queries.explain import text
 from api.queries.explain.text import Figure, amount, amounts, count, many, meter
 from api.queries.published import published, scan_runs
 from ledger import money
 from ledger.books import Books
-from ledger.charge_groups import SAME_LOT, keyed
+from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.tables import CHARGES, COSTS, LOTS, RATES, RAW_FILES
 
-Lot = tuple[str, str, int]
+GroupId = tuple[str, str, int]
 """Month, run and number of a lot."""
 
-_MOST_LOTS = 20_000
+_MAX_GROUPS = 20_000
 """Lots of summed rows that are told apart; what lies beyond is counted in the rest."""
-_SAID_OF_LOT = ("role", "model", "meter", "billed_quantity", "unit")
+_GROUP_FACTS = ("role", "model", "meter", "billed_quantity", "unit")
 
 
 def charge_step(figure: Figure) -> Step | None:
     """Which charges, and how much of each. (RA-1)"""
     rows = figure.billed_rows.filter(pl.col("lot_id").is_not_null() | pl.col("lot_ids").is_not_null())
-    whole = text.summed(rows)
+    whole = text.cost_by_currency(rows)
     if not whole and rows.head(1).collect().is_empty():
         return None
-    group_costs = _lot_parts(figure)
+    group_costs = _costs_by_group(figure)
     charges = _charges_of(figure, group_costs)
     top_charges = charges[: figure.most]
-    charge_count = int(_lots(figure.books, list(group_costs))["charges"].sum())
+    charge_count = int(_charge_groups(figure.books, list(group_costs))["charges"].sum())
     remainder = text.minus(whole, text.total(top_charges))
     sentence = (
         f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} of {many(len(group_costs), 'lot')}. "
@@ -47,7 +47,7 @@ def charge_step(figure: Figure) -> Step | None:
         sentence=sentence,
         facts={"charges": charge_count, "lots": len(group_costs)},
         parts=[_charge_part(row) for row in top_charges],
-        rest=Rest(count=max(charge_count - len(top_charges), 0), cost=remainder)
+        rest=Remainder(count=max(charge_count - len(top_charges), 0), cost=remainder)
         if charge_count > len(top_charges) or text.nonzero(remainder)
         else None,
         sum=whole,
@@ -57,7 +57,7 @@ def charge_step(figure: Figure) -> Step | None:
 def _charge_part(row: Mapping[str, Any]) -> Part:
     whole = "" if row["cost"] == row["amount"] else f" of its {amount(row['amount'], row['currency'])}"
     link = text.link("charge", row["charge_id"])
-    names = ("charge_id", "scope", "uri", "raw_id", "line", "billing_month", "charge_category", "amount", "lot_id", *_SAID_OF_LOT)
+    names = ("charge_id", "scope", "uri", "raw_id", "line", "billing_month", "charge_category", "amount", "lot_id", *_GROUP_FACTS)
     return text.part(
         f"{charge_line(row)}: {amount(row['cost'], row['currency'])}{whole}", row, link=link, **{n: row[n] for n in names}
     )
@@ -71,23 +71,23 @@ def charge_line(row: Mapping[str, Any]) -> str:
     return f"{place} ({row['charge_id']}), {row['charge_category']} of {seller}{f', {description}' if description else ''}"
 
 
-def _lot_parts(figure: Figure) -> dict[Lot, tuple[str, Decimal]]:
+def _costs_by_group(figure: Figure) -> dict[GroupId, tuple[str, Decimal]]:
     """What each lot gives to the figure, dearest first: directly, or as its part of rows that sum several lots."""
     single = figure.billed_rows.filter(pl.col("lot_id").is_not_null(), pl.col("cost").is_not_null())
     direct = single.group_by("month", "run_id", "lot_id", "currency").agg(pl.col("cost").sum()).collect()
-    costs: dict[tuple[Lot, str], Decimal] = {
+    costs: dict[tuple[GroupId, str], Decimal] = {
         ((month, run, group), currency): cost for month, run, group, currency, cost in direct.iter_rows()
     }
     pooled_rows = figure.billed_rows.filter(pl.col("lot_ids").is_not_null(), pl.col("cost").is_not_null())
     rows = pooled_rows.group_by("month", "run_id", "lot_ids", "currency").agg(pl.col("cost").sum()).collect()
     rows = rows.sort(pl.col("cost").abs(), pl.col("lot_ids").list.first(), descending=[True, False])
-    rows = rows.filter(pl.col("lot_ids").list.len().cum_sum() <= _MOST_LOTS)
-    unassigned_costs = leftovers(
+    rows = rows.filter(pl.col("lot_ids").list.len().cum_sum() <= _MAX_GROUPS)
+    unassigned_by_group = unassigned_by_group(
         figure, [(m, r, group) for m, r, groups in rows.select("month", "run_id", "lot_ids").iter_rows() for group in groups]
     )
     for month, run, groups, currency, cost in rows.iter_rows():
         for group, share in zip(
-            groups, by_weights(cost, [unassigned_costs.get((month, run, n), Decimal(0)) for n in groups]), strict=True
+            groups, by_weights(cost, [unassigned_by_group.get((month, run, n), Decimal(0)) for n in groups]), strict=True
         ):
             at = ((month, run, group), currency)
             costs[at] = costs.get(at, Decimal(0)) + share
@@ -102,11 +102,11 @@ def by_weights(cost: Decimal, weights: Sequence[Decimal]) -> list[Decimal]:
     return money.share_out(cost, weights if sum(weights, Decimal(0)) else [Decimal(1)] * len(weights))
 
 
-def leftovers(figure: Figure, group_ids: Sequence[Lot]) -> dict[Lot, Decimal]:
+def unassigned_costs(figure: Figure, group_ids: Sequence[GroupId]) -> dict[GroupId, Decimal]:
     """What of each lot no use took: its amount less its own rows of `costs`. That is what summed rows are made of. (RA-4)"""
     if not group_ids:
         return {}
-    keys = _frame(group_ids)
+    keys = _group_keys(group_ids)
     column = f"{figure.basis}_cost"
     spent = (
         scan_runs(figure.books, COSTS, published(figure.books))
@@ -115,22 +115,22 @@ def leftovers(figure: Figure, group_ids: Sequence[Lot]) -> dict[Lot, Decimal]:
         .agg(spent=pl.col(column).sum())
         .collect()
     )
-    groups = _lots(figure.books, group_ids).join(spent, on=["month", "run_id", "lot_id"], how="left")
+    groups = _charge_groups(figure.books, group_ids).join(spent, on=["month", "run_id", "lot_id"], how="left")
     groups = groups.with_columns(left=pl.col(column).fill_null(0) - pl.col("spent").fill_null(0))
     return {
         (m, r, n): unassigned_cost for m, r, n, unassigned_cost in groups.select("month", "run_id", "lot_id", "left").iter_rows()
     }
 
 
-def _frame(group_ids: Sequence[Lot]) -> pl.DataFrame:
+def _group_keys(group_ids: Sequence[GroupId]) -> pl.DataFrame:
     schema = {name: LOTS.schema[name] for name in ("month", "run_id", "lot_id")}
     return pl.DataFrame(list(dict.fromkeys(group_ids)), schema=schema, orient="row")
 
 
-def _lots(books: Books, group_ids: Sequence[Lot]) -> pl.DataFrame:
+def _charge_groups(books: Books, group_ids: Sequence[GroupId]) -> pl.DataFrame:
     return (
         scan_runs(books, LOTS, published(books))
-        .join(_frame(group_ids).lazy(), on=["month", "run_id", "lot_id"], how="semi")
+        .join(_group_keys(group_ids).lazy(), on=["month", "run_id", "lot_id"], how="semi")
         .collect()
     )
 
@@ -143,12 +143,12 @@ def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
     candidates = books.store.scan(CHARGES, {"billing_month": months}).filter(
         pl.col("charge_period_start").is_in(groups["charge_period_start"].unique().implode())
     )
-    group_rows = groups.select("month", "run_id", "lot_id", *_SAID_OF_LOT[:-1], *SAME_LOT)
+    group_rows = groups.select("month", "run_id", "lot_id", *_GROUP_FACTS[:-1], *CHARGE_GROUP_KEY)
     # The description is no key where a SKU is named, so it is kept beside.
-    charges = keyed(candidates.with_columns(told="charge_description")).join(
+    charges = with_group_key(candidates.with_columns(told="charge_description")).join(
         group_rows.lazy(),
-        left_on=["billing_month", *SAME_LOT],
-        right_on=["month", *SAME_LOT],
+        left_on=["billing_month", *CHARGE_GROUP_KEY],
+        right_on=["month", *CHARGE_GROUP_KEY],
         nulls_equal=True,
         how="inner",
     )
@@ -164,14 +164,14 @@ def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _charges_of(figure: Figure, group_costs: Mapping[Lot, tuple[str, Decimal]]) -> list[dict[str, Any]]:
+def _charges_of(figure: Figure, group_costs: Mapping[GroupId, tuple[str, Decimal]]) -> list[dict[str, Any]]:
     """The charges of the dearest lots with their parts, dearest first; of lots asked about by charge, only those charges."""
     column = f"{figure.basis}_cost"
     dearest = list(group_costs)[: figure.most]
     rows: list[dict[str, Any]] = []
-    charges_frame = charges_in(figure.books, _lots(figure.books, dearest))
+    charges_frame = charges_in(figure.books, _charge_groups(figure.books, dearest))
     charge_ids = None if figure.charges is None else set(figure.charges["charge_id"])
-    by_group: dict[Lot, list[dict[str, Any]]] = defaultdict(list)
+    by_group: dict[GroupId, list[dict[str, Any]]] = defaultdict(list)
     for row in charges_frame.iter_rows(named=True):
         if charge_ids is None or row["charge_id"] in charge_ids:
             by_group[row["month"], row["run_id"], row["lot_id"]].append(row)
@@ -183,9 +183,9 @@ def _charges_of(figure: Figure, group_costs: Mapping[Lot, tuple[str, Decimal]]) 
     return sorted(rows, key=lambda row: (-abs(row["cost"]), row["charge_id"]))
 
 
-def same_lot(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
+def charge_group_of(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
     """The lot a charge is in, as published: a row of `lots`, or none if its month is not attributed or was restated since."""
-    key = keyed(pl.LazyFrame([charge], schema=CHARGES.schema)).select(SAME_LOT).collect().row(0, named=True)
+    key = with_group_key(pl.LazyFrame([charge], schema=CHARGES.schema)).select(CHARGE_GROUP_KEY).collect().row(0, named=True)
     months = [m for m in published(books) if m.month == charge["billing_month"]]
     rows = scan_runs(books, LOTS, months)
     for name, value in key.items():
@@ -193,9 +193,9 @@ def same_lot(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
     return rows.collect()
 
 
-def _pools(figure: Figure) -> tuple[text.Listed, dict[tuple[str, str, str], dict[str, Any]]]:
+def _rated_pools(figure: Figure) -> tuple[text.TopGroups, dict[tuple[str, str, str], dict[str, Any]]]:
     rated_rows = figure.billed_rows.filter(pl.col("pool_id").is_not_null(), pl.col("usage_key").is_not_null())
-    groups = text.listed(rated_rows, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
+    groups = text.top_groups(rated_rows, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
     rows = scan_runs(figure.books, RATES, published(figure.books)).filter(
         pl.col("pool_id").is_in(pl.Series([row["pool_id"] for row in groups.top], dtype=pl.String).implode())
     )
@@ -208,7 +208,7 @@ def _at(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def pool_steps(figure: Figure) -> list[Step]:
     """In which pools charges met calls, and the rate that came of it. (RA-1, RA-1a, RA-2, RA-3)"""
-    groups, rates = _pools(figure)
+    groups, rates = _rated_pools(figure)
     if not groups.count:
         return []
     pool_rates = [rates[_at(row)] for row in groups.top if _at(row) in rates]

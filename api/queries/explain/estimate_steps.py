@@ -13,12 +13,12 @@ from api.models import Part, Step
 from api.queries.explain import text
 from api.queries.explain.text import Figure, amount, amounts, count, many, meter
 from api.queries.published import published, scan_runs
-from api.queries.shares import logged
+from api.queries.shares import usage_totals
 from ledger import money
 from ledger.tables import COSTS, PRICES
 
 _KEYS = ("provider", "model", "region", "meter", "service_tier", "context_above")
-_FINER = {
+_PRICED_AS = {
     "cache_read_tokens": "input_tokens",
     "cache_write_5m_tokens": "input_tokens",
     "cache_write_1h_tokens": "cache_write_5m_tokens",
@@ -29,13 +29,13 @@ _FINER = {
     "output_image_tokens": "output_tokens",
 }
 """A meter without a price of its own is sold as the meter it refines."""
-_MOST_ROWS = 200
+_MAX_ROWS = 200
 """Usage rows of a group that are held against the price book."""
 
 
 def estimate_step(figure: Figure) -> Step | None:
     """Which part is estimated, and from which prices."""
-    groups = text.listed(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
+    groups = text.top_groups(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
     if not groups.count:
         return None
     unpriced_rows = [row for row in groups.top if row["cost"] is None]
@@ -43,12 +43,12 @@ def estimate_step(figure: Figure) -> Step | None:
     if unpriced_rows:
         sentence += f" {_without_price(len(unpriced_rows))}, which is not 0."
     usage = _usage(figure, groups.top)
-    book = _Book(figure, groups.top)
+    book = _PriceBook(figure, groups.top)
     return Step(
         step="estimate",
         rule="ES-1, ES-2" if unpriced_rows and groups.sum else "ES-2" if unpriced_rows else "ES-1",
         sentence=sentence if groups.sum else f"{_without_price(groups.count)}: it is unpriced, which is not 0.",
-        parts=[_part(row, usage.join(_mine(row), on=["usage_key", "meter"], how="semi"), book) for row in groups.top],
+        parts=[_part(row, usage.join(_usage_keys(row), on=["usage_key", "meter"], how="semi"), book) for row in groups.top],
         rest=groups.rest(),
         sum=groups.sum,
     )
@@ -58,11 +58,11 @@ def _without_price(kinds: int) -> str:
     return f"{many(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the book"
 
 
-def _mine(row: Mapping[str, Any]) -> pl.DataFrame:
+def _usage_keys(row: Mapping[str, Any]) -> pl.DataFrame:
     return pl.DataFrame({"usage_key": pl.Series(row["usage_key"], dtype=pl.Int64), "meter": row["meter"]})
 
 
-def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
+def _part(row: dict[str, Any], usage: pl.DataFrame, book: _PriceBook) -> Part:
     name = ", ".join(word for word in (row["model"] or "an unknown model", row["region"], meter(row["meter"])) if word)
     facts = {key: row[key] for key in _KEYS}
     if row["cost"] is None:
@@ -83,12 +83,12 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _Book) -> Part:
         sentence += f", times {money.text(ratio)}, which is what bills of this provider come to of list"
     if whole != row["cost"]:
         sentence += "; of that, this figure's part"
-    price_facts = {} if price is None else {f"price_{key}": price[key] for key in _SAID_OF_PRICE}
+    price_facts = {} if price is None else {f"price_{key}": price[key] for key in _PRICE_FACTS}
     facts |= {"quantity": quantity, "list_cost": list_cost, "list_per_million": million, "ratio": ratio}
     return text.part(f"{sentence}: {amount(row['cost'], row['currency'])}", row, **facts, **price_facts)
 
 
-_SAID_OF_PRICE = ("origin", "book", "provider", "model", "meter", "service_tier", "context_above", "region", "rate", "valid_from")
+_PRICE_FACTS = ("origin", "book", "provider", "model", "meter", "service_tier", "context_above", "region", "rate", "valid_from")
 
 
 def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
@@ -99,26 +99,26 @@ def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
         pl.col("basis") == "estimated", pl.col("usage_key").is_in(keys.implode())
     )
     whole = rows.group_by("usage_key", "meter").agg(whole=pl.col(f"{figure.basis}_cost").sum()).collect()
-    return logged(figure.books, keys, first, last).join(whole, on=["usage_key", "meter"]).sort("usage_key", "meter")
+    return usage_totals(figure.books, keys, first, last).join(whole, on=["usage_key", "meter"]).sort("usage_key", "meter")
 
 
-class _Book:
+class _PriceBook:
     """Rows of the price book that some groups may have been priced with."""
 
     def __init__(self, figure: Figure, groups: list[dict[str, Any]]) -> None:
         meters = {name for row in groups for name in _sold_as(row["meter"])}
         scan = figure.books.store.scan(PRICES)
         book_models = scan.select(pl.col("model").unique()).collect()["model"].to_list()
-        models = {_bare(row["model"]) for row in groups if row["model"]}
-        self.bare = {name: bare for name in book_models for bare in [_bare(name)] if any(word in bare for word in models)}
+        models = {_normalised(row["model"]) for row in groups if row["model"]}
+        self.bare = {name: bare for name in book_models for bare in [_normalised(name)] if any(word in bare for word in models)}
         self.rows = (
             scan.filter(pl.col("meter").is_in(sorted(meters)), pl.col("model").is_in(sorted(self.bare))).collect().to_dicts()
         )
 
     def row_of(self, group: Mapping[str, Any], usage: pl.DataFrame) -> dict[str, Any] | None:
         """The row that gives these usage rows their list price: its name fits, and its rate does, to the last digit."""
-        model, names = _bare(group["model"] or ""), _sold_as(group["meter"])
-        sample = [row for row in usage.head(_MOST_ROWS).iter_rows(named=True) if row["list_cost"] is not None]
+        model, names = _normalised(group["model"] or ""), _sold_as(group["meter"])
+        sample = [row for row in usage.head(_MAX_ROWS).iter_rows(named=True) if row["list_cost"] is not None]
         last = max((row["hour"] for row in sample), default=None)
         fitting = [
             price
@@ -149,10 +149,10 @@ _ROUNDING = Decimal("1e-12")
 
 def _sold_as(name: str) -> list[str]:
     names = [name]
-    while names[-1] in _FINER:
-        names.append(_FINER[names[-1]])
+    while names[-1] in _PRICED_AS:
+        names.append(_PRICED_AS[names[-1]])
     return names
 
 
-def _bare(name: str) -> str:
+def _normalised(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())

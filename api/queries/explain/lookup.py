@@ -9,20 +9,20 @@ import polars as pl
 
 from api.models import ChainSummary
 from api.queries.chains import find_summary
-from api.queries.costs import CostQuery, meant
+from api.queries.costs import CostQuery, matching_costs
 from api.queries.published import published, scan_rollups, scan_runs
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
 from ledger.tables import CALLS, CHAINS, CHARGES, COSTS
 
-_LEAST_SHARED = 6
+_MIN_PREFIX = 6
 """Characters a near match has in common with what was asked for, from the front."""
-_MOST_NEAR = 3
+_MAX_MATCHES = 3
 _CALL_IDS = ("gateway_call_id", "provider_request_id", "span_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Reference:
     """What a reference stands for; one of the three is set."""
 
     chain: ChainSummary | None = None
@@ -30,17 +30,17 @@ class Found:
     charges: pl.DataFrame | None = None
 
 
-def find(books: Books, ref: str) -> Found:
+def find(books: Books, ref: str) -> Reference:
     """The chain, else the calls, else the charges of that name. Raises `ObjectMissingError` with what comes near."""
     if (summary := find_summary(books, ref)) is not None:
-        return Found(chain=summary)
+        return Reference(chain=summary)
     calls = calls_named(books, ref)
     if calls.height:
-        return Found(calls=calls)
+        return Reference(calls=calls)
     charges = books.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
     if charges.height:
-        return Found(charges=charges)
-    raise _missing(books, ref)
+        return Reference(charges=charges)
+    raise _not_found_error(books, ref)
 
 
 def calls_named(books: Books, ref: str) -> pl.DataFrame:
@@ -53,26 +53,29 @@ def calls_named(books: Books, ref: str) -> pl.DataFrame:
     return frame.sort("start_time", "trace_key", "span_key").collect()
 
 
-def _missing(books: Books, ref: str) -> ObjectMissingError:
+def _not_found_error(books: Books, ref: str) -> ObjectMissingError:
     in_force = published(books)
-    front = ref[: max(_LEAST_SHARED, len(ref) // 2)]
+    front = ref[: max(_MIN_PREFIX, len(ref) // 2)]
     matches: list[str] = []
-    if len(ref) >= _LEAST_SHARED:
+    if len(ref) >= _MIN_PREFIX:
         chains = scan_rollups(books, CHAINS, in_force).select(name="chain_id")
         calls = scan_rollups(books, CALLS, in_force)
         ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), books.store.scan(CHARGES).select(name="charge_id")]
         ids_near = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
-        matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MOST_NEAR, cutoff=0.3)
-    remedy = f"near it: {', '.join(matches)}" if matches else _other_words(books, ref)
-    searched_text = f"looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in {_said(len(in_force))}"
+        matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MAX_MATCHES, cutoff=0.3)
+    remedy = f"near it: {', '.join(matches)}" if matches else _suggestion(books, ref)
+    searched_text = (
+        "looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in "
+        f"{_published_months_text(len(in_force))}"
+    )
     return ObjectMissingError(f"no chain, call or charge by that name; {searched_text}", where=ref, remedy=remedy)
 
 
-def _said(months: int) -> str:
+def _published_months_text(months: int) -> str:
     return "1 published month" if months == 1 else f"{months} published months"
 
 
-def _other_words(books: Books, ref: str) -> str:
+def _suggestion(books: Books, ref: str) -> str:
     """A team, an agent or a model is no reference, but a cell."""
     rows = scan_runs(books, COSTS, published(books))
     for column, dimension in (("initiator_team", "team"), ("initiator_agent", "agent"), ("model", "model")):
@@ -81,7 +84,7 @@ def _other_words(books: Books, ref: str) -> str:
     return "ids are compared whole; /v1/chains lists chains, and the explanation of a cell lists calls and charges"
 
 
-def nothing_there(books: Books, query: CostQuery) -> ObjectMissingError:
+def no_cost_error(books: Books, query: CostQuery) -> ObjectMissingError:
     """Why a cell is empty: a value that does not occur, with those near it, or a time without costs."""
     everywhere = scan_runs(books, COSTS, published(books))
     for name, values in query.filters.items():
@@ -89,10 +92,10 @@ def nothing_there(books: Books, query: CostQuery) -> ObjectMissingError:
         values_present = everywhere.select(pl.col(column)).drop_nulls().unique().sort(column).collect()[column].to_list()
         for value in values:
             if value and value not in values_present:
-                matches = difflib.get_close_matches(value, values_present, n=_MOST_NEAR, cutoff=0.4)
+                matches = difflib.get_close_matches(value, values_present, n=_MAX_MATCHES, cutoff=0.4)
                 remedy = f"near it: {', '.join(matches)}" if matches else f"there are: {', '.join(values_present[:10]) or 'none'}"
                 return ObjectMissingError(f"no cost has {name} {value!r}", where=f"{name}={value}", remedy=remedy)
-    anywhere = meant(books, query).head(1).collect().height
+    anywhere = matching_costs(books, query).head(1).collect().height
     months = ", ".join(m.month for m in published(books)) or "none yet"
     reason = "no cost fits all of it" if not anywhere else "nothing there has a price"
     return ObjectMissingError(

@@ -36,7 +36,7 @@ _CLASSES: Mapping[str, str] = {
 
 def class_step(figure: Figure) -> Step:
     """Which class each part is in, and the rule that put it there. (RA-2 … RA-5, ES-1, ES-2)"""
-    groups = text.listed(
+    groups = text.top_groups(
         figure.rows,
         ["cost_class", "basis", "rule", "reason", "charge_category"],
         figure.most,
@@ -76,7 +76,7 @@ def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
 
 def run_step(figure: Figure) -> Step:
     """Which runs drew it, from which facts, and what has changed since. (TI-2)"""
-    groups = text.listed(figure.rows, ["month", "run_id"], figure.most)
+    groups = text.top_groups(figure.rows, ["month", "run_id"], figure.most)
     at = {m.month: m for m in published(figure.books)}
     with figure.books.database.session() as session:
         runs: dict[str, dict[str, Any]] = {
@@ -87,7 +87,7 @@ def run_step(figure: Figure) -> Step:
     for row in groups.top:
         run = runs.get(row["run_id"], {})
         inputs = (run.get("inputs") or {}).get(row["month"], {})
-        changes = _moved(figure, row["month"], inputs)
+        changes = _changed_inputs(figure, row["month"], inputs)
         sentence = f"{row['month']}: run {row['run_id']}, in force since {at[row['month']].published_at:%Y-%m-%d %H:%M} UTC"
         if changes:
             sentence += f"; {' and '.join(changes)} changed since, so the next run may say otherwise"
@@ -109,7 +109,7 @@ def run_step(figure: Figure) -> Step:
     )
 
 
-def _moved(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
+def _changed_inputs(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
     """Which of a run's inputs are not what they were."""
     store = figure.books.store
     now: dict[str, Callable[[], str]] = {
@@ -155,4 +155,4 @@ def _balance_part(row: Mapping[str, Any]) -> Part:
         f"{row['provider']}, invoice month {row['invoice_month']}: {amount(row['charges_in'], row['currency'])} of charges = "
         f"{classes or 'nothing'}, difference {amount(row['difference'], row['currency'])}"
     )
-    return Part(sentence=sentence, facts=text.plain(dict(row)))
+    return Part(sentence=sentence, facts=text.json_values(dict(row)))

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from api.models import Basis, Link, Part, Rest, View
+from api.models import Basis, Link, Part, Remainder, View
 from ledger import money
 from ledger.books import Books
 
@@ -52,21 +52,21 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class TopGroups:
     """The dearest groups of a figure's rows, and what the others come to."""
 
     top: list[dict[str, Any]]
     count: int
     sum: Costs
 
-    def rest(self) -> Rest | None:
+    def rest(self) -> Remainder | None:
         """What is not in `top`."""
         if self.count <= len(self.top):
             return None
-        return Rest(count=self.count - len(self.top), cost=minus(self.sum, total(self.top)))
+        return Remainder(count=self.count - len(self.top), cost=minus(self.sum, total(self.top)))
 
 
-def listed(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr) -> Listed:
+def top_groups(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr) -> TopGroups:
     """Rows summed by `by` and currency, the `most` dearest of them; credits count by their size. `also` are further aggregates."""
     keys = [*dict.fromkeys([*by, "currency"])]
     cost = pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())
@@ -77,7 +77,7 @@ def listed(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr) -> 
     ).head(most)
     totals = groups.group_by("currency").agg(pl.col("cost").sum(), priced=pl.col("cost").count(), groups=pl.len())
     top, whole = pl.collect_all([dearest, totals.sort("currency")])
-    return Listed(
+    return TopGroups(
         top.to_dicts(),
         int(whole["groups"].sum()),
         {row["currency"]: row["cost"] for row in whole.iter_rows(named=True) if row["priced"]},
@@ -103,7 +103,7 @@ def nonzero(costs: Costs) -> Costs:
     return {currency: cost for currency, cost in costs.items() if cost}
 
 
-def summed(rows: pl.LazyFrame) -> Costs:
+def cost_by_currency(rows: pl.LazyFrame) -> Costs:
     """Currency to the sum of all rows."""
     frame = rows.filter(pl.col("cost").is_not_null()).group_by("currency").agg(pl.col("cost").sum()).sort("currency")
     return dict(frame.collect().iter_rows())
@@ -179,7 +179,7 @@ def meter(name: str | None) -> str:
     return (name or "units").replace("_", " ")
 
 
-def whom(agent: str | None, team: str | None) -> str:
+def owner_name(agent: str | None, team: str | None) -> str:
     """Who, in a sentence."""
     if agent in NOBODY:
         return f"team {team}" if team else "nobody known"
@@ -211,15 +211,15 @@ def call_ref(row: Mapping[str, Any]) -> str:
 
 def part(sentence: str, row: Mapping[str, Any], *, link: Link | None = None, **facts: Any) -> Part:
     """A line of what a row comes to."""
-    return Part(sentence=sentence, cost=row["cost"], currency=row["currency"], facts=plain(facts), link=link)
+    return Part(sentence=sentence, cost=row["cost"], currency=row["currency"], facts=json_values(facts), link=link)
 
 
-def plain(value: Any) -> Any:
+def json_values(value: Any) -> Any:
     """Rows as JSON carries them: money as decimal strings, times as ISO 8601; what is null is left out of rows."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items() if item is not None}
+        return {key: json_values(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_values(item) for item in value]
     if isinstance(value, Decimal):
         return money.text(value)
     if isinstance(value, datetime | date):

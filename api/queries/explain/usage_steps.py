@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from api.models import Part, Rest, Step
+from api.models import Part, Remainder, Step
 from api.queries.explain import text
-from api.queries.explain.text import NOBODY, Figure, amount, amounts, count, many, meter, whom
+from api.queries.explain.text import NOBODY, Figure, amount, amounts, count, many, meter, owner_name
 from api.queries.published import published, scan_rollups
-from api.queries.shares import CALL, logged, split_over_calls, used
+from api.queries.shares import CALL, split_over_calls, usage_of_calls, usage_totals
 from ledger import registry
 from ledger.tables import CALLS
 
@@ -41,9 +41,9 @@ def usage_step(figure: Figure) -> Step | None:
     first, last = window.collect().row(0)
     if first is None:
         return None
-    groups = text.listed(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _SAID))
+    groups = text.top_groups(bears, ["usage_key", "meter"], figure.most, *(pl.col(c).first() for c in _USAGE_FACTS))
     keys = pl.Series([row["usage_key"] for row in groups.top], dtype=pl.Int64).unique()
-    usage_rows = {(r["usage_key"], r["meter"]): r for r in logged(figure.books, keys, first, last).iter_rows(named=True)}
+    usage_rows = {(r["usage_key"], r["meter"]): r for r in usage_totals(figure.books, keys, first, last).iter_rows(named=True)}
     other = text.nonzero(text.minus(figure.cost, groups.sum))
     sentence = f"{text.of_it(groups.sum)} is borne by {many(groups.count, 'hourly usage row')}"
     if other:
@@ -52,14 +52,14 @@ def usage_step(figure: Figure) -> Step | None:
         step="usage",
         rule="CA-2",
         sentence=f"{sentence}.",
-        facts=text.plain({"on_no_usage": other} if other else {}),
+        facts=text.json_values({"on_no_usage": other} if other else {}),
         parts=[_usage_part(row, usage_rows.get((row["usage_key"], row["meter"]))) for row in groups.top],
         rest=groups.rest(),
         sum=groups.sum,
     )
 
 
-_SAID = ("model", "resource", "executor_agent", "executor_team", "initiator_agent", "initiator_team")
+_USAGE_FACTS = ("model", "resource", "executor_agent", "executor_team", "initiator_agent", "initiator_team")
 
 
 def _usage_part(row: dict[str, Any], usage_row: dict[str, Any] | None) -> Part:
@@ -71,7 +71,7 @@ def _usage_part(row: dict[str, Any], usage_row: dict[str, Any] | None) -> Part:
     agents = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
     sentence = f"{times}{subject}, {agents}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
     facts = {name: values.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
-    return text.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _SAID}, **facts)
+    return text.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _USAGE_FACTS}, **facts)
 
 
 def call_steps(figure: Figure) -> list[Step]:
@@ -102,9 +102,9 @@ def call_steps(figure: Figure) -> list[Step]:
         step="call",
         rule="CA-1",
         sentence=f"{sentence}.",
-        facts=text.plain({"calls": whole} | ({"held_time": held_time} if held_time else {})),
+        facts=text.json_values({"calls": whole} | ({"held_time": held_time} if held_time else {})),
         parts=[_call_part(row) for row in top_rows],
-        rest=Rest(count=unlisted_calls, cost=remainder) if unlisted_calls or text.nonzero(remainder) else None,
+        rest=Remainder(count=unlisted_calls, cost=remainder) if unlisted_calls or text.nonzero(remainder) else None,
         sum=call_total,
     )
     chains = list(dict.fromkeys(row["chain_id"] for row in top_rows))
@@ -150,7 +150,7 @@ def _by_currency(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _priced(figure: Figure, calls: pl.DataFrame) -> dict[tuple[int, int], list[dict[str, Any]]]:
     """Each call's part of the figure, by currency, with what it used. Rows of a figure about calls name them already."""
-    quantities = used(calls)
+    quantities = usage_of_calls(calls)
     if figure.calls is not None:
         parts = figure.rows.select(*CALL, "meter", "currency", "cost").collect()
     else:
@@ -196,7 +196,7 @@ def _call_part(row: dict[str, Any]) -> Part:
 
 def executor_step(figure: Figure) -> Step:
     """Who ran it. (CH-5)"""
-    groups = text.listed(figure.rows, ["executor_agent", "executor_team"], figure.most)
+    groups = text.top_groups(figure.rows, ["executor_agent", "executor_team"], figure.most)
     return Step(
         step="executor",
         rule="CH-5",
@@ -210,12 +210,12 @@ def executor_step(figure: Figure) -> Step:
 def _executor_part(row: dict[str, Any]) -> Part:
     agent, team = row["executor_agent"], row["executor_team"]
     verb = "ran" if agent not in NOBODY else "bears" if team else "ran"
-    return text.part(f"{whom(agent, team)} {verb} {text.dollars(row)}", row, agent=agent, team=team)
+    return text.part(f"{owner_name(agent, team)} {verb} {text.dollars(row)}", row, agent=agent, team=team)
 
 
 def initiator_step(figure: Figure) -> Step:
     """Who started it, and how that is known. (CH-4)"""
-    groups = text.listed(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
+    groups = text.top_groups(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
     return Step(
         step="initiator",
         rule="CH-4",
@@ -233,7 +233,7 @@ def _initiator_part(row: dict[str, Any]) -> Part:
         sentence = f"nobody is known to have started {text.dollars(row)}"
     else:
         explanation = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
-        sentence = f"{whom(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
+        sentence = f"{owner_name(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
     sentence += f": {explanation}" if explanation else ""
     return text.part(sentence, row, agent=agent, team=team, method=row["method"])
 
@@ -259,7 +259,7 @@ def owner_step(figure: Figure) -> Step | None:
         rule="ID-1, ID-2" if missing else "ID-1",
         sentence="A call belongs to the team that owned the agent when the call started, as the registry has it now.",
         parts=parts,
-        rest=Rest(count=rows.height - figure.most) if rows.height > figure.most else None,
+        rest=Remainder(count=rows.height - figure.most) if rows.height > figure.most else None,
     )
 
 
@@ -288,5 +288,7 @@ def _owner_parts(row: Mapping[str, Any], timeline: pl.DataFrame, exact: tuple[da
         since = "from the beginning" if owner["valid_from"].year <= 1970 else f"from {owner['valid_from']:%Y-%m-%d}"
         yield Part(
             sentence=f"{row['agent']} belongs to {owner['team'] or 'no team'} {since} {until}, recorded {owner['recorded_at']:%Y-%m-%d %H:%M} UTC",
-            facts=text.plain({k: owner[k] for k in ("kind", "name", "agent", "team", "valid_from", "valid_to", "recorded_at")}),
+            facts=text.json_values(
+                {k: owner[k] for k in ("kind", "name", "agent", "team", "valid_from", "valid_to", "recorded_at")}
+            ),
         )

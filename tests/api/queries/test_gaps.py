@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api import queries
-from api.models import ChannelStanding, GapRow
+from api.models import ChannelSummary, GapRow
 from api.queries import GapQuery
 from attribution.run import attribute
 from ledger.books import Books
@@ -39,7 +39,7 @@ def told(books: Books, *calls: list[dict[str, Any]]) -> Books:
     return books
 
 
-def by_channel(books: Books, **query: Any) -> dict[str, ChannelStanding]:
+def by_channel(books: Books, **query: Any) -> dict[str, ChannelSummary]:
     return {row.channel: row for row in queries.gaps(books, GapQuery(**query)).channels}
 
 

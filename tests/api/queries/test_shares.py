@@ -83,7 +83,7 @@ def fanned(quantity: int) -> pl.DataFrame:
 
 def test_a_call_split_over_links_is_in_each_of_its_rows() -> None:
     """10 tokens over 1/3 and 2/3: 3.333… and 6.666…, 10 in all. (CH-1)"""
-    parts = shares.used(fanned(10)).filter(pl.col("meter") == "input_tokens").sort("usage_key")
+    parts = shares.usage_of_calls(fanned(10)).filter(pl.col("meter") == "input_tokens").sort("usage_key")
     assert parts.select("usage_key", "quantity").rows() == [
         (1, Decimal("3.333333333333")),
         (2, Decimal("6.666666666667")),
@@ -93,7 +93,7 @@ def test_a_call_split_over_links_is_in_each_of_its_rows() -> None:
 def test_a_cache_hit_that_two_chains_asked_for_is_in_no_row() -> None:
     """It used nothing at the provider, whoever asked. (CA-4)"""
     hit = fanned(10).with_columns(usage_key=pl.lit(None, dtype=pl.Int64))
-    assert shares.used(hit)["usage_key"].to_list() == [None]
+    assert shares.usage_of_calls(hit)["usage_key"].to_list() == [None]
 
 
 def test_a_call_of_the_gateway_s_cache_is_in_no_row(books: Books) -> None:

@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from api.app import create_app
 from api.client import ApiProblem, Client
-from api.errors import Refused
+from api.errors import RequestError
 from api.receivers import Receivers
-from api.routes.receive import Gate, inflate
+from api.routes.receive import BodyLimiter, inflate
 from ledger.books import Books
 from ledger.spool import Spool
 from ledger.tables import PROBLEMS, SPANS
@@ -197,10 +197,10 @@ def test_a_full_spool_asks_to_come_back(books: Books) -> None:
 
 
 def test_no_more_is_held_in_memory_than_the_gate_lets_in() -> None:
-    gate = Gate(100)
+    gate = BodyLimiter(100)
     with gate.entered() as first, gate.entered() as second:
         first(80)
-        with pytest.raises(Refused) as told:
+        with pytest.raises(RequestError) as told:
             second(30)
         assert (told.value.status, told.value.headers) == (429, {"Retry-After": "1"})
         second(20)

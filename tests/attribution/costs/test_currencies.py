@@ -19,8 +19,8 @@ from attribution.costs.sink import CostTotals
 from attribution.monitoring.missing_rates import missing_exchange_rates
 from ledger.books import Books
 from ledger.errors import FormatError, UsageError
-from ledger.exchange_rates import Exchange, convert, import_text, listed
-from ledger.money import MONEY, exchanged, proportion
+from ledger.exchange_rates import Exchange, convert, import_text, rates_in_force
+from ledger.money import MONEY, exchange_amounts, proportion
 from ledger.settings import ReportSettings
 from ledger.tables import COSTS
 from rootcost.cli import app
@@ -95,7 +95,7 @@ def test_of_two_rates_for_one_day_the_later_recorded_holds_and_history_stays(mix
         mixed, "date,from,to,rate\n2026-10-05,EUR,USD,2\n2026-10-07,EUR,USD,1.60\n", uri="mended.csv", actor="test"
     )
     assert (result.added, result.changed, result.unchanged) == (1, 1, 1)
-    now = listed(mixed).filter(pl.col("to_currency") == "USD").select("rate", "source").rows()
+    now = rates_in_force(mixed).filter(pl.col("to_currency") == "USD").select("rate", "source").rows()
     assert now == [(D(2), "mended.csv"), (D("1.6"), "ECB")]
     told, _ = costs_in(mixed, CostQuery(by=("team",)), "EUR")
     assert dict(told.select("team", "cost").rows())["Care"] == D(13)
@@ -136,9 +136,9 @@ AMOUNTS = st.lists(st.decimals(min_value=-1000, max_value=1000, places=12), min_
 
 @given(AMOUNTS, st.decimals(min_value=D("0.000001"), max_value=1000, places=6))
 def test_the_parts_sum_to_what_their_sum_comes_to(amounts: list[Decimal], rate: Decimal) -> None:
-    parts = exchanged(amounts, rate, D(1))
+    parts = exchange_amounts(amounts, rate, D(1))
     assert sum(parts) == proportion(sum(amounts, D(0)), rate, D(1))
-    back = exchanged(amounts, D(1), rate)
+    back = exchange_amounts(amounts, D(1), rate)
     assert sum(back) == proportion(sum(amounts, D(0)), D(1), rate)
     assert all(abs(p - a * rate) <= D("1e-11") for p, a in zip(parts, amounts, strict=True))
 

@@ -96,8 +96,8 @@ def test_a_double_is_the_money_its_shortest_text_is(amounts: list[float | None])
     assert kept.equals(expected, null_equal=True)
     beyond = text.select(money.beyond_twelve_places(pl.col("cost")))["cost"]
     none = pl.Series("cost", [None] * len(amounts), dtype=pl.String)
-    lost = money.rounded_away(none if written is None else written, kept)
-    assert lost == money.rounded_away(beyond, expected)
+    lost = money.rounding_loss(none if written is None else written, kept)
+    assert lost == money.rounding_loss(beyond, expected)
 
 
 @given(

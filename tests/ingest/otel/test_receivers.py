@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.util.types import AnyValue
 
 from api.queries.metric_check import compare
-from api.receivers import Received
+from api.receivers import ReceivedBatch
 from attribution.chains.calls import merge_signals
 from attribution.usage.rollup import _facts, _signals
 from ledger.books import Books
@@ -67,7 +67,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "tables")
 
 
-def deliver(spool: Spool, signal: Any, body: bytes, kind: str = PROTOBUF) -> Received:
+def deliver(spool: Spool, signal: Any, body: bytes, kind: str = PROTOBUF) -> ReceivedBatch:
     received = Doors(SETTINGS).otlp(signal, body, kind)
     spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
     return received
@@ -255,7 +255,7 @@ def test_much_is_read_by_a_process_of_its_own(tmp_path: Path, store: Store, monk
 
 @contextmanager
 def grpc_door(spool: Spool, port: int) -> Iterator[str]:
-    def keep(received: Received, receiver: str) -> Received:
+    def keep(received: ReceivedBatch, receiver: str) -> ReceivedBatch:
         spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
         return received
 

@@ -470,7 +470,7 @@ def test_what_is_kept_and_what_is_rounded_away_are_together_what_was_written(amo
     written = texts.to_frame().select(money.beyond_twelve_places(pl.col("t")))["t"]
     with localcontext() as context:
         context.prec = 999
-        assert money.rounded_away(written, kept) == sum((Decimal(t) - k for t, k in zip(texts, kept, strict=True)), Decimal(0))
+        assert money.rounding_loss(written, kept) == sum((Decimal(t) - k for t, k in zip(texts, kept, strict=True)), Decimal(0))
 
 
 def test_a_currency_in_lower_case_is_read_in_upper_case_with_one_remark(books: Books, tmp_path: Path) -> None:

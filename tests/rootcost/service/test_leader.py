@@ -21,7 +21,7 @@ from ledger import sources
 from ledger.books import Books
 from ledger.db import Leader, SourceRun
 from ledger.errors import SettingsError, StoreUnreachable
-from ledger.locks import DatabaseLock, FileLock, alone, lock_of, turn
+from ledger.locks import DatabaseLock, FileLock, exclusive, lock_of, write_lock
 from ledger.settings import StoreSettings
 from ledger.tables import CHARGES, SPANS
 from rootcost.service.leader import Leadership
@@ -73,7 +73,7 @@ def _write(url: str, home: Path, tables: Path, log: Path) -> None:
     settings = load(home).model_copy(update={"store": StoreSettings(database_url=url, uri=str(tables))})
     with Books(settings) as books:
         for _ in range(20):
-            with turn(books), log.open("a") as file:
+            with write_lock(books), log.open("a") as file:
                 file.write(f"in {os.getpid()}\n")
                 file.flush()
                 time.sleep(0.005)
@@ -98,7 +98,7 @@ def test_replicas_with_different_homes_write_one_after_the_other(database: str, 
 
 def test_a_turn_whose_connection_broke_is_no_turn(on_postgres: Books) -> None:
     engine = on_postgres.database.engine
-    with pytest.raises(StoreUnreachable, match="broke"), turn(on_postgres), engine.connect() as other:
+    with pytest.raises(StoreUnreachable, match="broke"), write_lock(on_postgres), engine.connect() as other:
         other.execute(
             sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()")
         )
@@ -113,7 +113,7 @@ def test_waiting_is_told_once(books: Books) -> None:
         told.append("waiting")
         held.release()
 
-    with alone(lock_of(books, "thing"), on_wait=let_go):
+    with exclusive(lock_of(books, "thing"), on_wait=let_go):
         pass
     assert told == ["waiting"]
 
