@@ -29,13 +29,13 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or passes on."""
         if scope["type"] == "http":
-            error = self._fault(scope)
+            error = self._check(scope)
             if error is not None:
                 await error_response(error, scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _fault(self, scope: Scope) -> RequestError | None:
+    def _check(self, scope: Scope) -> RequestError | None:
         headers = Headers(scope=scope)
         name = host_name(headers.get("host", ""))
         if name not in self._hosts:

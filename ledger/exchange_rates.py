@@ -155,7 +155,7 @@ class AppliedRate:
     day: date
     numerator: Decimal
     denominator: Decimal
-    named: str
+    label: str
 
 
 class Exchange:

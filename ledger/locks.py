@@ -43,11 +43,11 @@ class AlreadyServedError(UsageError):
 class Lock(Protocol):
     """Something only one process has at a time."""
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Takes it if nobody has it; never waits."""
         ...
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether it is still ours: a lock of the database goes with its connection."""
         ...
 
@@ -63,7 +63,7 @@ class FileLock:
         self._path = path
         self._file: TextIO | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Takes it if nobody has it; never waits."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
@@ -75,7 +75,7 @@ class FileLock:
         self._file = file
         return True
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """As long as we live."""
         return self._file is not None
 
@@ -94,7 +94,7 @@ class DatabaseLock:
         self._key = int.from_bytes(hashlib.blake2b(f"rootcost {name}".encode(), digest_size=8).digest(), signed=True)
         self._connection: sa.Connection | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Takes it if nobody has it; never waits. Raises `StoreUnreachable` where the database does not answer."""
         import sqlalchemy as sa
 
@@ -116,7 +116,7 @@ class DatabaseLock:
             connection.close()
         return acquired_lock
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether the connection that holds it still answers."""
         import sqlalchemy as sa
 
@@ -152,16 +152,16 @@ def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Itera
 
     Raises `StoreUnreachable` at the end if it was lost on the way: what was done must then be done again.
     """
-    if not lock.take():
+    if not lock.acquire():
         if on_wait is not None:
             on_wait()
         # Asks again and again: a blocking call would not be woken by Ctrl-C once a library has set its own signal handler.
         time.sleep(0.1)
-        while not lock.take():
+        while not lock.acquire():
             time.sleep(0.1)
     try:
         yield
-        if not lock.held():
+        if not lock.is_held():
             raise StoreUnreachable(
                 "the connection that held a lock broke",
                 where="store.database_url",

@@ -17,7 +17,7 @@ class Column:
 
     name: str
     dtype: pl.DataType | type[pl.DataType]
-    why: str
+    description: str
     required: bool = False
 
 
@@ -27,7 +27,7 @@ class Table:
 
     name: str
     kind: Literal["fact", "conclusion"]
-    why: str
+    description: str
     key: tuple[str, ...]
     partition_by: tuple[str, ...]
     columns: tuple[Column, ...] = field(repr=False)

@@ -68,10 +68,10 @@ class _Delivery:
     """A delivery on its way to disk. Its thread either waits until it is `done`, or is told to `lead`: to write for all that wait."""
 
     parts: list[Body]
-    size: int
-    turn: threading.Event = field(default_factory=threading.Event)
-    lead: bool = False
-    fault: OSError | None = None
+    size_bytes: int
+    wakeup: threading.Event = field(default_factory=threading.Event)
+    is_leader: bool = False
+    error: OSError | None = None
 
 
 class Spool:
@@ -84,13 +84,13 @@ class Spool:
         self._count = itertools.count()
         self._lock = threading.Lock()
         self._queue: list[_Delivery] = []
-        self._led = False
+        self._has_leader = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+            self._remove_partial_files()
         except OSError as error:
             raise self._unreachable(error) from error
-        self._waiting_bytes = self.size_bytes()
+        self._spooled_bytes = self.size_bytes()
 
     def append(
         self,
@@ -124,7 +124,7 @@ class Spool:
         finally:
             if not is_committed:
                 with self._lock:
-                    self._waiting_bytes -= size_bytes
+                    self._spooled_bytes -= size_bytes
 
     def pending(self) -> list[Path]:
         """Files that wait, oldest first."""
@@ -147,17 +147,17 @@ class Spool:
         batch = _Batch(self._read)
         for path in self.pending():
             batch.add(path)
-            if batch.full:
+            if batch.is_full:
                 rows_changed += self._merge(batch, store)
                 batch = _Batch(self._read)
         rows_changed += self._merge(batch, store)
-        self.freed()
+        self.refresh_size()
         return rows_changed
 
-    def freed(self) -> None:
+    def refresh_size(self) -> None:
         """Counts again what waits, after it was drained here or by another process."""
         with self._lock:
-            self._waiting_bytes = self.size_bytes()
+            self._spooled_bytes = self.size_bytes()
 
     def _merge(self, batch: _Batch, store: Store) -> int:
         rows_changed = 0
@@ -177,35 +177,35 @@ class Spool:
 
     def _reserve(self, size_bytes: int) -> None:
         with self._lock:
-            if self._waiting_bytes + size_bytes > self.limit_bytes:
-                self._waiting_bytes = self.size_bytes()  # another process may have drained
-            if self._waiting_bytes + size_bytes > self.limit_bytes:
+            if self._spooled_bytes + size_bytes > self.limit_bytes:
+                self._spooled_bytes = self.size_bytes()  # another process may have drained
+            if self._spooled_bytes + size_bytes > self.limit_bytes:
                 raise SpoolFull(
-                    f"{self._waiting_bytes} bytes wait and {self.limit_bytes} are allowed",
+                    f"{self._spooled_bytes} bytes wait and {self.limit_bytes} are allowed",
                     where=str(self.folder),
                     remedy="try again later; is the scheduler running and does the store answer?",
                 )
-            self._waiting_bytes += size_bytes
+            self._spooled_bytes += size_bytes
 
     def _commit(self, delivery: _Delivery) -> None:
         """Writes this delivery, and with it those that came while the last file was being synced: one sync thanks them all."""
         with self._lock:
             self._queue.append(delivery)
-            delivery.lead, self._led = not self._led, True
-        if not delivery.lead:
-            delivery.turn.wait()
-        if delivery.lead:
+            delivery.is_leader, self._has_leader = not self._has_leader, True
+        if not delivery.is_leader:
+            delivery.wakeup.wait()
+        if delivery.is_leader:
             self._write_group()
-        if delivery.fault is not None:
-            raise delivery.fault
+        if delivery.error is not None:
+            raise delivery.error
 
     def _write_group(self) -> None:
         """The first of those that wait writes for all; the first of those that came meanwhile is told to lead next."""
         with self._lock:
             size, group = 0, list[_Delivery]()
-            while self._queue and (not group or size + self._queue[0].size <= _GROUP_BYTES):
+            while self._queue and (not group or size + self._queue[0].size_bytes <= _GROUP_BYTES):
                 group.append(self._queue.pop(0))
-                size += group[-1].size
+                size += group[-1].size_bytes
         # Nobody is thanked unless it was written: whatever else ends the writing is a fault to all of them.
         fault: OSError | None = OSError(errno.EIO, "the writing was broken off")
         try:
@@ -215,15 +215,15 @@ class Spool:
             fault = told
         finally:
             with self._lock:
-                self._led = bool(self._queue)
+                self._has_leader = bool(self._queue)
                 following = self._queue[0] if self._queue else None
             for waiting in group:
-                waiting.fault = fault
-                waiting.lead = False
-                waiting.turn.set()
+                waiting.error = fault
+                waiting.is_leader = False
+                waiting.wakeup.set()
             if following is not None:
-                following.lead = True
-                following.turn.set()
+                following.is_leader = True
+                following.wakeup.set()
 
     def _write(self, parts: Sequence[Body]) -> None:
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
@@ -239,7 +239,7 @@ class Spool:
             aside.unlink(missing_ok=True)
             raise
 
-    def _sweep(self) -> None:
+    def _remove_partial_files(self) -> None:
         """Removes what a crash left half-written; nobody was thanked for it."""
         before = time.time() - _STALE_SECONDS
         for path in self.folder.glob("*.part"):
@@ -265,7 +265,7 @@ class _Batch:
         self._rows = 0
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether it should be merged before more is added."""
         return self._rows >= _BATCH_ROWS
 
@@ -277,7 +277,7 @@ class _Batch:
             if part is None:
                 whole = False
             elif part.kind in _TABLES:
-                whole = self._keep(part.kind, part.content) and whole
+                whole = self._add_ipc(part.kind, part.content) and whole
             else:
                 content = pa.input_stream(pa.BufferReader(part.content), compression="zstd").read()
                 self._bodies.append(Body(part.kind, content))
@@ -295,7 +295,7 @@ class _Batch:
             if parts:
                 yield kind, pl.concat(parts)
 
-    def _keep(self, kind: str, content: bytes) -> bool:
+    def _add_ipc(self, kind: str, content: bytes) -> bool:
         """Adds rows; false if they are none of this table."""
         try:
             self._add(kind, _TABLES[kind][0].conform(pl.read_ipc(io.BytesIO(content))))

@@ -90,7 +90,7 @@ def test_every_table_column_and_meter_is_documented() -> None:
     page = text("docs/tables.md")
     for table in TABLES.values():
         section = page.split(f"\n## {table.name}\n")[1].split("\n## ")[0]
-        assert table.why in section
+        assert table.description in section
         assert [c.name for c in table.columns if f"| `{c.name}` |" not in section] == []
     assert [m for m in METERS if f"| `{m}` |" not in page] == []
 
@@ -167,7 +167,7 @@ def test_every_method_and_class_is_explained() -> None:
     from ledger.tables import COSTS
 
     page = text("docs/concepts.md")
-    said = next(c.why for c in COSTS.columns if c.name == "method").split(":")[1]
+    said = next(c.description for c in COSTS.columns if c.name == "method").split(":")[1]
     for word in (*(w.strip() for w in said.split(",")), *COST_CLASSES):
         assert f"| `{word}` |" in page, word
 

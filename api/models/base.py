@@ -47,7 +47,7 @@ def describe(table: Table, column: str) -> str:
     >>> why(COSTS, "currency")
     'billing currency'
     """
-    return next(c.why for c in table.columns if c.name == column)
+    return next(c.description for c in table.columns if c.name == column)
 
 
 class ResponseModel(BaseModel):

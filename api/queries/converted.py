@@ -65,5 +65,5 @@ def cost_table_in(books: Books, query: CostQuery, currency: str) -> CostTable:
         runs={m.month: m.run_id for m in published(books)},
         totals=dict(frame.group_by("currency").agg(pl.col("cost").sum()).iter_rows()),
         rows=[CostRow.model_construct(**{"period_start": None, **row}) for row in frame.iter_rows(named=True)],
-        rates=[RateUsed(day=rate.day, source=rate.source, target=rate.target, rate=rate.named) for rate in rates],
+        rates=[RateUsed(day=rate.day, source=rate.source, target=rate.target, rate=rate.label) for rate in rates],
     )

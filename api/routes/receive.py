@@ -57,31 +57,31 @@ class BodyLimiter:
     """How many bytes of bodies may be in hand at once: memory stays bounded however many send."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit, self._held = limit_bytes, 0
+        self._limit, self._used_bytes = limit_bytes, 0
 
     @contextmanager
-    def entered(self) -> Iterator[Callable[[int], None]]:
+    def admit(self) -> Iterator[Callable[[int], None]]:
         """Counts what one request holds, by the function it gives; raises `RequestError` (429) where it gets too much."""
         request_bytes = 0
 
         def hold(size: int) -> None:
             nonlocal request_bytes
-            if self._held + size > self._limit and self._held > request_bytes:
+            if self._used_bytes + size > self._limit and self._used_bytes > request_bytes:
                 raise RequestError(
                     429,
                     "busy",
-                    f"{self._held >> 20} MB of requests are being taken in",
+                    f"{self._used_bytes >> 20} MB of requests are being taken in",
                     where="body",
                     remedy="send again after the time in Retry-After, fewer at once, or raise serve.max_waiting_mb",
                     headers={"Retry-After": str(BUSY_SECONDS)},
                 )
-            self._held += size
+            self._used_bytes += size
             request_bytes += size
 
         try:
             yield hold
         finally:
-            self._held -= request_bytes
+            self._used_bytes -= request_bytes
 
 
 def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
@@ -92,7 +92,7 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
 
     async def take(request: Request, signal: Signal) -> Response:
         kind = media_type(request, (PROTOBUF, JSON))
-        with gate.entered() as hold:
+        with gate.admit() as hold:
             body = await read_body(request, limit, hold)
             receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
             result = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
@@ -125,7 +125,7 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
     )
     async def litellm(request: Request) -> Accepted:
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
-        with _retryable_by_litellm(), gate.entered() as hold:
+        with _retryable_by_litellm(), gate.admit() as hold:
             body = await read_body(request, limit, hold)
             result = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
         return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MAX_REASONS])

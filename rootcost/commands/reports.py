@@ -166,7 +166,7 @@ def costs(
         write_table(frame, output, file)
     elif frame.height:
         tables.costs(frame, basis=basis, requested_columns=query.by, path=file)
-    for rate_name, days in Counter(rate.named for rate in rates).items():
+    for rate_name, days in Counter(rate.label for rate in rates).items():
         say(f"Exchanged, {tables.counted(days, 'day')}: {rate_name}")
     if not frame.height:
         say(

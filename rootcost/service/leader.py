@@ -45,12 +45,12 @@ class Leadership:
         runs that the other's tables do not hold. Raises `StoreUnreachable` where the database does not answer; it does not lead then.
         """
         was, self.leads = self.leads, False
-        if was and self._lock.held():
+        if was and self._lock.is_held():
             self.leads = True
             return True
         if was:
             log.warning("the lead is lost: the connection that held it broke")
-        if self._lock.take():
+        if self._lock.acquire():
             try:
                 self._note()
             except BaseException:

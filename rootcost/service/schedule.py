@@ -247,7 +247,7 @@ class Schedule:
 
         for run in sources.unfinished(self._books):
             lock = lock_of(self._books, f"source-{run.source}")
-            if not lock.take():
+            if not lock.acquire():
                 continue  # somebody is still at it
             lock.release()
             if sources.cut_off(self._books, run.id) and run.cause == BY_CLOCK:

@@ -217,7 +217,7 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
             "query": {**dict(query.parameters()), "filter": [value for name, value in query.parameters() if name == "filter"]}
         },
         parts=parts,
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 

@@ -82,7 +82,7 @@ def _costs_by_group(figure: Figure) -> dict[GroupId, tuple[str, Decimal]]:
     rows = pooled_rows.group_by("month", "run_id", "lot_ids", "currency").agg(pl.col("cost").sum()).collect()
     rows = rows.sort(pl.col("cost").abs(), pl.col("lot_ids").list.first(), descending=[True, False])
     rows = rows.filter(pl.col("lot_ids").list.len().cum_sum() <= _MAX_GROUPS)
-    unassigned_by_group = unassigned_by_group(
+    unassigned_by_group = unassigned_costs(
         figure, [(m, r, group) for m, r, groups in rows.select("month", "run_id", "lot_ids").iter_rows() for group in groups]
     )
     for month, run, groups, currency, cost in rows.iter_rows():
@@ -219,7 +219,7 @@ def pool_steps(figure: Figure) -> list[Step]:
         rule="RA-1a" if coarse else "RA-1",
         sentence=f"{amounts(groups.sum)} of it was rated in {many(groups.count, 'pool')}: charges and calls that agree in all keys both sides know.",
         parts=[_pool_part(row, rates.get(_at(row))) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
     rate = Step(
@@ -227,7 +227,7 @@ def pool_steps(figure: Figure) -> list[Step]:
         rule="RA-2, RA-3" if driven and len(pool_rates) > 1 else "RA-3" if driven else "RA-2",
         sentence="A pool's charges over its denominator D is its rate; each call pays the rate for what it used.",
         parts=[_rate_part(row, rates[_at(row)], figure) for row in groups.top if _at(row) in rates],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum if len(pool_rates) == len(groups.top) else {},
     )
     return [pool, rate]

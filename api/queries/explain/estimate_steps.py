@@ -49,7 +49,7 @@ def estimate_step(figure: Figure) -> Step | None:
         rule="ES-1, ES-2" if unpriced_rows and groups.sum else "ES-2" if unpriced_rows else "ES-1",
         sentence=sentence if groups.sum else f"{_without_price(groups.count)}: it is unpriced, which is not 0.",
         parts=[_part(row, usage.join(_usage_keys(row), on=["usage_key", "meter"], how="semi"), book) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 

@@ -48,7 +48,7 @@ def class_step(figure: Figure) -> Step:
         rule=", ".join(rules) or "RA-2",
         sentence="Every dollar is in one class, and says by which rule.",
         parts=[_class_part(figure, row) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 
@@ -104,7 +104,7 @@ def run_step(figure: Figure) -> Step:
         rule="TI-2",
         sentence=f"{many(groups.count, 'run')} drew it. The same facts give the same figures.",
         parts=parts,
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 

@@ -59,7 +59,7 @@ class TopGroups:
     count: int
     sum: Costs
 
-    def rest(self) -> Remainder | None:
+    def remainder(self) -> Remainder | None:
         """What is not in `top`."""
         if self.count <= len(self.top):
             return None

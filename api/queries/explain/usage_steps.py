@@ -54,7 +54,7 @@ def usage_step(figure: Figure) -> Step | None:
         sentence=f"{sentence}.",
         facts=text.json_values({"on_no_usage": other} if other else {}),
         parts=[_usage_part(row, usage_rows.get((row["usage_key"], row["meter"]))) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 
@@ -202,7 +202,7 @@ def executor_step(figure: Figure) -> Step:
         rule="CH-5",
         sentence="The executor is the nearest agent at or above the call; of cost without a call, its owner.",
         parts=[_executor_part(row) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 
@@ -221,7 +221,7 @@ def initiator_step(figure: Figure) -> Step:
         rule="CH-4",
         sentence="The initiator is the agent that started the chain the call is in.",
         parts=[_initiator_part(row) for row in groups.top],
-        rest=groups.rest(),
+        rest=groups.remainder(),
         sum=groups.sum,
     )
 

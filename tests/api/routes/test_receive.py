@@ -198,13 +198,13 @@ def test_a_full_spool_asks_to_come_back(books: Books) -> None:
 
 def test_no_more_is_held_in_memory_than_the_gate_lets_in() -> None:
     gate = BodyLimiter(100)
-    with gate.entered() as first, gate.entered() as second:
+    with gate.admit() as first, gate.admit() as second:
         first(80)
         with pytest.raises(RequestError) as told:
             second(30)
         assert (told.value.status, told.value.headers) == (429, {"Retry-After": "1"})
         second(20)
-    with gate.entered() as alone:
+    with gate.admit() as alone:
         alone(1000)  # a single body is bounded by its own limit
 
 

@@ -60,7 +60,7 @@ def test_each_amount_is_exchanged_at_the_rate_of_its_day(mixed: Books) -> None:
         ("Dev", None, "EUR", D(10)),
         ("Dev", "unpriced", "EUR", None),
     ]
-    assert [(str(r.day), r.source, r.named) for r in rates] == [
+    assert [(str(r.day), r.source, r.label) for r in rates] == [
         ("2026-10-05", "USD", "1 / (EUR in USD 1.25, 2026-10-05, ECB)"),
         ("2026-10-08", "USD", "1 / (EUR in USD 1.6, 2026-10-07, ECB)"),
     ]

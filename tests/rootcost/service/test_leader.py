@@ -57,12 +57,12 @@ def test_a_lock_has_one_holder_on_either_database(books: Books, on_postgres: Boo
     for ledger, kind in ((books, FileLock), (on_postgres, DatabaseLock)):
         first, second, other = lock_of(ledger, "thing"), lock_of(ledger, "thing"), lock_of(ledger, "another")
         assert isinstance(first, kind)
-        assert first.take()
-        assert not second.take()
-        assert other.take()
-        assert (first.held(), second.held()) == (True, False)
+        assert first.acquire()
+        assert not second.acquire()
+        assert other.acquire()
+        assert (first.is_held(), second.is_held()) == (True, False)
         first.release()
-        assert second.take()
+        assert second.acquire()
         second.release()
         other.release()
 
@@ -106,7 +106,7 @@ def test_a_turn_whose_connection_broke_is_no_turn(on_postgres: Books) -> None:
 
 def test_waiting_is_told_once(books: Books) -> None:
     held = lock_of(books, "thing")
-    assert held.take()
+    assert held.acquire()
     told: list[str] = []
 
     def let_go() -> None:

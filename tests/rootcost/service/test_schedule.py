@@ -298,7 +298,7 @@ def test_a_run_whose_process_died_is_closed_and_done_again_at_once(books: Books,
 
 def test_a_run_that_another_process_is_still_at_is_left_alone(books: Books, spool: Spool, bill: Path) -> None:
     busy = lock_of(books, "source-focus")
-    assert busy.take()
+    assert busy.acquire()
     sources.begin(books, a_source(books, "bill", bill, cron=YEARLY), cause="hand")
     schedule = Schedule(books, spool)
     schedule.start()
