@@ -173,15 +173,15 @@ def tables() -> Iterator[str]:
     yield ""
     yield "Times are UTC, intervals `[start, end)`. Money is `Decimal(38, 12)`, unit prices are `Decimal(38, 18)`. A null means unknown, never 0."
     yield ""
-    yield from grid(["table", "kind", "meaning"], [[f"[{t.name}](#{t.name})", t.kind, t.why] for t in TABLES.values()])
+    yield from grid(["table", "kind", "meaning"], [[f"[{t.name}](#{t.name})", t.kind, t.description] for t in TABLES.values()])
     for table in TABLES.values():
         yield f"## {table.name}"
         yield ""
-        yield table.why
+        yield table.description
         yield ""
         yield f"Key: {_named(table.key)}. Partitions: {_named(table.partition_by)}."
         yield ""
-        columns = [[f"`{c.name}`", str(c.dtype), "yes" if c.required else "", c.why] for c in table.columns]
+        columns = [[f"`{c.name}`", str(c.dtype), "yes" if c.required else "", c.description] for c in table.columns]
         yield from grid(["column", "type", "required", "meaning"], columns)
     yield "## Meters"
     yield ""

@@ -119,7 +119,7 @@ class Porch(Spool):
                 where=str(self.folder),
                 remedy="it is started again; is memory short?",
             ) from fault
-        self.freed()
+        self.refresh_size()
         if isinstance(result, RootCostError):
             raise result
         return result
