@@ -98,7 +98,7 @@ def rounding_loss(literals: pl.Series, amounts: pl.Series) -> Decimal:
     """What rounding to twelve places lost in all: the sum as written minus the sum as kept, with every digit. (MO-1a)
 
     >>> texts = pl.Series(["0.123456789012345", "-1e-15"])
-    >>> rounded_away(texts, texts.to_frame("t").select(parse(pl.col("t")))["t"])
+    >>> rounding_loss(texts, texts.to_frame("t").select(parse(pl.col("t")))["t"])
     Decimal('3.44E-13')
     """
     parts = pl.DataFrame({"written": literals.str.strip_chars(), "kept": amounts}).drop_nulls()
