@@ -38,7 +38,7 @@ def encode_rows(values: Index, size: int) -> Codes:
 def encode(column: pl.Series) -> Codes:
     """Equal words have equal codes; absent is a word of its own.
 
-    >>> words(pl.Series(["b", None, "b"])).code.tolist()
+    >>> encode(pl.Series(["b", None, "b"])).code.tolist()
     [0, 1, 0]
     """
     if column.null_count() == len(column):
@@ -66,8 +66,8 @@ def non_null_columns(frame: pl.DataFrame, names: Iterable[str]) -> list[str]:
 def combine(height: int, parts: Sequence[Codes]) -> tuple[Index, Index]:
     """One code for each distinct combination, numbered without gaps, and the first row that has it.
 
-    >>> a, b = Coded(np.array([0, 1, 0, 1]), 2), Coded(np.array([5, 5, 5, 6]), 7)
-    >>> [x.tolist() for x in together(4, [a, b])]
+    >>> a, b = Codes(np.array([0, 1, 0, 1]), 2), Codes(np.array([5, 5, 5, 6]), 7)
+    >>> [x.tolist() for x in combine(4, [a, b])]
     [[0, 1, 0, 2], [0, 1, 3]]
     """
     key: NDArray[Any] = np.zeros(height, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Rows of `build_chain_rows`: one a root under which there is a call."""
+"""Rows of the table `chains`: one a root under which there is a call."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _cut_cycles(parents: Parents, sort_key: SortKey) -> set[int]:
 def _cyclic_components(parents: Parents) -> Iterator[set[int]]:
     """The sets of rows that are each other's ancestors (strongly connected components with an edge inside).
 
-    >>> sorted(map(sorted, _rings({1: [2], 2: [3], 3: [2], 4: [4], 5: [1]})))
+    >>> sorted(map(sorted, _cyclic_components({1: [2], 2: [3], 3: [2], 4: [4], 5: [1]})))
     [[2, 3], [4]]
     """
     number: dict[int, int] = {}

@@ -127,8 +127,8 @@ def _heaviest(paths: WeightedPaths, quota: int) -> WeightedPaths:
 def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
     """The ways of all links, each link with the same weight; equal ways are one.
 
-    >>> a, b = (Way(n, n, NONE, False, False, n) for n in (1, 2))
-    >>> both = _together([Ways([(a, 1)], 1), Ways([(a, 1), (b, 1)], 2)])
+    >>> a, b = (Path(n, n, NONE, False, False, n) for n in (1, 2))
+    >>> both = _merge_links([WeightedPaths([(a, 1)], 1), WeightedPaths([(a, 1), (b, 1)], 2)])
     >>> [(way.top, part) for way, part in both.parts], both.whole
     ([(1, 3), (2, 1)], 4)
     """

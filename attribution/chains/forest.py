@@ -149,7 +149,7 @@ def _start_order(spans: pl.DataFrame) -> cycles.SortKey:
 def pointer_jump(pointer: Index) -> Index:
     """Follows pointers to their ends: every row's last target. Rows that end in a loop stop somewhere on it.
 
-    >>> jump(np.array([0, 0, 1, 2, 4], dtype=np.int32)).tolist()
+    >>> pointer_jump(np.array([0, 0, 1, 2, 4], dtype=np.int32)).tolist()
     [0, 0, 0, 0, 4]
     """
     pointers = pointer
@@ -164,7 +164,7 @@ def pointer_jump(pointer: Index) -> Index:
 def nearest_ancestor(parent: Index, flag: Flags) -> Index:
     """For every row, the nearest flagged row at or above it, or NONE. `parent` points a root at itself.
 
-    >>> nearest(np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, False])).tolist()
+    >>> nearest_ancestor(np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, False])).tolist()
     [-1, 1, 1, 1]
     """
     if not flag.any():
@@ -178,7 +178,7 @@ def topmost_ancestor(parent: Index, flag: Flags, nearest: Index) -> Index:
     """For every row, the highest flagged row at or above it, or NONE; `nearest` as `nearest_ancestor` gives it.
 
     >>> parent, flag = np.array([0, 0, 1, 2], dtype=np.int32), np.array([False, True, False, True])
-    >>> topmost(parent, flag, nearest(parent, flag)).tolist()
+    >>> topmost_ancestor(parent, flag, nearest_ancestor(parent, flag)).tolist()
     [-1, 1, 1, 1]
     """
     flagged_rows = np.flatnonzero(flag).astype(np.int32)

@@ -23,8 +23,8 @@ class SpanIndex:
     so that parents are found in the processor's cache; only where it is crowded there, as in a trace of a million spans, anywhere.
     What is found is compared by its own keys: exact, and several times faster than a join on two columns.
 
-    >>> rows = Rows(np.array([7, 7, 8, 7]), np.array([1, 2, 1, 2]))
-    >>> rows.find(np.array([7, 8, 8]), np.array([2, 1, 9])).tolist(), rows.doubles.tolist()
+    >>> rows = SpanIndex(np.array([7, 7, 8, 7]), np.array([1, 2, 1, 2]))
+    >>> rows.find(np.array([7, 8, 8]), np.array([2, 1, 9])).tolist(), rows.duplicates.tolist()
     ([1, 2, -1], [3])
     """
 

@@ -182,7 +182,7 @@ def _residual(reported: Counts, below: Counts, inclusive: Flags) -> Counts:
 
     >>> said, below = np.zeros((2, 1, len(TOKEN_METERS)), dtype=np.int64)
     >>> said[0, 0], below[0, 0], below[0, 1] = 1000, 100, 800
-    >>> _beyond(said, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
+    >>> _residual(said, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
     [100, 0]
     """
     accounted_for = below.copy()

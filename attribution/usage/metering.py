@@ -32,7 +32,7 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     >>> frame = pl.LazyFrame([row | dict(input_tokens=1012, input_includes_cache=True, output_includes_reasoning=True),
     ...                       row | dict(input_tokens=12, input_includes_cache=False, output_includes_reasoning=True)],
     ...                      schema_overrides={c: pl.Int64 for c in row})
-    >>> disjoint(frame).select("input_tokens", "cache_read_tokens", "output_tokens", "prompt_tokens").collect().rows()
+    >>> disjoint_meters(frame).select("input_tokens", "cache_read_tokens", "output_tokens", "prompt_tokens").collect().rows()
     [(12, 1000, 5, 1012), (12, 1000, 5, 1012)]
     """
     zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}

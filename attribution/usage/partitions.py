@@ -235,7 +235,7 @@ def _partition_traces(
 def _boundaries(month: str, partition_count: int) -> list[datetime]:
     """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
 
-    >>> [f"{at:%m-%d %H}" for at in _edges("2026-02", 4)], [f"{at:%d %H}" for at in _edges("2026-02", 64)[:3]]
+    >>> [f"{at:%m-%d %H}" for at in _boundaries("2026-02", 4)], [f"{at:%d %H}" for at in _boundaries("2026-02", 64)[:3]]
     (['02-01 00', '02-08 00', '02-15 00', '02-22 00', '03-01 00'], ['01 00', '01 12', '02 00'])
     """
     start, end = periods.month_start(month), periods.month_end(month)
@@ -286,7 +286,7 @@ def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
 def distinct_sorted(sorted_values: Keys) -> Keys:
     """The different values of a sorted array.
 
-    >>> distinct(np.array([1, 1, 2, 7, 7])).tolist(), distinct(np.array([], dtype=np.int64)).tolist()
+    >>> distinct_sorted(np.array([1, 1, 2, 7, 7])).tolist(), distinct_sorted(np.array([], dtype=np.int64)).tolist()
     ([1, 2, 7], [])
     """
     is_first = np.ones(len(sorted_values), dtype=np.bool_)
@@ -297,7 +297,7 @@ def distinct_sorted(sorted_values: Keys) -> Keys:
 def connected_components(sources: Iterable[int] | Keys, targets: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
     """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
 
-    >>> nodes, label = groups(np.array([7, 9, 1]), np.array([8, 7, 2]))
+    >>> nodes, label = connected_components(np.array([7, 9, 1]), np.array([8, 7, 2]))
     >>> nodes.tolist(), [bool(label[2] == label[n]) for n in (3, 4, 0)]
     ([1, 2, 7, 8, 9], [True, True, False])
     """
