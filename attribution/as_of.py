@@ -41,6 +41,11 @@ class AsOfIndex:
         return pl.Series(starts[at]).cast(instants.dtype)
 
 
+def index_owners(timeline: pl.DataFrame, spans: pl.DataFrame) -> AsOfIndex:
+    """The index of registry changes within the time of these spans."""
+    return AsOfIndex(timeline, spans["start_time"])
+
+
 def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str, kinds: Sequence[str]) -> pl.DataFrame:
     """Who owned each name when: `agent`, `team`, `account`, `region` of the registry row of one of `kinds` that held at `at`.
 

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution import factorize
+from attribution.as_of import AsOfIndex
 from attribution.chains import fan_in
 from attribution.chains.fan_in import Ancestry
 from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancestor, topmost_ancestor
@@ -122,6 +123,11 @@ class SpanContext:
         return Paths(*(joined_paths[c].to_numpy() for c in joined_paths.columns))
 
 
+def find_paths(calls: pl.DataFrame, context: SpanContext) -> Paths:
+    """All paths of calls from their rows, `node`, to the roots."""
+    return context.paths(calls["node"].to_numpy())
+
+
 def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
     """Paths of one call that lead to one owner, as one path with the sum of their weights; and the owners of what is left."""
     if not paths.has_forks:
@@ -141,11 +147,12 @@ def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
 
 
 def resolve_ancestry(
-    nodes: pl.DataFrame, forest: Forest, agents: tuple[Index, pl.Series], trusted_sources: Sequence[str], *, by_service: bool
+    nodes: pl.DataFrame, forest: Forest, agents: tuple[Index, pl.Series], as_of: AsOfIndex, trusted_sources: Sequence[str]
 ) -> SpanContext:
-    """Looks up from every span. `agents` are the codes and names of `identity.span_agents`; `trusted_sources` are the sources whose claims count.
+    """The topmost and nearest agent, the nearest trusted claim and the flags of every span's path to its root.
 
-    `by_service` says whether the service at a path's end may ever matter.
+    `agents` are the codes and names of `identity.span_agents`; `trusted_sources` are the sources whose claims count. The service at the
+    end of a path is kept only where the registry maps services at all.
     """
     agent, names = agents
     has_agent = agent != NONE
@@ -158,7 +165,7 @@ def resolve_ancestry(
         nearest_ancestor(forest.parent, untrusted_claim) != NONE,
         nearest_ancestor(forest.parent, forest.cycle) != NONE,
     )
-    services = factorize.encode(nodes["service_name"]) if by_service else Codes(np.zeros(0, dtype=np.int32), 1)
+    services = factorize.encode(nodes["service_name"]) if "service" in as_of.kinds else Codes(np.zeros(0, dtype=np.int32), 1)
     no_paths = pl.DataFrame(schema=fan_in.SCHEMA)
     context = SpanContext(nodes, forest, agent, names, claim_code, claims, ancestry, services, no_paths)
     if not forest.fans:

@@ -51,7 +51,7 @@ def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def merge_signals(signals: pl.DataFrame, *, trusted_sources: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
+def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
     """One row a call, out of all signals of it.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no

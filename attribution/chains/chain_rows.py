@@ -20,11 +20,11 @@ def chain_ids(nodes: pl.DataFrame, roots: Index) -> pl.Series:
 
 
 def build_chain_rows(
-    nodes: pl.DataFrame, forest: Forest, calls: pl.DataFrame, owners: Owners, owner: Index
+    nodes: pl.DataFrame, forest: Forest, calls: pl.DataFrame, owners: Owners, first_path: Index
 ) -> tuple[pl.DataFrame, Index]:
-    """One row a chain that holds a call, without its rollup; and for each call, which row is its chain.
+    """One row for each chain that holds a call, without its rollup; and for each call, the row of its chain.
 
-    `calls` has `node`, `list_cost` and the meters; `owner` is the row of `owners` that each is shown under.
+    `calls` has `node`, `list_cost` and the meters; `first_path` is the path whose owner each call is shown under.
     """
     root = forest.root[calls["node"].to_numpy()]
     chain_of_root = np.full(nodes.height, factorize.NONE, dtype=np.int32)
@@ -38,7 +38,7 @@ def build_chain_rows(
             nodes["name"].gather(roots).cast(pl.String).alias("root_name"),
             *_time_bounds(nodes, chain_of_node, len(roots)),
             _reasons(forest, chain_of_root, roots),
-            *_usage_totals(calls, chain_of, len(roots), owners, owner),
+            *_usage_totals(calls, chain_of, len(roots), owners, owners.code[first_path]),
             _trace_ids(nodes, forest, chain_of_node, roots),
         ]
     )

@@ -47,28 +47,28 @@ class Forest:
         )
 
 
-def build_forest(spans: pl.DataFrame, span_index: SpanIndex) -> Forest:
-    """Draws the forest of spans, which `span_index` finds by their keys.
+def build_forest(nodes: pl.DataFrame, node_index: SpanIndex) -> Forest:
+    """Draws the forest of spans, which `node_index` finds by their keys.
 
-    `spans` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
+    `nodes` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
     for nothing but to choose which edge of a cycle to cut: the one of the span that started last. (CH-3, CH-6)
     """
-    count = spans.height
+    count = nodes.height
     row_numbers = np.arange(count, dtype=np.int32)
-    has_parent = spans["parent_key"].is_not_null().to_numpy()
+    has_parent = nodes["parent_key"].is_not_null().to_numpy()
     parent = row_numbers.copy()
     child_rows = np.flatnonzero(has_parent)
-    parent_rows = span_index.find(_key(spans, "trace_key")[child_rows], _key(spans, "parent_key")[child_rows])
+    parent_rows = node_index.find(_key(nodes, "trace_key")[child_rows], _key(nodes, "parent_key")[child_rows])
     missing_parent = np.zeros(count, dtype=bool)
     missing_parent[child_rows] = parent_rows == NONE
     parent[child_rows] = np.where(parent_rows == NONE, child_rows, parent_rows)
     cycle = has_parent & ~missing_parent & (parent == row_numbers)
     is_linked = np.zeros(count, dtype=bool)
-    fans = _apply_links(spans, span_index, has_parent, parent, is_linked)
+    fans = _apply_links(nodes, node_index, has_parent, parent, is_linked)
     root = pointer_jump(parent)
     loop_rows = np.flatnonzero(parent[root] != root)
     if len(loop_rows) or fans:
-        order = _start_order(spans)
+        order = _start_order(nodes)
         if len(loop_rows):
             cut_rows = cycles.cut_tree_cycles(parent, root[loop_rows], order)
             cycle[cut_rows] = True

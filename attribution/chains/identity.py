@@ -25,24 +25,24 @@ NONE = -1
 Index = NDArray[np.int32]
 
 
-def span_agents(spans: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series]:
+def span_agents(nodes: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series]:
     """The agent each span itself names, as a code or NONE, and the names: registered under its id or its name, else the name as it stands. (ID-2)"""
-    agent = np.full(spans.height, NONE, dtype=np.int32)
-    agent_rows = spans.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
+    agent = np.full(nodes.height, NONE, dtype=np.int32)
+    agent_rows = nodes.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
     if not len(agent_rows):
         return agent, pl.Series([], dtype=pl.String)
-    named_spans = spans.select(pl.col("agent_id", "agent_name", "start_time").gather(agent_rows))
+    named_nodes = nodes.select(pl.col("agent_id", "agent_name", "start_time").gather(agent_rows))
     code, first = factorize.combine(
-        named_spans.height,
-        [*factorize.encode_columns(named_spans, ("agent_id", "agent_name")), as_of.interval_codes(named_spans["start_time"])],
+        named_nodes.height,
+        [*factorize.encode_columns(named_nodes, ("agent_id", "agent_name")), as_of.interval_codes(named_nodes["start_time"])],
     )
-    distinct_spans = named_spans[first]
+    distinct_nodes = named_nodes[first]
     by_id, by_name = (
-        owner_at(distinct_spans, as_of.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
+        owner_at(distinct_nodes, as_of.timeline, name=name, at="start_time", kinds=("agent", "alias"))["agent"]
         for name in ("agent_id", "agent_name")
     )
     agent_code, distinct = factorize.distinct_rows(
-        distinct_spans.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id"))
+        distinct_nodes.select(agent=pl.coalesce(by_id, by_name, "agent_name", "agent_id"))
     )
     agent[agent_rows.to_numpy()] = agent_code[code]
     return agent, distinct["agent"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from attribution.chains.calls import CLAIM, GATEWAYS
+from attribution.chains.calls import CLAIM, GATEWAYS, reports_usage
 from attribution.chains.forest import NONE, Index
-from attribution.chains.span_index import SpanIndex
+from attribution.chains.span_index import SpanIndex, index_spans
 
 _FILLED = ("agent_id", "agent_name", *CLAIM, "conversation_id", "credential")
 """What a gateway's log may know of a span that the span does not say itself."""
@@ -18,36 +18,42 @@ def is_gateway() -> pl.Expr:
 
 
 def build_nodes(
-    facts: pl.DataFrame, calls: pl.DataFrame, span_index: SpanIndex, *, plain: bool
+    spans: pl.DataFrame, calls: pl.DataFrame, span_index: SpanIndex, spans_are_unique: bool
 ) -> tuple[pl.DataFrame, SpanIndex, Index]:
-    """The rows that chains are made of, their keys, and which of them each call stands on.
+    """The rows that chains are made of, their index, and for each call the row that stands for it.
 
-    A call without a span hangs on the one root of its trace, if it has one. `span_index` are the keys of facts, `plain` says that facts are
-    spans only, each once.
+    They are the spans, each once, and one row for each call without a span, whose parent is the root of its trace where there is exactly
+    one. `span_index` is that of `spans`; `spans_are_unique` as `are_unique_spans` gives it.
     """
-    spans = facts if plain else _distinct_spans(facts, span_index)
+    nodes = spans if spans_are_unique else _distinct_spans(spans, span_index)
     multi_signal_calls = calls.filter(pl.col("signal_count") > 1)
     if multi_signal_calls.height:
-        spans = _fill_from_calls(spans, multi_signal_calls)
-    if plain:
-        return spans, span_index, calls["row"].to_numpy()
-    node_index = SpanIndex(spans["trace_key"].to_numpy(), spans["span_key"].to_numpy())
+        nodes = _fill_from_calls(nodes, multi_signal_calls)
+    if spans_are_unique:
+        return nodes, span_index, calls["row"].to_numpy()
+    node_index = index_spans(nodes)
     spanless_calls = calls.filter(is_gateway())
-    # A gateway row may carry the very ids of a span that is no call itself: then that span is its place.
+    # A gateway row may carry the ids of a span that reports no call itself: then that span stands for the call.
     has_no_span = node_index.find(spanless_calls["trace_key"].to_numpy(), spanless_calls["span_key"].to_numpy()) == NONE
     spanless_calls = spanless_calls.filter(pl.Series(has_no_span))
     if spanless_calls.height:
-        spans = pl.concat([spans, _attach_to_root(spanless_calls, spans)], how="diagonal")
-        node_index = SpanIndex(spans["trace_key"].to_numpy(), spans["span_key"].to_numpy())
-    return spans, node_index, node_index.find(calls["trace_key"].to_numpy(), calls["span_key"].to_numpy())
+        nodes = pl.concat([nodes, _attach_to_root(spanless_calls, nodes)], how="diagonal")
+        node_index = index_spans(nodes)
+    return nodes, node_index, node_index.find(calls["trace_key"].to_numpy(), calls["span_key"].to_numpy())
 
 
-def _distinct_spans(facts: pl.DataFrame, span_index: SpanIndex) -> pl.DataFrame:
+def place_calls(calls: pl.DataFrame, node_of_call: Index) -> pl.DataFrame:
+    """Adds `node`, the row of the forest that stands for each call; drops signals without usage scope or usage."""
+    placed_calls = calls.with_columns(node=pl.Series(node_of_call, dtype=pl.Int32))
+    return placed_calls.filter(pl.col("usage_scope").is_not_null() | reports_usage())
+
+
+def _distinct_spans(rows: pl.DataFrame, span_index: SpanIndex) -> pl.DataFrame:
     """Spans, each once: of two deliveries that contradict each other the earlier start, then the fuller row."""
-    spans = facts.filter(~is_gateway())
+    spans = rows.filter(~is_gateway())
     if not len(span_index.duplicates):
         return spans
-    duplicate_keys = facts[span_index.duplicates].select("trace_key", "span_key").unique()
+    duplicate_keys = rows[span_index.duplicates].select("trace_key", "span_key").unique()
     duplicates = spans.join(duplicate_keys, on=["trace_key", "span_key"], how="semi")
     order = [c for c in duplicates.columns if c not in ("trace_key", "span_key", "start_time", "rank", "row")]
     distinct_rows = duplicates.sort("trace_key", "span_key", "start_time", -pl.col("rank"), *order).unique(

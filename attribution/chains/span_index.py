@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ledger.hashing import GOLDEN_GAMMA
@@ -99,6 +100,11 @@ class SpanIndex:
             retry = np.flatnonzero((occupants != NONE) & ~self._same(occupants, key_hash, trace, span, miss))
             miss, slot, key_hash = miss[retry], slot[retry], key_hash[retry]
         return rows
+
+
+def index_spans(spans: pl.DataFrame) -> SpanIndex:
+    """The index of a frame's `trace_key` and `span_key`."""
+    return SpanIndex(spans["trace_key"].to_numpy(), spans["span_key"].to_numpy())
 
 
 def _mix(trace: Keys, span: Keys) -> Mixed:

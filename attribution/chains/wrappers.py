@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution.chains.calls import reports_usage
-from attribution.chains.forest import NONE, Flags, Index, nearest_ancestor, next_ancestor
+from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancestor, next_ancestor
 from ledger.tables import TOKEN_METERS
 
 Counts = NDArray[np.int64]
@@ -29,11 +29,12 @@ def is_wrapper() -> pl.Expr:
     return pl.col("usage_scope").is_in(WRAPPERS).fill_null(value=False)
 
 
-def drop_outer_duplicates(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
+def drop_outer_duplicates(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
     """Leaves out calls that the next call below them reports again: the outer of two nested instrumentations.
 
-    An outer call with a provider request id of its own is a call of its own. `calls` has `node`, its row in `container`.
+    An outer call with a provider request id of its own is a call of its own. `calls` has `node`, its row in the forest.
     """
+    container = forest.container
     reports = calls.select(reports_usage() & ~is_wrapper()).to_series().to_numpy()
     call_nodes = calls["node"].to_numpy()
     encloses = np.zeros(len(container), dtype=bool)
@@ -62,7 +63,7 @@ def drop_outer_duplicates(calls: pl.DataFrame, container: Index) -> pl.DataFrame
     return calls.filter(~pl.col("node").is_in(duplicates["over"].implode()) | is_wrapper())
 
 
-def keep_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
+def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
     """The calls that bear cost: every leaf, and every wrapper that stands for something, with only that as its meters.
 
     `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below a wrapper reports, aggregate_residual
@@ -76,7 +77,7 @@ def keep_residuals(calls: pl.DataFrame, container: Index) -> pl.DataFrame:
         calls.filter(~wrapper_mask),
         counter_increments(calls.filter(wrapper_mask & calls.select(_has_meters()).to_series())),
     )
-    residual, reporting = _residuals(wrappers, leaves, container)
+    residual, reporting = _residuals(wrappers, leaves, forest.container)
     is_sole_report = pl.Series(~reporting)
     residual_calls = wrappers.with_columns(
         *(pl.when(pl.col(m).is_not_null()).then(pl.Series(residual[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),

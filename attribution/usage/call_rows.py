@@ -19,18 +19,26 @@ _SIGNAL_COLUMNS = (
 """What a call keeps of what was told of it."""
 
 
-def first_paths(paths: Paths, calls: int) -> Index:
+def first_paths(calls: pl.DataFrame, paths: Paths) -> Index:
     """The path under which each call is shown: its first."""
     if not paths.has_forks:
         return paths.call
-    first_path = np.empty(calls, dtype=np.int32)
+    first_path = np.empty(calls.height, dtype=np.int32)
     firsts = np.flatnonzero(paths.place == 0).astype(np.int32)
     first_path[paths.call[firsts]] = firsts
     return first_path
 
 
-def build_call_rows(calls: pl.DataFrame, paths: Paths, owners: Owners, cells: Cells, first_path: Index) -> pl.DataFrame:
-    """The calls under the names of their cells, without rollup, month and chain. A gateway cache hit is in no cell. (CA-4)"""
+def build_call_rows(
+    calls: pl.DataFrame,
+    paths: Paths,
+    owners: Owners,
+    cells: Cells,
+    first_path: Index,
+    chain_rows: pl.DataFrame,
+    chain_of_call: Index,
+) -> pl.DataFrame:
+    """The calls under the names of their cells, without rollup and month. A gateway cache hit is in no cell. (CA-4)"""
     cell = cells.code[first_path]
     dimensions = cells.dimensions.select("hour", *WHO, *WHAT, "context_above", *CONTEXT, "reason")
     is_cache_hit = calls.select(pl.col("cache_hit").fill_null(value=False)).to_series()
@@ -40,7 +48,8 @@ def build_call_rows(calls: pl.DataFrame, paths: Paths, owners: Owners, cells: Ce
     if calls["unpriced"].any():
         reason = pl.concat_str("reason", pl.when(calls["unpriced"]).then(pl.lit("unpriced")), separator=",", ignore_nulls=True)
         frame = frame.with_columns(reason=reason.replace("", None))
-    return frame.with_columns(_other_usage(calls), _shares(paths, owners, cells, calls.height))
+    chain_id = chain_rows["chain_id"].gather(chain_of_call)
+    return frame.with_columns(_other_usage(calls), _shares(paths, owners, cells, calls.height), chain_id)
 
 
 def _other_usage(calls: pl.DataFrame) -> pl.Series | pl.Expr:

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from attribution import as_of, factorize
-from attribution.as_of import AsOfIndex
+from attribution import factorize
+from attribution.as_of import AsOfIndex, owner_at
 from attribution.classification import names
 from attribution.columns import CONTEXT, WHAT
 from attribution.pricing import PriceBook
@@ -28,19 +28,19 @@ class EncodedRows:
     table: pl.DataFrame
 
 
-def call_dimensions(calls: pl.DataFrame, as_of_index: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
+def call_dimensions(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
     """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
-    by_key = ["credential"] if "credential" in as_of_index.kinds else []
+    by_key = ["credential"] if "credential" in as_of.kinds else []
     parts = factorize.encode_columns(calls, [*_LOGGED, *CONTEXT, *by_key])
     if by_key:
-        parts.append(as_of_index.interval_codes(calls["start_time"]))
+        parts.append(as_of.interval_codes(calls["start_time"]))
     code, first = factorize.combine(calls.height, parts)
     distinct_calls = calls.select(pl.col(*_LOGGED, *CONTEXT, "credential", "start_time").gather(first))
-    number, table = factorize.distinct_rows(_canonical_names(distinct_calls, as_of_index, settings, book).select(*WHAT, *CONTEXT))
+    number, table = factorize.distinct_rows(_canonical_names(distinct_calls, as_of, settings, book).select(*WHAT, *CONTEXT))
     return EncodedRows(number[code], table)
 
 
-def _canonical_names(calls: pl.DataFrame, as_of_index: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
+def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
     # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
@@ -54,7 +54,7 @@ def _canonical_names(calls: pl.DataFrame, as_of_index: AsOfIndex, settings: Sett
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
     calls = drop_caller_place(calls)
-    credential_owner = as_of.owner_at(calls, as_of_index.timeline, name="credential", at="start_time", kinds=("credential",))
+    credential_owner = owner_at(calls, as_of.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
         account=pl.coalesce("account_id", credential_owner["account"]), region=pl.coalesce("region", credential_owner["region"])
     )

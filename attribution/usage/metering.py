@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from attribution.factorize import non_null_columns
 from ledger.tables import TOKEN_METERS
 
 _PARTS = {
@@ -98,6 +99,21 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
         .when(~fits_in | ~fits_out)
         .then(pl.lit("overlapping_details")),
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
+
+
+def meter_calls(calls: pl.DataFrame) -> pl.DataFrame:
+    """`disjoint_meters` of a frame in memory."""
+    return disjoint_meters(calls.lazy()).collect(engine="in-memory")
+
+
+def flag_unpriced(calls: pl.DataFrame) -> pl.DataFrame:
+    """Adds `unpriced`: whether a call used something that has no list price. (ES-2)"""
+    has_no_price = calls["list_cost"].is_null()
+    used_columns = non_null_columns(calls, (*TOKEN_METERS, "__other"))
+    if not has_no_price.any() or any(not calls[c].null_count() for c in used_columns):
+        return calls.with_columns(unpriced=has_no_price)
+    has_usage = pl.any_horizontal(pl.lit(value=False), *(pl.col(c).is_not_null() for c in used_columns))
+    return calls.with_columns(unpriced=has_no_price & calls.select(has_usage).to_series())
 
 
 def _rare_tokens(has_other_usage: bool) -> dict[str, pl.Expr]:

@@ -1,158 +1,94 @@
-"""The heavy pass, once per span: signals → calls → chains → owners → meters → hourly quantities.
+"""The pass over spans: signals → calls → chains → owners → meters → hourly quantities. It runs once per span.
 
-What it leaves behind (`calls`, `chains`, `usage_hourly`) is all that bills and prices need: a restated month never rereads spans.
-Nothing is concluded from anything but the spans given: a slice that holds whole chains can be drawn alone.
+Its results (`calls`, `chains`, `usage_hourly`) are all that bills and prices need: a restated bill never rereads spans. A result depends
+only on the spans given, so a partition that holds whole chains can be built on its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
 
 import polars as pl
 
-from attribution import pricing
-from attribution.as_of import AsOfIndex
-from attribution.chains import ancestry, chain_rows, identity, wrappers
-from attribution.chains import forest as chain_forest
-from attribution.chains import nodes as chain_nodes
-from attribution.chains.calls import OTLP, drop_absurd_counts, merge_signals, reports_usage
-from attribution.chains.span_index import SpanIndex
-from attribution.factorize import non_null_columns
-from attribution.pricing import PriceBook
-from attribution.usage import call_rows, dimensions, hourly, resource_time
+from attribution.as_of import index_owners
+from attribution.chains.ancestry import find_paths, resolve_ancestry
+from attribution.chains.calls import merge_signals
+from attribution.chains.chain_rows import build_chain_rows
+from attribution.chains.forest import build_forest
+from attribution.chains.identity import drop_conflicting_claims, resolve_owners, span_agents
+from attribution.chains.nodes import build_nodes, place_calls
+from attribution.chains.span_index import index_spans
+from attribution.chains.wrappers import drop_outer_duplicates, keep_residuals
+from attribution.pricing import PriceBook, add_list_cost
+from attribution.usage.call_rows import build_call_rows, first_paths
+from attribution.usage.dimensions import call_dimensions
 from attribution.usage.flags import call_reasons
-from attribution.usage.metering import disjoint_meters
+from attribution.usage.hourly import assign_cells, sum_cells
+from attribution.usage.metering import flag_unpriced, meter_calls
+from attribution.usage.resource_time import resource_hours
+from attribution.usage.rollup_rows import RollupRows, finish_rows
+from attribution.usage.spans import are_unique_spans, read_spans, select_signals
 from ledger import periods
 from ledger.settings import Settings
-from ledger.tables import CALLS, CHAINS, SPANS, TOKEN_METERS, USAGE_COLUMNS, USAGE_HOURLY
 
-_READ = (
-    "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id",
-    "start_time", "end_time", "service_name", "name", "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
-    "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
-    "provider_request_id", "provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id",
-    "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "phase", "rank", "other_usage", *USAGE_COLUMNS,
-)  # fmt: skip
-"""The columns of `spans` that conclusions are drawn from."""
+STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("spans", read_spans),
+    ("as_of", index_owners),
+    ("span_index", index_spans),
+    ("spans_are_unique", are_unique_spans),
+    ("signals", select_signals),
+    ("signals", drop_conflicting_claims),
+    ("calls", merge_signals),
+    ("nodes, node_index, node_of_call", build_nodes),
+    ("forest", build_forest),
+    ("calls", place_calls),
+    ("calls", drop_outer_duplicates),
+    ("calls", meter_calls),
+    ("calls", keep_residuals),
+    ("calls", add_list_cost),
+    ("calls", flag_unpriced),
+    ("agents", span_agents),
+    ("context", resolve_ancestry),
+    ("paths", find_paths),
+    ("paths, owners", resolve_owners),
+    ("dimensions", call_dimensions),
+    ("reasons", call_reasons),
+    ("cells", assign_cells),
+    ("first_path", first_paths),
+    ("chain_rows, chain_of_call", build_chain_rows),
+    ("call_rows", build_call_rows),
+    ("token_usage", sum_cells),
+    ("resource_usage", resource_hours),
+    ("rollup", finish_rows),
+)
+"""The pass, in order: the names of the results of each step, and the step. The parameters of a step name the results it reads.
 
-_ALWAYS = {
-    "channel", "source", "trace_key", "span_key", "parent_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name",
-    "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
-    "input_includes_cache", "rank",
-}  # fmt: skip
-_SELDOM = tuple(c for c in _READ if c not in _ALWAYS)
-"""Columns that nobody may have filled."""
-
-
-@dataclass(frozen=True, slots=True)
-class RollupRows:
-    """What a pass over spans drew."""
-
-    calls: pl.DataFrame
-    chains: pl.DataFrame
-    usage: pl.DataFrame
-    spans_read: int
+`calls` and `signals` are refined by several steps; each reads the latest."""
 
 
 def build_rollup(
-    window: pl.LazyFrame, month: str | None, registry: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
+    window: pl.LazyFrame, month: str | None, timeline: pl.DataFrame, book: PriceBook, settings: Settings, *, rollup_id: str
 ) -> RollupRows:
-    """Draws calls, chains and hourly usage of the calls that started in `month` (UTC) from a frame of spans.
+    """Calls, chains and hourly usage of the calls that started in `month` (UTC), from a frame of spans.
 
-    Without a month everything in it is drawn, each row in the UTC month of its own start. `registry` is a `ledger.registry.timeline`.
+    Without a month all calls are kept, each in the UTC month of its own start. `timeline` is a `ledger.registry.timeline`.
     """
-    trusted = settings.ingest.trusted_sources
-    facts = _facts(window)
-    moments = AsOfIndex(registry, facts["start_time"])
-    keys = SpanIndex(facts["trace_key"].to_numpy(), facts["span_key"].to_numpy())
-    plain = bool((facts["channel"] == OTLP).all()) and not len(keys.duplicates)
-    signals = _signals(facts, plain=plain)
-    calls = merge_signals(
-        identity.drop_conflicting_claims(signals, moments, trusted), trusted_sources=trusted, spans_are_unique=plain
-    )
-    nodes, keys, stands_on = chain_nodes.build_nodes(facts, calls, keys, plain=plain)
-    forest = chain_forest.build_forest(nodes, keys)
-    calls = calls.with_columns(node=pl.Series(stands_on, dtype=pl.Int32))
-    calls = calls.filter(pl.col("usage_scope").is_not_null() | reports_usage())
-    calls = disjoint_meters(wrappers.drop_outer_duplicates(calls, forest.container).lazy()).collect(engine="in-memory")
-    calls = pricing.add_list_cost(wrappers.keep_residuals(calls, forest.container), book)
-    calls = calls.with_columns(unpriced=_unpriced(calls))
-
-    agents = identity.span_agents(nodes, moments)
-    seen = ancestry.resolve_ancestry(nodes, forest, agents, trusted, by_service="service" in moments.kinds)
-    ways, owners = identity.resolve_owners(calls, seen.paths(calls["node"].to_numpy()), seen, moments)
-    kinds = dimensions.call_dimensions(calls, moments, settings, book)
-    cells = hourly.assign_cells(calls, ways, owners, kinds, call_reasons(calls, ways, owners))
-    shown = call_rows.first_paths(ways, calls.height)
-    chain_frame, chain_of = chain_rows.build_chain_rows(nodes, forest, calls, owners, owners.code[shown])
-    call_frame = call_rows.build_call_rows(calls, ways, owners, cells, shown).with_columns(
-        chain_frame["chain_id"].gather(chain_of)
-    )
-
-    within = None if month is None else (periods.month_start(month), periods.month_end(month))
-    usage = pl.concat(
-        [hourly.sum_cells(calls, ways, cells, within), resource_time.resource_hours(seen, moments, settings, within)],
-        how="diagonal",
-    )
-    stamp = partial(_stamped, within=within, rollup_id=rollup_id)
-    return RollupRows(
-        calls=CALLS.conform(stamp(call_frame, "start_time")),
-        chains=CHAINS.conform(stamp(chain_frame, "start_time")),
-        usage=USAGE_HOURLY.conform(stamp(usage, "hour")),
-        spans_read=nodes.height,
-    )
-
-
-def _facts(window: pl.LazyFrame) -> pl.DataFrame:
-    """The spans, numbered by `row`. A column that says nothing is one null, not a million, and costs nothing from here on."""
-    known = set(window.collect_schema().names())
-    # Counting what most emitters leave out is far cheaper than holding a million times nothing; a window without some has been looked through.
-    told: dict[str, int] = {}
-    if known.issuperset(_SELDOM):
-        told = window.select(pl.col(c).count() for c in _SELDOM).collect(engine="streaming").row(0, named=True)
-    # In one piece: numpy reads it so, and columns in unlike pieces would be aligned again at every step.
-    frame = window.select(c for c in _READ if c in known and told.get(c, 1)).collect().rechunk()
-    frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _READ if c not in frame.columns)
-    claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
-    claimed = frame["claimed_agent"].count() or frame["claimed_team"].count()
-    source = pl.when(claims).then("source") if claimed else pl.lit(None, dtype=pl.String)
-    return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
-
-
-def _signals(facts: pl.DataFrame, *, plain: bool) -> pl.DataFrame:
-    """What was told of calls, without what only chains need."""
-    told = non_null_columns(facts, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
-    wanted = pl.any_horizontal(pl.col(c).is_not_null() for c in told) if told else pl.lit(value=False)
-    kept = facts.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if plain else []))
-    return drop_absurd_counts(kept.filter(wanted if plain else wanted | chain_nodes.is_gateway()).rechunk())
-
-
-def _stamped(frame: pl.DataFrame, at: str, *, within: tuple[datetime, datetime] | None, rollup_id: str) -> pl.DataFrame:
-    """The rows that start within the month, if one is asked for, each with its own UTC month."""
-    if within is not None:
-        inside = frame[at].is_between(*within, closed="left")
-        frame = (frame if inside.all() else frame.filter(inside)).with_columns(month=pl.lit(f"{within[0]:%Y-%m}"))
-    else:
-        frame = frame.with_columns(month=_months(frame[at]))
-    return frame.with_columns(rollup_id=pl.lit(rollup_id))
-
-
-def _months(instants: pl.Series) -> pl.Series:
-    """The UTC month of each instant, written once a month and not once a row."""
-    number = instants.dt.year().cast(pl.Int32) * 12 + instants.dt.month() - 1
-    first, last = number.min(), number.max()
-    if not isinstance(first, int) or not isinstance(last, int):
-        return pl.Series([], dtype=pl.String)
-    names = pl.Series([f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)])
-    return names.gather(number - first)
-
-
-def _unpriced(calls: pl.DataFrame) -> pl.Series:
-    """Which calls used something that has no list price. (ES-2)"""
-    priceless = calls["list_cost"].is_null()
-    used = non_null_columns(calls, (*TOKEN_METERS, "__other"))
-    if not priceless.any() or any(not calls[c].null_count() for c in used):
-        return priceless
-    return priceless & calls.select(pl.any_horizontal(pl.lit(value=False), *(pl.col(c).is_not_null() for c in used))).to_series()
+    results: dict[str, Any] = {
+        "window": window,
+        "timeline": timeline,
+        "book": book,
+        "settings": settings,
+        "trusted_sources": settings.ingest.trusted_sources,
+        "period": None if month is None else (periods.month_start(month), periods.month_end(month)),
+        "rollup_id": rollup_id,
+    }
+    for names, step in STEPS:
+        result = step(**{name: results[name] for name in signature(step).parameters})
+        if "," in names:
+            results.update(zip(names.split(", "), result, strict=True))
+        else:
+            results[names] = result
+    rollup: RollupRows = results["rollup"]
+    return rollup

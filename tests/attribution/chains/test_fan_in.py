@@ -17,7 +17,7 @@ from attribution.chains.fan_in import Ancestry
 from attribution.chains.span_index import SpanIndex
 from attribution.pricing import PriceBook
 from attribution.usage import rollup
-from attribution.usage.rollup import RollupRows
+from attribution.usage.rollup_rows import RollupRows
 from ledger import registry
 from ledger.settings import IngestSettings, Settings
 from ledger.tables import PRICES

@@ -37,7 +37,7 @@ from opentelemetry.util.types import AnyValue
 from api.queries.metric_check import compare
 from api.receivers import ReceivedBatch
 from attribution.chains.calls import merge_signals
-from attribution.usage.rollup import _facts, _signals
+from attribution.usage.spans import read_spans, select_signals
 from ledger.books import Books
 from ledger.errors import FormatError, SpoolFull, StoreUnreachable
 from ledger.settings import IngestSettings
@@ -385,7 +385,9 @@ def the_span_of(said: dict[str, Any]) -> ExportTraceServiceRequest:
 
 def calls(store: Store) -> pl.DataFrame:
     """The calls attribution sees."""
-    return merge_signals(_signals(_facts(store.scan(SPANS)), plain=False)).filter(pl.col("usage_scope").is_not_null())
+    return merge_signals(select_signals(read_spans(store.scan(SPANS)), spans_are_unique=False)).filter(
+        pl.col("usage_scope").is_not_null()
+    )
 
 
 def test_an_event_of_claude_code_is_a_call(spool: Spool, store: Store) -> None:

@@ -1,0 +1,61 @@
+"""Reading spans: the columns that attribution uses, and which of the rows are signals of a call."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from attribution.chains.calls import OTLP, drop_absurd_counts
+from attribution.chains.nodes import is_gateway
+from attribution.chains.span_index import SpanIndex
+from attribution.factorize import non_null_columns
+from ledger.tables import SPANS, USAGE_COLUMNS
+
+_COLUMNS = (
+    "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id",
+    "start_time", "end_time", "service_name", "name", "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
+    "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
+    "provider_request_id", "provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id",
+    "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "phase", "rank", "other_usage", *USAGE_COLUMNS,
+)  # fmt: skip
+"""The columns of `spans` that attribution reads."""
+
+_COMMON = {
+    "channel", "source", "trace_key", "span_key", "parent_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name",
+    "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
+    "input_includes_cache", "rank",
+}  # fmt: skip
+_SPARSE = tuple(c for c in _COLUMNS if c not in _COMMON)
+"""Columns that are often null throughout."""
+
+
+def read_spans(window: pl.LazyFrame) -> pl.DataFrame:
+    """The spans of a window with all columns of `_COLUMNS`, numbered by `row`; adds `claim_source`, the source of a claim.
+
+    A column without values becomes a null literal, which takes no memory and is skipped by later steps.
+    """
+    names = set(window.collect_schema().names())
+    # Counting the values of sparse columns is far cheaper than reading millions of nulls. A window that lacks some of them has had its
+    # empty columns dropped already (`Partition.scan`).
+    value_counts: dict[str, int] = {}
+    if names.issuperset(_SPARSE):
+        value_counts = window.select(pl.col(c).count() for c in _SPARSE).collect(engine="streaming").row(0, named=True)
+    # One chunk: numpy reads it without a copy, and columns in unlike chunks would be aligned again at every step.
+    frame = window.select(c for c in _COLUMNS if c in names and value_counts.get(c, 1)).collect().rechunk()
+    frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _COLUMNS if c not in frame.columns)
+    is_claim = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
+    has_claims = frame["claimed_agent"].count() or frame["claimed_team"].count()
+    source = pl.when(is_claim).then("source") if has_claims else pl.lit(None, dtype=pl.String)
+    return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
+
+
+def are_unique_spans(spans: pl.DataFrame, span_index: SpanIndex) -> bool:
+    """Whether all rows are OpenTelemetry spans, each delivered once: then nothing has to be merged by span."""
+    return bool((spans["channel"] == OTLP).all()) and not len(span_index.duplicates)
+
+
+def select_signals(spans: pl.DataFrame, spans_are_unique: bool) -> pl.DataFrame:
+    """The rows that report a call (usage, a usage scope, or a gateway's log row), without the columns that only chains need."""
+    usage_columns = non_null_columns(spans, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
+    is_signal = pl.any_horizontal(pl.col(c).is_not_null() for c in usage_columns) if usage_columns else pl.lit(value=False)
+    columns = spans.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if spans_are_unique else []))
+    return drop_absurd_counts(columns.filter(is_signal if spans_are_unique else is_signal | is_gateway()).rechunk())
