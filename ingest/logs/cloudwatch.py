@@ -15,23 +15,23 @@ from typing import Any
 
 from ingest.logs import files
 from ingest.logs.json_fields import parse_json
-from ingest.logs.json_items import LONGEST_LINE, Damage, Found, Item
+from ingest.logs.json_items import MAX_LINE_BYTES, Damage, Item, ItemStream
 from ingest.source import RawObject
 
 _CHUNK = 1 << 20
-_AGAIN = "export the log again; the records that are whole were read"
+_REMEDY = "export the log again; the records that are whole were read"
 
 
-def records(item: RawObject, *, description: str) -> Found:
+def records(item: RawObject, *, description: str) -> ItemStream:
     """The records of a file. Raises `FormatError` where it is none of these forms. Messages that are no JSON are none of ours and passed by."""
     with item.path.open("rb") as file:
         is_export_task = _starts_with_a_time(file)
-    entries = _stamped(item) if is_export_task else files.items(item, description=description, remedy=_AGAIN)
+    entries = _export_task_lines(item) if is_export_task else files.items(item, description=description, remedy=_REMEDY)
     for entry in entries:
         if isinstance(entry, Damage):
             yield entry
             continue
-        messages = _inside(entry.value)
+        messages = _messages(entry.value)
         if messages is None:
             yield entry
             continue
@@ -51,40 +51,40 @@ def _starts_with_a_time(file: io.BufferedReader) -> bool:
     return head[:2] == b"20" and head[4:5] == b"-" and head[10:11] == b"T"
 
 
-def _stamped(item: RawObject) -> Found:
+def _export_task_lines(item: RawObject) -> ItemStream:
     """Lines of an export task: a time, a blank, the message. A message of several lines is no record."""
     with item.path.open("rb") as file:
         lines = _Lines(file)
         for number, line in enumerate(lines, 1):
             _, _, message = line.partition(b" ")
             if not message.lstrip().startswith(b"{"):
-                if line and lines.ended:
-                    yield Damage(f"line {number}", "line", "the file ends within this line", _AGAIN)
+                if line and lines.has_ended:
+                    yield Damage(f"line {number}", "line", "the file ends within this line", _REMEDY)
                 continue
             try:
                 yield Item(f"line {number}", parse_json(message))
             except (ValueError, RecursionError):
-                yield Damage(f"line {number}", "line", "no complete JSON", _AGAIN)
-        if lines.fault:
-            yield Damage("end of file", "file", lines.fault, _AGAIN)
+                yield Damage(f"line {number}", "line", "no complete JSON", _REMEDY)
+        if lines.error:
+            yield Damage("end of file", "file", lines.error, _REMEDY)
 
 
 class _Lines:
-    """Lines of a file that may be gzip, as far as it is whole; `fault` says why it is not. `ended` says that a last line has no end."""
+    """Lines of a file that may be gzip, as far as it is whole; `error` says why it is not. `has_ended` says that a last line has no end."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
-        self.fault, self.ended = "", False
+        self.error, self.has_ended = "", False
 
     def __iter__(self) -> Iterator[bytes]:
         tail = b""
         for part in self._parts():
             *lines, tail = (tail + part).split(b"\n")
             yield from lines
-            if len(tail) > LONGEST_LINE:
-                self.fault = "a line is longer than any record"
+            if len(tail) > MAX_LINE_BYTES:
+                self.error = "a line is longer than any record"
                 return
-        self.ended = True
+        self.has_ended = True
         yield tail
 
     def _parts(self) -> Iterator[bytes]:
@@ -108,10 +108,10 @@ class _Lines:
         except zlib.error:
             in_stream = True
         if in_stream:
-            self.fault = "the gzip stream is cut off or damaged here"
+            self.error = "the gzip stream is cut off or damaged here"
 
 
-def _inside(value: object) -> list[Any] | None:
+def _messages(value: object) -> list[Any] | None:
     """The messages of an envelope; None where there is none around the record."""
     if isinstance(value, list):  # a row of Logs Insights, or several rows
         cells = [cell for row in value for cell in (row if isinstance(row, list) else [row])]
@@ -122,7 +122,7 @@ def _inside(value: object) -> list[Any] | None:
         if isinstance(value.get(name), list) and "spanId" not in value:
             return [event.get("message") for event in value[name] if isinstance(event, Mapping)]
     if isinstance(value.get("results"), list):
-        return _inside(value["results"])
+        return _messages(value["results"])
     for name in ("@message", "message"):
         if isinstance(value.get(name), (str, Mapping)) and "spanId" not in value and "requestId" not in value:
             return [value[name]]

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ingest.logs import table_items
-from ingest.logs.json_items import Damage, Found
+from ingest.logs.json_items import Damage, ItemStream
 from ingest.logs.json_items import of_file as _of_json
 from ingest.source import Batch, Fetcher, ListedObject, RawObject, Window
 from ledger.errors import FormatError, ObjectMissingError
@@ -24,10 +24,10 @@ OVERLAP = timedelta(minutes=10)
 """How far behind the newest object others may still appear: stores count whole seconds, and uploads cross."""
 _DAY = timedelta(days=1)
 _GLOB = re.compile(r"[*?\[]")
-_DATED = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)/)?)?")
+_DATE_FOLDER = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)/)?)?")
 
 
-def slices(
+def file_batches(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str] = ()
 ) -> Iterator[Batch | Problem]:
     """Every file a slice of its own, so that one that cannot be read keeps no other back. `skip` are names of folders left out."""
@@ -37,20 +37,20 @@ def slices(
     listing = fetcher.list(uri)
     exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
     base = Path(_GLOB.split(uri)[0]).expanduser().absolute().as_posix()
-    entries = exact_matches or [entry for entry in listing if _picks(entry, base, patterns, skip)]
+    entries = exact_matches or [entry for entry in listing if _is_match(entry, base, patterns, skip)]
     if not entries:
-        raise _nothing(uri, description, patterns)
+        raise _no_files_error(uri, description, patterns)
     for entry in entries:
         yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
 
-def _nothing(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissingError:
+def _no_files_error(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissingError:
     return ObjectMissingError(
         f"nothing here looks like {description}", where=uri, remedy=f"files should end in {', '.join(patterns)}"
     )
 
 
-def _picks(entry: ListedObject, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
+def _is_match(entry: ListedObject, base: str, patterns: Sequence[str], skip: Sequence[str]) -> bool:
     folder, _, name = entry.uri.rpartition("/")
     return (
         entry.size > 0
@@ -68,13 +68,13 @@ def _new_objects(
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
     last = window.until + _DAY if window.until else None
     listing = [
-        entry for entry in _listed(fetcher, uri, first, last, skip) if entry.uri == uri or _picks(entry, uri, patterns, skip)
+        entry for entry in _list_new(fetcher, uri, first, last, skip) if entry.uri == uri or _is_match(entry, uri, patterns, skip)
     ]
     if not listing and checkpoint is None:
-        raise _nothing(uri, description, patterns)
-    listing.sort(key=lambda entry: (_written(entry), entry.uri))
+        raise _no_files_error(uri, description, patterns)
+    listing.sort(key=lambda entry: (_write_time(entry), entry.uri))
     for entry in listing:
-        if since is None or _written(entry) >= since:
+        if since is None or _write_time(entry) >= since:
             try:
                 yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
             except ObjectMissingError:
@@ -83,31 +83,31 @@ def _new_objects(
                     "if a lifecycle rule deletes logs, let it wait a day longer",
                 )
                 yield Problem(source, entry.uri, "object", "", reason, remedy)
-    newest = max((_written(entry) for entry in listing), default=None)
+    newest = max((_write_time(entry) for entry in listing), default=None)
     newest_seen = max(filter(None, (newest, datetime.fromisoformat(checkpoint) if checkpoint else None)), default=None)
     if newest_seen is not None and window == Window():
         yield Batch(scope=uri, objects=(), marks={uri: newest_seen.isoformat()})
 
 
-def _listed(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:
+def _list_new(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:
     """The objects below a prefix, without looking into folders of other days, or of names that are left out."""
     folders, objects = fetcher.level(uri)
     begin = datetime.combine(first, time(), UTC) if first else None
     if not folders and not objects:
         objects = fetcher.list(uri)  # a single object
-    yield from (entry for entry in objects if begin is None or _written(entry) >= begin)
+    yield from (entry for entry in objects if begin is None or _write_time(entry) >= begin)
     for folder in folders:
-        if folder.rstrip("/").rsplit("/", 1)[-1].lower() not in skip and _may_hold(folder, first, last):
-            yield from _listed(fetcher, folder, first, last, skip)
+        if folder.rstrip("/").rsplit("/", 1)[-1].lower() not in skip and _may_contain(folder, first, last):
+            yield from _list_new(fetcher, folder, first, last, skip)
 
 
-def _may_hold(folder: str, first: date | None, last: date | None) -> bool:
+def _may_contain(folder: str, first: date | None, last: date | None) -> bool:
     """Whether a folder named by a date may hold days from `first` until `last`.
 
-    >>> [_may_hold(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
+    >>> [_may_contain(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
     [False, True, False, True]
     """
-    match = _DATED.search(folder)
+    match = _DATE_FOLDER.search(folder)
     if match is None:
         return True
     folder_date = f"{match['year']}-{match['month'] or ''}-{match['day'] or ''}".rstrip("-")
@@ -116,11 +116,11 @@ def _may_hold(folder: str, first: date | None, last: date | None) -> bool:
     )
 
 
-def _written(entry: ListedObject) -> datetime:
+def _write_time(entry: ListedObject) -> datetime:
     return entry.modified or datetime.max.replace(tzinfo=UTC)
 
 
-def items(item: RawObject, *, description: str, remedy: str) -> Found:
+def items(item: RawObject, *, description: str, remedy: str) -> ItemStream:
     """The JSON items of a file (one document, an array, lines; gzip; or the rows of a Parquet file), and what could not be read.
 
     Raises `FormatError` where it is none of these. `description` names what it should hold, `remedy` how to get it anew.

@@ -15,12 +15,12 @@ from typing import Any
 
 from ledger.money import exact_decimal
 
-NOTHING = frozenset({"", "None", "none", "null", "NULL", "NaN", "nan"})
+ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "NaN", "nan"})
 """What emitters write where they mean no value."""
 
-LONGEST_TEXT = 4096
+MAX_TEXT_LENGTH = 4096
 """Characters of the longest name or id that is taken; anything longer is no name."""
-LONGEST_STRUCTURE = 2_000_000
+MAX_STRUCTURE_LENGTH = 2_000_000
 """Characters of the longest JSON-inside-text that is opened."""
 
 _EARLIEST, _LATEST = 0, 7_258_118_400  # 1970 and 2200, in seconds: anything outside is no time of a call
@@ -42,7 +42,7 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, parse_float=Decimal, parse_constant=str)
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as an error message may repeat it: short, on one line."""
     line = " ".join(repr(value)[:80].split())
     return line if len(line) < 60 else line[:57] + "…"
@@ -59,10 +59,10 @@ def text(value: object) -> str | None:
     if value is None:
         return None
     if type(value) is str:
-        if value in NOTHING:
+        if value in ABSENT_VALUES:
             return None
         name = value.strip()
-        if name in NOTHING or len(name) > LONGEST_TEXT:
+        if name in ABSENT_VALUES or len(name) > MAX_TEXT_LENGTH:
             return None
         return name if name.isascii() else name.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
@@ -78,7 +78,7 @@ def count(value: object, field: str) -> int | None:
     """
     if type(value) is int and 0 <= value <= _INT64:
         return value
-    if value is None or (isinstance(value, str) and value.strip() in NOTHING):
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     number: Decimal | int | None
     if type(value) is int:
@@ -88,7 +88,7 @@ def count(value: object, field: str) -> int | None:
     else:
         number = decimal(value)
     if number is None or not 0 <= number <= _INT64 or number != int(number):
-        raise FieldError(field, f"{shown(value)} is no number of tokens", "send a whole number from 0 up, or leave it out")
+        raise FieldError(field, f"{short_repr(value)} is no number of tokens", "send a whole number from 0 up, or leave it out")
     return int(number)
 
 
@@ -117,11 +117,11 @@ def rate(value: object, field: str) -> Decimal | None:
     >>> rate("0.0025200000000000005", "response_cost")
     Decimal('0.002520000000000000')
     """
-    if value is None or (isinstance(value, str) and value.strip() in NOTHING):
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     number = decimal(value)
     if number is None:
-        raise FieldError(field, f"{shown(value)} is no amount", "send a decimal number in US dollars")
+        raise FieldError(field, f"{short_repr(value)} is no amount", "send a decimal number in US dollars")
     return number.quantize(_RATE_STEP, rounding=ROUND_HALF_EVEN)
 
 
@@ -149,7 +149,7 @@ def instant(value: object, field: str) -> int | None:
     >>> instant("2026-11-22 15:31:45.924785+00:00", "startTime") == instant("1795361505.924785", "startTime")
     True
     """
-    if value is None or (isinstance(value, str) and value.strip() in NOTHING):
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     moment: datetime | None = value if isinstance(value, datetime) else None
     seconds = None if moment else decimal(value)
@@ -163,7 +163,7 @@ def instant(value: object, field: str) -> int | None:
         since_epoch = aware - _EPOCH
         seconds = Decimal(since_epoch.days * 86_400 + since_epoch.seconds) + Decimal(since_epoch.microseconds).scaleb(-6)
     if seconds is None or not _EARLIEST < seconds < _LATEST:
-        raise FieldError(field, f"{shown(value)} is no time", "send seconds since 1970 UTC, or ISO 8601 text")
+        raise FieldError(field, f"{short_repr(value)} is no time", "send seconds since 1970 UTC, or ISO 8601 text")
     return int(seconds.scaleb(6).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
@@ -178,15 +178,15 @@ def structure(value: object, field: str) -> Any:
     if not isinstance(value, str):
         return value
     source = value.strip()
-    if source in NOTHING:
+    if source in ABSENT_VALUES:
         return None
-    if len(source) <= LONGEST_STRUCTURE:
+    if len(source) <= MAX_STRUCTURE_LENGTH:
         for spelling in (str, _as_json):
             try:
                 return parse_json(spelling(source))
             except (ValueError, RecursionError):
                 continue  # the next spelling; what no spelling fits is told below
-    raise FieldError(field, f"{shown(value)} is neither an object nor a list", "send JSON")
+    raise FieldError(field, f"{short_repr(value)} is neither an object nor a list", "send JSON")
 
 
 _LITERAL = re.compile(
@@ -218,7 +218,7 @@ def mapping(value: object, field: str) -> Mapping[str, Any]:
     if inner is None:
         return {}
     if not isinstance(inner, Mapping):
-        raise FieldError(field, f"{shown(value)} is no object", "send a JSON object, or leave it out")
+        raise FieldError(field, f"{short_repr(value)} is no object", "send a JSON object, or leave it out")
     return inner
 
 
@@ -233,7 +233,7 @@ def spelled_usage(usage_text: str) -> dict[str, Any]:
     """
     root: dict[str, Any] = {}
     nest = [root]
-    for match in _TOKEN.finditer(usage_text[:LONGEST_STRUCTURE]):
+    for match in _TOKEN.finditer(usage_text[:MAX_STRUCTURE_LENGTH]):
         name, number, opening, _, closing = match.groups()
         if closing:
             if len(nest) > 1:

@@ -15,12 +15,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ingest.logs.json_fields import parse_json, shown
+from ingest.logs.json_fields import parse_json, short_repr
 from ledger.errors import FormatError
 
-LONGEST_LINE = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 """Bytes of the longest line, and so of the largest single item, that is read."""
-LONGEST_DOCUMENT = 1 << 30
+MAX_DOCUMENT_BYTES = 1 << 30
 """Bytes of the largest JSON array, unpacked, that is read: unlike lines it must be held whole."""
 _CHUNK = 1 << 20
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
@@ -42,10 +42,10 @@ class Damage(NamedTuple):
     remedy: str
 
 
-Found = Iterator[Item | Damage]
+ItemStream = Iterator[Item | Damage]
 
 
-def of_file(path: Path, uri: str) -> Found:
+def of_file(path: Path, uri: str) -> ItemStream:
     """The items of a file. Raises `FormatError` if it is no log at all."""
     with path.open("rb") as file:
         magic = file.read(4)
@@ -57,12 +57,12 @@ def of_file(path: Path, uri: str) -> Found:
         yield from _of_chunks(chunks, uri)
 
 
-def of_body(body: bytes, uri: str) -> Found:
+def of_body(body: bytes, uri: str) -> ItemStream:
     """The items of a request body: what LiteLLM's generic callback posts, in each of its three formats."""
     yield from _of_chunks(iter([body]), uri)
 
 
-class _Cut(Exception):
+class _CutOffError(Exception):
     """The compressed stream ends early, or is damaged, after what was read so far."""
 
 
@@ -81,42 +81,42 @@ def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
         if tail := decompressor.flush():
             yield tail
     except zlib.error as error:
-        raise _Cut from error
+        raise _CutOffError from error
     if in_stream:
-        raise _Cut
+        raise _CutOffError
 
 
 class _Lines:
-    """Lines of a chunked stream, at most `LONGEST_LINE` long, and what is known about how it ended."""
+    """Lines of a chunked stream, at most `MAX_LINE_BYTES` long, and what is known about how it ended."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._held = b""
-        self.cut = False
+        self._buffer = b""
+        self.is_cut_off = False
 
-    def more(self) -> bytes:
+    def next_chunk(self) -> bytes:
         try:
             return next(self._chunks, b"")
-        except _Cut:
-            self.cut = True
+        except _CutOffError:
+            self.is_cut_off = True
             return b""
 
     def first_line(self) -> bytes:
-        while b"\n" not in self._held.lstrip() and len(self._held) <= LONGEST_LINE and (chunk := self.more()):
-            self._held += chunk
-        return self._held.lstrip().split(b"\n", 1)[0]
+        while b"\n" not in self._buffer.lstrip() and len(self._buffer) <= MAX_LINE_BYTES and (chunk := self.next_chunk()):
+            self._buffer += chunk
+        return self._buffer.lstrip().split(b"\n", 1)[0]
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Each line without its end; None for one that is too long."""
-        tail, skipping = self._held, False
+        tail, skipping = self._buffer, False
         while True:
             *lines, tail = tail.split(b"\n")
             for line in lines:
-                yield None if skipping or len(line) > LONGEST_LINE else line
+                yield None if skipping or len(line) > MAX_LINE_BYTES else line
                 skipping = False
-            if len(tail) > LONGEST_LINE:
+            if len(tail) > MAX_LINE_BYTES:
                 tail, skipping = b"", True
-            chunk = self.more()
+            chunk = self.next_chunk()
             if not chunk:
                 break
             tail += chunk
@@ -125,35 +125,35 @@ class _Lines:
 
     def whole(self) -> bytes | None:
         """All of it; None if that is too much."""
-        parts, size = [self._held], len(self._held)
-        while size <= LONGEST_DOCUMENT and (chunk := self.more()):
+        parts, size = [self._buffer], len(self._buffer)
+        while size <= MAX_DOCUMENT_BYTES and (chunk := self.next_chunk()):
             parts.append(chunk)
             size += len(chunk)
-        return b"".join(parts) if size <= LONGEST_DOCUMENT else None
+        return b"".join(parts) if size <= MAX_DOCUMENT_BYTES else None
 
 
-def _of_chunks(chunks: Iterator[bytes], uri: str) -> Found:
+def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
     lines = _Lines(chunks)
     first = lines.first_line()
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        yield from _of_wide(lines, uri)
+        yield from _of_utf16(lines, uri)
     elif not first.strip():
-        if lines.cut:
+        if lines.is_cut_off:
             raise FormatError("the gzip file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off")
     elif (start := first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]) == b"[":
         yield from _of_document(lines, uri)
     elif start == b"{" or first.strip() in (b"null", b"\xef\xbb\xbfnull"):
-        whole_line = _complete(first)
+        whole_line = _is_complete(first)
         yield from _of_lines(lines) if whole_line or _has_second_object(lines) else _of_document(lines, uri)
     else:
         yield from _of_csv(lines, first, uri)
-    if lines.cut:
+    if lines.is_cut_off:
         yield Damage(
             "end of file", "file", "the gzip stream is cut off or damaged here", "fetch the file again; what came before was read"
         )
 
 
-def _of_wide(lines: _Lines, uri: str) -> Found:
+def _of_utf16(lines: _Lines, uri: str) -> ItemStream:
     document = lines.whole()
     try:
         utf8 = (document or b"").decode("utf-16").encode()
@@ -162,7 +162,7 @@ def _of_wide(lines: _Lines, uri: str) -> Found:
     yield from _of_chunks(iter([utf8]), uri)
 
 
-def _complete(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     try:
         parse_json(line.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
@@ -172,16 +172,16 @@ def _complete(line: bytes) -> bool:
 
 def _has_second_object(lines: _Lines) -> bool:
     """Whether the second line starts an object of its own: JSON lines whose first line is damaged, not one spread-out object."""
-    head = lines._held.lstrip().split(b"\n", 2)
+    head = lines._buffer.lstrip().split(b"\n", 2)
     return len(head) > 1 and head[1].lstrip()[:1] == b"{" and len(head[0].strip()) > 1
 
 
-def _of_lines(lines: _Lines) -> Found:
+def _of_lines(lines: _Lines) -> ItemStream:
     for number, line in enumerate(lines, 1):
         place = f"line {number}"
         if line is None:
             yield Damage(
-                place, "line", f"the line is longer than {LONGEST_LINE >> 20} MiB", "one call per line; leave prompts out"
+                place, "line", f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", "one call per line; leave prompts out"
             )
             continue
         text = line.strip()
@@ -196,18 +196,18 @@ def _of_lines(lines: _Lines) -> Found:
         except UnicodeDecodeError:
             yield Damage(place, "line", "the line is not UTF-8 text", "write the log as UTF-8")
         except ValueError as error:
-            yield Damage(place, "line", f"no complete JSON: {_said(error)}", "the line may be cut off; send it again whole")
+            yield Damage(place, "line", f"no complete JSON: {_json_error(error)}", "the line may be cut off; send it again whole")
 
 
-def _said(error: ValueError) -> str:
+def _json_error(error: ValueError) -> str:
     return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)[:120]
 
 
-def _of_document(lines: _Lines, uri: str) -> Found:
+def _of_document(lines: _Lines, uri: str) -> ItemStream:
     document = lines.whole()
     if document is None:
         raise FormatError(
-            f"one JSON document of more than {LONGEST_DOCUMENT >> 30} GiB", where=uri, remedy="write JSON lines instead"
+            f"one JSON document of more than {MAX_DOCUMENT_BYTES >> 30} GiB", where=uri, remedy="write JSON lines instead"
         )
     # Bytes that are not UTF-8 become surrogates, which only spoil the strings they stand in, not the items beside them.
     text = document.decode("utf-8-sig", "surrogateescape")
@@ -220,7 +220,7 @@ _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_float=Decimal, parse_constant=str).raw_decode
 
 
-def _skip(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at
 
@@ -239,17 +239,17 @@ def _end_of_value(text: str, at: int) -> int | None:
     return None
 
 
-def _document(text: str, uri: str) -> Found:
+def _document(text: str, uri: str) -> ItemStream:
     """Arrays of items, or items one after another; also several arrays, as bodies appended to one file make them."""
-    at, number, in_array = _skip(text, 0), 0, False
+    at, number, in_array = _skip_space(text, 0), 0, False
     damaged_text = _NOT_UTF8.search(text) is not None
     while at < len(text):
         character = text[at]
         if character == ("]" if in_array else "["):
-            in_array, at = not in_array, _skip(text, at + 1)
+            in_array, at = not in_array, _skip_space(text, at + 1)
             continue
         if in_array and character == ",":
-            at = _skip(text, at + 1)
+            at = _skip_space(text, at + 1)
             continue
         number += 1
         place, start = f"item {number}", at
@@ -262,33 +262,35 @@ def _document(text: str, uri: str) -> Found:
                     raise FormatError(
                         "no complete JSON object", where=uri, remedy="the file may be cut off; fetch it again"
                     ) from error
-                reason = "the data is cut off here" if character in "{[" else f"no JSON value: {shown(text[start : start + 40])}"
+                reason = (
+                    "the data is cut off here" if character in "{[" else f"no JSON value: {short_repr(text[start : start + 40])}"
+                )
                 yield Damage(place, "body", reason, "send it again whole; the items before it were read")
                 return
             at = end
-            reason = f"no valid JSON: {_said(error)}" if isinstance(error, ValueError) else "nested beyond reason"
+            reason = f"no valid JSON: {_json_error(error)}" if isinstance(error, ValueError) else "nested beyond reason"
             yield Damage(place, "item", reason, "send the payload as LiteLLM writes it")
         else:
             if damaged_text and _NOT_UTF8.search(text, start, at):
                 yield Damage(place, "item", "holds text that is not UTF-8", "write the log as UTF-8")
             elif value is not None:
                 yield Item(place, value)
-        at = _skip(text, at)
+        at = _skip_space(text, at)
     if in_array:
         yield Damage(
             f"item {number + 1}", "body", "the data is cut off here", "send it again whole; the items before it were read"
         )
 
 
-def _of_csv(lines: _Lines, first: bytes, uri: str) -> Found:
+def _of_csv(lines: _Lines, first: bytes, uri: str) -> ItemStream:
     header = next(csv.reader([first.decode("utf-8-sig", "replace")]), [])
     if not _TABLE_COLUMNS.issubset(header):
         raise FormatError(
-            f"neither JSON nor an export of LiteLLM_SpendLogs; it starts {shown(first[:40].decode('utf-8', 'replace'))}",
+            f"neither JSON nor an export of LiteLLM_SpendLogs; it starts {short_repr(first[:40].decode('utf-8', 'replace'))}",
             where=uri,
             remedy="send LiteLLM payloads as JSON or JSON lines, or LiteLLM_SpendLogs with its header row",
         )
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     rows = csv.reader(_decoded(lines), strict=True)
     next(rows)
     number = 0
@@ -318,7 +320,7 @@ def _decoded(lines: _Lines) -> Iterator[str]:
         yield (text.removeprefix("\ufeff") if number == 0 else text) + "\n"
 
 
-def _of_parquet(path: Path, uri: str) -> Found:
+def _of_parquet(path: Path, uri: str) -> ItemStream:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -346,7 +348,7 @@ def _of_parquet(path: Path, uri: str) -> Found:
         raise FormatError("no readable Parquet file", where=uri, remedy="fetch the file again; it may be cut off") from error
 
 
-def opened(value: object) -> Iterator[object] | None:
+def api_records(value: object) -> Iterator[object] | None:
     """The items of an answer of LiteLLM's own API, ``{"data": [...], "total": …}``; None if this is no such answer."""
     if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
         records: list[object] = value["data"]

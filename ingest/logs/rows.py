@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ingest.logs.json_fields import FieldError
-from ingest.logs.json_items import Damage, Found
+from ingest.logs.json_items import Damage, ItemStream
 from ingest.source import RawObject, Reading
 from ledger import ids
 from ledger.errors import FormatError
@@ -16,7 +16,7 @@ from ledger.problems import Problem
 from ledger.tables import SPANS
 
 BATCH_ROWS = 20_000
-FURTHER = "__further"
+PROGRESS = "__further"
 """How far a row that is told again and again had got: of two tellings the one that got further is kept."""
 Row = dict[str, Any]
 _TIMES = ("start_time", "end_time")
@@ -24,7 +24,7 @@ _UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "t
 _INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
 
 
-def placed(trace: str, span: str, parent: str | None = None) -> Row:
+def trace_position(trace: str, span: str, parent: str | None = None) -> Row:
     """A row's place in its trace, by the ids as they are written."""
     row: Row = {"trace_id": trace, "span_id": span, "trace_key": ids.trace_key(trace), "span_key": ids.span_key(span)}
     if parent is not None:
@@ -41,14 +41,14 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         else pl.Series(name, values, dtype=SPANS.schema[name])
         for name, values in columns.items()
     ]
-    further = pl.Series(FURTHER, [row.get(FURTHER, 0) for row in rows], dtype=pl.Int32)
-    spans = pl.DataFrame([*series, further]).with_columns(date=pl.col("start_time").dt.date())
+    progress = pl.Series(PROGRESS, [row.get(PROGRESS, 0) for row in rows], dtype=pl.Int32)
+    spans = pl.DataFrame([*series, progress]).with_columns(date=pl.col("start_time").dt.date())
     filled_count = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
-    return SPANS.conform(spans.with_columns(rank=filled_count + pl.col(FURTHER)).drop(FURTHER))
+    return SPANS.conform(spans.with_columns(rank=filled_count + pl.col(PROGRESS)).drop(PROGRESS))
 
 
 def readings(
-    items: Found, item: RawObject, *, source: str, description: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
+    items: ItemStream, item: RawObject, *, source: str, description: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
 ) -> Iterator[Reading]:
     """The rows of a file's items, in batches. `rows_of` raises `FieldError` for an item that makes none, and yields none for one to pass by.
 

@@ -15,10 +15,10 @@ from ledger.errors import FormatError
 from ledger.problems import Problem
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz")
-_AGAIN = "copy the session's file again; the lines that are whole were read"
+_REMEDY = "copy the session's file again; the lines that are whole were read"
 
 
-class Gathered(Protocol):
+class SessionLines(Protocol):
     """The lines of a file, gathered."""
 
     def add(self, value: object, place: str) -> bool:
@@ -30,17 +30,17 @@ class Gathered(Protocol):
         ...
 
 
-def readings(item: RawObject, session: Gathered, *, source: str, description: str, remedy: str) -> Iterator[Reading]:
+def readings(item: RawObject, session: SessionLines, *, source: str, description: str, remedy: str) -> Iterator[Reading]:
     """The rows of a session's file. It is held as a whole, since a message's last line may be its last.
 
     Raises `FormatError` where no line is one of this agent's.
     """
     problems, rows, has_own_lines, has_foreign_lines = list[Problem](), list[Row](), False, False
 
-    def refused(place: str, error: FieldError) -> None:
+    def add_problem(place: str, error: FieldError) -> None:
         problems.append(Problem(source, item.uri, place, error.field, error.reason, error.remedy))
 
-    for entry in files.items(item, description=description, remedy=_AGAIN):
+    for entry in files.items(item, description=description, remedy=_REMEDY):
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
@@ -48,7 +48,7 @@ def readings(item: RawObject, session: Gathered, *, source: str, description: st
             is_ours = session.add(entry.value, entry.place)
         except FieldError as error:
             is_ours = True
-            refused(entry.place, error)
+            add_problem(entry.place, error)
         has_own_lines, has_foreign_lines = has_own_lines or is_ours, has_foreign_lines or not is_ours
     if has_foreign_lines and not has_own_lines:
         raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
@@ -56,5 +56,5 @@ def readings(item: RawObject, session: Gathered, *, source: str, description: st
         try:
             rows.append(build_row() | {"raw_id": item.raw_id})
         except FieldError as error:
-            refused(place, error)
+            add_problem(place, error)
     yield Reading(log_rows.frame(rows), problems)

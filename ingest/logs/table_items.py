@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from ingest.logs.json_items import Damage, Found, Item
+from ingest.logs.json_items import Damage, Item, ItemStream
 from ingest.logs.json_items import of_file as _of_json
 from ingest.source import ListedObject, RawObject
 from ledger.errors import FormatError, ObjectMissingError
 
 PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.parquet")
-_AGAIN = "export the table again; the rows that are whole were read"
+_REMEDY = "export the table again; the rows that are whole were read"
 _PARQUET_ROWS = 8192
 
 
-def picked(listing: Sequence[ListedObject], uri: str) -> list[ListedObject]:
+def select_files(listing: Sequence[ListedObject], uri: str) -> list[ListedObject]:
     """The files that look like extracts. Raises `ObjectMissingError` where there is none."""
     exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
     entries = exact_matches or [entry for entry in listing if _looks_like_one(entry.uri.rsplit("/", 1)[-1].lower())]
@@ -34,7 +34,7 @@ def _looks_like_one(name: str) -> bool:
     return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in PATTERNS)
 
 
-def of_object(item: RawObject) -> Found:
+def of_object(item: RawObject) -> ItemStream:
     """The rows of a file, and what of it could not be read. Raises `FormatError` if it is neither JSON nor Parquet."""
     with item.path.open("rb") as file:
         magic = file.read(4)
@@ -43,7 +43,7 @@ def of_object(item: RawObject) -> Found:
         return
     try:
         for entry in _of_json(item.path, item.uri):
-            yield entry._replace(remedy=_AGAIN) if isinstance(entry, Damage) else entry
+            yield entry._replace(remedy=_REMEDY) if isinstance(entry, Damage) else entry
     except FormatError as error:
         reason = error.what if "LiteLLM" not in error.what else "neither JSON nor Parquet"
         raise FormatError(
@@ -53,7 +53,7 @@ def of_object(item: RawObject) -> Found:
         ) from error
 
 
-def _of_parquet(item: RawObject) -> Found:
+def _of_parquet(item: RawObject) -> ItemStream:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -70,4 +70,4 @@ def _of_parquet(item: RawObject) -> Found:
             raise FormatError(
                 f"no readable Parquet file: {message}", where=item.uri, remedy="fetch the file again; it may be cut off"
             ) from error
-        yield Damage(f"row {number + 1}", "file", f"the Parquet file is damaged from here on: {message}", _AGAIN)
+        yield Damage(f"row {number + 1}", "file", f"the Parquet file is damaged from here on: {message}", _REMEDY)

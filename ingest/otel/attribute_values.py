@@ -1,4 +1,4 @@
-"""What emitters write, read as what it means: counts, names, money, tiers. Absent is None, nonsense is `Amiss`.
+"""What emitters write, read as what it means: counts, names, money, tiers. Absent is None, nonsense is `AttributeValueError`.
 
 Every reader is a pure function of one value, so that the same attribute gives the same column on every delivery.
 """
@@ -15,20 +15,20 @@ from ingest.logs.json_fields import FieldError, structure
 from ledger.money import exact_decimal
 from ledger.money import text as decimal_text
 
-ABSENT = frozenset({"", "None", "none", "null", "NULL", "undefined", "NaN", "nan"})
+ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "undefined", "NaN", "nan"})
 """What emitters write where they mean nothing."""
-COUNT_LIMIT = 10**12
+MAX_COUNT = 10**12
 """No request counts a trillion tokens."""
-TEXT_LIMIT = 512
+MAX_TEXT_LENGTH = 512
 """Names and ids are shorter; longer text is somebody's content."""
-LABELS_LIMIT = 16_384
+MAX_LABELS_LENGTH = 16_384
 """JSON labels beyond this are somebody's content too."""
 STANDARD_TIERS = frozenset({"default", "standard", "auto", "on_demand", "on-demand", "normal"})
-_SHORT = 2_048
+_CACHED_LENGTH = 2_048
 _API_NAMES = frozenset({"chat", "responses", "completion", "embedding", "image", "messages", "speech", "transcription", "rerank"})
 
 
-class Amiss(ValueError):
+class AttributeValueError(ValueError):
     """A value that cannot mean what its attribute says. The span is kept without it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
@@ -39,10 +39,10 @@ class Amiss(ValueError):
 Reader = Callable[[Any], Any]
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as an error message may repeat it: short, one line, printable.
 
-    >>> shown("-1"), shown("x" * 80)[-4:]
+    >>> short_repr("-1"), short_repr("x" * 80)[-4:]
     ("'-1'", 'xxx…')
     """
     literal = ascii(value)
@@ -53,7 +53,7 @@ def clean(name: str) -> str:
     """Text that UTF-8 can carry, not longer than a name is."""
     if not name.isascii():
         name = name.encode("utf-8", "replace").decode("utf-8")
-    return name if len(name) <= TEXT_LIMIT else name[:TEXT_LIMIT]
+    return name if len(name) <= MAX_TEXT_LENGTH else name[:MAX_TEXT_LENGTH]
 
 
 def text(value: Any) -> str | None:
@@ -63,7 +63,7 @@ def text(value: Any) -> str | None:
     ('gpt-4o', None, None, '7', None)
     """
     if type(value) is str:
-        return None if value in ABSENT else clean(value)
+        return None if value in ABSENT_VALUES else clean(value)
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         return str(value)
     return None
@@ -83,23 +83,27 @@ def count(value: Any) -> int | None:
     >>> count(-1)
     Traceback (most recent call last):
         ...
-    ingest.otel.attribute_values.Amiss: -1 is no number of tokens
+    ingest.otel.attribute_values.AttributeValueError: -1 is no number of tokens
     """
     if type(value) is int:
         number = value
-    elif value is None or (isinstance(value, str) and value.strip() in ABSENT):
+    elif value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     else:
         exact = _exact(value)
         if exact is None or exact != exact.to_integral_value():
-            raise Amiss(f"{shown(value)} is no number of tokens", "send a whole number, or leave the attribute out")
+            raise AttributeValueError(
+                f"{short_repr(value)} is no number of tokens", "send a whole number, or leave the attribute out"
+            )
         number = int(exact)
-    if not 0 <= number < COUNT_LIMIT:
-        raise Amiss(f"{shown(value)} is no number of tokens", "send a whole number from 0 up, or leave the attribute out")
+    if not 0 <= number < MAX_COUNT:
+        raise AttributeValueError(
+            f"{short_repr(value)} is no number of tokens", "send a whole number from 0 up, or leave the attribute out"
+        )
     return number
 
 
-def from_one(value: Any) -> int | None:
+def retries_from_attempts(value: Any) -> int | None:
     """A number of attempts that starts at one, as retries that start at zero."""
     attempts = count(value)
     return None if attempts is None else max(attempts - 1, 0)
@@ -111,11 +115,13 @@ def money(value: Any) -> str | None:
     >>> money(3.5e-05), money("0.0001"), money(0), money("")
     ('3.5e-05', '0.0001', '0', None)
     """
-    if value is None or (isinstance(value, str) and value.strip() in ABSENT):
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     exact = _exact(value)
     if exact is None or exact < 0:
-        raise Amiss(f"{shown(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out")
+        raise AttributeValueError(
+            f"{short_repr(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out"
+        )
     return repr(value) if isinstance(value, float) else str(exact)
 
 
@@ -135,11 +141,11 @@ def quantity(value: Any) -> str | None:
     >>> quantity(2), quantity(1.5), quantity("12"), quantity(0)
     ('2', '1.5', '12', None)
     """
-    if value is None or (isinstance(value, str) and value.strip() in ABSENT):
+    if value is None or (isinstance(value, str) and value.strip() in ABSENT_VALUES):
         return None
     exact = _exact(value)
-    if exact is None or not 0 <= exact < COUNT_LIMIT:
-        raise Amiss(f"{shown(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
+    if exact is None or not 0 <= exact < MAX_COUNT:
+        raise AttributeValueError(f"{short_repr(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
     return decimal_text(exact) if exact else None
 
 
@@ -234,19 +240,19 @@ def http_error(value: Any) -> str | None:
     return name if name and name.isdigit() and int(name) >= 400 else None
 
 
-def opened(value: Any) -> Mapping[str, Any] | None:
+def parse_object(value: Any) -> Mapping[str, Any] | None:
     """The object inside JSON (or Python-spelled) text; None where there is none.
 
-    >>> opened("{'completion_tokens': 80, 'details': None}"), opened("[1]")
+    >>> parse_object("{'completion_tokens': 80, 'details': None}"), parse_object("[1]")
     ({'completion_tokens': 80, 'details': None}, None)
     """
     if not isinstance(value, str):
         return value if isinstance(value, Mapping) else None
-    inner = _opened_short(value) if len(value) <= _SHORT else _opened(value)
+    inner = _parse_cached(value) if len(value) <= _CACHED_LENGTH else _parse_uncached(value)
     return inner if isinstance(inner, Mapping) else None
 
 
-def _opened(source: str) -> Any:
+def _parse_uncached(source: str) -> Any:
     try:
         if source.startswith("{'") and '"' not in source and "\\" not in source:
             # Python's spelling of plain names and numbers, by far the commonest here: three replacements make it JSON.
@@ -258,13 +264,13 @@ def _opened(source: str) -> Any:
     try:
         return structure(source, "")
     except FieldError:
-        raise Amiss(f"{shown(source)} is no JSON object", "send JSON, or leave the attribute out") from None
+        raise AttributeValueError(f"{short_repr(source)} is no JSON object", "send JSON, or leave the attribute out") from None
 
 
-_opened_short = lru_cache(maxsize=256)(_opened)
+_parse_cached = lru_cache(maxsize=256)(_parse_uncached)
 
 
-def at(inner: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def value_at(inner: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """What lies at a path inside an object; None where nothing does."""
     node: Any = inner
     for step in path:
@@ -294,13 +300,13 @@ def tags(value: Any) -> dict[str, str]:
 
 def labels(value: Any) -> dict[str, str]:
     """Labels of a JSON object, as text."""
-    if isinstance(value, str) and len(value) > LABELS_LIMIT:
+    if isinstance(value, str) and len(value) > MAX_LABELS_LENGTH:
         return {}
-    inner = opened(value) or {}
+    inner = parse_object(value) or {}
     return {k: label for k, v in inner.items() if (label := text(v))}
 
 
-_BACKGROUND = (
+_BACKGROUND_WORDS = (
     "title",
     "summary",
     "recap",
@@ -324,7 +330,7 @@ def phase(value: Any) -> str | None:
     """
     source = (text(value) or "").lower()
     is_turn = source.startswith("agent:") or "main_thread" in source
-    return "overhead" if not is_turn and any(word in source for word in _BACKGROUND) else None
+    return "overhead" if not is_turn and any(word in source for word in _BACKGROUND_WORDS) else None
 
 
 def overhead(value: Any) -> str | None:
@@ -338,7 +344,7 @@ READERS: Mapping[str, Reader] = {
     "text": text,
     "model": model,
     "count": count,
-    "from_one": from_one,
+    "from_one": retries_from_attempts,
     "money": money,
     "quantity": quantity,
     "micros": micros,

@@ -6,18 +6,18 @@ import polars as pl
 
 from ledger.tables import SPANS
 
-_UNTOLD = frozenset({"date", "channel", "source", "raw_id", "trace_key", "span_key", "rank"})
+_UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "trace_key", "span_key", "rank"})
 Ids = tuple[list[bytes], list[bytes], list[bytes | None]]
 """Trace, span and parent of each span."""
 Times = tuple[list[int], list[int | None]]
 """Start and end of each span, in nanoseconds."""
 
 
-SPANS_TOLD, EVENTS = "otlp", "otlp-events"
+SPANS_CHANNEL, EVENTS_CHANNEL = "otlp", "otlp-events"
 """The channels: spans, and log records that say what spans say."""
 
 
-def finished(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.DataFrame:
+def with_derived_columns(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.DataFrame:
     """Ids, keys, times, the clean-up that needs several columns, and the rank.
 
     Ids that are no OpenTelemetry ids come as `trace_text`, `span_text` and `parent_text` beside: their bytes are already the keys.
@@ -39,7 +39,7 @@ def finished(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.Dat
         start_time=(start // 1000).cast(moment),
         end_time=(end // 1000).cast(moment),
         source=pl.lit(source),
-        channel=pl.col("channel").fill_null(SPANS_TOLD) if "channel" in frame.columns else pl.lit(SPANS_TOLD),
+        channel=pl.col("channel").fill_null(SPANS_CHANNEL) if "channel" in frame.columns else pl.lit(SPANS_CHANNEL),
     ).with_columns(date=pl.col("start_time").dt.date())
     for column, text_column in (("trace_id", "trace_text"), ("span_id", "span_text"), ("parent_span_id", "parent_text")):
         if text_column in frame.columns:
@@ -53,7 +53,7 @@ def finished(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.Dat
         is_provider_id = (pl.col("provider_request_id") != pl.col("gateway_call_id")) | pl.col("gateway_call_id").is_null()
         frame = frame.with_columns(provider_request_id=pl.when(is_provider_id).then(pl.col("provider_request_id")))
     frame = _from_arn(frame)
-    informative_columns = [c for c in SPANS.schema if c in frame.columns and c not in _UNTOLD]
+    informative_columns = [c for c in SPANS.schema if c in frame.columns and c not in _UNINFORMATIVE]
     rank = pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in informative_columns)
     return SPANS.conform(frame.with_columns(rank=rank.cast(pl.Int32)))
 

@@ -25,18 +25,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ingest.otel.salvage import salvage
 from ledger.errors import FormatError
 
-LARGEST_BODY = 256 << 20
+MAX_BODY_BYTES = 256 << 20
 """Bytes of the largest single export that is unpacked. Exporters send some megabytes at most; more is a mistake or an attack."""
 
 _KINDS = ("", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _REMOTE_PARENT = 0x200
 _ERROR = 2
-_CONTENT = {"application/x-protobuf": "protobuf", "application/protobuf": "protobuf", "application/json": "json"}
-_SPEAK = "send an ExportTraceServiceRequest, as protobuf or as OTLP/JSON"
+_CONTENT_TYPES = {"application/x-protobuf": "protobuf", "application/protobuf": "protobuf", "application/json": "json"}
+_REMEDY = "send an ExportTraceServiceRequest, as protobuf or as OTLP/JSON"
 
 
 class RawSpan(NamedTuple):
-    """One span as sent. Ids are bytes, times nanoseconds; `found` holds the attributes that were asked for."""
+    """One span as sent. Ids are bytes, times nanoseconds; `attributes` holds the attributes that were asked for."""
 
     trace_id: bytes
     span_id: bytes
@@ -49,7 +49,7 @@ class RawSpan(NamedTuple):
     trace_state: str
     remote_parent: bool
     links: tuple[tuple[bytes, bytes], ...]
-    found: dict[str, Any]
+    attributes: dict[str, Any]
     ordinal: int
     emitter: str | None = None
     """Who sent it, where that is known already."""
@@ -70,7 +70,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class DecodeFailure:
     """A part of an export that could not be decoded; its neighbours could."""
 
     place: str
@@ -81,12 +81,12 @@ class Exported(Protocol):
     """Anything that holds spans."""
 
     @property
-    def lost(self) -> Sequence[Lost]:
+    def failures(self) -> Sequence[DecodeFailure]:
         """What could not be decoded."""
         ...
 
     def groups(
-        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
         """Its spans, scope by scope."""
         ...
@@ -98,7 +98,7 @@ class Export:
 
     encoding: Literal["protobuf", "json"]
     body: Any = field(repr=False)
-    lost: tuple[Lost, ...] = ()
+    failures: tuple[DecodeFailure, ...] = ()
 
     @property
     def span_count(self) -> int:
@@ -108,7 +108,7 @@ class Export:
         return sum(len(_items(scope, "spans")) for resource in _resources(self.body) for scope in _scopes(resource))
 
     def groups(
-        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
         """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `failures`."""
         if self.encoding == "protobuf":
@@ -116,23 +116,23 @@ class Export:
         return _json_groups(self.body, attribute_names, resource_attribute_names, failures)
 
 
-def decode_request(body: bytes, content_type: str = "", content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> Export:
+def decode_request(body: bytes, content_type: str = "", content_encoding: str = "", *, max_bytes: int = MAX_BODY_BYTES) -> Export:
     """The export in the body of one HTTP request, or in one small file.
 
     `content_type` and `content_encoding` are the request's headers; without them the bytes speak for themselves. `max_bytes`
     limits the body after decompression. Raises `FormatError` when nothing in it is a trace export.
     """
-    body = unpacked(body, content_encoding, max_bytes=max_bytes)
+    body = decompress(body, content_encoding, max_bytes=max_bytes)
     return from_json(body) if is_json(body, content_type) else from_protobuf(body)
 
 
 def is_json(body: bytes, content_type: str = "") -> bool:
     """Whether a body is JSON, as its content type says, or by its first characters."""
-    encoding = _CONTENT.get(content_type.partition(";")[0].strip().lower(), "")
+    encoding = _CONTENT_TYPES.get(content_type.partition(";")[0].strip().lower(), "")
     return encoding == "json" or (not encoding and looks_like_json(body))
 
 
-def unpacked(body: bytes, content_encoding: str = "", *, max_bytes: int = LARGEST_BODY) -> bytes:
+def decompress(body: bytes, content_encoding: str = "", *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """A body without its compression. Raises `FormatError` where it is damaged, unknown or larger than `max_bytes`."""
     encodings = [e for e in content_encoding.lower().replace(" ", "").split(",") if e not in ("", "identity")]
     for encoding in reversed(encodings):
@@ -183,10 +183,10 @@ def from_protobuf(body: bytes) -> Export:
     except DecodeError:
         message, failures = salvage(body)
         if not message.resource_spans:
-            raise FormatError("not a trace export in protobuf", remedy=_SPEAK) from None
-        return Export("protobuf", message, tuple(Lost(place, reason) for place, reason in failures))
+            raise FormatError("not a trace export in protobuf", remedy=_REMEDY) from None
+        return Export("protobuf", message, tuple(DecodeFailure(place, reason) for place, reason in failures))
     if body and not message.resource_spans:
-        raise FormatError("protobuf, but no trace export", remedy=_SPEAK)
+        raise FormatError("protobuf, but no trace export", remedy=_REMEDY)
     return Export("protobuf", message)
 
 
@@ -200,14 +200,14 @@ def decode_json(body: bytes | str) -> Any:
     try:
         return json.loads(body, parse_float=Decimal, parse_constant=str)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number of thousands of digits
-        raise FormatError(f"not JSON: {_short(error)}", remedy=_SPEAK) from None
+        raise FormatError(f"not JSON: {_short(error)}", remedy=_REMEDY) from None
 
 
 def from_document(document: Any) -> Export:
     """An export from decoded JSON: one request, or a list of them."""
     requests = document if isinstance(document, list) else [document]
     resources: list[Any] = []
-    failures: list[Lost] = []
+    failures: list[DecodeFailure] = []
     for number, request in enumerate(requests, 1):
         inner = _get(request, "resourceSpans", "resource_spans") if isinstance(request, Mapping) else None
         if isinstance(inner, list):
@@ -215,11 +215,11 @@ def from_document(document: Any) -> Export:
         elif inner is None and isinstance(request, Mapping) and (not request or _other_signal(request)):
             continue
         elif len(requests) == 1:
-            raise FormatError("JSON, but no trace export", remedy=_SPEAK)
+            raise FormatError("JSON, but no trace export", remedy=_REMEDY)
         else:
-            failures.append(Lost(f"item {number}", "no trace export"))
+            failures.append(DecodeFailure(f"item {number}", "no trace export"))
     if requests and len(failures) == len(requests):
-        raise FormatError("JSON, but no trace export", remedy=_SPEAK)
+        raise FormatError("JSON, but no trace export", remedy=_REMEDY)
     return Export("json", {"resourceSpans": resources}, tuple(failures))
 
 
@@ -312,7 +312,7 @@ def _scopes(resource: Any) -> list[Any]:
 
 
 def _json_groups(
-    document: Any, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+    document: Any, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
 ) -> Iterator[Group]:
     ordinal = 0
     for resource_spans in _resources(document):
@@ -328,10 +328,12 @@ def _json_groups(
             ordinal += len(spans)
 
 
-def _json_spans(spans: list[Any], attribute_names: Container[str], before: int, failures: list[Lost]) -> Iterator[RawSpan]:
+def _json_spans(
+    spans: list[Any], attribute_names: Container[str], before: int, failures: list[DecodeFailure]
+) -> Iterator[RawSpan]:
     for ordinal, span in enumerate(spans, before + 1):
         if not isinstance(span, Mapping):
-            failures.append(Lost(f"span {ordinal}", "a span is a JSON object"))
+            failures.append(DecodeFailure(f"span {ordinal}", "a span is a JSON object"))
             continue
         name, state = span.get("name"), _get(span, "traceState", "trace_state")
         status, flags = span.get("status"), span.get("flags")

@@ -41,8 +41,8 @@ OWN_METER = "rootcost.usage."
 """Prefix of attributes by which a program says itself what a span used: any meter of the ledger, ``rootcost.usage.web_searches``."""
 _SCHEMA = SPANS.schema
 _WORD = re.compile(r"[a-z0-9]+")
-_MEMO_LIMIT = 10_000
-_Signs = dict[str, list[tuple[int, str, str]]]
+_MAX_MEMO = 10_000
+_SignIndex = dict[str, list[tuple[int, str, str]]]
 """Attribute to (position in the table, value it must have or empty, emitter)."""
 
 
@@ -51,9 +51,9 @@ class Target(NamedTuple):
 
     slot: str
     rank: int
-    read: Reader
+    reader: Reader
     path: tuple[str, ...]
-    when: tuple[str, str] | None
+    condition: tuple[str, str] | None
     includes: bool | None
     by_default: bool
     entry: bool
@@ -94,7 +94,7 @@ def rows_of(name: str) -> tuple[Mapping[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def _listed(cell: str) -> tuple[str, ...]:
+def _cells(cell: str) -> tuple[str, ...]:
     return tuple(part for part in cell.split(";") if part)
 
 
@@ -144,11 +144,11 @@ class ScopeRules:
         try:
             return self._memo[key]
         except KeyError:
-            if len(self._memo) > _MEMO_LIMIT:
+            if len(self._memo) > _MAX_MEMO:
                 self._memo.clear()
             facts = {"operation": operation or "", "kind": kind, "usage": "*" * usage, "model": "*" * model}
             facts |= dict.fromkeys(present, "*") | {f"resource.{r}": "*" for r in resource}
-            scope = next((s for conditions, s in self._rules if all(_holds(c, facts, names) for c in conditions)), None)
+            scope = next((s for conditions, s in self._rules if all(_is_met(c, facts, names) for c in conditions)), None)
             scope = None if scope in ("aggregate", "cumulative") and not usage else scope
             self._memo[key] = scope
             return scope
@@ -159,7 +159,7 @@ def _condition(expression: str) -> tuple[str, str]:
     return fact, fact_value
 
 
-def _holds(condition: tuple[str, str], facts: Mapping[str, str], names: Sequence[str]) -> bool:
+def _is_met(condition: tuple[str, str], facts: Mapping[str, str], names: Sequence[str]) -> bool:
     fact, fact_value = condition
     if fact == "name":
         return fact_value in names
@@ -173,74 +173,76 @@ class Content:
         content_attributes = [row["attribute"] for row in rows_of("attributes") if row["column"] == CONTENT] if keep else []
         self._names = frozenset(name for name in content_attributes if not name.endswith(".*"))
         self._families = tuple(name[:-1] for name in content_attributes if name.endswith(".*"))
-        self.kept = keep
+        self.is_kept = keep
 
-    def keeps(self, attribute: str) -> bool:
+    def is_kept_content(self, attribute: str) -> bool:
         """Whether an attribute is content that is kept."""
         return attribute in self._names or (bool(self._families) and attribute.startswith(self._families))
 
 
-class Wanted:
+class AttributeNames:
     """The attributes anything is read of."""
 
     def __init__(self, names: frozenset[str], content: Content) -> None:
         self.names, self._content = names, content
 
     def __contains__(self, attribute: object) -> bool:
-        return attribute in self.names or (isinstance(attribute, str) and self._content.keeps(attribute))
+        return attribute in self.names or (isinstance(attribute, str) and self._content.is_kept_content(attribute))
 
 
 class EmitterTable:
     """The whole table, with the baggage keys of the settings worked in.
 
-    `wanted` and `wanted_of_resource` are the only attribute names anything is ever read of: prompts and answers are not
-    among them and never leave the decoder, unless `keep_content` asks for them. `inner` names attributes of which no more is read than
+    `span_attributes` and `resource_attributes` are the only attribute names anything is ever read of: prompts and answers are not
+    among them and never leave the decoder, unless `keep_content` asks for them. `inner_paths` names attributes of which no more is read than
     some places inside the JSON they hold, and those places.
     """
 
     def __init__(self, agent_tags: Sequence[str], team_tags: Sequence[str], *, keep_content: bool = False) -> None:
         self.agent_tags, self.team_tags = tuple(agent_tags), tuple(team_tags)
-        self._listed = {row["emitter"]: row for row in rows_of("emitters")}
-        self.frameworks = frozenset(f for row in self._listed.values() for f in _listed(row["frameworks"]))
+        self._emitter_rows = {row["emitter"]: row for row in rows_of("emitters")}
+        self.frameworks = frozenset(f for row in self._emitter_rows.values() for f in _cells(row["frameworks"]))
         self._operations = _operations()
-        self._scopes = [(scope, name) for name, row in self._listed.items() for scope in _listed(row["scopes"])]
+        self._scopes = [(scope, name) for name, row in self._emitter_rows.items() for scope in _cells(row["scopes"])]
         self._marks = self._signs("marks")
         self._hints = self._signs("hints")
         self._emitters: dict[str, Emitter] = {}
-        self._nobody = self._build("")
+        self._no_emitter = self._build("")
         self.resource_targets = self._targets("resource")
         self.names = frozenset(o for (attribute, o) in self._operations if attribute == "name")
         rule_facts = {_condition(part)[0] for row in rows_of("usage_scopes") for part in row["when"].split("&")}
         self.resource_facts = frozenset(f.removeprefix("resource.") for f in rule_facts if f.startswith("resource."))
         self.content = Content(keep=keep_content)
-        targets = [(a, t) for name in (*self._listed, "") for a, meanings in self.emitter(name).targets.items() for t in meanings]
+        targets = [
+            (a, t) for name in (*self._emitter_rows, "") for a, meanings in self.emitter(name).targets.items() for t in meanings
+        ]
         signs = set(self._marks) | set(self._hints) | {f for f in rule_facts if "." in f and not f.startswith("resource.")}
-        self.plain = frozenset({a for a, target in targets if not target.path} | signs)
+        self.plain_attributes = frozenset({a for a, target in targets if not target.path} | signs)
         paths: dict[str, set[tuple[str, ...]]] = {}
         for attribute, target in targets:
-            if attribute not in self.plain and not self.content.keeps(attribute):
+            if attribute not in self.plain_attributes and not self.content.is_kept_content(attribute):
                 paths.setdefault(attribute, set()).add(target.path)
-        self.inner = {attribute: tuple(sorted(places)) for attribute, places in paths.items()}
-        names = self.plain | {a for a, _ in targets}
-        self.wanted: Container[str] = Wanted(names, self.content) if keep_content else names
-        self.wanted_of_resource = frozenset(self.resource_targets) | self.resource_facts
+        self.inner_paths = {attribute: tuple(sorted(places)) for attribute, places in paths.items()}
+        names = self.plain_attributes | {a for a, _ in targets}
+        self.span_attributes: Container[str] = AttributeNames(names, self.content) if keep_content else names
+        self.resource_attributes = frozenset(self.resource_targets) | self.resource_facts
         self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)
 
     def emitter(self, name: str | None) -> Emitter:
         """The emitter of that name; without a name, what holds for spans of nobody in particular."""
         if not name:
-            return self._nobody
+            return self._no_emitter
         if name not in self._emitters:
             self._emitters[name] = self._build(name)
         return self._emitters[name]
 
     def recognise(self, by_scope: str | None, attributes: Mapping[str, Any], name: str) -> str | None:
         """Who sent a span: by a mark it cannot be mistaken for, else by its instrumentation scope, else by what it carries."""
-        if by_mark := _signed(self._marks, attributes):
+        if by_mark := _emitter_by_sign(self._marks, attributes):
             return by_mark
         if by_scope:
             return by_scope
-        if by_hint := _signed(self._hints, attributes):
+        if by_hint := _emitter_by_sign(self._hints, attributes):
             return by_hint
         name_hints = self._hints.get("name=" + name)
         return name_hints[0][2] if name_hints else None
@@ -260,22 +262,22 @@ class EmitterTable:
         families = [(len(w), n) for w, n in self._scopes if w.endswith(".*") and (scope == w[:-2] or scope.startswith(w[:-1]))]
         return max(families)[1] if families else None
 
-    def _signs(self, column: str) -> _Signs:
-        signs: _Signs = {}
-        for position, (name, row) in enumerate(self._listed.items()):
-            for sign in _listed(row[column]):
+    def _signs(self, column: str) -> _SignIndex:
+        signs: _SignIndex = {}
+        for position, (name, row) in enumerate(self._emitter_rows.items()):
+            for sign in _cells(row[column]):
                 attribute, _, value = (sign, "", "") if sign.startswith("name=") else sign.partition("=")
                 signs.setdefault(attribute, []).append((position, value, name))
         return signs
 
     def _build(self, name: str) -> Emitter:
-        row = self._listed.get(name, {})
+        row = self._emitter_rows.get(name, {})
         return Emitter(
             name=name,
             targets=self._targets(name),
             rules=ScopeRules(name),
             input_includes_cache=_three_way(row.get("input_includes_cache", "")),
-            exclusive_models=frozenset(_listed(row.get("exclusive_models", ""))),
+            exclusive_models=frozenset(_cells(row.get("exclusive_models", ""))),
             output_includes_reasoning=_three_way(row.get("output_includes_reasoning", "")),
         )
 
@@ -285,17 +287,19 @@ class EmitterTable:
         own = [row for row in rows if row["emitter"] == emitter]
         chosen = own + ([] if emitter == "resource" else [r for r in rows if r["shared"] and not _overridden(r, own)])
         if emitter == "resource":
-            chosen += [_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
+            chosen += [_attribute_row(tag, EXTRA + f"resource_{tag}", 10, "entry") for tag in (*self.agent_tags, *self.team_tags)]
         else:
             chosen += list(self._claim_rows())
-            chosen += [_row(OWN_METER + meter, OTHER + meter, 5, "quantity") for meter in METERS if meter not in TOKEN_METERS]
+            chosen += [
+                _attribute_row(OWN_METER + meter, OTHER + meter, 5, "quantity") for meter in METERS if meter not in TOKEN_METERS
+            ]
         order = {id(r): n for n, r in enumerate(sorted(chosen, key=lambda r: (int(r["precedence"]), r["attribute"], r["path"])))}
         targets: dict[str, dict[tuple[Any, ...], Target]] = {}
         for row in chosen:
             if row["attribute"].endswith(".*"):
                 continue
             target = self._target(row, order[id(row)])
-            targets.setdefault(row["attribute"], {}).setdefault((target.slot, target.path, target.when), target)
+            targets.setdefault(row["attribute"], {}).setdefault((target.slot, target.path, target.condition), target)
         return {attribute: tuple(meanings.values()) for attribute, meanings in targets.items()}
 
     def _claim_rows(self) -> Iterable[Mapping[str, str]]:
@@ -303,7 +307,7 @@ class EmitterTable:
         for slot, tags in (("claimed_agent", self.agent_tags), ("claimed_team", self.team_tags)):
             for position, tag in enumerate(tags):
                 for rank, prefix in enumerate(("", "baggage.", *families)):
-                    yield _row(prefix + tag, slot, 1 + rank * 100 + position, "text")
+                    yield _attribute_row(prefix + tag, slot, 1 + rank * 100 + position, "text")
 
     def _target(self, row: Mapping[str, str], rank: int) -> Target:
         slot, reader_name = row["column"], row["read"]
@@ -312,9 +316,9 @@ class EmitterTable:
         return Target(
             slot=slot,
             rank=rank,
-            read=reader,
+            reader=reader,
             path=tuple(row["path"].split(".")) if row["path"] else (),
-            when=condition,
+            condition=condition,
             includes=_three_way(row["includes"]),
             by_default=not row["includes"],
             entry=reader_name == "entry",
@@ -346,12 +350,12 @@ def _overridden(row: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> boo
     return any(o["attribute"] == row["attribute"] for o in own)
 
 
-def _row(attribute: str, slot: str, precedence: int, reader_name: str) -> Mapping[str, str]:
+def _attribute_row(attribute: str, slot: str, precedence: int, reader_name: str) -> Mapping[str, str]:
     blank = dict.fromkeys(("emitter", "path", "when", "includes", "shared", "note"), "")
     return blank | {"attribute": attribute, "column": slot, "precedence": str(precedence), "read": reader_name}
 
 
-def _signed(signs: _Signs, attributes: Mapping[str, Any]) -> str | None:
+def _emitter_by_sign(signs: _SignIndex, attributes: Mapping[str, Any]) -> str | None:
     """Whose sign a span carries; of several, the emitter that is listed first."""
     present = signs.keys() & attributes.keys()
     if not present:

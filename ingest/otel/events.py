@@ -14,12 +14,14 @@ from functools import lru_cache
 from typing import Any
 
 from ingest.otel import signals
-from ingest.otel.decode import Group, Lost, RawSpan, attributes_of
+from ingest.otel.decode import DecodeFailure, Group, RawSpan, attributes_of
 from ingest.otel.emitters import rows_of
-from ingest.otel.faults import NO_SPAN, NO_TRACE
+from ingest.otel.export_problems import NO_SPAN, NO_TRACE
 from ingest.otel.salvage import LOGS
 
-_ASKED = frozenset({"event.name", "event.kind", "event.sequence", "duration_ms", "request_id", "client_request_id", "session.id"})
+_EVENT_ATTRIBUTES = frozenset(
+    {"event.name", "event.kind", "event.sequence", "duration_ms", "request_id", "client_request_id", "session.id"}
+)
 _OWN_IDS = ("request_id", "client_request_id", "response.id")
 _SESSIONS = ("session.id", "conversation.id", "gen_ai.conversation.id")
 
@@ -29,14 +31,14 @@ class Events:
     """The usage events of one log export: an `otlp_decode.Exported`."""
 
     body: Any = field(repr=False)
-    lost: tuple[Lost, ...] = ()
+    failures: tuple[DecodeFailure, ...] = ()
 
     def groups(
-        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
         """Its usage events, scope by scope, as spans."""
         ordinal = 0
-        event_attribute_names = _Either(attribute_names, _ASKED | set(_OWN_IDS) | set(_SESSIONS))
+        event_attribute_names = _NameUnion(attribute_names, _EVENT_ATTRIBUTES | set(_OWN_IDS) | set(_SESSIONS))
         for resource_logs in self.body.resource_logs:
             resource = attributes_of(resource_logs.resource.attributes, resource_attribute_names)
             for scope_logs in resource_logs.scope_logs:
@@ -51,7 +53,7 @@ def decode_events(body: bytes, content_type: str = "", content_encoding: str = "
 
 
 @dataclass(frozen=True, slots=True)
-class _Either:
+class _NameUnion:
     first: Container[str]
     second: frozenset[str]
 
@@ -60,7 +62,7 @@ class _Either:
 
 
 @lru_cache(maxsize=1)
-def _listed() -> Mapping[str, Mapping[str, str]]:
+def _event_rows() -> Mapping[str, Mapping[str, str]]:
     return {row["event"]: row for row in rows_of("events")}
 
 
@@ -80,7 +82,7 @@ def _spans(records: Iterable[Any], attribute_names: Container[str], before: int)
 
 def _event(record: Any) -> Mapping[str, str] | None:
     """Which of the listed events a record is: by its name, its body, or, as Claude Code has it, by half a name."""
-    events = _listed()
+    events = _event_rows()
     for name in (record.event_name, record.body.string_value):
         if name in events:
             return events[name]
@@ -115,7 +117,7 @@ def _span(record: Any, attributes: dict[str, Any], row: Mapping[str, str], ordin
         trace_state="",
         remote_parent=False,
         links=(),
-        found=attributes,
+        attributes=attributes,
         ordinal=ordinal,
         emitter=row["emitter"] or None,
         is_event=True,

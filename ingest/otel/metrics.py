@@ -15,9 +15,9 @@ import polars as pl
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
 from ingest.otel import signals
-from ingest.otel.attribute_values import Amiss, quantity, text
+from ingest.otel.attribute_values import AttributeValueError, quantity, text
 from ingest.otel.emitters import rows_of
-from ingest.otel.faults import EARLIEST_NS, LATEST_NS, Faults
+from ingest.otel.export_problems import EARLIEST_NS, LATEST_NS, ExportProblems
 from ingest.otel.salvage import METRICS
 from ingest.source import Reading
 from ledger.money import RATE
@@ -34,9 +34,9 @@ def read_metrics(
 ) -> Reading:
     """The usage points of one metric export; its frame is of `metric_points`. Raises `FormatError` where it is none."""
     message, failures = signals.decode(body, METRICS, content_type, content_encoding)
-    problems = Faults(source, uri)
+    problems = ExportProblems(source, uri)
     for part in failures:
-        problems.tell(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
+        problems.add(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
     rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, problems)]
     if not rows:
         return Reading(METRIC_POINTS.empty(), problems.problems())
@@ -51,25 +51,25 @@ def read_metrics(
 
 
 @lru_cache(maxsize=1)
-def _listed() -> Mapping[str, list[Mapping[str, str]]]:
+def _meanings() -> Mapping[str, list[Mapping[str, str]]]:
     meanings: dict[str, list[Mapping[str, str]]] = {}
     for row in rows_of("metrics"):
         meanings.setdefault(row["metric"], []).append(row)
     return meanings
 
 
-def _rows(message: Any, problems: Faults) -> Iterator[dict[str, Any]]:
+def _rows(message: Any, problems: ExportProblems) -> Iterator[dict[str, Any]]:
     for resource_metrics in message.resource_metrics:
         resource = _attributes(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
-                meanings = _listed().get(metric.name)
+                meanings = _meanings().get(metric.name)
                 if meanings:
                     yield from _points(metric, meanings, resource, problems)
 
 
 def _points(
-    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], problems: Faults
+    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], problems: ExportProblems
 ) -> Iterator[dict[str, Any]]:
     kind = metric.WhichOneof("data")
     if kind not in _KINDS:
@@ -83,14 +83,14 @@ def _points(
             continue
         end = point.time_unix_nano
         if not EARLIEST_NS <= end < LATEST_NS:
-            problems.tell(
+            problems.add(
                 f"{metric.name} point {number}", "time_unix_nano", "no time in the years 2010 to 2100", "set the sender's clock"
             )
             continue
         try:
             used = quantity(_number(point))
-        except Amiss as error:
-            problems.tell(f"{metric.name} point {number}", "value", error.reason, error.remedy)
+        except AttributeValueError as error:
+            problems.add(f"{metric.name} point {number}", "value", error.reason, error.remedy)
             continue
         start = point.start_time_unix_nano
         attributes = {**resource, **point_attributes}

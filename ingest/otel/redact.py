@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.otel.attribute_values import Amiss, at, opened
+from ingest.otel.attribute_values import AttributeValueError, parse_object, value_at
 from ingest.otel.decode import from_protobuf
 from ingest.otel.emitters import EmitterTable
-from ingest.otel.faults import Faults, unusable
+from ingest.otel.export_problems import ExportProblems, unusable
 from ledger.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class RedactedExport:
     """What came in: a protobuf trace export of `spans` spans, and what was left outside, and why."""
 
     content: bytes
@@ -32,16 +32,16 @@ class Admitted:
         return sum(problem.rows for problem in self.problems)
 
 
-def admit(body: bytes, table: EmitterTable, *, source: str, uri: str) -> Admitted:
+def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str) -> RedactedExport:
     """Lets in what is good of a trace export in protobuf. Raises `FormatError` where nothing in it is one."""
     export = from_protobuf(body)
-    problems = Faults(source, uri)
-    for part in export.lost:
-        problems.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
-    redactor = _Strip(table)
+    problems = ExportProblems(source, uri)
+    for part in export.failures:
+        problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
+    redactor = _Redactor(table)
     span_count = ordinal = 0
     for resource_spans in export.body.resource_spans:
-        redactor.holder(resource_spans.resource.attributes, table.wanted_of_resource)
+        redactor.keep_only(resource_spans.resource.attributes, table.resource_attributes)
         for scope_spans in resource_spans.scope_spans:
             spans = scope_spans.spans
             del scope_spans.scope.attributes[:]
@@ -49,25 +49,25 @@ def admit(body: bytes, table: EmitterTable, *, source: str, uri: str) -> Admitte
             for position, span in enumerate(spans):
                 ordinal += 1
                 if problem := unusable(span.trace_id, span.span_id, span.start_time_unix_nano):
-                    problems.tell(f"span {ordinal}", *problem)
+                    problems.add(f"span {ordinal}", *problem)
                     bad.append(position)
                 else:
                     redactor.span(span)
-            _without(spans, bad)
+            _delete_at(spans, bad)
             span_count += len(spans)
     export.body.DiscardUnknownFields()
-    return Admitted(export.body.SerializeToString() if span_count else b"", span_count, problems.problems())
+    return RedactedExport(export.body.SerializeToString() if span_count else b"", span_count, problems.problems())
 
 
-class _Strip:
+class _Redactor:
     """Takes from spans what nobody asks for."""
 
     def __init__(self, table: EmitterTable) -> None:
-        self._wanted, self._inner = table.wanted, table.inner
-        self._whole = table.plain
+        self._span_attributes, self._inner_paths = table.span_attributes, table.inner_paths
+        self._plain_attributes = table.plain_attributes
 
     def span(self, span: Any) -> None:
-        attributes, whole = span.attributes, self._whole
+        attributes, whole = span.attributes, self._plain_attributes
         partly = [position for position, pair in enumerate(attributes) if pair.key not in whole]
         if partly:
             self._reduce(attributes, partly)
@@ -78,35 +78,35 @@ class _Strip:
         for link in span.links:
             del link.attributes[:]
 
-    def holder(self, attributes: Any, attribute_names: frozenset[str]) -> None:
-        _without(attributes, [position for position, pair in enumerate(attributes) if pair.key not in attribute_names])
+    def keep_only(self, attributes: Any, attribute_names: frozenset[str]) -> None:
+        _delete_at(attributes, [position for position, pair in enumerate(attributes) if pair.key not in attribute_names])
 
     def _reduce(self, attributes: Any, partly: list[int]) -> None:
         surplus = []
         for position in partly:
             pair = attributes[position]
-            if pair.key not in self._wanted:
+            if pair.key not in self._span_attributes:
                 surplus.append(position)
-            elif paths := self._inner.get(pair.key):
-                _only(pair.value, paths)
-        _without(attributes, surplus)
+            elif paths := self._inner_paths.get(pair.key):
+                _keep_paths(pair.value, paths)
+        _delete_at(attributes, surplus)
 
 
-def _without(items: Any, positions: list[int]) -> None:
+def _delete_at(items: Any, positions: list[int]) -> None:
     for position in reversed(positions):
         del items[position]
 
 
-def _only(value: Any, paths: Sequence[tuple[str, ...]]) -> None:
+def _keep_paths(value: Any, paths: Sequence[tuple[str, ...]]) -> None:
     """Leaves of the JSON in a value what lies at these places; text that is none is left, as it is told of when it is read."""
     try:
-        inner = opened(value.string_value)
-    except Amiss:
+        inner = parse_object(value.string_value)
+    except AttributeValueError:
         value.string_value = value.string_value[:64]
         return
     leaves: dict[str, Any] = {}
     for path in paths:
-        leaf = at(inner, path) if inner is not None else None
+        leaf = value_at(inner, path) if inner is not None else None
         if leaf is None:
             continue
         node = leaves

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict, ParseError  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ingest.otel.decode import Lost, is_json, unpacked
+from ingest.otel.decode import DecodeFailure, decompress, is_json
 from ingest.otel.salvage import Signal, salvage
 from ledger.errors import FormatError
 
@@ -23,61 +23,63 @@ _IDS = {"traceId", "spanId", "trace_id", "span_id"}
 _CAMEL = re.compile(r"_(\w)")
 
 
-def decode(body: bytes, signal: Signal, content_type: str = "", content_encoding: str = "") -> tuple[Any, tuple[Lost, ...]]:
+def decode(
+    body: bytes, signal: Signal, content_type: str = "", content_encoding: str = ""
+) -> tuple[Any, tuple[DecodeFailure, ...]]:
     """The export in a request's body, and what in it could not be decoded. Raises `FormatError` where nothing could."""
-    body = unpacked(body, content_encoding)
+    body = decompress(body, content_encoding)
     if not is_json(body, content_type):
         return _protobuf(body, signal)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise _no_export(signal, "not JSON") from None
+        raise _format_error(signal, "not JSON") from None
     return from_document(document, signal)
 
 
-def _protobuf(body: bytes, signal: Signal) -> tuple[Any, tuple[Lost, ...]]:
+def _protobuf(body: bytes, signal: Signal) -> tuple[Any, tuple[DecodeFailure, ...]]:
     message: Any = signal.request()
     try:
         message.ParseFromString(body)
     except DecodeError:
         message, failures = salvage(body, signal)
         if not getattr(message, signal.resources):
-            raise _no_export(signal, "not in protobuf") from None
-        return message, tuple(Lost(place, reason) for place, reason in failures)
+            raise _format_error(signal, "not in protobuf") from None
+        return message, tuple(DecodeFailure(place, reason) for place, reason in failures)
     if body and not getattr(message, signal.resources):
-        raise _no_export(signal, "protobuf, but of something else")
+        raise _format_error(signal, "protobuf, but of something else")
     return message, ()
 
 
-def from_document(document: Any, signal: Signal) -> tuple[Any, tuple[Lost, ...]]:
+def from_document(document: Any, signal: Signal) -> tuple[Any, tuple[DecodeFailure, ...]]:
     """The export in decoded JSON."""
     message: Any = signal.request()
-    failures: list[Lost] = []
-    resources = _listed(document, signal.resources)
+    failures: list[DecodeFailure] = []
+    resources = _list_of(document, signal.resources)
     if resources is None:
-        raise _no_export(signal, "JSON, but of something else")
+        raise _format_error(signal, "JSON, but of something else")
     for resource in resources:
         resource_message = getattr(message, signal.resources).add()
         _parse(resource.get("resource") if isinstance(resource, Mapping) else None, resource_message.resource)
-        for scope in _listed(resource, signal.scopes) or ():
+        for scope in _list_of(resource, signal.scopes) or ():
             scope_message = getattr(resource_message, signal.scopes).add()
             _parse(scope.get("scope") if isinstance(scope, Mapping) else None, scope_message.scope)
-            for number, item in enumerate(_listed(scope, signal.items) or (), 1):
+            for number, item in enumerate(_list_of(scope, signal.items) or (), 1):
                 fresh = signal.item()
                 if reason := _parse(item, fresh):
-                    failures.append(Lost(f"{signal.items[:-1].replace('_', ' ')} {number}", reason))
+                    failures.append(DecodeFailure(f"{signal.items[:-1].replace('_', ' ')} {number}", reason))
                 else:
                     getattr(scope_message, signal.items).append(fresh)
     return message, tuple(failures)
 
 
-def _no_export(signal: Signal, reason: str) -> FormatError:
+def _format_error(signal: Signal, reason: str) -> FormatError:
     return FormatError(
         f"no {signal.name} export: {reason}", remedy=f"send {signal.request.DESCRIPTOR.name}, as protobuf or as OTLP/JSON"
     )
 
 
-def _listed(holder: Any, snake: str) -> list[Any] | None:
+def _list_of(holder: Any, snake: str) -> list[Any] | None:
     if not isinstance(holder, Mapping):
         return None
     items = holder.get(_CAMEL.sub(lambda m: m[1].upper(), snake), holder.get(snake))

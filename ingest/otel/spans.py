@@ -14,23 +14,23 @@ from typing import Any
 
 import polars as pl
 
-from ingest.otel.attribute_values import Amiss, at, clean, opened, text
-from ingest.otel.columns import EVENTS, Ids, Times, finished
-from ingest.otel.decode import Exported, Lost, RawSpan
+from ingest.otel.attribute_values import AttributeValueError, clean, parse_object, text, value_at
+from ingest.otel.columns import EVENTS_CHANNEL, Ids, Times, with_derived_columns
+from ingest.otel.decode import DecodeFailure, Exported, RawSpan
 from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, Emitter, EmitterTable, Target
-from ingest.otel.faults import LATEST_NS, NO_SPAN, NO_TRACE, Faults, unusable
+from ingest.otel.export_problems import LATEST_NS, NO_SPAN, NO_TRACE, ExportProblems, unusable
 from ingest.source import Reading
 from ledger.money import RATE
 from ledger.tables import SPANS, USAGE_COLUMNS
 
-_USAGE = frozenset(USAGE_COLUMNS)
+_USAGE_COLUMNS = frozenset(USAGE_COLUMNS)
 """Columns that count tokens. Two attributes of one span that disagree about one of them are told as a problem (F3)."""
 _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class _Resource:
     """A service: what its resource says, ready for each of its spans."""
 
     always: tuple[tuple[str, Any], ...]
@@ -47,7 +47,7 @@ class SpanBatch:
     def __init__(self, table: EmitterTable, *, source: str, uri: str, raw_id: str) -> None:
         self._table = table
         self._source = source
-        self._faults = Faults(source, uri)
+        self._problems = ExportProblems(source, uri)
         self._raw_id = raw_id
         self._raw_ids: list[str] = []
         self._ids: Ids = ([], [], [])
@@ -63,44 +63,44 @@ class SpanBatch:
 
     def add(self, export: Exported, *, place: str = "", raw_id: str = "") -> None:
         """Adds the spans of one export, which came from `place` (``line 7``) of the file, or as a delivery of its own: `raw_id`."""
-        self._faults.here = place
+        self._problems.part = place
         self._raw_id = raw_id or self._raw_id
-        failures: list[Lost] = list(export.lost)
-        resource, owner = None, _Owner((), (), frozenset())
-        for group in export.groups(self._table.wanted, self._table.wanted_of_resource, failures):
+        failures: list[DecodeFailure] = list(export.failures)
+        resource, owner = None, _Resource((), (), frozenset())
+        for group in export.groups(self._table.span_attributes, self._table.resource_attributes, failures):
             if group.resource is not resource:
-                resource, owner = group.resource, self._owner(group.resource)
+                resource, owner = group.resource, self._resource_of(group.resource)
             by_scope = self._table.by_scope(group.scope)
             for span in group.spans:
                 self._add_span(span, owner, by_scope)
         for part in failures:
-            self._faults.tell(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
+            self._problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
-    def fault(self, place: str, field: str, reason: str, remedy: str) -> None:
+    def add_problem(self, place: str, field: str, reason: str, remedy: str) -> None:
         """Tells that a whole part of the input was left out."""
-        self._faults.here = place
-        self._faults.tell("", field, reason, remedy)
+        self._problems.part = place
+        self._problems.add("", field, reason, remedy)
 
     def reading(self) -> Reading:
         """The rows, as `spans` stores them, and what was wrong."""
-        return Reading(self._frame(), self._faults.problems())
+        return Reading(self._frame(), self._problems.problems())
 
-    def _owner(self, resource: dict[str, Any]) -> _Owner:
+    def _resource_of(self, resource: dict[str, Any]) -> _Resource:
         best: dict[str, tuple[int, Any, bool]] = {}
         for attribute, value in resource.items():
             for target in self._table.resource_targets.get(attribute, ()):
                 name = text(value)
                 if name is not None and (target.slot not in best or target.rank < best[target.slot][0]):
                     best[target.slot] = (target.rank, name, target.entry)
-        return _Owner(
+        return _Resource(
             always=tuple((slot, value) for slot, (_, value, entry) in best.items() if not entry),
             at_entry=tuple((slot, value) for slot, (_, value, entry) in best.items() if entry),
             facts=frozenset(self._table.resource_facts & resource.keys()),
         )
 
-    def _add_span(self, span: RawSpan, owner: _Owner, by_scope: str | None) -> None:
+    def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None) -> None:
         if problem := unusable(span.trace_id, span.span_id, span.start_ns):
-            self._faults.tell(f"span {span.ordinal}", *problem)
+            self._problems.add(f"span {span.ordinal}", *problem)
             return
         row = len(self._times[0])
         trace_ids, span_ids, parent_ids = self._ids
@@ -112,21 +112,21 @@ class SpanBatch:
         self._times[0].append(span.start_ns)
         self._times[1].append(self._end(span))
 
-        emitter_name = span.emitter or self._table.recognise(by_scope, span.found, span.name)
+        emitter_name = span.emitter or self._table.recognise(by_scope, span.attributes, span.name)
         emitter = self._table.emitter(emitter_name)
         entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
-        chosen = self._choose(span, emitter, entry) if span.found else {}
+        chosen = self._choose_values(span, emitter, entry) if span.attributes else {}
         if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
             chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
-        self._put(row, span, owner, entry, emitter_name, emitter, chosen)
+        self._store(row, span, owner, entry, emitter_name, emitter, chosen)
         if span.links:
-            self._link(row, span)
+            self._store_links(row, span)
         if span.is_event:
-            self._set("channel", row, EVENTS)
+            self._set_value("channel", row, EVENTS_CHANNEL)
         if span.trace_text or span.span_text or span.parent_text:
-            self._set("trace_text", row, clean(span.trace_text) or None)
-            self._set("span_text", row, clean(span.span_text) or None)
-            self._set("parent_text", row, clean(span.parent_text) or None)
+            self._set_value("trace_text", row, clean(span.trace_text) or None)
+            self._set_value("span_text", row, clean(span.span_text) or None)
+            self._set_value("parent_text", row, clean(span.parent_text) or None)
 
     def _parent(self, span: RawSpan) -> bytes | None:
         parent = span.parent_id
@@ -148,12 +148,12 @@ class SpanBatch:
         return span.end_ns
 
     def _warn(self, span: RawSpan, field: str, reason: str, remedy: str) -> None:
-        self._faults.tell(f"span {span.ordinal}", field, reason, remedy, severity="warning")
+        self._problems.add(f"span {span.ordinal}", field, reason, remedy, severity="warning")
 
-    def _choose(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
+    def _choose_values(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
         """One value a column: of several attributes that mean it, the preferred one."""
         chosen: dict[str, tuple[Any, Target | None]] = {}
-        attributes = span.found
+        attributes = span.attributes
         targets = emitter.targets
         for attribute, value in attributes.items():
             inner: Mapping[str, Any] | None = None
@@ -163,36 +163,38 @@ class SpanBatch:
                     continue
                 try:
                     if path:
-                        inner = opened(value) if inner is None else inner
-                        column_value = None if inner is None else reader(at(inner, path))
+                        inner = parse_object(value) if inner is None else inner
+                        column_value = None if inner is None else reader(value_at(inner, path))
                     else:
                         column_value = reader(value)
-                except Amiss as error:
+                except AttributeValueError as error:
                     self._warn(span, attribute, error.reason, error.remedy)
                     continue
                 if column_value is None:
                     continue
                 if slot == CLAIMS:
-                    self._claim(column_value, rank, target, chosen)
+                    self._choose_claims(column_value, rank, target, chosen)
                     continue
                 current = chosen.get(slot)
                 if current is None:
                     chosen[slot] = (column_value, target)
                     continue
-                if slot in _USAGE and current[0] != column_value:
-                    self._disagree(span, slot, current, column_value, target)
+                if slot in _USAGE_COLUMNS and current[0] != column_value:
+                    self._warn_of_disagreement(span, slot, current, column_value, target)
                 if current[1] is None or rank < current[1].rank:
                     chosen[slot] = (column_value, target)
         return chosen
 
-    def _disagree(self, span: RawSpan, slot: str, current: tuple[Any, Target | None], column_value: Any, target: Target) -> None:
+    def _warn_of_disagreement(
+        self, span: RawSpan, slot: str, current: tuple[Any, Target | None], column_value: Any, target: Target
+    ) -> None:
         first, second = (
             (current[0], column_value) if current[1] is None or current[1].rank < target.rank else (column_value, current[0])
         )
         reason = f"two attributes of one span disagree: {first} is taken, {second} is not"
         self._warn(span, slot, reason, "let one instrumentation report the usage")
 
-    def _claim(
+    def _choose_claims(
         self, tag_values: Mapping[str, str], rank: int, target: Target, chosen: dict[str, tuple[Any, Target | None]]
     ) -> None:
         for slot, keys in (("claimed_agent", self._table.agent_tags), ("claimed_team", self._table.team_tags)):
@@ -201,11 +203,11 @@ class SpanBatch:
             if claim is not None and (current is None or (current[1] is not None and rank < current[1].rank)):
                 chosen[slot] = (claim, target)
 
-    def _put(
+    def _store(
         self,
         row: int,
         span: RawSpan,
-        owner: _Owner,
+        owner: _Resource,
         entry: bool,
         emitter_name: str | None,
         emitter: Emitter,
@@ -231,7 +233,9 @@ class SpanBatch:
                 values.setdefault(slot, {}).setdefault(row, value)
 
         operation = chosen["operation"][0] if "operation" in chosen else None
-        has_usage = "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE.isdisjoint(chosen) or row in self._other
+        has_usage = (
+            "input_tokens" in chosen or "output_tokens" in chosen or not _USAGE_COLUMNS.isdisjoint(chosen) or row in self._other
+        )
         model_entry = chosen.get("response_model") or chosen.get("request_model")
         scope = emitter.rules.decide(
             operation=operation,
@@ -239,23 +243,25 @@ class SpanBatch:
             name=span.name,
             usage=has_usage,
             model=model_entry is not None,
-            attributes=span.found,
+            attributes=span.attributes,
             resource=owner.facts,
         )
         if has_usage:
-            self._semantics(row, emitter, chosen, model_entry[0] if model_entry else None)
+            self._store_count_semantics(row, emitter, chosen, model_entry[0] if model_entry else None)
         values["usage_scope"][row] = scope
         values["emitter"][row] = emitter_name
         values["name"][row] = clean(span.name) or None
         values["status"][row] = "error" if span.failed or "error_type" in extras else "ok"
         if "th:" in span.trace_state:
             extras["sampling"] = clean(span.trace_state)
-        if self._table.content.kept and (content := {k: v for k, v in span.found.items() if self._table.content.keeps(k)}):
+        if self._table.content.is_kept and (
+            content := {k: v for k, v in span.attributes.items() if self._table.content.is_kept_content(k)}
+        ):
             extras["content"] = content
         if extras:
             self._extras[row] = extras
 
-    def _set(self, slot: str, row: int, value: Any) -> None:
+    def _set_value(self, slot: str, row: int, value: Any) -> None:
         if value is not None:
             column = self._values.get(slot)
             if column is None:
@@ -263,28 +269,30 @@ class SpanBatch:
             else:
                 column[row] = value
 
-    def _semantics(self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None) -> None:
+    def _store_count_semantics(
+        self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None
+    ) -> None:
         """What the counts include (CA-5). A claim that the counts themselves refute is left open for the equations."""
         if (entry := chosen.get("input_tokens")) is not None and entry[1] is not None:
             includes = emitter.includes_cache(model) if entry[1].by_default else entry[1].includes
             if includes and entry[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):
                 includes = None
-            self._set("input_includes_cache", row, includes)
+            self._set_value("input_includes_cache", row, includes)
         if (entry := chosen.get("output_tokens")) is not None and entry[1] is not None:
             includes = emitter.output_includes_reasoning if entry[1].by_default else entry[1].includes
             if includes and "reasoning_tokens" in chosen and entry[0] < chosen["reasoning_tokens"][0]:
                 includes = None
-            self._set("output_includes_reasoning", row, includes)
+            self._set_value("output_includes_reasoning", row, includes)
 
-    def _link(self, row: int, span: RawSpan) -> None:
+    def _store_links(self, row: int, span: RawSpan) -> None:
         good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != NO_TRACE and s != NO_SPAN]
         if len(good) < len(span.links):
             self._warn(span, "links", "a link without a trace id and span id", "send the ids of the span it points to")
         if good:
-            self._set("link_trace", row, good[0][0])
-            self._set("link_span", row, good[0][1])
+            self._set_value("link_trace", row, good[0][0])
+            self._set_value("link_span", row, good[0][1])
         if len(good) > 1:
-            self._set("links", row, _as_json([[trace.hex(), target.hex()] for trace, target in good]))
+            self._set_value("links", row, _as_json([[trace.hex(), target.hex()] for trace, target in good]))
 
     def _frame(self) -> pl.DataFrame:
         height = self.height
@@ -310,4 +318,4 @@ class SpanBatch:
             other = {row: _as_json(used) for row, used in self._other.items()}
             columns["other_usage"] = pl.Series("other_usage", [other.get(row) for row in range(height)], dtype=pl.String)
         frame = pl.DataFrame(list(columns.values())).with_columns(pl.Series("raw_id", self._raw_ids, dtype=pl.String))
-        return finished(frame, self._ids, self._times, self._source)
+        return with_derived_columns(frame, self._ids, self._times, self._source)

@@ -1,8 +1,8 @@
-"""Spans as trace stores hand them out, on their way through the normaliser of OpenTelemetry's own exports.
+"""Trace stores (Jaeger, Zipkin, Phoenix, Langfuse): one source class, and their spans as exports for the OpenTelemetry reader.
 
-Jaeger, Zipkin, Phoenix, Langfuse and CloudWatch keep what emitters sent: the same ids, the same attributes. Each of their readers
-only says where these stand; who sent them and what they mean is decided where it is for OTLP (`otlp_spans`, and the emitter table).
-A span that comes from a store and over OTLP is one span.
+These stores, and CloudWatch, keep what emitters sent: the same ids, the same attributes. Each source states only where these are in
+its files; who sent them and what they mean is decided as for OTLP (`ingest.otel.spans` and the emitter table). A span that comes from
+a store and over OTLP is one span.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ingest.logs.json_items import Damage, Found
-from ingest.otel.decode import Exported, Group, Lost, RawSpan
+from ingest import policies
+from ingest.logs import files
+from ingest.logs.json_items import Damage, ItemStream
+from ingest.otel.decode import DecodeFailure, Exported, Group, RawSpan
 from ingest.otel.emitters import table
 from ingest.otel.spans import SpanBatch
-from ingest.source import RawObject, Reading
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.errors import FormatError
+from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
 BATCH_SPANS = 20_000
 _HEX = re.compile(r"(?:0x)?([0-9a-fA-F]+)\Z")
-_DEEPEST = 8
-_LONGEST_ID = 200
+_MAX_DEPTH = 8
+_MAX_ID_LENGTH = 200
 
 
 class StoredSpan(NamedTuple):
@@ -52,16 +55,16 @@ class StoredSpans:
     """Spans of one item of a file, as an export."""
 
     spans: Sequence[StoredSpan]
-    lost: Sequence[Lost] = ()
+    failures: Sequence[DecodeFailure] = ()
 
     def groups(
-        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[Lost]
+        self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
         """The spans, service by service and scope by scope, with the attributes named."""
         numbered_spans = enumerate(self.spans, 1)
         for (_, scope), members in groupby(numbered_spans, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
             scope_spans = list(members)
-            resource = named(scope_spans[0][1].resource, resource_attribute_names)
+            resource = select_attributes(scope_spans[0][1].resource, resource_attribute_names)
             yield Group(resource, scope, (_raw(number, span, attribute_names) for number, span in scope_spans))
 
 
@@ -81,7 +84,7 @@ def _raw(number: int, span: StoredSpan, attribute_names: Container[str]) -> RawS
         trace_state="",
         remote_parent=False,
         links=tuple((_id(t, 16)[0], _id(s, 8)[0]) for t, s in span.links),
-        found=named(span.attributes, attribute_names),
+        attributes=select_attributes(span.attributes, attribute_names),
         ordinal=number,
         trace_text=trace_text,
         span_text=own_text,
@@ -97,7 +100,7 @@ def _id(raw_id: str, size: int) -> tuple[bytes, str]:
     >>> _id("1f", 8), _id("obs-1", 8)[1]
     ((b'\x00\x00\x00\x00\x00\x00\x00\x1f', ''), 'obs-1')
     """
-    id_text = raw_id.strip()[:_LONGEST_ID]
+    id_text = raw_id.strip()[:_MAX_ID_LENGTH]
     match = _HEX.match(id_text)
     if match and len(match[1]) <= 2 * size:
         return bytes.fromhex(match[1].zfill(2 * size)), ""
@@ -106,10 +109,10 @@ def _id(raw_id: str, size: int) -> tuple[bytes, str]:
     return bytes(size - 8) + hashlib.blake2b(id_text.encode("utf-8", "replace"), digest_size=8).digest(), id_text
 
 
-def named(attributes: Mapping[str, Any], names: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def select_attributes(attributes: Mapping[str, Any], names: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """The attributes asked for; what is nested is named by its path.
 
-    >>> named({"llm": {"token_count": {"prompt": 7}}, "input.value": "hi"}, {"llm.token_count.prompt"})
+    >>> select_attributes({"llm": {"token_count": {"prompt": 7}}, "input.value": "hi"}, {"llm.token_count.prompt"})
     {'llm.token_count.prompt': 7}
     """
     values: dict[str, Any] = {}
@@ -117,43 +120,68 @@ def named(attributes: Mapping[str, Any], names: Container[str], prefix: str = ""
         name = f"{prefix}{key}"
         if name in names and value is not None:
             values[name] = value
-        if isinstance(value, Mapping) and depth < _DEEPEST:
-            values |= named(value, names, f"{name}.", depth + 1)
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            values |= select_attributes(value, names, f"{name}.", depth + 1)
     return values
 
 
-def readings(
-    items: Found,
-    item: RawObject,
-    settings: IngestSettings,
-    *,
-    source: str,
-    description: str,
-    remedy: str,
-    decode: Callable[[object], Exported | None],
-) -> Iterator[Reading]:
-    """The spans of a file's items, some thousands at a time. `decode` says None for an item that is of another kind.
+@dataclass(slots=True, kw_only=True)
+class TraceStore:
+    """A source that reads the files a trace store exports. Each file is a batch of its own; its spans are read as OTLP spans are.
 
-    Raises `FormatError` where no item holds spans.
+    `decode` turns one JSON item of a file into spans; None for an item of another kind. `regroup` may combine items before that.
+    `noun` names an item in problems, `export` what a folder is expected to hold, `remedy` how to get a good file.
     """
-    spans, readable_count, foreign_count = batch(settings, source, item), 0, 0
-    for entry in items:
-        if isinstance(entry, Damage):
-            spans.fault(entry.place, entry.field, entry.reason, entry.remedy)
-            continue
-        export = decode(entry.value)
-        if export is None:
-            foreign_count += 1
-            spans.fault(entry.place, "item", f"no {description}", remedy)
-            continue
-        readable_count += 1
-        spans.add(export, place=entry.place)
-        if spans.height >= BATCH_SPANS:
-            yield spans.reading()
-            spans = batch(settings, source, item)
-    if foreign_count and not readable_count:
-        raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
-    yield spans.reading()
+
+    name: str
+    title: str
+    noun: str
+    export: str
+    remedy: str
+    decode: Callable[[object], Exported | None]
+    addresses: tuple[str, ...]
+    patterns: tuple[str, ...] = files.JSON_FILES
+    skip_folders: tuple[str, ...] = ()
+    regroup: Callable[[ItemStream], ItemStream] = iter
+    kind: Literal["bill", "log"] = "log"
+    access: Access = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Exports are made by hand or once a day.
+        self.access = Access(
+            needs=policies.S3_NEEDS,
+            policy=policies.S3_READ,
+            lag=timedelta(hours=24),
+            cron="*/15 * * * *",
+            addresses=self.addresses,
+        )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
+        """Every file is a batch of its own."""
+        return files.file_batches(
+            fetcher, uri, source=self.name, patterns=self.patterns, description=self.export, skip=self.skip_folders
+        )
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The spans of one file, in batches of some thousands. Raises `FormatError` where no item holds spans."""
+        spans, readable_count, foreign_count = batch(settings, self.name, item), 0, 0
+        for entry in self.regroup(files.items(item, description=self.noun, remedy=self.remedy)):
+            if isinstance(entry, Damage):
+                spans.add_problem(entry.place, entry.field, entry.reason, entry.remedy)
+                continue
+            export = self.decode(entry.value)
+            if export is None:
+                foreign_count += 1
+                spans.add_problem(entry.place, "item", f"no {self.noun}", self.remedy)
+                continue
+            readable_count += 1
+            spans.add(export, place=entry.place)
+            if spans.height >= BATCH_SPANS:
+                yield spans.reading()
+                spans = batch(settings, self.name, item)
+        if foreign_count and not readable_count:
+            raise FormatError(f"no {self.noun}", where=item.uri, remedy=self.remedy)
+        yield spans.reading()
 
 
 def batch(settings: IngestSettings, source: str, item: RawObject) -> SpanBatch:

@@ -8,56 +8,20 @@ Answers of `/api/v3` are OTLP inside, and are read as that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from ingest import policies
-from ingest.logs import files
-from ingest.otel import trace_stores
-from ingest.otel.decode import Exported, Lost, from_document
-from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Batch, Fetcher, RawObject, Reading
+from ingest.otel.decode import DecodeFailure, Exported, from_document
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, TraceStore, mapping, nanoseconds, sequence, text
 from ledger.errors import FormatError
-from ledger.problems import Problem
-from ledger.settings import IngestSettings
 
-_WHAT = "trace of Jaeger"
-_AGAIN = "save the trace again, as JSON"
+_NOUN = "trace of Jaeger"
 _KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _SCOPES = ("otel.scope.name", "otel.library.name")
 _MICROSECOND = 1000
 
 
-class Jaeger:
-    """The `jaeger` source."""
-
-    name = "jaeger"
-    kind: Literal["bill", "log"] = "log"
-    title = "Jaeger traces: JSON of its UI, its API and its span index"
-    patterns: tuple[str, ...] = files.JSON_FILES
-    access = Access(
-        needs=policies.S3_NEEDS,
-        policy=policies.S3_READ,
-        lag=timedelta(hours=24),
-        cron="*/15 * * * *",
-        addresses=("traces/", "s3://exports/jaeger/"),
-    )
-
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a trace export")
-
-    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """The spans of one file."""
-        items = files.items(item, description=_WHAT, remedy=_AGAIN)
-        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
-
-
-SOURCE = Jaeger()
-
-
-def _opened(value: object) -> Exported | None:
+def _decode(value: object) -> Exported | None:
     """The spans of a trace, of an answer with several, or of one document of the index; None for anything else."""
     document = mapping(value)
     source = mapping(document.get("_source"))
@@ -76,16 +40,16 @@ def _opened(value: object) -> Exported | None:
         return StoredSpans((_span(document, {}),))
     else:
         return None
-    spans, failures = list[StoredSpan](), list[Lost]()
+    spans, failures = list[StoredSpan](), list[DecodeFailure]()
     for number, trace in enumerate(traces, 1):
         services = {key: _resource(process) for key, process in mapping(mapping(trace).get("processes")).items()}
         if not isinstance(mapping(trace).get("spans"), list):
-            failures.append(Lost(f"trace {number}", "a trace of Jaeger has spans"))
+            failures.append(DecodeFailure(f"trace {number}", "a trace of Jaeger has spans"))
         for position, span in enumerate(sequence(mapping(trace).get("spans")), 1):
             if isinstance(span, Mapping):
                 spans.append(_span(span, services))
             else:
-                failures.append(Lost(f"trace {number}, span {position}", "a span is a JSON object"))
+                failures.append(DecodeFailure(f"trace {number}, span {position}", "a span is a JSON object"))
     return StoredSpans(spans, failures)
 
 
@@ -135,3 +99,14 @@ def _tags(holder: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(tag, Mapping) and isinstance(tag.get("key"), str):
             values[tag["key"]] = tag.get("value")
     return values
+
+
+SOURCE = TraceStore(
+    name="jaeger",
+    title="Jaeger traces: JSON of its UI, its API and its span index",
+    noun=_NOUN,
+    export="a trace export",
+    remedy="save the trace again, as JSON",
+    decode=_decode,
+    addresses=("traces/", "s3://exports/jaeger/"),
+)

@@ -9,60 +9,22 @@ left aside: where a framework counted nothing, Langfuse's tokenizer guesses, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from ingest import policies
-from ingest.logs import files
-from ingest.otel import trace_stores
-from ingest.otel.attribute_values import Amiss
-from ingest.otel.attribute_values import opened as _json
-from ingest.otel.decode import Exported, Lost
-from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, sequence, text
-from ingest.source import Access, Batch, Fetcher, RawObject, Reading
-from ledger.problems import Problem
-from ledger.settings import IngestSettings
+from ingest.otel.attribute_values import AttributeValueError
+from ingest.otel.attribute_values import parse_object as parse_object
+from ingest.otel.decode import DecodeFailure, Exported
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, TraceStore, instant, mapping, sequence, text
 
-_WHAT = "observation of Langfuse"
-_AGAIN = "export the observations again, as JSON"
+_NOUN = "observation of Langfuse"
 _OWN_SCOPES = ("langfuse-sdk", "langfuse.")
 _NO_ENVIRONMENT = "default"
 
 Record = Mapping[str, Any]
 
 
-class Langfuse:
-    """The `langfuse` source."""
-
-    name = "langfuse"
-    kind: Literal["bill", "log"] = "log"
-    title = "Langfuse observations: traces of its UI, pages of its API, exports to blob storage"
-    patterns: tuple[str, ...] = files.JSON_FILES
-    access = Access(
-        needs=policies.S3_NEEDS,
-        policy=policies.S3_READ,
-        lag=timedelta(hours=24),
-        cron="*/15 * * * *",
-        addresses=("langfuse/", "s3://exports/langfuse/PROJECT/observations_v2/"),
-    )
-
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file is a slice of its own. Scores that are exported beside are left out."""
-        return files.slices(
-            fetcher, uri, source=self.name, patterns=self.patterns, description="an export of observations", skip=("scores",)
-        )
-
-    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """The observations of one file, as spans."""
-        items = files.items(item, description=_WHAT, remedy=_AGAIN)
-        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
-
-
-SOURCE = Langfuse()
-
-
-def _opened(value: object) -> Exported | None:
+def _decode(value: object) -> Exported | None:
     """The observations of a trace or a page, or one that stands alone; None for anything else. A trace alone has none."""
     document = mapping(value)
     trace = mapping(document.get("trace"))
@@ -76,18 +38,18 @@ def _opened(value: object) -> Exported | None:
         records = []  # a trace, whose observations are elsewhere
     else:
         return None
-    spans, failures = list[StoredSpan](), list[Lost]()
+    spans, failures = list[StoredSpan](), list[DecodeFailure]()
     resources: dict[tuple[tuple[str, str], ...], Record] = {}
     for number, record in enumerate(records, 1):
         if _is_observation(mapping(record)):
             spans.append(_span(record, trace, resources))
         elif isinstance(mapping(record).get("observations"), list) or "timestamp" not in mapping(record):
-            failures.append(Lost(f"observation {number}", f"no {_WHAT}"))
+            failures.append(DecodeFailure(f"observation {number}", f"no {_NOUN}"))
     return StoredSpans(spans, failures)
 
 
 def _is_observation(record: Record) -> bool:
-    return bool(text(_at(record, "traceId")) and text(record.get("id")) and _at(record, "startTime"))
+    return bool(text(_field(record, "traceId")) and text(record.get("id")) and _field(record, "startTime"))
 
 
 _SNAKE = {
@@ -108,7 +70,7 @@ _SNAKE = {
 """Names in exports to blob storage, where they differ from the API's."""
 
 
-def _at(record: Record, name: str) -> Any:
+def _field(record: Record, name: str) -> Any:
     value = record.get(name)
     return record.get(_SNAKE[name]) if value is None else value
 
@@ -116,8 +78,8 @@ def _at(record: Record, name: str) -> Any:
 def _object(value: object) -> Record:
     """An object, or the JSON text of one."""
     try:
-        return _json(value) or {}
-    except Amiss:
+        return parse_object(value) or {}
+    except AttributeValueError:
         return {}
 
 
@@ -128,51 +90,63 @@ def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], 
     resource_key = tuple(sorted((key, text(value)) for key, value in resource.items()))
     own = not scope or scope.startswith(_OWN_SCOPES)
     return StoredSpan(
-        trace_id=text(_at(record, "traceId")),
+        trace_id=text(_field(record, "traceId")),
         span_id=text(record.get("id")),
-        parent_id=text(_at(record, "parentObservationId")),
+        parent_id=text(_field(record, "parentObservationId")),
         name=text(record.get("name")),
         kind="",
-        start_ns=instant(_at(record, "startTime")),
-        end_ns=instant(_at(record, "endTime")),
-        attributes={**_around(record, trace), **(_own(record) if own else {}), **sent},
+        start_ns=instant(_field(record, "startTime")),
+        end_ns=instant(_field(record, "endTime")),
+        attributes={**_context_attributes(record, trace), **(_own_attributes(record) if own else {}), **sent},
         resource=resources.setdefault(resource_key, resource),
         scope=scope or "langfuse-sdk",
         failed=record.get("level") == "ERROR",
     )
 
 
-def _around(record: Record, trace: Record) -> dict[str, Any]:
+def _context_attributes(record: Record, trace: Record) -> dict[str, Any]:
     """What trace and observation say of who and where, in the names that Langfuse's SDK gives them."""
     environment = text(record.get("environment") or trace.get("environment"))
     tags = record.get("tags") or trace.get("tags")
     attributes = {
-        "langfuse.user.id": _at(record, "userId") or _at(trace, "userId"),
-        "langfuse.session.id": _at(record, "sessionId") or _at(trace, "sessionId"),
+        "langfuse.user.id": _field(record, "userId") or _field(trace, "userId"),
+        "langfuse.session.id": _field(record, "sessionId") or _field(trace, "sessionId"),
         "langfuse.environment": environment if environment != _NO_ENVIRONMENT else None,
         "langfuse.trace.tags": sequence(tags),
-        "langfuse.observation.prompt.name": _at(record, "promptName"),
-        "langfuse.observation.prompt.version": _at(record, "promptVersion"),
+        "langfuse.observation.prompt.name": _field(record, "promptName"),
+        "langfuse.observation.prompt.version": _field(record, "promptVersion"),
     }
     return {name: value for name, value in attributes.items() if value}
 
 
-def _own(record: Record) -> dict[str, Any]:
+def _own_attributes(record: Record) -> dict[str, Any]:
     """What Langfuse's own SDK and API were told: type, model, usage and cost.
 
     An agent and a tool are named by their observation. Usage that is there but was not provided, where the export tells the two apart,
     is a tokenizer's guess.
     """
     kind = text(record.get("type")).lower()
-    provided_usage, usage = _at(record, "providedUsageDetails"), _object(_at(record, "usageDetails"))
-    cost = _object(_at(record, "providedCostDetails")) or _object(_at(record, "costDetails"))
+    provided_usage, usage = _field(record, "providedUsageDetails"), _object(_field(record, "usageDetails"))
+    cost = _object(_field(record, "providedCostDetails")) or _object(_field(record, "costDetails"))
     is_estimate = provided_usage is not None and not _object(provided_usage)
     attributes = {
         "langfuse.observation.type": kind,
-        "langfuse.observation.model.name": text(_at(record, "model") or record.get("providedModelName")),
+        "langfuse.observation.model.name": text(_field(record, "model") or record.get("providedModelName")),
         "langfuse.observation.usage_details": {} if is_estimate else usage,
         "langfuse.observation.cost_details": cost if cost.get("total") else {},
         "gen_ai.agent.name": text(record.get("name")) if kind == "agent" else "",
         "gen_ai.tool.name": text(record.get("name")) if kind == "tool" else "",
     }
     return {name: value for name, value in attributes.items() if value}
+
+
+SOURCE = TraceStore(
+    name="langfuse",
+    title="Langfuse observations: traces of its UI, pages of its API, exports to blob storage",
+    noun=_NOUN,
+    export="an export of observations",
+    remedy="export the observations again, as JSON",
+    decode=_decode,
+    addresses=("langfuse/", "s3://exports/langfuse/PROJECT/observations_v2/"),
+    skip_folders=("scores",),
+)

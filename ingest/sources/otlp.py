@@ -21,7 +21,15 @@ import pyarrow as pa
 
 from ingest import policies
 from ingest.otel import redact, signals
-from ingest.otel.decode import LARGEST_BODY, Exported, decode_json, decode_request, from_document, from_protobuf, looks_like_json
+from ingest.otel.decode import (
+    MAX_BODY_BYTES,
+    Exported,
+    decode_json,
+    decode_request,
+    from_document,
+    from_protobuf,
+    looks_like_json,
+)
 from ingest.otel.emitters import EmitterTable, table
 from ingest.otel.events import Events, decode_events
 from ingest.otel.metrics import read_metrics
@@ -35,25 +43,25 @@ from ledger.settings import IngestSettings
 __all__ = [
     "SOURCE",
     "Otlp",
-    "admit",
     "decode_events",
     "decode_request",
     "read_bodies",
     "read_export",
     "read_metrics",
+    "redact_export",
     "rejected",
 ]
 
 BATCH_SPANS = 20_000
 """Rows of one reading: enough to be fast, few enough to bound memory."""
 _CHUNK = 1 << 20
-_PRINTED_BYTES, _PRINTED_LINES = 64 << 20, 1_000_000
+_MAX_PRINTED_BYTES, _MAX_PRINTED_LINES = 64 << 20, 1_000_000
 """Largest document over many lines: those are printed by hand, or made to fill the memory."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _NO_EXPORT = "not a trace export"
-_TOO_LARGE = f"larger than any export: {LARGEST_BODY} bytes are read"
+_TOO_LARGE = f"larger than any export: {MAX_BODY_BYTES} bytes are read"
 
 
 def read_export(export: Exported | bytes, *, raw_id: str, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
@@ -71,13 +79,13 @@ def rejected(reading: Reading) -> int:
     return sum(problem.rows for problem in reading.problems if problem.severity == "error")
 
 
-def admit(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> redact.Admitted:
+def redact_export(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> redact.RedactedExport:
     """What a receiver writes down of a protobuf trace export before it says thank you; `read_bodies` makes rows of it later."""
-    return redact.admit(body, _table(settings), source=source, uri=uri)
+    return redact.redact_export(body, _table(settings), source=source, uri=uri)
 
 
 def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
-    """The rows of what `admit` let in, many deliveries at once; each names itself by the hash of its bytes."""
+    """The rows of what `redact_export` let in, many deliveries at once; each names itself by the hash of its bytes."""
     batch = _batch(settings, source=source, uri=uri, raw_id="")
     for body in bodies:
         batch.add(from_protobuf(body), raw_id=received_id(body))
@@ -119,14 +127,14 @@ class Otlp:
         """Every file that may be an export is a slice of its own, so that one that cannot be read keeps no other back."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        entries = exact_matches or [entry for entry in listing if self._picks(entry)]
+        entries = exact_matches or [entry for entry in listing if self._is_match(entry)]
         if not entries:
             remedy = f"files should end in {', '.join(self.patterns)}"
             raise ObjectMissingError("nothing here looks like a trace export", where=uri, remedy=remedy)
         for entry in entries:
             yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
-    def _picks(self, entry: ListedObject) -> bool:
+    def _is_match(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
         return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 
@@ -141,7 +149,7 @@ class Otlp:
                 export_count += 1
             else:
                 failure_count += 1
-                batch.fault(place or "file", "request", export, "export it again; the rest of the file was read")
+                batch.add_problem(place or "file", "request", export, "export it again; the rest of the file was read")
             if batch.height >= BATCH_SPANS:
                 yield batch.reading()
                 batch = _batch(settings, source=self.name, uri=item.uri, raw_id=item.raw_id)
@@ -173,39 +181,39 @@ def _any_json(body: bytes) -> Exported:
 def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
     """The exports of a file with their places; text instead of an export says what is wrong there."""
     with item.path.open("rb") as file:
-        parts = _Inflated(file)
+        parts = _DecompressedFile(file)
         start = parts.peek(64)
         if looks_like_json(start):
             yield from _json_exports(parts)
         elif start[:1] == b"\0":
             yield from _framed_exports(parts)
-        elif body := parts.rest():
-            yield "", _tried(from_protobuf, body)
-        if parts.fault:
-            yield "end", parts.fault
+        elif body := parts.read_all():
+            yield "", _decode_or_reason(from_protobuf, body)
+        if parts.error:
+            yield "end", parts.error
 
 
-def _tried(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
+def _decode_or_reason(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
     try:
         return decode(body)
     except FormatError as error:
         return error.what
 
 
-def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
+def _json_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | str]]:
     """Lines, or, where the first line is not JSON by itself, perhaps one document over many lines."""
     lines = parts.lines()
     start, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, b""))
-    opening = _tried(_any_json, first.removeprefix(_BOM))
+    opening = _decode_or_reason(_any_json, first.removeprefix(_BOM))
     following: Iterable[bytes] = lines
     if isinstance(opening, str):
         buffer, size = list[bytes](), 0
-        for line in islice(lines, _PRINTED_LINES):
+        for line in islice(lines, _MAX_PRINTED_LINES):
             buffer.append(line)
             size += len(line)
-            if size > _PRINTED_BYTES:
+            if size > _MAX_PRINTED_BYTES:
                 break
-        whole = _tried(_any_json, b"\n".join((first.removeprefix(_BOM), *buffer)))
+        whole = _decode_or_reason(_any_json, b"\n".join((first.removeprefix(_BOM), *buffer)))
         if not isinstance(whole, str):
             yield "", whole
             return
@@ -213,70 +221,70 @@ def _json_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
     yield f"line {start}", opening
     for number, line in enumerate(following, start + 1):
         if line.strip():
-            yield f"line {number}", _tried(_any_json, line)
+            yield f"line {number}", _decode_or_reason(_any_json, line)
 
 
-def _framed_exports(parts: _Inflated) -> Iterator[tuple[str, Exported | str]]:
+def _framed_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | str]]:
     """Messages, each after its length as four bytes: the file exporter's proto format, or its compressed JSON."""
     number = 0
     while header := parts.take(4):
         number += 1
         place = f"message {number}"
         size = int.from_bytes(header, "big")
-        if len(header) < 4 or not 0 < size <= LARGEST_BODY:
+        if len(header) < 4 or not 0 < size <= MAX_BODY_BYTES:
             yield place, "no length of a message"
             return
         body = parts.take(size)
         if body[:4] == _ZSTD:
             try:
-                body = pa.input_stream(pa.BufferReader(body), compression="zstd").read(LARGEST_BODY + 1)
+                body = pa.input_stream(pa.BufferReader(body), compression="zstd").read(MAX_BODY_BYTES + 1)
             except OSError:
                 yield place, "damaged zstd compression"
                 continue
-            if len(body) > LARGEST_BODY:
+            if len(body) > MAX_BODY_BYTES:
                 yield place, _TOO_LARGE
                 continue
-        yield place, _tried(_any_json if looks_like_json(body) else from_protobuf, body)
+        yield place, _decode_or_reason(_any_json if looks_like_json(body) else from_protobuf, body)
 
 
-class _Inflated:
-    """A file's bytes, inflated if they are gzip, as far as they are whole. `fault` says where they stop being so."""
+class _DecompressedFile:
+    """A file's bytes, inflated if they are gzip, as far as they are whole. `error` says where they stop being so."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._parts = _inflated(file, self)
-        self._held = b""
-        self._taken = 0
-        self.fault = ""
+        self._parts = _decompressed_chunks(file, self)
+        self._buffer = b""
+        self._position = 0
+        self.error = ""
 
     def peek(self, size: int) -> bytes:
         """The next bytes, which stay."""
         self._fill(size)
-        return self._held[self._taken : self._taken + size]
+        return self._buffer[self._position : self._position + size]
 
     def take(self, size: int) -> bytes:
         """The next bytes; fewer at the end."""
         chunk = self.peek(size)
-        self._taken += len(chunk)
+        self._position += len(chunk)
         return chunk
 
-    def rest(self) -> bytes:
+    def read_all(self) -> bytes:
         """All that is left, as far as one export can go."""
-        self._fill(LARGEST_BODY + 1)
-        if len(self._held) > LARGEST_BODY:
-            self.fault = _TOO_LARGE
+        self._fill(MAX_BODY_BYTES + 1)
+        if len(self._buffer) > MAX_BODY_BYTES:
+            self.error = _TOO_LARGE
             return b""
-        return self._held
+        return self._buffer
 
     def lines(self) -> Iterator[bytes]:
         """Lines, up to the first that is larger than any export."""
-        start, self._held = self._held[self._taken :], b""
+        start, self._buffer = self._buffer[self._position :], b""
         pending, size = list[bytes](), 0
         for part in chain([start], self._parts):
             if b"\n" not in part:
                 pending.append(part)
                 size += len(part)
-                if size > LARGEST_BODY:
-                    self.fault = _TOO_LARGE
+                if size > MAX_BODY_BYTES:
+                    self.error = _TOO_LARGE
                     return
                 continue
             size = 0
@@ -286,21 +294,21 @@ class _Inflated:
         yield from b"".join(pending).split(b"\n")
 
     def _fill(self, size: int) -> None:
-        available_bytes = len(self._held) - self._taken
+        available_bytes = len(self._buffer) - self._position
         if available_bytes >= size:
             return
-        parts = [self._held[self._taken :]]
-        self._taken = 0
+        parts = [self._buffer[self._position :]]
+        self._position = 0
         while available_bytes < size:
             part = next(self._parts, b"")
             if not part:
                 break
             parts.append(part)
             available_bytes += len(part)
-        self._held = b"".join(parts)
+        self._buffer = b"".join(parts)
 
 
-def _inflated(file: IO[bytes], owner: _Inflated) -> Iterator[bytes]:
+def _decompressed_chunks(file: IO[bytes], reader: _DecompressedFile) -> Iterator[bytes]:
     head = file.read(_CHUNK)
     if head[:2] != _GZIP:
         while head:
@@ -320,8 +328,8 @@ def _inflated(file: IO[bytes], owner: _Inflated) -> Iterator[bytes]:
                     if head:
                         decompressor = zlib.decompressobj(wbits=31)
         except zlib.error as error:
-            owner.fault = f"damaged compression: {error}"
+            reader.error = f"damaged compression: {error}"
             return
         head = file.read(_CHUNK)
     if not decompressor.eof:
-        owner.fault = "compressed bytes end too early"
+        reader.error = "compressed bytes end too early"

@@ -7,56 +7,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from ingest import policies
 from ingest.logs import files
-from ingest.otel import trace_stores
-from ingest.otel.decode import Exported, Lost, from_document
-from ingest.otel.trace_stores import StoredSpan, StoredSpans, instant, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Batch, Fetcher, RawObject, Reading
+from ingest.otel.decode import DecodeFailure, Exported, from_document
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, TraceStore, instant, mapping, nanoseconds, sequence, text
 from ledger.errors import FormatError
-from ledger.problems import Problem
-from ledger.settings import IngestSettings
 
-_WHAT = "span of Phoenix"
-_AGAIN = "export the spans again, as JSON or Parquet"
+_NOUN = "span of Phoenix"
 _OTEL_KINDS = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _NONE: Mapping[str, Any] = {}
 _SECOND = 10**9
 
 
-class Phoenix:
-    """The `phoenix` source."""
-
-    name = "phoenix"
-    kind: Literal["bill", "log"] = "log"
-    title = "Arize Phoenix and OpenInference spans: pages of its API, data frames, printed spans"
-    patterns: tuple[str, ...] = (*files.JSON_FILES, "*.parquet")
-    access = Access(
-        needs=policies.S3_NEEDS,
-        policy=policies.S3_READ,
-        lag=timedelta(hours=24),
-        cron="*/15 * * * *",
-        addresses=("spans/", "s3://exports/phoenix/"),
-    )
-
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="an export of spans")
-
-    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """The spans of one file."""
-        items = files.items(item, description=_WHAT, remedy=_AGAIN)
-        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
-
-
-SOURCE = Phoenix()
-
-
-def _opened(value: object) -> Exported | None:
+def _decode(value: object) -> Exported | None:
     """The spans of a page, or a span that stands alone; None for anything else."""
     document = mapping(value)
     if "resourceSpans" in document:
@@ -65,7 +30,7 @@ def _opened(value: object) -> Exported | None:
     if isinstance(records, list):
         if any("spanId" in mapping(span) and isinstance(mapping(span).get("attributes"), list) for span in records):
             return _otlp({"resourceSpans": [{"scopeSpans": [{"spans": records}]}]})
-        failures = [Lost(f"span {n}", f"no {_WHAT}") for n, span in enumerate(records, 1) if not _ids(mapping(span))]
+        failures = [DecodeFailure(f"span {n}", f"no {_NOUN}") for n, span in enumerate(records, 1) if not _ids(mapping(span))]
         spans = [_span(span, _ids(span)) for span in map(mapping, records) if _ids(span)]
         return StoredSpans(spans, failures) if spans or not records else None
     ids = _ids(document)
@@ -143,3 +108,15 @@ def _moment(value: object) -> int:
 def _links(span: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     ids = (_ids(mapping(link)) for link in sequence(span.get("links")))
     return tuple(link_ids for link_ids in ids if link_ids)
+
+
+SOURCE = TraceStore(
+    name="phoenix",
+    title="Arize Phoenix and OpenInference spans: pages of its API, data frames, printed spans",
+    noun=_NOUN,
+    export="an export of spans",
+    remedy="export the spans again, as JSON or Parquet",
+    decode=_decode,
+    addresses=("spans/", "s3://exports/phoenix/"),
+    patterns=(*files.JSON_FILES, "*.parquet"),
+)

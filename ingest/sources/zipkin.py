@@ -8,22 +8,14 @@ A client and its server may share one span id there: the two halves become two s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ingest import policies
-from ingest.logs import files
-from ingest.logs.json_items import Damage, Found, Item
-from ingest.otel import trace_stores
-from ingest.otel.decode import Exported, Lost
-from ingest.otel.trace_stores import StoredSpan, StoredSpans, mapping, nanoseconds, sequence, text
-from ingest.source import Access, Batch, Fetcher, RawObject, Reading
-from ledger.problems import Problem
-from ledger.settings import IngestSettings
+from ingest.logs.json_items import Damage, Item, ItemStream
+from ingest.otel.decode import DecodeFailure, Exported
+from ingest.otel.trace_stores import StoredSpan, StoredSpans, TraceStore, mapping, nanoseconds, sequence, text
 
-_WHAT = "trace of Zipkin"
-_AGAIN = "save the trace again, as JSON of version 2"
+_NOUN = "trace of Zipkin"
 _KINDS = frozenset({"SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _SCOPES = ("otel.scope.name", "otel.library.name")
 _MICROSECOND = 1000
@@ -33,35 +25,7 @@ _SERVES = "/server"
 Span = Mapping[str, Any]
 
 
-class Zipkin:
-    """The `zipkin` source."""
-
-    name = "zipkin"
-    kind: Literal["bill", "log"] = "log"
-    title = "Zipkin traces: JSON of version 2"
-    patterns: tuple[str, ...] = files.JSON_FILES
-    access = Access(
-        needs=policies.S3_NEEDS,
-        policy=policies.S3_READ,
-        lag=timedelta(hours=24),
-        cron="*/15 * * * *",
-        addresses=("traces/", "s3://exports/zipkin/"),
-    )
-
-    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a trace export")
-
-    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """The spans of one file."""
-        items = _traces(files.items(item, description=_WHAT, remedy=_AGAIN))
-        return trace_stores.readings(items, item, settings, source=self.name, description=_WHAT, remedy=_AGAIN, decode=_opened)
-
-
-SOURCE = Zipkin()
-
-
-def _traces(items: Found) -> Found:
+def _combine_single_spans(items: ItemStream) -> ItemStream:
     """Arrays as they come; spans that stand alone in the file together, since halves of one span may be apart."""
     single_spans: list[object] = []
     for entry in items:
@@ -73,12 +37,14 @@ def _traces(items: Found) -> Found:
         yield Item("", single_spans)
 
 
-def _opened(value: object) -> Exported | None:
+def _decode(value: object) -> Exported | None:
     spans = [span for span in sequence(value) if _is_span(span)]
     if not spans:
         return None
     failures = [
-        Lost(f"span {n}", "no span of Zipkin, version 2") for n, span in enumerate(sequence(value), 1) if not _is_span(span)
+        DecodeFailure(f"span {n}", "no span of Zipkin, version 2")
+        for n, span in enumerate(sequence(value), 1)
+        if not _is_span(span)
     ]
     shared_ids = _shared(spans)
     return StoredSpans([_span(span, shared_ids) for span in spans], failures)
@@ -130,3 +96,15 @@ def _span(span: Span, shared_ids: Mapping[tuple[str, str], frozenset[str]]) -> S
         scope=next((text(tags[name]) for name in _SCOPES if tags.get(name)), ""),
         failed="error" in tags,
     )
+
+
+SOURCE = TraceStore(
+    name="zipkin",
+    title="Zipkin traces: JSON of version 2",
+    noun=_NOUN,
+    export="a trace export",
+    remedy="save the trace again, as JSON of version 2",
+    decode=_decode,
+    addresses=("traces/", "s3://exports/zipkin/"),
+    regroup=_combine_single_spans,
+)

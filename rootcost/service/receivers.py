@@ -44,7 +44,7 @@ class Doors:
             points = otlp.read_metrics(body, raw_id=raw_id, uri=uri, content_type=content_type)
             return ReceivedBatch(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
         if signal == "traces" and content_type != "application/json":
-            admission = otlp.admit(body, uri=uri, settings=self._settings)
+            admission = otlp.redact_export(body, uri=uri, settings=self._settings)
             bodies = (Body(OTLP_TRACES, admission.content),) if admission.spans else ()
             return ReceivedBatch(problems=admission.problems, rejected=admission.rejected, bodies=bodies, count=admission.spans)
         decode = otlp.decode_events if signal == "logs" else otlp.decode_request

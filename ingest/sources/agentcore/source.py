@@ -49,7 +49,7 @@ class AgentCore:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a slice of its own; of an S3 prefix, what is new."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description="a log of AgentCore")
+        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description="a log of AgentCore")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans and the usage records of one file."""

@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, decimal, text
-from ingest.logs.rows import Row, placed
+from ingest.logs.rows import Row, trace_position
 from ingest.otel.trace_stores import mapping
 from ledger.money import text as decimal_text
 
@@ -66,12 +66,16 @@ def of_record(record: Mapping[str, Any]) -> Iterator[Row]:
         "account_id": (parts[4] if len(parts) > 5 else "") or text(about.get("account.id")),
         "region": (parts[3] if len(parts) > 5 else "") or text(about.get("region")),
     }
-    yield row | placed(trace, day) | {"name": "session", "operation": "invoke_agent", "start_time": began // _DAY_US * _DAY_US}
+    yield (
+        row
+        | trace_position(trace, day)
+        | {"name": "session", "operation": "invoke_agent", "start_time": began // _DAY_US * _DAY_US}
+    )
     if used:
         own = f"{day}:{began}:{text(about.get('resource.id')) or ''}"
         yield (
             row
-            | placed(trace, own, day)
+            | trace_position(trace, own, day)
             | {
                 "name": "usage",
                 "start_time": began,

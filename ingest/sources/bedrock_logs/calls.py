@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, count, decimal, instant, text
-from ingest.logs.rows import Row, placed
+from ingest.logs.rows import Row, trace_position
 from ingest.otel.attribute_values import tier
 from ingest.otel.trace_stores import mapping, sequence
 from ledger import ids
@@ -27,12 +27,12 @@ from ledger.settings import IngestSettings
 
 CHANNEL = "bedrock-log"
 SCHEMA = "ModelInvocationLog"
-_LOGGED = "turn model invocation logging on as AWS writes it; keep its records unchanged"
+_REMEDY = "turn model invocation logging on as AWS writes it; keep its records unchanged"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}\Z")
 _CONVERSATIONS = ("session_id", "sessionId", "session.id", "conversation_id", "conversation.id", "gen_ai.conversation.id")
-_LONGEST_LABEL = 256
+_MAX_LABEL_LENGTH = 256
 _DAY_MS = 86_400_000
-_NO_CALL = frozenset({"CountTokens"})
+_NON_CALLS = frozenset({"CountTokens"})
 
 
 def is_record(value: object) -> bool:
@@ -54,16 +54,16 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
     (12, 1000, 'us.anthropic.claude-sonnet-4-6-v1:0', 'support-bot')
     """
     if not is_record(value):
-        raise FieldError("schemaType", "is no record of the model invocation log", _LOGGED)
+        raise FieldError("schemaType", "is no record of the model invocation log", _REMEDY)
     record = mapping(value)
     request_id = text(record.get("requestId"))
     if request_id is None:
-        raise FieldError("requestId", "is missing", _LOGGED)
+        raise FieldError("requestId", "is missing", _REMEDY)
     start = instant(record.get("timestamp"), "timestamp")
     if start is None:
-        raise FieldError("timestamp", "is missing", _LOGGED)
+        raise FieldError("timestamp", "is missing", _REMEDY)
     input_fields, output_fields = mapping(record.get("input")), mapping(record.get("output"))
-    answer_parts = list(_told(output_fields.get("outputBodyJson")))
+    answer_parts = list(_answer_parts(output_fields.get("outputBodyJson")))
     labels = _labels(record)
     row: Row = {
         "channel": CHANNEL,
@@ -75,9 +75,9 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
         "account_id": text(record.get("accountId")),
         "region": text(record.get("region")),
         "start_time": start,
-        "end_time": _end(start, answer_parts),
+        "end_time": _end_time(start, answer_parts),
         "status": "error" if text(record.get("errorCode")) else "ok",
-        **_place(request_id, labels),
+        **_trace_position(request_id, labels),
         **_model(record),
         **_usage(input_fields, output_fields, answer_parts),
         **_claims(labels, settings),
@@ -98,13 +98,13 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
     yield row
 
 
-def _place(request_id: str, labels: Mapping[str, str]) -> Row:
+def _trace_position(request_id: str, labels: Mapping[str, str]) -> Row:
     """Below the caller's span, where it says which that is; else a trace of its own."""
     parent = _TRACEPARENT.match(labels.get("traceparent", ""))
     own = f"bedrock_{request_id}"
     if parent and ids.is_trace_id(parent["trace"]) and ids.is_span_id(parent["span"]):
-        return placed(parent["trace"], own, parent["span"])
-    return placed(own, own)
+        return trace_position(parent["trace"], own, parent["span"])
+    return trace_position(own, own)
 
 
 def _model(record: Mapping[str, Any]) -> Row:
@@ -125,7 +125,7 @@ def _model(record: Mapping[str, Any]) -> Row:
 
 
 def _operation(record: Mapping[str, Any], model: str | None) -> str | None:
-    if text(record.get("operation")) in _NO_CALL:
+    if text(record.get("operation")) in _NON_CALLS:
         return None
     operations = (("embed", "embeddings"), ("rerank", "rerank"))
     return next((operation for word, operation in operations if model and word in model.lower()), "chat")
@@ -168,7 +168,7 @@ def _usage(input_fields: Mapping[str, Any], output_fields: Mapping[str, Any], an
     }
 
 
-def _told(body: object) -> Iterator[Mapping[str, Any]]:
+def _answer_parts(body: object) -> Iterator[Mapping[str, Any]]:
     """The parts of an answer that may hold usage: the answer itself, or the chunks of a stream, with the messages in them."""
     for part in body if isinstance(body, list) else [body]:
         if isinstance(part, Mapping):
@@ -185,7 +185,7 @@ def _tier(part: Mapping[str, Any]) -> str | None:
     return tier(mapping(value).get("type")) if isinstance(value, Mapping) else tier(value)
 
 
-def _end(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
+def _end_time(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
     latencies = (decimal(mapping(part.get("metrics")).get("latencyMs")) for part in answer_parts)
     latency = next((ms for ms in latencies if ms is not None and 0 <= ms < _DAY_MS), None)
     return start if latency is None else start + int(latency * 1000)
@@ -196,7 +196,7 @@ def _end(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
 
 def _labels(record: Mapping[str, Any]) -> dict[str, str]:
     pairs = ((key[:64], text(value)) for key, value in mapping(record.get("requestMetadata")).items())
-    return {key: value for key, value in pairs if value and len(value) <= _LONGEST_LABEL}
+    return {key: value for key, value in pairs if value and len(value) <= _MAX_LABEL_LENGTH}
 
 
 def _claims(labels: Mapping[str, str], settings: IngestSettings) -> Row:

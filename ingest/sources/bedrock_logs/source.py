@@ -42,7 +42,9 @@ class BedrockLogs:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every object is a slice of its own; of an S3 prefix, what is new. Bodies are left where they are."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,))
+        return files.file_batches(
+            fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,)
+        )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, count, flag, instant, rate, text
-from ingest.logs.rows import FURTHER, Row, placed
+from ingest.logs.rows import PROGRESS, Row, trace_position
 from ingest.otel.attribute_values import tier
 from ingest.otel.trace_stores import mapping, sequence
 
@@ -31,7 +31,7 @@ _SPAWNS = frozenset({"Task", "Agent"})
 _PLACEHOLDER = "<synthetic>"
 """The model of what Claude Code itself puts into a session, such as a fault of the API."""
 _PROVIDERS = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "vertex_ai"))
-_WRITTEN = "leave the session's file as Claude Code writes it"
+_REMEDY = "leave the session's file as Claude Code writes it"
 
 
 @dataclass(slots=True)
@@ -77,17 +77,17 @@ class Sessions:
         bears = usage is not None and text(message.get("model")) != _PLACEHOLDER
         if session is None:
             if bears:
-                raise FieldError("sessionId", "is missing", _WRITTEN)
+                raise FieldError("sessionId", "is missing", _REMEDY)
             return True
         moment = instant(line.get("timestamp"), "timestamp")
         if moment is None:
             if bears:
-                raise FieldError("timestamp", "is missing", _WRITTEN)
+                raise FieldError("timestamp", "is missing", _REMEDY)
             return True
         agent = self._agent_of(line, message, session, moment)
         if agent == session:
             self._sessions[session] = min(moment, self._sessions.get(session, moment))
-        self._note_tasks(line, message, agent, session, moment)
+        self._record_tasks(line, message, agent, session, moment)
         if bears:
             self._message(line, message, agent, place, moment)
         return True
@@ -95,12 +95,12 @@ class Sessions:
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
         """The place of each row, and what makes it, which raises `FieldError` where a message counts what cannot be."""
         for session, start in sorted(self._sessions.items()):
-            whole = _row(session, session) | _asked(start, "session") | {"agent_name": AGENT}
+            whole = _row(session, session) | _agent_row(start, "session") | {"agent_name": AGENT}
             yield "", partial(dict, whole)
         for agent, (row, task_key) in sorted(self._agents.items()):
             task = self._tasks.get(task_key)
             has_asker = task is not None and task.asker != agent
-            by = placed(row["trace_id"], agent, task.asker) | {"agent_name": task.kind} if task and has_asker else {}
+            by = trace_position(row["trace_id"], agent, task.asker) | {"agent_name": task.kind} if task and has_asker else {}
             yield "", partial(dict, row | by)
         for message in self._messages.values():
             yield message.place, partial(_call, message)
@@ -113,12 +113,12 @@ class Sessions:
         chain_agent = agent_id or (self._chains.get(parent) if parent else None)
         agent = f"{session}/{agent_id}" if agent_id else chain_agent or f"{session}/{own}"
         self._chains[own] = agent
-        row = _row(session, agent, session) | _asked(moment, "sub-agent")
+        row = _row(session, agent, session) | _agent_row(moment, "sub-agent")
         row, _ = self._agents.setdefault(agent, (row, agent_id or _digest(message.get("content"))))
         row["start_time"] = min(row["start_time"], moment)
         return agent
 
-    def _note_tasks(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, session: str, moment: int) -> None:
+    def _record_tasks(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, session: str, moment: int) -> None:
         """Remembers who asked for which sub-agent, by what was asked, and, once it is known, by the sub-agent's id."""
         result = mapping(line.get("toolUseResult"))
         for part in sequence(message.get("content")):
@@ -132,13 +132,13 @@ class Sessions:
                 asker = self._tasks.get(f"call {text(block.get('tool_use_id'))}")
                 if asker is not None:
                     self._tasks[agent_id] = asker
-                    row = _row(session, f"{session}/{agent_id}", agent) | _asked(asker.start, "sub-agent")
+                    row = _row(session, f"{session}/{agent_id}", agent) | _agent_row(asker.start, "sub-agent")
                     self._agents.setdefault(f"{session}/{agent_id}", (row, agent_id))
 
     def _message(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, place: str, moment: int) -> None:
         key = "/".join(filter(None, (text(message.get("id")), text(line.get("requestId"))))) or text(line.get("uuid"))
         if key is None:
-            raise FieldError("message.id", "is missing", _WRITTEN)
+            raise FieldError("message.id", "is missing", _REMEDY)
         usage = mapping(message.get("usage"))
         output_tokens = count(usage.get("output_tokens"), "usage.output_tokens")
         entry = self._messages.setdefault(key, _Message({}, place, moment, moment))
@@ -155,7 +155,7 @@ def _digest(content: object) -> str:
 
 
 def _row(session: str, own: str, parent: str | None = None) -> Row:
-    return placed(session, own, parent) | {
+    return trace_position(session, own, parent) | {
         "channel": CHANNEL,
         "source": "claude-code",
         "emitter": "claude-code",
@@ -165,7 +165,7 @@ def _row(session: str, own: str, parent: str | None = None) -> Row:
     }
 
 
-def _asked(start: int, name: str) -> Row:
+def _agent_row(start: int, name: str) -> Row:
     return {"start_time": start, "name": name, "operation": "invoke_agent"}
 
 
@@ -210,6 +210,6 @@ def _call(message: _Message) -> Row:
             "other_usage": json.dumps({"web_searches": str(searches)}) if searches else None,
             "reported_cost": rate(line.get("costUSD"), "costUSD"),
             "attributes": json.dumps({k: v for k, v in more.items() if v}, sort_keys=True) if any(more.values()) else None,
-            FURTHER: min(counts["output_tokens"] or 0, 2**30),
+            PROGRESS: min(counts["output_tokens"] or 0, 2**30),
         }
     )

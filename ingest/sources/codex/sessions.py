@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ingest.logs.json_fields import FieldError, count, instant, text
-from ingest.logs.rows import Row, placed
+from ingest.logs.rows import Row, trace_position
 from ingest.otel.trace_stores import mapping
 from ledger import ids
 
@@ -27,7 +27,7 @@ CHANNEL = "codex"
 AGENT = "codex"
 _KINDS = frozenset({"session_meta", "turn_context", "event_msg", "response_item", "compacted"})
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_WRITTEN = "leave the session's file as Codex writes it"
+_REMEDY = "leave the session's file as Codex writes it"
 _COPYING_US = 1_000_000
 """How long a session may take to write down what it was forked from. No model has answered by then."""
 
@@ -36,14 +36,14 @@ class Counts(NamedTuple):
     """What was used, as Codex counts it; None where it does not say."""
 
     input: int | None
-    cached: int | None
+    cached_input: int | None
     output: int | None
     reasoning: int | None
     total: int | None
-    written: int | None
+    cache_write: int | None
 
     @classmethod
-    def told(cls, value: object, name: str) -> Counts | None:
+    def parse(cls, value: object, name: str) -> Counts | None:
         """Raises `FieldError` for what is no count."""
         fields = mapping(value)
         if not fields:
@@ -62,7 +62,7 @@ class Counts(NamedTuple):
         """What was used since another total; None where that is not less in everything: then counting began anew.
 
         >>> Counts(3500, 750, 425, 275, 4200, None).since(Counts(1000, 250, 125, 75, 1200, None))
-        Counts(input=2500, cached=500, output=300, reasoning=200, total=3000, written=None)
+        Counts(input=2500, cached_input=500, output=300, reasoning=200, total=3000, cache_write=None)
         """
         differences = [
             None if current is None else current - (previous or 0) for current, previous in zip(self, before, strict=True)
@@ -91,7 +91,7 @@ class Session:
         moment = instant(line.get("timestamp"), "timestamp")
         if moment is None:
             if counts:
-                raise FieldError("timestamp", "is missing", _WRITTEN)
+                raise FieldError("timestamp", "is missing", _REMEDY)
             return True
         self._start = moment if self._start is None else min(self._start, moment)
         if kind == "session_meta" and not self._meta:  # a second one is that of the session this was copied from
@@ -107,7 +107,9 @@ class Session:
         if self._start is None:
             return
         session, row = text(self._meta.get("id")) or self.name, self._row()
-        about = row | placed(session, session) | {"start_time": self._start, "name": "session", "operation": "invoke_agent"}
+        about = (
+            row | trace_position(session, session) | {"start_time": self._start, "name": "session", "operation": "invoke_agent"}
+        )
         parent = self._parent()
         about["agent_name"] = self._role() if parent else AGENT
         if parent:
@@ -118,8 +120,8 @@ class Session:
 
     def _count(self, info: Mapping[str, Any], place: str, moment: int) -> None:
         total, last = (
-            Counts.told(info.get("total_token_usage"), "total_token_usage"),
-            Counts.told(info.get("last_token_usage"), "last_token_usage"),
+            Counts.parse(info.get("total_token_usage"), "total_token_usage"),
+            Counts.parse(info.get("last_token_usage"), "last_token_usage"),
         )
         before, self._total = self._total, total or self._total
         if total is not None and total == before:
@@ -137,15 +139,15 @@ class Session:
         began = self._start if began is None else began
         return bool(origin) and began is not None and moment < began + _COPYING_US
 
-    def _spawned(self) -> Mapping[str, Any]:
+    def _spawn(self) -> Mapping[str, Any]:
         return mapping(mapping(mapping(self._meta.get("source")).get("subagent")).get("thread_spawn"))
 
     def _parent(self) -> str | None:
         """The session that asked for this one, if it is a sub-agent's."""
-        return text(self._spawned().get("parent_thread_id")) or text(self._meta.get("parent_thread_id"))
+        return text(self._spawn().get("parent_thread_id")) or text(self._meta.get("parent_thread_id"))
 
     def _role(self) -> str | None:
-        spawn = self._spawned()
+        spawn = self._spawn()
         return text(spawn.get("agent_role")) or text(self._meta.get("agent_role"))
 
     def _row(self) -> Row:
@@ -169,7 +171,7 @@ class Session:
         own = f"{session}/{moment}/{used.total if used.total is not None else ''}"
         return (
             row
-            | placed(session, own, session)
+            | trace_position(session, own, session)
             | {
                 "start_time": moment,
                 "end_time": moment,
@@ -180,8 +182,8 @@ class Session:
                 "response_model": model,
                 "input_tokens": used.input,
                 "input_includes_cache": None if used.input is None else True,
-                "cache_read_tokens": used.cached,
-                "cache_write_tokens": used.written,
+                "cache_read_tokens": used.cached_input,
+                "cache_write_tokens": used.cache_write,
                 "output_tokens": used.output,
                 "output_includes_reasoning": _includes_reasoning(used),
                 "reasoning_tokens": used.reasoning,

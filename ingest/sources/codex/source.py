@@ -39,7 +39,7 @@ class Codex:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every session's file is a slice of its own."""
-        return files.slices(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
+        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The session and its answers."""

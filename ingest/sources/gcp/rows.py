@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from ingest.bills import dictionary
 from ingest.bills.dictionary import BillBatch
-from ingest.logs.json_fields import FieldError, decimal, shown, text
+from ingest.logs.json_fields import FieldError, decimal, short_repr, text
 from ledger import money
 
 PROVIDER = "Google Cloud"
@@ -143,7 +143,7 @@ def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict and not isinstance(value, Mapping):
-        raise FieldError(name, f"{shown(value)} is no record", "extract the table with its nested columns")
+        raise FieldError(name, f"{short_repr(value)} is no record", "extract the table with its nested columns")
     return value
 
 
@@ -154,7 +154,7 @@ def _entries(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if isinstance(value, dict) and isinstance(value.get("list"), list):  # Parquet's three levels, as loaded tables have them
         value = [entry.get("element") if isinstance(entry, dict) else entry for entry in value["list"]]
     if not isinstance(value, list) or not all(type(entry) is dict or isinstance(entry, Mapping) for entry in value):
-        raise FieldError(name, f"{shown(value)} is no list of records", "extract the table with its nested columns")
+        raise FieldError(name, f"{short_repr(value)} is no list of records", "extract the table with its nested columns")
     return value
 
 
@@ -164,7 +164,7 @@ def _amount(row: Mapping[str, Any], name: str, called: str = "") -> Decimal | No
         return None
     number = decimal(value)
     if number is None:
-        raise FieldError(called or name, f"{shown(value)} is no amount", "export the table again; amounts are plain numbers")
+        raise FieldError(called or name, f"{short_repr(value)} is no amount", "export the table again; amounts are plain numbers")
     return number
 
 
@@ -191,7 +191,7 @@ def _billing_period_start(invoice: Mapping[str, Any]) -> str:
     named = text(invoice.get("month"))
     month = invoice_month(named)
     if month is None:
-        reason = "the invoice month is missing" if named is None else f"{shown(named)} is no month"
+        reason = "the invoice month is missing" if named is None else f"{short_repr(named)} is no month"
         raise FieldError("invoice.month", reason, "every row names the month it is billed in, such as 202610")
     return f"{month}-01T00:00:00Z"
 

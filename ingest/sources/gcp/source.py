@@ -73,7 +73,7 @@ class Gcp:
             for table in [where] if where.table else _exports(where):
                 yield from _changed_month_batches(fetcher, table)
             return
-        found = _newest_extracts(table_items.picked(fetcher.list(uri), uri))
+        found = _newest_extracts(table_items.select_files(fetcher.list(uri), uri))
         scope = _scope(" ".join(entry.uri for entry in found), "") or (
             found[0].uri.rsplit("/", 1)[-1] if len(found) == 1 else folder_name(uri.split("*", 1)[0])
         )

@@ -65,11 +65,11 @@ _VERTEX_PROJECT = re.compile(r"/projects/([^/]+)/locations/([^/]+)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 
 
-_remembered = lru_cache(maxsize=4096)
+_cached = lru_cache(maxsize=4096)
 """These names repeat from call to call; working each out once is most of the speed of reading a log."""
 
 
-@_remembered
+@_cached
 def base_call_type(call_type: str) -> str:
     """The call type without the mark of its asynchronous form.
 
@@ -80,7 +80,7 @@ def base_call_type(call_type: str) -> str:
     return bare[1:] if bare[:1] == "a" and bare[1:] in _KNOWN else bare
 
 
-@_remembered
+@_cached
 def operation(call_type: str) -> str | None:
     """OpenTelemetry's gen_ai.operation.name; LiteLLM's own word where the conventions have none.
 
@@ -91,7 +91,7 @@ def operation(call_type: str) -> str | None:
     return _OPERATIONS.get(base, base) or None
 
 
-@_remembered
+@_cached
 def usage_scope(call_type: str, *, used: bool) -> str | None:
     """``leaf`` for one request to a provider; None for what the gateway does by itself, or asks of tools and agents.
 
@@ -122,7 +122,7 @@ def tier(tier_name: str | None) -> str | None:
     return None if name in _STANDARD_TIERS else name
 
 
-@_remembered
+@_cached
 def answering_model(response_model: str | None, group: str | None, sent: str | None, provider: str | None) -> str | None:
     """The model that answered: as the answer says, unless it only repeats the gateway's alias; then the model it was sent to.
 
@@ -135,7 +135,7 @@ def answering_model(response_model: str | None, group: str | None, sent: str | N
     return response_model if response_model and response_model != group else deployment_model or response_model
 
 
-@_remembered
+@_cached
 def endpoint(url: str | None) -> str | None:
     """An address without credentials, query and closing slash.
 
@@ -156,7 +156,7 @@ def endpoint(url: str | None) -> str | None:
     return f"{parts.scheme}://{shown_host}{port}{parts.path}".rstrip("/")
 
 
-@_remembered
+@_cached
 def region(model: str | None, base: str | None) -> str | None:
     """The cloud region, where the endpoint's host, the path or the model's name states it beyond doubt.
 
@@ -179,7 +179,7 @@ def region(model: str | None, base: str | None) -> str | None:
     return None
 
 
-@_remembered
+@_cached
 def account(model: str | None, base: str | None) -> str | None:
     """The cloud account or project, where an ARN or a path names it.
 
@@ -193,7 +193,7 @@ def account(model: str | None, base: str | None) -> str | None:
     return None
 
 
-@_remembered
+@_cached
 def resource(model: str | None) -> str | None:
     """The inference profile or provisioned model, where the model was called by its ARN."""
     match = _ARN.search(model) if model else None
@@ -264,6 +264,6 @@ def claims(tags: Iterable[object], labels: Mapping[str, Any], baggage: str | Non
     return value_by_key
 
 
-def chosen(value_by_key: Mapping[str, str], keys: Iterable[str]) -> str | None:
+def first_claim(value_by_key: Mapping[str, str], keys: Iterable[str]) -> str | None:
     """The value of the first of these keys that was said; keys are compared whole."""
     return next((value_by_key[key.lower()] for key in keys if key.lower() in value_by_key), None)

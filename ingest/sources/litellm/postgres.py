@@ -43,16 +43,18 @@ GRANT = "\n".join(
 """The least a reader needs; leave out columns that the gateway's version does not have."""
 
 PAGE_ROWS = 5_000
-LATE = timedelta(hours=1)
+LOOK_BACK = timedelta(hours=1)
 """How long after its call began a row may be written and is still found, in tables that do not tell when it was."""
-LONG = timedelta(hours=3)
+LOOK_BACK_BY_WRITE_TIME = timedelta(hours=3)
 """The same, in tables that do: only rows written lately are sent, so that looking back is cheap."""
 _SKEW = timedelta(minutes=15)
 """How far apart the clocks of the proxies may be, which tell when a row was written."""
 _STATEMENT_SECONDS = 300
 _ATTEMPTS = 4
-_EVER = datetime.min.replace(tzinfo=UTC)
-_PRISMA = frozenset({"schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size"})
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_PRISMA_PARAMETERS = frozenset(
+    {"schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size"}
+)
 """Words that LiteLLM's own DATABASE_URL may hold and only Prisma understands."""
 
 
@@ -84,7 +86,7 @@ def address(uri: str) -> Address:
             where=public_uri,
             remedy=f"leave it out, and set {PASSWORD} or PGPASSWORD, or use ~/.pgpass",
         )
-    libpq = urlencode([(name, value) for name, value in query if name not in _PRISMA], quote_via=quote)
+    libpq = urlencode([(name, value) for name, value in query if name not in _PRISMA_PARAMETERS], quote_via=quote)
     return Address(public_uri, f"{base}?{libpq}" if libpq else base, unquote(schema))
 
 
@@ -93,26 +95,26 @@ Rows = list[tuple[datetime, str, datetime | None, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
+class _Checkpoint:
     """How far the table was read: the newest start of a call, and the newest time of writing where it is told."""
 
-    started: datetime
-    written: datetime | None = None
+    last_start: datetime
+    last_write: datetime | None = None
 
     @classmethod
-    def told(cls, value: str | None) -> _Reach | None:
+    def parse(cls, value: str | None) -> _Checkpoint | None:
         if value is None:
             return None
         fields = json.loads(value)
         return cls(*(datetime.fromisoformat(fields[name]) if fields.get(name) else None for name in ("started", "written")))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return json.dumps({"started": self.started.isoformat(), "written": self.written and self.written.isoformat()})
+        return json.dumps({"started": self.last_start.isoformat(), "written": self.last_write and self.last_write.isoformat()})
 
-    def moved(self, rows: Rows, *, now: datetime) -> _Reach:
+    def advance(self, rows: Rows, *, now: datetime) -> _Checkpoint:
         """As far as a page goes, but never beyond now: a row dated in the future must not hide those between."""
-        write_times = [min(row[2], now) for row in rows if row[2]] + ([self.written] if self.written else [])
-        return _Reach(max(self.started, min(rows[-1][0], now)), max(write_times, default=None))
+        write_times = [min(row[2], now) for row in rows if row[2]] + ([self.last_write] if self.last_write else [])
+        return _Checkpoint(max(self.last_start, min(rows[-1][0], now)), max(write_times, default=None))
 
 
 def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Batch]:
@@ -121,8 +123,8 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
     The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
     """
     target = address(uri)
-    last, window = _Reach.told(fetcher.mark(target.uri)), fetcher.window
-    reach = last or _Reach(_EVER)
+    last, window = _Checkpoint.parse(fetcher.mark(target.uri)), fetcher.window
+    checkpoint = last or _Checkpoint(_BEGINNING)
     with _Table(target) as table:
         columns, now = table.columns(), table.now()
         has_write_times = "updated_at" in columns
@@ -130,14 +132,14 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
         after: tuple[datetime, str] = (begin, "")
         while rows := table.page(query | {"started": after[0], "id": after[1], "rows": page_rows}):
             page = fetcher.save(f"{target.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
-            reach, after = reach.moved(rows, now=now), rows[-1][:2]
+            checkpoint, after = checkpoint.advance(rows, now=now), rows[-1][:2]
             # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
-            safe = replace(reach, written=last.written) if last and after[0] <= last.started else reach
+            safe = replace(checkpoint, last_write=last.last_write) if last and after[0] <= last.last_start else checkpoint
             yield Batch(scope=target.uri, objects=(page,), marks={target.uri: str(safe)} if window == Window() else {})
     if window != Window():
-        reach = last or _Reach(_EVER)
-    if reach.started > _EVER:
-        yield Batch(scope=target.uri, objects=(), marks={target.uri: str(reach)})
+        checkpoint = last or _Checkpoint(_BEGINNING)
+    if checkpoint.last_start > _BEGINNING:
+        yield Batch(scope=target.uri, objects=(), marks={target.uri: str(checkpoint)})
 
 
 def _lines(rows: Rows) -> Iterator[bytes]:
@@ -146,21 +148,21 @@ def _lines(rows: Rows) -> Iterator[bytes]:
 
 
 def _query(
-    columns: frozenset[str], schema: str, window: Window, last: _Reach | None, *, has_write_times: bool
+    columns: frozenset[str], schema: str, window: Window, last: _Checkpoint | None, *, has_write_times: bool
 ) -> tuple[dict[str, Any], datetime]:
     """The statement of a page with what stays the same from page to page, and where the first one begins."""
     from psycopg import sql
 
     since = datetime.combine(window.since, time(), UTC) if window.since else None
     until = datetime.combine(window.until, time(), UTC) if window.until else None
-    begin = since or _EVER
+    begin = since or _BEGINNING
     conditions: sql.Composable = sql.SQL("")
     parameters: dict[str, Any] = {"until": until}
     if last is not None and window == Window():
-        begin = last.started - (LONG if has_write_times and last.written else LATE)
-        if has_write_times and last.written:
+        begin = last.last_start - (LOOK_BACK_BY_WRITE_TIME if has_write_times and last.last_write else LOOK_BACK)
+        if has_write_times and last.last_write:
             conditions += sql.SQL(' AND ("startTime" > %(seen)s::timestamp OR "updated_at" >= %(written)s::timestamp)')
-            parameters |= {"seen": last.started, "written": last.written - _SKEW}
+            parameters |= {"seen": last.last_start, "written": last.last_write - _SKEW}
     if until is not None:
         conditions += sql.SQL(' AND "startTime" < %(until)s::timestamp')
     statement = sql.SQL(
@@ -195,7 +197,7 @@ class _Table:
 
         name = sql.Identifier(self._where.schema, TABLE) if self._where.schema else sql.Identifier(TABLE)
 
-        def ask(cursor: psycopg.Cursor[Any]) -> list[tuple[str, bool]]:
+        def execute(cursor: psycopg.Cursor[Any]) -> list[tuple[str, bool]]:
             cursor.execute("SELECT to_regclass(%s)", (name.as_string(cursor),))
             (oid,) = cursor.fetchone() or (None,)
             if oid is None:
@@ -207,7 +209,7 @@ class _Table:
             )
             return cursor.fetchall()
 
-        privileges = dict(self._ask(ask))
+        privileges = dict(self._execute(execute))
         if not privileges:
             raise ObjectMissingError(
                 f"there is no table {TABLE} here",
@@ -229,24 +231,24 @@ class _Table:
     def now(self) -> datetime:
         """The server's clock."""
 
-        def ask(cursor: psycopg.Cursor[Any]) -> datetime:
+        def execute(cursor: psycopg.Cursor[Any]) -> datetime:
             cursor.execute("SELECT now()")
             (value,) = cursor.fetchone() or (datetime.now(UTC),)
             moment: datetime = value
             return moment
 
-        return self._ask(ask)
+        return self._execute(execute)
 
     def page(self, query: Mapping[str, Any]) -> Rows:
         """The rows of one page."""
 
-        def ask(cursor: psycopg.Cursor[Any]) -> Rows:
+        def execute(cursor: psycopg.Cursor[Any]) -> Rows:
             cursor.execute(query["statement"], {k: v for k, v in query.items() if k != "statement"})
             return cursor.fetchall()
 
-        return self._ask(ask)
+        return self._execute(execute)
 
-    def _ask(self, question: Callable[[psycopg.Cursor[Any]], T]) -> T:
+    def _execute(self, run_query: Callable[[psycopg.Cursor[Any]], T]) -> T:
         """The answer to a question, put again on a new connection where the old one broke."""
         import psycopg
 
@@ -255,17 +257,17 @@ class _Table:
                 connection = self._connected()
                 with connection.transaction(), connection.cursor() as cursor:
                     cursor.execute(f"SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'; SET LOCAL timezone = 'UTC'")
-                    return question(cursor)
+                    return run_query(cursor)
             except psycopg.errors.InsufficientPrivilege as error:
-                raise self._unreachable(error, f"run as its owner: {GRANT}") from error
+                raise self._unreachable_error(error, f"run as its owner: {GRANT}") from error
             except psycopg.OperationalError as error:
                 broken = self._connection is not None and not isinstance(error, psycopg.errors.QueryCanceled)
                 self._close()
                 if not broken or attempt == _ATTEMPTS:
-                    raise self._unreachable(error, _remedy(error)) from error
+                    raise self._unreachable_error(error, _remedy(error)) from error
                 sleep(0.5 * 2 ** (attempt - 1))
             except psycopg.Error as error:
-                raise self._unreachable(error, "check the address and the table") from error
+                raise self._unreachable_error(error, "check the address and the table") from error
         raise AssertionError("unreachable")
 
     def _connected(self) -> psycopg.Connection[Any]:
@@ -285,7 +287,7 @@ class _Table:
             self._connection.close()
             self._connection = None
 
-    def _unreachable(self, error: Exception, remedy: str) -> StoreUnreachable:
+    def _unreachable_error(self, error: Exception, remedy: str) -> StoreUnreachable:
         message = " ".join(str(error).split())[:300] or type(error).__name__
         return StoreUnreachable(message, where=self._where.uri, remedy=remedy)
 

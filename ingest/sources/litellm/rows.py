@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ingest.logs.json_fields import FieldError, count, decimal, flag, instant, mapping, rate, shown, structure, text
+from ingest.logs.json_fields import FieldError, count, decimal, flag, instant, mapping, rate, short_repr, structure, text
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
@@ -28,7 +28,7 @@ from ledger.settings import IngestSettings
 Row = dict[str, Any]
 
 
-class Fault(NamedTuple):
+class ItemProblem(NamedTuple):
     """What was wrong with an item; `error` where the item was left out for it."""
 
     field: str
@@ -37,30 +37,30 @@ class Fault(NamedTuple):
     severity: str = "error"
 
 
-def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[Fault]]:
+def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[ItemProblem]]:
     """The row an item makes, and what was wrong with it; None where it makes none.
 
-    >>> row, faults = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
+    >>> row, problems = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
     ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038",
     ... }, IngestSettings())
-    >>> row["gateway_call_id"], row["operation"], row["input_tokens"], row["reported_cost"], faults
+    >>> row["gateway_call_id"], row["operation"], row["input_tokens"], row["reported_cost"], problems
     ('c1', 'chat', 1200, Decimal('0.003800000000000000'), [])
     """
     log = None
     try:
         log = _Log(value, settings)
-        return log.row(), log.faults
+        return log.row(), log.problems
     except FieldError as error:
-        return None, [*(log.faults if log else ()), Fault(error.field, error.reason, error.remedy)]
+        return None, [*(log.problems if log else ()), ItemProblem(error.field, error.reason, error.remedy)]
 
 
 class _Log:
     """An item, opened: its nested parts unwrapped once, its faults collected."""
 
     def __init__(self, value: object, settings: IngestSettings) -> None:
-        self.faults: list[Fault] = []
+        self.problems: list[ItemProblem] = []
         if not isinstance(value, Mapping):
-            raise FieldError("item", f"{shown(value)} is no object", "send payloads as JSON objects")
+            raise FieldError("item", f"{short_repr(value)} is no object", "send payloads as JSON objects")
         shape = shape_of(value)
         self.settings = settings
         self.item: Mapping[str, Any] = from_old_format(value) if shape == OLD else value
@@ -91,7 +91,7 @@ class _Log:
         try:
             return mapping(value, field)
         except FieldError as error:
-            self.faults.append(Fault(error.field, error.reason, error.remedy, "warning"))
+            self.problems.append(ItemProblem(error.field, error.reason, error.remedy, "warning"))
             return {}
 
     def row(self) -> Row:
@@ -106,11 +106,11 @@ class _Log:
             "attempt": self._attempt(),
         }
         self._times(row)
-        self._models(row)
-        self._tokens(row)
-        self._cost(row)
-        self._ids(row)
-        self._people(row)
+        self._set_models(row)
+        self._set_tokens(row)
+        self._set_cost(row)
+        self._set_ids(row)
+        self._set_people(row)
         self._tool(row)
         row["attributes"] = self._attributes()
         row["name"] = " ".join(part for part in (row["operation"], row.get("tool_name") or row["request_model"]) if part) or None
@@ -122,10 +122,10 @@ class _Log:
         if start is None and end is None:
             raise FieldError("startTime", "is missing", "send startTime: it decides the billing period")
         if start is None:
-            self.faults.append(Fault("startTime", "is missing; endTime was taken", "send startTime", "warning"))
+            self.problems.append(ItemProblem("startTime", "is missing; endTime was taken", "send startTime", "warning"))
         row["start_time"], row["end_time"] = end if start is None else start, end
 
-    def _models(self, row: Row) -> None:
+    def _set_models(self, row: Row) -> None:
         sent = text(self.item.get("model")) or text(self.hidden.get("litellm_model_name"))
         group = text(self.item.get("model_group"))
         provider = text(self.item.get("custom_llm_provider"))
@@ -146,7 +146,7 @@ class _Log:
         tiers = (self.breakdown.get("service_tier"), self.response.get("service_tier"), self.usage.get("service_tier"))
         return names.tier(next((tier for tier in map(text, tiers) if tier), None))
 
-    def _tokens(self, row: Row) -> None:
+    def _set_tokens(self, row: Row) -> None:
         """Usage as reported; nothing at all where every count is zero or absent."""
         item, usage = self.item, self.usage
         prompt_parts = self._part(usage, "prompt_tokens_details")
@@ -183,12 +183,12 @@ class _Log:
             )
         row["usage_scope"] = names.usage_scope(self.call_type, used=row.get("total_tokens") is not None or any(counts.values()))
 
-    def _cost(self, row: Row) -> None:
+    def _set_cost(self, row: Row) -> None:
         field = "spend" if self.spend_logs else "response_cost"
         cost = rate(self.item.get(field), field)
         if cost is not None and cost < 0:
-            self.faults.append(
-                Fault(field, f"a negative cost, {cost:f}; it was not taken", "correct the price in the gateway", "warning")
+            self.problems.append(
+                ItemProblem(field, f"a negative cost, {cost:f}; it was not taken", "correct the price in the gateway", "warning")
             )
             cost = None
         if not cost and not row["cache_hit"] and not self._known_free(used=row.get("input_tokens") is not None):
@@ -204,7 +204,7 @@ class _Log:
         # A deployment the map does not know is entered into it with prices of 0 and nothing else: it has no mode.
         return isinstance(entry, Mapping) and bool(entry.get("mode"))
 
-    def _ids(self, row: Row) -> None:
+    def _set_ids(self, row: Row) -> None:
         item_id = text(self.item.get("request_id" if self.spend_logs else "id"))
         call = text(self.item.get("litellm_call_id")) or text(self.metadata.get("litellm_call_id"))
         request = names.bare_request_id(item_id)
@@ -228,7 +228,7 @@ class _Log:
         row["trace_id"] = (names.batch_id(request) if self._is_batch_cost() else None) or trace or node
         row["trace_key"] = ids.trace_key(row["trace_id"])
         row["conversation_id"] = self._conversation(trace)
-        self._caller(row)
+        self._set_caller(row)
 
     def _separate(self, item_id: str | None, call: str | None) -> str | None:
         """The node of a row that bills work of its own beside another row of the same call; None for all other rows.
@@ -255,7 +255,7 @@ class _Log:
         session = payload_session or text(self.requester.get("session_id"))
         return session or (None if ids.is_trace_id(trace) else trace)
 
-    def _caller(self, row: Row) -> None:
+    def _set_caller(self, row: Row) -> None:
         """The caller's own span, from its `traceparent` header: believed from trusted sources only (CH-7)."""
         if "litellm" not in self.settings.trusted_sources:
             return
@@ -268,7 +268,7 @@ class _Log:
         else:
             row["link_trace_key"], row["link_span_key"] = ids.trace_key(trace), ids.span_key(span)
 
-    def _people(self, row: Row) -> None:
+    def _set_people(self, row: Row) -> None:
         meta, item = self.metadata, self.item
         row["credential"] = text(meta.get("user_api_key_alias")) or names.key_name(
             text(meta.get("user_api_key_hash")) or text(item.get("api_key")) or text(meta.get("user_api_key"))
@@ -283,14 +283,14 @@ class _Log:
             (item, "agent_id"), (meta, "agent_id"), (self.requester, "agent_id"),
         )  # fmt: skip
         row["agent_name"] = _first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
-        claims = self._said()
-        row["claimed_agent"] = names.chosen(claims, self.settings.agent_tags)
-        row["claimed_team"] = names.chosen(claims, self.settings.team_tags)
-        row["environment"] = names.chosen(claims, ("deployment.environment.name", "environment", "env"))
-        row["tenant"] = names.chosen(claims, ("tenant", "customer"))
-        row["workflow"] = names.chosen(claims, ("workflow",))
+        claims = self._claims()
+        row["claimed_agent"] = names.first_claim(claims, self.settings.agent_tags)
+        row["claimed_team"] = names.first_claim(claims, self.settings.team_tags)
+        row["environment"] = names.first_claim(claims, ("deployment.environment.name", "environment", "env"))
+        row["tenant"] = names.first_claim(claims, ("tenant", "customer"))
+        row["workflow"] = names.first_claim(claims, ("workflow",))
 
-    def _said(self) -> dict[str, str]:
+    def _claims(self) -> dict[str, str]:
         """What the caller said about the request: its tags first, then its labels, then its baggage."""
         return names.claims(self.tags, self.labels, text(self.headers.get("baggage")))
 
@@ -301,10 +301,12 @@ class _Log:
             if tags is None:
                 tags = structure(self.metadata.get("tags"), "tags")
         except FieldError as error:
-            self.faults.append(Fault(error.field, error.reason, "send a JSON list of strings", "warning"))
+            self.problems.append(ItemProblem(error.field, error.reason, "send a JSON list of strings", "warning"))
             return []
         if tags is not None and not isinstance(tags, (list, tuple)):
-            self.faults.append(Fault("request_tags", f"{shown(tags)} is no list", "send a JSON list of strings", "warning"))
+            self.problems.append(
+                ItemProblem("request_tags", f"{short_repr(tags)} is no list", "send a JSON list of strings", "warning")
+            )
         return list(tags) if isinstance(tags, (list, tuple)) else []
 
     def _tool(self, row: Row) -> None:

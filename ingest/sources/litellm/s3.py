@@ -22,55 +22,55 @@ from ledger.problems import Problem
 
 OVERLAP = timedelta(minutes=5)
 """How far behind the newest object others may still appear: stores count whole seconds, and not all by one clock."""
-_DAYS_BACK = timedelta(days=2)
+_FOLDER_LAG = timedelta(days=2)
 """How much older than its object a day's folder may be: the zone of the proxy's clock, a long call, an hour of retries."""
 _CHECKPOINT_OBJECTS = 5_000
-_AT_ONCE = 8
+_PARALLEL_FETCHES = 8
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
-Picks = Callable[[ListedObject], bool]
+FileFilter = Callable[[ListedObject], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _Checkpoint:
     """How far a prefix was read: the newest object's time, and which objects up to `OVERLAP` before it were read."""
 
     newest: datetime
-    read: frozenset[str]
+    read_names: frozenset[str]
 
     @classmethod
-    def told(cls, value: str | None) -> _Mark | None:
+    def parse(cls, value: str | None) -> _Checkpoint | None:
         if value is None:
             return None
         fields = json.loads(value)
         return cls(datetime.fromisoformat(fields["newest"]), frozenset(fields["read"]))
 
     def __str__(self) -> str:
-        return json.dumps({"newest": self.newest.isoformat(), "read": sorted(self.read)}, separators=(",", ":"))
+        return json.dumps({"newest": self.newest.isoformat(), "read": sorted(self.read_names)}, separators=(",", ":"))
 
     def is_new(self, entry: ListedObject) -> bool:
-        return _written(entry) >= self.newest - OVERLAP and _name(entry) not in self.read
+        return _write_time(entry) >= self.newest - OVERLAP and _object_key(entry) not in self.read_names
 
 
-def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Batch | Problem]:
+def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch | Problem]:
     """The objects below a prefix that were not read yet, oldest first; with a window, those of its days, whatever was read.
 
     A visit always ends in a mark, also where nothing was new.
     """
     last, window = fetcher.mark(prefix), fetcher.window
-    mark = _Mark.told(last) if window == Window() else None
-    listing = [entry for entry in _listed(fetcher, prefix, _days(window, mark)) if picks(entry)]
+    mark = _Checkpoint.parse(last) if window == Window() else None
+    listing = [entry for entry in _list_days(fetcher, prefix, _days(window, mark)) if is_match(entry)]
     if not listing and last is None:
         raise ObjectMissingError(
             "nothing here looks like a log", where=prefix, remedy="check the bucket, the prefix and the region"
         )
-    listing.sort(key=lambda entry: (_written(entry), entry.uri))
+    listing.sort(key=lambda entry: (_write_time(entry), entry.uri))
     fresh = [entry for entry in listing if mark is None or mark.is_new(entry)]
     for first in range(0, len(fresh), _CHECKPOINT_OBJECTS):
-        part, waiting = fresh[first : first + _CHECKPOINT_OBJECTS], fresh[first + _CHECKPOINT_OBJECTS :]
+        part, unread_entries = fresh[first : first + _CHECKPOINT_OBJECTS], fresh[first + _CHECKPOINT_OBJECTS :]
         yield from _slices(fetcher, prefix, part)
         if window == Window():
-            last = str(_reached(mark, listing, part[-1], waiting))
+            last = str(_next_checkpoint(mark, listing, part[-1], unread_entries))
             yield Batch(scope=prefix, objects=(), marks={prefix: last})
     if last is not None:
         yield Batch(scope=prefix, objects=(), marks={prefix: last})
@@ -79,23 +79,23 @@ def plan(fetcher: Fetcher, prefix: str, picks: Picks) -> Iterator[Batch | Proble
 def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
     """Every object is a slice of its own, so that one that cannot be read keeps no other back. Small objects are fetched together."""
 
-    def got(entry: ListedObject) -> RawObject | None:
+    def fetch(entry: ListedObject) -> RawObject | None:
         try:
             return fetcher.get(entry.uri)
         except ObjectMissingError:
             return None
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for first in range(0, len(entries), _AT_ONCE):
-            chunk = entries[first : first + _AT_ONCE]
-            for entry, item in zip(chunk, pool.map(got, chunk), strict=True):
+    with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
+        for first in range(0, len(entries), _PARALLEL_FETCHES):
+            chunk = entries[first : first + _PARALLEL_FETCHES]
+            for entry, item in zip(chunk, pool.map(fetch, chunk), strict=True):
                 if item is None:
-                    yield _vanished(entry)
+                    yield _vanished_problem(entry)
                 else:
                     yield Batch(scope=prefix, objects=(item,), version=entry.version)
 
 
-def _vanished(entry: ListedObject) -> Problem:
+def _vanished_problem(entry: ListedObject) -> Problem:
     return Problem(
         "litellm",
         entry.uri,
@@ -106,40 +106,42 @@ def _vanished(entry: ListedObject) -> Problem:
     )
 
 
-def _days(window: Window, mark: _Mark | None) -> tuple[str, str]:
+def _days(window: Window, mark: _Checkpoint | None) -> tuple[str, str]:
     """The first and the last folder of a day that may hold what is asked for."""
-    since = window.since - timedelta(days=1) if window.since else (mark.newest - _DAYS_BACK).date() if mark else None
+    since = window.since - timedelta(days=1) if window.since else (mark.newest - _FOLDER_LAG).date() if mark else None
     until = window.until + timedelta(days=1) if window.until else None
     return since.isoformat() if since else "", until.isoformat() if until else "9999"
 
 
-def _listed(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[ListedObject]:
+def _list_days(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[ListedObject]:
     """All objects below a prefix, without those in folders of other days; folders of teams and keys are looked into."""
     folders, objects = fetcher.level(prefix)
     first, last = days
     # Outside the folders of days only the time of writing says how old an object is.
     begin = datetime.combine(datetime.fromisoformat(first), time(), UTC) if first else None
-    yield from (entry for entry in objects if begin is None or _written(entry) >= begin)
+    yield from (entry for entry in objects if begin is None or _write_time(entry) >= begin)
     for folder in folders:
         day = folder.rstrip("/").rsplit("/", 1)[-1]
         if not _DAY.match(day):
-            yield from _listed(fetcher, folder, days)
+            yield from _list_days(fetcher, folder, days)
         elif first <= day <= last:
             yield from fetcher.list(folder)
 
 
-def _reached(mark: _Mark | None, listing: Sequence[ListedObject], last: ListedObject, waiting: Sequence[ListedObject]) -> _Mark:
-    """The mark once `last` is read and `waiting` is not; the listing is in order of time."""
-    newest = max(_written(last), mark.newest) if mark else _written(last)
-    begin = bisect_left(listing, newest - OVERLAP, key=_written)
-    unread = {entry.uri for entry in waiting}
-    return _Mark(newest, frozenset(_name(entry) for entry in listing[begin:] if entry.uri not in unread))
+def _next_checkpoint(
+    mark: _Checkpoint | None, listing: Sequence[ListedObject], last: ListedObject, unread_entries: Sequence[ListedObject]
+) -> _Checkpoint:
+    """The mark once `last` is read and `unread_entries` is not; the listing is in order of time."""
+    newest = max(_write_time(last), mark.newest) if mark else _write_time(last)
+    begin = bisect_left(listing, newest - OVERLAP, key=_write_time)
+    unread = {entry.uri for entry in unread_entries}
+    return _Checkpoint(newest, frozenset(_object_key(entry) for entry in listing[begin:] if entry.uri not in unread))
 
 
-def _written(entry: ListedObject) -> datetime:
+def _write_time(entry: ListedObject) -> datetime:
     return entry.modified or datetime.max.replace(tzinfo=UTC)
 
 
-def _name(entry: ListedObject) -> str:
+def _object_key(entry: ListedObject) -> str:
     """An object's version, short: one that is overwritten is another."""
     return hashlib.blake2b(f"{entry.uri}\n{entry.version}".encode(), digest_size=6).hexdigest()

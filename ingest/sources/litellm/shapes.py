@@ -37,7 +37,7 @@ def shape_of(item: Mapping[str, Any]) -> str:
     )
 
 
-_PLUCKED = (
+_EXTRACTED_FIELDS = (
     "user_api_key_alias", "user_api_key_hash", "user_api_key_team_alias", "user_api_key_team_id", "user_api_key_user_id",
     "user_api_key_end_user_id", "litellm_call_id", "model_group", "agent_id", "session_id", "trace_id",
     "deployment", "api_base",
@@ -56,7 +56,9 @@ def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
     except FieldError:
         # Live objects stand in it that Python spells in its own way; the names we know are plucked out one by one.
         metadata = {
-            key: match[1] for key in _PLUCKED if (match := re.search(rf"'{key}': '([^'\\]{{1,512}})'", str(raw_metadata)))
+            key: match[1]
+            for key in _EXTRACTED_FIELDS
+            if (match := re.search(rf"'{key}': '([^'\\]{{1,512}})'", str(raw_metadata)))
         }
         if tags := re.search(r"'tags': (\[[^\]]{0,4096}\])", str(raw_metadata)):
             metadata["tags"] = tags[1]

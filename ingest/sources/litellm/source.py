@@ -20,7 +20,7 @@ from ingest import policies
 from ingest.logs import json_items
 from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import text
-from ingest.logs.json_items import Damage, Found, Item
+from ingest.logs.json_items import Damage, Item, ItemStream
 from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ingest.sources.litellm import postgres, s3, spend_api
 from ingest.sources.litellm import rows as litellm_rows
@@ -100,7 +100,7 @@ SOURCE = LiteLLM()
 def read_items(items: Iterable[object], *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
     """Parsed payloads or rows as `spans`; nulls among them are skipped. `uri` is what problems will name."""
     entries = (Item(f"item {number}", item) for number, item in enumerate(items, 1) if item is not None)
-    return _joined(_readings(entries, raw_id=raw_id, uri=uri, settings=settings))
+    return _concat(_readings(entries, raw_id=raw_id, uri=uri, settings=settings))
 
 
 def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
@@ -109,12 +109,12 @@ def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -
     Its calls are told apart from the same calls in a bucket, so that each channel can be held to account for what it lost.
     Raises `FormatError` if it is none of them.
     """
-    reading = _joined(_readings(json_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
+    reading = _concat(_readings(json_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
     live = pl.when(pl.col("channel") == PAYLOADS).then(pl.lit(CALLBACK)).otherwise("channel")
     return Reading(reading.frame.with_columns(channel=live), reading.problems)
 
 
-def _joined(readings: Iterable[Reading]) -> Reading:
+def _concat(readings: Iterable[Reading]) -> Reading:
     frames, problems = [SPANS.empty()], list[Problem]()
     for reading in readings:
         frames.append(reading.frame)
@@ -122,7 +122,7 @@ def _joined(readings: Iterable[Reading]) -> Reading:
     return Reading(pl.concat(frames), problems)
 
 
-def _readings(items: Found, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
+def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
     rows, problems = list[litellm_rows.Row](), list[Problem]()
     is_page = "://" in uri and not uri.startswith("s3://")
 
@@ -133,7 +133,7 @@ def _readings(items: Found, *, raw_id: str, uri: str, settings: IngestSettings) 
         if isinstance(entry, Damage):
             problem(*entry)
             continue
-        for place, value in _inner(entry, is_page=is_page):
+        for place, value in _records(entry, is_page=is_page):
             row, row_problems = litellm_rows.of_item(value, settings)
             if row is not None:
                 row["raw_id"] = raw_id
@@ -147,9 +147,9 @@ def _readings(items: Found, *, raw_id: str, uri: str, settings: IngestSettings) 
         yield Reading(log_rows.frame(rows), problems)
 
 
-def _inner(entry: Item, *, is_page: bool) -> Iterator[Item]:
+def _records(entry: Item, *, is_page: bool) -> Iterator[Item]:
     """The items of an item. Those of a page that nobody keeps are known by their own ids, not by their place in it."""
-    records = json_items.opened(entry.value)
+    records = json_items.api_records(entry.value)
     values = enumerate(records, 1) if records is not None else [(0, entry.value)]
     for number, value in values:
         if value is None:

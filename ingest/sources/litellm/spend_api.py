@@ -22,13 +22,13 @@ from ledger.problems import Problem
 KEY = "LITELLM_MASTER_KEY"
 PAGE_ROWS = 1_000
 """The most that LiteLLM gives at once."""
-LATE = timedelta(hours=1)
+LOOK_BACK = timedelta(hours=1)
 """How long after its call began a row may be written and is still found: calls last, and rows are written in batches."""
 _EARLIEST = datetime(2023, 1, 1, tzinfo=UTC)
 """LiteLLM kept no spend log before."""
 _SECOND = timedelta(seconds=1)
-_WIDEST = timedelta(days=400)
-_COUNTS = 3
+_MAX_SPAN = timedelta(days=400)
+_MAX_ATTEMPTS = 3
 _PATH = "/spend/logs/v2"
 
 
@@ -63,38 +63,38 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
     last = fetcher.mark(base)
     log = _Log(fetcher, base)
     end = (now or datetime.now(UTC)).replace(microsecond=0) + _SECOND
-    begin = datetime.fromisoformat(last) - LATE if last else None
+    begin = datetime.fromisoformat(last) - LOOK_BACK if last else None
     if window != Window():
         begin = _midnight(window.since) if window.since else None
         end = min(end, _midnight(window.until)) if window.until else end
-    begin = begin or log.begins(end)
-    wide, is_complete = _WIDEST, window == Window()
+    begin = begin or log.first_start(end)
+    span, is_complete = _MAX_SPAN, window == Window()
     while begin is not None and begin < end:
-        stop = min(begin + wide, end)
+        stop = min(begin + span, end)
         page = log.page(begin, stop)
         if page.total >= PAGE_ROWS and stop - begin > _SECOND:
-            wide = _narrower(stop - begin, page.total)
+            span = _narrower(stop - begin, page.total)
             continue
         pages, whole = ([page], True) if page.total < PAGE_ROWS else log.pages(begin, stop)
         if not whole:
             is_complete = False
-            yield log.shifting(begin)
+            yield log.unstable_page_problem(begin)
         # What could not be read to its end is where the next run begins.
         marks = {base: max(stop.isoformat(), last or "")} if is_complete else {}
         yield Batch(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
-        wide = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
-        wide, begin = min(max(wide, _SECOND), _WIDEST), stop
+        span = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
+        span, begin = min(max(span, _SECOND), _MAX_SPAN), stop
     if last is not None and window != Window():
         yield Batch(scope=base, objects=(), marks={base: last})
 
 
-def _narrower(wide: timedelta, total: int) -> timedelta:
+def _narrower(span: timedelta, total: int) -> timedelta:
     """A stretch that should hold some two thirds of a page; the total LiteLLM tells is never more than 10 000.
 
     >>> _narrower(timedelta(hours=10), 2000), _narrower(timedelta(seconds=2), 10_000)
     (datetime.timedelta(seconds=12000), datetime.timedelta(seconds=1))
     """
-    return max(timedelta(seconds=wide // _SECOND * PAGE_ROWS * 2 // (3 * total)), _SECOND)
+    return max(timedelta(seconds=span // _SECOND * PAGE_ROWS * 2 // (3 * total)), _SECOND)
 
 
 def _midnight(day: Any) -> datetime:
@@ -110,7 +110,7 @@ class _Log:
             raise StoreUnreachable(f"{KEY} is not set", where=base, remedy="set it to a key that may see all spend")
         self._fetcher, self._base, self._secrets = fetcher, base, {"authorization": f"Bearer {key}"}
 
-    def begins(self, end: datetime) -> datetime | None:
+    def first_start(self, end: datetime) -> datetime | None:
         """When the oldest call in the log began; None where it is empty."""
         page = self.page(_EARLIEST, end, rows=1)
         if not page.ids:
@@ -145,7 +145,7 @@ class _Log:
     def pages(self, begin: datetime, end: datetime) -> tuple[list[_Page], bool]:
         """The rows of a stretch that does not fit a page: read until as many were seen as there are, and whether that came."""
         pages, request_ids = list[_Page](), set[str]()
-        for _ in range(_COUNTS):
+        for _ in range(_MAX_ATTEMPTS):
             number = 1
             while number == 1 or len(pages[-1].ids) == PAGE_ROWS:
                 pages.append(self.page(begin, end, number))
@@ -155,7 +155,7 @@ class _Log:
                 return pages, True
         return pages, False
 
-    def shifting(self, begin: datetime) -> Problem:
+    def unstable_page_problem(self, begin: datetime) -> Problem:
         """Says that a second cannot be read."""
         return Problem(
             "litellm",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ledger.money import exact_decimal, text
 
-_WHERE = (
+_METER_PATHS = (
     ("input_video_tokens", ("prompt_tokens_details", "video_tokens")),
     ("output_video_tokens", ("completion_tokens_details", "video_tokens")),
     ("cache_read_audio_tokens", ("prompt_tokens_details", "cached_tokens_details", "audio_tokens")),
@@ -36,7 +36,7 @@ def other_usage(usage: Mapping[str, Any]) -> str | None:
     '{"web_searches": "2"}'
     """
     quantities: dict[str, str] = {}
-    for meter, path in _WHERE:
+    for meter, path in _METER_PATHS:
         value: object = usage
         for step in path:
             value = value.get(step) if isinstance(value, Mapping) else None

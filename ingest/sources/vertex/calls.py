@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, shown, text
+from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, short_repr, text
 from ledger import ids
 from ledger.settings import IngestSettings
 
@@ -45,7 +45,7 @@ _OPERATIONS = {
     "predict": "embeddings",
     "embedContent": "embeddings",
 }
-_LONGEST_LABEL = 256
+_MAX_LABEL_LENGTH = 256
 
 
 def of_row(value: object, settings: IngestSettings) -> Row:
@@ -61,14 +61,14 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     2
     """
     if not isinstance(value, Mapping):
-        raise FieldError("row", f"{shown(value)} is no record", "write one row of the table a line")
+        raise FieldError("row", f"{short_repr(value)} is no record", "write one row of the table a line")
     request_id = text(value.get("request_id"))
     if request_id is None:
         raise FieldError("request_id", "is missing", "export the table with its request_id: a call is told from its copy by it")
-    end = instant(_moment(value.get("logging_time")), "logging_time")
+    end = instant(_without_zone_name(value.get("logging_time")), "logging_time")
     if end is None:
         raise FieldError("logging_time", "is missing", "export the table with its logging_time")
-    request_body = _opened(value.get("full_request"), "full_request")
+    request_body = _json_object(value.get("full_request"), "full_request")
     google, partner = _chunks(value.get("full_response"), "full_response"), _parts(value)
     row: Row = {
         "channel": CHANNEL,
@@ -82,30 +82,30 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     }
     row["span_key"], row["trace_key"] = ids.span_key(row["span_id"]), ids.trace_key(row["trace_id"])
     _names(row, value, request_body)
-    usage = _merged(google, "usageMetadata")
+    usage = _last_fields(google, "usageMetadata")
     if usage:
         _gemini(row, usage)
     elif partner:
         _claude(row, _usage_of(partner))
-    row["provider_request_id"] = _last(google, "responseId") or _answer_id(partner)
-    row["response_model"] = _last(google, "modelVersion") or _answer_model(partner) or row["request_model"]
+    row["provider_request_id"] = _last_text(google, "responseId") or _answer_id(partner)
+    row["response_model"] = _last_text(google, "modelVersion") or _answer_model(partner) or row["request_model"]
     row["status"] = "error" if any(chunk.get("error") for chunk in google) else "ok" if google or partner else None
     has_tokens = any(row.get(name) is not None for name in ("input_tokens", "output_tokens"))
     row["usage_scope"] = "leaf" if has_tokens or row["operation"] else None
     if any(_grounded(chunk) for chunk in google):
-        row["other_usage"] = _with(row.get("other_usage"), "grounded_prompts", 1)
+        row["other_usage"] = _with_meter(row.get("other_usage"), "grounded_prompts", 1)
     _labels(row, request_body, settings)
     row["name"] = " ".join(part for part in (row["operation"], row["request_model"]) if part) or None
     return row
 
 
-def _moment(value: object) -> object:
+def _without_zone_name(value: object) -> object:
     """BigQuery's own spelling in extracts ends in a word, not in an offset."""
     return value.removesuffix(" UTC") if isinstance(value, str) else value
 
 
 def _start(value: Mapping[str, Any], end: int) -> int:
-    latency = decimal(_opened(value.get("metadata"), "metadata").get("request_latency"))
+    latency = decimal(_json_object(value.get("metadata"), "metadata").get("request_latency"))
     return end - int(latency * 1000) if latency is not None and 0 <= latency < 86_400_000 else end
 
 
@@ -133,53 +133,53 @@ def _names(row: Row, value: Mapping[str, Any], request_body: Mapping[str, Any]) 
 
 
 def _gemini(row: Row, usage: Mapping[str, Any]) -> None:
-    def told(name: str) -> int | None:
+    def token_count(name: str) -> int | None:
         return count(usage.get(name), f"usageMetadata.{name}")
 
-    prompt, tools = told("promptTokenCount"), told("toolUsePromptTokenCount")
-    answer, thoughts = told("candidatesTokenCount"), told("thoughtsTokenCount")
-    row["total_tokens"] = told("totalTokenCount")
-    row["cache_read_tokens"] = told("cachedContentTokenCount")
-    row["input_tokens"] = _sum(prompt, tools)
-    row["output_tokens"] = _sum(answer, thoughts)
+    prompt, tools = token_count("promptTokenCount"), token_count("toolUsePromptTokenCount")
+    answer, thoughts = token_count("candidatesTokenCount"), token_count("thoughtsTokenCount")
+    row["total_tokens"] = token_count("totalTokenCount")
+    row["cache_read_tokens"] = token_count("cachedContentTokenCount")
+    row["input_tokens"] = _sum_known(prompt, tools)
+    row["output_tokens"] = _sum_known(answer, thoughts)
     row["reasoning_tokens"] = thoughts
     row["input_includes_cache"] = None if prompt is None else True
     row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
     input_modalities, cached_modalities = _modalities(usage, "promptTokensDetails"), _modalities(usage, "cacheTokensDetails")
     output_modalities = _modalities(usage, "candidatesTokensDetails")
-    row["input_audio_tokens"] = _beyond(input_modalities.get("AUDIO"), cached_modalities.get("AUDIO"))
-    row["input_image_tokens"] = _beyond(input_modalities.get("IMAGE"), cached_modalities.get("IMAGE"))
+    row["input_audio_tokens"] = _excess(input_modalities.get("AUDIO"), cached_modalities.get("AUDIO"))
+    row["input_image_tokens"] = _excess(input_modalities.get("IMAGE"), cached_modalities.get("IMAGE"))
     row["output_audio_tokens"], row["output_image_tokens"] = output_modalities.get("AUDIO"), output_modalities.get("IMAGE")
     rare = {
-        "input_video_tokens": _beyond(input_modalities.get("VIDEO"), cached_modalities.get("VIDEO")),
+        "input_video_tokens": _excess(input_modalities.get("VIDEO"), cached_modalities.get("VIDEO")),
         "output_video_tokens": output_modalities.get("VIDEO"),
         "cache_read_audio_tokens": cached_modalities.get("AUDIO"),
         "cache_read_image_tokens": cached_modalities.get("IMAGE"),
     }
     for meter, tokens in rare.items():
         if tokens:
-            row["other_usage"] = _with(row.get("other_usage"), meter, tokens)
+            row["other_usage"] = _with_meter(row.get("other_usage"), meter, tokens)
     traffic = text(usage.get("trafficType"))
     row["service_tier"] = _TIERS.get(traffic.upper()) if traffic else None
 
 
 def _claude(row: Row, usage: Mapping[str, Any]) -> None:
-    def told(name: str, holder: Mapping[str, Any] = usage) -> int | None:
+    def token_count(name: str, holder: Mapping[str, Any] = usage) -> int | None:
         return count(holder.get(name), f"usage.{name}")
 
     lifetimes = mapping(usage.get("cache_creation"), "usage.cache_creation")
-    row["input_tokens"], row["output_tokens"] = told("input_tokens"), told("output_tokens")
-    row["cache_read_tokens"] = told("cache_read_input_tokens")
-    row["cache_write_tokens"] = told("cache_creation_input_tokens")
-    row["cache_write_5m_tokens"] = told("ephemeral_5m_input_tokens", lifetimes)
-    row["cache_write_1h_tokens"] = told("ephemeral_1h_input_tokens", lifetimes)
+    row["input_tokens"], row["output_tokens"] = token_count("input_tokens"), token_count("output_tokens")
+    row["cache_read_tokens"] = token_count("cache_read_input_tokens")
+    row["cache_write_tokens"] = token_count("cache_creation_input_tokens")
+    row["cache_write_5m_tokens"] = token_count("ephemeral_5m_input_tokens", lifetimes)
+    row["cache_write_1h_tokens"] = token_count("ephemeral_1h_input_tokens", lifetimes)
     row["input_includes_cache"] = None if row["input_tokens"] is None else False
     row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
     searches = count(
         mapping(usage.get("server_tool_use"), "usage.server_tool_use").get("web_search_requests"), "web_search_requests"
     )
     if searches:
-        row["other_usage"] = _with(None, "web_searches", searches)
+        row["other_usage"] = _with_meter(None, "web_searches", searches)
 
 
 def _modalities(usage: Mapping[str, Any], name: str) -> dict[str, int]:
@@ -192,23 +192,23 @@ def _modalities(usage: Mapping[str, Any], name: str) -> dict[str, int]:
     return tokens_by_modality
 
 
-def _beyond(whole: int | None, part: int | None) -> int | None:
+def _excess(whole: int | None, part: int | None) -> int | None:
     return None if whole is None else max(whole - (part or 0), 0)
 
 
-def _sum(*parts: int | None) -> int | None:
+def _sum_known(*parts: int | None) -> int | None:
     counts = [part for part in parts if part is not None]
     return sum(counts) if counts else None
 
 
-def _with(usage_json: str | None, meter: str, quantity: int) -> str:
+def _with_meter(usage_json: str | None, meter: str, quantity: int) -> str:
     return json.dumps({**(json.loads(usage_json) if usage_json else {}), meter: str(quantity)})
 
 
 # ── answers, in one piece or in chunks ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _opened(value: object, name: str) -> Mapping[str, Any]:
+def _json_object(value: object, name: str) -> Mapping[str, Any]:
     """A JSON column: an object, or its text, as extracts have it."""
     if isinstance(value, str):
         try:
@@ -252,27 +252,27 @@ def _objects(part: object) -> Iterator[Mapping[str, Any]]:
             yield from (entry for entry in (document if isinstance(document, list) else [document]) if isinstance(entry, Mapping))
 
 
-def _merged(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def _last_fields(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """Of each field the last that was told."""
     objects = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
     return {key: value for part in objects for key, value in part.items() if value is not None}
 
 
 def _usage_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    whole = [entry for part in parts for entry in (_opened(part.get("message"), "message"), part)]
-    return _merged(whole, "usage")
+    whole = [entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)]
+    return _last_fields(whole, "usage")
 
 
-def _last(chunks: Sequence[Mapping[str, Any]], name: str) -> str | None:
+def _last_text(chunks: Sequence[Mapping[str, Any]], name: str) -> str | None:
     return next((value for chunk in reversed(chunks) if (value := text(chunk.get(name)))), None)
 
 
 def _answer_id(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    return _last([entry for part in parts for entry in (_opened(part.get("message"), "message"), part)], "id")
+    return _last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "id")
 
 
 def _answer_model(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    return _last([entry for part in parts for entry in (_opened(part.get("message"), "message"), part)], "model")
+    return _last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "model")
 
 
 def _grounded(chunk: Mapping[str, Any]) -> bool:
@@ -292,17 +292,17 @@ def _grounded(chunk: Mapping[str, Any]) -> bool:
 
 def _labels(row: Row, request_body: Mapping[str, Any], settings: IngestSettings) -> None:
     """Who the caller says it is: an agent's framework about itself, the rest as claims."""
-    pairs = {k: v for k, v in ((str(k), text(v)) for k, v in _opened(request_body.get("labels"), "labels").items()) if v}
-    labels = {key[:64]: value for key, value in pairs.items() if len(value) <= _LONGEST_LABEL}
+    pairs = {k: v for k, v in ((str(k), text(v)) for k, v in _json_object(request_body.get("labels"), "labels").items()) if v}
+    labels = {key[:64]: value for key, value in pairs.items() if len(value) <= _MAX_LABEL_LENGTH}
     row["agent_name"] = labels.get("adk_agent_name")
     # Labels of Google Cloud hold no dots: rootcost.agent is written rootcost_agent there.
-    row["claimed_agent"] = _chosen(labels, settings.agent_tags)
-    row["claimed_team"] = _chosen(labels, settings.team_tags)
-    row["environment"] = _chosen(labels, ("environment", "env"))
-    row["tenant"] = _chosen(labels, ("tenant", "customer"))
-    row["workflow"] = _chosen(labels, ("workflow",))
+    row["claimed_agent"] = _first_label(labels, settings.agent_tags)
+    row["claimed_team"] = _first_label(labels, settings.team_tags)
+    row["environment"] = _first_label(labels, ("environment", "env"))
+    row["tenant"] = _first_label(labels, ("tenant", "customer"))
+    row["workflow"] = _first_label(labels, ("workflow",))
     row["attributes"] = json.dumps({"labels": labels}, sort_keys=True, ensure_ascii=False) if labels else None
 
 
-def _chosen(labels: Mapping[str, str], keys: Sequence[str]) -> str | None:
+def _first_label(labels: Mapping[str, str], keys: Sequence[str]) -> str | None:
     return next((labels[name] for key in keys for name in (key, key.replace(".", "_").lower()) if name in labels), None)

@@ -37,7 +37,7 @@ _PART = (
     "JSON_QUERY(part, '$.usage') AS usage, STRUCT(JSON_VALUE(part, '$.message.id') AS id, "
     "JSON_VALUE(part, '$.message.model') AS model, JSON_QUERY(part, '$.message.usage') AS usage) AS message"
 )
-_ASKED: Mapping[str, str] = {
+_EXTRACTED_COLUMNS: Mapping[str, str] = {
     "full_request": (
         "STRUCT(JSON_VALUE(full_request, '$.model') AS model, JSON_VALUE(full_request, '$.endpoint') AS endpoint, "
         "JSON_QUERY(full_request, '$.labels') AS labels) AS full_request"
@@ -52,7 +52,16 @@ _ASKED: Mapping[str, str] = {
     ),
 }
 """Columns that hold prompts and answers, and what of them is asked for. Those not named here, nor below, are not."""
-_PLAIN = ("logging_time", "request_id", "endpoint", "deployed_model_id", "model", "model_version", "api_method", "metadata")
+_PLAIN_COLUMNS = (
+    "logging_time",
+    "request_id",
+    "endpoint",
+    "deployed_model_id",
+    "model",
+    "model_version",
+    "api_method",
+    "metadata",
+)
 
 
 class Vertex:
@@ -79,7 +88,7 @@ class Vertex:
         if uri.startswith(bigquery.SCHEME):
             yield from _days(fetcher, uri)
             return
-        for entry in table_items.picked(fetcher.list(uri), uri):
+        for entry in table_items.select_files(fetcher.list(uri), uri):
             yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
@@ -131,7 +140,7 @@ def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
     if mark and not has_window:
         since = datetime.fromisoformat(mark) - _OVERLAP
     until = _midnight(window.until) if window.until else datetime(9999, 1, 1, tzinfo=UTC)
-    first, last = _reach(query, about, since, until)
+    first, last = _time_range(query, about, since, until)
     while first is not None and last is not None and first <= last:
         end = min(_midnight(first) + _DAY, last + timedelta(microseconds=1))
         content = bigquery.sort_lines(_calls(query, about, first, end))
@@ -145,7 +154,9 @@ def _midnight(day: Any) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _reach(query: BigQuery, about: TableDescription, since: datetime, until: datetime) -> tuple[datetime | None, datetime | None]:
+def _time_range(
+    query: BigQuery, about: TableDescription, since: datetime, until: datetime
+) -> tuple[datetime | None, datetime | None]:
     """The oldest and the newest call in ``(since, until)``."""
     sql = (
         f"SELECT MIN(logging_time) AS first, MAX(logging_time) AS last FROM {query.where.quoted} "  # noqa: S608 - names are checked
@@ -158,7 +169,9 @@ def _reach(query: BigQuery, about: TableDescription, since: datetime, until: dat
 
 def _calls(query: BigQuery, about: TableDescription, since: datetime, until: datetime) -> Iterator[str]:
     """The calls of ``[since, until)`` as JSON, without a word of what was asked or answered."""
-    columns = [name for name in _PLAIN if name in about.columns] + [sql for name, sql in _ASKED.items() if name in about.columns]
+    columns = [name for name in _PLAIN_COLUMNS if name in about.columns] + [
+        sql for name, sql in _EXTRACTED_COLUMNS.items() if name in about.columns
+    ]
     sql = (
         f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(columns)} FROM {query.where.quoted} "  # noqa: S608 - names are checked
         "WHERE logging_time >= @since AND logging_time < @until) AS call"

@@ -169,9 +169,9 @@ def test_no_attribute_that_is_read_whole_is_content() -> None:
     """Content is dropped, or kept apart: it never decides a column, but for the counts inside an answer's JSON."""
     emitters = table(("agent",), ("team",))
     content = {r["attribute"] for r in rows_of("attributes") if r["column"] == CONTENT}
-    assert not content & emitters.plain
-    assert content & set(emitters.inner) == {"gcp.vertex.agent.llm_response"}
-    assert "gen_ai.input.messages" not in emitters.wanted
+    assert not content & emitters.plain_attributes
+    assert content & set(emitters.inner_paths) == {"gcp.vertex.agent.llm_response"}
+    assert "gen_ai.input.messages" not in emitters.span_attributes
 
 
 def test_no_two_attributes_are_preferred_alike_for_one_column() -> None:

@@ -450,7 +450,7 @@ def test_a_body_is_refused_beyond_its_limit_before_it_is_unpacked() -> None:
 def test_a_file_that_unpacks_to_more_than_any_export_is_refused(
     monkeypatch: pytest.MonkeyPatch, read_bytes: Callable[[bytes], Reading]
 ) -> None:
-    monkeypatch.setattr(otlp, "LARGEST_BODY", 3_000_000)
+    monkeypatch.setattr(otlp, "MAX_BODY_BYTES", 3_000_000)
     for body in (b"\n" + bytes(9_000_000), b"{" + b" " * 9_000_000):
         with pytest.raises(FormatError):
             read_bytes(gzip.compress(body))

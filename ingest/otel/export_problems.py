@@ -11,38 +11,38 @@ EARLIEST_NS = 1_262_304_000 * 10**9
 LATEST_NS = 4_102_444_800 * 10**9
 """2100: a clock that says so is wrong."""
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
-_KINDS = 500
+_MAX_KINDS = 500
 
 
 @dataclass(slots=True)
-class _Told:
+class _Entry:
     place: str
     remedy: str
     rows: int = 0
 
 
-class Faults:
-    """Faults of one input, by the part of it (`here`) they are in."""
+class ExportProblems:
+    """Faults of one input, by the part of it (`part`) they are in."""
 
     def __init__(self, source: str, uri: str) -> None:
         self._source, self._uri = source, uri
-        self._found: dict[tuple[str, str, str, str], _Told] = {}
-        self.here = ""
+        self._entries: dict[tuple[str, str, str, str], _Entry] = {}
+        self.part = ""
 
-    def tell(self, place: str, field: str, reason: str, remedy: str, *, severity: str = "error") -> None:
+    def add(self, place: str, field: str, reason: str, remedy: str, *, severity: str = "error") -> None:
         """One fault; beyond some hundred kinds they are folded."""
-        key = (self.here, field, reason, severity)
-        if key not in self._found and len(self._found) >= _KINDS:
+        key = (self.part, field, reason, severity)
+        if key not in self._entries and len(self._entries) >= _MAX_KINDS:
             key = ("", field, "more faults of this kind", severity)
-        if key not in self._found:
-            self._found[key] = _Told(", ".join(filter(None, (self.here, place))), remedy)
-        self._found[key].rows += 1
+        if key not in self._entries:
+            self._entries[key] = _Entry(", ".join(filter(None, (self.part, place))), remedy)
+        self._entries[key].rows += 1
 
     def problems(self) -> list[Problem]:
         """All of them, as rows of `problems`."""
         return [
             Problem(self._source, self._uri, entry.place, field, reason, entry.remedy, entry.rows, severity)
-            for (_, field, reason, severity), entry in self._found.items()
+            for (_, field, reason, severity), entry in self._entries.items()
         ]
 
 
