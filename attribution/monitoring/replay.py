@@ -97,7 +97,7 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
             state.settings,
             run_id="",
             month=month,
-            elsewhere=state.beside,
+            other_invoices=state.beside,
             past_rates=earlier.rates(month),
             past_costs=earlier.costs(month),
         )

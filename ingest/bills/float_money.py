@@ -25,7 +25,8 @@ def as_money(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     doubles hold exactly is rounded once.) All others go through their text.
     """
     values = column.fill_null(0.0).to_numpy()
-    units = np.rint(values * _UNIT)
+    with np.errstate(over="ignore"):  # infinite units are not exact
+        units = np.rint(values * _UNIT)
     exact = (np.abs(units) < _EXACT) & (units / _UNIT == values)
     whole = np.where(exact, units, 0).astype(np.int64)
     halves = np.empty((len(whole), 2), np.int64)  # a 128-bit integer, lower half first
