@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).parent / "example"
 BASE = "http://127.0.0.1:8787"
 CHAIN = f"{1:032x}:{1:016x}"
 METRICS = "GET /metrics"
-MOST_ITEMS = 2
+MAX_ITEMS = 2
 """Lists of an example are cut after this many items."""
 
 _FIXED: Mapping[str, Any] = {
@@ -98,7 +98,7 @@ def page(mark: str) -> Iterator[str]:
     yield "* Errors are RFC 9457 documents (`application/problem+json`) with `where` and `remedy`."
     yield "* `agent` and `team` in `by` and `filter` mean those of the chosen `view`; `initiator_agent`, `executor_team` … can be named in any view."
     yield ""
-    yield f"The answers below come from the ledger of [the worked example](concepts.md#a-worked-example). Lists are cut after {MOST_ITEMS} items."
+    yield f"The answers below come from the ledger of [the worked example](concepts.md#a-worked-example). Lists are cut after {MAX_ITEMS} items."
     yield ""
     operations = [
         (verb.upper(), path, operation) for path, verbs in document["paths"].items() for verb, operation in verbs.items()
@@ -248,11 +248,11 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """The API's description, and what it answers to the examples: status and body."""
     from api.app import create_app
     from ledger.books import Books
-    from rootcost.service.receivers import Doors
+    from rootcost.service.receivers import Parsers
 
     with Books.open(folder / "home") as books:
         _fill(books, folder)
-        app = create_app(books, receivers=Doors(books.settings.ingest), token="token")
+        app = create_app(books, receivers=Parsers(books.settings.ingest), token="token")
         answers = asyncio.run(_answers(app, str(folder)))
         document: dict[str, Any] = app.openapi()
     return document, answers
@@ -319,5 +319,5 @@ def _settled(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: _settled(field_value, name) for name, field_value in value.items()}
     if isinstance(value, list) and key != "sentences":
-        return [_settled(item) for item in value[:MOST_ITEMS]]
+        return [_settled(item) for item in value[:MAX_ITEMS]]
     return value

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that are derived from code, so that nothing is said twice.
+"""Writes the pages of docs/ that are derived from code.
 
 python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md, and the table in sources.md
 python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
@@ -330,20 +330,25 @@ def rendered(name: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def demo_excerpt() -> str:
-    """What the demo prints: the first teams of who started it, their sum, and the balance."""
+def demo_output() -> str:
+    """What the demo prints, run in a temporary home."""
     with tempfile.TemporaryDirectory() as folder:
         line = [sys.executable, "-m", "rootcost.cli", "--home", f"{folder}/home", "demo"]
-        output = subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+        return subprocess.run(line, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+
+
+def demo_block(output: str) -> str:
+    """README's block of what the demo printed: the first teams of who started it, their sum, and the balance."""
     lines = [line.rstrip() for line in output.splitlines()]
     teams, balance = _chapter(lines, "Who started it", "attributed"), _chapter(lines, "The balance", "✓")
     blocks = [i for i, line in enumerate(teams) if not line]
     team_lines = teams[: blocks[SHOWN_TEAMS - 1] + 1] if len(blocks) > SHOWN_TEAMS else teams[:-1]
-    return "\n".join(["Who started it", "", *team_lines, " …", "", teams[-1], "", "", "The balance", "", *balance])
+    excerpt = ["Who started it", "", *team_lines, " …", "", teams[-1], "", "", "The balance", "", *balance]
+    return "\n".join([DEMO_BEGINS, "```text", *excerpt, "```", DEMO_ENDS])
 
 
 def _chapter(lines: Sequence[str], title: str, end: str) -> list[str]:
-    """What stands between a chapter's table and the first line that begins with `end`, which is the last of it."""
+    """The lines of a chapter, from below its heading to the first line that begins with `end`, inclusive."""
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{title} ─")) + 2
     last = next(i for i, line in enumerate(lines) if i > start and line.lstrip().startswith(end))
     while not lines[start]:
@@ -358,10 +363,8 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="run the demo and put what it prints into README.md")
     options = parser.parse_args()
     if options.demo:
-        text = README.read_text(encoding="utf-8")
-        before, _, old_block = text.partition(DEMO_BEGINS)
-        after = old_block.partition(DEMO_ENDS)[2]
-        README.write_text(f"{before}{DEMO_BEGINS}\n```text\n{demo_excerpt()}\n```\n{DEMO_ENDS}{after}", encoding="utf-8")
+        before, _, old_block = README.read_text(encoding="utf-8").partition(DEMO_BEGINS)
+        README.write_text(f"{before}{demo_block(demo_output())}{old_block.partition(DEMO_ENDS)[2]}", encoding="utf-8")
         return 0
     stale = []
     for name in PAGES:

@@ -1,1 +1,1 @@
-"""The roof: the command line, the scheduler, the service and the demo. Everything that calls the others, and nothing else."""
+"""Command line, service and demo: the packages that call the others and are called by none."""

@@ -1,7 +1,7 @@
 """The command `rootcost`.
 
 Exit codes: 0 done, 1 done with problems (or failed), 2 usage, 3 the books do not balance, 130 interrupted.
-Whatever goes wrong, the user reads one line and never a traceback; that of an unexpected fault is in HOME/rootcost.log.
+Every error is one line on stderr, never a traceback; the traceback of an unexpected one is in HOME/rootcost.log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ledger.errors import RootCostError
 
 
-class Courteous(TyperGroup):
+class ErrorReportingGroup(TyperGroup):
     """Turns exceptions into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -32,15 +32,15 @@ class Courteous(TyperGroup):
         except Exception as fault:
             if type(fault).__module__.startswith("typer."):
                 raise  # a usage error that typer words itself
-            raise typer.Exit(_told(fault)) from fault
+            raise typer.Exit(_report_error(fault)) from fault
 
 
-def _told(fault: Exception) -> int:
+def _report_error(fault: Exception) -> int:
     """Tells the user what went wrong; returns the exit code."""
     from ledger.errors import RootCostError
 
     if isinstance(fault, RootCostError):
-        say(f"rootcost: {_in_options(fault)}")
+        say(f"rootcost: {_with_option_names(fault)}")
         return fault.exit_code
     from rootcost.terminal.console import folder_of, log_to
 
@@ -62,11 +62,11 @@ _OPTIONS = {name: f"--{name}" for name in ("by", "view", "granularity", "basis",
     "start": "--from",
     "end": "--to",
 }
-"""What the queries call their parameters, as the command line does."""
+"""Query parameter to command-line option."""
 
 
-def _in_options(fault: RootCostError) -> RootCostError:
-    """The same fault in the words of the command line."""
+def _with_option_names(fault: RootCostError) -> RootCostError:
+    """The error with its location and remedy in command-line options."""
     from ledger.errors import UsageError
 
     option = _OPTIONS.get(fault.where)
@@ -86,7 +86,7 @@ def _one_line(fault: Exception) -> str:
 
 
 app = typer.Typer(
-    cls=Courteous,
+    cls=ErrorReportingGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -121,7 +121,7 @@ def main() -> None:
     try:
         app(prog_name="rootcost")
     except BrokenPipeError:
-        # Whoever read us (head, less) has seen enough. Python would complain once more when it flushes at exit.
+        # The reader of the pipe (head, less) has closed it. Without this, Python's flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 

@@ -66,10 +66,10 @@ def test_generated_pages_are_fresh() -> None:
 
 def test_every_setting_is_documented_with_its_environment_name() -> None:
     from ledger.settings import Settings
-    from rootcost.terminal.settings_toml import shown
+    from rootcost.terminal.settings_toml import as_values
 
     told = {row[0].strip("`"): row for row in cells("docs/configuration.md")}
-    for section, held in shown(Settings()).items():
+    for section, held in as_values(Settings()).items():
         for key in held if isinstance(held, dict) else ():
             assert f"ROOTCOST_{section.upper()}__{key.upper()}" in "".join(told[key]), f"{section}.{key}"
             assert len(told[key][-1]) > 10, f"{section}.{key} has no meaning"

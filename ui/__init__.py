@@ -1,1 +1,1 @@
-"""The dashboard: Streamlit pages that draw what the API says."""
+"""The dashboard: Streamlit pages that show answers of the API."""

@@ -1,4 +1,4 @@
-"""Questions to the API: through its client, remembered for a few seconds, and each with the address that answers it."""
+"""Requests to the API through its client, cached for a few seconds, each with its URL."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[T]):
-    """An answer, and the GET that anyone can repeat to have it again."""
+class Answer(Generic[T]):
+    """An answer and the URL of the GET request that returned it."""
 
     value: T
     address: str
 
 
-class _Refused(Exception):
-    """An answer that is not to be remembered."""
+class _ErrorAnswer(Exception):
+    """An error answer, which is not cached."""
 
     def __init__(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.status, self.headers, self.content = status, headers, content
@@ -42,7 +42,7 @@ def api_url() -> str:
 
 @st.cache_resource(show_spinner=False)
 def _wire(direct: bool) -> httpx.Client:
-    # A company's proxy has no business with a service on this machine.
+    # A proxy of the environment must not be used for a service on this machine.
     return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=not direct)
 
 
@@ -51,12 +51,12 @@ def _fetch(url: str, accept: str) -> tuple[int, list[tuple[str, str]], bytes]:
     answer = _wire(httpx.URL(url).host in _LOOPBACK).get(url, headers={"Accept": accept})
     headers = [(k, v) for k, v in answer.headers.items() if k.lower() == "content-type"]
     if not answer.is_success:
-        raise _Refused(answer.status_code, headers, answer.content)
+        raise _ErrorAnswer(answer.status_code, headers, answer.content)
     return answer.status_code, headers, answer.content
 
 
-class _Remembering(httpx.BaseTransport):
-    """Sends reading requests through the cache and writing ones straight; keeps the address of the last one read."""
+class _CachingTransport(httpx.BaseTransport):
+    """Sends GET requests through the cache and others directly; keeps the URL of the last GET."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -74,30 +74,30 @@ class _Remembering(httpx.BaseTransport):
         self.address = str(request.url)
         try:
             status, answer_headers, content = _fetch(self.address, request.headers.get("accept", "*/*"))
-        except _Refused as refusal:
+        except _ErrorAnswer as refusal:
             status, answer_headers, content = refusal.status, refusal.headers, refusal.content
         return httpx.Response(status, headers=answer_headers, content=content)
 
 
-def ask(question: Callable[[Client], T]) -> Asked[T]:
-    """Puts one reading question to the API, e.g. ``ask(lambda api: api.overview())``; raises `ApiProblem`."""
-    transport = _Remembering()
+def request(question: Callable[[Client], T]) -> Answer[T]:
+    """Sends one read request to the API, e.g. ``request(lambda api: api.overview())``; raises `ApiProblem`."""
+    transport = _CachingTransport()
     with httpx.Client(base_url=api_url(), transport=transport) as http:
         value = question(Client(api_url(), http=http))
-    return Asked(value, transport.address)
+    return Answer(value, transport.address)
 
 
-def order(token: str, change: Callable[[Client], T]) -> T:
-    """Has the API change something, in the name of whoever holds `token`; raises `ApiProblem`. Forgets remembered answers."""
-    with httpx.Client(base_url=api_url(), transport=_Remembering()) as http:
+def send_change(token: str, change: Callable[[Client], T]) -> T:
+    """Sends one write request with `token`; raises `ApiProblem`. Clears the cache."""
+    with httpx.Client(base_url=api_url(), transport=_CachingTransport()) as http:
         result = change(Client(api_url(), token, http=http))
     _fetch.clear()
     return result
 
 
-def try_ask(question: Callable[[Client], T]) -> Asked[T] | ApiProblem:
-    """As `ask`, for a part of a page that the rest can do without: gives the problem back instead of raising it."""
+def try_request(question: Callable[[Client], T]) -> Answer[T] | ApiProblem:
+    """As `request`, for an optional part of a page: returns the problem instead of raising it."""
     try:
-        return ask(question)
+        return request(question)
     except ApiProblem as problem:
         return problem

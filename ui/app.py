@@ -1,6 +1,6 @@
 """The dashboard's entry: ``streamlit run ui/app.py`` with ROOTCOST_API_URL saying where the API listens.
 
-It draws what the API says and nothing else. Every selection lives in the URL, and every figure shows the GET that returns it.
+It shows answers of the API only. Every selection is in the URL, and every figure shows the GET request that returns it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TITLES = {
 
 
 def main() -> None:
-    """Draws the frame, then the page that the URL names."""
+    """Renders the frame, then the page that the URL names."""
     from ui.controls import PAGES
 
     st.set_page_config(page_title="RootCost", page_icon=str(theme.ICON), layout="wide", initial_sidebar_state="auto")
@@ -39,9 +39,9 @@ def main() -> None:
 
 
 def side() -> None:
-    """What the menu says below the pages: whether figures are fresh."""
+    """Below the menu: how fresh the figures are."""
     with st.sidebar:
-        fresh = api_requests.try_ask(lambda api: api.freshness())
+        fresh = api_requests.try_request(lambda api: api.freshness())
         if isinstance(fresh, ApiProblem):
             st.caption("API: no answer" if fresh.status == 0 else "API: not ready")
             return

@@ -1,4 +1,4 @@
-"""Charts. A length on a screen is not money: amounts become floats here, in fields `*_approx`; tooltips carry exact text."""
+"""Charts. Amounts become floats here, in fields `*_approx`, for lengths on a screen only; tooltips carry exact text."""
 
 from __future__ import annotations
 

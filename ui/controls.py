@@ -1,4 +1,4 @@
-"""Selections that live in the URL: what the address bar says is what the page shows, and each choice is written there."""
+"""Selections kept in the URL's query, so that a link shows the same page to anyone."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def choose_several(
 
 
 def _begin() -> None:
-    # Another selection has other pages: it begins on its first.
+    # Another selection has another list: it starts at page 1.
     write("page", "")
 
 

@@ -1,4 +1,4 @@
-"""Explanations on a page: the steps of a figure's dollars as a table, each with its rule, and where they lead."""
+"""Explanations on a page: the steps of a figure as a table, linked to the figures they are made of."""
 
 from __future__ import annotations
 
@@ -26,42 +26,52 @@ STEPS = {
     "run": "Run",
     "balance": "Balance",
 }
-"""What steps are called on a page; others as they are written."""
+"""Display names of steps; others are shown as they are stored."""
 
 
-def drawing(story: Explanation, address: str) -> Grid:
-    """The steps, with their lines below them. Every digit is shown: the lines are there to be added up."""
-    lines: list[tuple[int, Row]] = []
+def explanation_grid(story: Explanation, address: str, *, rules: bool = False) -> Grid:
+    """The steps, with their lines below them; `rules` adds a column of rule ids. Amounts are exact, so that they can be added up."""
+    lines: list[Row] = []
     depths: list[int] = []
     for step in story.steps:
         depths += [0, *([1] * (len(step.parts) + (step.rest is not None)))]
-    on = iter(rails(depths))
+    guides = iter(rails(depths))
     for step in story.steps:
-        lines.append((0, step_row(step, next(on))))
-        lines += [(1, part_row(part, next(on))) for part in step.parts]
+        lines.append(step_row(step, next(guides), rules=rules))
+        lines += [part_row(part, next(guides), rules=rules) for part in step.parts]
         if step.rest is not None:
             remainder_text = f"{widgets.count(step.rest.count)} more" if step.rest.count else "The rest"
-            cells = [Cell(remainder_text, depth=1, rails=next(on), tone="muted"), Cell(), _amount(step.rest.cost)]
-            lines.append((1, Row(cells)))
-    columns = (Column("Step", shape="wide", link=True), Column("Rule", shape="word"), Column("Of the figure", "right"))
-    return Grid(columns, [row for _, row in lines], label="Why", address=address, sortable=False, empty="Nothing is told of it.")
+            text = Cell(remainder_text, depth=1, rails=next(guides), tone="muted")
+            lines.append(Row([text, *_rule("", rules), _amount(step.rest.cost)]))
+    columns = (
+        Column("Step", shape="wide", link=True),
+        *((Column("Rule", shape="word", help="As docs/concepts.md names it"),) if rules else ()),
+        Column("Of the figure", "right"),
+    )
+    return Grid(columns, lines, label="Why", address=address, sortable=False, empty="There is no explanation of it.")
 
 
-def step_row(step: Step, on: str) -> Row:
-    """A step: its name, its sentence, its rule."""
+def step_row(step: Step, guide: str, *, rules: bool) -> Row:
+    """A step: its name, its sentence, its amount."""
     name = STEPS.get(step.step, step.step.capitalize())
     href = href_of(step.links[0]) if len(step.links) == 1 else ""
-    return Row([Cell(name, sub=step.sentence, rails=on), Cell(step.rule), _amount(step.sum)], href=href, strong=True)
+    text = Cell(name, sub=step.sentence, rails=guide)
+    return Row([text, *_rule(step.rule, rules), _amount(step.sum)], href=href, strong=True)
 
 
-def part_row(part: Part, on: str) -> Row:
-    """One line of a step; it leads to its own explanation, where it has one."""
+def part_row(part: Part, guide: str, *, rules: bool) -> Row:
+    """One line of a step, linked to its own explanation if it has one."""
     cost = _amount({part.currency: part.cost} if part.cost is not None and part.currency else {})
-    return Row([Cell(part.sentence, depth=1, rails=on), Cell(), cost], href=href_of(part.link) if part.link else "")
+    text = Cell(part.sentence, depth=1, rails=guide)
+    return Row([text, *_rule("", rules), cost], href=href_of(part.link) if part.link else "")
+
+
+def _rule(rule: str, shown: bool) -> list[Cell]:
+    return [Cell(rule)] if shown else []
 
 
 def href_of(link: Link) -> str:
-    """The page that tells of another figure.
+    """URL of the page about another figure.
 
     >>> href_of(Link(kind="cell", ref="by=team&filter=team%3DCare", address="")), href_of(Link(kind="charge", ref="c0", address=""))
     ('explain?by=team&filter=team%3DCare', 'explain?ref=c0')

@@ -1,4 +1,4 @@
-"""Tables: exact amounts right-aligned, rows that lead on, trees, bars. Drawn by `assets/grid.js`, which gets text, not markup."""
+"""Tables with exact amounts, links, trees and bars. Rendered by `assets/grid.js`, which gets text, not markup."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Grid:
     ranks: list[dict[Order, int]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        # The browser sorts by place, never by amount: amounts would have to become floats there.
+        # The browser sorts by rank, not by amount: amounts would have to become floats there.
         for at in range(len(self.columns)):
             orders = {row.cells[at].order for row in self.rows} - {None}
             self.ranks.append({value: rank for rank, value in enumerate(sorted(orders))})  # type: ignore[type-var]
@@ -160,7 +160,7 @@ def _asset(name: str) -> str:
 
 
 def draw(grid: Grid, *, key: str) -> str | None:
-    """Puts the table on the page. Returns where the reader wants to go, once, when a row or link was clicked."""
+    """Renders the table. Returns the target of a clicked row or link, once."""
     component = st.components.v2.component(
         "rootcost.grid", html='<div class="rc"></div>', css=_asset("grid.css"), js=_asset("grid.js")
     )

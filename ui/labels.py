@@ -1,4 +1,4 @@
-"""What the ledger's terms are called on a page. A term that is not listed is shown as it is written."""
+"""Display names of the ledger's terms: dimensions, cost classes, reasons. A term that is not listed is shown as it is stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIMENSIONS: Mapping[str, str] = {
     "invoice_id": "Invoice",
     "rule": "Rule",
 }
-"""Dimensions of cost that pages offer, in the order of use."""
+"""Cost dimensions that pages offer, most used first."""
 
 VIEWS: Mapping[str, str] = {"initiator": "who started it", "executor": "who ran it"}
 BASES: Mapping[str, str] = {"effective": "Effective", "billed": "Billed", "list": "List", "contracted": "Contracted"}
@@ -50,21 +50,21 @@ CLASSES: Mapping[str, str] = {
     "unallocated": "Unallocated",
 }
 CLASS_HELP: Mapping[str, str] = {
-    "metered": "Priced from what calls used.",
-    "owner": "Billed to a principal, profile or tag whose owner is known, without calls to show for it.",
-    "shared": "Split by a shared-cost rule.",
-    "idle": "Provisioned capacity that nobody used.",
-    "unallocated": "Nobody is known to have caused it.",
+    "metered": "Split over the calls that were logged, by what each of them used.",
+    "owner": "No call was logged for it, but it is known whose account, credential or tag it was billed to.",
+    "shared": "Split over teams by a rule of yours for shared cost, such as support fees.",
+    "idle": "Capacity that was paid for and that nobody used.",
+    "unallocated": "It is not known who caused it.",
 }
 REASONS: Mapping[str, str] = {
-    "uncaptured_usage": "Billed, but no log tells of it",
-    "no_logged_use": "No logged call used it",
-    "unclassified_sku": "A kind of charge that is not known yet",
-    "ungrouped": "The bill's total has it, none of its groups",
-    "idle_capacity": "Provisioned, but not used",
-    "commitment_purchase": "A commitment bought, not usage",
+    "uncaptured_usage": "Billed usage that no log records",
+    "no_logged_use": "Billed, but no logged call used it in that hour",
+    "unclassified_sku": "A product on the bill that RootCost does not know yet",
+    "ungrouped": "In the bill's total, but in none of its breakdowns",
+    "idle_capacity": "Capacity that was paid for and not used",
+    "commitment_purchase": "A commitment bought in advance, not usage",
     "fee": "A fee, not usage",
-    "not_on_bill": "Logged, but not on the bill",
+    "not_on_bill": "Logged usage that is not on the bill",
     "credit": "Credit",
     "refund": "Refund",
     "adjustment": "Adjustment",
@@ -72,37 +72,37 @@ REASONS: Mapping[str, str] = {
     "tax": "Tax",
     "credit_without_charge": "Credit without the charge it belongs to",
     "tax_without_charge": "Tax without the charge it belongs to",
-    "unpriced": "No price for this model and meter",
-    "overlogged": "More logged than billed; scaled down",
-    "coarse_match": "Matched without all keys",
-    "no_identity": "Nothing says who started it",
-    "untrusted_claim": "Only an untrusted claim says who started it",
-    "claim_conflict": "Claims contradict each other",
-    "missing_parent": "The span above never arrived",
-    "cycle": "Spans in a circle; opened at the latest",
-    "fan_in": "Several links in; shared by the chains they come from",
-    "cache_lifetime_unknown": "Unclear how long the cache was written for",
-    "input_semantics_unknown": "Unclear whether input includes cache",
-    "aggregate_only": "Only a sum over several calls was sent",
-    "aggregate_residual": "Only what the calls below do not explain",
-    "usage_absent": "No usage was sent",
-    "cache_hit": "Served from the gateway's cache",
-    "retry": "Another attempt of the same call",
-    "absurd_usage": "A token count nobody can believe",
+    "unpriced": "No price is known for this model and kind of usage",
+    "overlogged": "More usage was logged than billed; shares were scaled down to the bill",
+    "coarse_match": "Matched to the bill without the account, region or credential, which the logs do not name",
+    "no_identity": "No record says which agent started it",
+    "untrusted_claim": "Only a sender that is not trusted names the agent that started it",
+    "claim_conflict": "Records name different agents for it",
+    "missing_parent": "The step that started it was never received",
+    "cycle": "Its steps name each other as their origin; the circle was opened at the latest step",
+    "fan_in": "Several requests led to it and share its cost",
+    "cache_lifetime_unknown": "Not recorded whether the cache was kept for 5 minutes or 1 hour, which cost different amounts",
+    "input_semantics_unknown": "Not recorded whether the input tokens include cached ones",
+    "aggregate_only": "Only a total over several calls was recorded",
+    "aggregate_residual": "The part of a recorded total that its single calls do not explain",
+    "usage_absent": "No usage was recorded",
+    "cache_hit": "Answered from the gateway's cache",
+    "retry": "A repeated attempt of the same call",
+    "absurd_usage": "The recorded token count is implausibly high",
 }
 UNKNOWN = "unknown"
-"""What stands where a call does not tell."""
-NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no single agent)", "(none)"
+"""Shown where a call has no such value."""
+NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no agent)", "(none)"
 NAMELESS = frozenset({NO_TEAM, NO_AGENT, NO_VALUE})
-"""What stands where a cost has no such name. An agent that goes by the name `unknown` is another thing: it has one."""
-NAMELESS_HELP = "Cost that is not one name's: idle, shared, owned or unallocated."
+"""Shown where a cost has no team, agent or other value. `unknown` differs: it is the name of an agent."""
+NAMELESS_HELP = "Cost that cannot be given to one name: idle capacity, shared cost, cost of an owner, or unallocated cost."
 
 
 def reason(term: str | None) -> str:
     """A reason, or several joined by commas, in words.
 
     >>> reason("uncaptured_usage"), reason("some_new_rule"), reason(None)
-    ('Billed, but no log tells of it', 'Some new rule', '')
+    ('Billed usage that no log records', 'Some new rule', '')
     """
     if not term:
         return ""
@@ -122,7 +122,7 @@ def value(name: str, term: str | None) -> str:
     """A dimension's value on a page.
 
     >>> value("team", None), value("executor_agent", ""), value("model", None), value("agent", "unknown")
-    ('(no team)', '(no single agent)', '(none)', 'unknown')
+    ('(no team)', '(no agent)', '(none)', 'unknown')
     >>> value("cost_class", "idle"), value("reason", None)
     ('Idle', 'none')
     """

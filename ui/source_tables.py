@@ -1,4 +1,4 @@
-"""The configured sources as the dashboard shows them: how each stands, when it is asked next, and what its runs brought."""
+"""Tables of scheduled sources: their state, next run, and past runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from api.models import Page, SourceRunRow, SourceStatus
 from ui import labels, widgets
-from ui.api_requests import Asked, ask
+from ui.api_requests import Answer, request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 STATE_TONES: dict[str, Tone] = {
@@ -22,18 +22,18 @@ RUN_TONES: dict[str, Tone] = {"done": "good", "problems": "warn", "failed": "bad
 
 def configured() -> None:
     """Draws the sources that are read on schedule, and their runs; nothing where there are none."""
-    answer = ask(lambda api: api.sources())
+    answer = request(lambda api: api.sources())
     if not answer.value.rows:
         return
     st.markdown("##### On schedule")
     _sources(answer)
-    runs = ask(lambda api: api.source_runs(limit=50))
+    runs = request(lambda api: api.source_runs(limit=50))
     if runs.value.rows:
         st.markdown("##### Runs of sources")
         _runs(runs)
 
 
-def _sources(answer: Asked[Page[SourceStatus]]) -> None:
+def _sources(answer: Answer[Page[SourceStatus]]) -> None:
     columns = (
         Column("Name"),
         Column("State"),
@@ -73,7 +73,7 @@ def _source(row: SourceStatus) -> Row:
     )
 
 
-def _runs(answer: Asked[Page[SourceRunRow]]) -> None:
+def _runs(answer: Answer[Page[SourceRunRow]]) -> None:
     columns = (
         Column("Source"),
         Column("Began", shape="word"),

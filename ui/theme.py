@@ -1,4 +1,4 @@
-"""Colours and names that every page shares. What Streamlit itself can be told stands in `.streamlit/config.toml`."""
+"""Colours and images shared by all pages. Streamlit's own theme is in `.streamlit/config.toml`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LOGO = ASSETS / "logo.svg"
 """The picture above the pages' names."""
 
 PALETTE: tuple[str, ...] = ("#2f7fd1", "#e39b0b", "#10946f", "#c86aa3", "#4fb3e0", "#cf5a18", "#8573d6", "#a69512")
-"""Told apart with any kind of colour vision, on white and on black; as in `.streamlit/config.toml`."""
+"""Distinguishable with any kind of colour vision, on white and on black; as in `.streamlit/config.toml`."""
 NOBODY = "#97a1ab"
-"""What is not the cost of one name: idle, shared, owned or unallocated."""
+"""Cost without a name: idle, shared, owned or unallocated."""
 EVERYBODY_ELSE = "#c3cad1"
-"""All that is too small to be drawn alone."""
+"""All names too small for a colour of their own."""
 CLASS_COLOURS = {"metered": "#2f7fd1", "owner": "#10946f", "shared": "#8573d6", "idle": "#e39b0b", "unallocated": NOBODY}
 """A colour for each cost class."""
 

@@ -1,4 +1,4 @@
-"""What pages are made of: amounts as text, states as sentences, and the address of every figure.
+"""Parts of pages: amounts as text, states as sentences, and the URL of every figure.
 
 Amounts are turned from exact decimals into text here and nowhere pass through a float.
 """
@@ -30,16 +30,16 @@ SYMBOLS: Mapping[str, str] = {
 }
 MINUS, GAP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 NOTHING = "–"
-"""Stands where there is no amount, which is not the same as 0."""
+"""Shown where there is no amount, which differs from 0."""
 WRITING_HINT = "Paste the content of the file `token` in the ledger's folder (e.g. `.rootcost/token`)."
-"""Where the token is to be had."""
+"""Where to find the token."""
 
 
 # --- amounts -------------------------------------------------------------------------------------------------------------
 
 
 def places(amount: Decimal) -> int:
-    """Decimal places an amount needs to say something: 2, or as many as show three digits of a small one.
+    """Decimal places an amount is shown with: 2, or as many as show three digits of a small one.
 
     >>> [places(Decimal(a)) for a in ("1234.567", "0", "0.5", "0.018", "0.0000123")]
     [2, 2, 2, 3, 7]
@@ -255,7 +255,7 @@ def empty_state(title: str, sentence: str, *commands: str) -> None:
 
 
 def nothing_published() -> None:
-    """The page of books without figures."""
+    """The page shown while no figures are published."""
     empty_state(
         "No figures yet",
         "Figures appear here once bills or token logs are read and attributed. Try it with a made-up company's month:",

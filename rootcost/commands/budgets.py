@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out_rows, say
+from rootcost.terminal.console import Home, open_books, out_rows, say
 
 if TYPE_CHECKING:
     from ledger.books import Books
@@ -15,7 +15,7 @@ _OPTIONS = {"amount": "--amount", "currency": "--currency", "scope_name": "--tea
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     budgets = typer.Typer(no_args_is_help=True, help="Monthly budgets of teams and agents.")
     budgets.command("set", epilog="Example: rootcost budgets set care-monthly --team Care --amount 1500 --currency USD")(
         budgets_set
@@ -61,14 +61,14 @@ def budgets_set(
             where=_OPTIONS.get(str(first["loc"][0]), "NAME"),
             remedy="see --help",
         ) from fault
-    with opened(home) as books:
+    with open_books(home) as books:
         tables.budgets([change_budget(books, name, budget, actor="cli")])
-        _tell_if_unknown(books, budget.scope, budget.scope_name, view)
+        _warn_if_unknown(books, budget.scope, budget.scope_name, view)
     say("Next: rootcost attribute evaluates it")
 
 
-def _tell_if_unknown(books: Books, scope: str, name: str, view: Literal["initiator", "executor"]) -> None:
-    """A budget for somebody nobody has heard of is allowed, for it may come first; but it may as well be a slip of the pen."""
+def _warn_if_unknown(books: Books, scope: str, name: str, view: Literal["initiator", "executor"]) -> None:
+    """Warns about a budget whose team or agent is not known: it may be set up early, or it may be a typing error."""
     from api import queries
     from ledger import registry
 
@@ -91,7 +91,7 @@ def budgets_list(
     from api import queries
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         rows = queries.budgets(books)
     if output == "json":
         out_rows(row.model_dump() for row in rows)

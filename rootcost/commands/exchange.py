@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out, out_rows, say, turn_to_write
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, write_lock
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     rates = typer.Typer(no_args_is_help=True, help="Exchange rates, day by day.")
     rates.command("import", epilog="Example: rootcost exchange import ecb.csv")(exchange_import)
     rates.command("list", epilog="Example: rootcost exchange list --format json")(exchange_list)
@@ -32,7 +32,7 @@ def exchange_import(
     from ledger.exchange_rates import import_csv
     from rootcost.terminal import tables
 
-    with opened(home) as books, turn_to_write(books):
+    with open_books(home) as books, write_lock(books):
         result = import_csv(books, file)
         problems.renew(books.store, "exchange", {str(file)}, result.problems)
     out(f"{tables.counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
@@ -52,7 +52,7 @@ def exchange_list(
     from ledger.money import text
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         frame = rates_in_force(books)
     rows = [row | {"rate": text(row["rate"])} for row in frame.iter_rows(named=True)]
     if output == "json":

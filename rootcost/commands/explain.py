@@ -1,4 +1,4 @@
-"""Why a figure is what it is: the way of its dollars, for a chain, a call, a charge, or any cell of a report."""
+"""`rootcost explain`: the steps behind a figure, for a chain, a call, a charge, or any cell of a report."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out_json
+from rootcost.terminal.console import Home, open_books, out_json
 
 if TYPE_CHECKING:
     from api.queries import CostQuery
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs the command on the root."""
+    """Registers the command."""
     app.command(
         epilog="Example: rootcost explain 0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331; "
         "rootcost explain --month 2026-10 --group-by team --where team=Care --where model=claude-sonnet-4-6; "
@@ -61,10 +61,11 @@ def explain(
         Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is explained.")
     ] = "effective",
     most: Annotated[int, typer.Option(min=1, max=1000, help="Most lines a step lists; the others are counted and summed.")] = 10,
+    rules: Annotated[bool, typer.Option("--rules", help="Show the id of each step's rule (docs/concepts.md).")] = False,
     output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
     home: Home = None,
 ) -> None:
-    """Tell why a figure is what it is, step by step, each with its rule.
+    """Explain a figure step by step: where its dollars come from.
 
     Charge, pool, rate, call, span, executor, initiator, owner, rule, run: the dollars of each step add up to the figure.
     """
@@ -79,7 +80,7 @@ def explain(
             remedy="give an id, or a cell: rootcost explain --month 2026-10 --where team=Care",
         )
     tree = None
-    with opened(home) as books:
+    with open_books(home) as books:
         if ref is None:
             query = _cell(by, filters or [], month, start, end, view, granularity, basis, timezone=books.settings.report.timezone)
             story = queries.explain_cell(books, query, most=most)
@@ -91,7 +92,7 @@ def explain(
         return
     from rootcost.terminal import explanation
 
-    explanation.explanation(story, tree)
+    explanation.explanation(story, tree, rules=rules)
 
 
 def _cell(

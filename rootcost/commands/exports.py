@@ -18,7 +18,7 @@ Format = Literal["text", "json"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     aws = typer.Typer(no_args_is_help=True, help="AWS: which bills are exported, and where to.")
     aws.command("exports", epilog="Example: rootcost aws exports | sh")(exports)
     app.add_typer(aws, name="aws")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ledger.money import text
-from rootcost.terminal.console import Home, opened, out, out_json, say
+from rootcost.terminal.console import Home, open_books, out, out_json, say
 
 if TYPE_CHECKING:
     from api.models.gaps import ChannelCounts, CounterGap, Gaps
@@ -39,7 +39,7 @@ def gaps(
     from api import queries
     from ledger.periods import parse_instant
 
-    with opened(home) as books:
+    with open_books(home) as books:
         zone = books.settings.report.timezone
         query = queries.GapQuery(
             start=parse_instant(start, field="start", timezone=zone) if start else None,

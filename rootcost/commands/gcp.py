@@ -13,7 +13,7 @@ Format = Literal["table", "json", "csv"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     gcp = typer.Typer(no_args_is_help=True, help="Google Cloud: what pays for what.")
     gcp.command("projects", epilog="Example: rootcost gcp projects --format json")(projects)
     app.add_typer(gcp, name="gcp")

@@ -1,4 +1,4 @@
-"""Facts in: bills and logs, the registry; and what was wrong with them."""
+"""Import commands: bills and logs, the registry, and the problems found in them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from ingest.sources import discover
-from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock
 
 Format = Literal["table", "json"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     app.command(epilog="Example: rootcost ingest aws-cur s3://billing/exports/company-cur2/")(ingest)
     app.command(epilog="Example: rootcost problems --format json | jq '.[].remedy'")(problems)
     agents = typer.Typer(no_args_is_help=True, help="The registry: which team owns which agent, and since when.")
@@ -40,7 +40,7 @@ def ingest(
     from ingest.run import ingest as run_ingest
     from rootcost.terminal import tables
 
-    with opened(home) as books, steps() as progress, turn_to_write(books):
+    with open_books(home) as books, steps() as progress, write_lock(books):
         report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
     tables.ingested(report)
     if not report.rows:
@@ -67,7 +67,7 @@ def problems(
     from api import queries
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         page = queries.problems(books, source=source or None, severity=severity or None, limit=None)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
@@ -94,7 +94,7 @@ def agents_import(
     """
     from ledger import problems, registry
 
-    with opened(home) as books, turn_to_write(books):
+    with open_books(home) as books, write_lock(books):
         result = registry.import_csv(books, file)
         problems.renew(books.store, "registry", {str(file)}, result.problems)
     from rootcost.terminal.tables import counted
@@ -116,7 +116,7 @@ def agents_list(
     from api import queries
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         agents = queries.agents(books)
     if output == "json":
         out_rows(row.model_dump() for row in agents.registered)

@@ -1,4 +1,4 @@
-"""The price book: what a list would change, taking it in, what waits for somebody's word, and what the book knows."""
+"""Price book commands: compare a list, import it, review staged rates, show history and coverage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out, out_rows, say, turn_to_write, write_table
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, write_lock, write_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ _Times = Annotated[int, typer.Option("--factor", min=2, help="A rate that moves 
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     prices = typer.Typer(no_args_is_help=True, help="The price book that estimates are made with.")
     prices.command("import", epilog="Example: rootcost prices import contract.csv --origin contract --valid-from 2026-10-01")(
         prices_import
@@ -89,9 +89,9 @@ def prices_import(
     from rootcost.terminal import prices as price_tables
     from rootcost.terminal import tables
 
-    with opened(home) as books:
-        read_list = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
-        with turn_to_write(books):
+    with open_books(home) as books:
+        read_list = _catalog_prices(books, file, origin, book) if seller else _read(books, file, origin, book, month)
+        with write_lock(books):
             update = _difference(books, read_list, valid_from, factor)
             result = apply_update(books, update, accept=accept)
     if output == "table":
@@ -103,7 +103,7 @@ def prices_import(
             price_tables.changes(
                 update.doubtful, title=f"{tables.counted(result.staged, 'price')} staged: {_looks(result.staged)} wrong"
             )
-        price_tables.gone(update.gone)
+        price_tables.removed_models(update.gone)
     else:
         _write(price_tables.change_rows(update.changes, update.gone), output)
     tables.left_out(result.problems)
@@ -131,11 +131,11 @@ def prices_diff(
     from rootcost.terminal import prices as price_tables
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         if only_staged:
             _show_staged(books, output)
             return
-        read_list = _asked(books, file, origin, book) if seller else _read(books, file, origin, book, month)
+        read_list = _catalog_prices(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         update = _difference(books, read_list, valid_from, factor)
     if output != "table":
         _write(price_tables.change_rows(update.changes, update.gone), output)
@@ -146,7 +146,7 @@ def prices_diff(
         f"{tables.counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
     )
     price_tables.changes(update.changes)
-    price_tables.gone(update.gone)
+    price_tables.removed_models(update.gone)
     tables.left_out(update.problems)
     if not update.changes.height:
         say("The book says the same already.")
@@ -181,7 +181,7 @@ def prices_history(
     from rootcost.pricebook import history, similar
     from rootcost.terminal import prices as price_tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         rows = history(books, model, provider=provider, meter=meter)
         suggestions = [] if rows.height else similar(books, model)
     if output != "table":
@@ -213,7 +213,7 @@ def prices_coverage(
 
     if month:
         month_start(month)
-    with opened(home) as books:
+    with open_books(home) as books:
         report = coverage(books, [month] if month else [])
     if template:
         from ingest.prices.rate_table import lines
@@ -261,7 +261,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
     return PriceList(f"bill {month}", origin, f"bill {month}", rates)
 
 
-def _asked(books: Books, file: Path | None, origin: Origin, book: str) -> PriceList:
+def _catalog_prices(books: Books, file: Path | None, origin: Origin, book: str) -> PriceList:
     """Google's list prices, in the names that logs and other lists have for its models."""
     from attribution.classification.names import ModelNames
     from attribution.classification.skus import Classifier, SkuText
@@ -326,7 +326,7 @@ def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
     from ingest.prices.updates import decide, staged
     from rootcost.terminal.tables import counted
 
-    with opened(home) as books, turn_to_write(books):
+    with open_books(home) as books, write_lock(books):
         waiting = staged(books)
         chosen = waiting
         if model:

@@ -1,4 +1,4 @@
-"""Figures out: attribute, then ask for costs, the balance, or why."""
+"""Report commands: attribute, costs, balance, runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write, write_table, write_text
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock, write_table, write_text
 
 if TYPE_CHECKING:
     from attribution.usage.build import Executor
@@ -25,7 +25,7 @@ _To = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     app.command(
         epilog="Example: rootcost attribute --from 2026-10 --to 2026-11; rootcost attribute --again --from 2026-10 --to 2026-11"
     )(attribute)
@@ -63,15 +63,15 @@ def attribute(
     from rootcost.pricebook import at_hand
     from rootcost.service.changed_months import facts_by_month, within
     from rootcost.terminal import tables
-    from rootcost.terminal.left_out import left_out_of_bills
+    from rootcost.terminal.left_out import missing_bill_lines
 
-    with opened(home) as books:
+    with open_books(home) as books:
         months = within(facts_by_month(books), start, end, timezone="UTC") if start or end else None
         if months == []:
             raise UsageError(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
-        with steps() as progress, turn_to_write(books), _executor(cluster) as executor:
+        with steps() as progress, write_lock(books), _executor(cluster) as executor:
             has_facts = bool(facts_by_month(books))
             if has_facts and (imported_book := at_hand(books)):
                 say(
@@ -83,7 +83,7 @@ def attribute(
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
         tables.attributed(report, alerts)
-        if warning := left_out_of_bills(books):
+        if warning := missing_bill_lines(books):
             out(warning)
         if has_facts:
             say("Next: rootcost costs, or rootcost serve")
@@ -145,7 +145,7 @@ def costs(
     from api import queries
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         query = queries.CostQuery.parse(
             by=by,
             view=view,
@@ -186,11 +186,11 @@ def balance(
     """Hold charges in against costs out, per currency, invoice month, provider and cost column. The difference is 0."""
     from api import queries
     from rootcost.terminal import tables
-    from rootcost.terminal.left_out import left_out_of_bills
+    from rootcost.terminal.left_out import missing_bill_lines
 
-    with opened(home) as books:
+    with open_books(home) as books:
         frame = queries.balance(books, month)
-        warning = left_out_of_bills(books)
+        warning = missing_bill_lines(books)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
@@ -221,7 +221,7 @@ def runs(
     from ledger.errors import UsageError
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         page = queries.runs(books, limit=1000)
         if not pair:
             if output == "json":

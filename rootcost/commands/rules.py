@@ -1,4 +1,4 @@
-"""Shared-cost rules: list them with their versions, and see what others would change before they are put in force."""
+"""Shared-cost rules: list them with their versions, and preview what other rules would change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out, out_rows, say, steps, turn_to_write
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +20,7 @@ Format = Literal["table", "json"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     rules = typer.Typer(no_args_is_help=True, help="Shared-cost rules: who pays for what nobody used directly.")
     rules.command("list", epilog="Example: rootcost rules list --format json")(rules_list)
     rules.command("preview", epilog="Example: rootcost rules preview --month 2026-10 --rules proposed.toml")(rules_preview)
@@ -41,7 +41,7 @@ def rules_list(
     from attribution.costs.shared_costs import by_priority
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         revisions = shared_rules.rule_versions(books)
         own_rules = by_priority(books.settings.attribution.shared)
         problems = shared_rules.check(own_rules, _teams(books), uri="rootcost.toml")
@@ -57,7 +57,7 @@ def rules_list(
         columns = ["rule", "recorded", "terms"]
     else:
         since = {f"{r.name}@{r.version}": r.recorded_at for r in reversed(revisions)}
-        rows = [_shown(rule) | {"in use since": since.get(rule.label)} for rule in own_rules]
+        rows = [_table_row(rule) | {"in use since": since.get(rule.label)} for rule in own_rules]
         columns = ["rule", "priority", "takes", "splits", "from", "to", "in use since"]
     if output == "json":
         out_rows(rows)
@@ -94,10 +94,10 @@ def rules_preview(
     from ledger.settings import read_rules
     from rootcost.terminal import tables
 
-    with opened(home) as books:
+    with open_books(home) as books:
         settings = books.settings.attribution
         proposed_settings = settings if rules is None else settings.model_copy(update={"shared": read_rules(rules)})
-        with steps(), turn_to_write(books):
+        with steps(), write_lock(books):
             preview_result = rehearse(books, month, proposed_settings)
             now = _published(books, month) if rules is None else rehearse(books, month, settings)
         problems = checked.check(proposed_settings.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
@@ -129,7 +129,7 @@ def _teams(books: Books) -> set[str]:
     return known_teams(registry.rows(books), spending)
 
 
-def _shown(rule: SharedRule) -> dict[str, object]:
+def _table_row(rule: SharedRule) -> dict[str, object]:
     scope = rule.model_dump(include={"provider", "account", "service", "sku", "charge_category", "reason", "source_team"})
     conditions = [f"{key} {value}" for key, value in scope.items() if value] + [f"tag {k}={v}" for k, v in rule.tags.items()]
     teams = (

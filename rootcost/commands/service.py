@@ -10,7 +10,7 @@ from rootcost.terminal.console import Home, folder_of, home_of, out, out_json, s
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     app.command(epilog="Example: rootcost serve --port 9000 --ui-port 9001")(serve)
     app.command(epilog="Example: rootcost demo && rootcost serve")(demo)
     config = typer.Typer(no_args_is_help=True, help="The settings in force.")
@@ -62,11 +62,11 @@ def config_show(
 ) -> None:
     """Print every setting in force, with what it means, as a rootcost.toml."""
     from ledger.settings import load
-    from rootcost.terminal.settings_toml import as_toml, shown
+    from rootcost.terminal.settings_toml import as_toml, as_values
 
     settings = load(home_of(home))
     if output == "json":
-        out_json(shown(settings))
+        out_json(as_values(settings))
     else:
         out(as_toml(settings))
         say("Environment: ROOTCOST_SECTION__NAME, e.g. ROOTCOST_SERVE__PORT=9000")

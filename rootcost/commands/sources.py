@@ -1,4 +1,4 @@
-"""Sources that are read by themselves: set up, tried out, read, paused, and what became of it."""
+"""Scheduled sources: add, test, run, pause, and list them and their runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from ingest.sources import discover
 from rootcost.commands.gaps import gaps
-from rootcost.terminal.console import Home, log_to, opened, out, out_json, out_rows, say, steps
+from rootcost.terminal.console import Home, log_to, open_books, out, out_json, out_rows, say, steps
 
 if TYPE_CHECKING:
     from ingest.source import Window
@@ -29,7 +29,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def add_to(app: typer.Typer) -> None:
-    """Hangs these commands on the root."""
+    """Registers these commands."""
     sources = typer.Typer(no_args_is_help=True, help="Bills and logs that `rootcost serve` reads by itself, on schedule.")
     for command, example in (
         (add, "add aws-prod aws-cur s3://billing/exports/company-cur2/ --cron '15 */6 * * *'"),
@@ -90,7 +90,7 @@ def add(
     ticks = (cron or kind.access.cron) if uris else ""
     expected_lag = _length(lag) if lag else kind.access.lag
     pause = longest_pause(ticks, after=now()) if ticks else timedelta(0)
-    with opened(home) as books:
+    with open_books(home) as books:
         source_row = configured_sources.add(
             books, name, source=kind.name, kind=kind.kind, uris=[_absolute(uri) for uri in uris or ()], scope=scope or None,
             cron=ticks, pause=pause, lag=expected_lag, actor=ACTOR,
@@ -106,7 +106,7 @@ def list_all(output: Format = "table", home: Home = None) -> None:
     """List the sources: when each is due, how fresh it is, and what its last run brought."""
     from api import queries
 
-    with opened(home) as books:
+    with open_books(home) as books:
         rows = queries.sources(books)
     if output == "json":
         out_rows(row.model_dump() for row in rows)
@@ -134,7 +134,7 @@ def try_out(
     results: list[dict[str, object]] = []
     policies: dict[str, str] = {}
     any_failed = False
-    with opened(home) as books:
+    with open_books(home) as books:
         selection = [configured_sources.find(books, name)] if name else configured_sources.list_sources(books)
         for source in selection:
             kind = by_name(source.source)
@@ -209,7 +209,7 @@ def remove(name: Name, home: Home = None) -> None:
     """Take a source off the schedule. What it brought, and the history of its runs, stay."""
     from ledger import sources as configured_sources
 
-    with opened(home) as books:
+    with open_books(home) as books:
         configured_sources.remove(books, name, actor=ACTOR)
     say(f"Removed: {name}. Its rows and its history are kept.")
 
@@ -223,7 +223,7 @@ def history(
     """List runs, newest first: rows, money in, duration and lag of each."""
     from api import queries
 
-    with opened(home) as books:
+    with open_books(home) as books:
         page = queries.source_runs(books, name or None, limit=limit)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
@@ -269,8 +269,8 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
     from rootcost.terminal import tables
 
     assert home is None or isinstance(home, Path)
-    with opened(home) as books, steps() as progress:
-        log_to(books.home)  # an unexpected fault is told in a line, and its traceback kept there
+    with open_books(home) as books, steps() as progress:
+        log_to(books.home)  # the traceback of an unexpected error goes to this log
         finished_run = read_source(
             books,
             configured_sources.find(books, name),
@@ -299,7 +299,7 @@ def _pause(home: object, name: str, output: str, *, pausing: bool) -> None:
     from ledger import sources as configured_sources
 
     assert home is None or isinstance(home, Path)
-    with opened(home) as books:
+    with open_books(home) as books:
         _show(books, configured_sources.pause(books, name, paused=pausing, actor=ACTOR), output)
 
 
@@ -315,7 +315,7 @@ def _show(books: Books, source: ConfiguredSource, output: str) -> None:
 
 
 def _absolute(uri: str) -> str:
-    """A path means the same from whatever folder the server is started."""
+    """Absolute path of a local URI, so that it does not depend on the server's working folder."""
     from pathlib import Path
 
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""What the bill sells and nobody can read: by money, each with a rule to fill in."""
+"""`rootcost sources unclassified`: SKUs of AI services that no rule classifies, by cost, each with a rule to fill in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, opened, out, out_rows, say
+from rootcost.terminal.console import Home, open_books, out, out_rows, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ def unclassified(
 
     if month:
         month_start(month)
-    with opened(home) as books:
+    with open_books(home) as books:
         frame = unclassified_skus(books, [month] if month else None)
     rows = [row | {"rule": rule(row)} for row in frame.head(limit).iter_rows(named=True)]
     if output == "json":

@@ -1,6 +1,6 @@
 """A made-up company's month, in the formats real companies get: bills, gateway logs, telemetry, registry.
 
-`generate` writes the files; `rootcost.demo.story` sends them through the real ingestors and tells what came out.
+`generate` writes the files; `rootcost.demo.story` runs them through the real ingestors and prints the results.
 `generate_ledger` writes large tables directly, for benchmarks.
 """
 

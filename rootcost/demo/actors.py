@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootcost.demo.company import AGENT_RUNTIME, GATEWAY_ROLE, UNKNOWN_KEY, VECTOR_STORE, Model
-from rootcost.demo.gateway import Key, Logged, Usage
-from rootcost.demo.recorder import SECOND, Recorder, Who
+from rootcost.demo.gateway import GatewayCall, Key, Usage
+from rootcost.demo.recorder import SECOND, Person, Recorder
 from rootcost.demo.shapes import inverse, shares
 from rootcost.demo.wire import CLIENT, INTERNAL, SERVER, Attribute, Origin
 
@@ -48,17 +48,17 @@ KEYS = {
 }
 
 
-class Seat(NamedTuple):
+class CallSite(NamedTuple):
     """Where a call is made: by which service, below which span, for whom, and by whom."""
 
     origin: Origin
     trace: bytes
     parent: bytes
-    who: Who
-    executor: Who
+    who: Person
+    executor: Person
 
 
-class Growing:
+class GrowingPrompt:
     """The prompt of an agent's loop: every step repeats what came before, and caches what it can."""
 
     __slots__ = ("model", "prompt", "seen")
@@ -94,7 +94,7 @@ def duration(r: Recorder, output: int, pace: float = 1.0) -> int:
 
 def gateway_call(
     r: Recorder,
-    seat: Seat,
+    seat: CallSite,
     model: Model,
     usage: Usage,
     key: Key,
@@ -113,7 +113,9 @@ def gateway_call(
         end = at + int(1.2 * SECOND)
         call_id = r.dice.uuid()
         r.chat_span(seat.origin, place, model, None, (at, end), extra, error=THROTTLED)
-        r.logged(Logged(call_id, call_id, trace_id, model, key, Usage(), at / 1e9, end / 1e9, (), end_user, failure=THROTTLED))
+        r.logged(
+            GatewayCall(call_id, call_id, trace_id, model, key, Usage(), at / 1e9, end / 1e9, (), end_user, failure=THROTTLED)
+        )
         at = end + int((0.5 + r.dice.uniform()) * SECOND)
         extra = (*extra, ("http.request.resend_count", 1))
     end = at + duration(r, usage.output_tokens)
@@ -121,7 +123,7 @@ def gateway_call(
     span = r.chat_span(seat.origin, place, model, usage, (at, end), extra, response_id=response_id)
     if through_proxy:
         _proxy_spans(r, (seat.trace, span), model, usage, key, (at, end), (response_id, call_id))
-    r.logged(Logged(response_id, call_id, trace_id, model, key, usage, at / 1e9, end / 1e9, (), end_user))
+    r.logged(GatewayCall(response_id, call_id, trace_id, model, key, usage, at / 1e9, end / 1e9, (), end_user))
     r.used(model, GATEWAY_ROLE if model.on_aws else "", seat.who, seat.executor, at, usage)
     return end
 
@@ -129,7 +131,7 @@ def gateway_call(
 def _proxy_spans(
     r: Recorder, place: tuple[bytes, bytes], model: Model, usage: Usage, key: Key, times: tuple[int, int], ids: tuple[str, str]
 ) -> None:
-    """The same call as LiteLLM's own OpenTelemetry tells it, below the client's span; `ids` are the response's and the call's."""
+    """LiteLLM's own OpenTelemetry spans of the call, below the client's span; `ids` are the response's and the call's."""
     edge, end = times[0] + SECOND // 250, times[1] - SECOND // 500
     server = r.span(PROXY, place, "Received Proxy Server Request", SERVER, (edge, end))
     constant_attributes = (
@@ -160,7 +162,7 @@ def _proxy_spans(
 
 def direct_call(
     r: Recorder,
-    seat: Seat,
+    seat: CallSite,
     model: Model,
     usage: Usage,
     principal: str,
@@ -172,7 +174,7 @@ def direct_call(
     operation: str = "chat",
     pace: float = 1.0,
 ) -> int:
-    """A call straight to the provider, told by OpenTelemetry alone. `pace` 2 takes twice as long. Returns when it ended."""
+    """A call straight to the provider, recorded by OpenTelemetry alone. `pace` 2 takes twice as long. Returns its end."""
     end = at + duration(r, usage.output_tokens, pace)
     place, response_id = (seat.trace, seat.parent), r.dice.uuid()
     r.chat_span(
@@ -192,12 +194,12 @@ def direct_call(
 
 
 def agent_attributes(name: str) -> tuple[Attribute, ...]:
-    """What an agent's span says of itself."""
+    """Attributes of an agent's span."""
     return (("gen_ai.operation.name", "invoke_agent"), ("gen_ai.agent.name", name))
 
 
 def repeated(usage: Usage) -> tuple[Attribute, ...]:
-    """What a wrapper says about the calls below it: their sum, again."""
+    """Usage attributes of a wrapper span: the sum over the calls below it."""
     return (("gen_ai.usage.input_tokens", usage.prompt_tokens), ("gen_ai.usage.output_tokens", usage.output_tokens))
 
 

@@ -16,8 +16,8 @@ from rootcost.demo.actors import (
     PLANNER,
     POSTING,
     RUNTIME,
-    Growing,
-    Seat,
+    CallSite,
+    GrowingPrompt,
     agent_attributes,
     direct_call,
     gateway_call,
@@ -41,7 +41,7 @@ from rootcost.demo.company import (
     UNREGISTERED,
 )
 from rootcost.demo.gateway import Usage
-from rootcost.demo.recorder import SECOND, Recorder, Who, total
+from rootcost.demo.recorder import SECOND, Person, Recorder, total
 from rootcost.demo.wire import CONSUMER, INTERNAL, PRODUCER, SERVER, Attribute
 
 _QUEUE: tuple[Attribute, ...] = (("messaging.system", "aws_sqs"), ("messaging.destination.name", "ledger-entries"))
@@ -49,10 +49,10 @@ _QUEUE: tuple[Attribute, ...] = (("messaging.system", "aws_sqs"), ("messaging.de
 
 def invoice(r: Recorder, at: int) -> None:
     """An invoice is read, and goes through a queue to another agent: two traces, one chain, joined by a span link."""
-    dice, initiator = r.dice, Who.of(INVOICE_READER, r.day)
+    dice, initiator = r.dice, Person.of(INVOICE_READER, r.day)
     trace, root, agent, start = dice.octets(16), dice.octets(8), dice.octets(8), at
-    seat = Seat(INTAKE, trace, agent, initiator, initiator)
-    talk = Growing(NOVA_LITE, 3000 + int(dice.draw(AGENT_IN) * 0.5), 0.0)
+    seat = CallSite(INTAKE, trace, agent, initiator, initiator)
+    talk = GrowingPrompt(NOVA_LITE, 3000 + int(dice.draw(AGENT_IN) * 0.5), 0.0)
     for _ in range(dice.between(1, 3)):
         at = direct_call(r, seat, NOVA_LITE, talk.step(int(dice.draw(CHAT_OUT)), 300), INVOICE_ROLE, at + SECOND // 20)
     publish = r.span(INTAKE, (trace, agent), "send ledger-entries", PRODUCER, (at, at + SECOND // 100), _QUEUE)
@@ -63,12 +63,12 @@ def invoice(r: Recorder, at: int) -> None:
     _posting(r, at + int((2 + 90 * dice.uniform()) * SECOND), initiator, (trace, publish))
 
 
-def _posting(r: Recorder, at: int, initiator: Who, link: tuple[bytes, bytes]) -> None:
+def _posting(r: Recorder, at: int, initiator: Person, link: tuple[bytes, bytes]) -> None:
     """The other end of the queue: a trace of its own, linked to the message it consumes."""
-    dice, executor, start = r.dice, Who.of(LEDGER_POSTER, r.day), at
+    dice, executor, start = r.dice, Person.of(LEDGER_POSTER, r.day), at
     trace, root, agent = dice.octets(16), dice.octets(8), dice.octets(8)
-    seat = Seat(POSTING, trace, agent, initiator, executor)
-    talk = Growing(NOVA_PRO, 4000 + int(dice.draw(AGENT_IN)), 0.0)
+    seat = CallSite(POSTING, trace, agent, initiator, executor)
+    talk = GrowingPrompt(NOVA_PRO, 4000 + int(dice.draw(AGENT_IN)), 0.0)
     for _ in range(dice.between(1, 2)):
         usage = talk.step(int(dice.draw(CHAT_OUT)), 200)
         at = gateway_call(r, seat, NOVA_PRO, usage, KEYS["posting"], at + SECOND // 20)
@@ -80,10 +80,10 @@ def _posting(r: Recorder, at: int, initiator: Who, link: tuple[bytes, bytes]) ->
 
 def contract(r: Recorder, at: int) -> None:
     """A contract is reviewed in a hosted agent runtime in Frankfurt, whose SDK counts input without cached tokens."""
-    dice, initiator, start = r.dice, Who.of(CONTRACT_REVIEW, r.day), at
+    dice, initiator, start = r.dice, Person.of(CONTRACT_REVIEW, r.day), at
     trace, root, entry, agent = dice.octets(16), dice.octets(8), dice.octets(8), dice.octets(8)
-    seat = Seat(RUNTIME, trace, agent, initiator, initiator)
-    talk, usages = Growing(SONNET_EU, 6000 + int(dice.draw(AGENT_IN)), 0.05), []
+    seat = CallSite(RUNTIME, trace, agent, initiator, initiator)
+    talk, usages = GrowingPrompt(SONNET_EU, 6000 + int(dice.draw(AGENT_IN)), 0.05), []
     for _ in range(dice.between(3, 8)):
         usage = talk.step(int(dice.draw(AGENT_OUT) * 1.4), int(dice.draw(CHAT_IN)))
         at = direct_call(r, seat, SONNET_EU, usage, CONTRACT_ROLE, at + SECOND // 8, inclusive=False)
@@ -99,10 +99,10 @@ def contract(r: Recorder, at: int) -> None:
 
 def routes(r: Recorder, at: int, *, nodes: int = 1) -> None:
     """Tomorrow's routes, planned by a model on the company's own GPU node: no token price, but hours of a machine."""
-    dice, initiator, start = r.dice, Who.of(ROUTE_PLANNER, r.day), at
+    dice, initiator, start = r.dice, Person.of(ROUTE_PLANNER, r.day), at
     trace, root, agent = dice.octets(16), dice.octets(8), dice.octets(8)
-    seat, node = Seat(PLANNER, trace, agent, initiator, initiator), GPU_NODES[int(dice.uniform() * nodes)]
-    talk = Growing(LLAMA, 1500 + int(dice.draw(AGENT_IN) * 0.3), 0.0)
+    seat, node = CallSite(PLANNER, trace, agent, initiator, initiator), GPU_NODES[int(dice.uniform() * nodes)]
+    talk = GrowingPrompt(LLAMA, 1500 + int(dice.draw(AGENT_IN) * 0.3), 0.0)
     node_attributes: tuple[Attribute, ...] = (("rootcost.resource.id", node), ("host.id", node))
     for _ in range(dice.between(2, 4)):
         usage, call_start = talk.step(int(dice.draw(AGENT_OUT)), 200), at
@@ -116,9 +116,9 @@ def routes(r: Recorder, at: int, *, nodes: int = 1) -> None:
 
 def indexing(r: Recorder, at: int) -> None:
     """The nightly job that embeds new documents; it writes its telemetry to files."""
-    dice, initiator, start = r.dice, Who.of(DOC_INDEXER, r.day), at
+    dice, initiator, start = r.dice, Person.of(DOC_INDEXER, r.day), at
     trace, root, agent = dice.octets(16), dice.octets(8), dice.octets(8)
-    seat = Seat(INDEXER, trace, agent, initiator, initiator)
+    seat = CallSite(INDEXER, trace, agent, initiator, initiator)
     for _ in range(dice.between(10, 24)):
         usage = Usage(dice.between(1500, 8000))
         at = direct_call(r, seat, EMBEDDING, usage, "", at + SECOND // 40, plain=True, operation="embeddings")
@@ -129,10 +129,10 @@ def indexing(r: Recorder, at: int) -> None:
 
 def hackday(r: Recorder, at: int) -> None:
     """An agent that nobody registered. It spends all the same."""
-    dice, initiator, start = r.dice, Who(UNREGISTERED, ""), at
+    dice, initiator, start = r.dice, Person(UNREGISTERED, ""), at
     trace, agent = dice.octets(16), dice.octets(8)
-    seat = Seat(HACKDAY, trace, agent, initiator, initiator)
-    talk = Growing(NOVA_LITE, 300 + int(dice.draw(CHAT_IN)), 0.0)
+    seat = CallSite(HACKDAY, trace, agent, initiator, initiator)
+    talk = GrowingPrompt(NOVA_LITE, 300 + int(dice.draw(CHAT_IN)), 0.0)
     for _ in range(dice.between(1, 3)):
         usage = talk.step(int(dice.draw(CHAT_OUT)), 50)
         at = direct_call(r, seat, NOVA_LITE, usage, HACKDAY_ROLE, at + SECOND // 20, plain=True)

@@ -28,7 +28,7 @@ _WHO = [name for name in TRUTH_SCHEMA if name not in METERS]
 
 
 @dataclass(slots=True)
-class Written:
+class DayOutput:
     """What was written, and the truth about it.
 
     `usage` sums true tokens by hour, model, principal and people; `seconds` is resource to hour to seconds of work.
@@ -40,7 +40,7 @@ class Written:
     spans: int = 0
     payloads: int = 0
 
-    def add(self, other: Written) -> None:
+    def add(self, other: DayOutput) -> None:
         """Takes in what another day, or another part of it, wrote."""
         self.usage = _summed(pl.concat([self.usage, other.usage]))
         self.calls, self.spans, self.payloads = self.calls + other.calls, self.spans + other.spans, self.payloads + other.payloads
@@ -50,16 +50,16 @@ class Written:
                 seconds_by_hour[hour] = seconds_by_hour.get(hour, 0.0) + seconds
 
 
-def play(schedule: traffic.Plan, out: Path, month: str, *, processes: int, tell: Callable[[str, int, int], None]) -> Written:
+def play(schedule: traffic.Plan, out: Path, month: str, *, processes: int, tell: Callable[[str, int, int], None]) -> DayOutput:
     """Plays the whole month below `out`; `tell` hears of every day that is done."""
-    whole = Written()
+    whole = DayOutput()
     for days_done, day in enumerate(_each(partial(play_day, schedule, out, month), range(1, schedule.days + 1), processes), 1):
         whole.add(day)
         tell("days", days_done, schedule.days)
     return whole
 
 
-def _each(work: Callable[[int], Written], days: Iterable[int], processes: int) -> Iterator[Written]:
+def _each(work: Callable[[int], DayOutput], days: Iterable[int], processes: int) -> Iterator[DayOutput]:
     if processes == 1:
         yield from map(work, days)
         return
@@ -68,9 +68,9 @@ def _each(work: Callable[[int], Written], days: Iterable[int], processes: int) -
         yield from pool.map(work, days)
 
 
-def play_day(schedule: traffic.Plan, out: Path, month: str, day: int) -> Written:
+def play_day(schedule: traffic.Plan, out: Path, month: str, day: int) -> DayOutput:
     """Plays one day and writes its files."""
-    recorder, whole, part = Recorder(Dice(schedule.seed, day), day), Written(), 0
+    recorder, whole, part = Recorder(Dice(schedule.seed, day), day), DayOutput(), 0
     for scene, dice, start in traffic.chains_of(schedule, day):
         recorder.dice = dice
         scene(recorder, start)
@@ -81,13 +81,15 @@ def play_day(schedule: traffic.Plan, out: Path, month: str, day: int) -> Written
     return whole
 
 
-def _flush(recorder: Recorder, out: Path, day: str, part: int) -> Written:
+def _flush(recorder: Recorder, out: Path, day: str, part: int) -> DayOutput:
     """Writes what the recorder holds, and sums up the truth."""
     if recorder.spans or recorder.plain_spans:
         _write_spans(recorder, out / "otlp", f"{day}-{part:03d}")
     if recorder.payloads:
         _write_payloads(recorder, out / "litellm" / day, part)
-    totals = Written(calls=recorder.calls, spans=len(recorder.spans) + len(recorder.plain_spans), payloads=len(recorder.payloads))
+    totals = DayOutput(
+        calls=recorder.calls, spans=len(recorder.spans) + len(recorder.plain_spans), payloads=len(recorder.payloads)
+    )
     totals.usage = _summed(recorder.truth_frame())
     for hour, resource, seconds in recorder.resource_seconds:
         seconds_by_hour = totals.seconds.setdefault(resource, {})

@@ -31,7 +31,7 @@ class Usage(NamedTuple):
         return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens
 
 
-class Logged(NamedTuple):
+class GatewayCall(NamedTuple):
     """One call as the gateway saw it. Times in seconds since 1970."""
 
     response_id: str
@@ -48,7 +48,7 @@ class Logged(NamedTuple):
     failure: str = ""
 
 
-def payload(call: Logged) -> str:
+def payload(call: GatewayCall) -> str:
     """The call as one line of JSON.
 
     `prompt_tokens` includes cached tokens, and `response_cost` is LiteLLM's estimate at list price, as a float: it does not know

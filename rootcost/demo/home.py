@@ -47,7 +47,7 @@ def clear(home: Path) -> Path:
     return company
 
 
-def settle(home: Path, demo_settings: Path) -> Settings:
+def put_in_force(home: Path, demo_settings: Path) -> Settings:
     """Puts the company's rootcost.toml in force and returns the settings.
 
     Raises `UsageError` if another one, or the environment, stands before it.

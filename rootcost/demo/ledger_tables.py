@@ -19,7 +19,7 @@ from ledger import periods
 from ledger.hashing import GOLDEN_GAMMA, splitmix64
 from ledger.money import MONEY, from_units
 from ledger.tables import CHARGES, SPANS, TIME
-from rootcost.demo.pricebook import price_map
+from rootcost.demo.pricebook import installed_price_map
 
 CHUNK_SPANS = 1_000_000
 AGENTS = 200
@@ -97,7 +97,7 @@ def _chunks(spans: int) -> Iterator[int]:
 def _rates() -> dict[str, tuple[int, int]]:
     """Forty real models of one provider with (input, output) price of a token in units of 10^-12 USD."""
     rates = {}
-    for name, entry in sorted(price_map().items()):
+    for name, entry in sorted(installed_price_map().items()):
         prices = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         is_variant = re.search(r"-\d{4}|/|:|latest|preview|audio|realtime|search|image", name)
         is_chat_model = entry.get("litellm_provider") == "openai" and entry.get("mode") in ("chat", "responses")

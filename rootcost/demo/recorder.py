@@ -1,4 +1,4 @@
-"""Where a day of traffic is written down twice: as the signals services send, and as what truly happened.
+"""Records a day of traffic twice: as the signals services send, and as the true usage.
 
 The truth (who started it, which tokens were really used) goes to the bill and to `truth.json`; the signals go to files. Neither
 is derived from the other, so that a mistake in reading the signals cannot hide in the bill.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from rootcost.demo.company import METERS, Agent, Model
-from rootcost.demo.gateway import Logged, Usage, payload
+from rootcost.demo.gateway import GatewayCall, Usage, payload
 from rootcost.demo.shapes import Dice
 from rootcost.demo.wire import CLIENT, Attribute, Origin, Span
 
@@ -21,20 +21,20 @@ SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
-    """Who truly started a piece of work, or did it."""
+class Person:
+    """Person truly started a piece of work, or did it."""
 
     agent: str
     team: str
 
     @classmethod
-    def of(cls, agent: Agent, day: int) -> Who:
+    def of(cls, agent: Agent, day: int) -> Person:
         """An agent with the team it belongs to on that day."""
         return cls(agent.name, agent.team_on(day))
 
 
-NOBODY = Who("", "")
-"""Work of which nothing tells who started it."""
+NOBODY = Person("", "")
+"""Work whose initiator no signal names."""
 
 TRUTH_SCHEMA = {
     "hour": pl.Int64,
@@ -64,7 +64,7 @@ class Recorder:
     calls: int = 0
     trees: int = 0
 
-    def used(self, model: Model, principal: str, initiator: Who, executor: Who, start_ns: int, usage: Usage) -> None:
+    def used(self, model: Model, principal: str, initiator: Person, executor: Person, start_ns: int, usage: Usage) -> None:
         """Notes what one provider request truly consumed."""
         self.calls += 1
         hour = start_ns // (3600 * SECOND)
@@ -130,7 +130,7 @@ class Recorder:
             origin, place, f"{operation} {model.name}", CLIENT, times, constant_attributes, own + extra, error=error, plain=plain
         )
 
-    def logged(self, call: Logged) -> None:
+    def logged(self, call: GatewayCall) -> None:
         """Sends a gateway payload."""
         self.payloads.append(payload(call))
 

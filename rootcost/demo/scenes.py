@@ -19,8 +19,8 @@ from rootcost.demo.actors import (
     REUSE,
     SUPPORT,
     TENANTS_BY_WEIGHT,
-    Growing,
-    Seat,
+    CallSite,
+    GrowingPrompt,
     agent_attributes,
     direct_call,
     duration,
@@ -43,8 +43,8 @@ from rootcost.demo.company import (
     SUPPORT_BOT,
     Model,
 )
-from rootcost.demo.gateway import Key, Logged, Usage
-from rootcost.demo.recorder import NOBODY, SECOND, Recorder, Who, total
+from rootcost.demo.gateway import GatewayCall, Key, Usage
+from rootcost.demo.recorder import NOBODY, SECOND, Person, Recorder, total
 from rootcost.demo.wire import CLIENT, INTERNAL, SERVER, Attribute
 
 _A2A: tuple[Attribute, ...] = (("rpc.system", "jsonrpc"), ("rpc.method", "message/send"))
@@ -52,13 +52,13 @@ _A2A: tuple[Attribute, ...] = (("rpc.system", "jsonrpc"), ("rpc.method", "messag
 
 def support_chat(r: Recorder, at: int) -> None:
     """A customer asks; the bot looks things up over MCP and sometimes calls the Data team's researcher over A2A."""
-    dice, initiator, start = r.dice, Who.of(SUPPORT_BOT, r.day), at
+    dice, initiator, start = r.dice, Person.of(SUPPORT_BOT, r.day), at
     trace, root, agent = dice.octets(16), dice.octets(8), dice.octets(8)
     tenant, conversation = TENANTS_BY_WEIGHT[int(dice.uniform() * len(TENANTS_BY_WEIGHT))], f"conv-{dice.octets(6).hex()}"
     talks: tuple[Attribute, ...] = (("gen_ai.conversation.id", conversation),)
-    seat = Seat(SUPPORT, trace, agent, initiator, initiator)
+    seat = CallSite(SUPPORT, trace, agent, initiator, initiator)
     model = SONNET if dice.chance(0.5) else HAIKU
-    talk = Growing(model, 1800 + int(dice.draw(CHAT_IN) * 4), dice.draw(REUSE))
+    talk = GrowingPrompt(model, 1800 + int(dice.draw(CHAT_IN) * 4), dice.draw(REUSE))
     through_proxy, usages = dice.chance(0.2), []
     at += SECOND // 20
     for step in range(dice.between(1, 4)):
@@ -88,15 +88,15 @@ def _search(r: Recorder, place: tuple[bytes, bytes], at: int) -> int:
     return query_store(r, KNOWLEDGE, (place[0], server), at + SECOND // 50, busy)
 
 
-def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], initiator: Who, at: int) -> int:
+def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], initiator: Person, at: int) -> int:
     """Another team's agent works for this chain; once in a while the hop between them is lost on the way."""
-    dice, executor, start, trace = r.dice, Who.of(RESEARCHER, r.day), at, place[0]
+    dice, executor, start, trace = r.dice, Person.of(RESEARCHER, r.day), at, place[0]
     context_lost, has_baggage = dice.chance(0.04), dice.chance(0.75)
     claimant = initiator if has_baggage or not context_lost else executor
     baggage: tuple[Attribute, ...] = (("rootcost.agent", initiator.agent),) if has_baggage else ()
     hop, server, agent = dice.octets(8), dice.octets(8), dice.octets(8)
-    seat = Seat(RESEARCH, trace, agent, claimant, executor)
-    talk = Growing(SONNET, 1500 + int(dice.draw(AGENT_IN) * 0.5), dice.draw(REUSE))
+    seat = CallSite(RESEARCH, trace, agent, claimant, executor)
+    talk = GrowingPrompt(SONNET, 1500 + int(dice.draw(AGENT_IN) * 0.5), dice.draw(REUSE))
     usages: list[Usage] = []
     at += SECOND // 20
     at = direct_call(r, seat, EMBEDDING, Usage(dice.between(20, 400)), "", at, extra=baggage, operation="embeddings")
@@ -133,7 +133,7 @@ def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], initiator: Who, at:
     return at + SECOND // 50
 
 
-def _broken_stream(r: Recorder, seat: Seat, usages: list[Usage], usage: Usage, extra: tuple[Attribute, ...], at: int) -> int:
+def _broken_stream(r: Recorder, seat: CallSite, usages: list[Usage], usage: Usage, extra: tuple[Attribute, ...], at: int) -> int:
     """The stream broke half-way: the provider bills what it had produced, and the retry as well."""
     broken = usage._replace(output_tokens=usage.output_tokens // 2 + 1)
     end, fault = at + duration(r, broken.output_tokens), "stream closed before the end"
@@ -146,11 +146,11 @@ def _broken_stream(r: Recorder, seat: Seat, usages: list[Usage], usage: Usage, e
 
 def coding_task(r: Recorder, at: int, *, steps: int = 0) -> None:
     """A long loop over a growing, mostly cached prompt. With many `steps`: a loop that nobody stopped."""
-    dice, initiator = r.dice, Who.of(CODER, r.day)
+    dice, initiator = r.dice, Person.of(CODER, r.day)
     trace, agent, start = dice.octets(16), dice.octets(8), at
-    seat = Seat(CODE_RUNNER, trace, agent, initiator, initiator)
+    seat = CallSite(CODE_RUNNER, trace, agent, initiator, initiator)
     model = SONNET if dice.chance(0.8) else HAIKU
-    talk = Growing(model, 6000 + int(dice.draw(AGENT_IN) * 1.2), dice.draw(REUSE))
+    talk = GrowingPrompt(model, 6000 + int(dice.draw(AGENT_IN) * 1.2), dice.draw(REUSE))
     through_proxy, usages = dice.chance(0.35), []
     name = "coder-v2" if dice.chance(0.3) else CODER.name
     shell = (("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "run_shell"))
@@ -168,15 +168,15 @@ def coding_task(r: Recorder, at: int, *, steps: int = 0) -> None:
 
 def writing(r: Recorder, at: int) -> None:
     """Marketing copy. No telemetry at all: the gateway's log is all there is, with the agent in a request tag."""
-    dice, initiator = r.dice, Who.of(LEAD_WRITER, r.day)
+    dice, initiator = r.dice, Person.of(LEAD_WRITER, r.day)
     session, tags = f"sess-{dice.octets(5).hex()}", (f"rootcost.agent:{initiator.agent}", "env:production")
     model = GPT_41 if dice.chance(0.45) else GPT_MINI
-    talk = Growing(model, 1500 + int(dice.draw(CHAT_IN) * 3), dice.draw(REUSE))
+    talk = GrowingPrompt(model, 1500 + int(dice.draw(CHAT_IN) * 3), dice.draw(REUSE))
     for _ in range(dice.between(1, 3)):
         usage = talk.step(500 + int(dice.draw(CHAT_OUT) * 3), int(dice.draw(CHAT_IN) * 0.4))
         end, hit = at + duration(r, usage.output_tokens), dice.chance(0.03)
         ids = ("chatcmpl-" + dice.uuid(), dice.uuid())
-        r.logged(Logged(*ids, session, model, KEYS["writer"], usage, at / 1e9, end / 1e9, tags, cache_hit=hit))
+        r.logged(GatewayCall(*ids, session, model, KEYS["writer"], usage, at / 1e9, end / 1e9, tags, cache_hit=hit))
         if not hit:
             r.used(model, "", initiator, initiator, at, usage)
         at = end + int(20 * dice.uniform() * SECOND)
@@ -184,7 +184,7 @@ def writing(r: Recorder, at: int) -> None:
 
 def notebook(r: Recorder, at: int) -> None:
     """Somebody in a notebook with a registered gateway key, and nothing else that says who they are."""
-    _bare_key(r, at, GPT_41, KEYS["notebook"], Who.of(PRICING_NOTEBOOK, r.day))
+    _bare_key(r, at, GPT_41, KEYS["notebook"], Person.of(PRICING_NOTEBOOK, r.day))
 
 
 def legacy(r: Recorder, at: int) -> None:
@@ -192,10 +192,10 @@ def legacy(r: Recorder, at: int) -> None:
     _bare_key(r, at, HAIKU, KEYS["legacy"], NOBODY)
 
 
-def _bare_key(r: Recorder, at: int, model: Model, key: Key, initiator: Who) -> None:
+def _bare_key(r: Recorder, at: int, model: Model, key: Key, initiator: Person) -> None:
     dice = r.dice
-    talk = Growing(model, 200 + int(dice.draw(CHAT_IN)), 0.0)
+    talk = GrowingPrompt(model, 200 + int(dice.draw(CHAT_IN)), 0.0)
     usage = talk.step(int(dice.draw(CHAT_OUT)), 0)
     end = at + duration(r, usage.output_tokens)
-    r.logged(Logged("chatcmpl-" + dice.uuid(), dice.uuid(), dice.uuid(), model, key, usage, at / 1e9, end / 1e9))
+    r.logged(GatewayCall("chatcmpl-" + dice.uuid(), dice.uuid(), dice.uuid(), model, key, usage, at / 1e9, end / 1e9))
     r.used(model, GATEWAY_ROLE if model.on_aws else "", initiator, initiator, at, usage)

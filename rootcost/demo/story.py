@@ -1,4 +1,4 @@
-"""The demo as it is told in the terminal: a month arrives, is attributed, restated, and balances.
+"""`rootcost demo`: a month is ingested, attributed, restated, attributed again, and printed with its balance.
 
 Nothing here is staged: the files go through the ingestors, the run and the queries that every user's files go through.
 """
@@ -22,7 +22,7 @@ from rich.text import Text
 from ledger.books import Books
 from ledger.errors import BalanceError
 from ledger.locks import home_write_lock, serve_lock
-from rootcost.demo import company, telling
+from rootcost.demo import company, pricebook, telling
 from rootcost.demo import home as demo_home
 from rootcost.demo.write import DemoCompany, generate
 
@@ -57,16 +57,16 @@ def run_demo(home: Path, *, scale: float = 1.0, seed: int = 7, console: Console 
         )
         with _steps(out) as step:
             demo = _generated(folder, calls=max(200, round(CALLS * scale)), seed=seed, tell=step("making the month's files"))
-            settings = demo_home.settle(home, demo.settings)
+            settings = demo_home.put_in_force(home, demo.settings)
             with Books(settings) as books:
-                story = _Story(books, demo, out)
+                story = _DemoRun(books, demo, out)
                 story.prepare(step)
                 story.ingest(step)
                 story.attribute(step)
                 story.restate(step)
         with Books(settings) as books:
-            code = _Ending(books, story).tell()
-    _farewell(out, home, settings.serve.port, settings.serve.ui_port, time.monotonic() - began)
+            code = _Report(books, story).tell()
+    _print_next_steps(out, home, settings.serve.port, settings.serve.ui_port, time.monotonic() - began)
     return code
 
 
@@ -96,12 +96,12 @@ def _steps(out: Console) -> Iterator[Callable[[str], Tell]]:
         yield step
 
 
-class _Story:
-    """Facts in, conclusions out; remembers what happened for the telling."""
+class _DemoRun:
+    """Runs ingestion and attribution, and keeps what they report."""
 
     def __init__(self, books: Books, demo: DemoCompany, out: Console) -> None:
         self.books, self.made, self.out = books, demo, out
-        self.read: list[telling.Read] = []
+        self.read: list[telling.IngestLine] = []
         self.alerts: list[Alert] = []
         self.first: RunReport | None = None
         self.last: RunReport | None = None
@@ -117,7 +117,7 @@ class _Story:
         tell = step("registry, public prices, budgets")
         registry.import_csv(self.books, self.made.registry, actor="demo")
         tell("prices", 1, 3)
-        litellm_map.import_prices(self.books, litellm_map.read_litellm_map())
+        litellm_map.import_prices(self.books, pricebook.price_list())
         tell("budgets", 2, 3)
         for row in json.loads(self.made.budgets.read_text(encoding="utf-8")):
             change = BudgetChange(
@@ -146,7 +146,7 @@ class _Story:
         tell, began = step(f"reading: {label}"), time.monotonic()
         report = ingest(self.books, source, [str(path)], progress=lambda uri, number, known: tell(uri, number - 1, known))
         tell("done", 1, 1)
-        self.read.append(telling.Read(label, report, time.monotonic() - began))
+        self.read.append(telling.IngestLine(label, report, time.monotonic() - began))
 
     def attribute(self, step: Callable[[str], Tell]) -> None:
         """The first run: every call, chain and charge of the month."""
@@ -164,7 +164,7 @@ class _Story:
 
         began = time.monotonic()
         report = attribute(self.books, cause=cause, progress=lambda stage, done, total: tell(stage, done, total + 1))
-        if final:  # an alert keeps its figures for ever: those of the bill that stands
+        if final:  # an alert keeps its figures, so only the final bill is evaluated
             self.alerts += budgets.evaluate(self.books)
         anomalies.detect(self.books)
         tell("done", 1, 1)
@@ -172,10 +172,10 @@ class _Story:
         return report
 
 
-class _Ending:
-    """What came of it."""
+class _Report:
+    """Prints the results."""
 
-    def __init__(self, books: Books, story: _Story) -> None:
+    def __init__(self, books: Books, story: _DemoRun) -> None:
         self.books, self.story, self.out = books, story, story.out
         self.currency = company.CURRENCY
 
@@ -284,7 +284,7 @@ def _home_option(home: Path) -> str:
     return "" if home == Path(".rootcost") else f" --home {home}"
 
 
-def _farewell(out: Console, home: Path, port: int, ui_port: int, seconds: float) -> None:
+def _print_next_steps(out: Console, home: Path, port: int, ui_port: int, seconds: float) -> None:
     text = Text.assemble(
         ("Look at it:  ", ""),
         (f"rootcost serve{_home_option(home)}", "bold cyan"),

@@ -1,4 +1,4 @@
-"""What the demo shows: short sentences, tables with money on the right, one chain as a tree."""
+"""The demo's output: headings, tables with right-aligned money, one chain as a tree."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.money import text
+from ui import labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,21 +27,9 @@ NOTHING = Decimal(0)
 WIDE = 110
 """Columns a terminal needs for the tables' less important columns."""
 
-REASONS: Mapping[str, str] = {
-    "uncaptured_usage": "billed, but in no log",
-    "no_logged_use": "no logged use in the hour",
-    "idle_capacity": "rented, but not in use",
-    "unclassified_sku": "SKU not known yet",
-    "tax": "tax on these",
-    "credit": "credits on these",
-    "commitment_purchase": "a commitment bought, not usage",
-    "fee": "a fee, not usage",
-}
-"""Reasons of `costs` as a sentence's end."""
-
 
 def cents(amount: Decimal) -> str:
-    """Money at two places, so that columns align; what is smaller than a cent is said to be.
+    """Money at two places, so that columns align; amounts below a cent are marked.
 
     >>> cents(Decimal("1234.567")), cents(Decimal("0.004")), cents(Decimal(0)), cents(Decimal("-0.004"))
     ('1,234.57', '<0.01', '–', '>-0.01')
@@ -71,7 +60,7 @@ def heading(console: Console, title: str, sentence: str = "") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class IngestLine:
     """One line of what was read."""
 
     what: str
@@ -79,8 +68,8 @@ class Read:
     seconds: float
 
 
-def read(console: Console, lines: Iterable[Read], *, currency: str) -> None:
-    """What was read, and what the bills say of themselves."""
+def read(console: Console, lines: Iterable[IngestLine], *, currency: str) -> None:
+    """Prints what was read, with the total of each bill."""
     grid = _table(
         "input",
         "files",
@@ -143,7 +132,7 @@ def teams(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
 
 
 def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
-    """What nobody used: idle and unallocated, by service, with the reason."""
+    """Prints idle and unallocated cost by service, with the reason."""
     sums: dict[tuple[str, str, str], Decimal] = {}
     for row in costs.iter_rows(named=True):
         if row["cost_class"] in ("idle", "unallocated"):
@@ -156,7 +145,7 @@ def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
     kind_text = ""
     for (kind, service, reason), cost in sorted(sums.items(), key=lambda item: (item[0][0], -item[1])):
         code = (Text(reason, "dim"),) if wide else ()
-        grid.add_row("" if kind == kind_text else kind, service, REASONS.get(reason, reason), *code, cents(cost))
+        grid.add_row("" if kind == kind_text else kind, service, labels.reason(reason), *code, cents(cost))
         kind_text = kind
     console.print(grid)
 

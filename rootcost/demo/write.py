@@ -20,7 +20,7 @@ from ledger.money import proportion, text
 from rootcost.demo import bill, company, days, traffic, truth
 from rootcost.demo.bill import AwsLine, Bill, OpenAiLine
 from rootcost.demo.company import METERS, MODELS
-from rootcost.demo.days import Written
+from rootcost.demo.days import DayOutput
 from rootcost.demo.exports import write_cur, write_focus
 from rootcost.demo.shapes import Dice
 
@@ -215,7 +215,7 @@ def _truth(
     *,
     month: str,
     seed: int,
-    signals: Written,
+    signals: DayOutput,
     nodes: int,
 ) -> dict[str, Any]:
     limit = int(until.timestamp()) // 3600

@@ -1,4 +1,4 @@
-"""Which months hold facts, and what they look like: so that only what changed is attributed again."""
+"""Fingerprints of months, so that only months whose input changed are attributed again."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def within(months: Iterable[str], start: str, end: str, *, timezone: str) -> lis
     return [m for m in months if (first is None or month_end(m) > first) and (last is None or month_start(m) < last)]
 
 
-def state(books: Books) -> dict[str, str]:
-    """Everything conclusions are drawn from: facts month by month, and under ``*`` what concerns all months.
+def input_fingerprints(books: Books) -> dict[str, str]:
+    """Fingerprints of all inputs of attribution: facts by month, and under ``*`` what applies to every month.
 
     That is the registry, the price book and the settings of attribution.
     """
@@ -80,7 +80,7 @@ def state(books: Books) -> dict[str, str]:
     return {**facts_by_month(books), "*": hashlib.blake2b("\n".join(common_inputs).encode(), digest_size=12).hexdigest()}
 
 
-def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def months_to_check(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Months to look at anew: those whose facts differ, and their neighbours; all if something common to them differs.
 
     Neighbours, because a chain and a bill may reach over the end of a month; a run leaves alone what still stands.

@@ -1,4 +1,4 @@
-"""When a source is asked: cron as everybody writes it, in UTC.
+"""Cron expressions, in UTC, as triggers of the scheduler.
 
 Five fields (minute, hour, day of the month, month, day of the week), or six, and then the first is the second. Sunday is 0 and 7, as in
 crontab, and where both days are given either one will do; the scheduler's own reading differs in both. ``@hourly``, ``@daily``,
@@ -29,7 +29,7 @@ _REMEDY = (
     'write five fields, e.g. --cron "15 */6 * * *" (minute hour day month weekday, UTC), or @hourly, @daily, @weekly, @monthly'
 )
 _TICKS = 400
-"""Ticks that are looked at for the longest pause; most of a month of hourly ones."""
+"""Ticks examined to find the longest pause; most of a month of hourly ones."""
 
 
 def trigger(cron: str) -> BaseTrigger:

@@ -1,6 +1,6 @@
-"""OTLP over gRPC: the same exports as over HTTP, let in by the same code, answered only once they are safe on disk.
+"""OTLP over gRPC: accepted by the same code as over HTTP, and acknowledged once the export is on disk.
 
-A sender that should come back later is told RESOURCE_EXHAUSTED (what waits is full) or UNAVAILABLE (the disk refuses), both with
+A sender that should retry gets RESOURCE_EXHAUSTED (the spool is full) or UNAVAILABLE (the disk fails), both with
 RetryInfo: by OTLP's rules only that makes it keep what it has. Messages are read by the threads that handle them, so that memory is
 bounded by their number, and HTTP/2 holds back the rest.
 """
@@ -28,7 +28,7 @@ _SERVICES: dict[str, Signal] = {
 _THREADS = 4
 
 
-class GrpcDoor:
+class GrpcReceiver:
     """A gRPC server on loopback with the three export services."""
 
     def __init__(
@@ -46,7 +46,7 @@ class GrpcDoor:
         self._server: Any = None
 
     def start(self) -> None:
-        """Begins to listen; raises `PortTakenError` where somebody else does."""
+        """Starts listening; raises `PortTakenError` if the port is in use."""
         import grpc  # type: ignore[import-untyped]
 
         options = [("grpc.max_receive_message_length", self._max_bytes), ("grpc.so_reuseport", 0)]
@@ -66,7 +66,7 @@ class GrpcDoor:
         self._server = server
 
     def stop(self, *, patience_seconds: float = 2.0) -> None:
-        """Stops accepting, and lets calls in hand end."""
+        """Stops accepting calls and lets running ones finish."""
         if self._server is not None:
             self._server.stop(patience_seconds).wait(patience_seconds + 1)
             self._server = None
@@ -79,11 +79,11 @@ class GrpcDoor:
             try:
                 receipt = self._keep(self._receivers.otlp(signal, body, PROTOBUF), receiver)
             except FormatError as fault:
-                _refuse(context, "INVALID_ARGUMENT", str(fault))
+                _abort(context, "INVALID_ARGUMENT", str(fault))
             except SpoolFull as fault:
-                _refuse(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
+                _abort(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
             except StoreUnreachable as fault:
-                _refuse(context, "UNAVAILABLE", str(fault), retry=True)
+                _abort(context, "UNAVAILABLE", str(fault), retry=True)
             return encode_response(receipt, signal, PROTOBUF)
 
         return export
@@ -92,10 +92,10 @@ class GrpcDoor:
         header = dict(context.invocation_metadata()).get("authorization", "")
         scheme, _, credentials = str(header).partition(" ")
         if not (hmac.compare_digest(credentials.strip().encode(), self._token) and scheme.lower() == "bearer" and self._token):
-            _refuse(context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <token>`; the token is in HOME/token")
+            _abort(context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <token>`; the token is in HOME/token")
 
 
-def _refuse(context: Any, code: str, message: str, *, retry: bool = False) -> NoReturn:
+def _abort(context: Any, code: str, message: str, *, retry: bool = False) -> NoReturn:
     import grpc
 
     status = grpc.StatusCode[code]

@@ -1,4 +1,4 @@
-"""Of all processes that serve one ledger, the one that runs what is scheduled.
+"""Leader election: of the processes that serve one ledger, one runs the scheduled jobs.
 
 Leading is holding a lock (see `ledger.locks`): of the database on PostgreSQL, of a file on SQLite. It is asked for every second, so a leader
 that dies is followed within seconds: its connection breaks, the server lets the lock go, and the next one to ask has it.
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rootcost.leader")
 
-ASKED_SECONDS = 1.0
-"""How often the lock is asked for, and asked after."""
-_STRANGE_TIMES = 3
+POLL_SECONDS = 1.0
+"""How often the lock is tried, and checked by its holder."""
+_MAX_MISMATCHES = 3
 
 
 class Leadership:
-    """Whether this process leads. `address` is where it answers, for people to read."""
+    """Whether this process is the leader. `address` is the URL it serves, for display."""
 
     def __init__(self, books: Books, address: str = "") -> None:
         self._books = books
@@ -39,7 +39,7 @@ class Leadership:
         self._strange = 0
 
     def keep(self) -> bool:
-        """Takes the lead if nobody has it, or finds out whether it still has it.
+        """Becomes the leader if there is none, or checks that it still is.
 
         Raises `SettingsError` where the leader writes other tables than this process would: figures in the database would name
         runs that the other's tables do not hold. Raises `StoreUnreachable` where the database does not answer; it does not lead then.
@@ -63,7 +63,7 @@ class Leadership:
         return False
 
     def resign(self) -> None:
-        """Gives the lead to whoever asks next."""
+        """Releases the lock, so that another process can lead."""
         self.leads = False
         self._lock.release()
 
@@ -78,9 +78,9 @@ class Leadership:
     def _same_tables(self) -> None:
         with self._books.database.session() as session:
             newest = session.scalars(sa.select(Leader).order_by(Leader.id.desc()).limit(1)).first()
-        # A leader that took over this moment may not have said so yet: once is no time.
+        # A new leader may not have stored its row yet, so one mismatch is not enough.
         self._strange = self._strange + 1 if newest is not None and newest.tables_uri != self._tables() else 0
-        if newest is not None and self._strange >= _STRANGE_TIMES:
+        if newest is not None and self._strange >= _MAX_MISMATCHES:
             raise SettingsError(
                 f"the leader of this database, {newest.process}, keeps its tables at {newest.tables_uri}, this process at {self._tables()}",
                 where="store.uri",

@@ -1,6 +1,6 @@
-"""The receivers' knowledge of formats: what arrives over the network is read by the same code that reads files.
+"""Parsers of received telemetry: the same code that reads files reads request bodies.
 
-The API writes down what it is given and knows no format; ingestion knows formats and no network. They meet here.
+The API stores request bodies without knowing formats; ingestion parses formats without a network. This module connects them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ledger.spool import Body, Spool
 from ledger.store import Store
 
 PAYLOADS = "/v1/litellm"
-"""Where problems of received telemetry are said to come from; those of OTLP from ``/v1/traces`` and the like."""
+"""File name of problems in received LiteLLM payloads; those of OTLP have ``/v1/traces`` and the like."""
 OTLP_TRACES = "otlp-traces"
-"""The kind of body that `Doors` lets in and `Unpack` reads."""
+"""The kind of body that `Parsers` lets in and `TraceReader` reads."""
 
 
-class Doors:
+class Parsers:
     """Turns request bodies into rows: an `api.receivers.Receivers`."""
 
     def __init__(self, settings: IngestSettings) -> None:
@@ -57,8 +57,8 @@ class Doors:
         return ReceivedBatch(reading.frame, tuple(reading.problems), otlp.rejected(reading))
 
 
-class Unpack:
-    """Makes rows of what `Doors` let in: a `ledger.spool.BodyReader`."""
+class TraceReader:
+    """Parses the trace bodies that `Parsers` accepted: a `ledger.spool.BodyReader`."""
 
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
@@ -69,14 +69,14 @@ class Unpack:
         return reading.frame, reading.problems
 
 
-class Porch(Spool):
-    """The spool of a service. What is much to read is read by a process of its own, so that the doors stay quick meanwhile."""
+class SpoolingReceiver(Spool):
+    """The spool of a service. Large backlogs are read by a separate process, so that requests are still answered quickly."""
 
     AT_HAND_BYTES = 256 << 10
-    """As much is read at once, in this process."""
+    """Backlogs up to this size are read in this process."""
 
     def __init__(self, folder: Path, settings: IngestSettings) -> None:
-        super().__init__(folder, reader=Unpack(settings))
+        super().__init__(folder, reader=TraceReader(settings))
         self._settings = settings
         self._reader: tuple[BaseProcess, Connection] | None = None
 
@@ -88,14 +88,14 @@ class Porch(Spool):
         return self._drained_by_reader(store)
 
     def close(self) -> None:
-        """Ends the reading process, if there is one."""
+        """Stops the reading process, if there is one."""
         if self._reader is not None:
             process, pipe = self._reader
             self._reader = None
-            pipe.close()  # it ends when nobody can ask it any more, also when this process is killed
+            pipe.close()  # the reader stops when its pipe closes, also if this process is killed
             process.join(1)
             if process.is_alive():
-                process.terminate()  # in the middle of a batch: what is not booked yet is still in the spool
+                process.terminate()  # in the middle of a batch: rows that are not stored yet are still in the spool
                 process.join(1)
 
     def _drained_by_reader(self, store: Store) -> int:
@@ -130,7 +130,7 @@ def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
-    spool = Spool(folder, reader=Unpack(settings))
+    spool = Spool(folder, reader=TraceReader(settings))
     while True:
         try:
             store: Store = pipe.recv()

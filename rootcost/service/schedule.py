@@ -1,4 +1,4 @@
-"""What happens by itself while RootCost serves: sources are read, telemetry is booked, months are attributed, alerts are sent.
+"""The scheduler of `rootcost serve`: reads sources, stores telemetry, attributes months, sends alerts.
 
     lead       every second                    whether this process is the one that does what is marked * below
     drain      every serve.drain_seconds       spool → ledger; when something came, attribute is due at once
@@ -36,7 +36,7 @@ Detail = Mapping[str, Any]
 
 
 class Jobs:
-    """The jobs themselves, free of clocks: each is one call that does what is due and tells what it did."""
+    """The jobs without their schedule: each call does what is due and returns what it did."""
 
     def __init__(self, books: Books, spool: Spool) -> None:
         from rootcost.service.webhooks import Outbox
@@ -59,10 +59,10 @@ class Jobs:
 
     def attribute(self) -> Detail:
         """Attributes the months that changed since the last round, evaluates budgets and sends new alerts."""
-        from rootcost.service.changed_months import changed, state
+        from rootcost.service.changed_months import input_fingerprints, months_to_check
 
-        before = state(self.books)
-        months = changed(self._seen, before)
+        before = input_fingerprints(self.books)
+        months = months_to_check(self._seen, before)
         if not months:
             self._seen = before
             return {}
@@ -80,7 +80,7 @@ class Jobs:
                 attributed_months, other_code = [*attributed_months, *report.months], [*other_code, *report.other_code]
             alerts = budgets.evaluate(self.books)
             anomalies.detect(self.books, attributed_months)
-        # Facts that arrived meanwhile differ from `before`, so the next round sees them.
+        # Facts that arrived during the run differ from `before`, so the next run processes them.
         self._seen = before
         self.deliver()
         if not attributed_months and not alerts:
@@ -89,10 +89,10 @@ class Jobs:
         return detail | ({"other_code": other_code} if other_code else {})
 
     def watch(self) -> Detail:
-        """Tells of sources that have become stale, and sends the alerts."""
-        from rootcost.service.staleness import ring
+        """Raises alerts for sources that have become stale, and sends them."""
+        from rootcost.service.staleness import raise_alerts
 
-        rung = ring(self.books)
+        rung = raise_alerts(self.books)
         if rung:
             self.deliver()
         return {"stale": [alert.subject for alert in rung]} if rung else {}
@@ -104,10 +104,10 @@ class Jobs:
 
 
 WATCH_SECONDS = 30.0
-"""How often it is looked whether a source has become stale."""
+"""How often sources are checked for staleness."""
 
 _serving: Schedule | None = None
-"""The schedule of this process: what the database remembers of a job is a function and a name, not an object."""
+"""The schedule of this process. The database stores a job as a function's address and a name, so the object is found here."""
 
 
 def run_scheduled(name: str) -> None:
@@ -117,13 +117,13 @@ def run_scheduled(name: str) -> None:
 
 
 class Schedule:
-    """The jobs on a clock. `address` is where this process answers; people read it."""
+    """Runs the jobs at their times. `address` is the URL this process serves, for display."""
 
     def __init__(self, books: Books, spool: Spool, *, address: str = "") -> None:
         from apscheduler.executors.pool import ThreadPoolExecutor
         from apscheduler.schedulers.background import BackgroundScheduler
 
-        from rootcost.service.leader import ASKED_SECONDS, Leadership
+        from rootcost.service.leader import POLL_SECONDS, Leadership
         from rootcost.service.timetable import STORE, Timetable
 
         self.jobs = Jobs(books, spool)
@@ -138,12 +138,12 @@ class Schedule:
         serve = books.settings.serve
         self._scheduler: BackgroundScheduler = BackgroundScheduler(
             timezone="UTC",
-            # A thread for each job of our own, so that none waits for another: least of all the one that keeps the lead.
+            # A thread per job, so that none waits for another: leadership must be renewed in time.
             executors={"default": ThreadPoolExecutor(5), STORE: ThreadPoolExecutor(2)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
         )
         self.timetable = Timetable(books, self._scheduler, run_scheduled)
-        self._scheduler.add_job(self._lead, "interval", id="lead", seconds=ASKED_SECONDS)
+        self._scheduler.add_job(self._lead, "interval", id="lead", seconds=POLL_SECONDS)
         self._add("drain", self._drain, serve.drain_seconds)
         self._add("attribute", self._led_only(self._attribute), serve.attribute_seconds)
         self._add("deliver", self._led_only(self.jobs.deliver), serve.attribute_seconds)
@@ -156,7 +156,7 @@ class Schedule:
         return lambda: work() if self.leadership.leads else {}
 
     def start(self) -> None:
-        """Starts the clock; every job runs once at once."""
+        """Starts the scheduler; every job runs once immediately."""
         global _serving
         _serving = self
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
@@ -165,14 +165,14 @@ class Schedule:
         self._scheduler.resume()
 
     def stop(self, *, patience_seconds: float) -> bool:
-        """Stops the clock, lets the round in hand end, and books what is still in the spool; false if that took too long.
+        """Stops the scheduler, waits for running jobs, and drains the spool; false if that took too long.
 
-        What is left in the spool is safe there: the next start books it. A source that is cut off is read again then.
+        Telemetry still in the spool is stored at the next start, and an interrupted source is read again then.
         """
         if not self._scheduler.running:
             return True
         self._scheduler.pause()
-        # Before the scheduler ends: it looks at its jobs once more then, and a tick would be spent on nobody.
+        # Before the scheduler ends, which processes due jobs once more: a tick would be lost.
         self.timetable.close()
         deadline = time.monotonic() + patience_seconds
         while self._reading and time.monotonic() < deadline:
@@ -187,7 +187,7 @@ class Schedule:
         return time.monotonic() <= deadline
 
     def read(self, name: str) -> None:
-        """Reads a source now, and asks again sooner or later if that failed."""
+        """Reads a source now, and schedules a retry if that failed."""
         from ledger import sources
         from rootcost.service.source_runs import BY_CLOCK, backoff, read_source
 
@@ -207,7 +207,7 @@ class Schedule:
             self._scheduler.modify_job("attribute", next_run_time=now())
 
     def _lead(self) -> None:
-        """Takes the lead, keeps it or gives it up, and with it the timetable of the sources."""
+        """Becomes, stays or stops being the leader, and opens or closes the sources' timetable accordingly."""
         try:
             leads = self.leadership.keep()
             if leads and not self._led:
@@ -228,7 +228,7 @@ class Schedule:
         self._led = leads
 
     def _take_over(self) -> None:
-        """Goes on where the leader before us stopped."""
+        """Takes over the work of the previous leader."""
         from ledger.sources import process
 
         self.timetable.open()
@@ -240,7 +240,7 @@ class Schedule:
         return self.jobs.watch()
 
     def _mend(self) -> None:
-        """Closes the runs of processes that died; what the clock had begun is due at once."""
+        """Closes the runs of processes that died, and makes scheduled ones due at once."""
         from ledger import sources
         from ledger.locks import lock_of
         from rootcost.service.source_runs import BY_CLOCK
@@ -248,20 +248,20 @@ class Schedule:
         for run in sources.unfinished(self._books):
             lock = lock_of(self._books, f"source-{run.source}")
             if not lock.acquire():
-                continue  # somebody is still at it
+                continue  # another process is still running it
             lock.release()
             if sources.cut_off(self._books, run.id) and run.cause == BY_CLOCK:
                 self.timetable.due(run.name, now())
 
     def run(self, name: str, work: Callable[[], Detail]) -> Detail:
-        """One round of a job, with its history. A failure is written down, not raised: the next round comes anyway."""
+        """Runs a job once and records it. An error is recorded, not raised: the job runs again at its next time."""
         started_at = now()
         try:
             detail, status = work(), "done"
         except RootCostError as fault:
             log.warning("%s: %s", name, fault)
             detail, status = {"error": str(fault)}, "failed"
-        except Exception as fault:  # the scheduler must survive; the log has the traceback
+        except Exception as fault:  # the scheduler must go on; the log has the traceback
             log.exception("%s failed", name)
             detail, status = {"error": f"{type(fault).__name__}: {fault}"}, "failed"
         if detail:
@@ -275,7 +275,7 @@ class Schedule:
         return detail
 
     def _attribute(self) -> Detail:
-        """Not more often than the setting says, and never more than a third of the time, however large the month."""
+        """Attributes at most as often as the setting says, and for at most a third of the time."""
         if time.monotonic() < self._due_at:
             return {}
         started_seconds = time.monotonic()
@@ -293,5 +293,5 @@ class Schedule:
         try:
             with self._books.database.session() as session:
                 session.add(JobRun(job=name, started_at=started_at, finished_at=now(), status=status, detail=dict(detail)))
-        except Exception:  # history is not worth stopping for
+        except Exception:  # a lost row of history must not stop the scheduler
             log.exception("the history of %s could not be kept", name)

@@ -77,7 +77,7 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
     settings = load(home)
     addresses = _addresses(settings, port, ui_port, ui=ui)
     with contextlib.ExitStack() as stack:
-        # Whoever starts it twice wants to hear of the other one, not of its port; a home that is not there yet has no other one.
+        # Checked before the port, so that the error names the other server; a home that does not exist yet has none.
         if settings.home.exists():
             stack.enter_context(serve_lock(settings.home, addresses.api))
         listening = stack.enter_context(_bound(addresses.host, addresses.port, flag="--port", setting="serve.port"))
@@ -135,7 +135,7 @@ def _bound(host: str, port: int, *, flag: str, setting: str) -> Iterator[socket.
 
 
 def token_of(home: Path) -> tuple[str, bool]:
-    """The token that writing needs, and whether it is new. It lies in HOME/token, readable by its owner only."""
+    """The token that write requests need, and whether it is new. It is stored in HOME/token, readable by its owner only."""
     path = home / "token"
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -154,20 +154,20 @@ class _Service:
 
     def __init__(self, books: Books, addresses: Addresses, listening: socket.socket) -> None:
         from api.app import create_app
-        from rootcost.service.grpc_server import GrpcDoor
-        from rootcost.service.receivers import Doors, Porch
+        from rootcost.service.grpc_server import GrpcReceiver
+        from rootcost.service.receivers import Parsers, SpoolingReceiver
         from rootcost.service.schedule import Schedule
 
         self._where = addresses
         self._home = books.home
         self._token, self._token_is_new = token_of(books.home)
         self._stop = threading.Event()
-        self._porch = spool = Porch(books.home / "spool", books.settings.ingest)
-        serve, doors = books.settings.serve, Doors(books.settings.ingest)
+        self._porch = spool = SpoolingReceiver(books.home / "spool", books.settings.ingest)
+        serve, doors = books.settings.serve, Parsers(books.settings.ingest)
         app = create_app(books, receivers=doors, token=self._token, spool=spool)
         self._api = _Api(app, listening)
         self._grpc = (
-            GrpcDoor(
+            GrpcReceiver(
                 doors,
                 app.state.keep,
                 address=f"{_in_url(addresses.host)}:{serve.grpc_port}",
@@ -210,7 +210,7 @@ class _Service:
         finally:
             in_time = self._shut_down()
         if not in_time:
-            # A long attribution is still computing in a thread; nothing of it is visible yet, so it may be cut off.
+            # An attribution is still running in a thread; none of it is published, so it can be interrupted.
             logging.shutdown()
             os._exit(code)
         return code
@@ -218,7 +218,7 @@ class _Service:
     def _until_healthy(self) -> None:
         import httpx
 
-        # Loopback only: proxies of the environment have no say.
+        # Loopback only: proxies of the environment do not apply.
         with httpx.Client(timeout=2.0, trust_env=False) as client:
             pending_urls = [f"{self._where.api}/health"]
             if self._dashboard is not None:
@@ -279,7 +279,7 @@ def _answers(client: Any, url: str) -> bool:
 
 
 class _Api:
-    """Uvicorn on a socket that is already ours, in a thread: signals stay with the main thread."""
+    """Uvicorn on a bound socket, in a thread: signals are handled by the main thread."""
 
     def __init__(self, app: Any, listening: socket.socket) -> None:
         import uvicorn
@@ -292,7 +292,7 @@ class _Api:
     def _run(self) -> None:
         try:
             self._server.run(sockets=[self._listening])
-        except BaseException:  # a thread has nobody else to tell
+        except BaseException:  # nothing else would report an error in this thread
             log.exception("the API stopped")
 
     @property
@@ -301,18 +301,18 @@ class _Api:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Starts answering requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops accepting, and lets requests in hand end."""
+        """Stops accepting requests and lets running ones finish."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(3)
 
 
 class _Dashboard:
-    """The Streamlit process. If it dies it is started again, a few times."""
+    """The Streamlit process. If it ends it is restarted, a few times."""
 
     RESTARTS = 3
 
@@ -325,7 +325,7 @@ class _Dashboard:
 
     @property
     def code(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Its exit code; None while it runs."""
         return None if self._child is None else self._child.poll()
 
     def start(self) -> None:
@@ -360,7 +360,7 @@ class _Dashboard:
         self.start()
 
     def stop(self) -> None:
-        """Ends it and what it started: asked first, then made to."""
+        """Stops it and its children: by SIGTERM, then by SIGKILL."""
         if self._child is None:
             return
         for number, patience_seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):

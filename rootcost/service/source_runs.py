@@ -1,4 +1,4 @@
-"""Reading one configured source, with its history: by the clock, by hand, or once more for days long gone."""
+"""Runs of one scheduled source, recorded: by schedule, by hand, or as a backfill."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("rootcost.sources")
 
 BY_CLOCK, BY_HAND, BACKFILL = "schedule", "hand", "backfill"
-"""Why a run came about."""
+"""Causes of a run."""
 
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=1)
 
 
 def longest_backoff(failures: int) -> timedelta:
-    """The longest pause before a source that failed so many times in a row is asked again: doubling, up to an hour.
+    """Upper bound of the backoff after this many failures in a row: doubling, up to an hour.
 
     >>> [str(longest_backoff(n)) for n in (1, 2, 3, 7, 999)]
     ['0:01:00', '0:02:00', '0:04:00', '1:00:00', '1:00:00']
@@ -39,14 +39,14 @@ def longest_backoff(failures: int) -> timedelta:
 
 
 def backoff(failures: int) -> timedelta:
-    """A pause between half of the longest and all of it, so that sources that failed together do not come back together."""
+    """Backoff with jitter: between half of the upper bound and all of it, so that retries are spread out."""
     share: float = random.uniform(0.5, 1)  # noqa: S311 - spreads callers, guards nothing
     return longest_backoff(failures) * share
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A run as it is kept, and what it found; no report where it broke."""
+class FinishedRun:
+    """A recorded run and its report; no report if it failed."""
 
     run: SourceRun
     report: IngestReport | None = None
@@ -61,7 +61,7 @@ def read_source(
     window: Window | None = None,
     progress: Progress | None = None,
     waiting: Callable[[], None] | None = None,
-) -> Finished:
+) -> FinishedRun:
     """Reads a source and books what it holds. Whatever goes wrong is in the history, and in what is returned, not raised.
 
     Among all processes on one ledger a kind of source is read by one at a time, since its marks are shared; the turn to write is taken
@@ -81,7 +81,7 @@ def read_source(
         except BaseException:
             sources.cut_off(books, run_id)
             raise
-        return Finished(sources.finish(books, run_id, outcome), report, fault)
+        return FinishedRun(sources.finish(books, run_id, outcome), report, fault)
 
 
 def _read(
@@ -102,7 +102,7 @@ def _read(
     except RootCostError as fault:
         log.warning("%s: %s", source.name, fault)
         return Outcome("failed", error=str(fault)), None, fault
-    except Exception as fault:  # the schedule must survive; the log has the traceback
+    except Exception as fault:  # the scheduler must go on; the log has the traceback
         log.exception("%s failed", source.name)
         return Outcome("failed", error=f"{type(fault).__name__}: {fault}"), None, fault
     unreached = report.unreached[0] if report.unreached else None

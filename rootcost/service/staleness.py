@@ -1,4 +1,4 @@
-"""Sources that have fallen silent: told once, when they do, and not again before they have spoken in between."""
+"""Alerts for stale sources: one for each time a source becomes stale."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ledger.books import Books
 
 
-def ring(books: Books) -> list[Alert]:
-    """Raises an alert for each source that has become stale since the last look, and forgets those that are fresh again."""
+def raise_alerts(books: Books) -> list[Alert]:
+    """Raises an alert for each source that became stale since the last check, and resets those that are fresh again."""
     from api.queries import sources
 
     changed_sources = [source for source in sources(books) if source.stale != (source.stale_since is not None)]
@@ -43,7 +43,8 @@ def _alert(source: SourceStatus) -> Alert:
         kind="stale_source",
         severity="warning",
         subject=source.name,
-        text=f"Source {source.name} ({source.source}) is stale: {newest}, and one of the last {told(source.stale_after_seconds)} was expected.{because}",
+        text=f"Source {source.name} ({source.source}) is stale: {newest}, and one of the last "
+        f"{duration_text(source.stale_after_seconds)} was expected.{because}",
         address=f"/v1/sources/{source.name}/runs",
         payload={
             "source": source.name,
@@ -58,8 +59,8 @@ def _alert(source: SourceStatus) -> Alert:
     )
 
 
-def told(seconds: int) -> str:
-    """A length of time as people say it.
+def duration_text(seconds: int) -> str:
+    """A duration in words.
 
     >>> told(90), told(7200), told(151200), told(3 * 86400)
     ('2 minutes', '2 hours', '42 hours', '3 days')

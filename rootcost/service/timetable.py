@@ -1,4 +1,4 @@
-"""When each configured source is due: kept in the database, so that neither a restart nor a new leader forgets or repeats a tick.
+"""The scheduler's jobs of the configured sources, stored in the database, so that no tick is lost or repeated by a restart.
 
 Only the leader has the timetable open. It looks every second at what people configured, so that a source that is added, paused, resumed or
 removed at the command line is on the timetable, or off it, at once.
@@ -26,7 +26,7 @@ STORE: Final = "sources"
 """The scheduler's name of the persistent job store, and of the executor its jobs run on."""
 TABLE: Final = "source_jobs"
 GRACE: Final = timedelta(days=1)
-"""A tick that was missed this long ago or less is made up for, once; of older ones the next tick takes care."""
+"""A tick missed within this time is made up for, once; older ones are skipped."""
 
 
 class Timetable:
@@ -38,19 +38,19 @@ class Timetable:
         self._work = work
 
     def open(self) -> None:
-        """Takes the timetable up where it was left."""
+        """Attaches the stored jobs to the scheduler."""
         from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
         self._scheduler.add_jobstore(SQLAlchemyJobStore(engine=self._books.database.engine, tablename=TABLE), STORE)
         self.follow()
 
     def close(self) -> None:
-        """Leaves it to another process."""
+        """Detaches the stored jobs, so that another process can run them."""
         with contextlib.suppress(KeyError):
             self._scheduler.remove_jobstore(STORE, shutdown=False)
 
     def follow(self) -> None:
-        """Makes the jobs what people configured, and notes when each source is due."""
+        """Synchronises the jobs with the configured sources, and stores when each source is due."""
         jobs = {job.id: job for job in self._scheduler.get_jobs(STORE)}
         configured = {source.name: source for source in sources.list_sources(self._books) if source.uris}
         for name in jobs.keys() - configured.keys():
@@ -65,7 +65,7 @@ class Timetable:
                         stored_source.due_at = at
 
     def due(self, name: str, at: datetime) -> None:
-        """Asks a source at this time instead of its next tick; nothing where it is off the timetable."""
+        """Reads a source at this time instead of its next tick; does nothing if it has no job."""
         from apscheduler.jobstores.base import JobLookupError
 
         with contextlib.suppress(JobLookupError, KeyError):
@@ -91,7 +91,7 @@ class Timetable:
         if job.name != source.cron:
             self._scheduler.modify_job(source.name, STORE, trigger=ticks, name=source.cron, next_run_time=following)
             return following
-        # Somebody who mended a source and ran it by hand must not wait for the end of its back-off.
+        # A source that was fixed and run by hand must not wait for the end of its backoff.
         late = following is not None and planned_at is not None and not source.failures and planned_at > following
         if late or (planned_at is None) != (following is None):
             self._scheduler.modify_job(source.name, STORE, next_run_time=following)

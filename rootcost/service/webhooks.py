@@ -1,4 +1,4 @@
-"""The outbox: every alert reaches its address once, or says why it has not.
+"""Outbox of alerts: each is delivered at least once, or carries the error that prevented it.
 
 An alert is a row before it is a message. It is POSTed to the webhook until that answers 2xx; its `alert_id` goes along as
 ``Idempotency-Key``, so a receiver can tell a repeat from a second alert. Without a webhook the dashboard is the address.
@@ -30,8 +30,8 @@ _SLOWEST_ROUND_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
-class Delivered:
-    """What one round did."""
+class DeliveryRound:
+    """Alerts sent and failed in one round."""
 
     sent: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ def backoff_seconds(rounds_failed: int) -> float:
 
 
 class Outbox:
-    """Alerts on their way out. Keeps, per alert, when the next round is due, so that a dead webhook costs little."""
+    """Delivers stored alerts. Keeps a backoff per alert, so that a failing webhook is not called in every round."""
 
     def __init__(self, books: Books, *, client: httpx.Client | None = None, first_pause_seconds: float = 0.5) -> None:
         self._books = books
@@ -56,12 +56,12 @@ class Outbox:
         self._rounds_failed: dict[str, int] = {}
         self._due_at: dict[str, float] = {}
 
-    def deliver(self, *, clock: Callable[[], float] | None = None) -> Delivered:
+    def deliver(self, *, clock: Callable[[], float] | None = None) -> DeliveryRound:
         """Sends what is due, oldest first. A failure is kept on the alert and never raised: the next round tries again."""
         import time
 
         at = (clock or time.monotonic)()
-        round_result = Delivered()
+        round_result = DeliveryRound()
         with self._books.database.session() as session:
             waiting = session.scalars(sa.select(Alert).where(Alert.delivered_at.is_(None)).order_by(Alert.created_at)).all()
         url = self._books.settings.alerts.webhook_url
@@ -84,7 +84,7 @@ class Outbox:
         return round_result
 
     def _post(self, url: str, alert: Alert) -> tuple[int, str | None]:
-        """How often it was tried, and what went wrong the last time (None: it arrived)."""
+        """Number of attempts, and the last error (None: delivered)."""
         import httpx
         from tenacity import RetryError, Retrying, stop_after_attempt, wait_exponential_jitter
 

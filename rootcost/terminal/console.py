@@ -1,4 +1,4 @@
-"""What a command says, and where: results on stdout, everything else on stderr.
+"""Output of commands: results on stdout, everything else on stderr.
 
 Machine-readable output is a contract, so stdout carries nothing but it. Progress and colour are for people: they appear on a
 terminal only, and NO_COLOR is respected (by rich).
@@ -38,21 +38,21 @@ given_home: ContextVar[Path | None] = ContextVar("given_home", default=None)
 
 
 def home_of(home: Path | None) -> Path | None:
-    """The home that was asked for, on either side of the command's name."""
+    """The value of `--home`, given before or after the command's name."""
     if home is not None:
-        given_home.set(home)  # also where a fault is logged
+        given_home.set(home)  # errors are logged there too
     return given_home.get()
 
 
 def folder_of(home: Path | None) -> Path:
-    """The same, with the environment and the default filled in."""
+    """The home folder: `--home`, else ROOTCOST_HOME, else `.rootcost`."""
     import os
 
     return home_of(home) or Path(os.environ.get("ROOTCOST_HOME") or ".rootcost")
 
 
 @contextlib.contextmanager
-def opened(home: Path | None) -> Iterator[Books]:
+def open_books(home: Path | None) -> Iterator[Books]:
     """The books of a command, closed at its end."""
     from ledger.books import Books
 
@@ -174,7 +174,7 @@ class Steps:
         self._bar = bar
 
     def of(self, work: str) -> Callable[[str, int, int], None]:
-        """A bar for one piece of work; it is told ``(what is in hand, how many so far, how many in all)``."""
+        """A progress callback for one piece of work, called with ``(current item, items done, items in all)``."""
         bar = self._bar
         if bar is None:
             return lambda what, done, total: None
@@ -212,11 +212,11 @@ def steps() -> Iterator[Steps]:
 
 
 @contextlib.contextmanager
-def turn_to_write(books: Books) -> Iterator[None]:
-    """This process's turn to write the tables; says so where it has to wait."""
-    from ledger.locks import write_lock
+def write_lock(books: Books) -> Iterator[None]:
+    """Holds the ledger's write lock; says so if it has to wait for it."""
+    from ledger import locks
 
-    with write_lock(books, on_wait=lambda: say("Waiting for another rootcost process that is writing …")):
+    with locks.write_lock(books, on_wait=lambda: say("Waiting for another rootcost process that is writing …")):
         yield
 
 

@@ -1,4 +1,4 @@
-"""How an explanation looks in a terminal: its steps as a tree, each with its rule and its lines."""
+"""Explanations in the terminal: the steps of a figure as a tree, each with its lines."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
     from api.models import ChainTree, Explanation, Part, Step
 
 
-def explanation(story: Explanation, tree: ChainTree | None = None) -> None:
-    """The figure and its steps; of a chain, its tree below them."""
-    tables.draw(drawing(story))
+def explanation(story: Explanation, tree: ChainTree | None = None, *, rules: bool = False) -> None:
+    """Prints a figure and its steps, and below them the tree of a chain. `rules` adds the id of each step's rule."""
+    tables.draw(explanation_tree(story, rules=rules))
     if tree is not None:
         tables.chain(tree)
 
 
-def drawing(story: Explanation) -> Tree:
-    """The drawing itself. Amounts have every digit: they are to be added up."""
+def explanation_tree(story: Explanation, *, rules: bool) -> Tree:
+    """The steps as a tree. Amounts are exact, so that they can be added up."""
     head = Text.assemble((f"{story.kind} ", "dim"), (story.ref, "bold"), "  ", (_exact(story.cost), "bold green"))
     if any(story.estimated.values()):
         head.append(f"  of which estimated {_exact(story.estimated)}", "yellow")
     root = Tree(head, guide_style="dim")
     for step in story.steps:
-        _hang(root, step)
+        _add_step(root, step, rules=rules)
     return root
 
 
-def _hang(root: Tree, step: Step) -> None:
-    branch = root.add(Text.assemble((step.step, "bold cyan"), (f"  {step.rule}", "magenta"), "  ", step.sentence))
+def _add_step(root: Tree, step: Step, *, rules: bool) -> None:
+    rule = (f"  {step.rule}", "magenta") if rules else ""
+    branch = root.add(Text.assemble((step.step, "bold cyan"), rule, "  ", step.sentence))
     for part in step.parts:
         branch.add(_line(part))
     if step.rest is not None:

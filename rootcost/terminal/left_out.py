@@ -1,4 +1,4 @@
-"""What no control total can see: lines of bills that were left out before anything was added up."""
+"""Lines of bills that could not be read, which control totals do not include."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from ledger.books import Books
 
 
-def left_out_of_bills(books: Books) -> str:
-    """A sentence about lines of bills that could not be booked; empty if every line was.
+def missing_bill_lines(books: Books) -> str:
+    """A sentence about lines of bills that could not be imported; empty if all were.
 
-    The balance compares what was booked with what was attributed, so it holds whatever was left out: this must be said beside it.
+    The balance compares imported charges with costs, so it holds although lines are missing; they are reported next to it.
     """
     import polars as pl
 
@@ -30,4 +30,4 @@ def left_out_of_bills(books: Books) -> str:
     return f"! {' and '.join(parts)} of bills {'was' if lines + files == 1 else 'were'} left out: rootcost problems"
 
 
-__all__ = ["left_out_of_bills"]
+__all__ = ["missing_bill_lines"]

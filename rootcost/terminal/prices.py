@@ -1,4 +1,4 @@
-"""How prices look in a terminal: per million tokens, as price lists are written and read."""
+"""Price tables in the terminal: rates per million tokens, as price lists state them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rootcost.terminal.tables import counted, draw, table
 if TYPE_CHECKING:
     from rootcost.pricebook import Coverage
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """Rows of a table on the terminal; json and csv have them all."""
 
 
-def per(meter: str) -> str:
-    """What a rate on the screen is for.
+def rate_unit(meter: str) -> str:
+    """The quantity a displayed rate applies to.
 
     >>> per("input_tokens"), per("requests")
     ('1M tokens', '1 unit')
@@ -28,7 +28,7 @@ def per(meter: str) -> str:
     return "1M tokens" if meter.endswith("_tokens") else "1 unit"
 
 
-def shown_rate(rate: Decimal | None, meter: str) -> str | None:
+def display_rate(rate: Decimal | None, meter: str) -> str | None:
     """A rate as people read it.
 
     >>> shown_rate(Decimal("0.0000025"), "input_tokens"), shown_rate(Decimal("0.04"), "requests"), shown_rate(None, "requests")
@@ -37,8 +37,8 @@ def shown_rate(rate: Decimal | None, meter: str) -> str | None:
     return None if rate is None else text(rate.scaleb(6) if meter.endswith("_tokens") else rate)
 
 
-def moved(old: Decimal | None, new: Decimal | None) -> str:
-    """How far a rate moved.
+def rate_change(old: Decimal | None, new: Decimal | None) -> str:
+    """Relative change of a rate.
 
     >>> moved(Decimal("0.000002"), Decimal("0.000003")), moved(Decimal("0.00003"), Decimal("0.00001")), moved(None, Decimal(1))
     ('+50 %', '-66.7 %', '')
@@ -70,14 +70,14 @@ def staged_rows(waiting: pl.DataFrame) -> pl.DataFrame:
 
 
 def changes(rows: pl.DataFrame, *, title: str = "") -> None:
-    """What would change, what looks wrong first."""
+    """Prints the changes, doubtful ones first."""
     if not rows.height:
         return
     order = [pl.col("doubt") == "", pl.col("change") == "new", "provider", "model", "meter", "service_tier", "context_above"]
     columns = ["model", "provider", "for", "was", "now", "moved", "per", "currency", "valid_from", "doubt"]
     shown_columns = [c for c in columns if c != "doubt" or (rows["doubt"] != "").any()]
-    first = [_change(row) for row in rows.sort(order).head(MOST_ROWS).iter_rows(named=True)]
-    more = f"… {counted(rows.height - MOST_ROWS, 'more row')}: --format csv" if rows.height > MOST_ROWS else ""
+    first = [_change(row) for row in rows.sort(order).head(MAX_ROWS).iter_rows(named=True)]
+    more = f"… {counted(rows.height - MAX_ROWS, 'more row')}: --format csv" if rows.height > MAX_ROWS else ""
     draw(table(shown_columns, first, numbers=["was", "now", "moved"], title=title, caption=more))
 
 
@@ -86,10 +86,10 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
         "model": row["model"],
         "provider": row["provider"],
         "for": _for(row),
-        "was": shown_rate(row["old_rate"], row["meter"]),
-        "now": shown_rate(row["rate"], row["meter"]),
-        "moved": moved(row["old_rate"], row["rate"]),
-        "per": per(row["meter"]),
+        "was": display_rate(row["old_rate"], row["meter"]),
+        "now": display_rate(row["rate"], row["meter"]),
+        "moved": rate_change(row["old_rate"], row["rate"]),
+        "per": rate_unit(row["meter"]),
         "currency": row["currency"],
         "valid_from": _day(row["valid_from"]),
         "doubt": row["doubt"],
@@ -107,7 +107,7 @@ def _day(instant: Any) -> str:
     return "always" if instant.year == 1970 else instant.date().isoformat()
 
 
-def gone(models: pl.DataFrame) -> None:
+def removed_models(models: pl.DataFrame) -> None:
     """Models that are no longer on the list: they keep their last rates."""
     if not models.height:
         return
@@ -144,8 +144,8 @@ def history(rows: pl.DataFrame) -> None:
             "model": row["model"],
             "provider": row["provider"],
             "for": _for(row),
-            "rate": shown_rate(row["rate"], row["meter"]),
-            "per": per(row["meter"]),
+            "rate": display_rate(row["rate"], row["meter"]),
+            "per": rate_unit(row["meter"]),
             "currency": row["currency"],
             "valid_from": _day(row["valid_from"]),
             "valid_to": None if row["until"] is None else row["until"].date().isoformat(),
@@ -154,14 +154,14 @@ def history(rows: pl.DataFrame) -> None:
             "recorded": f"{row['recorded_at']:%Y-%m-%d %H:%M}",
             "in force": "yes" if row["in_force"] else "",
         }
-        for row in rows.head(5 * MOST_ROWS).iter_rows(named=True)
+        for row in rows.head(5 * MAX_ROWS).iter_rows(named=True)
     ]
-    more = f"… {counted(rows.height - 5 * MOST_ROWS, 'more rate')}: --format csv" if rows.height > 5 * MOST_ROWS else ""
+    more = f"… {counted(rows.height - 5 * MAX_ROWS, 'more rate')}: --format csv" if rows.height > 5 * MAX_ROWS else ""
     draw(table(columns, table_rows, numbers=["rate"], caption=more, keep=["origin", "in force"]))
 
 
 def coverage(report: Coverage) -> None:
-    """How much has a price, then what has none."""
+    """Prints the share of usage that has a price, then the models that have none."""
     from rootcost.terminal.console import out
 
     calls, tokens = (int(report.models[c].sum()) for c in ("calls", "tokens"))
@@ -181,14 +181,14 @@ def coverage(report: Coverage) -> None:
                 "of_calls": f"{row['calls']:,}",
                 "last_seen": row["last_seen"].date().isoformat(),
             }
-            for row in report.unpriced.head(MOST_ROWS).iter_rows(named=True)
+            for row in report.unpriced.head(MAX_ROWS).iter_rows(named=True)
         ]
-        more = f"… {report.unpriced.height - MOST_ROWS:,} more: --format csv" if report.unpriced.height > MOST_ROWS else ""
+        more = f"… {report.unpriced.height - MAX_ROWS:,} more: --format csv" if report.unpriced.height > MAX_ROWS else ""
         draw(table(columns, table_rows, numbers=["unpriced_tokens", "unpriced_calls", "of_calls"], caption=more))
 
 
 def template_rows(unpriced_usage: pl.DataFrame) -> list[dict[str, str]]:
-    """What a price is missing for, as lines of a rate table with the rate left empty."""
+    """Rows of a rate table, with empty rates, for usage that has no price."""
     return [line for row in unpriced_usage.iter_rows(named=True) for line in _template(row)]
 
 

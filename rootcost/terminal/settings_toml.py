@@ -1,4 +1,4 @@
-"""The settings in force, written the way `rootcost.toml` is written, each with its sentence."""
+"""The settings in force as a `rootcost.toml`, each with its description."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def as_toml(settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def shown(settings: Settings) -> dict[str, Any]:
-    """The same as nested values, secrets hidden."""
+def as_values(settings: Settings) -> dict[str, Any]:
+    """All settings as nested values, secrets hidden."""
     return {name: _section(values) if isinstance(values, BaseModel) else values for name, values in settings}
 
 
 def _section(values: BaseModel) -> dict[str, Any]:
-    return {name: _shown(name, value) for name, value in values.model_dump().items()}
+    return {name: _masked(name, value) for name, value in values.model_dump().items()}
 
 
 def _setting(model: type[BaseModel], name: str, value: object) -> Iterator[str]:
     description = model.model_fields[name].description or ""
     yield from (f"# {line}" for line in textwrap.wrap(description, 120))
-    value_text = _shown(name, value)
+    value_text = _masked(name, value)
     off = value_text in (None, "", [], {}) or value_text == _HIDDEN or value_text != value or isinstance(value_text, Path)
     yield f"{'# ' if off else ''}{name} = {_toml(value_text)}"
 
 
-def _shown(name: str, value: object) -> object:
+def _masked(name: str, value: object) -> object:
     if name == "database_url" and value:
         import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""How configured sources and their runs look in a terminal."""
+"""Tables of scheduled sources and their runs in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results look in a terminal: tables with money on the right, chains as trees."""
+"""Terminal tables with right-aligned money, and chains as trees."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.tree import Tree
 
 from ledger.money import text
 from rootcost.terminal.console import out, plain, say, terminal
+from ui import labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,11 +43,11 @@ HEADINGS: Mapping[str, str] = {
     "cost_column": "cost column",
     "charges_in": "charges in",
 }
-"""Column names as people read them, where the column's own name is not what they would say."""
+"""Display names of columns; others are shown under their own name."""
 
 
 def amount(value: Decimal | None, *, places: int = 2) -> str:
-    """Money for reading: grouped, rounded for the eye only; never a false zero.
+    """An amount for display: digits grouped, rounded, never rounded to 0.
 
     >>> amount(Decimal("1234.567")), amount(Decimal("0.018")), amount(Decimal("0.0000123")), amount(None), amount(Decimal(0))
     ('1,234.57', '0.018', '0.000012', '—', '0.00')
@@ -89,7 +90,7 @@ def table(
 ) -> Table:
     """A plain table of at most `width` columns of the screen; `money` and `numbers` columns stand on the right.
 
-    Where it does not fit, text is folded; then columns that say the same in every row move into the caption; and if that is not
+    Where it does not fit, text is folded; then columns with one value in all rows move into the caption; and if that is not
     enough, each row is written as lines of its own. No column is ever cut or lost, and those of `keep` stay where they are.
     """
     at_most = width or terminal().width
@@ -130,7 +131,7 @@ _GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column, how wide it would like to be, and how narrow it may become."""
+    """A column with its natural and its least width."""
 
     name: str
     heading: str
@@ -160,7 +161,7 @@ _WHOLE = frozenset(
 
 
 def _widths(columns: Sequence[_Column], at_most: int) -> list[int]:
-    """The room there is, dealt out: everybody's least first, then to the narrowest that wants more."""
+    """Column widths: the least of each, then the spare room given to the narrowest column that can use it."""
     wide = [c.least for c in columns]
     spare = at_most - sum(wide) - _GAP * len(columns)
     while spare > 0:
@@ -180,7 +181,7 @@ def _in_lines(
     title: str,
     caption: str,
 ) -> Table:
-    """Each row as lines of its own, for a screen on which its columns cannot stand side by side."""
+    """One line per cell, for a screen too narrow for the columns."""
     grid = Table(box=None, show_header=False, pad_edge=False, **_framed(title, caption))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
@@ -208,7 +209,7 @@ def _cell(value: object) -> str:
 
 
 def draw(renderable: Any, path: Path | None = None) -> None:
-    """On the terminal, or into a text file."""
+    """Prints to the terminal, or into a text file."""
     console = _console(path)
     console.print(renderable)
     if path is not None and isinstance(console.file, io.StringIO):
@@ -217,7 +218,7 @@ def draw(renderable: Any, path: Path | None = None) -> None:
 
 
 def costs(frame: pl.DataFrame, *, basis: str, requested_columns: Sequence[str] = (), path: Path | None = None) -> None:
-    """Costs with a total for each currency. The dimensions `requested_columns` for are shown even where nothing is known of them."""
+    """Prints costs with a total for each currency, and what their reasons mean. `requested_columns` are shown even if empty."""
     rows = frame.to_dicts()
     totals: dict[str, Decimal] = {}
     for row in rows:
@@ -232,6 +233,8 @@ def costs(frame: pl.DataFrame, *, basis: str, requested_columns: Sequence[str] =
     caption = f"{basis} cost" if len(totals) > 1 else f"{basis} cost in {next(iter(totals), '')}"
     wide = None if path is None else _console(path).width
     draw(table(shown_columns, rows, money=["cost"], footer=footer, caption=caption, keep=requested_columns, width=wide), path)
+    for term in sorted({term.strip() for row in rows for term in (row.get("reason") or "").split(",")} - {""}):
+        say(f"{term}: {labels.reason(term)}")
 
 
 def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
@@ -241,7 +244,7 @@ def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
 
 
 def balance(frame: pl.DataFrame) -> None:
-    """The control totals; a difference other than 0 is red."""
+    """Prints the control totals; a difference other than 0 is red."""
     money = ["charges_in", "metered", "owner", "shared", "idle", "unallocated", "difference"]
     rows = ({**row, "cost_column": row["cost_column"].removesuffix("_cost")} for row in frame.iter_rows(named=True))
     draw(table([c for c in frame.columns if c != "rounding"], rows, money=money, keep=["cost_column"]))
@@ -260,7 +263,7 @@ def problems(rows: Sequence[ProblemRow]) -> None:
 
 
 def agents(registry: Agents) -> None:
-    """The registry, then who spends without being in it."""
+    """Prints the registry, then agents that spend without being in it."""
     if registry.registered:
         columns = ["kind", "name", "agent", "team", "valid_from", "valid_to"]
         rows = (
@@ -337,12 +340,12 @@ def differences(run_differences: Sequence[Difference]) -> None:
 
 
 def chain(tree: ChainTree) -> None:
-    """A chain as a tree: own cost of each span, and what hangs below it."""
+    """Prints a chain as a tree: the cost of each span, alone and with all below it."""
     draw(chain_tree(tree))
 
 
 def chain_tree(tree: ChainTree, *, most_nodes: int = 60) -> Tree:
-    """The drawing itself; a long chain is cut after `most_nodes` spans, and says so."""
+    """The chain as a tree, cut after `most_nodes` spans."""
     head = Text.assemble((tree.chain.root_name or tree.chain.chain_id, "bold"), "  ", (_amounts(tree.cost), "bold green"))
     if tree.basis:
         head.append(f"  {tree.basis}", "dim")
@@ -384,7 +387,7 @@ def _day(instant: Any) -> str | None:
 
 
 def ingested(report: IngestReport) -> None:
-    """What was read, what it adds up to by itself, and how much had to be left out."""
+    """Prints what was read, its totals, and how much was left out."""
     noun = "charge" if report.kind == "bill" else "span"
     cached = f", {report.already_known} of them known already" if report.already_known else ""
     months = f" ({', '.join(report.months)})" if report.months else ""
@@ -400,7 +403,7 @@ def ingested(report: IngestReport) -> None:
 
 
 def left_out(found_problems: Sequence[Problem], *, most: int = 5) -> None:
-    """The first of what had to be left out; `rootcost problems` has them all."""
+    """Prints the first rows that were left out; `rootcost problems` lists all."""
     errors = [p for p in found_problems if p.severity == "error"]
     if not errors:
         return
@@ -416,7 +419,7 @@ def left_out(found_problems: Sequence[Problem], *, most: int = 5) -> None:
 
 
 def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
-    """What a run did, class by class, and the alerts it raised."""
+    """Prints what a run did, by cost class, and the alerts it raised."""
     if not report.months:
         out(
             "Nothing has changed since the last run."

@@ -155,7 +155,7 @@ class TestTheTelling:
         for chapter in ("What was read", "Who started it", "What is left, and why", "One chain", "Budgets", "The balance"):
             assert chapter in told[1]
         assert "charges in = costs out in all 8 control totals" in told[1]
-        assert "billed, but in no log" in told[1]
+        assert "Billed usage that no log records" in told[1]
         assert "└─ " in told[1]
 
     def test_one_budget_is_exceeded_and_rang_once(self, told: tuple[Path, str, int]) -> None:

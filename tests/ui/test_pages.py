@@ -138,8 +138,8 @@ def test_the_overview_tells_the_month(visit: Any, full_url: str) -> None:
 def test_the_overview_lists_who_spent_and_what_nobody_explains(visit: Any, full_url: str) -> None:
     page = visit(full_url)
     assert page.rows("Top teams")[0] == ["Dev", "", shown(october(team="Dev")), page.rows("Top teams")[0][3]]
-    assert ["Unallocated", "Billed, but no log tells of it", "US$ 96.40"] in page.rows("Reasons")
-    assert ["Owner", "Billed, but no log tells of it", "US$ 18.00"] in page.rows("Reasons")
+    assert ["Unallocated", "Billed usage that no log records", "US$ 96.40"] in page.rows("Reasons")
+    assert ["Owner", "Billed usage that no log records", "US$ 18.00"] in page.rows("Reasons")
     assert ["Unallocated", "Credit", "−US$ 40.00"] in page.rows("Reasons")
     assert page.grids["Budgets"]["caption"] == "2 of 4 at risk"
     assert [row[1] for row in page.rows("Alerts")] == [a.text for a in fake.ALERTS]
@@ -181,7 +181,7 @@ def test_budgets_stand_in_the_month_that_is_shown(visit: Any, full_url: str) -> 
 def test_cost_without_a_name_is_ranked_last(visit: Any, full_url: str) -> None:
     page = visit(full_url)
     assert page.rows("Top teams")[-1][0] == "(no team)"
-    assert page.rows("Top agents")[-1][0] == "(no single agent)"
+    assert page.rows("Top agents")[-1][0] == "(no agent)"
     assert page.grids["Top agents"]["rows"][-1]["cells"][0]["tone"] == "muted"
 
 
@@ -190,7 +190,7 @@ def test_an_agent_that_goes_by_unknown_keeps_its_name(visit: Any) -> None:
     with fake.serving(fake.make_app(atoms=[*fake.ATOMS, named])) as url:
         names = [row[0] for row in visit(url).rows("Top agents")]
         assert "unknown" in names[:-1]
-        assert names[-1] == "(no single agent)"
+        assert names[-1] == "(no agent)"
 
 
 def test_a_running_month_is_not_held_against_a_whole_one(visit: Any) -> None:
@@ -318,7 +318,7 @@ def test_a_chain_is_a_tree_with_dollars(visit: Any, full_url: str) -> None:
     assert rows[1] == ["chat claude-sonnet-4-6", "support-bot", "claude-sonnet-4-6", "3,520", "US$ 0.0210", "US$ 0.0210"]
     assert rows[2][0] == "research link"
     assert rows[5] == [
-        "chat house-model No price for this model and meter",
+        "chat house-model No price is known for this model and kind of usage",
         "researcher",
         "house-model",
         "2,100",
@@ -333,16 +333,18 @@ def test_a_chain_is_a_tree_with_dollars(visit: Any, full_url: str) -> None:
 def test_an_explanation_is_steps_that_add_up_and_lead_on(visit: Any, full_url: str) -> None:
     page = visit(full_url, "explain", filter="team=Care", month="2026-10")
     assert page.rows("Why") == [
-        ["Charges", "RA-1", "US$ 0.018"],
-        ["line 2 of october.csv", "", "US$ 0.018"],
-        ["Who started it", "CH-4", ""],
-        ["3 more", "", "US$ 0.018"],
+        ["Charges", "US$ 0.018"],
+        ["line 2 of october.csv", "US$ 0.018"],
+        ["Who started it", ""],
+        ["3 more", "US$ 0.018"],
     ]
     assert page.links("Why")[1] == "explain?ref=c7"
     assert page.addresses == [
         f"{full_url}/v1/explain/cell?by=&view=initiator&granularity=total&basis=effective&filter=team%3DCare&most=20"
     ]
     assert "Everything" not in visit(full_url, "explain", ref="c7").words
+    with_rules = Shown(page.at.toggle(key="rules").set_value(True).run())
+    assert [row[1] for row in with_rules.rows("Why")] == ["RA-1", "", "CH-4", ""], "rule ids are shown on request"
 
 
 def test_every_cost_of_the_explorer_leads_to_its_explanation(visit: Any, full_url: str) -> None:
@@ -377,7 +379,7 @@ def test_the_balance_ties_out(visit: Any, full_url: str) -> None:
         "US$ 87.52",
     ]
     assert aws[8:] == ["0", "US$ 0.0000000000003"]
-    assert ["Unallocated", "A kind of charge that is not known yet", "AWS", "US$ 31.12"] in page.rows("Reasons")
+    assert ["Unallocated", "A product on the bill that RootCost does not know yet", "AWS", "US$ 31.12"] in page.rows("Reasons")
 
 
 def test_a_difference_is_not_hidden(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The balance: charges in, costs out, difference 0; and where the rest went."""
+"""Balance page: charges in, costs out, their difference, and cost that no call explains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from api.models import BalanceRow
 from ui import charts, controls, labels, widgets
-from ui.api_requests import ask
+from ui.api_requests import request
 from ui.grid import Cell, Column, Grid, Pill, Row, draw
 
 CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
@@ -17,9 +17,9 @@ COLUMNS = {"effective_cost": "Effective", "billed_cost": "Billed", "list_cost": 
 
 
 def page() -> None:
-    """Draws the page."""
+    """Renders the page."""
     st.title("Balance")
-    everything = ask(lambda api: api.balance())
+    everything = request(lambda api: api.balance())
     months = sorted({row.invoice_month for row in everything.value.rows})
     if not months:
         widgets.empty_state(
@@ -43,7 +43,7 @@ def page() -> None:
             help_text=labels.BASIS_HELP,
             buttons=True,
         )
-    answer = ask(lambda api: api.balance([] if month == "all" else [month]))
+    answer = request(lambda api: api.balance([] if month == "all" else [month]))
     rows = [row for row in answer.value.rows if row.cost_column == column]
     verdict(answer.value.rows)
     for currency in sorted({row.currency for row in rows}, reverse=True):
@@ -150,7 +150,7 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
 def reasons(month: str, basis: str) -> None:
     """Cost beyond metered calls, class by class, with the reason."""
     span = {} if month == "all" else {"start": month, "end": controls.next_month(month)}
-    answer = ask(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
+    answer = request(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
     unmetered = [row for row in answer.value.rows if row.cost_class != "metered" and row.cost is not None]
     unmetered.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
     to = widgets.column_places(row.cost for row in unmetered)

@@ -1,4 +1,4 @@
-"""Budgets: monthly limits of teams and agents, how they stand, and setting them."""
+"""Budgets page: monthly limits of teams and agents, their state, and a form to set them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.client import ApiProblem
 from api.models import Budget, BudgetChange, NewBudget
 from ui import charts, controls, widgets
 from ui import labels as ui_labels
-from ui.api_requests import ask, order, try_ask
+from ui.api_requests import request, send_change, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
 TONES: dict[str, Tone] = {"ok": "good", "warning": "warn", "exceeded": "bad"}
@@ -21,10 +21,10 @@ KEPT = "kept"
 
 
 def page() -> None:
-    """Draws the page."""
+    """Renders the page."""
     st.title("Budgets")
     month = pick_month()
-    answer = ask(lambda api: api.budgets(month=month))
+    answer = request(lambda api: api.budgets(month=month))
     budgets = sorted(answer.value.rows, key=lambda b: b.used_percent if b.used_percent is not None else Decimal(-1), reverse=True)
     if message := st.session_state.pop("budget-done", None):
         st.success(message)
@@ -44,7 +44,7 @@ def page() -> None:
 
 def pick_month() -> str | None:
     """The month to stand in; None: the newest, each budget's own."""
-    months = ask(lambda api: api.overview(top=0)).value.months
+    months = request(lambda api: api.overview(top=0)).value.months
     if not months:
         return None
     month_column, _ = st.columns([1.3, 5])
@@ -112,7 +112,7 @@ def history(budget: Budget) -> None:
     """What was spent month by month under this budget."""
     st.markdown(f"##### {widgets.plain(budget.name)}: month by month")
     dimension = f"{budget.view}_{budget.scope}"
-    answer = try_ask(
+    answer = try_request(
         lambda api: api.costs(
             by=[dimension], granularity="month", filters={dimension: budget.scope_name, "currency": budget.currency}
         )
@@ -201,11 +201,11 @@ def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
         fields["amount"] = Decimal(fields["amount"].strip())
         if budget is None:
             new_budget = NewBudget(**fields)
-            saved_budget = order(token.strip(), lambda api: api.add_budget(new_budget))
+            saved_budget = send_change(token.strip(), lambda api: api.add_budget(new_budget))
         else:
             name = fields.pop("name")
             change = BudgetChange(**fields)
-            saved_budget = order(token.strip(), lambda api: api.change_budget(name, change))
+            saved_budget = send_change(token.strip(), lambda api: api.change_budget(name, change))
     except InvalidOperation:
         st.error(widgets.plain(f"{fields['amount']!r} is no amount: write it like 1500.00."))
         return

@@ -1,4 +1,4 @@
-"""Chains of work: the dearest first, and each drawn as a tree with its dollars."""
+"""Chains page: a list by cost, and one chain as a tree with the cost of each span."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import streamlit as st
 from api.client import ApiProblem
 from api.models import CallCost, ChainSummary, ChainTree, Page, SpanNode
 from ui import controls, explanations, labels, widgets
-from ui.api_requests import Asked, ask, try_ask
+from ui.api_requests import Answer, request, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, draw, rails
 
 PER_PAGE = 50
 EDGES = {
-    "link": Pill("link", "cool", "Hangs on a span link, across traces"),
+    "link": Pill("link", "cool", "Started through a span link, from another trace"),
     "cut": Pill("cut", "bad", "A circle was opened here"),
 }
 
@@ -24,18 +24,18 @@ def page() -> None:
     """Draws the list, or the chain that the URL names."""
     chain_id = controls.read("chain")
     if chain_id:
-        one(chain_id)
+        one_chain(chain_id)
     else:
-        several()
+        chain_list()
 
 
 # --- the list ------------------------------------------------------------------------------------------------------------
 
 
-def several() -> None:
+def chain_list() -> None:
     """Lists chains, dearest first."""
     st.title("Chains")
-    months = ask(lambda api: api.overview(top=1)).value.months
+    months = request(lambda api: api.overview(top=1)).value.months
     if not months:
         widgets.nothing_published()
         return
@@ -53,7 +53,7 @@ def several() -> None:
             search = controls.write_in("Root span contains", "search", placeholder="part of its name")
     page_text = controls.read("page")
     at = max(1, int(page_text)) if page_text.isdigit() else 1
-    answer = ask(
+    answer = request(
         lambda api: api.chains(
             start=start,
             end=end,
@@ -69,13 +69,13 @@ def several() -> None:
 
 def starters(start: str | None, end: str | None) -> tuple[list[str], list[str]]:
     """Agents and teams that spent in the period, by name; those that the URL names are among them."""
-    answer = try_ask(lambda api: api.costs(by=["initiator_agent", "initiator_team"], start=start, end=end))
+    answer = try_request(lambda api: api.costs(by=["initiator_agent", "initiator_team"], start=start, end=end))
     rows = [] if isinstance(answer, ApiProblem) else answer.value.rows
     agents, teams = ({row.get(f"initiator_{name}") or "" for row in rows} | {controls.read(name)} for name in ("agent", "team"))
     return sorted(agents - {""}), sorted(teams - {""})
 
 
-def listing(answer: Asked[Page[ChainSummary]], at: int) -> None:
+def listing(answer: Answer[Page[ChainSummary]], at: int) -> None:
     """One page of the list."""
     result_page = answer.value
     to = widgets.column_places(row.list_cost for row in result_page.rows)
@@ -142,12 +142,12 @@ def lasting(start: datetime, end: datetime | None) -> str:
 # --- one chain -----------------------------------------------------------------------------------------------------------
 
 
-def one(chain_id: str) -> None:
+def one_chain(chain_id: str) -> None:
     """Draws a chain as a tree."""
     if st.button("← All chains", key="to-list", type="tertiary"):
         st.query_params.clear()
         st.rerun()
-    answer = ask(lambda api: api.chain(chain_id))
+    answer = request(lambda api: api.chain(chain_id))
     tree, chain = answer.value, answer.value.chain
     st.title(widgets.plain(chain.root_name or "Unnamed chain"))
     with st.container(horizontal=True, gap="small"):
@@ -159,7 +159,7 @@ def one(chain_id: str) -> None:
         if chain.reason:
             widgets.state_badge(labels.reason(chain.reason), "warn")
     tiles(tree)
-    controls.go(draw(drawing(tree, answer.address), key="tree"), page="chains")
+    controls.go(draw(chain_grid(tree, answer.address), key="tree"), page="chains")
     st.caption(
         "Own cost is what a span itself spent, and only own costs add up. Subtree cost is the span with everything below it."
     )
@@ -197,7 +197,7 @@ def tiles(tree: ChainTree) -> None:
         st.metric("Took", lasting(chain.start_time, chain.end_time), help=labels.when(chain.start_time), border=True)
 
 
-def drawing(tree: ChainTree, address: str) -> Grid:
+def chain_grid(tree: ChainTree, address: str) -> Grid:
     """The tree as a table: one row a span, the calls of a span with several below it."""
     amounts = [a for node in tree.nodes for a in (*node.own_cost.values(), *node.subtree_cost.values())]
     to = widgets.column_places(amounts)
@@ -335,11 +335,12 @@ def meter_grid(tree: ChainTree) -> Grid:
 
 def story(chain_id: str) -> None:
     """Why the figures are what they are."""
-    answer = try_ask(lambda api: api.explain(chain_id))
+    answer = try_request(lambda api: api.explain(chain_id))
     if isinstance(answer, ApiProblem):
         widgets.show_problem(answer)
         return
-    controls.go(draw(explanations.drawing(answer.value, answer.address), key="why"), page="chains")
+    rules = st.toggle("Show rule ids", key="rules")
+    controls.go(draw(explanations.explanation_grid(answer.value, answer.address, rules=rules), key="why"), page="chains")
 
 
 page()

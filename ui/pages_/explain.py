@@ -1,4 +1,4 @@
-"""Why a figure is what it is: any chain, call, charge or cell of a report, as the URL names it."""
+"""Explanation page: the steps behind a chain, call, charge or cell of a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import streamlit as st
 
 from api.models import Basis, Explanation, Granularity, View
 from ui import controls, explanations, widgets
-from ui.api_requests import Asked, ask
+from ui.api_requests import Answer, request
 from ui.grid import draw
 
 CELL = ("by", "view", "start", "end", "granularity", "basis", "filter")
@@ -19,25 +19,25 @@ def page() -> None:
     st.title("Why it costs that")
     ref = controls.write_in("Explain", "ref", placeholder="id of a chain, a call or a charge")
     if ref:
-        told(ask(lambda api: api.explain(ref)))
+        show_explanation(request(lambda api: api.explain(ref)))
     elif any(controls.read_all(name) for name in CELL):
-        told(cell())
+        show_explanation(cell())
     else:
         newest()
 
 
 def newest() -> None:
     """The newest month as a whole, where nothing else is asked for."""
-    months = ask(lambda api: api.overview(top=1)).value.months
+    months = request(lambda api: api.overview(top=1)).value.months
     if not months:
         widgets.nothing_published()
         return
     month = months[-1]
     st.caption("The newest month as a whole. Follow a cost in the cost explorer, or give the id of a chain, a call or a charge.")
-    told(ask(lambda api: api.explain_cell(by=["team"], start=month, end=controls.next_month(month))))
+    show_explanation(request(lambda api: api.explain_cell(by=["team"], start=month, end=controls.next_month(month))))
 
 
-def cell() -> Asked[Explanation]:
+def cell() -> Answer[Explanation]:
     """The cell that the URL names, with the parameters of the report."""
     filters: dict[str, list[str]] = {}
     for pair in controls.read_all("filter"):
@@ -52,10 +52,10 @@ def cell() -> Asked[Explanation]:
         if controls.read(name) in words:
             chosen[name] = controls.read(name)
     by = [name for name in controls.read("by").split(",") if name]
-    return ask(lambda api: api.explain_cell(by=by, **chosen))
+    return request(lambda api: api.explain_cell(by=by, **chosen))
 
 
-def told(answer: Asked[Explanation]) -> None:
+def show_explanation(answer: Answer[Explanation]) -> None:
     """The figure, then its steps."""
     story = answer.value
     with st.container(horizontal=True, gap="small"):
@@ -67,7 +67,8 @@ def told(answer: Asked[Explanation]) -> None:
         if story.estimated:
             widgets.state_badge(f"Estimated {widgets.several_exact(story.estimated)}", "warn")
     st.metric("Cost", widgets.plain(widgets.several(story.cost)), help=widgets.plain(widgets.several_exact(story.cost)))
-    controls.go(draw(explanations.drawing(story, answer.address), key="why"), page="explain")
+    rules = st.toggle("Show rule ids", key="rules")
+    controls.go(draw(explanations.explanation_grid(story, answer.address, rules=rules), key="why"), page="explain")
 
 
 page()

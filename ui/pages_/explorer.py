@@ -1,4 +1,4 @@
-"""Cost by any dimension, narrowed down by clicking; the URL holds every choice, so that a link shows the same thing to anyone."""
+"""Cost explorer: cost by any dimension, filtered by clicking; every choice is in the URL."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import streamlit as st
 from api.client import ApiProblem
 from api.models import Basis, CostRow, CostTable, Granularity, View
 from ui import charts, controls, labels, widgets
-from ui.api_requests import Asked, ask, try_ask
+from ui.api_requests import Answer, request, try_request
 from ui.grid import Cell, Column, Grid, Row, draw
 
-LADDER = ("team", "agent", "model", "meter", "provider", "service")
-MOST_DIMENSIONS = 4
+DRILL_DOWN = ("team", "agent", "model", "meter", "provider", "service")
+MAX_DIMENSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of the books, as the URL says it."""
+    """The query that the URL describes."""
 
     by: tuple[str, ...]
     view: View
@@ -33,7 +33,7 @@ class Question:
     filters: Mapping[str, list[str]] = field(default_factory=dict)
 
     def told(self) -> dict[str, Any]:
-        """The same as the API's client wants it."""
+        """The query as arguments of the API's client."""
         names = ("view", "basis", "granularity", "start", "end")
         return {"by": list(self.by), "filters": dict(self.filters), **{name: getattr(self, name) for name in names}}
 
@@ -55,15 +55,15 @@ def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def page() -> None:
-    """Draws the page."""
+    """Renders the page."""
     st.title("Cost explorer")
-    months = ask(lambda api: api.overview(top=1)).value.months
+    months = request(lambda api: api.overview(top=1)).value.months
     if not months:
         widgets.nothing_published()
         return
     question = choices(months)
     crumbs(question)
-    answer_table = ask(lambda api: api.costs(**question.told()))
+    answer_table = request(lambda api: api.costs(**question.told()))
     answer(question, answer_table)
 
 
@@ -84,7 +84,7 @@ def choices(months: Sequence[str]) -> Question:
                 list(labels.DIMENSIONS),
                 default=("team", "agent"),
                 label_of=labels.dimension,
-                most=MOST_DIMENSIONS,
+                most=MAX_DIMENSIONS,
             )
         with third:
             granularity = controls.choose(
@@ -154,7 +154,7 @@ def add_filter(question: Question) -> None:
     """Narrows down by a value picked from those there are."""
     with st.popover("Add a filter", width="stretch"):
         name = st.selectbox("Dimension", list(labels.DIMENSIONS), format_func=labels.dimension, key="filter-name")
-        answer_table = try_ask(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
+        answer_table = try_request(lambda api: api.costs(by=[name], view=question.view, start=question.start, end=question.end))
         if isinstance(answer_table, ApiProblem):
             widgets.show_problem(answer_table)
             return
@@ -197,7 +197,7 @@ def crumbs(question: Question) -> None:
             st.switch_page(controls.PAGES["chains"], query_params={"agent": agents[0], **period})
 
 
-def answer(question: Question, cost_table: Asked[CostTable]) -> None:
+def answer(question: Question, cost_table: Answer[CostTable]) -> None:
     """Totals, chart, table and files."""
     table = cost_table.value
     currencies = sorted(table.totals, key=lambda c: (-sum(row.currency == c for row in table.rows), c))
@@ -324,9 +324,9 @@ def after(start: str, granularity: str) -> str:
 
 
 def deeper(question: Question, row: CostRow) -> str:
-    """Where a row leads: its own values become filters, the next dimension of the ladder becomes the group."""
+    """Link of a row: its values become filters, and the next dimension of `DRILL_DOWN` becomes the group."""
     filters = {**question.filters, **{name: [row.get(name) or ""] for name in question.by}}
-    after = [name for name in LADDER if name not in filters]
+    after = [name for name in DRILL_DOWN if name not in filters]
     return question.href(by=after[:1], filters=filters) if after else ""
 
 
@@ -354,7 +354,7 @@ def files(question: Question) -> None:
         for label, ending, mime in kinds:
             st.download_button(
                 f"Download {label}",
-                data=lambda ending=ending: ask(lambda api: api.costs_file(ending, **question.told())).value,  # type: ignore[misc]
+                data=lambda ending=ending: request(lambda api: api.costs_file(ending, **question.told())).value,  # type: ignore[misc]
                 file_name=f"costs.{ending}",
                 mime=mime,
                 key=f"file-{ending}",

@@ -1,4 +1,4 @@
-"""A month at a glance: what was spent, by whom, what nobody explains, and whether the books balance."""
+"""Overview page: a month's spend by team and agent, unexplained cost, budgets, alerts, and whether the balance holds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import streamlit as st
 from api.client import ApiProblem
 from api.models import AlertRow, Basis, Budget, CostTable, Overview, Spender, View
 from ui import charts, controls, labels, widgets
-from ui.api_requests import Asked, ask, try_ask
+from ui.api_requests import Answer, request, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
-MOST_REASONS = 10
-MOST_ALERTS, MOST_ANOMALIES = 5, 8
+MAX_REASONS = 10
+MAX_ALERTS, MAX_ANOMALIES = 5, 8
 STATE_COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
 
 
 def page() -> None:
-    """Draws the page."""
-    first = ask(lambda api: api.overview())
+    """Renders the page."""
+    first = request(lambda api: api.overview())
     if first.value.month is None:
         st.title("Overview")
         widgets.nothing_published()
@@ -31,7 +31,7 @@ def page() -> None:
         month = controls.choose_month(first.value.months)
     with pick_view:
         view: View = "executor" if controls.choose_view() == "executor" else "initiator"
-    answer = ask(lambda api: api.overview(month=month, view=view))
+    answer = request(lambda api: api.overview(month=month, view=view))
     with heading:
         st.title(labels.month(month))
         badges(answer.value, month)
@@ -81,9 +81,9 @@ def page() -> None:
 
 
 def badges(overview: Overview, month: str) -> None:
-    """Says in a word or two whether the figures can be trusted."""
+    """Badges: balance, input problems, estimates, cost basis."""
     with st.container(horizontal=True, gap="small"):
-        balance = try_ask(lambda api: api.balance([month]))
+        balance = try_request(lambda api: api.balance([month]))
         if not isinstance(balance, ApiProblem) and balance.value.rows:
             off = [row for row in balance.value.rows if row.difference]
             widgets.state_badge("Ties out: difference 0" if not off else "Does not tie out", "bad" if off else "good")
@@ -95,8 +95,8 @@ def badges(overview: Overview, month: str) -> None:
 
 
 def is_over(month: str, timezone: str) -> bool:
-    """Whether a month has ended: part of one is not to be held against a whole one."""
-    return month < ask(lambda api: api.freshness()).value.now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
+    """Whether a month has ended: only whole months are compared."""
+    return month < request(lambda api: api.freshness()).value.now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
 
 
 def tiles(overview: Overview, currency: str, month: str, *, over: bool) -> None:
@@ -127,7 +127,7 @@ def tiles(overview: Overview, currency: str, month: str, *, over: bool) -> None:
 
 def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
     """The month's days, stacked by team. Returns the address of the figures."""
-    days = ask(
+    days = request(
         lambda api: api.costs(
             by=["team", "basis"],
             view=view,
@@ -149,7 +149,7 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
 
 def budgets(month: str) -> None:
     """Budgets nearest to their limit."""
-    answer = try_ask(lambda api: api.budgets(month=month))
+    answer = try_request(lambda api: api.budgets(month=month))
     if isinstance(answer, ApiProblem):
         widgets.show_problem(answer)
         return
@@ -233,8 +233,8 @@ def spenders(
 
 
 def unexplained(month: str, view: View, currency: str) -> str:
-    """Cost that is more than a plainly metered call, with its class and reason. Returns the address of the figures."""
-    answer: Asked[CostTable] = ask(
+    """Cost that is not plainly metered, with its class and reason. Returns the URL of the figures."""
+    answer: Answer[CostTable] = request(
         lambda api: api.costs(
             by=["cost_class", "reason"], view=view, start=month, end=controls.next_month(month), filters={"currency": currency}
         )
@@ -256,10 +256,10 @@ def unexplained(month: str, view: View, currency: str) -> str:
                 filter=[f"cost_class={row.cost_class}", f"reason={row.reason or ''}"],
             ),
         )
-        for row in rows[:MOST_REASONS]
+        for row in rows[:MAX_REASONS]
     ]
     columns = (Column("Class"), Column("Reason", link=True), Column("Cost", "right"))
-    more = f"{len(rows) - MOST_REASONS} more in the cost explorer" if len(rows) > MOST_REASONS else ""
+    more = f"{len(rows) - MAX_REASONS} more in the cost explorer" if len(rows) > MAX_REASONS else ""
     grid = Grid(
         columns, table_rows, label="Reasons", caption=more, empty="Every dollar of this month is plainly explained by a call."
     )
@@ -275,16 +275,16 @@ def class_pill(cost_class: str) -> Pill:
 
 
 def alerts() -> None:
-    """The newest alert of each budget and month; what it says anew is folded away."""
-    answer = try_ask(lambda api: api.alerts(limit=200))
+    """The newest alert of each budget and month; earlier ones are folded."""
+    answer = try_request(lambda api: api.alerts(limit=200))
     if isinstance(answer, ApiProblem):
         widgets.show_problem(answer)
         return
-    newest, earlier = folded(answer.value.rows)
+    newest, earlier = split_superseded(answer.value.rows)
     columns = (Column("Kind"), Column("Alert"))
     newest_rows, earlier_rows = (
-        [alert_row(row) for row in newest[:MOST_ALERTS]],
-        [alert_row(row) for row in [*newest[MOST_ALERTS:], *earlier]],
+        [alert_row(row) for row in newest[:MAX_ALERTS]],
+        [alert_row(row) for row in [*newest[MAX_ALERTS:], *earlier]],
     )
     draw(Grid(columns, newest_rows, label="Alerts", empty="No alerts.", sortable=False), key="alerts")
     if earlier_rows:
@@ -292,13 +292,13 @@ def alerts() -> None:
             draw(Grid(columns, earlier_rows, label="Earlier alerts", sortable=False), key="alerts-earlier")
 
 
-def folded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
-    """Alerts that count, and those that a newer one on the same thing in the same month has overtaken; newest month first."""
+def split_superseded(rows: Iterable[AlertRow]) -> tuple[list[AlertRow], list[AlertRow]]:
+    """Current alerts, and those superseded by a newer one on the same subject and month; newest month first."""
 
     def month(row: AlertRow) -> str:
         return str(row.payload.get("month") or f"{row.created_at:%Y-%m}")
 
-    # One evaluation may ring both thresholds of a budget: the graver one counts.
+    # One evaluation may raise alerts for two thresholds of a budget: the more severe one is kept.
     newest_first = sorted(rows, key=lambda r: (month(r), r.created_at, r.severity == "critical"), reverse=True)
     newest: dict[tuple[str, str, str], AlertRow] = {}
     for row in newest_first:
@@ -317,7 +317,7 @@ def alert_row(row: AlertRow) -> Row:
 
 def anomalies(month: str, currency: str) -> str:
     """Days of the month unlike their own past. Returns the address of the figures."""
-    answer = ask(lambda api: api.anomalies(month=month, limit=200))
+    answer = request(lambda api: api.anomalies(month=month, limit=200))
     rows = [
         Row(
             (
@@ -343,7 +343,7 @@ def anomalies(month: str, currency: str) -> str:
         Column("Actual", "right"),
         Column("Expected", "right", help="Median of the days before"),
     )
-    grid = Grid(columns, rows[:MOST_ANOMALIES], label="Unusual days", empty="No day of this month is unlike those before it.")
+    grid = Grid(columns, rows[:MAX_ANOMALIES], label="Unusual days", empty="No day of this month is unlike those before it.")
     controls.go(draw(grid, key="anomalies"), page="")
     return answer.address
 

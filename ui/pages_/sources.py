@@ -1,4 +1,4 @@
-"""What came in: how fresh it is, what was wrong with it, who is not registered, and the runs that drew conclusions from it."""
+"""Sources page: freshness, input problems, unregistered agents, attribution runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from api.models import Freshness
 from ui import controls, labels, widgets
-from ui.api_requests import Asked, api_url, ask
+from ui.api_requests import Answer, api_url, request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 from ui.source_tables import configured
 
@@ -16,9 +16,9 @@ ALL = "all"
 
 
 def page() -> None:
-    """Draws the page."""
+    """Renders the page."""
     st.title("Sources and problems")
-    fresh = ask(lambda api: api.freshness())
+    fresh = request(lambda api: api.freshness())
     if not fresh.value.sources:
         widgets.empty_state(
             "Nothing read yet",
@@ -37,7 +37,7 @@ def page() -> None:
     runs()
 
 
-def sources(answer: Asked[Freshness]) -> None:
+def sources(answer: Answer[Freshness]) -> None:
     """How recent each source is."""
     st.markdown("##### Sources")
     fresh = answer.value
@@ -65,7 +65,7 @@ def sources(answer: Asked[Freshness]) -> None:
 def problems() -> None:
     """What was wrong with the input, and what to do about it."""
     st.markdown("##### Problems")
-    everything = ask(lambda api: api.problems(limit=500))
+    everything = request(lambda api: api.problems(limit=500))
     names = sorted({row.source for row in everything.value.rows})
     severity, source = "", ""
     if names:
@@ -82,7 +82,7 @@ def problems() -> None:
             source = controls.choose(
                 "From", "source", [ALL, *names], default=ALL, label_of=lambda s: "All sources" if s == ALL else s
             )
-    answer = ask(
+    answer = request(
         lambda api: api.problems(
             limit=500, severity=None if severity in ("", ALL) else severity, source=None if source in ("", ALL) else source
         )
@@ -126,7 +126,7 @@ def problems() -> None:
 
 def unregistered() -> None:
     """Agents that spend without a row in the registry."""
-    answer = ask(lambda api: api.agents())
+    answer = request(lambda api: api.agents())
     st.markdown("##### Agents that are not in the registry")
     rows = [
         Row(
@@ -166,7 +166,7 @@ def unregistered() -> None:
 def runs() -> None:
     """Attribution runs."""
     st.markdown("##### Attribution runs")
-    answer = ask(lambda api: api.runs(limit=20))
+    answer = request(lambda api: api.runs(limit=20))
     rows = [
         Row(
             (

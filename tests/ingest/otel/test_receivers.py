@@ -44,8 +44,8 @@ from ledger.settings import IngestSettings
 from ledger.spool import Spool, _parts
 from ledger.store import Store
 from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS
-from rootcost.service.grpc_server import GrpcDoor
-from rootcost.service.receivers import Doors, Porch, Unpack
+from rootcost.service.grpc_server import GrpcReceiver
+from rootcost.service.receivers import Parsers, SpoolingReceiver, TraceReader
 from tests.support.api_examples import TOKEN, reach
 from tests.support.paths import DATA, ROOT
 
@@ -59,7 +59,7 @@ START_NS = 1_795_361_678_658_483_674
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool", reader=Unpack(SETTINGS))
+    return Spool(tmp_path / "spool", reader=TraceReader(SETTINGS))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def deliver(spool: Spool, signal: Any, body: bytes, kind: str = PROTOBUF) -> ReceivedBatch:
-    received = Doors(SETTINGS).otlp(signal, body, kind)
+    received = Parsers(SETTINGS).otlp(signal, body, kind)
     spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
     return received
 
@@ -151,8 +151,8 @@ def test_prompts_and_answers_are_not_even_written_to_disk(spool: Spool, store: S
 
 def test_content_is_kept_where_the_settings_say_so(tmp_path: Path, store: Store) -> None:
     settings = IngestSettings(keep_content=True)
-    spool = Spool(tmp_path / "spool", reader=Unpack(settings))
-    received = Doors(settings).otlp("traces", a_span().SerializeToString(), PROTOBUF)
+    spool = Spool(tmp_path / "spool", reader=TraceReader(settings))
+    received = Parsers(settings).otlp("traces", a_span().SerializeToString(), PROTOBUF)
     spool.append(bodies=received.bodies)
     spool.drain(store)
     (told,) = store.scan(SPANS).collect().rows(named=True)
@@ -194,12 +194,12 @@ def test_a_body_cut_at_any_byte_is_refused_or_gives_whole_spans(spool: Spool) ->
     counted = []
     for size in range(1, len(body)):
         try:
-            received = Doors(SETTINGS).otlp("traces", body[:size], PROTOBUF)
+            received = Parsers(SETTINGS).otlp("traces", body[:size], PROTOBUF)
         except FormatError:
             counted.append(0)
             continue
         assert received.problems, size
-        frame, _ = Unpack(SETTINGS)(received.bodies)
+        frame, _ = TraceReader(SETTINGS)(received.bodies)
         assert frame.height == received.accepted
         for row in frame.drop("raw_id").rows(named=True):
             assert row == whole[row["name"]]
@@ -209,15 +209,15 @@ def test_a_body_cut_at_any_byte_is_refused_or_gives_whole_spans(spool: Spool) ->
 
 
 def rows_of(body: bytes) -> list[dict[str, Any]]:
-    received = Doors(SETTINGS).otlp("traces", body, PROTOBUF)
-    return Unpack(SETTINGS)(received.bodies)[0].drop("raw_id").rows(named=True)
+    received = Parsers(SETTINGS).otlp("traces", body, PROTOBUF)
+    return TraceReader(SETTINGS)(received.bodies)[0].drop("raw_id").rows(named=True)
 
 
 def test_any_order_and_repetition_of_deliveries_is_the_same(tmp_path: Path) -> None:
     bodies = [path.read_bytes() for path in sorted(LITELLM.glob("*.bin"))]
     seen = []
     for seed in range(3):
-        spool, store = Spool(tmp_path / f"spool-{seed}", reader=Unpack(SETTINGS)), Store(tmp_path / f"tables-{seed}")
+        spool, store = Spool(tmp_path / f"spool-{seed}", reader=TraceReader(SETTINGS)), Store(tmp_path / f"tables-{seed}")
         order = [*bodies, *bodies[:2]]
         random.Random(seed).shuffle(order)
         for number, body in enumerate(order):
@@ -231,8 +231,8 @@ def test_any_order_and_repetition_of_deliveries_is_the_same(tmp_path: Path) -> N
 
 
 def test_much_is_read_by_a_process_of_its_own(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Porch, "AT_HAND_BYTES", 0)
-    porch = Porch(tmp_path / "spool", SETTINGS)
+    monkeypatch.setattr(SpoolingReceiver, "AT_HAND_BYTES", 0)
+    porch = SpoolingReceiver(tmp_path / "spool", SETTINGS)
     bodies = [path.read_bytes() for path in sorted(LITELLM.glob("*.bin"))]
     try:
         deliver(porch, "traces", bodies[0])
@@ -259,7 +259,7 @@ def grpc_door(spool: Spool, port: int) -> Iterator[str]:
         spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
         return received
 
-    door = GrpcDoor(Doors(SETTINGS), keep, address=f"127.0.0.1:{port}", token=TOKEN, max_body_mb=4)
+    door = GrpcReceiver(Parsers(SETTINGS), keep, address=f"127.0.0.1:{port}", token=TOKEN, max_body_mb=4)
     door.start()
     try:
         yield door.address
@@ -318,7 +318,7 @@ def test_grpc_tells_a_sender_when_to_come_back(tmp_path: Path, free_port: Callab
 
 def test_the_real_sdk_keeps_what_a_full_spool_refused(tmp_path: Path, store: Store, free_port: Callable[[], int]) -> None:
     """The exporter waits as it is told and delivers in the end."""
-    spool = Spool(tmp_path / "spool", limit_bytes=10, reader=Unpack(SETTINGS))
+    spool = Spool(tmp_path / "spool", limit_bytes=10, reader=TraceReader(SETTINGS))
     with grpc_door(spool, free_port()) as address:
         provider = TracerProvider()
         exporter = GrpcSpanExporter(endpoint=address, insecure=True, headers=(("authorization", f"Bearer {TOKEN}"),), timeout=30)
@@ -478,7 +478,7 @@ def test_logs_as_json_and_protobuf_say_the_same(spool: Spool) -> None:
     record = document["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
     record["traceId"], record["spanId"] = "05" * 16, "06" * 8  # OTLP/JSON has hex
     document["resourceLogs"][0]["scopeLogs"][0]["logRecords"].append({"timeUnixNano": {"no": "number"}})
-    doors = Doors(SETTINGS)
+    doors = Parsers(SETTINGS)
     told = doors.otlp("logs", json.dumps(document).encode(), "application/json")
     plain = doors.otlp("logs", request.SerializeToString(), PROTOBUF)
     assert told.rows is not None
@@ -493,10 +493,10 @@ def test_logs_as_json_and_protobuf_say_the_same(spool: Spool) -> None:
 @pytest.mark.parametrize("kind", ["logs", "metrics"])
 def test_logs_and_metrics_cut_at_any_byte_are_refused_or_read_in_part(kind: Any) -> None:
     body = (an_event(REQUEST, REQUEST | {"request_id": "req_2"}) if kind == "logs" else usage(input=3)).SerializeToString()
-    most = Doors(SETTINGS).otlp(kind, body, PROTOBUF).accepted
+    most = Parsers(SETTINGS).otlp(kind, body, PROTOBUF).accepted
     for size in range(1, len(body)):
         try:
-            received = Doors(SETTINGS).otlp(kind, body[:size], PROTOBUF)
+            received = Parsers(SETTINGS).otlp(kind, body[:size], PROTOBUF)
         except FormatError:
             continue
         assert received.accepted < most or received.problems
@@ -586,7 +586,7 @@ def emit(logs: LoggerProvider) -> None:
 def test_the_real_sdk_s_logs_arrive_over_http(books: Books, free_port: Callable[[], int]) -> None:
     from tests.api.routes.test_receive import serving
 
-    with serving(books, free_port(), Doors(SETTINGS)) as url:
+    with serving(books, free_port(), Parsers(SETTINGS)) as url:
         logs = LoggerProvider(resource=Resource({"service.name": "claude-code"}))
         logs.add_log_record_processor(SimpleLogRecordProcessor(OTLPLogExporter(endpoint=f"{url}/v1/logs", headers=AUTH)))
         emit(logs)
@@ -594,7 +594,7 @@ def test_the_real_sdk_s_logs_arrive_over_http(books: Books, free_port: Callable[
         body = usage(input=3).SerializeToString()
         headers = {**AUTH, "Content-Type": PROTOBUF}
         assert httpx.post(f"{url}/v1/metrics", content=body, headers=headers).status_code == 200
-    Spool(books.home / "spool", reader=Unpack(SETTINGS)).drain(books.store)
+    Spool(books.home / "spool", reader=TraceReader(SETTINGS)).drain(books.store)
     assert books.store.scan(SPANS).collect()["provider_request_id"].to_list() == ["req_9"]
     assert books.store.scan(METRIC_POINTS).collect()["quantity"].to_list() == [3]
 
@@ -603,11 +603,11 @@ def test_the_real_sdk_s_logs_arrive_over_http(books: Books, free_port: Callable[
 
 
 def test_json_and_protobuf_through_the_doors_are_the_same(books: Books) -> None:
-    with reach(books, receivers=Doors(SETTINGS)) as http:
+    with reach(books, receivers=Parsers(SETTINGS)) as http:
         for name, kind in (("otlp-http-json.json", "application/json"), ("otlp-http-protobuf.bin", PROTOBUF)):
             answer = http.post("/v1/traces", content=(SDK / name).read_bytes(), headers={**AUTH, "Content-Type": kind})
             assert answer.status_code == 200, answer.text
-    Spool(books.home / "spool", reader=Unpack(SETTINGS)).drain(books.store)
+    Spool(books.home / "spool", reader=TraceReader(SETTINGS)).drain(books.store)
     told = books.store.scan(SPANS).collect()
     of_the_run = [
         "trace_key",

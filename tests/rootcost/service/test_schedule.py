@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -23,10 +24,10 @@ from ledger.locks import lock_of
 from ledger.spool import Spool
 from ledger.tables import CHARGES, SPANS
 from rootcost.service import source_runs
-from rootcost.service.changed_months import changed, facts_by_month, state
+from rootcost.service.changed_months import facts_by_month, input_fingerprints, months_to_check
 from rootcost.service.schedule import Jobs, Schedule
 from rootcost.service.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
-from rootcost.service.staleness import ring
+from rootcost.service.staleness import raise_alerts
 from rootcost.service.timetable import TABLE
 from tests.support.cli_books import write_files
 
@@ -100,21 +101,21 @@ def test_a_failed_round_is_written_down_and_not_raised(schedule: Schedule, books
 def test_only_months_whose_facts_changed_and_their_neighbours_are_looked_at(books: Books) -> None:
     for month in (3, 6, 9, 10):
         books.store.append(SPANS, a_span(date(2026, month, 5), month))
-    before = state(books)
+    before = input_fingerprints(books)
     books.store.append(SPANS, a_span(date(2026, 10, 6), 42))
-    assert changed(before, before) == []
-    assert changed(before, state(books)) == ["2026-09", "2026-10"]
+    assert months_to_check(before, before) == []
+    assert months_to_check(before, input_fingerprints(books)) == ["2026-09", "2026-10"]
     assert list(facts_by_month(books)) == ["2026-03", "2026-06", "2026-09", "2026-10"]
 
 
 def test_a_new_owner_concerns_every_month(books: Books) -> None:
     books.store.append(SPANS, a_span(date(2026, 9, 5), 1))
     books.store.append(SPANS, a_span(date(2026, 1, 5), 2))
-    before = state(books)
+    before = input_fingerprints(books)
     with books.database.session() as session:
         at = datetime(2026, 1, 1, tzinfo=UTC)
         session.add(Owner(kind="agent", name="bot", agent="bot", team="Care", valid_from=at, recorded_at=at))
-    assert changed(before, state(books)) == ["2026-01", "2026-09"]
+    assert months_to_check(before, input_fingerprints(books)) == ["2026-01", "2026-09"]
 
 
 # ── sources on schedule ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,6 +239,28 @@ def test_ticks_that_were_missed_are_made_up_for_once_and_not_forever(
     assert due_in_the_database(books, "bill") == next_year.timestamp()
 
 
+@pytest.mark.clock
+@pytest.mark.slow
+def test_a_job_stored_by_an_earlier_version_still_runs(books: Books, spool: Spool, bill: Path) -> None:
+    """Earlier versions stored the job's function as `rootcost.schedule:run_scheduled`; its module has moved since."""
+    a_source(books, "bill", bill, cron=YEARLY)
+    earlier = Schedule(books, spool)
+    earlier.start()
+    until(lambda: standing(books, "bill").due_at)
+    earlier._scheduler.pause()
+    earlier.timetable.due("bill", datetime.now(UTC) - timedelta(hours=2))
+    assert earlier.stop(patience_seconds=20)
+    with books.database.engine.begin() as connection:
+        stored = pickle.loads(connection.scalar(sa.text(f"SELECT job_state FROM {TABLE}")))
+        stored["func"] = "rootcost.schedule:run_scheduled"
+        connection.execute(sa.text(f"UPDATE {TABLE} SET job_state = :state"), {"state": pickle.dumps(stored)})
+    upgraded = Schedule(books, spool)
+    upgraded.start()
+    until(lambda: source_history(books, "bill"))
+    assert upgraded.stop(patience_seconds=20)
+    assert [run.status for run in source_history(books, "bill")] == ["done"]
+
+
 def test_pauses_after_failures_double_and_are_bounded_and_spread() -> None:
     for failures in range(1, 40):
         longest = longest_backoff(failures)
@@ -337,23 +360,23 @@ def call_at(books: Books, instant: datetime, number: int) -> None:
 @pytest.mark.clock
 def test_a_stale_source_is_told_once_an_episode(books: Books) -> None:
     a_source(books, "live", None, source="otlp", lag=timedelta(hours=2))
-    assert ring(books) == []  # it was only just set up
+    assert raise_alerts(books) == []  # it was only just set up
     set_up_long_ago(books, "live")
-    (rung,) = ring(books)
+    (rung,) = raise_alerts(books)
     assert (rung.kind, rung.subject, rung.severity) == ("stale_source", "live", "warning")
     assert "has not brought a single row, and one of the last 2 hours was expected" in rung.text
-    assert ring(books) == []
+    assert raise_alerts(books) == []
     assert standing(books, "live").state == "stale"
 
     call_at(books, datetime.now(UTC) - timedelta(hours=3), 1)
-    assert ring(books) == []  # newer, and stale still: the same episode
+    assert raise_alerts(books) == []  # newer, and stale still: the same episode
     call_at(books, datetime.now(UTC) - timedelta(minutes=5), 2)
-    assert ring(books) == []
+    assert raise_alerts(books) == []
     assert (standing(books, "live").state, standing(books, "live").stale_since) == ("ok", None)
 
     with books.database.session() as session:
         session.get_one(ConfiguredSource, "live").lag_seconds = 60
-    (again,) = ring(books)
+    (again,) = raise_alerts(books)
     assert again.alert_id != rung.alert_id
     assert "its newest row is of" in again.text
     assert len(alerts(books)) == 2
@@ -364,7 +387,7 @@ def test_a_paused_source_is_never_stale(books: Books) -> None:
     a_source(books, "live", None, source="otlp", lag=timedelta(hours=2))
     sources.pause(books, "live", paused=True, actor="test")
     set_up_long_ago(books, "live")
-    assert ring(books) == []
+    assert raise_alerts(books) == []
     assert not standing(books, "live").stale
 
 
