@@ -80,6 +80,12 @@ def test_the_tree_shows_every_package_and_every_folder_of_attribution_and_ingest
     assert {f"{folder.name}/" for folder in folders} <= set(tree.split())
 
 
+def test_every_module_of_attribution_stands_somewhere_on_the_way() -> None:
+    modules = [path.relative_to(ROOT) for path in (ROOT / "attribution").rglob("*.py") if path.name != "__init__.py"]
+    page = text("docs/architecture.md")
+    assert [str(module) for module in modules if f"`{module}" not in page] == []
+
+
 def test_tests_that_contributing_runs_exist() -> None:
     lines = [
         shlex.split(line, comments=True)
