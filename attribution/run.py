@@ -1,10 +1,10 @@
 """One attribution run: from facts to published conclusions, month by month.
 
-draw      spans → calls, chains, hourly usage        once per span; reused while spans, registry and prices stand
+build     spans → calls, chains, hourly usage        once per span; reused while spans, registry, prices and code are the same
 rate      charges × usage → shares, rates, leftovers
-place     leftovers → owner, shared, idle, unallocated
-follow    credits and taxes → where their charges went
-estimate  usage no bill covers yet → list price × what is really paid of it
+allocate  leftovers → owner, shared, idle, unallocated
+correct   credits and taxes → the owners of the charges they correct
+estimate  usage that no bill covers yet → list price × the trailing ratio of billed to list cost
 balance   charges in = costs out, or nothing is published
 """
 
@@ -30,6 +30,7 @@ from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange_rates import Exchange
 from ledger.hashing import fingerprint
+from ledger.problems import Problem
 from ledger.published import inputs_in_force
 from ledger.settings import AttributionSettings
 from ledger.tables import (
@@ -41,23 +42,24 @@ from ledger.tables import (
     PRICES,
     RATES,
     SPANS,
+    Table,
 )
 
 SETTINGS_FORM = "2"
-"""Ends the text that the fingerprints of settings are taken of, as it did before runs noted their code: so older runs compare."""
+"""Suffix of the text whose fingerprint stands for the settings. It is part of stored fingerprints: runs of older versions compare."""
 
 LIVE = "live"
-"""Cause of the runs `serve` makes on its own; a superseded one is forgotten, all others stay readable."""
+"""Cause of the runs that `serve` starts itself. Once superseded, their rows are deleted; those of all other runs stay readable."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did. `balance` is empty for months without a bill.
+    """The result of a run. `balance` has no rows for months without a bill.
 
-    `other_code` are those of `months` that other code or classification data had concluded; `stale` are later months outside of this run
-    that lean on it, and are not what they were drawn from any more. (TI-2)
+    `other_code` are those of `months` whose published run was computed by other code or classification data; `stale` are later published
+    months outside this run whose inputs it changed. (TI-2)
     """
 
     run_id: str
@@ -81,42 +83,43 @@ def attribute(
     force: bool = False,
     executor: Executor | None = None,
 ) -> RunReport:
-    """Draws and publishes the conclusions for `months` (all that hold facts, by default).
+    """Computes and publishes the costs of `months`, by default all months with facts.
 
-    A month whose facts, registry, prices, settings and code (`ledger.code`) are those of its published run is left as it is, unless
-    `force`: then its spans are read and all is drawn again. All months of a run are published together or, if one does not balance, not
-    at all: raises `BalanceError`, and the last good run stays. `executor` draw the slices: threads of this process unless told otherwise.
+    A month whose facts, registry, prices, settings and code (`ledger.code`) are those of its published run is skipped, unless `force`:
+    then its spans are read and everything is computed again. All months of a run are published together. If one does not balance, none
+    is: `BalanceError` is raised and the last published run stays in force. `executor` builds the partitions, by default in threads.
     """
     run = _Run(
         books,
         cause,
-        progress or (lambda stage, done, total: None),
+        progress or _ignore_progress,
         executor or ThreadExecutor(books.settings.attribution.workers),
     )
-    month_names = list(months) if months is not None else known_months(books)
+    month_names = list(months) if months is not None else months_with_facts(books)
     return run.go(month_names, force=force)
 
 
-def rehearse(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
-    """The costs a month would come to under other settings of the bill's side (rules, tags, tolerance). Nothing is published."""
+def preview(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
+    """The costs of a month under other cost settings (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
-    run = _Run(books, "rehearsal", lambda stage, done, total: None, ThreadExecutor(books.settings.attribution.workers))
-    held = MemorySink()
-    run.concluded(month, settings, held)
-    return held.costs
+    run = _Run(books, "preview", _ignore_progress, ThreadExecutor(books.settings.attribution.workers))
+    sink = MemorySink()
+    run.compute_costs(month, settings, sink)
+    return sink.costs
 
 
-def known_months(books: Books) -> list[str]:
-    """Every month that holds charges or spans."""
-    billed_months = _partitions(books, CHARGES, "billing_month")
-    span_months = {day[:7] for day in _partitions(books, SPANS, "date")}
+def months_with_facts(books: Books) -> list[str]:
+    """Every month that has charges or spans, in order."""
+    billed_months = _partition_values(books, CHARGES, "billing_month")
+    span_months = {day[:7] for day in _partition_values(books, SPANS, "date")}
     return sorted(billed_months | span_months)
 
 
-def _partitions(books: Books, table: object, column: str) -> set[str]:
-    from ledger.tables import Table
+def _ignore_progress(stage: str, done_count: int, total: int) -> None:
+    """For callers without a progress display."""
 
-    assert isinstance(table, Table)
+
+def _partition_values(books: Books, table: Table, column: str) -> set[str]:
     delta = books.store.delta(table)
     if delta is None:
         return set()
@@ -132,158 +135,175 @@ class _Run:
         rows = registry.rows(books)
         self.timeline = registry.timeline(rows)
         self.book = PriceBook(self.store.scan(PRICES).collect())
-        self.standing = {
+        self.common_inputs = {
             "registry": registry.revision(rows),
             "prices": self.store.fingerprint(PRICES),
             "reading": fingerprint(
                 self.settings.ingest.model_dump_json() + shared_rules.usage_settings(self.settings.attribution) + SETTINGS_FORM
             ),
         }
-        standing = (*self.standing.values(), code.digest())
-        self.drawings = UsageBuilder(books, self.timeline, self.book, standing, executor=executor, progress=progress)
-        self.reach: dict[str, list[str]] = {}
-        self.earlier = prior_months.PriorMonths(books, self.run_id)
+        input_fingerprints = (*self.common_inputs.values(), code.digest())
+        self.usage_builder = UsageBuilder(
+            books, self.timeline, self.book, input_fingerprints, executor=executor, progress=progress
+        )
+        self.months_of_usage: dict[str, list[str]] = {}
+        self.prior = prior_months.PriorMonths(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
         self.rules = fingerprint(shared_rules.cost_settings(self.settings.attribution) + SETTINGS_FORM)
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
-        started, self.force = periods.now(), force
+        started_at, self.force = periods.now(), force
         months = sorted(set(months))
         for month in months:
-            periods.month_start(month)  # a month that is none is told before anything is drawn
+            periods.month_start(month)  # raises for a malformed month before any work is done
         inputs: dict[str, dict[str, str]] = {}
-        for month in months:  # oldest first: a month leans on those before it
+        for month in months:  # oldest first: the inputs of a month include those of prior months
             inputs[month] = self._inputs(month, inputs)
         in_force = inputs_in_force(self.books.database)
-        due = [month for month in months if force or in_force.get(month) != inputs[month]]
-        self.report.unchanged = [m for m in months if m not in due]
-        self.report.months = due
-        self.report.other_code = [m for m in due if m in in_force and in_force[m].get("code") != inputs[m]["code"]]
-        if not due:
+        due_months = [month for month in months if force or in_force.get(month) != inputs[month]]
+        self.report.unchanged = [m for m in months if m not in due_months]
+        self.report.months = due_months
+        self.report.other_code = [m for m in due_months if m in in_force and in_force[m].get("code") != inputs[m]["code"]]
+        if not due_months:
             self.report.published = True
             return self.report
-        self.drawings.rebuild_months = frozenset(due if force else ())
+        self.usage_builder.rebuild_months = frozenset(due_months if force else ())
         shared_rules.record_versions(self.books, self.settings.attribution, self.rules)
-        self._note(Run(run_id=self.run_id, started_at=started, status="running", months=due, inputs=inputs, cause=self.cause))
+        self._note(
+            Run(run_id=self.run_id, started_at=started_at, status="running", months=due_months, inputs=inputs, cause=self.cause)
+        )
         try:
             balances = []
-            for done, month in enumerate(due):
-                self.progress(month, done, len(due))
+            for done_count, month in enumerate(due_months):
+                self.progress(month, done_count, len(due_months))
                 balances.append(self._month(month))
             self.report.balance = pl.concat(balances)
-            self.report.spans_read, self.report.rollups_reused = self.drawings.spans_read, self.drawings.rollups_reused
+            self.report.spans_read, self.report.rollups_reused = self.usage_builder.spans_read, self.usage_builder.rollups_reused
             balance.require_balanced(self.report.balance)
-        except Exception as fault:
-            self._finish("refused", str(fault))
+        except Exception as error:
+            self._finish("refused", str(error))
             raise
-        self._publish(due)
-        self.report.stale = self._stale(due, inputs, in_force)
-        for month, measured in self.drift.items():
-            drift_alerts.raise_alerts(self.books, month, measured, self.settings.attribution.drift_tolerance)
-        self.progress("published", len(due), len(due))
+        self._publish(due_months)
+        self.report.stale = self._stale(due_months, inputs, in_force)
+        for month, month_drift in self.drift.items():
+            drift_alerts.raise_alerts(self.books, month, month_drift, self.settings.attribution.drift_tolerance)
+        self.progress("published", len(due_months), len(due_months))
         return self.report
 
-    def concluded(self, month: str, settings: AttributionSettings, keeper: CostSink) -> MonthCosts:
-        """What the facts of a month come to under these settings; nothing is published."""
+    def compute_costs(self, month: str, settings: AttributionSettings, sink: CostSink) -> MonthCosts:
+        """Writes the costs of a month under these settings to `sink`; nothing is published."""
         return compute_month_costs(
             self.store.scan(CHARGES, {"billing_month": [month]}),
-            self._uses(month),
+            self._usage(month),
             self.timeline,
             self.book,
             settings,
-            sink=keeper,
+            sink=sink,
             run_id=self.run_id,
             month=month,
-            other_invoices=self._elsewhere(month),
-            past_rates=self.earlier.rates(month),
-            past_costs=self.earlier.costs(month),
+            other_invoices=self._other_invoices(month),
+            past_rates=self.prior.rates(month),
+            past_costs=self.prior.costs(month),
         )
 
     def _month(self, month: str) -> pl.DataFrame:
+        """Computes and stages a month; returns its control totals."""
         charges = self.store.scan(CHARGES, {"billing_month": [month]})
-        memory = self.books.home / "cache" / "stretches" / month
+        cache_dir = self.books.home / "cache" / "stretches" / month
         if self.force:
-            shutil.rmtree(memory, ignore_errors=True)
-        keeper = StagedSink(self.store, memory, month=month, run_id=self.run_id)
-        drawn = self.concluded(month, self.settings.attribution, keeper)
-        self.earlier.drawn.add(month)
-        self.drift[month] = drawn.drift
-        costs = drawn.told
-        totals = balance.control_totals(
-            charges, costs.sums, self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}), run_id=self.run_id, month=month
+            shutil.rmtree(cache_dir, ignore_errors=True)
+        sink = StagedSink(self.store, cache_dir, month=month, run_id=self.run_id)
+        month_costs = self.compute_costs(month, self.settings.attribution, sink)
+        self.prior.drawn.add(month)
+        self.drift[month] = month_costs.drift
+        control_totals = balance.control_totals(
+            charges,
+            month_costs.told.sums,
+            self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}),
+            run_id=self.run_id,
+            month=month,
         )
         note = f"run {self.run_id}"
-        keeper.commit(note=note)
-        noted = charge_groups.table_rows(drawn.lots, run_id=self.run_id, month=month)
-        for table, rows in ((BALANCE, totals), (RATES, drawn.rates), (LOTS, noted)):
+        sink.commit(note=note)
+        groups = charge_groups.table_rows(month_costs.lots, run_id=self.run_id, month=month)
+        for table, rows in ((BALANCE, control_totals), (RATES, month_costs.rates), (LOTS, groups)):
             staging.commit(self.store, table, staging.stage(self.store, table, rows), note=note)
-        filed = findings.findings_uri(month)
-        told = [
-            *shared_rules.check(
-                self.settings.attribution.shared, shared_rules.known_teams(self.timeline, costs.sums), uri=filed, month=month
-            ),
-            *drift_alerts.problems(drawn.drift, self.settings.attribution.drift_tolerance, uri=filed),
-            *unit_scale.problems(drawn.lots, uri=filed),
-            *findings.foreign_rates(self.book.foreign, self.book.currency, uri=filed),
-            *missing_rates.missing_exchange_rates(costs.days, self.settings.report.currency, Exchange.of(self.books), uri=filed),
-        ]
-        self.report.problems += findings.publish_findings(self.store, month, self.run_id, costs, drawn.lots, told)
-        return totals
+        self.report.problems += findings.publish_findings(
+            self.store, month, self.run_id, month_costs.told, month_costs.lots, self._problems(month, month_costs)
+        )
+        return control_totals
 
-    def _elsewhere(self, month: str) -> pl.LazyFrame:
-        """Usage charges for this month's hours on the invoices of the months beside it: what they pay for is not open here. (TI-1)"""
+    def _problems(self, month: str, month_costs: MonthCosts) -> list[Problem]:
+        """Problems of the rules, drift, units and rates of a month, filed under its findings."""
+        settings, uri = self.settings.attribution, findings.findings_uri(month)
+        totals = month_costs.told
+        return [
+            *shared_rules.check(settings.shared, shared_rules.known_teams(self.timeline, totals.sums), uri=uri, month=month),
+            *drift_alerts.problems(month_costs.drift, settings.drift_tolerance, uri=uri),
+            *unit_scale.problems(month_costs.lots, uri=uri),
+            *findings.foreign_rates(self.book.foreign, self.book.currency, uri=uri),
+            *missing_rates.missing_exchange_rates(totals.days, self.settings.report.currency, Exchange.of(self.books), uri=uri),
+        ]
+
+    def _other_invoices(self, month: str) -> pl.LazyFrame:
+        """Usage charges for this month's hours on invoices of adjacent months: the usage they pay for is not available here. (TI-1)"""
         start, end = periods.month_start(month), periods.month_end(month)
-        beside = self.store.scan(CHARGES, {"billing_month": periods.adjacent_months(month)})
+        adjacent_charges = self.store.scan(CHARGES, {"billing_month": periods.adjacent_months(month)})
         overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
-        return beside.filter((pl.col("charge_category") == "Usage") & overlaps)
+        return adjacent_charges.filter((pl.col("charge_category") == "Usage") & overlaps)
 
     def _usage_months(self, month: str) -> list[str]:
-        """The months whose calls this invoice may pay for: its own, and those its usage charges reach into."""
-        if month not in self.reach:
+        """The months with spans that this invoice may pay for: its own, and those its usage charges extend into."""
+        if month not in self.months_of_usage:
             usage = self.store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("charge_category") == "Usage")
-            edges = (
+            bounds = (
                 usage.select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()).collect().row(0)
             )
-            asked = {month} | set(periods.months_between(*edges) if edges[0] is not None else ())
-            self.reach[month] = sorted(asked & {day[:7] for day in _partitions(self.books, SPANS, "date")})
-        return self.reach[month]
+            billed_months = {month} | set(periods.months_between(*bounds) if bounds[0] is not None else ())
+            self.months_of_usage[month] = sorted(
+                billed_months & {day[:7] for day in _partition_values(self.books, SPANS, "date")}
+            )
+        return self.months_of_usage[month]
 
-    def _uses(self, month: str) -> Usage:
-        return self.drawings.usage({m: self._spans_of(m) for m in self._usage_months(month)})
+    def _usage(self, month: str) -> Usage:
+        return self.usage_builder.usage({m: self._spans_of(m) for m in self._usage_months(month)})
 
     def _inputs(self, month: str, before: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-        """What a month's conclusions are drawn from, each part by a fingerprint: two runs that differ, differ in one of these.
+        """A fingerprint of each input of a month: where two runs differ, one of these does.
 
-        `before` are the inputs of the earlier months that this run looks at.
+        `before` are the inputs of the earlier months of this run.
         """
         return {
-            "code": self.earlier.code(month, before),
-            "earlier": self.earlier.fingerprint(month, before),
+            "code": self.prior.code(month, before),
+            "earlier": self.prior.fingerprint(month, before),
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
             "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.adjacent_months(month)}),
             "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
-            **self.standing,
+            **self.common_inputs,
             "rules": self.rules,
         }
 
     def _spans_of(self, month: str) -> str:
         window = periods.month_start(month), periods.month_end(month)
         days = {
-            day for day in _partitions(self.books, SPANS, "date") if _near(day, window, self.settings.attribution.lookback_days)
+            day
+            for day in _partition_values(self.books, SPANS, "date")
+            if _is_within_lookback(day, window, self.settings.attribution.lookback_days)
         }
         return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
 
     def _stale(
-        self, due: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]
+        self, due_months: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]
     ) -> list[str]:
-        """Published months after the first of `due` that this run was not asked for, and whose inputs have changed."""
-        known, found = dict(inputs), []
-        for month in sorted(m for m in in_force if m > due[0] and m not in inputs):
-            known[month] = self._inputs(month, {m: of for m, of in known.items() if m < month})
-            if known[month] != in_force[month]:
-                found.append(month)
-        return found
+        """Published months after the first of `due_months` that are not part of this run and whose inputs have changed."""
+        inputs_by_month = dict(inputs)
+        stale_months = []
+        for month in sorted(m for m in in_force if m > due_months[0] and m not in inputs):
+            inputs_by_month[month] = self._inputs(month, {m: parts for m, parts in inputs_by_month.items() if m < month})
+            if inputs_by_month[month] != in_force[month]:
+                stale_months.append(month)
+        return stale_months
 
     def _note(self, row: object) -> None:
         with self.books.database.session() as session:
@@ -295,37 +315,40 @@ class _Run:
             run.status, run.error, run.finished_at = status, error, periods.now()
 
     def _publish(self, months: Iterable[str]) -> None:
-        """One transaction puts the run in force for all its months."""
-        superseded: list[tuple[str, str, list[str]]] = []
+        """Puts the run in force for all its months, in one transaction."""
+        superseded_runs: list[tuple[str, str, list[str]]] = []
         with self.books.database.session() as session:
             for month in months:
-                held = session.get(Published, month)
-                drawn = self.drawings.rollups(month, self._spans_of(month)) if month in self._usage_months(month) else []
-                at: datetime = periods.now()
-                if held is None:
-                    session.add(Published(month=month, run_id=self.run_id, rollup_ids=drawn, published_at=at))
+                published = session.get(Published, month)
+                has_usage = month in self._usage_months(month)
+                rollup_ids = self.usage_builder.rollups(month, self._spans_of(month)) if has_usage else []
+                published_at: datetime = periods.now()
+                if published is None:
+                    session.add(Published(month=month, run_id=self.run_id, rollup_ids=rollup_ids, published_at=published_at))
                 else:
-                    superseded.append((month, held.run_id, sorted(set(held.rollup_ids) - set(drawn))))
-                    held.run_id, held.rollup_ids, held.published_at = self.run_id, drawn, at
+                    superseded_runs.append((month, published.run_id, sorted(set(published.rollup_ids) - set(rollup_ids))))
+                    published.run_id, published.rollup_ids, published.published_at = self.run_id, rollup_ids, published_at
             run = session.get_one(Run, self.run_id)
             run.status, run.finished_at = "published", periods.now()
         self.report.published = True
-        self._forget(superseded)
-        self.drawings.forget_replaced()
+        self._forget(superseded_runs)
+        self.usage_builder.forget_replaced()
 
-    def _forget(self, superseded: list[tuple[str, str, list[str]]]) -> None:
-        """Lets go of what a live run left that nothing shows any more; the costs that other code had concluded stay, to be compared."""
+    def _forget(self, superseded_runs: list[tuple[str, str, list[str]]]) -> None:
+        """Deletes the rows of superseded live runs. Costs that other code had computed stay, so that they can be compared."""
         with self.books.database.session() as session:
-            live = {run_id for _, run_id, _ in superseded if (run := session.get(Run, run_id)) is not None and run.cause == LIVE}
-        for month, run_id, rollup_ids in superseded:
-            if run_id not in live:
+            live_ids = {
+                run_id for _, run_id, _ in superseded_runs if (run := session.get(Run, run_id)) is not None and run.cause == LIVE
+            }
+        for month, run_id, rollup_ids in superseded_runs:
+            if run_id not in live_ids:
                 continue
             if month not in self.report.other_code:
                 for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
                     self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
-            self.drawings.forget(month, rollup_ids)
+            self.usage_builder.forget(month, rollup_ids)
 
 
-def _near(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
-    at = periods.parse_instant(day)
-    return (window[0] - at).days <= lookback_days and (at - window[1]).days <= lookback_days
+def _is_within_lookback(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
+    midnight = periods.parse_instant(day)
+    return (window[0] - midnight).days <= lookback_days and (midnight - window[1]).days <= lookback_days

@@ -1,7 +1,8 @@
-"""Drawing a month: its spans, slice by slice, become calls, chains and hourly usage, and each slice is drawn once.
+"""Builds calls, chains and hourly usage of a month, partition by partition, each once.
 
-A slice that stands (same files, same members, same registry, prices, rules and code) is taken as it is; the others are drawn side by side,
-here or on a cluster. What they draw becomes visible in one commit a table, after the last of them: a pass that dies leaves nothing.
+A partition whose inputs are unchanged (files, members, registry, prices, settings, code) keeps its stored rollup; the others are built in
+parallel, in threads or on a cluster. Their rows become visible in one commit per table after the last task, so a run that dies
+publishes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROLLUP_TABLES = (USAGE_HOURLY, CALLS, CHAINS)
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What all slices of a run are drawn on: where the spans are, who owned what when, prices, and the settings."""
+    """The inputs that all partitions of a run share: the store of spans, the registry timeline, the price book and the settings."""
 
     store: Store
     timeline: pl.DataFrame
@@ -45,7 +46,7 @@ class BuildContext:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A slice to draw, and the name of what is drawn."""
+    """A partition to build, and the id its rollup gets."""
 
     partition: Partition
     rollup_id: str
@@ -53,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What became of an order: the parts it staged, by table, not visible yet."""
+    """The staged parts of a task by table name, not visible yet, and how many spans it read."""
 
     rollup_id: str
     parts: Mapping[str, Sequence[Part]]
@@ -61,14 +62,14 @@ class TaskResult:
 
 
 class Executor(Protocol):
-    """Whoever draws slices: threads of this process, or a cluster."""
+    """Runs tasks: in threads of this process, or on a cluster."""
 
     def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
-        """Carries out the orders, in whatever order they get done."""
+        """Yields the results of the tasks in the order of completion."""
 
 
 def run_task(context: BuildContext, task: Task) -> TaskResult:
-    """The kernel over one slice: reads its spans, draws, stages the rows. The same bytes wherever it runs."""
+    """Reads the spans of one partition, builds its rollup and stages the rows. The result does not depend on the machine."""
     store = context.store
     spans = task.partition.scan(store)
     rollup_rows = rollup.build_rollup(
@@ -83,18 +84,18 @@ def run_task(context: BuildContext, task: Task) -> TaskResult:
 
 
 class ThreadExecutor:
-    """Slices side by side in this process."""
+    """Runs tasks in threads of this process."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
-        """Draws `workers` slices at a time; the first fault ends it."""
+        """Runs up to `workers` tasks at a time. The first error cancels the rest and is raised."""
         if len(tasks) == 1:
             yield run_task(context, tasks[0])
             return
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="slice") as pool:
-            futures = [pool.submit(run_task, context, order) for order in tasks]
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="partition") as pool:
+            futures = [pool.submit(run_task, context, task) for task in tasks]
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -104,7 +105,7 @@ class ThreadExecutor:
 
 
 class UsageBuilder:
-    """The months a run needs, drawn or found standing."""
+    """The rollups of the months a run needs: stored ones where their inputs are unchanged, new ones elsewhere."""
 
     def __init__(
         self,
@@ -122,12 +123,12 @@ class UsageBuilder:
         self.executor, self.progress = executor, progress
         self.spans_read = self.rollups_reused = 0
         self.rebuild_months: frozenset[str] = frozenset()
-        """Months that are drawn again although they stand."""
+        """Months that are built again although their inputs are unchanged."""
         self._rollup_ids: dict[str, list[str]] = {}
         self._replaced_rollups: list[tuple[str, list[str]]] = []
 
     def rollups(self, month: str, spans: str) -> list[str]:
-        """The rollups that are the month, drawn where they do not stand. `spans` is the fingerprint of the days in reach of it."""
+        """The ids of the month's rollups, built where needed. `spans` is the fingerprint of the days within the lookback of the month."""
         if month not in self._rollup_ids:
             inputs = fingerprint(spans, *self.input_fingerprints)
             with self.books.database.session() as session:
@@ -142,12 +143,12 @@ class UsageBuilder:
         return self._rollup_ids[month]
 
     def usage(self, months: Mapping[str, str]) -> Usage:
-        """Hourly usage of the months (month → fingerprint of its spans)."""
+        """Hourly usage of months, a mapping from month to the fingerprint of its spans."""
         ids = [rollup_id for month, spans in months.items() for rollup_id in self.rollups(month, spans)]
         return stored_usage(self.store, list(months), ids)
 
     def forget(self, month: str, rollup_ids: Sequence[str]) -> None:
-        """Lets go of rollups that no published month shows."""
+        """Deletes rollups that no published month shows."""
         for rollup_id in rollup_ids:
             for table in ROLLUP_TABLES:
                 self.store.replace(table, table.empty(), {"month": month, "rollup_id": rollup_id})
@@ -159,7 +160,7 @@ class UsageBuilder:
                     session.delete(drawing)
 
     def forget_replaced(self) -> None:
-        """Lets go of the rollups that were drawn again from the same, where neither a published month nor another drawing has them."""
+        """Deletes rollups that were built again, unless a published month or another drawing still refers to them."""
         referenced_ids = rollups_in_force(self.books.database)
         with self.books.database.session() as session:
             referenced_ids |= {rollup_id for drawing in session.scalars(sa.select(Drawing)) for rollup_id in drawing.rollup_ids}
@@ -182,22 +183,25 @@ class UsageBuilder:
             ids.append(rollup_id)
         parts_by_table: dict[str, list[Part]] = {table.name: [] for table in ROLLUP_TABLES}
         self.progress(month, 0, len(tasks))
-        for done_count, result in enumerate(self.executor.run(self.context, [order for order, _ in tasks]), 1):
+        for done_count, result in enumerate(self.executor.run(self.context, [task for task, _ in tasks]), 1):
             self.spans_read += result.spans_read
             for name, parts in result.parts.items():
                 parts_by_table[name] += parts
             self.progress(month, done_count, len(tasks))
         for name, parts in parts_by_table.items():
-            staging.commit(self.store, TABLES[name], parts, note=f"drawn for {month}")
+            staging.commit(self.store, TABLES[name], parts, note=f"built for {month}")
         made_at = periods.now()
         with self.books.database.session() as session:
-            session.add_all(Rollup(rollup_id=o.rollup_id, month=month, fingerprint=f, made_at=made_at) for o, f in tasks)
+            session.add_all(
+                Rollup(rollup_id=task.rollup_id, month=month, fingerprint=inputs_of_task, made_at=made_at)
+                for task, inputs_of_task in tasks
+            )
             session.merge(Drawing(month=month, fingerprint=inputs, rollup_ids=ids, made_at=made_at))
         return ids
 
 
 def stored_usage(store: Store, months: Sequence[str], rollup_ids: Sequence[str]) -> Usage:
-    """The hourly usage of these rollups."""
+    """The hourly usage of these rollups, read from the store."""
     files = store.files(USAGE_HOURLY, {"month": months, "rollup_id": rollup_ids})
     usage_files = [UsageFile(f.address, f.first.get("hour"), f.last.get("hour")) for f in files]
     return Usage.from_files(usage_files, sum(f.rows for f in files), storage_options=store.storage_options or None)

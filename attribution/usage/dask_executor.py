@@ -1,8 +1,8 @@
-"""Slices drawn on other machines: the same kernel over the same orders, on a Dask cluster. (The extra ``cluster``.)
+"""Runs the tasks of `attribution.usage.build` on a Dask cluster. (The extra ``cluster``.)
 
-An order names a slice, it does not carry it: workers read spans from the store and stage what they draw beside its tables, and only the
-names of the staged files come back. Nothing they stage is visible before the driver commits it, so a worker that dies is asked again on
-another machine, and a driver that dies has published nothing. All machines must see the same store: S3, or a folder they share.
+A task names a partition and carries no data: workers read spans from the store and stage their rows there; only the names of the staged
+files come back. Staged files are not visible before the driver commits them, so the task of a worker that dies is retried on another
+machine, and a driver that dies has published nothing. All machines must see the same store: S3, or a shared folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEDY = "install the extra: pip install 'rootcost[cluster]'"
 
 
 class DaskExecutor:
-    """The workers behind a Dask scheduler. Close it, or use it in a `with`."""
+    """A client of a Dask scheduler; a context manager that closes it."""
 
     def __init__(self, address: str) -> None:
         try:
@@ -37,7 +37,7 @@ class DaskExecutor:
             ) from error
 
     def run(self, context: BuildContext, tasks: Sequence[Task]) -> Iterator[TaskResult]:
-        """Draws the orders wherever there is room; the ground is sent to each worker once, past the scheduler."""
+        """Submits the tasks to free workers; the context is sent to each worker once, without passing through the scheduler."""
         from distributed import as_completed
 
         if not tasks:
@@ -51,7 +51,7 @@ class DaskExecutor:
             self.client.cancel(futures)
 
     def close(self) -> None:
-        """Lets go of the scheduler; its workers stay."""
+        """Disconnects from the scheduler; its workers keep running."""
         self.client.close()
 
     def __enter__(self) -> Self:

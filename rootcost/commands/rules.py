@@ -90,7 +90,7 @@ def rules_preview(
     With --rules both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
     """
     from attribution.costs import shared_rules as checked
-    from attribution.run import rehearse
+    from attribution.run import preview
     from ledger.settings import read_rules
     from rootcost.terminal import tables
 
@@ -98,8 +98,8 @@ def rules_preview(
         settings = books.settings.attribution
         proposed_settings = settings if rules is None else settings.model_copy(update={"shared": read_rules(rules)})
         with steps(), write_lock(books):
-            preview_result = rehearse(books, month, proposed_settings)
-            now = _published(books, month) if rules is None else rehearse(books, month, settings)
+            preview_result = preview(books, month, proposed_settings)
+            now = _published(books, month) if rules is None else preview(books, month, settings)
         problems = checked.check(proposed_settings.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
         frame = checked.compare_costs(now, preview_result)
     if output == "json":

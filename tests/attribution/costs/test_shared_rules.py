@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attribution.costs.shared_rules import check, compare_costs, rule_versions
-from attribution.run import attribute, rehearse
+from attribution.run import attribute, preview
 from ledger.books import Books
 from ledger.errors import SettingsError
 from ledger.settings import AttributionSettings, SharedRule, read_rules
@@ -253,14 +253,14 @@ def test_a_preview_says_what_each_team_would_pay_and_publishes_nothing(books: Bo
     two_teams(books, charge("12", **SUPPORT))
     report = attribute(books)
     mine = books.settings.attribution
-    now = rehearse(books, "2026-10", mine)
+    now = preview(books, "2026-10", mine)
     evenly = mine.model_copy(update={"shared": [by_cost.model_copy(update={"method": "even"})]})
-    told = compare_costs(now, rehearse(books, "2026-10", evenly))
+    told = compare_costs(now, preview(books, "2026-10", evenly))
     assert told.select("team", "cost_class", "now", "then", "change").rows() == [
         ("Care", "shared", D(4), D(6), D(2)),
         ("Dev", "shared", D(8), D(6), D(-2)),
     ]
-    none = compare_costs(now, rehearse(books, "2026-10", mine.model_copy(update={"shared": []})))
+    none = compare_costs(now, preview(books, "2026-10", mine.model_copy(update={"shared": []})))
     assert none.select("team", "change").rows() == [(None, D(12)), ("Dev", D(-8)), ("Care", D(-4))]
     assert none["change"].sum() == 0
     assert set(books.store.scan(COSTS).collect()["run_id"]) == {report.run_id}
