@@ -18,11 +18,11 @@ def load(books: Books, source: str) -> dict[str, str]:
         return {mark.key: mark.value for mark in session.scalars(sa.select(Checkpoint).where(Checkpoint.source == source))}
 
 
-def save(books: Books, source: str, booked: Sequence[Batch]) -> None:
+def save(books: Books, source: str, batches: Sequence[Batch]) -> None:
     """Moves the marks to where these slices end; of several slices the last one told counts."""
-    reached = {key: value for found in booked for key, value in found.marks.items()}
-    if not reached:
+    new_values = {key: value for batch in batches for key, value in batch.checkpoints.items()}
+    if not new_values:
         return
     with books.database.session() as session:
-        for key, value in sorted(reached.items()):
+        for key, value in sorted(new_values.items()):
             session.merge(Checkpoint(source=source, key=key, value=value, at=now()))

@@ -49,12 +49,12 @@ class WorldFetcher:
         source: str = "objects",
         keep: bool = True,
         window: Window | None = None,
-        marks: Mapping[str, str] | None = None,
+        checkpoints: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.window = window or Window()
-        self._marks = dict(marks or {})
-        self._web: HttpClient | None = None
+        self._checkpoints = dict(checkpoints or {})
+        self._http: HttpClient | None = None
         self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
         self._folder = self._temporary or settings.home / "raw" / source
         self._fetched: dict[str, RawObject] = {}
@@ -70,15 +70,15 @@ class WorldFetcher:
             if path.is_file():
                 return [_listed_file(path)]
             if path.is_dir():
-                found = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+                paths = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
             else:
-                found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
-            listing = [_listed_file(p) for p in found]
-        except OSError as fault:
-            raise StoreUnreachable(fault.strerror or str(fault), where=uri, remedy="check that the folder can be read") from fault
+                paths = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
+            listing = [_listed_file(p) for p in paths]
+        except OSError as error:
+            raise StoreUnreachable(error.strerror or str(error), where=uri, remedy="check that the folder can be read") from error
         if not listing:
-            what = "the folder holds no files" if path.is_dir() else "no such file or folder"
-            raise ObjectMissingError(what, where=uri, remedy="check the path; globs need quotes in a shell")
+            reason = "the folder holds no files" if path.is_dir() else "no such file or folder"
+            raise ObjectMissingError(reason, where=uri, remedy="check the path; globs need quotes in a shell")
         return listing
 
     def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
@@ -102,25 +102,25 @@ class WorldFetcher:
             self._fetched[uri] = self._download(uri) if uri.startswith("s3://") else _local_object(uri)
         return self._fetched[uri]
 
-    def ask(self, request: Request) -> RawObject:
+    def request(self, request: Request) -> RawObject:
         """The answer to an HTTP request; see `ingest.http` for how often it is asked."""
-        if self._web is None:
-            self._web = HttpClient()
-        answer = self._web.ask(request)
-        return self.save(answer.address, answer.content, version=answer.version)
+        if self._http is None:
+            self._http = HttpClient()
+        answer = self._http.request(request)
+        return self.store_bytes(answer.address, answer.content, version=answer.version)
 
-    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+    def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
         """Puts bytes down under the name of their content."""
         chunks = (content,) if isinstance(content, bytes) else content
-        with self._put_down(uri) as (part, placed):
+        with self._new_file(uri) as (part, rename_to):
             with part.open("wb") as file:
                 digest, size = _copy(iter(chunks), file)
-            path = placed(digest)
+            path = rename_to(digest)
         return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
 
-    def mark(self, key: str) -> str | None:
+    def checkpoint(self, key: str) -> str | None:
         """How far this source was read, as booked by earlier runs."""
-        return self._marks.get(key)
+        return self._checkpoints.get(key)
 
     def release(self, item: RawObject) -> None:
         """The object has been read: its bytes go, unless they lie where the user put them or are kept for replay."""
@@ -130,8 +130,8 @@ class WorldFetcher:
 
     def close(self) -> None:
         """Deletes what was only fetched to be read, and hangs up."""
-        if self._web is not None:
-            self._web.close()
+        if self._http is not None:
+            self._http.close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -175,14 +175,14 @@ class WorldFetcher:
 
     def _download(self, uri: str) -> RawObject:
         bucket, key = _bucket_and_key(uri)
-        with self._put_down(key) as (part, placed):
+        with self._new_file(key) as (part, rename_to):
             with _TranslatedErrors(uri):
                 digest, size, version = self._stream(bucket, key, part)
-            path = placed(digest)
+            path = rename_to(digest)
         return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
 
     @contextmanager
-    def _put_down(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
+    def _new_file(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
         """A file to write, and what gives it its name once it is whole; it goes if that does not come."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
@@ -221,18 +221,18 @@ class _TranslatedErrors:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _trace: object) -> None:
-        if fault is None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None:
             return
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if isinstance(fault, ClientError):
-            raise _client_error(self.uri, fault.response) from fault
-        if isinstance(fault, (BotoCoreError, OSError)):
-            said = str(fault).splitlines()[0]
+        if isinstance(error, ClientError):
+            raise _client_error(self.uri, error.response) from error
+        if isinstance(error, (BotoCoreError, OSError)):
+            message = str(error).splitlines()[0]
             raise StoreUnreachable(
-                said, where=self.uri, remedy="check the endpoint, the network, the disk and the AWS credentials"
-            ) from fault
+                message, where=self.uri, remedy="check the endpoint, the network, the disk and the AWS credentials"
+            ) from error
 
 
 def _client_error(uri: str, answer: Any) -> SourceError:
@@ -275,10 +275,10 @@ def _local_object(uri: str) -> RawObject:
     try:
         with path.open("rb") as file:
             digest, size = _copy(iter(lambda: file.read(_CHUNK), b""), None)
-    except (FileNotFoundError, IsADirectoryError) as fault:
-        raise ObjectMissingError("no such file", where=uri, remedy="check the path") from fault
-    except OSError as fault:
-        raise StoreUnreachable(fault.strerror or str(fault), where=uri, remedy="check that the file can be read") from fault
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ObjectMissingError("no such file", where=uri, remedy="check the path") from error
+    except OSError as error:
+        raise StoreUnreachable(error.strerror or str(error), where=uri, remedy="check that the file can be read") from error
     return RawObject(uri=path.absolute().as_posix(), path=path, raw_id=digest, size=size)
 
 

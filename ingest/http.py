@@ -49,50 +49,50 @@ class HttpClient:
         """Hangs up."""
         self._client.close()
 
-    def ask(self, request: Request) -> Response:
+    def request(self, request: Request) -> Response:
         """The answer, or `ObjectMissingError` (404), or `StoreUnreachable` with what to do about it."""
         import httpx
 
         address = str(
             httpx.URL(request.url, params=[*httpx.QueryParams(httpx.URL(request.url).query).multi_items(), *request.query])
         )
-        sent = httpx.URL(address).copy_merge_params(list(request.secret_query)) if request.secret_query else address
+        url = httpx.URL(address).copy_merge_params(list(request.secret_query)) if request.secret_query else address
         headers = {"accept": "application/json", **request.headers, **request.secrets}
-        said = ""
+        message = ""
         for attempt in range(ATTEMPTS):
             method = "GET" if request.body is None else "POST"
-            wait = None
+            wait_seconds = None
             try:
-                answer = self._client.request(method, sent, headers=headers, json=request.body)
-            except httpx.TransportError as fault:
-                said = str(fault) or type(fault).__name__
+                response = self._client.request(method, url, headers=headers, json=request.body)
+            except httpx.TransportError as error:
+                message = str(error) or type(error).__name__
             else:
-                if answer.is_success:
-                    return Response(address, answer.content, answer.headers.get("etag", "").strip('"'))
-                said = f"{answer.status_code} {answer.reason_phrase}{_error_message(answer)}"
-                if answer.status_code not in _RETRIED_STATUSES:
-                    raise _rejection(answer.status_code, said, address)
-                wait = _retry_after(answer.headers.get("retry-after"))
+                if response.is_success:
+                    return Response(address, response.content, response.headers.get("etag", "").strip('"'))
+                message = f"{response.status_code} {response.reason_phrase}{_error_message(response)}"
+                if response.status_code not in _RETRIED_STATUSES:
+                    raise _rejection(response.status_code, message, address)
+                wait_seconds = _retry_after(response.headers.get("retry-after"))
             if attempt + 1 < ATTEMPTS:
-                self._pause(wait if wait is not None else _backoff_seconds(attempt))
+                self._pause(wait_seconds if wait_seconds is not None else _backoff_seconds(attempt))
         raise StoreUnreachable(
-            f"{said}, after {ATTEMPTS} attempts",
+            f"{message}, after {ATTEMPTS} attempts",
             where=address,
             remedy="check the address and the network; it is asked again with the next run",
         )
 
 
-def _rejection(status: int, said: str, address: str) -> ObjectMissingError | StoreUnreachable:
+def _rejection(status: int, message: str, address: str) -> ObjectMissingError | StoreUnreachable:
     if status == 404:
-        return ObjectMissingError(said, where=address, remedy="check the address")
+        return ObjectMissingError(message, where=address, remedy="check the address")
     if status in (401, 403):
-        return StoreUnreachable(said, where=address, remedy="the key is missing, wrong, or lacks the right to read this")
-    return StoreUnreachable(said, where=address, remedy="the request was not understood; check the address")
+        return StoreUnreachable(message, where=address, remedy="the key is missing, wrong, or lacks the right to read this")
+    return StoreUnreachable(message, where=address, remedy="the request was not understood; check the address")
 
 
 def _backoff_seconds(attempt: int) -> float:
-    longest = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS)
-    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads callers, guards nothing
+    max_seconds = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS)
+    return random.uniform(max_seconds / 2, max_seconds)  # noqa: S311 - spreads callers, guards nothing
 
 
 def _retry_after(header: str | None) -> float | None:
@@ -113,16 +113,16 @@ def _retry_after(header: str | None) -> float | None:
     return min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
 
 
-def _error_message(answer: Any) -> str:
+def _error_message(response: Any) -> str:
     """What the body of an error says, where it says it as providers do: ``error.message``, ``message`` or ``detail``."""
     try:
-        body = answer.json()
+        body = response.json()
     except ValueError:
         return ""
     if not isinstance(body, dict):
         return ""
     error = body.get("error", body)
-    told = (
+    message = (
         next((error[k] for k in ("message", "detail") if isinstance(error.get(k), str)), "") if isinstance(error, dict) else error
     )
-    return f": {str(told)[:200]}" if told else ""
+    return f": {str(message)[:200]}" if message else ""

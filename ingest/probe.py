@@ -30,10 +30,10 @@ class ProbeResult:
 
     address: str
     ok: bool
-    told: str
+    message: str
     rows: int = 0
     newest: datetime | None = None
-    remarks: int = 0
+    problem_rows: int = 0
 
 
 class _EnoughRead(BaseException):
@@ -45,22 +45,22 @@ class _FirstPage(WorldFetcher):
 
     def __init__(self, books: Books, window: Window) -> None:
         super().__init__(books.settings, keep=False, window=window)
-        self.taken: list[RawObject] = []
+        self.objects: list[RawObject] = []
 
     def get(self, uri: str) -> RawObject:
         """The bytes of one object, unless there is enough."""
-        return self._taken(lambda: super(_FirstPage, self).get(uri))
+        return self._fetch_limited(lambda: super(_FirstPage, self).get(uri))
 
-    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+    def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
         """Puts bytes down, unless there is enough."""
-        return self._taken(lambda: super(_FirstPage, self).save(uri, content, version=version))
+        return self._fetch_limited(lambda: super(_FirstPage, self).store_bytes(uri, content, version=version))
 
-    def _taken(self, fetch: object) -> RawObject:
-        if sum(item.size for item in self.taken) > _MAX_BYTES:
+    def _fetch_limited(self, fetch: object) -> RawObject:
+        if sum(item.size for item in self.objects) > _MAX_BYTES:
             raise _EnoughRead
         assert callable(fetch)
         item: RawObject = fetch()
-        self.taken.append(item)
+        self.objects.append(item)
         return item
 
 
@@ -73,11 +73,11 @@ def probe(books: Books, source: Source, uri: str) -> ProbeResult:
             item, problem = _first_object(source, fetcher, uri)
             if item is not None:
                 return _read(books, source, item, uri)
-        except RootCostError as fault:
-            place = f"{fault.where}: " if fault.where and fault.where != uri else ""
-            return ProbeResult(uri, False, f"{place}{fault.what}{f' — {fault.remedy}' if fault.remedy else ''}")
-        except Exception as fault:  # noqa: BLE001 - a provider's own client, most likely; the user wants a sentence
-            return ProbeResult(uri, False, f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}")
+        except RootCostError as error:
+            place = f"{error.where}: " if error.where and error.where != uri else ""
+            return ProbeResult(uri, False, f"{place}{error.what}{f' — {error.remedy}' if error.remedy else ''}")
+        except Exception as error:  # noqa: BLE001 - a provider's own client, most likely; the user wants a sentence
+            return ProbeResult(uri, False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     if problem is not None:
         return ProbeResult(uri, False, f"{problem.reason} — {problem.remedy}")
     return ProbeResult(
@@ -89,15 +89,15 @@ def _first_object(source: Source, fetcher: _FirstPage, uri: str) -> tuple[RawObj
     """The first object of the first slice; where there is none, the first problem."""
     problem = None
     try:
-        for found in source.plan(fetcher, uri):
-            if isinstance(found, Batch):
-                if found.objects:
-                    return found.objects[0], None
-                problem = problem or next(iter(found.problems), None)
-            elif found.severity == "error":
-                problem = problem or found
+        for batch in source.plan(fetcher, uri):
+            if isinstance(batch, Batch):
+                if batch.objects:
+                    return batch.objects[0], None
+                problem = problem or next(iter(batch.problems), None)
+            elif batch.severity == "error":
+                problem = problem or batch
     except _EnoughRead:
-        return fetcher.taken[-1], None
+        return fetcher.objects[-1], None
     return None, problem
 
 
@@ -112,11 +112,11 @@ def _read(books: Books, source: Source, item: RawObject, uri: str) -> ProbeResul
     if not rows and errors:
         first = errors[0]
         return ProbeResult(
-            uri, False, f"{item.uri}: {first.place}, {first.field}: {first.reason} — {first.remedy}", remarks=len(remarks)
+            uri, False, f"{item.uri}: {first.place}, {first.field}: {first.reason} — {first.remedy}", problem_rows=len(remarks)
         )
-    what = ("charge" if source.kind == "bill" else "span") + ("" if rows == 1 else "s")
+    noun = ("charge" if source.kind == "bill" else "span") + ("" if rows == 1 else "s")
     return ProbeResult(
-        uri, True, f"can be read; the first page, {item.uri}, holds {rows:,} {what}", rows, newest, sum(p.rows for p in remarks)
+        uri, True, f"can be read; the first page, {item.uri}, holds {rows:,} {noun}", rows, newest, sum(p.rows for p in remarks)
     )
 
 

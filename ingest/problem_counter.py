@@ -29,21 +29,21 @@ class ProblemCounter:
     [('line 7', "'abc' is no amount", 1), ('1 more rows', 'is no amount', 1)]
     """
 
-    def __init__(self, source: str, uri: str, *, place: str = "line", singly: int = MAX_SINGLE_PROBLEMS) -> None:
+    def __init__(self, source: str, uri: str, *, place: str = "line", max_single: int = MAX_SINGLE_PROBLEMS) -> None:
         self.source, self.uri, self.place = source, uri, place
-        self._left = singly
-        self._fresh: list[Problem] = []
-        self._summed: dict[tuple[str, str, str, Severity], int] = {}
+        self._remaining = max_single
+        self._new: list[Problem] = []
+        self._sums: dict[tuple[str, str, str, Severity], int] = {}
 
     def add(self, place: str, field: str, reason: str, remedy: str, *, rows: int = 1, severity: Severity = "error") -> None:
         """One fault, told as it is."""
-        if self._left > 0:
-            self._left -= 1
-            self._fresh.append(Problem(self.source, self.uri, place, field, reason, remedy, rows, severity))
+        if self._remaining > 0:
+            self._remaining -= 1
+            self._new.append(Problem(self.source, self.uri, place, field, reason, remedy, rows, severity))
         else:
-            self._sum(field, reason, remedy, severity, rows)
+            self._add_to_sum(field, reason, remedy, severity, rows)
 
-    def rows(
+    def add_rows(
         self,
         places: Sequence[int] | pl.Series,
         values: Iterable[str | None] | None,
@@ -54,24 +54,26 @@ class ProblemCounter:
         severity: Severity = "error",
     ) -> None:
         """The same fault in many rows; `values` are quoted before the reason."""
-        told = min(self._left, len(places))
-        quoted = [None] * told if values is None else [v for _, v in zip(range(told), values, strict=False)]
-        for place, value in zip(places[:told], quoted, strict=True):
-            said = reason if values is None else f"{_quoted(value)} {reason}"
-            self.add(f"{self.place} {place}", field, said, remedy, severity=severity)
-        if len(places) > told:
-            self._sum(field, reason, remedy, severity, len(places) - told)
+        single_count = min(self._remaining, len(places))
+        quoted_values = (
+            [None] * single_count if values is None else [v for _, v in zip(range(single_count), values, strict=False)]
+        )
+        for place, value in zip(places[:single_count], quoted_values, strict=True):
+            row_reason = reason if values is None else f"{_quoted(value)} {reason}"
+            self.add(f"{self.place} {place}", field, row_reason, remedy, severity=severity)
+        if len(places) > single_count:
+            self._add_to_sum(field, reason, remedy, severity, len(places) - single_count)
 
-    def whole(self, field: str, reason: str, remedy: str, rows: int, *, severity: Severity = "warning") -> None:
+    def add_summed(self, field: str, reason: str, remedy: str, rows: int, *, severity: Severity = "warning") -> None:
         """A fault told once for all rows of the file that share it."""
-        self._sum(field, reason, remedy, severity, rows)
+        self._add_to_sum(field, reason, remedy, severity, rows)
 
     def drain(self) -> list[Problem]:
         """What was told singly since the last call."""
-        fresh, self._fresh = self._fresh, []
-        return fresh
+        new_problems, self._new = self._new, []
+        return new_problems
 
-    def sums(self) -> list[Problem]:
+    def summed_problems(self) -> list[Problem]:
         """The faults told together; asked for once, at the end of the file."""
         return [
             Problem(
@@ -84,14 +86,14 @@ class ProblemCounter:
                 rows,
                 severity,
             )
-            for (field, reason, remedy, severity), rows in self._summed.items()
+            for (field, reason, remedy, severity), rows in self._sums.items()
         ]
 
-    def _sum(self, field: str, reason: str, remedy: str, severity: Severity, rows: int) -> None:
+    def _add_to_sum(self, field: str, reason: str, remedy: str, severity: Severity, rows: int) -> None:
         key = (field, reason, remedy, severity)
-        if key not in self._summed and len(self._summed) >= _MAX_KINDS:
+        if key not in self._sums and len(self._sums) >= _MAX_KINDS:
             key = ("", "other faults, too many kinds to tell apart", "mend the faults listed, and read the file again", severity)
-        self._summed[key] = self._summed.get(key, 0) + rows
+        self._sums[key] = self._sums.get(key, 0) + rows
 
 
 def _quoted(value: str | None) -> str:

@@ -80,16 +80,16 @@ class _ProblemLog:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.found: dict[str, list[Problem]] = {}
-        self.read: set[str] = set()
-        self.below: set[str] = set()
+        self.by_uri: dict[str, list[Problem]] = {}
+        self.read_uris: set[str] = set()
+        self.read_below: set[str] = set()
 
     def add(self, problem: Problem) -> None:
-        self.found.setdefault(problem.uri, []).append(problem)
+        self.by_uri.setdefault(problem.uri, []).append(problem)
 
-    def told(self) -> list[Problem]:
+    def problems(self) -> list[Problem]:
         """All problems; of a file with very many, the first ones singly and the rest by reason."""
-        return [problem for found in self.found.values() for problem in _limited(found)]
+        return [problem for group in self.by_uri.values() for problem in _limited(group)]
 
 
 def ingest(
@@ -102,31 +102,33 @@ def ingest(
     progress: Progress | None = None,
     fetcher: Fetcher | None = None,
     now: datetime | None = None,
-    turn: WriteLock = nullcontext,
+    write_lock: WriteLock = nullcontext,
 ) -> IngestReport:
     """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
-    source for these days again, whatever was read before; `turn` is the turn to write, unless the caller has it.
+    source for these days again, whatever was read before; `write_lock` is the turn to write, unless the caller has it.
 
     Raises `UsageError` for an unknown source. What is wrong with the input is in the report and in `problems`.
     """
     source = by_name(source_name)
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
-    report, ledger = IngestReport(source.name, source.kind), _ProblemLog(source.name)
+    report, problem_log = IngestReport(source.name, source.kind), _ProblemLog(source.name)
     read_so_far = checkpoints.load(books, source.name)
-    with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, marks=read_so_far) as own:
-        door = fetcher or own
-        run = _Run(books, source, door, own, report, ledger, progress, now or datetime.now(UTC), turn)
-        slices = run.planned(uris)
+    with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, checkpoints=read_so_far) as world_fetcher:
+        used_fetcher = fetcher or world_fetcher
+        run = _Run(
+            books, source, used_fetcher, world_fetcher, report, problem_log, progress, now or datetime.now(UTC), write_lock
+        )
+        batches = run.plan(uris)
         if source.kind == "bill":
-            run.bills([replace(s, scope=scope) if scope else s for s in slices])
+            run.ingest_bills([replace(s, scope=scope) if scope else s for s in batches])
         else:
-            run.logs(slices)
-    report.problems = ledger.told()
+            run.ingest_logs(batches)
+    report.problems = problem_log.problems()
     report.errors = sum(p.rows for p in report.problems if p.severity == "error")
     report.warnings = sum(p.rows for p in report.problems if p.severity != "error")
-    kept = [problem for problem in report.problems if problem not in report.not_kept]
-    with turn():
-        problems.renew(books.store, source.name, ledger.read, kept, folders=ledger.below)
+    stored_problems = [problem for problem in report.problems if problem not in report.not_kept]
+    with write_lock():
+        problems.renew(books.store, source.name, problem_log.read_uris, stored_problems, folders=problem_log.read_below)
     return report
 
 
@@ -137,151 +139,151 @@ class _Run:
     fetcher: Fetcher
     downloads: WorldFetcher
     report: IngestReport
-    ledger: _ProblemLog
+    problem_log: _ProblemLog
     progress: Progress | None
     now: datetime
-    turn: WriteLock = nullcontext
-    _known: set[str] = field(default_factory=set)
-    _seen: int = 0
-    _expected: int = 0
+    write_lock: WriteLock = nullcontext
+    _known_raw_ids: set[str] = field(default_factory=set)
+    _files_seen: int = 0
+    _files_expected: int = 0
 
-    def planned(self, uris: Sequence[str]) -> Iterator[Batch]:
+    def plan(self, uris: Sequence[str]) -> Iterator[Batch]:
         """What the addresses hold. What cannot be reached is a problem; the other addresses go on."""
         for uri in uris:
-            self.ledger.read.add(uri)
-            whole = True
+            self.problem_log.read_uris.add(uri)
+            is_complete = True
             try:
-                for found in self.source.plan(self.fetcher, uri):
-                    if isinstance(found, Problem):
-                        self.ledger.add(found)
-                        self.ledger.read.add(found.uri)
+                for batch in self.source.plan(self.fetcher, uri):
+                    if isinstance(batch, Problem):
+                        self.problem_log.add(batch)
+                        self.problem_log.read_uris.add(batch.uri)
                         continue
-                    for problem in found.problems:
-                        self.ledger.add(problem)
-                    self.ledger.read.update(item.uri for item in found.objects)
-                    self._expected += len(found.objects)
-                    if found.marks:
-                        whole = False  # read from where it was left: what was wrong before that still is
-                    yield found
-            except SourceError as fault:
-                whole = not isinstance(fault, StoreUnreachable)
-                problem = _error_problem(self.source.name, fault.where or uri, fault)
-                self.ledger.add(problem)
+                    for problem in batch.problems:
+                        self.problem_log.add(problem)
+                    self.problem_log.read_uris.update(item.uri for item in batch.objects)
+                    self._files_expected += len(batch.objects)
+                    if batch.checkpoints:
+                        is_complete = False  # read from where it was left: what was wrong before that still is
+                    yield batch
+            except SourceError as error:
+                is_complete = not isinstance(error, StoreUnreachable)
+                problem = _error_problem(self.source.name, error.where or uri, error)
+                self.problem_log.add(problem)
                 self.report.unreached.append(problem)
-                if isinstance(fault, ObjectMissingError) and problem.uri == uri:
+                if isinstance(error, ObjectMissingError) and problem.uri == uri:
                     self.report.not_kept.append(problem)
-            if whole:
-                self.ledger.below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
+            if is_complete:
+                self.problem_log.read_below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
 
-    def bills(self, slices: Iterator[Batch] | Sequence[Batch]) -> None:
+    def ingest_bills(self, batches: Iterator[Batch] | Sequence[Batch]) -> None:
         """Groups what belongs to one dataset, reads it, and replaces its months."""
         groups: dict[str, list[Batch]] = {}
-        for found in slices:
-            groups.setdefault(found.scope, []).append(found)
+        for batch in batches:
+            groups.setdefault(batch.scope, []).append(batch)
         folder = Path(tempfile.mkdtemp(prefix="rootcost-ingest-"))
         try:
             for scope, group in groups.items():
-                dated = all(found.billing_month for found in group)
-                months = sorted({found.billing_month for found in group if found.billing_month}) if dated else [None]
+                all_have_months = all(batch.billing_month for batch in group)
+                months = sorted({batch.billing_month for batch in group if batch.billing_month}) if all_have_months else [None]
                 for month in months:
                     self._dataset(scope, [f for f in group if month is None or f.billing_month == month], folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _dataset(self, scope: str, group: Sequence[Batch], folder: Path) -> None:
-        piles: dict[str, bill_months.MonthBuffer] = {}
-        failed: set[str] = set()
-        refused = False
+        buffers: dict[str, bill_months.MonthBuffer] = {}
+        failed_uris: set[str] = set()
+        has_refused_month = False
         files: list[dict[str, object]] = []
-        taken: set[str] = set()
-        for found in group:
-            fresh = [item for item in found.objects if item.raw_id not in taken]
-            taken.update(item.raw_id for item in fresh)
-            read = self._bill_slice(replace(found, objects=tuple(fresh)), folder, files)
-            if read is None:
-                failed.update(item.uri for item in found.objects)
+        raw_ids: set[str] = set()
+        for batch in group:
+            new_objects = [item for item in batch.objects if item.raw_id not in raw_ids]
+            raw_ids.update(item.raw_id for item in new_objects)
+            batch_buffers = self._bill_slice(replace(batch, objects=tuple(new_objects)), folder, files)
+            if batch_buffers is None:
+                failed_uris.update(item.uri for item in batch.objects)
                 continue
-            for month, pile in read.items():
-                piles.setdefault(month, bill_months.MonthBuffer(month, folder)).absorb(pile)
-            if found.billing_month and found.billing_month not in read:
-                self._empty_month(scope, found)
-        with self.turn():
-            for month, pile in sorted(piles.items()):
-                if self._may_replace(scope, month, pile, failed, group):
-                    self._book(scope, month, pile)
+            for month, buffer in batch_buffers.items():
+                buffers.setdefault(month, bill_months.MonthBuffer(month, folder)).absorb(buffer)
+            if batch.billing_month and batch.billing_month not in batch_buffers:
+                self._empty_month(scope, batch)
+        with self.write_lock():
+            for month, buffer in sorted(buffers.items()):
+                if self._may_replace(scope, month, buffer, failed_uris, group):
+                    self._book(scope, month, buffer)
                 else:
-                    refused = True
+                    has_refused_month = True
             bill_months.record_files(self.books.store, files)
-            if not failed and not refused:
+            if not failed_uris and not has_refused_month:
                 checkpoints.save(self.books, self.source.name, group)
 
     def _bill_slice(
-        self, found: Batch, folder: Path, files: list[dict[str, object]]
+        self, batch: Batch, folder: Path, files: list[dict[str, object]]
     ) -> dict[str, bill_months.MonthBuffer] | None:
         """The months of a slice, or None if one of its files cannot be read."""
-        piles: dict[str, bill_months.MonthBuffer] = {}
-        noted = []
-        for item in found.objects:
-            rows, refused = 0, 0
+        buffers: dict[str, bill_months.MonthBuffer] = {}
+        raw_files = []
+        for item in batch.objects:
+            rows, rows_refused = 0, 0
             try:
                 for reading in self._readings(item):
-                    refused += sum(p.rows for p in reading.problems if p.severity == "error")
-                    frame = self._of_month(reading.frame, found, item)
+                    rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
+                    frame = self._of_month(reading.frame, batch, item)
                     rows += frame.height
-                    self._seen_until(bill_months.newest_charge(reading, self.now))
+                    self._note_newest(bill_months.newest_charge(reading, self.now))
                     for month, part in bill_months.by_month(replace(reading, frame=frame)):
-                        conformed = bill_months.conform(
-                            part, month=month, source=self.source.name, scope=found.scope, raw_id=item.raw_id, now=self.now
+                        charge_batch = bill_months.conform(
+                            part, month=month, source=self.source.name, scope=batch.scope, raw_id=item.raw_id, now=self.now
                         )
-                        piles[month] = piles.get(month) or bill_months.open_buffer(self.books.store, found, month, folder)
-                        piles[month].add(conformed, part.rows)
-            except Exception as fault:
-                if not _is_input_error(fault):
+                        buffers[month] = buffers.get(month) or bill_months.open_buffer(self.books.store, batch, month, folder)
+                        buffers[month].add(charge_batch, part.rows)
+            except Exception as error:
+                if not _is_input_error(error):
                     raise
-                self.ledger.add(_error_problem(self.source.name, item.uri, fault))
+                self.problem_log.add(_error_problem(self.source.name, item.uri, error))
                 return None
-            months = sorted(piles)
-            noted.append(
+            months = sorted(buffers)
+            raw_files.append(
                 _raw_file_row(
                     self.source,
                     item,
-                    found,
+                    batch,
                     rows,
-                    refused,
-                    found.billing_month or (months[0] if len(months) == 1 else None),
+                    rows_refused,
+                    batch.billing_month or (months[0] if len(months) == 1 else None),
                     self.now,
                 )
             )
-        files += noted
-        return piles
+        files += raw_files
+        return buffers
 
-    def _of_month(self, frame: pl.DataFrame, found: Batch, item: RawObject) -> pl.DataFrame:
+    def _of_month(self, frame: pl.DataFrame, batch: Batch, item: RawObject) -> pl.DataFrame:
         """Rows of the month the slice states; others would be lost when that month's own files come."""
-        if found.billing_month is None or not frame.height:
+        if batch.billing_month is None or not frame.height:
             return frame
-        stray = frame.filter(pl.col("billing_month") != found.billing_month)
+        stray = frame.filter(pl.col("billing_month") != batch.billing_month)
         if stray.height:
-            self.ledger.add(
+            self.problem_log.add(
                 Problem(
                     self.source.name,
                     item.uri,
                     f"{stray.height} rows",
                     "billing_month",
-                    f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {found.billing_month} left out",
+                    f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {batch.billing_month} left out",
                     "wait for the exporter to deliver again; that month's own files should hold them",
                     stray.height,
                 )
             )
-            frame = frame.filter(pl.col("billing_month") == found.billing_month)
+            frame = frame.filter(pl.col("billing_month") == batch.billing_month)
         return frame
 
-    def _empty_month(self, scope: str, found: Batch) -> None:
-        month = str(found.billing_month)
+    def _empty_month(self, scope: str, batch: Batch) -> None:
+        month = str(batch.billing_month)
         if bill_months.uris_of(self.books.store, scope, month):
-            self.ledger.add(
+            self.problem_log.add(
                 Problem(
                     self.source.name,
-                    found.objects[0].uri if found.objects else scope,
+                    batch.objects[0].uri if batch.objects else scope,
                     "file",
                     "",
                     f"no row of {month} could be read; the month was left as it was",
@@ -290,15 +292,15 @@ class _Run:
             )
 
     def _may_replace(
-        self, scope: str, month: str, pile: bill_months.MonthBuffer, failed: set[str], group: Sequence[Batch]
+        self, scope: str, month: str, buffer: bill_months.MonthBuffer, failed_uris: set[str], group: Sequence[Batch]
     ) -> bool:
-        uris = {item.raw_id: item.uri for found in group for item in found.objects}
-        elsewhere = bill_months.files_in_other_datasets(self.books.store, scope, month, pile.raw_ids)
-        for raw_id, other in sorted(elsewhere.items()):
-            self.ledger.add(bill_months.duplicate_file_problem(self.source.name, uris[raw_id], scope, other, month))
-        lost = sorted(failed & bill_months.uris_of(self.books.store, scope, month)) if failed else []
-        for uri in lost:
-            self.ledger.add(
+        uris = {item.raw_id: item.uri for batch in group for item in batch.objects}
+        other_datasets = bill_months.files_in_other_datasets(self.books.store, scope, month, buffer.raw_ids)
+        for raw_id, other in sorted(other_datasets.items()):
+            self.problem_log.add(bill_months.duplicate_file_problem(self.source.name, uris[raw_id], scope, other, month))
+        lost_uris = sorted(failed_uris & bill_months.uris_of(self.books.store, scope, month)) if failed_uris else []
+        for uri in lost_uris:
+            self.problem_log.add(
                 Problem(
                     self.source.name,
                     uri,
@@ -308,59 +310,66 @@ class _Run:
                     "mend or restore the file, and ingest again",
                 )
             )
-        doubled = [] if elsewhere else bill_months.duplicate_bill_problems(self.books.store, self.source.name, group, month, pile)
-        for problem in doubled:
-            self.ledger.add(problem)
-        return not (elsewhere or lost or doubled)
+        duplicate_bills = (
+            []
+            if other_datasets
+            else bill_months.duplicate_bill_problems(self.books.store, self.source.name, group, month, buffer)
+        )
+        for problem in duplicate_bills:
+            self.problem_log.add(problem)
+        return not (other_datasets or lost_uris or duplicate_bills)
 
-    def _book(self, scope: str, month: str, pile: bill_months.MonthBuffer) -> None:
-        written = bill_months.replace_month(self.books.store, scope, pile)
+    def _book(self, scope: str, month: str, buffer: bill_months.MonthBuffer) -> None:
+        result = bill_months.replace_month(self.books.store, scope, buffer)
         report = self.report
-        report.rows += written.rows
-        report.rows_changed += written.rows_changed
+        report.rows += result.rows
+        report.rows_changed += result.rows_changed
         report.months = sorted({*report.months, month})
-        for (currency, _, column), one in pile.sums.items():
-            for totals, amount in ((report.totals, (one.kept, one.lost)), (report.rounding, (one.lost,))):
+        for (currency, _, column), column_sum in buffer.sums.items():
+            for totals, amount in (
+                (report.totals, (column_sum.booked, column_sum.rounding)),
+                (report.rounding, (column_sum.rounding,)),
+            ):
                 columns = totals.setdefault(currency, dict.fromkeys(COST_COLUMNS, ZERO))
                 columns[column] = _sum(columns[column], *amount)
 
-    def logs(self, slices: Iterator[Batch]) -> None:
+    def ingest_logs(self, batches: Iterator[Batch]) -> None:
         """Merges rows as they come."""
         waiting: list[pl.DataFrame] = []
         files: list[dict[str, object]] = []
         days: set[str] = set()
-        read: list[Batch] = []
-        for found in slices:
-            whole = True
-            for item in found.objects:
-                rows, refused = 0, 0
+        finished_batches: list[Batch] = []
+        for batch in batches:
+            is_complete = True
+            for item in batch.objects:
+                rows, rows_refused = 0, 0
                 try:
                     for reading in self._readings(item):
-                        refused += sum(p.rows for p in reading.problems if p.severity == "error")
+                        rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
                         if reading.frame.height:
-                            filled = {"source": self.source.name, "raw_id": item.raw_id}
-                            lacking = {k: pl.lit(v) for k, v in filled.items() if k not in reading.frame.columns}
-                            waiting.append(SPANS.conform(reading.frame.with_columns(**lacking)))
+                            provenance = {"source": self.source.name, "raw_id": item.raw_id}
+                            missing_columns = {k: pl.lit(v) for k, v in provenance.items() if k not in reading.frame.columns}
+                            waiting.append(SPANS.conform(reading.frame.with_columns(**missing_columns)))
                             rows += reading.frame.height
-                except Exception as fault:
-                    if not _is_input_error(fault):
+                except Exception as error:
+                    if not _is_input_error(error):
                         raise
-                    refused += 1
-                    whole = False
-                    self.ledger.add(_error_problem(self.source.name, item.uri, fault))
-                files.append(_raw_file_row(self.source, item, found, rows, refused, None, self.now))
+                    rows_refused += 1
+                    is_complete = False
+                    self.problem_log.add(_error_problem(self.source.name, item.uri, error))
+                files.append(_raw_file_row(self.source, item, batch, rows, rows_refused, None, self.now))
                 self.report.rows += rows
                 if sum(f.height for f in waiting) >= _MERGE_ROWS:
                     self._merge(waiting, days)
-            if whole and found.marks:
-                read.append(found)
+            if is_complete and batch.checkpoints:
+                finished_batches.append(batch)
                 if not waiting:
-                    checkpoints.save(self.books, self.source.name, read)
-                    read.clear()
+                    checkpoints.save(self.books, self.source.name, finished_batches)
+                    finished_batches.clear()
         self._merge(waiting, days)
-        checkpoints.save(self.books, self.source.name, read)
+        checkpoints.save(self.books, self.source.name, finished_batches)
         self.report.months = sorted(days)
-        with self.turn():
+        with self.write_lock():
             bill_months.record_files(self.books.store, files)
 
     def _merge(self, waiting: list[pl.DataFrame], months: set[str]) -> None:
@@ -368,84 +377,84 @@ class _Run:
             rows = pl.concat(waiting)
             waiting.clear()
             months.update(rows["date"].dt.strftime("%Y-%m").unique())
-            self._seen_until(rows.select(pl.col("start_time").filter(pl.col("start_time") <= self.now).max()).item())
-            with self.turn():
+            self._note_newest(rows.select(pl.col("start_time").filter(pl.col("start_time") <= self.now).max()).item())
+            with self.write_lock():
                 self.report.rows_changed += self.books.store.merge(SPANS, rows, prefer="rank")
 
-    def _seen_until(self, newest: datetime | None) -> None:
+    def _note_newest(self, newest: datetime | None) -> None:
         self.report.newest = max((t for t in (self.report.newest, newest) if t is not None), default=None)
 
     def _readings(self, item: RawObject) -> Iterator[Reading]:
-        self._seen += 1
+        self._files_seen += 1
         self.report.files += 1
         if self._is_known(item):
             self.report.already_known += 1
         if self.progress:
-            self.progress(item.uri, self._seen, max(self._seen, self._expected))
+            self.progress(item.uri, self._files_seen, max(self._files_seen, self._files_expected))
         for reading in self.source.read(item, self.books.settings.ingest):
             for problem in reading.problems:
-                self.ledger.add(problem)
+                self.problem_log.add(problem)
             yield reading
         self.downloads.release(item)
 
     def _is_known(self, item: RawObject) -> bool:
         from ledger.tables import RAW_FILES
 
-        if self._seen == 1:
-            self._known = set(
+        if self._files_seen == 1:
+            self._known_raw_ids = set(
                 self.books.store.scan(RAW_FILES, {"source": [self.source.name]}).select("raw_id").unique().collect()["raw_id"]
             )
-        return item.raw_id in self._known
+        return item.raw_id in self._known_raw_ids
 
 
 def _raw_file_row(
-    source: Source, item: RawObject, found: Batch, rows: int, refused: int, month: str | None, now: datetime
+    source: Source, item: RawObject, batch: Batch, rows: int, rows_refused: int, month: str | None, now: datetime
 ) -> dict[str, object]:
     return {
         "raw_id": item.raw_id,
         "source": source.name,
         "uri": item.uri,
-        "scope": found.scope,
+        "scope": batch.scope,
         "billing_month": month,
         "bytes": item.size,
         "rows_read": rows,
-        "rows_refused": refused,
+        "rows_refused": rows_refused,
         "fetched_at": now,
-        "version": found.version or item.version or None,
+        "version": batch.version or item.version or None,
     }
 
 
-def _is_input_error(fault: Exception) -> bool:
+def _is_input_error(error: Exception) -> bool:
     """Whether a reader stumbled over the bytes, rather than over a mistake of ours."""
-    if isinstance(fault, RootCostError):
+    if isinstance(error, RootCostError):
         return True
-    if isinstance(fault, (UnicodeDecodeError, json.JSONDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError)):
+    if isinstance(error, (UnicodeDecodeError, json.JSONDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError)):
         return True
     decoders = (("google.protobuf.message", "DecodeError"), ("pyarrow.lib", "ArrowInvalid"))
-    return any(isinstance(fault, getattr(sys.modules[module], name)) for module, name in decoders if module in sys.modules)
+    return any(isinstance(error, getattr(sys.modules[module], name)) for module, name in decoders if module in sys.modules)
 
 
-def _error_problem(source: str, uri: str, fault: Exception) -> Problem:
-    if isinstance(fault, RootCostError):
-        return Problem(source, uri, "file", "", fault.what, fault.remedy or "mend the file, and ingest it again")
-    return Problem(source, uri, "file", "", f"the file cannot be decoded: {str(fault)[:200]}", "fetch or export it again")
+def _error_problem(source: str, uri: str, error: Exception) -> Problem:
+    if isinstance(error, RootCostError):
+        return Problem(source, uri, "file", "", error.what, error.remedy or "mend the file, and ingest it again")
+    return Problem(source, uri, "file", "", f"the file cannot be decoded: {str(error)[:200]}", "fetch or export it again")
 
 
-def _limited(found: Sequence[Problem]) -> Iterator[Problem]:
-    yield from found[:MAX_SINGLE_PROBLEMS]
-    rest: dict[tuple[str, str, str, str], int] = {}
-    for problem in found[MAX_SINGLE_PROBLEMS:]:
+def _limited(group: Sequence[Problem]) -> Iterator[Problem]:
+    yield from group[:MAX_SINGLE_PROBLEMS]
+    sums: dict[tuple[str, str, str, str], int] = {}
+    for problem in group[MAX_SINGLE_PROBLEMS:]:
         key = (problem.field, problem.reason, problem.remedy, problem.severity)
-        if key not in rest and len(rest) >= _MAX_KINDS:
+        if key not in sums and len(sums) >= _MAX_KINDS:
             key = (
                 "",
                 "other faults, too many kinds to tell apart",
                 "mend the faults listed, and read the file again",
                 problem.severity,
             )
-        rest[key] = rest.get(key, 0) + problem.rows
-    for (name, reason, remedy, severity), rows in rest.items():
-        yield Problem(found[0].source, found[0].uri, f"{rows} more rows", name, reason, remedy, rows, severity)
+        sums[key] = sums.get(key, 0) + problem.rows
+    for (name, reason, remedy, severity), rows in sums.items():
+        yield Problem(group[0].source, group[0].uri, f"{rows} more rows", name, reason, remedy, rows, severity)
 
 
 def _sum(*amounts: Decimal) -> Decimal:

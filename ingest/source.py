@@ -92,15 +92,15 @@ class Fetcher(Protocol):
         """The bytes of one object. Raises `ObjectMissingError` or `StoreUnreachable`."""
         ...
 
-    def ask(self, request: Request) -> RawObject:
+    def request(self, request: Request) -> RawObject:
         """The answer to an HTTP request, with status 2xx. Raises `ObjectMissingError` (404) or `StoreUnreachable`, which say the remedy."""
         ...
 
-    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+    def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
         """Puts down bytes that a provider's own client handed over; `uri` says where they are from, without credentials."""
         ...
 
-    def mark(self, key: str) -> str | None:
+    def checkpoint(self, key: str) -> str | None:
         """How far this source was read: the newest value among the `Slice.marks` of this key that have been booked."""
         ...
 
@@ -118,7 +118,7 @@ class Batch:
     billing_month: str | None = None
     version: str = ""
     problems: tuple[Problem, ...] = ()
-    marks: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     """How far the source is read once this slice is booked; kept in the same breath, and handed out by `Fetcher.mark`."""
     exclusive: bool = False
     """The slice is a whole export of its month: another dataset that bills the same accounts for the same SKUs repeats its cost."""
@@ -151,7 +151,7 @@ class Reading:
 
     frame: pl.DataFrame
     problems: list[Problem] = field(default_factory=list)
-    words: pl.DataFrame | None = None
+    dimensions: pl.DataFrame | None = None
 
 
 class Source(Protocol):

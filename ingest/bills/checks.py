@@ -25,34 +25,38 @@ class Check:
     shown: str | None = None
 
 
-def apply_checks(lines: BillBatch, checks: Sequence[Check], tally: ProblemCounter, *, place: str = "__line") -> BillBatch:
+def apply_checks(batch: BillBatch, checks: Sequence[Check], counter: ProblemCounter, *, place: str = "__line") -> BillBatch:
     """The lines that pass all checks. A line that fails is told once, by the first check it fails."""
-    for check in _failing_checks(lines, checks):
+    for check in _failing_checks(batch, checks):
         fails = check.fails.fill_null(False)
-        mask = lines.spoken(fails) if _is_of_dimensions(check, lines) else lines.rows.select(fails).to_series()
+        mask = batch.expand(fails) if _is_of_dimensions(check, batch) else batch.rows.select(fails).to_series()
         if mask.any():
-            bad = lines.where(mask)
-            quoted = _values_as_text(bad, check.shown) if check.shown else None
-            tally.rows(bad.rows[place], quoted, check.field, check.reason, check.remedy)
-            lines = lines.where(~mask)
-    return lines
+            bad = batch.filter(mask)
+            values = _values_as_text(bad, check.shown) if check.shown else None
+            counter.add_rows(bad.rows[place], values, check.field, check.reason, check.remedy)
+            batch = batch.filter(~mask)
+    return batch
 
 
-def _failing_checks(lines: BillBatch, checks: Sequence[Check]) -> list[Check]:
+def _failing_checks(batch: BillBatch, checks: Sequence[Check]) -> list[Check]:
     """The checks that some line may fail, in order; asked of all at once, since a good file fails none."""
-    of_words = [_is_of_dimensions(check, lines) for check in checks]
-    told: dict[int, bool] = {}
-    for frame, worded in ((lines.words, True), (lines.rows, False)):
-        asked = {i: check.fails.fill_null(False).any().alias(str(i)) for i, check in enumerate(checks) if of_words[i] == worded}
-        if asked and lines.rows.height:
-            told |= dict(zip(asked, frame.select(asked.values()).row(0), strict=True))
-    return [check for i, check in enumerate(checks) if told.get(i)]
+    is_dimension_check = [_is_of_dimensions(check, batch) for check in checks]
+    failing: dict[int, bool] = {}
+    for frame, of_dimensions in ((batch.dimensions, True), (batch.rows, False)):
+        conditions = {
+            i: check.fails.fill_null(False).any().alias(str(i))
+            for i, check in enumerate(checks)
+            if is_dimension_check[i] == of_dimensions
+        }
+        if conditions and batch.rows.height:
+            failing |= dict(zip(conditions, frame.select(conditions.values()).row(0), strict=True))
+    return [check for i, check in enumerate(checks) if failing.get(i)]
 
 
-def _is_of_dimensions(check: Check, lines: BillBatch) -> bool:
-    return set(check.fails.meta.root_names()) <= set(lines.words.columns)
+def _is_of_dimensions(check: Check, batch: BillBatch) -> bool:
+    return set(check.fails.meta.root_names()) <= set(batch.dimensions.columns)
 
 
-def _values_as_text(lines: BillBatch, name: str) -> pl.Series:
-    column = lines.rows[name] if name in lines.rows.columns else lines.spoken(pl.col(name))
+def _values_as_text(batch: BillBatch, name: str) -> pl.Series:
+    column = batch.rows[name] if name in batch.rows.columns else batch.expand(pl.col(name))
     return column.dt.to_string("iso") if column.dtype.is_temporal() else column.cast(pl.String)

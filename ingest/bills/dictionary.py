@@ -26,45 +26,47 @@ class BillBatch:
     """A bounded part of a bill. Line i of `rows` says ``words[rows[i].__word]``; each distinct set of words is there once or more."""
 
     rows: pl.DataFrame
-    words: pl.DataFrame
+    dimensions: pl.DataFrame
 
-    def spoken(self, what: pl.Expr) -> pl.Series:
+    def expand(self, expression: pl.Expr) -> pl.Series:
         """An expression of words, line by line."""
-        return self.words.select(what).to_series().gather(self.rows[DIMENSIONS_ROW])
+        return self.dimensions.select(expression).to_series().gather(self.rows[DIMENSIONS_ROW])
 
-    def where(self, mask: pl.Series) -> BillBatch:
+    def filter(self, mask: pl.Series) -> BillBatch:
         """The lines that meet it; their words stay as they are."""
-        return BillBatch(self.rows.filter(mask), self.words)
+        return BillBatch(self.rows.filter(mask), self.dimensions)
 
 
-def encode(words: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
+def encode(dimensions: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
     """Lines of columns that repeat (text, or maps of text) and of columns that do not.
 
     >>> told = encode({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
     >>> told.words["team"].to_list(), told.rows["__word"].to_list(), told.spoken(pl.col("team")).to_list()
     (['care', 'data'], [0, 1, 0], ['care', 'data', 'care'])
     """
-    looks = np.zeros(rows.height, np.uint64)
-    for place, array in enumerate(words.values()):
+    row_hashes = np.zeros(rows.height, np.uint64)
+    for place, array in enumerate(dimensions.values()):
         salt = splitmix64(np.array([place + 1], np.uint64))[0]
-        alike = _hash_entries(array, salt) if pa.types.is_nested(array.type) else _hash_text(array, salt)
-        if alike is not None:
-            looks += alike
+        column_hashes = _hash_entries(array, salt) if pa.types.is_nested(array.type) else _hash_text(array, salt)
+        if column_hashes is not None:
+            row_hashes += column_hashes
     # 64 bits tell the sets of one part from each other: of a quarter of a million, two are taken for one once in 10^8 parts.
-    first = pl.DataFrame({"looks": looks}).with_row_index("at").select(pl.col("at").first().over("looks")).to_series().to_numpy()
-    opens = first == np.arange(rows.height, dtype=np.uint32)
-    number = np.cumsum(opens, dtype=np.uint32) - np.uint32(1)
-    at = pa.array(np.flatnonzero(opens))
-    said = {name: _to_series(array.take(at)) for name, array in words.items()}
-    return BillBatch(rows.with_columns(pl.Series(DIMENSIONS_ROW, number[first], dtype=pl.UInt32)), pl.DataFrame(said))
+    first = (
+        pl.DataFrame({"looks": row_hashes}).with_row_index("at").select(pl.col("at").first().over("looks")).to_series().to_numpy()
+    )
+    is_first = first == np.arange(rows.height, dtype=np.uint32)
+    number = np.cumsum(is_first, dtype=np.uint32) - np.uint32(1)
+    at = pa.array(np.flatnonzero(is_first))
+    distinct = {name: _to_series(array.take(at)) for name, array in dimensions.items()}
+    return BillBatch(rows.with_columns(pl.Series(DIMENSIONS_ROW, number[first], dtype=pl.UInt32)), pl.DataFrame(distinct))
 
 
 def _hash_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
     """A number a row that is equal for equal text; None where all rows are alike."""
-    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    if len(coded.dictionary) <= 1 and not coded.null_count:
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    if len(encoded.dictionary) <= 1 and not encoded.null_count:
         return None
-    return np.asarray(_hash_codes(len(coded.dictionary), salt)[codes(coded)])
+    return np.asarray(_hash_codes(len(encoded.dictionary), salt)[codes(encoded)])
 
 
 def _hash_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
@@ -89,8 +91,8 @@ def _hash_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
 
 
 def _hash_values(field: pa.Array, salt: np.uint64) -> Hashes:
-    coded = field if pa.types.is_dictionary(field.type) else field.cast(pa.string()).dictionary_encode()
-    return np.asarray(_hash_codes(len(coded.dictionary), salt)[codes(coded)])
+    encoded = field if pa.types.is_dictionary(field.type) else field.cast(pa.string()).dictionary_encode()
+    return np.asarray(_hash_codes(len(encoded.dictionary), salt)[codes(encoded)])
 
 
 def _fields(structs: pa.Array) -> Sequence[pa.Array]:
@@ -104,10 +106,10 @@ def _hash_codes(size: int, salt: np.uint64) -> Hashes:
     return splitmix64(np.arange(size + 1, dtype=np.uint64) * GOLDEN_GAMMA + salt)
 
 
-def codes(coded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int32]]:
+def codes(encoded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int32]]:
     """The number of each row's text in the dictionary; of null the number after the last."""
-    indices = coded.indices
-    return np.asarray((pc.fill_null(indices, len(coded.dictionary)) if indices.null_count else indices).to_numpy())
+    indices = encoded.indices
+    return np.asarray((pc.fill_null(indices, len(encoded.dictionary)) if indices.null_count else indices).to_numpy())
 
 
 def _to_series(array: pa.Array) -> pl.Series:

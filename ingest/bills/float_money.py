@@ -33,17 +33,17 @@ def as_money(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     halves[:, 0], halves[:, 1] = whole, whole >> 63
     absent = column.is_null().to_numpy()
     at = np.flatnonzero(~exact & ~absent)
-    written = None
+    long_texts = None
     if len(at):
         text = column.gather(at).cast(pl.String)
-        parsed = text.to_frame("t").select(kept=money.parse(pl.col("t")), written=money.beyond_twelve_places(pl.col("t")))
-        digits = parsed["kept"].fill_null(0).to_arrow()
+        parsed_text = text.to_frame("t").select(kept=money.parse(pl.col("t")), written=money.beyond_twelve_places(pl.col("t")))
+        digits = parsed_text["kept"].fill_null(0).to_arrow()
         halves[at] = np.frombuffer(digits.buffers()[1], np.int64).reshape(-1, 2)[digits.offset : digits.offset + len(at)]
         absent = absent.copy()
-        absent[at] = parsed["kept"].is_null().to_numpy()
-        if parsed["written"].null_count() < len(at):
-            written = pl.Series(column.name, [None], dtype=pl.String).new_from_index(0, len(column))
-            written = written.scatter(at, parsed["written"])
+        absent[at] = parsed_text["kept"].is_null().to_numpy()
+        if parsed_text["written"].null_count() < len(at):
+            long_texts = pl.Series(column.name, [None], dtype=pl.String).new_from_index(0, len(column))
+            long_texts = long_texts.scatter(at, parsed_text["written"])
     valid = pa.array(~absent).buffers()[1] if absent.any() else None
-    kept = pa.Array.from_buffers(pa.decimal128(38, SCALE), len(column), [valid, pa.py_buffer(halves)])
-    return pl.Series(column.name, pl.from_arrow(kept), dtype=MONEY), written
+    buffer_array = pa.Array.from_buffers(pa.decimal128(38, SCALE), len(column), [valid, pa.py_buffer(halves)])
+    return pl.Series(column.name, pl.from_arrow(buffer_array), dtype=MONEY), long_texts

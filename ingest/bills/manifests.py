@@ -48,59 +48,59 @@ def is_manifest(uri: str) -> bool:
 def plan(fetcher: Fetcher, source: str, listing: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
     """One slice a (export, month): the newest run's files, all of them, or a problem and no slice."""
     newest: dict[tuple[str, str], Manifest] = {}
-    for listed in listing:
-        if not is_manifest(listed.uri):
+    for listed_entry in listing:
+        if not is_manifest(listed_entry.uri):
             continue
         try:
-            manifest = read(fetcher, listed)
-        except SourceError as fault:
+            manifest = read(fetcher, listed_entry)
+        except SourceError as error:
             yield Problem(
                 source,
-                listed.uri,
+                listed_entry.uri,
                 "manifest",
                 "",
-                fault.what,
-                fault.remedy or "wait for the next delivery, or fetch the manifest again",
+                error.what,
+                error.remedy or "wait for the next delivery, or fetch the manifest again",
             )
             continue
         if manifest is not None:
             key = (manifest.scope, manifest.billing_month)
             newest[key] = _newer_of(newest[key], manifest) if key in newest else manifest
-    known = {entry.uri for entry in listing}
+    listed_uris = {entry.uri for entry in listing}
     for manifest in sorted(newest.values(), key=lambda m: (m.scope, m.billing_month)):
-        yield _batch(fetcher, source, manifest, known)
+        yield _batch(fetcher, source, manifest, listed_uris)
 
 
-def read(fetcher: Fetcher, listed: ListedObject) -> Manifest | None:
+def read(fetcher: Fetcher, entry: ListedObject) -> Manifest | None:
     """A manifest's meaning; None for a JSON file that is no manifest of data files. Raises `FormatError`."""
-    item = fetcher.get(listed.uri)
+    item = fetcher.get(entry.uri)
     try:
-        told = json.loads(item.path.read_bytes().decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
-        raise FormatError(f"the manifest is no JSON: {fault}", where=listed.uri, remedy="fetch it again") from fault
-    if not isinstance(told, dict):
-        raise FormatError("the manifest is no JSON object", where=listed.uri, remedy="name the folder of an export")
-    files = told.get("dataFiles") or told.get("reportKeys") or _blobs(told)
-    if not files and not any(key in told for key in ("dataFiles", "reportKeys", "blobs")):
+        manifest = json.loads(item.path.read_bytes().decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"the manifest is no JSON: {error}", where=entry.uri, remedy="fetch it again") from error
+    if not isinstance(manifest, dict):
+        raise FormatError("the manifest is no JSON object", where=entry.uri, remedy="name the folder of an export")
+    files = manifest.get("dataFiles") or manifest.get("reportKeys") or _blobs(manifest)
+    if not files and not any(key in manifest for key in ("dataFiles", "reportKeys", "blobs")):
         return None
     if not isinstance(files, list) or not all(isinstance(name, str) and name for name in files):
-        raise FormatError("the manifest's list of files is no list of names", where=listed.uri, remedy="fetch it again")
-    month = _month(told, listed.uri)
+        raise FormatError("the manifest's list of files is no list of names", where=entry.uri, remedy="fetch it again")
+    month = _month(manifest, entry.uri)
     if month is None:
         raise FormatError(
-            "the manifest does not say which month it is", where=listed.uri, remedy="it should hold billingPeriod.start"
+            "the manifest does not say which month it is", where=entry.uri, remedy="it should hold billingPeriod.start"
         )
-    run = _dict(told, "runInfo")
+    run = _dict(manifest, "runInfo")
     return Manifest(
-        uri=listed.uri,
-        scope=_scope(told, listed.uri),
+        uri=entry.uri,
+        scope=_scope(manifest, entry.uri),
         billing_month=month,
-        version=str(told.get("executionId") or told.get("assemblyId") or run.get("runId") or item.version or item.raw_id),
+        version=str(manifest.get("executionId") or manifest.get("assemblyId") or run.get("runId") or item.version or item.raw_id),
         files=tuple(files),
         declared=str(run.get("submittedTime") or "")
-        or (found[-1] if (found := _RUN.findall(listed.uri.rsplit("/", 1)[0])) else ""),
-        modified=listed.modified or _NEVER,
-        depth=listed.uri.count("/"),
+        or (run_times[-1] if (run_times := _RUN.findall(entry.uri.rsplit("/", 1)[0])) else ""),
+        modified=entry.modified or _NEVER,
+        depth=entry.uri.count("/"),
     )
 
 
@@ -112,64 +112,64 @@ def _newer_of(one: Manifest, other: Manifest) -> Manifest:
     return max(one, other, key=lambda m: (m.modified, -m.depth, m.uri))
 
 
-def _batch(fetcher: Fetcher, source: str, manifest: Manifest, known: set[str]) -> Batch | Problem:
+def _batch(fetcher: Fetcher, source: str, manifest: Manifest, listed_uris: set[str]) -> Batch | Problem:
     objects = []
     for name in manifest.files:
         try:
-            objects.append(fetcher.get(_resolve(name, manifest.uri, known)))
-        except SourceError as fault:
-            missing = isinstance(fault, ObjectMissingError)
+            objects.append(fetcher.get(_resolve(name, manifest.uri, listed_uris)))
+        except SourceError as error:
+            missing = isinstance(error, ObjectMissingError)
             return Problem(
                 source,
                 manifest.uri,
                 name,
                 "reportKeys" if "data/" not in name else "dataFiles",
-                f"the manifest names {name}, which is missing" if missing else f"{name} cannot be fetched: {fault.what}",
+                f"the manifest names {name}, which is missing" if missing else f"{name} cannot be fetched: {error.what}",
                 f"{manifest.billing_month} was left as it was; wait for the exporter to deliver again, or restore the object"
                 if missing
-                else f"{manifest.billing_month} was left as it was; {fault.remedy or 'try again'}",
+                else f"{manifest.billing_month} was left as it was; {error.remedy or 'try again'}",
             )
     month, version = manifest.billing_month, manifest.version
     return Batch(scope=manifest.scope, objects=tuple(objects), billing_month=month, version=version, exclusive=True)
 
 
-def _resolve(name: str, manifest_uri: str, known: set[str]) -> str:
+def _resolve(name: str, manifest_uri: str, listed_uris: set[str]) -> str:
     """Where a manifest's file lies: at its address, or at the same place in a copy of the export."""
-    if name in known:
+    if name in listed_uris:
         return name
     bucket = "/".join(manifest_uri.split("/", 3)[:3]) if manifest_uri.startswith("s3://") else None
-    if bucket and f"{bucket}/{name.lstrip('/')}" in known:
+    if bucket and f"{bucket}/{name.lstrip('/')}" in listed_uris:
         return f"{bucket}/{name.lstrip('/')}"
     parts = name.split("/")
     anchors = [i for i, part in enumerate(parts[:-1]) if any(a.match(part) for a in _ANCHORS)]
     ending = "/" + "/".join(parts[anchors[-1] :]) if anchors else None
-    copies = sorted(uri for uri in known if ending and uri.endswith(ending))
-    beside = f"{manifest_uri.rsplit('/', 1)[0]}/{parts[-1]}"
+    copies = sorted(uri for uri in listed_uris if ending and uri.endswith(ending))
+    sibling = f"{manifest_uri.rsplit('/', 1)[0]}/{parts[-1]}"
     if len(copies) == 1:
         return copies[0]
-    if not anchors and beside in known:
-        return beside
+    if not anchors and sibling in listed_uris:
+        return sibling
     if bucket:
         return name if name.startswith("s3://") else f"{bucket}/{name.lstrip('/')}"
     raise ObjectMissingError("no such file in this copy of the export", where=name)
 
 
-def _month(told: dict[str, Any], uri: str) -> str | None:
-    start = str(_dict(told, "billingPeriod").get("start") or _dict(told, "runInfo").get("startDate") or "")
-    stated = re.match(r"(\d{4})-?(\d{2})", start) or _PARTITION.search(uri) or _PERIOD.search(uri)
-    return f"{stated[1]}-{stated[2]}" if stated and "01" <= stated[2] <= "12" else None
+def _month(manifest: dict[str, Any], uri: str) -> str | None:
+    start = str(_dict(manifest, "billingPeriod").get("start") or _dict(manifest, "runInfo").get("startDate") or "")
+    match = re.match(r"(\d{4})-?(\d{2})", start) or _PARTITION.search(uri) or _PERIOD.search(uri)
+    return f"{match[1]}-{match[2]}" if match and "01" <= match[2] <= "12" else None
 
 
-def _scope(told: dict[str, Any], uri: str) -> str:
+def _scope(manifest: dict[str, Any], uri: str) -> str:
     """The export's own name with the account that owns it: two accounts may both call theirs `cur`."""
-    arn = str(told.get("exportArn") or "")
+    arn = str(manifest.get("exportArn") or "")
     if arn.count(":") >= 5:
         return f"{arn.split(':')[4]}.{arn.rsplit('/', 1)[-1]}"
-    if told.get("reportName"):
-        return ".".join(str(part) for part in (told.get("account"), told["reportName"]) if part)
-    named = _dict(told, "exportConfig").get("exportName")
-    if named:
-        return str(named)
+    if manifest.get("reportName"):
+        return ".".join(str(part) for part in (manifest.get("account"), manifest["reportName"]) if part)
+    export_name = _dict(manifest, "exportConfig").get("exportName")
+    if export_name:
+        return str(export_name)
     folders = uri.split("/")[:-1]
     for i, folder in enumerate(folders):
         if folder == "metadata" or _ANCHORS[1].match(folder):
@@ -177,11 +177,11 @@ def _scope(told: dict[str, Any], uri: str) -> str:
     return folders[-1] if folders else uri
 
 
-def _blobs(told: dict[str, Any]) -> list[str] | None:
-    blobs = told.get("blobs")
+def _blobs(manifest: dict[str, Any]) -> list[str] | None:
+    blobs = manifest.get("blobs")
     return [str(blob.get("blobName") or "") for blob in blobs if isinstance(blob, dict)] if isinstance(blobs, list) else None
 
 
-def _dict(told: dict[str, Any], key: str) -> dict[str, Any]:
-    value = told.get(key)
+def _dict(value_map: dict[str, Any], key: str) -> dict[str, Any]:
+    value = value_map.get(key)
     return value if isinstance(value, dict) else {}

@@ -40,8 +40,8 @@ TotalKey = tuple[str, str, str]
 @dataclass(frozen=True, slots=True)
 class _ColumnSum:
     rows: int = 0
-    kept: Decimal = ZERO
-    lost: Decimal = ZERO
+    booked: Decimal = ZERO
+    rounding: Decimal = ZERO
 
 
 class MonthBuffer:
@@ -52,36 +52,36 @@ class MonthBuffer:
         self.rows = 0
         self.sums: dict[TotalKey, _ColumnSum] = {}
         self.raw_ids: set[str] = set()
-        self.kinds: set[tuple[str | None, ...]] | None = None
+        self.bill_keys: set[tuple[str | None, ...]] | None = None
         """What is billed to whom (`BILL_KEY`), if that is asked for."""
-        self._held: list[BillBatch] = []
+        self._buffered: list[BillBatch] = []
         self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
-    def add(self, lines: BillBatch, written: pl.DataFrame) -> None:
+    def add(self, batch: BillBatch, long_texts: pl.DataFrame) -> None:
         """Conformed charges of this month, and their costs as written beyond twelve places (see `Reading`)."""
-        self._sum(lines, written)
-        self.rows += lines.rows.height
-        self.raw_ids.update(lines.words["raw_id"].unique())
-        if self.kinds is not None:
-            said = lines.words.select(BILL_KEY)[lines.rows[DIMENSIONS_ROW].unique()]
-            self.kinds.update(said.unique().iter_rows())
-        self._hold([lines])
+        self._sum(batch, long_texts)
+        self.rows += batch.rows.height
+        self.raw_ids.update(batch.dimensions["raw_id"].unique())
+        if self.bill_keys is not None:
+            dimensions = batch.dimensions.select(BILL_KEY)[batch.rows[DIMENSIONS_ROW].unique()]
+            self.bill_keys.update(dimensions.unique().iter_rows())
+        self._append([batch])
 
     def absorb(self, other: MonthBuffer) -> None:
         """Another file's rows of the same month; `other` must not be used any more."""
         self._files.absorb(other._files)
         self.raw_ids |= other.raw_ids
-        if other.kinds is not None:
-            self.kinds = (self.kinds or set()) | other.kinds
+        if other.bill_keys is not None:
+            self.bill_keys = (self.bill_keys or set()) | other.bill_keys
         self.rows += other.rows
-        for key, one in other.sums.items():
-            self.sums[key] = _add_sums(self.sums.get(key, _ColumnSum()), one)
-        self._hold(other._held)
+        for key, column_sum in other.sums.items():
+            self.sums[key] = _add_sums(self.sums.get(key, _ColumnSum()), column_sum)
+        self._append(other._buffered)
 
     def files(self) -> list[Path]:
         """All rows, as files of the table; identical ones are told apart by their ordinal in `charge_id`. Ends the pile."""
         self._flush()
-        return self._files.finished()
+        return self._files.finish()
 
     def totals(self, scope: str) -> pl.DataFrame:
         """What the files themselves add up to, as rows of `import_totals`."""
@@ -92,94 +92,95 @@ class MonthBuffer:
                 "currency": currency,
                 "provider": provider,
                 "cost_column": column,
-                "total": money.text(_exact_sum(one.kept, one.lost)),
-                "rounding": money.text(one.lost),
-                "rows": one.rows,
+                "total": money.text(_exact_sum(column_sum.booked, column_sum.rounding)),
+                "rounding": money.text(column_sum.rounding),
+                "rows": column_sum.rows,
             }
-            for (currency, provider, column), one in sorted(self.sums.items())
+            for (currency, provider, column), column_sum in sorted(self.sums.items())
         ]
         return pl.DataFrame(rows, schema=IMPORT_TOTALS.schema)
 
-    def _sum(self, lines: BillBatch, written: pl.DataFrame) -> None:
-        told = pl.concat(
-            [lines.rows.select(DIMENSIONS_ROW, *COST_COLUMNS), written.select(f"{n}__written" for n in COST_COLUMNS)],
+    def _sum(self, batch: BillBatch, texts: pl.DataFrame) -> None:
+        costs = pl.concat(
+            [batch.rows.select(DIMENSIONS_ROW, *COST_COLUMNS), texts.select(f"{n}__written" for n in COST_COLUMNS)],
             how="horizontal",
         )
-        same = _equal_columns(told)
-        for (currency, provider), part in _by_biller(told, lines.words):
-            found: dict[str, _ColumnSum] = {}
+        equal_columns = _equal_columns(costs)
+        for (currency, provider), part in _by_biller(costs, batch.dimensions):
+            sums: dict[str, _ColumnSum] = {}
             for name in COST_COLUMNS:
-                if name in same:
-                    found[name] = found[same[name]]
+                if name in equal_columns:
+                    sums[name] = sums[equal_columns[name]]
                 else:
-                    kept, beyond = part[name], part[f"{name}__written"]
-                    lost = money.rounding_loss(beyond, kept) if beyond.null_count() < len(beyond) else ZERO
-                    found[name] = _ColumnSum(len(kept) - kept.null_count(), Decimal(kept.sum() or 0), lost)
-            for name, one in found.items():
+                    amounts, long_texts = part[name], part[f"{name}__written"]
+                    rounding = money.rounding_loss(long_texts, amounts) if long_texts.null_count() < len(long_texts) else ZERO
+                    sums[name] = _ColumnSum(len(amounts) - amounts.null_count(), Decimal(amounts.sum() or 0), rounding)
+            for name, column_sum in sums.items():
                 key = (currency, provider, name)
-                self.sums[key] = _add_sums(self.sums.get(key, _ColumnSum()), one)
+                self.sums[key] = _add_sums(self.sums.get(key, _ColumnSum()), column_sum)
 
-    def _hold(self, some: Sequence[BillBatch]) -> None:
-        self._held += some
-        if sum(lines.rows.height for lines in self._held) >= _MAX_BUFFERED_ROWS:
+    def _append(self, batches: Sequence[BillBatch]) -> None:
+        self._buffered += batches
+        if sum(batch.rows.height for batch in self._buffered) >= _MAX_BUFFERED_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._buffered:
             return
-        rows, words, at = [], [], 0
-        for lines in self._held:
-            rows.append(lines.rows.with_columns(pl.col(DIMENSIONS_ROW) + at))
-            words.append(lines.words)
-            at += lines.words.height
-        self._held.clear()
-        self._files.add(BillBatch(pl.concat(rows), pl.concat(words)))
+        rows, dimensions, offset = [], [], 0
+        for batch in self._buffered:
+            rows.append(batch.rows.with_columns(pl.col(DIMENSIONS_ROW) + offset))
+            dimensions.append(batch.dimensions)
+            offset += batch.dimensions.height
+        self._buffered.clear()
+        self._files.add(BillBatch(pl.concat(rows), pl.concat(dimensions)))
 
 
-def _by_biller(told: pl.DataFrame, words: pl.DataFrame) -> Iterator[tuple[tuple[str, str], pl.DataFrame]]:
+def _by_biller(costs: pl.DataFrame, dimensions: pl.DataFrame) -> Iterator[tuple[tuple[str, str], pl.DataFrame]]:
     """The rows of each currency and provider."""
-    keys = words.select("billing_currency", "provider_name")
-    each = keys.unique(maintain_order=True)
-    number = keys.join(each.with_row_index("__key"), on=keys.columns, how="left", maintain_order="left")["__key"]
+    keys = dimensions.select("billing_currency", "provider_name")
+    billers = keys.unique(maintain_order=True)
+    number = keys.join(billers.with_row_index("__key"), on=keys.columns, how="left", maintain_order="left")["__key"]
     parts = (
-        told.with_columns(__key=number.gather(told[DIMENSIONS_ROW])).partition_by("__key", as_dict=True)
-        if each.height > 1
-        else {(0,): told}
+        costs.with_columns(__key=number.gather(costs[DIMENSIONS_ROW])).partition_by("__key", as_dict=True)
+        if billers.height > 1
+        else {(0,): costs}
     )
     for (key,), part in parts.items():
-        currency, provider = each.row(int(str(key)))
+        currency, provider = billers.row(int(str(key)))
         yield (str(currency), str(provider)), part
 
 
-def conform(lines: BillBatch, *, month: str, source: str, scope: str, raw_id: str, now: datetime) -> BillBatch:
+def conform(batch: BillBatch, *, month: str, source: str, scope: str, raw_id: str, now: datetime) -> BillBatch:
     """A source's rows as `charges` holds them. A month is final when it is invoiced and no longer rewritten."""
-    words = lines.words
-    if "final" in words.columns and not _is_settled(month, now):
-        words = words.with_columns(final=pl.lit(False))
-    named = {"charge_id": "", "source": source, "scope": scope, "raw_id": raw_id, "billing_month": month}
-    words = words.with_columns(pl.lit(value).alias(name) for name, value in named.items())
+    dimensions = batch.dimensions
+    if "final" in dimensions.columns and not _is_settled(month, now):
+        dimensions = dimensions.with_columns(final=pl.lit(False))
+    constants = {"charge_id": "", "source": source, "scope": scope, "raw_id": raw_id, "billing_month": month}
+    dimensions = dimensions.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
     return BillBatch(
-        _with_schema(lines.rows, MEASURES, (DIMENSIONS_ROW,)), _with_schema(words, DIMENSIONS, said=lines.rows[DIMENSIONS_ROW])
+        _with_schema(batch.rows, MEASURES, (DIMENSIONS_ROW,)),
+        _with_schema(dimensions, DIMENSIONS, dimension_rows=batch.rows[DIMENSIONS_ROW]),
     )
 
 
 def _with_schema(
-    frame: pl.DataFrame, names: Sequence[str], more: Sequence[str] = (), said: pl.Series | None = None
+    frame: pl.DataFrame, names: Sequence[str], leading: Sequence[str] = (), dimension_rows: pl.Series | None = None
 ) -> pl.DataFrame:
     """The columns as the table has them. Words that no line says (any more) may lack what is required."""
     schema = CHARGES.schema
     floats = [n for n in names if n in frame.columns and frame.schema[n].is_float()]
     if floats:
         raise TableError(f"amounts arrived as floating point in {floats}", where=CHARGES.name)
-    shaped = frame.select(
-        *more, *(pl.col(n).cast(schema[n]) if n in frame.columns else pl.lit(None, dtype=schema[n]).alias(n) for n in names)
+    result = frame.select(
+        *leading, *(pl.col(n).cast(schema[n]) if n in frame.columns else pl.lit(None, dtype=schema[n]).alias(n) for n in names)
     )
-    required = [c.name for c in CHARGES.columns if c.required and c.name in names and shaped[c.name].null_count()]
-    if said is not None and required:
-        required = [name for name in required if shaped[name].gather(said).null_count()]
-    if required:
-        raise TableError(f"required columns {required} hold nulls", where=CHARGES.name)
-    return shaped
+    missing = [c.name for c in CHARGES.columns if c.required and c.name in names and result[c.name].null_count()]
+    if dimension_rows is not None and missing:
+        missing = [name for name in missing if result[name].gather(dimension_rows).null_count()]
+    if missing:
+        raise TableError(f"required columns {missing} hold nulls", where=CHARGES.name)
+    return result
 
 
 def _is_settled(month: str, now: datetime) -> bool:
@@ -194,24 +195,26 @@ class ReplaceResult:
     rows_changed: int
 
 
-def replace_month(store: Store, scope: str, pile: MonthBuffer) -> ReplaceResult:
+def replace_month(store: Store, scope: str, buffer: MonthBuffer) -> ReplaceResult:
     """Makes the pile the month of the dataset, in one commit. Nothing is written where nothing changed."""
-    where = {"billing_month": pile.month, "scope": scope}
-    files = pile.files()
-    held = _identity(_stored_rows(store, scope, pile.month))
-    new = _identity(pl.scan_parquet(files)) if held.height else None
-    changed = 0
-    if new is None or not new.sort("row").equals(held.sort("row")):
-        changed = pile.rows
-        if new is not None:
-            changed = new.join(held, on="id", how="anti").height + held.join(new, on="id", how="anti").height
-        store.replace_files(CHARGES, files, where, note=f"{scope} {pile.month}")
-    totals = pile.totals(scope)
-    booked = store.scan(IMPORT_TOTALS, {"billing_month": [pile.month], "scope": [scope]}).collect()
+    partition = {"billing_month": buffer.month, "scope": scope}
+    files = buffer.files()
+    stored_ids = _identity(_stored_rows(store, scope, buffer.month))
+    new_ids = _identity(pl.scan_parquet(files)) if stored_ids.height else None
+    rows_changed = 0
+    if new_ids is None or not new_ids.sort("row").equals(stored_ids.sort("row")):
+        rows_changed = buffer.rows
+        if new_ids is not None:
+            rows_changed = (
+                new_ids.join(stored_ids, on="id", how="anti").height + stored_ids.join(new_ids, on="id", how="anti").height
+            )
+        store.replace_files(CHARGES, files, partition, note=f"{scope} {buffer.month}")
+    totals = buffer.totals(scope)
+    stored_totals = store.scan(IMPORT_TOTALS, {"billing_month": [buffer.month], "scope": [scope]}).collect()
     keys = ["currency", "provider", "cost_column"]
-    if not totals.sort(keys).equals(booked.sort(keys)):
-        store.replace(IMPORT_TOTALS, totals, where)
-    return ReplaceResult(pile.rows, changed)
+    if not totals.sort(keys).equals(stored_totals.sort(keys)):
+        store.replace(IMPORT_TOTALS, totals, partition)
+    return ReplaceResult(buffer.rows, rows_changed)
 
 
 def _stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
@@ -220,46 +223,50 @@ def _stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
 
 def _identity(rows: pl.LazyFrame) -> pl.DataFrame:
     """Two hashes a row: of its content, and of all that replacing it would change. Comparable within one process only."""
-    told = pl.struct("charge_id", "raw_id", "final", "line")
-    return rows.select(id=pl.col("charge_id").hash(seed=1), row=told.hash(seed=1)).collect(engine="streaming")
+    row_content = pl.struct("charge_id", "raw_id", "final", "line")
+    return rows.select(id=pl.col("charge_id").hash(seed=1), row=row_content.hash(seed=1)).collect(engine="streaming")
 
 
 def files_in_other_datasets(store: Store, scope: str, month: str, raw_ids: Collection[str]) -> dict[str, str]:
     """Files whose bytes are already booked for this month under another dataset: raw id to that dataset."""
-    found = (
+    matches = (
         store.scan(CHARGES, {"billing_month": [month]})
         .filter((pl.col("scope") != scope) & pl.col("raw_id").is_in(pl.Series(sorted(raw_ids), dtype=pl.String).implode()))
         .select("raw_id", "scope")
         .unique()
         .collect()
     )
-    return dict(found.iter_rows())
+    return dict(matches.iter_rows())
 
 
-def open_buffer(store: Store, found: Batch, month: str, folder: Path) -> MonthBuffer:
+def open_buffer(store: Store, batch: Batch, month: str, folder: Path) -> MonthBuffer:
     """A pile for a slice's month. Where another dataset holds the month too, it notes what is billed to whom."""
-    pile = MonthBuffer(month, folder)
-    table = store.delta(CHARGES) if found.exclusive else None
-    held = [] if table is None else table.partitions()
-    if any(part["billing_month"] == month and part["scope"] != found.scope for part in held):
-        pile.kinds = set()
-    return pile
+    buffer = MonthBuffer(month, folder)
+    table = store.delta(CHARGES) if batch.exclusive else None
+    partitions = [] if table is None else table.partitions()
+    if any(part["billing_month"] == month and part["scope"] != batch.scope for part in partitions):
+        buffer.bill_keys = set()
+    return buffer
 
 
-def datasets_with_same_bill(store: Store, scope: str, month: str, kinds: Collection[tuple[str | None, ...]]) -> dict[str, str]:
+def datasets_with_same_bill(
+    store: Store, scope: str, month: str, bill_keys: Collection[tuple[str | None, ...]]
+) -> dict[str, str]:
     """Datasets that bill the same accounts for the same SKUs in this month: dataset to the payer they share."""
-    mine = pl.DataFrame(sorted(kinds, key=str), schema=dict.fromkeys(BILL_KEY, pl.String), orient="row")
-    mine = mine.filter(pl.col("billing_account_id").is_not_null() & pl.col("sku_meter").is_not_null())
-    theirs = store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("scope") != scope).select("scope", *BILL_KEY).unique()
-    shared = theirs.join(mine.lazy(), on=BILL_KEY, how="semi", nulls_equal=True)
-    return dict(shared.group_by("scope").agg(pl.col("billing_account_id").min()).collect().iter_rows())
+    own_bills = pl.DataFrame(sorted(bill_keys, key=str), schema=dict.fromkeys(BILL_KEY, pl.String), orient="row")
+    own_bills = own_bills.filter(pl.col("billing_account_id").is_not_null() & pl.col("sku_meter").is_not_null())
+    other_bills = (
+        store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("scope") != scope).select("scope", *BILL_KEY).unique()
+    )
+    matches = other_bills.join(own_bills.lazy(), on=BILL_KEY, how="semi", nulls_equal=True)
+    return dict(matches.group_by("scope").agg(pl.col("billing_account_id").min()).collect().iter_rows())
 
 
 def uris_of(store: Store, scope: str, month: str) -> set[str]:
     """Addresses the month's rows were read from."""
     raw_ids = _stored_rows(store, scope, month).select("raw_id").unique().collect()
-    known = store.scan(RAW_FILES).filter(pl.col("scope") == scope).select("raw_id", "uri").collect()
-    return set(known.join(raw_ids, on="raw_id", how="semi")["uri"])
+    files_of_scope = store.scan(RAW_FILES).filter(pl.col("scope") == scope).select("raw_id", "uri").collect()
+    return set(files_of_scope.join(raw_ids, on="raw_id", how="semi")["uri"])
 
 
 def record_files(store: Store, files: Sequence[dict[str, object]]) -> None:
@@ -268,8 +275,8 @@ def record_files(store: Store, files: Sequence[dict[str, object]]) -> None:
         return
     keys = ["source", "raw_id", "uri", "scope"]
     rows = RAW_FILES.conform(pl.DataFrame(files, schema=RAW_FILES.schema)).unique(keys, keep="first", maintain_order=True)
-    known = store.scan(RAW_FILES, {"source": rows["source"].unique().to_list()}).select(keys).collect()
-    store.append(RAW_FILES, rows.join(known, on=keys, how="anti", maintain_order="left"))
+    stored_files = store.scan(RAW_FILES, {"source": rows["source"].unique().to_list()}).select(keys).collect()
+    store.append(RAW_FILES, rows.join(stored_files, on=keys, how="anti", maintain_order="left"))
 
 
 def duplicate_file_problem(source: str, uri: str, scope: str, other: str, month: str) -> Problem:
@@ -284,11 +291,11 @@ def duplicate_file_problem(source: str, uri: str, scope: str, other: str, month:
     )
 
 
-def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], month: str, pile: MonthBuffer) -> list[Problem]:
+def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], month: str, buffer: MonthBuffer) -> list[Problem]:
     """The problems of one bill in two exports: none where nothing else bills the same accounts for the same SKUs."""
     scope = group[0].scope
     uri = group[0].objects[0].uri if group[0].objects else scope
-    twice = datasets_with_same_bill(store, scope, month, pile.kinds) if pile.kinds else {}
+    payers = datasets_with_same_bill(store, scope, month, buffer.bill_keys) if buffer.bill_keys else {}
     return [
         Problem(
             source,
@@ -298,7 +305,7 @@ def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], m
             f"payer {payer} is booked for {month} as {other!r}, with the same accounts and SKUs; as {scope!r} too they would count twice",
             f"keep one of the two; --scope {other!r} puts this one in the other's place",
         )
-        for other, payer in sorted(twice.items())
+        for other, payer in sorted(payers.items())
     ]
 
 
@@ -307,51 +314,51 @@ def newest_charge(reading: Reading, now: datetime) -> datetime | None:
 
     A monthly fee ends in the future from the first day on: it says nothing about how fresh the usage beside it is.
     """
-    holders = [frame for frame in (reading.frame, reading.words) if frame is not None]
-    ends = next((f["charge_period_end"] for f in holders if "charge_period_end" in f.columns), None)
-    starts = next((f["charge_period_start"] for f in holders if "charge_period_start" in f.columns), None)
-    told = [series.filter(series <= now).max() for series in (ends, starts) if series is not None]
-    return max((t for t in told if isinstance(t, datetime)), default=None)
+    frames = [frame for frame in (reading.frame, reading.dimensions) if frame is not None]
+    end_times = next((f["charge_period_end"] for f in frames if "charge_period_end" in f.columns), None)
+    start_times = next((f["charge_period_start"] for f in frames if "charge_period_start" in f.columns), None)
+    newest_times = [series.filter(series <= now).max() for series in (end_times, start_times) if series is not None]
+    return max((t for t in newest_times if isinstance(t, datetime)), default=None)
 
 
 def by_month(reading: Reading) -> Iterator[tuple[str, BillBatch]]:
     """The rows month by month."""
     if not reading.frame.height:
         return
-    lines = _bill_batch(reading)
-    months = lines.rows["billing_month"]
+    batch = _bill_batch(reading)
+    months = batch.rows["billing_month"]
     if months.n_unique() == 1:
-        yield str(months[0]), lines
+        yield str(months[0]), batch
         return
-    for (month,), rows in lines.rows.partition_by("billing_month", as_dict=True, maintain_order=True).items():
-        yield str(month), BillBatch(rows, lines.words)
+    for (month,), rows in batch.rows.partition_by("billing_month", as_dict=True, maintain_order=True).items():
+        yield str(month), BillBatch(rows, batch.dimensions)
 
 
 def _bill_batch(reading: Reading) -> BillBatch:
     """A reading's rows; those of a source that leaves no words aside say each their own."""
-    if reading.words is not None:
-        return BillBatch(reading.frame, reading.words)
-    words = [name for name in DIMENSIONS if name in reading.frame.columns and name != "billing_month"]
-    return BillBatch(reading.frame.drop(words).with_row_index(DIMENSIONS_ROW), reading.frame.select(words))
+    if reading.dimensions is not None:
+        return BillBatch(reading.frame, reading.dimensions)
+    dimensions = [name for name in DIMENSIONS if name in reading.frame.columns and name != "billing_month"]
+    return BillBatch(reading.frame.drop(dimensions).with_row_index(DIMENSIONS_ROW), reading.frame.select(dimensions))
 
 
-def _equal_columns(told: pl.DataFrame) -> dict[str, str]:
+def _equal_columns(costs: pl.DataFrame) -> dict[str, str]:
     """Cost columns that repeat an earlier one, so that it need not be summed twice."""
-    same: dict[str, str] = {}
+    equal_columns: dict[str, str] = {}
     for at, name in enumerate(COST_COLUMNS):
         for earlier in COST_COLUMNS[:at]:
             if (
-                earlier not in same
-                and told[name].equals(told[earlier])
-                and told[f"{name}__written"].equals(told[f"{earlier}__written"])
+                earlier not in equal_columns
+                and costs[name].equals(costs[earlier])
+                and costs[f"{name}__written"].equals(costs[f"{earlier}__written"])
             ):
-                same[name] = earlier
+                equal_columns[name] = earlier
                 break
-    return same
+    return equal_columns
 
 
 def _add_sums(one: _ColumnSum, other: _ColumnSum) -> _ColumnSum:
-    return _ColumnSum(one.rows + other.rows, _exact_sum(one.kept, other.kept), _exact_sum(one.lost, other.lost))
+    return _ColumnSum(one.rows + other.rows, _exact_sum(one.booked, other.booked), _exact_sum(one.rounding, other.rounding))
 
 
 def _exact_sum(one: Decimal, other: Decimal | None) -> Decimal:

@@ -55,33 +55,33 @@ class MonthFiles:
     def __init__(self, folder: Path, stem: str, month: str) -> None:
         self._folder, self._stem, self._month = folder, stem, month
         self._written: dict[Path, list[_Group]] = {}
-        self._seen = _IdCounter()
-        self._several = False
+        self._counter = _IdCounter()
+        self._has_several_files = False
         self._writer: pq.ParquetWriter | None = None
-        self._aside = ThreadPoolExecutor(1)
+        self._executor = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
-    def add(self, lines: BillBatch) -> None:
+    def add(self, batch: BillBatch) -> None:
         """Writes the lines as one row group, aside. What went wrong with those before them is raised here."""
         self._wait()
-        self._pending = self._aside.submit(self._write, lines)
+        self._pending = self._executor.submit(self._write, batch)
 
     def absorb(self, other: MonthFiles) -> None:
         """Another's files; it must not be used any more."""
-        found = other._close()
-        self._several = self._several or other._several or bool(found and self._written)
-        self._written |= found
-        if not self._several:
-            self._seen = other._seen
+        groups = other._close()
+        self._has_several_files = self._has_several_files or other._has_several_files or bool(groups and self._written)
+        self._written |= groups
+        if not self._has_several_files:
+            self._counter = other._counter
 
-    def finished(self) -> list[Path]:
+    def finish(self) -> list[Path]:
         """All files, identical rows told apart by their ordinal in `charge_id`. Nothing can be added any more."""
-        written = self._close()
-        if self._several:
-            nth = iter(_ordinals([group.ids for groups in written.values() for group in groups]))
-            for path, groups in written.items():
+        groups_by_path = self._close()
+        if self._has_several_files:
+            nth = iter(_ordinals([group.ids for groups in groups_by_path.values() for group in groups]))
+            for path, groups in groups_by_path.items():
                 _number(path, groups, [next(nth) for _ in groups])
-        return list(written)
+        return list(groups_by_path)
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -95,9 +95,9 @@ class MonthFiles:
             self._writer = None
         return self._written
 
-    def _write(self, lines: BillBatch) -> None:
-        table, ids = to_table(lines, self._month)
-        nth = self._seen.ordinals(ids)
+    def _write(self, batch: BillBatch) -> None:
+        table, ids = to_table(batch, self._month)
+        nth = self._counter.ordinals(ids)
         table = table.set_column(0, "charge_id", format_ids(ids, nth))
         path = next(reversed(self._written), None)
         if self._writer is None or path is None or sum(len(group.ids) for group in self._written[path]) >= _FILE_ROWS:
@@ -123,67 +123,67 @@ class _IdCounter:
         if not len(self._slots):
             self._slots = np.zeros(1 << 26, np.bool_)
         slot = ids >> np.uint64(38)
-        known = np.unique(ids[self._slots[slot]])
-        before = sum((_count(group, known) for group in self._groups), np.zeros(len(known), np.int64))
+        repeated_ids = np.unique(ids[self._slots[slot]])
+        before = sum((_count(group, repeated_ids) for group in self._groups), np.zeros(len(repeated_ids), np.int64))
         self._slots[slot] = True
-        ordered = np.sort(ids)
-        self._groups.append(ordered)
-        nth = _ordinals([ids])[0] if (ordered[1:] == ordered[:-1]).any() else None
+        sorted_ids = np.sort(ids)
+        self._groups.append(sorted_ids)
+        nth = _ordinals([ids])[0] if (sorted_ids[1:] == sorted_ids[:-1]).any() else None
         if before.any():
-            again = np.isin(ids, known[before > 0])
+            is_repeated = np.isin(ids, repeated_ids[before > 0])
             nth = np.ones(len(ids), np.int64) if nth is None else nth
-            nth[again] += before[np.searchsorted(known, ids[again])]
+            nth[is_repeated] += before[np.searchsorted(repeated_ids, ids[is_repeated])]
         return nth
 
 
-def _count(among: Hashes, wanted: Hashes) -> Ordinals:
-    """How often each of `wanted` is in the sorted `among`."""
-    return np.asarray(np.searchsorted(among, wanted, "right") - np.searchsorted(among, wanted, "left"), np.int64)
+def _count(sorted_ids: Hashes, ids: Hashes) -> Ordinals:
+    """How often each of `ids` is in the sorted `sorted_ids`."""
+    return np.asarray(np.searchsorted(sorted_ids, ids, "right") - np.searchsorted(sorted_ids, ids, "left"), np.int64)
 
 
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     # Arrow finds the least and greatest of a dictionary by looking at every row of it, which costs more than writing does.
-    ranged = [name for name in MEASURES if name in _TABLE_COLUMNS]
+    columns = [name for name in MEASURES if name in _TABLE_COLUMNS]
     return pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=list(_TEXT_COLUMNS),
-        write_statistics=ranged,
+        write_statistics=columns,
         store_schema=False,
     )
 
 
-def to_table(lines: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
+def to_table(batch: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
     """The lines as the table's files have them, and the 64 bits of each row's id.
 
     The id is a sum over columns of hashes of what the row says there, so that it does not depend on the file, the line, the
     dataset, the batch, or on which columns a report repeats. Absent is nothing to add.
     """
-    number = lines.rows[DIMENSIONS_ROW].to_numpy()
-    said = np.full(lines.words.height, hashed(month) % 2**64, np.uint64)
+    number = batch.rows[DIMENSIONS_ROW].to_numpy()
+    dimension_hashes = np.full(batch.dimensions.height, hashed(month) % 2**64, np.uint64)
     columns: dict[str, pa.Array] = {}
     for name in DIMENSIONS:
         if name in CHARGES.partition_by or name == "charge_id":
             continue
         if name in _TEXT_COLUMNS:
-            if lines.words[name].null_count() == lines.words.height:
+            if batch.dimensions[name].null_count() == batch.dimensions.height:
                 columns[name] = pa.DictionaryArray.from_arrays(pa.nulls(len(number), pa.int32()), _EMPTY_TEXT)
                 continue
-            coded = lines.words[name].to_arrow().cast(pa.string()).dictionary_encode()
-            code = codes(coded)[number]
-            absent = code == len(coded.dictionary) if coded.null_count else None
-            columns[name] = pa.DictionaryArray.from_arrays(pa.array(code, mask=absent), coded.dictionary, safe=False)
+            encoded = batch.dimensions[name].to_arrow().cast(pa.string()).dictionary_encode()
+            code = codes(encoded)[number]
+            absent = code == len(encoded.dictionary) if encoded.null_count else None
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(code, mask=absent), encoded.dictionary, safe=False)
             if name not in _NOT_CONTENT:
-                said += _hash_texts(coded, name)
+                dimension_hashes += _hash_texts(encoded, name)
         else:
-            columns[name] = lines.words[name].gather(lines.rows[DIMENSIONS_ROW]).to_arrow()
+            columns[name] = batch.dimensions[name].gather(batch.rows[DIMENSIONS_ROW]).to_arrow()
             if name not in _NOT_CONTENT:
-                said += _hash_numbers(lines.words[name].to_arrow(), name)
-    ids = said[number]
+                dimension_hashes += _hash_numbers(batch.dimensions[name].to_arrow(), name)
+    ids = dimension_hashes[number]
     for name in MEASURES:
-        columns[name] = lines.rows[name].to_arrow()
+        columns[name] = batch.rows[name].to_arrow()
         if name not in _NOT_CONTENT:
             ids += _hash_numbers(columns[name], name)
     ids = splitmix64(ids)
@@ -202,15 +202,15 @@ def format_ids(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
     plain = pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(digits))
     if nth is None:
         return plain
-    numbered = pc.binary_join_element_wise(plain, pa.array(nth).cast(pa.string()), "-")
-    return pc.if_else(pa.array(nth > 1), numbered, plain)
+    with_ordinals = pc.binary_join_element_wise(plain, pa.array(nth).cast(pa.string()), "-")
+    return pc.if_else(pa.array(nth > 1), with_ordinals, plain)
 
 
-def _hash_texts(coded: pa.DictionaryArray, column: str) -> Hashes:
+def _hash_texts(encoded: pa.DictionaryArray, column: str) -> Hashes:
     salt = np.uint64(_text_bits(column))
-    known = np.fromiter(map(_text_bits, coded.dictionary.to_pylist()), np.uint64, len(coded.dictionary))
-    of_code = np.append(splitmix64(known ^ salt), np.uint64(0))
-    return np.asarray(of_code[codes(coded)])
+    text_hashes = np.fromiter(map(_text_bits, encoded.dictionary.to_pylist()), np.uint64, len(encoded.dictionary))
+    of_code = np.append(splitmix64(text_hashes ^ salt), np.uint64(0))
+    return np.asarray(of_code[codes(encoded)])
 
 
 @lru_cache(1 << 17)
@@ -224,34 +224,34 @@ def _hash_numbers(array: pa.Array, column: str) -> Hashes:
         bits = halves[:, 0] + halves[:, 1] * _HIGH
     else:
         bits = array.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
-    found = splitmix64(bits + np.uint64(_text_bits(column)))
+    hashes = splitmix64(bits + np.uint64(_text_bits(column)))
     if array.null_count:
-        found[array.is_null().to_numpy(zero_copy_only=False)] = 0
-    return found
+        hashes[array.is_null().to_numpy(zero_copy_only=False)] = 0
+    return hashes
 
 
 def _ordinals(groups: Sequence[Hashes]) -> list[Ordinals | None]:
     """For each row group, how many rows had its id up to each; None where every row is the first."""
-    together = np.sort(np.concatenate(groups))
-    repeated = np.unique(together[1:][together[1:] == together[:-1]])
-    if not len(repeated):
+    sorted_ids = np.sort(np.concatenate(groups))
+    repeated_ids = np.unique(sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]])
+    if not len(repeated_ids):
         return [None] * len(groups)
     at = np.concatenate(groups)
-    among = np.flatnonzero(np.isin(at, repeated))
+    among = np.flatnonzero(np.isin(at, repeated_ids))
     nth = pl.DataFrame({"id": at[among]}).select(pl.int_range(1, pl.len() + 1).over("id")).to_series().to_numpy()
     ordinal = np.ones(len(at), np.int64)
     ordinal[among] = nth
-    found = np.split(ordinal, np.cumsum([len(group) for group in groups])[:-1])
-    return [each if (each > 1).any() else None for each in found]
+    parts = np.split(ordinal, np.cumsum([len(group) for group in groups])[:-1])
+    return [part if (part > 1).any() else None for part in parts]
 
 
-def _number(path: Path, written: Sequence[_Group], ordinals: Sequence[Ordinals | None]) -> None:
+def _number(path: Path, groups: Sequence[_Group], ordinals: Sequence[Ordinals | None]) -> None:
     """Writes a file anew in which rows have other ordinals now that the files before it are known."""
-    if all(np.array_equal(1 if a.nth is None else a.nth, 1 if b is None else b) for a, b in zip(written, ordinals, strict=True)):
+    if all(np.array_equal(1 if a.nth is None else a.nth, 1 if b is None else b) for a, b in zip(groups, ordinals, strict=True)):
         return
-    aside = path.with_suffix(".numbered")
-    with pq.ParquetFile(path, read_dictionary=list(_TEXT_COLUMNS)) as file, _open(aside, file.schema_arrow) as writer:
-        for number, (group, nth) in enumerate(zip(written, ordinals, strict=True)):
+    temporary_path = path.with_suffix(".numbered")
+    with pq.ParquetFile(path, read_dictionary=list(_TEXT_COLUMNS)) as file, _open(temporary_path, file.schema_arrow) as writer:
+        for number, (group, nth) in enumerate(zip(groups, ordinals, strict=True)):
             table = file.read_row_group(number).set_column(0, "charge_id", format_ids(group.ids, nth))
             writer.write_table(table, row_group_size=len(group.ids))
-    aside.replace(path)
+    temporary_path.replace(path)

@@ -38,8 +38,8 @@ _PAGE_NAME = re.compile(r"(?:\.json|\.jsonl|\.ndjson|/[^./]+)\Z", re.IGNORECASE)
 class Page:
     """One page: what it is of, where it is from, and its bytes."""
 
-    of: str
-    asked: str
+    kind: str
+    uri: str
     content: bytes
 
 
@@ -48,9 +48,9 @@ class PageFormat:
     """How a provider writes its pages: the start of a bucket, and what a page is of if only its content tells."""
 
     source: str
-    start: str
-    moment: Callable[[str], datetime]
-    of: Callable[[JsonObject], str | None]
+    start_field: str
+    parse_time: Callable[[str], datetime]
+    kind_of: Callable[[JsonObject], str | None]
 
 
 def api_key(names: Sequence[str], label: str) -> str:
@@ -59,11 +59,11 @@ def api_key(names: Sequence[str], label: str) -> str:
     Raises `StoreUnreachable` that says which variable to set.
     """
     suffix = re.sub(r"\W", "_", label).upper()
-    wanted = [f"{name}_{suffix}" for name in names if suffix] + list(names)
-    found = next((os.environ[name] for name in wanted if os.environ.get(name)), None)
-    if found is None:
-        raise StoreUnreachable(f"no key in the environment ({wanted[0]})", remedy=f"set {wanted[0]} to an admin key")
-    return found
+    variables = [f"{name}_{suffix}" for name in names if suffix] + list(names)
+    value = next((os.environ[name] for name in variables if os.environ.get(name)), None)
+    if value is None:
+        raise StoreUnreachable(f"no key in the environment ({variables[0]})", remedy=f"set {variables[0]} to an admin key")
+    return value
 
 
 def months_to_read(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
@@ -78,17 +78,17 @@ def months_to_read(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
     if window.since or window.until:
         last = min(window.until - timedelta(days=1) if window.until else today, today)
         first = window.since or last.replace(day=1)
-        found = _months(first, last) if first <= last else []
+        candidates = _months(first, last) if first <= last else []
     else:
-        found = _months(_earlier(today, _LOOK_BACK_MONTHS), today)
-        known = [i for i, month in enumerate(found) if fetcher.mark(f"{address}|{month}")]
-        found = found[min([*known, len(found) - _FIRST_MONTHS]) :]
-        found = [month for month in found if not _is_settled(month, fetcher.mark(f"{address}|{month}"))]
-    return [(month, now.isoformat()) for month in reversed(found)]
+        candidates = _months(_earlier(today, _LOOK_BACK_MONTHS), today)
+        read_positions = [i for i, month in enumerate(candidates) if fetcher.checkpoint(f"{address}|{month}")]
+        candidates = candidates[min([*read_positions, len(candidates) - _FIRST_MONTHS]) :]
+        candidates = [month for month in candidates if not _is_settled(month, fetcher.checkpoint(f"{address}|{month}"))]
+    return [(month, now.isoformat()) for month in reversed(candidates)]
 
 
-def _is_settled(month: str, asked: str | None) -> bool:
-    return asked is not None and datetime.fromisoformat(asked) >= periods.month_end(month) + _RESTATEMENT_PERIOD
+def _is_settled(month: str, read_at: str | None) -> bool:
+    return read_at is not None and datetime.fromisoformat(read_at) >= periods.month_end(month) + _RESTATEMENT_PERIOD
 
 
 def readable_until(month: str) -> datetime:
@@ -98,10 +98,10 @@ def readable_until(month: str) -> datetime:
 
 
 def _months(first: date, last: date) -> list[str]:
-    found = [first.strftime("%Y-%m")]
-    while found[-1] < last.strftime("%Y-%m"):
-        found.append(periods.month_end(found[-1]).strftime("%Y-%m"))
-    return found
+    names = [first.strftime("%Y-%m")]
+    while names[-1] < last.strftime("%Y-%m"):
+        names.append(periods.month_end(names[-1]).strftime("%Y-%m"))
+    return names
 
 
 def _earlier(day: date, months: int) -> date:
@@ -110,101 +110,101 @@ def _earlier(day: date, months: int) -> date:
     return day
 
 
-def follow_pages(fetcher: Fetcher, of: str, request: Callable[[str | None], Request]) -> list[Page]:
+def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Request]) -> list[Page]:
     """All pages of an answer. `request` is given the cursor of the next one. Raises `FormatError` where the cursors lead nowhere."""
-    found: list[Page] = []
-    seen: set[str] = set()
+    pages: list[Page] = []
+    cursors: set[str] = set()
     cursor: str | None = None
     while True:
-        item = fetcher.ask(request(cursor))
-        page = Page(of, item.uri, item.path.read_bytes())
-        found.append(page)
-        told = _parse_page(page.content, item.uri)
-        cursor = text(told.get("next_page")) if told.get("has_more") is True else None
-        if told.get("has_more") is True and (cursor is None or cursor in seen or len(found) >= _MAX_PAGES):
+        item = fetcher.request(request(cursor))
+        page = Page(kind, item.uri, item.path.read_bytes())
+        pages.append(page)
+        content = _parse_page(page.content, item.uri)
+        cursor = text(content.get("next_page")) if content.get("has_more") is True else None
+        if content.get("has_more") is True and (cursor is None or cursor in cursors or len(pages) >= _MAX_PAGES):
             raise FormatError("the pages do not come to an end", where=item.uri, remedy="ask again later; nothing was booked")
         if cursor is None:
-            return found
-        seen.add(cursor)
+            return pages
+        cursors.add(cursor)
 
 
 def read_consistently(
-    shape: PageFormat, totals: Callable[[], list[Page]], groups: Callable[[], list[Page]]
+    page_format: PageFormat, totals: Callable[[], list[Page]], groups: Callable[[], list[Page]]
 ) -> tuple[list[Page], bool]:
     """Groups between two equal readings of their totals, or, after several tries, the last reading; and whether it held still."""
-    before, pages = totals(), list[Page]()
+    totals_before, pages = totals(), list[Page]()
     for _ in range(_MAX_READS):
         pages = groups()
-        after = totals()
-        days = _buckets(shape, pages).get(COSTS, {})
-        told = _buckets(shape, after).get(TOTALS, {})
-        if _buckets(shape, before).get(TOTALS, {}) == told and set(told) <= set(days):
-            return [*pages, *after], True
-        before = after
-    return [*pages, *before], False
+        pages_after = totals()
+        days = _buckets(page_format, pages).get(COSTS, {})
+        totals_after = _buckets(page_format, pages_after).get(TOTALS, {})
+        if _buckets(page_format, totals_before).get(TOTALS, {}) == totals_after and set(totals_after) <= set(days):
+            return [*pages, *pages_after], True
+        totals_before = pages_after
+    return [*pages, *totals_before], False
 
 
-def store_pages(fetcher: Fetcher, shape: PageFormat, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
+def store_pages(fetcher: Fetcher, page_format: PageFormat, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
     """The pages as one object."""
-    settled = month is not None and periods.now() >= periods.month_end(month) + _RESTATEMENT_PERIOD
-    first = {"bundle": shape.source, "month": month, "settled": settled, "pages": len(pages)}
-    lines = [json.dumps(first, separators=(",", ":")).encode()]
+    is_settled = month is not None and periods.now() >= periods.month_end(month) + _RESTATEMENT_PERIOD
+    header = {"bundle": page_format.source, "month": month, "settled": is_settled, "pages": len(pages)}
+    lines = [json.dumps(header, separators=(",", ":")).encode()]
     for page in pages:
         # Line breaks in JSON stand between values only: taking them out changes nothing it says.
-        plain = page.content.replace(b"\r", b" ").replace(b"\n", b" ").strip()
-        head = json.dumps({"of": page.of, "asked": page.asked}, separators=(",", ":")).encode()
-        lines.append(head[:-1] + b',"page":' + plain + b"}")
-    return fetcher.save(uri, b"\n".join(lines) + b"\n")
+        content = page.content.replace(b"\r", b" ").replace(b"\n", b" ").strip()
+        head = json.dumps({"of": page.kind, "asked": page.uri}, separators=(",", ":")).encode()
+        lines.append(head[:-1] + b',"page":' + content + b"}")
+    return fetcher.store_bytes(uri, b"\n".join(lines) + b"\n")
 
 
-def saved_months(fetcher: Fetcher, shape: PageFormat, uri: str) -> list[tuple[RawObject, str | None]]:
+def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tuple[RawObject, str | None]]:
     """What lies in a folder: of the months that live runs kept the last of each, else the pages somebody saved, put together.
 
     With each the month it states. Raises `FormatError` where a page is missing.
     """
-    kept: dict[str | None, RawObject] = {}
-    found: dict[bytes, Page] = {}
+    bundles: dict[str | None, RawObject] = {}
+    pages_by_content: dict[bytes, Page] = {}
     listing = [entry for entry in fetcher.list(uri) if _PAGE_NAME.search(entry.uri)]
     for entry in sorted(listing, key=lambda e: (e.modified or datetime.min.replace(tzinfo=UTC), e.uri)):
         item = fetcher.get(entry.uri)
         content = item.path.read_bytes()
         if content.startswith(b'{"bundle":'):
-            kept[open_month(shape, item).month] = item
-        elif not kept:
-            page = Page(shape.of(_parse_page(content, item.uri)) or COSTS, item.uri, content)
-            found.setdefault(content.strip(), page)
-    if kept:
-        return [(item, month) for month, item in kept.items()]
-    if not found:
+            bundles[open_month(page_format, item).month] = item
+        elif not bundles:
+            page = Page(page_format.kind_of(_parse_page(content, item.uri)) or COSTS, item.uri, content)
+            pages_by_content.setdefault(content.strip(), page)
+    if bundles:
+        return [(item, month) for month, item in bundles.items()]
+    if not pages_by_content:
         raise ObjectMissingError(
             "no saved pages here", where=uri, remedy="name a folder of JSON pages, or the provider's address"
         )
-    pages = sorted(found.values(), key=lambda page: page.content)
-    _check_complete(shape, pages, uri)
-    return [(store_pages(fetcher, shape, None, pages, uri), None)]
+    pages = sorted(pages_by_content.values(), key=lambda page: page.content)
+    _check_complete(page_format, pages, uri)
+    return [(store_pages(fetcher, page_format, None, pages, uri), None)]
 
 
-def _check_complete(shape: PageFormat, pages: Sequence[Page], uri: str) -> None:
+def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) -> None:
     """Every page that says there are more is followed by one that begins where it ends; months begin with their first day."""
     days: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     open_ends: list[tuple[str, datetime, str]] = []
     for page in pages:
-        mine = _buckets(shape, [page]).get(page.of, {})
-        known = days.setdefault(page.of, {})
-        twice = min((day for day in mine if known.get(day, mine[day]) != mine[day]), default=None)
-        if twice is not None:
+        page_days = _buckets(page_format, [page]).get(page.kind, {})
+        known_days = days.setdefault(page.kind, {})
+        conflicting_day = min((day for day in page_days if known_days.get(day, page_days[day]) != page_days[day]), default=None)
+        if conflicting_day is not None:
             raise FormatError(
-                f"another page tells {twice.date()} differently",
-                where=page.asked,
+                f"another page tells {conflicting_day.date()} differently",
+                where=page.uri,
                 remedy="save the pages of one visit, in one grouping",
             )
-        known.update(mine)
-        if mine and _parse_page(page.content, page.asked).get("has_more") is True:
-            open_ends.append((page.of, max(mine) + timedelta(days=1), page.asked))
-    for of, day, asked in open_ends:
-        if day not in days[of]:
+        known_days.update(page_days)
+        if page_days and _parse_page(page.content, page.uri).get("has_more") is True:
+            open_ends.append((page.kind, max(page_days) + timedelta(days=1), page.uri))
+    for kind, day, page_uri in open_ends:
+        if day not in days[kind]:
             raise FormatError(
-                f"the page after this one is missing, from {day.date()} on", where=asked, remedy="save all pages of the answer"
+                f"the page after this one is missing, from {day.date()} on", where=page_uri, remedy="save all pages of the answer"
             )
     first = min(days.get(COSTS, {}), default=None)
     if first is None:
@@ -217,66 +217,68 @@ def _check_complete(shape: PageFormat, pages: Sequence[Page], uri: str) -> None:
         )
 
 
-def open_month(shape: PageFormat, item: RawObject) -> BillMonth:
+def open_month(page_format: PageFormat, item: RawObject) -> BillMonth:
     """A month's pages, all of them. Raises `FormatError` for a file that is cut off or no bill of this provider."""
-    again = "fetch the month again; nothing was booked"
+    remedy = "fetch the month again; nothing was booked"
     lines = item.path.read_bytes().split(b"\n")
     head = _parse_page(lines[0], item.uri)
-    if head.get("bundle") != shape.source:
+    if head.get("bundle") != page_format.source:
         raise FormatError(
-            f"this is no bill of {shape.source}", where=item.uri, remedy="name a folder of its pages, or its address"
+            f"this is no bill of {page_format.source}", where=item.uri, remedy="name a folder of its pages, or its address"
         )
     count = text(head.get("pages")) or ""
     if lines[-1] != b"" or str(len(lines) - 2) != count:
         raise FormatError(
-            f"the file is cut off: it has {max(len(lines) - 2, 0)} of {count or '?'} pages", where=item.uri, remedy=again
+            f"the file is cut off: it has {max(len(lines) - 2, 0)} of {count or '?'} pages", where=item.uri, remedy=remedy
         )
     pages = []
     for number, line in enumerate(lines[1:-1], 2):
-        told = _parse_page(line, f"{item.uri}, line {number}")
-        if not isinstance(told.get("page"), dict) or not isinstance(told.get("of"), str):
-            raise FormatError(f"line {number} holds no page", where=item.uri, remedy=again)
-        pages.append((str(told["of"]), told["page"], f"{item.uri}, line {number}"))
+        entry = _parse_page(line, f"{item.uri}, line {number}")
+        if not isinstance(entry.get("page"), dict) or not isinstance(entry.get("of"), str):
+            raise FormatError(f"line {number} holds no page", where=item.uri, remedy=remedy)
+        pages.append((str(entry["of"]), entry["page"], f"{item.uri}, line {number}"))
     buckets: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
-    for of, page, where in pages:
-        buckets.setdefault(of, {}).update(_days(shape, page, where))
+    for kind, page, location in pages:
+        buckets.setdefault(kind, {}).update(_days(page_format, page, location))
     return BillMonth(text(head.get("month")), head.get("settled") is True, buckets)
 
 
-def _buckets(shape: PageFormat, pages: Iterable[Page]) -> dict[str, dict[datetime, Sequence[JsonObject]]]:
+def _buckets(page_format: PageFormat, pages: Iterable[Page]) -> dict[str, dict[datetime, Sequence[JsonObject]]]:
     """What pages tell day by day. A day that two pages tell is the later page's: it was asked last."""
-    found: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
+    buckets: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     for page in pages:
-        found.setdefault(page.of, {}).update(_days(shape, _parse_page(page.content, page.asked), page.asked))
-    return found
+        buckets.setdefault(page.kind, {}).update(_days(page_format, _parse_page(page.content, page.uri), page.uri))
+    return buckets
 
 
-def _days(shape: PageFormat, page: JsonObject, where: str) -> Iterator[tuple[datetime, Sequence[JsonObject]]]:
+def _days(page_format: PageFormat, page: JsonObject, location: str) -> Iterator[tuple[datetime, Sequence[JsonObject]]]:
     data = page.get("data")
     if not isinstance(data, list):
-        raise FormatError("the page holds no data", where=where, remedy="ask again; the answer is not as documented")
+        raise FormatError("the page holds no data", where=location, remedy="ask again; the answer is not as documented")
     for bucket in data:
         results = bucket.get("results") if isinstance(bucket, dict) else None
-        start = text(bucket.get(shape.start)) if isinstance(bucket, dict) else None
+        start = text(bucket.get(page_format.start_field)) if isinstance(bucket, dict) else None
         try:
-            day = shape.moment(start or "")
-        except (ValueError, OverflowError, OSError) as fault:
+            day = page_format.parse_time(start or "")
+        except (ValueError, OverflowError, OSError) as error:
             raise FormatError(
-                f"a bucket's {shape.start} is {start!r}", where=where, remedy="ask again; the answer is not as documented"
-            ) from fault
+                f"a bucket's {page_format.start_field} is {start!r}",
+                where=location,
+                remedy="ask again; the answer is not as documented",
+            ) from error
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-            raise FormatError(f"the day {day.date()} holds no results", where=where, remedy="ask again; nothing was booked")
+            raise FormatError(f"the day {day.date()} holds no results", where=location, remedy="ask again; nothing was booked")
         yield day, results
 
 
-def _parse_page(content: bytes, where: str) -> JsonObject:
+def _parse_page(content: bytes, location: str) -> JsonObject:
     try:
-        told = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
-    except (ValueError, RecursionError) as fault:
-        raise FormatError(f"no whole JSON page: {str(fault)[:120]}", where=where, remedy="fetch it again") from fault
-    if not isinstance(told, dict):
-        raise FormatError("the page is no JSON object", where=where, remedy="save each answer as a file of its own")
-    return told
+        page = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"no whole JSON page: {str(error)[:120]}", where=location, remedy="fetch it again") from error
+    if not isinstance(page, dict):
+        raise FormatError("the page is no JSON object", where=location, remedy="save each answer as a file of its own")
+    return page
 
 
 def inconsistent_month_problem(source: str, uri: str, month: str) -> Problem:
@@ -293,7 +295,7 @@ def inconsistent_month_problem(source: str, uri: str, month: str) -> Problem:
 
 
 def read_month(
-    shape: PageFormat,
+    page_format: PageFormat,
     source: str,
     base: str,
     month: str,
@@ -308,16 +310,16 @@ def read_month(
     Costs are booked without usage, too: `without_usage` says what that means, and what to do.
     """
     problems: list[Problem] = []
-    found, still = read_consistently(shape, totals, groups)
-    if not still:
+    pages, is_consistent = read_consistently(page_format, totals, groups)
+    if not is_consistent:
         problems.append(inconsistent_month_problem(source, base, month))
     try:
-        found += usage()
-    except SourceError as fault:
+        pages += usage()
+    except SourceError as error:
         meaning, remedy = without_usage
-        told = f"the usage of {month} cannot be read: {fault.what}; {meaning}"
-        problems.append(Problem(source, fault.where or base, "usage", "", told, remedy, severity="warning"))
-    return found, problems
+        reason = f"the usage of {month} cannot be read: {error.what}; {meaning}"
+        problems.append(Problem(source, error.where or base, "usage", "", reason, remedy, severity="warning"))
+    return pages, problems
 
 
 def parse_utc(moment: str) -> datetime:
@@ -326,5 +328,5 @@ def parse_utc(moment: str) -> datetime:
     >>> parse_utc("2026-10-01T02:00:00+02:00").isoformat()
     '2026-10-01T00:00:00+00:00'
     """
-    found = datetime.fromisoformat(moment)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    parsed_time = datetime.fromisoformat(moment)
+    return parsed_time.replace(tzinfo=UTC) if parsed_time.tzinfo is None else parsed_time.astimezone(UTC)

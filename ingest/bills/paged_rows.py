@@ -51,17 +51,17 @@ def number(value: object) -> Decimal | None:
     >>> number("0E-6176"), number("4.50"), number("abc")
     (Decimal('0'), Decimal('4.50'), None)
     """
-    found = exact_decimal(text(value))
-    return ZERO if found is not None and not found else found
+    parsed_number = exact_decimal(text(value))
+    return ZERO if parsed_number is not None and not parsed_number else parsed_number
 
 
-def plain_text(amount: Decimal | None, written: object = None) -> str | None:
+def plain_text(amount: Decimal | None, original: object = None) -> str | None:
     """An amount as text that money is read from; what is no amount stays as it was written, to be told.
 
     >>> plain_text(Decimal("4.5E-6")), plain_text(None, "abc")
     ('0.0000045', 'abc')
     """
-    return text(written) if amount is None else format(amount, "f")
+    return text(original) if amount is None else format(amount, "f")
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
@@ -89,20 +89,20 @@ def remainders(
     `amount` is the currency and the amount of a result, or None where it tells none.
     """
     groups = month.buckets.get(COSTS, {})
-    for start, told in sorted(month.buckets.get(TOTALS, {}).items()):
-        whole, parts = _by_currency(told, amount), _by_currency(groups.get(start, ()), amount)
-        for currency, total in sorted(whole.items()):
-            rest = exact_sum([total, parts.get(currency, ZERO).copy_negate()])
-            if abs(rest) >= TOLERANCE:
-                yield start, currency, rest, told[0]
+    for start, total_rows in sorted(month.buckets.get(TOTALS, {}).items()):
+        totals, group_sums = _by_currency(total_rows, amount), _by_currency(groups.get(start, ()), amount)
+        for currency, total in sorted(totals.items()):
+            remainder = exact_sum([total, group_sums.get(currency, ZERO).copy_negate()])
+            if abs(remainder) >= TOLERANCE:
+                yield start, currency, remainder, total_rows[0]
 
 
 def _by_currency(results: Sequence[JsonObject], amount: Callable[[JsonObject], tuple[str, Decimal] | None]) -> dict[str, Decimal]:
-    found: dict[str, list[Decimal]] = {}
-    for told in map(amount, results):
-        if told is not None:
-            found.setdefault(told[0], []).append(told[1])
-    return {currency: exact_sum(values) for currency, values in found.items()}
+    amounts: dict[str, list[Decimal]] = {}
+    for pair in map(amount, results):
+        if pair is not None:
+            amounts.setdefault(pair[0], []).append(pair[1])
+    return {currency: exact_sum(values) for currency, values in amounts.items()}
 
 
 REMAINDER_DESCRIPTION = "Part of the day's total that is in no group"
@@ -113,10 +113,10 @@ def remainder_labels() -> dict[str, str | None]:
     return {"charge_description": REMAINDER_DESCRIPTION, "sku_id": "remainder", "sku_meter": REMAINDER_DESCRIPTION}
 
 
-def report_remainders(tally: ProblemCounter, field: str, provider: str, rows: int) -> None:
+def report_remainders(counter: ProblemCounter, field: str, provider: str, rows: int) -> None:
     """Says that there are remainders."""
     if rows:
-        tally.whole(
+        counter.add_summed(
             field,
             "the groups of a day are not its total; the difference is a row of its own",
             f"nothing to do: {provider} tells the total, but not whose the rest is",
@@ -125,21 +125,21 @@ def report_remainders(tally: ProblemCounter, field: str, provider: str, rows: in
 
 
 def readings(
-    month: BillMonth, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], tally: ProblemCounter
+    month: BillMonth, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], counter: ProblemCounter
 ) -> Iterator[Reading]:
     """Rows in the terms of `charges`, amounts and times as text; the problems told so far come with them."""
     schema = dict.fromkeys((name for row in rows[:1] for name in row), pl.String) | {"final": pl.Boolean}
-    for at in range(0, len(rows), _ROWS):
-        frame = pl.DataFrame(rows[at : at + _ROWS], schema=schema).with_columns(final=pl.lit(month.settled))
-        apart = [name for name in frame.columns if name in charges.MEASURES]
-        numbers = pl.int_range(at + 1, at + 1 + pl.len(), dtype=pl.Int64)
-        lines = BillBatch(
-            frame.select(apart).with_columns(__row=numbers, __line=numbers).with_row_index(DIMENSIONS_ROW),
-            frame.select(pl.exclude(apart)),
+    for offset in range(0, len(rows), _ROWS):
+        frame = pl.DataFrame(rows[offset : offset + _ROWS], schema=schema).with_columns(final=pl.lit(month.settled))
+        measures = [name for name in frame.columns if name in charges.MEASURES]
+        numbers = pl.int_range(offset + 1, offset + 1 + pl.len(), dtype=pl.Int64)
+        batch = BillBatch(
+            frame.select(measures).with_columns(__row=numbers, __line=numbers).with_row_index(DIMENSIONS_ROW),
+            frame.select(pl.exclude(measures)),
         )
-        booked = charges.to_charges(charges.check_required(charges.parse_types(lines), names, tally))
-        yield Reading(booked.rows, tally.drain(), booked.words)
-    yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+        charge_batch = charges.to_charges(charges.check_required(charges.parse_types(batch), names, counter))
+        yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
+    yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
 
 
 def day_period(start: datetime) -> dict[str, str]:

@@ -22,7 +22,7 @@ _PARQUET_ROWS = 250_000
 _Item = TypeVar("_Item")
 
 
-def batches(item: RawObject, choose: SelectColumns, tally: ProblemCounter) -> Iterator[BillBatch]:
+def batches(item: RawObject, select: SelectColumns, counter: ProblemCounter) -> Iterator[BillBatch]:
     """Bounded parts of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
 
     Words are text, or maps of text. What stands apart is text in a text file; in Parquet times and doubles stay as they are, and
@@ -33,59 +33,61 @@ def batches(item: RawObject, choose: SelectColumns, tally: ProblemCounter) -> It
     if not magic:
         raise FormatError("the file is empty", where=item.uri, remedy="export it again")
     if magic == b"PAR1":
-        tally.place = "row"
-        parts = _parquet(item, choose)
+        counter.place = "row"
+        parts = _parquet(item, select)
     else:
-        parts = csv_reader.batches(item.path, choose, tally)
+        parts = csv_reader.batches(item.path, select, counter)
     rows = 0
     for part in parts:
         rows += part.rows.height
         yield part
     if not rows:
-        tally.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
+        counter.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
 
 
-def _parquet(item: RawObject, choose: SelectColumns) -> Iterator[BillBatch]:
+def _parquet(item: RawObject, select: SelectColumns) -> Iterator[BillBatch]:
     row = 1
     try:
-        for wanted, batch in _read_ahead(_record_batches(item, choose)):
-            apart = pl.DataFrame(pa.Table.from_batches([batch.select(wanted.apart)]))
-            apart = apart.select(_readable(apart, name) for name in wanted.apart)
-            apart = apart.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
+        for selection, batch in _read_ahead(_record_batches(item, select)):
+            measures = pl.DataFrame(pa.Table.from_batches([batch.select(selection.measures)]))
+            measures = measures.select(_readable(measures, name) for name in selection.measures)
+            measures = measures.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
                 __line=pl.col("__row")
             )
-            part = dictionary.encode({name: _as_text(batch.column(name)) for name in wanted.words}, apart)
-            texts = [name for name, dtype in part.words.schema.items() if dtype == pl.String]
-            yield BillBatch(part.rows, part.words.with_columns(map(_null_if_empty, texts)))
+            part = dictionary.encode({name: _as_text(batch.column(name)) for name in selection.dimensions}, measures)
+            texts = [name for name, dtype in part.dimensions.schema.items() if dtype == pl.String]
+            yield BillBatch(part.rows, part.dimensions.with_columns(map(_null_if_empty, texts)))
             row += batch.num_rows
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as fault:
-        said = str(fault).splitlines()[0][:200]
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        message = str(error).splitlines()[0][:200]
         raise FormatError(
-            f"no readable Parquet file: {said}", where=item.uri, remedy="fetch the file again; it may be cut off"
-        ) from fault
+            f"no readable Parquet file: {message}", where=item.uri, remedy="fetch the file again; it may be cut off"
+        ) from error
 
 
-def _record_batches(item: RawObject, choose: SelectColumns) -> Iterator[tuple[ColumnSelection, pa.RecordBatch]]:
+def _record_batches(item: RawObject, select: SelectColumns) -> Iterator[tuple[ColumnSelection, pa.RecordBatch]]:
     """Parts of one row group each, text as the dictionaries it is stored in."""
     with pq.ParquetFile(item.path) as file:
-        wanted = choose(list(file.schema_arrow.names))
-        names = [*wanted.words, *wanted.apart]
+        selection = select(list(file.schema_arrow.names))
+        names = [*selection.dimensions, *selection.measures]
         leaves = [file.schema.column(i) for i in range(len(file.schema))]
-        held = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in wanted.words]
+        dictionary_columns = [
+            leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in selection.dimensions
+        ]
         # A row group at a time: across two of them Arrow cannot give maps as dictionaries.
-        with pq.ParquetFile(item.path, read_dictionary=held) as coded:
+        with pq.ParquetFile(item.path, read_dictionary=dictionary_columns) as file_encoded:
             for group in range(file.num_row_groups):
-                for batch in coded.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=names):
-                    yield wanted, batch
+                for batch in file_encoded.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=names):
+                    yield selection, batch
 
 
 def _read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     """The items, each fetched while the one before it is worked on."""
-    nothing: Final = object()
+    sentinel: Final = object()
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
-        due = pool.submit(next, items, nothing)
-        while (item := due.result()) is not nothing:
-            due = pool.submit(next, items, nothing)
+        pending = pool.submit(next, items, sentinel)
+        while (item := pending.result()) is not sentinel:
+            pending = pool.submit(next, items, sentinel)
             yield cast("_Item", item)
 
 
@@ -104,8 +106,8 @@ def _null_if_empty(name: str) -> pl.Expr:
 def _readable(frame: pl.DataFrame, name: str) -> pl.Expr:
     column, dtype = pl.col(name), frame.schema[name]
     if dtype in (pl.Date, pl.Datetime):
-        zoned = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
-        return zoned.dt.convert_time_zone("UTC") if getattr(dtype, "time_zone", None) else zoned.dt.replace_time_zone("UTC")
+        utc_time = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
+        return utc_time.dt.convert_time_zone("UTC") if getattr(dtype, "time_zone", None) else utc_time.dt.replace_time_zone("UTC")
     if dtype == pl.Float64:
         return column
     return _null_if_empty(name) if dtype == pl.String else column.cast(pl.String, strict=dtype != pl.Binary)
@@ -119,9 +121,9 @@ def parse_times(column: pl.Series) -> pl.Series:
     """
     if column.dtype != pl.String:
         return column.cast(TIME)
-    written = column.unique().drop_nulls()
+    distinct = column.unique().drop_nulls()
     return column.replace_strict(
-        written, pl.Series([_parse_time(text) for text in written], dtype=TIME), default=None, return_dtype=TIME
+        distinct, pl.Series([_parse_time(text) for text in distinct], dtype=TIME), default=None, return_dtype=TIME
     )
 
 

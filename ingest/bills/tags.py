@@ -32,27 +32,27 @@ def entries_of(column: pl.Series, *, prefix: str = "") -> pl.DataFrame:
             key=pl.col("entry").struct.field(fields[0]).cast(pl.String),
             value=pl.col("entry").struct.field(fields[1]).cast(pl.String),
         )
-    filled = long.select(pl.col("row").cast(pl.UInt32), "key", "value").filter(
+    entries = long.select(pl.col("row").cast(pl.UInt32), "key", "value").filter(
         pl.col("key").is_not_null() & pl.col("value").is_not_null() & (pl.col("value") != "")
     )
-    return filled.with_columns(key=prefix + pl.col("key")) if prefix else filled
+    return entries.with_columns(key=prefix + pl.col("key")) if prefix else entries
 
 
 def objects(entries: pl.DataFrame, rows: int) -> pl.Series:
     """JSON objects from entries, keys sorted; null for a row without any. Of two entries with one key the first stays."""
     if not entries.height:
         return pl.Series("tags", [None] * rows, dtype=pl.String)
-    again = (pl.col("row") == pl.col("row").shift(1)) & (pl.col("key") == pl.col("key").shift(1))
-    spelt = (
+    is_repeated = (pl.col("row") == pl.col("row").shift(1)) & (pl.col("key") == pl.col("key").shift(1))
+    texts = (
         entries.sort("row", "key", maintain_order=True)
-        .filter(~again.fill_null(False))
+        .filter(~is_repeated.fill_null(False))
         .select("row", entry=_json_quoted("key") + ":" + _json_quoted("value"))
         .group_by("row", maintain_order=True)
         .agg("entry")
         .select("row", tags="{" + pl.col("entry").list.join(",") + "}")
     )
     return pl.DataFrame({"row": pl.int_range(rows, eager=True, dtype=pl.UInt32)}).join(
-        spelt, on="row", how="left", maintain_order="left"
+        texts, on="row", how="left", maintain_order="left"
     )["tags"]
 
 

@@ -67,7 +67,7 @@ class TableDescription:
 
     columns: frozenset[str]
     location: str | None
-    parted_by: str | None
+    partitioned_by: str | None
 
 
 class BigQuery:
@@ -76,27 +76,29 @@ class BigQuery:
     ``BIGQUERY_EMULATOR_HOST`` names another endpoint, as it does for Google's own client.
     """
 
-    def __init__(self, where: Address) -> None:
-        self.where = where
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
     @cached_property
     def _client(self) -> Any:
         from google.cloud import bigquery
 
-        project = os.environ.get("GOOGLE_CLOUD_PROJECT") or self.where.project
-        with client.translate_errors(self.where.uri, RIGHTS):
+        project = os.environ.get("GOOGLE_CLOUD_PROJECT") or self.address.project
+        with client.translate_errors(self.address.uri, RIGHTS):
             return bigquery.Client(project=project, **client.options(os.environ.get("BIGQUERY_EMULATOR_HOST", "")))
 
     def tables(self) -> list[str]:
         """Names of the dataset's tables, in order."""
-        with client.translate_errors(self.where.uri, RIGHTS):
-            listed = self._client.list_tables(f"{self.where.project}.{self.where.dataset}", retry=client.retry())
-            return sorted(table.table_id for table in listed)
+        with client.translate_errors(self.address.uri, RIGHTS):
+            tables = self._client.list_tables(f"{self.address.project}.{self.address.dataset}", retry=client.retry())
+            return sorted(table.table_id for table in tables)
 
-    def about(self) -> TableDescription:
+    def describe(self) -> TableDescription:
         """The table's columns and partitioning."""
-        with client.translate_errors(self.where.uri, RIGHTS):
-            table = self._client.get_table(f"{self.where.project}.{self.where.dataset}.{self.where.table}", retry=client.retry())
+        with client.translate_errors(self.address.uri, RIGHTS):
+            table = self._client.get_table(
+                f"{self.address.project}.{self.address.dataset}.{self.address.table}", retry=client.retry()
+            )
         parting = table.time_partitioning
         return TableDescription(
             frozenset(field.name for field in table.schema),
@@ -104,30 +106,30 @@ class BigQuery:
             None if parting is None else parting.field or "_PARTITIONTIME",
         )
 
-    def ask(self, sql: str, about: TableDescription, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
+    def query(self, sql: str, table: TableDescription, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
         """The rows of a query. Raises `StoreUnreachable` where it cannot be asked, or its answer ends early."""
         from google.cloud import bigquery
 
         kinds = {str: "STRING", datetime: "TIMESTAMP"}
-        given = [bigquery.ScalarQueryParameter(name, kinds[type(value)], value) for name, value in parameters.items()]
-        patience = client.retry()
-        with client.translate_errors(self.where.uri, RIGHTS):
+        query_parameters = [bigquery.ScalarQueryParameter(name, kinds[type(value)], value) for name, value in parameters.items()]
+        retry = client.retry()
+        with client.translate_errors(self.address.uri, RIGHTS):
             answer = self._client.query_and_wait(
                 sql,
-                job_config=bigquery.QueryJobConfig(query_parameters=given),
-                location=about.location,
+                job_config=bigquery.QueryJobConfig(query_parameters=query_parameters),
+                location=table.location,
                 page_size=_PAGE_ROWS,
-                retry=patience,
-                job_retry=patience,
+                retry=retry,
+                job_retry=retry,
             )
-            held = 0
+            row_count = 0
             for row in answer:
-                held += 1
+                row_count += 1
                 yield row
-            if answer.total_rows is not None and held != answer.total_rows:
+            if answer.total_rows is not None and row_count != answer.total_rows:
                 raise StoreUnreachable(
-                    f"the answer holds {answer.total_rows:,} rows and ended after {held:,}",
-                    where=self.where.uri,
+                    f"the answer holds {answer.total_rows:,} rows and ended after {row_count:,}",
+                    where=self.address.uri,
                     remedy="it is asked again with the next run",
                 )
 
@@ -140,18 +142,18 @@ def sort_lines(lines: Iterable[str]) -> Iterator[bytes]:
     >>> b"".join(sort_lines(["b", "a", "b"]))
     b'a\nb\nb\n'
     """
-    coming = iter(lines)
+    remaining_lines = iter(lines)
     with TemporaryDirectory(prefix="rootcost-sort-") as folder:
         runs: list[Path] = []
-        while some := sorted(f"{line}\n".encode() for line in islice(coming, _SORTED_LINES)):
-            if not runs and len(some) < _SORTED_LINES:
-                yield from some
+        while chunk := sorted(f"{line}\n".encode() for line in islice(remaining_lines, _SORTED_LINES)):
+            if not runs and len(chunk) < _SORTED_LINES:
+                yield from chunk
                 return
             runs.append(Path(folder) / str(len(runs)))
-            runs[-1].write_bytes(b"".join(some))
-        opened = [path.open("rb") for path in runs]
+            runs[-1].write_bytes(b"".join(chunk))
+        files = [path.open("rb") for path in runs]
         try:
-            yield from heapq.merge(*opened)
+            yield from heapq.merge(*files)
         finally:
-            for file in opened:
+            for file in files:
                 file.close()

@@ -28,12 +28,12 @@ def options(endpoint: str) -> dict[str, Any]:
     """
     if not endpoint:
         return {}
-    found: dict[str, Any] = {"client_options": {"api_endpoint": endpoint}}
+    arguments: dict[str, Any] = {"client_options": {"api_endpoint": endpoint}}
     if endpoint.startswith("http://"):
         from google.auth.credentials import AnonymousCredentials
 
-        found["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
-    return found
+        arguments["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return arguments
 
 
 def retry() -> Any:
@@ -41,7 +41,7 @@ def retry() -> Any:
     import requests
     from google.api_core import exceptions, retry
 
-    passing = retry.if_exception_type(
+    is_transient = retry.if_exception_type(
         exceptions.TooManyRequests,
         exceptions.InternalServerError,
         exceptions.BadGateway,
@@ -52,15 +52,15 @@ def retry() -> Any:
         ConnectionError,
     )
 
-    def again(fault: Exception) -> bool:
-        reasons = {str(error.get("reason")) for error in getattr(fault, "errors", ()) if isinstance(error, dict)}
-        return passing(fault) or bool(reasons & {"rateLimitExceeded", "backendError", "internalError"})
+    def is_retried(error: Exception) -> bool:
+        reasons = {str(entry.get("reason")) for entry in getattr(error, "errors", ()) if isinstance(entry, dict)}
+        return is_transient(error) or bool(reasons & {"rateLimitExceeded", "backendError", "internalError"})
 
-    return retry.Retry(predicate=again, initial=FIRST_PAUSE_SECONDS, maximum=30.0, multiplier=2.0, timeout=MAX_RETRY_SECONDS)
+    return retry.Retry(predicate=is_retried, initial=FIRST_PAUSE_SECONDS, maximum=30.0, multiplier=2.0, timeout=MAX_RETRY_SECONDS)
 
 
 @contextmanager
-def translate_errors(where: str, rights: str) -> Iterator[None]:
+def translate_errors(location: str, rights: str) -> Iterator[None]:
     """Says Google's faults in ours. `rights` is the remedy where access is refused: what to grant, and on what."""
     import requests
     from google.api_core import exceptions
@@ -68,35 +68,37 @@ def translate_errors(where: str, rights: str) -> Iterator[None]:
 
     try:
         yield
-    except exceptions.NotFound as fault:
+    except exceptions.NotFound as error:
         raise ObjectMissingError(
-            _error_sentence(fault), where=where, remedy="check the project, the dataset and the table"
-        ) from fault
-    except (exceptions.Forbidden, exceptions.Unauthorized) as fault:
-        raise StoreUnreachable(f"Google refuses access: {_error_sentence(fault)}", where=where, remedy=rights) from fault
-    except exceptions.RetryError as fault:
-        cause = _error_sentence(fault.cause) if fault.cause else _error_sentence(fault)
+            _error_sentence(error), where=location, remedy="check the project, the dataset and the table"
+        ) from error
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        raise StoreUnreachable(f"Google refuses access: {_error_sentence(error)}", where=location, remedy=rights) from error
+    except exceptions.RetryError as error:
+        cause = _error_sentence(error.cause) if error.cause else _error_sentence(error)
         raise StoreUnreachable(
-            f"{cause}, for {MAX_RETRY_SECONDS:.0f} seconds", where=where, remedy="it is asked again with the next run"
-        ) from fault
-    except exceptions.BadRequest as fault:
+            f"{cause}, for {MAX_RETRY_SECONDS:.0f} seconds", where=location, remedy="it is asked again with the next run"
+        ) from error
+    except exceptions.BadRequest as error:
         raise StoreUnreachable(
-            f"the question was not understood: {_error_sentence(fault)}",
-            where=where,
+            f"the question was not understood: {_error_sentence(error)}",
+            where=location,
             remedy="check that the table is what the source reads",
-        ) from fault
-    except exceptions.GoogleAPIError as fault:
-        raise StoreUnreachable(_error_sentence(fault), where=where, remedy="it is asked again with the next run") from fault
-    except GoogleAuthError as fault:
-        raise StoreUnreachable(f"no usable Google credentials: {_error_sentence(fault)}", where=where, remedy=LOG_IN) from fault
-    except (requests.RequestException, ConnectionError, TimeoutError) as fault:
-        raise StoreUnreachable(_error_sentence(fault), where=where, remedy="check the network and the endpoint") from fault
+        ) from error
+    except exceptions.GoogleAPIError as error:
+        raise StoreUnreachable(_error_sentence(error), where=location, remedy="it is asked again with the next run") from error
+    except GoogleAuthError as error:
+        raise StoreUnreachable(
+            f"no usable Google credentials: {_error_sentence(error)}", where=location, remedy=LOG_IN
+        ) from error
+    except (requests.RequestException, ConnectionError, TimeoutError) as error:
+        raise StoreUnreachable(_error_sentence(error), where=location, remedy="check the network and the endpoint") from error
 
 
-def _error_sentence(fault: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     """The fault's own sentence, without the request it stands in front of."""
-    message = getattr(fault, "message", None) or str(fault)
-    code = getattr(fault, "code", None)
+    message = getattr(error, "message", None) or str(error)
+    code = getattr(error, "code", None)
     number = f"{int(code)} " if isinstance(code, int) else ""
-    sentence = str(message).splitlines()[0] if str(message) else type(fault).__name__
+    sentence = str(message).splitlines()[0] if str(message) else type(error).__name__
     return f"{number}{sentence.split(': ', 1)[-1] if '://' in sentence.split(': ', 1)[0] else sentence}"[:240]

@@ -63,7 +63,7 @@ def _is_match(entry: ListedObject, base: str, patterns: Sequence[str], skip: Seq
 def _new_objects(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str]
 ) -> Iterator[Batch | Problem]:
-    window, checkpoint = fetcher.window, fetcher.mark(uri)
+    window, checkpoint = fetcher.window, fetcher.checkpoint(uri)
     since = datetime.fromisoformat(checkpoint) - OVERLAP if checkpoint and window == Window() else None
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
     last = window.until + _DAY if window.until else None
@@ -86,7 +86,7 @@ def _new_objects(
     newest = max((_write_time(entry) for entry in listing), default=None)
     newest_seen = max(filter(None, (newest, datetime.fromisoformat(checkpoint) if checkpoint else None)), default=None)
     if newest_seen is not None and window == Window():
-        yield Batch(scope=uri, objects=(), marks={uri: newest_seen.isoformat()})
+        yield Batch(scope=uri, objects=(), checkpoints={uri: newest_seen.isoformat()})
 
 
 def _list_new(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:

@@ -28,51 +28,55 @@ FORMS = "litellm's JSON, genai-prices' JSON, or a CSV with the columns provider,
 
 
 def read_prices(
-    path: Path | None = None, *, origin: str = "list", book: str = "", seen: Callable[[], Collection[str]] = frozenset
+    path: Path | None = None, *, origin: str = "list", book: str = "", model_names: Callable[[], Collection[str]] = frozenset
 ) -> PriceList:
     """A price list in any form it comes in; without a path, the installed litellm's.
 
-    `book` names it; the default is the form's name, or the file's for a CSV. `seen` gives the model names that logs use: a list that
+    `book` names it; the default is the form's name, or the file's for a CSV. `model_names` gives the model names that logs use: a list that
     describes its models by patterns is spelled out for them. Raises `ObjectMissingError` if there is no such file, `FormatError` if it
     is no price list.
     """
     from ingest.prices import genai, rate_table
 
-    where = path or litellm_map.litellm_map_path()
-    content = _content(where)
+    source_path = path or litellm_map.litellm_map_path()
+    content = _content(source_path)
     version = f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
     if content.lstrip()[:1] in (b"{", b"["):
-        said: Any = _json(content, where)
-        if genai.is_book(said):
+        document: Any = _json(content, source_path)
+        if genai.is_book(document):
             name = f"{book or 'genai-prices'} {version}"
-            frame, problems = genai.read(said, seen=seen(), book=name, uri=where.name)
-            return _with_origin(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
-        listed = litellm_map.read_litellm_map(path)
-        undated = listed.frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
-        name = listed.book if not book else f"{book} {version}"
-        return _with_origin(PriceList(name, origin, where.name, undated, listed.problems), origin)
-    name = f"{book or where.stem.replace(' ', '-')} {version}"
-    frame, problems = rate_table.read(content, uri=where.name)
-    return _with_origin(PriceList(name, origin, where.name, frame, tuple(problems)), origin)
+            frame, problems = genai.read(document, model_names=model_names(), book=name, uri=source_path.name)
+            return _with_origin(PriceList(name, origin, source_path.name, frame, tuple(problems)), origin)
+        price_list = litellm_map.read_litellm_map(path)
+        undated_frame = price_list.frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
+        name = price_list.book if not book else f"{book} {version}"
+        return _with_origin(PriceList(name, origin, source_path.name, undated_frame, price_list.problems), origin)
+    name = f"{book or source_path.stem.replace(' ', '-')} {version}"
+    frame, problems = rate_table.read(content, uri=source_path.name)
+    return _with_origin(PriceList(name, origin, source_path.name, frame, tuple(problems)), origin)
 
 
-def _with_origin(listed: PriceList, origin: str) -> PriceList:
+def _with_origin(price_list: PriceList, origin: str) -> PriceList:
     """The list under its name and origin, on every row."""
-    frame = listed.frame.with_columns(origin=pl.lit(origin), book=pl.lit(listed.book))
-    return replace(listed, frame=frame)
+    frame = price_list.frame.with_columns(origin=pl.lit(origin), book=pl.lit(price_list.book))
+    return replace(price_list, frame=frame)
 
 
-def _content(where: Path) -> bytes:
+def _content(source_path: Path) -> bytes:
     try:
-        return where.read_bytes()
-    except FileNotFoundError as fault:
-        raise ObjectMissingError("no such file", where=str(where), remedy=f"name a price list: {FORMS}") from fault
-    except OSError as fault:
-        raise FormatError(f"cannot be read: {fault.strerror}", where=str(where), remedy=f"name a price list: {FORMS}") from fault
+        return source_path.read_bytes()
+    except FileNotFoundError as error:
+        raise ObjectMissingError("no such file", where=str(source_path), remedy=f"name a price list: {FORMS}") from error
+    except OSError as error:
+        raise FormatError(
+            f"cannot be read: {error.strerror}", where=str(source_path), remedy=f"name a price list: {FORMS}"
+        ) from error
 
 
-def _json(content: bytes, where: Path) -> Any:
+def _json(content: bytes, source_path: Path) -> Any:
     try:
         return json.loads(content, parse_float=Decimal, parse_constant=str)
-    except (ValueError, RecursionError) as fault:
-        raise FormatError(f"no valid JSON: {str(fault)[:120]}", where=str(where), remedy="fetch the price list again") from fault
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"no valid JSON: {str(error)[:120]}", where=str(source_path), remedy="fetch the price list again"
+        ) from error

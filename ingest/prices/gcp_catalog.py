@@ -78,14 +78,14 @@ def projects() -> list[Project]:
     """All billing accounts the credentials can see, and their projects, in order of their names."""
     from google.cloud import billing_v1
 
-    found = []
+    rows = []
     with google_client.translate_errors(WHERE, _READ_ACCOUNTS):
         client = billing_v1.CloudBillingClient(**_connection())
         for account in client.list_billing_accounts(retry=google_client.retry()):
             paid = list(client.list_project_billing_info(name=account.name, retry=google_client.retry()))
             about = (_last_part(account.name), account.display_name, account.currency_code, account.open_)
-            found += [Project(*about, info.project_id, info.billing_enabled) for info in paid] or [Project(*about, None, False)]
-    return sorted(dict.fromkeys(found), key=lambda row: (row.billing_account, row.project or ""))
+            rows += [Project(*about, info.project_id, info.billing_enabled) for info in paid] or [Project(*about, None, False)]
+    return sorted(dict.fromkeys(rows), key=lambda row: (row.billing_account, row.project or ""))
 
 
 def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str = "USD") -> PriceList:
@@ -94,32 +94,32 @@ def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str
     The catalog does not say since when a price holds, only that it does: rates are undated. Raises `ObjectMissingError` where the
     catalog lists no service that sells models.
     """
-    rows, unknown, tiered = list[dict[str, Any]](), list[str](), list[str]()
+    rows, unknown_skus, tiered_skus = list[dict[str, Any]](), list[str](), list[str]()
     for sku in skus(currency):
-        sells = classify(sku.service, sku.description, sku.unit)
-        if sells.meter not in METERS or not sells.model or not sells.factor:
-            unknown.append(sku.description)
+        meaning = classify(sku.service, sku.description, sku.unit)
+        if meaning.meter not in METERS or not meaning.model or not meaning.factor:
+            unknown_skus.append(sku.description)
             continue
         if sku.tiers > 1:
-            tiered.append(sku.description)
+            tiered_skus.append(sku.description)
         rows.append(
             {
                 "provider": "gemini" if re.search("gemini|generative", sku.service, re.IGNORECASE) else "vertex_ai",
-                "model": spell(sells.model),
-                "meter": sells.meter,
-                "service_tier": sells.service_tier,
-                "context_above": sells.context_above,
+                "model": spell(meaning.model),
+                "meter": meaning.meter,
+                "service_tier": meaning.service_tier,
+                "context_above": meaning.context_above,
                 "currency": sku.currency,
-                "rate": unit_rate(sku.price, sells.factor),
+                "rate": unit_rate(sku.price, meaning.factor),
                 "description": sku.description,
                 "regions": list(sku.regions),
             }
         )
     frame = _with_regions(pl.DataFrame(rows, schema=_READ))
-    told = frame.sort(PRICES.key[1:-1]).write_csv() if frame.height else ""
-    book = f"{BOOK} sha256:{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    csv_text = frame.sort(PRICES.key[1:-1]).write_csv() if frame.height else ""
+    book = f"{BOOK} sha256:{hashlib.sha256(csv_text.encode()).hexdigest()[:16]}"
     columns = {"origin": pl.lit("list"), "book": pl.lit(book)}
-    return PriceList(book, "list", WHERE, frame.with_columns(**columns), tuple(_report(unknown, tiered)))
+    return PriceList(book, "list", WHERE, frame.with_columns(**columns), tuple(_report(unknown_skus, tiered_skus)))
 
 
 def skus(currency: str = "USD") -> Iterator[Sku]:
@@ -129,16 +129,16 @@ def skus(currency: str = "USD") -> Iterator[Sku]:
     with google_client.translate_errors(WHERE, _READ_CATALOG):
         client = billing_v1.CloudCatalogClient(**_connection())
         services = {s.name: s.display_name for s in client.list_services(retry=google_client.retry())}
-        sellers = {name: shown for name, shown in services.items() if _SELLERS.search(shown)}
+        sellers = {name: display_name for name, display_name in services.items() if _SELLERS.search(display_name)}
         if not sellers:
             raise ObjectMissingError("the catalog lists no service that sells models", where=WHERE, remedy="check the endpoint")
-        seen: set[str] = set()
-        for name, shown in sorted(sellers.items()):
+        sku_names: set[str] = set()
+        for name, display_name in sorted(sellers.items()):
             request = billing_v1.ListSkusRequest(parent=name, currency_code=currency)
             for sku in client.list_skus(request=request, retry=google_client.retry()):
-                if sku.name not in seen and sku.pricing_info:
-                    seen.add(sku.name)
-                    yield _sku(shown, sku)
+                if sku.name not in sku_names and sku.pricing_info:
+                    sku_names.add(sku.name)
+                    yield _sku(display_name, sku)
 
 
 def _sku(service: str, sku: Any) -> Sku:
@@ -179,46 +179,46 @@ _READ = {
 _RATE_KEY = ["provider", "model", "meter", "service_tier", "context_above"]
 
 
-def _with_regions(read: pl.DataFrame) -> pl.DataFrame:
+def _with_regions(rates: pl.DataFrame) -> pl.DataFrame:
     """Rates with the region they hold in; of a model's preview and general release the latter.
 
     What costs the same everywhere has no region. A SKU named Global is for the global endpoint, and its plain neighbour for all others.
     """
     general, everywhere = pl.col("description").str.contains(_insensitive(_GENERAL)), pl.col("regions").list.len() == 0
-    told = read.with_columns(
+    priced_rates = rates.with_columns(
         __global=pl.col("description").str.contains(_insensitive(_GLOBAL)), __general=general, __preview=~general
     ).filter(pl.col("__general") | ~pl.col("__general").any().over(_RATE_KEY))
-    named = pl.col("__global").any().over(_RATE_KEY)
+    has_global = pl.col("__global").any().over(_RATE_KEY)
     somewhere = pl.when(everywhere | (pl.col("regions") == ["global"])).then(pl.lit([""])).otherwise("regions")
-    told = (
-        told.with_columns(
-            region=pl.when("__global").then(pl.lit(["global"])).when(named).then(pl.lit(["regional"])).otherwise(somewhere)
+    priced_rates = (
+        priced_rates.with_columns(
+            region=pl.when("__global").then(pl.lit(["global"])).when(has_global).then(pl.lit(["regional"])).otherwise(somewhere)
         )
         .explode("region")
         .with_columns(__alike=(pl.col("rate").n_unique() == 1).over(_RATE_KEY))
         .with_columns(region=pl.when("__alike").then(pl.lit("")).otherwise("region"))
     )
-    kept = [*_RATE_KEY, "region", "currency", "rate"]
-    return told.select(kept).unique(maintain_order=True).sort(kept)
+    columns = [*_RATE_KEY, "region", "currency", "rate"]
+    return priced_rates.select(columns).unique(maintain_order=True).sort(columns)
 
 
 def _insensitive(pattern: re.Pattern[str]) -> str:
     return f"(?i){pattern.pattern}"
 
 
-def _report(unknown: Sequence[str], tiered: Sequence[str]) -> Iterator[Problem]:
-    if unknown:
-        reason = f"SKUs whose words name no model and meter were left out, such as {_examples(unknown)}"
+def _report(unknown_skus: Sequence[str], tiered_skus: Sequence[str]) -> Iterator[Problem]:
+    if unknown_skus:
+        reason = f"SKUs whose words name no model and meter were left out, such as {_examples(unknown_skus)}"
         remedy = "nothing to do for storage and machines; for a model, write a rule in attribution.skus, or a rate table"
-        yield Problem("prices", WHERE, f"{len(unknown)} SKUs", "description", reason, remedy, len(unknown), "warning")
-    if tiered:
-        reason = f"rates fall or rise with the month's volume; the first that is not free was taken: {_examples(tiered)}"
+        yield Problem("prices", WHERE, f"{len(unknown_skus)} SKUs", "description", reason, remedy, len(unknown_skus), "warning")
+    if tiered_skus:
+        reason = f"rates fall or rise with the month's volume; the first that is not free was taken: {_examples(tiered_skus)}"
         remedy = "state the rate you come to as a contract, if it is another"
-        yield Problem("prices", WHERE, f"{len(tiered)} SKUs", "tieredRates", reason, remedy, len(tiered), "warning")
+        yield Problem("prices", WHERE, f"{len(tiered_skus)} SKUs", "tieredRates", reason, remedy, len(tiered_skus), "warning")
 
 
-def _examples(named: Sequence[str]) -> str:
-    return "; ".join(repr(name) for name in sorted(set(named))[:_MAX_EXAMPLES])
+def _examples(names: Sequence[str]) -> str:
+    return "; ".join(repr(name) for name in sorted(set(names))[:_MAX_EXAMPLES])
 
 
 def _connection() -> dict[str, Any]:

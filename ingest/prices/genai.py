@@ -44,32 +44,32 @@ _LITERAL = ("equals", "starts_with")
 _MAX_NESTING = 50
 
 
-def is_book(said: object) -> bool:
+def is_book(document: object) -> bool:
     """Whether a JSON document is such a list.
 
     >>> is_book([{"id": "openai", "models": []}]), is_book({"gpt-4o": {}})
     (True, False)
     """
-    return isinstance(said, list) and bool(said) and all(isinstance(p, Mapping) and "models" in p for p in said)
+    return isinstance(document, list) and bool(document) and all(isinstance(p, Mapping) and "models" in p for p in document)
 
 
 def read(
-    said: list[Mapping[str, Any]], *, seen: Collection[str] = frozenset(), book: str, uri: str
+    document: list[Mapping[str, Any]], *, model_names: Collection[str] = frozenset(), book: str, uri: str
 ) -> tuple[pl.DataFrame, list[Problem]]:
     """Rates as rows of `prices`, a null `valid_from` where the list gives no day.
 
     The list describes models by patterns. Each is written under its own id, under the names its pattern spells out, and under those of
-    the `seen` names that it matches; where two patterns match, the first does, as the list means it.
+    the `model_names` names that it matches; where two patterns match, the first does, as the list means it.
     """
-    return _Reader(said, frozenset(seen), uri).read()
+    return _Reader(document, frozenset(model_names), uri).read()
 
 
 class _Reader:
-    def __init__(self, said: list[Mapping[str, Any]], seen: frozenset[str], uri: str) -> None:
-        self.providers = {str(p.get("id")): p for p in said}
-        self.seen, self.uri = seen, uri
+    def __init__(self, document: list[Mapping[str, Any]], model_names: frozenset[str], uri: str) -> None:
+        self.providers = {str(p.get("id")): p for p in document}
+        self.seen, self.uri = model_names, uri
         self.problems: list[Problem] = []
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def read(self) -> tuple[pl.DataFrame, list[Problem]]:
         """See `read`."""
@@ -77,29 +77,31 @@ class _Reader:
         return pl.DataFrame(rows, schema=_SCHEMA, orient="row"), self.problems
 
     def _provider(self, provider: str) -> Iterator[tuple[Any, ...]]:
-        others = _list(self.providers[provider].get("fallback_model_providers"))
-        sold = [
+        fallbacks = _list(self.providers[provider].get("fallback_model_providers"))
+        models = [
             (model, f"{seller} {model.get('id')}")
-            for seller in dict.fromkeys((provider, *map(str, others)))
+            for seller in dict.fromkeys((provider, *map(str, fallbacks)))
             for model in _list(self.providers.get(seller, {}).get("models"))
             if isinstance(model, Mapping)
         ]
-        prices = [list(self._rates(m, place)) for m, place in sold]
-        ids = [str(m.get("id")) for m, _ in sold]
-        named = dict.fromkeys((*ids, *(name for m, _ in sold for name in _literal_names(m.get("match")))))
-        for name in (*named, *sorted(self.seen - named.keys())):
-            found = next((n for n, (m, _) in enumerate(sold) if _matches(m.get("match"), name.lower())), None)
-            if found is None and name in ids:
-                found = ids.index(name)
-            for rate in prices[found] if found is not None else ():
+        prices = [list(self._rates(m, place)) for m, place in models]
+        ids = [str(m.get("id")) for m, _ in models]
+        names = dict.fromkeys((*ids, *(name for m, _ in models for name in _literal_names(m.get("match")))))
+        for name in (*names, *sorted(self.seen - names.keys())):
+            position = next((n for n, (m, _) in enumerate(models) if _matches(m.get("match"), name.lower())), None)
+            if position is None and name in ids:
+                position = ids.index(name)
+            for rate in prices[position] if position is not None else ():
                 yield (provider, name, *rate)
 
     def _rates(self, model: Mapping[str, Any], place: str) -> Iterator[tuple[Any, ...]]:
         """Every rate of one model: meter, tier, context_above, region, currency, rate, valid_from, valid_to, hours."""
-        told = model.get("prices")
-        listed = [c for c in told if isinstance(c, Mapping)] if isinstance(told, list) else [{"prices": told}]
-        conditions = [self._condition(conditional.get("constraint"), place) for conditional in listed]
-        for number, (conditional, (start, hours)) in enumerate(zip(listed, conditions, strict=True)):
+        prices_entry = model.get("prices")
+        price_rules = (
+            [c for c in prices_entry if isinstance(c, Mapping)] if isinstance(prices_entry, list) else [{"prices": prices_entry}]
+        )
+        conditions = [self._condition(conditional.get("constraint"), place) for conditional in price_rules]
+        for number, (conditional, (start, hours)) in enumerate(zip(price_rules, conditions, strict=True)):
             # A later price replaces the whole of an earlier one, also the tiers it has no more.
             end = next((later for later, _ in conditions[number + 1 :] if later is not None), None)
             tier = "standard" if hours is None else "off_peak"
@@ -108,14 +110,14 @@ class _Reader:
                 self._problem(place, "prices", "is no object of prices", "each model states its prices")
                 continue
             for key, value in prices.items():
-                sells = _METERS.get(key)
-                if sells is None:
+                meter_unit = _METERS.get(key)
+                if meter_unit is None:
                     self._problem(place, key, "no meter of the ledger fits it", "left out", "warning")
                     continue
                 for above, price in _tiers(value):
                     if (rate := self._rate(place, key, price)) is not None:
-                        per_one = unit_rate(rate, Decimal(sells[1]))
-                        yield (sells[0], tier, above, "", "USD", per_one, start, end, hours)
+                        per_one = unit_rate(rate, Decimal(meter_unit[1]))
+                        yield (meter_unit[0], tier, above, "", "USD", per_one, start, end, hours)
 
     def _condition(self, constraint: object, place: str) -> tuple[datetime | None, str | None]:
         if not isinstance(constraint, Mapping):
@@ -123,8 +125,8 @@ class _Reader:
         if "start_date" in constraint:
             try:
                 return parse_instant(str(constraint["start_date"]), field="start_date"), None
-            except UsageError as fault:
-                self._problem(place, "start_date", fault.what, fault.remedy)
+            except UsageError as error:
+                self._problem(place, "start_date", error.what, error.remedy)
         if {"start_time", "end_time"} <= constraint.keys():
             window = "-".join(str(constraint[edge])[:5] for edge in ("start_time", "end_time"))
             return None, json.dumps([{"hours_utc": [window]}])
@@ -138,8 +140,8 @@ class _Reader:
         return number
 
     def _problem(self, place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
-        if (place, field) not in self._told:
-            self._told.add((place, field))
+        if (place, field) not in self._reported:
+            self._reported.add((place, field))
             self.problems.append(Problem("prices", self.uri, place, field, reason, remedy, severity=severity))
 
 
@@ -178,10 +180,10 @@ def _list(value: object) -> list[Any]:
 
 
 @cache
-def _pattern(written: str) -> re.Pattern[str] | None:
+def _pattern(expression: str) -> re.Pattern[str] | None:
     """A regular expression; None where it is none, which matches nothing."""
     try:
-        return re.compile(written)
+        return re.compile(expression)
     except re.error:
         return None
 
@@ -210,12 +212,12 @@ def _matches(clause: Any, name: str, depth: int = 0) -> bool:
     if kind in ("or", "and"):
         return (any if kind == "or" else all)(_matches(part, name, depth + 1) for part in _list(value))
     if kind == "regex":
-        found = _pattern(str(value))
-        return found is not None and found.search(name) is not None
-    wanted = str(value).lower()
+        pattern = _pattern(str(value))
+        return pattern is not None and pattern.search(name) is not None
+    literal = str(value).lower()
     return {
-        "equals": name == wanted,
-        "starts_with": name.startswith(wanted),
-        "ends_with": name.endswith(wanted),
-        "contains": wanted in name,
+        "equals": name == literal,
+        "starts_with": name.startswith(literal),
+        "ends_with": name.endswith(literal),
+        "contains": literal in name,
     }.get(kind, False)

@@ -48,7 +48,7 @@ class Rate(NamedTuple):
     """One rate of a model: what it prices and which key of the map it comes from."""
 
     key: str
-    means: Meaning
+    meaning: Meaning
     region: str
     rate: Decimal
     hours: str | None = None
@@ -68,44 +68,44 @@ class Entry:
         model: str,
         entry: Mapping[str, Any],
         number: Number,
-        seen: Callable[[str], None],
-        differing: Callable[[str, Decimal, str, Decimal], None],
+        report_key: Callable[[str], None],
+        report_contradiction: Callable[[str, Decimal, str, Decimal], None],
     ) -> None:
         self.model, self.entry = model, entry
         self.provider: str = entry["litellm_provider"]
         self.mode = str(entry.get("mode") or "")
-        self._number, self._seen, self._differing = number, seen, differing
+        self._number, self._seen, self._differing = number, report_key, report_contradiction
 
     def rates(self) -> list[Rate]:
         """Every rate, each thing priced once."""
-        stated: dict[Meaning, Rate] = {}
-        for key, means, value in self._stated():
+        rates_by_meaning: dict[Meaning, Rate] = {}
+        for key, key_meaning, value in self._listed_rates():
             rate = self._number(key, value)
             if rate is None:
                 continue
-            earlier = stated.get(means)
+            earlier = rates_by_meaning.get(key_meaning)
             if earlier is not None and earlier.rate and rate and earlier.rate != rate:
                 self._differing(key, rate, earlier.key, earlier.rate)
             elif earlier is None or (rate and not earlier.rate):
-                stated[means] = Rate(key, means, "", rate)
-        base = self._ranges(self._with_half_cached(stated))
+                rates_by_meaning[key_meaning] = Rate(key, key_meaning, "", rate)
+        base = self._ranges(self._with_half_cached(rates_by_meaning))
         return self._multiplied([*base, *self._off_peak(base)])
 
-    def _stated(self) -> Iterator[tuple[str, Meaning, object]]:
+    def _listed_rates(self) -> Iterator[tuple[str, Meaning, object]]:
         for key, value in self.entry.items():
             if not is_price(key):
                 continue
             self._seen(key)
             if key in NESTED and isinstance(value, Mapping):
                 for part, rate in value.items():
-                    if (means := meaning(f"{key}.{part}")) is not None and rate is not None:
-                        yield key, self._as_sold(means), rate
-            elif value is not None and key not in NESTED and (means := meaning(key, self.mode)) is not None:
-                yield key, self._as_sold(means), value
+                    if (key_meaning := meaning(f"{key}.{part}")) is not None and rate is not None:
+                        yield key, self._as_sold(key_meaning), rate
+            elif value is not None and key not in NESTED and (key_meaning := meaning(key, self.mode)) is not None:
+                yield key, self._as_sold(key_meaning), value
 
-    def _as_sold(self, means: Meaning) -> Meaning:
+    def _as_sold(self, key_meaning: Meaning) -> Meaning:
         """The meter as this provider sells it."""
-        meter, above = means.meter, means.context_above
+        meter, above = key_meaning.meter, key_meaning.context_above
         if self.provider == _INCLUSIVE and above:
             above -= 1
         if (
@@ -116,7 +116,7 @@ class Entry:
             meter = "output_images" if "output_cost_per_image" not in self.entry else meter
         if meter.startswith(("web_searches", "map_queries")) and self._by_prompt():
             meter = "grounded_map_prompts" if meter == "map_queries" else "grounded_prompts"
-        return means._replace(meter=meter, context_above=above)
+        return key_meaning._replace(meter=meter, context_above=above)
 
     def _sells(self, word: str) -> bool:
         return any(word in key for key in self.entry if is_price(key))
@@ -125,11 +125,13 @@ class Entry:
         googles = self.provider.startswith(_BY_PROMPT) and "claude" not in self.model
         return googles and self.entry.get("web_search_billing_unit") != "per_query"
 
-    def _with_half_cached(self, stated: dict[Meaning, Rate]) -> list[Rate]:
-        read, plain = Meaning("cache_read_tokens", "standard", 0), Meaning("input_tokens", "standard", 0)
-        if self.provider == _HALF_CACHED and read not in stated and plain in stated:
-            stated[read] = stated[plain]._replace(means=read, rate=stated[plain].rate / 2)
-        return list(stated.values())
+    def _with_half_cached(self, rates_by_meaning: dict[Meaning, Rate]) -> list[Rate]:
+        cache_read, plain = Meaning("cache_read_tokens", "standard", 0), Meaning("input_tokens", "standard", 0)
+        if self.provider == _HALF_CACHED and cache_read not in rates_by_meaning and plain in rates_by_meaning:
+            rates_by_meaning[cache_read] = rates_by_meaning[plain]._replace(
+                meaning=cache_read, rate=rates_by_meaning[plain].rate / 2
+            )
+        return list(rates_by_meaning.values())
 
     def _ranges(self, base: list[Rate]) -> list[Rate]:
         """The rates with a table by prompt size put in place of those it replaces; each range's lower end is the size above which it holds."""
@@ -139,15 +141,19 @@ class Entry:
             return base
         if all("queries" in rates for _, rates in ranges):
             return base + [
-                r._replace(means=r.means._replace(context_above=above)) for above, rates in ranges for r in rates.values()
+                r._replace(meaning=r.meaning._replace(context_above=above)) for above, rates in ranges for r in rates.values()
             ]
         ranges = [(above, rates) for above, rates in ranges if "input_tokens" in rates]
-        found = [rate for above, rates in ranges for rate in self._complete(above, rates, ranges)]
-        replaced = {rate.means.meter for rate in found} | {"cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"}
-        return [r for r in base if r.means.meter not in replaced] + found if found else base
+        range_rates = [rate for above, rates in ranges for rate in self._complete(above, rates, ranges)]
+        replaced_meters = {rate.meaning.meter for rate in range_rates} | {
+            "cache_read_tokens",
+            "cache_write_5m_tokens",
+            "cache_write_1h_tokens",
+        }
+        return [r for r in base if r.meaning.meter not in replaced_meters] + range_rates if range_rates else base
 
     def _tiers(self, tiers: list[Any]) -> Iterator[tuple[int, dict[str, Rate]]]:
-        told = set()
+        keys = set()
         for tier in tiers:
             if not isinstance(tier, Mapping):
                 continue
@@ -160,12 +166,12 @@ class Entry:
             for key, value in tier.items():
                 if key == "range":
                     continue
-                told.add(name := f"tiered_pricing.{key}")
-                means = meaning(key, self.mode)
-                if means is not None and value is not None and (rate := self._number(name, value)) is not None:
-                    rates[means.meter] = Rate(name, means._replace(context_above=above), "", rate)
+                keys.add(name := f"tiered_pricing.{key}")
+                key_meaning = meaning(key, self.mode)
+                if key_meaning is not None and value is not None and (rate := self._number(name, value)) is not None:
+                    rates[key_meaning.meter] = Rate(name, key_meaning._replace(context_above=above), "", rate)
             yield above, rates
-        for name in sorted(told):
+        for name in sorted(keys):
             self._seen(name)
 
     def _complete(self, above: int, rates: dict[str, Rate], ranges: list[tuple[int, dict[str, Rate]]]) -> Iterator[Rate]:
@@ -175,11 +181,11 @@ class Entry:
             "cache_write_5m_tokens": "input_tokens",
             "reasoning_tokens": "output_tokens",
         }
-        somewhere = {meter for _, found in ranges for meter in found}
+        somewhere = {meter for _, rate in ranges for meter in rate}
         for meter in _IN_RANGE:
-            found = rates.get(meter) or (rates.get(stands_in.get(meter, "")) if meter in somewhere else None)
-            if found is not None:
-                yield found._replace(means=Meaning(meter, "standard", above))
+            rate = rates.get(meter) or (rates.get(stands_in.get(meter, "")) if meter in somewhere else None)
+            if rate is not None:
+                yield rate._replace(meaning=Meaning(meter, "standard", above))
 
     def _off_peak(self, base: list[Rate]) -> Iterator[Rate]:
         """Rates of the hours in which the model is cheaper."""
@@ -188,33 +194,33 @@ class Entry:
             return
         half = self.provider == _HALF_CACHED and "cache_read_input_token_cost" not in {**block, **self.entry}
         for key, value in block.items():
-            means = meaning(key, self.mode)
-            if means is not None and value is not None and (rate := self._number("off_peak_pricing", value)) is not None:
-                yield Rate("off_peak_pricing", means._replace(service_tier=OFF_PEAK), "", rate, hours)
-                if means.meter == "input_tokens" and half:
-                    cached = means._replace(meter="cache_read_tokens", service_tier=OFF_PEAK)
-                    yield Rate("off_peak_pricing", cached, "", rate / 2, hours)
+            key_meaning = meaning(key, self.mode)
+            if key_meaning is not None and value is not None and (rate := self._number("off_peak_pricing", value)) is not None:
+                yield Rate("off_peak_pricing", key_meaning._replace(service_tier=OFF_PEAK), "", rate, hours)
+                if key_meaning.meter == "input_tokens" and half:
+                    cache_meaning = key_meaning._replace(meter="cache_read_tokens", service_tier=OFF_PEAK)
+                    yield Rate("off_peak_pricing", cache_meaning, "", rate / 2, hours)
 
     def _multiplied(self, base: list[Rate]) -> list[Rate]:
         """The rates and their multiples: a surcharge for a region, for speed, for both."""
-        found = list(base)
-        tokens = [r for r in base if _BY_TOKEN.search(r.means.meter) and r.means.meter not in _NO_TOKEN]
+        rates = list(base)
+        tokens = [r for r in base if _BY_TOKEN.search(r.meaning.meter) and r.meaning.meter not in _NO_TOKEN]
         special = self.entry.get(_GEOGRAPHY)
         special = special if isinstance(special, Mapping) else {}
         if _SPEED in special and (faster := self._number(_GEOGRAPHY, special[_SPEED])) is not None:
             fast = [
-                r._replace(key=_GEOGRAPHY, means=r.means._replace(service_tier=FAST), rate=r.rate * faster)
+                r._replace(key=_GEOGRAPHY, meaning=r.meaning._replace(service_tier=FAST), rate=r.rate * faster)
                 for r in tokens
-                if r.means.service_tier == "standard"
+                if r.meaning.service_tier == "standard"
             ]
-            found += fast
+            rates += fast
             tokens += fast
         surcharges = [(key, region, self.entry.get(key)) for key, region in _MULTIPLIERS.items()]
         surcharges += [(_GEOGRAPHY, region, special.get(region)) for region in _GEOGRAPHIES]
         for key, region, value in surcharges:
-            if value is not None and (more := self._number(key, value)) is not None:
-                found += [r._replace(key=key, region=region, rate=r.rate * more) for r in tokens]
-        return found
+            if value is not None and (factor := self._number(key, value)) is not None:
+                rates += [r._replace(key=key, region=region, rate=r.rate * factor) for r in tokens]
+        return rates
 
 
 def schedule(block: Mapping[str, Any]) -> str | None:
@@ -224,13 +230,13 @@ def schedule(block: Mapping[str, Any]) -> str | None:
     '[{"hours_utc": ["00:00-00:00"], "weekdays": [6, 7], "timezone": "Asia/Shanghai"}]'
     """
     rules = [{"hours_utc": block.get("hours_utc")}, *(w for w in block.get("windows") or () if isinstance(w, Mapping))]
-    found = []
+    entries = []
     for rule in rules:
         spans = rule.get("hours_utc")
         spans = [spans] if isinstance(spans, str) else spans if isinstance(spans, list) else []
-        sound = [s for s in spans if isinstance(s, str) and re.fullmatch(r"\s*[0-2]\d:[0-5]\d\s*-\s*[0-2]\d:[0-5]\d\s*", s)]
-        if sound:
+        windows = [s for s in spans if isinstance(s, str) and re.fullmatch(r"\s*[0-2]\d:[0-5]\d\s*-\s*[0-2]\d:[0-5]\d\s*", s)]
+        if windows:
             days = rule.get("weekdays")
             days = [d for d in days if isinstance(d, int) and 1 <= d <= 7] if isinstance(days, list) else None
-            found.append({"hours_utc": sound, "weekdays": days, "timezone": block.get("weekday_timezone")})
-    return json.dumps(found) if found else None
+            entries.append({"hours_utc": windows, "weekdays": days, "timezone": block.get("weekday_timezone")})
+    return json.dumps(entries) if entries else None

@@ -65,10 +65,10 @@ def meaning(key: str, mode: str = "") -> Meaning | None:
     True
     """
     stem, tier, above = key, "standard", 0
-    if found := _TIER.search(stem):
-        tier, stem = _TIERS.get(found[1], found[1]), stem[: found.start()]
-    if found := _CONTEXT.search(stem):
-        above, stem = int(found[1]) * 1000, stem[: found.start()]
+    if match := _TIER.search(stem):
+        tier, stem = _TIERS.get(match[1], match[1]), stem[: match.start()]
+    if match := _CONTEXT.search(stem):
+        above, stem = int(match[1]) * 1000, stem[: match.start()]
     stems = _stems()
     meter = stems.get((stem, mode)) or stems.get((stem, ""))
     return None if meter is None else Meaning(meter, tier, above)

@@ -62,8 +62,8 @@ class _Row(NamedTuple):
 
 def litellm_map_path() -> Path:
     """Where the installed litellm keeps its price map; found without importing it. Raises `ObjectMissingError`."""
-    found = importlib.util.find_spec("litellm")
-    folders = list(found.submodule_search_locations or ()) if found else []
+    spec = importlib.util.find_spec("litellm")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
     path = Path(folders[0]) / MAP_FILE if folders else Path(MAP_FILE)
     if not path.is_file():
         raise ObjectMissingError(
@@ -84,23 +84,25 @@ def read_litellm_map(path: Path | None = None) -> PriceList:
     that is not 0 is taken; a second that differs is told as a warning.
     Raises `ObjectMissingError` if there is no such file, `FormatError` if it is no price map.
     """
-    where = path or litellm_map_path()
+    map_path = path or litellm_map_path()
     try:
-        content = where.read_bytes()
-    except FileNotFoundError as fault:
-        raise ObjectMissingError("no such file", where=str(where), remedy="name a price map in litellm's JSON form") from fault
-    except OSError as fault:
+        content = map_path.read_bytes()
+    except FileNotFoundError as error:
+        raise ObjectMissingError("no such file", where=str(map_path), remedy="name a price map in litellm's JSON form") from error
+    except OSError as error:
         raise FormatError(
-            f"cannot be read: {fault.strerror}", where=str(where), remedy="name a price map in litellm's JSON form"
-        ) from fault
+            f"cannot be read: {error.strerror}", where=str(map_path), remedy="name a price map in litellm's JSON form"
+        ) from error
     try:
         entries = json.loads(content, parse_float=Decimal, parse_constant=str)
-    except (ValueError, RecursionError) as fault:
-        raise FormatError(f"no valid JSON: {str(fault)[:120]}", where=str(where), remedy="fetch the price map again") from fault
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"no valid JSON: {str(error)[:120]}", where=str(map_path), remedy="fetch the price map again"
+        ) from error
     if not isinstance(entries, dict) or not any(isinstance(entry, dict) for entry in entries.values()):
-        raise FormatError("no price map", where=str(where), remedy="it is a JSON object of models")
+        raise FormatError("no price map", where=str(map_path), remedy="it is a JSON object of models")
     book = f"litellm {_edition(path)}sha256:{hashlib.sha256(content).hexdigest()[:16]}"
-    reader = _Reader(str(where.name))
+    reader = _Reader(str(map_path.name))
     rows = [row for model, entry in entries.items() if model not in _NOT_MODELS for row in reader.entry(model, entry)]
     if _edition(path):
         # What its code adds belongs to the edition that is installed, not to any map.
@@ -143,10 +145,10 @@ class _Reader:
         if not isinstance(provider, str) or not provider:
             self._problem(model, "litellm_provider", "is missing", "name the provider")
             return
-        read = Entry(model, entry, partial(self._rate, model), self._seen, partial(self._differing, model))
-        for found in read.rates():
-            self._rates[found.key] += 1
-            yield _Row(provider, model, found)
+        entry_reader = Entry(model, entry, partial(self._rate, model), self._seen, partial(self._differing, model))
+        for rate in entry_reader.rates():
+            self._rates[rate.key] += 1
+            yield _Row(provider, model, rate)
 
     def tools(self, provider: str, meter: str, rate: str) -> _Row:
         """A price of LiteLLM's that stands in its code, not in its map: of a tool, whichever model uses it."""
@@ -158,8 +160,8 @@ class _Reader:
         self._models[key] += 1
 
     def _differing(self, model: str, key: str, rate: Decimal, earlier_key: str, earlier: Decimal) -> None:
-        told = f"states {rate:f}, but {earlier_key} states {earlier:f} for the same meter; the first was taken"
-        self._problem(model, key, told, "the list should state one rate", "warning")
+        reason = f"states {rate:f}, but {earlier_key} states {earlier:f} for the same meter; the first was taken"
+        self._problem(model, key, reason, "the list should state one rate", "warning")
 
     def _rate(self, model: str, key: str, value: object) -> Decimal | None:
         number = Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else None
@@ -204,9 +206,9 @@ def _frame(rows: list[_Row], book: str) -> pl.DataFrame:
             {
                 "provider": [row.provider for row in rows],
                 "model": [row.model for row in rows],
-                "meter": [r.means.meter for r in rates],
-                "service_tier": [r.means.service_tier for r in rates],
-                "context_above": [r.means.context_above for r in rates],
+                "meter": [r.meaning.meter for r in rates],
+                "service_tier": [r.meaning.service_tier for r in rates],
+                "context_above": [r.meaning.context_above for r in rates],
                 "region": [r.region for r in rates],
                 "rate": pl.Series([r.rate for r in rates], dtype=RATE),
                 "hours": [r.hours for r in rates],
@@ -232,9 +234,9 @@ def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: da
     from ingest.prices import updates
 
     frame = prices.frame if isinstance(prices, PriceList) else prices
-    found = prices.problems if isinstance(prices, PriceList) else ()
+    problems = prices.problems if isinstance(prices, PriceList) else ()
     book = prices.book if isinstance(prices, PriceList) else str(frame["book"][0]) if frame.height else "by hand"
     origin = str(frame["origin"][0]) if frame.height else "list"
-    undated = frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
-    listed = updates.PriceList(book, origin, book, undated, tuple(found))
-    return updates.apply_update(books, updates.compare(books, listed, valid_from=valid_from))
+    undated_frame = frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
+    price_list = updates.PriceList(book, origin, book, undated_frame, tuple(problems))
+    return updates.apply_update(books, updates.compare(books, price_list, valid_from=valid_from))

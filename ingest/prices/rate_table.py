@@ -45,26 +45,26 @@ def read(content: bytes, *, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
     Raises `FormatError` if it is no CSV with the columns needed.
     """
     try:
-        told = content.decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise FormatError("no price list: neither JSON nor text in UTF-8", where=uri, remedy="save it as CSV in UTF-8") from fault
-    first = told.split("\n", 1)[0]
-    reader = csv.DictReader(io.StringIO(told, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError("no price list: neither JSON nor text in UTF-8", where=uri, remedy="save it as CSV in UTF-8") from error
+    first = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
     headers = _headers(reader, uri)
     problems = _unknown_columns(headers, uri)
     rows: list[dict[str, Any]] = []
     try:
         for line in reader:
-            written = {h: (v or "").strip() for h, v in line.items() if h and isinstance(v, str | None)}
-            if not any(written.values()):
+            fields = {h: (v or "").strip() for h, v in line.items() if h and isinstance(v, str | None)}
+            if not any(fields.values()):
                 continue
             try:
-                rows.append(_row(written))
-            except _FieldProblem as fault:
-                name, reason, remedy = fault.args
+                rows.append(_row(fields))
+            except _FieldProblem as error:
+                name, reason, remedy = error.args
                 problems.append(Problem("prices", uri, f"line {reader.line_num}", name, reason, remedy))
-    except csv.Error as fault:
-        problems.append(Problem("prices", uri, f"line {reader.line_num}", "", f"no CSV from here on: {fault}", "mend the line"))
+    except csv.Error as error:
+        problems.append(Problem("prices", uri, f"line {reader.line_num}", "", f"no CSV from here on: {error}", "mend the line"))
     return pl.DataFrame(rows, schema=_SCHEMA), problems
 
 
@@ -79,8 +79,8 @@ _SCHEMA: Mapping[str, Any] = {
 def _headers(reader: csv.DictReader[str], uri: str) -> list[str]:
     try:
         headers = [(h or "").strip().lower().replace(" ", "_") for h in reader.fieldnames or []]
-    except csv.Error as fault:
-        raise FormatError(f"no price list: {fault}", where=uri, remedy="save it as CSV in UTF-8") from fault
+    except csv.Error as error:
+        raise FormatError(f"no price list: {error}", where=uri, remedy="save it as CSV in UTF-8") from error
     missing = [c for c in NEEDED if c not in headers]
     if missing:
         raise FormatError(
@@ -96,65 +96,75 @@ def _unknown_columns(headers: Sequence[str], uri: str) -> list[Problem]:
     unknown = sorted({h for h in headers if h} - {*NEEDED, *OPTIONAL})
     if not unknown:
         return []
-    known = ", ".join((*NEEDED, *OPTIONAL))
+    column_names = ", ".join((*NEEDED, *OPTIONAL))
     return [
-        Problem("prices", uri, "line 1", ",".join(unknown), "unknown columns are ignored", f"known: {known}", severity="warning")
+        Problem(
+            "prices",
+            uri,
+            "line 1",
+            ",".join(unknown),
+            "unknown columns are ignored",
+            f"known: {column_names}",
+            severity="warning",
+        )
     ]
 
 
-def _row(written: Mapping[str, str]) -> dict[str, Any]:
+def _row(fields: Mapping[str, str]) -> dict[str, Any]:
     for name in NEEDED:
-        if not written.get(name):
+        if not fields.get(name):
             raise _FieldProblem(name, "is empty", f"every rate needs its {name}")
-    meter = written["meter"]
+    meter = fields["meter"]
     if meter not in METERS:
-        near = difflib.get_close_matches(meter, METERS, n=1)
+        suggestions = difflib.get_close_matches(meter, METERS, n=1)
         raise _FieldProblem(
-            "meter", f"{meter!r} is no meter", f"did you mean {near[0]}?" if near else "see docs/tables.md for meters"
+            "meter",
+            f"{meter!r} is no meter",
+            f"did you mean {suggestions[0]}?" if suggestions else "see docs/tables.md for meters",
         )
-    if written["currency"].upper() not in CURRENCIES:
-        raise _FieldProblem("currency", f"{written['currency']!r} is no currency", "write its ISO 4217 code, such as USD")
-    start, end = (_instant(written, name) for name in ("valid_from", "valid_to"))
+    if fields["currency"].upper() not in CURRENCIES:
+        raise _FieldProblem("currency", f"{fields['currency']!r} is no currency", "write its ISO 4217 code, such as USD")
+    start, end = (_instant(fields, name) for name in ("valid_from", "valid_to"))
     if start is not None and end is not None and end <= start:
         raise _FieldProblem(
-            "valid_to", f"{written['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)"
+            "valid_to", f"{fields['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)"
         )
     return {
-        "provider": written["provider"],
-        "model": written["model"],
+        "provider": fields["provider"],
+        "model": fields["model"],
         "meter": meter,
-        "service_tier": written.get("service_tier") or "standard",
-        "context_above": _context(written.get("context_above") or "0"),
-        "region": written.get("region") or "",
-        "currency": written["currency"].upper(),
-        "rate": unit_rate(_rate(written["rate"]), Decimal(units_of(written["unit"], meter))),
+        "service_tier": fields.get("service_tier") or "standard",
+        "context_above": _context(fields.get("context_above") or "0"),
+        "region": fields.get("region") or "",
+        "currency": fields["currency"].upper(),
+        "rate": unit_rate(_rate(fields["rate"]), Decimal(units_of(fields["unit"], meter))),
         "valid_from": start,
         "valid_to": end,
     }
 
 
-def _rate(written: str) -> Decimal:
-    rate = exact_decimal(written)
+def _rate(text: str) -> Decimal:
+    rate = exact_decimal(text)
     if rate is None:
-        raise _FieldProblem("rate", f"{written!r} is no number", "write digits and a decimal point, such as 2.40")
+        raise _FieldProblem("rate", f"{text!r} is no number", "write digits and a decimal point, such as 2.40")
     if rate < 0:
-        raise _FieldProblem("rate", f"{written} is negative: a price that would mint money", "state a number from 0 up")
+        raise _FieldProblem("rate", f"{text} is negative: a price that would mint money", "state a number from 0 up")
     return rate
 
 
-def _context(written: str) -> int:
-    if not written.isdecimal() or len(written) > 12:
-        raise _FieldProblem("context_above", f"{written!r} is no number of tokens", "write it in full, such as 200000")
-    return int(written)
+def _context(text: str) -> int:
+    if not text.isdecimal() or len(text) > 12:
+        raise _FieldProblem("context_above", f"{text!r} is no number of tokens", "write it in full, such as 200000")
+    return int(text)
 
 
-def _instant(written: Mapping[str, str], name: str) -> datetime | None:
-    if not written.get(name):
+def _instant(fields: Mapping[str, str], name: str) -> datetime | None:
+    if not fields.get(name):
         return None
     try:
-        return parse_instant(written[name], field=name)
-    except UsageError as fault:
-        raise _FieldProblem(name, fault.what, fault.remedy) from fault
+        return parse_instant(fields[name], field=name)
+    except UsageError as error:
+        raise _FieldProblem(name, error.what, error.remedy) from error
 
 
 def units_of(unit: str, meter: str) -> int:
@@ -163,18 +173,22 @@ def units_of(unit: str, meter: str) -> int:
     >>> units_of("1M tokens", "input_tokens"), units_of("1000 requests", "requests"), units_of("hour", "seconds")
     (1000000, 1000, 3600)
     """
-    found = _UNIT.fullmatch(unit.strip())
-    named = found["what"].lower() if found else ""
-    what = _singular(named)
-    counted = {_singular(word) for word in meter.split("_")}
-    times = _TIMES.get(what, 1) if "second" in counted else 1
-    if found is None or (what not in counted and named != meter and times == 1) or what in ("input", "output", "cache"):
+    match = _UNIT.fullmatch(unit.strip())
+    unit_name = match["what"].lower() if match else ""
+    unit_word = _singular(unit_name)
+    meter_words = {_singular(word) for word in meter.split("_")}
+    times = _TIMES.get(unit_word, 1) if "second" in meter_words else 1
+    if (
+        match is None
+        or (unit_word not in meter_words and unit_name != meter and times == 1)
+        or unit_word in ("input", "output", "cache")
+    ):
         things = next((word for word in reversed(meter.split("_")) if word.endswith("s")), meter)
         raise _FieldProblem(
             "unit", f"{unit!r} is no unit of {meter}", f"write what the rate is for, such as 1M {things} or 1 {_singular(things)}"
         )
-    size = re.sub(r"[,_ ]", "", found["size"] or "1")
-    count = int(size) * _SCALES.get((found["scale"] or "").lower(), 1) * times
+    size = re.sub(r"[,_ ]", "", match["size"] or "1")
+    count = int(size) * _SCALES.get((match["scale"] or "").lower(), 1) * times
     if not 0 < count <= 10**12:
         raise _FieldProblem("unit", f"{unit!r} counts nothing", "write what the rate is for, such as 1M tokens")
     return count
@@ -191,8 +205,8 @@ def _singular(word: str) -> str:
 
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """A rate table of these rows, line by line: what `prices coverage` gives to be filled in."""
-    held = io.StringIO()
-    writer = csv.DictWriter(held, [*NEEDED, "valid_from"], lineterminator="\n", restval="")
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*NEEDED, "valid_from"], lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
-    yield from held.getvalue().splitlines()
+    yield from buffer.getvalue().splitlines()

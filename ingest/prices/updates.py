@@ -63,12 +63,12 @@ class PriceList:
 class Update:
     """What a price list would change. `changes` are rows of `prices` with `change`, `doubt` (empty: none) and the old rate."""
 
-    listed: PriceList
+    price_list: PriceList
     changes: pl.DataFrame
-    read: int
-    gone: pl.DataFrame
+    rates_read: int
+    missing_models: pl.DataFrame
     problems: tuple[Problem, ...]
-    since: datetime
+    valid_from: datetime
 
     @property
     def doubtful(self) -> pl.DataFrame:
@@ -78,7 +78,7 @@ class Update:
     @property
     def unchanged(self) -> int:
         """Rates that are in force already."""
-        return self.read - self.changes.height
+        return self.rates_read - self.changes.height
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ImportResult:
 
 
 def compare(
-    books: Books, listed: PriceList, *, valid_from: datetime | None = None, most_times: int = MAX_FACTOR, whole: bool = True
+    books: Books, price_list: PriceList, *, valid_from: datetime | None = None, max_factor: int = MAX_FACTOR, whole: bool = True
 ) -> Update:
     """What a price list would change in the book; changes nothing itself.
 
@@ -105,17 +105,21 @@ def compare(
     the list names every model it has, so that what it lacks is gone.
     """
     now = periods.now()
-    held = books.store.scan(PRICES, {"origin": [listed.origin]}).collect()
-    since = valid_from or (BEGINNING if listed.origin == "list" and not held.height else now)
+    stored_prices = books.store.scan(PRICES, {"origin": [price_list.origin]}).collect()
+    since = valid_from or (BEGINNING if price_list.origin == "list" and not stored_prices.height else now)
     if since.tzinfo is None:
         raise ValueError("valid_from needs a timezone")
-    sound, refused = _validate(listed.frame, listed.uri)
-    sound, twice = _reject_contradictions(_with_dates(sound, since), listed.uri)
-    changes = _changes(sound.with_columns(recorded_at=pl.lit(now).cast(TIME)), held)
-    gone = _missing_models(listed, held, since) if whole and listed.origin == "list" else _no_missing_models()
-    doubts = _doubts(changes, listed, gone, held, _published(books, now), most_times)
+    valid_rates, refusals = _validate(price_list.frame, price_list.uri)
+    valid_rates, contradictions = _reject_contradictions(_with_dates(valid_rates, since), price_list.uri)
+    changes = _changes(valid_rates.with_columns(recorded_at=pl.lit(now).cast(TIME)), stored_prices)
+    missing_models = (
+        _missing_models(price_list, stored_prices, since) if whole and price_list.origin == "list" else _no_missing_models()
+    )
+    doubts = _doubts(changes, price_list, missing_models, stored_prices, _published(books, now), max_factor)
     changes = changes.with_columns(doubt=pl.Series("doubt", doubts, dtype=pl.String))
-    return Update(listed, changes, sound.height, gone, (*listed.problems, *refused, *twice), since)
+    return Update(
+        price_list, changes, valid_rates.height, missing_models, (*price_list.problems, *refusals, *contradictions), since
+    )
 
 
 def apply_update(books: Books, update: Update, *, accept: bool = False, actor: str = "cli") -> ImportResult:
@@ -123,26 +127,26 @@ def apply_update(books: Books, update: Update, *, accept: bool = False, actor: s
 
     What an earlier edition had staged for the same things is superseded. Entering the same list again changes nothing.
     """
-    sound = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
+    accepted = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
     held_back = update.changes.filter((pl.col("doubt") != "") & pl.lit(not accept))
-    books.store.append(PRICES, sound.select(list(PRICES.schema)), note=f"prices: {update.listed.book}")
-    origin = update.listed.origin
-    before = staged(books).filter(pl.col("origin") == origin)
-    others = before.join(update.listed.frame.select(_RATE_KEY).unique(), on=_RATE_KEY, how="anti")
-    waiting = held_back.with_columns(uri=pl.lit(update.listed.uri)).select(list(PRICES_STAGED.schema))
-    _stage(books.store, origin, before, pl.concat([others, PRICES_STAGED.conform(waiting)]))
-    renew(books.store, _SOURCE, {update.listed.uri, *(p.uri for p in update.problems)}, update.problems)
-    if sound.height or held_back.height:
-        told = {"book": update.listed.book, "added": sound.height, "staged": held_back.height}
-        _audit(books, actor, "prices.import", update.listed.uri, told)
+    books.store.append(PRICES, accepted.select(list(PRICES.schema)), note=f"prices: {update.price_list.book}")
+    origin = update.price_list.origin
+    staged_before = staged(books).filter(pl.col("origin") == origin)
+    other_staged = staged_before.join(update.price_list.frame.select(_RATE_KEY).unique(), on=_RATE_KEY, how="anti")
+    newly_staged = held_back.with_columns(uri=pl.lit(update.price_list.uri)).select(list(PRICES_STAGED.schema))
+    _stage(books.store, origin, staged_before, pl.concat([other_staged, PRICES_STAGED.conform(newly_staged)]))
+    renew(books.store, _SOURCE, {update.price_list.uri, *(p.uri for p in update.problems)}, update.problems)
+    if accepted.height or held_back.height:
+        summary = {"book": update.price_list.book, "added": accepted.height, "staged": held_back.height}
+        _audit(books, actor, "prices.import", update.price_list.uri, summary)
     return ImportResult(
-        update.listed.book,
-        update.read,
-        sound.height,
-        sound.filter(pl.col("change") != "new").height,
+        update.price_list.book,
+        update.rates_read,
+        accepted.height,
+        accepted.filter(pl.col("change") != "new").height,
         held_back.height,
         update.unchanged,
-        update.since,
+        update.valid_from,
         update.problems,
     )
 
@@ -154,19 +158,19 @@ def staged(books: Books) -> pl.DataFrame:
 
 def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cli") -> int:
     """Takes staged rates into the book, or drops them; returns how many. `chosen` are rows of `staged`."""
-    taken = 0
+    rate_count = 0
     for (origin,), rows in chosen.group_by("origin", maintain_order=True):
         before = staged(books).filter(pl.col("origin") == origin)
         if accept:
-            listed = PriceList(str(rows["book"][0]), str(origin), str(rows["uri"][0]), rows.select(list(PRICES.schema)))
-            changes = compare(books, listed, whole=False).changes
-            taken += books.store.append(PRICES, changes.select(list(PRICES.schema)), note="prices accepted")
+            price_list = PriceList(str(rows["book"][0]), str(origin), str(rows["uri"][0]), rows.select(list(PRICES.schema)))
+            changes = compare(books, price_list, whole=False).changes
+            rate_count += books.store.append(PRICES, changes.select(list(PRICES.schema)), note="prices accepted")
         else:
-            taken += rows.height
+            rate_count += rows.height
         _stage(books.store, str(origin), before, before.join(rows.select(PRICES.key), on=list(PRICES.key), how="anti"))
         action = "prices.accept" if accept else "prices.reject"
         _audit(books, actor, action, str(rows["uri"][0]), {"rates": rows.height, "models": sorted(rows["model"].unique())[:20]})
-    return taken
+    return rate_count
 
 
 def _stage(store: Store, origin: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
@@ -175,8 +179,8 @@ def _stage(store: Store, origin: str, before: pl.DataFrame, after: pl.DataFrame)
     if before.drop("recorded_at").sort(order).equals(after.drop("recorded_at").sort(order)):
         return
     store.replace(PRICES_STAGED, after, {"origin": origin}, note="prices staged")
-    found = to_frame(_staged_problems(store.scan(PRICES_STAGED).collect().sort(order)))
-    store.replace(PROBLEMS, found, {"source": _STAGED})
+    problems = to_frame(_staged_problems(store.scan(PRICES_STAGED).collect().sort(order)))
+    store.replace(PROBLEMS, problems, {"source": _STAGED})
 
 
 def _staged_problems(rows: pl.DataFrame) -> Iterator[Problem]:
@@ -199,9 +203,9 @@ def _audit(books: Books, actor: str, action: str, subject: str, after: Mapping[s
 
 def _with_dates(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
     """Every rate with its date. An undated rate that is over by `since`, or has been followed by a dated one, is how it began."""
-    begun = (pl.col("valid_from") <= since).any().over(_RATE_KEY) | (pl.col("valid_to") <= since).fill_null(value=False)
-    undated = pl.when(begun).then(pl.lit(BEGINNING)).otherwise(pl.lit(since)).cast(TIME)
-    return rows.with_columns(valid_from=pl.coalesce(pl.col("valid_from").cast(TIME), undated))
+    has_begun = (pl.col("valid_from") <= since).any().over(_RATE_KEY) | (pl.col("valid_to") <= since).fill_null(value=False)
+    start = pl.when(has_begun).then(pl.lit(BEGINNING)).otherwise(pl.lit(since)).cast(TIME)
+    return rows.with_columns(valid_from=pl.coalesce(pl.col("valid_from").cast(TIME), start))
 
 
 def _validate(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
@@ -209,10 +213,10 @@ def _validate(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem
     rows = frame.with_columns(
         (pl.col(c).cast(t) if c in frame.columns else pl.lit(None, dtype=t)).alias(c) for c, t in PRICES.schema.items()
     ).unique(maintain_order=True)
-    known = pl.col("meter").is_in(list(METERS)) & pl.col("currency").is_in(sorted(CURRENCIES))
-    sound = (known & (pl.col("rate") >= 0)).fill_null(value=False)
-    problems = [_refusal(row, uri) for row in rows.filter(~sound).iter_rows(named=True)]
-    return rows.filter(sound).select(list(PRICES.schema)), problems
+    is_known = pl.col("meter").is_in(list(METERS)) & pl.col("currency").is_in(sorted(CURRENCIES))
+    is_valid = (is_known & (pl.col("rate") >= 0)).fill_null(value=False)
+    problems = [_refusal(row, uri) for row in rows.filter(~is_valid).iter_rows(named=True)]
+    return rows.filter(is_valid).select(list(PRICES.schema)), problems
 
 
 def _refusal(row: Mapping[str, Any], uri: str) -> Problem:
@@ -230,7 +234,7 @@ def _refusal(row: Mapping[str, Any], uri: str) -> Problem:
 def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
     """One rate for one thing from one day; where there are two, neither is taken."""
     key = list(PRICES.key)
-    twice = (
+    contradictions = (
         rows.group_by(key)
         .agg(rates=pl.struct("rate", "currency").n_unique(), low=pl.col("rate").min(), high=pl.col("rate").max())
         .filter(pl.col("rates") > 1)
@@ -245,12 +249,14 @@ def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, 
             f"has two rates, {text(row['low'])} and {text(row['high'])}; neither was taken",
             "state one, or give each a valid_from of its own",
         )
-        for row in twice.iter_rows(named=True)
+        for row in contradictions.iter_rows(named=True)
     ]
-    one = rows.join(twice.select(key), on=key, how="anti", maintain_order="left").unique(key, keep="first").sort(key)
+    unique_rates = (
+        rows.join(contradictions.select(key), on=key, how="anti", maintain_order="left").unique(key, keep="first").sort(key)
+    )
     # An end where the next rate begins says nothing that the next rate does not say.
-    followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_RATE_KEY)
-    return one.with_columns(valid_to=pl.when(~followed.fill_null(value=False)).then("valid_to")), problems
+    is_followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_RATE_KEY)
+    return unique_rates.with_columns(valid_to=pl.when(~is_followed.fill_null(value=False)).then("valid_to")), problems
 
 
 def describe(row: Mapping[str, Any]) -> str:
@@ -267,27 +273,34 @@ def describe(row: Mapping[str, Any]) -> str:
 # ── against what is in force ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _changes(dated: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+def _changes(new_rates: pl.DataFrame, stored_prices: pl.DataFrame) -> pl.DataFrame:
     """The rates that say something the book does not say already, with what was in force just before each.
 
     Adds `change` (new, changed, corrected: another rate for the same moment), `old_rate`, `old_currency`, `old_from` and `old_book`.
     """
     order = [*_RATE_KEY, "valid_from", "__new", "recorded_at"]
-    both = pl.concat([held.with_columns(__new=pl.lit(value=False)), dated.with_columns(__new=pl.lit(value=True))]).sort(order)
+    combined = pl.concat(
+        [stored_prices.with_columns(__new=pl.lit(value=False)), new_rates.with_columns(__new=pl.lit(value=True))]
+    ).sort(order)
     first = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in _RATE_KEY).fill_null(value=True)
-    both = both.with_columns(
+    combined = combined.with_columns(
         *(pl.when(~first).then(pl.col(c).shift(1)).alias(f"__old_{c}") for c in _COMPARED),
         __known=~first & ~pl.col("__new").shift(1).fill_null(value=True),
         __first=first,
     )
-    ended = (pl.col("__old_valid_to") <= pl.col("valid_from")).fill_null(value=False)
-    same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"__old_{c}")) for c in ("rate", "currency", "valid_to", "hours"))
-    moment = pl.col("__known") & (pl.col("__old_valid_from") == pl.col("valid_from"))
+    has_ended = (pl.col("__old_valid_to") <= pl.col("valid_from")).fill_null(value=False)
+    is_same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"__old_{c}")) for c in ("rate", "currency", "valid_to", "hours"))
+    is_same_time = pl.col("__known") & (pl.col("__old_valid_from") == pl.col("valid_from"))
     change = (
-        pl.when("__first").then(pl.lit("new")).when(moment).then(pl.lit("corrected")).otherwise(pl.lit("changed")).alias("change")
+        pl.when("__first")
+        .then(pl.lit("new"))
+        .when(is_same_time)
+        .then(pl.lit("corrected"))
+        .otherwise(pl.lit("changed"))
+        .alias("change")
     )
     return (
-        both.filter(pl.col("__new") & (pl.col("__first") | ended | ~same))
+        combined.filter(pl.col("__new") & (pl.col("__first") | has_ended | ~is_same))
         .with_columns(
             change,
             old_rate="__old_rate",
@@ -307,11 +320,11 @@ def _no_missing_models() -> pl.DataFrame:
     return pl.DataFrame(schema={"provider": pl.String, "model": pl.String, "rates": pl.UInt32})
 
 
-def _missing_models(listed: PriceList, held: pl.DataFrame, since: datetime) -> pl.DataFrame:
+def _missing_models(price_list: PriceList, stored_prices: pl.DataFrame, since: datetime) -> pl.DataFrame:
     """Models an earlier edition of the list priced and this one does not name: provider, model, rates."""
-    edition = (pl.col("book").str.split(" ").list.first() == listed.family) & (pl.col("valid_from") <= since)
-    models = held.filter(edition).group_by("provider", "model").agg(rates=pl.len()).sort("provider", "model")
-    return models.join(listed.frame.select("provider", "model").unique(), on=["provider", "model"], how="anti")
+    edition = (pl.col("book").str.split(" ").list.first() == price_list.family) & (pl.col("valid_from") <= since)
+    models = stored_prices.filter(edition).group_by("provider", "model").agg(rates=pl.len()).sort("provider", "model")
+    return models.join(price_list.frame.select("provider", "model").unique(), on=["provider", "model"], how="anti")
 
 
 def _published(books: Books, now: datetime) -> list[str]:
@@ -320,25 +333,32 @@ def _published(books: Books, now: datetime) -> list[str]:
 
 
 def _doubts(
-    changes: pl.DataFrame, listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame, published: Sequence[str], most_times: int
+    changes: pl.DataFrame,
+    price_list: PriceList,
+    missing_models: pl.DataFrame,
+    stored_prices: pl.DataFrame,
+    published_months: Sequence[str],
+    max_factor: int,
 ) -> list[str]:
     """A sentence for each change on what looks wrong with it; empty where nothing does."""
-    lacking = _incomplete_list(listed, gone, held)
-    reached: dict[datetime, str] = {}
+    lacking = _incomplete_list(price_list, missing_models, stored_prices)
+    reached_months: dict[datetime, str] = {}
     out = []
     for row in changes.iter_rows(named=True):
         start = row["valid_from"]
-        if start not in reached:
-            months = [month for month in published if periods.month_end(month) > start]
-            which = months[0] if len(months) == 1 else f"{months[0]} and {len(months) - 1} more" if months else ""
-            reached[start] = f"reaches back into {which}: published, and estimated anew if this is taken" if which else ""
-        out.append("; ".join(filter(None, (lacking, *_doubts_of(row, reached[start], most_times)))))
+        if start not in reached_months:
+            months = [month for month in published_months if periods.month_end(month) > start]
+            months_text = months[0] if len(months) == 1 else f"{months[0]} and {len(months) - 1} more" if months else ""
+            reached_months[start] = (
+                f"reaches back into {months_text}: published, and estimated anew if this is taken" if months_text else ""
+            )
+        out.append("; ".join(filter(None, (lacking, *_doubts_of(row, reached_months[start], max_factor)))))
     return out
 
 
-def _doubts_of(row: Mapping[str, Any], reached: str, most_times: int) -> Iterator[str]:
+def _doubts_of(row: Mapping[str, Any], months_text: str, max_factor: int) -> Iterator[str]:
     rate, old = row["rate"], row["old_rate"]
-    seen = row["origin"] == "observed"  # a bill that was restated is no slip of the pen
+    is_observed = row["origin"] == "observed"  # a bill that was restated is no slip of the pen
     if old is None:
         if rate > _MAX_TOKEN_RATE and row["meter"].endswith("_tokens"):
             yield f"{text(rate)} for one token: is it the price of a thousand, or of a million?"
@@ -348,18 +368,22 @@ def _doubts_of(row: Mapping[str, Any], reached: str, most_times: int) -> Iterato
         yield f"would be free, was {text(old)}"
     elif rate and not old:
         yield f"was free, would be {text(rate)}"
-    elif rate > old * most_times or old > rate * most_times:
-        yield f"moves from {text(old)} to {text(rate)}, more than {most_times} times"
-    if seen:
+    elif rate > old * max_factor or old > rate * max_factor:
+        yield f"moves from {text(old)} to {text(rate)}, more than {max_factor} times"
+    if is_observed:
         return
     if row["change"] == "corrected":
         yield f"{text(rate)} would replace {text(old)}, recorded for the same moment"
-    if reached and (row["change"] != "new" or row["origin"] == "contract"):
-        yield reached
+    if months_text and (row["change"] != "new" or row["origin"] == "contract"):
+        yield months_text
 
 
-def _incomplete_list(listed: PriceList, gone: pl.DataFrame, held: pl.DataFrame) -> str:
-    models = held.filter(pl.col("book").str.split(" ").list.first() == listed.family).select("provider", "model").n_unique()
-    if not models or gone.height * 100 <= models * _MAX_MISSING_PERCENT:
+def _incomplete_list(price_list: PriceList, missing_models: pl.DataFrame, stored_prices: pl.DataFrame) -> str:
+    models = (
+        stored_prices.filter(pl.col("book").str.split(" ").list.first() == price_list.family)
+        .select("provider", "model")
+        .n_unique()
+    )
+    if not models or missing_models.height * 100 <= models * _MAX_MISSING_PERCENT:
         return ""
-    return f"the list lacks {gone.height:,} of the {models:,} models it had: is it complete?"
+    return f"the list lacks {missing_models.height:,} of the {models:,} models it had: is it complete?"

@@ -47,8 +47,8 @@ def _page_kind(page: JsonObject) -> str | None:
     results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
     if any("uncached_input_tokens" in result for result in results):
         return USAGE
-    grouped = any(result.get(name) is not None for result in results for name in _COSTS_BY)
-    return TOTALS if results and not grouped else COSTS
+    has_groups = any(result.get(name) is not None for result in results for name in _COSTS_BY)
+    return TOTALS if results and not has_groups else COSTS
 
 
 _SHAPE: Final = PageFormat("anthropic", "starting_at", paged_api.parse_utc, _page_kind)
@@ -72,23 +72,25 @@ class Anthropic:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in paged_api.saved_months(fetcher, _SHAPE, uri):
-                yield Batch(self.name, (item,), stated)
+            for item, stated_month in paged_api.saved_months(fetcher, _SHAPE, uri):
+                yield Batch(self.name, (item,), stated_month)
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
         secret = {"x-api-key": paged_api.api_key(_KEYS, label)}
-        for month, asked in paged_api.months_to_read(fetcher, uri):
-            found, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.store_pages(fetcher, _SHAPE, month, found, f"{base}/v1/organizations/cost_report?month={month}")
+        for month, read_at in paged_api.months_to_read(fetcher, uri):
+            pages, problems = self._read_month(fetcher, base, secret, month)
+            item = paged_api.store_pages(fetcher, _SHAPE, month, pages, f"{base}/v1/organizations/cost_report?month={month}")
             scope = f"{self.name}.{label}" if label else self.name
-            yield Batch(scope, (item,), month, problems=tuple(problems), marks={f"{uri}|{month}": asked})
+            yield Batch(scope, (item,), month, problems=tuple(problems), checkpoints={f"{uri}|{month}": read_at})
 
     def _read_month(
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
-        def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.follow_pages(fetcher, of, partial(_request, f"{base}/v1/organizations/{what}", secret, month, group))
+        def asked(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
+            return paged_api.follow_pages(
+                fetcher, kind, partial(_request, f"{base}/v1/organizations/{endpoint}", secret, month, group)
+            )
 
         return paged_api.read_month(
             _SHAPE,
@@ -107,16 +109,18 @@ class Anthropic:
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
         month = paged_api.open_month(_SHAPE, item)
-        tally = ProblemCounter(self.name, item.uri, place="result")
+        counter = ProblemCounter(self.name, item.uri, place="result")
         usage = month.buckets.get(USAGE, {})
         rows: list[dict[str, str | None]] = []
         for start, results in sorted(month.buckets.get(COSTS, {}).items()):
             quantities = _quantities(results, usage.get(start, ()))
             rows += [_row(start, result, quantity) for result, quantity in zip(results, quantities, strict=True)]
-        rests = _remainders(month)
-        paged_rows.report_remainders(tally, "amount", "Anthropic", len(rests))
-        _report_priority_tier(month, tally)
-        yield from paged_rows.readings(month, rows + rests, {"billed_cost": "amount", "billing_currency": "currency"}, tally)
+        remainder_rows = _remainders(month)
+        paged_rows.report_remainders(counter, "amount", "Anthropic", len(remainder_rows))
+        _report_priority_tier(month, counter)
+        yield from paged_rows.readings(
+            month, rows + remainder_rows, {"billed_cost": "amount", "billing_currency": "currency"}, counter
+        )
 
 
 def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
@@ -149,16 +153,16 @@ def _quantities(costs: Sequence[JsonObject], usage: Sequence[JsonObject]) -> lis
     def key(result: JsonObject, token_type: str) -> tuple[str | None, ...]:
         return (token_type, *(text(result.get(name)) for name in names))
 
-    used: dict[tuple[str | None, ...], Decimal] = defaultdict(Decimal)
+    tokens_by_key: dict[tuple[str | None, ...], Decimal] = defaultdict(Decimal)
     for result in usage:
         for token_type in _TOKEN_TYPES:
             whole, _, part = token_type.partition(".")
-            told = result.get(whole)
-            tokens = number(told.get(part) if part and isinstance(told, dict) else told)
+            value = result.get(whole)
+            tokens = number(value.get(part) if part and isinstance(value, dict) else value)
             if tokens is not None:
-                used[key(result, token_type)] += tokens
-    wanted = [key(cost, kind) if (kind := text(cost.get("token_type"))) else None for cost in costs]
-    return [used.get(one) if one is not None and wanted.count(one) == 1 else None for one in wanted]
+                tokens_by_key[key(result, token_type)] += tokens
+    cost_keys = [key(cost, kind) if (kind := text(cost.get("token_type"))) else None for cost in costs]
+    return [tokens_by_key.get(one) if one is not None and cost_keys.count(one) == 1 else None for one in cost_keys]
 
 
 def _row(start: datetime, result: JsonObject, quantity: Decimal | None) -> dict[str, str | None]:
@@ -167,9 +171,9 @@ def _row(start: datetime, result: JsonObject, quantity: Decimal | None) -> dict[
     tier, context, geo = (text(result.get(name)) for name in ("service_tier", "context_window", "inference_geo"))
     special = (tier if tier != "standard" else None, context if context != "0-200k" else None, _speed(result))
     meter = ", ".join(filter(None, (model, token_type, *special))) if model and token_type else None
-    listed = _in_dollars(result, "list_amount")
+    list_cost = _in_dollars(result, "list_amount")
     return _charge(start, _in_dollars(result, "amount"), text(result.get("currency"))) | {
-        "list_cost": listed,
+        "list_cost": list_cost,
         "charge_description": description,
         "sku_id": meter or description,
         "sku_meter": meter or description or text(result.get("cost_type")),
@@ -208,12 +212,12 @@ def _in_dollars(result: JsonObject, name: str) -> str | None:
     >>> _in_dollars({"amount": "123.78912", "currency": "USD"}, "amount"), _in_dollars({"amount": "5", "currency": "JPY"}, "amount")
     ('1.2378912', '5 (smallest units of JPY)')
     """
-    written, currency = result.get(name), (text(result.get("currency")) or "").upper()
-    amount = number(written)
+    raw_amount, currency = result.get(name), (text(result.get("currency")) or "").upper()
+    amount = number(raw_amount)
     if amount is None:
-        return text(written)
+        return text(raw_amount)
     if currency not in _CENTS:
-        return f"{text(written)} (smallest units of {currency or 'an untold currency'})"
+        return f"{text(raw_amount)} (smallest units of {currency or 'an untold currency'})"
     return plain_text(paged_rows.shift_decimal(amount, _CENTS[currency]))
 
 
@@ -226,12 +230,12 @@ def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     nobody: dict[str, str | None] = {"sub_account_id": None, "sub_account_name": None}
     return [
-        _row(start, {}, None) | _charge(start, plain_text(rest), currency) | paged_rows.remainder_labels() | nobody
-        for start, currency, rest, _ in paged_rows.remainders(month, _amount)
+        _row(start, {}, None) | _charge(start, plain_text(remainder), currency) | paged_rows.remainder_labels() | nobody
+        for start, currency, remainder, _ in paged_rows.remainders(month, _amount)
     ]
 
 
-def _report_priority_tier(month: BillMonth, tally: ProblemCounter) -> None:
+def _report_priority_tier(month: BillMonth, counter: ProblemCounter) -> None:
     """Says how much usage the cost report leaves out: that of the priority tier, which is sold by commitment."""
     tokens: dict[str, Decimal] = defaultdict(Decimal)
     for results in month.buckets.get(USAGE, {}).values():
@@ -239,12 +243,12 @@ def _report_priority_tier(month: BillMonth, tally: ProblemCounter) -> None:
             if (text(result.get("service_tier")) or "").startswith("priority"):
                 for token_type in _TOKEN_TYPES:
                     whole, _, part = token_type.partition(".")
-                    told = result.get(whole)
-                    found = number(told.get(part) if part and isinstance(told, dict) else told)
-                    tokens[text(result.get("model")) or "unnamed model"] += found or ZERO
+                    value = result.get(whole)
+                    token_count = number(value.get(part) if part and isinstance(value, dict) else value)
+                    tokens[text(result.get("model")) or "unnamed model"] += token_count or ZERO
     for model, count in sorted(tokens.items()):
         if count:
-            tally.add(
+            counter.add(
                 model,
                 "service_tier",
                 f"{money.text(count)} tokens of the priority tier are in the usage report, and never in the cost report",

@@ -48,8 +48,8 @@ def _page_kind(page: JsonObject) -> str | None:
     results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
     if any(str(r.get("object")).startswith("organization.usage") for r in results):
         return USAGE
-    grouped = any(r.get(name) is not None for r in results for name in _GROUPS[0])
-    return TOTALS if results and not grouped else COSTS
+    has_groups = any(r.get(name) is not None for r in results for name in _GROUPS[0])
+    return TOTALS if results and not has_groups else COSTS
 
 
 _SHAPE: Final = PageFormat("openai", "start_time", _moment, _page_kind)
@@ -73,40 +73,44 @@ class OpenAi:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, what its saved pages tell."""
         if not uri.startswith(("http://", "https://")):
-            for item, stated in paged_api.saved_months(fetcher, _SHAPE, uri):
-                yield self._slice(item, stated, {})
+            for item, stated_month in paged_api.saved_months(fetcher, _SHAPE, uri):
+                yield self._slice(item, stated_month, {})
             return
         base, label = urldefrag(uri)
         base = base.rstrip("/")
         secret = {"authorization": f"Bearer {paged_api.api_key(_KEYS, label)}"}
-        for month, asked in paged_api.months_to_read(fetcher, uri):
-            found, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.store_pages(fetcher, _SHAPE, month, found, f"{base}/v1/organization/costs?month={month}")
-            yield self._slice(item, month, {f"{uri}|{month}": asked}, problems)
+        for month, read_at in paged_api.months_to_read(fetcher, uri):
+            pages, problems = self._read_month(fetcher, base, secret, month)
+            item = paged_api.store_pages(fetcher, _SHAPE, month, pages, f"{base}/v1/organization/costs?month={month}")
+            yield self._slice(item, month, {f"{uri}|{month}": read_at}, problems)
 
-    def _slice(self, item: RawObject, month: str | None, marks: Mapping[str, str], problems: Sequence[Problem] = ()) -> Batch:
-        told = paged_api.open_month(_SHAPE, item)
-        organisation = next((o for r in _results(told) if (o := text(r.get("organization_id")))), None)
+    def _slice(
+        self, item: RawObject, month: str | None, checkpoints: Mapping[str, str], problems: Sequence[Problem] = ()
+    ) -> Batch:
+        bill_month = paged_api.open_month(_SHAPE, item)
+        organisation = next((o for r in _results(bill_month) if (o := text(r.get("organization_id")))), None)
         return Batch(
             scope=f"openai.{organisation}" if organisation else "openai",
             objects=(item,),
             billing_month=month,
             problems=tuple(problems),
-            marks=marks,
+            checkpoints=checkpoints,
         )
 
     def _read_month(
         self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
     ) -> tuple[list[Page], Sequence[Problem]]:
-        def asked(what: str, of: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.follow_pages(fetcher, of, partial(_request, f"{base}/v1/organization/{what}", secret, month, group))
+        def asked(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
+            return paged_api.follow_pages(
+                fetcher, kind, partial(_request, f"{base}/v1/organization/{endpoint}", secret, month, group)
+            )
 
         def grouped() -> list[Page]:
             for finest in _GROUPS[:-1]:
                 try:
                     return asked("costs", COSTS, finest)
-                except StoreUnreachable as fault:
-                    if not fault.what.startswith("400"):
+                except StoreUnreachable as error:
+                    if not error.what.startswith("400"):
                         raise
             return asked("costs", COSTS, _GROUPS[-1])
 
@@ -127,20 +131,20 @@ class OpenAi:
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """A row a group and day, and a row for what the groups of a day lack of its total."""
         month = paged_api.open_month(_SHAPE, item)
-        tally = ProblemCounter(self.name, item.uri, place="result")
-        used = _usage_by_key(month)
+        counter = ProblemCounter(self.name, item.uri, place="result")
+        usage = _usage_by_key(month)
         rows = []
         for start, results in sorted(month.buckets.get(COSTS, {}).items()):
             keys = [_key(start, result) for result in results]
             rows += [
-                _row(start, r, used.get(key) if key and keys.count(key) == 1 else None)
+                _row(start, r, usage.get(key) if key and keys.count(key) == 1 else None)
                 for key, r in zip(keys, results, strict=True)
             ]
-        rests = _remainders(month)
-        paged_rows.report_remainders(tally, "amount.value", "OpenAI", len(rests))
-        _compare(month, tally)
+        remainder_rows = _remainders(month)
+        paged_rows.report_remainders(counter, "amount.value", "OpenAI", len(remainder_rows))
+        _compare(month, counter)
         yield from paged_rows.readings(
-            month, rows + rests, {"billed_cost": "amount.value", "billing_currency": "amount.currency"}, tally
+            month, rows + remainder_rows, {"billed_cost": "amount.value", "billing_currency": "amount.currency"}, counter
         )
 
 
@@ -174,28 +178,32 @@ def _key(start: datetime, result: JsonObject) -> _Key | None:
 def _usage_by_key(month: BillMonth) -> dict[_Key, Decimal]:
     """Tokens as the usage API counts them, in the terms of line items. Batches and other tiers have line items of other names."""
     by_key = any(text(result.get("api_key_id")) for result in _results(month))
-    found: dict[_Key, Decimal] = defaultdict(Decimal)
+    usage: dict[_Key, Decimal] = defaultdict(Decimal)
     for start, results in month.buckets.get(USAGE, {}).items():
         for result in results:
             model = text(result.get("model"))
             if model is None or result.get("batch") is True or text(result.get("service_tier")) not in _PLAIN_TIERS:
                 continue
-            whole, cached, output = (number(result.get(n)) for n in ("input_tokens", "input_cached_tokens", "output_tokens"))
-            written, fresh = (number(result.get(n)) for n in ("input_cache_write_tokens", "input_uncached_tokens"))
-            if fresh is None and whole is not None:
-                fresh = whole - (cached or ZERO) - (written or ZERO)
-            for words, tokens in (("input", fresh), ("cached input", cached), ("output", output)):
+            input_tokens, cached_tokens, output = (
+                number(result.get(n)) for n in ("input_tokens", "input_cached_tokens", "output_tokens")
+            )
+            cache_write_tokens, uncached_tokens = (
+                number(result.get(n)) for n in ("input_cache_write_tokens", "input_uncached_tokens")
+            )
+            if uncached_tokens is None and input_tokens is not None:
+                uncached_tokens = input_tokens - (cached_tokens or ZERO) - (cache_write_tokens or ZERO)
+            for words, tokens in (("input", uncached_tokens), ("cached input", cached_tokens), ("output", output)):
                 if tokens is not None:
                     key = text(result.get("api_key_id")) if by_key else None
-                    found[start, text(result.get("project_id")), key, model, words] += tokens
-    return found
+                    usage[start, text(result.get("project_id")), key, model, words] += tokens
+    return usage
 
 
-def _row(start: datetime, result: JsonObject, used: Decimal | None) -> dict[str, str | None]:
-    """A result as a charge; `used` is the quantity if the result tells none."""
+def _row(start: datetime, result: JsonObject, usage_quantity: Decimal | None) -> dict[str, str | None]:
+    """A result as a charge; `usage_quantity` is the quantity if the result tells none."""
     line_item, amount = text(result.get("line_item")), result.get("amount")
     value = amount.get("value") if isinstance(amount, dict) else None
-    quantity = plain_text(number(result.get("quantity")) if result.get("quantity") is not None else used)
+    quantity = plain_text(number(result.get("quantity")) if result.get("quantity") is not None else usage_quantity)
     unit = text(result.get("quantity_unit")) or ("Tokens" if _is_tokens(line_item) else None)
     user = text(result.get("user_id"))
     cost = plain_text(number(value), value)
@@ -245,30 +253,32 @@ def _amount(result: JsonObject) -> tuple[str, Decimal] | None:
 def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
     """A row for each day and currency whose groups are not its total."""
     rows = []
-    for start, currency, rest, total in paged_rows.remainders(month, _amount):
-        whose = {name: total.get(name) for name in ("organization_id", "organization_name")}
-        rows.append(_row(start, whose, None) | _charge(start, plain_text(rest), currency) | paged_rows.remainder_labels())
+    for start, currency, remainder, total in paged_rows.remainders(month, _amount):
+        organisation = {name: total.get(name) for name in ("organization_id", "organization_name")}
+        rows.append(
+            _row(start, organisation, None) | _charge(start, plain_text(remainder), currency) | paged_rows.remainder_labels()
+        )
     return rows
 
 
-def _compare(month: BillMonth, tally: ProblemCounter) -> None:
+def _compare(month: BillMonth, counter: ProblemCounter) -> None:
     """Says of which models the bill counts other quantities than the usage API, over the month."""
-    billed: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    used: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    billed_tokens: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    used_tokens: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for start, results in month.buckets.get(COSTS, {}).items():
         for result in results:
             key, quantity = _key(start, result), number(result.get("quantity"))
             if key is not None and quantity is not None:
-                billed[key[3:]] += quantity
-    for known, tokens in _usage_by_key(month).items():
-        used[known[3:]] += tokens
-    for model, words in sorted(billed.keys() & used.keys()):
-        one, other = billed[model, words], used[model, words]
-        if abs(one - other) > _AGREE * max(one, other):
-            tally.add(
+                billed_tokens[key[3:]] += quantity
+    for usage_key, tokens in _usage_by_key(month).items():
+        used_tokens[usage_key[3:]] += tokens
+    for model, words in sorted(billed_tokens.keys() & used_tokens.keys()):
+        billed_count, used_count = billed_tokens[model, words], used_tokens[model, words]
+        if abs(billed_count - used_count) > _AGREE * max(billed_count, used_count):
+            counter.add(
                 f"{model}, {words}",
                 "quantity",
-                f"{money.text(one)} tokens are billed and {money.text(other)} were used",
+                f"{money.text(billed_count)} tokens are billed and {money.text(used_count)} were used",
                 "the bill counts; OpenAI may restate either within days",
                 severity="warning",
             )

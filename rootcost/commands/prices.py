@@ -103,9 +103,9 @@ def prices_import(
             price_tables.changes(
                 update.doubtful, title=f"{tables.counted(result.staged, 'price')} staged: {_looks(result.staged)} wrong"
             )
-        price_tables.removed_models(update.gone)
+        price_tables.removed_models(update.missing_models)
     else:
-        _write(price_tables.change_rows(update.changes, update.gone), output)
+        _write(price_tables.change_rows(update.changes, update.missing_models), output)
     tables.left_out(result.problems)
     if result.staged:
         say("Nothing is priced with what is staged. Next: rootcost prices accept, or rootcost prices reject")
@@ -138,15 +138,15 @@ def prices_diff(
         read_list = _catalog_prices(books, file, origin, book) if seller else _read(books, file, origin, book, month)
         update = _difference(books, read_list, valid_from, factor)
     if output != "table":
-        _write(price_tables.change_rows(update.changes, update.gone), output)
+        _write(price_tables.change_rows(update.changes, update.missing_models), output)
         return
     doubtful = update.doubtful.height
     doubt_text = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
     out(
-        f"{tables.counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.listed.book}"
+        f"{tables.counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.price_list.book}"
     )
     price_tables.changes(update.changes)
-    price_tables.removed_models(update.gone)
+    price_tables.removed_models(update.missing_models)
     tables.left_out(update.problems)
     if not update.changes.height:
         say("The book says the same already.")
@@ -245,7 +245,7 @@ def _read(books: Books, file: Path | None, origin: Origin, book: str, month: str
         from ingest.prices.books import read_prices
         from rootcost.pricebook import seen_models
 
-        return read_prices(file, origin=origin, book=book, seen=lambda: seen_models(books))
+        return read_prices(file, origin=origin, book=book, model_names=lambda: seen_models(books))
     if file is not None or not month:
         raise UsageError(
             "observed prices are read off a bill, not off a file",
@@ -291,7 +291,7 @@ def _difference(books: Books, read_list: PriceList, valid_from: str, factor: int
     from ledger.periods import parse_instant
 
     since = parse_instant(valid_from, field="--valid-from") if valid_from else None
-    return compare(books, read_list, valid_from=since, most_times=factor)
+    return compare(books, read_list, valid_from=since, max_factor=factor)
 
 
 def _looks(number: int) -> str:
@@ -303,7 +303,7 @@ def _dates(update: Update) -> str:
     days: list[str] = update.changes["valid_from"].dt.strftime("%Y-%m-%d").unique().sort().to_list()
     if len(days) > 1:
         return f"valid from {len(days)} dates, {days[0]} to {days[-1]}"
-    return f"valid from {days[0] if days else update.since.strftime('%Y-%m-%d')}"
+    return f"valid from {days[0] if days else update.valid_from.strftime('%Y-%m-%d')}"
 
 
 def _show_staged(books: Books, output: Format) -> None:

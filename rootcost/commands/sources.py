@@ -142,15 +142,15 @@ def try_out(
                 result = probe(books, kind, uri)
                 any_failed |= not result.ok
                 results.append(
-                    {"name": source.name, "source": source.source, "address": uri, "ok": result.ok, "told": result.told, "rows": result.rows,
-                     "newest": result.newest, "remarks": result.remarks, "needs": kind.access.needs, "policy": kind.access.policy}
+                    {"name": source.name, "source": source.source, "address": uri, "ok": result.ok, "told": result.message, "rows": result.rows,
+                     "newest": result.newest, "remarks": result.problem_rows, "needs": kind.access.needs, "policy": kind.access.policy}
                 )  # fmt: skip
                 if output == "table" and result.ok:
                     newest = f", the newest of {result.newest:%Y-%m-%d %H:%M} UTC" if result.newest else ""
-                    out(f"{source.name}: {uri} {result.told}{newest}")
+                    out(f"{source.name}: {uri} {result.message}{newest}")
                 elif output == "table":
                     needs = f". It needs {kind.access.needs}" if "://" in uri else ""
-                    say(f"{source.name}: {uri} cannot be read: {result.told}{needs}.")
+                    say(f"{source.name}: {uri} cannot be read: {result.message}{needs}.")
                     if needs and kind.access.policy:
                         policies[kind.access.policy] = source.source
             if not source.uris and output == "table":

@@ -97,7 +97,7 @@ def _read(
             scope=source.scope,
             window=window,
             progress=progress,
-            turn=lambda: write_lock(books),
+            write_lock=lambda: write_lock(books),
         )
     except RootCostError as fault:
         log.warning("%s: %s", source.name, fault)

@@ -102,14 +102,14 @@ _KNOWN = frozenset(
 class Layout:
     """Where a report keeps what: our spelling to the header's, and the columns that are one tag each, with the tag's key."""
 
-    found: dict[str, str]
+    headers: dict[str, str]
     tag_columns: dict[str, str]
 
     @property
-    def read(self) -> ColumnSelection:
+    def selection(self) -> ColumnSelection:
         """Header names worth reading."""
-        apart = {header for name, header in self.found.items() if name in _MEASURES}
-        return ColumnSelection(sorted({*self.found.values(), *self.tag_columns} - apart), sorted(apart))
+        measures = {header for name, header in self.headers.items() if name in _MEASURES}
+        return ColumnSelection(sorted({*self.headers.values(), *self.tag_columns} - measures), sorted(measures))
 
 
 def spelling(name: str) -> str:
@@ -141,20 +141,20 @@ def tag_key(name: str) -> str | None:
     return f"costCategory/{name.removeprefix('cost_category_')}" if name.startswith("cost_category_") else None
 
 
-def layout(header: Sequence[str], *, where: str) -> Layout:
+def layout(header: Sequence[str], *, location: str) -> Layout:
     """Finds the columns. Raises `FormatError` that names every column that is needed and missing."""
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     tags: dict[str, str] = {}
     for name in header:
         if (key := tag_key(name)) is not None:
             tags[name] = key
-        elif (ours := spelling(name)) in _KNOWN:
-            found.setdefault(ours, name)
-    missing = [name for name in NEEDED if name not in found]
+        elif (column := spelling(name)) in _KNOWN:
+            headers.setdefault(column, name)
+    missing = [name for name in NEEDED if name not in headers]
     if missing:
         raise FormatError(
             f"no AWS Cost and Usage Report: columns are missing: {', '.join(missing)}",
-            where=where,
+            where=location,
             remedy="add these columns to the export's query, or name the source that fits the file",
         )
-    return Layout(found, tags)
+    return Layout(headers, tags)

@@ -55,52 +55,52 @@ IS_USED = _type.is_in(_USED)
 def commitments_priced(layout: Layout) -> dict[str, bool]:
     """Whether the report has what the effective cost of plans and of reservations needs."""
     return {
-        "savings plans": all(part in layout.found for kind in _PLAN if kind in AMORTISED for part in AMORTISED[kind]),
-        "reservations": all(part in layout.found for kind in _RESERVED for part in AMORTISED[kind]),
+        "savings plans": all(part in layout.headers for kind in _PLAN if kind in AMORTISED for part in AMORTISED[kind]),
+        "reservations": all(part in layout.headers for kind in _RESERVED for part in AMORTISED[kind]),
     }
 
 
 def net(layout: Layout, name: str) -> pl.Expr:
     """A column of the report, net of discounts where that is filled; null where the report lacks it."""
-    filled = [pl.col(layout.found[spelt]) for spelt in (NET.get(name, name), name) if spelt in layout.found]
-    return pl.coalesce(filled) if filled else pl.lit(None, dtype=pl.String)
+    columns = [pl.col(layout.headers[spelt]) for spelt in (NET.get(name, name), name) if spelt in layout.headers]
+    return pl.coalesce(columns) if columns else pl.lit(None, dtype=pl.String)
 
 
-def needs_arithmetic(lines: BillBatch) -> pl.Series:
+def needs_arithmetic(batch: BillBatch) -> pl.Series:
     """The few lines whose effective cost is a sum or a difference."""
-    return lines.spoken(_type.is_in(_COMPUTED).fill_null(False))
+    return batch.expand(_type.is_in(_COMPUTED).fill_null(False))
 
 
-def costs(lines: BillBatch, layout: Layout) -> BillBatch:
+def costs(batch: BillBatch, layout: Layout) -> BillBatch:
     """The four cost columns as the report has them: doubles, or text. `line_item_type` must be among the words.
 
     Lines that need arithmetic must come as text, so that no digit is lost.
     """
-    priced = commitments_priced(layout)
-    names = [layout.found[name] for name in AMOUNTS if name in layout.found]
-    doubles = all(lines.rows.schema[name] == pl.Float64 for name in names)
+    has_amortisation = commitments_priced(layout)
+    names = [layout.headers[name] for name in AMOUNTS if name in layout.headers]
+    doubles = all(batch.rows.schema[name] == pl.Float64 for name in names)
     amount = pl.Float64() if doubles else pl.String()
-    told = lines.words.select(
+    dimension_columns = batch.dimensions.select(
         __kind=_type.replace_strict(_NUMBERS, default=0, return_dtype=pl.UInt8),
         __reservation=net(layout, "reservation_reservation_a_r_n").is_not_null(),
     )
-    rows = pl.concat([lines.rows, told[lines.rows[DIMENSIONS_ROW]]], how="horizontal")
+    rows = pl.concat([batch.rows, dimension_columns[batch.rows[DIMENSIONS_ROW]]], how="horizontal")
     rows = rows.with_columns(pl.col(names).cast(amount)).with_columns(
         billed_cost=net(layout, "line_item_unblended_cost"),
         __public=net(layout, "pricing_public_on_demand_cost").cast(amount),
         __reserved=net(layout, "reservation_effective_cost").cast(amount),
         __planned=net(layout, "savings_plan_savings_plan_effective_cost").cast(amount),
-        __undiscounted=pl.col(layout.found["line_item_unblended_cost"]),
+        __undiscounted=pl.col(layout.headers["line_item_unblended_cost"]),
     )
-    listed = _list_cost(doubles=doubles)
+    list_cost = _list_cost(doubles=doubles)
     zero = pl.lit(0.0) if doubles else pl.lit("0")
     negation = _is("SavingsPlanNegation")
     rows = rows.with_columns(
-        effective_cost=_effective(rows, layout, priced, zero),
-        list_cost=pl.when(negation).then(zero).otherwise(listed),
-        contracted_cost=pl.when(negation).then(zero).when(_is("DiscountedUsage")).then(listed).otherwise("billed_cost"),
+        effective_cost=_effective(rows, layout, has_amortisation, zero),
+        list_cost=pl.when(negation).then(zero).otherwise(list_cost),
+        contracted_cost=pl.when(negation).then(zero).when(_is("DiscountedUsage")).then(list_cost).otherwise("billed_cost"),
     )
-    return BillBatch(rows, lines.words)
+    return BillBatch(rows, batch.dimensions)
 
 
 def _list_cost(*, doubles: bool) -> pl.Expr:
@@ -113,9 +113,9 @@ def _list_cost(*, doubles: bool) -> pl.Expr:
     return pl.when(_is(*_USED) & ~free).then(pl.coalesce("__public", "__undiscounted")).otherwise("__undiscounted")
 
 
-def _effective(rows: pl.DataFrame, layout: Layout, priced: Mapping[str, bool], zero: pl.Expr) -> pl.Expr:
+def _effective(rows: pl.DataFrame, layout: Layout, has_amortisation: Mapping[str, bool], zero: pl.Expr) -> pl.Expr:
     effective = pl.col("billed_cost")
-    if priced["reservations"]:
+    if has_amortisation["reservations"]:
         effective = (
             pl.when(_is("DiscountedUsage"))
             .then(pl.coalesce("__reserved", "billed_cost"))
@@ -125,7 +125,7 @@ def _effective(rows: pl.DataFrame, layout: Layout, priced: Mapping[str, bool], z
             .then(zero)
             .otherwise(effective)
         )
-    if priced["savings plans"]:
+    if has_amortisation["savings plans"]:
         effective = (
             pl.when(_is("SavingsPlanCoveredUsage"))
             .then(pl.coalesce("__planned", "billed_cost"))
@@ -144,11 +144,11 @@ def _is(*kinds: str) -> pl.Expr:
 
 def _computed_cost(rows: pl.DataFrame, layout: Layout, kind: str, *, plus: bool) -> pl.Series:
     """The effective cost of the few lines where it is a sum or a difference, exact; null where neither part is filled."""
-    left, right = (net(layout, part) for part in AMORTISED[kind])
-    parts = rows.select(wanted=_is(kind), left=left, right=right).with_row_index("at").filter("wanted")
-    found = [(at, _combine(a, b, plus=plus)) for at, _, a, b in parts.iter_rows()]
+    first, second = (net(layout, part) for part in AMORTISED[kind])
+    parts = rows.select(wanted=_is(kind), left=first, right=second).with_row_index("at").filter("wanted")
+    computed_costs = [(at, _combine(a, b, plus=plus)) for at, _, a, b in parts.iter_rows()]
     column = pl.Series([None], dtype=rows.schema["billed_cost"]).new_from_index(0, rows.height)
-    return column.scatter([at for at, _ in found], [text for _, text in found]) if found else column
+    return column.scatter([at for at, _ in computed_costs], [text for _, text in computed_costs]) if computed_costs else column
 
 
 def _combine(one: str | None, other: str | None, *, plus: bool) -> str | None:

@@ -65,26 +65,26 @@ class Export:
 
 def exports() -> tuple[list[Export], list[StoreUnreachable]]:
     """All exports these credentials can see, by name, and what could not be asked. Raises `StoreUnreachable` if nothing answers."""
-    found: list[Export] = []
-    faults: list[StoreUnreachable] = []
+    results: list[Export] = []
+    errors: list[StoreUnreachable] = []
     for ask in (_data_exports, _legacy_reports):
         try:
-            found += ask()
-        except StoreUnreachable as fault:
-            faults.append(fault)
-    if len(faults) == 2:
-        raise faults[0]
-    return sorted(found, key=lambda export: (export.name, export.account or "", export.uri)), faults
+            results += ask()
+        except StoreUnreachable as error:
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
+    return sorted(results, key=lambda export: (export.name, export.account or "", export.uri)), errors
 
 
 def _data_exports() -> Iterator[Export]:
     client = _client("bcm-data-exports")
     with _TranslatedErrors("bcm-data-exports:ListExports"):
-        listed = _pages(client.list_exports, "Exports")
-    for entry in listed:
+        entries = _pages(client.list_exports, "Exports")
+    for entry in entries:
         with _TranslatedErrors("bcm-data-exports:GetExport"):
-            told = client.get_export(ExportArn=entry["ExportArn"])
-        yield _export(told["Export"], told.get("ExportStatus") or entry.get("ExportStatus") or {})
+            response = client.get_export(ExportArn=entry["ExportArn"])
+        yield _export(response["Export"], response.get("ExportStatus") or entry.get("ExportStatus") or {})
 
 
 def _export(export: Mapping[str, Any], status: Mapping[str, Any]) -> Export:
@@ -95,7 +95,7 @@ def _export(export: Mapping[str, Any], status: Mapping[str, Any]) -> Export:
     to = export["DestinationConfigurations"]["S3Destination"]
     output = to.get("S3OutputConfigurations") or {}
     arn = str(export.get("ExportArn") or "")
-    refreshed = status.get("LastRefreshedAt") or status.get("LastUpdatedAt")
+    refreshed_time = status.get("LastRefreshedAt") or status.get("LastUpdatedAt")
     healthy = status.get("StatusCode", "HEALTHY") == "HEALTHY"
     return Export(
         name=export["Name"],
@@ -110,18 +110,18 @@ def _export(export: Mapping[str, Any], status: Mapping[str, Any]) -> Export:
         columns=columns,
         lacks=_lacking(columns, options) if _source(table) == "aws-cur" else (),
         status="healthy" if healthy else f"unhealthy: {str(status.get('StatusReason') or 'no reason given').lower()}",
-        refreshed_at=refreshed.astimezone(UTC) if refreshed else None,
+        refreshed_at=refreshed_time.astimezone(UTC) if refreshed_time else None,
     )
 
 
 def _legacy_reports() -> Iterator[Export]:
     client = _client("cur")
     with _TranslatedErrors("cur:DescribeReportDefinitions"):
-        listed = _pages(client.describe_report_definitions, "ReportDefinitions")
-    for report in listed:
+        definitions = _pages(client.describe_report_definitions, "ReportDefinitions")
+    for report in definitions:
         resources = "RESOURCES" in (report.get("AdditionalSchemaElements") or ())
         status = (report.get("ReportStatus") or {}).get("lastStatus", "SUCCESS")
-        delivered = (report.get("ReportStatus") or {}).get("lastDelivery", "")
+        is_delivered = (report.get("ReportStatus") or {}).get("lastDelivery", "")
         yield Export(
             name=report["ReportName"],
             account=None,
@@ -135,14 +135,14 @@ def _legacy_reports() -> Iterator[Export]:
             columns=(),
             lacks=() if resources else ("line_item_resource_id",),
             status="healthy" if status == "SUCCESS" else f"unhealthy: {status.lower()}",
-            refreshed_at=_compact(delivered),
+            refreshed_at=_compact(is_delivered),
         )
 
 
-def _compact(written: str) -> datetime | None:
+def _compact(timestamp: str) -> datetime | None:
     """The legacy report's own spelling of an instant, ``20261105T120000Z``."""
     try:
-        return datetime.strptime(written, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
 
@@ -157,8 +157,8 @@ def _uri(bucket: str, prefix: str, name: str) -> str:
 
 
 def _table(query: str) -> str:
-    found = _FROM.search(query)
-    return found[1].upper() if found else ""
+    match = _FROM.search(query)
+    return match[1].upper() if match else ""
 
 
 def _source(table: str) -> str | None:
@@ -176,11 +176,11 @@ def selected(query: str) -> tuple[str, ...]:
     >>> selected("SELECT bill_invoice_id, product.product_name, concat(a, b) AS joined FROM COST_AND_USAGE_REPORT")
     ('bill_invoice_id', 'product.product_name', 'joined')
     """
-    found = _SELECT.search(query)
-    if found is None:
+    match = _SELECT.search(query)
+    if match is None:
         return ()
     columns, depth, word = [], 0, ""
-    for letter in found[1] + ",":
+    for letter in match[1] + ",":
         depth += (letter == "(") - (letter == ")")
         if letter == "," and not depth:
             columns.append(re.split(r"\s+AS\s+|\s+", word.strip(), flags=re.IGNORECASE)[-1].strip('"`'))
@@ -192,12 +192,12 @@ def selected(query: str) -> tuple[str, ...]:
 
 def _lacking(columns: tuple[str, ...], options: Mapping[str, str]) -> tuple[str, ...]:
     """What is worth exporting and is not: a column that is not asked for, or whose option is off."""
-    every = "*" in columns
+    has_all = "*" in columns
     maps = {"tags": ("tags", "resource_tags")}
     return tuple(
         column
         for column in WORTH
-        if not (every or any(name in columns for name in maps.get(column, (column,))))
+        if not (has_all or any(name in columns for name in maps.get(column, (column,))))
         or options.get(_OPTIONS.get(column, ""), "TRUE").upper() == "FALSE"
         or (column == "line_item_iam_principal" and options.get(_OPTIONS[column], "FALSE").upper() != "TRUE")
     )
@@ -222,8 +222,8 @@ def _client(service: str) -> BaseClient:
     retries = Config(retries={"mode": "standard", "total_max_attempts": _TIMES}, connect_timeout=10, read_timeout=60)
     try:
         client: BaseClient = boto3.client(service, region_name=_HOME, config=retries)
-    except BotoCoreError as fault:
-        raise StoreUnreachable(str(fault), where=f"AWS {service}", remedy="mend the AWS profile or its settings") from fault
+    except BotoCoreError as error:
+        raise StoreUnreachable(str(error), where=f"AWS {service}", remedy="mend the AWS profile or its settings") from error
     return client
 
 
@@ -235,21 +235,21 @@ class _TranslatedErrors:
 
     def __enter__(self) -> None: ...
 
-    def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         service = f"AWS {self.right.partition(':')[0]}"
-        if isinstance(fault, ClientError):
-            code = str(fault.response.get("Error", {}).get("Code", "?"))
-            denied = "denied" in code.lower() or code in (
+        if isinstance(error, ClientError):
+            code = str(error.response.get("Error", {}).get("Code", "?"))
+            is_denied = "denied" in code.lower() or code in (
                 "UnrecognizedClientException",
                 "ExpiredTokenException",
                 "InvalidSignatureException",
             )
-            remedy = f"allow {self.right} in the payer account" if denied else "try again later"
+            remedy = f"allow {self.right} in the payer account" if is_denied else "try again later"
             raise StoreUnreachable(
-                f"AWS refuses access ({code})" if denied else f"AWS answered {code}", where=service, remedy=remedy
-            ) from fault
-        if isinstance(fault, BotoCoreError):
+                f"AWS refuses access ({code})" if is_denied else f"AWS answered {code}", where=service, remedy=remedy
+            ) from error
+        if isinstance(error, BotoCoreError):
             remedy = "name credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; and check the network"
-            raise StoreUnreachable(str(fault), where=service, remedy=remedy) from fault
+            raise StoreUnreachable(str(error), where=service, remedy=remedy) from error

@@ -66,12 +66,14 @@ class AwsCur:
         listing = fetcher.list(uri)
         single = is_the_file(listing[0], uri, listing)
         if single and manifests.is_manifest(uri):
-            named = listing[0].uri
-            listing = [e for e in fetcher.list(_export_root(named)) if e.uri == named or not manifests.is_manifest(e.uri)]
+            manifest_uri = listing[0].uri
+            listing = [
+                e for e in fetcher.list(_export_root(manifest_uri)) if e.uri == manifest_uri or not manifests.is_manifest(e.uri)
+            ]
         if any(manifests.is_manifest(entry.uri) for entry in listing):
-            planned = list(manifests.plan(fetcher, self.name, listing))
-            if planned:
-                yield from planned
+            batches = list(manifests.plan(fetcher, self.name, listing))
+            if batches:
+                yield from batches
                 return
         if not single and not any(mark in uri for mark in "*?["):
             raise FormatError(
@@ -84,28 +86,28 @@ class AwsCur:
     def _single(self, fetcher: Fetcher, entry: ListedObject) -> Batch | Problem:
         try:
             return Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(fetcher.get(entry.uri),))
-        except SourceError as fault:
-            return Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
+        except SourceError as error:
+            return Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The lines in FOCUS terms; lines that cannot be booked are problems."""
-        tally = ProblemCounter(self.name, item.uri)
-        known: list[Layout] = []
-        told = {"split": 0, "savings plans": 0, "reservations": 0}
+        counter = ProblemCounter(self.name, item.uri)
+        layouts: list[Layout] = []
+        counts = {"split": 0, "savings plans": 0, "reservations": 0}
 
         def choose(header: list[str]) -> ColumnSelection:
-            known.append(columns.layout(header, where=item.uri))
-            return known[0].read
+            layouts.append(columns.layout(header, location=item.uri))
+            return layouts[0].selection
 
-        for part in reader.batches(item, choose, tally):
-            layout = known[0]
-            whole = _without_splits(part, layout, told)
-            _count_unpriced(whole, layout, told)
-            for some in _by_arithmetic(_rename_columns(whole, layout, tally)):
-                booked = charges.to_charges(_book(some, layout, tally))
-                yield Reading(booked.rows, tally.drain(), booked.words)
-        _report_counts(told, tally)
-        yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+        for part in reader.batches(item, choose, counter):
+            layout = layouts[0]
+            unsplit = _without_splits(part, layout, counts)
+            _count_unpriced(unsplit, layout, counts)
+            for batch in _by_arithmetic(_rename_columns(unsplit, layout, counter)):
+                charge_batch = charges.to_charges(_book(batch, layout, counter))
+                yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
+        _report_counts(counts, counter)
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
 
 
 def _export_root(uri: str) -> str:
@@ -113,60 +115,62 @@ def _export_root(uri: str) -> str:
     return uri.rsplit("/metadata/", 1)[0] if "/metadata/" in uri else uri.rsplit("/", 1)[0]
 
 
-def _without_splits(part: BillBatch, layout: Layout, told: dict[str, int]) -> BillBatch:
+def _without_splits(part: BillBatch, layout: Layout, counts: dict[str, int]) -> BillBatch:
     """Lines of split cost allocation describe a share of a parent line that is in the report too: the parent is kept."""
-    name = layout.found.get("split_line_item_parent_resource_id")
-    if name is None or part.words[name].null_count() == part.words.height:
+    name = layout.headers.get("split_line_item_parent_resource_id")
+    if name is None or part.dimensions[name].null_count() == part.dimensions.height:
         return part
-    whole = part.where(part.spoken(pl.col(name).is_null()))
-    told["split"] += part.rows.height - whole.rows.height
+    whole = part.filter(part.expand(pl.col(name).is_null()))
+    counts["split"] += part.rows.height - whole.rows.height
     return whole
 
 
-def _count_unpriced(part: BillBatch, layout: Layout, told: dict[str, int]) -> None:
-    for what, priced in commitments_priced(layout).items():
-        if not priced:
-            kinds = [k for k in _COMMITTED if k.startswith("SavingsPlan") == (what == "savings plans")]
-            told[what] += int(part.spoken(pl.col(layout.found["line_item_line_item_type"]).is_in(kinds)).sum())
+def _count_unpriced(part: BillBatch, layout: Layout, counts: dict[str, int]) -> None:
+    for commitment, is_priced in commitments_priced(layout).items():
+        if not is_priced:
+            kinds = [k for k in _COMMITTED if k.startswith("SavingsPlan") == (commitment == "savings plans")]
+            counts[commitment] += int(part.expand(pl.col(layout.headers["line_item_line_item_type"]).is_in(kinds)).sum())
 
 
-def _by_arithmetic(lines: BillBatch) -> Iterator[BillBatch]:
+def _by_arithmetic(batch: BillBatch) -> Iterator[BillBatch]:
     """The lines, those apart whose costs are computed: they go as text, with every digit."""
-    if pl.Float64 in lines.rows.dtypes:
-        computed = needs_arithmetic(lines)
-        if computed.any():
-            few = lines.where(computed)
-            yield BillBatch(few.rows.with_columns(pl.col(pl.Float64).cast(pl.String)), few.words)
-            lines = lines.where(~computed)
-    if lines.rows.height:
-        yield lines
+    if pl.Float64 in batch.rows.dtypes:
+        is_computed = needs_arithmetic(batch)
+        if is_computed.any():
+            few = batch.filter(is_computed)
+            yield BillBatch(few.rows.with_columns(pl.col(pl.Float64).cast(pl.String)), few.dimensions)
+            batch = batch.filter(~is_computed)
+    if batch.rows.height:
+        yield batch
 
 
-def _report_counts(told: dict[str, int], tally: ProblemCounter) -> None:
-    if told["split"]:
-        tally.whole(
+def _report_counts(counts: dict[str, int], counter: ProblemCounter) -> None:
+    if counts["split"]:
+        counter.add_summed(
             "split_line_item_parent_resource_id",
             "rows of split cost allocation were left aside; their parent rows carry the same cost",
             "nothing to do; or export without split cost allocation data",
-            told["split"],
+            counts["split"],
         )
-    for what in ("savings plans", "reservations"):
-        if told[what]:
-            tally.whole(
+    for commitment in ("savings plans", "reservations"):
+        if counts[commitment]:
+            counter.add_summed(
                 "effective_cost",
-                f"the report lacks the amortisation columns of {what}; effective cost is as billed",
-                f"add the {'savings_plan_' if what == 'savings plans' else 'reservation_'}* columns to the export",
-                told[what],
+                f"the report lacks the amortisation columns of {commitment}; effective cost is as billed",
+                f"add the {'savings_plan_' if commitment == 'savings plans' else 'reservation_'}* columns to the export",
+                counts[commitment],
             )
 
 
-def _rename_columns(part: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
+def _rename_columns(part: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatch:
     """The report's words under the names of `charges`, beside their own."""
-    apart, unit = layout.read.apart, _column(layout, "pricing_unit")
-    words = part.words.with_columns(
-        _column(layout, theirs).alias(ours) for ours, theirs in PLAIN.items() if layout.found.get(theirs) not in apart
+    measures, unit = layout.selection.measures, _column(layout, "pricing_unit")
+    dimensions = part.dimensions.with_columns(
+        _column(layout, report_column).alias(column)
+        for column, report_column in PLAIN.items()
+        if layout.headers.get(report_column) not in measures
     )
-    words = words.with_columns(
+    dimensions = dimensions.with_columns(
         __plan=_column(layout, "savings_plan_savings_plan_a_r_n"),
         __reserved_by=net(layout, "reservation_reservation_a_r_n"),
         __term=_column(layout, "pricing_term"),
@@ -174,79 +178,79 @@ def _rename_columns(part: BillBatch, layout: Layout, tally: ProblemCounter) -> B
         contracted_unit_price=net(layout, "line_item_unblended_rate"),
         region_id=pl.coalesce(_column(layout, "product_region_code"), _column(layout, "product_region")),
         provider_name=pl.lit("AWS"),
-        service_name=_service(part.words, layout),
+        service_name=_service(part.dimensions, layout),
         final=pl.col("invoice_id").is_not_null(),
-        tags=_tags(part, layout, tally),
+        tags=_tags(part, layout, counter),
     )
-    return BillBatch(part.rows, words.with_columns(**categories()))
+    return BillBatch(part.rows, dimensions.with_columns(**categories()))
 
 
-def _book(lines: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
-    names = {ours: layout.found[theirs] for ours, theirs in PLAIN.items() if theirs in layout.found}
-    lines = costs(lines, layout)
-    quantity = pl.when(lines.spoken(IS_USED)).then(_column(layout, "line_item_usage_amount"))
-    rows = lines.rows.with_columns(
-        *(pl.col(theirs).alias(ours) for ours, theirs in names.items() if theirs in lines.rows.columns),
+def _book(batch: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatch:
+    names = {column: layout.headers[report_column] for column, report_column in PLAIN.items() if report_column in layout.headers}
+    batch = costs(batch, layout)
+    quantity = pl.when(batch.expand(IS_USED)).then(_column(layout, "line_item_usage_amount"))
+    rows = batch.rows.with_columns(
+        *(pl.col(report_column).alias(column) for column, report_column in names.items() if report_column in batch.rows.columns),
         consumed_quantity=quantity,
         pricing_quantity=quantity,
     )
-    lines = charges.parse_types(BillBatch(rows, lines.words))
-    names["billed_cost"] = layout.found["line_item_unblended_cost"]
-    if lines.words.select((~IS_KNOWN).any()).item():
-        strange = lines.where(lines.spoken(~IS_KNOWN))
+    batch = charges.parse_types(BillBatch(rows, batch.dimensions))
+    names["billed_cost"] = layout.headers["line_item_unblended_cost"]
+    if batch.dimensions.select((~IS_KNOWN).any()).item():
+        strange = batch.filter(batch.expand(~IS_KNOWN))
         reason, remedy = (
             "is no line item type known here; booked as an Adjustment",
             "tell us of it, so that it gets its own category",
         )
-        kinds = strange.spoken(pl.col("line_item_type"))
-        tally.rows(strange.rows["__line"], kinds, names["line_item_type"], reason, remedy, severity="warning")
-    return charges.check_required(lines, names, tally)
+        kinds = strange.expand(pl.col("line_item_type"))
+        counter.add_rows(strange.rows["__line"], kinds, names["line_item_type"], reason, remedy, severity="warning")
+    return charges.check_required(batch, names, counter)
 
 
 def _column(layout: Layout, name: str) -> pl.Expr:
-    return pl.col(layout.found[name]) if name in layout.found else pl.lit(None, dtype=pl.String)
+    return pl.col(layout.headers[name]) if name in layout.headers else pl.lit(None, dtype=pl.String)
 
 
-def _service(words: pl.DataFrame, layout: Layout) -> pl.Series:
+def _service(dimensions: pl.DataFrame, layout: Layout) -> pl.Series:
     """The product's own name; a Marketplace model has no other. Else the known name of the product code, else the code."""
     code = _column(layout, "line_item_product_code")
-    named = [_column(layout, "product_product_name"), _column(layout, "product_servicename")]
-    product = layout.found.get("product")
-    if product is not None and words.schema[product].is_nested():
-        words = words.with_columns(__product=_entry(words[product], "product_name"))
-        named.insert(0, pl.col("__product"))
+    names = [_column(layout, "product_product_name"), _column(layout, "product_servicename")]
+    product = layout.headers.get("product")
+    if product is not None and dimensions.schema[product].is_nested():
+        dimensions = dimensions.with_columns(__product=_entry(dimensions[product], "product_name"))
+        names.insert(0, pl.col("__product"))
     elif product is not None:
-        named.insert(0, pl.col(product).str.json_path_match("$.product_name"))
-    return words.select(
-        service_name=pl.coalesce(*named, code.replace_strict(_SERVICES, default=None, return_dtype=pl.String), code)
+        names.insert(0, pl.col(product).str.json_path_match("$.product_name"))
+    return dimensions.select(
+        service_name=pl.coalesce(*names, code.replace_strict(_SERVICES, default=None, return_dtype=pl.String), code)
     )["service_name"]
 
 
 def _entry(column: pl.Series, key: str) -> pl.Series:
-    found = tags.entries_of(column).filter(pl.col("key") == key).unique("row", keep="first")
+    entries = tags.entries_of(column).filter(pl.col("key") == key).unique("row", keep="first")
     numbers = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32)})
-    return numbers.join(found, on="row", how="left", maintain_order="left")["value"]
+    return numbers.join(entries, on="row", how="left", maintain_order="left")["value"]
 
 
-def _tags(part: BillBatch, layout: Layout, tally: ProblemCounter) -> pl.Series:
+def _tags(part: BillBatch, layout: Layout, counter: ProblemCounter) -> pl.Series:
     """Maps, JSON text and one-tag columns together, keys as the report has them."""
-    words, entries = part.words, []
+    dimensions, entries = part.dimensions, []
     for name, prefix in MAPS.items():
-        spelt = layout.found.get(name)
-        if spelt is None:
+        header = layout.headers.get(name)
+        if header is None:
             continue
-        column = words[spelt]
+        column = dimensions[header]
         if column.dtype == pl.String:
             column, wrong = charges.canonical_tags(column)
-            kept, remedy = "the row was kept without these tags", "fetch the file again"
-            charges.report_bad_tags(part, wrong, spelt, spelt, kept, remedy, tally)
+            consequence, remedy = "the row was kept without these tags", "fetch the file again"
+            charges.report_bad_tags(part, wrong, header, header, consequence, remedy, counter)
             entries.append(_json_pairs(column, prefix))
         elif column.null_count() < len(column):
             entries.append(tags.entries_of(column, prefix=prefix))
     if layout.tag_columns:
-        wide = words.select(pl.col(spelt).alias(key) for spelt, key in layout.tag_columns.items())
+        wide = dimensions.select(pl.col(header).alias(key) for header, key in layout.tag_columns.items())
         entries.append(tags.entries_of(wide.select(tags=pl.struct(pl.all()))["tags"]))
-    return tags.objects(pl.concat(entries) if entries else pl.DataFrame(), words.height)
+    return tags.objects(pl.concat(entries) if entries else pl.DataFrame(), dimensions.height)
 
 
 def _json_pairs(column: pl.Series, prefix: str) -> pl.DataFrame:
@@ -255,9 +259,9 @@ def _json_pairs(column: pl.Series, prefix: str) -> pl.DataFrame:
     distinct = column.unique().drop_nulls()
     pairs = [(text, prefix + key, _plain(value)) for text in distinct for key, value in json.loads(text).items()]
     book = pl.DataFrame(pairs, schema={"text": pl.String, "key": pl.String, "value": pl.String}, orient="row")
-    numbered = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32), "text": column}).drop_nulls()
+    numbered_texts = pl.DataFrame({"row": pl.int_range(len(column), eager=True, dtype=pl.UInt32), "text": column}).drop_nulls()
     return (
-        numbered.join(book, on="text", how="inner", maintain_order="left")
+        numbered_texts.join(book, on="text", how="inner", maintain_order="left")
         .select("row", "key", "value")
         .filter(pl.col("value") != "")
     )

@@ -30,35 +30,37 @@ def is_address(uri: str) -> bool:
 def list_blobs(fetcher: Fetcher, uri: str) -> Sequence[ListedObject]:
     """All blobs of a container below a folder, in name order. Raises `ObjectMissingError` where there are none."""
     container, folder = _parts(uri)
-    found: list[ListedObject] = []
+    blobs: list[ListedObject] = []
     marker: str | None = ""
     while marker is not None:
         query = [("restype", "container"), ("comp", "list"), ("prefix", folder), *([("marker", marker)] if marker else [])]
-        item = fetcher.ask(Request(container, query=query, headers=_HEADERS, secret_query=_signature()))
+        item = fetcher.request(Request(container, query=query, headers=_HEADERS, secret_query=_signature()))
         page, following = _page(item.path.read_bytes(), container, uri)
         if following is not None and following == marker:
             raise FormatError("the listing does not come to an end", where=uri, remedy="list again later")
-        found += page
+        blobs += page
         marker = following
-    inside = [e for e in found if not folder or e.uri == f"{container}/{folder}" or e.uri.startswith(f"{container}/{folder}/")]
-    if not inside:
+    blobs_below = [
+        e for e in blobs if not folder or e.uri == f"{container}/{folder}" or e.uri.startswith(f"{container}/{folder}/")
+    ]
+    if not blobs_below:
         raise ObjectMissingError("no blobs here", where=uri, remedy="check the account, the container and the folder")
-    return sorted(inside, key=lambda entry: entry.uri)
+    return sorted(blobs_below, key=lambda entry: entry.uri)
 
 
 def fetch_blob(fetcher: Fetcher, entry: ListedObject) -> RawObject:
     """The bytes of a blob, all of one version."""
     guard = {"if-match": f'"{entry.version}"'} if entry.version else {}
 
-    def asked(more: dict[str, str]) -> RawObject:
-        request = Request(_quoted_url(entry.uri), headers=_HEADERS | guard | more, secret_query=_signature())
+    def asked(headers: dict[str, str]) -> RawObject:
+        request = Request(_quoted_url(entry.uri), headers=_HEADERS | guard | headers, secret_query=_signature())
         try:
-            return fetcher.ask(request)
-        except StoreUnreachable as fault:
-            if not fault.what.startswith("412"):
+            return fetcher.request(request)
+        except StoreUnreachable as error:
+            if not error.what.startswith("412"):
                 raise
             remedy = "nothing to do: it is read with the next run"
-            raise StoreUnreachable("the blob was overwritten while it was read", where=entry.uri, remedy=remedy) from fault
+            raise StoreUnreachable("the blob was overwritten while it was read", where=entry.uri, remedy=remedy) from error
 
     def parts() -> Iterator[bytes]:
         for start in range(0, entry.size, _PART_BYTES):
@@ -67,67 +69,69 @@ def fetch_blob(fetcher: Fetcher, entry: ListedObject) -> RawObject:
             part.path.unlink(missing_ok=True)  # it goes on as a part of the whole
 
     if entry.size > _PART_BYTES:
-        return fetcher.save(entry.uri, parts(), version=entry.version)
+        return fetcher.store_bytes(entry.uri, parts(), version=entry.version)
     item = asked({})
     return RawObject(entry.uri, item.path, item.raw_id, item.size, item.version or entry.version)
 
 
 def _parts(uri: str) -> tuple[str, str]:
     """The container's address, and the folder in it."""
-    told = urlsplit(uri)
-    container, _, folder = told.path.strip("/").partition("/")
-    if told.query:
+    url = urlsplit(uri)
+    container, _, folder = url.path.strip("/").partition("/")
+    if url.query:
         raise StoreUnreachable(
             "the address holds a query; a signature in it would be written down",
-            where=f"{told.scheme}://{told.netloc}{told.path}",
+            where=f"{url.scheme}://{url.netloc}{url.path}",
             remedy=f"name the address without it, and put the signature into {KEY}",
         )
     if not container:
         raise ObjectMissingError(
             "the address names no container", where=uri, remedy="write https://account.blob.core.windows.net/container/folder"
         )
-    return f"{told.scheme}://{told.netloc}/{container}", folder
+    return f"{url.scheme}://{url.netloc}/{container}", folder
 
 
 def _signature() -> Sequence[tuple[str, str]]:
-    told = os.environ.get(KEY, "").strip().lstrip("?")
-    if not told:
+    token = os.environ.get(KEY, "").strip().lstrip("?")
+    if not token:
         raise StoreUnreachable(
             f"no signature in the environment ({KEY})",
             remedy=f"set {KEY} to a shared access signature with the rights to read and list (sp=rl) the container",
         )
-    return parse_qsl(told, keep_blank_values=True)
+    return parse_qsl(token, keep_blank_values=True)
 
 
 def _quoted_url(uri: str) -> str:
-    told = urlsplit(uri)
-    path = uri[len(f"{told.scheme}://{told.netloc}") :]
-    return f"{told.scheme}://{told.netloc}{quote(path)}"
+    url = urlsplit(uri)
+    path = uri[len(f"{url.scheme}://{url.netloc}") :]
+    return f"{url.scheme}://{url.netloc}{quote(path)}"
 
 
 def _page(body: bytes, container: str, uri: str) -> tuple[list[ListedObject], str | None]:
     """The blobs of a page of the listing, and the marker of the next."""
-    odd = FormatError("the answer is no listing of blobs", where=uri, remedy="check the address: it should be a container's")
+    format_error = FormatError(
+        "the answer is no listing of blobs", where=uri, remedy="check the address: it should be a container's"
+    )
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise odd
+        raise format_error
     try:
-        told = ET.fromstring(body.decode("utf-8-sig"))  # noqa: S314 - without declarations there is nothing to expand
-    except (ET.ParseError, UnicodeDecodeError) as fault:
-        raise odd from fault
-    found = []
-    for blob in told.iterfind("Blobs/Blob"):
+        root = ET.fromstring(body.decode("utf-8-sig"))  # noqa: S314 - without declarations there is nothing to expand
+    except (ET.ParseError, UnicodeDecodeError) as error:
+        raise format_error from error
+    blobs = []
+    for blob in root.iterfind("Blobs/Blob"):
         name, size = blob.findtext("Name"), blob.findtext("Properties/Content-Length")
-        if told.tag != "EnumerationResults" or not name or size is None or not size.isdigit():
-            raise odd
+        if root.tag != "EnumerationResults" or not name or size is None or not size.isdigit():
+            raise format_error
         version = (blob.findtext("Properties/Etag") or "").strip('"')
-        found.append(
+        blobs.append(
             ListedObject(f"{container}/{name}", int(size), version, _parse_time(blob.findtext("Properties/Last-Modified")))
         )
-    return found, told.findtext("NextMarker") or None
+    return blobs, root.findtext("NextMarker") or None
 
 
-def _parse_time(written: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     try:
-        return parsedate_to_datetime(written).astimezone(UTC) if written else None
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
     except (ValueError, TypeError):
         return None

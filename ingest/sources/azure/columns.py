@@ -65,13 +65,13 @@ _AMERICAN = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]0{1,2}:00(?::00
 class Layout:
     """Our names to the header's."""
 
-    found: dict[str, str]
+    headers: dict[str, str]
 
     @property
-    def read(self) -> ColumnSelection:
+    def selection(self) -> ColumnSelection:
         """Header names worth reading."""
-        apart = sorted({name for ours, name in self.found.items() if ours in MEASURES})
-        return ColumnSelection(sorted({*self.found.values()} - {*apart}), apart)
+        measures = sorted({name for column, name in self.headers.items() if column in MEASURES})
+        return ColumnSelection(sorted({*self.headers.values()} - {*measures}), measures)
 
 
 def spelling(name: str) -> str:
@@ -90,27 +90,27 @@ def is_focus(header: Sequence[str]) -> bool:
     return {"billedcost", "chargeperiodstart"} <= names
 
 
-def layout(header: Sequence[str], *, where: str) -> Layout:
+def layout(header: Sequence[str], *, location: str) -> Layout:
     """Finds the columns. Raises `FormatError` that names every column that is needed and missing."""
     names: dict[str, str] = {}
     for name in header:
         names.setdefault(spelling(name), name)
-    found = {
-        ours: next(names[theirs] for theirs in spelt if theirs in names)
-        for ours, spelt in (DIMENSIONS | MEASURES).items()
-        if any(theirs in names for theirs in spelt)
+    headers = {
+        column: next(names[spelling_key] for spelling_key in spelt if spelling_key in names)
+        for column, spelt in (DIMENSIONS | MEASURES).items()
+        if any(spelling_key in names for spelling_key in spelt)
     }
-    missing = [called for ours, called in NEEDED.items() if ours not in found]
+    missing = [column_name for column, column_name in NEEDED.items() if column not in headers]
     if missing:
         raise FormatError(
             f"no Azure cost export: columns are missing: {', '.join(missing)}",
-            where=where,
+            where=location,
             remedy="export actual cost, amortised cost or FOCUS in Cost Management, with all columns; or name the source that fits the file",
         )
-    return Layout(found)
+    return Layout(headers)
 
 
-def iso_day(written: str) -> str:
+def iso_day(value: str) -> str:
     """A date of any dialect as ISO 8601; what is none stays as it is, to be told. Slashes are American: month first.
 
     >>> iso_day("9/2/2023"), iso_day("09/21/2023"), iso_day("3/1/21"), iso_day("2022-11-03T00:00:00Z"), iso_day("20230902")
@@ -118,7 +118,7 @@ def iso_day(written: str) -> str:
     >>> iso_day("21/09/2023"), iso_day("soon")
     ('21/09/2023', 'soon')
     """
-    text = written.strip()
+    text = value.strip()
     american = _AMERICAN.fullmatch(text)
     try:
         if american:
@@ -126,7 +126,7 @@ def iso_day(written: str) -> str:
             return datetime(year + 2000 if year < 100 else year, month, day).strftime("%Y-%m-%d")  # noqa: DTZ001 - a day has no zone
         return datetime.fromisoformat(text).strftime("%Y-%m-%d")
     except ValueError:
-        return written
+        return value
 
 
 _REGIONS = (
@@ -136,17 +136,17 @@ _REGIONS = (
 _CONTINENTS = {"eu": "europe", "ap": "asia"}
 
 
-def region(written: str) -> str:
+def region(name_in_export: str) -> str:
     """A place as Azure's APIs name it, whatever the export calls it.
 
     >>> [region(name) for name in ("US East 2", "EastUS2", "EU West", "canadacentral", "US South Central", "Global")]
     ['eastus2', 'eastus2', 'westeurope', 'canadacentral', 'southcentralus', 'global']
     """
-    name = re.sub(r"[^a-z0-9]", "", written.lower())
+    name = re.sub(r"[^a-z0-9]", "", name_in_export.lower())
     for pattern, order in _REGIONS:
-        turned = pattern.fullmatch(name)
-        if turned and name != "us":
-            name = turned.expand(order)
+        match = pattern.fullmatch(name)
+        if match and name != "us":
+            name = match.expand(order)
             for short, long in _CONTINENTS.items():
                 name = re.sub(rf"(?<=north|south){short}$|(?<=west|east){short}$", long, name) if name.endswith(short) else name
     return name
@@ -162,12 +162,12 @@ def block(unit_of_measure: str, meter: str | None) -> tuple[int, str] | None:
     >>> block("1K", "gpt-4o-0806-Inp-glbl Tokens"), block("100 Hours", None), block("10K", "Class 2 Operations"), block("1/Month", None)
     ((1000, 'Tokens'), (100, 'Hours'), (10000, 'Units'), (1, 'Units/Month'))
     """
-    told = _BLOCK.fullmatch(unit_of_measure.strip())
-    if told is None or "." in told["count"]:
+    match = _BLOCK.fullmatch(unit_of_measure.strip())
+    if match is None or "." in match["count"]:
         return None
-    noun = told["noun"] or ("Tokens" if re.search(r"tokens?\b", meter or "", re.IGNORECASE) else "Units")
+    noun = match["noun"] or ("Tokens" if re.search(r"tokens?\b", meter or "", re.IGNORECASE) else "Units")
     if noun.startswith("/"):
         noun = f"Units{noun}"
     elif noun.lower() == "hour":
         noun = "Hours"
-    return int(told["count"]) * _SCALES[told["scale"]], noun
+    return int(match["count"]) * _SCALES[match["scale"]], noun

@@ -63,10 +63,10 @@ def is_manifest(uri: str) -> bool:
     return uri.rsplit("/", 1)[-1].lower() in ("manifest.json", "_manifest.json")
 
 
-def batches(source: str, listing: Sequence[ListedObject], get: Get, booked: RunsRead) -> Iterator[Batch | Problem]:
+def batches(source: str, listing: Sequence[ListedObject], get: Get, runs_read: RunsRead) -> Iterator[Batch | Problem]:
     """A slice for each scope and month, or why there is none; and what was left aside.
 
-    `booked` tells of a scope and month which runs it was made of: those are not fetched again.
+    `runs_read` tells of a scope and month which runs it was made of: those are not fetched again.
     """
     newest: dict[tuple[str, str, str, str], Run] = {}
     for entry in listing:
@@ -74,8 +74,8 @@ def batches(source: str, listing: Sequence[ListedObject], get: Get, booked: Runs
             continue
         try:
             run = read(entry, get(entry))
-        except SourceError as fault:
-            yield Problem(source, entry.uri, "manifest", "", fault.what, fault.remedy or "run the export again")
+        except SourceError as error:
+            yield Problem(source, entry.uri, "manifest", "", error.what, error.remedy or "run the export again")
             continue
         if run is not None:
             key = (run.scope, run.month, run.type, run.export)
@@ -87,36 +87,36 @@ def batches(source: str, listing: Sequence[ListedObject], get: Get, booked: Runs
         chosen, aside = _choose(runs)
         yield from (_skipped_export(source, run, chosen) for run in aside)
         version = " ".join(run.run_id for run in chosen)
-        if booked(_checkpoint_key(chosen[0])) != version:
+        if runs_read(_checkpoint_key(chosen[0])) != version:
             yield from _batches(source, chosen, version, listing, get)
 
 
 def read(entry: ListedObject, item: RawObject) -> Run | None:
     """A manifest's meaning; None for an export that is no bill. Raises `FormatError`."""
-    again = "wait for the next run, or run the export again"
+    remedy = "wait for the next run, or run the export again"
     try:
-        told = json.loads(item.path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as fault:
-        raise FormatError(f"the manifest is no JSON: {str(fault)[:120]}", where=entry.uri, remedy=again) from fault
-    config, run = _dict(told, "exportConfig"), _dict(told, "runInfo")
+        manifest = json.loads(item.path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the manifest is no JSON: {str(error)[:120]}", where=entry.uri, remedy=remedy) from error
+    config, run = _dict(manifest, "exportConfig"), _dict(manifest, "runInfo")
     kind = _TYPES.get(str(config.get("type") or "").lower())
-    blobs = told.get("blobs") if isinstance(told, dict) else None
+    blobs = manifest.get("blobs") if isinstance(manifest, dict) else None
     if not config or not isinstance(blobs, list):
         raise FormatError(
             "the manifest is not of a Cost Management export", where=entry.uri, remedy="name the export's own folder"
         )
     if kind is None:
         return None
-    named = [_blob(blob) for blob in blobs if isinstance(blob, dict) and blob.get("blobName")]
-    count = told.get("blobCount")
-    if len(named) != len(blobs) or (isinstance(count, int) and count != len(blobs)):
+    files = [_blob(blob) for blob in blobs if isinstance(blob, dict) and blob.get("blobName")]
+    count = manifest.get("blobCount")
+    if len(files) != len(blobs) or (isinstance(count, int) and count != len(blobs)):
         raise FormatError(
-            f"the manifest names {len(named)} blobs of {count if isinstance(count, int) else len(blobs)}",
+            f"the manifest names {len(files)} blobs of {count if isinstance(count, int) else len(blobs)}",
             where=entry.uri,
-            remedy=again,
+            remedy=remedy,
         )
-    if len(named) == 1 and named[0].rows is None:
-        named = [replace(named[0], rows=_count(told.get("dataRowCount")))]
+    if len(files) == 1 and files[0].rows is None:
+        files = [replace(files[0], rows=_count(manifest.get("dataRowCount")))]
     return Run(
         uri=entry.uri,
         scope=_scope(config),
@@ -126,7 +126,7 @@ def read(entry: ListedObject, item: RawObject) -> Run | None:
         run_id=str(run.get("runId") or item.raw_id),
         submitted=str(run.get("submittedTime") or ""),
         modified=entry.modified or _NEVER,
-        blobs=tuple(named),
+        blobs=tuple(files),
     )
 
 
@@ -160,27 +160,38 @@ def _checkpoint_key(run: Run) -> str:
 def _batches(
     source: str, runs: Sequence[Run], version: str, listing: Sequence[ListedObject], get: Get
 ) -> Iterator[Batch | Problem]:
-    found: dict[str, list[RawObject]] = {}
+    objects_by_type: dict[str, list[RawObject]] = {}
     for run in runs:
         objects = _objects(source, run, listing, get)
         if isinstance(objects, Problem):
             yield objects
             return  # one view without the other would be another bill
-        found[run.type] = objects
-    if FOCUS in found:
-        objects = found[FOCUS]
-    elif {item.raw_id for item in found.get(ACTUAL, ())} == {item.raw_id for item in found.get(AMORTISED, ())}:
-        objects = [replace(item, view=View.ACTUAL) for item in found[ACTUAL]]  # without commitments the two are one
-    elif len(found) == 2:
-        objects = [replace(item, view=View.BILLED) for item in found[ACTUAL]]
-        objects += [replace(item, view=View.EFFECTIVE) for item in found[AMORTISED]]
+        objects_by_type[run.type] = objects
+    if FOCUS in objects_by_type:
+        objects = objects_by_type[FOCUS]
+    elif {item.raw_id for item in objects_by_type.get(ACTUAL, ())} == {
+        item.raw_id for item in objects_by_type.get(AMORTISED, ())
+    }:
+        objects = [replace(item, view=View.ACTUAL) for item in objects_by_type[ACTUAL]]  # without commitments the two are one
+    elif len(objects_by_type) == 2:
+        objects = [replace(item, view=View.BILLED) for item in objects_by_type[ACTUAL]]
+        objects += [replace(item, view=View.EFFECTIVE) for item in objects_by_type[AMORTISED]]
     else:
-        objects = [replace(i, view=View.ACTUAL if kind == ACTUAL else View.AMORTISED) for kind in found for i in found[kind]]
+        objects = [
+            replace(i, view=View.ACTUAL if kind == ACTUAL else View.AMORTISED)
+            for kind in objects_by_type
+            for i in objects_by_type[kind]
+        ]
     first = runs[0]
     # Two resource groups of one subscription buy the same SKUs; two exports of larger scopes that do are one too many.
-    whole = ".resourcegroups." not in first.scope
+    is_exclusive = ".resourcegroups." not in first.scope
     yield Batch(
-        first.scope, tuple(objects), first.month, version=version, exclusive=whole, marks={_checkpoint_key(first): version}
+        first.scope,
+        tuple(objects),
+        first.month,
+        version=version,
+        exclusive=is_exclusive,
+        checkpoints={_checkpoint_key(first): version},
     )
 
 
@@ -189,30 +200,30 @@ def _objects(source: str, run: Run, listing: Sequence[ListedObject], get: Get) -
     objects = []
     for blob in run.blobs:
         entry = _find_blob(blob.name, run.uri, listing)
-        fault, remedy = "", f"{run.month} was left as it was; wait for the next run, or run the export again"
+        message, remedy = "", f"{run.month} was left as it was; wait for the next run, or run the export again"
         if entry is None:
-            fault = f"the manifest names {blob.name}, which is missing"
+            message = f"the manifest names {blob.name}, which is missing"
         else:
             try:
                 item = get(entry)
-            except SourceError as wrong:
+            except SourceError as error:
                 return Problem(
-                    source, entry.uri, "blob", "", wrong.what, f"{run.month} was left as it was; {wrong.remedy or 'try again'}"
+                    source, entry.uri, "blob", "", error.what, f"{run.month} was left as it was; {error.remedy or 'try again'}"
                 )
             if blob.size is not None and blob.size != item.size:
-                fault = f"{blob.name} has {item.size} bytes, and the manifest says {blob.size}"
+                message = f"{blob.name} has {item.size} bytes, and the manifest says {blob.size}"
             objects.append(replace(item, rows=blob.rows))
-        if fault:
-            return Problem(source, run.uri, blob.name, "blobs", fault, remedy)
+        if message:
+            return Problem(source, run.uri, blob.name, "blobs", message, remedy)
     return objects
 
 
 def _find_blob(name: str, manifest: str, listing: Sequence[ListedObject]) -> ListedObject | None:
     """Where a run's blob lies: beside its manifest, or, in a copy of the container, where its name ends."""
-    beside = f"{manifest.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
+    sibling = f"{manifest.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
     by_uri = {entry.uri: entry for entry in listing}
-    if beside in by_uri:
-        return by_uri[beside]
+    if sibling in by_uri:
+        return by_uri[sibling]
     copies = [entry for entry in listing if entry.uri.endswith(f"/{name.lstrip('/')}")]
     return copies[0] if len(copies) == 1 else None
 
@@ -254,14 +265,14 @@ def _next_month(first: str) -> str:
     return f"{year + month // 12}-{month % 12 + 1:02d}-01"
 
 
-def _blob(told: dict[str, Any]) -> Blob:
-    return Blob(str(told["blobName"]), _count(told.get("byteCount")), _count(told.get("dataRowCount")))
+def _blob(entry: dict[str, Any]) -> Blob:
+    return Blob(str(entry["blobName"]), _count(entry.get("byteCount")), _count(entry.get("dataRowCount")))
 
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _dict(told: object, name: str) -> dict[str, Any]:
-    value = told.get(name) if isinstance(told, dict) else None
+def _dict(value_map: object, name: str) -> dict[str, Any]:
+    value = value_map.get(name) if isinstance(value_map, dict) else None
     return value if isinstance(value, dict) else {}

@@ -64,39 +64,39 @@ _ACCOUNT = re.compile(r"(.*?/providers/microsoft\.cognitiveservices/accounts/[^/
 def read(source: str, item: RawObject) -> Iterator[Reading]:
     """The rows of one file in Azure's own columns, in bounded batches; rows that cannot be booked are problems."""
     view = View(item.view or View.ACTUAL)
-    tally = ProblemCounter(source, item.uri)
-    known: list[Layout] = []
-    seen = committed = 0
+    counter = ProblemCounter(source, item.uri)
+    layouts: list[Layout] = []
+    row_count = committed_rows = 0
 
     def choose(header: list[str]) -> ColumnSelection:
-        known.append(columns.layout(header, where=item.uri))
-        return known[0].read
+        layouts.append(columns.layout(header, location=item.uri))
+        return layouts[0].selection
 
-    for part in reader.batches(item, choose, tally):
-        seen += part.rows.height
-        named = _rename_columns(part, known[0])
-        _refuse_mixture(named, view, item)
-        committed += int(named.spoken(pl.col("pricing_model").is_in(_COMMITTED)).sum())
-        booked = charges.to_charges(_book(named, known[0], view, tally))
-        yield Reading(booked.rows, tally.drain(), booked.words)
-    check_row_count(item, seen)
-    _report_view(view, committed, seen, tally)
-    yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+    for part in reader.batches(item, choose, counter):
+        row_count += part.rows.height
+        renamed = _rename_columns(part, layouts[0])
+        _refuse_mixture(renamed, view, item)
+        committed_rows += int(renamed.expand(pl.col("pricing_model").is_in(_COMMITTED)).sum())
+        charge_batch = charges.to_charges(_book(renamed, layouts[0], view, counter))
+        yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
+    check_row_count(item, row_count)
+    _report_view(view, committed_rows, row_count, counter)
+    yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
 
 
-def check_row_count(item: RawObject, seen: int) -> None:
+def check_row_count(item: RawObject, row_count: int) -> None:
     """Raises `FormatError` where a file holds other rows than its manifest says."""
-    if item.rows is not None and item.rows != seen:
+    if item.rows is not None and item.rows != row_count:
         raise FormatError(
-            f"the file holds {seen} rows, and its manifest says {item.rows}",
+            f"the file holds {row_count} rows, and its manifest says {item.rows}",
             where=item.uri,
             remedy="wait for the next run, or run the export again; the month was left as it was",
         )
 
 
-def _refuse_mixture(lines: BillBatch, view: View, item: RawObject) -> None:
+def _refuse_mixture(batch: BillBatch, view: View, item: RawObject) -> None:
     """Unused commitment is in amortised exports only: a file that is taken for actual cost is not."""
-    if view in (View.ACTUAL, View.BILLED) and lines.words["charge_type"].is_in(_UNUSED).any():
+    if view in (View.ACTUAL, View.BILLED) and batch.dimensions["charge_type"].is_in(_UNUSED).any():
         raise FormatError(
             "this is an export of amortised cost (it holds unused commitments), read as actual cost",
             where=item.uri,
@@ -104,16 +104,16 @@ def _refuse_mixture(lines: BillBatch, view: View, item: RawObject) -> None:
         )
 
 
-def _report_view(view: View, committed: int, rows: int, tally: ProblemCounter) -> None:
-    if view == View.ACTUAL and committed:
-        tally.whole(
+def _report_view(view: View, committed_rows: int, rows: int, counter: ProblemCounter) -> None:
+    if view == View.ACTUAL and committed_rows:
+        counter.add_summed(
             "PricingModel",
             "actual cost leaves reservations and savings plans on their purchase; effective cost is as billed",
             "export amortised cost beside it, or FOCUS instead of both",
-            committed,
+            committed_rows,
         )
     if view == View.AMORTISED and rows:
-        tally.whole(
+        counter.add_summed(
             "Cost",
             "amortised cost is not what is invoiced; billed cost is taken as amortised",
             "export actual cost beside it, or FOCUS instead of both",
@@ -123,15 +123,15 @@ def _report_view(view: View, committed: int, rows: int, tally: ProblemCounter) -
 
 def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
     """The export's columns under our names, all as text but for times; every name there is."""
-    own = [_text(part.rows, layout, name).alias(name) for name in columns.MEASURES]
-    said = part.words.select(_text(part.words, layout, name).alias(name) for name in columns.DIMENSIONS)
+    measures = [_text(part.rows, layout, name).alias(name) for name in columns.MEASURES]
+    dimensions = part.dimensions.select(_text(part.dimensions, layout, name).alias(name) for name in columns.DIMENSIONS)
     enums = [_letters(pl.col(name)).alias(name) for name in ("frequency", "pricing_model", "publisher_type")]
-    said = said.with_columns(*enums, charge_type=_letters(pl.col("charge_type")).fill_null("usage"))
-    return BillBatch(part.rows.select(DIMENSIONS_ROW, "__row", "__line", *own), said)
+    dimensions = dimensions.with_columns(*enums, charge_type=_letters(pl.col("charge_type")).fill_null("usage"))
+    return BillBatch(part.rows.select(DIMENSIONS_ROW, "__row", "__line", *measures), dimensions)
 
 
 def _text(frame: pl.DataFrame, layout: Layout, name: str) -> pl.Expr:
-    spelt = layout.found.get(name)
+    spelt = layout.headers.get(name)
     if spelt is None:
         return pl.lit(None, dtype=pl.String)
     if frame.schema[spelt].is_temporal():
@@ -145,40 +145,40 @@ def _letters(column: pl.Expr) -> pl.Expr:
     return column.str.to_lowercase().str.replace_all(r"[^a-z]", "")
 
 
-def _book(lines: BillBatch, layout: Layout, view: View, tally: ProblemCounter) -> BillBatch:
-    lines = _with_dimensions(lines, tally)
-    lines = _with_measures(lines, view)
+def _book(batch: BillBatch, layout: Layout, view: View, counter: ProblemCounter) -> BillBatch:
+    batch = _with_dimensions(batch, counter)
+    batch = _with_measures(batch, view)
     names = {
-        "billed_cost": layout.found["cost"],
-        "effective_cost": layout.found["cost"],
-        "contracted_cost": layout.found["cost"],
-        "billing_currency": layout.found["billing_currency"],
-        "charge_period_start": layout.found["date"],
-        "charge_period_end": layout.found["date"],
-        "billing_period_start": layout.found.get("billing_start", layout.found["date"]),
+        "billed_cost": layout.headers["cost"],
+        "effective_cost": layout.headers["cost"],
+        "contracted_cost": layout.headers["cost"],
+        "billing_currency": layout.headers["billing_currency"],
+        "charge_period_start": layout.headers["date"],
+        "charge_period_end": layout.headers["date"],
+        "billing_period_start": layout.headers.get("billing_start", layout.headers["date"]),
     }
-    lines = charges.parse_types(lines)
-    lines = _with_products(lines, view)
-    lines = charges.check_required(lines, names, tally)
+    batch = charges.parse_types(batch)
+    batch = _with_products(batch, view)
+    batch = charges.check_required(batch, names, counter)
     end = pl.col("charge_period_start").dt.offset_by("1d")
-    return BillBatch(lines.rows.with_columns(charge_period_end=end), lines.words)
+    return BillBatch(batch.rows.with_columns(charge_period_end=end), batch.dimensions)
 
 
-def _with_dimensions(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
+def _with_dimensions(batch: BillBatch, counter: ProblemCounter) -> BillBatch:
     """What lines repeat, in FOCUS terms."""
-    words = lines.words
+    dimensions = batch.dimensions
     unknown = ~pl.col("charge_type").is_in(sorted(_CATEGORIES))
-    if words.select(unknown.any()).item():
-        strange = lines.where(lines.spoken(unknown))
+    if dimensions.select(unknown.any()).item():
+        strange = batch.filter(batch.expand(unknown))
         reason = "is no charge type known here; booked as an Adjustment"
         remedy = "tell us of it, so that it gets its own category"
-        kinds = strange.spoken(pl.col("charge_type"))
-        tally.rows(strange.rows["__line"], kinds, "ChargeType", reason, remedy, severity="warning")
+        kinds = strange.expand(pl.col("charge_type"))
+        counter.add_rows(strange.rows["__line"], kinds, "ChargeType", reason, remedy, severity="warning")
     commitment = pl.coalesce("benefit_id", "reservation_id")
-    unused = pl.col("charge_type").is_in(_UNUSED)
+    is_unused = pl.col("charge_type").is_in(_UNUSED)
     same_currency = pl.col("pricing_currency").is_null() | (pl.col("pricing_currency") == pl.col("billing_currency"))
-    tags, wrong = charges.canonical_tags(words.select(_as_json_object(pl.col("tags")))["tags"])
-    words = words.with_columns(
+    tags, wrong = charges.canonical_tags(dimensions.select(_as_json_object(pl.col("tags")))["tags"])
+    dimensions = dimensions.with_columns(
         provider_name=pl.lit("Microsoft"),
         publisher_name=pl.coalesce("publisher_name", pl.lit("Microsoft")),
         invoice_issuer_name=pl.lit("Microsoft"),
@@ -189,7 +189,7 @@ def _with_dimensions(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
         pricing_category=_mapped("pricing_model", _PRICING),
         line_item_type=pl.col("charge_type"),
         commitment_discount_id=commitment,
-        commitment_discount_status=pl.when(unused)
+        commitment_discount_status=pl.when(is_unused)
         .then(pl.lit("Unused"))
         .when(commitment.is_not_null() & (pl.col("charge_type") == "usage"))
         .then(pl.lit("Used")),
@@ -207,9 +207,15 @@ def _with_dimensions(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
         __written_tags=pl.col("tags"),
     )
     charges.report_bad_tags(
-        BillBatch(lines.rows, words), wrong, "__written_tags", "Tags", "the row was kept without tags", "export it again", tally
+        BillBatch(batch.rows, dimensions),
+        wrong,
+        "__written_tags",
+        "Tags",
+        "the row was kept without tags",
+        "export it again",
+        counter,
     )
-    return BillBatch(lines.rows, _with_blocks(words))
+    return BillBatch(batch.rows, _with_blocks(dimensions))
 
 
 def _mapped(name: str, spellings: dict[str, str]) -> pl.Expr:
@@ -222,8 +228,8 @@ def _map_distinct(name: str, rule: object) -> pl.Expr:
 
     def spell(column: pl.Series) -> pl.Series:
         distinct = column.unique().drop_nulls()
-        spelled = pl.Series([rule(value) for value in distinct], dtype=pl.String)
-        return column.replace_strict(distinct, spelled, default=None, return_dtype=pl.String)
+        results = pl.Series([rule(value) for value in distinct], dtype=pl.String)
+        return column.replace_strict(distinct, results, default=None, return_dtype=pl.String)
 
     return pl.col(name).map_batches(spell, return_dtype=pl.String)
 
@@ -244,28 +250,28 @@ def _as_json_object(column: pl.Expr) -> pl.Expr:
     return pl.when(column.str.starts_with("{")).then(column).otherwise(pl.lit("{") + column + pl.lit("}")).alias("tags")
 
 
-def _with_blocks(words: pl.DataFrame) -> pl.DataFrame:
+def _with_blocks(dimensions: pl.DataFrame) -> pl.DataFrame:
     """Pricing units are blocks (``1K``, ``100 Hours``); what is consumed is counted in what they hold."""
     blocks = [
-        columns.block(unit, meter) if unit else None for unit, meter in words.select("pricing_unit", "sku_meter").iter_rows()
+        columns.block(unit, meter) if unit else None for unit, meter in dimensions.select("pricing_unit", "sku_meter").iter_rows()
     ]
-    return words.with_columns(
-        __block=pl.Series([found[0] if found else None for found in blocks], dtype=pl.Int64),
-        consumed_unit=pl.Series([found[1] if found else None for found in blocks], dtype=pl.String),
+    return dimensions.with_columns(
+        __block=pl.Series([block[0] if block else None for block in blocks], dtype=pl.Int64),
+        consumed_unit=pl.Series([block[1] if block else None for block in blocks], dtype=pl.String),
     )
 
 
-def _with_measures(lines: BillBatch, view: View) -> BillBatch:
+def _with_measures(batch: BillBatch, view: View) -> BillBatch:
     """What each line says for itself, as text: costs by the view, days."""
     zero = pl.lit("0")
     cost, nothing = pl.col("cost"), pl.when(pl.col("cost").is_not_null()).then(zero)
-    days = {name: _days(lines.rows[name]) for name in ("date", "billing_start")}
+    days = {name: _days(batch.rows[name]) for name in ("date", "billing_start")}
     own = pl.DataFrame(days).select(
         day="date",
         # A billing period that begins within a month is that of a card's statement: its charges are of the month of their day.
         month=pl.when(pl.col("billing_start").str.ends_with("-01")).then("billing_start").otherwise("date"),
     )
-    rows = lines.rows.with_columns(
+    rows = batch.rows.with_columns(
         billed_cost=nothing if view == View.EFFECTIVE else cost,
         effective_cost=nothing if view == View.BILLED else cost,
         contracted_cost=None if view == View.BILLED else cost,
@@ -274,29 +280,31 @@ def _with_measures(lines: BillBatch, view: View) -> BillBatch:
         charge_period_end=own["day"],
         billing_period_start=own["month"],
     )
-    return BillBatch(rows.with_columns(pl.col("contracted_cost").cast(pl.String)), lines.words)
+    return BillBatch(rows.with_columns(pl.col("contracted_cost").cast(pl.String)), batch.dimensions)
 
 
 def _days(column: pl.Series) -> pl.Series:
     distinct = column.unique().drop_nulls()
-    spelled = pl.Series([columns.iso_day(value) for value in distinct], dtype=pl.String)
-    return column.replace_strict(distinct, spelled, default=None, return_dtype=pl.String)
+    iso_days = pl.Series([columns.iso_day(value) for value in distinct], dtype=pl.String)
+    return column.replace_strict(distinct, iso_days, default=None, return_dtype=pl.String)
 
 
-def _with_products(lines: BillBatch, view: View) -> BillBatch:
+def _with_products(batch: BillBatch, view: View) -> BillBatch:
     """List cost at the pay-as-you-go price, and consumed quantities; both exact to twelve places.
 
     Beside amortised rows an actual row counts nothing: the amortised row of the same usage does.
     """
     quantity = pl.col("pricing_quantity")
-    told = lines.words.select("__payg", "__rate", "__block")[lines.rows[DIMENSIONS_ROW]]
-    rows = pl.concat([lines.rows, told], how="horizontal")
-    priced = pl.when(pl.col("__payg") > 0).then((quantity * pl.col("__payg") * pl.col("__rate")).cast(MONEY, strict=False))
-    listed = pl.coalesce(pl.col("payg_cost").cast(MONEY, strict=False), priced)
+    dimension_columns = batch.dimensions.select("__payg", "__rate", "__block")[batch.rows[DIMENSIONS_ROW]]
+    rows = pl.concat([batch.rows, dimension_columns], how="horizontal")
+    paygo_cost = pl.when(pl.col("__payg") > 0).then((quantity * pl.col("__payg") * pl.col("__rate")).cast(MONEY, strict=False))
+    list_cost = pl.coalesce(pl.col("payg_cost").cast(MONEY, strict=False), paygo_cost)
     rows = rows.with_columns(
-        list_cost=pl.lit(None, dtype=MONEY) if view == View.BILLED else listed,
+        list_cost=pl.lit(None, dtype=MONEY) if view == View.BILLED else list_cost,
         list_cost__text=pl.lit(None, dtype=pl.String),
         list_cost__written=pl.lit(None, dtype=pl.String),
         consumed_quantity=(quantity * pl.col("__block").cast(pl.Decimal(38, 0))).cast(MONEY, strict=False),
     )
-    return BillBatch(rows.drop("__payg", "__rate", "__block"), lines.words.drop("__payg", "__rate", "__block", "__written_tags"))
+    return BillBatch(
+        rows.drop("__payg", "__rate", "__block"), batch.dimensions.drop("__payg", "__rate", "__block", "__written_tags")
+    )

@@ -60,8 +60,8 @@ class Azure:
             single = False
         if any(exports.is_manifest(entry.uri) for entry in listing):
             # What lies here costs nothing to read again; what does not is read when there is a new run, or its days are asked for.
-            again = not remote or fetcher.window != Window()
-            yield from exports.batches(self.name, listing, get, (lambda _: None) if again else fetcher.mark)
+            read_again = not remote or fetcher.window != Window()
+            yield from exports.batches(self.name, listing, get, (lambda _: None) if read_again else fetcher.checkpoint)
             return
         if not single and not any(mark in uri for mark in "*?["):
             raise FormatError(
@@ -92,8 +92,8 @@ class Azure:
                 continue
             try:
                 item = replace(get(entry), view=_view(entry))
-            except SourceError as fault:
-                yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
+            except SourceError as error:
+                yield Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
                 continue
             yield Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,))
 
@@ -102,12 +102,12 @@ class Azure:
         if not _is_focus(item):
             yield from rows.read(self.name, item)
             return
-        seen = 0
+        row_count = 0
         for reading in by_name("focus").read(item, settings):
-            seen += reading.frame.height + sum(p.rows for p in reading.problems if p.severity == "error")
+            row_count += reading.frame.height + sum(p.rows for p in reading.problems if p.severity == "error")
             reading.problems = [replace(problem, source=self.name) for problem in reading.problems]
             yield reading
-        rows.check_row_count(item, seen)
+        rows.check_row_count(item, row_count)
 
 
 def _view(entry: ListedObject) -> View:
@@ -120,16 +120,16 @@ class _HeaderRead(Exception):
 
 def _is_focus(item: RawObject) -> bool:
     """Whether the header has FOCUS columns."""
-    found: list[bool] = []
+    results: list[bool] = []
 
     def look(header: list[str]) -> ColumnSelection:
-        found.append(columns.is_focus(header))
+        results.append(columns.is_focus(header))
         raise _HeaderRead
 
     try:
         next(iter(reader.batches(item, look, ProblemCounter("azure", item.uri))), None)
     except _HeaderRead:
-        return found[0]
+        return results[0]
     return False
 
 

@@ -44,16 +44,16 @@ class Layout:
     """Where a file keeps what: FOCUS name to the name in its header."""
 
     version: str
-    found: dict[str, str]
+    headers: dict[str, str]
     respelt: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
     @property
-    def read(self) -> ColumnSelection:
+    def selection(self) -> ColumnSelection:
         """Header names worth reading, in a fixed order."""
         charge = {column.name: column.charge for column in columns()} | CUSTOM
-        apart = {spelt for name, spelt in self.found.items() if charge.get(name) in MEASURES or name == "BillingPeriodStart"}
-        return ColumnSelection(sorted(set(self.found.values()) - apart), sorted(apart))
+        measures = {spelt for name, spelt in self.headers.items() if charge.get(name) in MEASURES or name == "BillingPeriodStart"}
+        return ColumnSelection(sorted(set(self.headers.values()) - measures), sorted(measures))
 
 
 @cache
@@ -85,11 +85,11 @@ def version(names: set[str]) -> str:
     >>> version({"ServiceProviderName", "InvoiceDetailId"})
     '1.4'
     """
-    introduced = [c.introduced for c in columns() if c.name in names and not c.introduced.endswith("draft")]
-    return max(introduced, default="1.0")
+    versions = [c.introduced for c in columns() if c.name in names and not c.introduced.endswith("draft")]
+    return max(versions, default="1.0")
 
 
-def layout(header: list[str], *, where: str) -> Layout:
+def layout(header: list[str], *, location: str) -> Layout:
     """Finds the columns by name, first as FOCUS spells them, then whatever their case.
 
     Raises `FormatError` that names every missing column that is mandatory in the version the header speaks.
@@ -98,25 +98,25 @@ def layout(header: list[str], *, where: str) -> Layout:
     by_case: dict[str, str] = {}
     for name in header:
         by_case.setdefault(name.lower(), name)
-    found, respelt = {}, {}
+    headers, respelt = {}, {}
     for name in (*(c.name for c in columns()), *CUSTOM):
         if name in exact:
-            found[name] = name
+            headers[name] = name
         elif (spelt := by_case.get(name.lower())) is not None:
-            found[name] = respelt[name] = spelt
-    speaks = version(set(found))
-    missing = _missing(found, speaks)
+            headers[name] = respelt[name] = spelt
+    file_version = version(set(headers))
+    missing = _missing(headers, file_version)
     if missing:
         raise FormatError(
-            f"no FOCUS cost and usage file: mandatory columns are missing: {', '.join(missing)} (read as FOCUS {speaks})",
-            where=where,
+            f"no FOCUS cost and usage file: mandatory columns are missing: {', '.join(missing)} (read as FOCUS {file_version})",
+            where=location,
             remedy="export the dataset with all mandatory columns, or name the source that fits the file",
         )
-    wanted = {c.name for c in columns() if c.charge} | set(CUSTOM) | {"BillingPeriodStart"}
-    return Layout(speaks, {n: h for n, h in found.items() if n in wanted}, respelt)
+    names = {c.name for c in columns() if c.charge} | set(CUSTOM) | {"BillingPeriodStart"}
+    return Layout(file_version, {n: h for n, h in headers.items() if n in names}, respelt)
 
 
-def _missing(found: Collection[str], speaks: str) -> list[str]:
+def _missing(headers: Collection[str], file_version: str) -> list[str]:
     """The mandatory columns of a version that are not there.
 
     >>> whole = [c.name for c in columns() if c.level == "mandatory"]
@@ -125,13 +125,13 @@ def _missing(found: Collection[str], speaks: str) -> list[str]:
     >>> _missing(older, "1.0"), _missing(newer, "1.4"), _missing(newer[1:], "1.4"), _missing(older[:-2], "1.2")
     ([], [], ['BilledCost'], ['ServiceCategory', 'ServiceName'])
     """
-    new = any(name in found for name in _SINCE_SERVICE_PROVIDER)
-    asked = [c for c in columns() if c.level == "mandatory" and c.introduced <= speaks]
+    new = any(name in headers for name in _SINCE_SERVICE_PROVIDER)
+    mandatory = [c for c in columns() if c.level == "mandatory" and c.introduced <= file_version]
     return [
         c.name
-        for c in asked
-        if c.name not in found
-        and not (c.removed and c.removed <= speaks and new)
-        and _SUCCESSORS.get(c.name) not in found
+        for c in mandatory
+        if c.name not in headers
+        and not (c.removed and c.removed <= file_version and new)
+        and _SUCCESSORS.get(c.name) not in headers
         and (new or c.name not in _SINCE_SERVICE_PROVIDER)
     ]

@@ -51,11 +51,11 @@ class Focus:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """A manifest-driven export by its manifests; else every file that looks like a table."""
         listing = fetcher.list(uri)
-        found = [entry for entry in listing if manifests.is_manifest(entry.uri)]
-        if found:
-            planned = list(manifests.plan(fetcher, self.name, listing))
-            if planned:
-                yield from planned
+        manifest_entries = [entry for entry in listing if manifests.is_manifest(entry.uri)]
+        if manifest_entries:
+            batches = list(manifests.plan(fetcher, self.name, listing))
+            if batches:
+                yield from batches
                 return
         single = [entry for entry in listing if is_the_file(entry, uri, listing)]
         files = single or [entry for entry in listing if self._picks(entry)]
@@ -63,14 +63,14 @@ class Focus:
             raise ObjectMissingError(
                 "nothing here looks like a table", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
             )
-        together = None if any(mark in uri for mark in "*?[") or single else folder_name(uri)
+        folder_scope = None if any(mark in uri for mark in "*?[") or single else folder_name(uri)
         for entry in files:
             try:
                 item = fetcher.get(entry.uri)
-            except SourceError as fault:
-                yield Problem(self.name, entry.uri, "file", "", fault.what, fault.remedy or "try again")
+            except SourceError as error:
+                yield Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
                 continue
-            yield Batch(scope=together or entry.uri.rsplit("/", 1)[-1], objects=(item,))
+            yield Batch(scope=folder_scope or entry.uri.rsplit("/", 1)[-1], objects=(item,))
 
     def _picks(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
@@ -78,31 +78,31 @@ class Focus:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The rows in FOCUS terms; rows that cannot be booked are problems."""
-        tally = ProblemCounter(self.name, item.uri)
-        known: list[Layout] = []
+        counter = ProblemCounter(self.name, item.uri)
+        layouts: list[Layout] = []
         empty_costs = dict.fromkeys(COST_COLUMNS, 0)
 
         def choose(header: list[str]) -> ColumnSelection:
-            known.append(_layout(header, item.uri))
-            _report_spellings(known[0], tally)
-            return known[0].read
+            layouts.append(_layout(header, item.uri))
+            _report_spellings(layouts[0], counter)
+            return layouts[0].selection
 
-        for part in reader.batches(item, choose, tally):
-            lines = _book(_rename_columns(part, known[0]), known[0], tally)
+        for part in reader.batches(item, choose, counter):
+            batch = _book(_rename_columns(part, layouts[0]), layouts[0], counter)
             for name in COST_COLUMNS:
-                empty_costs[name] += lines.rows[name].null_count()
-            booked = charges.to_charges(lines)
-            yield Reading(booked.rows, tally.drain(), booked.words)
+                empty_costs[name] += batch.rows[name].null_count()
+            charge_batch = charges.to_charges(batch)
+            yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
         for name, missing in empty_costs.items():
             if missing:
-                called = next(c.name for c in columns.columns() if c.charge == name)
-                tally.whole(
-                    called,
+                focus_name = next(c.name for c in columns.columns() if c.charge == name)
+                counter.add_summed(
+                    focus_name,
                     "is empty, which FOCUS does not allow; counted as unknown, not as 0",
                     "ask the publisher to fill it",
                     missing,
                 )
-        yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
 
 
 _AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})
@@ -112,38 +112,45 @@ _AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})
 def _layout(header: list[str], uri: str) -> Layout:
     """Finds the FOCUS columns. If they are not there and the header is a known stranger, the remedy says what to do with it."""
     try:
-        return columns.layout(header, where=uri)
-    except FormatError as fault:
-        remedy = fault.remedy
+        return columns.layout(header, location=uri)
+    except FormatError as error:
+        remedy = error.remedy
         if any(name.lower().startswith(("lineitem/", "line_item_")) for name in header):
             remedy = "this is an AWS cost and usage report: rootcost ingest aws-cur"
         elif _AZURE & {name.lower() for name in header}:
             remedy = "this is an export in Azure's own columns: in Cost Management, export 'Cost and usage details (FOCUS)'"
-        raise FormatError(fault.what, where=fault.where, remedy=remedy) from fault
+        raise FormatError(error.what, where=error.where, remedy=remedy) from error
 
 
-def _report_spellings(layout: Layout, tally: ProblemCounter) -> None:
+def _report_spellings(layout: Layout, counter: ProblemCounter) -> None:
     for name, spelt in layout.respelt.items():
-        tally.add("header", name, f"the column is spelt {spelt}", f"FOCUS spells it {name}", severity="warning")
+        counter.add("header", name, f"the column is spelt {spelt}", f"FOCUS spells it {name}", severity="warning")
 
 
 def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
     """The file's columns under the names of `charges`; where several say the same, the first that is filled."""
-    say: dict[str, list[str]] = {}
+    headers_by_column: dict[str, list[str]] = {}
     for name in CUSTOM:
-        if name in layout.found:
-            say.setdefault(CUSTOM[name], []).append(layout.found[name])
+        if name in layout.headers:
+            headers_by_column.setdefault(CUSTOM[name], []).append(layout.headers[name])
     for column in sorted(columns.columns(), key=lambda c: c.name != "ServiceProviderName"):
-        if column.charge and column.name in layout.found:
-            say.setdefault(column.charge, []).append(layout.found[column.name])
-    say["billing_period_start"] = [layout.found["BillingPeriodStart"]]
-    apart = set(layout.read.apart)
-    own = {ours: given for ours, given in say.items() if given[0] in apart}
-    rows = part.rows.select(DIMENSIONS_ROW, "__row", "__line", *(pl.coalesce(given).alias(ours) for ours, given in own.items()))
-    words = part.words.select(
-        pl.coalesce(_flat(part.words, spelt) for spelt in given).alias(ours) for ours, given in say.items() if ours not in own
+        if column.charge and column.name in layout.headers:
+            headers_by_column.setdefault(column.charge, []).append(layout.headers[column.name])
+    headers_by_column["billing_period_start"] = [layout.headers["BillingPeriodStart"]]
+    measures = set(layout.selection.measures)
+    measure_headers = {ledger_name: headers for ledger_name, headers in headers_by_column.items() if headers[0] in measures}
+    rows = part.rows.select(
+        DIMENSIONS_ROW,
+        "__row",
+        "__line",
+        *(pl.coalesce(headers).alias(ledger_name) for ledger_name, headers in measure_headers.items()),
     )
-    return BillBatch(rows, words)
+    dimensions = part.dimensions.select(
+        pl.coalesce(_flat(part.dimensions, spelt) for spelt in headers).alias(ledger_name)
+        for ledger_name, headers in headers_by_column.items()
+        if ledger_name not in measure_headers
+    )
+    return BillBatch(rows, dimensions)
 
 
 def _flat(words: pl.DataFrame, name: str) -> pl.Expr:
@@ -157,54 +164,54 @@ def _entries(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.map_batches(as_json, return_dtype=pl.String)
 
 
-def _book(lines: BillBatch, layout: Layout, tally: ProblemCounter) -> BillBatch:
-    names = {c.charge: c.name for c in columns.columns() if c.charge and c.name in layout.found}
+def _book(batch: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatch:
+    names = {c.charge: c.name for c in columns.columns() if c.charge and c.name in layout.headers}
     names["billing_period_start"] = "BillingPeriodStart"
-    lines = _upper_currencies(charges.parse_types(lines), tally)
+    batch = _upper_currencies(charges.parse_types(batch), counter)
     spelt = pl.col("charge_category").str.strip_chars().str.to_lowercase()
-    words = lines.words.with_columns(
+    dimensions = batch.dimensions.with_columns(
         charge_category__text=pl.col("charge_category"),
         charge_category=spelt.replace_strict(_CATEGORIES, default=None, return_dtype=pl.String),
     )
     for name, spellings in (("charge_class", _CLASSES), ("charge_frequency", _FREQUENCIES)):
-        if name in words.columns:
-            words = words.with_columns(
+        if name in dimensions.columns:
+            dimensions = dimensions.with_columns(
                 pl.coalesce(
                     pl.col(name).str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.String), name
                 ).alias(name)
             )
     categories = ", ".join(_CATEGORIES.values())
-    known = Check(
+    category_check = Check(
         "ChargeCategory",
         pl.col("charge_category").is_null(),
         "is no charge category",
         f"FOCUS knows {categories}",
         "charge_category__text",
     )
-    lines = charges.check_required(BillBatch(lines.rows, words), names, tally, (known,))
-    if "tags" in words.columns:
-        tags, wrong = charges.canonical_tags(words["tags"])
-        kept, remedy = "the row was kept without tags", "write Tags as a flat JSON object"
-        charges.report_bad_tags(lines, wrong, "tags", "Tags", kept, remedy, tally)
-        words = words.with_columns(tags)
-    if "invoice_id" in words.columns:
-        words = words.with_columns(final=pl.col("invoice_id").is_not_null())
-    return BillBatch(lines.rows, words)
+    batch = charges.check_required(BillBatch(batch.rows, dimensions), names, counter, (category_check,))
+    if "tags" in dimensions.columns:
+        tags, wrong = charges.canonical_tags(dimensions["tags"])
+        consequence, remedy = "the row was kept without tags", "write Tags as a flat JSON object"
+        charges.report_bad_tags(batch, wrong, "tags", "Tags", consequence, remedy, counter)
+        dimensions = dimensions.with_columns(tags)
+    if "invoice_id" in dimensions.columns:
+        dimensions = dimensions.with_columns(final=pl.col("invoice_id").is_not_null())
+    return BillBatch(batch.rows, dimensions)
 
 
-def _upper_currencies(lines: BillBatch, tally: ProblemCounter) -> BillBatch:
+def _upper_currencies(batch: BillBatch, counter: ProblemCounter) -> BillBatch:
     """ISO 4217 is upper case: ``usd`` is meant as USD, and two spellings must not make two currencies."""
-    written = pl.col("billing_currency").str.strip_chars()
-    low = (written.str.contains("^[A-Za-z]{3}$") & (written != written.str.to_uppercase())).fill_null(False)
-    if not lines.words.select(low.any()).item():
-        return lines
-    given = lines.spoken(pl.when(low).then("billing_currency")).drop_nulls()
-    spelt = ", ".join(given.unique().sort())
-    tally.whole(
-        "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", len(given)
+    currency = pl.col("billing_currency").str.strip_chars()
+    is_lower = (currency.str.contains("^[A-Za-z]{3}$") & (currency != currency.str.to_uppercase())).fill_null(False)
+    if not batch.dimensions.select(is_lower.any()).item():
+        return batch
+    currencies = batch.expand(pl.when(is_lower).then("billing_currency")).drop_nulls()
+    spelt = ", ".join(currencies.unique().sort())
+    counter.add_summed(
+        "BillingCurrency", f"{spelt} is not in upper case; read as if it were", "write ISO 4217 codes, e.g. USD", len(currencies)
     )
-    upper = pl.when(written.str.contains("^[A-Za-z]{3}$")).then(written.str.to_uppercase()).otherwise("billing_currency")
-    return BillBatch(lines.rows, lines.words.with_columns(upper.alias("billing_currency")))
+    upper = pl.when(currency.str.contains("^[A-Za-z]{3}$")).then(currency.str.to_uppercase()).otherwise("billing_currency")
+    return BillBatch(batch.rows, batch.dimensions.with_columns(upper.alias("billing_currency")))
 
 
 SOURCE = Focus()

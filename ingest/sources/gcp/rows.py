@@ -81,30 +81,32 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
     regular = kind == "regular"
     sku, service, project = _part(row, "sku"), _part(row, "service"), _part(row, "project")
     usage, price, place, resource = _part(row, "usage"), _part(row, "price"), _part(row, "location"), _part(row, "resource")
-    cost, given = _amount(row, "cost"), _entries(row, "credits")
+    cost, credit_entries = _amount(row, "cost"), _entries(row, "credits")
     if cost is None:
         raise FieldError("cost", "the charge has no amount", "export the table again: every row of it has a cost")
     with localcontext() as context:
         context.prec = _DIGITS
-        net = sum((_amount(credit, "amount", "credits.amount") or money.ZERO for credit in given), cost)
-    undiscounted = _amount(row, "cost_at_effective_price_default")
-    told = text(sku.get("description"))
-    committed = next((c for c in given if str(c.get("type") or "").startswith("COMMITTED_USAGE_DISCOUNT")), {})
-    commitment = text(_part(row, "subscription").get("instance_id")) or text(committed.get("id"))
+        net = sum((_amount(credit, "amount", "credits.amount") or money.ZERO for credit in credit_entries), cost)
+    default_cost = _amount(row, "cost_at_effective_price_default")
+    sku_description = text(sku.get("description"))
+    commitment_credit = next((c for c in credit_entries if str(c.get("type") or "").startswith("COMMITTED_USAGE_DISCOUNT")), {})
+    commitment = text(_part(row, "subscription").get("instance_id")) or text(commitment_credit.get("id"))
     seller = text(row.get("seller_name"))
     return {
         "billed_cost": str(net),
         "effective_cost": str(net),
         "list_cost": _as_text(_amount(row, "cost_at_list") if regular else net),
-        "contracted_cost": str((cost if undiscounted is None else undiscounted) if regular else net),
+        "contracted_cost": str((cost if default_cost is None else default_cost) if regular else net),
         "pricing_quantity": _as_text(_amount(usage, "amount_in_pricing_units", "usage.amount_in_pricing_units")),
         "consumed_quantity": _as_text(_amount(usage, "amount", "usage.amount")),
         "charge_period_start": _moment(row, "usage_start_time"),
         "charge_period_end": _moment(row, "usage_end_time"),
         "billing_period_start": _billing_period_start(_part(row, "invoice")),
         "billing_currency": _currency(row),
-        "charge_category": "Purchase" if regular and told and _COMMITMENT.match(told) else _CATEGORIES.get(kind, "Adjustment"),
-        "charge_description": text(_part(row, "adjustment_info").get("description")) or told,
+        "charge_category": "Purchase"
+        if regular and sku_description and _COMMITMENT.match(sku_description)
+        else _CATEGORIES.get(kind, "Adjustment"),
+        "charge_description": text(_part(row, "adjustment_info").get("description")) or sku_description,
         "provider_name": PROVIDER,
         "publisher_name": seller if seller and str(row.get("transaction_type") or "").startswith("THIRD_PARTY") else PROVIDER,
         "invoice_issuer_name": PROVIDER,
@@ -117,25 +119,25 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
         "resource_id": text(resource.get("global_name")) or text(resource.get("name")),
         "resource_name": text(resource.get("name")),
         "sku_id": text(sku.get("id")),
-        "sku_meter": " ".join(told.split()) if told else None,
+        "sku_meter": " ".join(sku_description.split()) if sku_description else None,
         "line_item_type": kind,
         "pricing_unit": text(usage.get("pricing_unit")),
         "list_unit_price": _unit_price(price, "list_price"),
         "contracted_unit_price": _unit_price(price, "effective_price"),
         "consumed_unit": text(usage.get("unit")),
         "commitment_discount_id": commitment,
-        "commitment_discount_status": "Used" if commitment and regular and committed else None,
+        "commitment_discount_status": "Used" if commitment and regular and commitment_credit else None,
         "tags": _tags(row, project),
     }, "" if kind in _CATEGORIES else kind
 
 
 def to_batch(rows: Sequence[Row], places: Iterable[int], first: int) -> BillBatch:
     """Rows as lines whose words are told apart; `places` are where they stand in the file, `first` is the number of the first."""
-    apart = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in MEASURES})
-    apart = apart.with_columns(
+    measures = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in MEASURES})
+    measures = measures.with_columns(
         __row=pl.int_range(first, first + pl.len(), dtype=pl.Int64), __line=pl.Series(list(places), dtype=pl.Int64)
     )
-    return dictionary.encode({name: pa.array([row[name] for row in rows], pa.string()) for name in DIMENSIONS}, apart)
+    return dictionary.encode({name: pa.array([row[name] for row in rows], pa.string()) for name in DIMENSIONS}, measures)
 
 
 def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -158,13 +160,13 @@ def _entries(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def _amount(row: Mapping[str, Any], name: str, called: str = "") -> Decimal | None:
+def _amount(row: Mapping[str, Any], name: str, field: str = "") -> Decimal | None:
     value = row.get(name)
     if value is None:
         return None
     number = decimal(value)
     if number is None:
-        raise FieldError(called or name, f"{short_repr(value)} is no amount", "export the table again; amounts are plain numbers")
+        raise FieldError(field or name, f"{short_repr(value)} is no amount", "export the table again; amounts are plain numbers")
     return number
 
 
@@ -177,21 +179,21 @@ def _moment(row: Mapping[str, Any], name: str) -> str | None:
     return value.isoformat() if isinstance(value, datetime) else text(value)
 
 
-def invoice_month(named: str | None) -> str | None:
+def invoice_month(text_value: str | None) -> str | None:
     """``invoice.month`` as the ledger writes months; None where it is none.
 
     >>> invoice_month("202610"), invoice_month("202613"), invoice_month(None)
     ('2026-10', None, None)
     """
-    found = _MONTH.match(named or "")
-    return f"{found[1]}-{found[2]}" if found else None
+    match = _MONTH.match(text_value or "")
+    return f"{match[1]}-{match[2]}" if match else None
 
 
 def _billing_period_start(invoice: Mapping[str, Any]) -> str:
-    named = text(invoice.get("month"))
-    month = invoice_month(named)
+    text_value = text(invoice.get("month"))
+    month = invoice_month(text_value)
     if month is None:
-        reason = "the invoice month is missing" if named is None else f"{short_repr(named)} is no month"
+        reason = "the invoice month is missing" if text_value is None else f"{short_repr(text_value)} is no month"
         raise FieldError("invoice.month", reason, "every row names the month it is billed in, such as 202610")
     return f"{month}-01T00:00:00Z"
 
@@ -218,11 +220,11 @@ def _per_unit(rate: Decimal, units: Decimal) -> str | None:
 
 def _tags(row: Mapping[str, Any], project: Mapping[str, Any]) -> str | None:
     """Labels under their own keys; resource tags, the project's labels and Google's own with a prefix that says so."""
-    found: dict[str, str] = {}
+    tags: dict[str, str] = {}
     places = (("", _entries(row, "labels")), *((prefix, _entries(row, name)) for name, prefix in _PREFIXES.items()))
     for prefix, entries in (*places, ("project/", _entries(project, "labels"))):
         for entry in entries:
             key, value = text(entry.get("key")), text(entry.get("value"))
             if key and value:
-                found.setdefault(prefix + key, value)
-    return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if found else None
+                tags.setdefault(prefix + key, value)
+    return json.dumps(tags, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if tags else None

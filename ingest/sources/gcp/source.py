@@ -69,48 +69,48 @@ class Gcp:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The invoice months of a table that got rows since they were last read; or the extracts of a folder, all of them or none."""
         if uri.startswith(bigquery.SCHEME):
-            where = bigquery.parse_address(uri)
-            for table in [where] if where.table else _exports(where):
+            address = bigquery.parse_address(uri)
+            for table in [address] if address.table else _exports(address):
                 yield from _changed_month_batches(fetcher, table)
             return
-        found = _newest_extracts(table_items.select_files(fetcher.list(uri), uri))
-        scope = _scope(" ".join(entry.uri for entry in found), "") or (
-            found[0].uri.rsplit("/", 1)[-1] if len(found) == 1 else folder_name(uri.split("*", 1)[0])
+        entries = _newest_extracts(table_items.select_files(fetcher.list(uri), uri))
+        scope = _scope(" ".join(entry.uri for entry in entries), "") or (
+            entries[0].uri.rsplit("/", 1)[-1] if len(entries) == 1 else folder_name(uri.split("*", 1)[0])
         )
-        yield Batch(scope=scope, objects=tuple(fetcher.get(entry.uri) for entry in found))
+        yield Batch(scope=scope, objects=tuple(fetcher.get(entry.uri) for entry in entries))
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The charges in FOCUS terms; rows that cannot be booked are problems."""
-        tally = ProblemCounter(self.name, item.uri)
-        rows, places, seen, unlisted = list[Row](), list[int](), 0, 0
-        for found in table_items.of_object(item):
-            if isinstance(found, Damage):
-                tally.add(found.place, found.field, found.reason, found.remedy)
+        counter = ProblemCounter(self.name, item.uri)
+        rows, places, row_count, missing_list_costs = list[Row](), list[int](), 0, 0
+        for item_row in table_items.of_object(item):
+            if isinstance(item_row, Damage):
+                counter.add(item_row.place, item_row.field, item_row.reason, item_row.remedy)
                 continue
-            tally.place, _, number = found.place.partition(" ")
-            seen += 1
-            if seen == 1 and not gcp_rows.is_export(found.value):
-                raise _unknown_format(found.value, item.uri)
+            counter.place, _, number = item_row.place.partition(" ")
+            row_count += 1
+            if row_count == 1 and not gcp_rows.is_export(item_row.value):
+                raise _unknown_format(item_row.value, item.uri)
             try:
-                row, odd = gcp_rows.charge(_record(found.value))
-            except FieldError as fault:
-                tally.add(found.place, fault.field, fault.reason, fault.remedy)
+                row, unknown_type = gcp_rows.charge(_record(item_row.value))
+            except FieldError as error:
+                counter.add(item_row.place, error.field, error.reason, error.remedy)
                 continue
-            if odd:
-                reason, remedy = f"{odd!r} is no cost type known here; booked as an Adjustment", "tell us of it"
-                tally.whole("cost_type", reason, remedy, 1)
-            unlisted += row["list_cost"] is None
+            if unknown_type:
+                reason, remedy = f"{unknown_type!r} is no cost type known here; booked as an Adjustment", "tell us of it"
+                counter.add_summed("cost_type", reason, remedy, 1)
+            missing_list_costs += row["list_cost"] is None
             rows.append(row)
             places.append(int(number))
             if len(rows) >= _BATCH_ROWS:
-                yield _reading(rows, places, seen, tally)
+                yield _reading(rows, places, row_count, counter)
                 rows, places = [], []
-        if unlisted:
+        if missing_list_costs:
             remedy = "nothing to do: Google fills it for newer rows; the list cost of these is counted as unknown, not as 0"
-            tally.whole("cost_at_list", "is empty", remedy, unlisted)
+            counter.add_summed("cost_at_list", "is empty", remedy, missing_list_costs)
         if rows:
-            yield _reading(rows, places, seen, tally)
-        yield Reading(charges.empty(), [*tally.drain(), *tally.sums()])
+            yield _reading(rows, places, row_count, counter)
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
 
 
 def _record(value: object) -> Mapping[str, object]:
@@ -119,7 +119,7 @@ def _record(value: object) -> Mapping[str, object]:
     return value
 
 
-def _reading(rows: Sequence[Row], places: Sequence[int], seen: int, tally: ProblemCounter) -> Reading:
+def _reading(rows: Sequence[Row], places: Sequence[int], row_count: int, counter: ProblemCounter) -> Reading:
     names = {
         "billed_cost": "cost",
         "charge_period_start": "usage_start_time",
@@ -128,17 +128,19 @@ def _reading(rows: Sequence[Row], places: Sequence[int], seen: int, tally: Probl
         "list_cost": "cost_at_list",
         "contracted_cost": "cost",
     }
-    lines = charges.check_required(charges.parse_types(gcp_rows.to_batch(rows, places, seen - len(rows) + 1)), names, tally)
+    batch = charges.check_required(
+        charges.parse_types(gcp_rows.to_batch(rows, places, row_count - len(rows) + 1)), names, counter
+    )
     # The export has no invoice number: a month is final once it is no longer restated, which `ingest.bills.month` knows by its age.
-    booked = charges.to_charges(BillBatch(lines.rows, lines.words.with_columns(final=pl.lit(value=True))))
-    return Reading(booked.rows, tally.drain(), booked.words)
+    charge_batch = charges.to_charges(BillBatch(batch.rows, batch.dimensions.with_columns(final=pl.lit(value=True))))
+    return Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
 
 
 def _unknown_format(value: object, uri: str) -> FormatError:
-    named = {str(key) for key in value} if isinstance(value, Mapping) else set[str]()
-    if "BilledCost" in named:
+    names = {str(key) for key in value} if isinstance(value, Mapping) else set[str]()
+    if "BilledCost" in names:
         remedy = "this is Google's FOCUS export: rootcost ingest focus"
-    elif {"logging_time", "full_response"} & named:
+    elif {"logging_time", "full_response"} & names:
         remedy = "these are Vertex AI request-response logs: rootcost ingest vertex"
     else:
         remedy = f"a row of the export has {', '.join(sorted(NEEDED))}"
@@ -148,67 +150,67 @@ def _unknown_format(value: object, uri: str) -> FormatError:
 # ── extracts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _newest_extracts(found: Sequence[ListedObject]) -> list[ListedObject]:
+def _newest_extracts(entries: Sequence[ListedObject]) -> list[ListedObject]:
     """Of what live runs put down of the same month, only the last: each states the month whole."""
-    kept: dict[str, ListedObject] = {}
-    for entry in found:
+    newest: dict[str, ListedObject] = {}
+    for entry in entries:
         folder, _, name = entry.uri.rpartition("/")
-        said = f"{folder}/{_STORED_NAME.sub('', name, count=1)}"
-        before = kept.get(said)
+        key = f"{folder}/{_STORED_NAME.sub('', name, count=1)}"
+        before = newest.get(key)
         if before is None or (entry.modified or _BEGINNING) >= (before.modified or _BEGINNING):
-            kept[said] = entry
-    return list(kept.values())
+            newest[key] = entry
+    return list(newest.values())
 
 
-def _scope(named: str, otherwise: str) -> str:
+def _scope(names: str, otherwise: str) -> str:
     """The billing account a table's or extract's name tells: its standard and its detailed export are the same bill.
 
     >>> _scope("gcp_billing_export_resource_v1_012345_6789AB_CDEF01", "x"), _scope("billing_copy", "billing_copy")
     ('012345-6789AB-CDEF01', 'billing_copy')
     """
-    accounts = {found["account"] for found in _EXPORT.finditer(named)}
+    accounts = {match["account"] for match in _EXPORT.finditer(names)}
     return accounts.pop().replace("_", "-") if len(accounts) == 1 else otherwise
 
 
 # ── the live table ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _exports(where: Address) -> Iterator[Address]:
+def _exports(dataset: Address) -> Iterator[Address]:
     """The billing exports of a dataset: of each account the detailed one, if there is one."""
     best: dict[str, tuple[bool, str]] = {}
-    for name in BigQuery(where).tables():
-        if found := _EXPORT.fullmatch(name):
-            best[found["account"]] = max(best.get(found["account"], (False, "")), (found["detailed"] is not None, name))
+    for name in BigQuery(dataset).tables():
+        if match := _EXPORT.fullmatch(name):
+            best[match["account"]] = max(best.get(match["account"], (False, "")), (match["detailed"] is not None, name))
     if not best:
         raise ObjectMissingError(
             "the dataset holds no billing export",
-            where=where.uri,
+            where=dataset.uri,
             remedy="enable it under Billing, Billing export, BigQuery export; or name the table itself",
         )
     for _, name in sorted(best.values()):
-        yield Address(where.project, where.dataset, name)
+        yield Address(dataset.project, dataset.dataset, name)
 
 
-def _changed_month_batches(fetcher: Fetcher, where: Address) -> Iterator[Batch | Problem]:
-    query = BigQuery(where)
-    about = query.about()
-    lacking = sorted(NEEDED - about.columns)
-    if lacking:
-        remedy = "this is Google's FOCUS export: extract it, and rootcost ingest focus" if "BilledCost" in about.columns else ""
+def _changed_month_batches(fetcher: Fetcher, address: Address) -> Iterator[Batch | Problem]:
+    client = BigQuery(address)
+    table = client.describe()
+    missing = sorted(NEEDED - table.columns)
+    if missing:
+        remedy = "this is Google's FOCUS export: extract it, and rootcost ingest focus" if "BilledCost" in table.columns else ""
         raise FormatError(
-            f"no billing export: the table lacks {', '.join(lacking)}",
-            where=where.uri,
+            f"no billing export: the table lacks {', '.join(missing)}",
+            where=address.uri,
             remedy=remedy or "name a table gcp_billing_export_v1_… or gcp_billing_export_resource_v1_…",
         )
-    mark, asked = fetcher.mark(where.uri), fetcher.window
-    again = asked.since is not None or asked.until is not None
-    before = None if again or mark is None else _ReadState.parsed(mark)
-    since = before.until - _LATE if before else _BEGINNING
-    loads = list(_loads(query, about, since))
-    if not loads and before is None:
+    checkpoint, window = fetcher.checkpoint(address.uri), fetcher.window
+    is_windowed = window.since is not None or window.until is not None
+    previous = None if is_windowed or checkpoint is None else _ReadState.parse(checkpoint)
+    since = previous.until - _LATE if previous else _BEGINNING
+    loads = list(_loads(client, table, since))
+    if not loads and previous is None:
         yield Problem(
             "gcp",
-            where.uri,
+            address.uri,
             "table",
             "",
             "holds no rows yet",
@@ -216,20 +218,20 @@ def _changed_month_batches(fetcher: Fetcher, where: Address) -> Iterator[Batch |
             severity="warning",
         )
         return
-    months = _months_in_window(loads, asked) if again else _changed_months(loads, before)
-    seen = _ReadState.of(loads, before)
+    months = _months_in_window(loads, window) if is_windowed else _changed_months(loads, previous)
+    state = _ReadState.of(loads, previous)
     nameless = sum(rows for month, _, rows in loads if not _is_month(month))
     if nameless:
         reason, remedy = "rows without an invoice month were left out", "Google fills it; they are read once it is there"
-        yield Problem("gcp", where.uri, "table", "invoice.month", reason, remedy, nameless)
+        yield Problem("gcp", address.uri, "table", "invoice.month", reason, remedy, nameless)
     # One slice: the mark moves when all of the months are booked, and not when one of them is.
     items = []
     for month in months:
-        content = bigquery.sort_lines(_month(query, about, month, seen.until))
-        items.append(fetcher.save(f"{where.uri}/{where.table}_{gcp_rows.invoice_month(month)}.jsonl", content))
+        content = bigquery.sort_lines(_month(client, table, month, state.until))
+        items.append(fetcher.store_bytes(f"{address.uri}/{address.table}_{gcp_rows.invoice_month(month)}.jsonl", content))
     if items:
-        marks = {} if again else {where.uri: seen.text}
-        yield Batch(scope=_scope(where.table, where.table), objects=tuple(items), marks=marks)
+        checkpoints = {} if is_windowed else {address.uri: state.text}
+        yield Batch(scope=_scope(address.table, address.table), objects=tuple(items), checkpoints=checkpoints)
 
 
 class _ReadState:
@@ -247,13 +249,13 @@ class _ReadState:
         self.until, self.rows = until, dict(rows)
 
     @classmethod
-    def parsed(cls, mark: str) -> _ReadState:
-        until, *counts = mark.split()
+    def parse(cls, checkpoint: str) -> _ReadState:
+        until, *counts = checkpoint.split()
         return cls(datetime.fromisoformat(until), {m: int(n) for m, _, n in (c.partition("=") for c in counts)})
 
     @classmethod
-    def of(cls, loads: Loads, before: _ReadState | None = None) -> _ReadState:
-        until = max([at for _, at, _ in loads] + ([before.until] if before else []))
+    def of(cls, loads: Loads, previous: _ReadState | None = None) -> _ReadState:
+        until = max([at for _, at, _ in loads] + ([previous.until] if previous else []))
         return cls(until, _count_rows(loads, until - _LATE, until))
 
     @property
@@ -262,25 +264,25 @@ class _ReadState:
 
 
 def _count_rows(loads: Loads, after: datetime, until: datetime) -> dict[str, int]:
-    counted: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for month, at, rows in loads:
         if after < at <= until:
-            counted[month] = counted.get(month, 0) + rows
-    return counted
+            counts[month] = counts.get(month, 0) + rows
+    return counts
 
 
-def _is_month(named: str) -> bool:
-    return gcp_rows.invoice_month(named) is not None
+def _is_month(text_value: str) -> bool:
+    return gcp_rows.invoice_month(text_value) is not None
 
 
-def _changed_months(loads: Loads, before: _ReadState | None) -> list[str]:
+def _changed_months(loads: Loads, previous: _ReadState | None) -> list[str]:
     """Invoice months that hold loads not read yet."""
-    known = [load for load in loads if _is_month(load[0])]
-    if before is None:
-        return sorted({month for month, _, _ in known})
-    counted = _count_rows(known, before.until - _LATE, before.until)
-    fresh = {month for month, at, _ in known if at > before.until}
-    return sorted(fresh | {month for month, rows in counted.items() if rows != before.rows.get(month, 0)})
+    dated_loads = [load for load in loads if _is_month(load[0])]
+    if previous is None:
+        return sorted({month for month, _, _ in dated_loads})
+    counts = _count_rows(dated_loads, previous.until - _LATE, previous.until)
+    new_months = {month for month, at, _ in dated_loads if at > previous.until}
+    return sorted(new_months | {month for month, rows in counts.items() if rows != previous.rows.get(month, 0)})
 
 
 def _months_in_window(loads: Loads, window: Window) -> list[str]:
@@ -290,35 +292,42 @@ def _months_in_window(loads: Loads, window: Window) -> list[str]:
     return sorted({month for month, _, _ in loads if _is_month(month) and since <= month <= until})
 
 
-def _partition_filter(about: TableDescription) -> str:
+def _partition_filter(table: TableDescription) -> str:
     """What lets BigQuery skip days: exports are parted by when rows were loaded. Rows not parted yet count as new. A copy that is
     parted by something else is read whole.
     """
-    return f" AND ({about.parted_by} >= @day OR {about.parted_by} IS NULL)" if about.parted_by in _LOAD_TIME_COLUMNS else ""
-
-
-def _loads(query: BigQuery, about: TableDescription, since: datetime) -> Iterator[tuple[str, datetime, int]]:
-    sql = (
-        f"SELECT invoice.month AS month, export_time, COUNT(*) AS charges FROM {query.where.quoted} "  # noqa: S608 - names are checked
-        f"WHERE export_time > @since{_partition_filter(about)} GROUP BY month, export_time"
+    return (
+        f" AND ({table.partitioned_by} >= @day OR {table.partitioned_by} IS NULL)"
+        if table.partitioned_by in _LOAD_TIME_COLUMNS
+        else ""
     )
-    given = {"since": since, **({"day": _midnight(since) - timedelta(days=1)} if about.parted_by in _LOAD_TIME_COLUMNS else {})}
-    for row in query.ask(sql, about, **given):
+
+
+def _loads(client: BigQuery, table: TableDescription, since: datetime) -> Iterator[tuple[str, datetime, int]]:
+    sql = (
+        f"SELECT invoice.month AS month, export_time, COUNT(*) AS charges FROM {client.address.quoted} "  # noqa: S608 - names are checked
+        f"WHERE export_time > @since{_partition_filter(table)} GROUP BY month, export_time"
+    )
+    parameters = {
+        "since": since,
+        **({"day": _midnight(since) - timedelta(days=1)} if table.partitioned_by in _LOAD_TIME_COLUMNS else {}),
+    }
+    for row in client.query(sql, table, **parameters):
         yield str(row["month"] or ""), row["export_time"], int(row["charges"])
 
 
-def _month(query: BigQuery, about: TableDescription, month: str, until: datetime) -> Iterator[str]:
+def _month(client: BigQuery, table: TableDescription, month: str, until: datetime) -> Iterator[str]:
     """The rows of an invoice month as JSON, every digit as BigQuery writes it. No row of it is loaded before the month before it."""
-    kept = ", ".join(name for name in COLUMNS if name in about.columns)
+    columns = ", ".join(name for name in COLUMNS if name in table.columns)
     sql = (
-        f"SELECT TO_JSON_STRING(charge) AS line FROM (SELECT {kept} FROM {query.where.quoted} "  # noqa: S608 - names are checked
-        f"WHERE invoice.month = @month AND export_time <= @until{_partition_filter(about)}) AS charge"
+        f"SELECT TO_JSON_STRING(charge) AS line FROM (SELECT {columns} FROM {client.address.quoted} "  # noqa: S608 - names are checked
+        f"WHERE invoice.month = @month AND export_time <= @until{_partition_filter(table)}) AS charge"
     )
     first = periods.month_start(f"{month[:4]}-{month[4:]}")
-    given: dict[str, str | datetime] = {"month": month, "until": until}
-    if about.parted_by in _LOAD_TIME_COLUMNS:
-        given["day"] = (first - timedelta(days=1)).replace(day=1)
-    for row in query.ask(sql, about, **given):
+    parameters: dict[str, str | datetime] = {"month": month, "until": until}
+    if table.partitioned_by in _LOAD_TIME_COLUMNS:
+        parameters["day"] = (first - timedelta(days=1)).replace(day=1)
+    for row in client.query(sql, table, **parameters):
         yield row["line"]
 
 

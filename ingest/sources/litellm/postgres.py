@@ -123,7 +123,7 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
     The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
     """
     target = address(uri)
-    last, window = _Checkpoint.parse(fetcher.mark(target.uri)), fetcher.window
+    last, window = _Checkpoint.parse(fetcher.checkpoint(target.uri)), fetcher.window
     checkpoint = last or _Checkpoint(_BEGINNING)
     with _Table(target) as table:
         columns, now = table.columns(), table.now()
@@ -131,15 +131,15 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
         query, begin = _query(columns, target.schema, window, last, has_write_times=has_write_times)
         after: tuple[datetime, str] = (begin, "")
         while rows := table.page(query | {"started": after[0], "id": after[1], "rows": page_rows}):
-            page = fetcher.save(f"{target.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
+            page = fetcher.store_bytes(f"{target.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
             checkpoint, after = checkpoint.advance(rows, now=now), rows[-1][:2]
             # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
             safe = replace(checkpoint, last_write=last.last_write) if last and after[0] <= last.last_start else checkpoint
-            yield Batch(scope=target.uri, objects=(page,), marks={target.uri: str(safe)} if window == Window() else {})
+            yield Batch(scope=target.uri, objects=(page,), checkpoints={target.uri: str(safe)} if window == Window() else {})
     if window != Window():
         checkpoint = last or _Checkpoint(_BEGINNING)
     if checkpoint.last_start > _BEGINNING:
-        yield Batch(scope=target.uri, objects=(), marks={target.uri: str(checkpoint)})
+        yield Batch(scope=target.uri, objects=(), checkpoints={target.uri: str(checkpoint)})
 
 
 def _lines(rows: Rows) -> Iterator[bytes]:

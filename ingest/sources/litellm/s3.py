@@ -57,7 +57,7 @@ def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch 
 
     A visit always ends in a mark, also where nothing was new.
     """
-    last, window = fetcher.mark(prefix), fetcher.window
+    last, window = fetcher.checkpoint(prefix), fetcher.window
     mark = _Checkpoint.parse(last) if window == Window() else None
     listing = [entry for entry in _list_days(fetcher, prefix, _days(window, mark)) if is_match(entry)]
     if not listing and last is None:
@@ -71,9 +71,9 @@ def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch 
         yield from _slices(fetcher, prefix, part)
         if window == Window():
             last = str(_next_checkpoint(mark, listing, part[-1], unread_entries))
-            yield Batch(scope=prefix, objects=(), marks={prefix: last})
+            yield Batch(scope=prefix, objects=(), checkpoints={prefix: last})
     if last is not None:
-        yield Batch(scope=prefix, objects=(), marks={prefix: last})
+        yield Batch(scope=prefix, objects=(), checkpoints={prefix: last})
 
 
 def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:

@@ -60,7 +60,7 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
     The first visit reads all there are. The end is fixed when it begins.
     """
     base, window = address(uri), fetcher.window
-    last = fetcher.mark(base)
+    last = fetcher.checkpoint(base)
     log = _Log(fetcher, base)
     end = (now or datetime.now(UTC)).replace(microsecond=0) + _SECOND
     begin = datetime.fromisoformat(last) - LOOK_BACK if last else None
@@ -81,11 +81,11 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
             yield log.unstable_page_problem(begin)
         # What could not be read to its end is where the next run begins.
         marks = {base: max(stop.isoformat(), last or "")} if is_complete else {}
-        yield Batch(scope=base, objects=tuple(p.item for p in pages if p.ids), marks=marks)
+        yield Batch(scope=base, objects=tuple(p.item for p in pages if p.ids), checkpoints=marks)
         span = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
         span, begin = min(max(span, _SECOND), _MAX_SPAN), stop
     if last is not None and window != Window():
-        yield Batch(scope=base, objects=(), marks={base: last})
+        yield Batch(scope=base, objects=(), checkpoints={base: last})
 
 
 def _narrower(span: timedelta, total: int) -> timedelta:
@@ -131,7 +131,7 @@ class _Log:
             ("page_size", str(rows)),
         )
         try:
-            item = self._fetcher.ask(Request(f"{self._base}{_PATH}", query, secrets=self._secrets))
+            item = self._fetcher.request(Request(f"{self._base}{_PATH}", query, secrets=self._secrets))
         except ObjectMissingError as error:
             raise ObjectMissingError(
                 f"the gateway has no {_PATH}",

@@ -126,7 +126,7 @@ class Vertex:
 def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
     table = bigquery.parse_address(uri)
     query = BigQuery(table)
-    about = query.about()
+    about = query.describe()
     missing_columns = sorted(NEEDED - about.columns)
     if missing_columns:
         raise FormatError(
@@ -134,7 +134,7 @@ def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
             where=table.uri,
             remedy="name the table of setPublisherModelConfig or of the endpoint, such as request_response_logging",
         )
-    window, mark = fetcher.window, fetcher.mark(table.uri)
+    window, mark = fetcher.window, fetcher.checkpoint(table.uri)
     has_window = window.since is not None or window.until is not None
     since = _midnight(window.since) if window.since else _BEGINNING
     if mark and not has_window:
@@ -144,9 +144,9 @@ def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
     while first is not None and last is not None and first <= last:
         end = min(_midnight(first) + _DAY, last + timedelta(microseconds=1))
         content = bigquery.sort_lines(_calls(query, about, first, end))
-        item = fetcher.save(f"{table.uri}/{table.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
+        item = fetcher.store_bytes(f"{table.uri}/{table.table}_{first:%Y-%m-%dT%H%M%S}.jsonl", content)
         last_read = end - timedelta(microseconds=1)
-        yield Batch(scope=table.uri, objects=(item,), marks={} if has_window else {table.uri: last_read.isoformat()})
+        yield Batch(scope=table.uri, objects=(item,), checkpoints={} if has_window else {table.uri: last_read.isoformat()})
         first = end
 
 
@@ -159,10 +159,10 @@ def _time_range(
 ) -> tuple[datetime | None, datetime | None]:
     """The oldest and the newest call in ``(since, until)``."""
     sql = (
-        f"SELECT MIN(logging_time) AS first, MAX(logging_time) AS last FROM {query.where.quoted} "  # noqa: S608 - names are checked
+        f"SELECT MIN(logging_time) AS first, MAX(logging_time) AS last FROM {query.address.quoted} "  # noqa: S608 - names are checked
         "WHERE logging_time > @since AND logging_time < @until"
     )
-    for row in query.ask(sql, about, since=since, until=until):
+    for row in query.query(sql, about, since=since, until=until):
         return row["first"], row["last"]
     return None, None
 
@@ -173,10 +173,10 @@ def _calls(query: BigQuery, about: TableDescription, since: datetime, until: dat
         sql for name, sql in _EXTRACTED_COLUMNS.items() if name in about.columns
     ]
     sql = (
-        f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(columns)} FROM {query.where.quoted} "  # noqa: S608 - names are checked
+        f"SELECT TO_JSON_STRING(call) AS line FROM (SELECT {', '.join(columns)} FROM {query.address.quoted} "  # noqa: S608 - names are checked
         "WHERE logging_time >= @since AND logging_time < @until) AS call"
     )
-    for row in query.ask(sql, about, since=since, until=until):
+    for row in query.query(sql, about, since=since, until=until):
         yield row["line"]
 
 

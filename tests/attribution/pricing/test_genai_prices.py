@@ -55,9 +55,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> PriceBook:
     """The list's own prices, through the front door: read, checked, compared, entered, looked up."""
     names = {e.model for e in expectations()}
     with Books.open(tmp_path_factory.mktemp("home")) as books:
-        done = apply_update(books, compare(books, read_prices(DATA / "prices.json", seen=lambda: names)))
+        done = apply_update(books, compare(books, read_prices(DATA / "prices.json", model_names=lambda: names)))
         assert (done.staged, done.problems) == (0, ())
-        assert apply_update(books, compare(books, read_prices(DATA / "prices.json", seen=lambda: names))).added == 0
+        assert apply_update(books, compare(books, read_prices(DATA / "prices.json", model_names=lambda: names))).added == 0
         return PriceBook(books.store.scan(PRICES).collect())
 
 

@@ -111,10 +111,10 @@ def test_each_line_gets_its_own_words_back(told: list[tuple[str | None, dict[str
     tags = pa.array([None if t is None else list(t.items()) for _, t in told], pa.map_(pa.string(), pa.string()))
     own = pl.DataFrame({"at": range(len(told))}, schema={"at": pl.Int64})
     lines = dictionary.encode({"name": name, "tags": tags}, own)
-    assert lines.spoken(pl.col("name")).to_list() == name.to_pylist()
-    found = lines.words["tags"].gather(lines.rows["__word"]).to_arrow().to_pylist()
+    assert lines.expand(pl.col("name")).to_list() == name.to_pylist()
+    found = lines.dimensions["tags"].gather(lines.rows["__word"]).to_arrow().to_pylist()
     assert [None if t is None else dict(t) for t in found] == [t for _, t in told]
-    assert lines.words.height == len({(n, None if t is None else tuple(sorted(t.items()))) for n, t in told})
+    assert lines.dimensions.height == len({(n, None if t is None else tuple(sorted(t.items()))) for n, t in told})
 
 
 def test_a_word_no_line_says_any_more_may_be_faulty(books: Books, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_difference_tells_what_was_in_force_on_that_day_and_changes_nothing(
         ("m", "changed", Decimal("0.000002"), Decimal("0.000004")),
         ("new", "new", None, Decimal("0.000001")),
     ]
-    assert (told.unchanged, told.gone["model"].to_list()) == (1, ["p"])
+    assert (told.unchanged, told.missing_models["model"].to_list()) == (1, ["p"])
     assert books.store.version(PRICES) == version
 
 
@@ -185,14 +185,14 @@ def test_a_list_that_lacks_a_model_says_so_and_one_that_lacks_a_tenth_is_doubted
     names = [f"m{n:02}" for n in range(30)]
     imported(books, listed(*(rate("0.000002", model=n) for n in names)))
     few_gone = compare(books, listed(*(rate("0.000003", model=n) for n in names[3:])))
-    assert (few_gone.gone["model"].to_list(), few_gone.doubtful.height) == (names[:3], 0)
+    assert (few_gone.missing_models["model"].to_list(), few_gone.doubtful.height) == (names[:3], 0)
     done = imported(books, listed(*(rate("0.000003", model=n) for n in names[4:])))
     assert (done.added, done.staged) == (0, 26)
     assert set(doubts(books)) == {"the list lacks 4 of the 30 models it had: is it complete?"}
     (told,) = books.store.scan(PROBLEMS).collect().to_dicts()
     assert (told["place"], told["rows"]) == ("m04 and 25 more", 26)
     other = compare(books, listed(rate("0.000001", model="x"), book="another 1"))
-    assert (other.gone.height, other.doubtful.height) == (0, 0), "another list may hold other models"
+    assert (other.missing_models.height, other.doubtful.height) == (0, 0), "another list may hold other models"
 
 
 def test_a_correction_of_the_same_day_is_staged_and_once_accepted_both_rows_stay(books: Books) -> None:
@@ -403,7 +403,7 @@ PATTERNS = [
 
 def test_a_list_of_patterns_is_spelled_out_for_the_names_that_logs_use(tmp_path: Path) -> None:
     path = table(tmp_path, json.dumps(PATTERNS), "prices.json")
-    told = read_prices(path, seen=lambda: ["Big-2026-x", "small"])
+    told = read_prices(path, model_names=lambda: ["Big-2026-x", "small"])
     assert set(told.frame.select("provider", "model").rows()) == {
         (p, m) for p in ("maker", "seller") for m in ("big", "Big-2026-x", "night")
     }
@@ -441,7 +441,7 @@ def test_a_list_gone_wrong_anywhere_ends_in_problems_and_never_in_a_traceback(
     good = {"id": "good", "match": {"equals": "good"}, "prices": {"input_mtok": 1}}
     providers = [{"id": "p", "models": [good, {"id": "odd", "match": said, "prices": said}, said]}, {"id": "q", "models": said}]
     path = table(tmp_path_factory.mktemp("list"), json.dumps(providers), "prices.json")
-    told = read_prices(path, seen=lambda: ["good", "5"])
+    told = read_prices(path, model_names=lambda: ["good", "5"])
     assert told.frame.filter(provider="p", model="good")["rate"].to_list() == [Decimal("0.000001")]
 
 

@@ -225,7 +225,7 @@ def test_of_a_bucket_only_what_is_new_is_fetched_and_bodies_never() -> None:
     slices = planned(first)
     assert len(first.got) == 6
     assert not [uri for uri in first.got if "/data/" in uri]
-    [(prefix, mark)] = slices[-1].marks.items()
+    [(prefix, mark)] = slices[-1].checkpoints.items()
     assert (prefix, mark) == ("s3://logs/bedrock", at(5, 10).isoformat())
     late = f"{BASE}/2026/10/05/11/511_a.json.gz"
     second = Store(keys | {late: at(5, 11)}, mark)
@@ -233,7 +233,7 @@ def test_of_a_bucket_only_what_is_new_is_fetched_and_bodies_never() -> None:
     assert second.got == [f"{BASE}/2026/10/05/10/510_a.json.gz", late], "the last object again, for the overlap"
     assert not [uri for uri in second.seen if "/10/01/" in uri or "/10/02/" in uri]
     window = Store(keys, mark, Window(date(2026, 10, 2), date(2026, 10, 3)))
-    assert not [one for one in planned(window) if one.marks]
+    assert not [one for one in planned(window) if one.checkpoints]
     assert {uri.split("/")[10] for uri in window.got} == {"01", "02"}, "a day before, for calls that began then"
 
 

@@ -330,7 +330,7 @@ def test_a_file_that_is_no_focus_file_is_one_problem_and_the_others_go_on(
 def test_missing_columns_are_all_named_with_the_version_read() -> None:
     with pytest.raises(FormatError, match=r"ChargeCategory, .*EffectiveCost, .*ListCost.*FOCUS 1\.2") as refused:
         focus_columns.layout(
-            [c for c in ROW if c not in ("ChargeCategory", "EffectiveCost", "ListCost")] + ["InvoiceId"], where="bill.csv"
+            [c for c in ROW if c not in ("ChargeCategory", "EffectiveCost", "ListCost")] + ["InvoiceId"], location="bill.csv"
         )
     assert "ContractedCost" not in refused.value.what
 
@@ -359,16 +359,16 @@ def test_any_mandatory_column_that_is_missing_refuses_the_file_by_name(books: Bo
 )
 def test_every_version_is_read_and_asks_for_its_own_columns(version: str, more: list[str], less: list[str]) -> None:
     header = [c for c in ROW if c not in less] + more
-    assert focus_columns.layout(header, where="bill.csv").version == version
+    assert focus_columns.layout(header, location="bill.csv").version == version
     for name in {"ServiceName", *(NEW if more.count("HostProviderName") else ())}:
         if name == "ServiceProviderName" and not less:
             continue  # the old names stand in for it
         with pytest.raises(FormatError, match=name):
-            focus_columns.layout([c for c in header if c != name], where="bill.csv")
+            focus_columns.layout([c for c in header if c != name], location="bill.csv")
 
 
 def test_an_older_file_may_borrow_a_newer_column() -> None:
-    assert focus_columns.layout([*ROW, "InvoiceDetailId"], where="bill.csv").found["ProviderName"] == "ProviderName"
+    assert focus_columns.layout([*ROW, "InvoiceDetailId"], location="bill.csv").headers["ProviderName"] == "ProviderName"
 
 
 def test_columns_in_another_case_are_found_and_said(books: Books, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ class Bucket:
             if number == cut_off_after:
                 return
             assert isinstance(found, Batch)
-            self.marks |= found.marks
+            self.marks |= found.checkpoints
 
 
 @settings(max_examples=150)
@@ -737,7 +737,7 @@ def test_each_kind_of_address_can_be_tried_out(books: Books, bucket: Any, gatewa
         assert (tried.ok, tried.rows) == (True, 1), tried
         assert tried.newest is not None and abs(tried.newest - now) < timedelta(milliseconds=1)
     lacking = probe(books, SOURCE, gateway.address.replace("/litellm", "/postgres"))
-    assert (lacking.ok, "there is no table LiteLLM_SpendLogs here" in lacking.told) == (False, True)
+    assert (lacking.ok, "there is no table LiteLLM_SpendLogs here" in lacking.message) == (False, True)
     assert checkpoints.load(books, "litellm") == {}
     assert booked(books) == []
 
