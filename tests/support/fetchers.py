@@ -22,11 +22,11 @@ class NoFetcher(Fetcher):
     def get(self, uri: str) -> RawObject:
         raise AssertionError(uri)
 
-    def ask(self, request: Request) -> RawObject:
+    def request(self, request: Request) -> RawObject:
         raise AssertionError(request)
 
-    def save(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
+    def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
         raise AssertionError(uri)
 
-    def mark(self, key: str) -> str | None:
+    def checkpoint(self, key: str) -> str | None:
         raise AssertionError(key)

@@ -200,7 +200,7 @@ class Store:
         self.got.append(uri)
         return RawObject(uri, LOG, "x", 10)
 
-    def mark(self, key: str) -> str | None:
+    def checkpoint(self, key: str) -> str | None:
         return self.marked
 
 

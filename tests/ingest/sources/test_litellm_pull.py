@@ -265,7 +265,7 @@ class Bucket:
         self.got.append(uri)
         return RawObject(uri, self.folder, uri, 1)
 
-    def mark(self, key: str) -> str | None:
+    def checkpoint(self, key: str) -> str | None:
         return self.marks.get(key)
 
     def visit(self, *, cut_off_after: int | None = None) -> None:
