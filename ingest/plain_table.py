@@ -181,7 +181,7 @@ class PlainTable:
                 counter.add(f"{counter.place} {row['__line']}", bad[0], reason, "correct the value; the other rows were read")
                 continue
             parent = span.pop("parent_span_id", None)
-            spans.append(span | log_rows.placed(span.get("trace_id") or span["span_id"], span["span_id"], parent))
+            spans.append(span | log_rows.trace_position(span.get("trace_id") or span["span_id"], span["span_id"], parent))
         return Reading(log_rows.frame(spans), counter.drain())
 
 
