@@ -1,6 +1,6 @@
-"""The records in CloudWatch logs, whatever they were put into on their way to a file.
+"""Records of CloudWatch logs, unwrapped from whichever envelope the delivery, export or command put them in.
 
-* objects of the log delivery to S3: records, one a line;
+* objects that log delivery writes to S3: one record a line;
 * objects of an export task: ``2026-10-05T09:00:00.000Z {record}``;
 * subscriptions through Firehose: ``{"messageType": "DATA_MESSAGE", "logEvents": [{"message": "{record}"}]}``, one after another;
 * what the command line saves: ``aws logs filter-log-events`` (``events``), Logs Insights (``results``), ``@message``.
@@ -23,7 +23,7 @@ _REMEDY = "export the log again; the records that are whole were read"
 
 
 def records(item: RawObject, *, description: str) -> ItemStream:
-    """The records of a file. Raises `FormatError` where it is none of these forms. Messages that are no JSON are none of ours and passed by."""
+    """The records of a file. Messages that are not JSON are skipped. Raises `FormatError` where the file has none of these forms."""
     with item.path.open("rb") as file:
         is_export_task = _starts_with_a_time(file)
     entries = _export_task_lines(item) if is_export_task else files.items(item, description=description, remedy=_REMEDY)
@@ -52,7 +52,7 @@ def _starts_with_a_time(file: io.BufferedReader) -> bool:
 
 
 def _export_task_lines(item: RawObject) -> ItemStream:
-    """Lines of an export task: a time, a blank, the message. A message of several lines is no record."""
+    """Lines of an export task: a time, a space, the message. A message of several lines is not a record."""
     with item.path.open("rb") as file:
         lines = _Lines(file)
         for number, line in enumerate(lines, 1):
@@ -70,7 +70,7 @@ def _export_task_lines(item: RawObject) -> ItemStream:
 
 
 class _Lines:
-    """Lines of a file that may be gzip, as far as it is whole; `error` says why it is not. `has_ended` says that a last line has no end."""
+    """Lines of a plain or gzip file up to where it is damaged; then `error` says why. `has_ended`: the last line has no newline."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -112,7 +112,7 @@ class _Lines:
 
 
 def _messages(value: object) -> list[Any] | None:
-    """The messages of an envelope; None where there is none around the record."""
+    """The messages of an envelope; None where the record has no envelope."""
     if isinstance(value, list):  # a row of Logs Insights, or several rows
         cells = [cell for row in value for cell in (row if isinstance(row, list) else [row])]
         return [cell.get("value") for cell in cells if isinstance(cell, Mapping) and cell.get("field") == "@message"]

@@ -1,7 +1,7 @@
-"""Files of a log, wherever they lie: which are picked, which are new, and the JSON items in them.
+"""Log files in a folder or below an S3 prefix: which match, which are new, and their JSON items.
 
-A local folder is read as a whole. Of an S3 prefix only what its store wrote since the last visit is fetched, with an overlap; what is
-read twice is the same row twice, and so once.
+A local folder is read whole. Of an S3 prefix only objects written since the last run are fetched, with an overlap; a row that is read
+twice has the same key and is stored once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ledger.problems import Problem
 
 JSON_FILES = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz")
 OVERLAP = timedelta(minutes=10)
-"""How far behind the newest object others may still appear: stores count whole seconds, and uploads cross."""
+"""How far behind the newest object others may still appear: modification times are whole seconds, and uploads run in parallel."""
 _DAY = timedelta(days=1)
 _GLOB = re.compile(r"[*?\[]")
 _DATE_FOLDER = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)/)?)?")
@@ -30,7 +30,7 @@ _DATE_FOLDER = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0
 def file_batches(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str] = ()
 ) -> Iterator[Batch | Problem]:
-    """Every file a slice of its own, so that one that cannot be read keeps no other back. `skip` are names of folders left out."""
+    """Each matching file as a batch of its own, so that an unreadable file blocks no other. `skip` names folders to leave out."""
     if uri.startswith("s3://") and not _GLOB.search(uri):
         yield from _new_objects(fetcher, uri, source=source, patterns=patterns, description=description, skip=skip)
         return
@@ -90,7 +90,7 @@ def _new_objects(
 
 
 def _list_new(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:
-    """The objects below a prefix, without looking into folders of other days, or of names that are left out."""
+    """The objects below a prefix. Folders named by other days, or listed in `skip`, are not listed."""
     folders, objects = fetcher.level(uri)
     begin = datetime.combine(first, time(), UTC) if first else None
     if not folders and not objects:
@@ -102,7 +102,7 @@ def _list_new(fetcher: Fetcher, uri: str, first: date | None, last: date | None,
 
 
 def _may_contain(folder: str, first: date | None, last: date | None) -> bool:
-    """Whether a folder named by a date may hold days from `first` until `last`.
+    """Whether a folder named by a date may contain days from `first` until `last`; folders without a date may.
 
     >>> [_may_contain(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
     [False, True, False, True]
@@ -121,9 +121,9 @@ def _write_time(entry: ListedObject) -> datetime:
 
 
 def items(item: RawObject, *, description: str, remedy: str) -> ItemStream:
-    """The JSON items of a file (one document, an array, lines; gzip; or the rows of a Parquet file), and what could not be read.
+    """The JSON items of a file (one document, an array, lines; plain or gzip; or rows of Parquet), and its unreadable parts as `Damage`.
 
-    Raises `FormatError` where it is none of these. `description` names what it should hold, `remedy` how to get it anew.
+    `description` names the expected content in errors, `remedy` says how to get the file again. Raises `FormatError` for any other file.
     """
     with item.path.open("rb") as file:
         magic = file.read(4)

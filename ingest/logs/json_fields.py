@@ -1,7 +1,7 @@
-"""Single fields of LiteLLM's log items, as Python values: numbers exact, text clean, JSON inside text unwrapped.
+"""Parsers of single fields of LiteLLM's log items: exact numbers, valid UTF-8 text, unwrapped JSON.
 
 LiteLLM writes the same field in several ways: as JSON, as JSON inside JSON text (`LiteLLM_SpendLogs`), or as Python's own
-``str(value)`` (the generic callback's old format). Each function here takes any of them.
+``str(value)`` (the generic callback's old format). Each function here accepts all of them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 from ledger.money import exact_decimal
 
 ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "NaN", "nan"})
-"""What emitters write where they mean no value."""
+"""Texts that emitters write for an absent value."""
 
 MAX_TEXT_LENGTH = 4096
-"""Characters of the longest name or id that is taken; anything longer is no name."""
+"""Characters of the longest name or id that is accepted; longer text is treated as absent."""
 MAX_STRUCTURE_LENGTH = 2_000_000
-"""Characters of the longest JSON-inside-text that is opened."""
+"""Characters of the longest JSON text inside a field that is parsed."""
 
-_EARLIEST, _LATEST = 0, 7_258_118_400  # 1970 and 2200, in seconds: anything outside is no time of a call
+_EARLIEST, _LATEST = 0, 7_258_118_400  # 1970 and 2200, in seconds: no call was made outside
 _INT64 = 2**63 - 1
 _RATE_STEP = Decimal(1).scaleb(-18)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FieldError(ValueError):
-    """A field holds something it cannot mean. Caught where the item is read, and told as a `Problem`."""
+    """A field has an invalid value. The reader of the item catches it and reports a `Problem`."""
 
     def __init__(self, field: str, reason: str, remedy: str) -> None:
         self.field, self.reason, self.remedy = field, reason, remedy
@@ -38,12 +38,12 @@ class FieldError(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON with exact numbers. Raises ValueError on bad JSON, RecursionError on JSON nested beyond reason."""
+    """JSON with exact numbers. Raises ValueError on bad JSON, RecursionError on JSON that is nested too deeply."""
     return json.loads(text, parse_float=Decimal, parse_constant=str)
 
 
 def short_repr(value: object) -> str:
-    """A value as an error message may repeat it: short, on one line."""
+    """A value shortened to one line for an error message."""
     line = " ".join(repr(value)[:80].split())
     return line if len(line) < 60 else line[:57] + "…"
 

@@ -1,6 +1,6 @@
-"""The items of a LiteLLM log, whatever they are packed in: one JSON object, an array, JSON lines, gzip, CSV or Parquet.
+"""The items of a LiteLLM log in any container: one JSON object, an array, JSON lines, gzip, CSV or Parquet.
 
-What is packed is told by content, not by name. A cut-off or damaged file gives its whole items and says where it ends.
+The container is recognised by content, not by file name. A truncated or damaged file yields its complete items and a `Damage`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ingest.logs.json_fields import parse_json, short_repr
 from ledger.errors import FormatError
 
 MAX_LINE_BYTES = 64 << 20
-"""Bytes of the longest line, and so of the largest single item, that is read."""
+"""Bytes of the longest line, and so of the largest single item."""
 MAX_DOCUMENT_BYTES = 1 << 30
-"""Bytes of the largest JSON array, unpacked, that is read: unlike lines it must be held whole."""
+"""Bytes of the largest JSON array after decompression: unlike lines it is parsed in memory as a whole."""
 _CHUNK = 1 << 20
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
 
@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A part that could not be read, and what to do about it."""
+    """A part of a file that could not be read, with the reason and a remedy."""
 
     place: str
     field: str
@@ -46,7 +46,7 @@ ItemStream = Iterator[Item | Damage]
 
 
 def of_file(path: Path, uri: str) -> ItemStream:
-    """The items of a file. Raises `FormatError` if it is no log at all."""
+    """The items of a file. Raises `FormatError` if nothing in it is a log."""
     with path.open("rb") as file:
         magic = file.read(4)
         if magic == b"PAR1":
@@ -58,12 +58,12 @@ def of_file(path: Path, uri: str) -> ItemStream:
 
 
 def of_body(body: bytes, uri: str) -> ItemStream:
-    """The items of a request body: what LiteLLM's generic callback posts, in each of its three formats."""
+    """The items of a request body that LiteLLM's generic callback posts, in any of its three formats."""
     yield from _of_chunks(iter([body]), uri)
 
 
 class _CutOffError(Exception):
-    """The compressed stream ends early, or is damaged, after what was read so far."""
+    """The gzip stream is truncated or damaged after the chunks that were already read."""
 
 
 def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
 
 
 class _Lines:
-    """Lines of a chunked stream, at most `MAX_LINE_BYTES` long, and what is known about how it ended."""
+    """Lines of a chunked stream, at most `MAX_LINE_BYTES` long; `is_cut_off` says whether it ended early."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -107,7 +107,7 @@ class _Lines:
         return self._buffer.lstrip().split(b"\n", 1)[0]
 
     def __iter__(self) -> Iterator[bytes | None]:
-        """Each line without its end; None for one that is too long."""
+        """Each line without its newline; None for one that is too long."""
         tail, skipping = self._buffer, False
         while True:
             *lines, tail = tail.split(b"\n")
@@ -124,7 +124,7 @@ class _Lines:
             yield None if skipping else tail
 
     def whole(self) -> bytes | None:
-        """All of it; None if that is too much."""
+        """The whole content; None if it exceeds `MAX_DOCUMENT_BYTES`."""
         parts, size = [self._buffer], len(self._buffer)
         while size <= MAX_DOCUMENT_BYTES and (chunk := self.next_chunk()):
             parts.append(chunk)
@@ -171,7 +171,7 @@ def _is_complete(line: bytes) -> bool:
 
 
 def _has_second_object(lines: _Lines) -> bool:
-    """Whether the second line starts an object of its own: JSON lines whose first line is damaged, not one spread-out object."""
+    """Whether the second line starts an object: then these are JSON lines with a damaged first line, not one indented object."""
     head = lines._buffer.lstrip().split(b"\n", 2)
     return len(head) > 1 and head[1].lstrip()[:1] == b"{" and len(head[0].strip()) > 1
 
@@ -209,7 +209,7 @@ def _of_document(lines: _Lines, uri: str) -> ItemStream:
         raise FormatError(
             f"one JSON document of more than {MAX_DOCUMENT_BYTES >> 30} GiB", where=uri, remedy="write JSON lines instead"
         )
-    # Bytes that are not UTF-8 become surrogates, which only spoil the strings they stand in, not the items beside them.
+    # Bytes that are not UTF-8 become surrogates: they invalidate only the items that contain them.
     text = document.decode("utf-8-sig", "surrogateescape")
     yield from _document(text, uri)
 
@@ -226,7 +226,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _end_of_value(text: str, at: int) -> int | None:
-    """Where a damaged object or array ends, by its brackets; None if it never does."""
+    """End of a damaged object or array, found by counting brackets; None if it is not closed."""
     depth = 0
     for bracket in _BRACKET.finditer(text, at):
         character = bracket[0]
@@ -240,7 +240,7 @@ def _end_of_value(text: str, at: int) -> int | None:
 
 
 def _document(text: str, uri: str) -> ItemStream:
-    """Arrays of items, or items one after another; also several arrays, as bodies appended to one file make them."""
+    """Arrays of items, or concatenated items; also several arrays, as in a file to which bodies were appended."""
     at, number, in_array = _skip_space(text, 0), 0, False
     damaged_text = _NOT_UTF8.search(text) is not None
     while at < len(text):
@@ -349,7 +349,7 @@ def _of_parquet(path: Path, uri: str) -> ItemStream:
 
 
 def api_records(value: object) -> Iterator[object] | None:
-    """The items of an answer of LiteLLM's own API, ``{"data": [...], "total": …}``; None if this is no such answer."""
+    """The items of a page of LiteLLM's own API, ``{"data": [...], "total": …}``; None for any other value."""
     if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
         records: list[object] = value["data"]
         return iter(records)

@@ -1,4 +1,4 @@
-"""Rows that readers of logs make, as a frame of `spans`."""
+"""Builds frames of `spans` from the rows of log readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ledger.tables import SPANS
 
 BATCH_ROWS = 20_000
 PROGRESS = "__further"
-"""How far a row that is told again and again had got: of two tellings the one that got further is kept."""
+"""Progress of a row that is logged repeatedly while it grows; it is added to `rank`, so the most complete version is stored."""
 Row = dict[str, Any]
 _TIMES = ("start_time", "end_time")
 _UNINFORMATIVE = frozenset({"date", "channel", "source", "raw_id", "emitter", "trace_key", "span_key", "name", "rank"})
@@ -25,7 +25,7 @@ _INFORMATIVE = [name for name in SPANS.schema if name not in _UNINFORMATIVE]
 
 
 def trace_position(trace: str, span: str, parent: str | None = None) -> Row:
-    """A row's place in its trace, by the ids as they are written."""
+    """Trace, span and parent ids of a row, as written, and their keys."""
     row: Row = {"trace_id": trace, "span_id": span, "trace_key": ids.trace_key(trace), "span_key": ids.span_key(span)}
     if parent is not None:
         row |= {"parent_span_id": parent, "parent_key": ids.span_key(parent)}
@@ -33,7 +33,7 @@ def trace_position(trace: str, span: str, parent: str | None = None) -> Row:
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """The rows, times in microseconds since 1970, with date and rank."""
+    """A frame of `spans` with date and rank; times in `rows` are microseconds since 1970."""
     columns = {name: [row.get(name) for row in rows] for name in SPANS.schema if name not in ("date", "rank")}
     series = [
         pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
@@ -50,9 +50,9 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 def readings(
     items: ItemStream, item: RawObject, *, source: str, description: str, remedy: str, rows_of: Callable[[object], Iterator[Row]]
 ) -> Iterator[Reading]:
-    """The rows of a file's items, in batches. `rows_of` raises `FieldError` for an item that makes none, and yields none for one to pass by.
+    """The rows of a file's items, in batches. `rows_of` raises `FieldError` for an invalid item and yields nothing for one to skip.
 
-    Raises `FormatError` where no item makes a row and one is refused.
+    Raises `FormatError` where the file has items but none of them gives a row.
     """
     rows, problems, row_count, item_count = list[Row](), list[Problem](), 0, 0
     for entry in items:

@@ -1,4 +1,4 @@
-"""Session files of coding agents: JSON lines that only mean something together."""
+"""Session files of coding agents: JSON lines that are read together, one session a file."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _REMEDY = "copy the session's file again; the lines that are whole were read"
 
 
 class SessionLines(Protocol):
-    """The lines of a file, gathered."""
+    """Collects the lines of one file and builds its rows."""
 
     def add(self, value: object, place: str) -> bool:
-        """Takes a line in; whether it is one of this agent's. Raises `FieldError` for one that should count and cannot."""
+        """Adds a line; False for a line of another program. Raises `FieldError` for a line with usage that is invalid."""
         ...
 
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
-        """The place of each row, and what makes it, which may raise `FieldError`."""
+        """The place of each row and a function that builds it, which may raise `FieldError`."""
         ...
 
 
 def readings(item: RawObject, session: SessionLines, *, source: str, description: str, remedy: str) -> Iterator[Reading]:
-    """The rows of a session's file. It is held as a whole, since a message's last line may be its last.
+    """The rows of a session's file. All lines are collected first, because the last line of a message may be the last of the file.
 
-    Raises `FormatError` where no line is one of this agent's.
+    Raises `FormatError` where no line was written by this agent.
     """
     problems, rows, has_own_lines, has_foreign_lines = list[Problem](), list[Row](), False, False
 

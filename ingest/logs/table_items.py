@@ -1,7 +1,7 @@
-"""The rows of a BigQuery table as files hold them: JSON lines, JSON arrays, gzip or Parquet, told apart by content.
+"""Rows of an exported BigQuery table: JSON lines, JSON arrays, gzip or Parquet, recognised by content.
 
-These are ``bq extract`` and ``EXPORT DATA``, what consoles and notebooks download, and what our own queries put down. Numbers keep
-their digits; doubles of Parquet count as the shortest decimal that means them.
+Such files come from ``bq extract``, ``EXPORT DATA``, downloads of consoles and notebooks, and RootCost's own queries. Numbers keep
+their digits; doubles of Parquet become their shortest decimal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _looks_like_one(name: str) -> bool:
 
 
 def of_object(item: RawObject) -> ItemStream:
-    """The rows of a file, and what of it could not be read. Raises `FormatError` if it is neither JSON nor Parquet."""
+    """The rows of a file, and its unreadable parts as `Damage`. Raises `FormatError` if it is neither JSON nor Parquet."""
     with item.path.open("rb") as file:
         magic = file.read(4)
     if magic == b"PAR1":

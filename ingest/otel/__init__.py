@@ -1,1 +1,1 @@
-"""OpenTelemetry: OTLP spans, log events and metrics become rows of `spans`; what emitters mean by their numbers is data here."""
+"""OpenTelemetry: OTLP spans and log events become rows of `spans`, metrics rows of `metric_points`; the emitter table is data."""

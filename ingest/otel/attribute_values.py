@@ -1,6 +1,6 @@
-"""What emitters write, read as what it means: counts, names, money, tiers. Absent is None, nonsense is `AttributeValueError`.
+"""Parsers of attribute values: counts, names, money, tiers. Absent is None; an invalid value raises `AttributeValueError`.
 
-Every reader is a pure function of one value, so that the same attribute gives the same column on every delivery.
+Each parser is a pure function of one value, so the same attribute gives the same column on every delivery.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ledger.money import exact_decimal
 from ledger.money import text as decimal_text
 
 ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "undefined", "NaN", "nan"})
-"""What emitters write where they mean nothing."""
+"""Texts that emitters write for an absent value."""
 MAX_COUNT = 10**12
 """No request counts a trillion tokens."""
 MAX_TEXT_LENGTH = 512
-"""Names and ids are shorter; longer text is somebody's content."""
+"""Names and ids are shorter; longer text may be a prompt or an answer."""
 MAX_LABELS_LENGTH = 16_384
-"""JSON labels beyond this are somebody's content too."""
+"""Longer JSON labels may be content, too, and are ignored."""
 STANDARD_TIERS = frozenset({"default", "standard", "auto", "on_demand", "on-demand", "normal"})
 _CACHED_LENGTH = 2_048
 _API_NAMES = frozenset({"chat", "responses", "completion", "embedding", "image", "messages", "speech", "transcription", "rerank"})
 
 
 class AttributeValueError(ValueError):
-    """A value that cannot mean what its attribute says. The span is kept without it."""
+    """A value that is invalid for its attribute. The span is kept without it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         self.reason, self.remedy = reason, remedy
@@ -40,7 +40,7 @@ Reader = Callable[[Any], Any]
 
 
 def short_repr(value: object) -> str:
-    """A value as an error message may repeat it: short, one line, printable.
+    """A value shortened to one printable line for an error message.
 
     >>> short_repr("-1"), short_repr("x" * 80)[-4:]
     ("'-1'", 'xxx…')
@@ -50,7 +50,7 @@ def short_repr(value: object) -> str:
 
 
 def clean(name: str) -> str:
-    """Text that UTF-8 can carry, not longer than a name is."""
+    """Valid UTF-8 text, cut to `MAX_TEXT_LENGTH`."""
     if not name.isascii():
         name = name.encode("utf-8", "replace").decode("utf-8")
     return name if len(name) <= MAX_TEXT_LENGTH else name[:MAX_TEXT_LENGTH]
@@ -70,7 +70,7 @@ def text(value: Any) -> str | None:
 
 
 def model(value: Any) -> str | None:
-    """A model's name; frameworks write ``unknown`` where they were not told."""
+    """A model's name; ``unknown``, which frameworks write, is absent."""
     name = text(value)
     return None if name == "unknown" else name
 
@@ -104,7 +104,7 @@ def count(value: Any) -> int | None:
 
 
 def retries_from_attempts(value: Any) -> int | None:
-    """A number of attempts that starts at one, as retries that start at zero."""
+    """Retries, from 0, of an attempt number that starts at 1."""
     attempts = count(value)
     return None if attempts is None else max(attempts - 1, 0)
 
@@ -136,7 +136,7 @@ def micros(value: Any) -> str | None:
 
 
 def quantity(value: Any) -> str | None:
-    """How much of a meter was used, as decimal text; nothing where it says none.
+    """A quantity of a meter as decimal text; None for 0 or an absent value.
 
     >>> quantity(2), quantity(1.5), quantity("12"), quantity(0)
     ('2', '1.5', '12', None)
@@ -223,7 +223,7 @@ def without_api(value: Any) -> str | None:
 
 
 def run_id(value: Any) -> str | None:
-    """An id of an agent's run that stands where a response id belongs."""
+    """The id of an agent run in an attribute for response ids; None for other ids."""
     name = text(value)
     return name if name and name.startswith("run_") else None
 
@@ -235,7 +235,7 @@ def response_id(value: Any) -> str | None:
 
 
 def http_error(value: Any) -> str | None:
-    """An HTTP status, where it tells of a fault."""
+    """An HTTP status of 400 or more."""
     name = text(value)
     return name if name and name.isdigit() and int(name) >= 400 else None
 
@@ -255,12 +255,12 @@ def parse_object(value: Any) -> Mapping[str, Any] | None:
 def _parse_uncached(source: str) -> Any:
     try:
         if source.startswith("{'") and '"' not in source and "\\" not in source:
-            # Python's spelling of plain names and numbers, by far the commonest here: three replacements make it JSON.
+            # Python's repr of plain names and numbers is the most frequent case: a few replacements make it JSON.
             plain = source.replace("'", '"').replace(": None", ": null")
             plain = plain.replace(": True", ": true").replace(": False", ": false")
             return json.loads(plain, parse_float=Decimal, parse_constant=str)
     except ValueError:
-        pass  # not so plain: read it properly
+        pass  # parsed below
     try:
         return structure(source, "")
     except FieldError:
@@ -271,7 +271,7 @@ _parse_cached = lru_cache(maxsize=256)(_parse_uncached)
 
 
 def value_at(inner: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """What lies at a path inside an object; None where nothing does."""
+    """The value at a path inside an object; None where the path does not exist."""
     node: Any = inner
     for step in path:
         if not isinstance(node, Mapping):
@@ -323,7 +323,7 @@ _BACKGROUND_WORDS = (
 
 
 def phase(value: Any) -> str | None:
-    """Whether the part of a tool that asked works in the background: what no user's turn asked for is overhead.
+    """``overhead`` for calls that a tool made in the background, without a turn of the user; else None.
 
     >>> phase("away_summary"), phase("generate_session_title"), phase("repl_main_thread"), phase("agent:reviewer")
     ('overhead', 'overhead', None, None)
@@ -334,7 +334,7 @@ def phase(value: Any) -> str | None:
 
 
 def overhead(value: Any) -> str | None:
-    """Set to anything: the call was made for the sender's own purposes."""
+    """``overhead`` for any non-empty value: the sender made the call for its own purposes."""
     return "overhead" if text(value) else None
 
 
@@ -360,4 +360,4 @@ READERS: Mapping[str, Reader] = {
     "tags": tags,
     "labels": labels,
 }
-"""Readers by the name the table calls them; ``operation``, ``provider`` and ``framework`` depend on the table itself."""
+"""Parsers by their name in attributes.csv; ``operation``, ``provider`` and ``framework`` depend on the table itself."""

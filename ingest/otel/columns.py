@@ -1,4 +1,4 @@
-"""The columns of spans that are worked out for a whole batch at once: ids, keys, times, what an ARN says, and the rank."""
+"""Columns of spans that are computed for a whole batch: ids, keys, times, fields of an ARN, and the rank."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Times = tuple[list[int], list[int | None]]
 
 
 SPANS_CHANNEL, EVENTS_CHANNEL = "otlp", "otlp-events"
-"""The channels: spans, and log records that say what spans say."""
+"""The channels: spans, and log records that report one request."""
 
 
 def with_derived_columns(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.DataFrame:
-    """Ids, keys, times, the clean-up that needs several columns, and the rank.
+    """The frame with ids, keys, times and rank, and with corrections that need several columns.
 
-    Ids that are no OpenTelemetry ids come as `trace_text`, `span_text` and `parent_text` beside: their bytes are already the keys.
+    Ids that are not OpenTelemetry ids are in `trace_text`, `span_text` and `parent_text`; their bytes in `ids` are already the keys.
     """
     trace, span, parent = (
         pl.Series(ids[0], dtype=pl.Binary),
@@ -49,7 +49,7 @@ def with_derived_columns(frame: pl.DataFrame, ids: Ids, times: Times, source: st
             link_trace_key=_low_bits(frame["link_trace"], 8), link_span_key=_low_bits(frame["link_span"], 0)
         ).drop("link_trace", "link_span")
     if {"gateway_call_id", "provider_request_id"} <= set(frame.columns):
-        # Where a provider gave no id, LiteLLM repeats its own: that is no evidence of a provider's request.
+        # Where a provider gave no id, LiteLLM repeats its own, which identifies no provider request.
         is_provider_id = (pl.col("provider_request_id") != pl.col("gateway_call_id")) | pl.col("gateway_call_id").is_null()
         frame = frame.with_columns(provider_request_id=pl.when(is_provider_id).then(pl.col("provider_request_id")))
     frame = _from_arn(frame)
@@ -64,7 +64,7 @@ def _low_bits(ids: pl.Series, skip: int) -> pl.Series:
 
 
 def _from_arn(frame: pl.DataFrame) -> pl.DataFrame:
-    """Where the model asked for is an ARN (an inference profile), it is the resource, and names region and account."""
+    """Where the requested model is an ARN (an inference profile), it is the resource and gives region and account."""
     if "request_model" not in frame.columns:
         return frame
     parts = pl.col("request_model").str.split_exact(":", 5).struct

@@ -1,10 +1,10 @@
-"""Bytes of OpenTelemetry into spans: protobuf and JSON, gzip or plain, whole requests or a collector's files.
+"""Decodes OTLP trace exports into spans: protobuf and JSON, gzip or plain, requests or a collector's files.
 
-Decoding is pure and knows nothing of columns: it yields spans with those attributes that somebody asked for. Everything else,
-prompts and answers among it, stays behind in the bytes.
+Decoding is pure and independent of columns: it yields spans with the requested attributes only. Everything else, such as prompts
+and answers, is never decoded.
 
 Sources: opentelemetry-proto 1.x (trace.proto, trace_service.proto), the OTLP specification's JSON encoding, and the file format
-of the collector's file exporter. Producers differ from them in ways that lose nothing and are accepted: snake_case keys,
+of the collector's file exporter. Harmless deviations of producers are accepted: snake_case keys,
 enumerations by name, base64 ids (a protobuf message printed as JSON), 64-bit integers as numbers.
 """
 
@@ -26,7 +26,7 @@ from ingest.otel.salvage import salvage
 from ledger.errors import FormatError
 
 MAX_BODY_BYTES = 256 << 20
-"""Bytes of the largest single export that is unpacked. Exporters send some megabytes at most; more is a mistake or an attack."""
+"""Bytes of the largest single export after decompression. Exporters send some megabytes; more is a mistake or an attack."""
 
 _KINDS = ("", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _REMOTE_PARENT = 0x200
@@ -36,7 +36,7 @@ _REMEDY = "send an ExportTraceServiceRequest, as protobuf or as OTLP/JSON"
 
 
 class RawSpan(NamedTuple):
-    """One span as sent. Ids are bytes, times nanoseconds; `attributes` holds the attributes that were asked for."""
+    """One span as sent. Ids are bytes, times nanoseconds; `attributes` holds the requested attributes."""
 
     trace_id: bytes
     span_id: bytes
@@ -52,13 +52,13 @@ class RawSpan(NamedTuple):
     attributes: dict[str, Any]
     ordinal: int
     emitter: str | None = None
-    """Who sent it, where that is known already."""
+    """The emitter, where it is already known."""
     is_event: bool = False
-    """Whether it was a log record."""
+    """Whether it comes from a log record."""
     trace_text: str = ""
     span_text: str = ""
     parent_text: str = ""
-    """The ids as written, where they are no OpenTelemetry ids; the bytes end in their hash."""
+    """The ids as written, where they are not OpenTelemetry ids; the bytes end in their hash."""
 
 
 class Group(NamedTuple):
@@ -94,7 +94,7 @@ class Exported(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One trace export, decoded as far as needed to know what is in it."""
+    """One trace export; its spans are decoded by `groups`."""
 
     encoding: Literal["protobuf", "json"]
     body: Any = field(repr=False)
@@ -102,7 +102,7 @@ class Export:
 
     @property
     def span_count(self) -> int:
-        """Spans in it, good or bad."""
+        """Number of spans, valid or not."""
         if self.encoding == "protobuf":
             return sum(len(scope.spans) for resource in self.body.resource_spans for scope in resource.scope_spans)
         return sum(len(_items(scope, "spans")) for resource in _resources(self.body) for scope in _scopes(resource))
@@ -110,7 +110,7 @@ class Export:
     def groups(
         self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
-        """Its spans, scope by scope, with the attributes named; what cannot be decoded on the way is added to `failures`."""
+        """Its spans by scope, with the named attributes; what cannot be decoded is added to `failures`."""
         if self.encoding == "protobuf":
             return _proto_groups(self.body, attribute_names, resource_attribute_names)
         return _json_groups(self.body, attribute_names, resource_attribute_names, failures)
@@ -119,7 +119,7 @@ class Export:
 def decode_request(body: bytes, content_type: str = "", content_encoding: str = "", *, max_bytes: int = MAX_BODY_BYTES) -> Export:
     """The export in the body of one HTTP request, or in one small file.
 
-    `content_type` and `content_encoding` are the request's headers; without them the bytes speak for themselves. `max_bytes`
+    `content_type` and `content_encoding` are the request's headers; without them the format is recognised by the bytes. `max_bytes`
     limits the body after decompression. Raises `FormatError` when nothing in it is a trace export.
     """
     body = decompress(body, content_encoding, max_bytes=max_bytes)
@@ -176,7 +176,7 @@ def looks_like_json(body: bytes) -> bool:
 
 
 def from_protobuf(body: bytes) -> Export:
-    """An export from protobuf bytes. A damaged one gives the spans that are whole."""
+    """An export from protobuf bytes. A damaged one gives its complete spans."""
     message = ExportTraceServiceRequest()
     try:
         message.ParseFromString(body)
@@ -274,7 +274,7 @@ def _proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: 
 
 
 def attributes_of(pairs: Iterable[Any], names: Container[str]) -> dict[str, Any]:
-    """The attributes asked for, of a span, a record or a resource in protobuf."""
+    """The requested attributes of a span, a record or a resource in protobuf."""
     attributes: dict[str, Any] = {}
     for pair in pairs:
         if pair.key in names:
@@ -359,7 +359,7 @@ def _json_spans(
 
 
 def _id(value: Any, size: int) -> bytes:
-    """An id's bytes from hex, or from base64 where its length can be nothing else. Anything else keeps a wrong length."""
+    """An id's bytes from hex, or from base64 by its length. Anything else gives bytes of an invalid length."""
     if value is None or value == "":
         return b""
     if isinstance(value, str):
@@ -380,7 +380,7 @@ def _kind(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    """A 64-bit integer as number or text; -1 where it is neither, so that the clock check names the span."""
+    """A 64-bit integer given as number or text; -1 for anything else, so that the time check reports the span."""
     if type(value) is int:
         return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 21:
@@ -407,7 +407,7 @@ def _json_value(value: Any) -> Any:
         return content if isinstance(content, str) else None
     if kind in ("intValue", "int_value"):
         number = _integer(content)
-        return number if number >= 0 else content  # a negative or absurd number is told by whoever reads the column
+        return number if number >= 0 else content  # the parser of the column reports an invalid number
     if kind in ("doubleValue", "double_value"):
         return content
     if kind in ("boolValue", "bool_value"):

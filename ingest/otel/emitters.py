@@ -1,14 +1,14 @@
-"""Who speaks how: the emitter table, which is data, made ready to be applied to spans.
+"""The emitter table: which library sent a span, and what its attributes mean.
 
-Five files beside this one say everything that is known about emitters, and can be read and mended without reading code:
+CSV files in this folder hold all knowledge of emitters and can be edited without reading code:
 
-    emitters.csv       who there is, how it is recognised, what its input and output counts include
+    emitters.csv       each emitter, how it is recognised, what its input and output counts include
     attributes.csv     which attribute of which emitter means which column, in which order of preference
-    usage_scopes.csv   which spans are one provider request (leaf) and which only repeat others (aggregate, cumulative)
+    usage_scopes.csv   which spans are one provider request (leaf) and which repeat the usage of others (aggregate, cumulative)
     operations.csv     every emitter's name for an operation, and OpenTelemetry's
 
-Several emitters' attributes can stand on one span (F3). Names that are distinctive (``shared``) are therefore understood on any
-span; of several attributes for one column the one with the lowest precedence is taken, and they are never added up.
+One span can carry attributes of several emitters (F3). Names that are distinctive (``shared``) are therefore understood on any
+span; of several attributes for one column the one with the lowest precedence number is used; they are never added up.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ CLAIMS = "claims"
 CONTENT = "content"
 """Pseudo column of prompts, answers and tool arguments: dropped, unless `ingest.keep_content` keeps them in the JSON of `spans.attributes`."""
 OWN_METER = "rootcost.usage."
-"""Prefix of attributes by which a program says itself what a span used: any meter of the ledger, ``rootcost.usage.web_searches``."""
+"""Prefix of attributes by which a program reports usage of any meter itself: ``rootcost.usage.web_searches``."""
 _SCHEMA = SPANS.schema
 _WORD = re.compile(r"[a-z0-9]+")
 _MAX_MEMO = 10_000
 _SignIndex = dict[str, list[tuple[int, str, str]]]
-"""Attribute to (position in the table, value it must have or empty, emitter)."""
+"""By attribute: position in the table, required value or empty, emitter."""
 
 
 class Target(NamedTuple):
-    """What one attribute means: a column, how much it is preferred for it, and how it is read."""
+    """The meaning of one attribute: a column (`slot`), its precedence (`rank`), and its parser (`reader`)."""
 
     slot: str
     rank: int
@@ -79,7 +79,7 @@ class Emitter:
 
 @lru_cache(maxsize=4096)
 def words(model: str) -> frozenset[str]:
-    """The words of a model's name, which are compared whole.
+    """The words of a model's name, lower case; they are compared whole.
 
     >>> sorted(words("us.anthropic.claude-sonnet-4"))
     ['4', 'anthropic', 'claude', 'sonnet', 'us']
@@ -103,9 +103,9 @@ def _three_way(cell: str) -> bool | None:
 
 
 class ScopeRules:
-    """Which spans of one emitter bear usage of their own: usage_scopes.csv, first row that holds wins.
+    """Which spans of one emitter have usage of their own: the first matching row of usage_scopes.csv.
 
-    The answer depends on few facts with few values, so each combination is decided once.
+    The result depends on few facts with few values, so each combination is cached.
     """
 
     def __init__(self, emitter: str) -> None:
@@ -137,7 +137,7 @@ class ScopeRules:
         attributes: Mapping[str, Any],
         resource: frozenset[str],
     ) -> str | None:
-        """leaf, aggregate or cumulative; None for spans that are no call. A wrapper that reports nothing repeats nothing."""
+        """leaf, aggregate or cumulative; None for spans that are not calls, and for wrappers without usage."""
         names = (name,) if name in self._names else tuple(g for g in self._globs if fnmatchcase(name, g)) if self._globs else ()
         present = tuple(a for a in self._attributes if a in attributes) if self._attributes else ()
         key = (operation, kind, usage, model, names, present, resource)
@@ -176,12 +176,12 @@ class Content:
         self.is_kept = keep
 
     def is_kept_content(self, attribute: str) -> bool:
-        """Whether an attribute is content that is kept."""
+        """Whether an attribute is content and content is kept."""
         return attribute in self._names or (bool(self._families) and attribute.startswith(self._families))
 
 
 class AttributeNames:
-    """The attributes anything is read of."""
+    """Names of attributes that are read: mapped ones and, if kept, content."""
 
     def __init__(self, names: frozenset[str], content: Content) -> None:
         self.names, self._content = names, content
@@ -191,10 +191,10 @@ class AttributeNames:
 
 
 class EmitterTable:
-    """The whole table, with the baggage keys of the settings worked in.
+    """The whole table, including the baggage keys of the settings.
 
-    `span_attributes` and `resource_attributes` are the only attribute names anything is ever read of: prompts and answers are not
-    among them and never leave the decoder, unless `keep_content` asks for them. `inner_paths` names attributes of which no more is read than
+    `span_attributes` and `resource_attributes` are the only attributes that are ever decoded: prompts and answers are not
+    among them, unless `keep_content` is set. `inner_paths` names attributes of which no more is read than
     some places inside the JSON they hold, and those places.
     """
 
@@ -229,7 +229,7 @@ class EmitterTable:
         self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)
 
     def emitter(self, name: str | None) -> Emitter:
-        """The emitter of that name; without a name, what holds for spans of nobody in particular."""
+        """The emitter of that name; without a name, the rules for unrecognised emitters."""
         if not name:
             return self._no_emitter
         if name not in self._emitters:
@@ -237,7 +237,7 @@ class EmitterTable:
         return self._emitters[name]
 
     def recognise(self, by_scope: str | None, attributes: Mapping[str, Any], name: str) -> str | None:
-        """Who sent a span: by a mark it cannot be mistaken for, else by its instrumentation scope, else by what it carries."""
+        """The emitter of a span: by a distinctive attribute (mark), else by instrumentation scope, else by a typical attribute or name (hint)."""
         if by_mark := _emitter_by_sign(self._marks, attributes):
             return by_mark
         if by_scope:
@@ -248,7 +248,7 @@ class EmitterTable:
         return name_hints[0][2] if name_hints else None
 
     def canonical_operation(self, attribute: str, value: Any) -> str | None:
-        """OpenTelemetry's name of an operation, as one emitter's attribute (or the span's name) calls it."""
+        """OpenTelemetry's name for an operation that an emitter's attribute (or the span's name) gives."""
         emitter_operation = text(value)
         if emitter_operation is None:
             return None
@@ -282,7 +282,7 @@ class EmitterTable:
         )
 
     def _targets(self, emitter: str) -> dict[str, tuple[Target, ...]]:
-        """All attributes understood on this emitter's spans: its own rows, then other emitters' shared ones."""
+        """All attributes mapped for this emitter's spans: its own rows, then shared rows of other emitters."""
         rows = [row for row in rows_of("attributes") if row["column"] not in ("", CONTENT)]
         own = [row for row in rows if row["emitter"] == emitter]
         chosen = own + ([] if emitter == "resource" else [r for r in rows if r["shared"] and not _overridden(r, own)])
@@ -356,7 +356,7 @@ def _attribute_row(attribute: str, slot: str, precedence: int, reader_name: str)
 
 
 def _emitter_by_sign(signs: _SignIndex, attributes: Mapping[str, Any]) -> str | None:
-    """Whose sign a span carries; of several, the emitter that is listed first."""
+    """The emitter whose sign a span carries; of several, the first in the table."""
     present = signs.keys() & attributes.keys()
     if not present:
         return None

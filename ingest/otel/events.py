@@ -1,8 +1,8 @@
-"""Log records that say what one request used, as spans: `events.csv` lists them, everything else in a log is left where it is.
+"""Log records that report the usage of one request, as spans. `events.csv` lists them; all other records are ignored.
 
-A request that is told by a span and by an event is one call: both carry the provider's request id and the same usage (CA-1), or the
-event stands in the very span. Events of programs that name no request are counted only where their record names no span: where it
-does, the spans tell the usage.
+A request reported by a span and by an event is one call: both carry the provider's request id and the same usage (CA-1), or the
+event belongs to that span. Events of programs without request ids are counted only where their record names no span: otherwise the
+spans report the usage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SESSIONS = ("session.id", "conversation.id", "gen_ai.conversation.id")
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """The usage events of one log export: an `otlp_decode.Exported`."""
+    """The usage events of one log export: an `ingest.otel.decode.Exported`."""
 
     body: Any = field(repr=False)
     failures: tuple[DecodeFailure, ...] = ()
@@ -81,7 +81,7 @@ def _spans(records: Iterable[Any], attribute_names: Container[str], before: int)
 
 
 def _event(record: Any) -> Mapping[str, str] | None:
-    """Which of the listed events a record is: by its name, its body, or, as Claude Code has it, by half a name."""
+    """The row of events.csv for a record: by its name, its body, or the short name that Claude Code uses."""
     events = _event_rows()
     for name in (record.event_name, record.body.string_value):
         if name in events:
@@ -127,7 +127,7 @@ def _span(record: Any, attributes: dict[str, Any], row: Mapping[str, str], ordin
 
 
 def _own_id(attributes: Mapping[str, Any], session: str, end_ns: int) -> str:
-    """What names the request: its id, else its place in the session, else all that is said of it."""
+    """The id of the request, else its sequence number in the session, else a hash of its attributes."""
     if request_id := next((str(attributes[key]) for key in _OWN_IDS if attributes.get(key)), ""):
         return request_id
     sequence = attributes.get("event.sequence")

@@ -1,4 +1,4 @@
-"""What was wrong with an export: the same fault again is counted, not repeated, so that a million bad spans make a page of problems."""
+"""Problems of an export. Equal problems are counted, not repeated: a million bad spans make a page of problems."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ledger.problems import Problem
 
 EARLIEST_NS = 1_262_304_000 * 10**9
-"""2010: no span is older, tracing of this kind did not exist."""
+"""2010: distributed tracing of this kind did not exist before."""
 LATEST_NS = 4_102_444_800 * 10**9
-"""2100: a clock that says so is wrong."""
+"""2100: later times come from a wrong clock."""
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 _MAX_KINDS = 500
 
@@ -22,7 +22,7 @@ class _Entry:
 
 
 class ExportProblems:
-    """Faults of one input, by the part of it (`part`) they are in."""
+    """Problems of one input; `part` names the part of it that is being read."""
 
     def __init__(self, source: str, uri: str) -> None:
         self._source, self._uri = source, uri
@@ -30,7 +30,7 @@ class ExportProblems:
         self.part = ""
 
     def add(self, place: str, field: str, reason: str, remedy: str, *, severity: str = "error") -> None:
-        """One fault; beyond some hundred kinds they are folded."""
+        """Counts one problem; beyond some hundred kinds all others are counted as one."""
         key = (self.part, field, reason, severity)
         if key not in self._entries and len(self._entries) >= _MAX_KINDS:
             key = ("", field, "more faults of this kind", severity)
@@ -39,7 +39,7 @@ class ExportProblems:
         self._entries[key].rows += 1
 
     def problems(self) -> list[Problem]:
-        """All of them, as rows of `problems`."""
+        """All problems, as rows of `problems`."""
         return [
             Problem(self._source, self._uri, entry.place, field, reason, entry.remedy, entry.rows, severity)
             for (_, field, reason, severity), entry in self._entries.items()
@@ -47,7 +47,7 @@ class ExportProblems:
 
 
 def unusable(trace_id: bytes, span_id: bytes, start_ns: int) -> tuple[str, str, str] | None:
-    """Why a span cannot be kept at all, as field, reason and remedy: it needs ids to be joined by and a start to be charged at."""
+    """Why a span cannot be kept, as (field, reason, remedy): it needs ids and a start time. None for a valid span."""
     if len(trace_id) != 16 or trace_id == NO_TRACE:
         return "trace_id", "no trace id of 16 bytes, not all zero", "send 32 hex digits in JSON, 16 bytes in protobuf"
     if len(span_id) != 8 or span_id == NO_SPAN:

@@ -1,7 +1,7 @@
-"""Usage that metrics sum up, as rows of `metric_points`: `metrics.csv` lists what they mean. It repeats what spans and events say.
+"""Usage metrics as rows of `metric_points`; `metrics.csv` lists which metrics. They repeat the usage of spans and events.
 
-Counters and the sums of histograms are taken, delta or cumulative. Of attributes only model, provider and conversation are kept;
-all of them together name the series.
+Counters and the sums of histograms are read, delta or cumulative. Of the attributes only model, provider and conversation are kept;
+a hash of all attributes identifies the series.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS = ("sum", "histogram", "exponential_histogram")
 def read_metrics(
     body: bytes, *, raw_id: str, uri: str, source: str = "otlp", content_type: str = "", content_encoding: str = ""
 ) -> Reading:
-    """The usage points of one metric export; its frame is of `metric_points`. Raises `FormatError` where it is none."""
+    """The usage points of one metric export, as `metric_points`. Raises `FormatError` for anything else."""
     message, failures = signals.decode(body, METRICS, content_type, content_encoding)
     problems = ExportProblems(source, uri)
     for part in failures:
@@ -119,7 +119,7 @@ def _number(point: Any) -> int | float:
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
-    """Attributes with values of one word."""
+    """Attributes with scalar values, as text."""
     values = {}
     for pair in pairs:
         value_kind = pair.value.WhichOneof("value")

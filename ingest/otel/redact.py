@@ -1,7 +1,7 @@
-"""The door for trace exports: what may come in, checked and stripped so quickly that a sender never waits for the ledger.
+"""Validates and redacts trace exports on receipt, before they are written to the spool.
 
-Ids, names, times and mapped attributes of good spans come in, as the protobuf they came in. Prompts, answers, tool arguments and
-whatever nobody asks for stay outside: they are not even written to disk. Reading what came in is for later (`otlp.read_bodies`).
+Ids, names, times and mapped attributes of valid spans are kept, as protobuf. Prompts, answers, tool arguments and all other
+attributes are removed and never written to disk. `otlp.read_bodies` makes rows of the stored exports later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ledger.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class RedactedExport:
-    """What came in: a protobuf trace export of `spans` spans, and what was left outside, and why."""
+    """A redacted protobuf trace export of `spans` spans, and the problems of the spans that were rejected."""
 
     content: bytes
     spans: int
@@ -28,12 +28,12 @@ class RedactedExport:
 
     @property
     def rejected(self) -> int:
-        """How many spans were left outside: what OTLP's partial success reports."""
+        """Number of rejected spans, which OTLP's partial success reports."""
         return sum(problem.rows for problem in self.problems)
 
 
 def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str) -> RedactedExport:
-    """Lets in what is good of a trace export in protobuf. Raises `FormatError` where nothing in it is one."""
+    """The valid spans of a protobuf trace export with mapped attributes only. Raises `FormatError` for anything else."""
     export = from_protobuf(body)
     problems = ExportProblems(source, uri)
     for part in export.failures:
@@ -60,7 +60,7 @@ def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str) ->
 
 
 class _Redactor:
-    """Takes from spans what nobody asks for."""
+    """Removes unmapped attributes from spans."""
 
     def __init__(self, table: EmitterTable) -> None:
         self._span_attributes, self._inner_paths = table.span_attributes, table.inner_paths
@@ -98,7 +98,7 @@ def _delete_at(items: Any, positions: list[int]) -> None:
 
 
 def _keep_paths(value: Any, paths: Sequence[tuple[str, ...]]) -> None:
-    """Leaves of the JSON in a value what lies at these places; text that is none is left, as it is told of when it is read."""
+    """Keeps only these paths of the JSON in a value. Invalid JSON is shortened and reported when it is read."""
     try:
         inner = parse_object(value.string_value)
     except AttributeValueError:

@@ -1,7 +1,7 @@
-"""What is whole in a damaged protobuf export: cut off in transit, or with one span that is not UTF-8.
+"""Recovers the complete parts of a damaged protobuf export: truncated, or with a span that is not UTF-8.
 
-Protobuf refuses a message for one bad byte. Its fields, however, tell their own lengths, so the good spans beside a bad one can
-be found by walking them. Exports of all signals are built alike: resources, in them scopes, in them spans, records or metrics.
+Protobuf rejects a message for one bad byte. Its fields are length-prefixed, however, so walking them finds the valid spans. Exports of
+all signals have the same structure: resources contain scopes, which contain spans, records or metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIXED = {1: 8, 5: 4}
 
 
 class Signal(NamedTuple):
-    """One kind of export: its messages, and what its repeated fields are called."""
+    """One kind of export: its message types and the names of its repeated fields."""
 
     name: str
     request: type[Message]
@@ -43,7 +43,7 @@ METRICS = Signal(
 
 
 def salvage(body: bytes, signal: Signal = TRACES) -> tuple[Any, list[tuple[str, str]]]:
-    """An export of what could be read, and (place, reason) for each part that could not."""
+    """The readable part of an export, and (place, reason) of each part that is not readable."""
     export, failures = signal.request(), list[tuple[str, str]]()
     view = memoryview(body)
     resources = getattr(export, signal.resources)
@@ -107,7 +107,7 @@ def _merge(message: Message, part: memoryview) -> None:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview, bool]]:
-    """Nested fields of a message: number, bytes, and whether all announced bytes are there. Stops where no field can begin."""
+    """Nested fields of a message: number, bytes, and whether the field is complete. Stops at the first invalid tag."""
     offset = 0
     while offset < len(view):
         tag, offset = _varint(view, offset)
@@ -131,7 +131,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview, bool]]:
 
 
 def _varint(view: memoryview, offset: int) -> tuple[int, int]:
-    """A variable-length integer and where it ends; the end is -1 where there is none."""
+    """A variable-length integer and the offset after it; the offset is -1 where there is none."""
     value = 0
     for shift in range(0, 70, 7):
         if offset >= len(view):

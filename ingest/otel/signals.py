@@ -1,6 +1,6 @@
-"""Bytes of log and metric exports into messages: protobuf, or the JSON that OTLP makes of it, record by record.
+"""Decodes log and metric exports into protobuf messages, from protobuf or OTLP/JSON.
 
-Traces have a decoder of their own (`otlp_decode`), made for millions of spans; logs and metrics that bear usage are few.
+Traces have a faster decoder (`ingest.otel.decode`); logs and metrics with usage are few.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CAMEL = re.compile(r"_(\w)")
 def decode(
     body: bytes, signal: Signal, content_type: str = "", content_encoding: str = ""
 ) -> tuple[Any, tuple[DecodeFailure, ...]]:
-    """The export in a request's body, and what in it could not be decoded. Raises `FormatError` where nothing could."""
+    """The export in a request's body, and its undecodable parts. Raises `FormatError` where nothing is decodable."""
     body = decompress(body, content_encoding)
     if not is_json(body, content_type):
         return _protobuf(body, signal)
@@ -87,7 +87,7 @@ def _list_of(holder: Any, snake: str) -> list[Any] | None:
 
 
 def _parse(document: Any, message: Any) -> str:
-    """Fills a message from its JSON; says what was wrong with it."""
+    """Fills a message from its JSON; returns the error, or empty text."""
     if document is None:
         return ""
     if not isinstance(document, Mapping):
@@ -100,7 +100,7 @@ def _parse(document: Any, message: Any) -> str:
 
 
 def _as_protobuf(document: Any) -> Any:
-    """OTLP writes ids in hex where protobuf's own JSON has base64."""
+    """The document with ids in base64: OTLP/JSON has hex where protobuf's JSON mapping has base64."""
     if isinstance(document, Mapping):
         return {
             key: base64.b64encode(bytes.fromhex(value)).decode()

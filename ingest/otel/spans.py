@@ -1,8 +1,8 @@
-"""Spans as OpenTelemetry's many emitters send them, into rows of the `spans` table.
+"""Builds rows of the `spans` table from decoded OpenTelemetry spans.
 
-One pass over the spans, columns first: a value is looked up in the emitter's table, read, and put where it belongs; ids, times
-and ranks are then worked out for the whole batch at once. A row depends on its span and its resource alone, never on its
-neighbours in the batch, so any batching of deliveries gives the same rows (CA-3).
+One pass over the spans: each attribute is looked up in the emitter table, parsed and stored in its column; ids, times and ranks are
+then computed for the whole batch. A row depends only on its span and resource, so any batching of deliveries gives the same
+rows (CA-3).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ledger.money import RATE
 from ledger.tables import SPANS, USAGE_COLUMNS
 
 _USAGE_COLUMNS = frozenset(USAGE_COLUMNS)
-"""Columns that count tokens. Two attributes of one span that disagree about one of them are told as a problem (F3)."""
+"""Columns that count tokens. Two attributes of one span that disagree about one of them are reported as a problem (F3)."""
 _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Resource:
-    """A service: what its resource says, ready for each of its spans."""
+    """Column values that a resource gives to each of its spans."""
 
     always: tuple[tuple[str, Any], ...]
     at_entry: tuple[tuple[str, Any], ...]
@@ -39,9 +39,9 @@ class _Resource:
 
 
 class SpanBatch:
-    """Spans of several exports on their way to one frame.
+    """Collects the spans of several exports into one frame.
 
-    `settings_tags` of the table decide which baggage counts. Add exports with `add`, take the rows with `reading`.
+    The tags of `table` decide which baggage is read. Add exports with `add`; `reading` returns the rows.
     """
 
     def __init__(self, table: EmitterTable, *, source: str, uri: str, raw_id: str) -> None:
@@ -62,7 +62,7 @@ class SpanBatch:
         return len(self._times[0])
 
     def add(self, export: Exported, *, place: str = "", raw_id: str = "") -> None:
-        """Adds the spans of one export, which came from `place` (``line 7``) of the file, or as a delivery of its own: `raw_id`."""
+        """Adds the spans of one export, from `place` (``line 7``) of the file or, with `raw_id`, as a delivery of its own."""
         self._problems.part = place
         self._raw_id = raw_id or self._raw_id
         failures: list[DecodeFailure] = list(export.failures)
@@ -77,12 +77,12 @@ class SpanBatch:
             self._problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
     def add_problem(self, place: str, field: str, reason: str, remedy: str) -> None:
-        """Tells that a whole part of the input was left out."""
+        """Reports a part of the input that was left out as a whole."""
         self._problems.part = place
         self._problems.add("", field, reason, remedy)
 
     def reading(self) -> Reading:
-        """The rows, as `spans` stores them, and what was wrong."""
+        """The rows of `spans` and the problems."""
         return Reading(self._frame(), self._problems.problems())
 
     def _resource_of(self, resource: dict[str, Any]) -> _Resource:
@@ -151,7 +151,7 @@ class SpanBatch:
         self._problems.add(f"span {span.ordinal}", field, reason, remedy, severity="warning")
 
     def _choose_values(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
-        """One value a column: of several attributes that mean it, the preferred one."""
+        """One value per column: of several attributes for it, the one with the lowest rank."""
         chosen: dict[str, tuple[Any, Target | None]] = {}
         attributes = span.attributes
         targets = emitter.targets
@@ -272,7 +272,7 @@ class SpanBatch:
     def _store_count_semantics(
         self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None
     ) -> None:
-        """What the counts include (CA-5). A claim that the counts themselves refute is left open for the equations."""
+        """Whether input includes cached tokens and output reasoning (CA-5). A claim that the counts contradict is set to None."""
         if (entry := chosen.get("input_tokens")) is not None and entry[1] is not None:
             includes = emitter.includes_cache(model) if entry[1].by_default else entry[1].includes
             if includes and entry[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):

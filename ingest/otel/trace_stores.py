@@ -34,7 +34,7 @@ _MAX_ID_LENGTH = 200
 
 
 class StoredSpan(NamedTuple):
-    """One span of a store. Ids are as written, times nanoseconds since 1970 (0: none), attributes flat or nested."""
+    """One span of a store. Ids are as written, times in nanoseconds since 1970 (0: absent), attributes flat or nested."""
 
     trace_id: str
     span_id: str
@@ -52,7 +52,7 @@ class StoredSpan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredSpans:
-    """Spans of one item of a file, as an export."""
+    """The spans of one item of a file, as an export."""
 
     spans: Sequence[StoredSpan]
     failures: Sequence[DecodeFailure] = ()
@@ -60,7 +60,7 @@ class StoredSpans:
     def groups(
         self, attribute_names: Container[str], resource_attribute_names: Container[str], failures: list[DecodeFailure]
     ) -> Iterator[Group]:
-        """The spans, service by service and scope by scope, with the attributes named."""
+        """The spans by service and scope, with the named attributes."""
         numbered_spans = enumerate(self.spans, 1)
         for (_, scope), members in groupby(numbered_spans, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
             scope_spans = list(members)
@@ -93,9 +93,9 @@ def _raw(number: int, span: StoredSpan, attribute_names: Container[str]) -> RawS
 
 
 def _id(raw_id: str, size: int) -> tuple[bytes, str]:
-    r"""An id's bytes, and its text where it is no OpenTelemetry id: then the bytes end in the hash of `ledger.ids`.
+    r"""An id's bytes, and its text where it is not an OpenTelemetry id: then the bytes end in the hash of `ledger.ids`.
 
-    Stores leave out leading zeros, and shorten trace ids to 64 bits; what is left is the end.
+    Stores drop leading zeros and shorten trace ids to their last 64 bits.
 
     >>> _id("1f", 8), _id("obs-1", 8)[1]
     ((b'\x00\x00\x00\x00\x00\x00\x00\x1f', ''), 'obs-1')
@@ -110,7 +110,7 @@ def _id(raw_id: str, size: int) -> tuple[bytes, str]:
 
 
 def select_attributes(attributes: Mapping[str, Any], names: Container[str], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """The attributes asked for; what is nested is named by its path.
+    """The requested attributes; nested ones are named by their path.
 
     >>> select_attributes({"llm": {"token_count": {"prompt": 7}}, "input.value": "hi"}, {"llm.token_count.prompt"})
     {'llm.token_count.prompt': 7}
@@ -190,7 +190,7 @@ def batch(settings: IngestSettings, source: str, item: RawObject) -> SpanBatch:
     return SpanBatch(emitters, source=source, uri=item.uri, raw_id=item.raw_id)
 
 
-# ── what stores write, read ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── values of exported files ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def text(value: object) -> str:
@@ -215,7 +215,7 @@ def sequence(value: object) -> list[Any]:
 
 
 def nanoseconds(value: object, unit: int = 1) -> int:
-    """A number of `unit` nanoseconds as nanoseconds; 0 where it is none, -1 where it is nonsense, so that the clock check names the span.
+    """A number of `unit` nanoseconds as nanoseconds; 0 where it is absent, -1 where it is invalid, so that the time check reports the span.
 
     >>> nanoseconds(1770000000001000, 1000), nanoseconds("12"), nanoseconds(None), nanoseconds("soon")
     (1770000000001000000, 12, 0, -1)
@@ -230,7 +230,7 @@ def nanoseconds(value: object, unit: int = 1) -> int:
 
 
 def instant(value: object) -> int:
-    """A time in ISO 8601 (UTC where it names no zone) as nanoseconds; 0 where there is none, -1 where it is none.
+    """A time in ISO 8601 (UTC where it names no zone) as nanoseconds; 0 where it is absent, -1 where it is invalid.
 
     >>> instant("2025-08-01T13:22:00.147Z"), instant("2024-05-29 13:46:19.963000"), instant(None), instant("later")
     (1754054520147000000, 1716990379963000000, 0, -1)

@@ -1,4 +1,4 @@
-"""Jaeger: traces as its UI and its API export them, and spans as Elasticsearch or OpenSearch hold them.
+"""Jaeger: traces exported by its UI and API, and span documents of Elasticsearch or OpenSearch.
 
     rootcost ingest jaeger trace.json          what the UI's “Trace JSON” saves, or an answer of /api/traces
     rootcost ingest jaeger 'jaeger-span-*.jsonl'   documents of the span index, one a line
@@ -93,7 +93,7 @@ def _resource(process: object) -> Mapping[str, Any]:
 
 
 def _tags(holder: Mapping[str, Any]) -> dict[str, Any]:
-    """Tags as a list of key, type and value; or as the object that Elasticsearch may hold them as (``tag``, dots as ``@``)."""
+    """Tags as a list of key, type and value; or as the object that Elasticsearch may store (``tag``, dots as ``@``)."""
     values = {key.replace("@", "."): value for key, value in mapping(holder.get("tag")).items()}
     for tag in sequence(holder.get("tags")):
         if isinstance(tag, Mapping) and isinstance(tag.get("key"), str):

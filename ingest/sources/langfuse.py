@@ -1,10 +1,10 @@
-"""Langfuse: observations as its UI, its API and its exports to blob storage hand them out.
+"""Langfuse: observations from its UI, its API and its exports to blob storage.
 
     rootcost ingest langfuse trace.json               a trace with its observations, as the UI saves it
     rootcost ingest langfuse observations/            pages of the API; files of the export to S3 (JSON, JSON lines, gzip)
 
-An observation that an instrumentation sent over OpenTelemetry is read by what that instrumentation sent. What Langfuse made of it is
-left aside: where a framework counted nothing, Langfuse's tokenizer guesses, and a guess is no usage.
+Of an observation that an instrumentation sent over OpenTelemetry, the original attributes are read. Langfuse's own derived usage is
+ignored there: where a framework reports no usage, Langfuse estimates it with a tokenizer, and an estimate is not usage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Record = Mapping[str, Any]
 
 
 def _decode(value: object) -> Exported | None:
-    """The observations of a trace or a page, or one that stands alone; None for anything else. A trace alone has none."""
+    """The observations of a trace or a page, or a single one; None for anything else. A trace without observations gives no spans."""
     document = mapping(value)
     trace = mapping(document.get("trace"))
     if isinstance(document.get("observations"), list):
@@ -105,7 +105,7 @@ def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], 
 
 
 def _context_attributes(record: Record, trace: Record) -> dict[str, Any]:
-    """What trace and observation say of who and where, in the names that Langfuse's SDK gives them."""
+    """User, session, environment, tags and prompt of trace and observation, under the attribute names of Langfuse's SDK."""
     environment = text(record.get("environment") or trace.get("environment"))
     tags = record.get("tags") or trace.get("tags")
     attributes = {
@@ -120,10 +120,10 @@ def _context_attributes(record: Record, trace: Record) -> dict[str, Any]:
 
 
 def _own_attributes(record: Record) -> dict[str, Any]:
-    """What Langfuse's own SDK and API were told: type, model, usage and cost.
+    """Type, model, usage and cost that were reported to Langfuse's own SDK and API.
 
-    An agent and a tool are named by their observation. Usage that is there but was not provided, where the export tells the two apart,
-    is a tokenizer's guess.
+    The name of an agent or tool is that of its observation. Usage that was not provided, where the export distinguishes the two, is a
+    tokenizer's estimate and left out.
     """
     kind = text(record.get("type")).lower()
     provided_usage, usage = _field(record, "providedUsageDetails"), _object(_field(record, "usageDetails"))

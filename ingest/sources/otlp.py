@@ -4,7 +4,7 @@
     rootcost ingest otlp traces.binpb 's3://…'   its proto format (length-prefixed), or saved request bodies
     POST /v1/traces                              the same through `decode_request` and `read_export`
 
-What a file is, is told by its bytes: gzip or plain (zstd inside the file exporter's frames), JSON or protobuf.
+The format is recognised by the bytes: gzip or plain (zstd inside the file exporter's frames), JSON or protobuf.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ __all__ = [
 ]
 
 BATCH_SPANS = 20_000
-"""Rows of one reading: enough to be fast, few enough to bound memory."""
+"""Rows of one reading; it bounds the memory."""
 _CHUNK = 1 << 20
 _MAX_PRINTED_BYTES, _MAX_PRINTED_LINES = 64 << 20, 1_000_000
-"""Largest document over many lines: those are printed by hand, or made to fill the memory."""
+"""Largest document over many lines; larger ones are not produced by exporters."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -65,7 +65,7 @@ _TOO_LARGE = f"larger than any export: {MAX_BODY_BYTES} bytes are read"
 
 
 def read_export(export: Exported | bytes, *, raw_id: str, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
-    """The rows of one request, and what was wrong with the others.
+    """The rows of one request, and the problems of its other spans.
 
     Pure: the same export gives the same rows. Raises `FormatError` when `export` is bytes that hold no export.
     """
@@ -75,17 +75,17 @@ def read_export(export: Exported | bytes, *, raw_id: str, uri: str, settings: In
 
 
 def rejected(reading: Reading) -> int:
-    """How many spans, records or points were left out: what OTLP's partial success reports."""
+    """Number of spans, records or points left out, which OTLP's partial success reports."""
     return sum(problem.rows for problem in reading.problems if problem.severity == "error")
 
 
 def redact_export(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> redact.RedactedExport:
-    """What a receiver writes down of a protobuf trace export before it says thank you; `read_bodies` makes rows of it later."""
+    """The redacted export that a receiver stores before it acknowledges the request; `read_bodies` makes rows of it later."""
     return redact.redact_export(body, _table(settings), source=source, uri=uri)
 
 
 def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
-    """The rows of what `redact_export` let in, many deliveries at once; each names itself by the hash of its bytes."""
+    """The rows of stored exports, many deliveries at once; the raw id of each is the hash of its bytes."""
     batch = _batch(settings, source=source, uri=uri, raw_id="")
     for body in bodies:
         batch.add(from_protobuf(body), raw_id=received_id(body))
@@ -93,7 +93,7 @@ def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, 
 
 
 def received_id(body: bytes) -> str:
-    """The name of a delivery: the same bytes have the same one, however often they come."""
+    """The raw id of a delivery; the same bytes always have the same id."""
     return f"received:{hashlib.sha256(body).hexdigest()}"
 
 
@@ -179,7 +179,7 @@ def _any_json(body: bytes) -> Exported:
 
 
 def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
-    """The exports of a file with their places; text instead of an export says what is wrong there."""
+    """The exports of a file with their places; text instead of an export is the reason why it is unreadable."""
     with item.path.open("rb") as file:
         parts = _DecompressedFile(file)
         start = parts.peek(64)
@@ -201,7 +201,7 @@ def _decode_or_reason(decode: Callable[[bytes], Exported], body: bytes) -> Expor
 
 
 def _json_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | str]]:
-    """Lines, or, where the first line is not JSON by itself, perhaps one document over many lines."""
+    """Exports of JSON lines or, where the first line alone is not JSON, of one document over many lines."""
     lines = parts.lines()
     start, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, b""))
     opening = _decode_or_reason(_any_json, first.removeprefix(_BOM))
@@ -248,7 +248,7 @@ def _framed_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | 
 
 
 class _DecompressedFile:
-    """A file's bytes, inflated if they are gzip, as far as they are whole. `error` says where they stop being so."""
+    """A plain or gzip file, decompressed up to where it is damaged; then `error` says why."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._parts = _decompressed_chunks(file, self)
@@ -257,7 +257,7 @@ class _DecompressedFile:
         self.error = ""
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which stay."""
+        """The next bytes, without consuming them."""
         self._fill(size)
         return self._buffer[self._position : self._position + size]
 
@@ -268,7 +268,7 @@ class _DecompressedFile:
         return chunk
 
     def read_all(self) -> bytes:
-        """All that is left, as far as one export can go."""
+        """All remaining bytes; empty, with `error`, if they exceed `MAX_BODY_BYTES`."""
         self._fill(MAX_BODY_BYTES + 1)
         if len(self._buffer) > MAX_BODY_BYTES:
             self.error = _TOO_LARGE
@@ -276,7 +276,7 @@ class _DecompressedFile:
         return self._buffer
 
     def lines(self) -> Iterator[bytes]:
-        """Lines, up to the first that is larger than any export."""
+        """Lines, up to the first that exceeds `MAX_BODY_BYTES`."""
         start, self._buffer = self._buffer[self._position :], b""
         pending, size = list[bytes](), 0
         for part in chain([start], self._parts):

@@ -1,4 +1,4 @@
-"""Arize Phoenix: spans as its API, its client and OpenInference's exporters write them.
+"""Arize Phoenix: spans from its API, its client and OpenInference's exporters.
 
 * pages of ``/v1/projects/NAME/spans``, also of ``…/spans/otlpv1``
 * ``get_spans_dataframe()``, as Parquet, JSON records or JSON lines
@@ -22,7 +22,7 @@ _SECOND = 10**9
 
 
 def _decode(value: object) -> Exported | None:
-    """The spans of a page, or a span that stands alone; None for anything else."""
+    """The spans of a page, or a single span; None for anything else."""
     document = mapping(value)
     if "resourceSpans" in document:
         return _otlp(document)
@@ -78,7 +78,7 @@ def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
 
 
 def _attributes(span: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Attributes as an object, or as columns of a data frame; and the kind of span, which Phoenix tells beside them."""
+    """Attributes as an object, or as columns of a data frame; and the kind of span, which Phoenix keeps in a field of its own."""
     attributes = dict(mapping(span.get("attributes")))
     for name, value in span.items():
         if name.startswith("attributes.") and value is not None:
@@ -90,7 +90,7 @@ def _attributes(span: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _resource(span: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an SDK says of the service; one object for all spans that say nothing, since spans are read service by service."""
+    """The resource attributes; the same empty object for all spans without a resource, since spans are grouped by resource object."""
     resource = mapping(span.get("resource"))
     return mapping(resource.get("attributes")) or mapping(resource.get("_attributes")) or _NONE
 

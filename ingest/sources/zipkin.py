@@ -1,8 +1,8 @@
-"""Zipkin: traces as its API and its UI hand them out, version 2 of its JSON.
+"""Zipkin: traces from its API and UI, version 2 of its JSON.
 
     rootcost ingest zipkin trace.json     an array of spans, or an array of traces (/api/v2/trace/ID, /api/v2/traces)
 
-A client and its server may share one span id there: the two halves become two spans, the server's below the client's.
+A client and its server may share one span id in Zipkin: the two halves become two spans, the server's a child of the client's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _KINDS = frozenset({"SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _SCOPES = ("otel.scope.name", "otel.library.name")
 _MICROSECOND = 1000
 _SERVES = "/server"
-"""What the server's half of a shared span is called beside the client's."""
+"""Suffix of the span id of the server's half of a shared span."""
 
 Span = Mapping[str, Any]
 
 
 def _combine_single_spans(items: ItemStream) -> ItemStream:
-    """Arrays as they come; spans that stand alone in the file together, since halves of one span may be apart."""
+    """Arrays unchanged; single spans of the file combined into one item, since the halves of one span may be on different lines."""
     single_spans: list[object] = []
     for entry in items:
         if isinstance(entry, Damage) or isinstance(entry.value, list):

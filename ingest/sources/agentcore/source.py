@@ -1,11 +1,11 @@
-"""Amazon Bedrock AgentCore: its spans and usage logs, as CloudWatch writes and exports them.
+"""Amazon Bedrock AgentCore: spans and usage logs from CloudWatch.
 
     rootcost ingest agentcore s3://logs/exported/aws-spans/       an export of the log group aws/spans
     rootcost ingest agentcore s3://logs/AWSLogs/                   usage logs, delivered to S3
     rootcost ingest agentcore events.json                          aws logs filter-log-events, Logs Insights, Firehose
 
-Spans say who called which model and tool; usage logs say how long processors and memory were held for whom. Logs of what was said hold
-no usage and are passed by.
+Spans report calls of models and tools; usage logs report processor and memory time by session. Content logs have no usage and are
+skipped.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SOURCE = AgentCore()
 
 
 def _export(record: Mapping[str, Any]) -> Exported | None:
-    """The span that a record is, or the export; None where it is of another kind."""
+    """The span or export in a record; None for a record of another kind."""
     if "resourceSpans" in record:
         try:
             return from_document(record)

@@ -1,7 +1,7 @@
-"""What AgentCore says of its own resources: processor and memory of a session, second by second (its usage logs).
+"""AgentCore's usage logs: processor and memory of a session, by second.
 
-Each record is a row of its own, below a row for the session's day, so that a session is one chain and not thousands. The runtime's ARN is what
-the bill names as its resource.
+Each record is a row, a child of a row for the session's day, so that a session is one chain and not thousands. The runtime's ARN is
+the resource id of the bill.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _METERS = (
     ("vcpu_seconds", ".vcpu.hours.used"),
     ("gb_seconds", ".memory.gb_hours.used"),
 )
-"""Ends of the metrics' names: runtimes, browsers and code interpreters each have their own beginning."""
+"""Suffixes of the metrics' names; runtimes, browsers and code interpreters have different prefixes."""
 _DAY_US = 86_400_000_000
 
 
 def is_usage(record: Mapping[str, Any]) -> bool:
-    """Whether a record tells of resources used."""
+    """Whether a record reports usage of resources."""
     return bool(_metrics(record))
 
 
 def of_record(record: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of a record: the session's day, and what was used in it. Raises `FieldError` where it says not when, where or how much.
+    """The rows of a record: the session's day and the usage. Raises `FieldError` where time, resource or amount is invalid.
 
     >>> rows = list(of_record({"event_timestamp": 1791194400000, "resource_arn": "arn:aws:bedrock-agentcore:us-east-1:111122223333:runtime/a-1",
     ...     "attributes": {"session.id": "s-1", "agent.name": "a", "time_elapsed_seconds": 1},

@@ -1,14 +1,14 @@
-"""One call as Bedrock's model invocation log has it, as a row of `spans`: usage, ids, names and times. What was said is not looked at.
+"""One record of Bedrock's model invocation log as a row of `spans`: usage, ids, names and times. Prompts and answers are not read.
 
-What the log means:
+Fields of the log:
 
-* ``inputTokenCount`` counts neither what was read from a cache nor what was written to one; ``outputTokenCount`` counts reasoning too.
-* ``identity.arn`` is who called, as the bill's ``line_item_iam_principal`` names it.
-* ``modelId`` is what was asked for: a model, an inference profile, or the ARN of either. A profile is a resource that the bill names.
-* ``region`` is where the call was made, which is what the bill goes by; ``inferenceRegion`` is where it was answered.
-* ``requestMetadata`` is what the caller wrote into the request: its word about itself, so a claim.
-* Of the bodies only usage, the model's name and the latency are taken: lifetimes of cache writes stand nowhere else.
-* A body too large for the record lies in an object of its own, which is not fetched: the counts are in the record.
+* ``inputTokenCount`` excludes tokens read from or written to a cache; ``outputTokenCount`` includes reasoning.
+* ``identity.arn`` is the caller, as in the bill's ``line_item_iam_principal``.
+* ``modelId`` is the requested model, inference profile, or the ARN of either. A profile is a resource of the bill.
+* ``region`` is the region of the call, which is billed; ``inferenceRegion`` is where it was answered.
+* ``requestMetadata`` is set by the caller, so it is a claim.
+* Of the bodies only usage, model name and latency are read: lifetimes of cache writes are nowhere else.
+* A body that is too large for the record is in a separate object, which is not fetched: the counts are in the record.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def is_record(value: object) -> bool:
 
 
 def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
-    """The span that a logged call makes. Raises `FieldError` where it makes none.
+    """The row of a logged call. Raises `FieldError` for an invalid record.
 
     >>> record = {"schemaType": "ModelInvocationLog", "timestamp": "2026-10-05T09:00:00Z", "accountId": "111122223333", "region": "us-east-1",
     ...     "identity": {"arn": "arn:aws:sts::111122223333:assumed-role/agents/support-bot"}, "requestId": "r-1", "operation": "Converse",
@@ -99,7 +99,7 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
 
 
 def _trace_position(request_id: str, labels: Mapping[str, str]) -> Row:
-    """Below the caller's span, where it says which that is; else a trace of its own."""
+    """A child of the caller's span, where the labels have a traceparent; else a trace of its own."""
     parent = _TRACEPARENT.match(labels.get("traceparent", ""))
     own = f"bedrock_{request_id}"
     if parent and ids.is_trace_id(parent["trace"]) and ids.is_span_id(parent["span"]):
@@ -108,7 +108,7 @@ def _trace_position(request_id: str, labels: Mapping[str, str]) -> Row:
 
 
 def _model(record: Mapping[str, Any]) -> Row:
-    """What was asked for, and, where it is a resource of the account, which.
+    """The requested model and, where it is a resource of the account, its id.
 
     >>> _model({"modelId": "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"})
     {'request_model': 'amazon.nova-lite-v1:0', 'resource_id': None}
@@ -135,7 +135,7 @@ def _operation(record: Mapping[str, Any], model: str | None) -> str | None:
 
 
 def _usage(input_fields: Mapping[str, Any], output_fields: Mapping[str, Any], answer_parts: Sequence[Mapping[str, Any]]) -> Row:
-    """The counts of the record; what it leaves out, of the answer's own usage, in either of its two spellings."""
+    """The counts of the record; missing ones are taken from the usage in the answer, in either of its two spellings."""
     own: dict[str, Any] = {}
     for part in answer_parts:
         own |= {k: v for k, v in mapping(part.get("usage")).items() if v is not None}
@@ -191,7 +191,7 @@ def _end_time(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
     return start if latency is None else start + int(latency * 1000)
 
 
-# ── what the caller says of itself ──────────────────────────────────────────────────────────────────────────────────────
+# ── claims of the caller ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _labels(record: Mapping[str, Any]) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""Amazon Bedrock's model invocation logs: one record a call, with its tokens, and who made it.
+"""Amazon Bedrock's model invocation logs: one record per call, with tokens and caller.
 
-    rootcost ingest bedrock-logs s3://logs/bedrock/                the bucket the logs are delivered to
-    rootcost ingest bedrock-logs records.json                      the same out of CloudWatch (export task, Firehose, command line)
+    rootcost ingest bedrock-logs s3://logs/bedrock/                the bucket that logs are delivered to
+    rootcost ingest bedrock-logs records.json                      the same from CloudWatch (export task, Firehose, command line)
 
-Of a bucket only what is new is read, by the days of its folders and the time of writing. Large bodies, which lie in folders called
-``data``, are never fetched.
+Only new objects of a bucket are read, by the dates of its folders and the modification time. Large bodies, in folders named ``data``,
+are never fetched.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BedrockLogs:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every object is a slice of its own; of an S3 prefix, what is new. Bodies are left where they are."""
+        """Every object is a batch of its own; of an S3 prefix only new objects. Bodies are not fetched."""
         return files.file_batches(
             fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,)
         )

@@ -1,14 +1,14 @@
-"""Sessions of Claude Code, line by line, as rows of `spans`: one for the session, one for each sub-agent, one for each message of a model.
+"""Session files of Claude Code as rows of `spans`: one for the session, each sub-agent, and each message of a model.
 
-What the files mean:
+Format of the files:
 
-* A streamed message is written once per part of it, each time under the same message id with what it used so far: the line that got
-  furthest counts, the others are the same message.
-* ``input_tokens`` counts neither what was read from the cache nor what was written to it; ``cache_creation`` tells the two lifetimes apart.
-* Lines of a sub-agent are side chains: in the session's own file (told apart by the line they begin with), or in a file of their own
-  (``agent-ID.jsonl``) with its id on every line. The session that asked for it names its type.
-* A session that is resumed repeats what came before under another session's name: the same request, so the same call.
-* Prompts, answers, and arguments and results of tools are not kept. A sub-agent's task is compared with what its first line was asked, no more.
+* A streamed message is written once per part, each time with the same message id and cumulative usage: the line with the highest usage
+  counts.
+* ``input_tokens`` excludes tokens read from or written to the cache; ``cache_creation`` has the writes by lifetime.
+* Lines of a sub-agent are side chains: in the session's own file (identified by their first line), or in a file of their own
+  (``agent-ID.jsonl``) with the agent id on every line. The session that started it names its type.
+* A resumed session repeats earlier messages under a new session id: the same request id, so the same call.
+* Prompts, answers, and arguments and results of tools are not kept. The hash of a sub-agent's prompt matches it with the task that started it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CHANNEL = "claude-code"
 AGENT = "claude-code"
 _SPAWNS = frozenset({"Task", "Agent"})
 _PLACEHOLDER = "<synthetic>"
-"""The model of what Claude Code itself puts into a session, such as a fault of the API."""
+"""Model name of messages that Claude Code adds itself, such as errors of the API."""
 _PROVIDERS = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "vertex_ai"))
 _REMEDY = "leave the session's file as Claude Code writes it"
 
 
 @dataclass(slots=True)
 class _Message:
-    """A message of a model: where it stands, and the line of it that got furthest."""
+    """A message of a model: its place, its times, and the line with the highest usage."""
 
     line: Mapping[str, Any]
     place: str
@@ -47,7 +47,7 @@ class _Message:
 
 @dataclass(slots=True)
 class _Task:
-    """What asked for a sub-agent: the agent's type, who asked, and when."""
+    """The tool call that started a sub-agent: the agent's type, the caller's span id, and the time."""
 
     kind: str | None
     asker: str
@@ -56,19 +56,19 @@ class _Task:
 
 @dataclass(slots=True)
 class Sessions:
-    """The lines of one file, gathered. Add lines with `add`, take the rows with `rows`."""
+    """Collects the lines of one file. Add lines with `add`; `rows` returns the rows."""
 
     _messages: dict[str, _Message] = field(default_factory=dict)
     _sessions: dict[str, int] = field(default_factory=dict)
     _chains: dict[str, str] = field(default_factory=dict)
-    """Lines of side chains by id: the agent they belong to."""
+    """Agent of each line of a side chain, by line id."""
     _agents: dict[str, tuple[Row, str]] = field(default_factory=dict)
-    """Sub-agents: the row, and by what the task that asked for it is found."""
+    """Sub-agents: the row, and the key of the task that started it."""
     _tasks: dict[str, _Task] = field(default_factory=dict)
-    """By the id of the tool's call, and by what was asked."""
+    """Tasks by id of the tool call, and by hash of the prompt."""
 
     def add(self, value: object, place: str) -> bool:
-        """Takes a line in; whether it is one of Claude Code's. Raises `FieldError` for a message that cannot be placed."""
+        """Adds a line; False for a line of another program. Raises `FieldError` for a message without session or time."""
         line = mapping(value)
         if "sessionId" not in line and "leafUuid" not in line and "message" not in line and line.get("type") != "summary":
             return False
@@ -93,7 +93,7 @@ class Sessions:
         return True
 
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
-        """The place of each row, and what makes it, which raises `FieldError` where a message counts what cannot be."""
+        """The place of each row and a function that builds it, which raises `FieldError` where a count is invalid."""
         for session, start in sorted(self._sessions.items()):
             whole = _row(session, session) | _agent_row(start, "session") | {"agent_name": AGENT}
             yield "", partial(dict, whole)
@@ -119,7 +119,7 @@ class Sessions:
         return agent
 
     def _record_tasks(self, line: Mapping[str, Any], message: Mapping[str, Any], agent: str, session: str, moment: int) -> None:
-        """Remembers who asked for which sub-agent, by what was asked, and, once it is known, by the sub-agent's id."""
+        """Records which span started which sub-agent: by hash of the prompt, and by the sub-agent's id once a result names it."""
         result = mapping(line.get("toolUseResult"))
         for part in sequence(message.get("content")):
             block = mapping(part)
@@ -148,7 +148,7 @@ class Sessions:
 
 
 def _digest(content: object) -> str:
-    """What names a task without telling it."""
+    """A hash of the prompt of a task."""
     parts = [content] if isinstance(content, str) else [mapping(part).get("text") for part in sequence(content)]
     task_text = "\n".join(part for part in parts if isinstance(part, str))
     return hashlib.blake2b(task_text.encode("utf-8", "replace"), digest_size=16).hexdigest() if task_text else ""
@@ -170,7 +170,7 @@ def _agent_row(start: int, name: str) -> Row:
 
 
 def _call(message: _Message) -> Row:
-    """The row of a message. Raises `FieldError` where it counts what cannot be."""
+    """The row of a message. Raises `FieldError` where a count is invalid."""
     line = message.line
     payload, session = mapping(line.get("message")), str(text(line.get("sessionId")))
     usage = mapping(payload.get("usage"))

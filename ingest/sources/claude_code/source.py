@@ -1,9 +1,9 @@
-"""Claude Code: the session files it keeps below ``~/.claude/projects``.
+"""Claude Code: its session files below ``~/.claude/projects``.
 
     rootcost ingest claude-code ~/.claude/projects
     rootcost ingest claude-code s3://agents/claude/
 
-Each message of a model counts once, however many lines tell of it; sub-agents belong to the session that asked for them.
+Each message of a model counts once, however many lines repeat it; sub-agents belong to the session that started them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ClaudeCode:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every session's file is a slice of its own."""
+        """Every session file is a batch of its own."""
         return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:

@@ -1,12 +1,12 @@
-"""Sessions of Codex, line by line, as rows of `spans`: one for the session, one for each answer of a model.
+"""Session files of Codex as rows of `spans`: one for the session, and one for each answer of a model.
 
-What the files mean:
+Format of the files:
 
-* An answer is told by a ``token_count``: the session's total so far, and what the last answer used. The same total told again is no answer.
-* ``input_tokens`` counts cached ones. Whether ``output_tokens`` counts reasoning is told by the total.
-* A sub-agent has a file of its own, whose first line names the session that asked for it.
-* A session that was forked or spawned begins with a copy of what came before, counts included, written in one go: those were counted where they
-  happened. They are passed by, but for the total they leave behind.
+* A ``token_count`` event reports an answer: the session's total so far, and the usage of the last answer. A repeated total is no answer.
+* ``input_tokens`` includes cached ones. Whether ``output_tokens`` includes reasoning follows from the total.
+* A sub-agent has a file of its own, whose first line names the session that started it.
+* A forked or spawned session begins with a copy of the earlier lines, counts included, written at once. Those answers are counted in the
+  original session and skipped here; only their total is used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _KINDS = frozenset({"session_meta", "turn_context", "event_msg", "response_item"
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _REMEDY = "leave the session's file as Codex writes it"
 _COPYING_US = 1_000_000
-"""How long a session may take to write down what it was forked from. No model has answered by then."""
+"""Time in which a forked session writes the copy of its origin. No model answers that quickly."""
 
 
 class Counts(NamedTuple):
-    """What was used, as Codex counts it; None where it does not say."""
+    """Token counts of Codex; None where a count is absent."""
 
     input: int | None
     cached_input: int | None
@@ -44,7 +44,7 @@ class Counts(NamedTuple):
 
     @classmethod
     def parse(cls, value: object, name: str) -> Counts | None:
-        """Raises `FieldError` for what is no count."""
+        """The counts of a ``token_count``; None where it is empty. Raises `FieldError` for an invalid count."""
         fields = mapping(value)
         if not fields:
             return None
@@ -59,7 +59,7 @@ class Counts(NamedTuple):
         )
 
     def since(self, before: Counts) -> Counts | None:
-        """What was used since another total; None where that is not less in everything: then counting began anew.
+        """The difference to an earlier total; None where a count is lower than before: then counting restarted.
 
         >>> Counts(3500, 750, 425, 275, 4200, None).since(Counts(1000, 250, 125, 75, 1200, None))
         Counts(input=2500, cached_input=500, output=300, reasoning=200, total=3000, cache_write=None)
@@ -72,7 +72,7 @@ class Counts(NamedTuple):
 
 @dataclass(slots=True)
 class Session:
-    """The lines of one file, gathered. Add lines with `add`, take the rows with `rows`. `name` is the session's where no line says it."""
+    """Collects the lines of one file. Add lines with `add`; `rows` returns the rows. `name` is the session id where no line has it."""
 
     name: str
     _start: int | None = None
@@ -82,7 +82,7 @@ class Session:
     _answers: list[tuple[str, int, str | None, Counts]] = field(default_factory=list)
 
     def add(self, value: object, place: str) -> bool:
-        """Takes a line in; whether it is one of Codex's. Raises `FieldError` for an answer that cannot be placed or counted."""
+        """Adds a line; False for a line of another program. Raises `FieldError` for an answer without time or with invalid counts."""
         line = mapping(value)
         kind, payload = text(line.get("type")), mapping(line.get("payload"))
         if kind not in _KINDS:
@@ -94,7 +94,7 @@ class Session:
                 raise FieldError("timestamp", "is missing", _REMEDY)
             return True
         self._start = moment if self._start is None else min(self._start, moment)
-        if kind == "session_meta" and not self._meta:  # a second one is that of the session this was copied from
+        if kind == "session_meta" and not self._meta:  # a second one belongs to the session this one was copied from
             self._meta = payload
         elif kind == "turn_context":
             self._model = text(payload.get("model")) or self._model
@@ -103,7 +103,7 @@ class Session:
         return True
 
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
-        """The place of each row, and what makes it."""
+        """The place of each row and a function that builds it."""
         if self._start is None:
             return
         session, row = text(self._meta.get("id")) or self.name, self._row()
@@ -143,7 +143,7 @@ class Session:
         return mapping(mapping(mapping(self._meta.get("source")).get("subagent")).get("thread_spawn"))
 
     def _parent(self) -> str | None:
-        """The session that asked for this one, if it is a sub-agent's."""
+        """The session that started this one, if this is a sub-agent's."""
         return text(self._spawn().get("parent_thread_id")) or text(self._meta.get("parent_thread_id"))
 
     def _role(self) -> str | None:
@@ -193,7 +193,7 @@ class Session:
 
 
 def session_name(uri: str) -> str:
-    """The session a file is of, as its name says.
+    """The session id in a file's name, else the name itself.
 
     >>> session_name("s3://b/2026/05/13/rollout-2026-05-13T09-00-00-0199a1b2-0000-7000-8000-00000000abcd.jsonl.gz"), session_name("/x/alpha.jsonl")
     ('0199a1b2-0000-7000-8000-00000000abcd', 'alpha')
@@ -204,7 +204,7 @@ def session_name(uri: str) -> str:
 
 
 def _includes_reasoning(used: Counts) -> bool | None:
-    """Whether output counts reasoning: if the total does not count it beside.
+    """Whether output includes reasoning: it does unless the total adds it separately.
 
     >>> [_includes_reasoning(Counts(1000, 0, 125, 75, total, None)) for total in (1125, 1200, None)]
     [True, False, True]

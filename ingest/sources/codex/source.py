@@ -1,9 +1,9 @@
-"""Codex: the session files it keeps below ``~/.codex/sessions``.
+"""Codex: its session files below ``~/.codex/sessions``.
 
     rootcost ingest codex ~/.codex/sessions
     rootcost ingest codex s3://agents/codex/
 
-Each answer of a model counts once, however often its count is told or copied; sub-agents belong to the session that asked for them.
+Each answer of a model counts once, however often its count is repeated or copied; sub-agents belong to the session that started them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Codex:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every session's file is a slice of its own."""
+        """Every session file is a batch of its own."""
         return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:

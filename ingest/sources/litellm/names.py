@@ -1,4 +1,4 @@
-"""LiteLLM's names for things, in OpenTelemetry's and FOCUS' terms: operations, tiers, endpoints, ids, tags."""
+"""Translates LiteLLM's names into the terms of OpenTelemetry and FOCUS: operations, tiers, endpoints, ids, tags."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2
 
 
 _cached = lru_cache(maxsize=4096)
-"""These names repeat from call to call; working each out once is most of the speed of reading a log."""
+"""The same names occur in most calls; caching them makes reading a log several times faster."""
 
 
 @_cached
 def base_call_type(call_type: str) -> str:
-    """The call type without the mark of its asynchronous form.
+    """The call type without the prefix of its asynchronous form.
 
     >>> base_call_type("acompletion"), base_call_type("_arealtime"), base_call_type("anthropic_messages")
     ('completion', 'realtime', 'anthropic_messages')
@@ -82,7 +82,7 @@ def base_call_type(call_type: str) -> str:
 
 @_cached
 def operation(call_type: str) -> str | None:
-    """OpenTelemetry's gen_ai.operation.name; LiteLLM's own word where the conventions have none.
+    """OpenTelemetry's gen_ai.operation.name; LiteLLM's own name where the conventions have none.
 
     >>> operation("acompletion"), operation("aembedding"), operation("call_mcp_tool"), operation("arerank"), operation("")
     ('chat', 'embeddings', 'execute_tool', 'rerank', None)
@@ -93,10 +93,10 @@ def operation(call_type: str) -> str | None:
 
 @_cached
 def usage_scope(call_type: str, *, used: bool) -> str | None:
-    """``leaf`` for one request to a provider; None for what the gateway does by itself, or asks of tools and agents.
+    """``leaf`` for one request to a provider; None for work of the gateway itself and for calls of tools and agents.
 
-    Call types not known here (pass-through routes, those of newer versions) are requests if they report usage. What an agent
-    reports repeats the calls it made, which are logged themselves (CA-2).
+    Unknown call types (pass-through routes, newer versions) are requests if they report usage. The usage of an agent repeats the calls it
+    made, which are logged themselves (CA-2).
 
     >>> usage_scope("acompletion", used=False), usage_scope("call_mcp_tool", used=False), usage_scope("asend_message", used=True)
     ('leaf', None, 'aggregate')
@@ -108,7 +108,7 @@ def usage_scope(call_type: str, *, used: bool) -> str | None:
 
 
 def is_batch_retrieval(call_type: str) -> bool:
-    """Whether the item tells of a batch's state; with usage it is the batch's bill."""
+    """Whether the item is a poll of a batch's state; with usage it is the cost of the batch."""
     return base_call_type(call_type) == "retrieve_batch"
 
 
@@ -124,7 +124,7 @@ def tier(tier_name: str | None) -> str | None:
 
 @_cached
 def answering_model(response_model: str | None, group: str | None, sent: str | None, provider: str | None) -> str | None:
-    """The model that answered: as the answer says, unless it only repeats the gateway's alias; then the model it was sent to.
+    """The model that answered: the one in the answer, unless that is only the gateway's alias; then the model of the deployment.
 
     >>> answering_model("gpt-4o-2024-08-06", "fast", "openai/gpt-4o", "openai")
     'gpt-4o-2024-08-06'
@@ -149,7 +149,7 @@ def endpoint(url: str | None) -> str | None:
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return None  # no address: nothing is known of it, and it may hold a secret
+        return None  # an invalid address may contain a secret
     if not host:
         return None
     shown_host = f"[{host}]" if ":" in host else host
@@ -158,7 +158,7 @@ def endpoint(url: str | None) -> str | None:
 
 @_cached
 def region(model: str | None, base: str | None) -> str | None:
-    """The cloud region, where the endpoint's host, the path or the model's name states it beyond doubt.
+    """The cloud region, where the endpoint's host, its path or the model's name states it unambiguously.
 
     >>> region("bedrock/us-east-1/anthropic.claude-v2", None), region(None, "https://bedrock-runtime.eu-west-1.amazonaws.com/model/x")
     ('us-east-1', 'eu-west-1')
@@ -201,7 +201,7 @@ def resource(model: str | None) -> str | None:
 
 
 def bare_request_id(request_id: str | None) -> str | None:
-    """The provider's id of the response, without what LiteLLM appends to keep its rows apart.
+    """The provider's id of the response, without the suffix that LiteLLM appends to make its rows unique.
 
     >>> bare_request_id("chatcmpl-1_cache_hit1795361507.42"), bare_request_id("batch_7_batch_cost"), bare_request_id("chatcmpl-1")
     ('chatcmpl-1', 'batch_7', 'chatcmpl-1')
@@ -210,7 +210,7 @@ def bare_request_id(request_id: str | None) -> str | None:
 
 
 def key_name(key: str | None) -> str | None:
-    """A key's alias or hash as it is; a key itself, which has no place in the books, as the hash LiteLLM keeps of it.
+    """A key's alias or hash unchanged; an API key itself, which must not be stored, as the hash that LiteLLM uses.
 
     >>> key_name("search-prod"), key_name("sk-1234")[:8]
     ('search-prod', '88dc28d0')
@@ -219,17 +219,17 @@ def key_name(key: str | None) -> str | None:
 
 
 def is_cache_hit_id(request_id: str | None) -> bool:
-    """Whether an id is that of an answer out of the gateway's own cache."""
+    """Whether an id is that of an answer from the gateway's own cache."""
     return request_id is not None and _SUFFIX.search(request_id) is not None
 
 
 def bills_earlier_work(request_id: str) -> bool:
-    """Whether a row bills work that another row of the same call only began: a batch, a background response."""
+    """Whether a row bills work that another row of the same call started: a batch, a background response."""
     return _BILLS_EARLIER.search(request_id) is not None
 
 
 def batch_id(request_id: str | None) -> str | None:
-    """The batch a row is about: all rows of one batch are in one trace."""
+    """The batch of a row; all rows of one batch are in one trace."""
     return bare_request_id(request_id)
 
 
@@ -244,7 +244,7 @@ def traceparent(header: str | None) -> tuple[str, str] | None:
 
 
 def claims(tags: Iterable[object], labels: Mapping[str, Any], baggage: str | None) -> dict[str, str]:
-    """What a caller says about its request, by lower-case key; of several values for one key the first counts.
+    """Claims of the caller from tags, labels and baggage, by lower-case key; of several values for one key the first is used.
 
     >>> claims(["team:ads", "agent: planner", "User-Agent: curl", 7], {"agent": "x", "env": "prod"}, "env=dev,shop=a%20b")
     {'team': 'ads', 'agent': 'planner', 'user-agent': 'curl', 'env': 'prod', 'shop': 'a b'}
@@ -265,5 +265,5 @@ def claims(tags: Iterable[object], labels: Mapping[str, Any], baggage: str | Non
 
 
 def first_claim(value_by_key: Mapping[str, str], keys: Iterable[str]) -> str | None:
-    """The value of the first of these keys that was said; keys are compared whole."""
+    """The value of the first of these keys that is present; keys are compared whole."""
     return next((value_by_key[key.lower()] for key in keys if key.lower() in value_by_key), None)

@@ -1,8 +1,8 @@
-"""LiteLLM's own PostgreSQL: new rows of ``LiteLLM_SpendLogs``, page by page, with as little load as can be.
+"""LiteLLM's PostgreSQL: new rows of ``LiteLLM_SpendLogs``, page by page, with little load on the database.
 
-Pages are cut by ``("startTime", request_id)``, for which LiteLLM keeps an index, never by offset. Each is a read-only transaction of
-its own, so that a slow reader holds nothing back. Rows are written in batches after their calls ended, so every visit looks
-back; where the table tells when a row was written, what was there before is not sent again.
+Pages are keyed by ``("startTime", request_id)``, for which LiteLLM has an index, never by offset. Each page is a read-only transaction,
+so that a slow reader blocks nothing. Rows are written in batches after their calls ended, so every run looks back; where the table has
+the time of writing, rows that were read before are not sent again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS = (
     "organization_id", "end_user", "session_id", "status", "mcp_namespaced_tool_name", "billing_agent_id", "agent_id",
     "litellm_call_id", "updated_at",
 )  # fmt: skip
-"""What is read, where the gateway's version has it. Prompts and answers have columns of their own, which are not among them."""
+"""The columns that are read, where the gateway's version has them. Columns of prompts and answers are not among them."""
 PASSWORD = "ROOTCOST_LITELLM_DB_PASSWORD"  # noqa: S105 - the name of a variable
 GRANT = "\n".join(
     (
@@ -40,27 +40,27 @@ GRANT = "\n".join(
         f'GRANT SELECT ({", ".join(f"{chr(34)}{name}{chr(34)}" for name in COLUMNS)}) ON "{TABLE}" TO rootcost_reader;',
     )
 )
-"""The least a reader needs; leave out columns that the gateway's version does not have."""
+"""The least privileges that a reader needs; leave out columns that the gateway's version does not have."""
 
 PAGE_ROWS = 5_000
 LOOK_BACK = timedelta(hours=1)
-"""How long after its call began a row may be written and is still found, in tables that do not tell when it was."""
+"""How long after its start a call may be written and is still read, in tables without a time of writing."""
 LOOK_BACK_BY_WRITE_TIME = timedelta(hours=3)
-"""The same, in tables that do: only rows written lately are sent, so that looking back is cheap."""
+"""The same for tables with a time of writing: only recently written rows are sent, so looking back is cheap."""
 _SKEW = timedelta(minutes=15)
-"""How far apart the clocks of the proxies may be, which tell when a row was written."""
+"""Largest difference between the clocks of the proxies, which set the time of writing."""
 _STATEMENT_SECONDS = 300
 _ATTEMPTS = 4
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _PRISMA_PARAMETERS = frozenset(
     {"schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size"}
 )
-"""Words that LiteLLM's own DATABASE_URL may hold and only Prisma understands."""
+"""Parameters of LiteLLM's own DATABASE_URL that only Prisma understands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``postgresql://user@host:5432/database?schema=public``: what people name, and what may be told of it."""
+    """``postgresql://user@host:5432/database?schema=public``: the public URI, without secrets, and the connection string."""
 
     uri: str
     connection: str
@@ -68,7 +68,7 @@ class Address:
 
 
 def address(uri: str) -> Address:
-    """What an address names. Raises `SourceError` on one that holds a password: it would be written down in many places.
+    """Parses an address. Raises `SourceError` for one with a password: addresses are stored and displayed.
 
     >>> address("postgres://reader@db.example/litellm?schema=gateway&connection_limit=5").uri
     'postgresql://reader@db.example/litellm?schema=gateway'
@@ -91,12 +91,12 @@ def address(uri: str) -> Address:
 
 
 Rows = list[tuple[datetime, str, datetime | None, str]]
-"""Of each row its start, its id, when it was written if the table tells, and all of it as JSON."""
+"""Of each row: start, request id, time of writing if the table has it, and the row as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    """How far the table was read: the newest start of a call, and the newest time of writing where it is told."""
+    """How far the table was read: the newest start of a call, and the newest time of writing if the table has it."""
 
     last_start: datetime
     last_write: datetime | None = None
@@ -112,15 +112,15 @@ class _Checkpoint:
         return json.dumps({"started": self.last_start.isoformat(), "written": self.last_write and self.last_write.isoformat()})
 
     def advance(self, rows: Rows, *, now: datetime) -> _Checkpoint:
-        """As far as a page goes, but never beyond now: a row dated in the future must not hide those between."""
+        """The checkpoint after a page, at most `now`: a row dated in the future must not hide earlier rows."""
         write_times = [min(row[2], now) for row in rows if row[2]] + ([self.last_write] if self.last_write else [])
         return _Checkpoint(max(self.last_start, min(rows[-1][0], now)), max(write_times, default=None))
 
 
 def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[Batch]:
-    """New rows of the table, a slice a page; with a window, the rows of calls that began in it.
+    """New rows of the table, one batch a page; with a window, the rows of calls that started in it.
 
-    The first visit reads all there are. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
+    The first run reads all rows. Raises `StoreUnreachable` or `ObjectMissingError`, which say what is missing.
     """
     target = address(uri)
     last, window = _Checkpoint.parse(fetcher.checkpoint(target.uri)), fetcher.window
@@ -133,7 +133,7 @@ def plan(fetcher: Fetcher, uri: str, *, page_rows: int = PAGE_ROWS) -> Iterator[
         while rows := table.page(query | {"started": after[0], "id": after[1], "rows": page_rows}):
             page = fetcher.store_bytes(f"{target.uri}#{TABLE} after {after[0].isoformat()} {after[1]}".rstrip(), _lines(rows))
             checkpoint, after = checkpoint.advance(rows, now=now), rows[-1][:2]
-            # Until all that was looked back for is read, the newest time of writing must not hide the rest of it.
+            # Until the look-back range is read completely, the newest time of writing must not hide the rest of it.
             safe = replace(checkpoint, last_write=last.last_write) if last and after[0] <= last.last_start else checkpoint
             yield Batch(scope=target.uri, objects=(page,), checkpoints={target.uri: str(safe)} if window == Window() else {})
     if window != Window():
@@ -150,7 +150,7 @@ def _lines(rows: Rows) -> Iterator[bytes]:
 def _query(
     columns: frozenset[str], schema: str, window: Window, last: _Checkpoint | None, *, has_write_times: bool
 ) -> tuple[dict[str, Any], datetime]:
-    """The statement of a page with what stays the same from page to page, and where the first one begins."""
+    """The query of a page with its constant parameters, and the start of the first page."""
     from psycopg import sql
 
     since = datetime.combine(window.since, time(), UTC) if window.since else None
@@ -179,7 +179,7 @@ def _query(
 
 
 class _Table:
-    """The table, through a connection that is made again where it breaks."""
+    """The table, through a connection that reconnects after a failure."""
 
     def __init__(self, target: Address) -> None:
         self._where = target
@@ -192,7 +192,7 @@ class _Table:
         self._close()
 
     def columns(self) -> frozenset[str]:
-        """The columns that may be read. Raises where those are missing without which a row means nothing."""
+        """The readable columns. Raises `ObjectMissingError` or `StoreUnreachable` where required columns are missing or not readable."""
         from psycopg import sql
 
         name = sql.Identifier(self._where.schema, TABLE) if self._where.schema else sql.Identifier(TABLE)

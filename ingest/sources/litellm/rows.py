@@ -1,14 +1,14 @@
-"""One LiteLLM log item as one row of `spans`: a StandardLoggingPayload, or a row of LiteLLM_SpendLogs.
+"""Builds one row of `spans` from a LiteLLM log item: a StandardLoggingPayload, or a row of LiteLLM_SpendLogs.
 
-What the items mean, and where they lie:
+Fields of the items:
 
-* ``prompt_tokens`` counts tokens read from and written to a cache, ``completion_tokens`` counts reasoning (CA-5); the details
-  stand in ``metadata.usage_object``. Counts that are all zero are LiteLLM's way to say that it knows none (CA-4).
+* ``prompt_tokens`` includes tokens read from and written to a cache, ``completion_tokens`` includes reasoning (CA-5); the details
+  are in ``metadata.usage_object``. Counts that are all zero mean that LiteLLM knows no usage (CA-4).
 * ``response_cost`` 0 can be a cache hit, a free model, a failure, or a model without a price. Only the first two are a cost of 0.
 * ``trace_id`` is the caller's session first, then its trace; the id of a W3C trace is recognised by its form.
 * ``id`` and ``request_id`` are the provider's response id, LiteLLM's call id where there is none, and end in ``_cache_hit…`` on
-  cache hits and in a word of their own on rows that bill work begun in an earlier row.
-* Nothing a caller wrote or a model answered is looked at, except for ``response.model``, ``.id`` and ``.service_tier``.
+  cache hits and in another suffix on rows that bill work of an earlier row.
+* Prompts and answers are not read, except for ``response.model``, ``.id`` and ``.service_tier``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 class ItemProblem(NamedTuple):
-    """What was wrong with an item; `error` where the item was left out for it."""
+    """A problem of an item; severity `error` where the item is left out because of it."""
 
     field: str
     reason: str
@@ -38,7 +38,7 @@ class ItemProblem(NamedTuple):
 
 
 def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[ItemProblem]]:
-    """The row an item makes, and what was wrong with it; None where it makes none.
+    """The row of an item and its problems; None for an item without a row.
 
     >>> row, problems = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
     ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038",
@@ -55,7 +55,7 @@ def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[I
 
 
 class _Log:
-    """An item, opened: its nested parts unwrapped once, its faults collected."""
+    """A parsed item: its nested parts, unwrapped once, and its problems."""
 
     def __init__(self, value: object, settings: IngestSettings) -> None:
         self.problems: list[ItemProblem] = []
@@ -84,7 +84,7 @@ class _Log:
         self.tags = self._tags()
 
     def _part(self, whole: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-        """A nested object; where it is something else the item is kept without it."""
+        """A nested object; where it is invalid the item is kept without it."""
         value = whole.get(field)
         if value is None or isinstance(value, dict):
             return value or {}
@@ -95,7 +95,7 @@ class _Log:
             return {}
 
     def row(self) -> Row:
-        """The item as columns of `spans`, without the columns that only its file knows."""
+        """The item as columns of `spans`, without `raw_id`, which depends on the file."""
         row: Row = {
             "channel": SPEND_LOGS if self.spend_logs else PAYLOADS,
             "source": "litellm",
@@ -147,7 +147,7 @@ class _Log:
         return names.tier(next((tier for tier in map(text, tiers) if tier), None))
 
     def _set_tokens(self, row: Row) -> None:
-        """Usage as reported; nothing at all where every count is zero or absent."""
+        """Usage as reported; no counts where all are zero or absent."""
         item, usage = self.item, self.usage
         prompt_parts = self._part(usage, "prompt_tokens_details")
         answer_parts = self._part(usage, "completion_tokens_details")
@@ -176,7 +176,7 @@ class _Log:
                 (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0),
             )
             cached_tokens += counts["cache_read_tokens"] or 0
-            # An emitter that contradicts itself is not believed; attribution decides by the total (CA-5).
+            # Contradictory counts leave it open; attribution decides by the total (CA-5).
             row["input_includes_cache"] = True if cached_tokens <= (counts["input_tokens"] or 0) else None
             row["output_includes_reasoning"] = (
                 True if (counts["reasoning_tokens"] or 0) <= (counts["output_tokens"] or 0) else None
@@ -201,7 +201,7 @@ class _Log:
         if has_no_price or not used:
             return False
         entry = self.priced_by.get("model_map_value")
-        # A deployment the map does not know is entered into it with prices of 0 and nothing else: it has no mode.
+        # LiteLLM adds a deployment that the map does not know with prices of 0 and no mode.
         return isinstance(entry, Mapping) and bool(entry.get("mode"))
 
     def _set_ids(self, row: Row) -> None:
@@ -217,12 +217,12 @@ class _Log:
         trace = text(self.item.get("session_id" if self.spend_logs else "trace_id"))
         hit = bool(row["cache_hit"]) or names.is_cache_hit_id(item_id)
         separate = self._separate(item_id, call)
-        # A cache hit repeats the id of the answer it repeats, but no provider was asked: only its own ids may identify it.
+        # A cache hit has the id of the original answer, but sent no provider request: only its own ids identify it.
         row["gateway_call_id"] = separate or call or (item_id if hit else request)
         row["provider_request_id"] = None if hit or request == call else request
         node = separate or call or item_id or ""
         if row["status"] == "error" and separate is None:
-            # A call that failed and was answered by a fallback is two rows with one call id: two nodes, one call.
+            # A failed call that a fallback answered is two rows with one call id: two nodes, one call.
             node = f"{node}_failed"
         row["span_id"], row["span_key"] = node, ids.span_key(node)
         row["trace_id"] = (names.batch_id(request) if self._is_batch_cost() else None) or trace or node
@@ -231,9 +231,9 @@ class _Log:
         self._set_caller(row)
 
     def _separate(self, item_id: str | None, call: str | None) -> str | None:
-        """The node of a row that bills work of its own beside another row of the same call; None for all other rows.
+        """The node of a row that bills separate work of the same call as another row; None for all other rows.
 
-        A batch is polled again and again: its cost is one node, whoever asks for it.
+        A batch is polled repeatedly: its cost is one node.
         """
         if item_id is None:
             return None
@@ -256,7 +256,7 @@ class _Log:
         return session or (None if ids.is_trace_id(trace) else trace)
 
     def _set_caller(self, row: Row) -> None:
-        """The caller's own span, from its `traceparent` header: believed from trusted sources only (CH-7)."""
+        """The caller's own span, from its `traceparent` header: used from trusted sources only (CH-7)."""
         if "litellm" not in self.settings.trusted_sources:
             return
         caller = names.traceparent(text(self.headers.get("traceparent")))
@@ -291,7 +291,7 @@ class _Log:
         row["workflow"] = names.first_claim(claims, ("workflow",))
 
     def _claims(self) -> dict[str, str]:
-        """What the caller said about the request: its tags first, then its labels, then its baggage."""
+        """Claims of the caller: tags first, then labels, then baggage."""
         return names.claims(self.tags, self.labels, text(self.headers.get("baggage")))
 
     def _tags(self) -> list[Any]:
@@ -325,7 +325,7 @@ class _Log:
         return None
 
     def _attributes(self) -> str | None:
-        """What is worth keeping beside the columns, as JSON with amounts as text. No prompts, no addresses of people."""
+        """Further attributes as JSON, amounts as text. No prompts, no addresses of people."""
         item, meta = self.item, self.metadata
         error = self._part(item, "error_information") or self._part(meta, "error_information")
         avoided_cost = decimal(item.get("saved_cache_cost"))
@@ -360,7 +360,7 @@ class _Log:
 
 
 def _first(*places: Any) -> int | None:
-    """The first filled count of (object, field, object, field, …)."""
+    """The first count that is present of (object, field, object, field, …)."""
     for whole, field in zip(places[::2], places[1::2], strict=True):
         number = count(whole.get(field), field)
         if number is not None:

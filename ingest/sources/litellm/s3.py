@@ -1,8 +1,8 @@
-"""LiteLLM's objects in S3: only what is new is listed, only what was not read is fetched.
+"""LiteLLM's objects in S3: lists recent folders only, and fetches objects that were not read yet.
 
-LiteLLM writes ``[path/][team/][key/]YYYY-MM-DD/[HH/]time-….json``, one object a call or one a flush. Its keys tell when a call began,
-by the proxy's own clock and zone; an object may appear hours later. So days are passed over by their folders, generously, and
-what is new among the rest is told by when the store last wrote it.
+LiteLLM writes ``[path/][team/][key/]YYYY-MM-DD/[HH/]time-….json``, one object a call or one a flush. Its keys contain the start of
+a call by the proxy's own clock and zone; an object may appear hours later. So folders of older days are skipped, with a margin, and new
+objects among the rest are found by modification time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
 
 OVERLAP = timedelta(minutes=5)
-"""How far behind the newest object others may still appear: stores count whole seconds, and not all by one clock."""
+"""How far behind the newest object others may still appear: modification times are whole seconds of several clocks."""
 _FOLDER_LAG = timedelta(days=2)
-"""How much older than its object a day's folder may be: the zone of the proxy's clock, a long call, an hour of retries."""
+"""How much older than its object a day's folder may be: time zone of the proxy, a long call, an hour of retries."""
 _CHECKPOINT_OBJECTS = 5_000
 _PARALLEL_FETCHES = 8
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
@@ -53,9 +53,9 @@ class _Checkpoint:
 
 
 def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch | Problem]:
-    """The objects below a prefix that were not read yet, oldest first; with a window, those of its days, whatever was read.
+    """The unread objects below a prefix, oldest first; with a window, all objects of its days.
 
-    A visit always ends in a mark, also where nothing was new.
+    A run always ends with a checkpoint, also where nothing was new.
     """
     last, window = fetcher.checkpoint(prefix), fetcher.window
     mark = _Checkpoint.parse(last) if window == Window() else None
@@ -77,7 +77,7 @@ def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch 
 
 
 def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
-    """Every object is a slice of its own, so that one that cannot be read keeps no other back. Small objects are fetched together."""
+    """Every object is a batch of its own, so that an unreadable one blocks no other. Objects are fetched in parallel."""
 
     def fetch(entry: ListedObject) -> RawObject | None:
         try:
@@ -107,17 +107,17 @@ def _vanished_problem(entry: ListedObject) -> Problem:
 
 
 def _days(window: Window, mark: _Checkpoint | None) -> tuple[str, str]:
-    """The first and the last folder of a day that may hold what is asked for."""
+    """The first and the last day folder that may contain the requested objects."""
     since = window.since - timedelta(days=1) if window.since else (mark.newest - _FOLDER_LAG).date() if mark else None
     until = window.until + timedelta(days=1) if window.until else None
     return since.isoformat() if since else "", until.isoformat() if until else "9999"
 
 
 def _list_days(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator[ListedObject]:
-    """All objects below a prefix, without those in folders of other days; folders of teams and keys are looked into."""
+    """All objects below a prefix, without those in folders of other days; folders of teams and keys are listed, too."""
     folders, objects = fetcher.level(prefix)
     first, last = days
-    # Outside the folders of days only the time of writing says how old an object is.
+    # Outside day folders only the modification time says how old an object is.
     begin = datetime.combine(datetime.fromisoformat(first), time(), UTC) if first else None
     yield from (entry for entry in objects if begin is None or _write_time(entry) >= begin)
     for folder in folders:
@@ -143,5 +143,5 @@ def _write_time(entry: ListedObject) -> datetime:
 
 
 def _object_key(entry: ListedObject) -> str:
-    """An object's version, short: one that is overwritten is another."""
+    """A short hash of an object's URI and version: an overwritten object has another one."""
     return hashlib.blake2b(f"{entry.uri}\n{entry.version}".encode(), digest_size=6).hexdigest()

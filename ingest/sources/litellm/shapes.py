@@ -1,4 +1,4 @@
-"""Which of LiteLLM's formats an item is in, and the oldest of them brought into today's."""
+"""Recognises the format of a LiteLLM item, and converts the oldest format into the current one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PAYLOADS, SPEND_LOGS, OLD = "litellm", "litellm-spend-logs", "v1"
 """What callbacks write and what the gateway's database holds, both channels of `spans`; and the generic callback's old format."""
 
 CALLBACK = "litellm-callback"
-"""The channel of payloads that came live: the same calls as in a bucket, by another way that loses others."""
+"""The channel of payloads that were received live: the same calls as in a bucket, but with different losses."""
 
 
 def shape_of(item: Mapping[str, Any]) -> str:
-    """Which of LiteLLM's formats an object is in. Raises `FieldError` where it is none that bears calls."""
+    """Which of LiteLLM's formats an object is in. Raises `FieldError` for an object that is not a call."""
     if "request_id" in item and ("spend" in item or "startTime" in item) and "response_cost" not in item:
         return SPEND_LOGS
     if "call_type" in item and ("id" in item or "litellm_call_id" in item):
@@ -45,7 +45,7 @@ _EXTRACTED_FIELDS = (
 
 
 def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The generic callback's first format, every value spelt by Python, as a payload of today's."""
+    """An item of the generic callback's first format (values are Python reprs) as a current payload."""
     usage = item.get("usage")
     counts: Mapping[str, Any] = spelled_usage(usage) if isinstance(usage, str) else mapping(usage, "usage")
     if isinstance(usage, str) and not counts:
@@ -54,7 +54,7 @@ def from_old_format(item: Mapping[str, Any]) -> dict[str, Any]:
     try:
         metadata = dict(mapping(raw_metadata, "metadata"))
     except FieldError:
-        # Live objects stand in it that Python spells in its own way; the names we know are plucked out one by one.
+        # It contains reprs of live objects, which cannot be parsed; known fields are extracted one by one.
         metadata = {
             key: match[1]
             for key in _EXTRACTED_FIELDS

@@ -1,10 +1,10 @@
-"""LiteLLM's logs: what its callbacks write and post, and what its database holds.
+"""LiteLLM's logs: payloads of its callbacks, and rows of its database.
 
 StandardLoggingPayloads as single objects, arrays or JSON lines (the generic callback's bodies, S3 and GCS objects of both
-layouts), and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. Each item is told by its own shape, so all may stand
+layouts), and rows of LiteLLM_SpendLogs as JSON, JSON lines, CSV or Parquet. The format is recognised per item, so all may be
 in one folder.
-An address says where they are pulled from: files and folders, an S3 prefix, the gateway's PostgreSQL, or its own API.
-Prompts and answers are dropped here.
+The address selects where they are read from: files and folders, an S3 prefix, the gateway's PostgreSQL, or its own API.
+Prompts and answers are dropped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LiteLLM:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """What the address holds: what is new there since the last visit, or, in files and folders, all of it."""
+        """What is new at the address since the last run or, in files and folders, everything."""
         if uri.startswith(postgres.SCHEMES):
             yield from postgres.plan(fetcher, uri)
         elif uri.startswith(("http://", "https://")):
@@ -73,7 +73,7 @@ class LiteLLM:
         return "*" in uri or "?" in uri or any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Batch]:
-        """Every object that looks like a log is a slice of its own, so that one that cannot be read keeps no other back."""
+        """Every matching object is a batch of its own, so that an unreadable one blocks no other."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
         entries = exact_matches or [entry for entry in listing if self._picks(entry)]
@@ -106,7 +106,7 @@ def read_items(items: Iterable[object], *, raw_id: str, uri: str, settings: Inge
 def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -> Reading:
     """A request body of LiteLLM's generic callback, in any of its formats (json_array, ndjson, single).
 
-    Its calls are told apart from the same calls in a bucket, so that each channel can be held to account for what it lost.
+    They have a channel of their own, so that losses can be compared with the same calls in a bucket.
     Raises `FormatError` if it is none of them.
     """
     reading = _concat(_readings(json_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
@@ -148,7 +148,7 @@ def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSetti
 
 
 def _records(entry: Item, *, is_page: bool) -> Iterator[Item]:
-    """The items of an item. Those of a page that nobody keeps are known by their own ids, not by their place in it."""
+    """The items inside an item. Those of a queried page are named by their own ids, not by their place in it."""
     records = json_items.api_records(entry.value)
     values = enumerate(records, 1) if records is not None else [(0, entry.value)]
     for number, value in values:

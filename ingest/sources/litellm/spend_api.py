@@ -1,8 +1,8 @@
-"""LiteLLM's ``/spend/logs/v2``: rows of the spend log over HTTP, for who may not ask the database.
+"""LiteLLM's ``/spend/logs/v2``: rows of the spend log over HTTP, for users without access to the database.
 
-Its pages are cut by offset from an order that has ties, and rows that arrive shift them. So what is asked for are stretches of time
-short enough to fit one page: nothing can shift within one answer. Only a single second that holds more than a page is read page by
-page, and its rows are counted against the total.
+Its pages are offsets into an order with ties, and new rows shift them. So the requests are time ranges short enough to fit one page:
+nothing can shift within one response. Only a single second with more rows than a page is read page by page, and its rows are compared
+with the total.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ledger.problems import Problem
 
 KEY = "LITELLM_MASTER_KEY"
 PAGE_ROWS = 1_000
-"""The most that LiteLLM gives at once."""
+"""The largest page that LiteLLM returns."""
 LOOK_BACK = timedelta(hours=1)
-"""How long after its call began a row may be written and is still found: calls last, and rows are written in batches."""
+"""How long after its start a call may be written and is still read: calls take time, and rows are written in batches."""
 _EARLIEST = datetime(2023, 1, 1, tzinfo=UTC)
-"""LiteLLM kept no spend log before."""
+"""LiteLLM had no spend log before."""
 _SECOND = timedelta(seconds=1)
 _MAX_SPAN = timedelta(days=400)
 _MAX_ATTEMPTS = 3
@@ -40,7 +40,7 @@ class _Page:
 
 
 def address(uri: str) -> str:
-    """The gateway's base address. Raises `SourceError` on one that holds a key: it would be written down in many places.
+    """The gateway's base address. Raises `SourceError` for one with a key: addresses are stored and displayed.
 
     >>> address("https://gateway.example/spend/logs/v2"), address("http://127.0.0.1:4000/")
     ('https://gateway.example', 'http://127.0.0.1:4000')
@@ -55,9 +55,9 @@ def address(uri: str) -> str:
 
 
 def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator[Batch | Problem]:
-    """The log's rows since the last visit, a slice a stretch of time; with a window, those of its days.
+    """The log's rows since the last run, one batch a time range; with a window, those of its days.
 
-    The first visit reads all there are. The end is fixed when it begins.
+    The first run reads all rows. The end is fixed at the start of the run.
     """
     base, window = address(uri), fetcher.window
     last = fetcher.checkpoint(base)
@@ -79,7 +79,7 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
         if not whole:
             is_complete = False
             yield log.unstable_page_problem(begin)
-        # What could not be read to its end is where the next run begins.
+        # The next run starts at the first range that could not be read completely.
         marks = {base: max(stop.isoformat(), last or "")} if is_complete else {}
         yield Batch(scope=base, objects=tuple(p.item for p in pages if p.ids), checkpoints=marks)
         span = (stop - begin) * 2 if page.total < PAGE_ROWS // 4 else stop - begin
@@ -89,7 +89,7 @@ def plan(fetcher: Fetcher, uri: str, *, now: datetime | None = None) -> Iterator
 
 
 def _narrower(span: timedelta, total: int) -> timedelta:
-    """A stretch that should hold some two thirds of a page; the total LiteLLM tells is never more than 10 000.
+    """A range that should give about two thirds of a page; LiteLLM's total is at most 10 000.
 
     >>> _narrower(timedelta(hours=10), 2000), _narrower(timedelta(seconds=2), 10_000)
     (datetime.timedelta(seconds=12000), datetime.timedelta(seconds=1))
@@ -102,7 +102,7 @@ def _midnight(day: Any) -> datetime:
 
 
 class _Log:
-    """The endpoint, as one key sees it."""
+    """The endpoint, accessed with one key."""
 
     def __init__(self, fetcher: Fetcher, base: str) -> None:
         key = os.environ.get(KEY, "")
@@ -111,7 +111,7 @@ class _Log:
         self._fetcher, self._base, self._secrets = fetcher, base, {"authorization": f"Bearer {key}"}
 
     def first_start(self, end: datetime) -> datetime | None:
-        """When the oldest call in the log began; None where it is empty."""
+        """Start of the oldest call in the log; None where it is empty."""
         page = self.page(_EARLIEST, end, rows=1)
         if not page.ids:
             return None
@@ -143,7 +143,7 @@ class _Log:
         return _Page(item, ids, max(int(answer["total"]), len(ids)))
 
     def pages(self, begin: datetime, end: datetime) -> tuple[list[_Page], bool]:
-        """The rows of a stretch that does not fit a page: read until as many were seen as there are, and whether that came."""
+        """The pages of a range that does not fit one page, read until all rows were seen; False if they were not."""
         pages, request_ids = list[_Page](), set[str]()
         for _ in range(_MAX_ATTEMPTS):
             number = 1
@@ -156,7 +156,7 @@ class _Log:
         return pages, False
 
     def unstable_page_problem(self, begin: datetime) -> Problem:
-        """Says that a second cannot be read."""
+        """The problem of a second that cannot be read completely."""
         return Problem(
             "litellm",
             self._base,
@@ -168,7 +168,7 @@ class _Log:
 
 
 def _answer(item: RawObject) -> dict[str, Any]:
-    """The page as LiteLLM has it. Raises `FormatError` on anything else."""
+    """The parsed page. Raises `FormatError` for anything else."""
     try:
         answer = json.loads(item.path.read_bytes())
     except ValueError:

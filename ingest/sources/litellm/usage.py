@@ -1,4 +1,4 @@
-"""What a LiteLLM usage counts beside the common tokens, as `spans.other_usage` holds it: meters of the ledger and quantities."""
+"""Usage of LiteLLM other than the common token counts, as `spans.other_usage`: meters and quantities."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _METER_PATHS = (
     ("map_queries", ("prompt_tokens_details", "google_maps_grounding_requests")),
     ("citation_tokens", ("citation_tokens",)),
 )
-"""Where LiteLLM says it; of several places for one meter the first that is not 0."""
+"""Paths of each meter in LiteLLM's usage; of several paths for one meter the first that is not 0 is used."""
 
 
 def other_usage(usage: Mapping[str, Any]) -> str | None:
-    """The JSON object, or None where there is nothing; what is no quantity is left out.
+    """The JSON object, or None where it would be empty; invalid quantities are left out.
 
     >>> other_usage({"prompt_tokens": 9, "server_tool_use": {"web_search_requests": 2}, "prompt_tokens_details": {"image_count": 0}})
     '{"web_searches": "2"}'

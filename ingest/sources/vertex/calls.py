@@ -1,14 +1,14 @@
-"""One call as Vertex AI logs it, as a row of `spans`: usage, ids, names and times. Prompts and answers are not looked at.
+"""One call of Vertex AI's request-response log as a row of `spans`: usage, ids, names and times. Prompts and answers are not read.
 
-What the log means:
+Fields of the log:
 
-* ``promptTokenCount`` counts cached tokens; what tools added to the prompt stands apart and is sold as input.
-  ``candidatesTokenCount`` counts what the caller sees, ``thoughtsTokenCount`` what the model thought: gateways and instrumentations
-  report their sum as output, and so does the row.
-* A streamed answer is logged in chunks whose counts run on: of each count the last one told stands.
-* Models of Anthropic log their own answer in ``response_payload``: input without cached tokens, as their API has it.
-* ``logging_time`` is when the answer was there, ``metadata.request_latency`` the milliseconds it took.
-* Labels are what the caller wrote into the request. ADK names its agent in one of them.
+* ``promptTokenCount`` includes cached tokens; tokens that tools added to the prompt are a count of their own, billed as input.
+  ``candidatesTokenCount`` counts the visible answer, ``thoughtsTokenCount`` reasoning: as with gateways and instrumentations, output
+  is their sum.
+* A streamed answer is logged in chunks with cumulative counts: of each count the last one is used.
+* Anthropic's models log their own answer in ``response_payload``: input excludes cached tokens, as in their API.
+* ``logging_time`` is the end of the call, ``metadata.request_latency`` its duration in milliseconds.
+* Labels are set by the caller. ADK puts the agent's name into one of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIERS = {
     "BATCH": "batch",
     "PROVISIONED_THROUGHPUT": "provisioned",
 }
-"""What is paid for by the token, and how; capacity paid for by the month has a tier of its own, so that it takes no part in the others."""
+"""Tiers of token prices by traffic type; capacity that is billed by the month has a tier of its own and is not matched with the others."""
 _OPERATIONS = {
     "generateContent": "generate_content",
     "streamGenerateContent": "generate_content",
@@ -49,7 +49,7 @@ _MAX_LABEL_LENGTH = 256
 
 
 def of_row(value: object, settings: IngestSettings) -> Row:
-    """The span a logged call makes. Raises `FieldError` where it makes none.
+    """The row of a logged call. Raises `FieldError` for an invalid record.
 
     >>> row = of_row({"logging_time": "2026-10-05T09:00:03Z", "request_id": 5374205265901353984, "api_method": "generateContent",
     ...     "model": "publishers/google/models/gemini-2.5-pro", "metadata": {"request_latency": 2500},
@@ -100,7 +100,7 @@ def of_row(value: object, settings: IngestSettings) -> Row:
 
 
 def _without_zone_name(value: object) -> object:
-    """BigQuery's own spelling in extracts ends in a word, not in an offset."""
+    """A time without the suffix `` UTC``, which BigQuery writes in extracts instead of an offset."""
     return value.removesuffix(" UTC") if isinstance(value, str) else value
 
 
@@ -122,7 +122,7 @@ def _names(row: Row, value: Mapping[str, Any], request_body: Mapping[str, Any]) 
     row["account_id"] = places[0]["project"] if places else None
     row["region"] = places[0]["region"] if places else None
     endpoint = text(value.get("endpoint")) or text(request_body.get("endpoint"))
-    # A tuned model's endpoint is a machine of its own; a publisher's model has none.
+    # A tuned model has an endpoint resource of its own; a publisher's model has none.
     row["resource_id"] = endpoint if endpoint and "/endpoints/" in endpoint else None
     row["deployment_id"] = text(value.get("deployed_model_id"))
     method = text(value.get("api_method"))
@@ -205,11 +205,11 @@ def _with_meter(usage_json: str | None, meter: str, quantity: int) -> str:
     return json.dumps({**(json.loads(usage_json) if usage_json else {}), meter: str(quantity)})
 
 
-# ── answers, in one piece or in chunks ──────────────────────────────────────────────────────────────────────────────────
+# ── answers, whole or in chunks ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _json_object(value: object, name: str) -> Mapping[str, Any]:
-    """A JSON column: an object, or its text, as extracts have it."""
+    """A JSON column: an object, or JSON text, as in extracts."""
     if isinstance(value, str):
         try:
             value = parse_json(value) if value.strip() else None
@@ -232,7 +232,7 @@ _EVENT = re.compile(r"^data:\s*(\{.*\})\s*$", re.MULTILINE)
 
 
 def _parts(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a partner's model answered: objects, or the events of a stream, whole or as text."""
+    """The answer of a partner's model: objects, or the events of a stream, parsed or as text."""
     payload = value.get("response_payload")
     objects: list[Mapping[str, Any]] = []
     for part in payload if isinstance(payload, list) else [payload]:
@@ -248,12 +248,12 @@ def _objects(part: object) -> Iterator[Mapping[str, Any]]:
             try:
                 document = parse_json(spelt)
             except (ValueError, RecursionError):
-                continue  # a piece of an answer: it has no counts
+                continue  # a fragment of an answer has no counts
             yield from (entry for entry in (document if isinstance(document, list) else [document]) if isinstance(entry, Mapping))
 
 
 def _last_fields(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """Of each field the last that was told."""
+    """The last value of each field that is not null."""
     objects = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
     return {key: value for part in objects for key, value in part.items() if value is not None}
 
@@ -276,7 +276,7 @@ def _answer_model(parts: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _grounded(chunk: Mapping[str, Any]) -> bool:
-    """Whether the web was searched for the answer. What was searched for is not looked at."""
+    """Whether the answer used a web search. The queries are not read."""
     if chunk.get("grounded") is not None:
         return chunk["grounded"] in (True, "true")
     candidates = chunk.get("candidates")
@@ -291,11 +291,11 @@ def _grounded(chunk: Mapping[str, Any]) -> bool:
 
 
 def _labels(row: Row, request_body: Mapping[str, Any], settings: IngestSettings) -> None:
-    """Who the caller says it is: an agent's framework about itself, the rest as claims."""
+    """The agent's name, which its framework sets, and claims from the caller's labels."""
     pairs = {k: v for k, v in ((str(k), text(v)) for k, v in _json_object(request_body.get("labels"), "labels").items()) if v}
     labels = {key[:64]: value for key, value in pairs.items() if len(value) <= _MAX_LABEL_LENGTH}
     row["agent_name"] = labels.get("adk_agent_name")
-    # Labels of Google Cloud hold no dots: rootcost.agent is written rootcost_agent there.
+    # Labels of Google Cloud contain no dots: rootcost.agent is written rootcost_agent.
     row["claimed_agent"] = _first_label(labels, settings.agent_tags)
     row["claimed_team"] = _first_label(labels, settings.team_tags)
     row["environment"] = _first_label(labels, ("environment", "env"))

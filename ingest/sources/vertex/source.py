@@ -1,7 +1,7 @@
-"""Vertex AI's request-response logs: the BigQuery table they are written to, live or as extracts of it.
+"""Vertex AI's request-response logs: their BigQuery table, queried live or read from extracts.
 
-Live, only usage, ids, names, labels and times are asked for: prompts and answers do not leave BigQuery. In extracts they are passed by.
-The log is read day by day from the newest ``logging_time`` known, with an overlap; a call that is read again is the same call.
+Live queries select usage, ids, names, labels and times only: prompts and answers do not leave BigQuery. In extracts they are ignored.
+The log is read day by day from the newest ``logging_time`` of the last run, with an overlap; a call that is read twice is stored once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
 _OVERLAP = timedelta(hours=1)
-"""Rows are logged in the background: one may appear after a later one."""
+"""Rows are logged in the background: a row may appear after a later one."""
 _DAY = timedelta(days=1)
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _CHUNK = (
@@ -51,7 +51,7 @@ _EXTRACTED_COLUMNS: Mapping[str, str] = {
         "AS response_payload"
     ),
 }
-"""Columns that hold prompts and answers, and what of them is asked for. Those not named here, nor below, are not."""
+"""Columns with prompts and answers, and the parts of them that are selected. Columns neither here nor below are not selected."""
 _PLAIN_COLUMNS = (
     "logging_time",
     "request_id",
@@ -84,7 +84,7 @@ class Vertex:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """The days of a table from the newest call known; or every extract of a folder for itself."""
+        """The days of a table since the last run; or every extract of a folder as a batch of its own."""
         if uri.startswith(bigquery.SCHEME):
             yield from _days(fetcher, uri)
             return
@@ -168,7 +168,7 @@ def _time_range(
 
 
 def _calls(query: BigQuery, about: TableDescription, since: datetime, until: datetime) -> Iterator[str]:
-    """The calls of ``[since, until)`` as JSON, without a word of what was asked or answered."""
+    """The calls of ``[since, until)`` as JSON, without prompts and answers."""
     columns = [name for name in _PLAIN_COLUMNS if name in about.columns] + [
         sql for name, sql in _EXTRACTED_COLUMNS.items() if name in about.columns
     ]
