@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -23,6 +23,7 @@ class Column:
 
     label: str
     align: Literal["left", "right"] = "left"
+    _: KW_ONLY
     help: str = ""
     link: bool = False
     """Whether the text of its cells is the row's link."""
@@ -43,6 +44,7 @@ class Cell:
     """One cell. `order`: what the column sorts by; `bar_approx`: a bar filled from 0 to 1, `firm_approx` of it in full colour."""
 
     text: str = ""
+    _: KW_ONLY
     order: Order = None
     title: str = ""
     sub: str = ""
@@ -93,6 +95,7 @@ class Grid:
 
     columns: Sequence[Column]
     rows: Sequence[Row]
+    _: KW_ONLY
     footer: Sequence[Row] = ()
     label: str = ""
     caption: str = ""

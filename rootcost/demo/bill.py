@@ -31,7 +31,7 @@ GPU_HOURS = range(13, 18)
 _MODEL = {m.name: m for m in MODELS}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwsLine:
     """One line item, as the billing system sees it before it is written to a file.
 
@@ -60,7 +60,7 @@ class AwsLine:
     """What the demo knows about the row: logged, shadow-owner, shadow-plain, …; not written to any file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAiLine:
     """One day of one line item of OpenAI's invoice."""
 
@@ -161,13 +161,13 @@ def openai_lines(usage: pl.DataFrame) -> Iterator[OpenAiLine]:
             if row[meter]:
                 quantity = Decimal(row[meter])
                 yield OpenAiLine(
-                    hour_start(row["day"] * 24),
-                    f"{model.billed}, {word}",
-                    model.name,
-                    meter,
-                    quantity,
-                    rates[meter],
-                    quantity * rates[meter],
+                    day=hour_start(row["day"] * 24),
+                    item=f"{model.billed}, {word}",
+                    model=model.name,
+                    meter=meter,
+                    quantity=quantity,
+                    rate=rates[meter],
+                    cost=quantity * rates[meter],
                 )
 
 
@@ -177,19 +177,19 @@ def gpu_lines(first: datetime, until: datetime, nodes: int) -> Iterator[AwsLine]
         if at.weekday() < 5 and at.hour in GPU_HOURS:
             for node in co.GPU_NODES[:nodes]:
                 yield AwsLine(
-                    at,
-                    at + HOUR,
-                    PRODUCTION,
-                    "AmazonEC2",
-                    "Amazon Elastic Compute Cloud",
-                    "BoxUsage:g5.xlarge",
-                    "RunInstances",
-                    f"${GPU_RATE} per On Demand Linux g5.xlarge Instance Hour",
-                    GPU_RATE,
-                    GPU_RATE,
-                    Decimal(1),
-                    "Hrs",
-                    GPU_RATE,
+                    start=at,
+                    end=at + HOUR,
+                    account=PRODUCTION,
+                    product_code="AmazonEC2",
+                    product_name="Amazon Elastic Compute Cloud",
+                    usage_type="BoxUsage:g5.xlarge",
+                    operation="RunInstances",
+                    description=f"${GPU_RATE} per On Demand Linux g5.xlarge Instance Hour",
+                    listed=GPU_RATE,
+                    net=GPU_RATE,
+                    quantity=Decimal(1),
+                    unit="Hrs",
+                    rate=GPU_RATE,
                     resource=node,
                     truth="gpu",
                 )
@@ -201,19 +201,19 @@ def store_lines(first: datetime, until: datetime, units: Decimal) -> Iterator[Aw
         for usage_type in ("USE1-SearchOCU", "USE1-IndexingOCU"):
             quantity = units
             yield AwsLine(
-                at,
-                at + HOUR,
-                PRODUCTION,
-                "AmazonES",
-                "Amazon OpenSearch Service",
-                usage_type,
-                "ESServerless",
-                f"${OCU_RATE} per OCU-hour",
-                quantity * OCU_RATE,
-                quantity * OCU_RATE,
-                quantity,
-                "OCU-hours",
-                OCU_RATE,
+                start=at,
+                end=at + HOUR,
+                account=PRODUCTION,
+                product_code="AmazonES",
+                product_name="Amazon OpenSearch Service",
+                usage_type=usage_type,
+                operation="ESServerless",
+                description=f"${OCU_RATE} per OCU-hour",
+                listed=quantity * OCU_RATE,
+                net=quantity * OCU_RATE,
+                quantity=quantity,
+                unit="OCU-hours",
+                rate=OCU_RATE,
                 resource=co.VECTOR_STORE,
                 truth="vector-store",
             )
@@ -227,19 +227,19 @@ def runtime_lines(seconds: Mapping[int, float]) -> Iterator[AwsLine]:
         for part, used, rate, unit in parts:
             quantity = (used / 3600).quantize(Decimal("0.00000001"), rounding=ROUND_HALF_EVEN)
             yield AwsLine(
-                hour_start(hour),
-                hour_start(hour) + HOUR,
-                PRODUCTION,
-                "AmazonBedrockAgentCore",
-                "Amazon Bedrock AgentCore",
-                f"EUC1-Runtime:Consumption-based:{part}",
-                "Runtime",
-                f"${rate} per {unit} for AgentCore Runtime",
-                quantity * rate,
-                quantity * rate,
-                quantity,
-                unit,
-                rate,
+                start=hour_start(hour),
+                end=hour_start(hour) + HOUR,
+                account=PRODUCTION,
+                product_code="AmazonBedrockAgentCore",
+                product_name="Amazon Bedrock AgentCore",
+                usage_type=f"EUC1-Runtime:Consumption-based:{part}",
+                operation="Runtime",
+                description=f"${rate} per {unit} for AgentCore Runtime",
+                listed=quantity * rate,
+                net=quantity * rate,
+                quantity=quantity,
+                unit=unit,
+                rate=rate,
                 region=co.EU,
                 resource=co.AGENT_RUNTIME,
                 truth="runtime",
@@ -251,38 +251,38 @@ def plumbing_lines(first: datetime, until: datetime, scale: int) -> Iterator[Aws
     for at in _days(first, until):
         stored_gb, invocations = Decimal("18.5") * scale, Decimal(31_000) * scale
         yield AwsLine(
-            at,
-            at + 24 * HOUR,
-            PRODUCTION,
-            "AmazonS3",
-            "Amazon Simple Storage Service",
-            "TimedStorage-ByteHrs",
-            "StandardStorage",
-            "$0.023 per GB - first 50 TB / month of storage used",
-            stored_gb * Decimal("0.023"),
-            stored_gb * Decimal("0.023"),
-            stored_gb,
-            "GB-Mo",
-            Decimal("0.023"),
+            start=at,
+            end=at + 24 * HOUR,
+            account=PRODUCTION,
+            product_code="AmazonS3",
+            product_name="Amazon Simple Storage Service",
+            usage_type="TimedStorage-ByteHrs",
+            operation="StandardStorage",
+            description="$0.023 per GB - first 50 TB / month of storage used",
+            listed=stored_gb * Decimal("0.023"),
+            net=stored_gb * Decimal("0.023"),
+            quantity=stored_gb,
+            unit="GB-Mo",
+            rate=Decimal("0.023"),
             resource="brightwater-documents",
             tags=(("resourceTags/user:team", "Platform"),),
             truth="owner",
         )
         cost = invocations * Decimal("0.0000002")
         yield AwsLine(
-            at,
-            at + 24 * HOUR,
-            PRODUCTION,
-            "AWSLambda",
-            "AWS Lambda",
-            "Request",
-            "Invoke",
-            "$0.20 per 1 million requests",
-            cost,
-            cost,
-            invocations,
-            "Requests",
-            Decimal("0.0000002"),
+            start=at,
+            end=at + 24 * HOUR,
+            account=PRODUCTION,
+            product_code="AWSLambda",
+            product_name="AWS Lambda",
+            usage_type="Request",
+            operation="Invoke",
+            description="$0.20 per 1 million requests",
+            listed=cost,
+            net=cost,
+            quantity=invocations,
+            unit="Requests",
+            rate=Decimal("0.0000002"),
             resource=f"arn:aws:lambda:{co.US}:{PRODUCTION}:function:thumbnailer",
             truth="unowned",
         )
@@ -294,7 +294,18 @@ def monthly_lines(aws: Iterable[AwsLine], first: datetime, end: datetime) -> Ite
     usage = sum((line.net for line in aws_lines), Decimal(0))
     bedrock = sum((line.net for line in aws_lines if line.product_code == "AmazonBedrock"), Decimal(0))
     ec2 = sum((line.net for line in aws_lines if line.product_code == "AmazonEC2"), Decimal(0))
-    month = AwsLine(first, end, PRODUCTION, "AmazonBedrock", "Amazon Bedrock", "", "", "", Decimal(0), Decimal(0))
+    month = AwsLine(
+        start=first,
+        end=end,
+        account=PRODUCTION,
+        product_code="AmazonBedrock",
+        product_name="Amazon Bedrock",
+        usage_type="",
+        operation="",
+        description="",
+        listed=Decimal(0),
+        net=Decimal(0),
+    )
 
     def one(amount: Decimal, **changes: object) -> AwsLine:
         cents = amount.quantize(CENT, rounding=ROUND_HALF_EVEN)

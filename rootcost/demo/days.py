@@ -27,7 +27,7 @@ RESENT_DAYS, RETRIED_DAY = (6, 13), 8
 _WHO = [name for name in TRUTH_SCHEMA if name not in METERS]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DayOutput:
     """What was written, and the truth about it.
 

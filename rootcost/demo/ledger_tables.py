@@ -32,7 +32,7 @@ _PAID_PER_THOUSAND = 880
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerFiles:
     """What was made: Parquet files with the columns of `spans` and `charges`, and what must come out.
 
@@ -85,7 +85,7 @@ def generate_ledger(out: Path, spans: int, seed: int = 7, month: str = "2026-10"
     registry = out / "registry.csv"
     rows = ["agent,team", *(f"agent-{n:03d},team-{n % 20:02d}" for n in range(AGENTS))]
     registry.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return LedgerFiles(tuple(files), charges, registry, expected_path, month, calls)
+    return LedgerFiles(spans=tuple(files), charges=charges, registry=registry, expected=expected_path, month=month, calls=calls)
 
 
 def _chunks(spans: int) -> Iterator[int]:

@@ -49,7 +49,7 @@ def programme(gpu_nodes: int) -> tuple[Scene, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How many chains of each scene start on each day: `counts[scene, day - 1]`."""
 
@@ -84,7 +84,7 @@ def plan(calls: int, *, first: datetime, end: datetime, seed: int, gpu_nodes: in
         weights[: scene.from_day - 1] = 0.0
         chains = max(1, round(ordinary_calls * scene.share / _calls_each(scene)))
         counts[row] = rng.multinomial(chains, weights / weights.sum())
-    return Plan(cast, counts, first, seed, runaways)
+    return Plan(scenes=cast, counts=counts, first=first, seed=seed, runaways=runaways)
 
 
 def _calls_each(scene: Scene) -> float:

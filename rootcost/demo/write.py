@@ -35,7 +35,7 @@ LARGE = 150_000
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoCompany:
     """Where everything of a generated month lies."""
 

@@ -129,7 +129,7 @@ _GAP = 2
 """Blanks from one column to the next."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
     """A column with its natural and its least width."""
 
@@ -146,11 +146,11 @@ class _Column:
         word = max(cell_len(word) for word in heading.split())
         whole = is_fixed or name in _WHOLE
         return cls(
-            name,
-            heading,
-            is_fixed,
-            max(word, content_width if whole else min(content_width, _FOLDED)),
-            max(content_width, cell_len(heading)),
+            name=name,
+            heading=heading,
+            fixed=is_fixed,
+            least=max(word, content_width if whole else min(content_width, _FOLDED)),
+            natural=max(content_width, cell_len(heading)),
         )
 
 

@@ -20,7 +20,7 @@ DRILL_DOWN = ("team", "agent", "model", "meter", "provider", "service")
 MAX_DIMENSIONS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """The query that the URL describes."""
 
@@ -111,13 +111,13 @@ def choices(months: Sequence[str]) -> Question:
             (None, None) if month == "all" else between(months) if month == "range" else (month, controls.next_month(month))
         )
         question = Question(
-            tuple(by),
-            cast("View", view),
-            cast("Basis", basis),
-            cast("Granularity", granularity),
-            start,
-            end,
-            filters_of(controls.read_all("filter")),
+            by=tuple(by),
+            view=cast("View", view),
+            basis=cast("Basis", basis),
+            granularity=cast("Granularity", granularity),
+            start=start,
+            end=end,
+            filters=filters_of(controls.read_all("filter")),
         )
         with third:
             add_filter(question)

@@ -159,7 +159,9 @@ def _reading_of(group: dict[str, Any]) -> str:
         "follow": "It corrects other charges, and follows them",
         "tax": "It is a tax, and follows the charges it taxes",
     }.get(group["role"] or "", "Nothing logged can have used it")
-    suffix = " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} of its lot"
+    suffix = (
+        " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} of its charge group"
+    )
     return reading + suffix if group["role"] == "tokens" else f"{reading}{'' if group['charges'] == 1 else suffix}"
 
 

@@ -38,8 +38,8 @@ def charge_step(figure: Figure) -> Step | None:
     charge_count = int(_charge_groups(figure.books, list(group_costs))["charges"].sum())
     remainder = text.minus(whole, text.total(top_charges))
     sentence = (
-        f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} of {many(len(group_costs), 'lot')}. "
-        "A lot is charges that no rule can tell apart; inside it a charge counts in proportion to its amount."
+        f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} in {many(len(group_costs), 'charge group')}. "
+        "A charge group is charges that are treated alike; inside it a charge counts in proportion to its amount."
     )
     return Step(
         step="charge",

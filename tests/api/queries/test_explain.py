@@ -171,7 +171,7 @@ def test_charges_of_one_lot_count_by_their_amount(books: Books) -> None:
     attribute(books)
     assert costs(told(cell(books, "team=Care"))["charge"], "charge_id") == {"c0": Decimal("0.012"), "c1": Decimal("0.006")}
     steps = told(queries.explain(books, "c1"))
-    assert "together with 1 other charge of its lot" in steps["charge"].parts[0].sentence
+    assert "together with 1 other charge of its charge group" in steps["charge"].parts[0].sentence
     assert costs(steps["initiator"], "team") == {"Care": Decimal("0.006"), "Dev": Decimal("0.003"), None: Decimal("0.001")}
 
 
