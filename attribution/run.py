@@ -215,33 +215,33 @@ class _Run:
             shutil.rmtree(cache_dir, ignore_errors=True)
         sink = StagedSink(self.store, cache_dir, month=month, run_id=self.run_id)
         month_costs = self.compute_costs(month, self.settings.attribution, sink)
-        self.prior.drawn.add(month)
+        self.prior.computed.add(month)
         self.drift[month] = month_costs.drift
         control_totals = balance.control_totals(
             charges,
-            month_costs.told.sums,
+            month_costs.totals.sums,
             self.store.scan(IMPORT_TOTALS, {"billing_month": [month]}),
             run_id=self.run_id,
             month=month,
         )
         note = f"run {self.run_id}"
         sink.commit(note=note)
-        groups = charge_groups.table_rows(month_costs.lots, run_id=self.run_id, month=month)
+        groups = charge_groups.table_rows(month_costs.groups, run_id=self.run_id, month=month)
         for table, rows in ((BALANCE, control_totals), (RATES, month_costs.rates), (LOTS, groups)):
             staging.commit(self.store, table, staging.stage(self.store, table, rows), note=note)
         self.report.problems += findings.publish_findings(
-            self.store, month, self.run_id, month_costs.told, month_costs.lots, self._problems(month, month_costs)
+            self.store, month, self.run_id, month_costs.totals, month_costs.groups, self._problems(month, month_costs)
         )
         return control_totals
 
     def _problems(self, month: str, month_costs: MonthCosts) -> list[Problem]:
         """Problems of the rules, drift, units and rates of a month, filed under its findings."""
         settings, uri = self.settings.attribution, findings.findings_uri(month)
-        totals = month_costs.told
+        totals = month_costs.totals
         return [
             *shared_rules.check(settings.shared, shared_rules.known_teams(self.timeline, totals.sums), uri=uri, month=month),
             *drift_alerts.problems(month_costs.drift, settings.drift_tolerance, uri=uri),
-            *unit_scale.problems(month_costs.lots, uri=uri),
+            *unit_scale.problems(month_costs.groups, uri=uri),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=uri),
             *missing_rates.missing_exchange_rates(totals.days, self.settings.report.currency, Exchange.of(self.books), uri=uri),
         ]

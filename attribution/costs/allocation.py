@@ -1,4 +1,4 @@
-"""The ladder: what no logged use explains goes to its owner, to those who share it, or is said to be unallocated. (RA-4)"""
+"""Allocation cascade: charges that match no usage go to their owner, are shared by rule, or are reported as unallocated. (RA-4)"""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def allocate(
     earlier_costs: pl.DataFrame,
     month_begin: datetime,
 ) -> list[pl.DataFrame]:
-    """What no use took: down the ladder, then what follows charges, then what taxes all that.
+    """Allocates what matches no usage: owner, shared, idle or unallocated; then credits and corrections, then taxes on all of that.
 
-    `unmatched_groups` are lots that no use explains, `usage_costs` the costs that uses got. `earlier_costs` are published costs of earlier invoices
-    (`attribution.costs.prior_months`), `month_begin` is the first instant of this invoice's month.
+    `unmatched_groups` are charge groups that no usage explains, `usage_costs` the costs of usage. `earlier_costs` are published costs of
+    earlier invoices (`attribution.costs.prior_months`), `month_begin` is the first instant of this invoice's month.
     """
     parts = [f for f in (allocate_unmatched(unmatched_groups, team_spend, timeline, settings),) if f.height]
     for role in ("follow", "tax"):
@@ -54,7 +54,7 @@ def allocate(
 
 
 def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
-    """Shares of charges on uses, with their class, rule and reason."""
+    """Shares of charges on usage rows, with their class, rule and reason."""
     if not shares.height:
         return shares
     return shares.with_columns(
@@ -77,7 +77,7 @@ def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_owners(groups: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
-    """`owner_agent` and `owner_team` of each lot: by principal, by resource or inference profile, by tag. Nulls where nobody is named."""
+    """`owner_agent` and `owner_team` of each group: by principal, by resource or inference profile, by tag. Null where there is none."""
     frame = groups.with_columns(
         _tag_values(groups, settings.owner_tags, "tag_team"), _tag_values(groups, settings.owner_agent_tags, "tag_agent")
     )
@@ -111,7 +111,7 @@ def _first_tag(tags: str | None, keys: Sequence[str]) -> str | None:
 def allocate_unmatched(
     groups: pl.DataFrame, team_spend: TeamSpend, timeline: pl.DataFrame, settings: AttributionSettings
 ) -> pl.DataFrame:
-    """Lots without a use, as rows of class owner, shared, idle or unallocated."""
+    """Charge groups without usage, as rows of class owner, shared, idle or unallocated."""
     groups = groups.filter(pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS))
     if not groups.height:
         return groups
@@ -149,7 +149,7 @@ def allocate_unmatched(
 
 
 def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.DataFrame:
-    """Shares and placed lots as rows of `costs`, like ones summed."""
+    """Shares and allocated groups as rows of `costs`; rows that are alike are summed."""
     frames = [_with_cost_columns(rows, run_id, month) for rows in parts if rows.height]
     if not frames:
         return COSTS.empty()
@@ -172,7 +172,7 @@ def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.D
 
 
 def _with_cost_columns(rows: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
-    """Rows in the form of `costs`, and the SKU beside it."""
+    """Rows with the columns of `costs`, and their SKU."""
     frame = rows.with_columns(
         run_id=pl.lit(run_id),
         month=pl.lit(month),

@@ -65,7 +65,7 @@ def _rounding(imports: pl.LazyFrame) -> pl.DataFrame:
 
 
 def require_balanced(balance: pl.DataFrame) -> None:
-    """Raises `BalanceError` if a dollar was lost or made. Nothing is published then."""
+    """Raises `BalanceError` if charges and costs differ in any currency, provider or cost column. Nothing is published then."""
     unbalanced_rows = balance.filter(pl.col("difference") != 0)
     if unbalanced_rows.height:
         differences = ", ".join(

@@ -1,8 +1,9 @@
-"""Stretches: a month's bill and usage in parts that can be rated alone, one after the other or side by side.
+"""Batches: a month's charge groups and usage in parts that can be matched independently, one after the other or in parallel.
 
-A charge meets the usage of its own hours, provider, model and meter, and no other. So charges by the hour or day are rated day by day, in
-as many days at a time as make a stretch; what is charged over longer (a month, a day of another timezone) is rated in a stretch of its own, all of its
-provider, model and meter together; and so is what is split by the time and requests of a resource. Cut or not, the shares are the same.
+A charge is matched only with usage of its own hours, provider, model and meter. Charges by the hour or day are therefore matched day by day,
+as many days at a time as make a batch. Charges of a longer period (a month, a day of another timezone) are matched in one more batch, all of
+their provider, model and meter together, and so are charges that are split by the time and requests of a resource. The shares are the same
+however the month is split.
 """
 
 from __future__ import annotations
@@ -27,29 +28,29 @@ _DAY, _TICK = timedelta(days=1), timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is rated together: lots, lots of invoices beside, and usage. Its number orders the stretches of a month."""
+    """What is matched together: charge groups, charge groups of other invoices, and usage. `number` orders the batches of a month."""
 
     number: int
-    lots: pl.DataFrame
-    beside: pl.DataFrame
+    groups: pl.DataFrame
+    other_groups: pl.DataFrame
     usage: pl.LazyFrame
-    parted: bool
-    matched_as: pl.DataFrame
+    is_partitioned: bool
+    bill_names: pl.DataFrame
 
     def fingerprint(self) -> tuple[int, str]:
-        """How many rows of usage it has, and a sum that changes when any of their counts does; the order of rows is no matter."""
+        """The number of usage rows, and a sum that changes when any of their counts does; the order of rows does not matter."""
         aggregates = self.usage.select(pl.len(), sum=content_sum(*COUNTED_COLUMNS)).collect(engine="streaming")
         rows, total = aggregates.row(0)
         return int(rows), str(total)
 
-    def uses(self) -> pl.DataFrame:
-        """Its usage, numbered in `use`, models and meters under the names they are matched by; `own_meter` is what was logged."""
+    def usage_rows(self) -> pl.DataFrame:
+        """The usage, numbered in `use`, with models and meters under the names they are matched by; `own_meter` is the meter that was logged."""
         frame = self.usage.collect()
-        if self.parted:
+        if self.is_partitioned:
             frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
-        if self.matched_as.height:
-            bill_names = self.matched_as.rename({"as_model": "__model", "as_meter": "__meter"})
+        if self.bill_names.height:
+            bill_names = self.bill_names.rename({"as_model": "__model", "as_meter": "__meter"})
             frame = frame.join(bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
             frame = frame.with_columns(model=pl.coalesce("__model", "model"), meter=pl.coalesce("__meter", "meter"))
             frame = frame.drop("__model", "__meter")
@@ -61,8 +62,8 @@ def matched_as(
 ) -> pl.DataFrame:
     """Families of usage that the bill has under another name: provider, model, meter as logged, and as_model, as_meter.
 
-    A model goes by its display name. A meter the bill does not sell of a model is within the one it refines, if the bill sells that:
-    thinking is billed as output nearly everywhere. But what the book has a price of its own for (cached tokens) is expected on a line of its own.
+    A model goes by its display name. A meter the bill does not sell of a model is part of the one it refines, if the bill sells that: reasoning
+    is billed as output nearly everywhere. But a meter with a price of its own in the book (cached tokens) is expected on a line of its own.
     """
     billed_set = set(billed_families.select(FAMILY).unique().iter_rows())
     out = []
@@ -81,7 +82,7 @@ def matched_as(
 
 def split_into_batches(
     groups: pl.DataFrame,
-    other_invoices: pl.DataFrame,
+    other_groups: pl.DataFrame,
     usage: Usage,
     families: pl.DataFrame,
     bill_names: pl.DataFrame,
@@ -89,7 +90,7 @@ def split_into_batches(
     month_begin: datetime,
     max_usage_rows: int,
 ) -> list[Batch]:
-    """The stretches of a month that opens at `month_begin`; one that holds everything where there is little.
+    """The batches of the month that begins at `month_begin`; a single one where there is little usage.
 
     `families` are those of `usage` (`Usage.families`), `bill_names` the names they are matched by. How many days a batch has follows from
     the number of usage rows, about `max_usage_rows` to a batch, so that the same month is always split the same way.
@@ -98,9 +99,9 @@ def split_into_batches(
     while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
     if pieces == 1:
-        return [Batch(0, groups, other_invoices, usage.whole, usage.overlapping, bill_names)]
+        return [Batch(0, groups, other_groups, usage.whole, usage.overlapping, bill_names)]
     step = timedelta(days=days)
-    numbered_groups, numbered_others = (_with_batch_numbers(frame, month_begin, step) for frame in (groups, other_invoices))
+    numbered_groups, numbered_others = (_with_batch_numbers(frame, month_begin, step) for frame in (groups, other_groups))
     token_families = pl.concat(
         [f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (numbered_groups, numbered_others)]
     )
@@ -133,7 +134,7 @@ def split_into_batches(
 
 
 def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timedelta) -> pl.DataFrame:
-    """Lots with whether they are held against tokens, and the first and last stretch their hours lie in."""
+    """Charge groups with whether they are matched with tokens, and the numbers of the first and last batch that their hours lie in."""
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("role").is_in(["tokens", "driver"])
     instants = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
     first, last = ((t - pl.lit(month_begin)).dt.total_microseconds() // (step // _TICK) for t in instants)

@@ -1,7 +1,7 @@
-"""The bill, ready to be rated: charges summed to lots, and each lot classified by what it sells. (RA-1)
+"""Charge groups: like charges summed, each classified by what it sells. (RA-1)
 
-A lot is all charges that no rule can tell apart: same account, service, SKU, resource, principal, tags, period, category. Summing
-before rating is what lets ten million charges be rated in seconds.
+A charge group is the sum of all charges that no rule can tell apart: same account, service, SKU, resource, principal, tags, period and
+category. Summing before matching is what lets ten million charges be matched in seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RATED_AS = {
     "billing_account_id": "billing_account",
     "service_name": "service",
 }
-"""Keys of a lot, and the names costs and pools have for them."""
+"""Keys of a charge group, and their names in costs and pools."""
 
 FOLLOWING = ("Credit", "Adjustment")
 """Categories that correct other charges. (RA-5)"""
@@ -49,15 +49,15 @@ def build_charge_groups(
     book: PriceBook | None = None,
     profiles: Callable[[], Mapping[str, str]] | None = None,
 ) -> pl.DataFrame:
-    """Charges summed to lots, in a fixed order, with `lot` (row number), `role` and what is sold.
+    """Charges summed to charge groups, in a fixed order, with `lot` (row number), `role` and what they sell.
 
-    `role` is what the rules make of it: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it),
-    ``follow`` (credit, refund, correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean, which then counts as absent or
-    is not compared; `final` says that the provider restates none of its charges any more. `ai` says that it sells models or what runs them,
-    `unclassified` that it does and nobody knows which or how.
+    `role` says which rule applies: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it), ``follow`` (credit, refund,
+    correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean; it then counts as absent or is not compared. `final` means
+    that the provider does not restate any of the charges any more. `ai` means that the group sells models or what runs them, `unclassified`
+    that it does and no rule knows which model or meter.
 
-    `own_rules` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`). `profiles`
-    tells the one model behind a resource; it is asked if a charge names only that.
+    `own_rules` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`).
+    `profiles` returns the one model behind each resource; it is called if a charge names only a resource.
     """
     charge_sums = (
         with_group_key(charges)
@@ -98,7 +98,7 @@ def classify(
     own_rules: Sequence[SkuRule] = (),
     profiles: Callable[[], Mapping[str, str]] | None = None,
 ) -> pl.DataFrame:
-    """Lots with what they sell, each distinct wording asked once; `provider`, `resource`, `ai` and `unclassified` beside it."""
+    """Charge groups with what they sell, each distinct wording classified once; adds `provider`, `resource`, `ai` and `unclassified`."""
     groups = groups.with_columns(model_arn=pl.col("resource_id").str.extract(_MODEL_ARN))
     distinct = groups.select(_CLASSIFIED_BY).unique()
     classifier = Classifier(own_rules)
@@ -133,7 +133,7 @@ def classify(
 
 
 def single_model_resources(usage: pl.LazyFrame) -> dict[str, str]:
-    """The model behind each resource that only ever served one: what an inference profile routes to, as logs tell."""
+    """The model of each resource that only ever served one model, such as an inference profile, according to logs."""
     resource_models = (
         usage.filter(pl.col("resource").is_not_null() & pl.col("model").is_not_null()).select("resource", "model").unique()
     )
@@ -144,9 +144,9 @@ def single_model_resources(usage: pl.LazyFrame) -> dict[str, str]:
 
 
 _MODEL_ARN = r"^arn:[^:]*:bedrock:.*:(?:foundation-model|inference-profile)/(.+)$"
-"""ARNs that only name a model, or the route to it: no resource of anybody's."""
+"""ARNs that name a model or a route to it, not a resource that somebody owns."""
 _ENDPOINT = r"/runtime-endpoint/.*$"
-"""A runtime's endpoints are the runtime."""
+"""An endpoint of a runtime is the same resource as the runtime."""
 
 
 def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
@@ -180,7 +180,7 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_rows(groups: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
-    """Lots as rows of the table `build_charge_groups`, whatever names rating gave their keys."""
+    """Charge groups as rows of the table `lots`, under the table's column names."""
     original_names = {pool_name: key for key, pool_name in RATED_AS.items() if pool_name in groups.columns}
     frame = groups.rename(original_names).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
     if "region_billed" in frame.columns:
@@ -194,7 +194,7 @@ def _ai() -> re.Pattern[str]:
 
 
 def _sells_models(frame: pl.DataFrame) -> pl.Series:
-    """Whether a service sells models: such a charge that cannot be classified is listed, not lumped with storage."""
+    """Whether a service sells models: such a charge is listed as unclassified where no rule knows its SKU; storage is not."""
     words = frame.select(
         pl.concat_str([pl.col(c).fill_null("") for c in ("provider_name", "service_name", "product_code")], separator=" ")
     ).to_series()

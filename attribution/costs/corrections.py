@@ -1,5 +1,6 @@
-"""Credits, refunds, corrections and taxes: they go where the charges went that they correct or tax, by the same weights and with their
-sign; also to charges of earlier invoices, by the costs published for them. (RA-5)
+"""Corrections: credits, refunds and taxes follow the charges they correct or tax, by the same weights and with their sign. (RA-5)
+
+They also follow charges of earlier invoices, by the costs published for those.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ledger.money import MONEY, split, weights
 from ledger.tables import COST_COLUMNS, COSTS
 
 Time = Literal["same", "within", "overlap", "any"]
-"""How the period of a charge lies to that of what follows it: the same, within it, touching it, or at any time of the invoice."""
+"""How the period of a charge lies to that of its correction: the same, within it, overlapping it, or at any time of the invoice."""
 
 _SKU, _RESOURCE = ("service", "sku_meter"), ("service", "sku_meter", "resource_id")
 _FOLLOW: tuple[tuple[tuple[str, ...], Time], ...] = (
@@ -35,12 +36,13 @@ _FOLLOW: tuple[tuple[tuple[str, ...], Time], ...] = (
     ((), "any"),
 )
 """What a credit and the charge it corrects have in common, most specific first, and always currency, provider and payer; the account
-too, where the credit names one. A credit that names a SKU or a service is never spread beyond it."""
+too, where the credit names one. A credit that names a SKU or a service is never spread beyond it.
+"""
 _TAX: tuple[tuple[str, ...], ...] = (("invoice_id", "account", "service"), ("invoice_id", "account"), ("invoice_id",))
 _EARLIER_TAX: tuple[tuple[str, ...], ...] = (("account", "service"), ("account",), ())
 
 INHERITED = ("cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal")
-"""What a following row takes over from the cost it follows."""
+"""Columns that a following row copies from the cost it follows."""
 
 MATCHED_BY = (
     "currency",
@@ -54,28 +56,28 @@ MATCHED_BY = (
     "period_start",
     "period_end",
 )
-"""What costs are found by, beside INHERITED and the four cost columns."""
+"""Columns that costs are found by, beside INHERITED and the four cost columns."""
 
 _PAYER = ("currency", "provider", "billing_account")
 _PERIOD = ("period_start", "period_end")
 _MAX_PAIRS = 5_000_000
-"""Beyond so many pairs of a credit and a cost, hours and single calls are no longer told apart: memory stays bounded."""
+"""Beyond this many pairs of a credit and a cost, hours and single calls are aggregated, so that memory stays bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One way of finding what is followed: keys in common, how the periods lie, on this invoice or on earlier ones."""
+    """One way to find what a row follows: keys in common, how the periods lie, on this invoice or on earlier ones."""
 
     keys: tuple[str, ...]
     time: Time
     earlier: bool
-    meant: pl.Expr
+    applies: pl.Expr
 
 
 def follow_charges(
     groups: pl.DataFrame, current_costs: pl.DataFrame, earlier_costs: pl.DataFrame, *, tax: bool, month_begin: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and lots that correct nothing known.
+    """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and groups that correct nothing known.
 
     `current_costs` are the costs allocated so far, `earlier_costs` those published for earlier invoices, both with MATCHED_BY, INHERITED and
     the cost columns. `month_begin` is the invoice month's first instant: a row whose period ends before it corrects an earlier month, and is
@@ -90,7 +92,7 @@ def follow_charges(
             break
         # A row that names a principal corrects that principal's charges alone.
         names_principal = pl.col("principal").is_not_null()
-        level_groups = unmatched_groups.filter(level.meant)
+        level_groups = unmatched_groups.filter(level.applies)
         steps = [
             _follow_at_level(
                 level_groups.filter(names_principal), sides[level.earlier], replace(level, keys=(*level.keys, "principal"))
@@ -109,7 +111,7 @@ def follow_charges(
 
 
 def correctable_costs(costs: pl.LazyFrame, month_groups: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
-    """Those of many costs that `groups` could correct at all, with MATCHED_BY, KEEP and the four cost columns; `month_groups` know their SKUs."""
+    """The costs that `groups` could correct, with MATCHED_BY, INHERITED and the four cost columns; `month_groups` have their SKUs."""
     match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
     skus = month_groups.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
     return (
@@ -121,7 +123,7 @@ def correctable_costs(costs: pl.LazyFrame, month_groups: pl.DataFrame, groups: p
 
 
 def _candidates(costs: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
-    """The costs that could be meant at all, so that each level looks through few."""
+    """The costs that could be followed at all, so that each level searches few."""
     if not costs.height or not groups.height:
         return costs.clear()
     match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
@@ -142,7 +144,7 @@ def _credit_levels(is_past: pl.Expr) -> Iterator[_Level]:
 
 
 def _tax_levels(is_past: pl.Expr) -> Iterator[_Level]:
-    """This invoice's charges; those of the invoice it names, if that is an earlier one; those of its own time."""
+    """Charges of this invoice; of the invoice the tax names, if that is an earlier one; of the tax's own period."""
     for keys in _TAX:
         yield _Level(keys, "any", False, ~is_past)
         yield _Level(keys, "overlap", False, is_past)
@@ -153,7 +155,7 @@ def _tax_levels(is_past: pl.Expr) -> Iterator[_Level]:
 
 
 def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
-    """Whether a credit may be spread over all that shares only `keys`: it must not name anything finer itself."""
+    """Whether a credit may be spread over all charges that share only `keys`: it must not name anything finer itself."""
     condition = pl.col("account").is_not_null() if account else pl.col("account").is_null()
     for finer in ("sku_meter", "service"):
         if finer not in keys:
@@ -162,7 +164,7 @@ def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
 
 
 def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
-    """The lots that find something to follow at this level, split over it."""
+    """The groups that match costs at this level, split over them."""
     if not groups.height or not targets.height:
         return groups.clear()
     match = [*_PAYER, *level.keys, *(_PERIOD if level.time == "same" else ())]
@@ -193,14 +195,14 @@ def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level)
 
 
 def _pairs(groups: pl.DataFrame, targets: pl.DataFrame, match: Sequence[str]) -> int:
-    """How many rows joining them on `match` gives."""
+    """How many rows a join on `match` gives."""
     sides = [frame.group_by(match).agg(n=pl.len().cast(pl.Int64)) for frame in (groups, targets)]
     pair_counts = sides[0].join(sides[1], on=match, nulls_equal=True, suffix="_there")
     return int(pair_counts.select((pl.col("n") * pl.col("n_there")).sum()).item() or 0)
 
 
 def _weight() -> pl.Expr:
-    """What the charges cost; where a column says nothing of all a lot follows (many bills leave EffectiveCost 0), the next one speaks."""
+    """What the charges cost; where a column is 0 for all that a group follows (many bills leave EffectiveCost 0), the next column counts."""
     total = [pl.col(f"of_{c}").sum().over("lot") for c in ("effective_cost", "billed_cost", "list_cost")]
     return (
         pl.when(total[0] > 0)
@@ -213,7 +215,7 @@ def _weight() -> pl.Expr:
 
 
 def _reason() -> pl.Expr:
-    """credit, adjustment or tax as the bill calls it; a negative row of any other category gives money back: refund."""
+    """credit, adjustment or tax as the bill calls it; a negative row of any other category is a refund."""
     has_category_name = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"])
     return (
         pl.when(has_category_name)

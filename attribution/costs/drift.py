@@ -1,7 +1,7 @@
-"""Drift: how far estimates were from the bill that came, per provider and model; beyond a limit it is an alarm. (ES-3)
+"""Drift: how far estimates were from the bill that came, by provider and model; beyond a limit it is an alert. (ES-3)
 
-What a month's usage would have been estimated at before its bill was known (list price times what was paid of it in earlier months) is
-held against what the bill says it cost. Pools that were logged beyond the bill, or priced in part, compare nothing and are left out.
+The estimate that a month's usage would have had before its bill was known (list cost times the ratio paid in earlier months) is compared
+with what the bill says it cost. Pools that were logged beyond the bill, or priced in part, are left out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def measure_drift(rates: pl.DataFrame, past_rates: pl.DataFrame | None, *, currency: str) -> pl.DataFrame:
-    """What the logged usage of each provider and model would have been estimated at, what the bill says, and drift = billed / estimated − 1.
+    """By provider and model, the estimate of the logged usage, what the bill says it cost, and drift = billed / estimated − 1.
 
-    `rates` are this bill's, `past_rates` those estimates would have leaned on. Only in the price book's `currency`.
+    `rates` are this bill's, `past_rates` those that estimates would have used. Only in the price book's `currency`.
     """
     ratios = paid_to_list_ratios([] if past_rates is None else [past_rates])
     ratio_by_model = {

@@ -14,21 +14,21 @@ from ledger.tables import COST_COLUMNS
 
 @dataclass(slots=True)
 class DriverResult:
-    """Shares on uses, what is left of lots, what stood idle, the rates, and the uses that drove a pool."""
+    """Shares on usage rows, unmatched groups, idle capacity, the rates, and the usage rows that drove a pool."""
 
     shares: pl.DataFrame
-    left: pl.DataFrame
+    unmatched: pl.DataFrame
     idle: pl.DataFrame
     rates: pl.DataFrame
-    used: pl.Series
+    matched_usage: pl.Series
 
 
 def split_by_quantity(
     groups: pl.DataFrame, usage: pl.DataFrame, keys: list[str], *, is_provisioned: bool = False
 ) -> DriverResult:
-    """Splits lots without a comparable quantity by what used them; provisioned ones keep their idle part apart. (RA-3)
+    """Splits groups without a comparable quantity over what used them; provisioned ones keep their idle part apart. (RA-3)
 
-    Capacity is what all lots of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
+    Capacity is what all groups of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
     reservation's price, is still one hour.
     """
     no_match = DriverResult(groups.clear(), groups, groups.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
@@ -76,8 +76,8 @@ _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 
 def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Which uses drive each pool. What both sides know of cloud, account and region must agree; every charge is split on its own, so
-    one use may drive several pools.
+    """Which usage drives each pool. Cloud, account and region must agree where both sides have them; every charge is split by itself, so one
+    usage row may drive several pools.
     """
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
     optional_keys = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
@@ -100,7 +100,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
 
 
 def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverResult]:
-    """Lots of a resource, by the seconds its users held it; by requests where no span of it has a length."""
+    """Splits groups of a resource by the seconds it was used; by requests where no span of it has a duration."""
     seconds = usage.filter((pl.col("meter") == "seconds") & (pl.col("quantity") > 0))
     requests = usage.filter(pl.col("meter") == "requests")
     results: list[DriverResult] = []
@@ -110,19 +110,19 @@ def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverR
         result = split_by_quantity(chosen, driver_usage, ["resource"], is_provisioned=is_provisioned)
         results.append(result)
         if not is_provisioned:
-            remaining_groups = result.left
+            remaining_groups = result.unmatched
             continue
         # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
-        unused_groups = result.left.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
+        unused_groups = result.unmatched.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
         result.idle = pl.concat([result.idle, unused_groups.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
-        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(result.left["lot"].implode())), unused_groups])["lot"]
+        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(result.unmatched["lot"].implode())), unused_groups])["lot"]
         remaining_groups = remaining_groups.filter(~pl.col("lot").is_in(busy.implode()))
-    results[-1].left = remaining_groups.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
+    results[-1].unmatched = remaining_groups.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
     return results
 
 
 def unmatched_reason() -> pl.Expr:
-    """Why a charge that nothing used is where it is."""
+    """Why a charge matches no usage."""
     return (
         pl.when((pl.col("charge_category") == "Usage") & (pl.col("commitment_discount_status") == "Unused"))
         .then(pl.lit("unused_commitment"))

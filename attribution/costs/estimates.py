@@ -1,4 +1,4 @@
-"""Estimates: what the bill does not cover yet, at list price times what this customer really pays of it. (ES-1, ES-2)"""
+"""Estimates: usage that no bill covers yet, at list price times the share of list price that bills came to. (ES-1, ES-2)"""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ledger.periods import month_end
 from ledger.tables import COSTS, TOKEN_METERS
 
 _FINE = timedelta(hours=25)
-"""Charges by the hour or day come in order of time: the last of them says how far the bill has got. A charge of a month does not."""
+"""Hourly and daily charges arrive in order of time: the latest says how far the bill has come. A charge of a month does not."""
 
 
 def coverage(groups: pl.DataFrame, month: str) -> pl.DataFrame:
-    """Until when the bill speaks of metered usage: provider, account (null: any), model (null: any), `covered_until`.
+    """Until when the bill covers metered usage: provider, account (null: any), model (null: any), `covered_until`.
 
-    Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers
-    its own model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what
-    the usage cost, and would be counted twice. While the provider may still restate it, it says nothing of how far the bill has got, so
-    estimates go on, and `maybe_counted_twice` tells of it. (ES-1) Nothing is covered beyond the month.
+    Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers its own
+    model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what the usage
+    cost, which would otherwise be counted twice. While the provider may still restate it, it covers nothing, so estimates go on, and
+    `maybe_counted_twice` reports it. (ES-1) Nothing is covered beyond the month.
     """
     usage_groups = groups.filter(_bears_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
     short = pl.col("period_end") - pl.col("period_start") <= _FINE
@@ -37,7 +37,7 @@ def coverage(groups: pl.DataFrame, month: str) -> pl.DataFrame:
 
 
 def _bears_usage() -> pl.Expr:
-    """Whether a charge speaks of tokens: of what cannot be classified, a part may; reserved capacity is paid instead. A runtime does not."""
+    """Whether a charge may pay for tokens: an unclassified charge may in part, reserved capacity is paid instead of tokens. A runtime does not."""
     tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
     unknown = (pl.col("unclassified") | (pl.col("sku_rule") == UNGROUPED)) & (pl.col("role") == "other")
     may_bear_tokens = unknown | (pl.col("ai") & (pl.col("charge_category") == "Usage") & pl.col("provisioned"))
@@ -45,7 +45,7 @@ def _bears_usage() -> pl.Expr:
 
 
 def maybe_counted_twice(groups: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
-    """Provisional charges of a long period that name no model, where usage of their provider is estimated: the money may be told twice.
+    """Provisional charges of a long period that name no model, where usage of their provider is estimated: the cost may be counted twice.
 
     Provider, account and SKU of each, with the number of its charges. It ends when the bill becomes final, or when the SKU is classified.
     """
@@ -62,7 +62,7 @@ def maybe_counted_twice(groups: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFra
 
 
 def is_covered(usage: pl.DataFrame, coverage_rows: pl.DataFrame) -> pl.Series:
-    """Whether the bill already covers the hour of each use: by its account where the bill knows it, else by its provider."""
+    """Whether the bill already covers the hour of each usage row: by its account where the bill has that account, else by its provider."""
     frame = usage.select("provider", "account", "model", "hour")
     billed_accounts = coverage_rows.filter(pl.col("account").is_not_null()).select("provider", "account").unique()
     is_billed_account = frame.join(
@@ -77,7 +77,7 @@ def is_covered(usage: pl.DataFrame, coverage_rows: pl.DataFrame) -> pl.Series:
 
 
 def comparable_rates(rates: pl.DataFrame) -> pl.DataFrame:
-    """Rates of pools whose logs were all priced and not beyond the bill, with what was `paid`: effective cost, or billed where that is 0."""
+    """Rates of pools whose usage is all priced and not beyond the bill, with `paid`: effective cost, or billed cost where that is 0."""
     comparable_rows = rates.filter(
         (pl.col("list_at_book") > 0) & (pl.col("denominator") > 0) & ~pl.col("flag").fill_null("").str.contains("overlogged")
     )
@@ -88,10 +88,10 @@ def comparable_rates(rates: pl.DataFrame) -> pl.DataFrame:
 
 
 def paid_to_list_ratios(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """What was really paid of one dollar at list, per currency, provider and model, and per provider (model null).
+    """What was really paid per dollar of list cost, by currency, provider and model, and by provider (model null).
 
-    `books` are rates, this bill's first: an earlier bill speaks where it says nothing. From the pools whose logs were all priced and not
-    beyond the bill: effective cost of the logged part (billed, where a bill leaves EffectiveCost 0) over its list price.
+    `books` are frames of rates, this bill's first: an earlier bill counts where a later has none. Computed from pools whose usage is all priced
+    and not beyond the bill: effective cost of the logged part (billed, where a bill leaves EffectiveCost 0) over its list cost.
     """
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "currency": pl.String,
@@ -113,7 +113,7 @@ def paid_to_list_ratios(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def estimate_costs(usage: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
-    """Uses no bill covers, as costs with basis ``estimated``; unpriced ones with null cost, never 0.
+    """Usage rows no bill covers, as costs with basis ``estimated``; unpriced ones have null cost, never 0.
 
     `currency` is the price book's.
     """
@@ -153,7 +153,7 @@ def estimate_costs(usage: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, mo
 
 
 def not_on_bill(usage: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
-    """Uses of hours the bill covers without naming them: they cost nothing there, and say so.
+    """Usage rows of hours that the bill covers without naming them, as costs of 0 with the reason `not_on_bill`.
 
     Adding an estimate would count money twice, since what the bill could not name is among its unallocated rows.
     """

@@ -1,9 +1,9 @@
-"""Rating the bill: every charge meets the usage it pays for. (RA-1, RA-1a, RA-2, RA-3)
+"""Matching: every charge is matched with the usage it pays for. (RA-1, RA-1a, RA-2, RA-3)
 
-Pools are matched on all keys that both sides know, most keys first. What the bill has beyond the logs stays apart (`uncaptured`),
-what a provisioned resource has beyond its use is `idle`; nothing is smeared over those who did log.
+Pools are matched on all keys that both sides have, most keys first. What the bill has beyond the logs is kept apart (`uncaptured`), what a
+provisioned resource has beyond its use is `idle`; neither is charged to the usage that was logged.
 
-Terms: a *lot* is a sum of like charges (`attribution.costs.charge_groups`), a *use* is a row of `usage_hourly`.
+A charge group (column `lot`) is a sum of like charges (`attribution.costs.charge_groups`), a usage row (column `use`) a row of `usage_hourly`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 _BASE = ("currency", "provider", "model", "meter", "pool_start", "pool_end")
 _TIER_DEFAULTS: Mapping[str, str | int] = {"service_tier": "standard", "context_above": 0}
-"""What a tier is where nothing is said of it. Like other keys, tiers told on both sides must agree; silence meets any, last. (RA-1a)"""
+"""The value of a tier that was not stated. Tiers stated on both sides must agree; a default matches any, after exact matches. (RA-1a)"""
 
 Side = Literal["bill", "log"]
 _SIDES: tuple[Side | None, ...] = (None, "bill", "log")
@@ -41,30 +41,31 @@ _MISSING_TIERS: tuple[dict[str, Side], ...] = tuple(
     {tier: side for tier, side in zip(_TIER_DEFAULTS, sides, strict=True) if side is not None}
     for sides in sorted(product(_SIDES, repeat=len(_TIER_DEFAULTS)), key=lambda sides: len(sides) - sides.count(None))
 )
-"""Which side says nothing of which tier: neither of none first, so that equals meet before silence is filled."""
+"""Which side lacks which tier: none first, so that equal tiers are matched before defaults."""
 
 
 @dataclass(slots=True)
 class MatchResult:
-    """The outcome: shares of charges on uses (lot, use, quantity and costs; `with_dimensions` gives them words), what is left of each lot, the
-    rates, and the uses that found a charge.
+    """Shares of charge groups on usage rows, the unmatched part of each group, the rates, and the usage rows that a charge pays for.
+
+    `shares` has lot, use, quantity and cost columns; `with_dimensions` adds the other columns.
     """
 
     shares: pl.DataFrame
-    left: pl.DataFrame
+    unmatched: pl.DataFrame
     rates: pl.DataFrame
-    used: pl.Series
+    matched_usage: pl.Series
 
 
 def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
-    """Lots under the names pools are matched by, with the hours their period is matched by."""
+    """Charge groups under the names that pools are matched by, with the hours that their period stands for."""
     return groups.rename(RATED_AS).with_columns(*pool_period("period_start", "period_end"))
 
 
 def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> MatchResult:
-    """Holds token lots against logged tokens and drivers against seconds or requests.
+    """Matches token charges with logged tokens, and other charges with the seconds or requests that used their resource.
 
-    `groups` as from `with_pool_keys`, `usage` with a `use` row number. Amounts of `groups` that found no use are in `unmatched_groups`, with a `reason`.
+    `groups` are as from `with_pool_keys`, `usage` has a row number `use`. Amounts of `groups` that match no usage are in `unmatched`, with a `reason`.
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
@@ -75,13 +76,13 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -
     driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
     tokens = _TokenMatcher(groups.filter(pl.col("role") == "tokens"), token_usage, tolerance)
     for missing_tiers in _MISSING_TIERS:
-        for known_keys, keys in _levels(tokens.lots, tokens.uses):
+        for known_keys, keys in _levels(tokens.groups, tokens.usage):
             tokens.match(known_keys, keys, missing_tiers)
-    shares += tokens.told()
+    shares += tokens.flagged_shares()
     rates += tokens.rates
     token_drivers = drivers.split_by_quantity(
         groups.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS)),
-        tokens.open_uses(),
+        tokens.open_usage(),
         ["provider", "model", "meter"],
     )
     resource_groups = groups.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
@@ -90,15 +91,15 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -
     rates += [token_drivers.rates, *(r.rates for r in resource_drivers)]
     unmatched_groups = pl.concat(
         [
-            tokens.lots.drop("__known").with_columns(reason=pl.lit("uncaptured_usage")),
-            token_drivers.left.with_columns(reason=pl.lit("uncaptured_usage")),
-            *(r.left for r in resource_drivers[-1:]),
+            tokens.groups.drop("__known").with_columns(reason=pl.lit("uncaptured_usage")),
+            token_drivers.unmatched.with_columns(reason=pl.lit("uncaptured_usage")),
+            *(r.unmatched for r in resource_drivers[-1:]),
             *(r.idle for r in resource_drivers),
             groups.filter(pl.col("role") == "other").with_columns(reason=drivers.unmatched_reason()),
         ],
         how="diagonal_relaxed",
     )
-    matched_usage = pl.concat([tokens.used, token_drivers.used]).unique()
+    matched_usage = pl.concat([tokens.matched_usage, token_drivers.matched_usage]).unique()
     return MatchResult(combine(shares), unmatched_groups, combine(rates), matched_usage)
 
 
@@ -107,7 +108,7 @@ def _known_keys(frame: pl.DataFrame) -> pl.Expr:
 
 
 def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
-    """Every (what lots know, what both know), most shared keys first; ties in the order of OPTIONAL."""
+    """Every pair of (keys the groups have, keys both sides have), most shared keys first; ties in the order of OPTIONAL."""
     levels = {
         (group_keys, tuple(k for k in OPTIONAL if k in group_keys.split(",") and k in usage_keys.split(",")))
         for group_keys in groups["__known"].unique()
@@ -119,40 +120,40 @@ def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[
 
 
 class _TokenMatcher:
-    """Token lots and token uses, matched level by level; what a level leaves goes on to the next."""
+    """Token charge groups and token usage, matched level by level; what one level leaves unmatched goes on to the next."""
 
     def __init__(self, groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> None:
-        self.lots = groups.with_columns(__known=_known_keys(groups))
-        self.uses = usage.with_columns(__known=_known_keys(usage))
+        self.groups = groups.with_columns(__known=_known_keys(groups))
+        self.usage = usage.with_columns(__known=_known_keys(usage))
         self.tolerance = tolerance
-        self.used = pl.Series("use", [], dtype=pl.Int64)
+        self.matched_usage = pl.Series("use", [], dtype=pl.Int64)
         self.shares: list[pl.DataFrame] = []
         self.rates: list[pl.DataFrame] = []
 
-    def open_uses(self) -> pl.DataFrame:
-        """Uses that no pool has taken yet."""
-        return self.uses.join(self.used.to_frame(), on="use", how="anti") if self.used.len() else self.uses
+    def open_usage(self) -> pl.DataFrame:
+        """Usage rows that no pool has taken yet."""
+        return self.usage.join(self.matched_usage.to_frame(), on="use", how="anti") if self.matched_usage.len() else self.usage
 
-    def told(self) -> list[pl.DataFrame]:
-        """The shares; those of a use that was logged beyond everything billed say so."""
-        overlogged_usage = self.uses.join(self.used.unique().to_frame(), on="use", how="semi")["use"].implode()
+    def flagged_shares(self) -> list[pl.DataFrame]:
+        """The shares; usage that was logged beyond everything billed is flagged `overlogged`."""
+        overlogged_usage = self.usage.join(self.matched_usage.unique().to_frame(), on="use", how="semi")["use"].implode()
         pool_flag = pl.col("flag").str.replace("overlogged,?", "").replace("", None)
         overlogged_flag = pl.when(pl.col("use").is_in(overlogged_usage)).then(pl.lit("overlogged"))
         flag = pl.concat_str(overlogged_flag, pool_flag, separator=",", ignore_nulls=True)
         return [s.with_columns(flag=flag) for s in self.shares]
 
     def match(self, known_keys: str, keys: tuple[str, ...], missing_tiers: Mapping[str, Side]) -> None:
-        """Rates the lots that know `known_keys` against the uses with which they share exactly `keys`, on tiers of which one side is silent."""
+        """Matches groups that have exactly `known_keys` with usage that shares exactly `keys`, where one side lacks the `missing_tiers`."""
         unshared_keys = [k for k in known_keys.split(",") if k and k not in keys]
         tier_is_known = {tier: pl.col(tier).ne(pl.lit(_TIER_DEFAULTS[tier])) for tier in missing_tiers}
-        groups = self.lots.filter(
+        groups = self.groups.filter(
             pl.col("__known") == known_keys,
             pl.col("billed_quantity") > 0,
             *(tier_is_known[tier].not_() if side == "bill" else tier_is_known[tier] for tier, side in missing_tiers.items()),
         )
         if not groups.height:
             return
-        usage = self.uses.filter(
+        usage = self.usage.filter(
             *(pl.col(k).is_not_null() for k in keys),
             *(pl.col(k).is_null() for k in unshared_keys),
             *(tier_is_known[tier] if side == "bill" else tier_is_known[tier].not_() for tier, side in missing_tiers.items()),
@@ -190,27 +191,27 @@ class _TokenMatcher:
             )
         )
         if pools.height:
-            self._share(pools, pool, groups, assignment)
+            self._split_pools(pools, pool, groups, assignment)
 
-    def _share(self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame) -> None:
+    def _split_pools(self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame) -> None:
         pool_groups = groups.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
         assignment = assignment.join(pools.select("pool"), on="pool", how="semi")
         excess = _excess(assignment, pools)
         parts = split_over_usage(pool_groups, assignment, COST_COLUMNS)
         self.shares.append(with_paid_quantity(parts.filter(pl.col("use").is_not_null()), pool_groups, excess))
         remainder = parts.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(pool_groups), on="lot")
-        other_groups = self.lots.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
-        remaining_groups = self.lots.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="lot")
-        self.lots = pl.concat([other_groups, remaining_groups.select(other_groups.columns)])
+        other_groups = self.groups.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
+        remaining_groups = self.groups.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="lot")
+        self.groups = pl.concat([other_groups, remaining_groups.select(other_groups.columns)])
         # What was logged beyond this pool's bill may be what a coarser pool bills: it goes on, the rest of the use is done.
-        remaining_usage = self.uses.drop("quantity").join(excess, on="use").select(self.uses.columns)
-        self.uses = pl.concat([self.uses.join(assignment.select("use"), on="use", how="anti"), remaining_usage])
-        self.used = pl.concat([self.used, assignment["use"]])
+        remaining_usage = self.usage.drop("quantity").join(excess, on="use").select(self.usage.columns)
+        self.usage = pl.concat([self.usage.join(assignment.select("use"), on="use", how="anti"), remaining_usage])
+        self.matched_usage = pl.concat([self.matched_usage, assignment["use"]])
         self.rates.append(pools.drop("pool").rename({"pool_start": "period_start", "pool_end": "period_end"}))
 
 
 def _excess(assignment: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
-    """How much of each use lies beyond what its pool bills, by use; none where logs and bill agree within the tolerance."""
+    """How much of each usage row lies beyond what its pool bills, by use; none where logs and bill agree within the tolerance."""
     overlogged_rows = assignment.select("use", "quantity", "pool").join(
         pools.filter(pl.col("flag").str.contains("overlogged")).select("pool", "billed", "logged"), on="pool"
     )
@@ -227,7 +228,7 @@ def _excess(assignment: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unlogged(groups: pl.DataFrame) -> pl.DataFrame:
-    """How much of each lot's quantity no log tells of: its share of what the pool's bill has beyond the logs."""
+    """How much of each group's quantity was not logged: its share of what the pool's bill has beyond the logs."""
     halves = [
         groups.select("lot", "billed_quantity", rest=pl.lit(value=is_rest), part=part)
         for is_rest, part in ((False, pl.col("logged")), (True, pl.col("denominator") - pl.col("logged")))
@@ -239,13 +240,13 @@ def _unlogged(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 _GROUP_DIMENSIONS = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
-"""What a share repeats of its lot: the dimensions of costs, and what credits are matched by."""
+"""Columns that a share repeats of its charge group: the dimensions of costs, and what credits are matched by."""
 
 
 def with_dimensions(shares: pl.DataFrame, groups: pl.DataFrame, usage: pl.DataFrame) -> pl.DataFrame:
-    """Shares with the words of their lot, and owner and dimensions of their use (``use_…`` where both sides have a say).
+    """Shares with the dimensions of their charge group, and owner and dimensions of their usage row (``use_…`` where both sides have them).
 
-    `groups` are all lots of the month in the order of their numbers, `usage` those that were rated.
+    `groups` are all groups of the month in the order of their numbers, `usage` the rows that were matched.
     """
     if not shares.height:
         return shares

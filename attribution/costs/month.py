@@ -1,16 +1,23 @@
-"""From a bill and hourly usage to costs: the recipe of a month, stretch by stretch. Pure, the same rows from the same facts.
+"""The costs of a month: its charges matched with hourly usage, batch by batch, and every remainder given an owner or a reason.
 
-each stretch   charges × usage → shares, rates, leftovers, usage no bill speaks of
-the month      leftovers → owner, shared, idle, unallocated;  credits and taxes → where their charges went
-each stretch   usage no bill covers yet → list price × what is really paid of it
+The recipe of `compute_month_costs`, in order; each step is pure, so the same facts give the same rows:
+
+build_charge_groups    charges                → charge groups: like charges summed, and what each of them sells        (RA-1)
+bill_names             families of usage      → the names that the bill has for their models and meters               (RA-1)
+split_into_batches     groups, usage          → batches that can be matched on their own
+match_batches          each batch             → costs of usage, unmatched groups, rates, usage that is not billed yet  (RA-1a, RA-2, RA-3)
+allocate               unmatched groups       → owner, shared, idle, unallocated; then credits and taxes               (RA-4, RA-5)
+month_rates            rates of the batches   → rows of `rates`
+estimate_open_usage    usage not billed yet   → list price × the share of list price that bills came to                (ES-1)
+measure_drift          rates, earlier rates   → how far estimates were from this bill                                  (ES-3)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import polars as pl
@@ -23,22 +30,22 @@ from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
 from attribution.pricing import PriceBook
 from attribution.usage.reader import FAMILY, Usage
 from ledger import code
-from ledger.hashing import content_sum
+from ledger.hashing import content_sum, fingerprint
 from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
 
 BATCH_ROWS = 150_000
-"""Rows of usage that are rated at once, about; memory and the time of a late day go with it."""
+"""About how many usage rows are matched at once: memory, and the time to rebuild after a late day, grow with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonthCosts:
-    """What a bill and a month's usage come to, beside the costs, which the keeper has."""
+    """What a month's bill and usage come to, beside the rows of `costs`, which went to the sink."""
 
-    told: CostTotals
+    totals: CostTotals
     rates: pl.DataFrame
-    lots: pl.DataFrame
+    groups: pl.DataFrame
     drift: pl.DataFrame
 
 
@@ -56,108 +63,130 @@ def compute_month_costs(
     past_rates: pl.DataFrame | None = None,
     past_costs: pl.DataFrame | None = None,
 ) -> MonthCosts:
-    """Draws the costs of a month and hands them to the keeper.
+    """Computes the costs of a month and writes them to the sink.
 
-    `usage` of other months only meets charges, it is not estimated here. `other_invoices` are usage charges of other invoices for this month's
-    hours: what they pay for is neither estimated nor missing here. `past_rates` and `past_costs` (`attribution.costs.prior_months`) are what earlier
-    months came to: estimates lean on the one, corrections of earlier invoices follow the other.
+    `usage` of other months is matched with charges, but not estimated here. `other_invoices` are usage charges of other invoices for this
+    month's hours: the usage they pay for is neither estimated nor missing here. `past_rates` and `past_costs`
+    (`attribution.costs.prior_months`) are results of earlier months: estimates use the rates, corrections of earlier invoices follow the costs.
     """
     families = usage.families()
     display = names.ModelNames(book.models, families["model"].drop_nulls().unique())
-    sold = partial(
-        charge_groups.build_charge_groups,
-        display=display,
-        own_rules=settings.skus,
-        book=book,
-        profiles=lambda: charge_groups.single_model_resources(usage.whole),
+    build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings)
+    groups = build_groups(charges)
+    other_groups = build_groups(other_invoices) if other_invoices is not None else groups.clear()
+    bill_names = matched_as(families, _billed_families(groups, other_groups), display.display, book)
+    matcher = _BatchMatcher(
+        run_id=run_id,
+        month=month,
+        groups=groups,
+        coverage=estimates.coverage(pl.concat([groups, other_groups], how="diagonal_relaxed"), month),
+        settings=settings,
+        currency=book.currency,
+        sink=sink,
     )
-    lots = matching.with_pool_keys(sold(charges))
-    beside = matching.with_pool_keys(sold(other_invoices)) if other_invoices is not None else lots.clear()
-    opens = month_start(month)
-    usage_sold = pl.col("role").is_in(["tokens", "driver"])
-    sells = pl.concat([frame.filter(usage_sold).select(FAMILY).unique() for frame in (lots, beside)])
-    known_as = matched_as(families, sells, display.display, book)
-    month_of = _BatchMatcher(
-        run_id,
-        month,
-        lots,
-        estimates.coverage(pl.concat([lots, beside], how="diagonal_relaxed"), month),
-        settings,
-        book.currency,
-        sink,
+    results = matcher.match_batches(
+        split_into_batches(
+            groups, other_groups, usage, families, bill_names, month_begin=month_start(month), max_usage_rows=BATCH_ROWS
+        )
     )
-    stretches = split_into_batches(lots, beside, usage, families, known_as, month_begin=opens, max_usage_rows=BATCH_ROWS)
-    rated = month_of.rate(stretches)
-    told = [r.told for r in rated]
-    sums = pl.concat([t.sums for t in told])
-    spent = TeamSpend(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month))
-    settled = allocation.allocate(
-        lots,
-        pl.concat([r.left for r in rated], how="diagonal_relaxed"),
-        sink.of_stretches(),
-        spent,
+    totals = [result.totals for result in results]
+    allocated_parts = allocation.allocate(
+        groups,
+        pl.concat([result.unmatched for result in results], how="diagonal_relaxed"),
+        sink.batch_costs(),
+        _team_spend(totals, usage, month),
         timeline,
         settings,
         earlier_costs=pl.DataFrame() if past_costs is None else past_costs,
-        month_begin=opens,
+        month_begin=month_start(month),
     )
-    told.append(sink.keep(allocation.cost_rows(settled, run_id=run_id, month=month)))
-    rates = _rate_rows(
-        pl.concat([r.rates for r in rated if r.rates.height] or [pl.DataFrame()], how="diagonal_relaxed"), run_id, month
-    )
-    paid = estimates.paid_to_list_ratios([rates, *([] if past_rates is None else [past_rates])])
-    for stretch in rated:
-        estimated = estimates.estimate_costs(
-            stretch.open_uses.collect(), paid, run_id=run_id, month=month, currency=book.currency
+    totals.append(sink.add(allocation.cost_rows(allocated_parts, run_id=run_id, month=month)))
+    rates = _month_rates(results, run_id, month)
+    ratios = estimates.paid_to_list_ratios([rates, *([] if past_rates is None else [past_rates])])
+    for result in results:
+        estimated_costs = estimates.estimate_costs(
+            result.open_usage.collect(), ratios, run_id=run_id, month=month, currency=book.currency
         )
-        if estimated.height:
-            told.append(sink.keep(estimated))
-    return MonthCosts(CostTotals.together(told), rates, lots, drift.measure_drift(rates, past_rates, currency=book.currency))
+        if estimated_costs.height:
+            totals.append(sink.add(estimated_costs))
+    return MonthCosts(
+        totals=CostTotals.combine(totals),
+        rates=rates,
+        groups=groups,
+        drift=drift.measure_drift(rates, past_rates, currency=book.currency),
+    )
 
 
-def compute_in_memory(*facts: Any, **said: Any) -> pl.DataFrame:
-    """The costs themselves, in memory; takes what `compute_month_costs` takes but the keeper."""
-    held = MemorySink()
-    compute_month_costs(*facts, sink=held, **said)
-    return held.costs
+def compute_in_memory(*facts: Any, **options: Any) -> pl.DataFrame:
+    """The cost rows themselves, in memory; takes the arguments of `compute_month_costs` but the sink."""
+    sink = MemorySink()
+    compute_month_costs(*facts, sink=sink, **options)
+    return sink.costs
 
 
-@dataclass(frozen=True, slots=True)
+def _pool_groups(
+    charges: pl.LazyFrame, *, usage: Usage, display: names.ModelNames, book: PriceBook, settings: AttributionSettings
+) -> pl.DataFrame:
+    """Charges as charge groups under the keys that pools are matched by."""
+    return matching.with_pool_keys(
+        charge_groups.build_charge_groups(
+            charges,
+            display=display,
+            own_rules=settings.skus,
+            book=book,
+            profiles=lambda: charge_groups.single_model_resources(usage.whole),
+        )
+    )
+
+
+def _billed_families(*all_groups: pl.DataFrame) -> pl.DataFrame:
+    """Provider, model and meter of every charge group that pays for usage."""
+    pays_for_usage = pl.col("role").is_in(["tokens", "driver"])
+    return pl.concat([groups.filter(pays_for_usage).select(FAMILY).unique() for groups in all_groups])
+
+
+def _team_spend(totals: Sequence[CostTotals], usage: Usage, month: str) -> TeamSpend:
+    """What teams spent and used in the month, as weights of shared costs."""
+    sums = pl.concat([t.sums for t in totals])
+    return TeamSpend(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _BatchMatcher:
-    """What all stretches of a month are rated by."""
+    """Matches batches; holds what all batches of a month share."""
 
     run_id: str
     month: str
-    lots: pl.DataFrame
-    covered: pl.DataFrame
+    groups: pl.DataFrame
+    coverage: pl.DataFrame
     settings: AttributionSettings
     currency: str
-    keeper: CostSink
+    sink: CostSink
 
-    def rate(self, batches: list[Batch]) -> list[BatchResult]:
-        """All stretches, `settings.workers` side by side, told in their order."""
+    def match_batches(self, batches: list[Batch]) -> list[BatchResult]:
+        """The result of each batch, in the order of the batches; `settings.workers` are matched at a time."""
         if len(batches) == 1:
-            return [self._rated(batches[0])]
-        with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="stretch") as pool:
-            return list(pool.map(self._rated, batches))
+            return [self._match(batches[0])]
+        with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="batch") as pool:
+            return list(pool.map(self._match, batches))
 
-    def _rated(self, batch: Batch) -> BatchResult:
-        name = self._name(batch) if self.keeper.remembers else ""
-        cached_result = self.keeper.known(name)
+    def _match(self, batch: Batch) -> BatchResult:
+        name = self._cache_key(batch) if self.sink.caches else ""
+        cached_result = self.sink.cached(name)
         if cached_result is not None:
             return cached_result
-        usage_rows = batch.uses()
-        match = matching.match_usage(batch.lots, usage_rows, self.settings.tolerance)
-        matched_rows = [match.used]
-        if batch.beside.height:
-            matched_rows.append(matching.match_usage(batch.beside, usage_rows, self.settings.tolerance).used)
-        shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.lots, usage_rows))
+        usage_rows = batch.usage_rows()
+        match = matching.match_usage(batch.groups, usage_rows, self.settings.tolerance)
+        matched_rows = [match.matched_usage]
+        if batch.other_groups.height:
+            matched_rows.append(matching.match_usage(batch.other_groups, usage_rows, self.settings.tolerance).matched_usage)
+        shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
         unbilled_rows = logged_rows.filter(
             (pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(matched_rows).implode()) & tokens
         )
-        is_covered = estimates.is_covered(unbilled_rows, self.covered)
+        is_covered = estimates.is_covered(unbilled_rows, self.coverage)
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),
@@ -166,12 +195,12 @@ class _BatchMatcher:
                 ),
             ]
         )
-        result = BatchResult(CostTotals.of(costs), match.left, match.rates, unbilled_rows.filter(~is_covered).lazy())
-        return self.keeper.keep_stretch(name, costs, result)
+        result = BatchResult(CostTotals.of(costs), match.unmatched, match.rates, unbilled_rows.filter(~is_covered).lazy())
+        return self.sink.add_batch(name, costs, result)
 
-    def _name(self, batch: Batch) -> str:
-        """Says all that the stretch's costs come from: the same name, the same costs."""
-        frame_hashes = [_content(frame) for frame in (batch.lots, batch.beside, self.covered, batch.matched_as)]
+    def _cache_key(self, batch: Batch) -> str:
+        """A hash of everything that the batch's costs are computed from: equal keys, equal costs."""
+        frame_hashes = [_content(frame) for frame in (batch.groups, batch.other_groups, self.coverage, batch.bill_names)]
         parts = (
             code.digest(),
             batch.number,
@@ -181,7 +210,7 @@ class _BatchMatcher:
             self.currency,
             self.month,
         )
-        return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+        return fingerprint(repr(parts))
 
 
 def _content(frame: pl.DataFrame) -> str:
@@ -190,10 +219,11 @@ def _content(frame: pl.DataFrame) -> str:
     return f"{frame.height}:{frame.select(content_sum()).item()}"
 
 
-def _rate_rows(rates: pl.DataFrame, run_id: str, month: str) -> pl.DataFrame:
-    if not rates.height:
+def _month_rates(results: Sequence[BatchResult], run_id: str, month: str) -> pl.DataFrame:
+    """The rates of all batches as rows of `rates`."""
+    frames = [result.rates for result in results if result.rates.height]
+    if not frames:
         return RATES.empty()
-    frame = rates.rename({"billed": "billed_quantity", "logged": "logged_quantity"}).with_columns(
-        run_id=pl.lit(run_id), month=pl.lit(month)
-    )
-    return RATES.conform(frame.select(c for c in RATES.schema if c in frame.columns))
+    rates = pl.concat(frames, how="diagonal_relaxed").rename({"billed": "billed_quantity", "logged": "logged_quantity"})
+    rates = rates.with_columns(run_id=pl.lit(run_id), month=pl.lit(month))
+    return RATES.conform(rates.select(c for c in RATES.schema if c in rates.columns))

@@ -1,6 +1,6 @@
-"""Pools: which hours a charge period holds, which uses fall into a pool, and the exact parting of its money. (RA-1, RA-2, MO-1)
+"""Pools: which hours a charge period stands for, which usage rows fall into a pool, and the exact split of its money. (RA-1, RA-2, MO-1)
 
-A pool is what is held against each other: lots (sums of like charges) on one side, uses (rows of `usage_hourly`) on the other.
+A pool holds what is matched with each other: charge groups on one side, rows of `usage_hourly` on the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ledger.money import MONEY, split, weights
 from ledger.tables import TOKEN_METERS
 
 OPTIONAL = ("account", "region", "resource", "principal")
-"""Keys that a log or a bill may not know. Known on both sides they must agree; unknown on one side they are merged over."""
+"""Keys that a log or a bill may lack. Where both sides have one it must agree; where one side lacks it, it is aggregated over."""
 
 _ORDER = {meter: place for place, meter in enumerate(TOKEN_METERS)}
 _PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int8).alias("__place")
@@ -26,9 +26,9 @@ _MAX_LENGTH = timedelta(days=400)
 def pool_period(start: str, end: str) -> tuple[pl.Expr, pl.Expr]:
     """The whole hours a charge period is matched by, ``[pool_start, pool_end)``; costs keep the period of their charge. (RA-1)
 
-    Usage is known by the hour, so an hour of it belongs to the period that holds the hour's middle: periods that follow on each other, at
-    whatever minute, share out the hours without gap or overlap. A period shorter than an hour belongs to the hour that holds *its* middle,
-    and all the short periods of an hour are one pool: their quantities are added, and each charge is split over the hour's usage.
+    Usage is known by the hour, so an hour of it belongs to the period that holds the hour's middle: consecutive periods, at whatever minute
+    they begin, divide the hours without gap or overlap. A period shorter than an hour belongs to the hour that holds *its* middle, and all
+    the short periods of an hour are one pool: their quantities are added, and each charge is split over the hour's usage.
 
     Two charges of half an hour, a clock hour, and a day that begins at 18:30 UTC:
 
@@ -50,7 +50,7 @@ def pool_period(start: str, end: str) -> tuple[pl.Expr, pl.Expr]:
 
 
 def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
-    """Every distinct ``[pool_start, pool_end)`` with each hour in it. One longer than 400 days is no charge period and holds none."""
+    """Every distinct ``[pool_start, pool_end)`` with each hour in it. One longer than 400 days is no charge period and has none."""
     distinct = pools.select("pool_start", "pool_end").unique().filter(pl.col("pool_end") - pl.col("pool_start") <= _MAX_LENGTH)
     return distinct.with_columns(hour=pl.datetime_ranges("pool_start", "pool_end", "1h", closed="left", time_zone="UTC")).explode(
         "hour"
@@ -58,7 +58,7 @@ def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
 
 
 def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
-    """Which pool each use falls into: use, pool, usage_key, own_meter, quantity, list_cost."""
+    """The pool of each usage row: use, pool, usage_key, own_meter, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
     shared_keys = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
     assignment = (
@@ -76,12 +76,11 @@ def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> p
 
 
 def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
-    """Each lot's amounts over the uses of its pool, exactly, and over a remainder row (use null) that comes last. (MO-1)
+    """Each group's amounts split exactly over the usage of its pool, and over a remainder row (use null) that comes last. (MO-1)
 
-    `groups` has lot, pool, pool_id, flag, denominator and logged; `assignment` has pool, use, usage_key, own_meter, quantity. A pool's uses go in
-    the order of their usage_key, meters of one key (thinking, billed as output) in that of TOKEN_METERS. Returns lot, use, pool_id, flag,
-    quantity and the amounts, so that millions of shares stay small; `described` puts
-    the other words back.
+    `groups` has lot, pool, pool_id, flag, denominator and logged; `assignment` has pool, use, usage_key, own_meter, quantity. Usage is ordered
+    by usage_key, and meters of one key (reasoning, billed as output) in the order of TOKEN_METERS. Returns lot, use, pool_id, flag, quantity and
+    the amounts only, so that millions of shares stay small; `with_dimensions` adds the other columns.
     """
     # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
     split_as = {c: next(d for d in amounts if groups[d].equals(groups[c])) for c in amounts}
@@ -111,7 +110,7 @@ def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Se
 
 
 def with_paid_quantity(shares: pl.DataFrame, groups: pl.DataFrame, excess: pl.DataFrame) -> pl.DataFrame:
-    """Shares with the quantity they pay for: once a use, however many lots its pool has, and without what lies beyond the bill."""
+    """Shares with the quantity they pay for: counted once a usage row, however many groups its pool has, and without what exceeds the bill."""
     first = groups.group_by("pool").agg(pl.col("lot").min().alias("__first"))
     out = shares.join(first, on="pool", how="left", maintain_order="left").join(
         excess.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
@@ -121,11 +120,11 @@ def with_paid_quantity(shares: pl.DataFrame, groups: pl.DataFrame, excess: pl.Da
 
 
 def complete_list_cost() -> pl.Expr:
-    """The list price of a pool's uses, where all of them have one: a part would pass for the whole."""
+    """The list cost of a pool's usage, where all of it is priced; else null, since a part would be taken for the whole."""
     return pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum())
 
 
 def combine(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The frames that hold rows, as one."""
+    """The non-empty frames, concatenated."""
     nonempty_frames = [f for f in frames if f.height]
     return pl.concat(nonempty_frames, how="diagonal_relaxed") if nonempty_frames else pl.DataFrame()

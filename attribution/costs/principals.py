@@ -1,8 +1,8 @@
-"""Who owns what a cloud identity did: by its own name, by the session it spoke in, by its role. (RA-4, ID-1)
+"""Owners of cloud identities: by the identity's own name, by its session, by its role. (RA-4, ID-1)
 
 A bill names a caller by ARN. Of an assumed role that is role and session, ``…:assumed-role/Role/session``: teams register the role, and
-name sessions after agents. What is more specific comes first; a session is an agent only where one of that name is registered, since
-many sessions are random.
+name sessions after agents. The more specific match wins; a session is an agent only where an agent of that name is registered, since
+many session names are random.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _ROLE = r"^arn:([^:]*):sts::(\d*):assumed-role/([^/]+)/.+$"
 def principal_owners(
     frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str = "principal", at: str = "period_start"
 ) -> pl.DataFrame:
-    """`agent` and `team` of each principal at that time, parallel to `frame`; nulls where nobody is registered.
+    """`agent` and `team` of each principal at that time, parallel to `frame`; null where none is registered.
 
-    Asked in this order: the principal as written; its session as an agent's name or alias; the role it assumed, as
+    Looked up in this order: the principal as written; its session as an agent's name or alias; the role it assumed, as
     ``arn:aws:iam::account:role/Role``, as ``…:assumed-role/Role`` or by its bare name.
 
     >>> from datetime import UTC, datetime

@@ -1,7 +1,7 @@
-"""What this month's bill says of earlier months: corrections and taxes of earlier invoices, and the costs published for those. (RA-5)
+"""Prior months: corrections and taxes of earlier invoices on this month's bill, and the costs published for those. (RA-5)
 
-A correction may come months after its charge. It then follows the published costs of the earlier month, which are read here; what is
-not touched by any correction is not read at all.
+A correction may come months after its charge. It then follows the published costs of the earlier month, which are read here; months that
+no correction concerns are not read at all.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ledger.store import Store
 from ledger.tables import CHARGES, COST_COLUMNS, COSTS, LOTS, RATES
 
 MAX_MONTHS = 24
-"""How far back a correction is followed. Providers correct for a year or so; a date of 1970 is a fault."""
+"""How many months back a correction is followed. Providers correct for a year or so; a date of 1970 is an error."""
 
 RATES_OF_MONTHS = 3
-"""How many earlier months are asked for rates: the newest that has any speaks. (ES-1)"""
+"""How many earlier months are searched for rates; the newest that has any counts. (ES-1)"""
 
 _CORRECTION_COLUMNS = (
     "billing_currency",
@@ -42,38 +42,39 @@ _CORRECTION_COLUMNS = (
 
 
 class PriorMonths:
-    """The earlier months as one run sees them: those it drew itself, and those in force.
+    """The earlier months as one run sees them: those it computed itself, and those in force.
 
-    `drawn` is filled by the run as it goes, oldest month first, so that a month leans on what is about to be published with it.
+    `computed` is filled by the run as it proceeds, oldest month first, so that a month uses the results that are about to be published with it.
     """
 
     def __init__(self, books: Books, run_id: str) -> None:
         self.store, self.database, self.run_id = books.store, books.database, run_id
-        self.drawn: set[str] = set()
-        self._asked: dict[str, pl.DataFrame] = {}
+        self.computed: set[str] = set()
+        self._correction_rows: dict[str, pl.DataFrame] = {}
 
     def fingerprint(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
-        """Changes when the facts change that the earlier months come from on which this one leans.
+        """Changes when the facts change that earlier months were computed from and this one depends on.
 
-        `inputs` are those of the months this run looks at, oldest first; of others, those of their run in force. The code that concluded
-        them is left to `code`, so that an upgrade is one cause and not two.
+        `inputs` are those of the months this run looks at, oldest first; of others, those of their run in force. The code that computed them is
+        left to `code`, so that an upgrade is one cause and not two.
         """
         facts = {
-            m: {name: text for name, text in of.items() if name != "code"} for m, of in self._leans_on(month, inputs).items()
+            m: {name: text for name, text in of.items() if name != "code"}
+            for m, of in self._inputs_of_prior_months(month, inputs).items()
         }
         return _hash(facts) if facts else "none"
 
     def code(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> str:
-        """The digest of this version's code, and with it that of the earlier months' code where another version concluded them.
+        """The digest of this version's code, with that of the earlier months' code where another version computed them.
 
-        So a month that leans on one that is rebuilt after it is not what it was drawn from any more, and is rebuilt too. (TI-2)
+        A month that depends on a month that is rebuilt after it has other inputs than it was computed from, and is rebuilt too. (TI-2)
         """
         own = code.digest()
-        codes = {m: of.get("code", "") for m, of in self._leans_on(month, inputs).items()}
+        codes = {m: of.get("code", "") for m, of in self._inputs_of_prior_months(month, inputs).items()}
         return own if set(codes.values()) <= {own} else f"{own}+{_hash(codes)}"
 
-    def _leans_on(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-        """The inputs of each earlier month on which this one leans, oldest first."""
+    def _inputs_of_prior_months(self, month: str, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """The inputs of each earlier month that this one depends on, oldest first."""
         run_ids = runs_in_force(self.database)
         months_before = sorted(m for m in {*run_ids, *inputs} if m < month)
         prior_months = {*corrected_months(self._corrections(month), month, months_before), *months_before[-RATES_OF_MONTHS:]}
@@ -84,13 +85,13 @@ class PriorMonths:
             }
 
     def costs(self, month: str) -> pl.DataFrame:
-        """The costs that what this month's bill corrects of earlier months is to follow."""
+        """The costs of earlier months that corrections on this month's bill follow."""
         runs = self._runs()
         correction_rows = self._corrections(month)
         return corrected_costs(self.store, {m: runs[m] for m in corrected_months(correction_rows, month, runs)}, correction_rows)
 
     def rates(self, month: str) -> pl.DataFrame:
-        """The rates of the newest earlier month that has any: what estimates lean on where this bill says nothing. (ES-1)"""
+        """The rates of the newest earlier month that has any: estimates use them where this bill has none. (ES-1)"""
         runs = self._runs()
         for past in sorted((m for m in runs if m < month), reverse=True)[:RATES_OF_MONTHS]:
             rates = self.store.scan(RATES, {"month": [past], "run_id": [runs[past]]}).collect()
@@ -99,12 +100,12 @@ class PriorMonths:
         return RATES.empty()
 
     def _corrections(self, month: str) -> pl.DataFrame:
-        if month not in self._asked:
-            self._asked[month] = corrections(self.store.scan(CHARGES, {"billing_month": [month]}), month)
-        return self._asked[month]
+        if month not in self._correction_rows:
+            self._correction_rows[month] = corrections(self.store.scan(CHARGES, {"billing_month": [month]}), month)
+        return self._correction_rows[month]
 
     def _runs(self) -> dict[str, str]:
-        return runs_in_force(self.database) | dict.fromkeys(self.drawn, self.run_id)
+        return runs_in_force(self.database) | dict.fromkeys(self.computed, self.run_id)
 
 
 def _hash(facts: Mapping[str, object]) -> str:
@@ -112,10 +113,10 @@ def _hash(facts: Mapping[str, object]) -> str:
 
 
 def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
-    """What on this bill corrects or taxes earlier months: the distinct words that earlier costs are found by.
+    """Rows of this bill that correct or tax earlier months: the distinct keys that earlier costs are found by.
 
-    Rows that correct (credits, adjustments, corrections, money given back) and taxes whose period begins before the month, and taxes of an
-    invoice that no charge of this bill is on.
+    Corrections (credits, adjustments, corrections, negative rows) and taxes whose period begins before the month, and taxes of an invoice that
+    no charge of this bill is on.
     """
     negative = pl.col("effective_cost").fill_null(0) + pl.col("billed_cost").fill_null(0) < 0
     corrects = pl.col("charge_category").is_in(["Credit", "Adjustment", "Tax"]) | pl.col("charge_class").is_not_null() | negative
@@ -132,9 +133,9 @@ def corrections(charges: pl.LazyFrame, month: str) -> pl.DataFrame:
 
 
 def corrected_months(correction_rows: pl.DataFrame, month: str, months_in_force: Collection[str]) -> list[str]:
-    """The earlier months whose costs are needed, out of those `months_in_force`: from the first that is corrected up to this one.
+    """The months in force whose costs the correction rows may follow: from the first that is corrected up to this one.
 
-    A charge may stand on a later invoice than its period, so all months between are looked through.
+    A charge may be on a later invoice than its period, so all months between are searched.
     """
     if not correction_rows.height:
         return []
@@ -146,9 +147,9 @@ def corrected_months(correction_rows: pl.DataFrame, month: str, months_in_force:
 
 
 def corrected_costs(store: Store, runs: Mapping[str, str], correction_rows: pl.DataFrame) -> pl.DataFrame:
-    """Costs that `runs` (month to run) drew for what `correction_rows` could mean, with MATCHED_BY, KEEP and the four cost columns.
+    """Costs of `runs` (month → run) that the correction rows could follow, with MATCHED_BY, INHERITED and the four cost columns.
 
-    Only original charges: what itself followed another charge is left out, since a correction corrects a charge.
+    Only original charges: a row that itself followed another charge is left out, since a correction corrects a charge.
     """
     if not runs or not correction_rows.height:
         return pl.DataFrame()

@@ -1,6 +1,6 @@
-"""Shared-cost rules: who pays for what nobody used directly, and by which weights. (RA-4)
+"""Shared-cost rules: which teams pay for what no usage explains, and by which weights. (RA-4)
 
-Each charge is taken by one rule, the first that fits, and is not shared again: a rule cannot feed another, nor itself.
+Each charge is shared by one rule, the first that applies, and is not shared again: a rule cannot feed another, nor itself.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from ledger.settings import SharedRule
 from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
 IDLE_REASONS = ("idle_capacity", "unused_commitment")
-"""Reasons of class idle: such cost is shared only by a rule that names the reason, and stays visible as idle. (RA-3)"""
+"""Reasons of class idle: such cost is shared only by a rule that names the reason, and keeps its class. (RA-3)"""
 
 
 def by_priority(rules: list[SharedRule]) -> list[SharedRule]:
-    """The rules as they are asked: by priority, then as written."""
+    """The rules in the order they apply: by priority, then as written."""
     return sorted(rules, key=lambda rule: -rule.priority)
 
 
 @dataclass(slots=True)
 class TeamSpend:
-    """What teams spent and used in the month: the weights of shared costs, each drawn when a rule asks for it.
+    """What teams spent and used in the month: the weights of shared costs, each computed when a rule first needs it.
 
-    `metered` are sums of metered cost by currency and `initiator_team`, any number of them; `uses` is all hourly usage of the month.
+    `metered` are sums of metered cost by currency and `initiator_team`, any number of them; `usage` is all hourly usage of the month.
     """
 
     metered: pl.DataFrame
-    uses: pl.LazyFrame
-    _drawn: dict[str, pl.DataFrame] = field(default_factory=dict)
+    usage: pl.LazyFrame
+    _weights: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def weights(self, rule: SharedRule) -> pl.DataFrame:
         """Team and weight, for each currency where the method counts money. A rule's source is never its target."""
@@ -42,16 +42,16 @@ class TeamSpend:
         elif rule.method == "even" and rule.teams:
             team_weights = pl.DataFrame({"team": rule.teams}).with_columns(weight=pl.lit(1).cast(MONEY))
         else:
-            team_weights = self._used(rule.usage) if rule.method == "usage" else self._paid()
+            team_weights = self._usage_weights(rule.usage) if rule.method == "usage" else self._cost_weights()
             if rule.teams:
                 team_weights = team_weights.filter(pl.col("team").is_in(rule.teams))
             if rule.method == "even":
                 team_weights = team_weights.with_columns(weight=pl.lit(1).cast(MONEY))
         return team_weights.filter(pl.col("team") != rule.source_team, pl.col("weight") > 0)
 
-    def _paid(self) -> pl.DataFrame:
-        """Metered cost by currency and team; where a bill leaves EffectiveCost 0, what it bills."""
-        if "cost" not in self._drawn:
+    def _cost_weights(self) -> pl.DataFrame:
+        """Metered cost by currency and team; billed cost where a bill leaves EffectiveCost 0."""
+        if "cost" not in self._weights:
             if not self.metered.height:
                 return pl.DataFrame(schema={"currency": pl.String, "team": pl.String, "weight": MONEY})
             team_costs = (
@@ -62,13 +62,13 @@ class TeamSpend:
             )
             total = [pl.col(c).sum().over("currency") for c in ("effective_cost", "billed_cost")]
             weight = pl.when(total[0] > 0).then("effective_cost").when(total[1] > 0).then("billed_cost").otherwise("list_cost")
-            self._drawn["cost"] = team_costs.select("currency", "team", weight=weight)
-        return self._drawn["cost"]
+            self._weights["cost"] = team_costs.select("currency", "team", weight=weight)
+        return self._weights["cost"]
 
-    def _used(self, driver: str) -> pl.DataFrame:
+    def _usage_weights(self, driver: str) -> pl.DataFrame:
         """Quantity of a meter by team, all tokens, or calls: of each hour and owner as many as the meter that most calls report."""
-        if driver not in self._drawn:
-            team_usage = self.uses.filter(pl.col("initiator_team").is_not_null())
+        if driver not in self._weights:
+            team_usage = self.usage.filter(pl.col("initiator_team").is_not_null())
             if driver == "calls":
                 calls_by_meter = team_usage.filter(pl.col("meter").is_in(TOKEN_METERS)).group_by(
                     "usage_key", "initiator_team", "meter"
@@ -80,14 +80,14 @@ class TeamSpend:
                     pl.col("meter").is_in(TOKEN_METERS) if driver == "tokens" else pl.col("meter") == driver
                 )
             weight_frame = team_usage.group_by(team="initiator_team").agg(weight=pl.col("quantity").sum())
-            self._drawn[driver] = weight_frame.collect(engine="streaming").sort("team")
-        return self._drawn[driver]
+            self._weights[driver] = weight_frame.collect(engine="streaming").sort("team")
+        return self._weights[driver]
 
 
 def apply_rules(groups: pl.DataFrame, rules: list[SharedRule], team_spend: TeamSpend) -> tuple[list[pl.DataFrame], pl.DataFrame]:
-    """What the rules take of the lots, split over teams, rule by rule; and the lots they leave.
+    """The parts that rules share over teams, rule by rule, and the groups that no rule applies to.
 
-    `groups` know their `owner_agent` and `owner_team`. A rule without a source takes what nobody owns.
+    `groups` have `owner_agent` and `owner_team`. A rule without a source applies to groups that nobody owns.
     """
     parts: list[pl.DataFrame] = []
     for rule in by_priority(rules):
@@ -131,7 +131,7 @@ def _has_tags(tags: str, required_tags: dict[str, str]) -> bool:
 
 
 def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The lots one rule takes, split over its teams, and the lots it leaves. Without a weight it takes nothing: the next step has its turn."""
+    """The groups that one rule applies to, split over its teams, and the other groups. Without a weight it applies to none: the next step follows."""
     rule_groups = groups.filter(_applies_to(rule, groups))
     if not rule_groups.height:
         return rule_groups, groups

@@ -1,4 +1,4 @@
-"""Shared-cost rules as things that change: checked against each other, recorded by version, and tried before they are put in force. (RA-4)"""
+"""Shared-cost rules: checked against each other, recorded by version, and previewed before they are in force. (RA-4)"""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ledger.settings import AttributionSettings, SharedRule
 
 SOURCE = "attribution"
 RECORDED = "rule.recorded"
-"""Audit action under which a rule's version is kept."""
+"""Audit action that records a version of a rule."""
 
 SETTINGS = "settings.recorded"
-"""Audit action under which the settings of the bill's side are kept, by their fingerprint, so that a run can be told apart from another."""
+"""Audit action that records the settings that costs are allocated by, by their fingerprint, so that runs can be compared."""
 
 _BILL_SETTINGS = {"tolerance", "owner_tags", "owner_agent_tags", "shared", "skus"}
-"""Settings that only decide how charges are placed: changing them never rereads a span."""
+"""Settings that only decide how charges are allocated: changing them does not reread spans."""
 _OPERATIONAL_SETTINGS = {"slice_spans", "workers", "drift_tolerance"}
-"""Settings that change how fast a run is or what it tells of itself, and nothing it concludes."""
+"""Settings that change the speed of a run or what it reports of itself, but no cost."""
 _MAX_PROBLEMS = 50
 _SCOPE = ("provider", "account", "service", "sku", "charge_category", "reason")
 
 
 def usage_settings(settings: AttributionSettings) -> str:
-    """The settings that spans are read by, as text."""
+    """The settings that spans are read by, as JSON."""
     return settings.model_dump_json(exclude=_BILL_SETTINGS | (_OPERATIONAL_SETTINGS & set(type(settings).model_fields)))
 
 
 def cost_settings(settings: AttributionSettings) -> str:
-    """The settings that charges are placed by, as text."""
+    """The settings that charges are allocated by, as JSON."""
     return settings.model_dump_json(include=_BILL_SETTINGS)
 
 
@@ -47,18 +47,18 @@ def cost_settings(settings: AttributionSettings) -> str:
 
 
 def known_teams(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
-    """Teams that are registered, or that cost something; `costs` are costs or sums of them by cost_class and initiator_team."""
+    """Teams that are registered, or that have costs; `costs` are costs or sums of them by cost_class and initiator_team."""
     is_shared = (pl.col("cost_class") == "shared").fill_null(value=False)
     spending = costs.filter(~is_shared)["initiator_team"].drop_nulls().unique()
     return {*timeline["team"].drop_nulls().unique(), *spending}
 
 
 def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, month: str | None = None) -> list[Problem]:
-    """What is wrong with the rules, each fault by name; those in force in `month`, or all. At most 50 are told one by one.
+    """Problems of the rules, each by name; of those in force in `month`, or of all. At most 50 are listed one by one.
 
-    ``unreachable_rule`` never gets its turn; ``rules_contradict`` take the same charges on the same days and only the order in which they are
-    written decides; ``same_name`` calls two sets of terms alike on the same days; ``unknown_team`` names nobody; ``target_is_source`` would
-    hand a cost back to its source, which is left out; ``ignored_setting`` does nothing in this method.
+    ``unreachable_rule`` never applies; ``rules_contradict`` apply to the same charges on the same days and only the order in which they are
+    written decides; ``same_name`` gives two sets of terms one name on the same days; ``unknown_team`` names a team that does not exist;
+    ``target_is_source`` would return a cost to its source, which is left out; ``ignored_setting`` has no effect in this method.
     """
     rules_in_force = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
     problems = [problem for rule in rules_in_force for problem in _check_rule(rule, teams, uri)]
@@ -172,12 +172,12 @@ def _in_force(rule: SharedRule, month: str) -> bool:
 
 
 def _share_a_day(a: SharedRule, b: SharedRule) -> bool:
-    """Whether there is a day on which both hold."""
+    """Whether there is a day on which both are in force."""
     return a.valid_from < (b.valid_to or date.max) and b.valid_from < (a.valid_to or date.max)
 
 
 def _covers(earlier_rules: Sequence[SharedRule], rule: SharedRule) -> bool:
-    """Whether the rule holds on no day on which none of `earlier_rules` does."""
+    """Whether on every day on which the rule is in force one of `earlier_rules` is too."""
     covered_until = rule.valid_from
     for other in sorted(earlier_rules, key=lambda r: r.valid_from):
         if other.valid_from > covered_until:
@@ -189,7 +189,7 @@ def _covers(earlier_rules: Sequence[SharedRule], rule: SharedRule) -> bool:
 
 
 def _contains(a: SharedRule, b: SharedRule) -> bool:
-    """Whether every charge that `b` is meant for, `a` is meant for too."""
+    """Whether `a` applies to every charge that `b` applies to."""
     if a.source_team != b.source_team or (b.reason in IDLE_REASONS and a.reason != b.reason):
         return False
     words = all(not getattr(a, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
@@ -197,7 +197,7 @@ def _contains(a: SharedRule, b: SharedRule) -> bool:
 
 
 def _overlap(a: SharedRule, b: SharedRule) -> bool:
-    """Whether some charge could be meant by both."""
+    """Whether both could apply to one charge."""
     if a.source_team != b.source_team or ({a.reason, b.reason} & set(IDLE_REASONS) and a.reason != b.reason):
         return False
     words = all(not getattr(a, c) or not getattr(b, c) or getattr(a, c) == getattr(b, c) for c in _SCOPE)
@@ -209,7 +209,7 @@ def _overlap(a: SharedRule, b: SharedRule) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RuleVersion:
-    """One version of a rule as it was first put to use."""
+    """One version of a rule as it was first used."""
 
     name: str
     version: str
@@ -218,10 +218,10 @@ class RuleVersion:
 
 
 def record_versions(books: Books, settings: AttributionSettings, digest: str, *, actor: str = "attribution") -> int:
-    """Keeps every rule that is not kept yet, with its whole definition, in the audit trail; returns how many were new.
+    """Records every rule version that is not in the audit trail yet, with its whole definition; returns how many were new.
 
-    Costs name a rule as name@version; what that version said can be read here for as long as the books exist. The settings that decide
-    beside them are kept by `digest`, the fingerprint that runs note.
+    Costs name a rule as name@version; the definition of that version can be read here for as long as the books exist. The other settings that
+    decide about allocation are recorded by `digest`, the fingerprint that runs note.
     """
     rules_by_key = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
     with books.database.session() as session:
@@ -239,7 +239,7 @@ def record_versions(books: Books, settings: AttributionSettings, digest: str, *,
 
 
 def rule_versions(books: Books) -> list[RuleVersion]:
-    """Every version that was ever put to use, oldest first."""
+    """Every version that was ever used, oldest first."""
     import json
 
     with books.database.session() as session:
@@ -259,7 +259,7 @@ _CHANGE_KEYS = ("initiator_team", "cost_class", "currency")
 def compare_costs(current_costs: pl.DataFrame, proposed_costs: pl.DataFrame) -> pl.DataFrame:
     """What each team pays in `current_costs` and in `proposed_costs`, two frames of costs of one month: team, class, currency, now, then, change.
 
-    Only what differs; the changes of a currency sum to 0 where both come from the same facts. By effective cost.
+    Only rows that differ; the changes of a currency sum to 0 where both come from the same facts. By effective cost.
     """
     sides = [
         frame.group_by(_CHANGE_KEYS).agg(pl.col("effective_cost").sum().alias(name))

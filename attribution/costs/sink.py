@@ -1,8 +1,8 @@
-"""Where a run's costs go while they are drawn, and what is remembered of them: sums, reasons and days, never the rows.
+"""Cost sinks: where the cost rows of a run are written, and which totals of them are kept in memory.
 
-`MemorySink` keeps them in memory, for who wants to look at them; `StagedSink` writes each stretch down as a part of the table at once, so that a month
-of any size needs the room of a stretch. What was concluded of a stretch is kept beside the books under a name that says all it came from:
-the next run of the month takes the stretches that stand, and draws the others.
+`MemorySink` keeps the rows, for previews and replays. `StagedSink` writes each batch as an uncommitted part of the table at once, so that
+memory does not grow with the month. The result of a batch is cached beside the books under a key made of all its inputs: the next run of
+the month takes over the batches whose inputs are the same, and computes the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUMMED_BY = ("currency", "provider", "cost_class", "basis", "initiator_team")
 
 @dataclass(frozen=True, slots=True)
 class CostTotals:
-    """What the balance and the findings ask of costs: their sums, how many have which reason, and how many fall on which day."""
+    """Aggregates of cost rows that the balance and the findings need: sums by owner, row counts by reason and by day."""
 
     sums: pl.DataFrame
     reasons: pl.DataFrame
@@ -35,7 +35,7 @@ class CostTotals:
 
     @classmethod
     def of(cls, costs: pl.DataFrame) -> CostTotals:
-        """Of some rows of `costs`."""
+        """Totals of some rows of `costs`."""
         day = pl.col("period_start").dt.date().alias("day")
         sums, reasons, days = pl.collect_all(
             [
@@ -48,8 +48,8 @@ class CostTotals:
         return cls(sums, reasons, days)
 
     @classmethod
-    def together(cls, totals: Sequence[CostTotals]) -> CostTotals:
-        """Of all the rows that these tell of."""
+    def combine(cls, totals: Sequence[CostTotals]) -> CostTotals:
+        """Totals of all rows, from totals of parts of them."""
         sums = pl.concat([t.sums for t in totals]).group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS)
         reasons = pl.concat([t.reasons for t in totals]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
         days = pl.concat([t.days for t in totals]).group_by("currency", "day").agg(pl.col("rows").sum())
@@ -58,140 +58,143 @@ class CostTotals:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a stretch came to, beside its rows of `costs`: what is left of its lots, its rates, and usage that no bill speaks of yet."""
+    """Result of a batch beside its cost rows: totals of them, unmatched charge groups, rates, and usage that no bill covers yet."""
 
-    told: CostTotals
-    left: pl.DataFrame
+    totals: CostTotals
+    unmatched: pl.DataFrame
     rates: pl.DataFrame
-    open_uses: pl.LazyFrame
+    open_usage: pl.LazyFrame
 
 
 class CostSink(Protocol):
-    """Takes costs as they are drawn. `remembers` says whether a stretch may stand from an earlier run."""
+    """Takes cost rows as they are computed. `caches` says whether results of batches are kept from one run to the next."""
 
-    remembers: bool
+    caches: bool
 
-    def known(self, name: str) -> BatchResult | None:
-        """The stretch of that name, if it stands: its costs are then kept as if they had been drawn again."""
+    def cached(self, name: str) -> BatchResult | None:
+        """The cached result of the batch with that key, or None; its cost rows are then added as if they had been computed again."""
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
-        """Keeps the costs of a stretch."""
+    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Adds the cost rows of a batch."""
 
-    def keep(self, costs: pl.DataFrame) -> CostTotals:
-        """Keeps other costs."""
+    def add(self, costs: pl.DataFrame) -> CostTotals:
+        """Adds cost rows of the month as a whole."""
 
-    def of_stretches(self) -> pl.LazyFrame:
-        """The costs of all stretches so far."""
+    def batch_costs(self) -> pl.LazyFrame:
+        """The cost rows of all batches so far."""
 
 
 class MemorySink:
-    """Costs in memory."""
+    """Keeps cost rows in memory."""
 
-    remembers = False
+    caches = False
 
     def __init__(self) -> None:
-        self._stretches: list[pl.DataFrame] = []
+        self._batches: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 
     @property
     def costs(self) -> pl.DataFrame:
-        """All that was kept."""
-        return pl.concat([*self._stretches, *self._others]) if self._stretches or self._others else COSTS.empty()
+        """All rows so far."""
+        return pl.concat([*self._batches, *self._others]) if self._batches or self._others else COSTS.empty()
 
-    def known(self, name: str) -> None:
-        """Nothing stands."""
+    def cached(self, name: str) -> None:
+        """None: nothing is cached."""
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
-        """Keeps the costs of a stretch."""
-        self._stretches.append(costs)
-        return rating
+    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Adds the cost rows of a batch."""
+        self._batches.append(costs)
+        return result
 
-    def keep(self, costs: pl.DataFrame) -> CostTotals:
-        """Keeps other costs."""
+    def add(self, costs: pl.DataFrame) -> CostTotals:
+        """Adds cost rows of the month as a whole."""
         self._others.append(costs)
         return CostTotals.of(costs)
 
-    def of_stretches(self) -> pl.LazyFrame:
-        """The costs of all stretches so far."""
-        return pl.concat(self._stretches).lazy() if self._stretches else COSTS.empty().lazy()
+    def batch_costs(self) -> pl.LazyFrame:
+        """The cost rows of all batches so far."""
+        return pl.concat(self._batches).lazy() if self._batches else COSTS.empty().lazy()
 
 
 class StagedSink:
-    """Costs as parts of the table, invisible until `commit`; stretches also under `memory`, a folder for this month."""
+    """Writes cost rows as parts of the table, invisible until `commit`, and results of batches under `cache_dir`, a folder of the month."""
 
-    remembers = True
+    caches = True
 
     def __init__(self, store: Store, cache_dir: Path, *, month: str, run_id: str) -> None:
-        self.store, self.memory = store, cache_dir
+        self.store, self.cache_dir = store, cache_dir
         self.month, self.run_id = month, run_id
         self.reused = 0
-        self._stretches: list[Part] = []
+        self._batches: list[Part] = []
         self._others: list[Part] = []
-        self._names: set[str] = set()
+        self._used_keys: set[str] = set()
 
-    def known(self, name: str) -> BatchResult | None:
-        """The stretch of that name, if it stands."""
-        folder = self.memory / name
+    def cached(self, name: str) -> BatchResult | None:
+        """The cached result of the batch with that key, or None."""
+        folder = self.cache_dir / name
         if not (folder / "whole").exists():
             return None
         try:
-            rating = _read(folder)
+            result = _read(folder)
             costs = sorted(folder.glob("costs-*.parquet"))
             parts = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
         except (OSError, pl.exceptions.PolarsError):
-            return None  # a cache that cannot be read is no cache
-        self._stretches += parts
-        self._names.add(name)
+            return None  # an unreadable cache entry counts as missing
+        self._batches += parts
+        self._used_keys.add(name)
         self.reused += 1
-        return rating
+        return result
 
-    def keep_stretch(self, name: str, costs: pl.DataFrame, rating: BatchResult) -> BatchResult:
-        """Writes the costs of a stretch; usage that is still open is left on disk until it is asked for."""
-        temporary_dir = self.memory / f".{uuid.uuid4().hex}"
+    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Writes the cost rows of a batch and caches its result; usage that is not billed yet stays on disk until it is needed."""
+        temporary_dir = self.cache_dir / f".{uuid.uuid4().hex}"
         temporary_dir.mkdir(parents=True)
         parts = []
         if costs.height:
             path = temporary_dir / "costs-0.parquet"
             staging.write(COSTS, COSTS.conform(costs), path)
             parts.append(staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}))
-        _write(temporary_dir, rating)
+        _write(temporary_dir, result)
         (temporary_dir / "whole").touch()
-        folder = self.memory / name
+        folder = self.cache_dir / name
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary_dir, folder)
-        self._stretches += parts
-        self._names.add(name)
+        self._batches += parts
+        self._used_keys.add(name)
         return _read(folder)
 
-    def keep(self, costs: pl.DataFrame) -> CostTotals:
-        """Writes other costs."""
+    def add(self, costs: pl.DataFrame) -> CostTotals:
+        """Writes cost rows of the month as a whole."""
         self._others += staging.stage(self.store, COSTS, costs)
         return CostTotals.of(costs)
 
-    def of_stretches(self) -> pl.LazyFrame:
-        """The costs of all stretches so far."""
-        if not self._stretches:
+    def batch_costs(self) -> pl.LazyFrame:
+        """The cost rows of all batches so far."""
+        if not self._batches:
             return COSTS.empty().lazy()
-        paths = [f"{self.store.uri(COSTS)}/{part.path}" for part in self._stretches]
+        paths = [f"{self.store.uri(COSTS)}/{part.path}" for part in self._batches]
         frame = pl.scan_parquet(paths, storage_options=self.store.storage_options or None, hive_partitioning=False)
         return frame.with_columns(month=pl.lit(self.month), run_id=pl.lit(self.run_id)).select(list(COSTS.schema))
 
     def commit(self, *, note: str) -> None:
-        """Makes all of it visible, in one commit, and forgets stretches that are none of this month any more."""
-        staging.commit(self.store, COSTS, [*self._stretches, *self._others], note=note)
-        for folder in self.memory.iterdir() if self.memory.exists() else ():
-            if folder.name not in self._names:
+        """Makes all rows visible in one commit, and deletes cached batches that this run did not use."""
+        staging.commit(self.store, COSTS, [*self._batches, *self._others], note=note)
+        for folder in self.cache_dir.iterdir() if self.cache_dir.exists() else ():
+            if folder.name not in self._used_keys:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, rating: BatchResult) -> None:
-    frames = {f.name: getattr(rating.told, f.name) for f in fields(CostTotals)} | {"left": rating.left, "rates": rating.rates}
+def _write(folder: Path, result: BatchResult) -> None:
+    frames = {f.name: getattr(result.totals, f.name) for f in fields(CostTotals)} | {
+        "unmatched": result.unmatched,
+        "rates": result.rates,
+    }
     for name, frame in frames.items():
         frame.write_ipc(folder / f"{name}.arrow", compression="lz4")
-    rating.open_uses.collect().write_ipc(folder / "open_uses.arrow", compression="lz4")
+    result.open_usage.collect().write_ipc(folder / "open_usage.arrow", compression="lz4")
 
 
 def _read(folder: Path) -> BatchResult:
     totals = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
-    unmatched_groups, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("left", "rates"))
-    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_uses.arrow"))
+    unmatched_groups, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("unmatched", "rates"))
+    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_usage.arrow"))

@@ -1,8 +1,8 @@
-"""How many tokens one billed unit is: checked by price times quantity, SKU by SKU. (RA-2)
+"""How many tokens one billed unit is, checked SKU by SKU: price times quantity must come near the charge. (RA-2)
 
-A bill counts tokens by one, by thousand or by million, and says so in `unit`; Marketplace says "Units" and means any of them, and some
-say the wrong one. The price book knows what a token costs: of the three scales only one makes price × quantity come to the charge, since
-they lie a thousand apart and discounts do not.
+A bill counts tokens by one, by thousand or by million, and says so in `unit`; Marketplace writes "Units" for any of them, and some bills
+state the wrong one. The price book has the price of a token: only one of the three scales makes price × quantity come near the charge,
+since the scales lie a thousand apart and discounts do not.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
 SCALES = {Decimal(1): "single tokens", Decimal(1000): "thousands of tokens", Decimal(1_000_000): "millions of tokens"}
 _UNSPECIFIC_UNITS = ("", "units", "unit", "count", "counts", "quantity", "each", "1")
-"""Units that leave open what they count."""
+"""Units that do not say what they count."""
 _NEAR, _FAR, _DOUBTED = (Decimal("0.4"), Decimal("2.5")), (Decimal("0.1"), Decimal(10)), (Decimal("0.03"), Decimal(30))
-"""How far price × quantity may lie from the charge: of a scale that overrules the bill's own unit, of one where the bill names none, and
-of the bill's own before it is doubted."""
+"""Bounds of price × quantity over the charge: for a scale that overrules the bill's own unit, for one where the bill names none, and outside
+of which the bill's own unit is doubted.
+"""
 
 _KEYS = ("provider", "sku_meter", "charge_description", "unit", "model", "meter", "service_tier", "context_above", "factor")
 _OWN_RULE_PREFIX = "attribution.skus"
@@ -40,7 +41,7 @@ class _PricedSku(NamedTuple):
 
 
 def check_units(groups: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
-    """Lots with the `factor` that fits, and in `unit_means` what a unit counts where the bill says otherwise."""
+    """Charge groups with the `factor` that fits, and in `unit_means` what a unit counts where the bill states otherwise."""
     result = groups.with_columns(unit_means=pl.lit(None, dtype=pl.String))
     candidates = result.filter(
         pl.col("meter").is_in(TOKEN_METERS),
@@ -81,7 +82,7 @@ def check_units(groups: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
 
 
 def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
-    """What the book asks for one unit of the meter."""
+    """The book's price of one unit of the meter."""
     provider, region, model, at = row["provider"], row["region"], row["model"], row["at"]
     assert isinstance(at, datetime)
     tariffs = book.sold_as(str(provider), None if region is None else str(region), str(model))
@@ -90,9 +91,9 @@ def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
 
 
 def fitting_factor(sku: _PricedSku) -> Decimal | None:
-    """How many tokens one unit is, if prices can tell; None: they cannot.
+    """How many tokens one unit is according to prices; None: they do not tell.
 
-    10 units of input cost 0.03, a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are tokens.
+    10 units of input cost 0.03 and a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are single tokens.
 
     >>> fitting(_Asked(None, "Units", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
     Decimal('1000')
@@ -117,7 +118,7 @@ def _fits(sku: _PricedSku, scale: Decimal, bounds: tuple[Decimal, Decimal]) -> b
 
 
 def problems(groups: pl.DataFrame, *, uri: str) -> list[Problem]:
-    """SKUs whose unit is not what the bill says it is."""
+    """SKUs whose unit is not the one that the bill states, as problems."""
     if "unit_means" not in groups.columns:
         return []
     keys = ("provider", "sku_meter", "unit", "unit_means")

@@ -153,4 +153,4 @@ def test_only_the_stretches_of_the_month_as_it_is_now_are_remembered(books: Book
 def test_costs_lie_in_memory_only_where_they_are_asked_for() -> None:
     held = sink.MemorySink()
     assert held.costs.schema == COSTS.schema
-    assert held.of_stretches().collect().height == 0
+    assert held.batch_costs().collect().height == 0

@@ -89,7 +89,7 @@ class Drawn:
 def drawn_from(bill: list[dict[str, Any]], uses: pl.DataFrame, chosen: AttributionSettings, **said: Any) -> Drawn:
     held = MemorySink()
     found = compute_month_costs(charges(*bill).lazy(), Usage.from_frame(uses), NOBODY, BOOK, chosen, sink=held, **said)
-    return Drawn(held.costs, found.lots)
+    return Drawn(held.costs, found.groups)
 
 
 def published(drawn: Drawn) -> pl.DataFrame:
