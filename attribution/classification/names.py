@@ -1,6 +1,6 @@
-"""Names after classification: one provider, one model, one meter, however a log or a bill spells them. (RA-1)
+"""Canonical names: one provider, one model, one meter, however a log or a bill spells them. (RA-1)
 
-The classification is data (`attribution/classification/*.csv`); what it does not know stays as written, so that it can be seen.
+The classification is data (`attribution/classification/*.csv`); a name that is not in it stays as written, so that it can be seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _providers() -> dict[str, str]:
 
 
 def provider(raw_name: str | None) -> str | None:
-    """The canonical provider; as written where it is not known.
+    """The canonical provider; as written where it is unknown.
 
     >>> provider("bedrock_converse"), provider("Amazon Web Services, Inc."), provider("NoSuchCloud")
     ('AWS', 'AWS', 'NoSuchCloud')
@@ -66,7 +66,7 @@ def model(raw_name: str | None) -> str | None:
 
 @cache
 def signature(name: str | None) -> str | None:
-    """What two spellings of one model have in common: its words in alphabetical order, then its numbers as they stand.
+    """What two spellings of one model have in common: its words in alphabetical order, then its numbers in their order.
 
     >>> signature("claude-sonnet-4-6") == signature("Claude4.6Sonnet"), signature("gpt-4o-mini"), signature("Nova2.0Lite")
     (True, 'gpt mini 4o', 'lite nova 2')
@@ -87,7 +87,7 @@ def signature(name: str | None) -> str | None:
 
 
 def map_distinct(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
-    """A naming rule over a whole column, asked once per distinct value.
+    """A naming function applied to a whole column, called once per distinct value.
 
     >>> spelled(pl.Series(["bedrock", "openai", None]), provider).to_list()
     ['AWS', 'OpenAI', None]
@@ -100,7 +100,7 @@ def map_distinct(values: pl.Series, rule: Callable[[str | None], str | None]) ->
 
 
 class ModelNames:
-    """One display name for each model, whoever spelled it: the commonest in the price book, else the log's, else the bill's."""
+    """One display name for each model, however it is spelled: the commonest in the price book, else in logs, else on bills."""
 
     def __init__(self, book: Iterable[str], logs: Iterable[str] = (), bills: Iterable[str] = ()) -> None:
         self._display: dict[str, str] = {}

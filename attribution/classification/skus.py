@@ -1,9 +1,9 @@
-"""What a bill row sells: model, meter, tier, context size, region, and how its quantity counts. (RA-1, RA-2, RA-3)
+"""SKU classification: model, meter, tier, context size, region and unit of a bill row, from its text. (RA-1, RA-2, RA-3)
 
-Who sells what under which words is data (`attribution/classification/*.csv`): `skus.csv` holds a pattern for each family of SKUs, in the
-order they are tried; `meters.csv` and `tiers.csv` the words for what is counted; `units.csv` how; `regions.csv` and `spellings.csv` what
-stands before and around a model's name. Rules of the settings (`attribution.skus`) are asked first. What no rule knows stays unknown:
-it is counted, listed (`rootcost sources unclassified`), and never guessed.
+The patterns are data (`attribution/classification/*.csv`): `skus.csv` holds a pattern for each family of SKUs, in the order they are
+tried; `meters.csv` and `tiers.csv` the words for meters and tiers; `units.csv` the units; `regions.csv` and `spellings.csv` what precedes
+and surrounds a model's name. Rules of the settings (`attribution.skus`) are tried first. A SKU that no rule matches stays unknown: it is
+counted, listed (`rootcost sources unclassified`), and never guessed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ledger.meters import METERS, TOKEN_METERS
 from ledger.settings import SkuRule
 
 UNGROUPED = "ungrouped"
-"""The rule about what a provider counts in a day and puts in no group. It sells nothing that has a name, so no rule of one's own is wanted."""
+"""The rule for what a provider counts in a day and puts in no group. It names no product, so no rule of one's own is suggested for it."""
 
 
 class SkuText(NamedTuple):
-    """What a bill row says of itself."""
+    """The texts of a bill row that classification uses."""
 
     provider: str | None = None
     """As classified: AWS, Google Cloud, Microsoft, OpenAI, …"""
@@ -39,10 +39,10 @@ class SkuText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SkuClass:
-    """What a bill row sells, as far as its words tell.
+    """What a bill row sells, as far as its texts say.
 
     `factor` turns the billed quantity into the meter's unit (tokens, seconds, requests); None: not comparable. `sku_rule` names the rule
-    that knows it; None: nobody does.
+    that matched; None: none did.
     """
 
     model: str | None = None
@@ -88,7 +88,7 @@ def _number(text: str | None) -> Decimal:
 
 
 def normalize(text: str) -> str:
-    """Words in lower case and a space apart, whatever held them together.
+    """Words in lower case, separated by spaces.
 
     >>> plain("CacheWrite1hInputTokenCount_Global-Units"), plain("gpt 4o mini0718 BatchOutp DataZone Tokens")
     ('cache write1h input token count global units', 'gpt 4o mini0718 batch outp data zone tokens')
@@ -103,7 +103,7 @@ def _vocabulary(name: str, key: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def meter_of(text: str) -> str | None:
-    """The meter that words tell of.
+    """The meter that a text names.
 
     >>> [meter_of(t) for t in ("Input Tokens, Cache Write", "uncached_input_tokens", "cchd Inp glbl", "Thinking Text Output", "LCU")]
     ['cache_write_5m_tokens', 'input_tokens', 'cache_read_tokens', 'reasoning_tokens', None]
@@ -113,7 +113,7 @@ def meter_of(text: str) -> str | None:
 
 
 def tier_of(text: str) -> str | None:
-    """The service tier that words tell of, or None.
+    """The service tier that a text names, or None.
 
     >>> tier_of("USE1-Nova2Lite-output-tokens-flex"), tier_of("gpt 4o 0806 BatchInp glbl"), tier_of("NovaPro-input-tokens")
     ('flex', 'batch', None)
@@ -127,7 +127,7 @@ _LONG = 200_000
 
 
 def _context(text: str, default: int) -> int:
-    """Tokens of prompt from which on this is the rate."""
+    """The prompt size, in tokens, above which this rate applies."""
     match = _CONTEXT.search(text) or _CONTEXT.search(normalize(text))
     if match is None:
         return 0
@@ -188,7 +188,7 @@ def _spellings() -> tuple[_Spelling, ...]:
 
 
 def model_name(raw_name: str | None, provider: str | None = None, product: str = "") -> str | None:
-    """A model as a bill writes it, without vendor, edition, release and place; with the family that only its product tells.
+    """A model's name on a bill without vendor, edition, release and place; with the family that only its product names.
 
     >>> model_name("Claude Sonnet 4.6 (Amazon Bedrock Edition)"), model_name("gpt 4o mini0718", "Microsoft")
     ('Claude Sonnet 4.6', 'gpt 4o mini')
@@ -203,13 +203,13 @@ def model_name(raw_name: str | None, provider: str | None = None, product: str =
 
 
 class Classifier:
-    """Says what bill rows sell; `own` rules of the settings come before everything."""
+    """Classifies bill rows; `own_rules` of the settings come before all others."""
 
     def __init__(self, own_rules: Sequence[SkuRule] = ()) -> None:
         self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own_rules]
 
     def sold(self, words: SkuText) -> SkuClass:
-        """Model, meter and tier out of a usage type, a meter's name, a line item or a sentence.
+        """Model, meter and tier from a usage type, a meter's name, a line item or a sentence.
 
         >>> classify = Classifier().sold
         >>> s = classify(Words("AWS", "Amazon Bedrock", sku="USE1-Claude4.6Sonnet-input-tokens", unit="1K tokens"))
@@ -325,7 +325,7 @@ def _model_candidates(family: _Family, groups: dict[str, str | None], words: Sku
 
 
 def _unit_factor(meter: str | None, billed_unit: str | None, default: str) -> tuple[str, Decimal] | None:
-    """Kind and factor of the billed unit, where it counts what the meter counts; else what the rule says it counts."""
+    """Kind and factor of the billed unit, where it counts what the meter counts; else of the rule's unit."""
     kind = _kind(meter)
     for unit_text in (billed_unit, default):
         factor = unit(unit_text)
@@ -344,7 +344,7 @@ _UNIT_KINDS = {
     ),
     **dict.fromkeys((m for m in METERS if m.startswith("output_images")), "images"),
 }
-"""What one unit of a meter is counted as in `units.csv`; empty: as the meter itself."""
+"""The kind of unit that a meter is counted in, as in `units.csv`; empty: the meter itself."""
 
 
 def _kind(meter: str | None) -> str | None:
@@ -361,7 +361,7 @@ def _machines() -> tuple[re.Pattern[str], ...]:
 
 
 def _match_unit(words: SkuText) -> SkuClass:
-    """What is known of a SKU nobody knows: whether it is a machine, and whether it counts time or requests."""
+    """What an unknown SKU's unit says: whether it is a machine, and whether it counts time or requests."""
     unit_factor = unit(words.unit)
     kind, factor = unit_factor or (None, None)
     return SkuClass(

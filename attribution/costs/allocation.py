@@ -115,12 +115,12 @@ def allocate_unmatched(
     groups = groups.filter(pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS))
     if not groups.height:
         return groups
-    # Only what was billed by the token and never logged has a quantity in its meter's unit; it is told once, not once a team.
+    # Only what was billed by the token and never logged has a quantity in its meter's unit; it is counted once, not once a team.
     groups = groups.with_columns(quantity=pl.when(pl.col("role") == "tokens").then("billed_quantity"))
     with_owner = with_owners(groups, timeline, settings)
     has_owner = pl.col("owner_agent").is_not_null() | pl.col("owner_team").is_not_null()
     is_idle = pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
-    # What a team owns and shares on by a rule of its own goes first; the rest of what is owned stays with its owner.
+    # Costs of a team that shares its own costs by a rule come first; all other owned costs stay with their owner.
     sources = pl.Series([r.source_team for r in settings.shared if r.source_team], dtype=pl.String)
     is_passed_on = pl.col("owner_team").is_in(sources.implode()).fill_null(value=False)
     source_shares, unshared_groups = apply_rules(
@@ -157,7 +157,7 @@ def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.D
     has_use = pl.col("usage_key").is_not_null()
     shares = [f.filter(has_use) if f["usage_key"].null_count() else f for f in frames]
     other_rows = pl.concat([f.filter(~has_use) for f in frames if f["usage_key"].null_count()] or [frames[0].clear()])
-    # Lots of two SKUs are not summed: a later correction finds its charges by the SKU of their lots.
+    # Groups of two SKUs are not summed: a later correction finds its charges by the SKU of their groups.
     keys = [c for c in (*COSTS.schema, "sku_meter") if c not in (*COST_COLUMNS, "quantity", "lot_id", "lot_ids")]
     totals = other_rows.group_by(keys).agg(
         pl.col("lot_id").unique().sort().alias("lot_ids"),

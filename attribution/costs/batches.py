@@ -107,7 +107,7 @@ def split_into_batches(
     )
     long_families = token_families.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
     by_day = pl.col("__rated") & ~_in_families(long_families)
-    # Usage of the month itself is estimated where no bill speaks of it; that of other months only meets charges.
+    # Usage of the month itself is estimated where no bill covers it; usage of other months is only matched.
     month = range((periods.month_end(periods.month_of(month_begin)) - month_begin - _TICK) // step + 1)
     numbers = sorted({*month, *token_families.filter(pl.col("__first") == pl.col("__last"))["__first"]})
     tokens = pl.col("meter").is_in(TOKEN_METERS)

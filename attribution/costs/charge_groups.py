@@ -123,7 +123,7 @@ def classify(
             sku_rule=pl.when(bare & profile_model.is_not_null()).then(pl.lit("inference-profile")).otherwise("sku_rule"),
         )
     counts_tokens = frame["meter"].is_in(list(TOKEN_METERS)).fill_null(value=False)
-    # Tokens of no model are matched with nothing: what used the resource takes them, or they stand as unknown.
+    # Tokens without a model are not matched with logs: they are split over what used the resource, or stay unclassified.
     frame = frame.with_columns(pl.when(~(bare & pl.col("model").is_null())).then(pl.col(c)).alias(c) for c in ("meter", "factor"))
     ai = _sells_models(frame) | counts_tokens | frame["sku_rule"].is_not_null()
     is_usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
@@ -152,17 +152,17 @@ _ENDPOINT = r"/runtime-endpoint/.*$"
 def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
     tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
     usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
-    # No bill counts 10^15 of anything: such a quantity is a fault, and a product of it would overflow.
+    # No bill counts 10^15 of anything: such a quantity is an error, and a product of it would overflow.
     absurd = pl.col("quantity").abs() >= 10**15
     frame = frame.with_columns(
         odd=pl.when(absurd).then(pl.lit(ABSURD)).when(usage & (pl.col("quantity") < 0)).then(pl.lit(NEGATIVE)),
         quantity=pl.when(~absurd).then("quantity"),
     )
-    # What a commitment was paid for and nobody used: it stands apart, whatever resource it names.
+    # The unused part of a commitment is kept apart, whatever resource it names.
     is_unused = pl.col("commitment_discount_status").eq_missing(pl.lit("Unused"))
     return frame.with_columns(
         billed_quantity=pl.when(pl.col("factor").is_not_null()).then(pl.col("quantity") * pl.col("factor")),
-        # As billed the region stays, so that a lot is found by the keys of its charges; `table_rows` puts it back.
+        # The billed region is kept, so that a group is found by the keys of its charges; `table_rows` restores it.
         region_billed=pl.col("region_id"),
         region_id=pl.coalesce("region_id", "sku_region"),
         role=pl.when(pl.col("charge_category") == "Tax")

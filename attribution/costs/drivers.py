@@ -1,4 +1,4 @@
-"""Charges without a comparable quantity, split by what used them: tokens, seconds held, requests. (RA-3)"""
+"""Drivers: charges without a comparable quantity, split by what used them: tokens, seconds of use, requests. (RA-3)"""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverR
         if not is_provisioned:
             remaining_groups = result.unmatched
             continue
-        # Capacity whose users are known to the logs, in a period when none of them used it, stood idle.
+        # Capacity that logs show usage of in other periods, but none in this one, was idle.
         unused_groups = result.unmatched.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
         result.idle = pl.concat([result.idle, unused_groups.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
         busy = pl.concat([chosen.filter(~pl.col("lot").is_in(result.unmatched["lot"].implode())), unused_groups])["lot"]

@@ -203,7 +203,7 @@ class _TokenMatcher:
         other_groups = self.groups.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
         remaining_groups = self.groups.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="lot")
         self.groups = pl.concat([other_groups, remaining_groups.select(other_groups.columns)])
-        # What was logged beyond this pool's bill may be what a coarser pool bills: it goes on, the rest of the use is done.
+        # What was logged beyond this pool's bill may be billed by a coarser pool: it goes on, the other part is matched.
         remaining_usage = self.usage.drop("quantity").join(excess, on="use").select(self.usage.columns)
         self.usage = pl.concat([self.usage.join(assignment.select("use"), on="use", how="anti"), remaining_usage])
         self.matched_usage = pl.concat([self.matched_usage, assignment["use"]])
@@ -252,5 +252,5 @@ def with_dimensions(shares: pl.DataFrame, groups: pl.DataFrame, usage: pl.DataFr
         return shares
     group_columns = groups.select(c for c in groups.columns if c in _GROUP_DIMENSIONS)
     usage_columns = usage.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO)
-    # Lots and uses are numbered as they stand, so their words are gathered rather than joined.
+    # Groups and usage are numbered in row order, so their columns are gathered rather than joined.
     return pl.concat([shares, group_columns[shares["lot"]], usage_columns[shares["use"]]], how="horizontal")

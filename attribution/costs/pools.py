@@ -82,7 +82,7 @@ def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Se
     by usage_key, and meters of one key (reasoning, billed as output) in the order of TOKEN_METERS. Returns lot, use, pool_id, flag, quantity and
     the amounts only, so that millions of shares stay small; `with_dimensions` adds the other columns.
     """
-    # Most bills say the same in two or three cost columns: what is equal on every lot is split once.
+    # Most bills have equal amounts in two or three cost columns: equal columns are split once.
     split_as = {c: next(d for d in amounts if groups[d].equals(groups[c])) for c in amounts}
     amount_names, amounts = amounts, list(dict.fromkeys(split_as.values()))
     about = ("lot", "pool", *amounts)

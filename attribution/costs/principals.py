@@ -55,7 +55,7 @@ def principal_owners(
             ("__bare", ("principal",)),
         )
     ]
-    # Agent and team of one registration belong together: the first rung that knows anything is the answer.
+    # Agent and team of one registration belong together: the first lookup that finds either decides both.
     agent: pl.Expr = pl.lit(None, dtype=pl.String)
     team: pl.Expr = pl.lit(None, dtype=pl.String)
     owner_columns = pl.DataFrame(

@@ -108,8 +108,8 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
             uri,
             "rules",
             "shared",
-            f"and {more_count:,} more faults of rules",
-            "mend the first ones",
+            f"and {more_count:,} more problems of rules",
+            "fix the first ones",
             more_count,
             "warning",
         )

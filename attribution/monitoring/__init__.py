@@ -1,1 +1,1 @@
-"""Monitoring: what follows from published costs: budgets, anomalies, drift, findings, and differences between runs."""
+"""Monitoring: budgets, anomalies, drift, findings, and differences between runs, all computed from published costs."""

@@ -1,6 +1,6 @@
-"""Anomalies, plainly: a day that costs far more than the days before it did.
+"""Anomalies: days that cost far more than the days before.
 
-The baseline is the median of up to 28 earlier days and the spread their median absolute deviation, so one bad day does not hide
+The baseline is the median of up to 28 earlier days and the spread their median absolute deviation, so one expensive day does not hide
 the next. A day counts when it lies 6 robust standard deviations above, and the excess is worth at least one unit of money.
 """
 
@@ -25,11 +25,11 @@ MIN_DAYS = 7
 MIN_SCORE = 6.0
 MIN_EXCESS = Decimal(1)
 _NORMAL = 1.4826
-"""Median absolute deviation to standard deviation, for normal noise."""
+"""Ratio of standard deviation to median absolute deviation, for normal noise."""
 
 
 def detect(books: Books, months: Sequence[str] | None = None) -> int:
-    """Draws `anomalies` of the published months by initiating team and agent; returns how many there are."""
+    """Builds `anomalies` of the published months by initiating team and agent; returns how many there are."""
     runs = runs_in_force(books.database)
     anomaly_count = 0
     for month in months if months is not None else list(runs):
@@ -81,7 +81,7 @@ def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[st
 
 
 def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
-    """What was expected and how far off the day is, or None if it is like the days before.
+    """The expected cost and the score of a day, or None if it is like the days before.
 
     >>> judge(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
     (Decimal('10'), 53.96)

@@ -1,6 +1,6 @@
-"""Budgets: what a team or an agent may cause in a month, measured from the ledger and never from a counter.
+"""Budgets: what a team or an agent may spend in a month, measured from published costs.
 
-Each threshold is told once a month and revision: the alert's id is the hash of its cause.
+Each threshold is alerted once a month and revision: the alert's id is the hash of its cause.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def current_budgets(books: Books) -> list[Budget]:
 
 
 def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
-    """Draws `budget_status` for the published months and raises alerts; returns the new ones."""
+    """Builds `budget_status` for the published months and raises alerts; returns the new ones."""
     runs = runs_in_force(books.database)
     budgets = current_budgets(books)
     alerts: list[Alert] = []
@@ -53,7 +53,7 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
 
 
 def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
-    """One budget in one month. Names are compared whole: team `search` never eats `search-ads`."""
+    """One budget in one month. Names are compared whole: team `search` does not include `search-ads`."""
     budget_spend = spend.filter(
         (pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency)
     )

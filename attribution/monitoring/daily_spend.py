@@ -1,4 +1,4 @@
-"""Spend as budgets and anomalies see it: the published costs, by day of the reporting timezone and owner."""
+"""Daily spend: the published costs by day of the reporting timezone and owner, as budgets and anomalies use them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIEWS = ("initiator", "executor")
 def daily_spend(books: Books, months: Sequence[str]) -> pl.DataFrame:
     """Effective cost per day, currency, basis, team and agent in both views, of the days of `months` in the reporting timezone.
 
-    An invoice may hold charges of any earlier day, so every published month is asked; files without these days are not read.
+    An invoice may hold charges of any earlier day, so every published month is scanned; files without these days are not read.
     """
     runs = runs_in_force(books.database)
     schema = {

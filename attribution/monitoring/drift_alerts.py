@@ -1,4 +1,4 @@
-"""Alerts and problems for models whose estimates were further from the bill than the tolerance allows. (ES-3)"""
+"""Drift alerts: alerts and problems for models whose estimates were further from the bill than the tolerance allows. (ES-3)"""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MIN_DIFFERENCE = Decimal(1)
 
 
 def exceeding(drift: pl.DataFrame, tolerance: Decimal) -> pl.DataFrame:
-    """Those that are off by more than the tolerance, and by a unit of money at least."""
+    """Rows that are off by more than the tolerance, and by at least a unit of money."""
     limit = pl.lit(tolerance, dtype=MONEY)
     return drift.filter(pl.col("drift").abs() > limit, (pl.col("billed") - pl.col("estimated")).abs() >= MIN_DIFFERENCE)
 
 
 def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Problem]:
-    """One problem for each model whose estimates cannot be relied on."""
+    """One problem for each model whose estimates are not reliable."""
     return [
         Problem(
             SOURCE,
@@ -48,7 +48,7 @@ def _comparison(row: dict[str, Decimal]) -> str:
 
 
 def raise_alerts(books: Books, month: str, drift: pl.DataFrame, tolerance: Decimal) -> list[Alert]:
-    """Raises an alert for each, once a month, model and direction; returns the new ones."""
+    """Raises an alert once a month, model and direction; returns the new ones."""
     alerts = []
     for row in exceeding(drift, tolerance).iter_rows(named=True):
         cause = f"drift|{month}|{row['provider']}|{row['model']}|{row['currency']}|{'up' if row['drift'] > 0 else 'down'}"

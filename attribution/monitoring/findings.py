@@ -1,4 +1,4 @@
-"""What a run noticed and somebody should mend: told as problems, never as silence. (ES-2, CH-7, ID-2)"""
+"""Findings: what a run noticed that somebody should fix, as problems. (ES-2, CH-7, ID-2)"""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SOURCE = "attribution"
 
 
 def findings_uri(month: str) -> str:
-    """What the findings of a month are filed under."""
+    """The address that the findings of a month are recorded under."""
     return f"attribution:{month}"
 
 
 def publish_findings(
     store: Store, month: str, run_id: str, costs: CostTotals, groups: pl.DataFrame, more_problems: Sequence[Problem] = ()
 ) -> int:
-    """Replaces the month's findings by this run's, and by `more_problems` that was found elsewhere; returns how many there are."""
+    """Replaces the month's findings by this run's and by `more_problems`; returns how many there are."""
     uri = findings_uri(month)
     reasons = costs.reasons
     problems = [
@@ -86,7 +86,7 @@ def publish_findings(
 
 
 def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Problem]:
-    """Rates the price book cannot use, since it is written in another currency. (RA-7)"""
+    """Rates the price book cannot use, since they are in another currency. (RA-7)"""
     rows = rates.group_by("currency", "provider", "model").agg(pl.len()).sort("currency", "provider", "model")
     return [
         Problem(

@@ -1,4 +1,4 @@
-"""Currencies that costs are in and no exchange rate is known for: told when the books are drawn, not when somebody asks. (RA-7)"""
+"""Missing exchange rates: currencies of costs without a rate into the reporting currency. (RA-7)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCE = "attribution"
 def missing_exchange_rates(days: pl.DataFrame, target: str, book: Exchange, *, uri: str) -> list[Problem]:
     """One problem for each currency that has days without a rate into `target`; none where no target is set.
 
-    `days` says how many `rows` of costs fall on each `day`, by `currency`.
+    `days` has how many `rows` of costs fall on each `day`, by `currency`.
     """
     if not target:
         return []

@@ -1,8 +1,8 @@
-"""A month drawn again with some of its inputs as they were: how much of a difference each cause makes. (TI-2)
+"""Replay: a month computed again with some of its inputs as they were, to measure how much each cause changed. (TI-2)
 
-Facts are only added or replaced in versions, so what an earlier run saw can be read again. Between two runs the changed inputs are put in
-place one group after the other; what the costs move by at each step is laid to that group. The first and the last figure are those that
-were published, so the movements sum to the difference to the last digit, whatever lies between.
+Facts are only added or replaced in versions, so what an earlier run read can be read again. Between two runs the changed inputs are replaced
+one group after the other; the change in costs at each step is attributed to that group. The first and the last costs are those that were
+published, so the changes sum to the difference to the last digit.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("beside",),
     ("rules",),
 )
-"""Inputs in the order in which they are put in place. Those of one group are embodied in one pass over the spans and stay together.
+"""Inputs in the order in which they are replaced. Those of one group take effect in one pass over the spans and stay together.
 
-Other code stands before all of them, together with what it reads the spans by and with the earlier months: no version draws as another did."""
+Other code comes before all of them, together with the settings spans are read by and the earlier months: no version computes as another did.
+"""
 
 MAX_VERSIONS = 300
-"""How many commits of a table are looked through for what a run saw."""
+"""How many commits of a table are searched for what a run read."""
 
 Inputs = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _RunFacts:
-    """What a run saw of a month."""
+    """What a run read of a month."""
 
     charges: pl.LazyFrame
     beside: pl.LazyFrame
@@ -66,9 +67,9 @@ def changed_groups(old: Inputs, new: Inputs) -> list[tuple[str, ...]]:
 
 
 def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> list[pl.DataFrame] | None:
-    """The costs after each changed group but the last was put in place.
+    """The costs after each changed group but the last was replaced.
 
-    None where something a run saw cannot be read any more, or where another version than this one drew the new run.
+    None where something a run read cannot be read any more, or where another version than this one computed the new run.
     """
     groups = changed_groups(old, new)
     if len(groups) < 2:
@@ -131,7 +132,7 @@ def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
 
 
 def _as_of(store: Store, table: Table, partition: dict[str, list[str]] | None, wanted_fingerprint: str) -> pl.LazyFrame | None:
-    """A table's slice as it was when its fingerprint was `wanted_fingerprint`."""
+    """A table's partition as it was when its fingerprint was `wanted_fingerprint`."""
     if wanted_fingerprint == "empty":
         return table.empty().lazy()
     newest = store.version(table)
@@ -151,7 +152,7 @@ def _settings(books: Books, digest: str) -> AttributionSettings | None:
 
 
 def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Usage | None:
-    """The hourly usage a run saw, from the rollups it was drawn as."""
+    """The hourly usage a run used, from the rollups it was built from."""
     spans = inputs["spans"].split("|") if inputs["spans"] else []
     usage = charges.filter(pl.col("charge_category") == "Usage")
     first, last = (

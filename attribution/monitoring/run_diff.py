@@ -1,9 +1,9 @@
-"""Why two runs of a month differ. (TI-2)
+"""Differences between two runs of a month, by cause. (TI-2)
 
-A run notes a fingerprint of each of its inputs; what changed between two runs is therefore known. Where one input changed, all that moved
-is its doing. Where several did, they are put in place one after the other (`attribution.monitoring.replay`), and what moves at each step is laid
-to its cause: the movements sum to the difference of the two runs, to the last digit. What another version of RootCost concludes otherwise from
-the same facts is `code`: its code, or its classification data.
+A run records a fingerprint of each of its inputs, so what changed between two runs is known. Where one input changed, the whole difference is
+attributed to it. Where several did, they are replaced one after the other (`attribution.monitoring.replay`), and the change at each step is
+attributed to its cause: the changes sum to the difference of the two runs, to the last digit. What another version of RootCost computes
+differently from the same facts has the cause `code`: its code, or its classification data.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CAUSES = {
     "beside": "charge of a neighbouring invoice",
     "rules": "rule",
 }
-"""Input of a run → the cause it is told by."""
+"""Input of a run → name of the cause."""
 
 _OWNER = ["currency", "provider", "cost_class", "initiator_team", "basis"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One movement of money between two runs: `moved` is new minus old effective cost of an owner, or of the bill itself."""
+    """A change in cost between two runs: `moved` is new minus old effective cost of an owner, or of the bill itself."""
 
     month: str
     cause: str
@@ -56,10 +56,10 @@ class Difference:
 
 
 def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Difference]:
-    """What moved from `old_run` to `new_run` in `month`, the bill first, then cause by cause and owner by owner; empty if they say the same.
+    """What changed from `old_run` to `new_run` in `month`, the bill first, then cause by cause and owner by owner; empty if they are equal.
 
-    A cent of the bill that appears or goes is `restated charge`. Causes that one pass over the spans embodies together (usage, registry,
-    price) are joined by +, as they are with `code`, and as are all of them where something an earlier run saw is no longer kept.
+    A change of the bill is `restated charge`. Causes that take effect in one pass over the spans (usage, registry, price) are joined by +,
+    as they are with `code`, and as are all of them where something an earlier run read is no longer kept.
     """
     inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
     bill = _join_sides(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
@@ -94,7 +94,7 @@ def _steps(
 
 
 def compare(books: Books, old_run: str, new_run: str, month: str | None = None) -> list[Difference]:
-    """`differences` over every month that both runs drew, or over one."""
+    """`differences` over every month that both runs computed, or over one."""
     months = [_run(books, run).months for run in (old_run, new_run)]
     common_months = [m for m in months[0] if m in months[1]]
     return [d for m in ([month] if month else common_months) for d in differences(books, m, old_run, new_run)]

@@ -1,4 +1,4 @@
-"""Which SKUs of AI services nobody can read, and what they cost. (RA-1, RA-4)"""
+"""Unclassified SKUs of AI services, and what they cost. (RA-1, RA-4)"""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def unclassified_skus(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
-    """SKUs that no rule knows, the dearest first (by effective cost, in either direction of sign): see `SCHEMA`.
+    """SKUs that no rule matches, the most expensive first (by effective cost, in either direction of sign): see `SCHEMA`.
 
-    `sku` is the description where a charge names no SKU; `first` and `last` are the invoice months it was seen in; `meter` is what its
-    words tell, where only the model is unknown.
+    `sku` is the description where a charge has no SKU; `first` and `last` are the first and last invoice month it was on; `meter` is the one
+    that its text names, where only the model is unknown.
     """
     charges = books.store.scan(CHARGES, None if months is None else {"billing_month": list(months)})
     charge_sums = (

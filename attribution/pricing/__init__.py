@@ -1,7 +1,7 @@
-"""List prices: what the price book asks for a call, as of the moment it was made. (ES-1, ES-2)
+"""List prices: the price of a call in the price book, as of the moment it was made. (ES-1, ES-2)
 
-`book` finds what sells a model, `rates` which rate applies, `cells` and `costs` multiply whole columns, `other_usage` prices what is not a token, and
-`readings` lets the reported cost decide how ambiguous usage was meant (CA-5).
+`book` finds the tariffs of a model, `rates` which rate applies, `cells` and `costs` multiply whole columns, `other_usage` prices what is not
+counted in tokens, and `readings` resolves ambiguous usage by the reported cost (CA-5).
 """
 
 from __future__ import annotations

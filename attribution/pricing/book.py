@@ -1,4 +1,4 @@
-"""The price book: under which of its names a call is sold."""
+"""The price book: the tariffs of a model, under any of its names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from attribution.classification import names
 from attribution.pricing.rates import Rate, Tariff, Tariffs
 
 ORIGINS = ("contract", "list", "observed")
-"""Who states a rate, the one that is believed first in front."""
+"""Who states a rate, in order of precedence."""
 _TOOLS = "container"
-"""The model under which lists put what a provider's own tools cost, whichever model uses them."""
+"""The model name under which lists state the prices of a provider's own tools, whichever model uses them."""
 
 
 class PriceBook:
-    """The rates in force, looked up by the names logs use.
+    """The rates in force, looked up by the names that logs use.
 
-    `prices` are rows of the `prices` table. A model is looked for as the log wrote it, with the provider's route before it and by
-    itself, then by its bare name under the same provider; in the contract, in the list and in what was observed on bills each for
-    itself, since they may spell it differently.
+    `prices` are rows of the `prices` table. A model is looked up as the log wrote it, with the provider's route before it and by itself, then by
+    its bare name under the same provider; in the contract, in the list and in observed rates separately, since they may spell it differently.
     """
 
     def __init__(self, prices: pl.DataFrame) -> None:
@@ -47,7 +46,7 @@ class PriceBook:
 
     @property
     def models(self) -> set[str]:
-        """Every model the book names."""
+        """Every model of the book."""
         return {model for models in self._exact.values() for model in models}
 
     def key(self, provider: str | None, region: str | None, *models: str | None) -> str | None:
@@ -57,17 +56,17 @@ class PriceBook:
 
     @cache  # noqa: B019 - a book lives as long as one run
     def sold_as(self, provider: str | None, region: str | None, *models: str | None) -> Tariffs:
-        """The tariffs that know a call's model, by the first of its names that any of them knows."""
+        """The tariffs of a call's model, by the first of its names that any of them has."""
         return self._together(self._named(origin, provider, region, models) for origin in ORIGINS)
 
     @cache  # noqa: B019
     def tools(self, provider: str | None) -> Tariffs:
-        """What a provider's own tools cost, whichever model uses them."""
+        """The tariffs of a provider's own tools, whichever model uses them."""
         route = (provider or "").lower()
         return self._together(self._tariff(origin, route, f"{route}/{_TOOLS}") for origin in ORIGINS)
 
     def _together(self, candidates: Iterable[Tariff | None]) -> Tariffs:
-        """Those that exist, in the order of ORIGINS, the same object for the same ones; what was observed only alone."""
+        """The tariffs that exist, in the order of ORIGINS, one object for equal ones; observed rates only where there is no other."""
         tariffs = [t for t in candidates if t is not None]
         preferred_tariffs = tuple([t for t in tariffs if t.origin != "observed"] or tariffs)
         return self._sold.setdefault(preferred_tariffs, Tariffs(preferred_tariffs))
@@ -112,9 +111,9 @@ class PriceBook:
 
 
 def _spellings(provider: str | None, region: str | None, model: str) -> Iterator[tuple[str, bool]]:
-    """Names to look for, and whether only a seller that is the called provider may bear them.
+    """Names to look up, and whether only a seller that is the called provider may have them.
 
-    A name routed through the provider itself is that provider's: what `github_copilot/gpt-4o` costs, OpenAI's gpt-4o does not tell.
+    A name routed through the provider itself is that provider's: the price of `github_copilot/gpt-4o` is not OpenAI's price of gpt-4o.
     """
     route = (provider or "").lower()
     prefix, _, bare = model.partition("/")

@@ -1,7 +1,7 @@
-"""Cells: every call's place in a small table of rates.
+"""Cells: each call's row in a small table of rates.
 
-What a call's rates depend on (model, tier, region, size of the prompt, moment) takes few distinct values among millions of calls.
-Each combination is a cell, its rates are looked up once, and a call's rate is then one gather by a small integer.
+What a call's rates depend on (model, tier, region, size of the prompt, time) takes few distinct values among millions of calls. Each
+combination is a cell, its rates are looked up once, and a call's rate is then one gather by a small integer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GOOGLE_PLACE = re.compile(r"([a-z]+(-[a-z]+)+\d+|us|eu)$")
 
 
 class Cell(NamedTuple):
-    """One combination: who sells the model, how it was used, and what the provider's tools cost."""
+    """One combination: the tariffs of the model, how it was used, and the tariffs of the provider's tools."""
 
     sold_by: Tariffs
     sale: Sale
@@ -34,26 +34,26 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Cells:
-    """The table, and for each call its row in it."""
+    """The table of cells, and each call's row in it."""
 
     table: list[Cell]
     of: pl.Series
 
     @property
     def context_above(self) -> pl.Series | pl.Expr:
-        """Of the calls, Int64: the largest context size of the model that the prompt exceeds; 0: none."""
+        """Of each call, Int64: the largest context size of the model that the prompt exceeds; 0: none."""
         sizes = pl.Series([cell.sale.prompt_above for cell in self.table], dtype=pl.Int64)
         return sizes.gather(self.of) if (sizes > 0).any() else pl.lit(0, dtype=pl.Int64)
 
     @property
     def price_key(self) -> pl.Series:
-        """Of the calls: the book's name of the model; null: unpriced."""
+        """Of each call: the book's name of the model; null: unpriced."""
         names_ = [cell.sold_by.known[0].model if cell.sold_by.known else None for cell in self.table]
         return pl.Series(names_, dtype=pl.String).cast(pl.Categorical()).gather(self.of)
 
 
 def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
-    """Regions whose rates hold for a call, the most particular first; `regional` is any place of Google's but global.
+    """Regions whose rates apply to a call, the most specific first; `regional` is any Google location but global.
 
     >>> regions("vertex_ai", "us-east5"), regions("vertex_ai", "global"), regions("anthropic", "us"), regions("openai", None)
     (('us-east5', 'regional', ''), ('global', ''), ('us', ''), ('',))
@@ -66,7 +66,7 @@ def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
 
 
 def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
-    """Finds the cells of metered calls."""
+    """The cells of metered calls."""
     combination, first = combinations(calls)
     words = calls[first].select(pl.col(name).cast(pl.String) for name in _NAMES).rows()
     kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
@@ -84,10 +84,10 @@ _BITS = 20
 
 
 def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]:
-    """For each call the number of its combination of words, and the first call that has it.
+    """For each call the number of its combination of names, and the first call of each combination.
 
-    Words are told apart by 128 bits of hash with seeds of this process, three times as quick as by themselves; where two combinations
-    fall into one place of the table, by themselves.
+    Names are compared by 128 bits of hash with seeds of this process, three times as fast as by text; where two combinations fall into one slot
+    of the table, by text.
 
     >>> calls = pl.DataFrame({n: ["x", "y", "x"] for n in _NAMES})
     >>> [found.tolist() for found in combinations(calls)]
@@ -124,7 +124,7 @@ def _mixed(hashes: list[np.ndarray]) -> np.ndarray:
 
 
 class _Grid:
-    """Lays out cells: for each kind of sale its context sizes, in and off peak hours, in each epoch between changes of prices."""
+    """Lays out cells: for each kind of sale its context sizes, peak and off-peak hours, and each epoch between price changes."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Grid:
         self.start = calls["start_time"].to_physical().to_numpy() if calls.height else np.zeros(0, dtype=np.int64)
 
     def cells(self) -> Cells:
-        """The table and every call's place in it."""
+        """The table and each call's row in it."""
         epochs, epoch = self._epochs()
         peaks, peak = self._peaks()
         level = self._levels()
@@ -179,7 +179,7 @@ class _Grid:
         return level
 
     def _epochs(self) -> tuple[list[datetime], np.ndarray | None]:
-        """Moments from which other prices may hold among those the calls fall into, and each call's number."""
+        """Instants at which prices may change among those the calls fall into, and each call's epoch number."""
         if not len(self.start):
             return [_moment(0)], None
         cuts = {boundary for sold_by, *_rest, tools in self.kinds for boundary in sold_by.boundaries | tools.boundaries}

@@ -1,8 +1,8 @@
-"""What calls cost at the book: whole columns times gathered rates, exact.
+"""Costs of calls at list price: whole columns times gathered rates, exact.
 
 A cost is tokens times rate, rounded half to even at twelve decimals a meter. Almost every rate is a whole number of 10^-12 dollars,
-and then the product of two 64-bit integers is already the cost; the rest is multiplied at the rate's own scale and rounded, in 64 bits
-where the largest product fits and in 128 where it does not. Meters nobody used are not touched.
+and then the product of two 64-bit integers is already the cost; other rates are multiplied at their own scale and rounded, in 64 bits
+where the largest product fits and in 128 where it does not. Meters without usage are skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FINEST = 18
 """Decimals a rate has at most: the scale of `ledger.money.RATE`."""
 _INT64 = 2**63 - 1
 _DEAREST = Decimal(10) ** 7
-"""More than a token can cost; with it, 10^12 tokens at 18 decimals still fit 128 bits."""
+"""More than a token can cost; below it, 10^12 tokens at 18 decimals fit 128 bits."""
 
 
 class Units(NamedTuple):
@@ -34,7 +34,7 @@ class Units(NamedTuple):
 
 
 def meter_costs(calls: pl.DataFrame, cell_table: Cells, meters: Sequence[str]) -> dict[str, Units]:
-    """Cost of each meter of each call; see `Units`. `cell_table` says in which cell each call is."""
+    """Cost of each meter of each call; see `Units`. `cell_table` has the cell of each call."""
     present = np.zeros(len(cell_table.table), dtype=bool)
     present[cell_table.of.to_numpy()] = True
     free = calls["cache_hit"].fill_null(value=False) if "cache_hit" in calls.columns and calls["cache_hit"].any() else None
@@ -54,7 +54,7 @@ def _rate(cell: Cell, meter: str) -> Decimal | None:
 def _units(
     tokens: pl.Series, rates: list[Decimal | None], cell_numbers: np.ndarray, cell_table: Cells, free: pl.Series | None
 ) -> Units:
-    """Tokens times rates; `cell_numbers` are the cells the rates are of."""
+    """Tokens times rates; `cell_numbers` are the cells of the rates."""
     known_rates = [r for r in rates if r is not None]
     scale = min(_FINEST, max([SCALE, *(_decimals(r) for r in known_rates)]))
     whole: list[int | None] = [None] * len(cell_table.table)
@@ -109,9 +109,9 @@ def money(units: pl.Series) -> pl.Series:
 def total_units(
     calls: pl.DataFrame, units: dict[str, Units], extra: pl.Series | None = None, unknown: pl.Series | None = None
 ) -> pl.Series:
-    """What each call costs in all, in whole units: null where nothing was used or something that was used has no price.
+    """Total cost of each call in whole units: null where nothing was used or something that was used has no price.
 
-    `extra` is what is to be added (null: nothing), `unknown` tells calls that used something else without a price.
+    `extra` is added (null: nothing), `unknown` marks calls that used something else without a price.
     """
     wide = pl.Int64 if sum(u.largest for u in units.values()) < _INT64 and extra is None else pl.Int128
     columns = [s for m, u in units.items() for s in (u.cost.alias(f"__u_{m}"), calls[m])]

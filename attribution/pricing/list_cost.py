@@ -1,4 +1,4 @@
-"""The list cost of calls: cells, readings, tokens and the rest put together."""
+"""The list cost of calls: cells, readings, tokens and other usage combined."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
     """Adds `list_cost` (MONEY; null: unpriced), its parts ``__cost_<meter>``, `context_above` and `price_key` to metered calls.
 
     `calls` has the disjoint token meters, prompt_tokens, provider, region, request_model, response_model, service_tier, start_time
-    and cache_hit, and may have other_usage, end_time, reported_cost and the marks of `metering.disjoint`: usage that can be read in
-    two ways is read as its reported cost says (CA-5). Above a context threshold the whole request is repriced. A gateway cache hit
-    costs 0; what was not reported stays null; what the book does not know is null, and with it the call's `list_cost`.
+    and cache_hit, and may have other_usage, end_time, reported_cost and the flags of `metering.disjoint`: usage with two possible readings is
+    read as its reported cost requires (CA-5). Above a context threshold the whole request is repriced. A gateway cache hit costs 0; what was
+    not reported stays null; what the book has no rate for is null, and with it the call's `list_cost`.
 
-    What a call used beside tokens is in ``__other``, a list of (meter, quantity, list_cost), null for nearly every call; see
+    Usage that is not counted in tokens is in ``__other``, a list of (meter, quantity, list_cost), null for nearly every call; see
     `other_meters`. It is part of `list_cost`.
     """
     cell_table = cells(calls, book)
@@ -59,6 +59,6 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
 
 
 def _without_cost(tokens: pl.Series, units: Units, rows: pl.Series) -> Units:
-    """Tokens that are not sold because the model sells another unit of the same thing: their cost is 0."""
+    """Tokens that cost 0 because the model is sold by another unit of the same usage."""
     rows = rows.filter(tokens.gather(rows).is_not_null())
     return units._replace(cost=units.cost.clone().scatter(rows, 0)) if len(rows) else units

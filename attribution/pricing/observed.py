@@ -1,4 +1,4 @@
-"""What one unit really cost, read off the bills: rates of origin `observed_rates`, for models no price list knows. (ES-1)"""
+"""Observed rates: unit prices computed from bills, for models that no price list has. (ES-1)"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHAT = ("provider", "model", "meter", "service_tier", "context_above")
 
 
 def observed_rates(books: Books, month: str) -> pl.DataFrame:
-    """The rates a month's bill comes to, as rows of `prices` valid from the month's first day; empty where it rated nothing.
+    """The rates that a month's bill comes to, as rows of `prices` valid from the month's first day; empty where no charge was matched.
 
     Raises `UsageError` if the month has no published run.
     """
@@ -34,7 +34,7 @@ def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> p
     """Effective cost over billed quantity, summed over the pools of one model, meter and tier.
 
     Where regions pay differently each has a rate of its own beside the one over all. A pool without a billed quantity in the meter's unit
-    counts by what was logged. What is sold in two currencies, or came to less than nothing, has no rate.
+    counts by its logged quantity. What is sold in two currencies, or has a negative cost, has no rate.
 
     Two pools, 10 000 tokens for $0.03 and 20 000 for $0.03, are $0.000002 a token:
 

@@ -1,4 +1,4 @@
-"""What is sold beside tokens: pictures, seconds, characters, pages, searches, tool sessions, or the call itself.
+"""Usage that is not counted in tokens: pictures, seconds, characters, pages, searches, tool sessions, or the call itself.
 
 Few calls have any, so these are rows, not columns: ``spans.other_usage`` holds them as JSON {meter: quantity}.
 """
@@ -16,7 +16,7 @@ from ledger.money import MONEY, RATE, ZERO, parse, quantize
 from ledger.tables import METERS, TOKEN_METERS
 
 ROW = pl.Struct({"meter": pl.String, "quantity": MONEY, "list_cost": MONEY})
-"""One meter of a call that is no column: what was used, and what it costs at the book; null: unpriced."""
+"""One meter of a call without a column of its own: quantity used and its list cost; null: unpriced."""
 
 _PAIR = r'"([a-z0-9_.]+)"\s*:\s*"?([-+0-9.eE]+)'
 _MAX_QUANTITY = 10**15
@@ -26,7 +26,7 @@ _ONCE = {
     "web_searches_high": "grounded_prompts",
     "map_queries": "grounded_map_prompts",
 }
-"""Tools some models sell by the search, others by the prompt that used it, once however often."""
+"""Tools that some models sell by the search, others once for each prompt that used them."""
 _SAME_AS = {
     "input_characters": "input_tokens",
     "input_images": "input_image_tokens",
@@ -38,7 +38,7 @@ _SAME_AS = {
     "output_video_seconds": "output_video_tokens",
     "seconds": "output_tokens",
 }
-"""Units that measure what tokens measure too. Input is sold by the unit where the model has a price for it, output by the token."""
+"""Units that measure the same usage as tokens do. Input is sold by the unit where the model has a price for it, output by the token."""
 _RESULTS, _USUAL_RESULTS = "results", 10
 _KEYS = ["__cell", "meter", "results", "tokens_made"]
 
@@ -53,7 +53,7 @@ class _Terms(NamedTuple):
 
 
 def stated_usage(calls: pl.DataFrame) -> pl.DataFrame:
-    """``other_usage`` as rows: `row` (position in `calls`), meter, quantity (MONEY). What is no meter or no quantity is left out.
+    """``other_usage`` as rows: `row` (position in `calls`), meter, quantity (MONEY). Unknown meters and invalid quantities are left out.
 
     >>> stated(pl.DataFrame({"other_usage": [None, '{"web_searches": 2, "seconds": "1.5"}']})).rows()
     [(1, 'web_searches', Decimal('2.000000000000')), (1, 'seconds', Decimal('1.500000000000'))]
@@ -75,9 +75,9 @@ def stated_usage(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def other_costs(calls: pl.DataFrame, cell_table: Cells) -> pl.DataFrame:
-    """Row, meter, quantity, list_cost (null: unpriced) and `instead_of`, the token meter that is not sold beside it, if any.
+    """Row, meter, quantity, list_cost (null: unpriced) and `instead_of`, the token meter that this one replaces, if any.
 
-    A model that sells the call itself gets one request a call; one that sells nothing but time, its duration.
+    A model that is sold by the call gets one request a call; one that is sold only by time, its duration.
     """
     rows = pl.concat([stated_usage(calls), *_implied(calls, cell_table)]).unique(
         ["row", "meter"], keep="first", maintain_order=True
@@ -143,7 +143,7 @@ def _sells_tokens(cell: Cell, meter: str, sale: Sale) -> bool:
 
 
 def _implied(calls: pl.DataFrame, cell_table: Cells) -> list[pl.DataFrame]:
-    """Requests and durations nobody states because every call has them: only where the model sells them."""
+    """Requests and durations, which no log states since every call has them: only where the model is sold by them."""
     parts = []
     sells_calls = [c.sold_by.sells("requests") for c in cell_table.table]
     if any(sells_calls):
@@ -172,9 +172,9 @@ def _times(rows: pl.DataFrame) -> pl.Series:
 
 
 def other_meters(calls: pl.DataFrame) -> pl.DataFrame:
-    """What priced calls used beside tokens: a row a call and meter, with the columns of the call and meter, quantity, list_cost.
+    """Usage of priced calls that is not counted in tokens: a row a call and meter, with the columns of the call and meter, quantity, list_cost.
 
-    `calls` come from `add_list_cost`, whose column ``__other`` carries the rows, null for nearly every call.
+    `calls` come from `add_list_cost`, whose column ``__other`` has the rows, null for nearly every call.
     """
     other_usage = calls.filter(pl.col("__other").is_not_null())
     return other_usage.drop("list_cost", strict=False).explode("__other").unnest("__other")

@@ -1,11 +1,11 @@
-"""Which rate applies: one meter of one sale, and what stands in for a rate the book lacks.
+"""Rates: which one applies to a meter of a sale, and which one replaces a rate that the book lacks.
 
-A tariff is what one origin of the price book (contract, list, observed) asks for one model. A sale is how the model was used:
-service tier, region, size of the prompt, moment. Of the rates a tariff states for a meter, the one for the call's own region goes
-before the one for any; then the largest context size the prompt exceeds, which reprices the whole request; then the call's own tier
-before `standard`; then the latest. Every meter is looked up by itself. What no tariff states is sold at the rate of the meter it refines.
+A tariff is what one origin of the price book (contract, list, observed) charges for one model. A sale is how the model was used:
+service tier, region, size of the prompt, time. Of the rates a tariff states for a meter, the one for the call's own region precedes
+the one for any; then the largest context size the prompt exceeds, which reprices the whole request; then the call's own tier
+before `standard`; then the latest. Every meter is looked up by itself. A meter without a rate is sold at the rate of the meter it refines.
 
-The rules are LiteLLM's, which follows the providers; where they differ the docstrings say so, and
+The rules are LiteLLM's, which follow the providers; where they differ the docstrings say so, and
 `tests/data/pricing/differences.csv` lists every model that shows it.
 """
 
@@ -33,7 +33,7 @@ _TIERS = {
     "on_demand_flex": "flex",
 }
 _TIER_ALIASES = {"fast": "priority"}
-"""A tier under two names: Anthropic's fast mode has rates of its own, elsewhere fast is priority."""
+"""A tier with two names: Anthropic's fast mode has rates of its own, elsewhere fast is priority."""
 
 REFINES: Mapping[str, str] = {
     "cache_read_tokens": "input_tokens",
@@ -67,7 +67,7 @@ REFINES: Mapping[str, str] = {
     "web_searches_low": "web_searches",
     "web_searches_high": "web_searches",
 }
-"""A meter no tariff has a rate for is sold at the rate of the meter it refines."""
+"""A meter without a rate in any tariff is sold at the rate of the meter it refines."""
 
 _HALF = Decimal("0.5")
 _HALVED = ("input_tokens", "output_tokens", "output_image_tokens", "cache_write_1h_tokens")
@@ -110,7 +110,7 @@ def service_tier(tier_name: str | None) -> str:
 
 @dataclass(eq=False)
 class Tariff:
-    """What one origin of the price book asks for one model, meter by meter."""
+    """The rates of one model from one origin of the price book, by meter."""
 
     origin: str
     model: str
@@ -142,10 +142,10 @@ class Tariff:
 
 @dataclass(frozen=True, eq=False)
 class Tariffs:
-    """The tariffs that know a model, the one that speaks first in front.
+    """The tariffs of a model, in order of precedence.
 
-    A contract speaks for the meters it names, with its own tiers and context sizes; the list for all others. What was observed on
-    bills is asked only where neither knows the model.
+    A contract applies to the meters it names, with its own tiers and context sizes; the list to all others. Observed rates are used only where
+    neither has the model.
     """
 
     known: tuple[Tariff, ...]
@@ -153,24 +153,24 @@ class Tariffs:
 
     @cached_property
     def thresholds(self) -> tuple[int, ...]:
-        """Context sizes at which some rate of a token changes, ascending."""
+        """Context sizes at which some token rate changes, ascending."""
         rate_lists = (rows for t in self.known for meter, rows in t.meters.items() if meter != "queries")
         return tuple(sorted({r.context_above for rows in rate_lists for r in rows} - {0}))
 
     @cached_property
     def schedule(self) -> str | None:
-        """When off-peak rates hold; None: there are none."""
+        """When off-peak rates apply; None: there are none."""
         return next((t.schedule for t in self.known if t.schedule), None)
 
     @cached_property
     def boundaries(self) -> frozenset[datetime]:
-        """Moments at which some rate begins or ends."""
+        """Instants at which some rate begins or ends."""
         rows = [r for t in self.known for rows in t.meters.values() for r in rows]
         return frozenset({r.valid_from for r in rows} | {r.valid_to for r in rows if r.valid_to is not None})
 
     @cached_property
     def meters(self) -> frozenset[str]:
-        """Everything some tariff names."""
+        """Every meter that some tariff names."""
         return frozenset(meter for t in self.known for meter in t.meters)
 
     def sells(self, *meters: str) -> bool:
@@ -180,7 +180,7 @@ class Tariffs:
     def rate(self, meter: str, sale: Sale) -> Decimal | None:
         """Price of one unit; None: unpriced.
 
-        Input costs 3 and, for prompts above 200 000 tokens, 6; nothing is said of the cache, and priority costs 9 whatever the size:
+        Input costs 3 and, for prompts above 200 000 tokens, 6; the cache has no rate, and priority costs 9 whatever the size:
 
         >>> since = datetime(1970, 1, 1, tzinfo=UTC)
         >>> rows = [Rate(Decimal(r), tier, above, "", since, None, since)
@@ -233,7 +233,7 @@ class Tariffs:
         return next((rate for t in self.known if (rate := t.stated(meter, sale, tiers)) is not None), None)
 
     def _batch_rate(self, meter: str, sale: Sale) -> Decimal | None:
-        """In a batch: the batch rate of the prompt's size, else of any size, else half the standard rate where that is the custom."""
+        """In a batch: the batch rate of the prompt's size, else of any size, else half the standard rate where that is customary."""
         own = self._first(meter, sale, (BATCH,))
         if own is not None:
             return own
@@ -250,7 +250,7 @@ class Tariffs:
 
 @lru_cache(maxsize=256)
 def off_peak_windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | None, tuple[tuple[time, time], ...]], ...]:
-    """Off-peak hours as (timezone of the weekdays, weekdays 1–7 or None for all, UTC intervals). What cannot be read is left out."""
+    """Off-peak hours as (timezone of the weekdays, weekdays 1–7 or None for all, UTC intervals). An unknown timezone counts as UTC."""
     rules = []
     for rule in json.loads(schedule):
         try:
@@ -267,7 +267,7 @@ def off_peak_windows(schedule: str) -> tuple[tuple[ZoneInfo, frozenset[int] | No
 
 
 def is_off_peak(schedule: str, at: datetime) -> bool:
-    """Whether off-peak rates hold at a moment. An interval may pass midnight; one that ends where it starts is the whole day.
+    """Whether off-peak rates apply at an instant. An interval may pass midnight; one that ends where it starts is the whole day.
 
     >>> nights = '[{"hours_utc": ["16:30-00:30"], "weekdays": null, "timezone": null}]'
     >>> [is_off_peak(nights, datetime(2026, 11, 2, h, m, tzinfo=UTC)) for h, m in [(16, 29), (16, 30), (0, 29), (0, 30)]]

@@ -1,8 +1,8 @@
-"""Usage that can be read in two ways is read as its reported cost says: the price equation. (CA-5)
+"""Readings: usage that can be read in two ways is read as its reported cost requires. (CA-5)
 
-Emitters count input with or without what the cache served, and cache writes often without their lifetime. Where neither the emitter
-table nor the total equation decides, the cost the emitter reports does: of the readings that are possible, the one whose price at the
-book is the reported cost. If none is, or two are, the call keeps the usual reading and a flag.
+Emitters count input with or without cached tokens, and cache writes often without their lifetime. Where neither the emitter table nor the
+total equation decides, the cost the emitter reports does: of the possible readings, the one whose list cost is the reported cost. If none
+is, or two are, the call keeps the usual reading and a flag.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ROUNDING, _SHARE = "0.0000005", "0.000001"
 
 
 def resolve_readings(calls: pl.DataFrame, cell_table: Cells, book: PriceBook) -> tuple[pl.DataFrame, Cells]:
-    """The calls with ambiguous usage read as it was meant, and the cells that go with them.
+    """The calls with ambiguous usage resolved, and their cells.
 
-    `usage_flag` tells whose input is ambiguous, ``__lifetime_unknown`` whose cache writes. A lifetime only
-    matters where the book has different rates for the two.
+    `usage_flag` marks calls whose input is ambiguous, ``__lifetime_unknown`` those whose cache writes are. A lifetime only matters where the book
+    has different rates for the two.
     """
     flagless = "usage_flag" not in calls.columns or calls["usage_flag"].null_count() == calls.height
     if flagless and not ("__lifetime_unknown" in calls.columns and calls["__lifetime_unknown"].any()):
@@ -68,7 +68,7 @@ def resolve_readings(calls: pl.DataFrame, cell_table: Cells, book: PriceBook) ->
 
 
 def _lifetime_matters(calls: pl.DataFrame, cell_table: Cells) -> pl.Series:
-    """Whose cache writes have no lifetime although the book sells two at different rates."""
+    """Calls whose cache writes have no lifetime although the book sells two at different rates."""
     if "__lifetime_unknown" not in calls.columns or not calls["__lifetime_unknown"].any():
         return pl.repeat(False, calls.height, dtype=pl.Boolean, eager=True)
     unknown = calls["__lifetime_unknown"].fill_null(value=False)
@@ -83,9 +83,9 @@ def _lifetime_matters(calls: pl.DataFrame, cell_table: Cells) -> pl.Series:
 
 
 def _meters_of_reading(bare: bool, hour: bool) -> dict[str, pl.Expr]:
-    """The meters of a call as one reading has them.
+    """The meters of a call according to one reading.
 
-    `disjoint` took cached tokens out of the input, as the convention is: read the other way they were never in it.
+    `disjoint` subtracted cached tokens from the input, as is the convention: in the other reading they were never part of it.
     """
     cached_tokens = pl.sum_horizontal(pl.col(c).fill_null(0) for c in ("cache_read_tokens", _SHORT, _LONG))
     extra_tokens = pl.when("doubtful").then(cached_tokens).otherwise(0) if bare else pl.lit(0)
@@ -103,7 +103,7 @@ def _as_integers(reading: dict[str, pl.Expr]) -> list[pl.Expr]:
 
 
 def _matching_reading(calls: pl.DataFrame, book: PriceBook) -> pl.Series:
-    """Number of the one reading whose price is the reported cost; null where there is none or more than one."""
+    """Number of the one reading whose list cost is the reported cost; null where there is none or more than one."""
     no_match = pl.repeat(None, calls.height, dtype=pl.Int32, eager=True)
     if "reported_cost" not in calls.columns or calls["reported_cost"].null_count() == calls.height:
         return no_match

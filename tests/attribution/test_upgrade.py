@@ -186,7 +186,7 @@ def inputs(books: Books, month: str) -> dict[str, str]:
 
 
 def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The spans are read again, and no remembered stretch stands, although every fact is what it was."""
+    """The spans are read again, and no cached batch is used, although every fact is what it was."""
     two_months(books)
     first = attribute(books)
     assert first.other_code == []

@@ -1,4 +1,4 @@
-"""A month rated in stretches comes to what it comes to at once; stretches that stand are not rated again."""
+"""A month matched in batches has the costs it has as a whole; cached batches are not matched again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ D = Decimal
 
 
 @pytest.fixture
-def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every day is a stretch, however little happened on it."""
+def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every day is a batch, however little usage it has."""
     monkeypatch.setattr(month, "BATCH_ROWS", 0)
 
 
@@ -68,14 +68,14 @@ def company(books: Books, *, days: range, bill: Decimal = D("3")) -> None:
 
 
 def rated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with the number of lots each time a stretch with usage is rated."""
+    """Fills with the number of charge groups each time a batch with usage is matched."""
     seen: list[int] = []
     honest = matching.match_usage
 
-    def counting(lots: pl.DataFrame, uses: pl.DataFrame, tolerance: Decimal) -> matching.MatchResult:
-        if uses.height:
-            seen.append(lots.height)
-        return honest(lots, uses, tolerance)
+    def counting(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> matching.MatchResult:
+        if usage.height:
+            seen.append(groups.height)
+        return honest(groups, usage, tolerance)
 
     monkeypatch.setattr(matching, "match_usage", counting)
     return seen
@@ -85,8 +85,8 @@ def costs(books: Books, run_id: str) -> list[Any]:
     return rows(books.store.scan(COSTS, {"run_id": [run_id]}).collect())
 
 
-@pytest.mark.usefixtures("short_stretches")
-def test_a_late_day_rates_its_own_stretch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("short_batches")
+def test_a_late_day_matches_its_own_batch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of twelve days, one gets more usage: that day is rated again, eleven are taken as they stand, and all costs are as drawn anew."""
     company(books, days=range(1, 13))
     attribute(books)
@@ -102,8 +102,8 @@ def test_a_late_day_rates_its_own_stretch(books: Books, monkeypatch: pytest.Monk
     assert costs(books, again.run_id) == costs(books, anew.run_id)
 
 
-@pytest.mark.usefixtures("short_stretches")
-def test_a_restated_day_rates_its_own_stretch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("short_batches")
+def test_a_restated_day_matches_its_own_batch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     company(books, days=range(1, 13))
     attribute(books)
     seen = rated(monkeypatch)
@@ -117,7 +117,7 @@ def test_a_restated_day_rates_its_own_stretch(books: Books, monkeypatch: pytest.
     assert total == D(11 * 3 + 4)
 
 
-@pytest.mark.usefixtures("short_stretches")
+@pytest.mark.usefixtures("short_batches")
 def test_what_is_remembered_and_damaged_is_drawn_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     company(books, days=range(1, 4))
     first = attribute(books)
@@ -135,8 +135,8 @@ def test_what_is_remembered_and_damaged_is_drawn_again(books: Books, monkeypatch
     assert total == D(9)
 
 
-@pytest.mark.usefixtures("short_stretches")
-def test_only_the_stretches_of_the_month_as_it_is_now_are_remembered(books: Books) -> None:
+@pytest.mark.usefixtures("short_batches")
+def test_only_the_batches_of_the_month_as_it_is_now_are_cached(books: Books) -> None:
     company(books, days=range(1, 4))
     attribute(books)
     folder = books.home / "cache" / "stretches" / "2026-10"

@@ -371,5 +371,5 @@ def test_a_thousand_rules_against_each_other_are_told_in_bounded_time_and_number
     started = time.monotonic()
     told = check(many, {"Care"}, uri="here")
     assert len(told) == 51
-    assert told[-1].reason.endswith("more faults of rules")
+    assert told[-1].reason.endswith("more problems of rules")
     assert time.monotonic() - started < 20
