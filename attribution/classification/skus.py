@@ -37,7 +37,7 @@ class SkuText(NamedTuple):
     """The model that the resource's ARN names, if it names one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SkuClass:
     """What a bill row sells, as far as its texts say.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import polars as pl
 
@@ -26,7 +27,7 @@ _DRIVERS = ("seconds", "requests")
 _DAY, _TICK = timedelta(days=1), timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """What is matched together: charge groups, charge groups of other invoices, and usage. `number` orders the batches of a month."""
 
@@ -34,7 +35,7 @@ class Batch:
     groups: pl.DataFrame
     other_groups: pl.DataFrame
     usage: pl.LazyFrame
-    is_partitioned: bool
+    is_overlapping: bool
     bill_names: pl.DataFrame
 
     def fingerprint(self) -> tuple[int, str]:
@@ -46,7 +47,7 @@ class Batch:
     def usage_rows(self) -> pl.DataFrame:
         """The usage, numbered in `use`, with models and meters under the names they are matched by; `own_meter` is the meter that was logged."""
         frame = self.usage.collect()
-        if self.is_partitioned:
+        if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
         if self.bill_names.height:
@@ -73,7 +74,7 @@ def matched_as(
             coarser = REFINES.get(meter)
             while coarser is not None and (provider, display_name, coarser) not in billed_set:
                 coarser = REFINES.get(coarser)
-            if coarser is not None and (meter == _REASONING or not book.sold_as(provider, None, model).sells(meter)):
+            if coarser is not None and (meter == _REASONING or not book.tariffs(provider, None, model).sells(meter)):
                 billed_meter = coarser
         if (display_name, billed_meter) != (model, meter):
             out.append((provider, model, meter, display_name, billed_meter))
@@ -98,8 +99,9 @@ def split_into_batches(
     days, pieces = 32, 1
     while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
+    build_batch = partial(Batch, is_overlapping=usage.overlapping, bill_names=bill_names)
     if pieces == 1:
-        return [Batch(0, groups, other_groups, usage.whole, usage.overlapping, bill_names)]
+        return [build_batch(number=0, groups=groups, other_groups=other_groups, usage=usage.whole)]
     step = timedelta(days=days)
     numbered_groups, numbered_others = (_with_batch_numbers(frame, month_begin, step) for frame in (groups, other_groups))
     token_families = pl.concat(
@@ -121,7 +123,7 @@ def split_into_batches(
             f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last")
             for f in (numbered_groups, numbered_others)
         )
-        out.append(Batch(number, batch_groups, batch_others, batch_usage, usage.overlapping, bill_names))
+        out.append(build_batch(number=number, groups=batch_groups, other_groups=batch_others, usage=batch_usage))
     remaining_groups, remaining_others = (
         f.filter(~by_day).drop("__rated", "__first", "__last") for f in (numbered_groups, numbered_others)
     )
@@ -130,7 +132,8 @@ def split_into_batches(
         parts.append(usage.whole.filter(pl.col("meter").is_in(_DRIVERS) & pl.col("resource").is_in(resources.implode())))
     if long_logged_families.height:
         parts.append(usage.whole.filter(tokens).join(long_logged_families.lazy(), on=FAMILY, how="semi", nulls_equal=True))
-    return [*out, Batch(numbers[-1] + 1, remaining_groups, remaining_others, pl.concat(parts), usage.overlapping, bill_names)]
+    last = build_batch(number=numbers[-1] + 1, groups=remaining_groups, other_groups=remaining_others, usage=pl.concat(parts))
+    return [*out, last]
 
 
 def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timedelta) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DriverResult:
     """Shares on usage rows, unmatched groups, idle capacity, the rates, and the usage rows that drove a pool."""
 
@@ -31,7 +31,13 @@ def split_by_quantity(
     Capacity is what all groups of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
     reservation's price, is still one hour.
     """
-    no_match = DriverResult(groups.clear(), groups, groups.clear(), pl.DataFrame(), pl.Series("use", [], dtype=pl.Int64))
+    no_match = DriverResult(
+        shares=groups.clear(),
+        unmatched=groups,
+        idle=groups.clear(),
+        rates=pl.DataFrame(),
+        matched_usage=pl.Series("use", [], dtype=pl.Int64),
+    )
     if not groups.height or not usage.height:
         return no_match
     pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "pool_start", "pool_end"]
@@ -69,7 +75,7 @@ def split_by_quantity(
     shares = with_paid_quantity(
         parts.filter(pl.col("use").is_not_null()), pool_groups, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
     )
-    return DriverResult(shares, unmatched_groups, idle, rates, assignment["use"])
+    return DriverResult(shares=shares, unmatched=unmatched_groups, idle=idle, rates=rates, matched_usage=assignment["use"])
 
 
 _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")

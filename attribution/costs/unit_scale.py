@@ -85,7 +85,7 @@ def _rate(book: PriceBook, row: dict[str, object]) -> Decimal | None:
     """The book's price of one unit of the meter."""
     provider, region, model, at = row["provider"], row["region"], row["model"], row["at"]
     assert isinstance(at, datetime)
-    tariffs = book.sold_as(str(provider), None if region is None else str(region), str(model))
+    tariffs = book.tariffs(str(provider), None if region is None else str(region), str(model))
     regions = ("",) if region is None else (str(region), "")
     return tariffs.rate(str(row["meter"]), Sale(str(row["service_tier"]), regions, int(str(row["context_above"])), at))
 

@@ -47,13 +47,13 @@ MAX_VERSIONS = 300
 Inputs = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _RunFacts:
     """What a run read of a month."""
 
     charges: pl.LazyFrame
-    beside: pl.LazyFrame
-    uses: Usage
+    other_invoices: pl.LazyFrame
+    usage: Usage
     timeline: pl.DataFrame
     book: PriceBook
     settings: AttributionSettings
@@ -77,7 +77,7 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
     earlier = PriorMonths(books, "")
     if earlier.fingerprint(month, {}) != new.get("earlier") or earlier.code(month, {}) != new.get("code"):
         return None
-    old_facts, new_facts = _seen(books, month, old), _seen(books, month, new)
+    old_facts, new_facts = _facts_of_run(books, month, old), _facts_of_run(books, month, new)
     if old_facts is None or new_facts is None:
         return None
     frames, state = [], old_facts
@@ -85,20 +85,20 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
         if group == ("charges",):
             state = replace(state, charges=new_facts.charges)
         elif group == ("beside",):
-            state = replace(state, beside=new_facts.beside)
+            state = replace(state, other_invoices=new_facts.other_invoices)
         elif group == ("rules",):
             state = replace(state, settings=new_facts.settings)
         elif group != ("earlier",):
-            state = replace(state, uses=new_facts.uses, timeline=new_facts.timeline, book=new_facts.book)
+            state = replace(state, usage=new_facts.usage, timeline=new_facts.timeline, book=new_facts.book)
         month_costs = compute_in_memory(
             state.charges,
-            state.uses,
+            state.usage,
             state.timeline,
             state.book,
             state.settings,
             run_id="",
             month=month,
-            other_invoices=state.beside,
+            other_invoices=state.other_invoices,
             past_rates=earlier.rates(month),
             past_costs=earlier.costs(month),
         )
@@ -106,7 +106,7 @@ def intermediate_costs(books: Books, month: str, old: Inputs, new: Inputs) -> li
     return frames
 
 
-def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
+def _facts_of_run(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
     charges = _as_of(books.store, CHARGES, {"billing_month": [month]}, inputs["charges"])
     neighbouring_charges = _as_of(books.store, CHARGES, {"billing_month": periods.adjacent_months(month)}, inputs["beside"])
     prices = _as_of(books.store, PRICES, None, inputs["prices"])
@@ -121,14 +121,21 @@ def _seen(books: Books, month: str, inputs: Inputs) -> _RunFacts | None:
         or registry.revision(owners) != inputs["registry"]
     ):
         return None
-    uses = _uses(books, month, charges, inputs)
-    if uses is None:
+    usage = _usage(books, month, charges, inputs)
+    if usage is None:
         return None
     hours = (pl.col("charge_period_start") < periods.month_end(month)) & (
         pl.col("charge_period_end") > periods.month_start(month)
     )
-    reaching = neighbouring_charges.filter((pl.col("charge_category") == "Usage") & hours)
-    return _RunFacts(charges, reaching, uses, registry.timeline(owners), PriceBook(prices.collect()), settings)
+    other_invoices = neighbouring_charges.filter((pl.col("charge_category") == "Usage") & hours)
+    return _RunFacts(
+        charges=charges,
+        other_invoices=other_invoices,
+        usage=usage,
+        timeline=registry.timeline(owners),
+        book=PriceBook(prices.collect()),
+        settings=settings,
+    )
 
 
 def _as_of(store: Store, table: Table, partition: dict[str, list[str]] | None, wanted_fingerprint: str) -> pl.LazyFrame | None:
@@ -151,7 +158,7 @@ def _settings(books: Books, digest: str) -> AttributionSettings | None:
     return AttributionSettings.model_validate(books.settings.attribution.model_dump() | json.loads(after["deciding"]))
 
 
-def _uses(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Usage | None:
+def _usage(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> Usage | None:
     """The hourly usage a run used, from the rollups it was built from."""
     spans = inputs["spans"].split("|") if inputs["spans"] else []
     usage = charges.filter(pl.col("charge_category") == "Usage")

@@ -41,7 +41,7 @@ class PriceBook:
                 key = (names.provider(provider) or provider, short)
                 if key not in bare or (len(model), model) < (len(bare[key][1]), bare[key][1]):
                     bare[key] = (provider, model)
-        self._sold: dict[tuple[Tariff, ...], Tariffs] = {}
+        self._tariffs_by_content: dict[tuple[Tariff, ...], Tariffs] = {}
         self._rows: dict[tuple[str, str, str], pl.DataFrame] | None = None
 
     @property
@@ -51,27 +51,29 @@ class PriceBook:
 
     def key(self, provider: str | None, region: str | None, *models: str | None) -> str | None:
         """The book's own name of a model, or None: unpriced."""
-        tariffs = self.sold_as(provider, region, *models)
-        return tariffs.known[0].model if tariffs.known else None
+        model_tariffs = self.tariffs(provider, region, *models)
+        return model_tariffs.tariffs[0].model if model_tariffs.tariffs else None
 
     @cache  # noqa: B019 - a book lives as long as one run
-    def sold_as(self, provider: str | None, region: str | None, *models: str | None) -> Tariffs:
+    def tariffs(self, provider: str | None, region: str | None, *models: str | None) -> Tariffs:
         """The tariffs of a call's model, by the first of its names that any of them has."""
-        return self._together(self._named(origin, provider, region, models) for origin in ORIGINS)
+        return self._combine(self._find_tariff(origin, provider, region, models) for origin in ORIGINS)
 
     @cache  # noqa: B019
-    def tools(self, provider: str | None) -> Tariffs:
+    def tool_tariffs(self, provider: str | None) -> Tariffs:
         """The tariffs of a provider's own tools, whichever model uses them."""
         route = (provider or "").lower()
-        return self._together(self._tariff(origin, route, f"{route}/{_TOOLS}") for origin in ORIGINS)
+        return self._combine(self._tariff(origin, route, f"{route}/{_TOOLS}") for origin in ORIGINS)
 
-    def _together(self, candidates: Iterable[Tariff | None]) -> Tariffs:
+    def _combine(self, candidates: Iterable[Tariff | None]) -> Tariffs:
         """The tariffs that exist, in the order of ORIGINS, one object for equal ones; observed rates only where there is no other."""
         tariffs = [t for t in candidates if t is not None]
         preferred_tariffs = tuple([t for t in tariffs if t.origin != "observed"] or tariffs)
-        return self._sold.setdefault(preferred_tariffs, Tariffs(preferred_tariffs))
+        return self._tariffs_by_content.setdefault(preferred_tariffs, Tariffs(preferred_tariffs))
 
-    def _named(self, origin: str, provider: str | None, region: str | None, models: tuple[str | None, ...]) -> Tariff | None:
+    def _find_tariff(
+        self, origin: str, provider: str | None, region: str | None, models: tuple[str | None, ...]
+    ) -> Tariff | None:
         canonical = names.provider(provider)
         for model_name in models:
             if not model_name:

@@ -37,19 +37,19 @@ class Cells:
     """The table of cells, and each call's row in it."""
 
     table: list[Cell]
-    of: pl.Series
+    cell_of: pl.Series
 
     @property
     def context_above(self) -> pl.Series | pl.Expr:
         """Of each call, Int64: the largest context size of the model that the prompt exceeds; 0: none."""
         sizes = pl.Series([cell.sale.prompt_above for cell in self.table], dtype=pl.Int64)
-        return sizes.gather(self.of) if (sizes > 0).any() else pl.lit(0, dtype=pl.Int64)
+        return sizes.gather(self.cell_of) if (sizes > 0).any() else pl.lit(0, dtype=pl.Int64)
 
     @property
     def price_key(self) -> pl.Series:
         """Of each call: the book's name of the model; null: unpriced."""
-        names_ = [cell.sold_by.known[0].model if cell.sold_by.known else None for cell in self.table]
-        return pl.Series(names_, dtype=pl.String).cast(pl.Categorical()).gather(self.of)
+        names_ = [cell.sold_by.tariffs[0].model if cell.sold_by.tariffs else None for cell in self.table]
+        return pl.Series(names_, dtype=pl.String).cast(pl.Categorical()).gather(self.cell_of)
 
 
 def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
@@ -72,8 +72,8 @@ def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
     kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
     kind_of = np.zeros(len(words), dtype=np.int32)
     for i, (provider, region, request_model, response_model, tier) in enumerate(words):
-        sold_by = book.sold_as(provider, region, response_model, request_model)
-        kind = (sold_by, service_tier(tier), regions(provider, region), book.tools(provider))
+        sold_by = book.tariffs(provider, region, response_model, request_model)
+        kind = (sold_by, service_tier(tier), regions(provider, region), book.tool_tariffs(provider))
         kind_of[i] = kinds.setdefault(kind, len(kinds))
     return _Grid(calls, combination, list(kinds), kind_of).cells()
 
@@ -182,7 +182,7 @@ class _Grid:
         """Instants at which prices may change among those the calls fall into, and each call's epoch number."""
         if not len(self.start):
             return [_moment(0)], None
-        cuts = {boundary for sold_by, *_rest, tools in self.kinds for boundary in sold_by.boundaries | tools.boundaries}
+        cuts = {boundary for sold_by, *_, tools in self.kinds for boundary in sold_by.boundaries | tools.boundaries}
         micros = np.array(sorted(_micros(cut) for cut in cuts), dtype=np.int64)
         low, high = int(self.start.min()), int(self.start.max())
         later_cuts = micros[(micros > low) & (micros <= high)]

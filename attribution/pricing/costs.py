@@ -36,7 +36,7 @@ class Units(NamedTuple):
 def meter_costs(calls: pl.DataFrame, cell_table: Cells, meters: Sequence[str]) -> dict[str, Units]:
     """Cost of each meter of each call; see `Units`. `cell_table` has the cell of each call."""
     present = np.zeros(len(cell_table.table), dtype=bool)
-    present[cell_table.of.to_numpy()] = True
+    present[cell_table.cell_of.to_numpy()] = True
     free = calls["cache_hit"].fill_null(value=False) if "cache_hit" in calls.columns and calls["cache_hit"].any() else None
     cell_numbers = np.flatnonzero(present)
     units = {}
@@ -64,7 +64,7 @@ def _units(
     largest = (most if isinstance(most, int) else 0) * max([0, *(w for w in whole if w is not None)])
     wide = pl.Int64 if 4 * largest < _INT64 else pl.Int128
     step = 10 ** (scale - SCALE)
-    cost = tokens.cast(wide) * pl.Series(whole, dtype=wide).gather(cell_table.of)
+    cost = tokens.cast(wide) * pl.Series(whole, dtype=wide).gather(cell_table.cell_of)
     if step > 1:
         cost = _rounded(cost, step)
     complete = len(known_rates) == len(rates)

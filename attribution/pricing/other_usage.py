@@ -90,7 +90,7 @@ def other_costs(calls: pl.DataFrame, cell_table: Cells) -> pl.DataFrame:
         pl.sum_horizontal(pl.col(c).fill_null(0) for c in ("output_tokens", "output_image_tokens") if c in calls.columns) > 0
     )
     about = calls[rows["row"]].select(
-        cell_table.of.gather(rows["row"]).alias("__cell"),
+        cell_table.cell_of.gather(rows["row"]).alias("__cell"),
         tokens_made=has_output_tokens,
         free=pl.col("cache_hit").fill_null(value=False) if "cache_hit" in calls.columns else pl.lit(value=False),
     )
@@ -160,7 +160,7 @@ def _implied(calls: pl.DataFrame, cell_table: Cells) -> list[pl.DataFrame]:
 
 
 def _in_cells(cell_table: Cells, selection: list[bool]) -> pl.DataFrame:
-    return pl.Series(selection, dtype=pl.Boolean).gather(cell_table.of).arg_true().cast(pl.UInt32).alias("row").to_frame()
+    return pl.Series(selection, dtype=pl.Boolean).gather(cell_table.cell_of).arg_true().cast(pl.UInt32).alias("row").to_frame()
 
 
 def _times(rows: pl.DataFrame) -> pl.Series:

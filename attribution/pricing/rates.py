@@ -148,30 +148,30 @@ class Tariffs:
     neither has the model.
     """
 
-    known: tuple[Tariff, ...]
-    _found: dict[tuple[str, Sale], Decimal | None] = field(default_factory=dict, repr=False)
+    tariffs: tuple[Tariff, ...]
+    _rate_cache: dict[tuple[str, Sale], Decimal | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def thresholds(self) -> tuple[int, ...]:
         """Context sizes at which some token rate changes, ascending."""
-        rate_lists = (rows for t in self.known for meter, rows in t.meters.items() if meter != "queries")
+        rate_lists = (rows for t in self.tariffs for meter, rows in t.meters.items() if meter != "queries")
         return tuple(sorted({r.context_above for rows in rate_lists for r in rows} - {0}))
 
     @cached_property
     def schedule(self) -> str | None:
         """When off-peak rates apply; None: there are none."""
-        return next((t.schedule for t in self.known if t.schedule), None)
+        return next((t.schedule for t in self.tariffs if t.schedule), None)
 
     @cached_property
     def boundaries(self) -> frozenset[datetime]:
         """Instants at which some rate begins or ends."""
-        rows = [r for t in self.known for rows in t.meters.values() for r in rows]
+        rows = [r for t in self.tariffs for rows in t.meters.values() for r in rows]
         return frozenset({r.valid_from for r in rows} | {r.valid_to for r in rows if r.valid_to is not None})
 
     @cached_property
     def meters(self) -> frozenset[str]:
         """Every meter that some tariff names."""
-        return frozenset(meter for t in self.known for meter in t.meters)
+        return frozenset(meter for t in self.tariffs for meter in t.meters)
 
     def sells(self, *meters: str) -> bool:
         """Whether some tariff names one of the meters."""
@@ -192,55 +192,57 @@ class Tariffs:
         [Decimal('3'), Decimal('9'), Decimal('6'), Decimal('6'), Decimal('1.5'), None]
         """
         cache_key = (meter, sale)
-        if cache_key not in self._found:
-            self._found[cache_key] = self._rate(meter, sale)
-        return self._found[cache_key]
+        if cache_key not in self._rate_cache:
+            self._rate_cache[cache_key] = self._rate(meter, sale)
+        return self._rate_cache[cache_key]
 
     def _rate(self, meter: str, sale: Sale) -> Decimal | None:
         if sale.service_tier == BATCH:
             return self._batch_rate(meter, sale)
-        own = self._own(meter, sale)
+        own = self._stated_rate(meter, sale)
         if meter == "output_tokens" and not own:
-            # Models that only generate pictures state what a picture token costs, and it is all they generate.
-            pictures = self._own("output_image_tokens", sale)
+            # Models that only generate pictures have a rate for picture tokens only.
+            pictures = self._stated_rate("output_image_tokens", sale)
             return own if pictures is None else pictures
         if own is None and meter in REFINES:
             return self.rate(REFINES[meter], sale)
         return own
 
-    def _own(self, meter: str, sale: Sale) -> Decimal | None:
+    def _stated_rate(self, meter: str, sale: Sale) -> Decimal | None:
         """The rate stated for the meter itself."""
-        if sale.off_peak and (open_ := self._first(meter, sale, (OFF_PEAK,))) is not None:
-            return open_
+        if sale.off_peak and (off_peak_rate := self._first_stated(meter, sale, (OFF_PEAK,))) is not None:
+            return off_peak_rate
         coarser_meter = REFINES.get(meter, "")
         if (
             sale.off_peak
             and meter in ("cache_read_tokens", "cache_write_5m_tokens")
-            and self._first(meter, sale, (STANDARD,)) is None
+            and self._first_stated(meter, sale, (STANDARD,)) is None
         ):
-            return self._first(coarser_meter, sale, (OFF_PEAK,))
+            return self._first_stated(coarser_meter, sale, (OFF_PEAK,))
         tier = sale.service_tier
         tiers = tuple(dict.fromkeys((tier, _TIER_ALIASES.get(tier, tier), STANDARD)))
         if meter == "reasoning_tokens" and tier != STANDARD:
-            # A tier that prices output and says nothing of reasoning sells it as output.
+            # A tier with a rate for output and none for reasoning sells reasoning as output.
             tier_only = tiers[:-1]
-            own = self._first(meter, sale, tier_only)
-            if own is not None or self._first("output_tokens", sale._replace(prompt_above=0), tier_only) is not None:
+            own = self._first_stated(meter, sale, tier_only)
+            if own is not None or self._first_stated("output_tokens", sale._replace(prompt_above=0), tier_only) is not None:
                 return own
-        return self._first(meter, sale, tiers)
+        return self._first_stated(meter, sale, tiers)
 
-    def _first(self, meter: str, sale: Sale, tiers: Sequence[str]) -> Decimal | None:
-        return next((rate for t in self.known if (rate := t.stated(meter, sale, tiers)) is not None), None)
+    def _first_stated(self, meter: str, sale: Sale, tiers: Sequence[str]) -> Decimal | None:
+        return next((rate for t in self.tariffs if (rate := t.stated(meter, sale, tiers)) is not None), None)
 
     def _batch_rate(self, meter: str, sale: Sale) -> Decimal | None:
         """In a batch: the batch rate of the prompt's size, else of any size, else half the standard rate where that is customary."""
-        own = self._first(meter, sale, (BATCH,))
+        own = self._first_stated(meter, sale, (BATCH,))
         if own is not None:
             return own
         coarser_meter = REFINES.get(meter)
-        is_halved = meter in _HALVED or (meter in _HALVED_WITH_INPUT and self._first("input_tokens", sale, (BATCH,)) is None)
+        is_halved = meter in _HALVED or (
+            meter in _HALVED_WITH_INPUT and self._first_stated("input_tokens", sale, (BATCH,)) is None
+        )
         if is_halved or coarser_meter is None or not meter.endswith("_tokens"):
-            standard = self._first(meter, sale, (STANDARD,))
+            standard = self._first_stated(meter, sale, (STANDARD,))
             if standard is not None:
                 return standard * _HALF if is_halved else standard
         if meter == "output_tokens":

@@ -72,14 +72,14 @@ def _lifetime_matters(calls: pl.DataFrame, cell_table: Cells) -> pl.Series:
     if "__lifetime_unknown" not in calls.columns or not calls["__lifetime_unknown"].any():
         return pl.repeat(False, calls.height, dtype=pl.Boolean, eager=True)
     unknown = calls["__lifetime_unknown"].fill_null(value=False)
-    cell_numbers = set(cell_table.of.filter(unknown).unique())
+    cell_numbers = set(cell_table.cell_of.filter(unknown).unique())
     matters = [
         i in cell_numbers
         and cell.sold_by.sells(_LONG)
         and cell.sold_by.rate(_SHORT, cell.sale) != cell.sold_by.rate(_LONG, cell.sale)
         for i, cell in enumerate(cell_table.table)
     ]
-    return unknown & pl.Series(matters, dtype=pl.Boolean).gather(cell_table.of)
+    return unknown & pl.Series(matters, dtype=pl.Boolean).gather(cell_table.cell_of)
 
 
 def _meters_of_reading(bare: bool, hour: bool) -> dict[str, pl.Expr]:
