@@ -177,7 +177,7 @@ def _with_cost_columns(rows: pl.DataFrame, run_id: str, month: str) -> pl.DataFr
         run_id=pl.lit(run_id),
         month=pl.lit(month),
         basis=pl.lit("billed"),
-        lot_id=pl.col("lot"),
+        lot_id=pl.col("charge_group"),
         service_tier=pl.col("service_tier").fill_null("standard") if "service_tier" in rows.columns else pl.lit("standard"),
     )
     schema = {**COSTS.schema, "sku_meter": pl.String}

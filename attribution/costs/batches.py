@@ -45,11 +45,11 @@ class Batch:
         return int(rows), str(total)
 
     def usage_rows(self) -> pl.DataFrame:
-        """The usage, numbered in `use`, with models and meters under the names they are matched by; `own_meter` is the meter that was logged."""
+        """The usage, numbered in `usage_row`, with models and meters under the names they are matched by; `own_meter` is the meter that was logged."""
         frame = self.usage.collect()
         if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
-        frame = frame.with_columns(own_meter="meter", use=pl.int_range(pl.len(), dtype=pl.Int64))
+        frame = frame.with_columns(own_meter="meter", usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
         if self.bill_names.height:
             bill_names = self.bill_names.rename({"as_model": "__model", "as_meter": "__meter"})
             frame = frame.join(bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")

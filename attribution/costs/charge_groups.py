@@ -49,7 +49,7 @@ def build_charge_groups(
     book: PriceBook | None = None,
     profiles: Callable[[], Mapping[str, str]] | None = None,
 ) -> pl.DataFrame:
-    """Charges summed to charge groups, in a fixed order, with `lot` (row number), `role` and what they sell.
+    """Charges summed to charge groups, in a fixed order, with `charge_group` (row number), `role` and what they sell.
 
     `role` says which rule applies: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it), ``follow`` (credit, refund,
     correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean; it then counts as absent or is not compared. `final` means
@@ -74,7 +74,7 @@ def build_charge_groups(
     frame = classify(charge_sums, display, own_rules, profiles)
     if book is not None:
         frame = unit_scale.check_units(frame, book)
-    return _with_roles(frame).with_columns(lot=pl.int_range(pl.len(), dtype=pl.Int64))
+    return _with_roles(frame).with_columns(charge_group=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
 _CLASSIFIED_BY = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")
@@ -182,7 +182,7 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
 def table_rows(groups: pl.DataFrame, *, run_id: str, month: str) -> pl.DataFrame:
     """Charge groups as rows of the table `lots`, under the table's column names."""
     original_names = {pool_name: key for key, pool_name in RATED_AS.items() if pool_name in groups.columns}
-    frame = groups.rename(original_names).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("lot"))
+    frame = groups.rename(original_names).with_columns(run_id=pl.lit(run_id), month=pl.lit(month), lot_id=pl.col("charge_group"))
     if "region_billed" in frame.columns:
         frame = frame.with_columns(region_id="region_billed")
     return LOTS.conform(frame.select(c for c in LOTS.schema if c in frame.columns))

@@ -101,7 +101,7 @@ def follow_charges(
         ]
         for share in (step for step in steps if step.height):
             shares.append(share)
-            unmatched_groups = unmatched_groups.filter(~pl.col("lot").is_in(share["lot"].implode()))
+            unmatched_groups = unmatched_groups.filter(~pl.col("charge_group").is_in(share["charge_group"].implode()))
     if not shares:
         return groups.clear(), unmatched_groups
     following_rows = pl.concat(shares, how="diagonal_relaxed").with_columns(
@@ -113,7 +113,7 @@ def follow_charges(
 def correctable_costs(costs: pl.LazyFrame, month_groups: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     """The costs that `groups` could correct, with MATCHED_BY, INHERITED and the four cost columns; `month_groups` have their SKUs."""
     match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
-    skus = month_groups.lazy().select(pl.col("lot").alias("lot_id"), "sku_meter", "resource_id")
+    skus = month_groups.lazy().select(pl.col("charge_group").alias("lot_id"), "sku_meter", "resource_id")
     return (
         costs.join(groups.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
         .join(skus, on="lot_id", how="left")
@@ -189,8 +189,8 @@ def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level)
     if not rows.height:
         return groups.clear()
     order = [*(f"of_{p}" for p in _PERIOD if by_time), *keep]
-    rows = rows.with_columns(__w=weights(rows, "weight", "lot")).filter(pl.col("__w") > 0)
-    shares = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=order).collect()
+    rows = rows.with_columns(__w=weights(rows, "weight", "charge_group")).filter(pl.col("__w") > 0)
+    shares = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="charge_group", order_by=order).collect()
     return shares.drop("__w", "weight", *(c for c in shares.columns if c.startswith("of_")))
 
 
@@ -203,7 +203,7 @@ def _pairs(groups: pl.DataFrame, targets: pl.DataFrame, match: Sequence[str]) ->
 
 def _weight() -> pl.Expr:
     """What the charges cost; where a column is 0 for all that a group follows (many bills leave EffectiveCost 0), the next column counts."""
-    total = [pl.col(f"of_{c}").sum().over("lot") for c in ("effective_cost", "billed_cost", "list_cost")]
+    total = [pl.col(f"of_{c}").sum().over("charge_group") for c in ("effective_cost", "billed_cost", "list_cost")]
     return (
         pl.when(total[0] > 0)
         .then("of_effective_cost")

@@ -36,7 +36,7 @@ def split_by_quantity(
         unmatched=groups,
         idle=groups.clear(),
         rates=pl.DataFrame(),
-        matched_usage=pl.Series("use", [], dtype=pl.Int64),
+        matched_usage=pl.Series("usage_row", [], dtype=pl.Int64),
     )
     if not groups.height or not usage.height:
         return no_match
@@ -54,14 +54,14 @@ def split_by_quantity(
     ).with_columns(
         pool_id=pl.concat_str([pl.lit("driver"), *(pl.col(k).cast(pl.String).fill_null("-") for k in pool)], separator="|")
     )
-    pool_groups = groups.join(pools, on=pool, nulls_equal=True).sort("lot")
+    pool_groups = groups.join(pools, on=pool, nulls_equal=True).sort("charge_group")
     sold_quantity = pl.col("billed_quantity").fill_null(0).clip(0).sum().over("pool")
     capacity = pl.max_horizontal(sold_quantity, "logged") if is_provisioned else pl.col("logged")
     pool_groups = pool_groups.with_columns(denominator=capacity.cast(MONEY), flag=pl.lit(""))
     parts = split_over_usage(pool_groups, assignment, COST_COLUMNS)
-    remainder = parts.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS)
+    remainder = parts.filter(pl.col("usage_row").is_null()).select("charge_group", *COST_COLUMNS)
     idle = (
-        groups.drop(*COST_COLUMNS).join(remainder, on="lot").with_columns(reason=pl.lit("idle_capacity"))
+        groups.drop(*COST_COLUMNS).join(remainder, on="charge_group").with_columns(reason=pl.lit("idle_capacity"))
         if is_provisioned
         else groups.clear()
     )
@@ -71,11 +71,13 @@ def split_by_quantity(
         .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
         .rename({"pool_start": "period_start", "pool_end": "period_end"})
     )
-    unmatched_groups = groups.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
+    unmatched_groups = groups.filter(~pl.col("charge_group").is_in(pool_groups["charge_group"].implode()))
     shares = with_paid_quantity(
-        parts.filter(pl.col("use").is_not_null()), pool_groups, pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+        parts.filter(pl.col("usage_row").is_not_null()),
+        pool_groups,
+        pl.DataFrame(schema={"usage_row": pl.Int64, "quantity": MONEY}),
     )
-    return DriverResult(shares=shares, unmatched=unmatched_groups, idle=idle, rates=rates, matched_usage=assignment["use"])
+    return DriverResult(shares=shares, unmatched=unmatched_groups, idle=idle, rates=rates, matched_usage=assignment["usage_row"])
 
 
 _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
@@ -88,7 +90,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
     optional_keys = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
     assignment = usage.select(
-        "use",
+        "usage_row",
         "usage_key",
         "own_meter",
         "quantity",
@@ -102,7 +104,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
         is_unknown = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
         agrees = is_unknown | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
         assignment = assignment.filter(agrees.fill_null(value=True))
-    return assignment.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+    return assignment.select("usage_row", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
 def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverResult]:
@@ -121,8 +123,10 @@ def split_by_resource(groups: pl.DataFrame, usage: pl.DataFrame) -> list[DriverR
         # Capacity that logs show usage of in other periods, but none in this one, was idle.
         unused_groups = result.unmatched.filter(pl.col("resource").is_in(seconds["resource"].unique().implode()))
         result.idle = pl.concat([result.idle, unused_groups.with_columns(reason=pl.lit("idle_capacity"))], how="diagonal_relaxed")
-        busy = pl.concat([chosen.filter(~pl.col("lot").is_in(result.unmatched["lot"].implode())), unused_groups])["lot"]
-        remaining_groups = remaining_groups.filter(~pl.col("lot").is_in(busy.implode()))
+        busy = pl.concat(
+            [chosen.filter(~pl.col("charge_group").is_in(result.unmatched["charge_group"].implode())), unused_groups]
+        )["charge_group"]
+        remaining_groups = remaining_groups.filter(~pl.col("charge_group").is_in(busy.implode()))
     results[-1].unmatched = remaining_groups.with_columns(meter="meter_sold", reason=unmatched_reason()).drop("meter_sold")
     return results
 

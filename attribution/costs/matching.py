@@ -3,7 +3,8 @@
 Pools are matched on all keys that both sides have, most keys first. What the bill has beyond the logs is kept apart (`uncaptured`), what a
 provisioned resource has beyond its use is `idle`; neither is charged to the usage that was logged.
 
-A charge group (column `lot`) is a sum of like charges (`attribution.costs.charge_groups`), a usage row (column `use`) a row of `usage_hourly`.
+A charge group (`charge_group` is its number) is a sum of like charges (`attribution.costs.charge_groups`), a usage row (`usage_row`) is a row of
+`usage_hourly`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _MISSING_TIERS: tuple[dict[str, Side], ...] = tuple(
 class MatchResult:
     """Shares of charge groups on usage rows, the unmatched part of each group, the rates, and the usage rows that a charge pays for.
 
-    `shares` has lot, use, quantity and cost columns; `with_dimensions` adds the other columns.
+    `shares` has charge_group, usage_row, quantity and cost columns; `with_dimensions` adds the other columns.
     """
 
     shares: pl.DataFrame
@@ -65,12 +66,22 @@ def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
 def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> MatchResult:
     """Matches token charges with logged tokens, and other charges with the seconds or requests that used their resource.
 
-    `groups` are as from `with_pool_keys`, `usage` has a row number `use`. Amounts of `groups` that match no usage are in `unmatched`, with a `reason`.
+    `groups` are as from `with_pool_keys`, `usage` has a row number `usage_row`. Amounts of `groups` that match no usage are in `unmatched`, with a `reason`.
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
     key_columns = usage.lazy().select(
-        "use", "usage_key", "own_meter", "hour", "provider", "model", "meter", *_TIER_DEFAULTS, *OPTIONAL, "quantity", "list_cost"
+        "usage_row",
+        "usage_key",
+        "own_meter",
+        "hour",
+        "provider",
+        "model",
+        "meter",
+        *_TIER_DEFAULTS,
+        *OPTIONAL,
+        "quantity",
+        "list_cost",
     )
     token_usage = key_columns.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
@@ -126,19 +137,23 @@ class _TokenMatcher:
         self.groups = groups.with_columns(__known=_known_keys(groups))
         self.usage = usage.with_columns(__known=_known_keys(usage))
         self.tolerance = tolerance
-        self.matched_usage = pl.Series("use", [], dtype=pl.Int64)
+        self.matched_usage = pl.Series("usage_row", [], dtype=pl.Int64)
         self.shares: list[pl.DataFrame] = []
         self.rates: list[pl.DataFrame] = []
 
     def open_usage(self) -> pl.DataFrame:
         """Usage rows that no pool has taken yet."""
-        return self.usage.join(self.matched_usage.to_frame(), on="use", how="anti") if self.matched_usage.len() else self.usage
+        return (
+            self.usage.join(self.matched_usage.to_frame(), on="usage_row", how="anti") if self.matched_usage.len() else self.usage
+        )
 
     def flagged_shares(self) -> list[pl.DataFrame]:
         """The shares; usage that was logged beyond everything billed is flagged `overlogged`."""
-        overlogged_usage = self.usage.join(self.matched_usage.unique().to_frame(), on="use", how="semi")["use"].implode()
+        overlogged_usage = self.usage.join(self.matched_usage.unique().to_frame(), on="usage_row", how="semi")[
+            "usage_row"
+        ].implode()
         pool_flag = pl.col("flag").str.replace("overlogged,?", "").replace("", None)
-        overlogged_flag = pl.when(pl.col("use").is_in(overlogged_usage)).then(pl.lit("overlogged"))
+        overlogged_flag = pl.when(pl.col("usage_row").is_in(overlogged_usage)).then(pl.lit("overlogged"))
         flag = pl.concat_str(overlogged_flag, pool_flag, separator=",", ignore_nulls=True)
         return [s.with_columns(flag=flag) for s in self.shares]
 
@@ -194,49 +209,57 @@ class _TokenMatcher:
             self._split_pools(pools, pool, groups, assignment)
 
     def _split_pools(self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame) -> None:
-        pool_groups = groups.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort("lot")
+        pool_groups = groups.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort(
+            "charge_group"
+        )
         assignment = assignment.join(pools.select("pool"), on="pool", how="semi")
         excess = _excess(assignment, pools)
         parts = split_over_usage(pool_groups, assignment, COST_COLUMNS)
-        self.shares.append(with_paid_quantity(parts.filter(pl.col("use").is_not_null()), pool_groups, excess))
-        remainder = parts.filter(pl.col("use").is_null()).select("lot", *COST_COLUMNS).join(_unlogged(pool_groups), on="lot")
-        other_groups = self.groups.filter(~pl.col("lot").is_in(pool_groups["lot"].implode()))
-        remaining_groups = self.groups.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="lot")
+        self.shares.append(with_paid_quantity(parts.filter(pl.col("usage_row").is_not_null()), pool_groups, excess))
+        remainder = (
+            parts.filter(pl.col("usage_row").is_null())
+            .select("charge_group", *COST_COLUMNS)
+            .join(_unlogged(pool_groups), on="charge_group")
+        )
+        other_groups = self.groups.filter(~pl.col("charge_group").is_in(pool_groups["charge_group"].implode()))
+        remaining_groups = self.groups.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="charge_group")
         self.groups = pl.concat([other_groups, remaining_groups.select(other_groups.columns)])
         # What was logged beyond this pool's bill may be billed by a coarser pool: it goes on, the other part is matched.
-        remaining_usage = self.usage.drop("quantity").join(excess, on="use").select(self.usage.columns)
-        self.usage = pl.concat([self.usage.join(assignment.select("use"), on="use", how="anti"), remaining_usage])
-        self.matched_usage = pl.concat([self.matched_usage, assignment["use"]])
+        remaining_usage = self.usage.drop("quantity").join(excess, on="usage_row").select(self.usage.columns)
+        self.usage = pl.concat([self.usage.join(assignment.select("usage_row"), on="usage_row", how="anti"), remaining_usage])
+        self.matched_usage = pl.concat([self.matched_usage, assignment["usage_row"]])
         self.rates.append(pools.drop("pool").rename({"pool_start": "period_start", "pool_end": "period_end"}))
 
 
 def _excess(assignment: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
-    """How much of each usage row lies beyond what its pool bills, by use; none where logs and bill agree within the tolerance."""
-    overlogged_rows = assignment.select("use", "quantity", "pool").join(
+    """How much of each usage row lies beyond what its pool bills, by usage_row; none where logs and bill agree within the tolerance."""
+    overlogged_rows = assignment.select("usage_row", "quantity", "pool").join(
         pools.filter(pl.col("flag").str.contains("overlogged")).select("pool", "billed", "logged"), on="pool"
     )
     if not overlogged_rows.height:
-        return pl.DataFrame(schema={"use": pl.Int64, "quantity": MONEY})
+        return pl.DataFrame(schema={"usage_row": pl.Int64, "quantity": MONEY})
     halves = [
-        overlogged_rows.select("use", "quantity", rest=pl.lit(value=is_rest), part=part.cast(MONEY))
+        overlogged_rows.select("usage_row", "quantity", rest=pl.lit(value=is_rest), part=part.cast(MONEY))
         for is_rest, part in ((False, pl.col("billed")), (True, pl.col("logged") - pl.col("billed")))
     ]
     parts = pl.concat(halves)
-    parts = parts.with_columns(__weight=weights(parts, "part", "use"))
-    out = split(parts.lazy(), amounts=["quantity"], weight="__weight", pool="use", order_by=["rest"]).filter("rest")
-    return out.select("use", "quantity").filter(pl.col("quantity") > 0).collect()
+    parts = parts.with_columns(__weight=weights(parts, "part", "usage_row"))
+    out = split(parts.lazy(), amounts=["quantity"], weight="__weight", pool="usage_row", order_by=["rest"]).filter("rest")
+    return out.select("usage_row", "quantity").filter(pl.col("quantity") > 0).collect()
 
 
 def _unlogged(groups: pl.DataFrame) -> pl.DataFrame:
     """How much of each group's quantity was not logged: its share of what the pool's bill has beyond the logs."""
     halves = [
-        groups.select("lot", "billed_quantity", rest=pl.lit(value=is_rest), part=part)
+        groups.select("charge_group", "billed_quantity", rest=pl.lit(value=is_rest), part=part)
         for is_rest, part in ((False, pl.col("logged")), (True, pl.col("denominator") - pl.col("logged")))
     ]
     parts = pl.concat(halves).with_columns(pl.col("part").cast(MONEY))
-    parts = parts.with_columns(__weight=weights(parts, "part", "lot"))
-    out = split(parts.lazy(), amounts=["billed_quantity"], weight="__weight", pool="lot", order_by=["rest"]).filter("rest")
-    return out.select("lot", "billed_quantity").collect()
+    parts = parts.with_columns(__weight=weights(parts, "part", "charge_group"))
+    out = split(parts.lazy(), amounts=["billed_quantity"], weight="__weight", pool="charge_group", order_by=["rest"]).filter(
+        "rest"
+    )
+    return out.select("charge_group", "billed_quantity").collect()
 
 
 _GROUP_DIMENSIONS = {*COSTS.schema, "sku_meter", "resource_id"} - {*COST_COLUMNS, "quantity", "pool_id", "reason"}
@@ -253,4 +276,4 @@ def with_dimensions(shares: pl.DataFrame, groups: pl.DataFrame, usage: pl.DataFr
     group_columns = groups.select(c for c in groups.columns if c in _GROUP_DIMENSIONS)
     usage_columns = usage.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO)
     # Groups and usage are numbered in row order, so their columns are gathered rather than joined.
-    return pl.concat([shares, group_columns[shares["lot"]], usage_columns[shares["use"]]], how="horizontal")
+    return pl.concat([shares, group_columns[shares["charge_group"]], usage_columns[shares["usage_row"]]], how="horizontal")

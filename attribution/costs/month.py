@@ -184,7 +184,7 @@ class _BatchMatcher:
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
         unbilled_rows = logged_rows.filter(
-            (pl.col("month") == self.month) & ~pl.col("use").is_in(pl.concat(matched_rows).implode()) & tokens
+            (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
         )
         is_covered = estimates.is_covered(unbilled_rows, self.coverage)
         costs = pl.concat(

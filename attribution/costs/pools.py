@@ -58,40 +58,40 @@ def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
 
 
 def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
-    """The pool of each usage row: use, pool, usage_key, own_meter, quantity, list_cost."""
+    """The pool of each usage row: usage_row, pool, usage_key, own_meter, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
     shared_keys = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
     assignment = (
         usage.lazy()
-        .select("use", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared_keys)
+        .select("usage_row", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared_keys)
         .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared_keys), on=[*shared_keys, "hour"])
         .collect()
     )
-    if assignment["use"].n_unique() < assignment.height:
+    if assignment["usage_row"].n_unique() < assignment.height:
         # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
         assignment = assignment.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
-            "use", keep="first", maintain_order=True
+            "usage_row", keep="first", maintain_order=True
         )
-    return assignment.select("use", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+    return assignment.select("usage_row", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 
 def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:
-    """Each group's amounts split exactly over the usage of its pool, and over a remainder row (use null) that comes last. (MO-1)
+    """Each group's amounts split exactly over the usage of its pool, and over a remainder row (usage_row null) that comes last. (MO-1)
 
-    `groups` has lot, pool, pool_id, flag, denominator and logged; `assignment` has pool, use, usage_key, own_meter, quantity. Usage is ordered
-    by usage_key, and meters of one key (reasoning, billed as output) in the order of TOKEN_METERS. Returns lot, use, pool_id, flag, quantity and
+    `groups` has charge_group, pool, pool_id, flag, denominator and logged; `assignment` has pool, usage_row, usage_key, own_meter, quantity. Usage is ordered
+    by usage_key, and meters of one key (reasoning, billed as output) in the order of TOKEN_METERS. Returns charge_group, usage_row, pool_id, flag, quantity and
     the amounts only, so that millions of shares stay small; `with_dimensions` adds the other columns.
     """
     # Most bills have equal amounts in two or three cost columns: equal columns are split once.
     split_as = {c: next(d for d in amounts if groups[d].equals(groups[c])) for c in amounts}
     amount_names, amounts = amounts, list(dict.fromkeys(split_as.values()))
-    about = ("lot", "pool", *amounts)
+    about = ("charge_group", "pool", *amounts)
     rows = pl.concat(
         [
-            groups.select(about).join(assignment.select("pool", "use", "usage_key", _PLACE, "quantity"), on="pool"),
+            groups.select(about).join(assignment.select("pool", "usage_row", "usage_key", _PLACE, "quantity"), on="pool"),
             groups.select(
                 *about,
-                use=pl.lit(None, dtype=pl.Int64),
+                usage_row=pl.lit(None, dtype=pl.Int64),
                 usage_key=pl.lit(None, dtype=pl.Int64),
                 __place=pl.lit(None, dtype=pl.Int8),
                 quantity=pl.col("denominator") - pl.col("logged"),
@@ -99,24 +99,26 @@ def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Se
         ],
         how="diagonal_relaxed",
     ).with_columns(pl.col("quantity").cast(MONEY))
-    rows = rows.with_columns(__weight=weights(rows, "quantity", "lot"), __last=pl.col("use").is_null())
+    rows = rows.with_columns(__weight=weights(rows, "quantity", "charge_group"), __last=pl.col("usage_row").is_null())
     out = split(
-        rows.lazy(), amounts=amounts, weight="__weight", pool="lot", order_by=["__last", "usage_key", "__place"]
+        rows.lazy(), amounts=amounts, weight="__weight", pool="charge_group", order_by=["__last", "usage_key", "__place"]
     ).collect()
     out = out.with_columns(pl.col(split_as[c]).alias(c) for c in amount_names if c not in amounts)
     return out.drop("__weight", "__last", "usage_key", "__place").join(
-        groups.select("lot", "pool_id", "flag"), on="lot", maintain_order="left"
+        groups.select("charge_group", "pool_id", "flag"), on="charge_group", maintain_order="left"
     )
 
 
 def with_paid_quantity(shares: pl.DataFrame, groups: pl.DataFrame, excess: pl.DataFrame) -> pl.DataFrame:
     """Shares with the quantity they pay for: counted once a usage row, however many groups its pool has, and without what exceeds the bill."""
-    first = groups.group_by("pool").agg(pl.col("lot").min().alias("__first"))
+    first = groups.group_by("pool").agg(pl.col("charge_group").min().alias("__first"))
     out = shares.join(first, on="pool", how="left", maintain_order="left").join(
-        excess.rename({"quantity": "__beyond"}), on="use", how="left", maintain_order="left"
+        excess.rename({"quantity": "__beyond"}), on="usage_row", how="left", maintain_order="left"
     )
     paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
-    return out.with_columns(quantity=pl.when(pl.col("lot") == pl.col("__first")).then(paid)).drop("__first", "__beyond", "pool")
+    return out.with_columns(quantity=pl.when(pl.col("charge_group") == pl.col("__first")).then(paid)).drop(
+        "__first", "__beyond", "pool"
+    )
 
 
 def complete_list_cost() -> pl.Expr:

@@ -139,8 +139,8 @@ def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -
     rows = rule_groups.join(shares, on="currency") if "currency" in shares.columns else rule_groups.join(shares, how="cross")
     if not rows.height:
         return rule_groups.clear(), groups
-    rows = rows.with_columns(__w=weights(rows, "weight", "lot"))
-    parts = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="lot", order_by=["team"]).collect()
+    rows = rows.with_columns(__w=weights(rows, "weight", "charge_group"))
+    parts = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="charge_group", order_by=["team"]).collect()
     parts = parts.filter(pl.col("effective_cost").is_not_null()).with_columns(
         cost_class=pl.when(pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False))
         .then(pl.lit("idle"))
@@ -151,4 +151,4 @@ def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -
         initiator_team="team",
         executor_team="team",
     )
-    return parts.drop("__w", "weight", "team"), groups.filter(~pl.col("lot").is_in(parts["lot"].implode()))
+    return parts.drop("__w", "weight", "team"), groups.filter(~pl.col("charge_group").is_in(parts["charge_group"].implode()))

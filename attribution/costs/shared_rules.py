@@ -70,7 +70,7 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     uri,
                     later,
                     "priority",
-                    f"unreachable_rule: {_rule_names(earlier_rules)} takes everything it would take",
+                    f"unreachable_rule: {_rule_names(earlier_rules)} applies to everything it would apply to",
                     "give it a higher priority, narrow the other, or remove it",
                 )
             )
@@ -97,7 +97,7 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
                     uri,
                     second,
                     "priority",
-                    f"rules_contradict: {first.name} takes some of the same charges on the same days, and only comes first by its place",
+                    f"rules_contradict: {first.name} applies to some of the same charges on the same days, and comes first only by its place in the list",
                     "give one of them a higher priority, or narrow their scope or dates",
                 )
             )
@@ -139,8 +139,8 @@ def _check_rule(rule: SharedRule, teams: Collection[str], uri: str) -> list[Prob
                 uri,
                 rule,
                 "teams",
-                f"target_is_source: {rule.source_team} shares its own cost on and takes no part"
-                + ("" if has_other_targets else "; nobody is left to pay, so the rule does nothing"),
+                f"target_is_source: {rule.source_team} shares its own cost and gets no share of it"
+                + ("" if has_other_targets else "; there is no other team, so the rule has no effect"),
                 "take it out of the rule's teams",
             )
         )
@@ -151,7 +151,7 @@ def _check_rule(rule: SharedRule, teams: Collection[str], uri: str) -> list[Prob
                 uri,
                 rule,
                 ignored_field,
-                f"ignored_setting: method {rule.method} does not look at `{ignored_field}`",
+                f"ignored_setting: method {rule.method} does not use `{ignored_field}`",
                 f"remove `{ignored_field}`",
             )
         )

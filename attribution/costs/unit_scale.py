@@ -129,8 +129,8 @@ def problems(groups: pl.DataFrame, *, uri: str) -> list[Problem]:
             uri,
             f"{provider} {sku or '?'}",
             "unit",
-            f"wrong_unit: billed by {billed_unit!r}, but price × quantity fits {actual_unit}; counted so",
-            "look at the export's unit; a rule under [[attribution.skus]] with `unit` decides it otherwise",
+            f"wrong_unit: billed by {billed_unit!r}, but price × quantity fits {actual_unit}, which is used",
+            "check the export's unit; a rule under [[attribution.skus]] with `unit` overrides it",
             rows=rows,
             severity="warning",
         )

@@ -95,7 +95,7 @@ def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] |
     excess = cost - baseline
     if excess < MIN_EXCESS:
         return None
-    # A series without any spread still has noise: a twentieth of its level stands in for it.
+    # A series without any spread still has noise, taken as a twentieth of its level.
     unit_approx = max(float(spread), float(baseline) / 20, 0.01) * _NORMAL
     score = round(float(excess) / unit_approx, 2)
     return (baseline, score) if score >= MIN_SCORE else None

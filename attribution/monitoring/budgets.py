@@ -80,7 +80,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
     billed_cost, estimated_cost = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
     share = proportion(Decimal(1), billed_cost + estimated_cost, budget.amount)
     out = []
-    # Of thresholds passed at once only the highest is told: three bells for one leap help nobody.
+    # Of thresholds passed at once only the highest raises an alert.
     for threshold in sorted((t for t in books.settings.alerts.thresholds if share >= t), reverse=True)[:1]:
         cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
         percent = f"{share * 100:.0f} %"

@@ -50,7 +50,7 @@ def publish_findings(
             uri,
             reasons,
             "overlogged",
-            "more logged than billed: the pool was scaled down",
+            "more usage logged than billed: costs were scaled down to the bill",
             "look for calls logged twice, or a bill that is not complete yet",
         ),
         *_flagged(
@@ -64,15 +64,15 @@ def publish_findings(
             uri,
             reasons,
             "cycle",
-            "spans were each other's ancestors; the circle was opened at the one that started last",
-            "report it to the makers of the instrumentation",
+            "spans were each other's ancestors; the cycle was cut at the span that started last",
+            "report it to the maintainers of the instrumentation",
         ),
         *_flagged(
             uri,
             reasons,
             "absurd_usage",
-            "a token count below 0 or beyond 10^12 was not believed; the rest of the call counts",
-            "mend the sender",
+            "a token count below 0 or beyond 10^12 was ignored; all other counts of the call are used",
+            "fix the sender",
         ),
         *_unclassified(uri, groups),
         *_odd_quantities(uri, groups),
@@ -144,8 +144,8 @@ def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:
             uri,
             f"{provider} {sku or '?'}",
             "sku_meter",
-            "unclassified_sku: sells a model, but which and how is not known",
-            "its cost counts, as unallocated where nobody owns it; `rootcost sources unclassified` writes a rule for it",
+            "unclassified_sku: sells a model, but no rule says which model or meter",
+            "its cost is counted, as unallocated where it has no owner; `rootcost sources unclassified` writes a rule for it",
             rows=count,
             severity="warning",
         )
@@ -154,8 +154,8 @@ def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:
 
 
 _ODD = {
-    ABSURD: "more than any bill can mean; it counts as absent",
-    NEGATIVE: "used less than nothing, and yet it costs; its quantity is compared with nothing",
+    ABSURD: "larger than any bill can mean; it counts as absent",
+    NEGATIVE: "negative quantity with a positive cost; the quantity is not compared with logs",
 }
 
 
@@ -168,7 +168,7 @@ def _odd_quantities(uri: str, groups: pl.DataFrame) -> list[Problem]:
             f"{provider} {sku or '?'}",
             "consumed_quantity",
             f"{odd}: {_ODD[odd]}",
-            "look at the export; the charge's money is attributed all the same",
+            "check the export; the charge's cost is attributed all the same",
             rows=count,
             severity="warning",
         )
@@ -183,8 +183,8 @@ def _may_repeat(uri: str, groups: pl.DataFrame, costs: pl.DataFrame) -> list[Pro
             uri,
             f"{provider} {account or '?'} {sku or '?'}",
             "sku_meter",
-            "maybe_estimated_too: a provisional charge of a long period names no model; what it pays for may also be estimated",
-            "report the SKU; when the bill is final, usage of its period is not estimated any more",
+            "maybe_estimated_too: a provisional charge of a long period names no model; the usage it pays for may also be estimated",
+            "report the SKU; when the bill is final, usage of its period is no longer estimated",
             rows=count,
             severity="warning",
         )

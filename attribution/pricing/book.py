@@ -26,9 +26,9 @@ class PriceBook:
     def __init__(self, prices: pl.DataFrame) -> None:
         currency_counts = prices.group_by("currency").len().sort("len", "currency", descending=[True, False])
         self.currency: str = currency_counts["currency"][0] if currency_counts.height else "USD"
-        """What the book is written in: the currency of most of its rates. Prices of two currencies are never added up. (RA-7)"""
+        """Currency of the book: that of most of its rates. Prices of two currencies are never added up. (RA-7)"""
         self.foreign = prices.filter(pl.col("currency") != self.currency)
-        """Rates in any other currency: not used, and told as a problem."""
+        """Rates in any other currency: not used, and reported as a problem."""
         self.prices = prices = prices.filter(pl.col("currency") == self.currency)
         self._exact: dict[str, dict[str, list[str]]] = {origin: {} for origin in ORIGINS}
         self._bare: dict[str, dict[tuple[str, str], tuple[str, str]]] = {origin: {} for origin in ORIGINS}

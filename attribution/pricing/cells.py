@@ -186,7 +186,7 @@ class _Grid:
         micros = np.array(sorted(_micros(cut) for cut in cuts), dtype=np.int64)
         low, high = int(self.start.min()), int(self.start.max())
         later_cuts = micros[(micros > low) & (micros <= high)]
-        # A moment that stands for all of its epoch: rates that were looked up for one slice of calls serve the next.
+        # One instant represents its whole epoch: rates looked up for one partition of calls are reused for the next.
         earlier = micros[micros <= low]
         epochs = [_moment(earlier[-1] if len(earlier) else low), *(_moment(m) for m in later_cuts)]
         return epochs, np.searchsorted(later_cuts, self.start, side="right") if len(later_cuts) else None

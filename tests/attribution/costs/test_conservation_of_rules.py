@@ -94,7 +94,7 @@ def drawn_from(bill: list[dict[str, Any]], uses: pl.DataFrame, chosen: Attributi
 
 def published(drawn: Drawn) -> pl.DataFrame:
     """Costs of an earlier month as `attribution.costs.prior_months` reads them."""
-    words = drawn.lots.select(lot_id="lot", sku_meter="sku_meter", resource_id="resource_id")
+    words = drawn.lots.select(lot_id="charge_group", sku_meter="sku_meter", resource_id="resource_id")
     costs = drawn.costs.filter(pl.col("basis") == "billed", pl.col("rule") != "RA-5")
     costs = costs.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
     frame = costs.join(words, on="lot_id", how="left", maintain_order="left")
