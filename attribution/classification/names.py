@@ -82,7 +82,7 @@ def signature(name: str | None) -> str | None:
     for word in _WORDS.findall(bare):
         (numbers if word[0].isdigit() else words).append(word.lower())
     if "instruct" in words and any(number.endswith("b") for number in numbers):
-        words.remove("instruct")  # bills name a model of some size and mean the one that follows instructions
+        words.remove("instruct")  # bills leave "instruct" out where they name the size
     return " ".join([*sorted(words), *numbers])
 
 

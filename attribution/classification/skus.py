@@ -77,7 +77,7 @@ def unit(unit_text: str | None) -> tuple[str, Decimal] | None:
     number, scale, noun = match.group("n", "scale", "noun")
     count = _number(number) * _SCALES.get(scale or "", 1)
     if not noun and scale and number and scale in "kmb":
-        return "tokens", count  # Azure's price sheet: 1K and 1M of what the meter's name says
+        return "tokens", count  # Azure's price sheet: 1K and 1M of the tokens that the meter's name says
     kind = nouns.get(noun)
     return None if kind is None or not count else (kind[0], kind[1] * count)
 
@@ -277,7 +277,7 @@ def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None
         if meter is None:
             return None
     model = next(_model_candidates(family, groups, words), None)
-    # Tokens of what? Until somebody says, the SKU is not known.
+    # Tokens without a model: the SKU counts as unknown.
     nameless = model is None and meter in TOKEN_METERS and family.model != "-"
     unit_factor = _unit_factor(meter, words.unit, family.unit)
     tier = family.service_tier or groups.get("tier") or tier_of(text)

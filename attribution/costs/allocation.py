@@ -67,7 +67,7 @@ def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
         reason=pl.concat_str(pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True).replace(
             "", None
         ),
-        # Tokens stay what was logged of them, whatever line of the bill they are in.
+        # Tokens keep the meter they were logged under, whichever line of the bill pays for them.
         meter=pl.when(pl.col("meter").is_in(TOKEN_METERS)).then("own_meter").otherwise("meter"),
         account=pl.coalesce("account", "use_account"),
         region=pl.coalesce("region", "use_region"),
@@ -153,7 +153,7 @@ def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.D
     frames = [_with_cost_columns(rows, run_id, month) for rows in parts if rows.height]
     if not frames:
         return COSTS.empty()
-    # A share of a use is a row of its own, and the millions of them are not copied; everything else is summed over what a report cannot tell apart.
+    # A share of a usage row stays a row, and the millions of them are not copied; all others are summed by their dimensions.
     has_use = pl.col("usage_key").is_not_null()
     shares = [f.filter(has_use) if f["usage_key"].null_count() else f for f in frames]
     other_rows = pl.concat([f.filter(~has_use) for f in frames if f["usage_key"].null_count()] or [frames[0].clear()])

@@ -182,7 +182,7 @@ def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level)
     if level.time == "within":
         rows = rows.filter(pl.col("of_period_start") >= pl.col("period_start"), pl.col("of_period_end") <= pl.col("period_end"))
     if level.time == "overlap":
-        # A period without length touches what holds its instant.
+        # A period of length 0 overlaps periods that contain its instant.
         end = pl.max_horizontal("period_end", pl.col("period_start") + timedelta(microseconds=1))
         rows = rows.filter(pl.col("of_period_start") < end, pl.col("of_period_end") > pl.col("period_start"))
     rows = rows.with_columns(weight=_weight()).filter(pl.col("weight") > 0)

@@ -100,7 +100,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
         *(pl.col(k).alias(f"use_{k}") for k in optional_keys),
     ).join(hours.select("pool", "hour", *keys, *optional_keys), on=[*keys, "hour"])
     for key in optional_keys:
-        # A self-hosted model or a database names its maker as provider, not the cloud it runs in.
+        # A self-hosted model or a database has its vendor as provider, not the cloud it runs in.
         is_unknown = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
         agrees = is_unknown | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
         assignment = assignment.filter(agrees.fill_null(value=True))

@@ -68,7 +68,7 @@ def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> p
         .collect()
     )
     if assignment["usage_row"].n_unique() < assignment.height:
-        # A use of several overlapping periods belongs to the shortest: the most specific statement about its hour.
+        # A usage row in several overlapping periods belongs to the shortest, the most specific for its hour.
         assignment = assignment.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
             "usage_row", keep="first", maintain_order=True
         )

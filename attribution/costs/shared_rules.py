@@ -62,58 +62,60 @@ def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, mont
     """
     rules_in_force = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
     problems = [problem for rule in rules_in_force for problem in _check_rule(rule, teams, uri)]
-    for at, later in enumerate(rules_in_force):
-        earlier_rules = [r for r in rules_in_force[:at] if _contains(r, later)]
-        if earlier_rules and _covers(earlier_rules, later):
-            problems.append(
-                _problem(
-                    uri,
-                    later,
-                    "priority",
-                    f"unreachable_rule: {_rule_names(earlier_rules)} applies to everything it would apply to",
-                    "give it a higher priority, narrow the other, or remove it",
-                )
-            )
-    unreachable_places = {p.place for p in problems if p.reason.startswith("unreachable_rule")}
+    unreachable_rules = _unreachable_rules(rules_in_force, uri)
+    problems += unreachable_rules
+    unreachable_places = {problem.place for problem in unreachable_rules}
     for first, second in combinations(rules_in_force, 2):
-        if not _share_a_day(first, second):
-            continue
-        if first.name == second.name and first.version != second.version:
-            problems.append(
-                _problem(
-                    uri,
-                    second,
-                    "name",
-                    "same_name: another rule of this name has other terms on the same days",
-                    "end one where the other begins (valid_to, valid_from), or rename it",
-                )
-            )
-        if f"rule {second.name}" in unreachable_places or first.priority != second.priority or first.version == second.version:
-            continue
-        is_nested = _contains(second, first) and not _contains(first, second)
-        if _overlap(first, second) and not is_nested:
-            problems.append(
-                _problem(
-                    uri,
-                    second,
-                    "priority",
-                    f"rules_contradict: {first.name} applies to some of the same charges on the same days, and comes first only by its place in the list",
-                    "give one of them a higher priority, or narrow their scope or dates",
-                )
-            )
+        problems += _check_pair(first, second, uri, is_unreachable=f"rule {second.name}" in unreachable_places)
     if len(problems) > _MAX_PROBLEMS:
         more_count = len(problems) - _MAX_PROBLEMS
-        summary = Problem(
-            SOURCE,
-            uri,
-            "rules",
-            "shared",
-            f"and {more_count:,} more problems of rules",
-            "fix the first ones",
-            more_count,
-            "warning",
-        )
+        reason = f"and {more_count:,} more problems of rules"
+        summary = Problem(SOURCE, uri, "rules", "shared", reason, "fix the first ones", more_count, "warning")
         return [*problems[:_MAX_PROBLEMS], summary]
+    return problems
+
+
+def _unreachable_rules(rules: Sequence[SharedRule], uri: str) -> list[Problem]:
+    """One problem for each rule that never applies, because rules before it apply to all its charges on all its days."""
+    problems = []
+    for at, later in enumerate(rules):
+        earlier_rules = [r for r in rules[:at] if _contains(r, later)]
+        if earlier_rules and _covers(earlier_rules, later):
+            reason = f"unreachable_rule: {_rule_names(earlier_rules)} applies to everything it would apply to"
+            remedy = "give it a higher priority, narrow the other, or remove it"
+            problems.append(_problem(uri, later, "priority", reason, remedy))
+    return problems
+
+
+def _check_pair(first: SharedRule, second: SharedRule, uri: str, *, is_unreachable: bool) -> list[Problem]:
+    """Problems of two rules together, of which `first` applies before `second`, which may be unreachable."""
+    if not _share_a_day(first, second):
+        return []
+    problems = []
+    if first.name == second.name and first.version != second.version:
+        problems.append(
+            _problem(
+                uri,
+                second,
+                "name",
+                "same_name: another rule of this name has other terms on the same days",
+                "end one where the other begins (valid_to, valid_from), or rename it",
+            )
+        )
+    if is_unreachable or first.priority != second.priority or first.version == second.version:
+        return problems
+    is_nested = _contains(second, first) and not _contains(first, second)
+    if _overlap(first, second) and not is_nested:
+        problems.append(
+            _problem(
+                uri,
+                second,
+                "priority",
+                f"rules_contradict: {first.name} applies to some of the same charges on the same days, "
+                "and comes first only by its place in the list",
+                "give one of them a higher priority, or narrow their scope or dates",
+            )
+        )
     return problems
 
 

@@ -40,7 +40,7 @@ class CostTotals:
         sums, reasons, days = pl.collect_all(
             [
                 costs.lazy().group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS),
-                # Few rows have a reason, and only these are looked at.
+                # Few rows have a reason; the others are skipped.
                 costs.lazy().filter(pl.col("reason").is_not_null()).group_by("reason", "provider", "model").len("rows"),
                 costs.lazy().group_by("currency", day).len("rows"),
             ]

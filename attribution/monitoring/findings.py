@@ -16,6 +16,46 @@ from ledger.tables import PROBLEMS
 SOURCE = "attribution"
 
 
+_MODEL_REASONS = (
+    ("unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"),
+    (
+        "not_on_bill",
+        "logged, but the bill of that time does not name it",
+        "check that the bill of this provider and account is ingested whole",
+    ),
+)
+"""Reasons that are reported by model: reason, description, remedy."""
+
+_FLAG_REASONS = (
+    (
+        "untrusted_claim",
+        "root agent named only by an untrusted header or tag",
+        "add the source to ingest.trusted_sources if its senders are yours",
+    ),
+    (
+        "overlogged",
+        "more usage logged than billed: costs were scaled down to the bill",
+        "look for calls logged twice, or a bill that is not complete yet",
+    ),
+    (
+        "input_semantics_unknown",
+        "cannot tell whether input tokens include cached ones; taken as inclusive",
+        "name the emitter in the emitter table",
+    ),
+    (
+        "cycle",
+        "spans were each other's ancestors; the cycle was cut at the span that started last",
+        "report it to the maintainers of the instrumentation",
+    ),
+    (
+        "absurd_usage",
+        "a token count below 0 or beyond 10^12 was ignored; all other counts of the call are used",
+        "fix the sender",
+    ),
+)
+"""Reasons that are reported once for all costs: reason, description, remedy."""
+
+
 def findings_uri(month: str) -> str:
     """The address that the findings of a month are recorded under."""
     return f"attribution:{month}"
@@ -26,57 +66,13 @@ def publish_findings(
 ) -> int:
     """Replaces the month's findings by this run's and by `more_problems`; returns how many there are."""
     uri = findings_uri(month)
-    reasons = costs.reasons
     problems = [
         *more_problems,
-        *_models(
-            uri, reasons, "unpriced", "no price in the book", "`rootcost prices import` a newer list, or add a contract price"
-        ),
-        *_models(
-            uri,
-            reasons,
-            "not_on_bill",
-            "logged, but the bill of that time does not name it",
-            "check that the bill of this provider and account is ingested whole",
-        ),
-        *_flagged(
-            uri,
-            reasons,
-            "untrusted_claim",
-            "root agent named only by an untrusted header or tag",
-            "add the source to ingest.trusted_sources if its senders are yours",
-        ),
-        *_flagged(
-            uri,
-            reasons,
-            "overlogged",
-            "more usage logged than billed: costs were scaled down to the bill",
-            "look for calls logged twice, or a bill that is not complete yet",
-        ),
-        *_flagged(
-            uri,
-            reasons,
-            "input_semantics_unknown",
-            "cannot tell whether input tokens include cached ones; taken as inclusive",
-            "name the emitter in the emitter table",
-        ),
-        *_flagged(
-            uri,
-            reasons,
-            "cycle",
-            "spans were each other's ancestors; the cycle was cut at the span that started last",
-            "report it to the maintainers of the instrumentation",
-        ),
-        *_flagged(
-            uri,
-            reasons,
-            "absurd_usage",
-            "a token count below 0 or beyond 10^12 was ignored; all other counts of the call are used",
-            "fix the sender",
-        ),
+        *(problem for texts in _MODEL_REASONS for problem in _models(uri, costs.reasons, *texts)),
+        *(problem for texts in _FLAG_REASONS for problem in _flagged(uri, costs.reasons, *texts)),
         *_unclassified(uri, groups),
         *_odd_quantities(uri, groups),
-        *_may_repeat(uri, groups, costs.sums),
+        *_maybe_counted_twice(uri, groups, costs.sums),
     ]
     frame = to_frame(problems, run_id=run_id)
     other_problems = store.scan(PROBLEMS, {"source": [SOURCE]}).filter(pl.col("uri") != uri).collect()
@@ -176,7 +172,7 @@ def _odd_quantities(uri: str, groups: pl.DataFrame) -> list[Problem]:
     ]
 
 
-def _may_repeat(uri: str, groups: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
+def _maybe_counted_twice(uri: str, groups: pl.DataFrame, costs: pl.DataFrame) -> list[Problem]:
     return [
         Problem(
             SOURCE,

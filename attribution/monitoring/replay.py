@@ -171,7 +171,7 @@ def _usage(books: Books, month: str, charges: pl.LazyFrame, inputs: Inputs) -> U
     with books.database.session() as session:
         drawings = {(d.month, d.fingerprint): list(d.rollup_ids) for d in session.scalars(sa.select(Drawing))}
     standing_inputs = [inputs["registry"], inputs["prices"], inputs["reading"]]
-    if "code" in inputs:  # older versions noted none
+    if "code" in inputs:  # older versions recorded none
         standing_inputs.append(inputs["code"].partition("+")[0])
     months: list[str] = []
     ids: list[list[str]] = []

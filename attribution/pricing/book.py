@@ -83,7 +83,7 @@ class PriceBook:
                 for name, own in _spellings(provider, region, model_name)
                 for seller in self._exact[origin].get(name, ())
             ]
-            # The call's own provider first: `openai/gpt-4o` is also what another seller calls its offer of OpenAI's `gpt-4o`.
+            # The call's own provider first: other sellers also list OpenAI's `gpt-4o` as `openai/gpt-4o`.
             own_matches = [(s, n) for s, n, is_same_provider, _ in matches if is_same_provider]
             offers = own_matches or [(s, n) for s, n, _, own in matches if not own]
             if offers:

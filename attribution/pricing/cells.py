@@ -99,7 +99,7 @@ def combinations(calls: pl.DataFrame) -> tuple[factorize.Index, factorize.Index]
     if "request_model" not in key_names or any(calls.schema[name] != pl.String for name in key_names):
         return factorize.combine(calls.height, factorize.encode_columns(calls, key_names))
     if calls["response_model"].eq_missing(calls["request_model"]).all():
-        key_names.remove("response_model")  # most logs repeat the one as the other
+        key_names.remove("response_model")  # in most logs both are equal
     hashes = calls.select(pl.col(name).hash(seed).alias(f"{name} {seed}") for seed in _SEEDS for name in key_names)
     keys = [_mixed([hashes[f"{name} {seed}"].to_numpy() for name in key_names]) for seed in _SEEDS]
     place = (keys[0] >> np.uint64(64 - _BITS)).astype(np.int32)
