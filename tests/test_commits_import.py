@@ -61,6 +61,17 @@ def test_a_broken_commit_is_named_and_good_trees_are_remembered(repository: Path
     assert not list(repository.glob(".git/worktrees/*"))
 
 
+def test_commits_from_before_the_script_are_history(repository: Path) -> None:
+    script = repository / ".ci" / "commits_import.py"
+    content = script.read_text()
+    script.unlink()
+    commit(repository, "broken long ago", __init__="import ledger.nowhere\n")
+    script.write_text(content)
+    commit(repository, "start", __init__="")
+    code, output = check(repository)
+    assert (code, output.split(":")[0]) == (0, "1 commits, 1 different trees")
+
+
 def test_without_history_it_says_so_and_passes(repository: Path, tmp_path: Path) -> None:
     for subject in ("start", "second"):
         commit(repository, subject, __init__="")
