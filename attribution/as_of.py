@@ -1,4 +1,4 @@
-"""Moments: between two changes of the registry every instant has the same owners. (ID-1)"""
+"""As-of lookups in the registry: between two changes every instant has the same owners. (ID-1)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attribution.factorize import Codes
 
 
 class AsOfIndex:
-    """The stretches of time of some spans within which no owner changes. `timeline` is a `ledger.registry.timeline`."""
+    """The intervals within the time of these spans in which no owner changes. `timeline` is a `ledger.registry.timeline`."""
 
     def __init__(self, timeline: pl.DataFrame, instants: pl.Series) -> None:
         self.timeline = timeline
@@ -24,18 +24,18 @@ class AsOfIndex:
 
     @cached_property
     def kinds(self) -> set[str]:
-        """What sorts of names are registered at all."""
+        """The kinds of names that are registered."""
         return set(self.timeline["kind"].unique())
 
     def interval_codes(self, instants: pl.Series) -> Codes:
-        """Which stretch each instant lies in."""
+        """The interval of each instant, as a code."""
         if not len(self._changes):
             return Codes(np.zeros(0, dtype=np.int32), 1)
         at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
         return Codes(at.astype(np.int32), len(self._changes) + 1)
 
     def interval_starts(self, instants: pl.Series) -> pl.Series:
-        """For each instant one that stands for its whole stretch, so that equal questions are asked once."""
+        """The start of the interval of each instant, so that equal lookups are made once."""
         starts = np.concatenate([[self._first], self._changes])
         at = np.searchsorted(self._changes, instants.to_physical().to_numpy(), side="right")
         return pl.Series(starts[at]).cast(instants.dtype)
@@ -47,7 +47,7 @@ def index_owners(timeline: pl.DataFrame, spans: pl.DataFrame) -> AsOfIndex:
 
 
 def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str, kinds: Sequence[str]) -> pl.DataFrame:
-    """Who owned each name when: `agent`, `team`, `account`, `region` of the registry row of one of `kinds` that held at `at`.
+    """The owners of names at given times: `agent`, `team`, `account`, `region` of the registry row of one of `kinds` valid at `at`.
 
     Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
     """

@@ -1,8 +1,8 @@
-"""The columns that tell usage and costs apart, by what they describe. (RA-1)"""
+"""The columns that identify usage and costs, by what they describe. (RA-1)"""
 
 from __future__ import annotations
 
 WHO = ("initiator_agent", "initiator_team", "executor_agent", "executor_team", "method")
 CONTEXT = ("workflow", "tenant", "environment", "source")
-"""What the work was for, and who told of it."""
+"""The purpose of the work, and the source that reported it."""
 WHAT = ("provider", "account", "region", "service", "model", "service_tier", "resource", "principal")

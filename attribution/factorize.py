@@ -1,6 +1,6 @@
-"""Codes: few distinct things among millions of rows, told apart by small integers.
+"""Dictionary encoding: the few distinct combinations among millions of rows, as small integer codes.
 
-What is decided by words (who owns a name, what a model is called) is decided once a distinct combination, then gathered.
+Lookups by text (the owner of a name, the model of a spelling) are made once for each distinct combination and gathered by code.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 Index = NDArray[np.int32]
 NONE = -1
 _SMALL = 1 << 22
-"""Up to so many possible codes, which of them occur is a table and not a search."""
+"""Up to this many possible codes, the occurring ones are found by a table instead of a sort."""
 
 
 class Codes(NamedTuple):
-    """A code a row, and how many codes there may be."""
+    """A code for each row, and the number of possible codes."""
 
     code: NDArray[Any]
     size: int
 
 
 def encode_flags(values: NDArray[np.bool_]) -> Codes:
-    """Yes or no."""
+    """Booleans as codes 0 and 1."""
     return Codes(values.astype(np.int32), 2)
 
 
 def encode_rows(values: Index, size: int) -> Codes:
-    """Codes below `size`, or NONE."""
+    """Row numbers below `size`, or NONE, as codes."""
     return Codes(values + 1, size + 1)
 
 
 def encode(column: pl.Series) -> Codes:
-    """Equal words have equal codes; absent is a word of its own.
+    """Equal values have equal codes; null has its own.
 
     >>> encode(pl.Series(["b", None, "b"])).code.tolist()
     [0, 1, 0]
@@ -45,7 +45,7 @@ def encode(column: pl.Series) -> Codes:
         return Codes(np.zeros(len(column), dtype=np.int32), 1)
     if column.dtype != pl.String:
         column = column.cast(pl.String)
-    # Categories of its own, so that a process that lives for months forgets the words of each slice.
+    # A private set of categories, so that a long-running process does not keep the values of every partition.
     physical = column.cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int32)
     highest = physical.max()
     assert isinstance(highest, int)
@@ -53,18 +53,18 @@ def encode(column: pl.Series) -> Codes:
 
 
 def encode_columns(frame: pl.DataFrame, names: Iterable[str]) -> list[Codes]:
-    """The words of these columns; those that say nothing tell nothing apart and are left out."""
+    """Codes of these columns; columns without values are left out."""
     return [encode(frame[name]) for name in non_null_columns(frame, names)]
 
 
 def non_null_columns(frame: pl.DataFrame, names: Iterable[str]) -> list[str]:
-    """Which of these columns hold anything. Asked of the frame, a column that is but one null stays one."""
+    """The columns with any value. Counted on the frame, which keeps a null literal unexpanded."""
     nulls = frame.select(names).null_count().row(0, named=True)
     return [name for name, count in nulls.items() if count < frame.height]
 
 
 def combine(height: int, parts: Sequence[Codes]) -> tuple[Index, Index]:
-    """One code for each distinct combination, numbered without gaps, and the first row that has it.
+    """One code for each distinct combination, numbered without gaps, and the first row of each.
 
     >>> a, b = Codes(np.array([0, 1, 0, 1]), 2), Codes(np.array([5, 5, 5, 6]), 7)
     >>> [x.tolist() for x in combine(4, [a, b])]
@@ -105,7 +105,7 @@ def _dense(key: NDArray[Any], size: int) -> tuple[Index, Index]:
 
 
 def decode(table: pl.DataFrame, code: Index) -> pl.DataFrame:
-    """The rows of a small table that codes stand for. A column that says the same everywhere is one value, not a million."""
+    """The rows of a small table by code. A constant column becomes a literal instead of being gathered."""
     first = table.head(1)
     constant = [c for c in table.columns if table[c].n_unique() == 1]
     varying = table.drop(constant)
@@ -114,7 +114,7 @@ def decode(table: pl.DataFrame, code: Index) -> pl.DataFrame:
 
 
 def distinct_rows(table: pl.DataFrame) -> tuple[Index, pl.DataFrame]:
-    """The distinct rows of a small table, and which of them each row is."""
+    """The code of each row of a small table, and its distinct rows."""
     distinct = table.unique(maintain_order=True)
     number = table.join(distinct.with_row_index("__code"), on=table.columns, how="left", nulls_equal=True, maintain_order="left")[
         "__code"

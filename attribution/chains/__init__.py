@@ -1,1 +1,1 @@
-"""Chains: which calls were made, what each span hangs on, and which agent and team started it. (CH, ID, CA)"""
+"""Chains: merges signals to calls, links spans by parents and links, and resolves who started and who executed each call. (CH, ID, CA)"""

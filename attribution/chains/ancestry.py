@@ -1,4 +1,4 @@
-"""Paths: from a call up to where its work began, and what is seen on the way. (CH-1, CH-4, CH-5, CH-7)
+"""Paths from calls to the roots of their chains: agents, claims and flags on each path. (CH-1, CH-4, CH-5, CH-7)
 
 A call has one path; below a fan-in it has several, with weights that sum to 1.
 """
@@ -22,10 +22,11 @@ from attribution.factorize import Codes
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Paths of calls, a row each. `call` numbers the calls they were asked for; top, near, claim and end are rows of the forest, or NONE.
+    """Paths of calls, as parallel arrays. `call` is the row of the call; top, near, claim and end are rows of the forest, or NONE.
 
-    `end` is the root where the path ends; `fanned` says that a fan-in is on the way, `cut` that a cycle was cut on it. `place` orders the
-    paths of one call, numerator / denominator is its weight.
+    `top` and `near` are the topmost and nearest span that names an agent, `claim` the nearest span with a trusted claim, `end` the root.
+    `doubted`: the path has an untrusted claim; `cut`: a cycle was cut on it; `fanned`: it passes a fan-in. `place` orders the paths of one
+    call; numerator / denominator is the weight of a path.
     """
 
     call: Index
@@ -42,19 +43,20 @@ class Paths:
 
     @property
     def has_forks(self) -> bool:
-        """Whether any call has several."""
+        """Whether any call has several paths."""
         return bool(self.place.any())
 
     def by_path(self, part: Codes) -> Codes:
-        """A code of calls as a code of paths."""
+        """Codes of calls, repeated for each path of a call."""
         return Codes(part.code[self.call], part.size) if self.has_forks and part.size > 1 else part
 
 
 @dataclass(frozen=True, slots=True)
 class SpanContext:
-    """What spans say of themselves, and what is seen from each, looking up.
+    """Agents and claims of all spans, and the ancestry of each.
 
-    `agent` and `claimed` are codes by span (NONE: it names none) of `names` and of the rows of `claims` (claimed_agent, claimed_team).
+    `agent` is a code by span of `names`, `claim` one of the rows of `claims` (claimed_agent, claimed_team); NONE where a span has none.
+    `fan_in_paths` has the paths beyond each fan-in root.
     """
 
     nodes: pl.DataFrame
@@ -68,17 +70,17 @@ class SpanContext:
     fan_in_paths: pl.DataFrame
 
     def agent_at(self, rows: Index) -> Index:
-        """The agent named at each row; NONE at NONE."""
+        """The agent code of each row; NONE for NONE."""
         return np.where(rows == NONE, np.int32(NONE), self.agent[rows])
 
     def claim_at(self, rows: Index) -> Index:
-        """The claim made at each row; NONE at NONE."""
+        """The claim code of each row; NONE for NONE."""
         if not self.claims.height:
             return np.full(len(rows), NONE, dtype=np.int32)
         return np.where(rows == NONE, np.int32(NONE), self.claim[rows])
 
     def paths(self, start_rows: Index) -> Paths:
-        """All paths from these spans: one each, and of those below a fan-in one for each way on."""
+        """All paths from these spans: one for each span, or one for each fan-in path where the span is below a fan-in."""
         sight, root = self.ancestry, self.forest.root[start_rows]
         unit_weight = np.ones(len(start_rows), dtype=np.int64)
         single_paths = Paths(
@@ -129,7 +131,7 @@ def find_paths(calls: pl.DataFrame, context: SpanContext) -> Paths:
 
 
 def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
-    """Paths of one call that lead to one owner, as one path with the sum of their weights; and the owners of what is left."""
+    """Merges the paths of one call that lead to the same owner and adds their weights; returns the paths and their owners."""
     if not paths.has_forks:
         return paths, owner
     frame = pl.DataFrame({f.name: getattr(paths, f.name) for f in fields(paths)} | {"owner": owner})
@@ -192,7 +194,7 @@ def resolve_ancestry(
 
 
 def _first_row_of_code(code: Index) -> Index:
-    """For every row the first one of the same code; NONE for NONE, also as the last row, where NONE points."""
+    """For every row the first row with the same code; NONE for NONE. One more entry, NONE, is appended: index -1 refers to it."""
     first_row = np.full(len(code) + 1, NONE, dtype=np.int32)
     coded_rows = np.flatnonzero(code != NONE)
     if len(coded_rows):
@@ -203,7 +205,7 @@ def _first_row_of_code(code: Index) -> Index:
 
 
 def _collect_claims(nodes: pl.DataFrame, trusted_sources: Sequence[str]) -> tuple[Index, pl.DataFrame, Flags, Flags]:
-    """Root agents named by baggage, headers and tags: a code by span, the distinct claims, and which are believed or doubted. (CH-7)"""
+    """Root agents named by baggage, headers and tags: a code by span, the distinct claims, and flags for trusted and untrusted ones. (CH-7)"""
     no_flags = np.zeros(nodes.height, dtype=bool)
     code = np.full(nodes.height, NONE, dtype=np.int32)
     claim_rows = nodes.select(pl.col("claimed_agent").is_not_null().arg_true()).to_series()

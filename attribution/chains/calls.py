@@ -1,4 +1,4 @@
-"""Calls: one provider request attempt, counted once, however many channels told of it. (CA-1, CA-3, CA-4)"""
+"""Merges the signals of one provider request attempt to one call, whatever channels reported it. (CA-1, CA-3, CA-4)"""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _FIELD_GROUPS = (
     ("input_tokens", "input_includes_cache", "total_tokens"),
     ("output_tokens", "output_includes_reasoning"),
 )
-"""Columns that only mean something together: they are taken from one signal, never mixed. The others are taken each from the
-most telling signal that has it."""
+"""Columns that are only meaningful together: they are taken from one signal, never mixed. Every other column is taken from the
+most complete signal that has a value for it."""
 
 CLAIM = ("claimed_agent", "claimed_team", "claim_source")
-"""The root agent that baggage, a header or a tag names, and whose word that is."""
+"""The root agent that baggage, a header or a tag names, and the source of that claim."""
 
 _FLAGS = ("claim_conflict", "absurd_usage")
-"""What is true of a call if it is true of any signal of it."""
+"""Columns that are true for a call if they are true for any of its signals."""
 
 _CHANNELS = {"litellm": 0, "litellm-callback": 1, "litellm-spend-logs": 2, "otlp": 3}
-"""Whose word on usage counts first where two signals are equally complete: the gateway saw the provider's own answer."""
+"""Order of precedence for usage where two signals are equally complete: a gateway has the provider's own answer."""
 
 OTLP = "otlp"
 """The channel whose spans carry parent edges; a merged call takes its place in the chain from there."""
@@ -32,16 +32,16 @@ GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs")
 """Channels whose rows are a gateway's log of a call rather than a span."""
 
 MAX_TOKENS = 10**12
-"""More than any request can hold: a count beyond it, or below 0, is a fault of its sender and is not believed."""
+"""More than any request can have: a larger or negative count is an error of the emitter and is dropped."""
 
 
 def reports_usage() -> pl.Expr:
-    """Whether a signal says how much was used."""
+    """Whether a signal reports usage."""
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*USAGE_COLUMNS, "other_usage"))
 
 
 def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
-    """Absurd token counts become absent, flagged; summed they would wrap."""
+    """Sets token counts outside [0, MAX_TOKENS] to null and flags the row in `absurd_usage`; their sums would overflow."""
     absurd = pl.any_horizontal(~pl.col(c).is_between(0, MAX_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)
     if not signals.select(absurd.any()).item():
         return signals.with_columns(absurd_usage=pl.lit(value=False))
@@ -52,14 +52,14 @@ def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
-    """One row a call, out of all signals of it.
+    """One row for each call, merged from its signals.
 
     Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
-    proof, and an id that comes under two gateway ids is none either); or the span, unless `spans_are_unique`.
+    proof, nor is one that occurs under two gateway ids); or the span, unless `spans_are_unique`.
 
-    The merged row keeps the place in the chain (trace_key, span_key, …) of its innermost OpenTelemetry span in the trace that came first
-    (a replay comes later), the most complete usage, and every other field from the most telling signal that has it; a claim of the
-    root agent from a `trusted_sources` source before any other (CH-7). `channels` names them all.
+    The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
+    the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
+    `trusted_sources` has precedence (CH-7). Adds `channels`, all of them joined, and `signal_count`.
     """
     call = _components(signals, spans_are_unique=spans_are_unique)
     is_shared = pl.Series([], dtype=pl.Boolean) if call is None else call.is_duplicated()
@@ -78,7 +78,7 @@ _POSITION = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time"
 
 
 def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) -> pl.DataFrame:
-    # A trace that repeats another's answer started later; within one trace, the innermost span stands next to the request.
+    # A trace that repeats the answer of another started later; within one trace, the innermost span is closest to the request.
     spans = pl.col("channel") == OTLP
     trace_start = pl.when(spans).then("start_time").min().over("__call", "trace_key")
     positions = (
@@ -122,12 +122,12 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
 
 
 def _tie_breakers(signals: pl.DataFrame) -> list[str]:
-    """What tells two otherwise equal deliveries apart, so that the order they came in does not."""
+    """Columns that order otherwise equal deliveries, so that the order of arrival does not matter."""
     return [c for c in ("start_time", *USAGE_COLUMNS, "response_model", "agent_name", "status") if c in signals.columns]
 
 
 def _components(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series | None:
-    """A label a call: the smallest row among all signals it is connected to by any proof of identity; None where all are apart."""
+    """Connected components of signals that share a proof of identity, labelled by their smallest row; None where no two share any."""
     proofs = _proofs(signals, spans_are_unique=spans_are_unique)
     if not proofs.height:
         return None
@@ -143,7 +143,7 @@ def _components(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series |
 
 
 def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
-    """What shows that a signal is one with another: rows (row, proof) of proofs that several signals have."""
+    """Proofs that signals belong to one call: rows (row, proof) of the proofs that several signals share."""
     rows = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
     proof_parts: list[pl.DataFrame] = []
     if not spans_are_unique:
@@ -170,10 +170,10 @@ def _proof_text(kind: str, column: str) -> pl.Expr:
 
 
 def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
-    """The provider's request id with the usage it came with, output and whole prompt, where several signals tell the same.
+    """Proofs of the provider's request id with equal output and whole prompt, where several signals have them.
 
-    The output is told with its reasoning. The prompt is the input as told where that has the cached tokens in it, with them where it has
-    not, and either where nobody knows.
+    Output includes reasoning. The prompt is the reported input where that includes cached tokens, input plus cached tokens where it does
+    not, and both readings are tried where that is unknown.
     """
     answers = signals.filter(pl.col("provider_request_id").is_not_null())
     answers = answers.filter(pl.col("provider_request_id").is_duplicated())
@@ -211,7 +211,7 @@ def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
         )
         for reading in readings
     ]
-    # An answer that came under two gateway ids was repeated out of a cache: it proves nothing about either call.
+    # An answer under two gateway ids was repeated from a cache: it proves nothing about either call.
     proofs = pl.concat(usage).drop_nulls("proof").unique()
     single_gateway = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2
     return proofs.filter(single_gateway & pl.col("proof").is_duplicated()).select("row", "proof")

@@ -1,4 +1,4 @@
-"""Rows of the table `chains`: one a root under which there is a call."""
+"""Rows of the table `chains`: one for each root that has a call below it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LAST = np.iinfo(np.int64).max
 
 
 def chain_ids(nodes: pl.DataFrame, roots: Index) -> pl.Series:
-    """The ids of chains: trace id and span id of their roots."""
+    """The ids of chains: trace id and span id of each root, joined by a colon."""
     ids = nodes.select(pl.col("trace_id", "span_id").gather(roots).fill_null("?"))
     return ids.select(pl.concat_str("trace_id", "span_id", separator=":").alias("chain_id")).to_series()
 
@@ -46,7 +46,7 @@ def build_chain_rows(
 
 
 def _time_bounds(nodes: pl.DataFrame, chain_of_node: Index, size: int) -> list[pl.Series]:
-    """Start, end and number of spans of each chain; `chain_of_node` is the chain each span is in, if it is in one."""
+    """Start, end and number of spans of each chain; `chain_of_node` is the chain of each span, or NONE."""
     in_chain = chain_of_node != factorize.NONE
     all_in_chains = bool(in_chain.all())
     chain_of_node = chain_of_node if all_in_chains else chain_of_node[in_chain]
@@ -66,7 +66,7 @@ def _time_bounds(nodes: pl.DataFrame, chain_of_node: Index, size: int) -> list[p
 
 
 def _reasons(forest: Forest, chain_of_root: Index, roots: Index) -> pl.Series:
-    """What is odd about each chain."""
+    """The reasons of each chain, comma-separated: missing_parent, cycle, fan_in."""
     has_cycle = np.zeros(len(roots), dtype=bool)
     chain_of_cycle = chain_of_root[forest.root[np.flatnonzero(forest.cycle)]]
     has_cycle[chain_of_cycle[chain_of_cycle != factorize.NONE]] = True
@@ -82,7 +82,7 @@ def _reasons(forest: Forest, chain_of_root: Index, roots: Index) -> pl.Series:
 
 
 def _usage_totals(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owners, owner: Index) -> list[pl.Series]:
-    """Calls, tokens and list cost of each chain, and whose most of it is."""
+    """Main initiator, calls, tokens and list cost of each chain."""
     tokens = np.zeros(size, dtype=np.int64)
     for meter in factorize.non_null_columns(calls, TOKEN_METERS):
         np.add.at(tokens, chain_of, calls[meter].fill_null(0).to_numpy())
@@ -103,7 +103,7 @@ def _usage_totals(calls: pl.DataFrame, chain_of: Index, size: int, owners: Owner
 
 
 def _main_initiator(calls: pl.DataFrame, chain_of: Index, size: int, starter: Index) -> Index:
-    """The starter of each chain's dearest call; most chains have but one starter."""
+    """The initiator of each chain's most expensive call; most chains have only one initiator."""
     smallest, largest = np.full(size, np.iinfo(np.int32).max, dtype=np.int32), np.full(size, -1, dtype=np.int32)
     np.minimum.at(smallest, chain_of, starter)
     np.maximum.at(largest, chain_of, starter)
@@ -121,7 +121,7 @@ def _main_initiator(calls: pl.DataFrame, chain_of: Index, size: int, starter: In
 
 
 def _trace_ids(nodes: pl.DataFrame, forest: Forest, chain_of_node: Index, roots: Index) -> pl.Series:
-    """The traces each chain runs through: nearly always that of its root; only links lead out of it."""
+    """The trace ids of each chain: nearly always that of its root alone, since only links cross traces."""
     root_traces = nodes["trace_id"].gather(roots)
     root_trace_lists = root_traces.reshape((len(root_traces), 1)).arr.to_list().alias("trace_ids")
     if root_traces.null_count():

@@ -1,7 +1,7 @@
-"""Cycles: spans that are each other's ancestors, by mistake or by bad ids, and where they are cut. (CH-3)
+"""Cuts cycles of spans that are each other's ancestors, by mistake or by bad ids. (CH-3)
 
-Of the spans that are each other's ancestors, the one that started last loses the edges that tie it to the others; then again, until
-none is its own ancestor. Real chains have none, so this may be plain Python over the few rows concerned.
+In each strongly connected component the span that started last loses its edges to the others, until no span is its own ancestor.
+Real chains have no cycles, so this is plain Python over the few rows concerned.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Index = NDArray[np.int32]
 SortKey = Callable[[int], Any]
-"""Sorts rows; the largest of a cycle is cut."""
+"""The sort key of a row; the row with the largest key of a cycle is cut."""
 Parents = dict[int, list[int]]
-"""Rows, each with the rows above it."""
+"""Rows, each with its parent rows."""
 
 
 def cut_tree_cycles(parent: Index, cycle_rows: Index, sort_key: SortKey) -> Index:
-    """Cuts every loop of the forest, each at one row; `cycle_rows` holds a row of each. Returns the rows that became roots."""
+    """Cuts each cycle of a forest at one row; `cycle_rows` has a row of each cycle. Returns the rows that became roots."""
     parents: Parents = {}
     for start in np.unique(cycle_rows).tolist():
         at = start
@@ -35,9 +35,9 @@ def cut_tree_cycles(parent: Index, cycle_rows: Index, sort_key: SortKey) -> Inde
 
 
 def cut_fan_in_cycles(parent: Index, root: Index, fans: dict[int, tuple[int, ...]], sort_key: SortKey) -> Index:
-    """Cuts cycles that go through the links of fan-ins. Returns the rows that lost an edge.
+    """Cuts cycles that pass through the links of fan-ins. Returns the rows that lost an edge.
 
-    `fans` is changed in place: a fan-in left with one link hangs on it like any other span, with none it is a root.
+    `fans` is changed in place: a fan-in with one remaining link becomes an ordinary child, one with none becomes a root.
     """
     trees: Parents = {row: [t for target in targets if (t := int(root[target])) in fans] for row, targets in fans.items()}
     component_of = {tree: n for n, component in enumerate(_cyclic_components(trees)) for tree in component}
@@ -70,7 +70,7 @@ def cut_fan_in_cycles(parent: Index, root: Index, fans: dict[int, tuple[int, ...
 
 
 def _cut_cycles(parents: Parents, sort_key: SortKey) -> set[int]:
-    """Takes edges out of `parents` until nothing is above itself; returns the rows that lost one."""
+    """Removes edges from `parents` until no row is its own ancestor; returns the rows that lost one."""
     cut_rows: set[int] = set()
     pending: list[Iterable[int]] = [list(parents)]
     while pending:
@@ -85,7 +85,7 @@ def _cut_cycles(parents: Parents, sort_key: SortKey) -> set[int]:
 
 
 def _cyclic_components(parents: Parents) -> Iterator[set[int]]:
-    """The sets of rows that are each other's ancestors (strongly connected components with an edge inside).
+    """The strongly connected components with at least one edge, by Tarjan's algorithm without recursion.
 
     >>> sorted(map(sorted, _cyclic_components({1: [2], 2: [3], 3: [2], 4: [4], 5: [1]})))
     [[2, 3], [4]]

@@ -1,8 +1,8 @@
-"""Fan-in: work that several chains asked for belongs to all of them, in equal parts. (CH-1)
+"""Fan-in: the cost of work that several chains asked for is split over them in equal parts. (CH-1)
 
-A span that several known links lead to is the root of a tree of its own. Each link is a way on into another chain, which may be a
-fan-in itself: weights multiply. What an owner is found from on the way up is kept, not the way, and ways that show the same are
-one with the sum of their weights; so a hundred layers of pairs are not 2^100 ways.
+A span with several known links is the root of its own tree. Each link leads to another chain, which may be a fan-in itself: weights
+multiply. Paths with the same agents, claim and root are merged and their weights added, so a hundred layers of pairs are not 2^100
+paths.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 NONE = -1
 MAX_DENOMINATOR = 2**40
-"""Most parts a whole is cut into: a fan-in behind fan-ins of unlike sizes would need ever more."""
+"""The largest denominator of weights: nested fan-ins of different sizes would need ever larger ones."""
 MAX_PATHS = 512
-"""Most ways that are followed on from one fan-in into others; where there are more, the lightest of each link give way to its heavier
-ones. Links themselves are never left out. It bounds the work on chains that are tangled without end."""
+"""The most paths that are followed from one fan-in into others. Beyond it, only the heaviest paths of each link are kept; no link is left
+out. It bounds the work on deeply nested fan-ins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ancestry:
-    """What is seen from every row looking up its own tree: rows, or NONE.
+    """For every row, ancestors within its own tree: rows, or NONE.
 
-    The topmost and the nearest row that names an agent, the nearest that bears a trusted claim; whether an untrusted one was met, and
-    whether a cycle was cut on the way.
+    The topmost and the nearest row that names an agent, the nearest with a trusted claim; `doubted`: the path has an untrusted claim;
+    `cut`: a cycle was cut on it.
     """
 
     top: Index
@@ -41,7 +41,7 @@ class Ancestry:
 
 
 class Path(NamedTuple):
-    """What is seen from a fan-in along one way up, beyond its own tree, to the root `end` where it stops."""
+    """The ancestry of a fan-in root along one path beyond its own tree, up to the root `end`."""
 
     top: int
     near: int
@@ -52,17 +52,17 @@ class Path(NamedTuple):
 
 
 class WeightedPaths(NamedTuple):
-    """All ways on from somewhere, each with its parts of the whole."""
+    """Paths with integer weights over one denominator, `whole`."""
 
     parts: Sequence[tuple[Path, int]]
     whole: int
 
 
 def fan_in_paths(forest: Forest, ancestry: Ancestry, end: Index) -> pl.DataFrame:
-    """Every way on from every fan-in: root, place (order of its links), top, near, claim, doubted, cut, end, numerator, denominator.
+    """Every path beyond every fan-in: root, place (order of its links), top, near, claim, doubted, cut, end, numerator, denominator.
 
-    `ancestry` and `end` give, for rows that say the same (the same agent, the same claim, a root of the same kind), the same row: then
-    ways that lead to the same owner are equal. The weights of one root sum to 1 exactly, over one denominator.
+    `ancestry` and `end` refer to one representative row for all rows with the same agent, claim or kind of root, so that paths to the same
+    owner are equal. The weights of one root sum to exactly 1, over one denominator.
     """
     paths_by_root: dict[int, WeightedPaths] = {}
     for root in topological_order(forest):
@@ -87,7 +87,7 @@ SCHEMA = {
 def _paths_from(
     forest: Forest, ancestry: Ancestry, end: Index, paths_by_root: dict[int, WeightedPaths], row: int
 ) -> WeightedPaths:
-    """The ways up from any row: one, or those of the fan-in its tree stands on."""
+    """The paths up from a row: one, or those beyond the fan-in at the root of its tree."""
     root = int(forest.root[row])
     tree_path = Path(
         int(ancestry.top[row]),
@@ -106,7 +106,7 @@ def _paths_from(
 
 
 def _extend(tree_path: Path, path_beyond: Path) -> Path:
-    """A tree and what lies beyond its root as one way: the topmost agent comes from beyond, the nearest from the tree."""
+    """Joins the path within a tree and one beyond its root: the topmost agent comes from beyond, the nearest from the tree."""
     return Path(
         tree_path.top if path_beyond.top == NONE else path_beyond.top,
         path_beyond.near if tree_path.near == NONE else tree_path.near,
@@ -125,11 +125,11 @@ def _heaviest(paths: WeightedPaths, quota: int) -> WeightedPaths:
 
 
 def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
-    """The ways of all links, each link with the same weight; equal ways are one.
+    """The paths of all links, each link with the same weight; equal paths are merged.
 
     >>> a, b = (Path(n, n, NONE, False, False, n) for n in (1, 2))
     >>> both = _merge_links([WeightedPaths([(a, 1)], 1), WeightedPaths([(a, 1), (b, 1)], 2)])
-    >>> [(way.top, part) for way, part in both.parts], both.whole
+    >>> [(path.top, part) for path, part in both.parts], both.whole
     ([(1, 3), (2, 1)], 4)
     """
     denominator = 1
@@ -149,7 +149,7 @@ def _merge_links(links: Sequence[WeightedPaths]) -> WeightedPaths:
 
 
 def _rescale(paths: WeightedPaths, whole: int) -> WeightedPaths:
-    """The same weights over another whole, rounded, that still sum to 1; what comes to no part is left out."""
+    """The same weights over another denominator, rounded so that they still sum to 1; paths that round to 0 are left out."""
     parts: list[tuple[Path, int]] = []
     cumulative_weight = weight_given = 0
     for path, part in paths.parts:
@@ -162,7 +162,7 @@ def _rescale(paths: WeightedPaths, whole: int) -> WeightedPaths:
 
 
 def topological_order(forest: Forest) -> Iterator[int]:
-    """Fan-ins in an order in which those further up come first."""
+    """Fan-in roots in topological order: those further up come first."""
     emitted: set[int] = set()
     for start in forest.fans:
         path = [start]

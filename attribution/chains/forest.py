@@ -1,8 +1,8 @@
-"""Chains: which span started the work, over parents and links, across services and traces. (CH-1 … CH-6)
+"""The forest of spans: causal parents by parent edges and links, across services and traces. (CH-1 … CH-6)
 
-Spans become rows of integer arrays; ancestry is found by pointer jumping: every span points at its parent, and in each round
-at what its target points at, so a chain of depth d is resolved in log2(d) gathers, whatever its shape. A span that several links
-lead to has no one parent: it is the root of a tree of its own, and `attribution.chains.fan_in` follows its links.
+Spans are rows of integer arrays. Ancestors are found by pointer jumping: every row points at its parent, and each round replaces its
+target by the target's target, so a chain of depth d takes log2(d) gathers, whatever its shape. A span with several links has no single
+parent: it is the root of its own tree, and `attribution.chains.fan_in` follows its links.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Spans as a forest. Arrays are parallel to the rows of the frame they were drawn from.
+    """A forest of spans. Arrays are parallel to the rows of the frame of nodes.
 
-    `parent` is the row of the causal parent (the row itself for a root), `root` the row of its root; the flags say why an edge is
-    missing or was cut, and where the parent is one by a link. `fans` are the roots that several known links lead to, each with the
-    rows they come from: what lies under such a root belongs to all of them in equal parts.
+    `parent` is the row of the causal parent (the row itself for a root), `root` the row of its root. `missing_parent` and `cycle` flag
+    absent and cut edges, `linked` parents that come from a link. `fans` maps roots with several known links to the linked rows: the cost
+    below such a root is split over them in equal parts.
     """
 
     parent: Index
@@ -41,14 +41,14 @@ class Forest:
 
     @property
     def container(self) -> Index:
-        """The parent by a parent edge alone: a link tells who asked for the work, not whose sums contain it. (CA-2)"""
+        """The parent by a parent edge alone: a link says who asked for the work, not which wrapper counts its usage. (CA-2)"""
         return (
             np.where(self.linked, np.arange(len(self.parent), dtype=np.int32), self.parent) if self.linked.any() else self.parent
         )
 
 
 def build_forest(nodes: pl.DataFrame, node_index: SpanIndex) -> Forest:
-    """Draws the forest of spans, which `node_index` finds by their keys.
+    """Builds the forest of spans; `node_index` finds their rows by key.
 
     `nodes` holds trace_key, span_key, parent_key, link_trace_key, link_span_key, links, trace_id, span_id, start_time. Time is used
     for nothing but to choose which edge of a cycle to cut: the one of the span that started last. (CH-3, CH-6)
@@ -89,9 +89,9 @@ def _key(spans: pl.DataFrame, column: str) -> NDArray[np.int64]:
 def _apply_links(
     spans: pl.DataFrame, span_index: SpanIndex, has_parent: Flags, parent: Index, is_linked: Flags
 ) -> dict[int, tuple[int, ...]]:
-    """Hangs parentless spans on the one known span they are linked to; returns those with several. (CH-1)
+    """Sets the parent of parentless spans with one known link; returns the spans with several and their targets. (CH-1)
 
-    A link said twice is one link; a link to an unknown span, or to the span itself, leads nowhere.
+    Repeated links count once; a link to an unknown span, or to the span itself, is ignored.
     """
     link_rows = np.flatnonzero((spans["link_span_key"].is_not_null() | spans["links"].is_not_null()).to_numpy() & ~has_parent)
     if not len(link_rows):
@@ -118,7 +118,7 @@ def _apply_links(
 
 
 def _link_targets(links: pl.Series, span_index: SpanIndex) -> list[list[int]]:
-    """For each list of links, JSON [[trace id, span id], …], the rows they lead to, in their order."""
+    """For each list of links, JSON [[trace id, span id], …], the rows of their targets, in order."""
     pairs = links.str.json_decode(pl.List(pl.List(pl.String)))
     flat = pl.DataFrame({"pair": pairs, "of": np.arange(len(links), dtype=np.int32)}).explode("pair").drop_nulls("pair")
     ids = flat.select(trace=pl.col("pair").list.get(0), span=pl.col("pair").list.get(1), of="of").drop_nulls()
@@ -135,7 +135,7 @@ def _keys(ids: pl.Series, key_of: object) -> NDArray[np.int64]:
 
 
 def _start_order(spans: pl.DataFrame) -> cycles.SortKey:
-    """What says which of the spans of a cycle is the last: the start; ties: the id as it is written. (CH-3)"""
+    """The order in which spans of a cycle started: by start time, ties by trace and span id. (CH-3)"""
     start_us = spans["start_time"].to_physical().to_numpy()
     traces, ids = spans["trace_id"], spans["span_id"]
     keys = spans["trace_key"], spans["span_key"]
@@ -147,7 +147,7 @@ def _start_order(spans: pl.DataFrame) -> cycles.SortKey:
 
 
 def pointer_jump(pointer: Index) -> Index:
-    """Follows pointers to their ends: every row's last target. Rows that end in a loop stop somewhere on it.
+    """Follows pointers to their ends: the last target of every row. Rows that lead into a cycle stop somewhere on it.
 
     >>> pointer_jump(np.array([0, 0, 1, 2, 4], dtype=np.int32)).tolist()
     [0, 0, 0, 0, 4]
@@ -184,7 +184,7 @@ def topmost_ancestor(parent: Index, flag: Flags, nearest: Index) -> Index:
     flagged_rows = np.flatnonzero(flag).astype(np.int32)
     next_flagged = next_ancestor(parent, nearest, flagged_rows)
     pointer = np.arange(len(flag), dtype=np.int32)
-    # Only flagged rows climb, each to the next flagged one above it.
+    # Only flagged rows are updated, each points at the next flagged row above it.
     pointer[flagged_rows] = np.where(next_flagged == NONE, flagged_rows, next_flagged)
     while True:
         next_pointer = pointer[pointer[flagged_rows]]

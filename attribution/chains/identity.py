@@ -1,7 +1,7 @@
-"""Identity: which agent, which team, at that instant. (ID-1, ID-2, CH-4, CH-5, CH-7)
+"""Initiator and executor of each call: agent and team at the time of the call. (ID-1, ID-2, CH-4, CH-5, CH-7)
 
-Millions of calls ask few different questions. What a call asks is a combination of codes: the agents on its path, the claim, the key,
-and the stretch of time in which no owner changes. Each question is answered once, with the names it is about.
+Millions of calls have few distinct combinations of the inputs: agents on the path, claim, credential, and the interval in which no owner
+changes. Combinations are integer codes, and each distinct one is resolved once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from attribution.chains.ancestry import Paths, SpanContext, merge_by_owner
 from attribution.factorize import Codes
 
 UNKNOWN = "unknown"
-"""The initiator of a call that nothing identifies; the reason beside it says why. (CH-4)"""
+"""The initiator of a call that nothing identifies; `identity_reason` says why. (CH-4)"""
 
 NONE = -1
 Index = NDArray[np.int32]
 
 
 def span_agents(nodes: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series]:
-    """The agent each span itself names, as a code or NONE, and the names: registered under its id or its name, else the name as it stands. (ID-2)"""
+    """The agent that each span names itself, as a code or NONE, and the names: the registered agent of its id or name, else the name as sent. (ID-2)"""
     agent = np.full(nodes.height, NONE, dtype=np.int32)
     agent_rows = nodes.select((pl.col("agent_id").is_not_null() | pl.col("agent_name").is_not_null()).arg_true()).to_series()
     if not len(agent_rows):
@@ -49,9 +49,9 @@ def span_agents(nodes: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series
 
 
 def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sources: Sequence[str]) -> pl.DataFrame:
-    """Drops an agent that a gateway's client names for itself where the key it authenticated with belongs to another team. (CH-7)
+    """Drops the agent that a gateway's client names where the key it authenticated with belongs to another team. (CH-7)
 
-    Adds `claim_conflict`, which rows lost theirs.
+    Adds `claim_conflict`: the rows whose agent was dropped.
     """
     signals = signals.with_columns(claim_conflict=pl.lit(value=False))
     named_agent = pl.coalesce("agent_id", "agent_name")
@@ -80,20 +80,20 @@ def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sou
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """Who pays for each path, as a row of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method, identity_reason."""
+    """The owners of each path, as a row number of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method, identity_reason."""
 
     code: Index
     table: pl.DataFrame
 
 
 _CALLER = ("credential", "credential_team", "principal", "service_name")
-"""What a call says of its caller beside its path."""
+"""The columns of a call that identify its caller independently of the path."""
 
 
 def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_of: AsOfIndex) -> tuple[Paths, Owners]:
-    """Initiator and executor of every call along each of its paths; paths of one call that lead to one owner become one. (CH-4, CH-5)
+    """Initiator and executor of every call on each of its paths; paths of one call with the same owners are merged. (CH-4, CH-5)
 
-    `calls` has start_time, conversation_id and what it says of its caller; `paths` lead from its rows through the spans of `context`.
+    `calls` has start_time, conversation_id and the caller's columns; `paths` lead from its rows through the spans of `context`.
     """
     mapped_kinds = [kind for kind in ("credential", "principal", "service") if kind in as_of.kinds]
     caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped_kinds]
@@ -131,7 +131,7 @@ def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_o
 
 
 def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
-    """Owners, method and reason of each question."""
+    """Owners, method and reason of each distinct combination."""
     # The root agent may be claimed by any of its names. (ID-1)
     claimed_agent = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
     frame = questions.with_columns(__claim=pl.coalesce(claimed_agent, pl.col("__claim")))
@@ -159,7 +159,7 @@ def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFram
             pl.when(is_own_executor).then(pl.col("credential_team")),
         )
     )
-    # Where no span names an agent, the one who started the work is the only one known to have done it.
+    # Where no span names an agent, the initiator is the only known executor.
     return frame.select(
         "initiator_agent",
         "initiator_team",
@@ -186,7 +186,7 @@ _MAPPINGS = (
 
 
 def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """Agent, team (where the finding names one) and method, in the order of CH-4: the first that holds."""
+    """Agent, team (where the evidence names one) and method of the first condition that holds, in the order of CH-4."""
     none = pl.lit(None, dtype=pl.String)
     claim, claim_team = pl.col("__claim"), pl.col("__claim_team")
     cascade = [
@@ -208,7 +208,7 @@ def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
 
 
 def _conversation_owner(calls: pl.DataFrame, context: SpanContext) -> Index | None:
-    """The one agent that started every identified chain of the call's conversation, as a code; NONE where there are none or several."""
+    """The code of the only agent that started identified chains of a call's conversation; NONE where there is none or more than one."""
     if not factorize.non_null_columns(calls, ["conversation_id"]):
         return None
     conversation_rows = context.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
@@ -230,6 +230,6 @@ def _conversation_owner(calls: pl.DataFrame, context: SpanContext) -> Index | No
 
 
 def gather_or_null(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:
-    """Values at rows; null at NONE."""
+    """The values at these rows; null for NONE."""
     row_numbers = pl.Series(rows, dtype=pl.Int64)
     return values.gather(row_numbers.set(row_numbers < 0, None)).cast(pl.String)

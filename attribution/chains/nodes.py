@@ -1,4 +1,4 @@
-"""Places: every span once, and every call that no span stands for. (CA-1)"""
+"""The nodes of chains: every span once, and every call without a span. (CA-1)"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attribution.chains.forest import NONE, Index
 from attribution.chains.span_index import SpanIndex, index_spans
 
 _FILLED = ("agent_id", "agent_name", *CLAIM, "conversation_id", "credential")
-"""What a gateway's log may know of a span that the span does not say itself."""
+"""Columns of a gateway's log row that may fill nulls of the span of the same call."""
 
 
 def is_gateway() -> pl.Expr:
@@ -49,7 +49,7 @@ def place_calls(calls: pl.DataFrame, node_of_call: Index) -> pl.DataFrame:
 
 
 def _distinct_spans(rows: pl.DataFrame, span_index: SpanIndex) -> pl.DataFrame:
-    """Spans, each once: of two deliveries that contradict each other the earlier start, then the fuller row."""
+    """Spans, each once: of contradicting deliveries the one with the earlier start, then the higher rank."""
     spans = rows.filter(~is_gateway())
     if not len(span_index.duplicates):
         return spans
@@ -63,10 +63,10 @@ def _distinct_spans(rows: pl.DataFrame, span_index: SpanIndex) -> pl.DataFrame:
 
 
 def _fill_from_calls(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
-    """Spans that say of themselves what other signals of their call say."""
+    """Fills nulls of spans from the merged call they belong to."""
     call_fields = calls.select("trace_key", "span_key", *_FILLED)
     spans = spans.join(call_fields, on=["trace_key", "span_key"], how="left", suffix="_told", maintain_order="left")
-    # The call's claim was chosen among those of all its signals, the span's own included. (CH-7)
+    # The claim of the call was chosen among those of all its signals, including the span. (CH-7)
     has_call_claim = pl.col("claim_source_told").is_not_null()
     filled_columns = {
         c: pl.when(has_call_claim).then(f"{c}_told").otherwise(c) if c in CLAIM else pl.coalesce(c, f"{c}_told") for c in _FILLED
@@ -75,7 +75,7 @@ def _fill_from_calls(spans: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def _attach_to_root(calls: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
-    """Calls without a span as spans: under the root of their trace where there is exactly one."""
+    """Rows for calls without a span; the parent is the root of their trace where there is exactly one."""
     roots = (
         spans.filter(pl.col("parent_key").is_null())
         .join(calls.select("trace_key").unique(), on="trace_key", how="semi")

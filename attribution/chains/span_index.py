@@ -18,11 +18,11 @@ NONE = -1
 
 
 class SpanIndex:
-    """The rows of (trace key, span key), one row a key.
+    """A hash table from (trace key, span key) to the first row with that key.
 
-    Open addressing, all rows at once: whoever finds its slot taken by another moves on. The spans of a trace are put near each other,
-    so that parents are found in the processor's cache; only where it is crowded there, as in a trace of a million spans, anywhere.
-    What is found is compared by its own keys: exact, and several times faster than a join on two columns.
+    Open addressing over whole columns: rows whose slot is taken probe the next slot. The spans of a trace have nearby slots, so that parents
+    are in the processor's cache; after a few probes, as in a trace of a million spans, a slot anywhere is used. Keys are compared exactly,
+    and lookups are several times faster than a join on two columns.
 
     >>> rows = SpanIndex(np.array([7, 7, 8, 7]), np.array([1, 2, 1, 2]))
     >>> rows.find(np.array([7, 8, 8]), np.array([2, 1, 9])).tolist(), rows.duplicates.tolist()
@@ -36,17 +36,17 @@ class SpanIndex:
         self._mixed = _mix(trace, span)
         self._table = np.full(1 << bits, NONE, dtype=np.int32)
         self.duplicates = self._insert()
-        """Rows whose key an earlier row bears already: they are not found."""
+        """Rows whose key an earlier row has: `find` never returns them."""
 
     def _near(self, trace: Keys, key_hash: Mixed) -> Rows32:
-        """The slot a key is looked for first."""
+        """The first slot of a key."""
         slot = ((trace.view(np.uint64) * GOLDEN_GAMMA) >> self._shift).astype(np.int32)
         slot += (key_hash >> (np.uint64(64) - _NEAR_BITS)).astype(np.int32)
         slot &= self._mask
         return slot
 
     def _next(self, slot: Rows32, key_hash: Mixed, probes: int) -> Rows32:
-        """The slot to look in after so many."""
+        """The slot to probe after `probes` attempts."""
         if probes == _NEAR:
             return ((key_hash * _SPREAD) >> self._shift).astype(np.int32)
         return (slot + np.int32(1)) & self._mask
@@ -58,7 +58,7 @@ class SpanIndex:
         probes = 0
         while len(rows):
             is_free = table[slot] == NONE if probes else slice(None)
-            # Written backwards: of several that want a slot, the first row is the last to write.
+            # Written in reverse: of several rows for one slot, the first is written last and wins.
             table[slot[is_free][::-1]] = rows[is_free][::-1]
             occupants = table[slot]
             unplaced = np.flatnonzero(occupants != rows)
@@ -74,7 +74,7 @@ class SpanIndex:
     def _same(
         self, occupants: Rows32, key_hash: Mixed, trace: Keys, span: Keys, key_rows: Rows32 | None = None
     ) -> NDArray[np.bool_]:
-        """Whether the rows held bear the keys asked for, which are those at `key_rows`, or all."""
+        """Whether the occupying rows have the keys at `key_rows`, or all keys in order."""
         is_same: NDArray[np.bool_] = self._mixed[occupants] == key_hash
         candidates = np.flatnonzero(is_same)
         candidate_rows, positions = occupants[candidates], candidates if key_rows is None else key_rows[candidates]
@@ -88,7 +88,7 @@ class SpanIndex:
         key_hash = _mix(trace, span)
         slot = self._near(trace, key_hash)
         rows = self._table[slot]
-        # Most keys are met in their first slot; the few others ask on.
+        # Most keys are in their first slot; only the others are probed further.
         miss = np.flatnonzero((rows != NONE) & ~self._same(rows, key_hash, trace, span)).astype(np.int32)
         slot, key_hash = slot[miss], key_hash[miss]
         probes = 0

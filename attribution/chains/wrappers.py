@@ -1,9 +1,8 @@
-"""What repeats the calls below it, and what it stands for beyond them. (CA-2)
+"""Wrapper spans: drops usage that repeats the calls below them, and keeps the residual. (CA-2)
 
-Agents, workflows and counters repeat the usage of the calls below them. Where those report, the wrapper says nothing new; where some
-are silent, or none was instrumented, what it says beyond them is real usage that is known from nowhere else. And of two
-instrumentations of one request, one inside the other, the outer repeats the inner. Below means by parent edges: a link is no
-containment.
+Spans of agents and workflows, and running counters, repeat the usage of the calls below them. Where all calls below report, a wrapper
+adds nothing; where some do not, or none is instrumented, its usage beyond theirs is real. Of two instrumentations of one request, one
+inside the other, the outer repeats the inner. "Below" means by parent edges: a link is no containment.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancest
 from ledger.tables import TOKEN_METERS
 
 Counts = NDArray[np.int64]
-"""A row a wrapper, a column a meter."""
+"""Token counts, shape (wrappers, meters)."""
 
 WRAPPERS = ("aggregate", "cumulative")
 
 
 def is_wrapper() -> pl.Expr:
-    """Whether a call only repeats others, by its own account."""
+    """Whether the usage of a row is marked as a sum over other calls."""
     return pl.col("usage_scope").is_in(WRAPPERS).fill_null(value=False)
 
 
 def drop_outer_duplicates(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
-    """Leaves out calls that the next call below them reports again: the outer of two nested instrumentations.
+    """Drops calls that the next call below them reports again: the outer of two nested instrumentations.
 
-    An outer call with a provider request id of its own is a call of its own. `calls` has `node`, its row in the forest.
+    An outer call with a different provider request id is kept. `calls` has `node`, its row in the forest.
     """
     container = forest.container
     reports = calls.select(reports_usage() & ~is_wrapper()).to_series().to_numpy()
@@ -64,7 +63,7 @@ def drop_outer_duplicates(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
 
 
 def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
-    """The calls that bear cost: every leaf, and every wrapper that stands for something, with only that as its meters.
+    """The calls that bear cost: every leaf, and every wrapper with a residual, whose meters are reduced to it.
 
     `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below a wrapper reports, aggregate_residual
     where something does, null for leaves.
@@ -83,21 +82,21 @@ def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
         *(pl.when(pl.col(m).is_not_null()).then(pl.Series(residual[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),
         pl.when(is_sole_report).then(pl.lit("aggregate_only")).otherwise(pl.lit("aggregate_residual")).alias("standing"),
         *(pl.when(is_sole_report).then(c).alias(c) for c in ("other_usage", "reported_cost")),
-        # A sum over several requests says nothing of the size of one.
+        # The sum over several requests is not the prompt size of any one.
         pl.lit(None, dtype=calls.schema["prompt_tokens"]).alias("prompt_tokens"),
     )
     return pl.concat([leaves, residual_calls.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())])
 
 
 def _has_meters() -> pl.Expr:
-    """Whether a call with disjoint meters says how much was used."""
+    """Whether a call with disjoint meters reports usage."""
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*TOKEN_METERS, "other_usage"))
 
 
 def counter_increments(wrappers: pl.DataFrame) -> pl.DataFrame:
-    """Counters that run on from one invocation to the next, as what each invocation added; aggregates as they are.
+    """Replaces running counters by the increment of each invocation; aggregates are unchanged.
 
-    A counter belongs to one agent of one service in one conversation, or trace where there is none. One that falls was started anew.
+    A counter belongs to one agent of one service in one conversation, or trace where there is none. A counter that falls was reset.
     """
     is_counter = pl.col("usage_scope") == "cumulative"
     if not wrappers.select(is_counter.any()).item():
@@ -118,9 +117,9 @@ def counter_increments(wrappers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -> tuple[Counts, Flags]:
-    """Of each wrapper: max(0, what it says − leaves below − residuals of wrappers below), by meter; and whether anything below reports.
+    """For each wrapper and meter, max(0, reported − leaves below − residuals of wrappers below); and whether anything below reports.
 
-    Wrappers go innermost first, all of one depth at once.
+    Wrappers are processed innermost first, all of one depth at once.
     """
     nesting = _Nesting.of(wrappers["node"].to_numpy(), container)
     reported, inclusive = _counts(wrappers), _inclusive_meters(wrappers)
@@ -129,7 +128,7 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     wrapper_of_leaf = nesting.near[leaves["node"].to_numpy()]
     within_wrapper = np.flatnonzero(wrapper_of_leaf != NONE)
     wrapper_of_leaf, leaf_calls = wrapper_of_leaf[within_wrapper], leaves[within_wrapper]
-    # A gateway's cache hit reports, too: it used nothing at the provider.
+    # A gateway cache hit counts as reporting: it used nothing at the provider.
     has_report = leaf_calls.select(_has_meters() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
     np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
     reporting[wrapper_of_leaf[has_report]] = True
@@ -157,11 +156,11 @@ _PART_OF = {
     "output_audio_tokens": "output_tokens",
     "output_image_tokens": "output_tokens",
 }
-"""Meters that a sum may not tell apart, and where they are in it then."""
+"""Meters that a sum may not report separately, and the meter that includes them then."""
 
 
 def _inclusive_meters(wrappers: pl.DataFrame) -> Flags:
-    """Of which meters each wrapper counts what it does not tell apart: all, but those it says it leaves out."""
+    """Flags by wrapper and meter: whether the wrapper's counts include the meter where it is not reported separately."""
     includes_cache, includes_reasoning = (
         wrappers[c].fill_null(value=True).to_numpy() for c in ("input_includes_cache", "output_includes_reasoning")
     )
@@ -176,14 +175,14 @@ def _inclusive_meters(wrappers: pl.DataFrame) -> Flags:
 
 
 def _residual(reported: Counts, below: Counts, inclusive: Flags) -> Counts:
-    """What wrappers say beyond what is below them, never negative.
+    """The usage that wrappers report beyond the calls below them, never negative.
 
-    What calls tell of a part (cached, reasoning, …) beyond what their wrapper tells of it, is in the wrapper's whole. An agent that
-    says 1000 in over two calls, of which the one that reports had 900 in, 800 of it from the cache, stands for 100:
+    Where the calls below report more of a part (cached, reasoning, …) than their wrapper, the excess is part of the wrapper's whole. An
+    agent reports 1000 input tokens over two calls; the one call that reports had 900, 800 of them cached: the residual is 100.
 
-    >>> said, below = np.zeros((2, 1, len(TOKEN_METERS)), dtype=np.int64)
-    >>> said[0, 0], below[0, 0], below[0, 1] = 1000, 100, 800
-    >>> _residual(said, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
+    >>> reported, below = np.zeros((2, 1, len(TOKEN_METERS)), dtype=np.int64)
+    >>> reported[0, 0], below[0, 0], below[0, 1] = 1000, 100, 800
+    >>> _residual(reported, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
     [100, 0]
     """
     accounted_for = below.copy()
@@ -202,7 +201,7 @@ def _counts(calls: pl.DataFrame) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Nesting:
-    """Wrappers within wrappers: `over` is the next above each, `depth` the number above it, `near` the one at or above each row."""
+    """Nested wrappers: `over` is the next wrapper above each, `depth` how many are above it, `near` the wrapper at or above each row."""
 
     near: Index
     over: Index
@@ -225,7 +224,7 @@ class _Nesting:
 
 
 def _depth(over: Index) -> Index:
-    """How many are above each, by jumps that double.
+    """How many wrappers are above each, by pointer jumping.
 
     >>> _depth(np.array([-1, 0, 1, -1], dtype=np.int32)).tolist()
     [0, 1, 2, 0]

@@ -1,1 +1,1 @@
-"""Usage: spans become calls, chains and hourly quantities per meter and dimension; the heavy pass, once per span."""
+"""Usage: spans become calls, chains and hourly quantities per meter and dimension; the pass over spans, once per span."""

@@ -1,4 +1,4 @@
-"""Rows of `calls`."""
+"""Rows of the table `calls`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SIGNAL_COLUMNS = (
     "trace_key", "span_key", "trace_id", "span_id", "gateway_call_id", "provider_request_id", "channels", "start_time", "status",
     *TOKEN_METERS, "list_cost", "reported_cost",
 )  # fmt: skip
-"""What a call keeps of what was told of it."""
+"""Columns of a merged call that its row keeps."""
 
 
 def first_paths(calls: pl.DataFrame, paths: Paths) -> Index:
-    """The path under which each call is shown: its first."""
+    """The row of each call's first path: the one whose owners are displayed."""
     if not paths.has_forks:
         return paths.call
     first_path = np.empty(calls.height, dtype=np.int32)
@@ -38,7 +38,7 @@ def build_call_rows(
     chain_rows: pl.DataFrame,
     chain_of_call: Index,
 ) -> pl.DataFrame:
-    """The calls under the names of their cells, without rollup and month. A gateway cache hit is in no cell. (CA-4)"""
+    """The calls with the owners and dimensions of their cells, without rollup and month. A gateway cache hit has no usage key. (CA-4)"""
     cell = cells.code[first_path]
     dimensions = cells.dimensions.select("hour", *WHO, *WHAT, "context_above", *CONTEXT, "reason")
     is_cache_hit = calls.select(pl.col("cache_hit").fill_null(value=False)).to_series()
@@ -53,7 +53,7 @@ def build_call_rows(
 
 
 def _other_usage(calls: pl.DataFrame) -> pl.Series | pl.Expr:
-    """What a call used beside tokens, as JSON {meter: quantity}."""
+    """The usage of each call other than tokens, as JSON {meter: quantity}."""
     if not non_null_columns(calls, ["__other"]):
         return pl.lit(None, dtype=pl.String).alias("other_usage")
     no_usage = pl.repeat(None, calls.height, dtype=pl.String, eager=True).alias("other_usage")
@@ -65,7 +65,7 @@ def _other_usage(calls: pl.DataFrame) -> pl.Series | pl.Expr:
 
 
 def _shares(paths: Paths, owners: Owners, cells: Cells, calls: int) -> pl.Series | pl.Expr:
-    """Owners of calls that several have. (CH-1)"""
+    """The owners and weights of calls with several paths. (CH-1)"""
     shared_paths = np.flatnonzero(paths.numerator != paths.denominator)
     if not len(shared_paths):
         return pl.lit(None, dtype=SHARES).alias("shares")

@@ -17,19 +17,19 @@ from ledger.hashing import Hashes, combine_hashes, row_hash
 from ledger.settings import Settings
 
 _LOGGED = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
-"""What logs write of a call, from which WHAT follows."""
+"""The logged columns of a call from which the columns WHAT are derived."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Which row of `table` each call is; `table` has the columns WHAT and CONTEXT."""
+    """Rows of a small table, encoded: `code` is the row of `table` for each call or path."""
 
     code: factorize.Index
     table: pl.DataFrame
 
 
 def call_dimensions(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
-    """Canonical names of calls, and what logs leave unsaid filled from the registry and the settings. (RA-1, RA-1a)"""
+    """The columns WHAT and CONTEXT of each call: canonical names, gaps filled from the registry and the settings. (RA-1, RA-1a)"""
     by_key = ["credential"] if "credential" in as_of.kinds else []
     parts = factorize.encode_columns(calls, [*_LOGGED, *CONTEXT, *by_key])
     if by_key:
@@ -41,7 +41,7 @@ def call_dimensions(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, b
 
 
 def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, book: PriceBook) -> pl.DataFrame:
-    # By the book alone: what else was logged differs from slice to slice. Spellings the book does not know meet in `run.conclude`.
+    # Names come from the price book alone: other logged spellings differ by partition. Those the book lacks are matched with the bill.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
         provider=names.map_distinct(calls["provider"], names.provider),
@@ -66,12 +66,12 @@ _PLACE_PATTERNS = {
     "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
     "Microsoft": (r".", r"^[a-z]+\d*$"),
 }
-"""What accounts and regions of a cloud look like. A span's resource says where its *caller* runs, which need not be whose bill the call is
-on: a name that cannot be the called provider's is the caller's, and no other provider has accounts that a span would know."""
+"""Patterns of account ids and regions by provider. The resource of a span says where its *caller* runs, which may be another cloud than the
+one that bills the call: a name that cannot be the called provider's is dropped. Accounts of other providers are never in spans."""
 
 
 def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
-    """Keeps account and region only where they can be the called provider's own."""
+    """Sets account and region to null where they cannot be those of the called provider."""
     for column, pattern in (("account_id", 0), ("region", 1)):
         is_own = pl.lit(value=False)
         for provider, patterns in _PLACE_PATTERNS.items():
@@ -81,7 +81,7 @@ def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
-    """Account and region of a provider's calls, where only the settings know."""
+    """Fills null accounts and regions from the settings' defaults for the provider."""
     for default in settings.attribution.defaults:
         is_provider = pl.col("provider") == names.provider(default.provider)
         frame = frame.with_columns(
@@ -96,13 +96,13 @@ def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
 
 
 def content_hashes(table: pl.DataFrame) -> Hashes:
-    """A hash of each row's words: the same words have the same hash in every slice and process."""
+    """A hash of each row's values: equal rows have equal hashes in every partition and process."""
     hashes: Hashes = table.select(row_hash()).to_series().to_numpy()
     return hashes
 
 
 def usage_keys(*parts: Hashes) -> NDArray[np.int64]:
-    """All that tells one row of `usage_hourly` from another, beside the meter, in 64 bits.
+    """The usage key: a 64-bit hash of all columns that identify a row of `usage_hourly` except the meter.
 
     >>> keys = usage_keys(np.array([1, 1, 2], dtype=np.uint64), np.array([5, 5, 5], dtype=np.uint64))
     >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])

@@ -1,4 +1,4 @@
-"""Reasons: what is odd about a call, in words. One sentence about each stands in `docs/concepts.md`."""
+"""Reasons: flags of a call as names. `docs/concepts.md` has a sentence about each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ledger.tables import TOKEN_METERS
 
 
 def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRows:
-    """The reason of each path, as a row of a table with the column `reason`."""
+    """The reasons of each path, comma-separated, as a row of a table with the column `reason`."""
     by_call = [Codes(part.code, part.size) for part in factorize.encode_columns(calls, ("usage_flag", "standing"))]
     by_call += [factorize.encode_flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
     of_owner, identity_reasons = factorize.distinct_rows(owners.table.select("identity_reason"))
@@ -50,7 +50,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
 
 
 def _flags() -> list[pl.Expr]:
-    """What is true or false of a call."""
+    """The boolean flags of a call."""
     has_usage = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
     return [
         pl.col("claim_conflict"),

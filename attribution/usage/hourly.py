@@ -1,6 +1,6 @@
 """Hourly usage: the meters of calls summed by hour and every dimension. (RA-1)
 
-Summed by integer codes; the words are put back on the sums, which are fewer than the calls.
+Sums are grouped by integer codes; the dimensions are joined to the sums, which are far fewer than the calls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOUR_US = 3_600_000_000
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The rows of `usage_hourly`, without the meter: `of` says in which each path is, `words` has what they are about, `key` names them."""
+    """Groups of `usage_hourly` without the meter: `code` is the cell of each path, `dimensions` the columns of each cell, `keys` its usage key."""
 
     code: Index
     keys: NDArray[np.int64]
@@ -37,10 +37,10 @@ class Cells:
 
 
 def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: EncodedRows, reasons: EncodedRows) -> Cells:
-    """Puts each path into its cell: hour, owners, what was called and for what, and what is odd about it.
+    """Assigns each path to its cell: hour, owners, dimensions, context tier, reasons and whether it has a price.
 
-    `calls` has start_time, context_above and unpriced; `owners` and `reasons` are by path, `dimensions` by call. A call without a price never
-    hides among priced ones. (ES-2)
+    `calls` has start_time, context_above and unpriced; `owners` and `reasons` are by path, `dimensions` by call. Unpriced calls have cells
+    of their own. (ES-2)
     """
     start_us = calls["start_time"].to_physical().to_numpy()
     hour_us = start_us - start_us % _HOUR_US
@@ -81,7 +81,7 @@ def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: 
 
 
 def sum_cells(calls: pl.DataFrame, paths: Paths, cells: Cells, period: tuple[datetime, datetime] | None) -> pl.DataFrame:
-    """Rows of `usage_hourly`: meter, quantity, calls and list cost of each cell, of calls that started `period`.
+    """Rows of `usage_hourly`: meter, quantity, calls and list cost of each cell, of calls that started within `period`.
 
     A gateway cache hit used nothing at the provider. (CA-4)
     """
@@ -120,12 +120,12 @@ def _sum_meter(calls: pl.DataFrame, meter: str, cell_of_call: Index, size: int) 
 
 
 def _quantities(counts: NDArray[np.int64]) -> pl.Series:
-    """Counts as quantities."""
+    """Integer counts as exact decimals."""
     return pl.select((pl.lit(pl.Series(counts)).cast(pl.Int128) * _UNIT).reinterpret(dtype=MONEY)).to_series()
 
 
 def _sum_cost(calls: pl.DataFrame, column: str, cell_of_call: Index, size: int, cell: Index) -> pl.Series | pl.Expr:
-    """List cost of some cells; null where no call of the cell has one."""
+    """The list cost of these cells; null where no call of the cell has one."""
     if not factorize.non_null_columns(calls, [column]):
         return pl.lit(None, dtype=MONEY)
     cost = calls[column]
@@ -149,7 +149,7 @@ def _sum_cost(calls: pl.DataFrame, column: str, cell_of_call: Index, size: int, 
 def _sum_rare_usage(
     calls: pl.DataFrame, paths: Paths, cells: Cells, is_counted: NDArray[np.bool_], is_shared: NDArray[np.bool_]
 ) -> pl.DataFrame:
-    """What few calls have: meters that are no columns, and calls whose cost goes several ways; summed by cell and meter."""
+    """Usage of the few calls with several paths, and meters without a column; summed by cell and meter."""
     counted_calls = pl.Series(is_counted).to_frame("used").with_row_index("call").filter("used")["call"].cast(pl.Int32)
     split_calls = np.unique(paths.call[is_shared])
     tokens = _token_rows(calls, pl.Series(split_calls).cast(pl.Int32))
@@ -180,9 +180,9 @@ def _sum_rare_usage(
 
 
 def split_by_path(rows: pl.DataFrame, *, pool: Sequence[str]) -> pl.DataFrame:
-    """Quantities and list costs over the ways they go, by the weights of the ways, exactly. (CH-1, MO-1)
+    """Splits quantities and list costs over paths by their weights, exactly. (CH-1, MO-1)
 
-    Ways go in the order of their usage keys, so that whoever splits a call again gets the same parts.
+    Paths are ordered by usage key, so that every split of a call gives the same parts.
     """
     is_unpriced = pl.col("list_cost").is_null()
     shares = split(
@@ -196,7 +196,7 @@ def split_by_path(rows: pl.DataFrame, *, pool: Sequence[str]) -> pl.DataFrame:
 
 
 def _token_rows(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
-    """The token meters of some calls as rows: call, meter, quantity, list_cost."""
+    """The token meters of these calls as rows: call, meter, quantity, list_cost."""
     calls_of_rows = calls[rows]
     parts = [
         pl.DataFrame(
@@ -208,7 +208,7 @@ def _token_rows(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
 
 
 def _with_dimensions(part: pl.DataFrame, cells: Cells) -> pl.DataFrame:
-    """The sums with the words and names of their cells."""
+    """Joins the dimensions and usage keys of the cells to their sums."""
     cell = part["cell"].to_numpy()
     is_identity = len(cell) == len(cells.keys) and bool((cell[1:] > cell[:-1]).all())
     dimensions, key = (cells.dimensions, cells.keys) if is_identity else (cells.dimensions[cell], cells.keys[cell])

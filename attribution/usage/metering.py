@@ -1,9 +1,8 @@
-"""Metering: what was used, in meters that do not overlap. (CA-4, CA-5)
+"""Metering: converts reported usage to disjoint meters. (CA-4, CA-5)
 
 Emitters count input tokens with or without cached ones, output with or without reasoning. The emitter table says which, as
-`input_includes_cache`; where it is silent the numbers themselves decide: the total equation, then plain impossibility. What
-remains open is counted as the convention has it, inclusive, and flagged; pricing may yet settle it by the reported cost
-(`attribution.pricing.readings`).
+`input_includes_cache`. Where it has no entry the numbers decide: an input smaller than its cached part, then the equation of the total.
+Otherwise the input is taken as inclusive and flagged; pricing may resolve it by the reported cost (`attribution.pricing.readings`).
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ _PARTS = {
     "write": ("cache_write_audio_tokens", "cache_write_12h_tokens"),
     "output": ("output_video_tokens",),
 }
-"""Kinds of token too rare for a column: they travel in `other_usage`, and are part of what these counts say."""
+"""Meters too rare for a column: they are in `other_usage`, and are part of these counts."""
 
 
 def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input), `usage_flag` and
-    ``__lifetime_unknown`` (cache writes of which only the total was told; they are counted as short-lived).
+    ``__lifetime_unknown`` (cache writes of which only the total was reported; they are counted as 5-minute writes).
 
     A call that reported nothing keeps nulls. Anthropic's 12 uncached, 1000 read, inclusive as a gateway sends it and exclusive
     as the provider does, are the same meters:
@@ -77,7 +76,7 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     reasons = zero["reasoning_tokens"]
     reasoning_inside = pl.col("output_includes_reasoning").fill_null(value=True)
     text_out = pl.col("__out") - pl.when(reasoning_inside).then(reasons).otherwise(0) - special_out
-    # A part whose whole was not told stands for itself.
+    # A part whose whole was not reported is counted as it is.
     fits_in, fits_out = (pl.col("__bare") >= special_in).fill_null(value=True), (text_out >= 0).fill_null(value=True)
     return frame.with_columns(
         prompt_tokens=pl.col("__bare") + cached_tokens,
@@ -117,7 +116,7 @@ def flag_unpriced(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rare_tokens(has_other_usage: bool) -> dict[str, pl.Expr]:
-    """How much of each count `other_usage` tells apart."""
+    """The tokens of each count that `other_usage` reports separately."""
     if not has_other_usage:
         return dict.fromkeys(_PARTS, pl.lit(0, dtype=pl.Int64))
     other = pl.col("other_usage").cast(pl.String)

@@ -1,10 +1,10 @@
-"""Slices: a month's spans in parts that can be drawn alone, one after the other or side by side.
+"""Partitions: splits a month's spans into parts that can be built independently, in sequence or in parallel.
 
-Traces that know of each other (a link, a call told of in both, a conversation) must be drawn together. A slice is a stretch of time and
-all such groups of traces that ended in it, whole: nothing a slice concludes depends on spans outside it. So memory is bounded by the
-slice, late spans redraw the slices they touch and no other, and slices can be drawn on any number of machines.
+Traces that are connected (by a link, a call reported in both, a conversation) belong to one partition. A partition is an interval of time
+with all connected groups of traces that ended in it, whole: its results depend on no span outside it. So memory is bounded by the
+partition, late spans rebuild only the partitions they belong to, and partitions can be built on any number of machines.
 
-A group within one stretch, as nearly all are, is found by its time alone; only the others, the *guests*, are named.
+Nearly all groups lie within one interval and are selected by time alone; traces of the others, the *stragglers*, are listed by key.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from ledger.tables import SPANS
 Keys = NDArray[np.int64]
 
 _TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
-_EDGES = {"trace_key": pl.Int64, "tie": pl.Int64, "is_trace": pl.Boolean}
+_EDGES = {"trace_key": pl.Int64, "target": pl.Int64, "is_trace": pl.Boolean}
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What one pass over spans reads: the rows of `[start, end)` but for guests of other slices, and its own guests, wherever they are.
+    """The spans of `[start, end)` except traces that `moved_out` to other partitions, plus its own `stragglers` at any time.
 
-    `fingerprint` changes when the files or the membership of any of its rows do.
+    `straggler_dates` are the days that hold them. `fingerprint` changes when the files or the membership of any of its rows do.
     """
 
     month: str
@@ -52,7 +52,7 @@ class Partition:
     fingerprint: str = ""
 
     def scan(self, store: Store) -> pl.LazyFrame:
-        """The spans of this slice, without columns that say nothing on any of its days."""
+        """The spans of this partition, without columns that are null on all of its days."""
         start_time = pl.col("start_time")
         empty_columns = _empty_columns(store, {*self.dates, *self.straggler_dates})
         own = (
@@ -71,7 +71,7 @@ class Partition:
 
 
 def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
-    """Columns without a value, as the files themselves say; of files far away that would be one more question each, so none."""
+    """Columns without a value, by the files' statistics; none for remote files, where each would cost a request."""
     if "://" in store.root:
         return []
     filled: set[str] = set()
@@ -86,10 +86,10 @@ def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
 
 
 def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
-    """The slices of a month, oldest first; one that holds the whole window where the month is small.
+    """The partitions of a month, oldest first; a single one with the whole window where the month is small.
 
-    Spans of the `lookback_days` on either side of the month are members too: they may be ancestors of its calls, or what a wrapper
-    repeats. How many slices there are follows from the number of spans alone, so that the same month is cut the same way again.
+    Spans of the `lookback_days` on either side of the month are included: they may be ancestors of its calls, or calls that a wrapper
+    repeats. The number of partitions follows from the number of spans alone, so that the same month is always split the same way.
     """
     counts = _spans_by_date(store, month, settings.attribution.lookback_days)
     if not counts:
@@ -113,7 +113,7 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
 
 
 def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, int]:
-    """How many spans each day in reach of the month holds; from the table's log, no data is read."""
+    """The number of spans of each day within the lookback of the month, from the table's log; no data is read."""
     delta = store.delta(SPANS)
     if delta is None:
         return {}
@@ -127,8 +127,8 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
 
 
 def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Which traces a day holds, from when to when, and what ties them to others; kept beside the books until the day's files or the code change."""
-    cache_files = [cache / f"{day}-{files}-{code.digest()}.{what}.arrow" for what in ("traces", "ties")]
+    """The traces of a day with their first and last start, and their edges to other traces; cached until the day's files or the code change."""
+    cache_files = [cache / f"{day}-{files}-{code.digest()}.{table}.arrow" for table in ("traces", "edges")]
     if all(path.exists() for path in cache_files):
         return pl.read_ipc(cache_files[0]), pl.read_ipc(cache_files[1])
     spans = store.scan(SPANS, {"date": [day]})
@@ -146,14 +146,14 @@ def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.Data
 
 
 def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
-    """What joins a trace to others: the trace a link leads to, or the hash of an id that another trace may carry too."""
+    """Edges of the graph of traces: to the trace a link leads to, or to the hash of an id that other traces may have too."""
     edge_columns = ("link_trace_key", "links", *_SHARED_IDS)
     value_counts = spans.select(pl.col(c).count() for c in edge_columns).collect(engine="streaming").row(0, named=True)
     parts: list[pl.DataFrame] = []
     roots = spans.filter(pl.col("parent_key").is_null())
     if value_counts["link_trace_key"]:
-        single_links = roots.select("trace_key", tie="link_trace_key", is_trace=pl.lit(value=True)).filter(
-            pl.col("tie").is_not_null()
+        single_links = roots.select("trace_key", target="link_trace_key", is_trace=pl.lit(value=True)).filter(
+            pl.col("target").is_not_null()
         )
         parts.append(single_links.collect())
     if value_counts["links"]:
@@ -162,9 +162,9 @@ def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
         parts.append(pl.DataFrame(link_edges, schema=_EDGES, orient="row"))
     for seed, column in enumerate(_SHARED_IDS):
         if value_counts[column]:
-            id_rows = spans.select("trace_key", tie=column).drop_nulls().unique().collect()
-            id_hash = pl.col("tie").hash(seed=seed).reinterpret(signed=True)
-            parts.append(id_rows.with_columns(tie=id_hash, is_trace=pl.lit(value=False)))
+            id_rows = spans.select("trace_key", target=column).drop_nulls().unique().collect()
+            id_hash = pl.col("target").hash(seed=seed).reinterpret(signed=True)
+            parts.append(id_rows.with_columns(target=id_hash, is_trace=pl.lit(value=False)))
     typed_parts = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
     return pl.concat(typed_parts).unique() if typed_parts else pl.DataFrame(schema=_EDGES)
 
@@ -176,8 +176,8 @@ def _linked_traces(links: str) -> list[str]:
 
 
 def _shared_edges(edges: pl.DataFrame) -> pl.DataFrame:
-    """Without the ids that only one trace carries."""
-    is_shared = pl.col("trace_key").min().over("tie") != pl.col("trace_key").max().over("tie")
+    """Drops the edges to ids that only one trace has."""
+    is_shared = pl.col("trace_key").min().over("target") != pl.col("trace_key").max().over("target")
     return pl.concat([edges.filter("is_trace"), edges.filter(~pl.col("is_trace")).filter(is_shared)])
 
 
@@ -193,7 +193,7 @@ def _partition_traces(
     stragglers = _find_stragglers(traces, trace_edges).filter(pl.col("last") >= 0, pl.col("first") < partition_count)
     stragglers = stragglers.with_columns(home=pl.col("last").clip(0, partition_count - 1)).select("trace_key", "home")
     placed_traces = traces.join(stragglers, on="trace_key", how="left")
-    # A trace of one stretch is met in the month only there; those of the days around it that touch nothing in it are not met at all.
+    # A trace within one interval belongs to it; traces of the days around the month without a connection into it belong to none.
     placed_traces = placed_traces.with_columns(
         home=pl.coalesce("home", pl.when(pl.col("first").is_between(0, partition_count - 1)).then("first"))
     )
@@ -233,7 +233,7 @@ def _partition_traces(
 
 
 def _boundaries(month: str, partition_count: int) -> list[datetime]:
-    """Where one stretch of the month ends and the next begins, for about so many: days, or equal parts of days, since files are by the day.
+    """Boundaries of about `partition_count` intervals of the month: whole days, or equal parts of days, since files are by day.
 
     >>> [f"{at:%m-%d %H}" for at in _boundaries("2026-02", 4)], [f"{at:%d %H}" for at in _boundaries("2026-02", 64)[:3]]
     (['02-01 00', '02-08 00', '02-15 00', '02-22 00', '03-01 00'], ['01 00', '01 12', '02 00'])
@@ -247,7 +247,7 @@ def _boundaries(month: str, partition_count: int) -> list[datetime]:
 
 
 def _interval_number(at_us: pl.Series, boundaries: Sequence[datetime]) -> pl.Series:
-    """The stretch of the month an instant lies in: -1 before the first, one beyond the last after it."""
+    """The interval of each instant: -1 before the first, one more than the last after it."""
     boundary_us = np.array([(at - _EPOCH) // _TICK for at in boundaries], dtype=np.int64)
     return pl.Series(np.searchsorted(boundary_us, at_us.to_numpy(), side="right") - 1, dtype=pl.Int32)
 
@@ -257,12 +257,12 @@ def _last_day(end: datetime) -> str:
 
 
 def _find_stragglers(traces: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
-    """Traces whose group reaches over several stretches, with the first and the last of them: trace_key, first, last."""
+    """Traces whose group spans several intervals, with the first and last of them: trace_key, first, last."""
     intervals = _trace_intervals(traces)
     crossing = intervals.filter(pl.col("first") != pl.col("last"))
     if not edges.height:
         return crossing
-    trace_keys, label = connected_components(edges["trace_key"].to_numpy(), edges["tie"].to_numpy())
+    trace_keys, label = connected_components(edges["trace_key"].to_numpy(), edges["target"].to_numpy())
     group_intervals = pl.DataFrame({"trace_key": trace_keys, "group": label}).join(intervals, on="trace_key")
     group_intervals = group_intervals.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop(
         "group"
@@ -272,7 +272,7 @@ def _find_stragglers(traces: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
 
 
 def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
-    """The first and last stretch of each trace. Nearly all are told of on one day only: just the others are put together."""
+    """The first and last interval of each trace. Nearly all are on one day only; just the others are grouped."""
     keys = np.sort(traces["trace_key"].to_numpy())
     repeated_keys = pl.Series(distinct_sorted(keys[1:][keys[1:] == keys[:-1]]), dtype=pl.Int64)
     intervals = traces.select("trace_key", "first", "last")
@@ -284,7 +284,7 @@ def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
 
 
 def distinct_sorted(sorted_values: Keys) -> Keys:
-    """The different values of a sorted array.
+    """The distinct values of a sorted array.
 
     >>> distinct_sorted(np.array([1, 1, 2, 7, 7])).tolist(), distinct_sorted(np.array([], dtype=np.int64)).tolist()
     ([1, 2, 7], [])
@@ -306,7 +306,7 @@ def connected_components(sources: Iterable[int] | Keys, targets: Iterable[int] |
     source_rows, target_rows = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
     label = np.arange(len(nodes), dtype=np.int32)
     while True:
-        # Each root takes the smallest root it is tied to; then everybody is told of its new root.
+        # Each root takes the smallest root it has an edge to; then all labels follow to their new root.
         low, high = np.minimum(label[source_rows], label[target_rows]), np.maximum(label[source_rows], label[target_rows])
         if np.array_equal(low, high):
             return nodes, label

@@ -1,4 +1,4 @@
-"""Hourly usage as it is read back: from files by hour, or from memory."""
+"""Reads hourly usage by time, from stored files or from memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ledger.money import MONEY
 from ledger.tables import USAGE_HOURLY
 
 FAMILY = ("provider", "model", "meter")
-"""What charges and usage that can meet always have in common."""
+"""The columns on which charges and matching usage always agree."""
 COUNTED_COLUMNS = ("usage_key", "meter", "quantity", "calls", "list_cost")
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFile:
-    """A file of `usage_hourly`, and the hours it holds; None: not known."""
+    """A file of `usage_hourly` with its first and last hour; None where unknown."""
 
     path: str
     first: datetime | None
@@ -27,10 +27,10 @@ class UsageFile:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Hourly usage that a bill may pay for, read stretch by stretch.
+    """Hourly usage that a bill may pay for, read batch by batch.
 
-    `rows` is how many there are; `read` gives those of ``[start, end)``, `whole` all of them, lazily. Where `parted`, several passes
-    may tell of the same hour and owner: such rows are added up.
+    `rows` is their number; `read` gives those of ``[start, end)``, `whole` all of them, lazily. Where `overlapping`, several rollups may
+    have rows with the same usage key: they have to be merged (`merge_duplicate_keys`).
     """
 
     rows: int
@@ -40,13 +40,13 @@ class Usage:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> Usage:
-        """Usage that lies in memory."""
+        """Usage in memory."""
         at = pl.col("hour")
         return cls(frame.height, frame.lazy(), lambda start, end: frame.lazy().filter((at >= start) & (at < end)))
 
     @classmethod
     def from_files(cls, files: Sequence[UsageFile], rows: int, *, storage_options: dict[str, str] | None) -> Usage:
-        """Usage in files, of which only those are opened that hold the hours asked for."""
+        """Usage in files; `read` opens only those that overlap the requested hours."""
         at = pl.col("hour")
 
         def scan(files_to_read: Sequence[UsageFile]) -> pl.LazyFrame:
@@ -65,17 +65,17 @@ class Usage:
         return cls(rows, scan(files), read, overlapping=len(files) > 1)
 
     def families(self) -> pl.DataFrame:
-        """Provider, model and meter of all of it, each once, as written."""
+        """The distinct provider, model and meter of all rows, as logged."""
         return self.whole.select(FAMILY).unique().collect(engine="streaming")
 
 
 def merge_duplicate_keys(usage: pl.DataFrame) -> pl.DataFrame:
-    """Usage of several passes as if it had been drawn at once: what has one key is one row."""
+    """Merges the rows of several rollups with the same usage key and meter by summing them."""
     if not usage.height:
         return usage
     order = {meter: place for place, meter in enumerate(usage["meter"].unique().sort())}
     place = pl.col("meter").replace_strict(order, return_dtype=pl.Int64)
-    # One number for both: where two pairs share it by chance, both are merely grouped once more.
+    # One number for both columns: two pairs that collide by chance are only grouped needlessly.
     is_duplicate = usage.select((pl.col("usage_key") ^ (place * 0x9E3779B97F4A7C1)).is_duplicated()).to_series()
     if not is_duplicate.any():
         return usage

@@ -1,4 +1,4 @@
-"""Held time: seconds and requests on resources that are not sold by the token. (RA-3)"""
+"""Resource time: seconds and requests on resources that are not sold by the token. (RA-3)"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resource_hours(
 ) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
-    Only the outermost span of a path on one resource counts: what it calls on the same resource runs within its time. Rows of
+    Only the outermost span of a path on one resource counts: its calls on the same resource run within its time. Rows of
     `usage_hourly` without their rollup and month.
     """
     rows = _outermost(context, period)
@@ -67,7 +67,7 @@ def resource_hours(
 
 
 def _outermost(context: SpanContext, period: tuple[datetime, datetime] | None) -> factorize.Index:
-    """Spans that hold a resource which the span above them does not hold."""
+    """Rows of spans with a resource that the span above them does not have."""
     if not factorize.non_null_columns(context.nodes, ["resource_id"]):
         return np.zeros(0, dtype=np.int32)
     resources = context.nodes["resource_id"]
@@ -83,7 +83,7 @@ def _outermost(context: SpanContext, period: tuple[datetime, datetime] | None) -
 
 
 def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
-    """With the keys of the usage rows that these become."""
+    """Adds the usage keys of the rows."""
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
     hashes = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
@@ -92,7 +92,7 @@ def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sum_by_key(frame: pl.DataFrame) -> pl.DataFrame:
-    """Seconds and requests by usage key; a span that several chains asked for is split between them. (CH-1)"""
+    """Seconds and requests by usage key; a span with several paths is split over them. (CH-1)"""
     weighted_rows = frame.select(
         "call", "hour", "place", "numerator", "usage_key", key="usage_key", list_cost=pl.lit(None, dtype=MONEY)
     )
@@ -112,9 +112,9 @@ _MAX_HELD = timedelta(days=31)
 
 
 def _split_over_hours(spans: pl.DataFrame) -> pl.DataFrame:
-    """Each span once for every hour it touches, with the `seconds` it held of it; `starts` is true in its first hour. (RA-3)
+    """One row for each span and hour it overlaps, with the overlap in `seconds`; `starts` is true in its first hour. (RA-3)
 
-    A clock that ends a span before it starts, or weeks after, is not believed: it held nothing, or 31 days at most.
+    Implausible clocks are bounded: a span that ends before it starts has no seconds, and none has more than 31 days.
     """
     first = pl.col("start_time").dt.truncate("1h")
     end_time = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _MAX_HELD)
