@@ -29,19 +29,19 @@ class ErrorReportingGroup(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, KeyboardInterrupt, BrokenPipeError, SystemExit):
             raise
-        except Exception as fault:
-            if type(fault).__module__.startswith("typer."):
+        except Exception as error:
+            if type(error).__module__.startswith("typer."):
                 raise  # a usage error that typer words itself
-            raise typer.Exit(_report_error(fault)) from fault
+            raise typer.Exit(_report_error(error)) from error
 
 
-def _report_error(fault: Exception) -> int:
+def _report_error(error: Exception) -> int:
     """Tells the user what went wrong; returns the exit code."""
     from ledger.errors import RootCostError
 
-    if isinstance(fault, RootCostError):
-        say(f"rootcost: {_with_option_names(fault)}")
-        return fault.exit_code
+    if isinstance(error, RootCostError):
+        say(f"rootcost: {_with_option_names(error)}")
+        return error.exit_code
     from rootcost.terminal.console import folder_of, log_to
 
     home = folder_of(None)
@@ -49,11 +49,11 @@ def _report_error(fault: Exception) -> int:
         import logging
 
         path = log_to(home)
-        logging.getLogger("rootcost").error("unexpected fault", exc_info=fault)
+        logging.getLogger("rootcost").error("unexpected error", exc_info=error)
         location = f"the details are in {path}"
     except OSError:
         location = f"and {home} cannot be written, so there is no log of it"
-    say(f"rootcost: unexpected {type(fault).__name__}: {_one_line(fault)} — {location}")
+    say(f"rootcost: unexpected {type(error).__name__}: {_one_line(error)} — {location}")
     return 1
 
 
@@ -65,23 +65,23 @@ _OPTIONS = {name: f"--{name}" for name in ("by", "view", "granularity", "basis",
 """Query parameter to command-line option."""
 
 
-def _with_option_names(fault: RootCostError) -> RootCostError:
+def _with_option_names(error: RootCostError) -> RootCostError:
     """The error with its location and remedy in command-line options."""
     from ledger.errors import UsageError
 
-    option = _OPTIONS.get(fault.where)
-    if option is None or not isinstance(fault, UsageError):
-        return fault
-    remedy = fault.remedy
+    option = _OPTIONS.get(error.where)
+    if option is None or not isinstance(error, UsageError):
+        return error
+    remedy = error.remedy
     if "[start, end)" in remedy:
         remedy = "--to must be later than --from; it is the first day or month not counted"
     elif option == "--where":
         remedy = remedy.replace("write dimension=value, e.g.", "write --where DIM=VALUE, e.g. --where")
-    return UsageError(fault.what, where=option, remedy=remedy)
+    return UsageError(error.what, where=option, remedy=remedy)
 
 
-def _one_line(fault: Exception) -> str:
-    text = " ".join(str(fault).split())
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:199] + "…"
 
 

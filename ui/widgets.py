@@ -281,7 +281,7 @@ def show_problem(problem: ApiProblem) -> None:
         return
     document = problem.document
     text = sentence(document.title, document.detail)
-    messages = [*(sentence(f"{fault.field}", fault.reason) for fault in problem.errors)]
+    messages = [*(sentence(f"{error.field}", error.reason) for error in problem.errors)]
     parts = [plain(part) for part in (text, *messages)]
     if document.remedy:
         parts.append(prose(sentence("What to do", document.remedy)))

@@ -54,13 +54,13 @@ def budgets_set(
                 "view": view,
             }
         )
-    except ValidationError as fault:
-        first = fault.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         raise UsageError(
             f"{first['input']!r}: {first['msg'].removeprefix('Value error, ')}",
             where=_OPTIONS.get(str(first["loc"][0]), "NAME"),
             remedy="see --help",
-        ) from fault
+        ) from error
     with open_books(home) as books:
         tables.budgets([change_budget(books, name, budget, actor="cli")])
         _warn_if_unknown(books, budget.scope, budget.scope_name, view)

@@ -33,14 +33,14 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
     from ingest.sources.aws_cur import exports as aws_cur_exports
 
     home_of(home)
-    account_exports, faults = aws_cur_exports.exports()
+    account_exports, errors = aws_cur_exports.exports()
     if output == "json":
         out_rows(asdict(export) | {"add": _line(export, account_exports)} for export in account_exports)
     else:
         for export in account_exports:
             _tell(export, account_exports)
-    for fault in faults:
-        say(f"{fault.where}: {fault.what}; {fault.remedy}. Least-privilege policy:\n{aws_cur_exports.POLICY}")
+    for error in errors:
+        say(f"{error.where}: {error.what}; {error.remedy}. Least-privilege policy:\n{aws_cur_exports.POLICY}")
     bills = [export for export in account_exports if export.source]
     if not account_exports:
         say(
@@ -48,7 +48,7 @@ def exports(output: Annotated[Format, typer.Option("--format", help="text or jso
         )
     elif len(bills) > 1:
         say("Exports of the same account repeat each other's cost: add one per payer account.")
-    if faults:
+    if errors:
         raise typer.Exit(1)
 
 

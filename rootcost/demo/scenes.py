@@ -136,9 +136,9 @@ def _ask_researcher(r: Recorder, place: tuple[bytes, bytes], initiator: Person, 
 def _broken_stream(r: Recorder, seat: CallSite, usages: list[Usage], usage: Usage, extra: tuple[Attribute, ...], at: int) -> int:
     """The stream broke half-way: the provider bills what it had produced, and the retry as well."""
     broken = usage._replace(output_tokens=usage.output_tokens // 2 + 1)
-    end, fault = at + duration(r, broken.output_tokens), "stream closed before the end"
+    end, error = at + duration(r, broken.output_tokens), "stream closed before the end"
     place, response_id = (seat.trace, seat.parent), r.dice.uuid()
-    r.chat_span(seat.origin, place, SONNET, broken, (at, end), extra, response_id=response_id, error=fault)
+    r.chat_span(seat.origin, place, SONNET, broken, (at, end), extra, response_id=response_id, error=error)
     r.used(SONNET, RESEARCH_ROLE, seat.who, seat.executor, at, broken)
     usages.append(broken)
     return end + SECOND

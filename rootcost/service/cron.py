@@ -55,8 +55,8 @@ def trigger(cron: str) -> BaseTrigger:
             cron_trigger = CronTrigger(**common, day=day)
         else:
             cron_trigger = OrTrigger([CronTrigger(**common, day=day), by_weekday])
-    except (ValueError, TypeError) as fault:
-        raise UsageError(f"{cron!r}: {fault}", where="--cron", remedy=_REMEDY) from fault
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{cron!r}: {error}", where="--cron", remedy=_REMEDY) from error
     if cron_trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
         raise UsageError(f"{cron!r} never comes", where="--cron", remedy=_REMEDY)
     return cron_trigger

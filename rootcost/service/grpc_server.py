@@ -56,12 +56,12 @@ class GrpcReceiver:
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": export}),))
         try:
             server.add_insecure_port(self.address)
-        except RuntimeError as fault:
+        except RuntimeError as error:
             raise PortTakenError(
                 "the port cannot be used",
                 where=self.address,
                 remedy="stop what listens there, or choose another: setting serve.grpc_port",
-            ) from fault
+            ) from error
         server.start()
         self._server = server
 
@@ -78,12 +78,12 @@ class GrpcReceiver:
             self._authenticate(context)
             try:
                 receipt = self._keep(self._receivers.otlp(signal, body, PROTOBUF), receiver)
-            except FormatError as fault:
-                _abort(context, "INVALID_ARGUMENT", str(fault))
-            except SpoolFull as fault:
-                _abort(context, "RESOURCE_EXHAUSTED", str(fault), retry=True)
-            except StoreUnreachable as fault:
-                _abort(context, "UNAVAILABLE", str(fault), retry=True)
+            except FormatError as error:
+                _abort(context, "INVALID_ARGUMENT", str(error))
+            except SpoolFull as error:
+                _abort(context, "RESOURCE_EXHAUSTED", str(error), retry=True)
+            except StoreUnreachable as error:
+                _abort(context, "UNAVAILABLE", str(error), retry=True)
             return encode_response(receipt, signal, PROTOBUF)
 
         return export

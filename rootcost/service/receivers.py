@@ -112,13 +112,13 @@ class SpoolingReceiver(Spool):
         try:
             pipe.send(store)
             result: int | RootCostError = pipe.recv()
-        except (EOFError, OSError) as fault:
+        except (EOFError, OSError) as error:
             self.close()
             raise StoreUnreachable(
                 "the process that reads the spool has ended",
                 where=str(self.folder),
                 remedy="it is started again; is memory short?",
-            ) from fault
+            ) from error
         self.refresh_size()
         if isinstance(result, RootCostError):
             raise result
@@ -138,5 +138,5 @@ def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:
             return
         try:
             pipe.send(spool.drain(store))
-        except RootCostError as fault:
-            pipe.send(fault)
+        except RootCostError as error:
+            pipe.send(error)

@@ -128,7 +128,7 @@ class Schedule:
 
         self.jobs = Jobs(books, spool)
         self.leadership = Leadership(books, address)
-        self.fault: RootCostError | None = None
+        self.error: RootCostError | None = None
         self._books = books
         self._due_at = float("-inf")
         self._led = False
@@ -215,12 +215,12 @@ class Schedule:
             elif leads:
                 self.timetable.follow()
             self._quiet = False
-        except SettingsError as fault:
-            self.fault, leads = fault, False
-        except Exception as fault:  # noqa: BLE001 - without a database nobody leads; it is said once, not every second
+        except SettingsError as error:
+            self.error, leads = error, False
+        except Exception as error:  # noqa: BLE001 - without a database nobody leads; it is said once, not every second
             leads = False
             if not self._quiet:
-                log.warning("no lead: %s", fault)
+                log.warning("no lead: %s", error)
             self._quiet = True
         if not leads:
             self.leadership.resign()
@@ -258,12 +258,12 @@ class Schedule:
         started_at = now()
         try:
             detail, status = work(), "done"
-        except RootCostError as fault:
-            log.warning("%s: %s", name, fault)
-            detail, status = {"error": str(fault)}, "failed"
-        except Exception as fault:  # the scheduler must go on; the log has the traceback
+        except RootCostError as error:
+            log.warning("%s: %s", name, error)
+            detail, status = {"error": str(error)}, "failed"
+        except Exception as error:  # the scheduler must go on; the log has the traceback
             log.exception("%s failed", name)
-            detail, status = {"error": f"{type(fault).__name__}: {fault}"}, "failed"
+            detail, status = {"error": f"{type(error).__name__}: {error}"}, "failed"
         if detail:
             self._note(name, started_at, status, detail)
         return detail if status == "done" else {}

@@ -125,12 +125,12 @@ def _bound(host: str, port: int, *, flag: str, setting: str) -> Iterator[socket.
         try:
             listening.bind((host, port))
             listening.listen(128)
-        except OSError as fault:
+        except OSError as error:
             raise PortTakenError(
-                f"port {port} cannot be used: {fault.strerror}",
+                f"port {port} cannot be used: {error.strerror}",
                 where=f"{host}:{port}",
                 remedy=f"stop what listens there, or choose another: {flag} (setting {setting})",
-            ) from fault
+            ) from error
         yield listening
 
 
@@ -200,13 +200,13 @@ class _Service:
                     raise NotHealthyError(
                         "the API has stopped", where=self._where.api, remedy=f"see {self._home / 'rootcost.log'}"
                     )
-                if self._schedule.fault is not None:
-                    raise self._schedule.fault
+                if self._schedule.error is not None:
+                    raise self._schedule.error
                 if self._dashboard is not None:
                     self._dashboard.keep_up()
-        except RootCostError as fault:
-            say(f"rootcost: {fault}")
-            code = fault.exit_code
+        except RootCostError as error:
+            say(f"rootcost: {error}")
+            code = error.exit_code
         finally:
             in_time = self._shut_down()
         if not in_time:

@@ -50,7 +50,7 @@ class FinishedRun:
 
     run: SourceRun
     report: IngestReport | None = None
-    fault: Exception | None = None
+    error: Exception | None = None
 
 
 def read_source(
@@ -77,11 +77,11 @@ def read_source(
         since, until = (window.since, window.until) if window else (None, None)
         run_id = sources.begin(books, source, cause=cause, since=since, until=until)
         try:
-            outcome, report, fault = _read(books, source, window, progress)
+            outcome, report, error = _read(books, source, window, progress)
         except BaseException:
             sources.cut_off(books, run_id)
             raise
-        return FinishedRun(sources.finish(books, run_id, outcome), report, fault)
+        return FinishedRun(sources.finish(books, run_id, outcome), report, error)
 
 
 def _read(
@@ -99,12 +99,12 @@ def _read(
             progress=progress,
             write_lock=lambda: write_lock(books),
         )
-    except RootCostError as fault:
-        log.warning("%s: %s", source.name, fault)
-        return Outcome("failed", error=str(fault)), None, fault
-    except Exception as fault:  # the scheduler must go on; the log has the traceback
+    except RootCostError as error:
+        log.warning("%s: %s", source.name, error)
+        return Outcome("failed", error=str(error)), None, error
+    except Exception as error:  # the scheduler must go on; the log has the traceback
         log.exception("%s failed", source.name)
-        return Outcome("failed", error=f"{type(fault).__name__}: {fault}"), None, fault
+        return Outcome("failed", error=f"{type(error).__name__}: {error}"), None, error
     unreached = report.unreached[0] if report.unreached else None
     outcome = Outcome(
         "failed" if unreached else "problems" if report.errors else "done",

@@ -100,8 +100,8 @@ class Outbox:
                     attempts += 1
                     try:
                         answer = client.post(url, json=message(alert), headers={"Idempotency-Key": alert.alert_id})
-                    except (httpx.HTTPError, httpx.InvalidURL) as fault:
-                        last = f"{type(fault).__name__}: {fault}"
+                    except (httpx.HTTPError, httpx.InvalidURL) as error:
+                        last = f"{type(error).__name__}: {error}"
                         raise
                     if not answer.is_success:
                         last = f"HTTP {answer.status_code}"

@@ -151,10 +151,10 @@ def _write(path: Path | None, content: bytes) -> None:
         return
     try:
         path.write_bytes(content)
-    except OSError as fault:
+    except OSError as error:
         raise UsageError(
-            f"cannot be written: {fault.strerror}", where=str(path), remedy="name a file in a folder that exists"
-        ) from fault
+            f"cannot be written: {error.strerror}", where=str(path), remedy="name a file in a folder that exists"
+        ) from error
     say(f"Written: {path}")
 
 

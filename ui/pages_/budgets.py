@@ -193,9 +193,9 @@ def form(budget: Budget | None) -> None:
 
 def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
     """Sends what was filled in; says what is wrong with it, if anything is."""
-    fault = missing(fields, token)
-    if fault:
-        st.error(fault)
+    error = missing(fields, token)
+    if error:
+        st.error(error)
         return
     try:
         fields["amount"] = Decimal(fields["amount"].strip())

@@ -114,7 +114,7 @@ def problems() -> None:
         Column("Where"),
         Column("What is wrong"),
         Column("What to do"),
-        Column("Rows", "right", help="Input rows that share this fault"),
+        Column("Rows", "right", help="Input rows with this problem"),
         Column("Seen", shape="word"),
     )
     caption = f"{len(rows):,} of {answer.value.total:,}" if rows else ""
