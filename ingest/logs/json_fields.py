@@ -185,7 +185,7 @@ def structure(value: object, field: str) -> Any:
             try:
                 return parse_json(spelling(source))
             except (ValueError, RecursionError):
-                continue  # the next spelling; what no spelling fits is told below
+                continue  # try the next spelling
     raise FieldError(field, f"{short_repr(value)} is neither an object nor a list", "send JSON")
 
 

@@ -59,7 +59,7 @@ class Target(NamedTuple):
     entry: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Emitter:
     """One row of emitters.csv, its attributes and its rules."""
 

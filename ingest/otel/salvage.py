@@ -7,7 +7,8 @@ all signals have the same structure: resources contain scopes, which contain spa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -22,7 +23,8 @@ _HEADER, _CHILDREN = 1, 2
 _FIXED = {1: 8, 5: 4}
 
 
-class Signal(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
     """One kind of export: its message types and the names of its repeated fields."""
 
     name: str
@@ -35,10 +37,35 @@ class Signal(NamedTuple):
     items: str
 
 
-TRACES = Signal("trace", ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, "resource_spans", "scope_spans", "spans")
-LOGS = Signal("log", ExportLogsServiceRequest, ResourceLogs, ScopeLogs, LogRecord, "resource_logs", "scope_logs", "log_records")
+TRACES = Signal(
+    name="trace",
+    request=ExportTraceServiceRequest,
+    resource=ResourceSpans,
+    scope=ScopeSpans,
+    item=Span,
+    resources="resource_spans",
+    scopes="scope_spans",
+    items="spans",
+)
+LOGS = Signal(
+    name="log",
+    request=ExportLogsServiceRequest,
+    resource=ResourceLogs,
+    scope=ScopeLogs,
+    item=LogRecord,
+    resources="resource_logs",
+    scopes="scope_logs",
+    items="log_records",
+)
 METRICS = Signal(
-    "metric", ExportMetricsServiceRequest, ResourceMetrics, ScopeMetrics, Metric, "resource_metrics", "scope_metrics", "metrics"
+    name="metric",
+    request=ExportMetricsServiceRequest,
+    resource=ResourceMetrics,
+    scope=ScopeMetrics,
+    item=Metric,
+    resources="resource_metrics",
+    scopes="scope_metrics",
+    items="metrics",
 )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ingest import policies
 from ingest.logs import files
@@ -33,7 +33,8 @@ _MAX_DEPTH = 8
 _MAX_ID_LENGTH = 200
 
 
-class StoredSpan(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSpan:
     """One span of a store. Ids are as written, times in nanoseconds since 1970 (0: absent), attributes flat or nested."""
 
     trace_id: str

@@ -124,7 +124,7 @@ class Otlp:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file that may be an export is a slice of its own, so that one that cannot be read keeps no other back."""
+        """Every matching file is a batch of its own, so that an unreadable one blocks no other."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
         entries = exact_matches or [entry for entry in listing if self._is_match(entry)]

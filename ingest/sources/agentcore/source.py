@@ -27,8 +27,8 @@ from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_WHAT = "log of AgentCore"
-_AGAIN = "export the log groups aws/spans and /aws/vendedlogs/bedrock-agentcore/… again"
+_NOUN = "log of AgentCore"
+_REMEDY = "export the log groups aws/spans and /aws/vendedlogs/bedrock-agentcore/… again"
 _KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 
 
@@ -48,14 +48,14 @@ class AgentCore:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every file is a slice of its own; of an S3 prefix, what is new."""
+        """Every file is a batch of its own; of an S3 prefix only new objects."""
         return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description="a log of AgentCore")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans and the usage records of one file."""
         spans, used, problems = trace_stores.batch(settings, self.name, item), list[rows.Row](), list[Problem]()
         has_records, has_foreign_records = False, False
-        for entry in cloudwatch.records(item, description=_WHAT):
+        for entry in cloudwatch.records(item, description=_NOUN):
             if isinstance(entry, Damage):
                 problems.append(Problem(self.name, item.uri, *entry))
                 continue
@@ -76,7 +76,7 @@ class AgentCore:
                 yield from (spans.reading(), Reading(rows.frame(used), problems))
                 spans, used, problems = trace_stores.batch(settings, self.name, item), [], []
         if has_foreign_records and not has_records:
-            raise FormatError(f"no {_WHAT}: neither spans nor usage", where=item.uri, remedy=_AGAIN)
+            raise FormatError(f"no {_NOUN}: neither spans nor usage", where=item.uri, remedy=_REMEDY)
         yield from (spans.reading(), Reading(rows.frame(used), problems))
 
 

@@ -21,7 +21,7 @@ from ingest.sources.bedrock_logs import calls
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_WHAT = "model invocation log of Bedrock"
+_NOUN = "model invocation log of Bedrock"
 _BODIES = "data"
 
 
@@ -43,16 +43,16 @@ class BedrockLogs:
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every object is a batch of its own; of an S3 prefix only new objects. Bodies are not fetched."""
         return files.file_batches(
-            fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}", skip=(_BODIES,)
+            fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_NOUN}", skip=(_BODIES,)
         )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
         return rows.readings(
-            cloudwatch.records(item, description=_WHAT),
+            cloudwatch.records(item, description=_NOUN),
             item,
             source=self.name,
-            description=_WHAT,
+            description=_NOUN,
             remedy="name the prefix that Bedrock delivers its logs to",
             rows_of=partial(calls.rows, settings=settings),
         )

@@ -34,7 +34,7 @@ _PROVIDERS = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "vertex_ai"))
 _REMEDY = "leave the session's file as Claude Code writes it"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Message:
     """A message of a model: its place, its times, and the line with the highest usage."""
 
@@ -141,7 +141,7 @@ class Sessions:
             raise FieldError("message.id", "is missing", _REMEDY)
         usage = mapping(message.get("usage"))
         output_tokens = count(usage.get("output_tokens"), "usage.output_tokens")
-        entry = self._messages.setdefault(key, _Message({}, place, moment, moment))
+        entry = self._messages.setdefault(key, _Message(line={}, place=place, start=moment, end=moment))
         entry.start, entry.end = min(entry.start, moment), max(entry.end, moment)
         if (reach := (-1 if output_tokens is None else output_tokens, moment)) >= entry.reach:
             entry.line, entry.place, entry.reach = {**line, "__agent": agent, "__key": key}, place, reach

@@ -19,7 +19,7 @@ from ingest.sources.claude_code.sessions import Sessions
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_WHAT = "session of Claude Code"
+_NOUN = "session of Claude Code"
 
 
 class ClaudeCode:
@@ -39,12 +39,12 @@ class ClaudeCode:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every session file is a batch of its own."""
-        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
+        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_NOUN}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The session, its sub-agents and its messages."""
         return session_files.readings(
-            item, Sessions(), source=self.name, description=_WHAT, remedy="name a folder like ~/.claude/projects"
+            item, Sessions(), source=self.name, description=_NOUN, remedy="name a folder like ~/.claude/projects"
         )
 
 

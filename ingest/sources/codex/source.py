@@ -19,7 +19,7 @@ from ingest.sources.codex.sessions import Session, session_name
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_WHAT = "session of Codex"
+_NOUN = "session of Codex"
 
 
 class Codex:
@@ -39,13 +39,13 @@ class Codex:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every session file is a batch of its own."""
-        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_WHAT}")
+        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=f"a {_NOUN}")
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The session and its answers."""
         session = Session(session_name(item.uri))
         return session_files.readings(
-            item, session, source=self.name, description=_WHAT, remedy="name a folder like ~/.codex/sessions"
+            item, session, source=self.name, description=_NOUN, remedy="name a folder like ~/.codex/sessions"
         )
 
 

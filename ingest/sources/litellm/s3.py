@@ -58,25 +58,25 @@ def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch 
     A run always ends with a checkpoint, also where nothing was new.
     """
     last, window = fetcher.checkpoint(prefix), fetcher.window
-    mark = _Checkpoint.parse(last) if window == Window() else None
-    listing = [entry for entry in _list_days(fetcher, prefix, _days(window, mark)) if is_match(entry)]
+    checkpoint = _Checkpoint.parse(last) if window == Window() else None
+    listing = [entry for entry in _list_days(fetcher, prefix, _days(window, checkpoint)) if is_match(entry)]
     if not listing and last is None:
         raise ObjectMissingError(
             "nothing here looks like a log", where=prefix, remedy="check the bucket, the prefix and the region"
         )
     listing.sort(key=lambda entry: (_write_time(entry), entry.uri))
-    fresh = [entry for entry in listing if mark is None or mark.is_new(entry)]
+    fresh = [entry for entry in listing if checkpoint is None or checkpoint.is_new(entry)]
     for first in range(0, len(fresh), _CHECKPOINT_OBJECTS):
         part, unread_entries = fresh[first : first + _CHECKPOINT_OBJECTS], fresh[first + _CHECKPOINT_OBJECTS :]
-        yield from _slices(fetcher, prefix, part)
+        yield from _object_batches(fetcher, prefix, part)
         if window == Window():
-            last = str(_next_checkpoint(mark, listing, part[-1], unread_entries))
+            last = str(_next_checkpoint(checkpoint, listing, part[-1], unread_entries))
             yield Batch(scope=prefix, objects=(), checkpoints={prefix: last})
     if last is not None:
         yield Batch(scope=prefix, objects=(), checkpoints={prefix: last})
 
 
-def _slices(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
+def _object_batches(fetcher: Fetcher, prefix: str, entries: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
     """Every object is a batch of its own, so that an unreadable one blocks no other. Objects are fetched in parallel."""
 
     def fetch(entry: ListedObject) -> RawObject | None:
@@ -106,9 +106,9 @@ def _vanished_problem(entry: ListedObject) -> Problem:
     )
 
 
-def _days(window: Window, mark: _Checkpoint | None) -> tuple[str, str]:
+def _days(window: Window, checkpoint: _Checkpoint | None) -> tuple[str, str]:
     """The first and the last day folder that may contain the requested objects."""
-    since = window.since - timedelta(days=1) if window.since else (mark.newest - _FOLDER_LAG).date() if mark else None
+    since = window.since - timedelta(days=1) if window.since else (checkpoint.newest - _FOLDER_LAG).date() if checkpoint else None
     until = window.until + timedelta(days=1) if window.until else None
     return since.isoformat() if since else "", until.isoformat() if until else "9999"
 
@@ -129,10 +129,10 @@ def _list_days(fetcher: Fetcher, prefix: str, days: tuple[str, str]) -> Iterator
 
 
 def _next_checkpoint(
-    mark: _Checkpoint | None, listing: Sequence[ListedObject], last: ListedObject, unread_entries: Sequence[ListedObject]
+    checkpoint: _Checkpoint | None, listing: Sequence[ListedObject], last: ListedObject, unread_entries: Sequence[ListedObject]
 ) -> _Checkpoint:
-    """The mark once `last` is read and `unread_entries` is not; the listing is in order of time."""
-    newest = max(_write_time(last), mark.newest) if mark else _write_time(last)
+    """The checkpoint once `last` is read and `unread_entries` is not; the listing is in order of time."""
+    newest = max(_write_time(last), checkpoint.newest) if checkpoint else _write_time(last)
     begin = bisect_left(listing, newest - OVERLAP, key=_write_time)
     unread = {entry.uri for entry in unread_entries}
     return _Checkpoint(newest, frozenset(_object_key(entry) for entry in listing[begin:] if entry.uri not in unread))

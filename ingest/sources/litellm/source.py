@@ -64,7 +64,7 @@ class LiteLLM:
         elif uri.startswith(("http://", "https://")):
             yield from spend_api.plan(fetcher, uri)
         elif uri.startswith("s3://") and not self._names_files(uri):
-            yield from s3.plan(fetcher, uri, self._picks)
+            yield from s3.plan(fetcher, uri, self._is_match)
         else:
             yield from self._files(fetcher, uri)
 
@@ -76,7 +76,7 @@ class LiteLLM:
         """Every matching object is a batch of its own, so that an unreadable one blocks no other."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        entries = exact_matches or [entry for entry in listing if self._picks(entry)]
+        entries = exact_matches or [entry for entry in listing if self._is_match(entry)]
         if not entries:
             raise ObjectMissingError(
                 "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
@@ -84,7 +84,7 @@ class LiteLLM:
         for entry in entries:
             yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
-    def _picks(self, entry: ListedObject) -> bool:
+    def _is_match(self, entry: ListedObject) -> bool:
         name = entry.uri.rsplit("/", 1)[-1].lower()
         return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 

@@ -134,11 +134,11 @@ def _days(fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
             where=table.uri,
             remedy="name the table of setPublisherModelConfig or of the endpoint, such as request_response_logging",
         )
-    window, mark = fetcher.window, fetcher.checkpoint(table.uri)
+    window, checkpoint = fetcher.window, fetcher.checkpoint(table.uri)
     has_window = window.since is not None or window.until is not None
     since = _midnight(window.since) if window.since else _BEGINNING
-    if mark and not has_window:
-        since = datetime.fromisoformat(mark) - _OVERLAP
+    if checkpoint and not has_window:
+        since = datetime.fromisoformat(checkpoint) - _OVERLAP
     until = _midnight(window.until) if window.until else datetime(9999, 1, 1, tzinfo=UTC)
     first, last = _time_range(query, about, since, until)
     while first is not None and last is not None and first <= last:
