@@ -58,9 +58,9 @@ def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str,
         pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
     )
     rank = {kind: place for place, kind in enumerate(kinds)}
-    registered = questions.drop_nulls("name").join(kind_timeline.select("name").unique(), on="name", how="semi")
+    registered_names = questions.drop_nulls("name").join(kind_timeline.select("name").unique(), on="name", how="semi")
     owners = (
-        registered.join(kind_timeline, on="name")
+        registered_names.join(kind_timeline, on="name")
         .filter((pl.col("valid_from") <= pl.col("at")) & (pl.col("valid_to").is_null() | (pl.col("at") < pl.col("valid_to"))))
         .sort("row", pl.col("kind").replace_strict(rank, return_dtype=pl.Int32))
         .unique("row", keep="first", maintain_order=True)

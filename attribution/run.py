@@ -319,15 +319,21 @@ class _Run:
         superseded_runs: list[tuple[str, str, list[str]]] = []
         with self.books.database.session() as session:
             for month in months:
-                published = session.get(Published, month)
+                published_month = session.get(Published, month)
                 has_usage = month in self._usage_months(month)
                 rollup_ids = self.usage_builder.rollups(month, self._spans_of(month)) if has_usage else []
                 published_at: datetime = periods.now()
-                if published is None:
+                if published_month is None:
                     session.add(Published(month=month, run_id=self.run_id, rollup_ids=rollup_ids, published_at=published_at))
                 else:
-                    superseded_runs.append((month, published.run_id, sorted(set(published.rollup_ids) - set(rollup_ids))))
-                    published.run_id, published.rollup_ids, published.published_at = self.run_id, rollup_ids, published_at
+                    superseded_runs.append(
+                        (month, published_month.run_id, sorted(set(published_month.rollup_ids) - set(rollup_ids)))
+                    )
+                    published_month.run_id, published_month.rollup_ids, published_month.published_at = (
+                        self.run_id,
+                        rollup_ids,
+                        published_at,
+                    )
             run = session.get_one(Run, self.run_id)
             run.status, run.finished_at = "published", periods.now()
         self.report.published = True

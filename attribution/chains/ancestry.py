@@ -6,7 +6,7 @@ A call has one path; below a fan-in it has several, with weights that sum to 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
@@ -20,22 +20,22 @@ from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancest
 from attribution.factorize import Codes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
     """Paths of calls, as parallel arrays. `call` is the row of the call; top, near, claim and end are rows of the forest, or NONE.
 
     `top` and `near` are the topmost and nearest span that names an agent, `claim` the nearest span with a trusted claim, `end` the root.
-    `doubted`: the path has an untrusted claim; `cut`: a cycle was cut on it; `fanned`: it passes a fan-in. `place` orders the paths of one
-    call; numerator / denominator is the weight of a path.
+    `has_cycle`: a cycle was cut on the path; `has_fan_in`: it passes a fan-in. `place` orders the paths of one call; numerator /
+    denominator is the weight of a path.
     """
 
     call: Index
     top: Index
     near: Index
     claim: Index
-    doubted: Flags
-    cut: Flags
-    fanned: Flags
+    has_untrusted_claim: Flags
+    has_cycle: Flags
+    has_fan_in: Flags
     end: Index
     place: Index
     numerator: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Paths:
         return Codes(part.code[self.call], part.size) if self.has_forks and part.size > 1 else part
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpanContext:
     """Agents and claims of all spans, and the ancestry of each.
 
@@ -81,20 +81,20 @@ class SpanContext:
 
     def paths(self, start_rows: Index) -> Paths:
         """All paths from these spans: one for each span, or one for each fan-in path where the span is below a fan-in."""
-        sight, root = self.ancestry, self.forest.root[start_rows]
+        ancestry, root = self.ancestry, self.forest.root[start_rows]
         unit_weight = np.ones(len(start_rows), dtype=np.int64)
         single_paths = Paths(
-            np.arange(len(start_rows), dtype=np.int32),
-            sight.top[start_rows],
-            sight.near[start_rows],
-            sight.claim[start_rows],
-            sight.doubted[start_rows],
-            sight.cut[start_rows],
-            np.zeros(len(start_rows), dtype=bool),
-            root,
-            np.zeros(len(start_rows), dtype=np.int32),
-            unit_weight,
-            unit_weight,
+            call=np.arange(len(start_rows), dtype=np.int32),
+            top=ancestry.top[start_rows],
+            near=ancestry.near[start_rows],
+            claim=ancestry.claim[start_rows],
+            has_untrusted_claim=ancestry.has_untrusted_claim[start_rows],
+            has_cycle=ancestry.has_cycle[start_rows],
+            has_fan_in=np.zeros(len(start_rows), dtype=bool),
+            end=root,
+            place=np.zeros(len(start_rows), dtype=np.int32),
+            numerator=unit_weight,
+            denominator=unit_weight,
         )
         if not self.fan_in_paths.height:
             return single_paths
@@ -102,27 +102,27 @@ class SpanContext:
 
     def _with_fan_in_paths(self, single_paths: Paths) -> Paths:
         tree_paths = pl.DataFrame(
-            {name: getattr(single_paths, name) for name in ("call", "top", "near", "claim", "doubted", "cut")}
+            {name: getattr(single_paths, name) for name in ("call", "top", "near", "claim", "has_untrusted_claim", "has_cycle")}
             | {"root": single_paths.end}
         )
         joined_paths = tree_paths.join(self.fan_in_paths, on="root", how="left", suffix="_on").sort("call", "place")
         has_fork = pl.col("place").is_not_null()
-        flag_beyond = {c: pl.col(f"{c}_on").fill_null(value=False) for c in ("doubted", "cut")}
+        flag_beyond = {c: pl.col(f"{c}_on").fill_null(value=False) for c in ("has_untrusted_claim", "has_cycle")}
         # The topmost agent comes from beyond the tree, the nearest agent and claim from within it; as in `fan_in`.
         joined_paths = joined_paths.select(
             "call",
             top=pl.when(has_fork & (pl.col("top_on") != NONE)).then("top_on").otherwise("top"),
             near=pl.when(has_fork & (pl.col("near") == NONE)).then("near_on").otherwise("near"),
             claim=pl.when(has_fork & (pl.col("claim") == NONE)).then("claim_on").otherwise("claim"),
-            doubted=pl.col("doubted") | flag_beyond["doubted"],
-            cut=pl.col("cut") | flag_beyond["cut"],
-            fanned=has_fork,
+            has_untrusted_claim=pl.col("has_untrusted_claim") | flag_beyond["has_untrusted_claim"],
+            has_cycle=pl.col("has_cycle") | flag_beyond["has_cycle"],
+            has_fan_in=has_fork,
             end=pl.coalesce("end", "root"),
             place=pl.col("place").fill_null(0),
             numerator=pl.col("numerator").fill_null(1),
             denominator=pl.col("denominator").fill_null(1),
         )
-        return Paths(*(joined_paths[c].to_numpy() for c in joined_paths.columns))
+        return Paths(**{c: joined_paths[c].to_numpy() for c in joined_paths.columns})
 
 
 def find_paths(calls: pl.DataFrame, context: SpanContext) -> Paths:
@@ -141,11 +141,11 @@ def merge_by_owner(paths: Paths, owner: Index) -> tuple[Paths, Index]:
         .agg(
             *(pl.col(c).first() for c in first_columns),
             pl.col("numerator").sum(),
-            *(pl.col(c).any() for c in ("doubted", "cut", "fanned")),
+            *(pl.col(c).any() for c in ("has_untrusted_claim", "has_cycle", "has_fan_in")),
         )
         .with_columns(place=pl.int_range(pl.len(), dtype=pl.Int32).over("call"))
     )
-    return Paths(*(frame[f.name].to_numpy() for f in fields(paths))), frame["owner"].to_numpy()
+    return Paths(**{f.name: frame[f.name].to_numpy() for f in fields(paths)}), frame["owner"].to_numpy()
 
 
 def resolve_ancestry(
@@ -161,15 +161,24 @@ def resolve_ancestry(
     nearest_agent = nearest_ancestor(forest.parent, has_agent)
     claim_code, claims, trusted_claim, untrusted_claim = _collect_claims(nodes, trusted_sources)
     ancestry = Ancestry(
-        topmost_ancestor(forest.parent, has_agent, nearest_agent),
-        nearest_agent,
-        nearest_ancestor(forest.parent, trusted_claim),
-        nearest_ancestor(forest.parent, untrusted_claim) != NONE,
-        nearest_ancestor(forest.parent, forest.cycle) != NONE,
+        top=topmost_ancestor(forest.parent, has_agent, nearest_agent),
+        near=nearest_agent,
+        claim=nearest_ancestor(forest.parent, trusted_claim),
+        has_untrusted_claim=nearest_ancestor(forest.parent, untrusted_claim) != NONE,
+        has_cycle=nearest_ancestor(forest.parent, forest.cycle) != NONE,
     )
     services = factorize.encode(nodes["service_name"]) if "service" in as_of.kinds else Codes(np.zeros(0, dtype=np.int32), 1)
-    no_paths = pl.DataFrame(schema=fan_in.SCHEMA)
-    context = SpanContext(nodes, forest, agent, names, claim_code, claims, ancestry, services, no_paths)
+    context = SpanContext(
+        nodes=nodes,
+        forest=forest,
+        agent=agent,
+        names=names,
+        claim=claim_code,
+        claims=claims,
+        ancestry=ancestry,
+        services=services,
+        fan_in_paths=pl.DataFrame(schema=fan_in.SCHEMA),
+    )
     if not forest.fans:
         return context
 
@@ -177,20 +186,10 @@ def resolve_ancestry(
         nodes.height, [factorize.encode_flags(forest.missing_parent), *([services] if services.size > 1 else [])]
     )
     same_agent, same_claim = _first_row_of_code(agent), _first_row_of_code(claim_code)
-    shared_ancestry = Ancestry(
-        same_agent[ancestry.top], same_agent[ancestry.near], same_claim[ancestry.claim], ancestry.doubted, ancestry.cut
+    shared_ancestry = replace(
+        ancestry, top=same_agent[ancestry.top], near=same_agent[ancestry.near], claim=same_claim[ancestry.claim]
     )
-    return SpanContext(
-        nodes,
-        forest,
-        agent,
-        names,
-        claim_code,
-        claims,
-        ancestry,
-        services,
-        fan_in.fan_in_paths(forest, shared_ancestry, end_codes[1][end_codes[0]]),
-    )
+    return replace(context, fan_in_paths=fan_in.fan_in_paths(forest, shared_ancestry, end_codes[1][end_codes[0]]))
 
 
 def _first_row_of_code(code: Index) -> Index:

@@ -25,19 +25,19 @@ MAX_PATHS = 512
 out. It bounds the work on deeply nested fan-ins."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ancestry:
     """For every row, ancestors within its own tree: rows, or NONE.
 
-    The topmost and the nearest row that names an agent, the nearest with a trusted claim; `doubted`: the path has an untrusted claim;
-    `cut`: a cycle was cut on it.
+    The topmost and the nearest row that names an agent, the nearest with a trusted claim; `has_untrusted_claim`: the path has an untrusted claim;
+    `has_cycle`: a cycle was cut on it.
     """
 
     top: Index
     near: Index
     claim: Index
-    doubted: Flags
-    cut: Flags
+    has_untrusted_claim: Flags
+    has_cycle: Flags
 
 
 class Path(NamedTuple):
@@ -46,8 +46,8 @@ class Path(NamedTuple):
     top: int
     near: int
     claim: int
-    doubted: bool
-    cut: bool
+    has_untrusted_claim: bool
+    has_cycle: bool
     end: int
 
 
@@ -59,7 +59,7 @@ class WeightedPaths(NamedTuple):
 
 
 def fan_in_paths(forest: Forest, ancestry: Ancestry, end: Index) -> pl.DataFrame:
-    """Every path beyond every fan-in: root, place (order of its links), top, near, claim, doubted, cut, end, numerator, denominator.
+    """Every path beyond every fan-in: root, place (order of its links), the fields of `Path`, numerator, denominator.
 
     `ancestry` and `end` refer to one representative row for all rows with the same agent, claim or kind of root, so that paths to the same
     owner are equal. The weights of one root sum to exactly 1, over one denominator.
@@ -79,8 +79,8 @@ def fan_in_paths(forest: Forest, ancestry: Ancestry, end: Index) -> pl.DataFrame
 
 
 SCHEMA = {
-    "root": pl.Int32, "place": pl.Int32, "top": pl.Int32, "near": pl.Int32, "claim": pl.Int32, "doubted": pl.Boolean, "cut": pl.Boolean, "end": pl.Int32,
-    "numerator": pl.Int64, "denominator": pl.Int64,
+    "root": pl.Int32, "place": pl.Int32, "top": pl.Int32, "near": pl.Int32, "claim": pl.Int32,
+    "has_untrusted_claim": pl.Boolean, "has_cycle": pl.Boolean, "end": pl.Int32, "numerator": pl.Int64, "denominator": pl.Int64,
 }  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def _paths_from(
         int(ancestry.top[row]),
         int(ancestry.near[row]),
         int(ancestry.claim[row]),
-        bool(ancestry.doubted[row]),
-        bool(ancestry.cut[row]),
+        bool(ancestry.has_untrusted_claim[row]),
+        bool(ancestry.has_cycle[row]),
         int(end[root]),
     )
     paths_beyond = paths_by_root.get(root)
@@ -111,8 +111,8 @@ def _extend(tree_path: Path, path_beyond: Path) -> Path:
         tree_path.top if path_beyond.top == NONE else path_beyond.top,
         path_beyond.near if tree_path.near == NONE else tree_path.near,
         path_beyond.claim if tree_path.claim == NONE else tree_path.claim,
-        tree_path.doubted or path_beyond.doubted,
-        tree_path.cut or path_beyond.cut,
+        tree_path.has_untrusted_claim or path_beyond.has_untrusted_claim,
+        tree_path.has_cycle or path_beyond.has_cycle,
         path_beyond.end,
     )
 
@@ -163,19 +163,19 @@ def _rescale(paths: WeightedPaths, whole: int) -> WeightedPaths:
 
 def topological_order(forest: Forest) -> Iterator[int]:
     """Fan-in roots in topological order: those further up come first."""
-    emitted: set[int] = set()
+    finished_roots: set[int] = set()
     for start in forest.fans:
         path = [start]
         while path:
             root = path[-1]
             roots_above = (int(forest.root[target]) for target in forest.fans[root])
             next_root = next(
-                (root_above for root_above in roots_above if root_above in forest.fans and root_above not in emitted), None
+                (root_above for root_above in roots_above if root_above in forest.fans and root_above not in finished_roots), None
             )
             if next_root is not None:
                 path.append(next_root)
                 continue
             path.pop()
-            if root not in emitted:
-                emitted.add(root)
+            if root not in finished_roots:
+                finished_roots.add(root)
                 yield root

@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 NONE = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forest:
     """A forest of spans. Arrays are parallel to the rows of the frame of nodes.
 
@@ -79,7 +79,7 @@ def build_forest(nodes: pl.DataFrame, node_index: SpanIndex) -> Forest:
                 cycle[cut_rows] = True
                 is_linked[cut_rows] = parent[cut_rows] != cut_rows
                 root = pointer_jump(parent)
-    return Forest(parent, root, missing_parent, cycle, is_linked, fans)
+    return Forest(parent=parent, root=root, missing_parent=missing_parent, cycle=cycle, linked=is_linked, fans=fans)
 
 
 def _key(spans: pl.DataFrame, column: str) -> NDArray[np.int64]:

@@ -103,7 +103,7 @@ def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_o
         factorize.encode_rows(context.agent_at(paths.top), len(context.names)),
         factorize.encode_rows(context.agent_at(paths.near), len(context.names)),
         factorize.encode_rows(context.claim_at(paths.claim), context.claims.height),
-        factorize.encode_flags(paths.doubted),
+        factorize.encode_flags(paths.has_untrusted_claim),
         factorize.encode_flags(context.forest.missing_parent[paths.end]),
         *([Codes(context.services.code[paths.end], context.services.size)] if context.services.size > 1 else []),
         *(paths.by_path(part) for part in by_call),
@@ -118,7 +118,7 @@ def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_o
         gather_or_null(context.names, context.agent_at(paths.near[first])).alias("__near"),
         gather_or_null(context.claims["claimed_agent"], claim).alias("__claim"),
         gather_or_null(context.claims["claimed_team"], claim).alias("__claim_team"),
-        pl.Series("__doubted", paths.doubted[first]),
+        pl.Series("__untrusted", paths.has_untrusted_claim[first]),
         pl.Series("__broken", context.forest.missing_parent[paths.end[first]]),
         context.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
         gather_or_null(context.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias(
@@ -170,7 +170,7 @@ def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFram
         method="method",
         identity_reason=pl.when("__broken")
         .then(pl.lit("missing_parent"))
-        .when((pl.col("method") == "unknown") & pl.col("__doubted"))
+        .when((pl.col("method") == "unknown") & pl.col("__untrusted"))
         .then(pl.lit("untrusted_claim"))
         .when(pl.col("method") == "unknown")
         .then(pl.lit("no_identity")),

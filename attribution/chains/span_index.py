@@ -61,9 +61,9 @@ class SpanIndex:
             # Written in reverse: of several rows for one slot, the first is written last and wins.
             table[slot[is_free][::-1]] = rows[is_free][::-1]
             occupants = table[slot]
-            unplaced = np.flatnonzero(occupants != rows)
-            rows, key_hash, slot = rows[unplaced], key_hash[unplaced], slot[unplaced]
-            is_duplicate = self._same(occupants[unplaced], key_hash, self._trace, self._span, rows)
+            unplaced_rows = np.flatnonzero(occupants != rows)
+            rows, key_hash, slot = rows[unplaced_rows], key_hash[unplaced_rows], slot[unplaced_rows]
+            is_duplicate = self._same(occupants[unplaced_rows], key_hash, self._trace, self._span, rows)
             if is_duplicate.any():
                 duplicates.append(rows[is_duplicate])
                 rows, key_hash, slot = rows[~is_duplicate], key_hash[~is_duplicate], slot[~is_duplicate]

@@ -122,9 +122,9 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     Wrappers are processed innermost first, all of one depth at once.
     """
     nesting = _Nesting.of(wrappers["node"].to_numpy(), container)
-    reported, inclusive = _counts(wrappers), _inclusive_meters(wrappers)
-    below = np.zeros_like(reported)
-    reporting, silent = np.zeros(len(reported), dtype=bool), np.zeros(len(reported), dtype=bool)
+    reported_counts, inclusive = _counts(wrappers), _inclusive_meters(wrappers)
+    below = np.zeros_like(reported_counts)
+    reporting, silent = np.zeros(len(reported_counts), dtype=bool), np.zeros(len(reported_counts), dtype=bool)
     wrapper_of_leaf = nesting.near[leaves["node"].to_numpy()]
     within_wrapper = np.flatnonzero(wrapper_of_leaf != NONE)
     wrapper_of_leaf, leaf_calls = wrapper_of_leaf[within_wrapper], leaves[within_wrapper]
@@ -133,10 +133,10 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
     reporting[wrapper_of_leaf[has_report]] = True
     silent[wrapper_of_leaf[~has_report]] = True
-    residual = np.zeros_like(reported)
+    residual = np.zeros_like(reported_counts)
     for level in nesting.inner_first():
         fully_covered = reporting[level] & ~silent[level]
-        residual_now = np.where(fully_covered[:, None], 0, _residual(reported[level], below[level], inclusive[level]))
+        residual_now = np.where(fully_covered[:, None], 0, _residual(reported_counts[level], below[level], inclusive[level]))
         residual[level] = residual_now
         has_outer = nesting.over[level] != NONE
         outer = nesting.over[level][has_outer]
@@ -174,23 +174,23 @@ def _inclusive_meters(wrappers: pl.DataFrame) -> Flags:
     )
 
 
-def _residual(reported: Counts, below: Counts, inclusive: Flags) -> Counts:
+def _residual(reported_counts: Counts, below: Counts, inclusive: Flags) -> Counts:
     """The usage that wrappers report beyond the calls below them, never negative.
 
     Where the calls below report more of a part (cached, reasoning, …) than their wrapper, the excess is part of the wrapper's whole. An
     agent reports 1000 input tokens over two calls; the one call that reports had 900, 800 of them cached: the residual is 100.
 
-    >>> reported, below = np.zeros((2, 1, len(TOKEN_METERS)), dtype=np.int64)
-    >>> reported[0, 0], below[0, 0], below[0, 1] = 1000, 100, 800
-    >>> _residual(reported, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
+    >>> reported_counts, below = np.zeros((2, 1, len(TOKEN_METERS)), dtype=np.int64)
+    >>> reported_counts[0, 0], below[0, 0], below[0, 1] = 1000, 100, 800
+    >>> _residual(reported_counts, below, np.ones((1, len(TOKEN_METERS)), dtype=bool))[0, :2].tolist()
     [100, 0]
     """
     accounted_for = below.copy()
     for part, whole in _PART_OF.items():
         n = TOKEN_METERS.index(part)
-        unreported = np.maximum(0, below[:, n] - reported[:, n])
-        accounted_for[:, TOKEN_METERS.index(whole)] += np.where(inclusive[:, n], unreported, 0)
-    residual: Counts = np.maximum(0, reported - accounted_for)
+        excess = np.maximum(0, below[:, n] - reported_counts[:, n])
+        accounted_for[:, TOKEN_METERS.index(whole)] += np.where(inclusive[:, n], excess, 0)
+    residual: Counts = np.maximum(0, reported_counts - accounted_for)
     return residual
 
 

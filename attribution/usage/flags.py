@@ -19,21 +19,21 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
     of_owner, identity_reasons = factorize.distinct_rows(owners.table.select("identity_reason"))
     parts = [
         Codes(of_owner[owners.code], identity_reasons.height),
-        *(factorize.encode_flags(flag) for flag in (paths.cut, paths.fanned) if flag.any()),
+        *(factorize.encode_flags(flag) for flag in (paths.has_cycle, paths.has_fan_in) if flag.any()),
         *(paths.by_path(part) for part in by_call),
     ]
     code, first = factorize.combine(len(paths.call), parts)
     row = paths.call[first]
     distinct_calls = calls[row].with_columns(
         owners.table["identity_reason"].gather(owners.code[first]),
-        cut=pl.Series(paths.cut[first]),
-        fanned=pl.Series(paths.fanned[first]),
+        has_cycle=pl.Series(paths.has_cycle[first]),
+        has_fan_in=pl.Series(paths.has_fan_in[first]),
     )
     distinct_calls = distinct_calls.with_columns(_flags())
     texts = [
         "identity_reason",
-        pl.when("cut").then(pl.lit("cycle")),
-        pl.when("fanned").then(pl.lit("fan_in")),
+        pl.when("has_cycle").then(pl.lit("cycle")),
+        pl.when("has_fan_in").then(pl.lit("fan_in")),
         pl.when("claim_conflict").then(pl.lit("claim_conflict")),
         "usage_flag",
         pl.when("absurd_usage").then(pl.lit("absurd_usage")),

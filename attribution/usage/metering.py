@@ -48,26 +48,7 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
         & pl.col("cache_write_1h_tokens").is_null(),
     )
     cached_tokens = pl.col("__read") + pl.col("__write")
-    plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
-    full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached_tokens
-    inclusive = (
-        pl.when(pl.col("__in") < cached_tokens)
-        .then(statement=False)
-        .when(pl.col("input_includes_cache").is_not_null())
-        .then(pl.col("input_includes_cache"))
-        .when(plain_total)
-        .then(statement=True)
-        .when(full_total)
-        .then(statement=False)
-        .otherwise(statement=True)
-    )
-    is_guess = (
-        pl.col("input_includes_cache").is_null()
-        & (cached_tokens > 0)
-        & (pl.col("__in") >= cached_tokens)
-        & ~plain_total.fill_null(value=False)
-        & ~full_total.fill_null(value=False)
-    )
+    inclusive, is_guess = _includes_cache(cached_tokens)
     frame = frame.with_columns(__incl=inclusive, __guess=is_guess).with_columns(
         __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached_tokens).otherwise(pl.col("__in")),
     )
@@ -98,6 +79,31 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
         .when(~fits_in | ~fits_out)
         .then(pl.lit("overlapping_details")),
     ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
+
+
+def _includes_cache(cached_tokens: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Whether the reported input includes cached tokens, and whether that is a guess. (CA-5)"""
+    plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
+    full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached_tokens
+    inclusive = (
+        pl.when(pl.col("__in") < cached_tokens)
+        .then(statement=False)
+        .when(pl.col("input_includes_cache").is_not_null())
+        .then(pl.col("input_includes_cache"))
+        .when(plain_total)
+        .then(statement=True)
+        .when(full_total)
+        .then(statement=False)
+        .otherwise(statement=True)
+    )
+    is_guess = (
+        pl.col("input_includes_cache").is_null()
+        & (cached_tokens > 0)
+        & (pl.col("__in") >= cached_tokens)
+        & ~plain_total.fill_null(value=False)
+        & ~full_total.fill_null(value=False)
+    )
+    return inclusive, is_guess
 
 
 def meter_calls(calls: pl.DataFrame) -> pl.DataFrame:

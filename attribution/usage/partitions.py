@@ -35,7 +35,7 @@ _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
     """The spans of `[start, end)` except traces that `moved_out` to other partitions, plus its own `stragglers` at any time.
 
@@ -74,15 +74,15 @@ def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
     """Columns without a value, by the files' statistics; none for remote files, where each would cost a request."""
     if "://" in store.root:
         return []
-    filled: set[str] = set()
+    filled_columns: set[str] = set()
     for file in store.files(SPANS, {"date": sorted(dates)}):
         metadata = pq.read_metadata(file.address)
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for column in map(group.column, range(metadata.num_columns)):
                 statistics = column.statistics
                 if statistics is None or not statistics.has_null_count or statistics.null_count < group.num_rows:
-                    filled.add(column.path_in_schema)
-    return [name for name in SPANS.schema if name not in filled and name != "date"] if filled else []
+                    filled_columns.add(column.path_in_schema)
+    return [name for name in SPANS.schema if name not in filled_columns and name != "date"] if filled_columns else []
 
 
 def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
@@ -102,7 +102,7 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
         files = store.fingerprint(SPANS, {"date": list(counts)})
-        return [Partition(month, window[0] - reach, window[1] + reach, tuple(counts), fingerprint=files)]
+        return [Partition(month=month, start=window[0] - reach, end=window[1] + reach, dates=tuple(counts), fingerprint=files)]
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
     cache = settings.home / "cache" / "traces"
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
@@ -219,14 +219,14 @@ def _partition_traces(
         moved_out = straggler_traces.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
         partitions.append(
             Partition(
-                month,
-                boundaries[number],
-                boundaries[number + 1],
-                tuple(d for d in days if boundaries[number].date().isoformat() <= d <= _last_day(boundaries[number + 1])),
-                tuple(moved_out.to_list()),
-                tuple(own_stragglers["trace_key"].unique().sort().to_list()),
-                tuple(days[n] for n in own_stragglers["day"].unique().sort()),
-                fingerprint(f"{number}/{partition_count}", *member_texts),
+                month=month,
+                start=boundaries[number],
+                end=boundaries[number + 1],
+                dates=tuple(d for d in days if boundaries[number].date().isoformat() <= d <= _last_day(boundaries[number + 1])),
+                moved_out=tuple(moved_out.to_list()),
+                stragglers=tuple(own_stragglers["trace_key"].unique().sort().to_list()),
+                straggler_dates=tuple(days[n] for n in own_stragglers["day"].unique().sort()),
+                fingerprint=fingerprint(f"{number}/{partition_count}", *member_texts),
             )
         )
     return partitions
@@ -267,8 +267,8 @@ def _find_stragglers(traces: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     group_intervals = group_intervals.with_columns(pl.col("first").min().over("group"), pl.col("last").max().over("group")).drop(
         "group"
     )
-    ungrouped = crossing.join(group_intervals, on="trace_key", how="anti")
-    return pl.concat([ungrouped, group_intervals.filter(pl.col("first") != pl.col("last")).select(ungrouped.columns)])
+    single_traces = crossing.join(group_intervals, on="trace_key", how="anti")
+    return pl.concat([single_traces, group_intervals.filter(pl.col("first") != pl.col("last")).select(single_traces.columns)])
 
 
 def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:

@@ -81,10 +81,10 @@ def merge_duplicate_keys(usage: pl.DataFrame) -> pl.DataFrame:
         return usage
     duplicates = usage.filter(is_duplicate)
     summed_columns = ("quantity", "calls", "list_cost")
-    merged = duplicates.group_by("usage_key", "meter").agg(
+    merged_rows = duplicates.group_by("usage_key", "meter").agg(
         *(pl.col(c).first() for c in usage.columns if c not in (*summed_columns, "usage_key", "meter")),
         pl.col("quantity").sum(),
         pl.col("calls").sum(),
         pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum().cast(MONEY)).alias("list_cost"),
     )
-    return pl.concat([usage.filter(~is_duplicate), merged.select(usage.columns)])
+    return pl.concat([usage.filter(~is_duplicate), merged_rows.select(usage.columns)])

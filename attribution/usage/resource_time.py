@@ -43,9 +43,9 @@ def resource_hours(
         numerator=pl.Series(paths.numerator),
         **{c: owners.table[c].gather(owners.code) for c in WHO},
         identity_reason=owners.table["identity_reason"].gather(owners.code),
-        fanned=pl.Series(paths.fanned),
+        has_fan_in=pl.Series(paths.has_fan_in),
     )
-    fan_in = pl.when("fanned").then(pl.lit("fan_in"))
+    fan_in = pl.when("has_fan_in").then(pl.lit("fan_in"))
     path_spans = path_spans.with_columns(
         reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None)
     )

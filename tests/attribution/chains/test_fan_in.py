@@ -192,10 +192,10 @@ def test_weights_that_would_outgrow_64_bits_are_rounded_and_sum_to_one() -> None
     for layer in range(1, 38):
         fans[41 + layer] = (41 + layer - 1, layer + 1, layer + 2)
     none = np.zeros(82, dtype=bool)
-    forest = chain_forest.Forest(parent, parent.copy(), none, none, none, fans)
+    forest = chain_forest.Forest(parent=parent, root=parent.copy(), missing_parent=none, cycle=none, linked=none, fans=fans)
     top = np.where(parent < 41, parent, -1).astype(np.int32)
     empty = np.full(82, -1, dtype=np.int32)
-    ways = fan_in.fan_in_paths(forest, Ancestry(top, top, empty, none, none), parent)
+    ways = fan_in.fan_in_paths(forest, Ancestry(top=top, near=top, claim=empty, has_untrusted_claim=none, has_cycle=none), parent)
     for _, some in ways.group_by("root"):
         weights = [Fraction(n, d) for n, d in some.select("numerator", "denominator").iter_rows()]
         assert sum(weights) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any, get_args, get_origin, get_type_hints
 
+import attribution
 from attribution.usage.rollup import STEPS, build_rollup
 
 GIVEN = {"window", "timeline", "book", "settings", "trusted_sources", "period", "rollup_id"}
@@ -34,3 +35,7 @@ def test_every_result_is_read_by_a_later_step() -> None:
     names = [name for outputs, _ in STEPS for name in outputs.split(", ")]
     read = {parameter for _, step in STEPS for parameter in signature(step).parameters}
     assert set(names) - read == {"rollup"}
+
+
+def test_the_package_lists_every_step() -> None:
+    assert [step.__name__ for _, step in STEPS if f".{step.__name__}" not in str(attribution.__doc__)] == []
