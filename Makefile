@@ -74,6 +74,11 @@ conformance: .venv/.installed ## The failure modes of conformance/ against this 
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench
 
+.PHONY: source
+source: .venv/.installed ## Write the files of a new source: NAME=x [KIND=bill|log] [FOLDER=1]
+	@$(BIN)/python -m tests.support.new_source "$(NAME)" "$(or $(KIND),log)" $(if $(FOLDER),--folder)
+	@$(BIN)/python docs/generate.py
+
 .PHONY: docs
 docs: .venv/.installed ## Regenerate the pages of docs/ that are derived from code
 	$(BIN)/python docs/generate.py

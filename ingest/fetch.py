@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -196,20 +195,22 @@ class WorldFetcher:
             part.unlink(missing_ok=True)
 
     def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str]:
-        """Writes the body to `part`. The client retries requests; a body that breaks off is asked for again here."""
+        """Writes the body to `part`. The client retries requests; a body that breaks off is requested again here."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                answer: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
-                with part.open("wb") as file, closing(answer["Body"]) as body:
-                    digest, size = _copy(body.iter_chunks(_CHUNK), file)
-                return digest, size, str(answer.get("ETag", "")).strip('"')
-            except (HTTPClientError, IncompleteReadError, ResponseStreamingError):
-                if attempt == _ATTEMPTS:
-                    raise
-                time.sleep(0.2 * 2**attempt)
-        raise AssertionError("unreachable")
+        def download() -> tuple[str, int, str]:
+            response: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
+            with part.open("wb") as file, closing(response["Body"]) as body:
+                digest, size = _copy(body.iter_chunks(_CHUNK), file)
+            return digest, size, str(response.get("ETag", "")).strip('"')
+
+        return Retrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.4),
+            retry=retry_if_exception_type((HTTPClientError, IncompleteReadError, ResponseStreamingError)),
+            reraise=True,
+        )(download)
 
 
 class _TranslatedErrors:

@@ -1,8 +1,11 @@
-"""Asking providers over HTTP: politely, again after a fault, and never telling a secret.
+"""The HTTP client for providers: retries, backoff, and error messages without secrets.
 
-A request is asked up to `ATTEMPTS` times: after 429 and 5xx, and after a connection that could not be made or broke. In between it
-waits as long as ``Retry-After`` says, else twice as long each time, with jitter. Redirects are not followed: they would carry the key
-to another host.
+A request is sent up to `ATTEMPTS` times: again after 408, 425, 429 and 5xx, and after a connection that could not be made or broke.
+Between attempts it waits as long as ``Retry-After`` says, else exponentially longer with jitter. Redirects are not followed: they would
+carry the key to another host.
+
+Retries of our own are made with tenacity, here, in `ingest.fetch` and in `rootcost.service.webhooks`. The clients of AWS and Google
+retry by themselves; they are configured, not wrapped.
 """
 
 from __future__ import annotations
@@ -13,13 +16,16 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingest.source import Request
 from ledger.errors import ObjectMissingError, StoreUnreachable
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
 ATTEMPTS = 5
-"""How often a request is asked before it is given up for this run."""
+"""How often a request is sent before it fails for this run."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 60.0
@@ -36,50 +42,72 @@ class Response:
 
 
 class HttpClient:
-    """A client for one run. Connections are kept; `close` lets them go."""
+    """A client for one run. Connections are kept until `close`."""
 
     def __init__(self, *, pause: Any = time.sleep) -> None:
         import httpx
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it tells addresses with the secrets in them
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs URLs with their secrets
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False)
         self._pause = pause
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes all connections."""
         self._client.close()
 
     def request(self, request: Request) -> Response:
-        """The answer, or `ObjectMissingError` (404), or `StoreUnreachable` with what to do about it."""
+        """The response with status 2xx. Raises `ObjectMissingError` (404), or `StoreUnreachable` with the remedy."""
+        import httpx
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+        query = [*httpx.QueryParams(httpx.URL(request.url).query).multi_items(), *request.query]
+        address = str(httpx.URL(request.url, params=query))
+        retrying = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait_seconds,
+            sleep=self._pause,
+            retry=retry_if_exception_type(_TransientError),
+            reraise=True,
+        )
+        try:
+            return retrying(self._send, request, address)
+        except _TransientError as error:
+            message = f"{error}, after {ATTEMPTS} attempts"
+        # Raised here, without the causing exception: that one may quote the URL with its secrets.
+        raise StoreUnreachable(
+            message, where=address, remedy="check the address and the network; it is asked again with the next run"
+        )
+
+    def _send(self, request: Request, address: str) -> Response:
+        """One attempt. Raises `_TransientError` where another one may succeed."""
         import httpx
 
-        address = str(
-            httpx.URL(request.url, params=[*httpx.QueryParams(httpx.URL(request.url).query).multi_items(), *request.query])
-        )
         url = httpx.URL(address).copy_merge_params(list(request.secret_query)) if request.secret_query else address
         headers = {"accept": "application/json", **request.headers, **request.secrets}
-        message = ""
-        for attempt in range(ATTEMPTS):
-            method = "GET" if request.body is None else "POST"
-            wait_seconds = None
-            try:
-                response = self._client.request(method, url, headers=headers, json=request.body)
-            except httpx.TransportError as error:
-                message = str(error) or type(error).__name__
-            else:
-                if response.is_success:
-                    return Response(address, response.content, response.headers.get("etag", "").strip('"'))
-                message = f"{response.status_code} {response.reason_phrase}{_error_message(response)}"
-                if response.status_code not in _RETRIED_STATUSES:
-                    raise _rejection(response.status_code, message, address)
-                wait_seconds = _retry_after(response.headers.get("retry-after"))
-            if attempt + 1 < ATTEMPTS:
-                self._pause(wait_seconds if wait_seconds is not None else _backoff_seconds(attempt))
-        raise StoreUnreachable(
-            f"{message}, after {ATTEMPTS} attempts",
-            where=address,
-            remedy="check the address and the network; it is asked again with the next run",
-        )
+        try:
+            response = self._client.request("GET" if request.body is None else "POST", url, headers=headers, json=request.body)
+        except httpx.TransportError as error:
+            raise _TransientError(str(error) or type(error).__name__) from None
+        if response.is_success:
+            return Response(address, response.content, response.headers.get("etag", "").strip('"'))
+        message = f"{response.status_code} {response.reason_phrase}{_error_message(response)}"
+        if response.status_code in _RETRIED_STATUSES:
+            raise _TransientError(message, _retry_after(response.headers.get("retry-after")))
+        raise _rejection(response.status_code, message, address)
+
+
+class _TransientError(Exception):
+    """An attempt failed and may be repeated; `wait_seconds` is what the server asks for, None: it does not say."""
+
+    def __init__(self, message: str, wait_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    wait_seconds = error.wait_seconds if isinstance(error, _TransientError) else None
+    return _backoff_seconds(state.attempt_number - 1) if wait_seconds is None else wait_seconds
 
 
 def _rejection(status: int, message: str, address: str) -> ObjectMissingError | StoreUnreachable:
@@ -114,7 +142,7 @@ def _retry_after(header: str | None) -> float | None:
 
 
 def _error_message(response: Any) -> str:
-    """What the body of an error says, where it says it as providers do: ``error.message``, ``message`` or ``detail``."""
+    """The message in the body of an error, where providers put it: ``error.message``, ``message`` or ``detail``."""
     try:
         body = response.json()
     except ValueError:

@@ -6,13 +6,8 @@ nothing. A file that cannot be read is a problem of its own; the others go on.
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
-import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -23,14 +18,15 @@ from pathlib import Path
 import polars as pl
 
 from ingest import checkpoints
+from ingest.bills import handover
 from ingest.bills import month as bill_months
 from ingest.fetch import WorldFetcher
-from ingest.problem_counter import MAX_SINGLE_PROBLEMS
+from ingest.problem_log import ProblemLog, error_problem, is_input_error
 from ingest.source import Batch, Fetcher, RawObject, Reading, Source, Window
-from ingest.sources import by_name
+from ingest.sources import by_name, check_trusted_sources
 from ledger import problems
 from ledger.books import Books
-from ledger.errors import ObjectMissingError, RootCostError, SourceError, StoreUnreachable
+from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.money import ZERO
 from ledger.problems import Problem
 from ledger.tables import COST_COLUMNS, SPANS
@@ -42,7 +38,6 @@ WriteLock = Callable[[], AbstractContextManager[None]]
 """Asked for around every write, so that others may write while this run waits for a provider."""
 
 _MERGE_ROWS = 250_000
-_MAX_KINDS = 200
 
 
 @dataclass
@@ -75,23 +70,6 @@ class IngestReport:
         return self.errors + self.warnings
 
 
-class _ProblemLog:
-    """The problems of a run, and the addresses it read, whose earlier problems go."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.by_uri: dict[str, list[Problem]] = {}
-        self.read_uris: set[str] = set()
-        self.read_below: set[str] = set()
-
-    def add(self, problem: Problem) -> None:
-        self.by_uri.setdefault(problem.uri, []).append(problem)
-
-    def problems(self) -> list[Problem]:
-        """All problems; of a file with very many, the first ones singly and the rest by reason."""
-        return [problem for group in self.by_uri.values() for problem in _limited(group)]
-
-
 def ingest(
     books: Books,
     source_name: str,
@@ -107,11 +85,13 @@ def ingest(
     """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
     source for these days again, whatever was read before; `write_lock` is the turn to write, unless the caller has it.
 
-    Raises `UsageError` for an unknown source. What is wrong with the input is in the report and in `problems`.
+    Raises `UsageError` for an unknown source, `SettingsError` where `ingest.trusted_sources` names no log source. Errors of the input
+    are in the report and in the table `problems`.
     """
     source = by_name(source_name)
+    check_trusted_sources(books.settings.ingest)
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
-    report, problem_log = IngestReport(source.name, source.kind), _ProblemLog(source.name)
+    report, problem_log = IngestReport(source.name, source.kind), ProblemLog(source.name)
     read_so_far = checkpoints.load(books, source.name)
     with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, checkpoints=read_so_far) as world_fetcher:
         used_fetcher = fetcher or world_fetcher
@@ -139,7 +119,7 @@ class _Run:
     fetcher: Fetcher
     downloads: WorldFetcher
     report: IngestReport
-    problem_log: _ProblemLog
+    problem_log: ProblemLog
     progress: Progress | None
     now: datetime
     write_lock: WriteLock = nullcontext
@@ -167,7 +147,7 @@ class _Run:
                     yield batch
             except SourceError as error:
                 is_complete = not isinstance(error, StoreUnreachable)
-                problem = _error_problem(self.source.name, error.where or uri, error)
+                problem = error_problem(self.source.name, error.where or uri, error)
                 self.problem_log.add(problem)
                 self.report.unreached.append(problem)
                 if isinstance(error, ObjectMissingError) and problem.uri == uri:
@@ -228,6 +208,7 @@ class _Run:
             try:
                 for reading in self._readings(item):
                     rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
+                    handover.check_reading(reading, source=self.source.name)
                     frame = self._of_month(reading.frame, batch, item)
                     rows += frame.height
                     self._note_newest(bill_months.newest_charge(reading, self.now))
@@ -238,9 +219,9 @@ class _Run:
                         buffers[month] = buffers.get(month) or bill_months.open_buffer(self.books.store, batch, month, folder)
                         buffers[month].add(charge_batch, part.rows)
             except Exception as error:
-                if not _is_input_error(error):
+                if not is_input_error(error):
                     raise
-                self.problem_log.add(_error_problem(self.source.name, item.uri, error))
+                self.problem_log.add(error_problem(self.source.name, item.uri, error))
                 return None
             months = sorted(buffers)
             raw_files.append(
@@ -352,11 +333,11 @@ class _Run:
                             waiting.append(SPANS.conform(reading.frame.with_columns(**missing_columns)))
                             rows += reading.frame.height
                 except Exception as error:
-                    if not _is_input_error(error):
+                    if not is_input_error(error):
                         raise
                     rows_refused += 1
                     is_complete = False
-                    self.problem_log.add(_error_problem(self.source.name, item.uri, error))
+                    self.problem_log.add(error_problem(self.source.name, item.uri, error))
                 files.append(_raw_file_row(self.source, item, batch, rows, rows_refused, None, self.now))
                 self.report.rows += rows
                 if sum(f.height for f in waiting) >= _MERGE_ROWS:
@@ -422,39 +403,6 @@ def _raw_file_row(
         "fetched_at": now,
         "version": batch.version or item.version or None,
     }
-
-
-def _is_input_error(error: Exception) -> bool:
-    """Whether a reader stumbled over the bytes, rather than over a mistake of ours."""
-    if isinstance(error, RootCostError):
-        return True
-    if isinstance(error, (UnicodeDecodeError, json.JSONDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError)):
-        return True
-    decoders = (("google.protobuf.message", "DecodeError"), ("pyarrow.lib", "ArrowInvalid"))
-    return any(isinstance(error, getattr(sys.modules[module], name)) for module, name in decoders if module in sys.modules)
-
-
-def _error_problem(source: str, uri: str, error: Exception) -> Problem:
-    if isinstance(error, RootCostError):
-        return Problem(source, uri, "file", "", error.what, error.remedy or "mend the file, and ingest it again")
-    return Problem(source, uri, "file", "", f"the file cannot be decoded: {str(error)[:200]}", "fetch or export it again")
-
-
-def _limited(group: Sequence[Problem]) -> Iterator[Problem]:
-    yield from group[:MAX_SINGLE_PROBLEMS]
-    sums: dict[tuple[str, str, str, str], int] = {}
-    for problem in group[MAX_SINGLE_PROBLEMS:]:
-        key = (problem.field, problem.reason, problem.remedy, problem.severity)
-        if key not in sums and len(sums) >= _MAX_KINDS:
-            key = (
-                "",
-                "other faults, too many kinds to tell apart",
-                "mend the faults listed, and read the file again",
-                problem.severity,
-            )
-        sums[key] = sums.get(key, 0) + problem.rows
-    for (name, reason, remedy, severity), rows in sums.items():
-        yield Problem(group[0].source, group[0].uri, f"{rows} more rows", name, reason, remedy, rows, severity)
 
 
 def _sum(*amounts: Decimal) -> Decimal:

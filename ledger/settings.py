@@ -27,11 +27,6 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
 
-LOG_SOURCES = (
-    "agentcore", "bedrock-logs", "claude-code", "codex", "jaeger", "langfuse", "litellm", "otlp", "phoenix", "vertex", "zipkin",
-)  # fmt: skip
-"""Sources of token logs, which settings name. A test holds them equal to what `ingest.sources` finds, which the floor cannot ask."""
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,16 +84,6 @@ class IngestSettings(_Section):
         "`spans.attributes`. They are dropped at the door unless this is true.",
     )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
-
-    @field_validator("trusted_sources")
-    @classmethod
-    def _are_log_sources(cls, value: list[str]) -> list[str]:
-        unknown = [name for name in value if name not in LOG_SOURCES]
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is no log source{_did_you_mean(unknown[0], LOG_SOURCES)}; there are {', '.join(LOG_SOURCES)}"
-            )
-        return value
 
 
 class Defaults(_Section):

@@ -40,8 +40,8 @@ class BillBatch:
 def encode(dimensions: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
     """Lines of columns that repeat (text, or maps of text) and of columns that do not.
 
-    >>> told = encode({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
-    >>> told.words["team"].to_list(), told.rows["__word"].to_list(), told.spoken(pl.col("team")).to_list()
+    >>> batch = encode({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
+    >>> batch.dimensions["team"].to_list(), batch.rows["__word"].to_list(), batch.expand(pl.col("team")).to_list()
     (['care', 'data'], [0, 1, 0], ['care', 'data', 'care'])
     """
     row_hashes = np.zeros(rows.height, np.uint64)

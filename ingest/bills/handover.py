@@ -86,4 +86,4 @@ def _check_dimensions(frame: pl.DataFrame, dimensions: pl.DataFrame, source: str
 
 
 def _violation(source: str, column: str, what: str, remedy: str) -> TableError:
-    return TableError(what, where=f"source {source}, column {column}", remedy=remedy)
+    return TableError(f"source {source}, column {column}: {what}", remedy=remedy)

@@ -7,10 +7,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, cast
 
-from ledger.errors import UsageError
+from ledger.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from ingest.source import Source
+    from ledger.settings import IngestSettings
 
 
 def discover() -> tuple[str, ...]:
@@ -33,3 +34,27 @@ def by_name(name: str) -> Source:
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no source {name!r}", remedy=f"{meant}sources are {', '.join(discover())}")
     return cast("Source", import_module(f"{__name__}.{name.replace('-', '_')}").SOURCE)
+
+
+def check_trusted_sources(settings: IngestSettings) -> None:
+    """Raises `SettingsError` that names the setting where `ingest.trusted_sources` lists anything but sources of logs.
+
+    >>> from ledger.settings import IngestSettings
+    >>> check_trusted_sources(IngestSettings(trusted_sources=["otlp"]))
+    >>> check_trusted_sources(IngestSettings(trusted_sources=["focus"]))
+    Traceback (most recent call last):
+    ...
+    ledger.errors.SettingsError: ingest.trusted_sources: 'focus' is no log source; there are agentcore, ...
+    """
+    known_names = discover()
+    for name in settings.trusted_sources:
+        if name in known_names and by_name(name).kind == "log":
+            continue
+        log_sources = [source for source in known_names if by_name(source).kind == "log"]
+        close = get_close_matches(name, log_sources, n=1)
+        suggestion = f"; did you mean {close[0]}?" if close else ""
+        raise SettingsError(
+            f"{name!r} is no log source{suggestion}; there are {', '.join(log_sources)}",
+            where="ingest.trusted_sources",
+            remedy="`rootcost sources kinds` lists the sources; only logs make claims that can be trusted",
+        )

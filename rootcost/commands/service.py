@@ -61,10 +61,12 @@ def config_show(
     home: Home = None,
 ) -> None:
     """Print every setting in force, with what it means, as a rootcost.toml."""
+    from ingest.sources import check_trusted_sources
     from ledger.settings import load
     from rootcost.terminal.settings_toml import as_toml, as_values
 
     settings = load(home_of(home))
+    check_trusted_sources(settings.ingest)
     if output == "json":
         out_json(as_values(settings))
     else:

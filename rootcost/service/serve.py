@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingest.sources import check_trusted_sources
 from ledger.errors import PortTakenError, RootCostError, SettingsError
 from rootcost.terminal.console import log_to, out, say
 
@@ -75,6 +76,7 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
     from ledger.settings import load
 
     settings = load(home)
+    check_trusted_sources(settings.ingest)
     addresses = _addresses(settings, port, ui_port, ui=ui)
     with contextlib.ExitStack() as stack:
         # Checked before the port, so that the error names the other server; a home that does not exist yet has none.

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import run
+from ingest import problem_log, run
 from ingest.bills import csv_reader, month, month_files
 from ingest.fetch import WorldFetcher
 from ingest.run import ingest
@@ -216,7 +216,7 @@ def test_a_month_too_large_for_memory_is_booked_the_same(tmp_path: Path, monkeyp
 
 def test_problems_beyond_a_thousand_are_summed_by_reason() -> None:
     told = [Problem("s", "f", f"line {i}", "x", "is wrong", "mend it") for i in range(1500)]
-    capped = list(run._limited(told))
+    capped = list(problem_log._limited(told))
     assert len(capped) == 1001 and sum(p.rows for p in capped) == 1500
     assert capped[-1].place == "500 more rows"
 

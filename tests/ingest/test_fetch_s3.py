@@ -212,7 +212,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Failing]]:
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    monkeypatch.setattr("ingest.fetch.time.sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     yield _Failing
     server.shutdown()
     server.server_close()

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from fnmatch import fnmatch
 from typing import Literal
 
 import polars as pl
 
 from ingest import policies
-from ingest.addresses import folder_name, is_the_file
-from ingest.bills import charges, manifests, reader
+from ingest.bills import charges, loose_files, manifests, reader
 from ingest.bills.checks import Check
 from ingest.bills.csv_reader import ColumnSelection
 from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
 from ingest.problem_counter import ProblemCounter
-from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.focus import columns
 from ingest.sources.focus.columns import CUSTOM, Layout
-from ledger.errors import FormatError, ObjectMissingError, SourceError
+from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.tables import COST_COLUMNS
@@ -57,24 +55,7 @@ class Focus:
             if batches:
                 yield from batches
                 return
-        single = [entry for entry in listing if is_the_file(entry, uri, listing)]
-        files = single or [entry for entry in listing if self._picks(entry)]
-        if not files:
-            raise ObjectMissingError(
-                "nothing here looks like a table", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
-            )
-        folder_scope = None if any(mark in uri for mark in "*?[") or single else folder_name(uri)
-        for entry in files:
-            try:
-                item = fetcher.get(entry.uri)
-            except SourceError as error:
-                yield Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
-                continue
-            yield Batch(scope=folder_scope or entry.uri.rsplit("/", 1)[-1], objects=(item,))
-
-    def _picks(self, entry: ListedObject) -> bool:
-        name = entry.uri.rsplit("/", 1)[-1].lower()
-        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
+        yield from loose_files.plan(fetcher, uri, source=self.name, patterns=self.patterns, listing=listing)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The rows in FOCUS terms; rows that cannot be booked are problems."""
