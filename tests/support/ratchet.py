@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> int:
     risen = write_lowered()
     shares = {package: vague_share_percent(package) for package in COUNTED_PACKAGES["vague_names"]}
     print("Vague names among locals and parameters:", ", ".join(f"{name} {share} %" for name, share in shares.items()))
-    print(f"All together {vague_share_percent(*COUNTED_PACKAGES['vague_names'])} %, the goal is {goal_percent()} %")
+    packages, everything = (vague_share_percent(*counted) for counted in (PACKAGES, COUNTED_PACKAGES["vague_names"]))
+    print(f"The packages together {packages} %, with tests and benchmarks {everything} %; the goal is {goal_percent()} %")
     print(*risen, sep="\n", end="\n" if risen else "")
     return 1 if risen else 0
 
