@@ -89,8 +89,8 @@ def write_lowered() -> list[str]:
 def main(arguments: list[str]) -> int:
     """Lists the places of one count, or lowers the numbers."""
     if arguments:
-        count, *packages = arguments
-        print(*(place for package in packages or COUNTED_PACKAGES[count] for place in COUNTS[count](package)), sep="\n")
+        count, *only = arguments
+        print(*(place for package in only or COUNTED_PACKAGES[count] for place in COUNTS[count](package)), sep="\n")
         return 0
     risen = write_lowered()
     shares = {package: vague_share_percent(package) for package in COUNTED_PACKAGES["vague_names"]}
