@@ -24,7 +24,6 @@ PICTURES: Mapping[str, str] = {
     "explorer": "explorer?by=team&granularity=day",
     "chains": "chains",
     "chain": "chains?agent=support-bot",
-    "explain": "explain?by=agent&start=2026-10&end=2026-11&filter=team%3DCare",
     "balance": "balance",
     "budgets": "budgets",
     "sources": "sources",
