@@ -8,8 +8,10 @@ differently from the same facts has the cause `code`: its code, or its classific
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +37,7 @@ CAUSES = {
 _OWNER = ["currency", "provider", "cost_class", "initiator_team", "basis"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """A change in cost between two runs: `moved` is new minus old effective cost of an owner, or of the bill itself."""
 
@@ -64,16 +66,28 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
     bill = _join_sides(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
     out = [
-        Difference(month, "restated charge", row["currency"], row["provider"], None, None, "billed", row["old"], row["new"])
+        _difference(month, "restated charge", row | {"cost_class": None, "initiator_team": None, "basis": "billed"})
         for row in bill.iter_rows(named=True)
         if row["old"] != row["new"]
     ]
     for cause, before, after in _steps(books, month, (old_run, new_run), inputs):
-        for row in _join_sides(before, after, keys=_OWNER).iter_rows(named=True):
-            if row["old"] != row["new"]:
-                owner = (row["currency"], row["provider"], row["cost_class"], row["initiator_team"], row["basis"])
-                out.append(Difference(month, cause, *owner, row["old"], row["new"]))
+        rows = _join_sides(before, after, keys=_OWNER).iter_rows(named=True)
+        out += [_difference(month, cause, row) for row in rows if row["old"] != row["new"]]
     return out
+
+
+def _difference(month: str, cause: str, row: Mapping[str, Any]) -> Difference:
+    return Difference(
+        month=month,
+        cause=cause,
+        currency=row["currency"],
+        provider=row["provider"],
+        cost_class=row["cost_class"],
+        team=row["initiator_team"],
+        basis=row["basis"],
+        old=row["old"],
+        new=row["new"],
+    )
 
 
 def _steps(
