@@ -200,7 +200,7 @@ def exchange_amounts(amounts: Sequence[Decimal], numerator: Decimal, denominator
 
     Three times $0.01 at 1.0842 dollars a euro: €0.03/1.0842, whichever way it is summed.
 
-    >>> parts = exchanged([Decimal("0.01")] * 3, Decimal(1), Decimal("1.0842"))
+    >>> parts = exchange_amounts([Decimal("0.01")] * 3, Decimal(1), Decimal("1.0842"))
     >>> [str(p) for p in parts], sum(parts) == proportion(Decimal("0.03"), Decimal(1), Decimal("1.0842"))
     (['0.009223390518', '0.009223390519', '0.009223390518'], True)
     """

@@ -89,7 +89,7 @@ def signature(name: str | None) -> str | None:
 def map_distinct(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
     """A naming function applied to a whole column, called once per distinct value.
 
-    >>> spelled(pl.Series(["bedrock", "openai", None]), provider).to_list()
+    >>> map_distinct(pl.Series(["bedrock", "openai", None]), provider).to_list()
     ['AWS', 'OpenAI', None]
     """
     distinct = values.unique()

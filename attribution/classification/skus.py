@@ -90,7 +90,7 @@ def _number(text: str | None) -> Decimal:
 def normalize(text: str) -> str:
     """Words in lower case, separated by spaces.
 
-    >>> plain("CacheWrite1hInputTokenCount_Global-Units"), plain("gpt 4o mini0718 BatchOutp DataZone Tokens")
+    >>> normalize("CacheWrite1hInputTokenCount_Global-Units"), normalize("gpt 4o mini0718 BatchOutp DataZone Tokens")
     ('cache write1h input token count global units', 'gpt 4o mini0718 batch outp data zone tokens')
     """
     spaced_text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", text)
@@ -212,13 +212,13 @@ class Classifier:
         """Model, meter and tier from a usage type, a meter's name, a line item or a sentence.
 
         >>> classify = Classifier().sold
-        >>> s = classify(Words("AWS", "Amazon Bedrock", sku="USE1-Claude4.6Sonnet-input-tokens", unit="1K tokens"))
+        >>> s = classify(SkuText("AWS", "Amazon Bedrock", sku="USE1-Claude4.6Sonnet-input-tokens", unit="1K tokens"))
         >>> s.model, s.meter, s.factor, s.service_tier, s.sku_region
         ('Claude4.6Sonnet', 'input_tokens', Decimal('1000'), 'standard', 'us-east-1')
-        >>> s = classify(Words("AWS", "Claude Opus 5 (Amazon Bedrock Edition)", sku="USW2-MP:USW2_cache_read_tokens_global_standard-Units"))
+        >>> s = classify(SkuText("AWS", "Claude Opus 5 (Amazon Bedrock Edition)", sku="USW2-MP:USW2_cache_read_tokens_global_standard-Units"))
         >>> s.model, s.meter, s.factor
         ('Claude Opus 5', 'cache_read_tokens', None)
-        >>> s = classify(Words("OpenAI", sku="priority | gpt-5.6-sol, output, long context", unit="Tokens"))
+        >>> s = classify(SkuText("OpenAI", sku="priority | gpt-5.6-sol, output, long context", unit="Tokens"))
         >>> s.model, s.meter, s.service_tier, s.context_above
         ('gpt-5.6-sol', 'output_tokens', 'priority', 272000)
         """

@@ -29,7 +29,7 @@ def principal_owners(
     ...     schema=["kind", "name", "agent", "team"], orient="row").with_columns(valid_from=since,
     ...     valid_to=pl.lit(None, dtype=pl.Datetime("us", "UTC")), account=pl.lit(None, pl.String), region=pl.lit(None, pl.String))
     >>> sessions = [f"arn:aws:sts::1111:assumed-role/Bots/{s}" for s in ("i-0abc", "coder")]
-    >>> owner_of(pl.DataFrame({"principal": sessions, "period_start": [since, since]}), timeline).rows()
+    >>> principal_owners(pl.DataFrame({"principal": sessions, "period_start": [since, since]}), timeline).rows()
     [(None, 'Care'), ('coder', 'Dev')]
     """
     distinct = frame.select(name, at).unique()

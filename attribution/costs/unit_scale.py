@@ -95,11 +95,11 @@ def fitting_factor(sku: _PricedSku) -> Decimal | None:
 
     10 units of input cost 0.03 and a token costs 0.000003: a unit is a thousand tokens. 10 000 units "of 1K" at that cost are single tokens.
 
-    >>> fitting(_Asked(None, "Units", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
+    >>> fitting_factor(_PricedSku(None, "Units", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
     Decimal('1000')
-    >>> fitting(_Asked(Decimal(1000), "1K tokens", Decimal(10_000), Decimal("0.03"), Decimal("0.000003")))
+    >>> fitting_factor(_PricedSku(Decimal(1000), "1K tokens", Decimal(10_000), Decimal("0.03"), Decimal("0.000003")))
     Decimal('1')
-    >>> fitting(_Asked(None, "GB", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
+    >>> fitting_factor(_PricedSku(None, "GB", Decimal(10), Decimal("0.03"), Decimal("0.000003")))
     """
     if sku.factor is None:
         if " ".join((sku.unit or "").lower().split()) not in _UNSPECIFIC_UNITS:

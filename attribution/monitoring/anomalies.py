@@ -83,9 +83,9 @@ def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[st
 def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
     """The expected cost and the score of a day, or None if it is like the days before.
 
-    >>> judge(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
+    >>> score_day(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
     (Decimal('10'), 53.96)
-    >>> judge(Decimal(12), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)]) is None
+    >>> score_day(Decimal(12), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)]) is None
     True
     """
     if len(past) < MIN_DAYS:

@@ -42,7 +42,7 @@ def rates_of_pools(rates: pl.DataFrame, valid_from: datetime, *, book: str) -> p
     >>> pools = [row | dict(effective_cost=Decimal("0.03"), billed_quantity=Decimal(10_000)),
     ...          row | dict(effective_cost=Decimal("0.03"), billed_quantity=Decimal(20_000))]
     >>> frame = pl.DataFrame(pools, schema={c: RATES.schema[c] for c in pools[0]})
-    >>> from_rates(frame, datetime(2026, 10, 1, tzinfo=UTC), book="by hand")["rate"].item()
+    >>> rates_of_pools(frame, datetime(2026, 10, 1, tzinfo=UTC), book="by hand")["rate"].item()
     Decimal('0.000002000000000000')
     """
     pool_rows = rates.filter(pl.col("model").is_not_null() & pl.col("meter").is_not_null() & pl.col("provider").is_not_null())

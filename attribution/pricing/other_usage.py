@@ -55,7 +55,7 @@ class _Terms(NamedTuple):
 def stated_usage(calls: pl.DataFrame) -> pl.DataFrame:
     """``other_usage`` as rows: `row` (position in `calls`), meter, quantity (MONEY). Unknown meters and invalid quantities are left out.
 
-    >>> stated(pl.DataFrame({"other_usage": [None, '{"web_searches": 2, "seconds": "1.5"}']})).rows()
+    >>> stated_usage(pl.DataFrame({"other_usage": [None, '{"web_searches": 2, "seconds": "1.5"}']})).rows()
     [(1, 'web_searches', Decimal('2.000000000000')), (1, 'seconds', Decimal('1.500000000000'))]
     """
     if "other_usage" not in calls.columns or calls["other_usage"].null_count() == calls.height:
