@@ -1,4 +1,4 @@
-"""What the books answer: questions, the HTTP API over them, its models and its client.
+"""Queries over the ledger, the HTTP API, its models and its client.
 
-Reads facts and conclusions from the ledger; knows neither how facts come in nor how conclusions are drawn.
+Reads facts and conclusions from the ledger; independent of ingestion and attribution.
 """

@@ -1,4 +1,4 @@
-"""Who may do what: only loopback names are answered, and only the holder of the token changes anything."""
+"""Access control: requests must address a loopback host name, and changes need the token."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Access:
-    """Turns requests away before anything else sees them.
+    """ASGI middleware that refuses requests before any route sees them.
 
-    The Host header must be a loopback name: a page on the web that makes its own name point here (DNS rebinding) is told 421.
-    Every method but GET, HEAD and OPTIONS needs ``Authorization: Bearer <token>``, whatever the path, or is told 401.
+    The Host header must be a loopback name, which stops DNS rebinding; other hosts get 421.
+    Every method but GET, HEAD and OPTIONS needs ``Authorization: Bearer <token>``, whatever the path; without it the answer is 401.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, hosts: Iterable[str] = ()) -> None:
@@ -27,7 +27,7 @@ class Access:
         self._hosts = LOOPBACK | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or passes on."""
+        """Refuses the request or passes it on."""
         if scope["type"] == "http":
             error = self._check(scope)
             if error is not None:
@@ -50,14 +50,14 @@ class Access:
             return None
         authorization = headers.get("authorization", "")
         scheme, _, credentials = authorization.partition(" ")
-        # Compared in constant time, and also where nothing was sent: an answer's speed tells nothing.
+        # Compared in constant time, also where no token was sent, so that timing reveals nothing.
         matches = hmac.compare_digest(credentials.strip().encode(), self._token)
         if matches and scheme.lower() == "bearer" and self._token:
             return None
         return RequestError(
             401,
             "token-needed",
-            "the token is not right" if authorization else "this needs the token",
+            "the token is wrong" if authorization else "this request needs the token",
             where="Authorization",
             remedy="send `Authorization: Bearer <token>`; the token is in HOME/token and was printed at the first start",
             headers={"WWW-Authenticate": 'Bearer realm="rootcost"'},

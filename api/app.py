@@ -1,4 +1,4 @@
-"""The API, put together: routes, access, problem documents, metrics, health."""
+"""Assembles the API: routes, access control, problem documents, metrics, health."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     """The API over open books.
 
     `receivers` turns telemetry into rows (ingestion is injected: the API knows no formats); `token` is what changes need;
-    `spool` is where received rows wait, HOME/spool unless given.
+    `spool` stores received rows until they are merged, HOME/spool by default.
     """
     if not token:
-        raise ValueError("an empty token would let everybody in")
+        raise ValueError("the token must not be empty")
     receiver_spool = spool or Spool(books.home / "spool")
     metrics = Metrics(books, receiver_spool)
-    # The interactive pages would fetch scripts from the web: the description itself is enough.
+    # No interactive pages: they would load scripts from the web.
     app = FastAPI(
         title="RootCost",
         description=_ABOUT,
@@ -66,7 +66,7 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
 def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None:
     @app.get("/health", tags=["service"], summary="Whether the process answers")
     def health() -> Health:
-        """Asks nothing of store or database."""
+        """Does not use the store or the database."""
         return Health(status="ok", version=_version())
 
     @app.get(
@@ -109,7 +109,7 @@ def _database(books: Books) -> str:
         with books.database.session() as session:
             session.execute(sa.text("SELECT 1"))
     except (sa.exc.SQLAlchemyError, OSError) as error:
-        return type(error).__name__  # the driver's sentence may hold the address with its password
+        return type(error).__name__  # the driver's message may contain the address with its password
     return "ok"
 
 
@@ -125,5 +125,5 @@ def _version() -> str:
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """The description of the API, as docs/ renders it."""
+    """The OpenAPI document, from which docs/api.md is generated."""
     return app.openapi()

@@ -1,4 +1,4 @@
-"""Changes people make: budgets. Nothing is overwritten: a change is a new revision, with an audit row in the same transaction."""
+"""Changes of budgets. A change adds a new revision and an audit row in the same transaction; nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BudgetExistsError(UsageError):
 
 
 def add_budget(books: Books, budget: NewBudget, *, actor: str) -> Budget:
-    """Sets up a budget. Raises `BudgetExistsError` if one of that name is in force."""
+    """Creates a budget. Raises `BudgetExistsError` if one of that name is in force."""
     with books.database.session() as session:
         revision = _newest(session, budget.name)
         if revision is not None and not revision.deleted:
@@ -34,7 +34,7 @@ def add_budget(books: Books, budget: NewBudget, *, actor: str) -> Budget:
 
 
 def change_budget(books: Books, name: str, change: BudgetChange, *, actor: str) -> Budget:
-    """Makes a budget what it shall be from now on; sets it up if there is none."""
+    """Changes a budget, or creates it if there is none."""
     with books.database.session() as session:
         _revise(books, session, name, change, _newest(session, name), actor=actor)
     return _shown(books, name)

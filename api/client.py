@@ -1,4 +1,4 @@
-"""The API as Python calls: one method an endpoint, models in and out.
+"""Python client of the API: one method per endpoint, with models as arguments and results.
 
 >>> client = Client("http://127.0.0.1:8787", token="…")
 >>> client.costs(by=["team"], start="2026-10", end="2026-11").totals      # doctest: +SKIP
@@ -51,7 +51,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class ApiProblem(RootCostError):
-    """The API answered with a problem document (RFC 9457), or not at all: then `status` is 0."""
+    """The API answered with a problem document (RFC 9457), or did not answer: then `status` is 0."""
 
     def __init__(self, document: ProblemDocument) -> None:
         self.document = document
@@ -59,12 +59,12 @@ class ApiProblem(RootCostError):
 
     @property
     def type(self) -> str:
-        """Names the kind of problem."""
+        """Identifier of the problem type."""
         return self.document.type
 
     @property
     def title(self) -> str:
-        """The kind of problem in words."""
+        """Problem type in words."""
         return self.document.title
 
     @property
@@ -74,19 +74,19 @@ class ApiProblem(RootCostError):
 
     @property
     def detail(self) -> str:
-        """What went wrong this time."""
+        """What went wrong in this request."""
         return self.document.detail
 
     @property
     def errors(self) -> list[FieldError]:
-        """Every field at fault, where the request was invalid."""
+        """Every invalid field of an invalid request."""
         return self.document.errors
 
 
 class Client:
     """Talks to a running RootCost. Reading needs no token, writing does.
 
-    `http` replaces the connection (tests hand in one that calls the app directly).
+    `http` replaces the connection, for tests that call the app directly.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Lets connections go."""
+        """Closes the connections."""
         self._http.close()
 
     # reading
@@ -111,7 +111,7 @@ class Client:
     def overview(
         self, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
     ) -> Overview:
-        """A month at a glance; the newest one unless named."""
+        """Overview of a month, by default the newest one."""
         return self._get(Overview, "/v1/overview", {"month": month, "view": view, "basis": basis, "top": top})
 
     def costs(
@@ -125,7 +125,7 @@ class Client:
         basis: Basis = "effective",
         filters: Filters | None = None,
     ) -> CostTable:
-        """Costs grouped by dimensions. `filters` keeps rows by value: ``{"team": ["Care", "Dev"]}``; "" is unknown."""
+        """Costs grouped by dimensions. `filters` keeps rows by value: ``{"team": ["Care", "Dev"]}``; "" matches unknown values."""
         return self._get(CostTable, "/v1/costs", _cost_params(by, view, start, end, granularity, basis, filters))
 
     def costs_file(
@@ -140,12 +140,12 @@ class Client:
         basis: Basis = "effective",
         filters: Filters | None = None,
     ) -> bytes:
-        """The same as a file: `csv` or `parquet`."""
+        """Costs as a file: `csv` or `parquet`."""
         params = {**_cost_params(by, view, start, end, granularity, basis, filters), "format": file_format}
         return self._send("GET", "/v1/costs", params=params).content
 
     def balance(self, months: Sequence[str] = ()) -> Page[BalanceRow]:
-        """Control totals, of all published months unless named."""
+        """Control totals of the named months, by default of all published ones."""
         return self._get(Page[BalanceRow], "/v1/balance", {"month": list(months)})
 
     def chains(
@@ -161,16 +161,16 @@ class Client:
         limit: int = 50,
         offset: int = 0,
     ) -> Page[ChainSummary]:
-        """Chains, dearest first. `agent` and `team` started it, "" is unknown; `search` is part of the root's name."""
+        """Chains by list cost, highest first. `agent` and `team` are the initiator's, "" matches unknown ones; `search` is part of the root's name."""
         params = {"start": start, "end": end, "agent": agent, "team": team, "method": method, "reason": reason}
         return self._get(Page[ChainSummary], "/v1/chains", {**params, "search": search, "limit": limit, "offset": offset})
 
     def chain(self, chain_id: str) -> ChainTree:
-        """One chain as a tree, every call with its price."""
+        """One chain as a tree, with the cost of every call."""
         return self._get(ChainTree, f"/v1/chains/{quote(chain_id, safe='')}")
 
     def explain(self, ref: str, *, basis: Basis = "effective", most: int = 20) -> Explanation:
-        """Why a chain, call or charge costs what it costs; a step lists at most `most` lines."""
+        """Explains the cost of a chain, call or charge; a step lists at most `most` lines."""
         return self._get(Explanation, f"/v1/explain/{quote(ref, safe='')}", {"basis": basis, "most": most})
 
     def explain_cell(
@@ -185,16 +185,16 @@ class Client:
         filters: Filters | None = None,
         most: int = 20,
     ) -> Explanation:
-        """Why a cell of a report is what it is; it is named as in `costs`."""
+        """Explains a cell of a report, which has the parameters of `costs`."""
         params = {**_cost_params(by, view, start, end, granularity, basis, filters), "most": most}
         return self._get(Explanation, "/v1/explain/cell", params)
 
     def budgets(self, *, month: str | None = None) -> Page[Budget]:
-        """Budgets in force and how they stand in a month; each in its newest one unless named."""
+        """Budgets in force with their spend in a month, by default in the newest evaluated one."""
         return self._get(Page[Budget], "/v1/budgets", {"month": month})
 
     def agents(self) -> Agents:
-        """The registry, and who is missing from it."""
+        """The registry, and agents that are missing from it."""
         return self._get(Agents, "/v1/agents")
 
     def alerts(self, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
@@ -202,13 +202,13 @@ class Client:
         return self._get(Page[AlertRow], "/v1/alerts", {"limit": limit, "offset": offset})
 
     def anomalies(self, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
-        """Days unlike their own past, newest first; of one month if named."""
+        """Anomalous days, newest first; of one month if named."""
         return self._get(Page[AnomalyRow], "/v1/anomalies", {"month": month, "limit": limit, "offset": offset})
 
     def problems(
         self, *, source: str | None = None, severity: str | None = None, limit: int = 100, offset: int = 0
     ) -> Page[ProblemRow]:
-        """What was wrong with the input, newest first."""
+        """Problems with the input, newest first."""
         return self._get(
             Page[ProblemRow], "/v1/problems", {"source": source, "severity": severity, "limit": limit, "offset": offset}
         )
@@ -218,18 +218,18 @@ class Client:
         return self._get(Page[RunRow], "/v1/runs", {"limit": limit, "offset": offset})
 
     def freshness(self) -> Freshness:
-        """How recent the facts are."""
+        """Freshness of the facts."""
         return self._get(Freshness, "/v1/freshness")
 
     def gaps(
         self, *, start: str | None = None, end: str | None = None, granularity: str = "hour", limit: int = 1000, offset: int = 0
     ) -> Gaps:
-        """Which channel of the gateway's calls lost what, by hour or day."""
+        """Calls that each channel of a gateway missed, by hour or day."""
         params = {"start": start, "end": end, "granularity": granularity, "limit": limit, "offset": offset}
         return self._get(Gaps, "/v1/gaps", params)
 
     def sources(self) -> Page[SourceStatus]:
-        """Configured sources and how they stand."""
+        """Configured sources and their state."""
         return self._get(Page[SourceStatus], "/v1/sources")
 
     def source_runs(self, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
@@ -242,17 +242,17 @@ class Client:
         return self._get(Health, "/health")
 
     def ready(self) -> Health:
-        """Whether store, database and spool answer; raises `ApiProblem` (503) where one does not."""
+        """Whether store, database and spool answer; raises `ApiProblem` (503) if one does not."""
         return self._get(Health, "/ready")
 
     # writing
 
     def add_budget(self, budget: NewBudget) -> Budget:
-        """Sets up a budget."""
+        """Creates a budget."""
         return self._put(Budget, "POST", "/v1/budgets", budget)
 
     def change_budget(self, name: str, change: BudgetChange) -> Budget:
-        """Changes a budget, or sets it up; the earlier revision is kept."""
+        """Changes a budget, or creates it; earlier revisions are kept."""
         return self._put(Budget, "PUT", f"/v1/budgets/{quote(name, safe='')}", change)
 
     def drop_budget(self, name: str) -> None:
@@ -269,7 +269,7 @@ class Client:
     def send_traces(
         self, body: bytes, *, content_type: str = "application/x-protobuf", content_encoding: str = "identity"
     ) -> bytes:
-        """Delivers an OTLP trace export; returns the receiver's answer as it came."""
+        """Delivers an OTLP trace export; returns the body of the response."""
         return self._send("POST", "/v1/traces", content=body, content_type=content_type, encoding=content_encoding).content
 
     def send_litellm(self, body: bytes) -> Accepted:
@@ -352,7 +352,7 @@ def _document(answer: httpx.Response) -> ProblemDocument:
     try:
         return ProblemDocument.model_validate_json(answer.content)
     except ValidationError:
-        # Something between us and the API answered: its words are all there is to tell.
+        # A proxy between client and API answered: its text is the only detail.
         return ProblemDocument(
             title=answer.reason_phrase or "error", status=answer.status_code, detail=answer.text[:500], instance=answer.url.path
         )

@@ -1,4 +1,4 @@
-"""Every error leaves as an RFC 9457 document: what, where, and what to do about it; never a traceback."""
+"""Error responses: every error is sent as an RFC 9457 problem document, never as a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
-"""What a sender is told to wait while the store or the spool cannot take anything."""
+"""Retry-After of 429 and 503 while the store or the spool is unavailable."""
 
 _TYPE = "urn:rootcost:problem:"
 _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
@@ -29,11 +29,11 @@ _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
     (FormatError, 400, "format", "The body cannot be read"),
     (UsageError, 400, "usage", "The request cannot mean anything"),
 )
-"""First match wins. Errors of any other class are ours."""
+"""The first matching class applies. Errors of any other class are defects of RootCost (500)."""
 
 
 class RequestError(Exception):
-    """A request is turned away with this document."""
+    """A request is refused with this problem document."""
 
     def __init__(
         self, status: int, kind: str, detail: str, *, where: str = "", remedy: str = "", headers: Mapping[str, str] | None = None
@@ -70,7 +70,7 @@ def document(
 
 
 def error_response(error: RequestError, path: str) -> Response:
-    """The document of a request that is turned away."""
+    """The problem document of a refused request."""
     title = HTTPStatus(error.status).phrase
     return document(
         error.status,
@@ -85,7 +85,7 @@ def error_response(error: RequestError, path: str) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the app a problem document."""
+    """Registers handlers that turn every error of the app into a problem document."""
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RootCostError, _rootcost_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -134,7 +134,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    if error["type"] == "json_invalid":  # its place is a position in the text, counted from 0
+    if error["type"] == "json_invalid":  # its location is a character position, from 0
         return f"is no JSON at character {error['loc'][-1] + 1}: {error['ctx']['error']}"
     return str(error["msg"]).removeprefix("Value error, ")
 
@@ -170,6 +170,6 @@ async def _unexpected(request: Request, error: Exception) -> Response:
         "internal",
         "Something is wrong inside RootCost",
         path=request.url.path,
-        detail="The fault is in the log of `rootcost serve`.",
+        detail="The error is in the log of `rootcost serve`.",
         remedy="please report it",
     )

@@ -1,4 +1,4 @@
-"""What Prometheus sees: how the service answers, what waits, how old the facts are, how much nobody owns."""
+"""Prometheus metrics: requests, latency, spool size, freshness of facts, unallocated share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ledger.periods import now
 from ledger.spool import Spool
 
 _CACHE_SECONDS = 15.0
-"""Figures from the tables are read at most this often, however many scrapers there are."""
+"""Minimum seconds between reads of the tables, whatever the number of scrapers."""
 
 
 class Metrics:
@@ -46,7 +46,7 @@ class Metrics:
 
 
 class _LedgerCollector(Collector):
-    """Gauges read from the ledger when asked."""
+    """Gauges that are read from the ledger at a scrape."""
 
     def __init__(self, books: Books, spool: Spool) -> None:
         self._books, self._spool = books, spool
@@ -55,7 +55,7 @@ class _LedgerCollector(Collector):
         self._gauges: list[GaugeMetricFamily] = []
 
     def describe(self) -> list[Any]:
-        """Nothing in advance: registering must not read tables."""
+        """Empty: registering must not read tables."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -71,7 +71,7 @@ class _LedgerCollector(Collector):
                         *self._sources(),
                         _gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 1)]),
                     ]
-                except RootCostError:  # told as a gauge: a scrape must not fail with the store it watches
+                except RootCostError:  # reported as a gauge: a scrape must not fail with the store
                     self._gauges = [_gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 0)])]
                 self._read_at = time.monotonic()
             yield from self._gauges
@@ -144,13 +144,13 @@ def _gauge(
 
 
 class MetricsMiddleware:
-    """Counts requests and times them, by route, never by path: a path may hold ids without end."""
+    """Middleware that counts and times requests by route, not by path: paths contain ids (unbounded cardinality)."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on, and takes the time."""
+        """Passes the request on and measures its duration."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""OTLP's answers: empty when all is well, otherwise how much was left out, and which, and why."""
+"""OTLP responses: empty on success, otherwise a partial success with the number of rejected items and the reasons."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _JSON_FIELDS = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metric
 
 
 def encode_response(result: ReceivedBatch, signal: Signal, kind: str) -> bytes:
-    """The body of a 2xx, in the type the request came in.
+    """The body of a 2xx response, in the media type of the request.
 
     >>> from ledger.problems import Problem
     >>> missing = Problem("otlp", "request", "span 2", "trace_id", "no trace id", "send one")
-    >>> answer(Received(problems=[missing], rejected=1), "traces", JSON)
+    >>> encode_response(ReceivedBatch(problems=[missing], rejected=1), "traces", JSON)
     b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "span 2: trace_id: no trace id; send one"}}'
     """
     message = ". ".join(reasons(result))
@@ -43,7 +43,7 @@ def encode_response(result: ReceivedBatch, signal: Signal, kind: str) -> bytes:
 
 
 def reasons(result: ReceivedBatch) -> list[str]:
-    """What was wrong, a few of it: where, in which field, why, and what to do."""
+    """The first different problems: place, field, reason and remedy."""
     messages = [
         ": ".join(filter(None, (p.place, p.field, p.reason))) + f"; {p.remedy}" for p in result.problems if p.severity == "error"
     ]

@@ -1,4 +1,4 @@
-"""What the receivers need from ingestion, said as a protocol: the API writes down what it gets, it does not know formats."""
+"""Protocol between the receiving routes and ingestion: the API stores what it receives and knows no formats."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ledger.problems import Problem
 from ledger.spool import Body
 
 Signal = Literal["traces", "logs", "metrics"]
-"""The three exports of OTLP."""
+"""The three signals of OTLP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedBatch:
-    """What a request body held: `rows` in the schema of the `spans` table, what was wrong, and how many items were refused.
+    """A decoded request body: `rows` of the `spans` table, problems, and the number of rejected items.
 
-    `bodies` are written down as they are and read when they are booked; then `count` says how many items they hold. `points` are rows
-    of the `metric_points` table.
+    `bodies` are stored as received and decoded when the spool is drained; `count` is their number of items. `points` are rows of the
+    `metric_points` table.
     """
 
     rows: pl.DataFrame | None = None
@@ -32,12 +32,12 @@ class ReceivedBatch:
 
     @property
     def accepted(self) -> int:
-        """How many items were taken."""
+        """Number of accepted items."""
         return self.count + sum(frame.height for frame in (self.rows, self.points) if frame is not None)
 
 
 class Receivers(Protocol):
-    """Turns request bodies into rows. Pure; raises `ledger.errors.FormatError` where nothing in the body can be read."""
+    """Decodes request bodies into rows. Pure; raises `ledger.errors.FormatError` if nothing in the body can be read."""
 
     def otlp(self, signal: Signal, body: bytes, content_type: str) -> ReceivedBatch:
         """An OTLP export. `body` has been decompressed; `content_type` is ``application/x-protobuf`` or ``application/json``."""

@@ -1,11 +1,11 @@
-"""The floor: what the books hold, and how it is written down.
+"""The ledger: tables and their checks, money, storage, settings, registry and errors.
 
-Everything above meets here and nowhere else: `ingest` writes facts, `attribution` writes conclusions, `api` reads both.
+The other packages share data only through it: `ingest` writes facts, `attribution` writes conclusions, `api` reads both.
 This package imports none of the others.
 """
 
 import os as _os
 
-# A pass over spans takes and gives back the same memory again and again. Handed back to the system at once, as polars' allocator does by default,
-# every new page of it costs a fault: half the time of a pass. Kept for a second it is simply used again. Read when polars is loaded.
+# A pass over spans allocates and frees the same memory again and again. By default polars' allocator returns it to the system at once, so every
+# page costs a page fault: half the time of a pass. Kept for a second it is reused. The variable is read when polars is loaded.
 _os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:1000,muzzy_decay_ms:1000")

@@ -1,4 +1,4 @@
-"""The books, open: settings, tables and application state of one company, held together."""
+"""The open ledger: settings, tables and application state of one home folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.store import Store
 
 
 class Books:
-    """What every command and every service works on.
+    """Settings, table store and database that every command and service uses.
 
     >>> import tempfile
     >>> with Books.open(tempfile.mkdtemp()) as books:
@@ -29,11 +29,11 @@ class Books:
 
     @classmethod
     def open(cls, home: Path | str | None = None) -> Books:
-        """Reads the settings and opens what they name."""
+        """Reads the settings and opens the store and the database they name."""
         return cls(_settings.load(home))
 
     def close(self) -> None:
-        """Lets connections go."""
+        """Closes the connections."""
         self.database.close()
 
     def __enter__(self) -> Self:

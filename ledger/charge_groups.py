@@ -1,7 +1,7 @@
-"""Which charges are rated together: those that no rule can tell apart make one lot. (RA-1)
+"""Charge groups: charges that no allocation rule distinguishes are rated together. (RA-1)
 
-Attribution sums charges to lots and notes them in the table `lots`; whoever asks about a charge finds its lot by the same keys, and
-the charges of a lot likewise. Said once, here, so that the way there and the way back cannot differ.
+Attribution sums charges by these keys and stores the groups in the table `lots`. Queries use the same keys to find the group of a charge,
+and the charges of a group.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ CHARGE_GROUP_COLUMNS = (
     "operation", "charge_description", "line_item_type", "unit", "resource_id", "principal", "tags", "charge_category",
     "charge_class", "charge_period_start", "charge_period_end", "billing_currency", "invoice_id", "commitment_discount_status",
 )  # fmt: skip
-"""Columns of `charges`, but for `unit` (of the quantity that counts); `charge_description` counts only where no SKU is named."""
+"""Columns of `charges`, except `unit` (the unit of the quantity used for rating); `charge_description` is a key only where no SKU is given."""
 
 CHARGE_GROUP_KEY = (*CHARGE_GROUP_COLUMNS, "negative")
-"""What charges of one lot have in common: their keys, and whether they give money back."""
+"""The key of a charge group: its columns, and whether its charges are negative."""
 
 
 def with_group_key(charges: pl.LazyFrame) -> pl.LazyFrame:
-    """Charges with their lot's keys: `unit`, `quantity` and `negative` added, the description kept only where it tells lots apart.
+    """Charges with the key of their group: adds `unit`, `quantity` and `negative`, and keeps the description only where it is a key.
 
     >>> row = dict(consumed_unit=None, consumed_quantity=None, pricing_unit="1K tokens", pricing_quantity=10, sku_meter="in",
     ...            charge_description="1K input tokens", effective_cost=-1, billed_cost=None)
-    >>> keyed(pl.LazyFrame([row])).select("unit", "quantity", "charge_description", "negative").collect().row(0)
+    >>> with_group_key(pl.LazyFrame([row])).select("unit", "quantity", "charge_description", "negative").collect().row(0)
     ('1K tokens', 10, None, True)
     """
     has_consumed_quantity = pl.col("consumed_unit").is_not_null() & pl.col("consumed_quantity").is_not_null()

@@ -1,12 +1,12 @@
-"""The code that concludes, as an input of a run: a digest that changes when this version may conclude otherwise than another. (TI-2)
+"""Digest of the attribution code, as an input of a run: it changes when another version may compute different costs. (TI-2)
 
-The digest is taken over the bytes of every `.py` and `.csv` file of `attribution`, and of `ledger`, on whose money, keys, tables and periods
-attribution rests; and over the version of polars, whose hashes tell rows apart and are its own. It is wide on purpose. A rebuild that was not
-needed costs minutes once an upgrade; one that was needed and did not happen leaves old money in the books, and nobody sees it.
+The digest is taken over the bytes of every `.py` and `.csv` file of `attribution`, and of `ledger`, whose money, keys, tables and periods
+attribution uses; and over the version of polars, whose hashes identify rows and depend on its version. It is wide on purpose: an unnecessary
+rebuild costs minutes once per upgrade, a missing one leaves outdated costs in the ledger unnoticed.
 
-Bytes, and not the syntax tree: a comment that changes does rebuild the months, but `ast.dump` writes the same source otherwise in another
-version of Python, and takes half a second where bytes take milliseconds. The same files give the same digest on every machine: they are
-read by their path within the package, in order, and the ends of lines do not count.
+It covers bytes, not the syntax tree: a changed comment rebuilds the months, but the output of `ast.dump` depends on the version of Python
+and takes half a second where bytes take milliseconds. The same files give the same digest on every machine: they are read in the order of
+their path within the package, and line endings are normalised.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from importlib.resources.abc import Traversable
 import polars as pl
 
 HASHED_PACKAGES = ("attribution", "ledger")
-"""The packages that the conclusions of a month come from. Ingestion is not among them: what it writes is a fact, and facts are inputs."""
+"""The packages that compute the conclusions of a month. Ingestion is not one of them: it writes facts, which are inputs of a run."""
 
 EXCLUDED_MODULES = frozenset({"anomalies", "budgets", "migrations", "spool"})
-"""Modules and folders of these packages that conclude no cost: alarms, the schema of the application state, deliveries not yet booked."""
+"""Modules and folders of these packages that compute no cost: monitoring, database migrations, the spool."""
 
 SUFFIXES = (".py", ".csv")
-"""Code, and classification data."""
+"""Suffixes of code and of classification data."""
 
 
 @cache
@@ -47,7 +47,7 @@ def digest_of(packages: dict[str, Traversable], polars: str) -> str:
 
 
 def sources(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
-    """The files of a package that conclude, each with its path."""
+    """The files of a package that the digest covers, each with its path."""
     for entry in folder.iterdir():
         if entry.name.partition(".")[0] in EXCLUDED_MODULES:
             continue

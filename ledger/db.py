@@ -1,4 +1,4 @@
-"""Small application state in a relational database: who owns what, budgets, alerts, runs, audit.
+"""Application state in a relational database: registry, budgets, alerts, runs, sources, audit.
 
 SQLite in the home folder by default, PostgreSQL by URL. The schema is built by Alembic migrations only (`ledger/migrations`).
 """
@@ -27,26 +27,26 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Refuses naive datetimes: they would silently shift."""
         if value is not None and value.tzinfo is None:
-            raise ValueError("a naive datetime has no place in the books")
+            raise ValueError("a naive datetime cannot be stored; give it a timezone")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """SQLite forgets the zone; it was UTC."""
+        """SQLite returns naive datetimes; they are UTC."""
         return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Exact(sa.TypeDecorator[Decimal]):
-    """Money as text: SQLite has no exact decimal."""
+    """Money stored as text: SQLite has no exact decimal type."""
 
     impl = sa.String(64)
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> str | None:
-        """Plain digits."""
+        """Writes plain digits, without an exponent."""
         return None if value is None else format(value, "f")
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Decimal | None:
-        """Back to Decimal."""
+        """Reads the text as Decimal."""
         return None if value is None else Decimal(value)
 
 
@@ -55,10 +55,10 @@ class Base(DeclarativeBase):
 
 
 class Owner(Base):
-    """Who owns what, from when to when: one row of the registry. (ID-1)
+    """One row of the registry: the owner of a name for an interval. (ID-1)
 
     `kind` says what `name` is: agent, alias (another name of `agent`), credential, principal, service, resource, conversation.
-    A row holds for ``[valid_from, valid_to)``; of two rows that hold, the later recorded one wins.
+    A row applies to ``[valid_from, valid_to)``; of two overlapping rows, the later recorded one wins.
     """
 
     __tablename__ = "owners"
@@ -77,7 +77,7 @@ class Owner(Base):
 
 
 class Budget(Base):
-    """A monthly limit on what a team or an agent may cause; the newest revision holds."""
+    """A monthly limit on the cost of a team or an agent; the newest revision applies."""
 
     __tablename__ = "budgets"
 
@@ -96,7 +96,7 @@ class Budget(Base):
 
 
 class Alert(Base):
-    """Something a person should know; told once. Its id is the hash of its cause, so a rerun does not ring twice."""
+    """An alert. Its id is the hash of its cause, so a repeated run does not raise it again."""
 
     __tablename__ = "alerts"
 
@@ -129,7 +129,7 @@ class Run(Base):
 
 
 class Published(Base):
-    """The run whose conclusions are in force for a month. One row a month; changing it is the act of publishing."""
+    """The published run of a month. One row a month; publishing a run updates it."""
 
     __tablename__ = "published"
 
@@ -140,7 +140,7 @@ class Published(Base):
 
 
 class Rollup(Base):
-    """One pass over a slice of a month's spans, and what it was drawn from; the same spans are not read twice."""
+    """One pass over a partition of a month's spans, with the fingerprint of its inputs; equal inputs are not processed again."""
 
     __tablename__ = "rollups"
 
@@ -151,7 +151,7 @@ class Rollup(Base):
 
 
 class Drawing(Base):
-    """The rollups that together are a month, and what it was drawn from: a month that stands is not even cut into slices again."""
+    """The rollups of a whole month, with the fingerprint of its inputs; an unchanged month is not partitioned again."""
 
     __tablename__ = "drawings"
 
@@ -175,7 +175,7 @@ class JobRun(Base):
 
 
 class Checkpoint(Base):
-    """How far a source was read, as the source itself counts: a time, a key, a token. Moved once what was read is booked."""
+    """Checkpoint of a source: a time, a key or a token up to which it was read. Updated after the rows are committed."""
 
     __tablename__ = "marks"
 
@@ -186,10 +186,10 @@ class Checkpoint(Base):
 
 
 class ConfiguredSource(Base):
-    """A source somebody set up: what it is, where it lies, when it is asked, and how it stands. One row a name.
+    """A configured source: its kind, addresses, schedule and state. One row per name.
 
-    Without `uris` nothing is asked: what the receivers take of this kind is only watched. `newest_at` is the newest row it ever brought,
-    `due_at` when it will be asked next, as the leader planned it; `every_seconds` is the longest pause between two asks.
+    Without `uris` nothing is read: only the freshness of received telemetry is monitored. `newest_at` is the time of its newest row,
+    `due_at` when the scheduler reads it next; `every_seconds` is the longest interval of the schedule.
     """
 
     __tablename__ = "sources"
@@ -213,7 +213,7 @@ class ConfiguredSource(Base):
 
 
 class SourceRun(Base):
-    """One reading of a configured source: why, by which process, and what it brought. Amounts are text, as exact as they came."""
+    """One run of a configured source: cause, process and result. Amounts are exact decimals as text."""
 
     __tablename__ = "source_runs"
 
@@ -238,7 +238,7 @@ class SourceRun(Base):
 
 
 class Leader(Base):
-    """Which process became the one that runs what is scheduled. Rows are only added; the newest one has it, or had it last."""
+    """Elected leaders that run the schedule. Rows are only added; the newest row is the current or last leader."""
 
     __tablename__ = "leaders"
 
@@ -250,7 +250,7 @@ class Leader(Base):
 
 
 class Audit(Base):
-    """Who changed what. Rows are only added."""
+    """Audit trail of changes. Rows are only added."""
 
     __tablename__ = "audit"
 
@@ -308,11 +308,11 @@ class Database:
             yield session
 
     def audit(self, session: Session, actor: str, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
-        """Notes a change in the same transaction that makes it."""
+        """Adds an audit row in the transaction of the change."""
         session.add(Audit(at=datetime.now(UTC), actor=actor, action=action, subject=subject, before=before, after=after))
 
     def close(self) -> None:
-        """Lets connections go."""
+        """Closes the connections."""
         self.engine.dispose()
 
 

@@ -1,25 +1,25 @@
-"""Everything that can go wrong, drawn as a tree.
+"""The error classes of RootCost.
 
     RootCostError
     ├── UsageError             the command or request cannot mean anything              exit 2
     │   ├── SettingsError      rootcost.toml or the environment is wrong
-    │   └── PortTakenError     another process listens where we were told to listen
-    ├── SourceError            a whole input cannot be used; its good neighbours are
+    │   └── PortTakenError     another process already listens on the port
+    ├── SourceError            a whole input cannot be used; other inputs are unaffected
     │   ├── ObjectMissingError a manifest or a command names something that is not there
     │   ├── FormatError        the bytes are not the format they claim to be
     │   └── StoreUnreachable   S3, a database or a disk does not answer
     │       └── SpoolFull      received telemetry waits on disk up to its limit; the sender must try again later
-    ├── TableError             a frame does not fit the table it is written to (our mistake)
+    ├── TableError             a frame does not fit the table it is written to (a defect of RootCost)
     └── BalanceError           charges in and costs out differ: nothing is published      exit 3
 
-A bad *row* is not an exception: it is a `Problem` (see `ledger.problems`) and its good neighbours go on.
+A bad *row* is not an exception: it becomes a `Problem` (see `ledger.problems`), and the other rows are processed.
 """
 
 from __future__ import annotations
 
 
 class RootCostError(Exception):
-    """Something a user can act on: `what` went wrong, in `where`, and the `remedy`."""
+    """An error a user can act on: `what` went wrong, `where`, and the `remedy`."""
 
     exit_code = 1
 

@@ -1,7 +1,7 @@
-"""Exchange rates: dated facts, applied only where it is asked for, and always named. (RA-7, MO-1)
+"""Exchange rates: dated facts that are applied only on request and always named. (RA-7, MO-1)
 
-A rate holds from its day until the next one of the pair, but no longer than 31 days: weekends and monthly lists are covered, a list
-that nobody renewed is not. Facts are only added: of two rates of one day the later recorded one holds.
+A rate applies from its day until the next rate of the pair, but at most 31 days: this covers weekends and monthly lists, but no outdated
+list. Facts are only added: of two rates of one day, the later recorded one applies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ledger.problems import Problem
 from ledger.tables import EXCHANGE_RATES
 
 COLUMNS = ("date", "from", "to", "rate", "source")
-"""Columns of a file of rates. `source` may be missing: then it is the file."""
+"""Columns of a file of rates. Without `source`, the source is the file."""
 
 MAX_RATE_AGE = timedelta(days=31)
 _CODE = re.compile(r"[A-Z]{3}")
@@ -38,7 +38,7 @@ _MAX_RATE, _MIN_RATE = Decimal(10) ** 9, Decimal(10) ** -9
 
 @dataclass(slots=True)
 class RatesImport:
-    """What an import of rates did."""
+    """Result of an import of rates."""
 
     added: int = 0
     changed: int = 0
@@ -47,7 +47,7 @@ class RatesImport:
 
 
 def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RatesImport:
-    """Adds the rates of a CSV file; known ones are left alone. Raises `FormatError` if the file cannot be read at all."""
+    """Adds the rates of a CSV file; existing ones are unchanged. Raises `FormatError` if the file cannot be read at all."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -58,14 +58,14 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RatesImport:
 
 
 def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImport:
-    """The same from text."""
+    """Adds the rates of a CSV text, see `import_csv`."""
     result, recorded_at = RatesImport(), now()
     reader = csv.DictReader(io.StringIO(content))
     headers = [h.strip().lower() for h in reader.fieldnames or []]
     missing = [c for c in COLUMNS[:-1] if c not in headers]
     if missing:
         raise FormatError(
-            f"columns {', '.join(missing)} are missing (found: {', '.join(headers) or 'nothing'})",
+            f"columns {', '.join(missing)} are missing (columns are: {', '.join(headers) or 'nothing'})",
             where=uri,
             remedy=f"the first line must name: {', '.join(COLUMNS)}",
         )
@@ -138,7 +138,7 @@ def rates_in_force(books: Books) -> pl.DataFrame:
 
 
 def _newest(rates: pl.DataFrame) -> pl.DataFrame:
-    """Of each pair and day the rate that was recorded last."""
+    """The last recorded rate of each pair and day."""
     keys = ["from_currency", "to_currency", "day"]
     return rates.sort("recorded_at", "rate").unique(keys, keep="last").sort(keys).select(*keys, "rate", "source")
 
@@ -148,7 +148,7 @@ def _newest(rates: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class AppliedRate:
-    """The rate of a day: an amount of `source` currency times numerator / denominator is one of `target`. `named` says which rates."""
+    """The rate of a day: an amount of `source` currency times numerator / denominator is one of `target`. `label` names the rates."""
 
     source: str
     target: str
@@ -159,11 +159,11 @@ class AppliedRate:
 
 
 class Exchange:
-    """The rates as one looks them up: the direct one, the other way round, or across one third currency.
+    """Looks up rates: the direct rate, the inverse, or the product over one third currency.
 
     >>> book = Exchange([("EUR", "USD", date(2026, 10, 2), Decimal("1.25"), "ECB"), ("EUR", "GBP", date(2026, 10, 2), Decimal("0.8"), "ECB")])
     >>> there = book.on("USD", "GBP", date(2026, 10, 4))
-    >>> there.numerator / there.denominator, there.named
+    >>> there.numerator / there.denominator, there.label
     (Decimal('0.64'), '1 / (EUR in USD 1.25, 2026-10-02, ECB) × EUR in GBP 0.8, 2026-10-02, ECB')
     >>> book.on("USD", "GBP", date(2026, 12, 1)) is None
     True
@@ -179,11 +179,11 @@ class Exchange:
 
     @classmethod
     def of(cls, books: Books) -> Exchange:
-        """The rates in the books."""
+        """The rates in the ledger."""
         return cls(rates_in_force(books).iter_rows())
 
     def on(self, source: str, target: str, day: date) -> AppliedRate | None:
-        """The rate of a day, or None: what an amount is worth is then not known."""
+        """The rate of a day, or None where no rate applies."""
         rate = self._leg(source, target, day)
         if rate is None:
             for third in self._currencies:
@@ -210,8 +210,8 @@ def convert(
 ) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The frame's `amount` in `target`, each at the rate of its `day` (Date) and `currency`; and the rates that were applied.
 
-    Rows of one currency and day are converted by running sums in the order of `order_by`: whatever they are grouped by, their parts sum to
-    what their sum comes to. Null stays null. Raises `UsageError` that names every currency without a rate: nothing is guessed.
+    Rows of one currency and day are converted by running sums in the order of `order_by`: the converted parts sum to
+    the converted sum under any grouping. Null stays null. Raises `UsageError` that names every currency without a rate.
     """
     rates: list[AppliedRate] = []
     missing: dict[str, list[date]] = {}
@@ -240,7 +240,7 @@ def convert(
         raise UsageError(
             f"no exchange rate into {target} for {details}",
             where="currency",
-            remedy="import rates with `rootcost exchange import`; a rate holds for 31 days at most",
+            remedy="import rates with `rootcost exchange import`; a rate applies for 31 days at most",
         )
     out = pl.concat(parts) if parts else frame
     return out.with_columns(currency=pl.lit(target)), rates

@@ -1,6 +1,6 @@
-"""Ids as 64-bit integers: joins on them are several times faster than on text, and they are computed once, at ingest.
+"""Trace and span ids as 64-bit integer keys: joins on them are several times faster than on text. Computed once, at ingest.
 
-OpenTelemetry ids keep their own bits, so the key of a W3C trace is the same on every channel. Any other id is hashed.
+OpenTelemetry ids keep their own bits, so the key of a W3C trace is the same on every channel. All other ids are hashed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Several processes, one ledger: who may serve a home, whose turn it is to write, and who alone may do a thing.
+"""Locks between the processes of one ledger: serving a home, writing the tables, and exclusive tasks.
 
 On SQLite these are advisory locks of the operating system on files in the home folder; on PostgreSQL, which several replicas may share,
-advisory locks of the database, held by a connection of their own. Both vanish with the process that held them, however it ended, so a crash
-never leaves a ledger locked.
+advisory locks of the database, held by a connection of their own. Both are released when their process ends, so a crash never leaves
+a ledger locked.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ledger.books import Books
 
 WRITE = "write"
-"""The turn to write the tables; whoever changes one has it meanwhile."""
+"""Name of the lock for writing the tables; every process that changes a table holds it."""
 
 _CONNECT_OPTIONS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
 _SESSION_SETTINGS = (
-    # A holder whose machine is gone must be noticed by the server in seconds, not in the two hours of TCP.
+    # The server must notice a dead client machine in seconds, not after the two hours of TCP keepalive.
     "SELECT set_config(name, value, false) FROM (VALUES ('tcp_keepalives_idle', '2'), ('tcp_keepalives_interval', '1'), "
     "('tcp_keepalives_count', '3'), ('idle_session_timeout', '0')) AS kept(name, value) "
     "WHERE name IN (SELECT name FROM pg_settings)"
@@ -41,30 +41,30 @@ class AlreadyServedError(UsageError):
 
 
 class Lock(Protocol):
-    """Something only one process has at a time."""
+    """A lock that one process holds at a time."""
 
     def acquire(self) -> bool:
-        """Takes it if nobody has it; never waits."""
+        """Acquires the lock if it is free, without waiting; returns whether it did."""
         ...
 
     def is_held(self) -> bool:
-        """Whether it is still ours: a lock of the database goes with its connection."""
+        """Whether this process still holds the lock: a database lock is lost with its connection."""
         ...
 
     def release(self) -> None:
-        """Gives it back."""
+        """Releases the lock."""
         ...
 
 
 class FileLock:
-    """A lock on a file."""
+    """An advisory lock on a file (flock)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO | None = None
 
     def acquire(self) -> bool:
-        """Takes it if nobody has it; never waits."""
+        """Acquires the lock if it is free, without waiting; returns whether it did."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
         try:
@@ -76,11 +76,11 @@ class FileLock:
         return True
 
     def is_held(self) -> bool:
-        """As long as we live."""
+        """True until it is released."""
         return self._file is not None
 
     def release(self) -> None:
-        """Closing the file gives it back."""
+        """Closes the file, which releases the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -95,7 +95,7 @@ class DatabaseLock:
         self._connection: sa.Connection | None = None
 
     def acquire(self) -> bool:
-        """Takes it if nobody has it; never waits. Raises `StoreUnreachable` where the database does not answer."""
+        """Acquires the lock if it is free, without waiting. Raises `StoreUnreachable` if the database does not answer."""
         import sqlalchemy as sa
 
         self.release()
@@ -117,7 +117,7 @@ class DatabaseLock:
         return acquired_lock
 
     def is_held(self) -> bool:
-        """Whether the connection that holds it still answers."""
+        """Whether the connection that holds the lock still answers."""
         import sqlalchemy as sa
 
         if self._connection is None:
@@ -130,7 +130,7 @@ class DatabaseLock:
         return True
 
     def release(self) -> None:
-        """Hanging up gives it back."""
+        """Closes the connection, which releases the lock."""
         if self._connection is not None:
             with contextlib.suppress(Exception):
                 self._connection.close()
@@ -138,7 +138,7 @@ class DatabaseLock:
 
 
 def lock_of(books: Books, name: str) -> Lock:
-    """The lock that everybody who shares this ledger means by `name`."""
+    """The lock of that name, shared by all processes of this ledger."""
     url = books.settings.database_url
     if url.startswith("postgresql"):
         return DatabaseLock(url, name)
@@ -148,14 +148,14 @@ def lock_of(books: Books, name: str) -> Lock:
 
 @contextmanager
 def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the lock for the length of a block. Waits for whoever has it, after telling `on_wait` once.
+    """Holds the lock for the length of a block. Calls `on_wait` once before it waits for another holder.
 
-    Raises `StoreUnreachable` at the end if it was lost on the way: what was done must then be done again.
+    Raises `StoreUnreachable` at the end if the lock was lost meanwhile: the work must then be repeated.
     """
     if not lock.acquire():
         if on_wait is not None:
             on_wait()
-        # Asks again and again: a blocking call would not be woken by Ctrl-C once a library has set its own signal handler.
+        # Polls: Ctrl-C would not interrupt a blocking call once a library has set its own signal handler.
         time.sleep(0.1)
         while not lock.acquire():
             time.sleep(0.1)
@@ -165,7 +165,7 @@ def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Itera
             raise StoreUnreachable(
                 "the connection that held a lock broke",
                 where="store.database_url",
-                remedy="what was done meanwhile is done again",
+                remedy="the work is repeated",
             )
     finally:
         lock.release()
@@ -173,7 +173,7 @@ def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Itera
 
 @contextmanager
 def serve_lock(home: Path, address: str) -> Iterator[None]:
-    """Holds the right to serve `home`; raises `AlreadyServedError` that names the process which has it."""
+    """Holds the lock for serving `home`; raises `AlreadyServedError` that names the process which holds it."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "serve.lock"
     with path.open("a+", encoding="utf-8") as lock_file:
@@ -185,7 +185,7 @@ def serve_lock(home: Path, address: str) -> Iterator[None]:
             raise AlreadyServedError(
                 f"already served by process {pid or '(unknown)'}{f' on {holder_address}' if holder_address else ''}",
                 where=str(home),
-                remedy="stop that one first, or give this one another --home",
+                remedy="stop that process first, or use another --home",
             ) from None
         lock_file.truncate(0)
         lock_file.write(f"{os.getpid()} {address}\n")
@@ -197,10 +197,10 @@ def serve_lock(home: Path, address: str) -> Iterator[None]:
 
 
 def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
-    """The turn to write the tables of `home` alone, before its books are open."""
+    """The write lock of a home folder on this machine, before its books are open."""
     return exclusive(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
 
 
 def write_lock(books: Books, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
-    """The turn to write the tables, among all who share this ledger."""
+    """The lock for writing the tables, shared by all processes of this ledger."""
     return exclusive(lock_of(books, WRITE), on_wait=on_wait)

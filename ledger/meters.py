@@ -1,4 +1,4 @@
-"""What can be measured of a call: every meter, declared once, each with what one unit of it is."""
+"""Every meter of usage, declared once, with the meaning of one unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METERS: Mapping[str, str] = {
     "output_audio_tokens": "generated audio",
     "input_image_tokens": "images in the prompt",
     "output_image_tokens": "generated images, counted in tokens",
-    "requests": "calls, where the call itself is what is sold",
+    "requests": "calls, where the call itself is priced",
     "seconds": "time a resource was in use",
     "gb_seconds": "memory held over time",
     "vcpu_seconds": "processors at work over time",
@@ -27,13 +27,13 @@ METERS: Mapping[str, str] = {
     "cache_read_image_tokens": "images of the prompt served from the provider's cache",
     "cache_write_audio_tokens": "audio of the prompt written to the provider's cache",
     "cache_write_12h_tokens": "prompt tokens written to the provider's twelve-hour cache",
-    "citation_tokens": "tokens of cited sources, where they are sold",
+    "citation_tokens": "tokens of cited sources, where they are priced",
     "computer_use_input_tokens": "prompt tokens of a computer-use tool",
     "computer_use_output_tokens": "generated tokens of a computer-use tool",
     "input_characters": "characters of the prompt, or of text to be spoken",
     "output_characters": "generated characters",
-    "input_images": "pictures in the prompt, where each is sold whole",
-    "output_images": "generated pictures, where each is sold whole",
+    "input_images": "images in the prompt, where each is priced as a whole",
+    "output_images": "generated images, where each is priced as a whole",
     "output_images_512": "generated pictures of size 512",
     "output_images_0.5k": "generated pictures of size 0.5K",
     "output_images_1024": "generated pictures of size 1024",
@@ -52,8 +52,8 @@ METERS: Mapping[str, str] = {
     "output_video_seconds_1080p": "length of generated video of 1080 lines",
     "output_video_seconds_2k": "length of generated video of 2K",
     "output_video_seconds_4k": "length of generated video of 4K",
-    "queries": "searches, or search units of a reranker, as the call's own business",
-    "results": "results asked of a search; never sold, but a search of many may cost more",
+    "queries": "searches, or search units of a reranker, where they are the call's purpose",
+    "results": "results requested of a search; not priced themselves, but a search with many may cost more",
     "pages": "pages read by a document model",
     "annotated_pages": "pages a document model annotated",
     "credits": "a provider's own credits",
@@ -77,7 +77,7 @@ METERS: Mapping[str, str] = {
     "guardrail_grounding_units": "units of text checked against their sources",
     "guardrail_reasoning_units": "units of text checked by automated reasoning",
 }
-"""Kinds of measured quantity. The meters of one call are disjoint: their sum is what was used."""
+"""Kinds of measured quantity. The meters of one call are disjoint and may be summed."""
 
 TOKEN_METERS = (
     "input_tokens",
@@ -91,10 +91,10 @@ TOKEN_METERS = (
     "input_image_tokens",
     "output_image_tokens",
 )
-"""The meters that are columns of `spans`, because nearly every call has some. All others travel in `spans.other_usage`."""
+"""The meters that are columns of `spans`. All others are stored in `spans.other_usage`."""
 
 BILLED_UNITS = (
     *("tokens", "1K tokens", "1M tokens", "seconds", "hours", "requests", "1K requests", "1M requests"),
     *("gb-hours", "gb-seconds", "vcpu-hours", "vcpu-seconds"),
 )
-"""What a billed quantity may be said to count, in a rule of the settings."""
+"""Units of a billed quantity that a SKU rule of the settings may name."""

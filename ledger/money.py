@@ -1,4 +1,4 @@
-"""What a dollar is: an exact decimal with twelve places, and the only code that divides one.
+"""Money: exact decimals with twelve places, and the only code that divides amounts.
 
 Money is ``pl.Decimal(38, 12)`` in frames, `decimal.Decimal` in Python and a string in JSON. Floats never touch it.
 """
@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 import polars as pl
 
 SCALE = 12
-"""Decimal places money is kept to. More than any provider but Azure sends; Azure's excess is accounted as `rounding`."""
+"""Decimal places of money. Only Azure sends more; its excess is accounted as `rounding`."""
 
 MONEY = pl.Decimal(38, SCALE)
 RATE_SCALE = 18
@@ -85,7 +85,7 @@ def parse(column: pl.Expr) -> pl.Expr:
 
 
 def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
-    """The text where it may say more than `parse` keeps, else null: these rows are summed again at full precision. (MO-1a)
+    """The text where it has more digits than `parse` keeps, else null: these rows are summed again at full precision. (MO-1a)
 
     >>> costs = pl.DataFrame({"cost": ["1.5", "0.123456789012345", "1.5e-13", None]})
     >>> costs.select(beyond_twelve_places(pl.col("cost")))["cost"].to_list()
@@ -95,7 +95,7 @@ def beyond_twelve_places(column: pl.Expr) -> pl.Expr:
 
 
 def rounding_loss(literals: pl.Series, amounts: pl.Series) -> Decimal:
-    """What rounding to twelve places lost in all: the sum as written minus the sum as kept, with every digit. (MO-1a)
+    """Total lost by rounding to twelve places: the sum as written minus the rounded sum, with all digits. (MO-1a)
 
     >>> texts = pl.Series(["0.123456789012345", "-1e-15"])
     >>> rounding_loss(texts, texts.to_frame("t").select(parse(pl.col("t")))["t"])
@@ -135,7 +135,7 @@ def exact_decimal(literal: str | None) -> Decimal | None:
 
 
 def proportion(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
-    """Amount · part / whole at the ledger's twelve places, half to even; what one of many pays when it is looked at alone.
+    """Amount · part / whole at the ledger's twelve places, half to even; the share of one of many.
 
     3 000 of 10 000 tokens that cost $0.03, and what share of $0.03 unallocated $0.003 is, in percent:
 
@@ -145,7 +145,7 @@ def proportion(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:
     Raises `ZeroDivisionError` if `whole` is 0: what a share of nothing is, the caller must say.
     """
     if not whole:
-        raise ZeroDivisionError("a share of nothing")
+        raise ZeroDivisionError("a share of 0 is undefined")
     with localcontext() as context:
         context.prec = 120
         return quantize(amount * part / whole)
@@ -159,10 +159,10 @@ def unit_rate(amount: Decimal, units: Decimal) -> Decimal:
     >>> unit_rate(Decimal(3), Decimal(1000000)), unit_rate(Decimal("0.0125"), Decimal(9000))
     (Decimal('0.000003000000000000'), Decimal('0.000001388888888889'))
 
-    Raises `ZeroDivisionError` if `units` is 0: nothing has no price.
+    Raises `ZeroDivisionError` if `units` is 0.
     """
     if not units:
-        raise ZeroDivisionError("a price of nothing")
+        raise ZeroDivisionError("a unit price of 0 units is undefined")
     with localcontext() as context:
         context.prec = 120
         return (amount / units).quantize(Decimal(1).scaleb(-RATE_SCALE), rounding=ROUND_HALF_EVEN)
@@ -177,12 +177,12 @@ def share_out(amount: Decimal, shares: Sequence[Decimal]) -> list[Decimal]:
     >>> [text(p) for p in parts], sum(parts)
     (['-0.5', '-0.75', '0.25'], Decimal('-1.000000000000'))
 
-    Raises `ZeroDivisionError` if the shares sum to 0 and the amount is not: whose it is, the caller must say.
+    Raises `ZeroDivisionError` if the shares sum to 0 and the amount is not; the caller decides the owner then.
     """
     whole = sum(shares, ZERO)
     if not whole:
         if amount:
-            raise ZeroDivisionError("a share of nothing")
+            raise ZeroDivisionError("a share of 0 is undefined")
         return [quantize(ZERO) for _ in shares]
     parts, cumulative_share, previous_part = [], ZERO, ZERO
     with localcontext() as context:
@@ -196,7 +196,7 @@ def share_out(amount: Decimal, shares: Sequence[Decimal]) -> list[Decimal]:
 
 
 def exchange_amounts(amounts: Sequence[Decimal], numerator: Decimal, denominator: Decimal) -> list[Decimal]:
-    """Amounts times numerator / denominator, by running sums, so that the parts sum to what their sum comes to. (MO-1, RA-7)
+    """Amounts times numerator / denominator, by running sums, so that the converted parts sum to the converted sum. (MO-1, RA-7)
 
     Three times $0.01 at 1.0842 dollars a euro: €0.03/1.0842, whichever way it is summed.
 
@@ -230,7 +230,7 @@ def split(
     W_k, row k gets round(A·W_k/W) − round(A·W_{k−1}/W), half to even at twelve places: the sum telescopes to A.
 
     Returns the frame with each amount replaced by its share. A pool whose weights are all zero gets null shares: the
-    caller decides the next step of the ladder, nothing is guessed here.
+    caller decides the next step of the allocation cascade.
 
     A cent over three equal shares, at twelve places:
 
@@ -319,7 +319,7 @@ def from_units(units: pl.Expr) -> pl.Expr:
 
 
 def _shift(units: pl.Series) -> pl.Series:
-    # Both dtypes are the same 128-bit integers; only where the point is drawn differs. Going through Arrow relabels without arithmetic.
+    # Both dtypes are the same 128-bit integers; they differ only in the scale. Going through Arrow changes it without arithmetic.
     import pyarrow as pa
 
     arrow = units.to_arrow()

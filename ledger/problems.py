@@ -1,4 +1,4 @@
-"""The user's mistakes are rows: what was wrong, where, and what to do about it."""
+"""Problems with the input, as rows: reason, place and remedy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ledger.tables import PROBLEMS
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that was wrong with the input, told so that its sender can mend it.
+    """One problem with the input, with a remedy.
 
     `place` is the line, row or object within `uri` (``line 7``, ``row 12``, ``item 3``); `rows` says how many input rows
-    share exactly this fault when they are told together. `severity` is ``error`` when the row was left out, ``warning``
+    share this problem when they are reported together. `severity` is ``error`` when the row was left out, ``warning``
     when it was kept.
     """
 
@@ -33,7 +33,7 @@ class Problem:
 
     @property
     def problem_id(self) -> str:
-        """The same fault in the same place has the same id, however often the file is read."""
+        """Id of the problem: the same for the same reason in the same place, however often the file is read."""
         identity = f"{self.source}\x1f{self.uri}\x1f{self.place}\x1f{self.field}\x1f{self.reason}"
         return hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()
 
@@ -65,7 +65,7 @@ def renew(
 ) -> None:
     """Makes `problems` all that is wrong with the files just read, so that a mended file's old problems go.
 
-    `uris` are the files' addresses, compared whole; `folders` are folders read in full: what was told of anything in them goes too.
+    `uris` are the exact addresses of the files; `folders` are folders read in full: all earlier problems below them are replaced, too.
     One commit; nothing is written where nothing changed.
     """
     stored_rows = store.scan(PROBLEMS, {"source": [source]}).collect()

@@ -1,8 +1,7 @@
-"""Who owns what, and since when. (ID-1, ID-2)
+"""The registry: the agent and team that own a name, by time. (ID-1, ID-2)
 
-The registry answers one question: to which agent and team did this name belong at this instant? Rows are only added; a row
-holds for ``[valid_from, valid_to)``, and of two that hold the later recorded one wins. So an old period gives the old owner,
-however often it is run again.
+Rows are only added. A row applies to ``[valid_from, valid_to)``; of overlapping rows the later recorded one wins. So re-running an old
+period gives its old owner.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 @dataclass(slots=True)
 class RegistryImport:
-    """What an import of the registry did."""
+    """Result of a registry import."""
 
     agents: int = 0
     names: int = 0
@@ -77,7 +76,7 @@ class RegistryImport:
 
 
 def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImport:
-    """Adds the rows of a registry file. Rows already known are left alone; a changed owner is a new row, recorded now.
+    """Adds the rows of a registry file. Existing rows are unchanged; a changed owner becomes a new row, recorded now.
 
     A row needs `agent` and `team`; `valid_from` defaults to the beginning. Raises `FormatError` if the file cannot be read at all.
     """
@@ -91,14 +90,14 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImpor
 
 
 def import_text(books: Books, content: str, *, uri: str, actor: str) -> RegistryImport:
-    """The same from text, as the API receives it."""
+    """Adds the rows of a CSV text, see `import_csv`; the API calls it."""
     result = RegistryImport()
     reader = csv.DictReader(io.StringIO(content))
     headers = [h.strip() for h in reader.fieldnames or []]
     missing = [c for c in ("agent", "team") if c not in headers]
     if missing:
         raise FormatError(
-            f"columns {', '.join(missing)} are missing (found: {', '.join(headers) or 'nothing'})",
+            f"columns {', '.join(missing)} are missing (columns are: {', '.join(headers) or 'nothing'})",
             where=uri,
             remedy=f"the first line must name columns out of: {', '.join(COLUMNS)}",
         )
@@ -193,9 +192,9 @@ def rows(books: Books) -> pl.DataFrame:
 
 
 def timeline(registry: pl.DataFrame) -> pl.DataFrame:
-    """The registry without overlaps: for every (kind, name), disjoint intervals in order, each with the owner that holds in it.
+    """The registry without overlaps: for every (kind, name), disjoint intervals in order, each with its owner.
 
-    Where intervals overlap, the later recorded row wins, then the one with the later valid_from. `valid_to` is null for ever.
+    Where intervals overlap, the later recorded row wins, then the one with the later valid_from. `valid_to` is null for an open interval.
 
     >>> at = lambda d: datetime(2026, 10, d, tzinfo=UTC)
     >>> frame = pl.DataFrame([
@@ -212,7 +211,7 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
 
 
 def _without_overlaps(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one name, weakest first, as disjoint intervals: in each, the strongest of those that hold."""
+    """The rows of one name, in order of precedence, as disjoint intervals; each has the row with the highest precedence."""
     out: list[dict[str, Any]] = []
     by_start = sorted(range(len(records)), key=lambda n: records[n]["valid_from"])
     edges = sorted({r["valid_from"] for r in records} | {r["valid_to"] for r in records if r["valid_to"] is not None})
@@ -236,9 +235,9 @@ def _without_overlaps(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _contradicting(rows: Sequence[Owner], uri: str) -> list[Problem]:
-    """Names that one file gives to two owners at once: an interval said to end later than the next one begins.
+    """Warnings for names with two owners at once in one file: an interval that ends after the next one begins.
 
-    A row without an end is simply over when the next begins: that is how owners are changed, and no fault.
+    An interval without an end is closed by the next one; that is how owners are changed.
     """
     by_name: dict[tuple[str, str], list[Owner]] = {}
     for row in rows:
@@ -270,5 +269,5 @@ def _contradicting(rows: Sequence[Owner], uri: str) -> list[Problem]:
 
 
 def revision(registry: pl.DataFrame) -> str:
-    """Changes exactly when the registry does."""
+    """A revision of the registry; changes exactly when the registry changes."""
     return f"{registry.height}:{registry['recorded_at'].cast(pl.String).max()!s}"

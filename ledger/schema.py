@@ -1,4 +1,4 @@
-"""What a table is: typed columns with a reason each, a key, and how its files are laid out."""
+"""Table definitions: typed columns with descriptions, a key, and the partitioning of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ledger.money import MONEY, RATE
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its type, why it exists, and whether it may be empty."""
+    """One column: name, type, description, and whether it must not be null."""
 
     name: str
     dtype: pl.DataType | type[pl.DataType]
@@ -23,7 +23,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the ledger. `key` tells rows apart; `partition_by` is how files are laid out and atomically replaced."""
+    """A table of the ledger. `key` identifies a row; partitions by `partition_by` are replaced atomically."""
 
     name: str
     kind: Literal["fact", "conclusion"]

@@ -1,4 +1,4 @@
-"""Every setting, said once: `rootcost.toml`, overridden by the environment, printed by `rootcost config show`.
+"""All settings: `rootcost.toml`, overridden by the environment, printed by `rootcost config show`.
 
 Order of precedence: command line, environment (``ROOTCOST_…``, nested by ``__``: ``ROOTCOST_SERVE__PORT=9000``),
 ``rootcost.toml`` (in the working folder, else in the home folder, or named by ``ROOTCOST_CONFIG``), the defaults below.
@@ -58,7 +58,7 @@ class ServeSettings(_Section):
     )
     max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
     max_waiting_mb: int = Field(
-        256, ge=1, description="Most bytes of bodies in hand at once; a sender beyond it is told 429 and when to come back."
+        256, ge=1, description="Maximum megabytes of request bodies in memory; requests beyond it get 429 with Retry-After."
     )
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
 
@@ -81,13 +81,13 @@ class IngestSettings(_Section):
     keep_content: bool = Field(
         False,
         description="Whether prompts, answers and tool arguments that OpenTelemetry spans and events carry are kept in "
-        "`spans.attributes`. They are dropped at the door unless this is true.",
+        "`spans.attributes`. They are dropped on receipt unless this is true.",
     )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
 
 
 class Defaults(_Section):
-    """What a log source leaves unsaid about its calls (RA-1a)."""
+    """Defaults for calls of a log source that lack account or region (RA-1a)."""
 
     provider: str = Field("", description="Provider these defaults are for: AWS, OpenAI, …")
     account: str = Field("", description="Usage account, subscription or project.")
@@ -95,13 +95,13 @@ class Defaults(_Section):
 
 
 class SharedRule(_Section):
-    """Who pays for charges nobody used directly (RA-4). What is empty means any; the first rule that fits takes the charge."""
+    """A shared-cost rule for charges without direct usage (RA-4). An empty field matches anything; the first matching rule applies."""
 
     name: str = Field(
         min_length=1, max_length=200, description="Name shown on every cost it makes, with its version: name@version."
     )
     priority: int = Field(
-        0, ge=-1000, le=1000, description="Rules of higher priority are asked first; of equal priority, in the order written."
+        0, ge=-1000, le=1000, description="Rules of higher priority are tried first; of equal priority, in the order of the file."
     )
     provider: str = Field("", description="Only charges of this provider; empty: any.")
     account: str = Field("", description="Only charges of this sub account; empty: any.")
@@ -116,7 +116,7 @@ class SharedRule(_Section):
     tags: dict[str, str] = Field(default_factory=dict, description="Only charges whose tags hold all of these.")
     source_team: str = Field(
         "",
-        description="Only charges this team owns, to be shared on by it; it takes no part itself. Empty: only charges nobody owns.",
+        description="Only charges owned by this team, to be shared by other teams. Empty: only charges without an owner.",
     )
     method: Literal["proportional", "even", "fixed", "usage"] = Field(
         "proportional", description="proportional to metered cost, even, fixed by `shares`, or by the `usage` of a meter."
@@ -144,7 +144,7 @@ class SharedRule(_Section):
 
     @property
     def version(self) -> str:
-        """Names the rule's terms: what it takes and how it splits, not its name nor its dates. Equal terms have equal versions.
+        """Hash of the rule's terms: its conditions and its split, without name and dates. Equal terms have equal versions.
 
         >>> SharedRule(name="support", service="AWS Support").version == SharedRule(name="help", service="AWS Support").version
         True
@@ -154,19 +154,19 @@ class SharedRule(_Section):
 
     @property
     def label(self) -> str:
-        """What costs name it by: name@version."""
+        """Label of the rule in costs: name@version."""
         return f"{self.name}@{self.version}"
 
 
 def usage_drivers() -> tuple[str, ...]:
-    """What a shared cost can be split by, where it is split by usage: all tokens, calls, or one meter."""
+    """Drivers of the method `usage`: all tokens, calls, or one meter."""
     from ledger.tables import METERS  # only where there are rules: settings are read by commands that need no frames
 
     return ("tokens", "calls", *METERS)
 
 
 class SkuRule(_Section):
-    """What a SKU sells that is not known yet, or is known otherwise (RA-1). The first rule that fits goes before all that is built in."""
+    """A classification rule for a SKU (RA-1). The first matching rule takes precedence over the built-in ones."""
 
     sku: str = Field(
         "", description="The SKU meter, usage type or line item, compared whole; the description where a charge names no SKU."
@@ -209,14 +209,14 @@ class SkuRule(_Section):
 
 
 class AttributionSettings(_Section):
-    """How charges meet calls."""
+    """Matching of charges and calls."""
 
     tolerance: Annotated[Decimal, Field(ge=0, lt=1)] = Field(
         Decimal("0.005"), description="Share of the billed quantity by which logs may differ and still count as equal (RA-2)."
     )
     drift_tolerance: Annotated[Decimal, Field(gt=0, le=100)] = Field(
         Decimal("0.1"),
-        description="Share by which a bill may differ from its estimates, per provider and model, before it is told (ES-3).",
+        description="Share by which a bill may differ from its estimates, per provider and model, before it is reported (ES-3).",
     )
     owner_tags: list[str] = Field(
         default_factory=lambda: ["team", "user_team", "resourceTags/user:team", "iamPrincipal/team", "rootcost.team"],
@@ -226,7 +226,9 @@ class AttributionSettings(_Section):
         default_factory=lambda: ["agent", "user_agent", "resourceTags/user:agent", "iamPrincipal/agent", "rootcost.agent"],
         description="Bill tags that name the owning agent.",
     )
-    defaults: list[Defaults] = Field(default_factory=list, description="What logs leave unsaid, per provider (RA-1a).")
+    defaults: list[Defaults] = Field(
+        default_factory=list, description="Default account and region of calls whose logs lack them, per provider (RA-1a)."
+    )
     shared: list[SharedRule] = Field(
         default_factory=list, description="Shared-cost rules: by priority, then first match wins (RA-4)."
     )
@@ -234,14 +236,16 @@ class AttributionSettings(_Section):
         default_factory=list, description="What SKUs sell that are not known, or known otherwise: the first that fits (RA-1)."
     )
     slice_spans: int = Field(
-        1_000_000, ge=1, description="Spans drawn at once, about: a larger month is drawn in slices. Memory goes with it."
+        1_000_000,
+        ge=1,
+        description="Approximate number of spans per partition: a larger month is processed in partitions. Memory grows with it.",
     )
-    workers: int = Field(2, ge=1, le=64, description="Slices drawn side by side on this machine.")
+    workers: int = Field(2, ge=1, le=64, description="Number of partitions processed in parallel on this machine.")
     lookback_days: int = Field(2, ge=0, le=31, description="Days before the period whose spans may be ancestors of calls in it.")
 
 
 class ReportSettings(_Section):
-    """How results are shown."""
+    """Presentation of results."""
 
     timezone: str = Field("UTC", description="IANA timezone that days and months of reports follow (TI-1).")
     currency: str = Field(
@@ -261,7 +265,7 @@ class ReportSettings(_Section):
 
 
 class AlertSettings(_Section):
-    """Where alerts go."""
+    """Delivery of alerts."""
 
     webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
     thresholds: list[Decimal] = Field(
@@ -374,7 +378,7 @@ def read_rules(path: Path) -> list[SharedRule]:
     section = document.get("attribution", {})
     rules = document.get("shared", section.get("shared") if isinstance(section, dict) else None)
     if not isinstance(rules, list):
-        raise SettingsError("holds no rules", where=str(path), remedy=remedy)
+        raise SettingsError("has no rules", where=str(path), remedy=remedy)
     out = []
     for number, rule in enumerate(rules, 1):
         try:
@@ -400,9 +404,9 @@ def _keys() -> list[str]:
 
 
 def _did_you_mean(name: str, choices: Sequence[str]) -> str:
-    """The end of a sentence about a name that is not known.
+    """A suggestion to append to the error about an unknown name.
 
-    >>> _meant("serve.prot", ["serve.port", "serve.host"]), _meant("colour", ["serve.port"])
+    >>> _did_you_mean("serve.prot", ["serve.port", "serve.host"]), _did_you_mean("colour", ["serve.port"])
     ('; did you mean serve.port?', '')
     """
     matches = difflib.get_close_matches(name, choices, n=1)
@@ -410,7 +414,7 @@ def _did_you_mean(name: str, choices: Sequence[str]) -> str:
 
 
 def _unreadable(error: UnreadableValue) -> SettingsError:
-    """A variable of the environment that must hold JSON and does not; names the variable."""
+    """The error of an environment variable that must hold JSON and does not."""
     for variable, value in sorted(os.environ.items()):
         prefix, _, suffix = variable.partition("_")
         section, _, key = suffix.lower().partition("__")

@@ -1,4 +1,4 @@
-"""The sources somebody set up: added, paused, resumed, removed, each change audited; and what became of every run."""
+"""Configured sources: add, pause, resume, remove, with an audit row for each change; and the result of every run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ledger.errors import ObjectMissingError, UsageError
 from ledger.periods import now
 
 Status = Literal["done", "problems", "failed"]
-"""How a run ended: all was read; some rows were left out; an address could not be read, so that it is tried again soon.
+"""Result of a run: everything was read; some rows were left out; an address could not be read, so that it is retried soon.
 
 A run that is still ``running`` has no end yet; one whose process died is ``cut off``."""
 
@@ -38,7 +38,7 @@ class UnknownSourceError(ObjectMissingError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run brought. `money_in` is the billed total of each currency, as exact as the files have it."""
+    """Result of a run. `money_in` is the exact billed total by currency."""
 
     status: Status
     files: int = 0
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def process() -> str:
-    """This process, as others know it.
+    """Identifier of this process: host and process id.
 
     >>> process().endswith(f":{os.getpid()}")
     True
@@ -67,7 +67,7 @@ def list_sources(books: Books) -> list[ConfiguredSource]:
 
 
 def find(books: Books, name: str) -> ConfiguredSource:
-    """The source of that name. Raises `UnknownSourceError` that names the nearest one."""
+    """The source of that name. Raises `UnknownSourceError` that suggests a similar name."""
     with books.database.session() as session:
         return _get(session, name)
 
@@ -85,7 +85,7 @@ def add(
     lag: timedelta,
     actor: str,
 ) -> ConfiguredSource:
-    """Sets a source up. `pause` is the longest between two ticks of `cron`; `lag` how old its newest row may be in good health."""
+    """Configures a source. `pause` is the longest interval of `cron`; `lag` is the maximum age of the newest row of a healthy source."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a source",
@@ -114,7 +114,7 @@ def add(
 
 
 def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
-    """Stops asking a source, or goes on. A source that goes on has failed nothing yet."""
+    """Pauses or resumes a source. Resuming resets its failures."""
     with books.database.session() as session:
         source = _get(session, name)
         if source.paused != paused:
@@ -128,7 +128,7 @@ def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSou
 
 
 def remove(books: Books, name: str, *, actor: str) -> None:
-    """Takes a source off the schedule. What it brought, and the history of its runs, stay."""
+    """Removes a source from the schedule. Its rows and the history of its runs stay."""
     with books.database.session() as session:
         source = _get(session, name)
         books.database.audit(session, actor, "source.remove", name, before=_audit_fields(source))
@@ -136,7 +136,7 @@ def remove(books: Books, name: str, *, actor: str) -> None:
 
 
 def begin(books: Books, source: ConfiguredSource, *, cause: str, since: date | None = None, until: date | None = None) -> int:
-    """Notes that a run has begun; returns its number."""
+    """Records the start of a run; returns its id."""
     run = SourceRun(
         name=source.name, source=source.source, cause=cause, runner=process(), started_at=now(), status="running", money_in={},
         since=since.isoformat() if since else None, until=until.isoformat() if until else None,
@@ -149,7 +149,7 @@ def begin(books: Books, source: ConfiguredSource, *, cause: str, since: date | N
 
 
 def finish(books: Books, run_id: int, outcome: Outcome) -> SourceRun:
-    """Notes how a run ended, and what that says about its source."""
+    """Records the result of a run and updates the state of its source."""
     with books.database.session() as session:
         run = session.get_one(SourceRun, run_id)
         run.finished_at, run.status, run.error = now(), outcome.status, outcome.error
@@ -167,7 +167,7 @@ def finish(books: Books, run_id: int, outcome: Outcome) -> SourceRun:
 
 
 def cut_off(books: Books, run_id: int) -> bool:
-    """Notes that the process of a run died before its end; false if the run had ended after all."""
+    """Records that the process of a run ended before the run; returns False if the run had ended."""
     with books.database.session() as session:
         run = session.get_one(SourceRun, run_id)
         if run.finished_at is not None:
@@ -177,7 +177,7 @@ def cut_off(books: Books, run_id: int) -> bool:
 
 
 def unfinished(books: Books) -> list[SourceRun]:
-    """Runs that have not ended, as far as anybody noted."""
+    """Runs without a recorded end."""
     with books.database.session() as session:
         return list(session.scalars(sa.select(SourceRun).where(SourceRun.finished_at.is_(None)).order_by(SourceRun.id)))
 
@@ -195,17 +195,17 @@ def _get(session: Session, name: str) -> ConfiguredSource:
 
 
 def _refuse_secret(uri: str) -> None:
-    """An address is shown and stored, so it must not carry a credential."""
+    """Raises `UsageError` if an address holds a credential: addresses are stored and shown."""
     try:
         parts = urlsplit(uri)
         secret = parts.password is not None or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
     except ValueError:
-        return  # not an address then; whoever fetches it says so
+        return  # not a URL; fetching it reports the error
     if "://" in uri and secret:
         raise UsageError(
-            "holds a password or a key",
+            "the address holds a password or a key",
             where=f"{parts.scheme}://{parts.hostname or ''}{parts.path}",
-            remedy="leave it out and give it in the environment; `rootcost sources kinds` names the variables",
+            remedy="set it in the environment instead; `rootcost sources kinds` names the variables",
         )
 
 

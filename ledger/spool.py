@@ -1,11 +1,11 @@
-"""The porch: what receivers accepted, safe on disk before the sender hears "thank you", and not yet in the ledger.
+"""Write-ahead spool: a received delivery is fsynced to disk before it is acknowledged, and merged into the ledger later.
 
-Deliveries that arrive together are written as one file, aside, synced once, then renamed: each is there whole or not at all. In it
-every part carries the digest of its bytes. `drain` merges what lies there and deletes it afterwards; a crash in between makes it
-merge again, which changes nothing (CA-3). A part whose bytes are not what its digest says is told of as a problem, its
-neighbours are booked, and the file is moved to ``damaged/``.
+Deliveries that arrive together are written to one temporary file, synced once and renamed, so each is stored whole or not at all. Every
+part of a file carries the digest of its bytes. `drain` merges the files and deletes them afterwards; after a crash in between they are
+merged again, which changes nothing (CA-3). A part whose bytes do not match its digest is reported as a problem, the other parts are
+merged, and the file is moved to ``damaged/``.
 
-Parts are rows (of `spans`, `problems`, `metric_points`), or bodies as a receiver kept them, which `read` makes rows of at `drain`.
+A part holds rows (of `spans`, `problems`, `metric_points`) or a request body as received; the reader turns bodies into rows at `drain`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ledger.store import Store
 from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS, Table
 
 DEFAULT_LIMIT_BYTES: Final = 1 << 30
-"""Most bytes that may wait. At that size a night's outage of the store still fits."""
+"""Most bytes the spool may hold: enough for a night's outage of the store."""
 
 _GROUP_BYTES: Final = 8 << 20
-"""Deliveries are written together up to here."""
+"""Most bytes of deliveries written to one file."""
 _BATCH_ROWS: Final = 100_000
 _BATCH_BYTES: Final = 32 << 20
-"""Bodies read together, and rows merged together: as many as memory holds easily."""
+"""Most bytes of bodies decoded together, and most rows merged together; bounds memory."""
 _STALE_SECONDS: Final = 3600
 _TABLES: Final[dict[str, tuple[Table, str]]] = {
     "spans": (SPANS, "rank"),
@@ -49,23 +49,23 @@ _SUFFIX: Final = ".spool"
 
 
 class Body(NamedTuple):
-    """Bytes that are read at `drain`; `kind` tells the reader what they are."""
+    """A request body that is decoded at `drain`; `kind` names its format for the reader."""
 
     kind: str
     content: bytes
 
 
 class BodyReader(Protocol):
-    """Makes rows of `spans` of bodies, and says what was wrong in them. Pure."""
+    """Decodes bodies into rows of `spans` and problems. A pure function."""
 
     def __call__(self, bodies: Sequence[Body], /) -> tuple[pl.DataFrame, Sequence[Problem]]:
-        """The rows of all these bodies."""
+        """Returns the rows and the problems of all these bodies."""
         ...
 
 
 @dataclass(slots=True)
 class _Delivery:
-    """A delivery on its way to disk. Its thread either waits until it is `done`, or is told to `lead`: to write for all that wait."""
+    """A delivery being written (group commit). Its thread waits for `wakeup`, or as the leader writes all queued deliveries."""
 
     parts: list[Body]
     size_bytes: int
@@ -75,7 +75,7 @@ class _Delivery:
 
 
 class Spool:
-    """A folder of deliveries. Any number of threads append; one drains."""
+    """A folder of deliveries. Any number of threads may append; one thread drains."""
 
     def __init__(self, folder: Path | str, *, limit_bytes: int = DEFAULT_LIMIT_BYTES, reader: BodyReader | None = None) -> None:
         self.folder = Path(folder)
@@ -100,7 +100,7 @@ class Spool:
         points: pl.DataFrame | None = None,
         bodies: Sequence[Body] = (),
     ) -> None:
-        """Writes a delivery down; when this returns it survives a power cut.
+        """Stores a delivery durably: when this returns, it survives a power cut.
 
         `rows` fit the `spans` table, `points` the `metric_points` table. Raises `SpoolFull` if it would exceed the limit,
         `StoreUnreachable` if the disk refuses.
@@ -127,21 +127,21 @@ class Spool:
                     self._spooled_bytes -= size_bytes
 
     def pending(self) -> list[Path]:
-        """Files that wait, oldest first."""
+        """Files not merged yet, oldest first."""
         try:
             return sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda p: p.name)
         except OSError as error:
             raise self._unreachable(error) from error
 
     def size_bytes(self) -> int:
-        """Bytes that wait."""
+        """Bytes of the files not merged yet."""
         return sum(_size(path) for path in self.pending())
 
     def drain(self, store: Store) -> int:
-        """Moves everything that waits into the ledger; returns how many rows of `spans` that added or filled up.
+        """Merges all pending files into the ledger; returns how many rows of `spans` were added or completed.
 
-        Deliveries are merged together, in batches that fit memory, and each batch is deleted once it is in. Those that arrive
-        meanwhile wait for the next time. Where the store does not answer, `StoreUnreachable` passes and nothing is lost.
+        Deliveries are merged in batches that fit memory, and a batch's files are deleted once it is committed. Deliveries that arrive
+        meanwhile are merged by the next drain. Raises `StoreUnreachable` if the store does not answer; nothing is lost then.
         """
         rows_changed = 0
         batch = _Batch(self._read)
@@ -155,7 +155,7 @@ class Spool:
         return rows_changed
 
     def refresh_size(self) -> None:
-        """Counts again what waits, after it was drained here or by another process."""
+        """Recomputes the size of the spool after a drain, here or by another process."""
         with self._lock:
             self._spooled_bytes = self.size_bytes()
 
@@ -165,7 +165,7 @@ class Spool:
             table, prefer = _TABLES[kind]
             count = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
             rows_changed += count if kind == "spans" else 0
-        # Only now that the ledger holds them (or says why not) may the files go.
+        # Files are deleted only after their rows, or the problems with them, are committed.
         for path in batch.damaged:
             (self.folder / "damaged").mkdir(exist_ok=True)
             path.replace(self.folder / "damaged" / path.name)
@@ -181,14 +181,14 @@ class Spool:
                 self._spooled_bytes = self.size_bytes()  # another process may have drained
             if self._spooled_bytes + size_bytes > self.limit_bytes:
                 raise SpoolFull(
-                    f"{self._spooled_bytes} bytes wait and {self.limit_bytes} are allowed",
+                    f"the spool holds {self._spooled_bytes} bytes of at most {self.limit_bytes}",
                     where=str(self.folder),
                     remedy="try again later; is the scheduler running and does the store answer?",
                 )
             self._spooled_bytes += size_bytes
 
     def _commit(self, delivery: _Delivery) -> None:
-        """Writes this delivery, and with it those that came while the last file was being synced: one sync thanks them all."""
+        """Group commit: writes this delivery together with those queued during the previous sync, with one sync for all."""
         with self._lock:
             self._queue.append(delivery)
             delivery.is_leader, self._has_leader = not self._has_leader, True
@@ -200,27 +200,27 @@ class Spool:
             raise delivery.error
 
     def _write_group(self) -> None:
-        """The first of those that wait writes for all; the first of those that came meanwhile is told to lead next."""
+        """Writes all queued deliveries as their leader; makes the first delivery queued meanwhile the next leader."""
         with self._lock:
             size, group = 0, list[_Delivery]()
             while self._queue and (not group or size + self._queue[0].size_bytes <= _GROUP_BYTES):
                 group.append(self._queue.pop(0))
                 size += group[-1].size_bytes
-        # Nobody is thanked unless it was written: whatever else ends the writing is a fault to all of them.
-        fault: OSError | None = OSError(errno.EIO, "the writing was broken off")
+        # No delivery is acknowledged unless it was written: any other end of the write is an error for all of them.
+        error: OSError | None = OSError(errno.EIO, "the write was interrupted")
         try:
-            self._write([part for waiting in group for part in waiting.parts])
-            fault = None
-        except OSError as told:
-            fault = told
+            self._write([part for delivery in group for part in delivery.parts])
+            error = None
+        except OSError as write_error:
+            error = write_error
         finally:
             with self._lock:
                 self._has_leader = bool(self._queue)
                 following = self._queue[0] if self._queue else None
-            for waiting in group:
-                waiting.error = fault
-                waiting.is_leader = False
-                waiting.wakeup.set()
+            for delivery in group:
+                delivery.error = error
+                delivery.is_leader = False
+                delivery.wakeup.set()
             if following is not None:
                 following.is_leader = True
                 following.wakeup.set()
@@ -240,7 +240,7 @@ class Spool:
             raise
 
     def _remove_partial_files(self) -> None:
-        """Removes what a crash left half-written; nobody was thanked for it."""
+        """Removes temporary files a crash left behind; their deliveries were never acknowledged."""
         before = time.time() - _STALE_SECONDS
         for path in self.folder.glob("*.part"):
             if path.stat().st_mtime < before:
@@ -253,7 +253,7 @@ class Spool:
 
 
 class _Batch:
-    """Files that are merged together: their rows so far, and bodies still to be read."""
+    """Files merged together: their decoded rows, and bodies still to be decoded."""
 
     def __init__(self, reader: BodyReader | None) -> None:
         self._read = reader
@@ -266,11 +266,11 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether it should be merged before more is added."""
+        """Whether the batch should be merged before another file is added."""
         return self._rows >= _BATCH_ROWS
 
     def add(self, path: Path) -> None:
-        """Adds one file; of a damaged one its whole parts."""
+        """Adds one file; of a damaged file, its intact parts."""
         self.paths.append(path)
         whole = True
         for part in _parts(path.read_bytes()):
@@ -289,14 +289,14 @@ class _Batch:
             self._add("problems", _problems.to_frame([_damage(path)]))
 
     def frames(self) -> Iterator[tuple[str, pl.DataFrame]]:
-        """What is to be merged, table by table."""
+        """The rows to merge, table by table."""
         self._read_bodies()
         for kind, parts in self._frames.items():
             if parts:
                 yield kind, pl.concat(parts)
 
     def _add_ipc(self, kind: str, content: bytes) -> bool:
-        """Adds rows; false if they are none of this table."""
+        """Adds rows in Arrow IPC format; returns False if they do not fit the table."""
         try:
             self._add(kind, _TABLES[kind][0].conform(pl.read_ipc(io.BytesIO(content))))
         except (pl.exceptions.PolarsError, TableError):
@@ -312,7 +312,7 @@ class _Batch:
         if not self._bodies:
             return
         if self._read is None:
-            raise TypeError("a spool that holds bodies is drained with a reader")
+            raise TypeError("a spool with bodies needs a reader to drain")
         rows, problems = self._read(self._bodies)
         self._add("spans", SPANS.conform(rows))
         self._add("problems", _problems.to_frame(problems))
@@ -334,13 +334,13 @@ def _digest(kind: bytes, content: bytes) -> bytes:
 
 
 def _header(part: Body) -> bytes:
-    """What stands before a part: a mark, its kind, how long it is, its digest."""
+    """The header of a part: magic bytes, kind, length and digest."""
     kind = part.kind.encode("ascii")
     return _MAGIC + bytes([len(kind)]) + kind + len(part.content).to_bytes(8, "big") + _digest(kind, part.content)
 
 
 def _parts(stored_bytes: bytes) -> Iterator[Body | None]:
-    """The whole parts of a file; None once at the end if there were others."""
+    """The intact parts of a file; None once at the end if any part is damaged."""
     offset, is_damaged = 0, not stored_bytes
     while offset < len(stored_bytes):
         kind_end = offset + 3 + stored_bytes[offset + 2] if offset + 3 <= len(stored_bytes) else len(stored_bytes)

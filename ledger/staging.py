@@ -1,7 +1,7 @@
-"""Rows written first and made visible later: many files, by many hands, in one commit.
+"""Staged writes: files of several processes become visible in one commit.
 
-A part is a file below its table's folder that no reader sees. `commit` adds any number of them in one atomic step; parts that are never
-committed are no part of the table and are vacuumed away. So a pass cut into slices, here or on other machines, publishes all or nothing.
+A part is a file below its table's folder that readers do not see. `commit` adds any number of parts atomically; parts that are never
+committed are vacuumed. So a partitioned job, on one or several machines, publishes all of its rows or none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STATS = "rootcost.stats"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One written file: where, how large, which partition, and the statistics by which readers skip it."""
+    """One staged file: path, size, partition, and the statistics by which readers skip it."""
 
     path: str
     size_bytes: int
@@ -37,7 +37,7 @@ class Part:
 
 
 def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
-    """Writes rows as parts of `table`, one file a partition; nothing is visible yet."""
+    """Writes rows as parts of `table`, one file a partition; they are not visible yet."""
     rows = table.conform(frame)
     if not rows.height:
         return []
@@ -53,7 +53,7 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
 
 
 def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
-    """Rows of one partition as a file of the table, which knows its own statistics."""
+    """Writes rows of one partition as a file of the table, with its statistics in the file's metadata."""
     file_rows = rows.drop(table.partition_by)
     file_rows.write_parquet(
         path, compression="zstd", compression_level=1, row_group_size=250_000, metadata={_STATS: _stats(file_rows)}
@@ -61,7 +61,7 @@ def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
 
 
 def place(store: Store, table: Table, file: Path, partition: Mapping[str, str]) -> Part:
-    """Puts a file made by `write` into a partition, where no reader sees it yet. The file itself stays where it is."""
+    """Copies a file made by `write` into a partition, not yet visible to readers. The file itself is kept."""
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
     folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
     path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
@@ -72,7 +72,7 @@ def place(store: Store, table: Table, file: Path, partition: Mapping[str, str]) 
 
 
 def commit(store: Store, table: Table, parts: Sequence[Part], *, note: str = "") -> None:
-    """Makes parts visible, all in one commit."""
+    """Makes parts visible in one commit."""
     if not parts:
         return
     actions = [AddAction(p.path, p.size_bytes, dict(p.partition), int(time.time() * 1000), True, p.stats) for p in parts]
@@ -80,7 +80,7 @@ def commit(store: Store, table: Table, parts: Sequence[Part], *, note: str = "")
 
 
 def _pieces(rows: pl.DataFrame, by: Sequence[str]) -> Mapping[tuple[Any, ...], pl.DataFrame]:
-    """The rows of each partition; most frames are of one, and need no copy to be cut."""
+    """The rows by partition; a frame of one partition, the usual case, is not copied."""
     edges = rows.select(*(pl.col(c).min().alias(f"min_{c}") for c in by), *(pl.col(c).max().alias(f"max_{c}") for c in by)).row(0)
     if edges[: len(by)] == edges[len(by) :]:
         return {edges[: len(by)]: rows}
@@ -88,7 +88,7 @@ def _pieces(rows: pl.DataFrame, by: Sequence[str]) -> Mapping[tuple[Any, ...], p
 
 
 def _scratch(store: Store) -> str | None:
-    """A folder on the table's own disk, so that placing a file is a rename."""
+    """A folder on the table's own disk, so that a file can be hard-linked into the table."""
     if "://" in store.root:
         return None
     Path(store.root).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _scratch(store: Store) -> str | None:
 
 
 def _stats(rows: pl.DataFrame) -> str:
-    """Row count, and first and last of every time column."""
+    """Delta statistics as JSON: row count, and minimum, maximum and null count of every time column."""
     times = [name for name, dtype in rows.schema.items() if dtype == TIME]
     edges = rows.select(*(pl.col(t).min().alias(f"min_{t}") for t in times), *(pl.col(t).max().alias(f"max_{t}") for t in times))
     bounds = edges.row(0, named=True) if times else {}

@@ -1,10 +1,10 @@
-"""Where the tables live: Delta Lake on a folder or on S3, read lazily, written atomically.
+"""The table store: Delta Lake tables in a folder or on S3, read lazily, written atomically.
 
     append    new rows                                        (logs without a key that is there already)
-    merge     new rows, or fuller deliveries of known ones    (logs: at-least-once in, exactly once kept; CA-3)
-    replace   one slice, whole                                (bills: a restated month; conclusions of a run)
+    merge     new rows, or more complete versions of rows     (logs: delivered at least once, stored once; CA-3)
+    replace   one partition                                   (bills: a restated month; conclusions of a run)
 
-A reader sees the table before or after a write, never in between. One process writes a table at a time; readers are free.
+Readers see the table before or after a write, never in between. One process writes a table at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of a table: where, how many rows, and first and last of its time columns, to the millisecond or wider."""
+    """A file of a table: address, row count, and bounds of its time columns, rounded outwards to milliseconds."""
 
     address: str
     rows: int
@@ -45,19 +45,19 @@ class StoredFile:
 
 
 class _LocalDeltaTable(DeltaTable):
-    """A Delta table in a folder whose path may hold spaces and the like.
+    """A Delta table in a folder whose path may need URL encoding (spaces).
 
     deltalake names files by URL, polars opens them by path: the table's own folder is decoded, partition folders stay as they are.
     """
 
     def file_uris(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Paths that can be opened."""
+        """Decoded paths of the files."""
         encoded_root = super().table_uri.removeprefix("file://")
         return [unquote(encoded_root) + uri.removeprefix(encoded_root) for uri in super().file_uris(*args, **kwargs)]
 
     @property
     def table_uri(self) -> str:
-        """The folder as it is called."""
+        """Decoded path of the folder."""
         return unquote(super().table_uri)
 
 
@@ -73,15 +73,15 @@ class Store:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A store can be sent to another process: it is an address."""
+        """Pickles the store as its address, for other processes."""
         return Store, (self.root, self.storage_options)
 
     def uri(self, table: Table) -> str:
-        """Where one table lives."""
+        """Address of a table."""
         return f"{self.root}/{table.name}"
 
     def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
-        """The Delta table, or None while nothing was ever written to it."""
+        """The Delta table, or None before the first write."""
         try:
             kind = DeltaTable if "://" in self.root else _LocalDeltaTable
             return kind(self.uri(table), version=version, storage_options=self.storage_options)
@@ -102,7 +102,7 @@ class Store:
     ) -> pl.LazyFrame:
         """The table, lazily; empty before the first write.
 
-        `partitions` keeps whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
+        `partitions` selects whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
         """
         delta = self.delta(table, version=version)
         if delta is None:
@@ -113,7 +113,7 @@ class Store:
             if table.schema[column] == pl.Date:
                 literals = literals.str.to_date()
             frame = frame.filter(pl.col(column).is_in(literals.implode()))
-        # A table written before a column was thought of says nothing in it.
+        # A table written by an older version lacks newer columns: they are null.
         column_names = {field.name for field in delta.schema().fields}
         return frame.select(pl.col(c) if c in column_names else pl.lit(None, dtype=t).alias(c) for c, t in table.schema.items())
 
@@ -131,7 +131,7 @@ class Store:
         return hashlib.blake2b("\n".join(n.rsplit("/", 1)[-1] for n in names).encode(), digest_size=12).hexdigest()
 
     def files(self, table: Table, partitions: Mapping[str, Sequence[str]] | None = None) -> list[StoredFile]:
-        """The files of these partitions, with what the table's log says of them; no data is read."""
+        """The files of these partitions with their statistics from the table's log; reads no data."""
         delta = self.delta(table)
         if delta is None:
             return []
@@ -160,14 +160,14 @@ class Store:
         return rows.height
 
     def replace(self, table: Table, frame: pl.DataFrame, partition: Mapping[str, str], *, note: str = "") -> int:
-        """Makes `frame` the whole content of one slice, in one commit; returns how many rows it has now.
+        """Replaces one partition by `frame` in one commit; returns its number of rows.
 
-        `partition` names partition columns and the values that make the slice. Replacing a slice by no rows empties it.
+        `partition` maps partition columns to the values of the partition. An empty frame empties the partition.
         """
         rows = table.conform(frame)
         stray = [c for c in partition if c not in table.schema]
         if stray or not partition:
-            raise TableError(f"a slice is named by columns of the table, not {sorted(partition)}", where=table.name)
+            raise TableError(f"a partition is named by columns of the table, not {sorted(partition)}", where=table.name)
         with self._lock:
             if self.delta(table) is None:
                 if rows.height:
@@ -177,15 +177,15 @@ class Store:
         return rows.height
 
     def replace_files(self, table: Table, files: Sequence[Path], partition: Mapping[str, str], *, note: str = "") -> int:
-        """`replace` for a slice too large for memory: Parquet files, moved into the table, become visible in one commit.
+        """`replace` for a partition larger than memory: Parquet files are moved into the table and become visible in one commit.
 
         The files must be in the table's form (see `Table.conform`) without its partition columns, which `partition` must all name. An
-        exception on the way leaves the slice as it was. Returns how many rows it has now.
+        exception leaves the partition unchanged. Returns its number of rows.
 
         (Streaming into the partitioned writer of deltalake 1.6 keeps half a kilobyte a row until it is closed.)
         """
         if set(partition) != set(table.partition_by):
-            raise TableError(f"a slice in files is named by {table.partition_by}, not {sorted(partition)}", where=table.name)
+            raise TableError(f"a partition in files is named by {table.partition_by}, not {sorted(partition)}", where=table.name)
         with self._lock, self._reachable(table):
             self._widen(table)
             delta = self.delta(table)
@@ -197,7 +197,7 @@ class Store:
             return _move_in(delta, self.uri(table), table, files, partition, self._metadata(note), self.storage_options)
 
     def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
-        """Makes files that were written below the table's folder part of it, in one commit (see `ledger.staging`)."""
+        """Adds files below the table's folder to the table in one commit (see `ledger.staging`)."""
         with self._lock, self._reachable(table):
             self._widen(table)
             delta = self.delta(table)
@@ -215,10 +215,10 @@ class Store:
             )
 
     def merge(self, table: Table, frame: pl.DataFrame, *, prefer: str, note: str = "") -> int:
-        """Adds rows whose key is new, and replaces known ones by fuller ones; returns how many rows that changed.
+        """Adds rows with new keys and replaces rows by more complete ones; returns how many rows changed.
 
-        Of two rows with one key the one with the higher `prefer` stays; ties go to the row whose content hashes higher, so that
-        the result does not depend on the order or batching of deliveries. Only partitions of the frame's dates are looked at.
+        Of two rows with one key the one with the higher `prefer` is kept; ties are broken by content, so that the result
+        does not depend on the order or batching of deliveries. Only partitions of the frame's dates are read.
         """
         rows = _fullest(table, table.conform(frame), prefer)
         if not rows.height:
@@ -269,7 +269,7 @@ class Store:
             )
 
     def _widen(self, table: Table) -> None:
-        """Gives a table that was made before some columns were thought of those columns; its rows say nothing in them."""
+        """Adds columns that a table of an older version lacks; they are null in its rows."""
         delta = self.delta(table)
         column_names = {field.name for field in delta.schema().fields} if delta is not None else set(table.schema)
         if delta is None or column_names.issuperset(table.schema):
@@ -326,14 +326,12 @@ def _move_in(
 
 
 def place_file(file: Path, root: str, path: str, storage_options: Mapping[str, str]) -> None:
-    """Puts a file below a table's root, and leaves it where it was. It is no part of the table before the commit, and vacuumed away if
-    that never comes.
-    """
+    """Copies a file below a table's root. It becomes part of the table with the commit, and is vacuumed if there is none."""
     if not root.startswith("s3://"):
         target = Path(root) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            target.hardlink_to(file)  # files of tables are never written to again, so one content may have two names
+            target.hardlink_to(file)  # files of tables are never modified, so a hard link is safe
         except OSError:
             shutil.copyfile(file, target)
         return
@@ -361,7 +359,7 @@ def _partition_predicate(partition: Mapping[str, str]) -> str:
 
 
 def _fullest(table: Table, rows: pl.DataFrame, prefer: str) -> pl.DataFrame:
-    """One row a key: the one that tells the most; ties by content, never by position."""
+    """One row per key: the most complete one; ties are broken by content, never by position."""
     if rows.select(table.key).is_unique().all():
         return rows
     content = pl.concat_str(
@@ -376,6 +374,6 @@ def _fullest(table: Table, rows: pl.DataFrame, prefer: str) -> pl.DataFrame:
 
 
 def _rows_not_in(winners: pl.DataFrame, existing_rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `winners` that are not already in `existing_rows`, whatever file they came in."""
+    """Rows of `winners` that are not in `existing_rows`, ignoring the file they were read from."""
     columns = [c for c in winners.columns if c != "raw_id"]
     return winners.join(existing_rows, on=columns, how="anti", nulls_equal=True)

@@ -1,7 +1,7 @@
-"""What the API says and accepts: one model a thing, with a sentence on every field.
+"""Request and response models of the API, with a description of every field.
 
 Money is a decimal string in JSON and a `decimal.Decimal` in Python; times are ISO 8601 with an offset. Descriptions of fields
-that are columns of the ledger come from `ledger.tables`, so that they are said once.
+that are columns of the ledger come from `ledger.tables`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every model stands on: exact money, the vocabulary of queries, pages, and problem documents."""
+"""Base models of the API: exact money, query parameters, pages and problem documents."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ledger import money
 from ledger.tables import Table
 
 View = Literal["initiator", "executor"]
-"""`initiator`: who caused the cost; `executor`: who burned it."""
+"""`initiator`: the agent that started the chain; `executor`: the agent that made the calls."""
 Granularity = Literal["total", "hour", "day", "month"]
-"""How time is cut, in the reporting timezone."""
+"""Time granularity of the rows, in the reporting timezone."""
 Basis = Literal["effective", "billed", "list", "contracted"]
 """Which of FOCUS's cost columns is summed."""
 
 
 def _exact_amount(value: object) -> object:
-    """Money comes as text or a whole number; a JSON float has already lost digits."""
+    """Accepts money as text or a whole number; a JSON float has already lost digits."""
     if isinstance(value, Decimal):
         return value
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -41,23 +41,23 @@ Money = Annotated[
 
 
 def describe(table: Table, column: str) -> str:
-    """The sentence the ledger says about a column.
+    """The description of a ledger column, from `ledger.tables`.
 
     >>> from ledger.tables import COSTS
-    >>> why(COSTS, "currency")
+    >>> describe(COSTS, "currency")
     'billing currency'
     """
     return next(c.description for c in table.columns if c.name == column)
 
 
 class ResponseModel(BaseModel):
-    """What the API says; a client ignores what a newer one adds."""
+    """Base of responses; a client ignores fields that a newer server adds."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class RequestModel(BaseModel):
-    """What a caller sends: unknown keys and wrong types are refused, not bent."""
+    """Base of request bodies; unknown keys and wrong types are refused, never coerced."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -66,33 +66,33 @@ T = TypeVar("T")
 
 
 class Page(ResponseModel, Generic[T]):
-    """Rows of a listing, and how many there are in all."""
+    """One page of a listing, and the total number of rows."""
 
     rows: list[T] = Field(description="The rows, in order.")
-    total: int = Field(description="Rows there are, on this page and elsewhere.")
-    limit: int | None = Field(default=None, description="Most rows on a page; null: no paging.")
-    offset: int = Field(default=0, description="Rows skipped before this page.")
+    total: int = Field(description="Number of rows on all pages.")
+    limit: int | None = Field(default=None, description="Maximum number of rows on a page; null: no paging.")
+    offset: int = Field(default=0, description="Number of rows before this page.")
 
 
 class FieldError(ResponseModel):
-    """One field of a request that could not be used."""
+    """One invalid field of a request."""
 
-    field: str = Field(description="Where in the request.")
-    reason: str = Field(description="What is wrong with it.")
+    field: str = Field(description="Path of the field in the request.")
+    reason: str = Field(description="Why it is invalid.")
 
 
 class ProblemDocument(ResponseModel):
-    """An error, as RFC 9457 has it (application/problem+json)."""
+    """An error as an RFC 9457 problem document (application/problem+json)."""
 
-    type: str = Field(default="about:blank", description="Names the kind of problem; stable.")
-    title: str = Field(description="The kind of problem in words.")
+    type: str = Field(default="about:blank", description="Stable identifier of the problem type.")
+    title: str = Field(description="Problem type in words.")
     status: int = Field(description="HTTP status.")
-    detail: str = Field(default="", description="What went wrong this time.")
-    instance: str = Field(default="", description="The request's path.")
-    where: str = Field(default="", description="Parameter, file or place at fault.")
-    remedy: str = Field(default="", description="What to do about it.")
-    errors: list[FieldError] = Field(default_factory=list, description="Every field at fault, where the request was invalid.")
+    detail: str = Field(default="", description="What went wrong in this request.")
+    instance: str = Field(default="", description="Path of the request.")
+    where: str = Field(default="", description="Parameter, file or place of the error.")
+    remedy: str = Field(default="", description="How to fix it.")
+    errors: list[FieldError] = Field(default_factory=list, description="Every invalid field of an invalid request.")
 
 
 Filters = Mapping[str, str | list[str]]
-"""Dimension to one or several values, compared whole; an empty string stands for unknown."""
+"""Dimension to one or several values that must match exactly; an empty string matches unknown values."""

@@ -1,4 +1,4 @@
-"""Chains: the list, the tree, and the price of every call."""
+"""Models of chains: the list, the tree of spans, and the cost of every call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.tables import CALLS, CHAINS, COSTS, SPANS
 
 
 class ChainSummary(ResponseModel):
-    """One chain: everything that one piece of work set off."""
+    """One chain: all spans connected by parent or link edges."""
 
     chain_id: str = Field(description=describe(CHAINS, "chain_id"))
     month: str = Field(description=describe(CHAINS, "month"))
@@ -31,18 +31,20 @@ class ChainSummary(ResponseModel):
 
 
 class MeterCost(ResponseModel):
-    """One meter of a call, priced by the published run."""
+    """One meter of a call with its cost in the published run."""
 
     meter: str = Field(description=describe(COSTS, "meter"))
-    quantity: Money = Field(description="Units used by the call.")
-    own_cost: Money | None = Field(default=None, description="The call's part of the cost; null where no published cost matches.")
+    quantity: Money = Field(description="Quantity used by the call.")
+    own_cost: Money | None = Field(
+        default=None, description="The call's share of the cost; null where no published cost matches."
+    )
     currency: str | None = Field(default=None, description=describe(COSTS, "currency"))
-    basis: str | None = Field(default=None, description="billed, estimated, or mixed where the bill covers part of it.")
-    reason: str | None = Field(default=None, description="Why there is no cost, where there is none.")
+    basis: str | None = Field(default=None, description="billed, estimated, or mixed where a bill covers part of it.")
+    reason: str | None = Field(default=None, description="Why there is no cost; null where there is one.")
 
 
 class CallCost(ResponseModel):
-    """One provider request attempt with its price."""
+    """One provider request attempt with its cost."""
 
     gateway_call_id: str | None = Field(default=None, description=describe(CALLS, "gateway_call_id"))
     provider_request_id: str | None = Field(default=None, description=describe(CALLS, "provider_request_id"))
@@ -63,45 +65,45 @@ class CallCost(ResponseModel):
     status: str | None = Field(default=None, description=describe(CALLS, "status"))
     list_cost: Money | None = Field(default=None, description=describe(CALLS, "list_cost"))
     own_cost: dict[str, Money] = Field(
-        default_factory=dict, description="Currency to cost of the call; empty where nothing matched."
+        default_factory=dict, description="Cost of the call by currency; empty where no published cost matches."
     )
-    meters: list[MeterCost] = Field(default_factory=list, description="The same, meter by meter.")
+    meters: list[MeterCost] = Field(default_factory=list, description="Quantity and cost by meter.")
 
 
 class SpanNode(ResponseModel):
-    """One span of a chain's tree. The nodes of a tree come depth first: a child follows its parent, one level deeper."""
+    """One span of a chain's tree. Nodes are listed depth first: a child follows its parent, one level deeper."""
 
     node_id: str = Field(description="Id of the node within the tree: trace key and span key.")
-    parent_id: str | None = Field(default=None, description="Node above it; null for a root.")
-    depth: int = Field(description="Levels below the root.")
+    parent_id: str | None = Field(default=None, description="Id of the parent node; null for a root.")
+    depth: int = Field(description="Number of levels below the root.")
     trace_id: str | None = Field(default=None, description=describe(SPANS, "trace_id"))
     span_id: str | None = Field(default=None, description=describe(SPANS, "span_id"))
     edge: Literal["root", "parent", "link", "cut"] = Field(
-        description="How it hangs on the node above; cut: a cycle was opened here (CH-3)."
+        description="How it is connected to its parent node; cut: a cycle was broken here (CH-3)."
     )
     name: str | None = Field(default=None, description=describe(SPANS, "name"))
     operation: str | None = Field(default=None, description=describe(SPANS, "operation"))
     service_name: str | None = Field(default=None, description=describe(SPANS, "service_name"))
     agent_name: str | None = Field(default=None, description=describe(SPANS, "agent_name"))
     tool_name: str | None = Field(default=None, description=describe(SPANS, "tool_name"))
-    channels: str = Field(description="Which channels told of it, joined by +.")
+    channels: str = Field(description="Channels that reported it, joined by +.")
     start_time: datetime = Field(description=describe(SPANS, "start_time"))
     end_time: datetime | None = Field(default=None, description=describe(SPANS, "end_time"))
     status: str | None = Field(default=None, description=describe(SPANS, "status"))
     own_cost: dict[str, Money] = Field(
-        default_factory=dict, description="Currency to cost of this span alone. Only own costs may be summed. (MO-3)"
+        default_factory=dict, description="Cost of this span alone by currency. Only own costs may be summed. (MO-3)"
     )
     subtree_cost: dict[str, Money] = Field(
-        default_factory=dict, description="Currency to cost of this span and everything below it; never to be summed."
+        default_factory=dict, description="Cost of this span and its descendants by currency; must not be summed."
     )
-    calls: list[CallCost] = Field(default_factory=list, description="The provider requests this span made.")
+    calls: list[CallCost] = Field(default_factory=list, description="Provider requests of this span.")
 
 
 class ChainTree(ResponseModel):
-    """A chain drawn out: its spans as a tree, every call with its price."""
+    """A chain as a tree of spans, with the cost of every call."""
 
     chain: ChainSummary
-    cost: dict[str, Money] = Field(description="Currency to cost of the whole chain: the sum of the nodes' own costs.")
+    cost: dict[str, Money] = Field(description="Cost of the whole chain by currency: the sum of the nodes' own costs.")
     basis: str | None = Field(default=None, description="billed, estimated or mixed.")
-    unpriced_calls: int = Field(description="Calls at least one meter of which no published cost matches.")
+    unpriced_calls: int = Field(description="Number of calls with at least one meter that no published cost matches.")
     nodes: list[SpanNode] = Field(description="Spans, depth first.")

@@ -1,4 +1,4 @@
-"""Money by dimension, the balance, and a month at a glance."""
+"""Models of costs by dimension, of the balance and of the month overview."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.tables import BALANCE, COSTS
 
 
 class CostRow(BaseModel):
-    """Money of one group. Beside these fields it has one text field for each dimension asked for with `by`."""
+    """Cost of one group, with one further text field for each dimension in `by`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -22,7 +22,7 @@ class CostRow(BaseModel):
     cost_class: str = Field(description=describe(COSTS, "cost_class"))
     reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
     currency: str = Field(description=describe(COSTS, "currency"))
-    cost: Money | None = Field(default=None, description="Sum of the cost column; null where nothing in the group is priced.")
+    cost: Money | None = Field(default=None, description="Sum of the cost column; null where the whole group is unpriced.")
 
     def get(self, dimension: str) -> str | None:
         """Value of a dimension of `by`, e.g. ``row.get("team")``; None where it is unknown."""
@@ -31,32 +31,32 @@ class CostRow(BaseModel):
 
 
 class RateUsed(ResponseModel):
-    """An exchange rate that figures of another currency were made with."""
+    """An exchange rate that amounts were converted with."""
 
-    day: date = Field(description="Day whose amounts it was applied to.")
+    day: date = Field(description="Day of the amounts it was applied to.")
     source: str = Field(description="Currency on the bill.")
-    target: str = Field(description="Currency asked for.")
+    target: str = Field(description="Requested currency.")
     rate: str = Field(
-        description="The rate, the day it was published for, and by whom; two, where a third currency lies between."
+        description="The rate with its day and publisher; two rates where the conversion goes through a third currency."
     )
 
 
 class CostTable(ResponseModel):
-    """Costs grouped as asked. Rows of different currencies are never summed."""
+    """Costs grouped by dimensions. Rows of different currencies are never summed."""
 
     by: list[str] = Field(description="Dimensions of the rows.")
-    view: View = Field(description="What `agent` and `team` stand for.")
+    view: View = Field(description="Whether `agent` and `team` are the initiator's or the executor's.")
     basis: Basis = Field(description="Cost column that was summed.")
-    granularity: Granularity = Field(description="How time was cut.")
+    granularity: Granularity = Field(description="Time granularity of the rows.")
     timezone: str = Field(description="Timezone of days and months.")
-    start: datetime | None = Field(default=None, description="First instant counted.")
-    end: datetime | None = Field(default=None, description="First instant not counted.")
-    runs: dict[str, str] = Field(description="Month to the published run its figures come from.")
+    start: datetime | None = Field(default=None, description="First instant included.")
+    end: datetime | None = Field(default=None, description="First instant excluded.")
+    runs: dict[str, str] = Field(description="Published run of each month.")
     totals: dict[str, Money] = Field(description="Sum of the rows, for each currency.")
-    rows: list[CostRow] = Field(description="The groups, by time, then by cost.")
+    rows: list[CostRow] = Field(description="The groups, ordered by time, then by cost.")
     rates: list[RateUsed] = Field(
         default_factory=list,
-        description="Exchange rates applied, one for each currency and day; only where `currency` was asked for.",
+        description="Exchange rates applied, one for each currency and day; only if `currency` was requested.",
     )
 
 
@@ -78,18 +78,18 @@ class BalanceRow(ResponseModel):
 
 
 class ClassTotal(ResponseModel):
-    """A month's money in one class."""
+    """Cost of a month in one cost class."""
 
     currency: str = Field(description=describe(COSTS, "currency"))
     cost_class: str = Field(description=describe(COSTS, "cost_class"))
     basis: str = Field(description=describe(COSTS, "basis"))
-    cost: Money = Field(description="Its sum.")
+    cost: Money = Field(description="Sum of the cost column.")
 
 
 class Spender(ResponseModel):
-    """A team or agent of a month, next to the month before."""
+    """A team's or agent's cost in a month, compared with the month before."""
 
-    name: str | None = Field(default=None, description="Team or agent; null: nobody known.")
+    name: str | None = Field(default=None, description="Team or agent; null: unknown.")
     currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money = Field(description="Cost in the month.")
     previous: Money = Field(description="Cost in the month before.")
@@ -100,41 +100,43 @@ class Spender(ResponseModel):
 
 
 class ReasonTotal(ResponseModel):
-    """Unallocated money of a month, by why."""
+    """Unallocated cost of a month by reason."""
 
     reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
     currency: str = Field(description=describe(COSTS, "currency"))
-    cost: Money = Field(description="Its sum.")
+    cost: Money = Field(description="Sum of the cost column.")
 
 
 class MonthTotal(ResponseModel):
-    """A month's whole money in one currency, next to the month before."""
+    """Total cost of a month in one currency, compared with the month before."""
 
     currency: str = Field(description=describe(COSTS, "currency"))
-    cost: Money = Field(description="Everything, allocated or not.")
-    previous: Money = Field(description="The same in the month before.")
+    cost: Money = Field(description="Total cost, allocated or not.")
+    previous: Money = Field(description="Total cost in the month before.")
     change: Money = Field(description="cost minus previous.")
-    billed: Money = Field(description="What bills cover.")
-    estimated: Money = Field(description="What no bill covers yet.")
-    unallocated: Money = Field(description="What nobody is known to have caused.")
-    unallocated_percent: Money | None = Field(default=None, description="The same in percent; null where the total is 0.")
+    billed: Money = Field(description="Cost from bills.")
+    estimated: Money = Field(description="Estimated cost of usage that no bill covers yet.")
+    unallocated: Money = Field(description="Cost without a known owner.")
+    unallocated_percent: Money | None = Field(
+        default=None, description="Unallocated cost in percent of the total; null where the total is 0."
+    )
 
 
 class Overview(ResponseModel):
-    """A month at a glance."""
+    """Overview of a month."""
 
     month: str | None = Field(default=None, description="The month, in the reporting timezone; null while nothing is published.")
     months: list[str] = Field(description="Months with published figures, oldest first.")
     timezone: str = Field(description="The reporting timezone.")
-    view: View = Field(description="Whose cost teams and agents are shown with.")
+    view: View = Field(description="Whether cost is shown by initiator or by executor.")
     basis: Basis = Field(description="Cost column shown.")
-    totals: list[MonthTotal] = Field(description="One row a currency.")
-    classes: list[ClassTotal] = Field(description="By cost class and basis.")
-    teams: list[Spender] = Field(description="Teams, dearest first.")
-    agents: list[Spender] = Field(description="Agents, dearest first.")
-    unallocated: list[ReasonTotal] = Field(description="Unallocated cost by reason, dearest first.")
+    totals: list[MonthTotal] = Field(description="Totals, one row for each currency.")
+    classes: list[ClassTotal] = Field(description="Cost by cost class and basis.")
+    teams: list[Spender] = Field(description="Teams by cost, highest first.")
+    agents: list[Spender] = Field(description="Agents by cost, highest first.")
+    unallocated: list[ReasonTotal] = Field(description="Unallocated cost by reason, highest first.")
     unpriced_agents: list[str] = Field(
-        default_factory=list, description="Agents with calls no price is known for: what those cost is missing from all figures."
+        default_factory=list, description="Agents with unpriced calls, whose cost is missing from all figures."
     )
-    alerts: list[AlertRow] = Field(description="Newest alerts.")
-    problems: int = Field(description="Rows in `problems`.")
+    alerts: list[AlertRow] = Field(description="The newest alerts.")
+    problems: int = Field(description="Number of rows in `problems`.")

@@ -1,4 +1,4 @@
-"""What each channel of a gateway's calls knew, and what it lost."""
+"""Models of gaps: the calls of a gateway that each channel reported or missed."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from api.models.base import Money, ResponseModel
 
 
 class ChannelCounts(ResponseModel):
-    """Calls that others knew and a channel did not, and those that only it knew."""
+    """Counts of calls that a channel reported, missed, or reported alone."""
 
     channel: str = Field(
         description="otlp, litellm (payloads in files), litellm-callback (payloads sent live), litellm-spend-logs."
     )
-    calls: int = Field(description="Calls of the gateway, known by any channel.")
-    known: int = Field(description="Those that this channel knew.")
-    lost: int = Field(description="Those it did not, though it knew an earlier and a later one.")
-    lost_tokens: int = Field(description="Tokens of the lost ones.")
-    lost_list_cost: Money = Field(description="Their cost at list price, where they have one.")
-    lost_reported_cost: Money = Field(description="Their cost as the gateway estimates it, where it does.")
-    before: int = Field(description="Calls it did not know from before it knew any: it was not set up yet.")
-    after: int = Field(description="Calls it did not know from after its newest one: they may still come, or it is down.")
-    only: int = Field(description="Calls that no other channel knew.")
-    only_tokens: int = Field(description="Tokens of these.")
-    only_list_cost: Money = Field(description="Their cost at list price, where they have one.")
-    only_reported_cost: Money = Field(description="Their cost as the gateway estimates it, where it does.")
+    calls: int = Field(description="Number of calls of the gateway that any channel reported.")
+    known: int = Field(description="Calls that this channel reported.")
+    lost: int = Field(description="Calls it missed between the first and the newest call it reported.")
+    lost_tokens: int = Field(description="Tokens of the lost calls.")
+    lost_list_cost: Money = Field(description="Cost of these calls at list price, where priced.")
+    lost_reported_cost: Money = Field(description="Cost of these calls as estimated by the gateway, where given.")
+    before: int = Field(description="Calls before the first one it reported: the channel was not configured yet.")
+    after: int = Field(description="Calls after the newest one it reported: they may still arrive, or the channel is down.")
+    only: int = Field(description="Calls that only this channel reported.")
+    only_tokens: int = Field(description="Tokens of these calls.")
+    only_list_cost: Money = Field(description="Cost of these calls at list price, where priced.")
+    only_reported_cost: Money = Field(description="Cost of these calls as estimated by the gateway, where given.")
 
 
 class GapRow(ChannelCounts):
-    """A channel in an hour or a day."""
+    """Counts of a channel in an hour or a day."""
 
-    period_start: datetime = Field(description="Begin of the hour or day, in the reporting timezone.")
-    examples: list[str] = Field(description="Gateway call ids of lost ones, three at most.")
+    period_start: datetime = Field(description="Start of the hour or day, in the reporting timezone.")
+    examples: list[str] = Field(description="Gateway call ids of lost calls, three at most.")
 
 
 class ChannelSummary(ChannelCounts):
-    """A channel over the whole range."""
+    """Counts of a channel over the whole range."""
 
-    first: datetime = Field(description="Start of the first call it knew, in the range and the months around it.")
-    newest: datetime = Field(description="Start of the newest call it knew.")
+    first: datetime = Field(description="Start of the first call it reported, in the range and the months around it.")
+    newest: datetime = Field(description="Start of the newest call it reported.")
 
 
 class CounterGap(ResponseModel):
@@ -57,13 +57,13 @@ class CounterGap(ResponseModel):
 
 
 class Gaps(ResponseModel):
-    """Which channel lost what."""
+    """Calls that each channel missed."""
 
     channels: list[ChannelSummary] = Field(description="Each channel over the whole range.")
-    rows: list[GapRow] = Field(description="Each channel in each hour or day in which it did not know all, oldest first.")
-    total: int = Field(description="Such rows there are, on this page and elsewhere.")
-    limit: int | None = Field(default=None, description="Most rows on a page.")
-    offset: int = Field(default=0, description="Rows skipped before this page.")
+    rows: list[GapRow] = Field(description="Each channel in each hour or day in which it missed calls, oldest first.")
+    total: int = Field(description="Number of rows on all pages.")
+    limit: int | None = Field(default=None, description="Maximum number of rows on a page.")
+    offset: int = Field(default=0, description="Number of rows before this page.")
     counters: list[CounterGap] = Field(
         default=[], description="Where OpenTelemetry metrics and calls differ, by UTC day, oldest first; at most `limit`."
     )

@@ -1,4 +1,4 @@
-"""Budgets, alerts, anomalies, problems, runs, the registry, and how recent and how well everything is."""
+"""Models of budgets, alerts, anomalies, problems, runs, the registry, freshness and health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BudgetName = Annotated[str, StringConstraints(min_length=1, max_length=256, patt
 
 
 class BudgetChange(RequestModel):
-    """What a budget shall be from now on."""
+    """New terms of a budget."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -40,48 +40,48 @@ class NewBudget(BudgetChange):
         }
     )
 
-    name: BudgetName = Field(description="Its name, by which it is addressed; no slash.")
+    name: BudgetName = Field(description="Unique name, without a slash.")
 
 
 class Budget(ResponseModel):
-    """A budget in force, and how it stands in its newest month."""
+    """A budget in force with its spend in its newest month."""
 
     name: str = Field(description=describe(BUDGET_STATUS, "budget"))
     scope: str = Field(description=describe(BUDGET_STATUS, "scope"))
     scope_name: str = Field(description=describe(BUDGET_STATUS, "scope_name"))
     view: str = Field(description=describe(BUDGET_STATUS, "view"))
-    period: str = Field(default="month", description="Length of its window.")
+    period: str = Field(default="month", description="Length of the budget period.")
     amount: Money = Field(description=describe(BUDGET_STATUS, "amount"))
     currency: str = Field(description=describe(BUDGET_STATUS, "currency"))
-    revision: int = Field(description="Counts its changes, from 1.")
-    recorded_at: datetime = Field(description="When this revision was made.")
+    revision: int = Field(description="Revision number, from 1.")
+    recorded_at: datetime = Field(description="When this revision was recorded.")
     month: str | None = Field(default=None, description=describe(BUDGET_STATUS, "month"))
     billed: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "billed"))
     estimated: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "estimated"))
-    spent: Money | None = Field(default=None, description="billed plus estimated; null until the budget was first evaluated.")
+    spent: Money | None = Field(default=None, description="billed plus estimated; null until the budget is first evaluated.")
     left: Money | None = Field(default=None, description="amount minus spent; negative when exceeded.")
     used_percent: Money | None = Field(default=None, description="spent, in percent of the amount.")
     state: str | None = Field(default=None, description=describe(BUDGET_STATUS, "state"))
 
 
 class AlertRow(ResponseModel):
-    """Something a person should know."""
+    """An alert."""
 
-    alert_id: str = Field(description="Hash of its cause: the same cause rings once.")
+    alert_id: str = Field(description="Hash of its cause: one cause raises one alert.")
     kind: str = Field(description="budget, anomaly, unpriced, …")
     severity: str = Field(description="info, warning or critical.")
-    subject: str = Field(description="What it is about.")
+    subject: str = Field(description="Subject of the alert.")
     text: str = Field(description="The message.")
     address: str = Field(default="", description="Path of the page or query that shows it.")
-    payload: dict[str, Any] = Field(default_factory=dict, description="The figures behind it.")
+    payload: dict[str, Any] = Field(default_factory=dict, description="Figures of the alert.")
     created_at: datetime = Field(description="When it was raised.")
-    delivered_at: datetime | None = Field(default=None, description="When the webhook took it.")
-    attempts: int = Field(description="Deliveries tried.")
-    last_error: str | None = Field(default=None, description="Why the last one failed.")
+    delivered_at: datetime | None = Field(default=None, description="When the webhook accepted it.")
+    attempts: int = Field(description="Number of delivery attempts.")
+    last_error: str | None = Field(default=None, description="Error of the last failed attempt.")
 
 
 class AnomalyRow(ResponseModel):
-    """A day unlike its own past."""
+    """A day with unusual spend."""
 
     scope: str = Field(description=describe(ANOMALIES, "scope"))
     scope_name: str = Field(description=describe(ANOMALIES, "scope_name"))
@@ -94,7 +94,7 @@ class AnomalyRow(ResponseModel):
 
 
 class ProblemRow(ResponseModel):
-    """One thing that was wrong with the input."""
+    """One problem with the input."""
 
     problem_id: str = Field(description=describe(PROBLEMS, "problem_id"))
     file: str = Field(description=describe(PROBLEMS, "uri"))
@@ -111,92 +111,96 @@ class ProblemRow(ResponseModel):
 class RunRow(ResponseModel):
     """One attribution run."""
 
-    run_id: str = Field(description="Its id, carried by every figure it drew.")
-    started_at: datetime = Field(description="When it began.")
-    finished_at: datetime | None = Field(default=None, description="When it ended.")
+    run_id: str = Field(description="Id of the run; every figure it computed carries it.")
+    started_at: datetime = Field(description="Start of the run.")
+    finished_at: datetime | None = Field(default=None, description="End of the run.")
     status: str = Field(description="running, published, unpublished or failed.")
-    months: list[str] = Field(description="Months it covered.")
-    published_months: list[str] = Field(description="Months whose figures it is the source of now.")
-    cause: str = Field(default="", description="Why it ran.")
+    months: list[str] = Field(description="Months the run covers.")
+    published_months: list[str] = Field(description="Months for which it is the published run.")
+    cause: str = Field(default="", description="What started the run.")
     error: str | None = Field(default=None, description="Why it was not published.")
-    inputs: dict[str, Any] = Field(default_factory=dict, description="What it was drawn from: versions of the facts.")
+    inputs: dict[str, Any] = Field(
+        default_factory=dict, description="Versions of the facts and of the code it was computed from."
+    )
 
 
 class AgentRow(ResponseModel):
-    """Who a name belonged to in ``[valid_from, valid_to)``. (ID-1)"""
+    """The owner of a name in ``[valid_from, valid_to)``. (ID-1)"""
 
-    kind: str = Field(description="What the name is: agent, alias, credential, principal, service, resource, conversation.")
-    name: str = Field(description="The name itself.")
-    agent: str | None = Field(default=None, description="The agent it stands for.")
+    kind: str = Field(description="Kind of name: agent, alias, credential, principal, service, resource, conversation.")
+    name: str = Field(description="The name.")
+    agent: str | None = Field(default=None, description="Agent the name belongs to.")
     team: str | None = Field(default=None, description="The owning team.")
-    account: str | None = Field(default=None, description="Usage account it works in.")
-    region: str | None = Field(default=None, description="Region it works in.")
-    valid_from: datetime = Field(description="First instant it holds.")
-    valid_to: datetime | None = Field(default=None, description="First instant it no longer holds; null: still holds.")
+    account: str | None = Field(default=None, description="Usage account of the agent.")
+    region: str | None = Field(default=None, description="Region of the agent.")
+    valid_from: datetime = Field(description="First instant of the ownership.")
+    valid_to: datetime | None = Field(default=None, description="First instant after the ownership; null: current.")
 
 
 class UnregisteredAgent(ResponseModel):
-    """An agent that spends without a row in the registry. (ID-2)"""
+    """An agent with cost that is not in the registry. (ID-2)"""
 
-    agent: str = Field(description="The name it goes by.")
+    agent: str = Field(description="Name of the agent.")
     first_seen: datetime = Field(description="Start of the first period with cost.")
-    last_seen: datetime = Field(description="Start of the last.")
-    caused: dict[str, Money] = Field(description="Currency to effective cost of chains it started.")
-    burned: dict[str, Money] = Field(description="Currency to effective cost of calls it made itself.")
+    last_seen: datetime = Field(description="Start of the last period with cost.")
+    caused: dict[str, Money] = Field(description="Effective cost of chains it started, by currency.")
+    burned: dict[str, Money] = Field(description="Effective cost of calls it made itself, by currency.")
 
 
 class Agents(ResponseModel):
-    """The registry, and who is missing from it."""
+    """The registry, and agents that are missing from it."""
 
-    registered: list[AgentRow] = Field(description="Every registered name with its owners in time.")
-    unregistered: list[UnregisteredAgent] = Field(description="Agents seen in costs but not in the registry, dearest first.")
+    registered: list[AgentRow] = Field(description="Every registered name with its owners over time.")
+    unregistered: list[UnregisteredAgent] = Field(
+        description="Agents with cost that are not in the registry, by cost, highest first."
+    )
 
 
 class RegistryImported(ResponseModel):
-    """What an import of the registry did."""
+    """Result of a registry import."""
 
-    agents: int = Field(description="Rows read.")
-    names: int = Field(description="Names added or changed.")
-    unchanged: int = Field(description="Names that were known already.")
-    problems: list[ProblemRow] = Field(description="Lines that could not be used.")
+    agents: int = Field(description="Number of rows read.")
+    names: int = Field(description="Number of names added or changed.")
+    unchanged: int = Field(description="Number of names that did not change.")
+    problems: list[ProblemRow] = Field(description="Lines that were left out.")
 
 
 class SourceFreshness(ResponseModel):
-    """How recent the facts of one source are."""
+    """Freshness of the facts of one source."""
 
     kind: Literal["charges", "calls"] = Field(description="charges: a bill; calls: a log.")
     source: str = Field(description="The ingestor.")
     newest: datetime = Field(description="End of the latest charge period that is over, or start of the latest call.")
-    age_seconds: int = Field(description="Seconds from then to now.")
+    age_seconds: int = Field(description="Seconds since the newest fact.")
     stale_after_seconds: int | None = Field(
         default=None,
-        description="How old it may be, where the ingestor is a configured source; of several, the most patient one.",
+        description="Maximum age before it is stale, if the ingestor is a configured source; of several, the highest.",
     )
     stale: bool = Field(default=False, description="Whether a configured source of this ingestor is stale.")
 
 
 class Freshness(ResponseModel):
-    """How recent everything is."""
+    """Freshness of facts and published figures."""
 
-    now: datetime = Field(description="When this was asked.")
-    sources: list[SourceFreshness] = Field(description="Newest fact of each source.")
+    now: datetime = Field(description="Time of the response.")
+    sources: list[SourceFreshness] = Field(description="Freshness of each source.")
     published_at: datetime | None = Field(default=None, description="When a run was last published.")
     published_months: list[str] = Field(description="Months with published figures.")
-    spool_files: int = Field(description="Deliveries received but not yet in the ledger.")
-    spool_bytes: int = Field(description="Their size.")
+    spool_files: int = Field(description="Number of spool files that are not in the ledger yet.")
+    spool_bytes: int = Field(description="Size of these files.")
 
 
 class Health(ResponseModel):
-    """Whether the process answers, and whether it can do its work."""
+    """Health of the process."""
 
     status: Literal["ok", "unavailable"] = Field(description="ok, or unavailable.")
-    checks: dict[str, str] = Field(default_factory=dict, description="Each check: ok, or what failed.")
+    checks: dict[str, str] = Field(default_factory=dict, description="Result of each check: ok, or the error.")
     version: str = Field(default="", description="Version of RootCost.")
 
 
 class Accepted(ResponseModel):
-    """What a receiver took."""
+    """Result of a delivery to a receiver."""
 
-    accepted: int = Field(description="Rows written down durably.")
-    rejected: int = Field(description="Items refused; each is a row in `problems`.")
-    reasons: list[str] = Field(default_factory=list, description="What was wrong with the items: the first 5 different reasons.")
+    accepted: int = Field(description="Number of items stored durably.")
+    rejected: int = Field(description="Number of items refused; each is a row in `problems`.")
+    reasons: list[str] = Field(default_factory=list, description="Why items were refused: the first 5 different reasons.")

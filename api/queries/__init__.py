@@ -1,24 +1,24 @@
-"""Questions to the books: pure functions from `Books` to frames and models. The API and the command line ask the same ones.
+"""Queries: pure functions from `Books` to frames and models, shared by the API and the command line.
 
     costs(books, CostQuery) -> DataFrame            by + [period_start] + cost_class, reason, currency, cost
-    costs_in(books, CostQuery, "EUR") -> DataFrame   the same in one currency, and the rates of the days it used
-    cost_table(books, CostQuery) -> CostTable        the same with totals and the runs it came from
+    costs_in(books, CostQuery, "EUR") -> DataFrame   the same in one currency, and the exchange rates applied
+    cost_table(books, CostQuery) -> CostTable        the same with totals and the runs of the figures
     balance(books, months=None) -> DataFrame         currency, invoice_month, provider, cost_column, charges_in … rounding
     overview(books, month=None, view=…, basis=…, top=10) -> Overview
     chains(books, ChainQuery) -> Page[ChainSummary]
     chain(books, chain_id) -> ChainTree
     explain(books, ref) -> Explanation               a chain, a call, a charge
-    explain_cell(books, CostQuery) -> Explanation    a cell of a report, or the whole of it
+    explain_cell(books, CostQuery) -> Explanation    a cell of a report, or the whole report
     budgets(books) -> list[Budget]
     agents(books) -> Agents
     alerts / anomalies / problems / runs (books, …) -> Page[…]
     freshness(books) -> Freshness
-    gaps(books, GapQuery) -> Gaps                    which channel of the gateway's calls lost what
-    sources(books) -> list[SourceStatus]             configured sources and how they stand
+    gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
+    sources(books) -> list[SourceStatus]             configured sources and their state
     source_runs(books, name=None) -> Page[SourceRunRow]
-    published(books) -> list[PublishedMonth]         month, run_id, rollup_ids: what is in force
+    published(books) -> list[PublishedMonth]         month, run_id, rollup_ids of the published runs
 
-A thing that is not there raises `ObjectMissingError`; a question that means nothing raises `UsageError`.
+Raises `ObjectMissingError` for an object that does not exist, `UsageError` for an invalid query.
 """
 
 from __future__ import annotations

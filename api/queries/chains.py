@@ -1,4 +1,4 @@
-"""Chains: the list of them, and one of them drawn out with every call priced from the published run."""
+"""Queries of chains: the list, and the tree of one chain with every call priced from the published run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUMMARY = [c.name for c in CHAINS.columns if c.name != "rollup_id"]
 
 @dataclass(frozen=True, slots=True)
 class ChainQuery:
-    """Which chains. Texts are compared whole, "" stands for unknown; `search` is any part of the root's name."""
+    """Filters of the list of chains. Texts must match exactly, "" matches unknown values; `search` is any part of the root's name."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -37,7 +37,7 @@ class ChainQuery:
 
 
 def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
-    """Chains that started in the range, dearest at list price first; unpriced ones last."""
+    """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
     frame = scan_rollups(books, CHAINS, published(books, query.start, query.end))
@@ -67,7 +67,7 @@ def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
 
 
 def chain(books: Books, chain_id: str) -> ChainTree:
-    """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup knows the id."""
+    """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup has the id."""
     tree = find_chain(books, chain_id)
     if tree is None:
         raise ObjectMissingError(
@@ -77,7 +77,7 @@ def chain(books: Books, chain_id: str) -> ChainTree:
 
 
 def find_chain(books: Books, chain_id: str) -> ChainTree | None:
-    """The same, or None."""
+    """One chain as a tree, or None."""
     summary = find_summary(books, chain_id)
     if summary is None:
         return None
@@ -86,13 +86,13 @@ def find_chain(books: Books, chain_id: str) -> ChainTree | None:
 
 
 def find_summary(books: Books, chain_id: str) -> ChainSummary | None:
-    """The chain as the list has it, or None."""
+    """The row of a chain in the list, or None."""
     rows = scan_rollups(books, CHAINS, published(books)).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
     return ChainSummary.model_validate(rows.sort("start_time").row(0, named=True)) if rows.height else None
 
 
 def calls_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
-    """Rows of `calls` of a chain, in order of time."""
+    """Rows of `calls` of a chain, by start time."""
     first = month_of(summary.start_time)
     last = month_of(summary.end_time or summary.start_time)
     months = [m for m in published(books) if first <= m.month <= last]

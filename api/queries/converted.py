@@ -1,4 +1,4 @@
-"""Costs in one currency: every amount at the rate of its day, and every rate named. (RA-7)"""
+"""Costs converted into one currency: every amount at the rate of its day, with the rates applied. (RA-7)"""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ledger.exchange_rates import AppliedRate, Exchange, convert
 def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The rows of `costs`, with the same columns, all in `currency`; and the rates that were applied.
 
-    An amount is exchanged at the rate of the UTC day its charge period begins on. The money of one currency and day is exchanged once and
-    parted exactly, so a total does not depend on what it is grouped by. Raises `UsageError` where a rate is missing: never a mixed sum.
+    An amount is converted at the rate of the UTC day its charge period starts on. The total of one currency and day is converted once and
+    split exactly, so totals do not depend on the grouping. Raises `UsageError` where a rate is missing; currencies are never mixed.
     """
     target = currency.strip().upper()
     if len(target) != 3 or not target.isalpha():
@@ -52,7 +52,7 @@ def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFram
 
 
 def cost_table_in(books: Books, query: CostQuery, currency: str) -> CostTable:
-    """The same as a document, with the rates it used."""
+    """The converted costs as a document, with the rates applied."""
     frame, rates = costs_in(books, query, currency)
     return CostTable.model_construct(
         by=list(query.dimensions),

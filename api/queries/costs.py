@@ -1,4 +1,4 @@
-"""Cost by any dimension, and the balance. Reads published runs only."""
+"""Queries of costs by dimension and of the balance, over published runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DIMENSIONS: tuple[str, ...] = tuple(c.name for c in COSTS.columns if c.dtype == 
 """Columns of `costs` that rows can be grouped and filtered by."""
 
 RELATIVE = {"agent": "{view}_agent", "team": "{view}_team"}
-"""Names that mean the initiator's or the executor's column, by view."""
+"""Dimensions that stand for the initiator's or the executor's column, depending on the view."""
 
 COST_KEYS = ("cost_class", "reason", "currency")
-"""Every row has these, asked for or not: classes are never blended, currencies never mixed. (RA-7)"""
+"""Keys of every row: cost classes and currencies are never summed together. (RA-7)"""
 
 BALANCE_KEYS = ("currency", "invoice_month", "provider", "cost_column", "charges_in", *COST_CLASSES, "difference", "rounding")
 
@@ -40,9 +40,9 @@ def _one_of(value: str, choices: Iterable[str], parameter: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CostQuery:
-    """What to sum, how, and over which time. `by` is empty: the view's team and agent.
+    """Dimensions, view, time range and filters of a cost report. An empty `by` means the view's team and agent.
 
-    Filters keep rows whose dimension equals one of the values, compared whole; "" stands for unknown (null).
+    Filters keep rows whose dimension equals one of the values exactly; "" matches unknown (null).
     """
 
     by: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class CostQuery:
         filters: Sequence[str] = (),
         timezone: str = "UTC",
     ) -> Self:
-        """From what people write: ``by="team,model"``, ``filters=["team=Care"]``, days and months in `timezone`.
+        """Parses the text of parameters: ``by="team,model"``, ``filters=["team=Care"]``, days and months in `timezone`.
 
         >>> CostQuery.parse(by="team,model", filters=["team=Care", "team=Dev"]).filters
         {'team': ('Care', 'Dev')}
@@ -109,11 +109,11 @@ class CostQuery:
 
     @property
     def dimensions_in_time(self) -> tuple[str, ...]:
-        """Dimensions, and `period_start` where time is cut."""
+        """Dimensions, and `period_start` unless the granularity is total."""
         return (*self.dimensions, *(("period_start",) if self.granularity != "total" else ()))
 
     def parameters(self) -> list[tuple[str, str]]:
-        """The query as parameters of `GET /v1/costs`: what gives the same figure again."""
+        """The query as parameters of `GET /v1/costs`."""
         instants = [(name, at.isoformat()) for name, at in (("start", self.start), ("end", self.end)) if at is not None]
         conditions = [("filter", f"{name}={value}") for name, values in self.filters.items() for value in values]
         shape = [("view", self.view), *instants, ("granularity", self.granularity), ("basis", self.basis)]
@@ -126,10 +126,10 @@ class CostQuery:
 
 
 def costs(books: Books, query: CostQuery) -> pl.DataFrame:
-    """Money by the query's dimensions, then [period_start], cost_class, reason, currency.
+    """Cost by the query's dimensions, then [period_start], cost_class, reason, currency.
 
     `cost` is MONEY, null only where no row of the group has the cost column. `period_start` is text, ISO 8601 with the
-    reporting timezone's offset. Sorted by time, then by cost, dearest first.
+    reporting timezone's offset. Sorted by time, then by cost, highest first.
     """
     return _grouped(books, query).collect()
 
@@ -147,7 +147,7 @@ def matching_costs(books: Books, query: CostQuery) -> pl.LazyFrame:
 
 
 def cells(books: Books, query: CostQuery) -> pl.LazyFrame:
-    """The same rows as dimensions, currency, `cost` and, where time is cut, `period_start` as text."""
+    """The matching rows as dimensions, currency, `cost` and, unless the granularity is total, `period_start` as text."""
     names = [pl.col(query.column(name)).alias(name) for name in query.dimensions if name != "currency"]
     time = [_period(books, query).dt.strftime("%Y-%m-%dT%H:%M:%S%:z")] if query.granularity != "total" else []
     return matching_costs(books, query).select(*names, *time, "currency", cost=pl.col(f"{query.basis}_cost"))
@@ -184,7 +184,7 @@ def _equals(column: str, values: Sequence[str]) -> pl.Expr:
 
 
 def cost_table(books: Books, query: CostQuery) -> CostTable:
-    """The same as a document: the rows, their totals by currency, and the runs they come from."""
+    """Costs as a document: rows, totals by currency, and the published runs."""
     frame = costs(books, query)
     totals = frame.group_by("currency").agg(pl.col("cost").sum()).sort("currency")
     return CostTable.model_construct(
@@ -204,7 +204,7 @@ def cost_table(books: Books, query: CostQuery) -> CostTable:
 def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     """Control totals of the published runs, one row for each (currency, invoice month, provider, cost column). (MO-2)
 
-    `months` keeps these invoice months; None or empty: all. `rounding` is what import rounded away, at full precision, as text.
+    `months` selects invoice months; None or empty: all. `rounding` is the amount lost by rounding on import, at full precision, as text.
     """
     requested_months = set(months or ())
     for month in requested_months:
@@ -215,7 +215,7 @@ def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
 
 
 def parse_month(text: str) -> datetime:
-    """Start of a month that somebody wrote; raises `UsageError` for what is none."""
+    """Start of a month given as YYYY-MM; raises `UsageError` for other texts."""
     try:
         if len(text) != 7:
             raise ValueError(text)
@@ -225,6 +225,6 @@ def parse_month(text: str) -> datetime:
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """Money columns as decimal strings, for CSV and JSON: the edge, where Decimal becomes text."""
+    """The frame with money columns as decimal strings, for CSV and JSON."""
     amounts = [name for name, dtype in frame.schema.items() if dtype == money.MONEY]
     return frame.with_columns(pl.col(name).map_elements(money.text, return_dtype=pl.String) for name in amounts)

@@ -1,7 +1,7 @@
-"""Gaps: of the gateway's calls, which channel knew which, and what each lost.
+"""Gaps: which calls of a gateway each channel reported or missed.
 
-A call may be told by LiteLLM's callback, by its objects in a bucket, by its spend log and by OpenTelemetry; attribution made one
-call of them and kept who told. So a channel's gaps are the calls that others told and it did not. Counters of OpenTelemetry metrics
+A call may be reported by LiteLLM's callback, by its objects in a bucket, by its spend log and by OpenTelemetry; attribution merges these
+signals into one call with a list of channels. A gap of a channel is a call that only other channels reported. Counters of OpenTelemetry metrics
 are compared with the calls, too: they find calls that no channel reported.
 """
 
@@ -28,7 +28,7 @@ _TRUNCATE: Mapping[str, str] = {"hour": "1h", "day": "1d"}
 
 @dataclass(frozen=True, slots=True)
 class GapQuery:
-    """Over which time, and how it is cut. Without a range, all published months."""
+    """Time range and granularity. Without a range, all published months."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -38,7 +38,7 @@ class GapQuery:
 
 
 def gaps(books: Books, query: GapQuery) -> Gaps:
-    """What each channel lost. Failed calls are left out: they cost nothing, and not every channel is told of them.
+    """Calls that each channel missed. Failed calls are excluded: they cost nothing, and not every channel reports them.
 
     Calls are those of published months; a call that was logged a moment ago counts from the next attribution on.
     """
@@ -46,7 +46,7 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
     if query.granularity not in _TRUNCATE:
         raise UsageError(f"{query.granularity!r} is not known", where="granularity", remedy="one of: hour, day")
-    # When a channel began, and how far it has come, shows in the months around, too.
+    # The first and the newest call of a channel may be in the months around the range.
     months = published(books, query.start and query.start - _MONTH, query.end and query.end + _MONTH)
     is_failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
     calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~is_failed.fill_null(value=False))
@@ -85,7 +85,7 @@ def _counters(books: Books, query: GapQuery) -> list[CounterGap]:
 
 
 def _channel_ranges(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]:
-    """Start of the first and of the newest call that each channel knew, channels by name."""
+    """Start of the first and of the newest call that each channel reported, by channel name."""
     spans_by_channels = calls.group_by("channels").agg(first=pl.col("start_time").min(), newest=pl.col("start_time").max())
     by_channel = (
         spans_by_channels.with_columns(channel=pl.col("channels").str.split("+"))
@@ -97,7 +97,7 @@ def _channel_ranges(calls: pl.LazyFrame) -> dict[str, tuple[datetime, datetime]]
 
 
 def _channel_counts(channel: str, first: datetime, newest: datetime) -> pl.Expr:
-    """What a channel knew and lost of a group of calls, as a struct of that name."""
+    """Counts of a channel over a group of calls, as a struct named after the channel."""
     is_known = pl.col("channels").str.split("+").list.contains(channel)
     is_only = pl.col("channels") == channel
     before, after = pl.col("start_time") < first, pl.col("start_time") > newest

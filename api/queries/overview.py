@@ -1,4 +1,4 @@
-"""A month at a glance: what it cost, who caused it, what nobody owns, and how that compares with the month before."""
+"""Overview of a month: cost, top teams and agents, unallocated cost, compared with the month before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOTHING = Decimal(0)
 def overview(
     books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:
-    """The month's totals, top teams and agents, unallocated cost by reason, alerts; the newest published month unless named."""
+    """The month's totals, top teams and agents, unallocated cost by reason, alerts; by default of the newest published month."""
     published_months = [m.month for m in published(books)]
     zone = books.settings.report.timezone
     at_a_glance: dict[str, Any] = {"months": published_months, "timezone": zone, "view": view, "basis": basis}
@@ -74,7 +74,7 @@ def bounds(month: str, timezone: str) -> tuple[datetime, datetime, datetime]:
 
 
 def _sums(frame: pl.DataFrame, *names: str) -> dict[tuple[Any, ...], Decimal]:
-    """Currency, then `names`, to the sum of costs. What has no cost is left out: it is not 0, and told of as unpriced."""
+    """Currency, then `names`, to the sum of costs. Rows without a cost are left out: they are unpriced, not 0."""
     priced_rows = frame.filter(pl.col("cost").is_not_null())
     return {tuple(key): cost for *key, cost in priced_rows.group_by(["currency", *names]).agg(pl.col("cost").sum()).iter_rows()}
 
@@ -117,7 +117,7 @@ def _total(
 def _spenders(
     column: str, current: pl.DataFrame, earlier: pl.DataFrame, whole: Mapping[tuple[Any, ...], Decimal], top: int
 ) -> list[Spender]:
-    """The dearest `top` names of each currency. Those gone since last month count with 0."""
+    """The `top` names of each currency by cost. Names of last month without cost in this one have 0."""
     current_sums, previous_sums = _sums(current, column), _sums(earlier, column)
     spenders: dict[str, list[Spender]] = defaultdict(list)
     for currency, name in {*current_sums, *previous_sums}:

@@ -1,6 +1,6 @@
-"""What one call costs: its part of the published costs of its hour and dimensions, worked out when somebody asks.
+"""The cost of one call: its share of the published costs of its hourly usage row, computed on request.
 
-The finance page sums `costs`; the chain page divides the same rows among the calls they were summed from. So they agree, to the last digit.
+The finance page sums `costs`; the chain page splits the same rows over their calls. So both agree exactly.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CallKey = tuple[int, int]
 def price_calls(books: Books, calls: pl.DataFrame, *, basis: Basis = "effective") -> dict[CallKey, CallCost]:
     """Every call (rows of `calls`) with the cost of each of its meters.
 
-    A call was summed into a row of `usage_hourly`, and costs name the row they are for: the call's part is split off as
-    `api.queries.shares` says. Where no published cost names the row, the cost is null and the reason says why.
+    A call is part of a row of `usage_hourly`, and costs refer to such a row: `api.queries.shares` splits them over its calls.
+    Where no published cost refers to the row, the cost is null and has a reason.
     """
     quantities = usage_of_calls(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
@@ -48,7 +48,7 @@ def costs_of(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
 
 
 def price(calls: pl.DataFrame, quantities: pl.DataFrame, rows: pl.DataFrame, parts: pl.DataFrame) -> dict[CallKey, CallCost]:
-    """The same from rows already read: `quantities` from `usage_of_calls`, `rows` from `costs_of`, `parts` from `split_over_calls`."""
+    """Calls with their costs from rows already read: `quantities` from `usage_of_calls`, `rows` from `costs_of`, `parts` from `split_over_calls`."""
     call_parts = parts.join(rows.select("row", "meter", "currency", "basis"), on="row")
     keys = [*CALL, "meter", "currency", "basis"]
     meter_sums = call_parts.group_by(keys).agg(cost=pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())).sort(keys)
@@ -69,11 +69,11 @@ def price(calls: pl.DataFrame, quantities: pl.DataFrame, rows: pl.DataFrame, par
 
 
 def _meter_costs(meter: str, quantity: Decimal, cost_rows: Sequence[Mapping[str, Any]], *, hit: bool) -> list[MeterCost]:
-    """A row a currency: there is one currency, unless two bills charge for the same thing."""
+    """One row per currency; there are several only if two bills charge for the same usage."""
     if hit:
         return [MeterCost(meter=meter, quantity=quantity, own_cost=Decimal(0), reason="cache_hit")]
     if meter == "requests" and not cost_rows:
-        return []  # counted on every call, sold by few
+        return []  # counted on every call, but rarely priced
     costs = []
     priced_rows = [row for row in cost_rows if row["cost"] is not None]
     for currency in sorted({row["currency"] for row in priced_rows}):

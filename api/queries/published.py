@@ -1,4 +1,4 @@
-"""What is in force: for each month the run whose figures everybody sees, and the rollup it was drawn from."""
+"""Published months: the run in force for each month, and its rollups."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which call bears how much of which cost row. (MO-1, MO-3)
+"""Splits cost rows over calls. (MO-1, MO-3)
 
-A cost row is for a row of `usage_hourly`, and that row sums calls. The cost is split over all of them in a fixed order by running
-sums, so the calls of a row cost exactly what the row costs, whoever is looked at. Only the usage rows that are asked for are read.
+A cost row refers to a row of `usage_hourly`, which sums calls. The cost is split over all of these calls in a fixed order by running sums,
+so the parts sum to the row. Only the requested usage rows are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METER_COLUMNS = tuple(m for m in METERS if m in CALLS.schema)
 """Columns of `calls` that hold quantities of a meter."""
 
 CALL = ("trace_key", "span_key")
-"""What names a call within the rollups in force."""
+"""Key of a call within the rollups in force."""
 
 _ORDER = ("start_time", *CALL)
 
@@ -43,7 +43,7 @@ def usage_of_calls(calls: pl.DataFrame) -> pl.DataFrame:
     shared_rows = long.filter(is_shared).with_row_index("__call").drop("usage_key").explode("shares").unnest("shares")
     if not shared_rows.height:
         return whole
-    # The denominator is one for all shares of a call, so the numerators are its weights.
+    # All shares of a call have the same denominator, so the numerators are the weights.
     shared_rows = money.split(
         shared_rows.lazy(), amounts=["quantity"], weight="numerator", pool="__call", order_by=["usage_key", "numerator"]
     ).collect()
@@ -51,7 +51,7 @@ def usage_of_calls(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def _other_meters(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
-    """Meters that have no column: JSON {meter: quantity}, on few calls."""
+    """Meters without a column, from JSON {meter: quantity}; few calls have any."""
     rows_with_usage = calls.filter(pl.col("other_usage").is_not_null())
     rows = [
         {**{name: row[name] for name in about}, "meter": meter, "quantity": money.exact_decimal(str(quantity))}
@@ -78,7 +78,7 @@ def calls_sharing_usage(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
 
 
 def usage_totals(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
-    """Whole quantity, calls and list cost of these usage rows by usage_key and meter; `[start, end)` bounds their hours."""
+    """Total quantity, calls and list cost of these usage rows by usage_key and meter; `[start, end)` bounds their hours."""
     rows = scan_rollups(books, USAGE_HOURLY, published(books, start, end)).filter(
         pl.col("usage_key").is_in(keys.implode()), pl.col("hour").is_between(start, end, closed="left")
     )
@@ -97,8 +97,8 @@ def usage_totals(books: Books, keys: pl.Series, start: datetime, end: datetime) 
 def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame) -> pl.DataFrame:
     """Each cost row over the calls of its usage row; returns the parts of `quantities` calls: row, trace_key, span_key, quantity, cost.
 
-    `costs` has row (a number), usage_key, meter and cost (null: unpriced, and stays so); `quantities` are rows of `usage_of_calls`. What a usage row
-    holds beyond its calls keeps its own part and is returned for nobody.
+    `costs` has row (a number), usage_key, meter and cost (null: unpriced, stays null); `quantities` are rows of `usage_of_calls`. Quantity of a usage row
+    beyond its calls keeps its share and is not returned.
     """
     metered_usage = quantities.filter(pl.col("usage_key").is_not_null())
     if not metered_usage.height or not costs.height:
@@ -133,7 +133,7 @@ def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame
 
 
 _MIN_QUANTITY = pl.lit("0.000001").str.to_decimal(scale=12).cast(money.MONEY)
-"""Fractions of a token that splitting a quantity over links leaves: no usage that nobody bears."""
+"""Tolerance for fractions of a token that remain when quantities are split over links."""
 _PARTS = ["row", *CALL, "quantity", "cost"]
 _NO_PARTS = pl.DataFrame(
     schema={"row": pl.UInt32, "trace_key": pl.Int64, "span_key": pl.Int64, "quantity": money.MONEY, "cost": money.MONEY}

@@ -1,4 +1,4 @@
-"""Configured sources: how they stand, and what their runs brought."""
+"""Queries of configured sources: their state, and the results of their runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sources(books: Books) -> list[SourceStatus]:
 def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
     """Runs of one configured source, or of all, newest first.
 
-    A source that was removed keeps its history; `UnknownSourceError` is raised for a name that never had any.
+    A source that was removed keeps its history; `UnknownSourceError` is raised for a name without any run.
     """
     conditions = [SourceRun.name == name] if name is not None else []
     with books.database.session() as session:
@@ -63,7 +63,7 @@ def _run(run: SourceRun) -> SourceRunRow:
 
 def _status(source: ConfiguredSource, last: SourceRunRow | None, newest: datetime | None, at: datetime) -> SourceStatus:
     limit = source.lag_seconds + source.every_seconds
-    # The same time is given from when it was set up, or went on: it may have to catch up first.
+    # The limit also counts from when it was configured or resumed: it may have to catch up first.
     stale = not source.paused and at - max(newest or source.changed_at, source.changed_at) > timedelta(seconds=limit)
     return SourceStatus(
         name=source.name,

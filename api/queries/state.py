@@ -1,4 +1,4 @@
-"""The small questions: budgets, alerts, anomalies, problems, runs, who owns what, and how recent everything is."""
+"""Queries of budgets, alerts, anomalies, problems, runs, the registry and freshness."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from ledger.spool import Spool
 from ledger.tables import ANOMALIES, BUDGET_STATUS, CHARGES, COSTS, PROBLEMS, SPANS, Table
 
 _RECENT_PARTITIONS = 7
-"""Days of spans, or months of bills, that are looked at for the newest row: older partitions cannot hold it."""
+"""Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
 
 
 def budgets(books: Books, month: str | None = None) -> list[Budget]:
-    """Budgets in force, by name, each with its standing in `month`, or in its newest evaluated one."""
+    """Budgets in force, by name, with their spend in `month`, by default in the newest evaluated month."""
     statuses = books.store.scan(BUDGET_STATUS)
     if month is not None:
         parse_month(month)
@@ -65,7 +65,7 @@ def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
         budget.view,
         budget.currency,
     )
-    if status is None or not is_current:  # a changed budget has no standing until it is evaluated again
+    if status is None or not is_current:  # a changed budget has no status until it is evaluated again
         return Budget(**fields)
     spent = status["billed"] + status["estimated"]
     return Budget(
@@ -90,7 +90,7 @@ def alerts(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]
 
 
 def anomalies(books: Books, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
-    """Days unlike their own past, newest first; `month` keeps those of one month."""
+    """Anomalous days, newest first; `month` selects one month."""
     frame = books.store.scan(ANOMALIES)
     if month is not None:
         parse_month(month)
@@ -109,7 +109,7 @@ _PROBLEM_NAMES = {"uri": "file", "place": "line"}
 def problems(
     books: Books, *, source: str | None = None, severity: str | None = None, limit: int | None = 100, offset: int = 0
 ) -> Page[ProblemRow]:
-    """What was wrong with the input, newest first; the same fault in the same place once, however often it was read."""
+    """Problems with the input, newest first; each once, however often its file was read."""
     frame = books.store.scan(PROBLEMS)
     if source is not None:
         frame = frame.filter(pl.col("source") == source)
@@ -125,12 +125,12 @@ def problems(
 
 
 def problem_rows(frame: pl.DataFrame) -> list[ProblemRow]:
-    """Rows of `problems` as they are shown: file, line, field, reason, remedy."""
+    """Rows of `problems` as API models: file, line, field, reason, remedy."""
     return [ProblemRow.model_validate(row) for row in frame.rename(_PROBLEM_NAMES).iter_rows(named=True)]
 
 
 def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
-    """Problems that were not stored, in the same shape."""
+    """Problems that are not stored, as API models."""
     return problem_rows(to_frame(problems))
 
 
@@ -153,7 +153,7 @@ def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
 
 
 def agents(books: Books) -> Agents:
-    """The registry in time, and agents with costs that are missing from it. (ID-1, ID-2)"""
+    """The registry over time, and agents with costs that are missing from it. (ID-1, ID-2)"""
     timeline = registry.timeline(registry.rows(books))
     registered_names = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"].unique().implode()
     frame = scan_runs(books, COSTS, published(books))
@@ -183,12 +183,12 @@ def agents(books: Books) -> Agents:
 
 
 def freshness(books: Books, spool: Spool | None = None) -> Freshness:
-    """How recent the facts of each source are. Only the newest partitions are opened."""
+    """Freshness of the facts of each source. Only the newest partitions are read."""
     at = now()
     receiver_spool = spool or Spool(Path(books.home) / "spool")
     pending = receiver_spool.pending()
     months = published(books)
-    # A fee that ends with the month says nothing about how far the usage beside it has come.
+    # The end of a monthly fee says nothing about how far usage charges have been delivered.
     latest_end = pl.col("charge_period_end").filter(pl.col("charge_period_end") <= at).max()
     latest_start = pl.col("charge_period_start").filter(pl.col("charge_period_start") <= at).max()
     sources = [

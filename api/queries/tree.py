@@ -1,4 +1,4 @@
-"""A chain drawn as a tree: nodes depth first, own costs on them, subtree costs summed from below."""
+"""Builds the tree of a chain: nodes depth first, with own costs and subtree costs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Node:
         return min(starts)
 
     def first(self, column: str) -> Any:
-        """The value of the fullest row that has one."""
+        """The value of the most complete row that has one."""
         return next((r[column] for r in self.rows if r[column] is not None), None)
 
 
@@ -43,7 +43,7 @@ def build_tree(
 ) -> ChainTree:
     """The tree of a chain. `spans` are all spans of its traces, `calls` its rows of `calls`, `call_costs` the same with costs.
 
-    Spans of one trace that belong to another chain are left out; several signals of one span or call make one node.
+    Spans of the traces that belong to another chain are left out; several signals of one span or call become one node.
     """
     nodes = _nodes(spans, calls, call_costs)
     _set_parents(nodes)
@@ -88,7 +88,7 @@ def _nodes(spans: pl.DataFrame, calls: pl.DataFrame, call_costs: Mapping[NodeKey
 
 
 def _set_parents(nodes: dict[NodeKey, _Node]) -> None:
-    """Gives every node the node above it: its parent, else its first link; opens cycles. (CH-1, CH-3)"""
+    """Sets the parent of every node: its parent span, else its first link; breaks cycles. (CH-1, CH-3)"""
     for node in nodes.values():
         for row in node.rows:
             if row["parent_key"] is not None and (row["trace_key"], row["parent_key"]) in nodes:
@@ -182,7 +182,7 @@ def _span_node(node: _Node) -> SpanNode:
 
 
 def _add_subtree_costs(span_nodes: list[SpanNode]) -> None:
-    """Children follow their parents, so from the end every subtree is complete before its parent needs it."""
+    """Sets subtree costs, from the last node to the first: children follow their parents."""
     totals: dict[str, dict[str, Decimal]] = {node.node_id: dict(node.own_cost) for node in span_nodes}
     for node in reversed(span_nodes):
         node.subtree_cost = totals[node.node_id]

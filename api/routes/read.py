@@ -1,4 +1,4 @@
-"""The GETs: every figure a page shows, as an address anyone can repeat."""
+"""GET routes: every figure that a page shows has an address."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from ledger.books import Books
 from ledger.periods import parse_instant
 from ledger.spool import Spool
 
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most rows to return.")]
-Offset = Annotated[int, Query(ge=0, le=2**31, description="Rows to skip.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of rows.")]
+Offset = Annotated[int, Query(ge=0, le=2**31, description="Number of rows to skip.")]
 Start = Annotated[
     str | None,
     Query(
@@ -51,7 +51,7 @@ Start = Annotated[
         examples=["2026-10"],
     ),
 ]
-End = Annotated[str | None, Query(description="First instant no longer counted, written the same way.", examples=["2026-11"])]
+End = Annotated[str | None, Query(description="First instant excluded, in the same format.", examples=["2026-11"])]
 
 ByParam = Annotated[
     list[str],
@@ -60,17 +60,21 @@ ByParam = Annotated[
         examples=[["team,agent,model"]],
     ),
 ]
-ViewParam = Annotated[View, Query(description="initiator: who caused it; executor: who burned it.")]
-GranularityParam = Annotated[Granularity, Query(description="How time is cut, in the reporting timezone.")]
+ViewParam = Annotated[
+    View, Query(description="initiator: cost by the agent that started the chain; executor: by the agent that made the calls.")
+]
+GranularityParam = Annotated[Granularity, Query(description="Time granularity, in the reporting timezone.")]
 BasisParam = Annotated[Basis, Query(description="FOCUS cost column to sum.")]
 FilterParam = Annotated[
     list[str],
     Query(
-        description="dimension=value, compared whole, repeated for more; no value stands for unknown.",
+        description="dimension=value, must match exactly; repeat for more; an empty value matches unknown.",
         examples=[["team=Care"]],
     ),
 ]
-MaxLines = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most lines a step lists; the others are counted and summed.")]
+MaxLines = Annotated[
+    int, Query(ge=1, le=MAX_PAGE, description="Maximum number of lines of a step; the others are counted and summed.")
+]
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
@@ -104,7 +108,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
         responses={
             200: {
                 "content": {"text/csv": {}, "application/vnd.apache.parquet": {}},
-                "description": "The rows, in the format asked for",
+                "description": "The rows in the requested format",
             }
         },
     )
@@ -119,14 +123,14 @@ def _costs(routes: APIRouter, books: Books) -> None:
         currency: Annotated[
             str | None,
             Query(
-                description="Currency to show all of it in, at the imported rate of each day; none: each its own.",
+                description="Currency to convert all costs into, at the imported rate of each day; none: no conversion.",
                 examples=["EUR"],
             ),
         ] = None,
         format: Annotated[Literal["json", "csv", "parquet"], Query(description="json, csv or parquet.")] = "json",  # noqa: A002
     ) -> Response:
-        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together, unless `currency` names one:
-        then the rates that were applied are part of the answer, and a missing rate is refused.
+        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together. With `currency`, all costs
+        are converted: the response lists the rates applied, and a missing rate is an error.
         """
         query = queries.CostQuery.parse(
             by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
@@ -145,31 +149,31 @@ def _costs(routes: APIRouter, books: Books) -> None:
         rows = [BalanceRow.model_validate(row) for row in queries.balance(books, month).iter_rows(named=True)]
         return Page[BalanceRow](rows=rows, total=len(rows))
 
-    @routes.get("/overview", summary="A month at a glance")
+    @routes.get("/overview", summary="Overview of a month")
     def overview(
         month: Annotated[
             str | None,
-            Query(description="Month in the reporting timezone; the newest published one unless named.", examples=["2026-10"]),
+            Query(description="Month in the reporting timezone; by default the newest published one.", examples=["2026-10"]),
         ] = None,
         view: View = "initiator",
         basis: Basis = "effective",
-        top: Annotated[int, Query(ge=0, le=MAX_PAGE, description="Most teams and agents a currency.")] = 10,
+        top: Annotated[int, Query(ge=0, le=MAX_PAGE, description="Maximum number of teams and agents per currency.")] = 10,
     ) -> Overview:
-        """Totals, top teams and agents next to the month before, unallocated cost by reason, newest alerts."""
+        """Totals, top teams and agents compared with the month before, unallocated cost by reason, newest alerts."""
         return queries.overview(books, month=month, view=view, basis=basis, top=top)
 
 
 def _chains(routes: APIRouter, books: Books) -> None:
     zone = books.settings.report.timezone
 
-    @routes.get("/chains", summary="Chains, dearest first")
+    @routes.get("/chains", summary="Chains by cost, highest first")
     def chains(
         start: Start = None,
         end: End = None,
-        agent: Annotated[str | None, Query(description="Agent that started it, whole name; empty: unknown.")] = None,
-        team: Annotated[str | None, Query(description="Team that started it, whole name; empty: unknown.")] = None,
-        method: Annotated[str | None, Query(description="How the initiator was found.")] = None,
-        reason: Annotated[str | None, Query(description="What is wrong with it; empty: nothing.")] = None,
+        agent: Annotated[str | None, Query(description="Agent that started the chain, exact name; empty: unknown.")] = None,
+        team: Annotated[str | None, Query(description="Team that started the chain, exact name; empty: unknown.")] = None,
+        method: Annotated[str | None, Query(description="How the initiator was determined.")] = None,
+        reason: Annotated[str | None, Query(description="Irregularity of the chain; empty: none.")] = None,
         search: Annotated[str | None, Query(description="Part of the root span's name.")] = None,
         limit: Limit = 50,
         offset: Offset = 0,
@@ -188,8 +192,8 @@ def _chains(routes: APIRouter, books: Books) -> None:
         )
         return queries.chains(books, query)
 
-    @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, every call with its price")
-    def chain(chain_id: Annotated[str, Path(description="Id of the chain, as the list has it.")]) -> ChainTree:
+    @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, with the cost of every call")
+    def chain(chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:
         """Nodes come depth first. Only `own_cost` may be summed; `subtree_cost` contains it."""
         return queries.chain(books, chain_id)
 
@@ -197,8 +201,8 @@ def _chains(routes: APIRouter, books: Books) -> None:
 def _explanations(routes: APIRouter, books: Books) -> None:
     zone = books.settings.report.timezone
 
-    # Before the other: `cell` is no reference.
-    @routes.get("/explain/cell", summary="Why a cell of a report is what it is")
+    # Registered before /explain/{ref}: `cell` is not a reference.
+    @routes.get("/explain/cell", summary="Explain a cell of a report")
     def explain_cell(
         by: ByParam = [],  # noqa: B006
         view: ViewParam = "initiator",
@@ -209,13 +213,13 @@ def _explanations(routes: APIRouter, books: Books) -> None:
         filter: FilterParam = [],  # noqa: A002, B006
         most: MaxLines = queries.DEFAULT_LINES,
     ) -> Explanation:
-        """The parameters are those of `/v1/costs`: what that sums, this explains. Every step's sum is the figure, or says of which part."""
+        """Explains the cost that `/v1/costs` sums with the same parameters. The sum of every step is the figure or a named part of it."""
         query = queries.CostQuery.parse(
             by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
         )
         return queries.explain_cell(books, query, most=most)
 
-    @routes.get("/explain/{ref:path}", summary="Why a chain, a call or a charge costs what it costs")
+    @routes.get("/explain/{ref:path}", summary="Explain the cost of a chain, a call or a charge")
     def explain(
         ref: Annotated[
             str,
@@ -226,32 +230,32 @@ def _explanations(routes: APIRouter, books: Books) -> None:
         basis: BasisParam = "effective",
         most: MaxLines = queries.DEFAULT_LINES,
     ) -> Explanation:
-        """The way of the dollars: charge, pool, rate, call, span, executor, initiator, owner, rule, run; each step with its rule."""
+        """The derivation of the cost: charge, pool, rate, call, span, executor, initiator, owner, rule, run; each step with its rule."""
         return queries.explain(books, ref, basis=basis, most=most)
 
 
 def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
-    @routes.get("/budgets", summary="Budgets and how they stand")
+    @routes.get("/budgets", summary="Budgets and their spend")
     def budgets(
         month: Annotated[
-            str | None, Query(description="Month to stand in; the newest evaluated one unless named.", examples=["2026-10"])
+            str | None, Query(description="Month of the spend; by default the newest evaluated one.", examples=["2026-10"])
         ] = None,
     ) -> Page[Budget]:
         """Budgets in force, by name."""
         rows = queries.budgets(books, month)
         return Page[Budget](rows=rows, total=len(rows))
 
-    @routes.get("/agents", summary="The registry, and who is missing from it")
+    @routes.get("/agents", summary="The registry, and agents missing from it")
     def agents() -> Agents:
-        """Every registered name with its owners in time, and agents with cost that are not registered."""
+        """Every registered name with its owners over time, and agents with cost that are not registered."""
         return queries.agents(books)
 
     @routes.get("/alerts", summary="Alerts, newest first")
     def alerts(limit: Limit = 100, offset: Offset = 0) -> Page[AlertRow]:
-        """Each cause rings once."""
+        """One cause raises one alert."""
         return queries.alerts(books, limit=limit, offset=offset)
 
-    @routes.get("/anomalies", summary="Days unlike their own past")
+    @routes.get("/anomalies", summary="Days with unusual spend")
     def anomalies(
         month: Annotated[str | None, Query(description="Only days of this month.", examples=["2026-10"])] = None,
         limit: Limit = 100,
@@ -260,30 +264,30 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         """Newest first."""
         return queries.anomalies(books, month=month, limit=limit, offset=offset)
 
-    @routes.get("/problems", summary="What was wrong with the input")
+    @routes.get("/problems", summary="Problems with the input")
     def problems(
         source: Annotated[str | None, Query(description="Only of this source.")] = None,
         severity: Annotated[Literal["error", "warning"] | None, Query(description="error: left out; warning: kept.")] = None,
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> Page[ProblemRow]:
-        """Newest first, each with what to do about it."""
+        """Newest first, each with a remedy."""
         return queries.problems(books, source=source, severity=severity, limit=limit, offset=offset)
 
     @routes.get("/runs", summary="Attribution runs, newest first")
     def runs(limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
-        """Also those that were not published, with the reason."""
+        """Including runs that were not published, with the reason."""
         return queries.runs(books, limit=limit, offset=offset)
 
-    @routes.get("/sources", summary="Configured sources and how they stand")
+    @routes.get("/sources", summary="Configured sources and their state")
     def sources() -> Page[SourceStatus]:
-        """When each is asked next, how fresh it is, and what its last run brought."""
+        """Schedule, freshness and last run of each source."""
         rows = queries.sources(books)
         return Page[SourceStatus](rows=rows, total=len(rows))
 
     @routes.get("/source-runs", summary="Runs of the configured sources, newest first")
     def all_source_runs(limit: Limit = 50, offset: Offset = 0) -> Page[SourceRunRow]:
-        """Of all sources, also of those that were removed."""
+        """Of all sources, including removed ones."""
         return queries.source_runs(books, limit=limit, offset=offset)
 
     @routes.get("/sources/{name}/runs", summary="Runs of one configured source, newest first")
@@ -293,15 +297,17 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         """Rows, money in, duration and lag of each run."""
         return queries.source_runs(books, name, limit=limit, offset=offset)
 
-    @routes.get("/gaps", summary="Which channel lost which calls")
+    @routes.get("/gaps", summary="Calls that each channel missed")
     def gaps(
         start: Start = None,
         end: End = None,
-        granularity: Annotated[Literal["hour", "day"], Query(description="How time is cut, in the reporting timezone.")] = "hour",
+        granularity: Annotated[
+            Literal["hour", "day"], Query(description="Time granularity, in the reporting timezone.")
+        ] = "hour",
         limit: Limit = MAX_PAGE,
         offset: Offset = 0,
     ) -> Gaps:
-        """Calls of the gateway that one channel told of and another did not, with their tokens and money."""
+        """Calls of the gateway that one channel reported and another did not, with their tokens and cost."""
         zone = books.settings.report.timezone
         query = queries.GapQuery(
             start=parse_instant(start, field="start", timezone=zone) if start else None,
@@ -312,14 +318,14 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         )
         return queries.gaps(books, query)
 
-    @routes.get("/freshness", summary="How recent the facts are")
+    @routes.get("/freshness", summary="Freshness of the facts")
     def freshness() -> Freshness:
-        """Newest charge and call of each source, what is published, what waits in the spool."""
+        """Newest charge and call of each source, published months, and size of the spool."""
         return queries.freshness(books, spool)
 
 
 def refuse_unknown(request: Request) -> None:
-    """A misspelt parameter must not quietly ask for something else."""
+    """Refuses (422) unknown query parameters, so that a misspelt one is not ignored."""
     from api.errors import RequestError
 
     route = request.scope.get("route")
@@ -340,7 +346,7 @@ def _parameters(dependant: Any) -> set[str]:
 
 
 def _json(table: CostTable) -> Response:
-    """Straight to text: with many rows, validating what we made ourselves is most of the time."""
+    """Serialises a cost table without validation, which would take most of the time with many rows."""
     head = table.model_copy(update={"rows": []}).model_dump(mode="json")
     head["rows"] = [
         {name: money.text(value) if name == "cost" else value for name, value in row.__dict__.items()} | (row.model_extra or {})

@@ -1,4 +1,4 @@
-"""Where telemetry comes in: OTLP over HTTP and LiteLLM's generic callback. A 2xx is said only once the rows are safe on disk."""
+"""Receivers of telemetry: OTLP over HTTP and LiteLLM's generic callback. A 2xx is sent only after the data is durable on disk."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ledger.errors import SpoolFull
 from ledger.spool import Spool
 
 BUSY_SECONDS = 1
-"""What a sender is told to wait while too much is in hand."""
+"""Retry-After while too many bytes are being received."""
 _MAX_REASONS = 5
 _USUAL_RATIO = 10
-"""How many times larger telemetry usually is once unpacked."""
+"""Usual compression ratio of telemetry."""
 
 _ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
@@ -33,20 +33,20 @@ _ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         (401, "The token is missing or wrong"),
         (413, "The body is too large"),
         (415, "The type or encoding is not accepted"),
-        (429, "Too much is being taken in, or waits to be booked; try again after the time in Retry-After"),
-        (503, "The disk refuses; try again after the time in Retry-After"),
+        (429, "Too much data is being received or waits in the spool; retry after the time in Retry-After"),
+        (503, "The disk cannot be written; retry after the time in Retry-After"),
     )
 }
 
 
 class SpoolWriter:
-    """Writes down what was received, and counts it."""
+    """Stores received data in the spool and counts it."""
 
     def __init__(self, spool: Spool, metrics: Metrics) -> None:
         self._spool, self._metrics = spool, metrics
 
     def __call__(self, result: ReceivedBatch, receiver: str) -> ReceivedBatch:
-        """When this returns it survives a power cut. Raises `SpoolFull` or `StoreUnreachable`: then nothing was taken."""
+        """Stores the data durably. Raises `SpoolFull` or `StoreUnreachable` if nothing was stored."""
         self._spool.append(result.rows, result.problems, points=result.points, bodies=result.bodies)
         self._metrics.received.labels(receiver).inc(result.accepted)
         self._metrics.rejected.labels(receiver).inc(result.rejected)
@@ -54,14 +54,14 @@ class SpoolWriter:
 
 
 class BodyLimiter:
-    """How many bytes of bodies may be in hand at once: memory stays bounded however many send."""
+    """Limits the bytes of request bodies in memory at once, whatever the number of senders."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._used_bytes = limit_bytes, 0
 
     @contextmanager
     def admit(self) -> Iterator[Callable[[int], None]]:
-        """Counts what one request holds, by the function it gives; raises `RequestError` (429) where it gets too much."""
+        """Yields a function that reserves bytes for one request; it raises `RequestError` (429) beyond the limit."""
         request_bytes = 0
 
         def hold(size: int) -> None:
@@ -70,7 +70,7 @@ class BodyLimiter:
                 raise RequestError(
                     429,
                     "busy",
-                    f"{self._used_bytes >> 20} MB of requests are being taken in",
+                    f"{self._used_bytes >> 20} MB of requests are being received",
                     where="body",
                     remedy="send again after the time in Retry-After, fewer at once, or raise serve.max_waiting_mb",
                     headers={"Retry-After": str(BUSY_SECONDS)},
@@ -100,17 +100,17 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
 
     @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
     async def traces(request: Request) -> Response:
-        """OTLP/HTTP, protobuf or JSON, also gzip or deflate. Spans that cannot be used are told of in `partial_success`."""
+        """OTLP/HTTP, protobuf or JSON, also gzip or deflate. Spans that cannot be used are reported in `partial_success`."""
         return await take(request, "traces")
 
     @routes.post("/logs", summary="Receive OTLP logs", **_otlp("ExportLogsServiceResponse"))
     async def logs(request: Request) -> Response:
-        """The same for log records. Those that say what a request used are kept, each request once; all others are let go."""
+        """OTLP/HTTP log records. Records with usage are stored, each request once; all others are discarded."""
         return await take(request, "logs")
 
     @routes.post("/metrics", summary="Receive OTLP metrics", **_otlp("ExportMetricsServiceResponse"))
     async def metrics(request: Request) -> Response:
-        """The same for metrics. Those that sum up usage are kept to be compared with spans and events, and never counted."""
+        """OTLP/HTTP metrics. Metrics of usage are stored for comparison with spans and events, and never counted."""
         return await take(request, "metrics")
 
     @routes.post(
@@ -135,7 +135,7 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
 
 @contextmanager
 def _retryable_by_litellm() -> Iterator[None]:
-    """Says 503 for 429: LiteLLM's callback sends again after 5xx only, and drops its batch at anything else."""
+    """Replaces 429 by 503: LiteLLM's callback retries after 5xx only and drops its batch otherwise."""
     try:
         yield
     except SpoolFull as error:
@@ -161,13 +161,13 @@ def _body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def media_type(request: Request, media_types: tuple[str, ...]) -> str:
-    """What the body is, as the request says; refuses (415) what is not accepted, and a body of which nothing is said."""
+    """The media type of the request; refuses (415) types that are not accepted, and a missing type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in media_types:
         raise RequestError(
             415,
             "media-type",
-            f"{kind!r} is not accepted" if kind else "the request does not say what its body is",
+            f"{kind!r} is not accepted" if kind else "the request has no Content-Type",
             where="Content-Type",
             remedy=f"send {' or '.join(media_types)}",
         )
@@ -175,9 +175,9 @@ def media_type(request: Request, media_types: tuple[str, ...]) -> str:
 
 
 async def read_body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
-    """The body, decompressed, as long as it stays under `limit` bytes either way; a bomb is stopped while it unfolds.
+    """The body, decompressed, as long as it stays under `limit` bytes either way; a decompression bomb is stopped early.
 
-    `hold` is told of every byte before it is held, and may refuse.
+    `hold` is called with every number of bytes before they are kept in memory, and may raise.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower() or "identity"
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
@@ -209,7 +209,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     >>> inflate(gzip.compress(b"spans"), "gzip", 10)
     b'spans'
     """
-    # deflate means zlib (RFC 9110), yet some senders leave its header out.
+    # deflate means zlib (RFC 9110), but some senders omit its header.
     windows = [31] if encoding != "deflate" else [15, -15]
     for last, bits in enumerate(windows, start=1):
         stream = zlib.decompressobj(wbits=bits)

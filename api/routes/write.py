@@ -1,4 +1,4 @@
-"""The changes: budgets, and the registry. Each needs the token and leaves an audit row."""
+"""Routes that change budgets and the registry. Each needs the token and writes an audit row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ledger import registry
 from ledger.books import Books
 
 ACTOR = "api"
-"""Who the audit names, until people have names here."""
+"""Actor in audit rows, until there are user accounts."""
 
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
@@ -31,7 +31,7 @@ WRITE_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def is_json(request: Request) -> None:
-    """Refuses (415) a body that does not say it is JSON: the type is at fault then, not what stands in it."""
+    """Refuses (415) a body that does not say it is JSON: the error is the media type, not the content."""
     media_type(request, (JSON,))
 
 
@@ -42,12 +42,12 @@ def router(books: Books) -> APIRouter:
     @routes.post(
         "/budgets",
         status_code=201,
-        summary="Set up a budget",
+        summary="Create a budget",
         dependencies=[Depends(is_json)],
         responses={409: {"description": "The name is taken", "model": ProblemDocument}},
     )
     def add_budget(budget: NewBudget, response: Response) -> Budget:
-        """A monthly limit on what a team or agent may cause."""
+        """A monthly limit on the cost of a team or agent."""
         try:
             budget_row = changes.add_budget(books, budget, actor=ACTOR)
         except changes.BudgetExistsError as error:
@@ -57,7 +57,7 @@ def router(books: Books) -> APIRouter:
 
     @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)])
     def change_budget(name: BudgetName, change: BudgetChange) -> Budget:
-        """Makes a new revision, or the first one; earlier ones are kept."""
+        """Adds a new revision, or the first one; earlier ones are kept."""
         return changes.change_budget(books, name, change, actor=ACTOR)
 
     @routes.delete("/budgets/{name}", status_code=204, summary="End a budget")
@@ -79,9 +79,9 @@ def router(books: Books) -> APIRouter:
     )
     async def import_agents(
         request: Request,
-        name: Annotated[str, Query(max_length=256, description="What the file is called in problems and audit.")] = "upload.csv",
+        name: Annotated[str, Query(max_length=256, description="Name of the file in problems and audit.")] = "upload.csv",
     ) -> RegistryImported:
-        """A CSV file of agents, teams and their other names. Known rows are left alone; bad lines come back as problems."""
+        """A CSV file of agents, teams and their other names. Existing rows are unchanged; invalid lines are returned as problems."""
         media_type(request, ("text/csv", "application/csv"))
         body = await read_body(request, books.settings.serve.max_body_mb << 20)
         return await run_in_threadpool(_import, books, body, name)

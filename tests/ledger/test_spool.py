@@ -222,7 +222,7 @@ def test_a_full_spool_says_so_and_takes_again_once_drained(tmp_path: Path, books
     one.append(rows(1))
     spool = Spool(tmp_path / "spool", limit_bytes=one.size_bytes() * 3 // 2)
     spool.append(rows(1))
-    with pytest.raises(SpoolFull, match="wait"):
+    with pytest.raises(SpoolFull, match="of at most"):
         spool.append(rows(2))
     assert len(spool.pending()) == 1
     assert Spool(spool.folder).drain(books.store) == 1  # another process drains

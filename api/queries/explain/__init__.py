@@ -1,9 +1,9 @@
-"""Why a figure is what it is: the way of its dollars in steps, each in a sentence, in rows, and with the name of its rule.
+"""Explains how a figure was computed, in steps; each has a sentence, its rows and the id of its rule.
 
 charge → pool → rate (or price book) → hourly usage → call → span → executor → initiator → owner → class and rule → run → balance
 
-A chain, a call, a charge and a cell of a report are all the same thing: rows of `costs`, each with a part of it. So the same steps tell
-all of them, and their sums are the figure, to the last digit.
+A chain, a call, a charge and a cell of a report are each a set of rows of `costs`, with a part of every row. So the same steps explain
+all of them, and the sums of the steps equal the figure exactly.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS, COSTS
 
 DEFAULT_LINES = 20
-"""Lines a step lists unless told otherwise."""
+"""Default number of lines a step lists."""
 
 
 def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
     """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
 
-    Raises `ObjectMissingError` if nothing goes by that name, with what comes near.
+    Raises `ObjectMissingError` with similar ids if nothing has that id.
     """
     target = find(books, ref)
     if target.chain is not None:
@@ -55,9 +55,9 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = D
 
 
 def explain_cell(books: Books, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
-    """Explains all the cost a query sums: a cell of a report, or the report; `by` only says how it is broken down.
+    """Explains all the cost a query sums: a cell of a report, or the report; `by` only selects the breakdown.
 
-    Raises `ObjectMissingError` if there is no cost in it, with what comes near.
+    Raises `ObjectMissingError` with similar values if the cell has no cost.
     """
     rows = matching_costs(books, query).with_columns(cost=pl.col(f"{query.basis}_cost")).drop(COST_COLUMNS)
     if not rows.head(1).collect().height:
@@ -69,7 +69,7 @@ def explain_cell(books: Books, query: CostQuery, *, most: int = DEFAULT_LINES) -
 def _explanation(
     figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], own_steps: list[Step]
 ) -> Explanation:
-    """The steps every figure has, after those of its own; what does not apply is left out."""
+    """An explanation: the figure's own steps, then the steps common to all figures; steps that do not apply are left out."""
     billed_cost, estimated_cost = text.cost_by_currency(figure.billed_rows), text.cost_by_currency(figure.estimated_rows)
     cost = text.cost_by_currency(figure.rows)
     figure = replace(figure, cost=cost, estimated=estimated_cost)
@@ -87,10 +87,10 @@ def _explanation(
         rule_steps.run_step(figure),
         rule_steps.balance_step(figure),
     ]  # fmt: skip
-    if kind == "charge":  # told already, with what the bill says of it
+    if kind == "charge":  # its own step describes the charge already
         steps = [step for step in steps if step is None or step.step != "charge"]
     common_steps = [step for step in steps if step is not None]
-    if kind == "call":  # its spans come after it
+    if kind == "call":  # its span steps follow the call step
         spans, own_steps = [s for s in own_steps if s.step == "span"], [s for s in own_steps if s.step != "span"]
         at = next((n + 1 for n, step in enumerate(common_steps) if step.step == "call"), 0)
         common_steps = [*common_steps[:at], *spans, *common_steps[at:]]
@@ -107,7 +107,7 @@ def _explanation(
 
 
 def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, dict[tuple[int, int], CallCost]]:
-    """The figure of some calls: their parts of the cost rows of their usage. (MO-1)"""
+    """The figure of calls: their shares of the cost rows of their usage. (MO-1)"""
     quantities = usage_of_calls(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
     parts = split_over_calls(books, rows, quantities)
@@ -117,18 +117,20 @@ def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tup
 
 
 def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, list[Step]]:
-    """The figure of charges of one name: each charge's amount over the cost rows of its lot, by what each got of the lot. (MO-1)"""
+    """The figure of charges with one id: each charge split over the cost rows of its charge group, by their shares of it. (MO-1)"""
     column = f"{basis}_cost"
     frames: list[pl.DataFrame] = []
     parts: list[Part] = []
-    for row in bill_steps.with_files(books, charges.with_columns(told="charge_description")).iter_rows(named=True):
+    for row in bill_steps.with_files(books, charges.with_columns(original_description="charge_description")).iter_rows(
+        named=True
+    ):
         groups = bill_steps.charge_group_of(books, {name: row[name] for name in charges.columns})
         sentence = (
             f"{bill_steps.charge_line(row)}, invoice month {row['billing_month']}: {amount(row[column], row['billing_currency'])}"
         )
         facts = {name: row[name] for name in (*charges.columns, "uri")}
         if not groups.height:
-            sentence += ". No published cost stems from it yet: its month is not attributed, or was restated since"
+            sentence += ". It has no published cost yet: its month is not attributed, or was restated since"
         else:
             group = groups.row(0, named=True)
             sentence += f". {_reading_of(group)}"
@@ -144,7 +146,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
     step = Step(
         step="charge",
         rule="RA-1",
-        sentence="A charge is claimed exactly once, together with the charges no rule can tell from it; each counts by its amount.",
+        sentence="Every charge is allocated exactly once, together with the charges that have the same keys, in proportion to their amounts.",
         parts=parts,
         sum=text.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
     )
@@ -154,19 +156,19 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
 
 def _reading_of(group: dict[str, Any]) -> str:
     reading = {
-        "tokens": f"It was read as {text.count(group['billed_quantity'])} {text.meter(group['meter'])} of {group['model']}",
-        "driver": "It is sold by no quantity that logs hold, so it was split by what used it",
-        "follow": "It corrects other charges, and follows them",
-        "tax": "It is a tax, and follows the charges it taxes",
-    }.get(group["role"] or "", "Nothing logged can have used it")
+        "tokens": f"It was classified as {text.count(group['billed_quantity'])} {text.meter(group['meter'])} of {group['model']}",
+        "driver": "Its billed quantity is not in the logs, so it was split by the use of its resource",
+        "follow": "It corrects other charges and is allocated like them",
+        "tax": "It is a tax and is allocated like the taxed charges",
+    }.get(group["role"] or "", "No logged usage matches it")
     suffix = (
-        " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} of its charge group"
+        " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} with the same keys"
     )
     return reading + suffix if group["role"] == "tokens" else f"{reading}{'' if group['charges'] == 1 else suffix}"
 
 
 def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Basis) -> pl.DataFrame:
-    """A charge over the cost rows of its lot: they sum to the charge."""
+    """Splits a charge over the cost rows of its charge group; the parts sum to the charge."""
     column = f"{basis}_cost"
     months = [m for m in published(books) if (m.month, m.run_id) == (group["month"], group["run_id"])]
     in_group = (pl.col("lot_id") == group["lot_id"]) | pl.col("lot_ids").list.contains(group["lot_id"])
@@ -187,16 +189,16 @@ def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Bas
 
 
 def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
-    """The figure itself, and the cells it is made of."""
+    """The figure, and the cells it sums."""
     groups = text.top_groups(cells(books, query), query.dimensions_in_time, most)
     chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
     zone = books.settings.report.timezone
     time = "in all published months"
     if query.start or query.end:
         first = [f"from {text.local(query.start, zone)}"] if query.start else []
-        last = [f"up to {text.local(query.end, zone)}, which is not counted"] if query.end else []
+        last = [f"to {text.local(query.end, zone)} (exclusive)"] if query.end else []
         time = f"{' '.join([*first, *last])} ({zone})"
-    view = "by who started it" if query.view == "initiator" else "by who ran it"
+    view = "by initiator" if query.view == "initiator" else "by executor"
     cost = amounts(groups.sum) if groups.sum else "no priced amount"
     parts = []
     for row in groups.top:
@@ -214,7 +216,7 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
     return Step(
         step="cell",
         rule="MO-3",
-        sentence=f"{chosen or 'Everything'}, {time}, {view}: {cost} of {query.basis} cost. Only own costs are summed: nothing counts twice.",
+        sentence=f"{chosen or 'Everything'}, {time}, {view}: {cost} of {query.basis} cost. Only own costs are summed, so nothing counts twice.",
         facts={
             "query": {**dict(query.parameters()), "filter": [value for name, value in query.parameters() if name == "filter"]}
         },
@@ -226,7 +228,7 @@ def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
 
 def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
     cost = text.cost_by_currency(figure.rows)
-    doubt = f" Its tree is doubtful: {text.reason(chain.reason)}." if chain.reason else ""
+    doubt = f" Its tree is incomplete or was repaired: {text.reason(chain.reason)}." if chain.reason else ""
     return Step(
         step="chain",
         rule="CH-1" if not chain.reason else "CH-1, CH-2" if "missing_parent" in chain.reason else "CH-1, CH-3",
@@ -240,14 +242,14 @@ def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
 
 
 def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
-    """What calls used and what each meter costs, also where it costs nothing or has no price."""
+    """Quantity and cost of each meter of calls, including free and unpriced meters."""
     own: dict[str, Decimal] = defaultdict(Decimal)
     parts = []
     for call in call_costs.values():
         for meter in call.meters:
             used_up = f"{text.count(meter.quantity)} {text.meter(meter.meter)}"
             if meter.own_cost is None:
-                parts.append(Part(sentence=f"{used_up}: no price, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
+                parts.append(Part(sentence=f"{used_up}: unpriced, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
             elif meter.currency is None:
                 parts.append(Part(sentence=f"{used_up}: free, {text.reason(meter.reason)}", facts={"meter": meter.meter}))
             else:
@@ -260,12 +262,12 @@ def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
     subject = (
         f"The call at {text.when(first.start_time)} to {model_name}"
         if len(call_costs) == 1
-        else f"{many(len(call_costs), 'call')} go by that name, the first at {text.when(first.start_time)} to {model_name}"
+        else f"{many(len(call_costs), 'call')} have that id, the first at {text.when(first.start_time)} to {model_name}"
     )
     return Step(
         step="meter",
         rule="CA-4, MO-1",
-        sentence=f"{subject}: {amounts(dict(own)) if own else 'no cost'}. It has its part of each hourly row: the calls of a row cost exactly the row.",
+        sentence=f"{subject}: {amounts(dict(own)) if own else 'no cost'}. The cost of each hourly usage row is split over its calls; the parts sum to the row.",
         facts={"calls": [text.json_values(call.model_dump(exclude={"meters"})) for call in call_costs.values()]},
         parts=parts,
         sum=dict(own),
@@ -273,7 +275,7 @@ def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
 
 
 def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, int], CallCost]) -> Step:
-    """Which signals told of a call, and the path from it to the root. (CA-1, CH-1)"""
+    """The signals that reported a call, and the path from it to the root. (CA-1, CH-1)"""
     from api.queries.chains import find_summary
 
     call = call_costs[row["trace_key"], row["span_key"]]
@@ -284,7 +286,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
         return Step(
             step="span",
             rule="CA-1",
-            sentence=f"{ref} was told of by {channels}; its chain starts in a month that is not published.",
+            sentence=f"{ref} was reported by {channels}; its chain starts in a month that is not published.",
         )
     spans = spans_of(books, summary)
     call_frame = calls_frame(row)
@@ -295,24 +297,24 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
     while at is not None:
         path.append(at)
         at = by_id.get(at.parent_id or "")
-    edges = {"root": "the root", "parent": "its parent", "link": "the span it is linked from", "cut": "where a cycle was opened"}
+    edges = {"root": "the root", "parent": "its parent", "link": "the span it is linked from", "cut": "where a cycle was broken"}
     parts = [
         Part(
             sentence=f"{edges['root'] if n == len(path) - 1 else 'the call itself' if not n else 'above it'}: {node.name or node.span_id}"
             + (f", agent {node.agent_name}" if node.agent_name else "")
             + (f", service {node.service_name}" if node.service_name else "")
-            + (", over a link" if node.edge == "link" else ", where a cycle was opened" if node.edge == "cut" else ""),
+            + (", over a link" if node.edge == "link" else ", where a cycle was broken" if node.edge == "cut" else ""),
             facts=text.json_values(
                 node.model_dump(include={"trace_id", "span_id", "name", "agent_name", "service_name", "channels", "edge"})
             ),
         )
         for n, node in enumerate(path)
     ]
-    merge_note = f", merged to one call by {_merged_by(row)}" if "+" in row["channels"] else ""
+    merge_note = f", merged into one call by {_merged_by(row)}" if "+" in row["channels"] else ""
     return Step(
         step="span",
         rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
-        sentence=f"{ref} was told of by {channels}{merge_note}; {many(len(path), 'span')} lead from it to the root of its chain.",
+        sentence=f"{ref} was reported by {channels}{merge_note}; the path to the root of its chain has {many(len(path), 'span')}.",
         facts=text.json_values({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
         links=[text.link("chain", row["chain_id"])],

@@ -1,4 +1,4 @@
-"""Where the dollars come from: charges, the pools they were rated in, the rates that came of it, and estimates."""
+"""Steps about the bill: the charges of a figure, the pools they were rated in, and the resulting rates."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.tables import CHARGES, COSTS, LOTS, RATES, RAW_FILES
 
 GroupId = tuple[str, str, int]
-"""Month, run and number of a lot."""
+"""Month, run and number of a charge group (`lot_id`)."""
 
 _MAX_GROUPS = 20_000
-"""Lots of summed rows that are told apart; what lies beyond is counted in the rest."""
+"""Maximum number of charge groups of summed rows that are resolved; the others are counted in the remainder."""
 _GROUP_FACTS = ("role", "model", "meter", "billed_quantity", "unit")
 
 
 def charge_step(figure: Figure) -> Step | None:
-    """Which charges, and how much of each. (RA-1)"""
+    """The charges of the figure, and the amount from each. (RA-1)"""
     rows = figure.billed_rows.filter(pl.col("lot_id").is_not_null() | pl.col("lot_ids").is_not_null())
     whole = text.cost_by_currency(rows)
     if not whole and rows.head(1).collect().is_empty():
@@ -39,7 +39,7 @@ def charge_step(figure: Figure) -> Step | None:
     remainder = text.minus(whole, text.total(top_charges))
     sentence = (
         f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} in {many(len(group_costs), 'charge group')}. "
-        "A charge group is charges that are treated alike; inside it a charge counts in proportion to its amount."
+        "A charge group is a set of charges with the same keys; within it, a charge counts in proportion to its amount."
     )
     return Step(
         step="charge",
@@ -64,15 +64,15 @@ def _charge_part(row: Mapping[str, Any]) -> Part:
 
 
 def charge_line(row: Mapping[str, Any]) -> str:
-    """Which line of which file a charge is, and what it is for."""
+    """File, line and description of a charge."""
     seller = ", ".join(name for name in (row["provider_name"], row["service_name"]) if name)
-    description = row["told"] or row["sku_meter"]
+    description = row["original_description"] or row["sku_meter"]
     place = f"line {row['line']} of {row['uri']}" if row["line"] is not None else f"a row of {row['uri']}"
     return f"{place} ({row['charge_id']}), {row['charge_category']} of {seller}{f', {description}' if description else ''}"
 
 
 def _costs_by_group(figure: Figure) -> dict[GroupId, tuple[str, Decimal]]:
-    """What each lot gives to the figure, dearest first: directly, or as its part of rows that sum several lots."""
+    """Amount of each charge group in the figure, highest first: from its own cost rows, and its share of rows that sum several groups."""
     single = figure.billed_rows.filter(pl.col("lot_id").is_not_null(), pl.col("cost").is_not_null())
     direct = single.group_by("month", "run_id", "lot_id", "currency").agg(pl.col("cost").sum()).collect()
     costs: dict[tuple[GroupId, str], Decimal] = {
@@ -96,14 +96,14 @@ def _costs_by_group(figure: Figure) -> dict[GroupId, tuple[str, Decimal]]:
 
 
 def by_weights(cost: Decimal, weights: Sequence[Decimal]) -> list[Decimal]:
-    """A cost over weights; over equal ones where they cancel out."""
+    """A cost split by weights; evenly where the weights sum to 0."""
     if not weights:
         return []
     return money.share_out(cost, weights if sum(weights, Decimal(0)) else [Decimal(1)] * len(weights))
 
 
 def unassigned_costs(figure: Figure, group_ids: Sequence[GroupId]) -> dict[GroupId, Decimal]:
-    """What of each lot no use took: its amount less its own rows of `costs`. That is what summed rows are made of. (RA-4)"""
+    """The part of each charge group that no usage was matched to: its amount minus its own rows of `costs`. Summed rows consist of it. (RA-4)"""
     if not group_ids:
         return {}
     keys = _group_keys(group_ids)
@@ -136,7 +136,7 @@ def _charge_groups(books: Books, group_ids: Sequence[GroupId]) -> pl.DataFrame:
 
 
 def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
-    """The charges of these lots (rows of `groups`), by their keys: rows of `charges` with month, run_id, lot_id, uri and `told`."""
+    """The charges of these charge groups (rows of `lots`), by their keys: rows of `charges` with month, run_id, lot_id, uri and `original_description`."""
     if not groups.height:
         return CHARGES.empty().with_columns(pl.lit(None, dtype=pl.Int64).alias("lot_id"))
     months = groups["month"].unique().sort().to_list()
@@ -144,8 +144,8 @@ def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
         pl.col("charge_period_start").is_in(groups["charge_period_start"].unique().implode())
     )
     group_rows = groups.select("month", "run_id", "lot_id", *_GROUP_FACTS[:-1], *CHARGE_GROUP_KEY)
-    # The description is no key where a SKU is named, so it is kept beside.
-    charges = with_group_key(candidates.with_columns(told="charge_description")).join(
+    # The description is not part of the key where the charge has a SKU, so it is kept in a column of its own.
+    charges = with_group_key(candidates.with_columns(original_description="charge_description")).join(
         group_rows.lazy(),
         left_on=["billing_month", *CHARGE_GROUP_KEY],
         right_on=["month", *CHARGE_GROUP_KEY],
@@ -156,7 +156,7 @@ def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
-    """Charges with the file each was read from: its address, or the dataset where that is not known."""
+    """Charges with the address of the file each was read from, or its dataset where the address is unknown."""
     files = books.store.scan(RAW_FILES).filter(pl.col("raw_id").is_in(charges["raw_id"].unique().implode()))
     files = files.group_by("source", "raw_id").agg(pl.col("uri").min())
     return charges.join(files.collect(), on=["source", "raw_id"], how="left", maintain_order="left").with_columns(
@@ -165,7 +165,7 @@ def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
 
 
 def _charges_of(figure: Figure, group_costs: Mapping[GroupId, tuple[str, Decimal]]) -> list[dict[str, Any]]:
-    """The charges of the dearest lots with their parts, dearest first; of lots asked about by charge, only those charges."""
+    """The charges of the largest charge groups with their amounts, highest first; limited to the figure's charges if it has some."""
     column = f"{figure.basis}_cost"
     dearest = list(group_costs)[: figure.most]
     rows: list[dict[str, Any]] = []
@@ -184,7 +184,7 @@ def _charges_of(figure: Figure, group_costs: Mapping[GroupId, tuple[str, Decimal
 
 
 def charge_group_of(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
-    """The lot a charge is in, as published: a row of `lots`, or none if its month is not attributed or was restated since."""
+    """The published charge group of a charge: a row of `lots`, or no row if its month is not attributed or was restated since."""
     key = with_group_key(pl.LazyFrame([charge], schema=CHARGES.schema)).select(CHARGE_GROUP_KEY).collect().row(0, named=True)
     months = [m for m in published(books) if m.month == charge["billing_month"]]
     rows = scan_runs(books, LOTS, months)
@@ -207,7 +207,7 @@ def _at(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def pool_steps(figure: Figure) -> list[Step]:
-    """In which pools charges met calls, and the rate that came of it. (RA-1, RA-1a, RA-2, RA-3)"""
+    """The pools in which charges were matched to calls, and the resulting rates. (RA-1, RA-1a, RA-2, RA-3)"""
     groups, rates = _rated_pools(figure)
     if not groups.count:
         return []
@@ -217,7 +217,7 @@ def pool_steps(figure: Figure) -> list[Step]:
     pool = Step(
         step="pool",
         rule="RA-1a" if coarse else "RA-1",
-        sentence=f"{amounts(groups.sum)} of it was rated in {many(groups.count, 'pool')}: charges and calls that agree in all keys both sides know.",
+        sentence=f"{amounts(groups.sum)} of it was rated in {many(groups.count, 'pool')}: charges and calls that agree in all keys known on both sides.",
         parts=[_pool_part(row, rates.get(_at(row))) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,
@@ -225,7 +225,7 @@ def pool_steps(figure: Figure) -> list[Step]:
     rate = Step(
         step="rate",
         rule="RA-2, RA-3" if driven and len(pool_rates) > 1 else "RA-3" if driven else "RA-2",
-        sentence="A pool's charges over its denominator D is its rate; each call pays the rate for what it used.",
+        sentence="The rate of a pool is its charges divided by its denominator D; each call is charged the rate for its usage.",
         parts=[_rate_part(row, rates[_at(row)], figure) for row in groups.top if _at(row) in rates],
         rest=groups.remainder(),
         sum=groups.sum if len(pool_rates) == len(groups.top) else {},
@@ -240,7 +240,7 @@ def _pool_part(row: Mapping[str, Any], rate: Mapping[str, Any] | None) -> Part:
         name: rate[name] for name in ("provider", "account", "region", "model", "meter", "resource", "principal") if rate[name]
     }
     level = rate["level"]
-    comparison = {"exact": "all keys compared", "driver": "split by what used it"}.get(level, f"compared {level}")
+    comparison = {"exact": "matched on all keys", "driver": "split by use of the resource"}.get(level, f"matched {level}")
     sentence = f"{', '.join(keys.values())}, {text.when(rate['period_start'], rate['period_end'])}, {comparison}: {amount(row['cost'], row['currency'])}"
     return text.part(sentence, row, pool_id=row["pool_id"], level=level, flag=rate["flag"] or None, **keys)
 
@@ -257,14 +257,12 @@ def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) 
         million = money.proportion(whole, Decimal(1_000_000), denominator)
         sentence += f": {amount(million, currency)} a million"
     if "overlogged" in flag:
-        sentence += ". More was logged than billed, so all are scaled down"
+        sentence += ". More was logged than billed, so all calls are scaled down"
     elif rate["level"] != "driver" and denominator > logged_quantity:
         missing = money.proportion(whole or Decimal(0), denominator - logged_quantity, denominator)
-        sentence += (
-            f". {count(denominator - logged_quantity)} were billed and not logged: their {amount(missing, currency)} stays apart"
-        )
+        sentence += f". {count(denominator - logged_quantity)} were billed but not logged: their {amount(missing, currency)} is uncaptured usage"
     if row["quantity"]:
-        sentence += f". This figure has {count(row['quantity'])} of them"
+        sentence += f". This figure includes {count(row['quantity'])} of them"
     facts = {
         name: rate[name] for name in ("pool_id", "level", "billed_quantity", "logged_quantity", "denominator", "list_at_book")
     }

@@ -1,4 +1,4 @@
-"""What no bill covers yet: the price book's row, and what this customer really pays of it. (ES-1, ES-2)"""
+"""The step about estimates: price-book rate times the trailing ratio of billed to list cost. (ES-1, ES-2)"""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _PRICED_AS = {
     "output_audio_tokens": "output_tokens",
     "output_image_tokens": "output_tokens",
 }
-"""A meter without a price of its own is sold as the meter it refines."""
+"""The meter whose price applies to a meter without a price of its own."""
 _MAX_ROWS = 200
-"""Usage rows of a group that are held against the price book."""
+"""Maximum number of usage rows of a group that are compared with the price book."""
 
 
 def estimate_step(figure: Figure) -> Step | None:
-    """Which part is estimated, and from which prices."""
+    """The estimated part of the figure, and the prices it is computed from."""
     groups = text.top_groups(figure.estimated_rows, _KEYS, figure.most, pl.col("usage_key").unique(), pl.col("reason").first())
     if not groups.count:
         return None
     unpriced_rows = [row for row in groups.top if row["cost"] is None]
-    sentence = f"{amounts(groups.sum)} of it is estimated: no bill covers its hours yet, so it is list price times what is really paid of it."
+    sentence = f"{amounts(groups.sum)} of it is estimated: no bill covers these hours yet, so it is list price times the recent ratio of billed to list cost."
     if unpriced_rows:
-        sentence += f" {_without_price(len(unpriced_rows))}, which is not 0."
+        sentence += f" {_without_price(len(unpriced_rows))}; it is unpriced, not free."
     usage = _usage(figure, groups.top)
     book = _PriceBook(figure, groups.top)
     return Step(
         step="estimate",
         rule="ES-1, ES-2" if unpriced_rows and groups.sum else "ES-2" if unpriced_rows else "ES-1",
-        sentence=sentence if groups.sum else f"{_without_price(groups.count)}: it is unpriced, which is not 0.",
+        sentence=sentence if groups.sum else f"{_without_price(groups.count)}: it is unpriced, not free.",
         parts=[_part(row, usage.join(_usage_keys(row), on=["usage_key", "meter"], how="semi"), book) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,
@@ -55,7 +55,7 @@ def estimate_step(figure: Figure) -> Step | None:
 
 
 def _without_price(kinds: int) -> str:
-    return f"{many(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the book"
+    return f"{many(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the price book"
 
 
 def _usage_keys(row: Mapping[str, Any]) -> pl.DataFrame:
@@ -66,7 +66,7 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _PriceBook) -> Part:
     name = ", ".join(word for word in (row["model"] or "an unknown model", row["region"], meter(row["meter"])) if word)
     facts = {key: row[key] for key in _KEYS}
     if row["cost"] is None:
-        return text.part(f"{name}: no price is known", row, **facts, reason=row["reason"])
+        return text.part(f"{name}: no price in the price book", row, **facts, reason=row["reason"])
     list_cost, whole, quantity = (Decimal(str(usage[column].sum())) for column in ("list_cost", "whole", "quantity"))
     if not list_cost or not quantity:
         return text.part(f"{name}: {amount(row['cost'], row['currency'])}", row, **facts)
@@ -74,15 +74,15 @@ def _part(row: dict[str, Any], usage: pl.DataFrame, book: _PriceBook) -> Part:
     price = book.row_of(row, usage)
     million = money.proportion(list_cost, Decimal(1_000_000), quantity)
     price_text = (
-        f"{money.text(price['rate'])} {row['currency']} each, as {price['book']} has it for {price['model']} from {price['valid_from']:%Y-%m-%d} on,"
+        f"{money.text(price['rate'])} {row['currency']} each (price of {price['model']} in {price['book']}, valid from {price['valid_from']:%Y-%m-%d})"
         if price
         else f"{amount(million, row['currency'])} a million, on average of several prices,"
     )
     sentence = f"{name}: {count(quantity)} at {price_text} is {amount(list_cost, row['currency'])}"
     if ratio != 1:
-        sentence += f", times {money.text(ratio)}, which is what bills of this provider come to of list"
+        sentence += f", times {money.text(ratio)}, the recent ratio of billed to list cost of this provider"
     if whole != row["cost"]:
-        sentence += "; of that, this figure's part"
+        sentence += "; this figure's share of it"
     price_facts = {} if price is None else {f"price_{key}": price[key] for key in _PRICE_FACTS}
     facts |= {"quantity": quantity, "list_cost": list_cost, "list_per_million": million, "ratio": ratio}
     return text.part(f"{sentence}: {amount(row['cost'], row['currency'])}", row, **facts, **price_facts)
@@ -92,7 +92,7 @@ _PRICE_FACTS = ("origin", "book", "provider", "model", "meter", "service_tier", 
 
 
 def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
-    """The usage rows of the groups: usage_key, meter, hour, quantity, calls, list_cost, and `whole`, what they are estimated at in all."""
+    """The usage rows of the groups: usage_key, meter, hour, quantity, calls, list_cost, and `whole`, their total estimate."""
     keys = pl.Series([key for row in groups for key in row["usage_key"]], dtype=pl.Int64).unique()
     first, last = figure.estimated_rows.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
     rows = scan_runs(figure.books, COSTS, published(figure.books)).filter(
@@ -103,7 +103,7 @@ def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 class _PriceBook:
-    """Rows of the price book that some groups may have been priced with."""
+    """Rows of the price book that may have priced the groups."""
 
     def __init__(self, figure: Figure, groups: list[dict[str, Any]]) -> None:
         meters = {name for row in groups for name in _sold_as(row["meter"])}
@@ -116,7 +116,7 @@ class _PriceBook:
         )
 
     def row_of(self, group: Mapping[str, Any], usage: pl.DataFrame) -> dict[str, Any] | None:
-        """The row that gives these usage rows their list price: its name fits, and its rate does, to the last digit."""
+        """The row that gives these usage rows their list price: its model name matches, and rate times quantity equals the list cost exactly."""
         model, names = _normalised(group["model"] or ""), _sold_as(group["meter"])
         sample = [row for row in usage.head(_MAX_ROWS).iter_rows(named=True) if row["list_cost"] is not None]
         last = max((row["hour"] for row in sample), default=None)
@@ -144,7 +144,7 @@ class _PriceBook:
 
 
 _ROUNDING = Decimal("1e-12")
-"""What rounding may lose of each call's list price."""
+"""Largest rounding difference of the list cost of one call."""
 
 
 def _sold_as(name: str) -> list[str]:

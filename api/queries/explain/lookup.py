@@ -1,4 +1,4 @@
-"""What a reference means: a chain, a call or a charge; and what was meant, where it is none."""
+"""Resolves a reference to a chain, a call or a charge, and suggests similar ids where there is none."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ledger.errors import ObjectMissingError
 from ledger.tables import CALLS, CHAINS, CHARGES, COSTS
 
 _MIN_PREFIX = 6
-"""Characters a near match has in common with what was asked for, from the front."""
+"""Number of leading characters a suggestion shares with the reference."""
 _MAX_MATCHES = 3
 _CALL_IDS = ("gateway_call_id", "provider_request_id", "span_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a reference stands for; one of the three is set."""
+    """A resolved reference; exactly one field is set."""
 
     chain: ChainSummary | None = None
     calls: pl.DataFrame | None = None
@@ -31,7 +31,7 @@ class Reference:
 
 
 def find(books: Books, ref: str) -> Reference:
-    """The chain, else the calls, else the charges of that name. Raises `ObjectMissingError` with what comes near."""
+    """The chain, else the calls, else the charges with that id. Raises `ObjectMissingError` with similar ids."""
     if (summary := find_summary(books, ref)) is not None:
         return Reference(chain=summary)
     calls = calls_named(books, ref)
@@ -63,12 +63,12 @@ def _not_found_error(books: Books, ref: str) -> ObjectMissingError:
         ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), books.store.scan(CHARGES).select(name="charge_id")]
         ids_near = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
         matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MAX_MATCHES, cutoff=0.3)
-    remedy = f"near it: {', '.join(matches)}" if matches else _suggestion(books, ref)
+    remedy = f"similar: {', '.join(matches)}" if matches else _suggestion(books, ref)
     searched_text = (
-        "looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in "
+        "searched for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in "
         f"{_published_months_text(len(in_force))}"
     )
-    return ObjectMissingError(f"no chain, call or charge by that name; {searched_text}", where=ref, remedy=remedy)
+    return ObjectMissingError(f"no chain, call or charge has that id; {searched_text}", where=ref, remedy=remedy)
 
 
 def _published_months_text(months: int) -> str:
@@ -76,16 +76,16 @@ def _published_months_text(months: int) -> str:
 
 
 def _suggestion(books: Books, ref: str) -> str:
-    """A team, an agent or a model is no reference, but a cell."""
+    """The remedy where the reference is the name of a team, an agent or a model."""
     rows = scan_runs(books, COSTS, published(books))
     for column, dimension in (("initiator_team", "team"), ("initiator_agent", "agent"), ("model", "model")):
         if rows.filter(pl.col(column) == ref).head(1).collect().height:
             return f"that is a {dimension}: explain the cell {dimension}={ref}"
-    return "ids are compared whole; /v1/chains lists chains, and the explanation of a cell lists calls and charges"
+    return "ids must match exactly; /v1/chains lists chains, and the explanation of a cell lists calls and charges"
 
 
 def no_cost_error(books: Books, query: CostQuery) -> ObjectMissingError:
-    """Why a cell is empty: a value that does not occur, with those near it, or a time without costs."""
+    """The error of an empty cell: a value that does not occur, with similar ones, or a time range without costs."""
     everywhere = scan_runs(books, COSTS, published(books))
     for name, values in query.filters.items():
         column = query.column(name)
@@ -93,11 +93,13 @@ def no_cost_error(books: Books, query: CostQuery) -> ObjectMissingError:
         for value in values:
             if value and value not in values_present:
                 matches = difflib.get_close_matches(value, values_present, n=_MAX_MATCHES, cutoff=0.4)
-                remedy = f"near it: {', '.join(matches)}" if matches else f"there are: {', '.join(values_present[:10]) or 'none'}"
+                remedy = (
+                    f"similar: {', '.join(matches)}" if matches else f"known values: {', '.join(values_present[:10]) or 'none'}"
+                )
                 return ObjectMissingError(f"no cost has {name} {value!r}", where=f"{name}={value}", remedy=remedy)
     anywhere = matching_costs(books, query).head(1).collect().height
     months = ", ".join(m.month for m in published(books)) or "none yet"
-    reason = "no cost fits all of it" if not anywhere else "nothing there has a price"
+    reason = "no cost matches all filters" if not anywhere else "all usage in it is unpriced"
     return ObjectMissingError(
-        reason, where="cell", remedy=f"months with figures: {months}; ask for fewer filters or a longer time"
+        reason, where="cell", remedy=f"months with figures: {months}; use fewer filters or a longer time range"
     )

@@ -1,4 +1,4 @@
-"""By which rule, of which run, and whether the books balance."""
+"""Steps about the cost class, the run and the balance of a figure."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ledger.db import Run
 from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
 
 _RULES: Mapping[str, str] = {
-    "RA-1a": "matched to calls without all keys, and flagged so",
-    "RA-2": "held against what was logged, and shared by what each call used",
-    "RA-3": "split by what used the resource in that time",
-    "RA-4": "no logged use explains it: its owner by principal, resource or tag, else nobody's",
-    "RA-5": "it follows the charges it corrects or taxes, by the same weights",
-    "ES-1": "no bill covers it yet: list price times what is really paid of it",
-    "ES-2": "no price is known: unpriced, never 0",
+    "RA-1a": "matched to calls on fewer keys, because the calls lack some",
+    "RA-2": "matched to logged usage, and split by the quantity of each call",
+    "RA-3": "split by the use of the resource in that period",
+    "RA-4": "no logged usage matches it: allocated to its owner by principal, resource or tag, else unallocated",
+    "RA-5": "allocated like the charges it corrects or taxes, by the same weights",
+    "ES-1": "no bill covers it yet: list price times the recent ratio of billed to list cost",
+    "ES-2": "unpriced: the price book has no price for it",
 }
 _CLASSES: Mapping[str, str] = {
     "metered": "priced from what calls used",
-    "owner": "whose it is stands on the bill; no call shows for it",
+    "owner": "owned according to the bill; no logged call matches it",
     "shared": "split by a shared-cost rule",
-    "idle": "provisioned, and used by nobody",
-    "unallocated": "nobody is known to have caused it",
+    "idle": "provisioned capacity that was not used",
+    "unallocated": "no owner is known",
 }
 
 
 def class_step(figure: Figure) -> Step:
-    """Which class each part is in, and the rule that put it there. (RA-2 … RA-5, ES-1, ES-2)"""
+    """The cost class of each part, and the rule that allocated it. (RA-2 … RA-5, ES-1, ES-2)"""
     groups = text.top_groups(
         figure.rows,
         ["cost_class", "basis", "rule", "reason", "charge_category"],
@@ -46,7 +46,7 @@ def class_step(figure: Figure) -> Step:
     return Step(
         step="class",
         rule=", ".join(rules) or "RA-2",
-        sentence="Every dollar is in one class, and says by which rule.",
+        sentence="Every part has one cost class, set by one rule.",
         parts=[_class_part(figure, row) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,
@@ -60,22 +60,21 @@ def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
     description = _RULES.get(name, _CLASSES.get(row["cost_class"], ""))
     by_rule = row["cost_class"] == "shared" or "@" in name
     if by_rule:
-        description = f"shared-cost rule {name!r}, {', '.join(row['method']) or 'as the settings had it'}"
+        description = f"shared-cost rule {name!r}, {', '.join(row['method']) or 'as configured then'}"
         if shared_rule is not None:
             until = f" to {shared_rule.valid_to}" if shared_rule.valid_to else ""
             since = "" if shared_rule.valid_from.year <= 1970 else f", in force from {shared_rule.valid_from}{until}"
             description += since
             facts["shared_rule"] = shared_rule.model_dump(mode="json", exclude_defaults=True)
         else:
-            description += ", which is not in the settings any more in this version"
+            description += ", which is no longer in the settings in this version"
     because = f" ({text.reason(row['reason'])})" if row["reason"] else ""
-    by = f", {name}" if name and not by_rule else ""
-    sentence = f"{text.dollars(row)} is {row['cost_class']}{because}{by}: {description}"
+    sentence = f"{text.dollars(row)} is {row['cost_class']}{because}: {description}"
     return text.part(sentence, row, **facts)
 
 
 def run_step(figure: Figure) -> Step:
-    """Which runs drew it, from which facts, and what has changed since. (TI-2)"""
+    """The runs that computed the figure, their inputs, and which inputs have changed since. (TI-2)"""
     groups = text.top_groups(figure.rows, ["month", "run_id"], figure.most)
     at = {m.month: m for m in published(figure.books)}
     with figure.books.database.session() as session:
@@ -90,7 +89,7 @@ def run_step(figure: Figure) -> Step:
         changes = _changed_inputs(figure, row["month"], inputs)
         sentence = f"{row['month']}: run {row['run_id']}, in force since {at[row['month']].published_at:%Y-%m-%d %H:%M} UTC"
         if changes:
-            sentence += f"; {' and '.join(changes)} changed since, so the next run may say otherwise"
+            sentence += f"; {' and '.join(changes)} changed since, so the next run may differ"
         facts = {
             "month": row["month"],
             "run_id": row["run_id"],
@@ -102,7 +101,7 @@ def run_step(figure: Figure) -> Step:
     return Step(
         step="run",
         rule="TI-2",
-        sentence=f"{many(groups.count, 'run')} drew it. The same facts give the same figures.",
+        sentence=f"{many(groups.count, 'run')} computed it. The same inputs give the same figures.",
         parts=parts,
         rest=groups.remainder(),
         sum=groups.sum,
@@ -110,7 +109,7 @@ def run_step(figure: Figure) -> Step:
 
 
 def _changed_inputs(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
-    """Which of a run's inputs are not what they were."""
+    """The inputs of a run that have changed since."""
     store = figure.books.store
     now: dict[str, Callable[[], str]] = {
         "code": code.digest,
@@ -144,7 +143,7 @@ def balance_step(figure: Figure) -> Step | None:
     return Step(
         step="balance",
         rule="MO-2, MO-3",
-        sentence="The books it is part of balance, and its starter's view and its runner's view come to the same.",
+        sentence="Charges equal allocated costs in these months, and the initiator view and the executor view have the same total.",
         parts=[_balance_part(row) for row in rows.head(figure.most).iter_rows(named=True)],
     )
 

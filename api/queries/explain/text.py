@@ -1,4 +1,4 @@
-"""What a story is told from: the cost rows a figure is made of, each with its part of the figure, and how parts are listed."""
+"""The figure to explain, its ranked groups, and the wording of amounts, periods and names."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ledger.books import Books
 Costs = dict[str, Decimal]
 """Currency to amount."""
 
-NOBODY = (None, "", "unknown")
+UNKNOWN_NAMES = (None, "", "unknown")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: rows of `costs`, with `cost` (its part of each row, null where the row has no price) instead of the four columns.
+    """A figure: rows of `costs` with one column `cost` (its part of the row, null where unpriced) instead of the four cost columns.
 
     `calls` are rows of `calls` where the figure is about certain calls, `charges` rows of `charges` where it is about certain charges;
-    None: about all that the rows lead to. `most` is how many lines a step lists.
+    None: about all of the rows. `most` is the maximum number of lines of a step.
     """
 
     books: Books
@@ -53,21 +53,21 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class TopGroups:
-    """The dearest groups of a figure's rows, and what the others come to."""
+    """The groups of a figure's rows with the highest cost, the number of all groups and their sum."""
 
     top: list[dict[str, Any]]
     count: int
     sum: Costs
 
     def remainder(self) -> Remainder | None:
-        """What is not in `top`."""
+        """Count and sum of the groups that are not in `top`."""
         if self.count <= len(self.top):
             return None
         return Remainder(count=self.count - len(self.top), cost=minus(self.sum, total(self.top)))
 
 
 def top_groups(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr) -> TopGroups:
-    """Rows summed by `by` and currency, the `most` dearest of them; credits count by their size. `also` are further aggregates."""
+    """Rows summed by `by` and currency, limited to the `most` with the highest absolute cost. `also` are further aggregates."""
     keys = [*dict.fromkeys([*by, "currency"])]
     cost = pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum())
     groups = rows.group_by(keys).agg(cost.alias("cost"), *also)
@@ -85,7 +85,7 @@ def top_groups(rows: pl.LazyFrame, by: Sequence[str], most: int, *also: pl.Expr)
 
 
 def total(rows: Iterable[Mapping[str, Any]]) -> Costs:
-    """Currency to the sum of `cost`; what has none is left out."""
+    """Sum of `cost` by currency; unpriced rows are left out."""
     out: Costs = {}
     for row in rows:
         if row["cost"] is not None:
@@ -94,28 +94,28 @@ def total(rows: Iterable[Mapping[str, Any]]) -> Costs:
 
 
 def minus(whole: Costs, part: Costs) -> Costs:
-    """What is left, for each currency."""
+    """The difference by currency."""
     return {currency: whole.get(currency, Decimal(0)) - part.get(currency, Decimal(0)) for currency in {*whole, *part}}
 
 
 def nonzero(costs: Costs) -> Costs:
-    """Without currencies that come to nothing."""
+    """The currencies whose amount is not 0."""
     return {currency: cost for currency, cost in costs.items() if cost}
 
 
 def cost_by_currency(rows: pl.LazyFrame) -> Costs:
-    """Currency to the sum of all rows."""
+    """Sum of all rows by currency."""
     frame = rows.filter(pl.col("cost").is_not_null()).group_by("currency").agg(pl.col("cost").sum()).sort("currency")
     return dict(frame.collect().iter_rows())
 
 
 def amount(cost: Decimal | None, currency: str | None) -> str:
-    """Money in a sentence, every digit of it."""
+    """An amount in a sentence, with all its digits."""
     return "no price" if cost is None else f"{money.text(cost)} {currency}"
 
 
 def amounts(costs: Costs) -> str:
-    """The same of several currencies."""
+    """Amounts of several currencies in a sentence."""
     return " and ".join(amount(cost, currency) for currency, cost in sorted(costs.items())) or "nothing"
 
 
@@ -125,7 +125,7 @@ def of_it(costs: Costs) -> str:
 
 
 def dollars(row: Mapping[str, Any]) -> str:
-    """What somebody ran or started, as the object of a sentence."""
+    """The cost of a row, as the object of a sentence."""
     return "usage without a price" if row["cost"] is None else amount(row["cost"], row["currency"])
 
 
@@ -143,7 +143,7 @@ def count(number: Decimal | int | None) -> str:
 
 
 def many(number: int, noun: str, plural: str = "") -> str:
-    """A number of things.
+    """A number with its noun.
 
     >>> many(1, "call"), many(2000, "call"), many(2, "other", "others")
     ('1 call', '2,000 calls', '2 others')
@@ -160,7 +160,7 @@ def when(start: datetime, end: datetime | None = None) -> str:
 
 
 def local(at: datetime, zone: str) -> str:
-    """An instant in a timezone; midnight is just its day.
+    """An instant in a timezone; midnight is written as its date.
 
     >>> from datetime import UTC
     >>> local(datetime(2026, 10, 1, tzinfo=UTC), "UTC"), local(datetime(2026, 10, 1, tzinfo=UTC), "Europe/Berlin")
@@ -175,47 +175,47 @@ def local(at: datetime, zone: str) -> str:
 
 
 def meter(name: str | None) -> str:
-    """A meter in a sentence."""
+    """The name of a meter in a sentence."""
     return (name or "units").replace("_", " ")
 
 
 def owner_name(agent: str | None, team: str | None) -> str:
-    """Who, in a sentence."""
-    if agent in NOBODY:
+    """An agent and its team in a sentence."""
+    if agent in UNKNOWN_NAMES:
         return f"team {team}" if team else "nobody known"
     return f"{agent} of team {team}" if team else f"{agent} (no team known)"
 
 
 def reason(words: str | None) -> str:
-    """A reason in a sentence."""
+    """Reasons of a row in a sentence."""
     return ", ".join((word or "").replace("_", " ") for word in (words or "").split(","))
 
 
 def link(kind: Literal["chain", "call", "charge"], ref: str) -> Link:
-    """Leads to another figure."""
+    """A reference to another figure."""
     return Link(kind=kind, ref=ref, address=f"/v1/explain/{quote(ref, safe='')}")
 
 
 def cell_link(parameters: Iterable[tuple[str, str]]) -> Link:
-    """Leads to a cell of a report."""
+    """A reference to a cell of a report."""
     query = urlencode([(name, value) for name, value in parameters if value or name == "filter"])
     return Link(kind="cell", ref=query, address=f"/v1/explain/cell?{query}")
 
 
 def call_ref(row: Mapping[str, Any]) -> str:
-    """What a call goes by: trace and span, else the gateway's or the provider's id."""
+    """The reference of a call: trace and span id, else the gateway's or the provider's id."""
     if row.get("trace_id") and row.get("span_id"):
         return f"{row['trace_id']}:{row['span_id']}"
     return row.get("gateway_call_id") or row.get("provider_request_id") or row.get("span_id") or "?"
 
 
 def part(sentence: str, row: Mapping[str, Any], *, link: Link | None = None, **facts: Any) -> Part:
-    """A line of what a row comes to."""
+    """A line with the cost of a row."""
     return Part(sentence=sentence, cost=row["cost"], currency=row["currency"], facts=json_values(facts), link=link)
 
 
 def json_values(value: Any) -> Any:
-    """Rows as JSON carries them: money as decimal strings, times as ISO 8601; what is null is left out of rows."""
+    """A value in JSON types: money as decimal strings, times as ISO 8601; null fields are left out."""
     if isinstance(value, Mapping):
         return {key: json_values(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

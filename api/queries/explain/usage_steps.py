@@ -1,4 +1,4 @@
-"""What the dollars were spent on, and by whom: hourly usage, calls, spans, executor, initiator, and who owned them then."""
+"""Steps about usage: hourly rows, calls, executor, initiator, and the owning teams."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import polars as pl
 
 from api.models import Part, Remainder, Step
 from api.queries.explain import text
-from api.queries.explain.text import NOBODY, Figure, amount, amounts, count, many, meter, owner_name
+from api.queries.explain.text import UNKNOWN_NAMES, Figure, amount, amounts, count, many, meter, owner_name
 from api.queries.published import published, scan_rollups
 from api.queries.shares import CALL, split_over_calls, usage_of_calls, usage_totals
 from ledger import registry
 from ledger.tables import CALLS
 
 _METHODS: Mapping[str, str] = {
-    "path": "it is the topmost agent on the path from the call to the root",
-    "claim": "a trusted source names it as the root agent, and the path does not say otherwise",
-    "conversation": "it owns the conversation the call belongs to",
-    "credential": "the registry gives it the API key that was used",
-    "principal": "the registry gives it the cloud identity that was used",
-    "service": "the registry gives it the service that called",
-    "unknown": "nothing on the path, and no key, identity or service, names an agent",
-    "owner": "the bill's principal, resource or tag is theirs",
-    "proportional": "they share it in proportion to their metered cost",
-    "even": "they share it evenly",
-    "fixed": "they share it by the weights of the rule",
-    "usage": "they share it by what they used",
+    "path": "the topmost agent on the path from the call to the root",
+    "claim": "named as the root agent by a trusted source; no agent on the path contradicts it",
+    "conversation": "the owner of the conversation of the call",
+    "credential": "the owner of the API key in the registry",
+    "principal": "the owner of the cloud identity in the registry",
+    "service": "the owner of the calling service in the registry",
+    "unknown": "no span on the path and no key, identity or service identifies an agent",
+    "owner": "owner of the principal, resource or tag on the bill",
+    "proportional": "shared in proportion to metered cost",
+    "even": "shared evenly",
+    "fixed": "shared by the fixed weights of the rule",
+    "usage": "shared by usage",
 }
 
 
 def usage_step(figure: Figure) -> Step | None:
-    """Which hourly quantities bear it. (CA-2)"""
+    """The hourly usage rows the cost is allocated to. (CA-2)"""
     bears = figure.rows.filter(pl.col("usage_key").is_not_null())
     window = bears.select(pl.col("period_start").min(), last=pl.col("period_end").max())
     first, last = window.collect().row(0)
@@ -45,9 +45,9 @@ def usage_step(figure: Figure) -> Step | None:
     keys = pl.Series([row["usage_key"] for row in groups.top], dtype=pl.Int64).unique()
     usage_rows = {(r["usage_key"], r["meter"]): r for r in usage_totals(figure.books, keys, first, last).iter_rows(named=True)}
     other = text.nonzero(text.minus(figure.cost, groups.sum))
-    sentence = f"{text.of_it(groups.sum)} is borne by {many(groups.count, 'hourly usage row')}"
+    sentence = f"{text.of_it(groups.sum)} is allocated to {many(groups.count, 'hourly usage row')}"
     if other:
-        sentence += f"; {amounts(other)} was used by no logged call"
+        sentence += f"; {amounts(other)} has no logged call"
     return Step(
         step="usage",
         rule="CA-2",
@@ -68,14 +68,14 @@ def _usage_part(row: dict[str, Any], usage_row: dict[str, Any] | None) -> Part:
     times = f"{text.when(values['hour'])}, " if usage_row else ""
     many_calls = f" of {many(values['calls'], 'call')}" if usage_row else ""
     quantity = count(values.get("quantity"))
-    agents = f"{row['executor_agent'] or 'nobody known'} for {row['initiator_agent'] or row['initiator_team'] or 'nobody known'}"
+    agents = f"{row['executor_agent'] or 'an unknown agent'} for {row['initiator_agent'] or row['initiator_team'] or 'an unknown agent'}"
     sentence = f"{times}{subject}, {agents}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
     facts = {name: values.get(name) for name in ("hour", "quantity", "calls", "list_cost")}
     return text.part(sentence, row, usage_key=row["usage_key"], meter=row["meter"], **{n: row[n] for n in _USAGE_FACTS}, **facts)
 
 
 def call_steps(figure: Figure) -> list[Step]:
-    """Which calls, dearest first, and the chains they are in. (CA-1, CH-1)"""
+    """The calls by cost, highest first, and their chains. (CA-1, CH-1)"""
     if figure.calls is not None:
         whole, calls, top_calls = figure.calls.height, figure.calls, figure.calls
         call_total = figure.cost
@@ -95,9 +95,9 @@ def call_steps(figure: Figure) -> list[Step]:
     unlisted_calls = whole - len({(row["trace_key"], row["span_key"]) for row in top_rows})
     sentence = f"{text.of_it(call_total)} is {many(whole, 'call')}"
     if figure.calls is None and unlisted_calls:
-        sentence += "; those listed are the dearest at list price, each with its exact part of the hourly row it was summed into"
+        sentence += "; those listed have the highest list cost, each with its exact share of its hourly usage row"
     if held_time:
-        sentence += f"; {amounts(held_time)} is time held on a resource, measured on spans"
+        sentence += f"; {amounts(held_time)} is resource time measured on spans"
     step = Step(
         step="call",
         rule="CA-1",
@@ -116,7 +116,7 @@ _NO_PRICE: dict[str, Any] = {"cost": None, "currency": None, "used": ""}
 
 
 def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]:
-    """The dearest calls at list price, how many there are, what they all come to, and what no call bears (held time)."""
+    """The calls with the highest list cost, their number, their total, and the cost of resource time, which has no call."""
     bears = figure.rows.filter(pl.col("usage_key").is_not_null())
     first, last = bears.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
     if first is None:
@@ -124,7 +124,7 @@ def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]
     months = published(figure.books, first, last)
     calls = scan_rollups(figure.books, CALLS, months)
     keys = bears.select("usage_key").unique()
-    # A call that several chains asked for is in several usage rows. (CH-1)
+    # The usage of a call with several chains (fan-in) is in several usage rows. (CH-1)
     split_calls = calls.filter(pl.col("shares").is_not_null()).with_columns(
         pl.col("shares").list.eval(pl.element().struct.field("usage_key")).alias("__keys")
     )
@@ -177,8 +177,8 @@ def _priced(figure: Figure, calls: pl.DataFrame) -> dict[tuple[int, int], list[d
 def _call_part(row: dict[str, Any]) -> Part:
     used_up = f", {row['used']}" if row["used"] else ""
     sentence = (
-        f"{text.when(row['start_time'])}, {row['model'] or 'an unknown model'}{used_up}, by {row['executor_agent'] or 'nobody known'} "
-        f"for {row['initiator_agent'] or 'nobody known'}, told of by {row['channels'].replace('+', ' and ')}: {amount(row['cost'], row['currency'])}"
+        f"{text.when(row['start_time'])}, {row['model'] or 'an unknown model'}{used_up}, by {row['executor_agent'] or 'an unknown agent'} "
+        f"for {row['initiator_agent'] or 'an unknown agent'}, reported by {row['channels'].replace('+', ' and ')}: {amount(row['cost'], row['currency'])}"
     )
     names = (
         "trace_id",
@@ -195,12 +195,12 @@ def _call_part(row: dict[str, Any]) -> Part:
 
 
 def executor_step(figure: Figure) -> Step:
-    """Who ran it. (CH-5)"""
+    """The executors. (CH-5)"""
     groups = text.top_groups(figure.rows, ["executor_agent", "executor_team"], figure.most)
     return Step(
         step="executor",
         rule="CH-5",
-        sentence="The executor is the nearest agent at or above the call; of cost without a call, its owner.",
+        sentence="The executor is the nearest agent at or above the call; for cost without a call, its owner.",
         parts=[_executor_part(row) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,
@@ -209,12 +209,12 @@ def executor_step(figure: Figure) -> Step:
 
 def _executor_part(row: dict[str, Any]) -> Part:
     agent, team = row["executor_agent"], row["executor_team"]
-    verb = "ran" if agent not in NOBODY else "bears" if team else "ran"
+    verb = "ran" if agent not in UNKNOWN_NAMES else "bears" if team else "ran"
     return text.part(f"{owner_name(agent, team)} {verb} {text.dollars(row)}", row, agent=agent, team=team)
 
 
 def initiator_step(figure: Figure) -> Step:
-    """Who started it, and how that is known. (CH-4)"""
+    """The initiators, and how each was determined. (CH-4)"""
     groups = text.top_groups(figure.rows, ["initiator_agent", "initiator_team", "method"], figure.most, pl.col("reason").first())
     return Step(
         step="initiator",
@@ -228,18 +228,18 @@ def initiator_step(figure: Figure) -> Step:
 
 def _initiator_part(row: dict[str, Any]) -> Part:
     agent, team = row["initiator_agent"], row["initiator_team"]
-    if agent in NOBODY and not team:
+    if agent in UNKNOWN_NAMES and not team:
         explanation = _METHODS["unknown"] if row["method"] == "unknown" else text.reason(row["reason"])
-        sentence = f"nobody is known to have started {text.dollars(row)}"
+        sentence = f"unknown initiator of {text.dollars(row)}"
     else:
         explanation = _METHODS.get(row["method"] or "", f"found by {row['method']}" if row["method"] else "")
-        sentence = f"{owner_name(agent, team)} {'bears' if agent in NOBODY else 'started'} {text.dollars(row)}"
+        sentence = f"{owner_name(agent, team)} {'bears' if agent in UNKNOWN_NAMES else 'started'} {text.dollars(row)}"
     sentence += f": {explanation}" if explanation else ""
     return text.part(sentence, row, agent=agent, team=team, method=row["method"])
 
 
 def owner_step(figure: Figure) -> Step | None:
-    """Which version of the registry gave agents their teams. (ID-1, ID-2)"""
+    """The registry rows that assign the agents to their teams. (ID-1, ID-2)"""
     names = pl.concat(
         figure.rows.select(agent=f"{side}_agent", team=f"{side}_team", at="period_start", until="period_end")
         for side in ("initiator", "executor")
@@ -257,7 +257,7 @@ def owner_step(figure: Figure) -> Step | None:
     return Step(
         step="owner",
         rule="ID-1, ID-2" if missing else "ID-1",
-        sentence="A call belongs to the team that owned the agent when the call started, as the registry has it now.",
+        sentence="A call belongs to the team that owned the agent when the call started, according to the current registry.",
         parts=parts,
         rest=Remainder(count=rows.height - figure.most) if rows.height > figure.most else None,
     )
@@ -278,9 +278,9 @@ def _owner_parts(row: Mapping[str, Any], timeline: pl.DataFrame, exact: tuple[da
     ).sort("valid_from")
     if not owners.height:
         team = row["teams"][0] if row["teams"] else None
-        by = f"; its team {team} is told by its key or a trusted source" if team else ""
+        by = f"; its team {team} is known from its key or a trusted source" if team else ""
         yield Part(
-            sentence=f"{row['agent']} is in no row of the registry: unregistered, under its own name{by}",
+            sentence=f"{row['agent']} is not in the registry; its cost is shown under its own name{by}",
             facts={"agent": row["agent"]},
         )
     for owner in owners.iter_rows(named=True):

@@ -106,7 +106,7 @@ def test_its_rate_is_the_bill_over_what_it_bills(example: Books) -> None:
         name: part.facts[name] for name in ("billed_quantity", "logged_quantity", "denominator", "rate_per_million", "quantity")
     }
     assert list(facts.values()) == ["10000", "9000", "10000", "3", "6000"]
-    assert "1,000 were billed and not logged: their 0.003 USD stays apart" in part.sentence
+    assert "1,000 were billed but not logged: their 0.003 USD is uncaptured usage" in part.sentence
     assert part.facts["level"] == "without account, region"
 
 
@@ -135,7 +135,7 @@ def test_owners_are_told_with_the_version_that_held(books: Books) -> None:
     assert owner.rule == "ID-1, ID-2"
     facts = [part.facts for part in owner.parts if part.facts["agent"] == "support-bot"]
     assert [(f["team"], f["valid_from"][:10]) for f in facts] == [("Care", "2026-10-05")]
-    assert "unregistered" in next(part.sentence for part in owner.parts if part.facts["agent"] == "researcher")
+    assert "is not in the registry" in next(part.sentence for part in owner.parts if part.facts["agent"] == "researcher")
 
 
 def test_a_list_is_cut_and_the_rest_is_counted(example: Books) -> None:
@@ -155,7 +155,7 @@ def test_a_charge_goes_to_the_calls_and_to_nobody(example: Books) -> None:
     story = queries.explain(example, "c0")
     steps = told(story)
     assert (story.kind, story.cost) == ("charge", usd("0.03"))
-    assert steps["charge"].parts[0].sentence.endswith("It was read as 10,000 input tokens of claude-sonnet-4-6 alone")
+    assert steps["charge"].parts[0].sentence.endswith("It was classified as 10,000 input tokens of claude-sonnet-4-6 alone")
     assert costs(steps["initiator"], "team") == {"Care": Decimal("0.018"), "Dev": Decimal("0.009"), None: Decimal("0.003")}
     assert costs(steps["class"], "cost_class", "reason") == {
         ("metered", "coarse_match"): Decimal("0.027"),
@@ -171,7 +171,7 @@ def test_charges_of_one_lot_count_by_their_amount(books: Books) -> None:
     attribute(books)
     assert costs(told(cell(books, "team=Care"))["charge"], "charge_id") == {"c0": Decimal("0.012"), "c1": Decimal("0.006")}
     steps = told(queries.explain(books, "c1"))
-    assert "together with 1 other charge of its charge group" in steps["charge"].parts[0].sentence
+    assert "together with 1 other charge with the same keys" in steps["charge"].parts[0].sentence
     assert costs(steps["initiator"], "team") == {"Care": Decimal("0.006"), "Dev": Decimal("0.003"), None: Decimal("0.001")}
 
 
@@ -213,7 +213,7 @@ def test_a_credit_is_told_to_follow(books: Books) -> None:
     assert costs(steps["charge"], "charge_id") == {"c0": Decimal("0.02"), "c1": Decimal("-0.002")}
     assert costs(steps["class"], "rule")["RA-5"] == Decimal("-0.002")
     back = told(queries.explain(books, "c1"))
-    assert back["charge"].parts[0].sentence.endswith("It corrects other charges, and follows them")
+    assert back["charge"].parts[0].sentence.endswith("It corrects other charges and is allocated like them")
     assert costs(back["initiator"], "team") == {"Care": Decimal("-0.002"), "Dev": Decimal("-0.001")}
 
 
@@ -295,7 +295,7 @@ def test_an_estimate_beside_a_bill_names_the_ratio(books: Books) -> None:
     assert (story.cost, story.billed, story.estimated) == (usd("0.0081"), usd("0.0027"), usd("0.0054"))
     (part,) = steps["estimate"].parts
     assert (part.facts["ratio"], part.facts["list_cost"]) == ("0.9", "0.006")
-    assert "times 0.9, which is what bills of this provider come to of list: 0.0054 USD" in part.sentence
+    assert "times 0.9, the recent ratio of billed to list cost of this provider: 0.0054 USD" in part.sentence
 
 
 def test_what_has_no_price_is_told_and_is_not_nothing(books: Books) -> None:
@@ -374,9 +374,9 @@ def test_a_call_that_two_chains_asked_for_is_told_of_both(books: Books) -> None:
     [
         (
             "zzz",
-            "looked for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in 1 published",
+            "searched for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in 1 published",
         ),
-        (f"{1:032x}:{9:016x}", f"near it: {CHAIN_1}"),
+        (f"{1:032x}:{9:016x}", f"similar: {CHAIN_1}"),
         ("Care", "that is a team: explain the cell team=Care"),
         ("claude-sonnet-4-6", "that is a model: explain the cell model=claude-sonnet-4-6"),
     ],
@@ -390,10 +390,10 @@ def test_a_name_that_is_none_is_told_with_what_comes_near(example: Books, ref: s
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"filters": ["team=Cara"]}, "no cost has team 'Cara' — near it: Care"),
-        ({"filters": ["model=gpt-9"]}, "there are: claude-sonnet-4-6"),
+        ({"filters": ["team=Cara"]}, "no cost has team 'Cara' — similar: Care"),
+        ({"filters": ["model=gpt-9"]}, "known values: claude-sonnet-4-6"),
         ({"start": "2031-01", "end": "2031-02"}, "months with figures: 2026-10"),
-        ({"filters": ["team=Care", "executor_agent=coder"]}, "no cost fits all of it"),
+        ({"filters": ["team=Care", "executor_agent=coder"]}, "no cost matches all filters"),
     ],
 )
 def test_an_empty_cell_is_told_with_what_comes_near(example: Books, asked: dict[str, Any], said: str) -> None:

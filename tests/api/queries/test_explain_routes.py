@@ -63,7 +63,7 @@ def test_other_cost_columns_are_explained_too(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("address", "status", "said"),
     [
-        ("/v1/explain/charge-2", 404, "no chain, call or charge by that name"),
+        ("/v1/explain/charge-2", 404, "no chain, call or charge has that id"),
         ("/v1/explain/cell?filter=team=Cara", 404, "no cost has team 'Cara'"),
         ("/v1/explain/cell?filter=teem=Care", 400, "'teem' is no dimension"),
         ("/v1/explain/cell?most=0", 422, "most"),
@@ -124,7 +124,7 @@ def test_a_cell_is_asked_for_as_its_report(rootcost: Command) -> None:
         ("explain --month October", 2, "'October' is no month"),
         ("explain --where team", 2, "--where"),
         ("explain --by colour", 2, "colour"),
-        ("explain --where executor_agent=reseacher", 1, "near it: researcher"),
+        ("explain --where executor_agent=reseacher", 1, "similar: researcher"),
     ],
 )
 def test_a_wrong_question_is_one_line(rootcost: Command, line: str, code: int, said: str) -> None:

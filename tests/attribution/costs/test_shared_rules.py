@@ -293,7 +293,7 @@ def test_the_command_lists_and_previews(home: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no rules"),
+        ("", "has no rules"),
         ("[[shared]]\nname = ", "cannot be read"),
         ('[[shared]]\nname = "x"\nmethod = "by guess"\n', "rule 1.method"),
         ('[[shared]]\nname = "x"\nmethod = "usage"\nusage = "token"\n', "did you mean tokens"),
