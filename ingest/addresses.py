@@ -1,4 +1,4 @@
-"""What an address names: a file itself, or a folder or prefix that holds some."""
+"""Whether an address names a file, or a folder or prefix of files."""
 
 from __future__ import annotations
 

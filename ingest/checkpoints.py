@@ -1,4 +1,4 @@
-"""How far each source was read: kept only once what was read is in the ledger, so that a crash reads again and loses nothing."""
+"""Checkpoints: how far each source was read. They are saved after the rows are written, so that a crash re-reads and loses nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ledger.periods import now
 
 
 def load(books: Books, source: str) -> dict[str, str]:
-    """All marks of a source, by key."""
+    """All checkpoints of a source, by key."""
     with books.database.session() as session:
         return {mark.key: mark.value for mark in session.scalars(sa.select(Checkpoint).where(Checkpoint.source == source))}
 
 
 def save(books: Books, source: str, batches: Sequence[Batch]) -> None:
-    """Moves the marks to where these slices end; of several slices the last one told counts."""
+    """Moves the checkpoints to the ends of these batches; of several with one key the last one counts."""
     new_values = {key: value for batch in batches for key, value in batch.checkpoints.items()}
     if not new_values:
         return

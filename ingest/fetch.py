@@ -1,7 +1,7 @@
-"""The door to the world: local files, folders and globs, ``s3://``, and HTTP.
+"""Access to the outside: local files, folders and globs, ``s3://``, and HTTP.
 
-Local files are read where they lie. What is fetched is put down once a run at ``HOME/raw/<source>/<sha256>-<name>``, under a
-temporary name until it is whole. Bills stay there for replay if the settings say so; token logs never do.
+Local files are read in place. A remote object is downloaded once a run to ``HOME/raw/<source>/<sha256>-<name>``, under a
+temporary name until it is complete. Bills stay there for replay if the settings say so; token logs never do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "Signat
 
 
 class WorldFetcher:
-    """Fetches what users name. One per run: an object is downloaded once, and `close` lets temporary bytes go.
+    """Fetches what users name. One per run: an object is downloaded once, and `close` deletes temporary files.
 
     `source` names the folder below ``HOME/raw``; `keep` says whether downloads stay (see `ingest.keep_raw`).
     """
@@ -102,14 +102,14 @@ class WorldFetcher:
         return self._fetched[uri]
 
     def request(self, request: Request) -> RawObject:
-        """The answer to an HTTP request; see `ingest.http` for how often it is asked."""
+        """The answer to an HTTP request; see `ingest.http` for retries."""
         if self._http is None:
             self._http = HttpClient()
         answer = self._http.request(request)
         return self.store_bytes(answer.address, answer.content, version=answer.version)
 
     def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
-        """Puts bytes down under the name of their content."""
+        """Stores bytes under the hash of their content."""
         chunks = (content,) if isinstance(content, bytes) else content
         with self._new_file(uri) as (part, rename_to):
             with part.open("wb") as file:
@@ -118,17 +118,17 @@ class WorldFetcher:
         return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
 
     def checkpoint(self, key: str) -> str | None:
-        """How far this source was read, as booked by earlier runs."""
+        """How far earlier runs read this source."""
         return self._checkpoints.get(key)
 
     def release(self, item: RawObject) -> None:
-        """The object has been read: its bytes go, unless they lie where the user put them or are kept for replay."""
+        """Deletes the bytes of an object that has been read, unless they are the user's own file or are kept for replay."""
         if self._temporary is not None and item.path.is_relative_to(self._temporary):
             item.path.unlink(missing_ok=True)
             self._fetched.pop(item.uri, None)
 
     def close(self) -> None:
-        """Deletes what was only fetched to be read, and hangs up."""
+        """Deletes temporary files and closes connections."""
         if self._http is not None:
             self._http.close()
         if self._temporary is not None:
@@ -182,13 +182,13 @@ class WorldFetcher:
 
     @contextmanager
     def _new_file(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
-        """A file to write, and what gives it its name once it is whole; it goes if that does not come."""
+        """A temporary file, and a function that moves it to its final name; without that call it is deleted."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
         os.close(handle)
         part = Path(temporary)
         try:
-            # What is deleted once it is read must be its own file, though another holds the same bytes.
+            # A file that is deleted after reading must not be shared with another object of the same bytes.
             own = f"{next(self._numbers)}-" if self._temporary else ""
             yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_file_name(name)}")
         finally:
@@ -214,7 +214,7 @@ class WorldFetcher:
 
 
 class _TranslatedErrors:
-    """Says the cloud client's faults in ours."""
+    """Turns errors of the AWS client into errors of ours."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

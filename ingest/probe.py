@@ -1,4 +1,4 @@
-"""Trying a source out: its credentials, its reach and a first page, without booking a row."""
+"""The test of a source: its credentials, its address and a first page, without writing a row."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from ledger.books import Books
 
 _MAX_BYTES = 64 << 20
-"""A month of a large bill is not fetched whole to see whether it can be."""
+"""A month of a large bill is not fetched whole for a test."""
 _RECENT = timedelta(days=3)
-"""Days that a provider is asked for."""
+"""How many days of a live source are read."""
 _STORED = ("s3://", "gs://", "az://", "file://")
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What trying one address found: whether it can be read, in a sentence, and what the first page held."""
+    """The result of testing one address: whether it can be read, a sentence about it, and the rows of the first page."""
 
     address: str
     ok: bool
@@ -37,22 +37,22 @@ class ProbeResult:
 
 
 class _EnoughRead(BaseException):
-    """The first page is here. No error: a source that catches exceptions must let it pass."""
+    """The first page has been fetched. Not an `Exception`, so that a source that catches those lets it pass."""
 
 
 class _FirstPage(WorldFetcher):
-    """Fetches until there is enough to look at, and leaves nothing behind."""
+    """Fetches up to `_MAX_BYTES` and deletes everything afterwards."""
 
     def __init__(self, books: Books, window: Window) -> None:
         super().__init__(books.settings, keep=False, window=window)
         self.objects: list[RawObject] = []
 
     def get(self, uri: str) -> RawObject:
-        """The bytes of one object, unless there is enough."""
+        """The bytes of one object, up to the limit."""
         return self._fetch_limited(lambda: super(_FirstPage, self).get(uri))
 
     def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
-        """Puts bytes down, unless there is enough."""
+        """Stores bytes, up to the limit."""
         return self._fetch_limited(lambda: super(_FirstPage, self).store_bytes(uri, content, version=version))
 
     def _fetch_limited(self, fetch: object) -> RawObject:
@@ -65,7 +65,7 @@ class _FirstPage(WorldFetcher):
 
 
 def probe(books: Books, source: Source, uri: str) -> ProbeResult:
-    """Plans a first slice of an address and reads its first page. What goes wrong is told, not raised."""
+    """Plans a first batch of an address and reads its first page. Errors are in the result, not raised."""
     live = "://" in uri and not uri.startswith(_STORED)
     window = Window(since=(now() - _RECENT).date()) if live else Window()
     with _FirstPage(books, window) as fetcher:
@@ -86,7 +86,7 @@ def probe(books: Books, source: Source, uri: str) -> ProbeResult:
 
 
 def _first_object(source: Source, fetcher: _FirstPage, uri: str) -> tuple[RawObject | None, Problem | None]:
-    """The first object of the first slice; where there is none, the first problem."""
+    """The first object of the first batch; where there is none, the first problem."""
     problem = None
     try:
         for batch in source.plan(fetcher, uri):

@@ -1,6 +1,6 @@
-"""What was wrong with one file, told singly while that helps and in sums after that.
+"""The problems of one file: the first ones one by one, the others summed by field and reason.
 
-A file with a million bad lines makes a thousand problems and a handful of sums, and no more memory than that.
+A file with a million bad lines makes a thousand problems and a few sums, in bounded memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import polars as pl
 from ledger.problems import Problem
 
 MAX_SINGLE_PROBLEMS = 1000
-"""Problems of one file that are told one by one; the rest are summed by field and reason."""
+"""How many problems of one file are reported one by one; the others are summed by field and reason."""
 _MAX_KINDS = 200
 _MAX_SHOWN_CHARACTERS = 80
 
@@ -21,11 +21,11 @@ Severity = Literal["error", "warning"]
 
 
 class ProblemCounter:
-    """The problems of one file, as they are found.
+    """Collects the problems of one file while it is read.
 
-    >>> tally = ProblemCounter("focus", "bill.csv", singly=1)
-    >>> tally.rows([7, 9], ["abc", "x"], "BilledCost", "is no amount", "write plain digits")
-    >>> [(p.place, p.reason, p.rows) for p in [*tally.drain(), *tally.sums()]]
+    >>> counter = ProblemCounter("focus", "bill.csv", max_single=1)
+    >>> counter.add_rows([7, 9], ["abc", "x"], "BilledCost", "is no amount", "write plain digits")
+    >>> [(p.place, p.reason, p.rows) for p in [*counter.drain(), *counter.summed_problems()]]
     [('line 7', "'abc' is no amount", 1), ('1 more rows', 'is no amount', 1)]
     """
 
@@ -36,7 +36,7 @@ class ProblemCounter:
         self._sums: dict[tuple[str, str, str, Severity], int] = {}
 
     def add(self, place: str, field: str, reason: str, remedy: str, *, rows: int = 1, severity: Severity = "error") -> None:
-        """One fault, told as it is."""
+        """One problem."""
         if self._remaining > 0:
             self._remaining -= 1
             self._new.append(Problem(self.source, self.uri, place, field, reason, remedy, rows, severity))
@@ -53,7 +53,7 @@ class ProblemCounter:
         *,
         severity: Severity = "error",
     ) -> None:
-        """The same fault in many rows; `values` are quoted before the reason."""
+        """The same problem in many rows; `values` are quoted before the reason."""
         single_count = min(self._remaining, len(places))
         quoted_values = (
             [None] * single_count if values is None else [v for _, v in zip(range(single_count), values, strict=False)]
@@ -65,16 +65,16 @@ class ProblemCounter:
             self._add_to_sum(field, reason, remedy, severity, len(places) - single_count)
 
     def add_summed(self, field: str, reason: str, remedy: str, rows: int, *, severity: Severity = "warning") -> None:
-        """A fault told once for all rows of the file that share it."""
+        """A problem reported once for all rows of the file that share it."""
         self._add_to_sum(field, reason, remedy, severity, rows)
 
     def drain(self) -> list[Problem]:
-        """What was told singly since the last call."""
+        """The problems added one by one since the last call."""
         new_problems, self._new = self._new, []
         return new_problems
 
     def summed_problems(self) -> list[Problem]:
-        """The faults told together; asked for once, at the end of the file."""
+        """The summed problems; called once, at the end of the file."""
         return [
             Problem(
                 self.source,

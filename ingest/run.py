@@ -1,4 +1,4 @@
-"""The recipe of ingestion: plan, fetch, read, check, write, and tell what was wrong.
+"""Ingestion: plan, fetch, read, check, write, and record problems.
 
 Bills: every month found is replaced in one commit, or left as it was. Logs: rows are merged, so that delivering twice changes
 nothing. A file that cannot be read is a problem of its own; the others go on.
@@ -32,10 +32,10 @@ from ledger.problems import Problem
 from ledger.tables import COST_COLUMNS, SPANS
 
 Progress = Callable[[str, int, int], None]
-"""Told of each file: its address, its number from 1, and how many are known so far."""
+"""Called for each file with its address, its number from 1, and how many files are planned so far."""
 
 WriteLock = Callable[[], AbstractContextManager[None]]
-"""Asked for around every write, so that others may write while this run waits for a provider."""
+"""Makes the context around every write, so that others may write while this run waits for a provider."""
 
 _MERGE_ROWS = 250_000
 
@@ -58,15 +58,15 @@ class IngestReport:
     rounding: dict[str, dict[str, Decimal]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list, repr=False)
     not_kept: list[Problem] = field(default_factory=list, repr=False)
-    """Those of `problems` that are a slip of the command (a path that is not there), and so are told once and not kept."""
+    """Those of `problems` that are an error of the command (a path that does not exist): reported once and not stored."""
     unreached: list[Problem] = field(default_factory=list, repr=False)
-    """Those of `problems` for which an address could not be read at all, or not to its end: worth another try soon."""
+    """Those of `problems` because of which an address could not be read at all, or not to its end: a retry may help."""
     newest: datetime | None = None
     """Start of the newest call, or end of the newest charge period that has ended, among what was read."""
 
     @property
     def problem_rows(self) -> int:
-        """Input rows or files that are told in `problems`."""
+        """Input rows or files with an entry in `problems`."""
         return self.errors + self.warnings
 
 
@@ -83,7 +83,7 @@ def ingest(
     write_lock: WriteLock = nullcontext,
 ) -> IngestReport:
     """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
-    source for these days again, whatever was read before; `write_lock` is the turn to write, unless the caller has it.
+    source for these days again, whatever was read before; `write_lock` makes the lock around each write, unless the caller holds it.
 
     Raises `UsageError` for an unknown source, `SettingsError` where `ingest.trusted_sources` names no log source. Errors of the input
     are in the report and in the table `problems`.
@@ -128,7 +128,7 @@ class _Run:
     _files_expected: int = 0
 
     def plan(self, uris: Sequence[str]) -> Iterator[Batch]:
-        """What the addresses hold. What cannot be reached is a problem; the other addresses go on."""
+        """The batches of the addresses. An address that cannot be reached is a problem; the others are read."""
         for uri in uris:
             self.problem_log.read_uris.add(uri)
             is_complete = True
@@ -143,7 +143,7 @@ class _Run:
                     self.problem_log.read_uris.update(item.uri for item in batch.objects)
                     self._files_expected += len(batch.objects)
                     if batch.checkpoints:
-                        is_complete = False  # read from where it was left: what was wrong before that still is
+                        is_complete = False  # read from a checkpoint on: problems before it still hold
                     yield batch
             except SourceError as error:
                 is_complete = not isinstance(error, StoreUnreachable)
@@ -156,7 +156,7 @@ class _Run:
                 self.problem_log.read_below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
 
     def ingest_bills(self, batches: Iterator[Batch] | Sequence[Batch]) -> None:
-        """Groups what belongs to one dataset, reads it, and replaces its months."""
+        """Groups the batches by dataset, reads them, and replaces the months."""
         groups: dict[str, list[Batch]] = {}
         for batch in batches:
             groups.setdefault(batch.scope, []).append(batch)
@@ -200,7 +200,7 @@ class _Run:
     def _bill_slice(
         self, batch: Batch, folder: Path, files: list[dict[str, object]]
     ) -> dict[str, bill_months.MonthBuffer] | None:
-        """The months of a slice, or None if one of its files cannot be read."""
+        """The months of a batch, or None if one of its files cannot be read."""
         buffers: dict[str, bill_months.MonthBuffer] = {}
         raw_files = []
         for item in batch.objects:
@@ -239,7 +239,7 @@ class _Run:
         return buffers
 
     def _of_month(self, frame: pl.DataFrame, batch: Batch, item: RawObject) -> pl.DataFrame:
-        """Rows of the month the slice states; others would be lost when that month's own files come."""
+        """Rows of the month the batch states; rows of other months would be lost when those months' own files come."""
         if batch.billing_month is None or not frame.height:
             return frame
         stray = frame.filter(pl.col("billing_month") != batch.billing_month)

@@ -1,9 +1,40 @@
 """The one contract of ingestion: fetch saves bytes, read is pure.
 
 A source is one module in `ingest.sources` that exposes ``SOURCE``. It never writes a table. `plan` finds what there is and gets
-its bytes through a `Fetcher`: files and S3 by `get`, HTTP by `ask`; what a provider's own client hands over (BigQuery,
-PostgreSQL) it puts down with `save`, as it came. `read` turns bytes that lie on disk into rows and problems. `ingest.run` does
-the rest: hashing, replacing or merging, control totals, problems, and how far a source was read.
+its bytes through a `Fetcher`: files and S3 by `get`, HTTP by `request`; what a provider's own client returns (BigQuery, PostgreSQL) is
+stored unchanged with `store_bytes`. `read` turns stored bytes into rows and problems. `ingest.run` does the rest: hashing, replacing or
+merging, control totals, problems, checkpoints.
+
+**What a bill source hands over.** `read` yields one `Reading` per batch of rows; `ingest.bills.handover` checks each of them.
+
+* *Measures* are the columns that each row has for itself: amounts, times, `line`. They are in `frame`.
+* *Dimensions* are the columns that rows share: names, ids, units, unit prices, tags. They are in `dimensions`, one row for each distinct
+  combination, and ``frame.__word`` is the number of the row of `dimensions` that belongs to a row of `frame`. A source may leave
+  `dimensions` out; then all columns are in `frame`.
+* Each cost column has a text column ``<column>__written``: the amount as the file writes it where it has more than twelve decimals, else
+  null. The control totals sum these, and the difference to what is booked is reported as rounding. (MO-1a)
+* `billing_month` is the invoice month, YYYY-MM. `charge_id`, `source`, `scope` and `raw_id` are filled in by `ingest.run`.
+* The *last reading* has no rows (`charges.empty()`) and carries the problems that are summed at the end of the file.
+
+A bill of two rows that differ in their amounts only:
+
+>>> from decimal import Decimal
+>>> from ingest.bills import charges, dictionary, handover
+>>> from ingest.problem_counter import ProblemCounter
+>>> import pyarrow as pa
+>>> names = {"billing_currency": "USD", "provider_name": "Acme", "charge_category": "Usage"}
+>>> costs = ["0.024", "0.0451234567891"]
+>>> measures = dict.fromkeys(("billed_cost", "effective_cost", "list_cost", "contracted_cost"), costs)
+>>> times = dict.fromkeys(("charge_period_start", "billing_period_start"), ["2026-10-01"] * 2) | {"charge_period_end": ["2026-10-02"] * 2}
+>>> rows = pl.DataFrame(measures | times | {"__row": [1, 2], "__line": [2, 3]})
+>>> batch = dictionary.encode({name: pa.array([value] * 2) for name, value in names.items()}, rows)
+>>> counter = ProblemCounter("acme", "bill.csv")
+>>> batch = charges.to_charges(charges.check_required(charges.parse_types(batch), {}, counter))
+>>> reading = Reading(batch.rows, counter.drain(), batch.dimensions)
+>>> handover.check_reading(reading, source="acme")
+>>> reading.dimensions.height, reading.frame["__word"].to_list(), reading.frame["billed_cost__written"].to_list()
+(1, [0, 0], [None, '0.0451234567891'])
+>>> last = Reading(charges.empty(), counter.summed_problems())
 """
 
 from __future__ import annotations
@@ -22,7 +53,7 @@ from ledger.settings import IngestSettings
 
 @dataclass(frozen=True, slots=True)
 class RawObject:
-    """Bytes on this machine, and where they came from.
+    """Bytes on this machine, and the address they came from.
 
     `raw_id` is the SHA-256 of the bytes; `version` is the sender's own (ETag, execution id), if it has one.
     """
@@ -33,14 +64,14 @@ class RawObject:
     size: int
     version: str = ""
     view: str = ""
-    """How to read it, where only what lies around it tells: a source's own word."""
+    """How to read it, where only neighbouring files say so (a manifest, for example); the source defines the values."""
     rows: int | None = None
-    """How many rows its manifest says it holds."""
+    """Row count stated by its manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """An object that is there but not fetched yet. `modified` is when its store last wrote it (UTC)."""
+    """An object that is listed but not fetched yet. `modified` is when its store last wrote it (UTC)."""
 
     uri: str
     size: int
@@ -50,9 +81,9 @@ class ListedObject:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request to a provider. It is asked again after 429, 5xx and broken connections, so it must change nothing there.
+    """An HTTP request to a provider. It is repeated after 429, 5xx and broken connections, so it must be idempotent.
 
-    `secrets` are headers whose value is a secret: they are sent, and never written down or told. The body is JSON, if there is one.
+    `secrets` are headers whose value is a secret: they are sent, and never stored or logged. The body is JSON, if there is one.
     """
 
     url: str
@@ -61,19 +92,19 @@ class Request:
     secrets: Mapping[str, str] = field(default_factory=dict)
     body: object = None
     secret_query: Sequence[tuple[str, str]] = ()
-    """Parts of the address that are a secret, such as a signature: sent, and never written down or told."""
+    """Query parameters that are a secret, such as a signature: sent, and never stored or logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The days that are asked for, ``[since, until)``; None: as far as the source has not been read yet, and until now."""
+    """The requested days, ``[since, until)``; None: from the last checkpoint, and until now."""
 
     since: date | None = None
     until: date | None = None
 
 
 class Fetcher(Protocol):
-    """The door to the world: local files, folders and globs, ``s3://``, HTTP; and what is remembered of earlier visits."""
+    """All access to the outside: local files, folders and globs, ``s3://``, HTTP; and the checkpoints of earlier runs."""
 
     window: Window
 
@@ -82,9 +113,9 @@ class Fetcher(Protocol):
         ...
 
     def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
-        """What lies right below a folder or prefix, and nothing deeper: addresses of folders, and objects, each in name order.
+        """The direct children of a folder or prefix: addresses of folders, and objects, each in name order.
 
-        For stores that hold more than is worth listing. Empty where there is nothing.
+        For stores that are too large to list whole. Empty where there is nothing.
         """
         ...
 
@@ -93,24 +124,24 @@ class Fetcher(Protocol):
         ...
 
     def request(self, request: Request) -> RawObject:
-        """The answer to an HTTP request, with status 2xx. Raises `ObjectMissingError` (404) or `StoreUnreachable`, which say the remedy."""
+        """The response to an HTTP request, with status 2xx. Raises `ObjectMissingError` (404) or `StoreUnreachable`, with a remedy."""
         ...
 
     def store_bytes(self, uri: str, content: bytes | Iterable[bytes], *, version: str = "") -> RawObject:
-        """Puts down bytes that a provider's own client handed over; `uri` says where they are from, without credentials."""
+        """Stores bytes that a provider's own client returned; `uri` is their address, without credentials."""
         ...
 
     def checkpoint(self, key: str) -> str | None:
-        """How far this source was read: the newest value among the `Slice.marks` of this key that have been booked."""
+        """How far this source was read: the newest of the `Slice.marks` of this key that were saved."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is read together, and, for bills, replaced together.
+    """Objects that are read together and, for bills, replace a month together.
 
-    `scope` names the dataset (an export, a file). `billing_month` is the month the slice states, or None if only its rows tell:
-    then every month found in it is replaced. All objects must be readable, or the slice is not written at all.
+    `scope` names the dataset (an export, a file). `billing_month` is the month the batch states, or None if only its rows do:
+    then every month among its rows is replaced. All objects must be readable, or the batch is not written at all.
     """
 
     scope: str
@@ -119,34 +150,32 @@ class Batch:
     version: str = ""
     problems: tuple[Problem, ...] = ()
     checkpoints: Mapping[str, str] = field(default_factory=dict)
-    """How far the source is read once this slice is booked; kept in the same breath, and handed out by `Fetcher.mark`."""
+    """How far the source is read once this batch is written; saved after the write, and returned by `Fetcher.mark`."""
     exclusive: bool = False
-    """The slice is a whole export of its month: another dataset that bills the same accounts for the same SKUs repeats its cost."""
+    """The batch is a whole export of its month: another dataset that bills the same accounts for the same SKUs would count cost twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a source needs before it can be read, as `rootcost sources test` tells it."""
+    """What a source needs before it can be read, as `rootcost sources test` prints it."""
 
     needs: str
     """One sentence: which credentials, from where, with which rights."""
     policy: str = ""
     """The least-privilege policy, role or grant to paste."""
     lag: timedelta = timedelta(hours=1)
-    """How old the newest row of a healthy source is at most, as its sender delivers."""
+    """Maximum age of the newest row of a healthy source, given how its sender delivers."""
     cron: str = "*/15 * * * *"
-    """How often it is worth asking (UTC), unless the schedule says otherwise."""
+    """When it is read (UTC), unless the schedule says otherwise."""
     addresses: tuple[str, ...] = ()
-    """Examples of what to name."""
+    """Example addresses."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """A batch of rows for the source's table, and what was wrong with the rows that are not among them.
+    """A batch of rows for the source's table, and the problems of the rows that are left out.
 
-    Bill frames carry, beside columns of `charges`, the four cost columns also *as written* (text, named ``<column>__written``)
-    where full precision exceeds the ledger's; `ingest.run` sums them for the control totals. They may leave the text that lines
-    repeat in `words`: then ``frame.__word`` is the number of the row of `words` that a line says.
+    The form of a bill's reading is described at the top of this module.
     """
 
     frame: pl.DataFrame
@@ -155,10 +184,10 @@ class Reading:
 
 
 class Source(Protocol):
-    """One kind of input.
+    """One kind of input: how its files are found and read.
 
-    `kind` ``bill`` fills `charges`; ``log`` fills `spans`. `patterns` are the file names it picks out of a folder. What is saved of a
-    live source (a folder of its pages) is read like any folder.
+    `kind` ``bill`` fills `charges`; ``log`` fills `spans`. `patterns` are the file names it reads in a folder. Saved pages of a
+    live source are read like any folder.
     """
 
     name: str
@@ -168,7 +197,7 @@ class Source(Protocol):
     access: Access
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Finds and fetches what `uri` holds. Touches the world only through `fetcher`."""
+        """Finds and fetches the objects of `uri`. All access to the outside goes through `fetcher`."""
         ...
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:

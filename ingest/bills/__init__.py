@@ -1,1 +1,1 @@
-"""Bills: readers and checks that every bill source shares, and the month that replaces itself in `charges`."""
+"""Bills: the readers and checks that bill sources share, and the replacement of a month in `charges`."""

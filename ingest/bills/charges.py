@@ -20,11 +20,11 @@ _RATES = tuple(n for n, t in CHARGES.schema.items() if t == RATE)
 _AMOUNTS = tuple(n for n, t in CHARGES.schema.items() if t == MONEY)
 _TIMES = ("charge_period_start", "charge_period_end")
 MEASURES = (*_AMOUNTS, *_TIMES, "billing_period_start")
-"""What each line says for itself. All else are words, unit prices too: they repeat."""
+"""Columns that each row has for itself. All others are dimensions, unit prices too: they repeat."""
 
 
 def parse_types(batch: BillBatch) -> BillBatch:
-    """Texts as money, rates and instants.
+    """Texts as money, rates and times.
 
     Each cost column becomes MONEY, with what was written beside it in ``<column>__text`` and, where that says more than twelve
     places, in ``<column>__written``. Other amounts become MONEY or RATE. What is no number or time becomes null; `check_required` tells.
@@ -37,7 +37,7 @@ def parse_types(batch: BillBatch) -> BillBatch:
     converted_columns: list[tuple[pl.Series, pl.Series, pl.Series | None]] = []
     for name in (*costs, *amounts):
         column = rows[name]
-        # Most bases cost the same on most bills: what is equal is converted once.
+        # On most bills several cost columns are equal: equal columns are converted once.
         equal_column = next(
             (entry for entry in converted_columns if entry[0].dtype == column.dtype and entry[0].equals(column)), None
         )
@@ -55,7 +55,7 @@ def parse_types(batch: BillBatch) -> BillBatch:
 
 
 def _amount(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """MONEY, and the texts that say more than that holds."""
+    """MONEY, and the texts that have more decimals than MONEY holds."""
     if column.dtype == pl.Float64:
         return float_money.as_money(column)
     text = pl.col("text")
@@ -69,7 +69,7 @@ def _amount(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
 
 
 def check_required(batch: BillBatch, names: Mapping[str, str], counter: ProblemCounter, extra: Sequence[Check] = ()) -> BillBatch:
-    """The lines that can be booked. `names` are the file's own names of our columns, for the problems' `field`."""
+    """The rows that can be stored. `names` maps ledger columns to the file's own, for the problems' `field`."""
 
     def source_name(ledger_name: str) -> str:
         return names.get(ledger_name, ledger_name)
@@ -132,7 +132,7 @@ def to_charges(batch: BillBatch) -> BillBatch:
 
 
 def empty() -> pl.DataFrame:
-    """No charges; the frame that carries a file's last problems."""
+    """No charges: the frame of the last reading, which carries a file's summed problems."""
     return pl.DataFrame(
         schema={"billing_month": pl.String, "billing_currency": pl.String, "provider_name": pl.String}
         | dict.fromkeys(COST_COLUMNS, MONEY)
@@ -142,7 +142,7 @@ def empty() -> pl.DataFrame:
 
 
 def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """JSON objects in one spelling: keys sorted, no spaces, numbers as they were written. Also, which texts are no object.
+    """JSON objects in one spelling: keys sorted, no spaces, numbers as they were written. Also a mask of texts that are no object.
 
     >>> tags, wrong = canonical_tags(pl.Series(['{"b": 1.50, "a": "x"}', "{}", "team=x", None]))
     >>> tags.to_list(), wrong.to_list()
@@ -160,7 +160,7 @@ def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 def report_bad_tags(
     batch: BillBatch, wrong: pl.Series, column: str, field: str, consequence: str, remedy: str, counter: ProblemCounter
 ) -> None:
-    """Says of which lines the tags are no JSON object; `wrong` is asked of their words."""
+    """Reports the rows whose tags are no JSON object; `wrong` is a mask of the dimensions."""
     if wrong.any():
         bad = batch.filter(wrong.gather(batch.rows[DIMENSIONS_ROW]))
         values, reason = bad.expand(pl.col(column)), f"is no JSON object; {consequence}"

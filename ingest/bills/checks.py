@@ -13,7 +13,7 @@ from ingest.problem_counter import ProblemCounter
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A condition no row of a good file meets: `fails` asks it of the lines' own columns, or of their words.
+    """A condition that no row of a good file meets: `fails` is an expression of measures only, or of dimensions only.
 
     `shown` is the column quoted as written.
     """
@@ -26,7 +26,7 @@ class Check:
 
 
 def apply_checks(batch: BillBatch, checks: Sequence[Check], counter: ProblemCounter, *, place: str = "__line") -> BillBatch:
-    """The lines that pass all checks. A line that fails is told once, by the first check it fails."""
+    """The rows that pass all checks. A row that fails is reported once, by the first check it fails."""
     for check in _failing_checks(batch, checks):
         fails = check.fails.fill_null(False)
         mask = batch.expand(fails) if _is_of_dimensions(check, batch) else batch.rows.select(fails).to_series()
@@ -39,7 +39,7 @@ def apply_checks(batch: BillBatch, checks: Sequence[Check], counter: ProblemCoun
 
 
 def _failing_checks(batch: BillBatch, checks: Sequence[Check]) -> list[Check]:
-    """The checks that some line may fail, in order; asked of all at once, since a good file fails none."""
+    """The checks that some row may fail, in order; evaluated together, since a good file fails none."""
     is_dimension_check = [_is_of_dimensions(check, batch) for check in checks]
     failing: dict[int, bool] = {}
     for frame, of_dimensions in ((batch.dimensions, True), (batch.rows, False)):

@@ -1,4 +1,4 @@
-"""Delimited text as it really arrives: gzipped, zipped, cut off, mis-encoded, with stray quotes. Good rows are kept.
+"""Reader for CSV: also gzipped, zipped, truncated, mis-encoded, with stray quotes. Good rows are kept.
 
 The text is read in blocks that end at a row's end. A sound block goes through Arrow's strict parser, all columns as text, so
 that every digit survives. A block the strict parser refuses is read again line by line, and only its bad rows are left out.
@@ -35,7 +35,7 @@ NULLS = ["", "NULL", "null", "Null"]
 
 @dataclass(frozen=True, slots=True)
 class ColumnSelection:
-    """Columns to read: those whose words repeat, and those that are each line's own (amounts and times)."""
+    """Columns to read: dimensions, whose values repeat, and measures (amounts and times)."""
 
     dimensions: Sequence[str]
     measures: Sequence[str]
@@ -67,7 +67,7 @@ def _raw_chunks(path: Path, counter: ProblemCounter) -> Iterator[bytes]:
 
 
 def _gunzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
-    # The standard reader gives nothing of the last chunk of a file that was cut off; this one gives all there is.
+    # The standard reader drops the last chunk of a truncated file; this one returns all of it.
     remedy = "fetch the file again; the rows before this point were read"
     unpack, fed = zlib.decompressobj(wbits=31), b""
     while True:
@@ -261,7 +261,7 @@ class _RowParser:
         return dictionary.encode(dimensions, frame.select(*self.selection.measures, "__row", "__line"))
 
     def _record(self, lines: Sequence[bytes], at: int) -> tuple[int, list[str] | None, str | None]:
-        """Lines taken, and the fields or the fault of the record that starts there; neither for an empty line."""
+        """The number of lines, and the fields or the error message of the record that starts there; neither for an empty line."""
         message, record = "", b""
         for line_count in range(1, min(_MAX_RECORD_LINES, len(lines) - at) + 1):
             record = lines[at] if line_count == 1 else record + b"\n" + lines[at + line_count - 1]
@@ -309,7 +309,7 @@ def _row_starts(block: bytes, first_line: int) -> list[int]:
 
 
 def _unique_names(names: list[str]) -> list[str]:
-    """Header names told apart: a repeated one gets a number, so that the first keeps its name."""
+    """Unique header names: a repeated one gets a number, so that the first keeps its name."""
     counts: dict[str, int] = {}
     unique = []
     for name in names:

@@ -1,7 +1,7 @@
-"""What the lines of a bill repeat: their words are worked on once a set, only amounts and times line by line.
+"""Dictionary encoding of a bill: dimensions once per distinct combination, measures row by row.
 
-A month of hourly lines names the same resources, prices and tags hour after hour. Files keep such columns as dictionaries, and so
-a set of words is told from another by small numbers, without looking at the text.
+A month of hourly rows repeats the same resources, prices and tags hour after hour. Files store such columns as dictionaries, so that
+combinations are compared by their codes, without reading the text.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import pyarrow.compute as pc
 from ledger.hashing import GOLDEN_GAMMA, Hashes, splitmix64
 
 DIMENSIONS_ROW = "__word"
-"""Column of `Lines.rows`: which of `Lines.words` the line says."""
+"""Column of `BillBatch.rows`: the number of the row of `BillBatch.dimensions` that belongs to the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class BillBatch:
-    """A bounded part of a bill. Line i of `rows` says ``words[rows[i].__word]``; each distinct set of words is there once or more."""
+    """A bounded part of a bill. The dimensions of row i of `rows` are ``dimensions[rows[i].__word]``; a combination may occur twice."""
 
     rows: pl.DataFrame
     dimensions: pl.DataFrame
 
     def expand(self, expression: pl.Expr) -> pl.Series:
-        """An expression of words, line by line."""
+        """An expression of dimensions, evaluated once per combination and repeated for each row."""
         return self.dimensions.select(expression).to_series().gather(self.rows[DIMENSIONS_ROW])
 
     def filter(self, mask: pl.Series) -> BillBatch:
-        """The lines that meet it; their words stay as they are."""
+        """The rows of the mask; the dimensions stay as they are."""
         return BillBatch(self.rows.filter(mask), self.dimensions)
 
 
 def encode(dimensions: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
-    """Lines of columns that repeat (text, or maps of text) and of columns that do not.
+    """A batch of dimensions (text, or maps of text) and measures.
 
     >>> batch = encode({"team": pa.array(["care", "data", "care"])}, pl.DataFrame({"cost": [1, 2, 3]}))
     >>> batch.dimensions["team"].to_list(), batch.rows["__word"].to_list(), batch.expand(pl.col("team")).to_list()
@@ -50,7 +50,7 @@ def encode(dimensions: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
         column_hashes = _hash_entries(array, salt) if pa.types.is_nested(array.type) else _hash_text(array, salt)
         if column_hashes is not None:
             row_hashes += column_hashes
-    # 64 bits tell the sets of one part from each other: of a quarter of a million, two are taken for one once in 10^8 parts.
+    # 64 bits suffice: among a quarter of a million combinations, two collide once in 10^8 batches.
     first = (
         pl.DataFrame({"looks": row_hashes}).with_row_index("at").select(pl.col("at").first().over("looks")).to_series().to_numpy()
     )
@@ -62,7 +62,7 @@ def encode(dimensions: Mapping[str, pa.Array], rows: pl.DataFrame) -> BillBatch:
 
 
 def _hash_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
-    """A number a row that is equal for equal text; None where all rows are alike."""
+    """A hash per row, equal for equal text; None where all rows are equal."""
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     if len(encoded.dictionary) <= 1 and not encoded.null_count:
         return None
@@ -70,7 +70,7 @@ def _hash_text(array: pa.Array, salt: np.uint64) -> Hashes | None:
 
 
 def _hash_entries(array: pa.Array, salt: np.uint64) -> Hashes | None:
-    """The same of maps and lists of keys and values: a sum over the entries, whatever their order."""
+    """The same for maps and lists of keys and values: a sum over the entries, independent of their order."""
     if pa.types.is_struct(array.type):
         texts = pl.Series(pl.from_arrow(array)).struct.json_encode()
         return _hash_text(texts.to_arrow(), salt)
@@ -102,7 +102,7 @@ def _fields(structs: pa.Array) -> Sequence[pa.Array]:
 
 
 def _hash_codes(size: int, salt: np.uint64) -> Hashes:
-    """A number for each code, and a last one for null."""
+    """A hash for each code, and a last one for null."""
     return splitmix64(np.arange(size + 1, dtype=np.uint64) * GOLDEN_GAMMA + salt)
 
 
@@ -113,7 +113,7 @@ def codes(encoded: pa.DictionaryArray) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 def _to_series(array: pa.Array) -> pl.Series:
-    """Without dictionaries, as Polars has it."""
+    """The array as a Polars series, without dictionaries."""
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     elif pa.types.is_map(array.type):

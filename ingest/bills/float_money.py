@@ -1,4 +1,4 @@
-"""Doubles of a Parquet bill as the decimals they stand for: the shortest text that means them, without writing the text."""
+"""Doubles of a Parquet bill as decimals: the shortest decimal that parses to the double, without formatting text."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which files make a month, as the exporter's own manifest says.
+"""Manifests of exports: which files make a month.
 
-Data folders are never globbed: they may hold every run there was.
+Data folders are never globbed: they may hold all earlier runs.
 
 AWS Data Exports and legacy Cost and Usage Reports, in both overwrite modes, and Azure Cost Management exports. Manifests are
 read tolerantly: `dataFiles`, `reportKeys` or `blobs`, as full addresses or as keys.
@@ -28,7 +28,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One run of one export for one month. Of several, the newest is the month. `declared` is the run's own time, as written."""
+    """One run of one export for one month; the newest run is in force. `declared` is the run's own time, as written."""
 
     uri: str
     scope: str
@@ -46,7 +46,7 @@ def is_manifest(uri: str) -> bool:
 
 
 def plan(fetcher: Fetcher, source: str, listing: Sequence[ListedObject]) -> Iterator[Batch | Problem]:
-    """One slice a (export, month): the newest run's files, all of them, or a problem and no slice."""
+    """One batch per (export, month): the newest run's files, all of them, or a problem and no slice."""
     newest: dict[tuple[str, str], Manifest] = {}
     for listed_entry in listing:
         if not is_manifest(listed_entry.uri):
@@ -72,7 +72,7 @@ def plan(fetcher: Fetcher, source: str, listing: Sequence[ListedObject]) -> Iter
 
 
 def read(fetcher: Fetcher, entry: ListedObject) -> Manifest | None:
-    """A manifest's meaning; None for a JSON file that is no manifest of data files. Raises `FormatError`."""
+    """The parsed manifest; None for a JSON file that is no manifest of data files. Raises `FormatError`."""
     item = fetcher.get(entry.uri)
     try:
         manifest = json.loads(item.path.read_bytes().decode("utf-8-sig"))
@@ -134,7 +134,7 @@ def _batch(fetcher: Fetcher, source: str, manifest: Manifest, listed_uris: set[s
 
 
 def _resolve(name: str, manifest_uri: str, listed_uris: set[str]) -> str:
-    """Where a manifest's file lies: at its address, or at the same place in a copy of the export."""
+    """The address of a manifest's file: as it is named, or at the same place in a copy of the export."""
     if name in listed_uris:
         return name
     bucket = "/".join(manifest_uri.split("/", 3)[:3]) if manifest_uri.startswith("s3://") else None
@@ -161,7 +161,7 @@ def _month(manifest: dict[str, Any], uri: str) -> str | None:
 
 
 def _scope(manifest: dict[str, Any], uri: str) -> str:
-    """The export's own name with the account that owns it: two accounts may both call theirs `cur`."""
+    """The export's name with the account that owns it: two accounts may both have an export `cur`."""
     arn = str(manifest.get("exportArn") or "")
     if arn.count(":") >= 5:
         return f"{arn.split(':')[4]}.{arn.rsplit('/', 1)[-1]}"

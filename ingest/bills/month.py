@@ -1,6 +1,6 @@
 """Writing bills: a month of a dataset is replaced whole, in one commit, or left as it was.
 
-The rows of a month wait here until all of its files have been read: in memory while they are few, in temporary Parquet files
+The rows of a month are buffered until all of its files have been read: in memory while they are few, in temporary Parquet files
 when they are many.
 """
 
@@ -31,7 +31,7 @@ _RESTATEMENT_PERIOD = timedelta(days=14)
 """How long after a month's end providers still rewrite it, invoiced or not."""
 
 BILL_KEY = ("provider_name", "billing_account_id", "sub_account_id", "product_code", "sku_meter")
-"""What two exports of one bill have in common, whatever columns they have and however they cut it."""
+"""Columns that two exports of one bill have in common, whatever their other columns and granularity."""
 
 TotalKey = tuple[str, str, str]
 """Currency, provider, cost column."""
@@ -45,7 +45,7 @@ class _ColumnSum:
 
 
 class MonthBuffer:
-    """The rows of one month of one dataset, and what they sum up to."""
+    """The rows of one month of one dataset, and their totals."""
 
     def __init__(self, month: str, folder: Path) -> None:
         self.month = month
@@ -53,12 +53,12 @@ class MonthBuffer:
         self.sums: dict[TotalKey, _ColumnSum] = {}
         self.raw_ids: set[str] = set()
         self.bill_keys: set[tuple[str | None, ...]] | None = None
-        """What is billed to whom (`BILL_KEY`), if that is asked for."""
+        """Distinct values of `BILL_KEY`, if they are needed to find a second export of the bill."""
         self._buffered: list[BillBatch] = []
         self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
     def add(self, batch: BillBatch, long_texts: pl.DataFrame) -> None:
-        """Conformed charges of this month, and their costs as written beyond twelve places (see `Reading`)."""
+        """Adds charges of this month, and the texts of costs with more than twelve decimals (see `ingest.source`)."""
         self._sum(batch, long_texts)
         self.rows += batch.rows.height
         self.raw_ids.update(batch.dimensions["raw_id"].unique())
@@ -79,12 +79,12 @@ class MonthBuffer:
         self._append(other._buffered)
 
     def files(self) -> list[Path]:
-        """All rows, as files of the table; identical ones are told apart by their ordinal in `charge_id`. Ends the pile."""
+        """All rows, as files of the table; identical ones differ by their ordinal in `charge_id`. Nothing can be added afterwards."""
         self._flush()
         return self._files.finish()
 
     def totals(self, scope: str) -> pl.DataFrame:
-        """What the files themselves add up to, as rows of `import_totals`."""
+        """The totals of the files themselves, as rows of `import_totals`."""
         rows = [
             {
                 "scope": scope,
@@ -167,7 +167,7 @@ def conform(batch: BillBatch, *, month: str, source: str, scope: str, raw_id: st
 def _with_schema(
     frame: pl.DataFrame, names: Sequence[str], leading: Sequence[str] = (), dimension_rows: pl.Series | None = None
 ) -> pl.DataFrame:
-    """The columns as the table has them. Words that no line says (any more) may lack what is required."""
+    """The columns with the types of the table. Dimensions that no row refers to may lack required values."""
     schema = CHARGES.schema
     floats = [n for n in names if n in frame.columns and frame.schema[n].is_float()]
     if floats:
@@ -189,14 +189,14 @@ def _is_settled(month: str, now: datetime) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceResult:
-    """What replacing one month did."""
+    """The result of replacing one month."""
 
     rows: int
     rows_changed: int
 
 
 def replace_month(store: Store, scope: str, buffer: MonthBuffer) -> ReplaceResult:
-    """Makes the pile the month of the dataset, in one commit. Nothing is written where nothing changed."""
+    """Replaces the month of the dataset by the buffer, in one commit. Nothing is written where nothing changed."""
     partition = {"billing_month": buffer.month, "scope": scope}
     files = buffer.files()
     stored_ids = _identity(_stored_rows(store, scope, buffer.month))
@@ -222,13 +222,13 @@ def _stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
 
 
 def _identity(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Two hashes a row: of its content, and of all that replacing it would change. Comparable within one process only."""
+    """Two hashes per row: of its content, and of all that replacing it would change. Comparable within one process only."""
     row_content = pl.struct("charge_id", "raw_id", "final", "line")
     return rows.select(id=pl.col("charge_id").hash(seed=1), row=row_content.hash(seed=1)).collect(engine="streaming")
 
 
 def files_in_other_datasets(store: Store, scope: str, month: str, raw_ids: Collection[str]) -> dict[str, str]:
-    """Files whose bytes are already booked for this month under another dataset: raw id to that dataset."""
+    """Files that are already stored for this month under another dataset: raw id to that dataset."""
     matches = (
         store.scan(CHARGES, {"billing_month": [month]})
         .filter((pl.col("scope") != scope) & pl.col("raw_id").is_in(pl.Series(sorted(raw_ids), dtype=pl.String).implode()))
@@ -240,7 +240,7 @@ def files_in_other_datasets(store: Store, scope: str, month: str, raw_ids: Colle
 
 
 def open_buffer(store: Store, batch: Batch, month: str, folder: Path) -> MonthBuffer:
-    """A pile for a slice's month. Where another dataset holds the month too, it notes what is billed to whom."""
+    """A buffer for a batch's month. Where another dataset has the month too, the buffer collects `BILL_KEY`."""
     buffer = MonthBuffer(month, folder)
     table = store.delta(CHARGES) if batch.exclusive else None
     partitions = [] if table is None else table.partitions()
@@ -310,9 +310,9 @@ def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], m
 
 
 def newest_charge(reading: Reading, now: datetime) -> datetime | None:
-    """How far a reading's charges reach: the latest end of a period that is over, or start of one that has begun.
+    """The newest time of a reading's charges: the latest end of a period that is over, or start of one that has begun.
 
-    A monthly fee ends in the future from the first day on: it says nothing about how fresh the usage beside it is.
+    A monthly fee ends in the future from the first day on, and is no evidence of how fresh the usage is.
     """
     frames = [frame for frame in (reading.frame, reading.dimensions) if frame is not None]
     end_times = next((f["charge_period_end"] for f in frames if "charge_period_end" in f.columns), None)
@@ -335,7 +335,7 @@ def by_month(reading: Reading) -> Iterator[tuple[str, BillBatch]]:
 
 
 def _bill_batch(reading: Reading) -> BillBatch:
-    """A reading's rows; those of a source that leaves no words aside say each their own."""
+    """A reading as a batch; without `dimensions`, each row has a row of dimensions of its own."""
     if reading.dimensions is not None:
         return BillBatch(reading.frame, reading.dimensions)
     dimensions = [name for name in DIMENSIONS if name in reading.frame.columns and name != "billing_month"]
@@ -343,7 +343,7 @@ def _bill_batch(reading: Reading) -> BillBatch:
 
 
 def _equal_columns(costs: pl.DataFrame) -> dict[str, str]:
-    """Cost columns that repeat an earlier one, so that it need not be summed twice."""
+    """Cost columns that equal an earlier one, so that equal columns are summed once."""
     equal_columns: dict[str, str] = {}
     for at, name in enumerate(COST_COLUMNS):
         for earlier in COST_COLUMNS[:at]:

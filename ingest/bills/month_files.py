@@ -1,7 +1,7 @@
-"""The charges of a month as the ledger's files: ids, text as dictionaries, one row group after the other.
+"""The charges of a month as Parquet files of the table: ids, text as dictionaries, one row group per batch.
 
-A part is encoded and written by a thread of its own while the next part is read, and it is then out of memory: what is kept of a
-row is the 64 bits of its id.
+A batch is encoded and written by a thread of its own while the next one is read, and is then released: only the 64 bits of each
+row's id stay in memory.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ledger.money import RATE
 from ledger.tables import CHARGES
 
 DIMENSIONS = tuple(name for name, dtype in CHARGES.schema.items() if dtype in (pl.String, pl.Boolean, RATE))
-"""Columns of `charges` that lines share as words, except `charge_id` and the partition."""
+"""Dimension columns of `charges`."""
 MEASURES = tuple(name for name in CHARGES.schema if name not in DIMENSIONS)
-"""Columns that are each line's own: amounts, times, the line's number."""
+"""Measure columns: amounts, times, the line number."""
 _TABLE_COLUMNS = ("charge_id", *(name for name in CHARGES.schema if name not in ("charge_id", *CHARGES.partition_by)))
 _TEXT_COLUMNS = tuple(name for name in _TABLE_COLUMNS if CHARGES.schema[name] == pl.String and name != "charge_id")
 _NOT_CONTENT = frozenset({"charge_id", "source", "scope", "raw_id", "line", "final"})
@@ -43,7 +43,7 @@ Ordinals = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A row group as written: the 64 bits of its ids, and the ordinals spelt after them; None where every row is the first."""
+    """A row group as written: the 64 bits of its ids, and the ordinals behind them; None where every id is new."""
 
     ids: Hashes
     nth: Ordinals | None
@@ -62,7 +62,7 @@ class MonthFiles:
         self._pending: Future[None] | None = None
 
     def add(self, batch: BillBatch) -> None:
-        """Writes the lines as one row group, aside. What went wrong with those before them is raised here."""
+        """Writes the batch as one row group, in the background. An error of the batch before is raised here."""
         self._wait()
         self._pending = self._executor.submit(self._write, batch)
 
@@ -75,7 +75,7 @@ class MonthFiles:
             self._counter = other._counter
 
     def finish(self) -> list[Path]:
-        """All files, identical rows told apart by their ordinal in `charge_id`. Nothing can be added any more."""
+        """All files; identical rows differ by their ordinal in `charge_id`. Nothing can be added afterwards."""
         groups_by_path = self._close()
         if self._has_several_files:
             nth = iter(_ordinals([group.ids for groups in groups_by_path.values() for group in groups]))
@@ -112,7 +112,7 @@ class MonthFiles:
 
 
 class _IdCounter:
-    """Ids so far, to number those that come again. A table of slots says of nearly all at once that they are new."""
+    """Counts ids, to number repeated ones. A table of hash slots shows of nearly all ids at once that they are new."""
 
     def __init__(self) -> None:
         self._slots = np.zeros(0, np.bool_)
@@ -142,7 +142,7 @@ def _count(sorted_ids: Hashes, ids: Hashes) -> Ordinals:
 
 
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # Arrow finds the least and greatest of a dictionary by looking at every row of it, which costs more than writing does.
+    # Arrow computes minimum and maximum of a dictionary column by scanning every row, which costs more than writing it.
     columns = [name for name in MEASURES if name in _TABLE_COLUMNS]
     return pq.ParquetWriter(
         path,
@@ -156,10 +156,10 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def to_table(batch: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
-    """The lines as the table's files have them, and the 64 bits of each row's id.
+    """The batch as an Arrow table, and the 64 bits of each row's id.
 
-    The id is a sum over columns of hashes of what the row says there, so that it does not depend on the file, the line, the
-    dataset, the batch, or on which columns a report repeats. Absent is nothing to add.
+    The id is a sum over columns of hashes of the values, so that it does not depend on the file, the line, the
+    dataset, the batch, or on which columns a report repeats. A null adds nothing.
     """
     number = batch.rows[DIMENSIONS_ROW].to_numpy()
     dimension_hashes = np.full(batch.dimensions.height, hashed(month) % 2**64, np.uint64)
@@ -192,7 +192,7 @@ def to_table(batch: BillBatch, month: str) -> tuple[pa.Table, Hashes]:
 
 
 def format_ids(ids: Hashes, nth: Ordinals | None = None) -> pa.Array:
-    """Ids as 16 hex digits; those that come again have their ordinal behind.
+    """Ids as 16 hex digits; repeated ones have their ordinal behind.
 
     >>> format_ids(np.array([255, 255], np.uint64), np.array([1, 2])).to_pylist()
     ['00000000000000ff', '00000000000000ff-2']
@@ -246,7 +246,7 @@ def _ordinals(groups: Sequence[Hashes]) -> list[Ordinals | None]:
 
 
 def _number(path: Path, groups: Sequence[_Group], ordinals: Sequence[Ordinals | None]) -> None:
-    """Writes a file anew in which rows have other ordinals now that the files before it are known."""
+    """Rewrites a file whose rows have other ordinals now that the files before it are counted."""
     if all(np.array_equal(1 if a.nth is None else a.nth, 1 if b is None else b) for a, b in zip(groups, ordinals, strict=True)):
         return
     temporary_path = path.with_suffix(".numbered")

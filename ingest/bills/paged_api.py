@@ -1,10 +1,10 @@
-"""Bills that a provider tells page by page over HTTP, one bucket a day: OpenAI's and Anthropic's.
+"""Bills from paged HTTP APIs with one bucket per day: OpenAI's and Anthropic's.
 
-A month is asked whole, and its pages are put down as they came in one file of JSON lines: a first line that says how many there
-are, then a line a page with what it is ``of`` (costs in groups, totals without groups, usage). So a month that is cut off anywhere
-is refused, and never half of it is booked. Pages that somebody saved by hand are put together the same way.
+A month is requested whole, and its pages are stored unchanged in one file of JSON lines: a first line with the number of pages, then
+one line per page with its kind, ``of`` (costs in groups, totals without groups, usage). A truncated month is therefore refused, never
+half booked. Pages that were saved by hand are combined the same way.
 
-A month may change while it is read. The totals are asked before and after the groups: where they differ the month is read again.
+A month may change while it is read. Totals are requested before and after the groups: where they differ the month is read again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnr
 from ledger.problems import Problem
 
 _FIRST_MONTHS = 3
-"""How many months a first visit reads, the current one included. Older ones come by back-fill."""
+"""How many months a first run reads, the current one included. Older ones need a back-fill."""
 _LOOK_BACK_MONTHS = 24
 _RESTATEMENT_PERIOD = timedelta(days=35)
-"""How long after its end a month is asked again: OpenAI restates days later, Anthropic up to 30 days later."""
+"""How long after its end a month is read again: OpenAI restates days later, Anthropic up to 30 days later."""
 _MAX_PAGES = 1000
 _MAX_READS = 3
-"""How often a month is read that changes under the reader."""
+"""How often a month is read that changes meanwhile."""
 _PAGE_NAME = re.compile(r"(?:\.json|\.jsonl|\.ndjson|/[^./]+)\Z", re.IGNORECASE)
-"""Names of saved pages; what the fetcher kept has no ending."""
+"""File names of saved pages; files that the fetcher stored have no suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page: what it is of, where it is from, and its bytes."""
+    """One page: its kind, its address, and its bytes."""
 
     kind: str
     uri: str
@@ -45,7 +45,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PageFormat:
-    """How a provider writes its pages: the start of a bucket, and what a page is of if only its content tells."""
+    """How a provider writes its pages: the field with a bucket's start, and the kind of a page by its content."""
 
     source: str
     start_field: str
@@ -54,7 +54,7 @@ class PageFormat:
 
 
 def api_key(names: Sequence[str], label: str) -> str:
-    """The secret from the environment; with a label (``https://api.openai.com#emea``) ``NAME_EMEA`` is asked first.
+    """The secret from the environment; with a label (``https://api.openai.com#emea``) ``NAME_EMEA`` is tried first.
 
     Raises `StoreUnreachable` that says which variable to set.
     """
@@ -67,10 +67,10 @@ def api_key(names: Sequence[str], label: str) -> str:
 
 
 def months_to_read(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
-    """The months to ask, newest first, each with the mark that booking it sets.
+    """The months to read, newest first, each with the checkpoint to save.
 
     Of a window all months it touches. Else every month since the first one read (at first: three months) that the provider may
-    still restate, or that was last asked when it could.
+    still restate, or that was last read when it could.
     """
     now = periods.now()
     today = now.date()
@@ -92,7 +92,7 @@ def _is_settled(month: str, read_at: str | None) -> bool:
 
 
 def readable_until(month: str) -> datetime:
-    """How far a month can be asked now: its end, or the end of today."""
+    """The end of what can be read of a month now: its end, or the end of today."""
     today = periods.now().replace(hour=0, minute=0, second=0, microsecond=0)
     return min(periods.month_end(month), today + timedelta(days=1))
 
@@ -111,7 +111,7 @@ def _earlier(day: date, months: int) -> date:
 
 
 def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Request]) -> list[Page]:
-    """All pages of an answer. `request` is given the cursor of the next one. Raises `FormatError` where the cursors lead nowhere."""
+    """All pages of a response. `request` takes the cursor of the next page. Raises `FormatError` where the cursors do not end."""
     pages: list[Page] = []
     cursors: set[str] = set()
     cursor: str | None = None
@@ -131,7 +131,7 @@ def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Re
 def read_consistently(
     page_format: PageFormat, totals: Callable[[], list[Page]], groups: Callable[[], list[Page]]
 ) -> tuple[list[Page], bool]:
-    """Groups between two equal readings of their totals, or, after several tries, the last reading; and whether it held still."""
+    """Groups between two equal readings of their totals, or, after several tries, the last reading; and whether the totals were equal."""
     totals_before, pages = totals(), list[Page]()
     for _ in range(_MAX_READS):
         pages = groups()
@@ -150,7 +150,7 @@ def store_pages(fetcher: Fetcher, page_format: PageFormat, month: str | None, pa
     header = {"bundle": page_format.source, "month": month, "settled": is_settled, "pages": len(pages)}
     lines = [json.dumps(header, separators=(",", ":")).encode()]
     for page in pages:
-        # Line breaks in JSON stand between values only: taking them out changes nothing it says.
+        # Line breaks in JSON stand between values only: removing them keeps the content.
         content = page.content.replace(b"\r", b" ").replace(b"\n", b" ").strip()
         head = json.dumps({"of": page.kind, "asked": page.uri}, separators=(",", ":")).encode()
         lines.append(head[:-1] + b',"page":' + content + b"}")
@@ -158,9 +158,9 @@ def store_pages(fetcher: Fetcher, page_format: PageFormat, month: str | None, pa
 
 
 def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tuple[RawObject, str | None]]:
-    """What lies in a folder: of the months that live runs kept the last of each, else the pages somebody saved, put together.
+    """The months saved in a folder: of the months that live runs stored the newest file each, else hand-saved pages, combined.
 
-    With each the month it states. Raises `FormatError` where a page is missing.
+    Each with the month it states. Raises `FormatError` where a page is missing.
     """
     bundles: dict[str | None, RawObject] = {}
     pages_by_content: dict[bytes, Page] = {}
@@ -185,7 +185,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
 
 
 def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) -> None:
-    """Every page that says there are more is followed by one that begins where it ends; months begin with their first day."""
+    """Checks that every page that announces a next one is followed by it, and that months begin with their first day."""
     days: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     open_ends: list[tuple[str, datetime, str]] = []
     for page in pages:
@@ -244,7 +244,7 @@ def open_month(page_format: PageFormat, item: RawObject) -> BillMonth:
 
 
 def _buckets(page_format: PageFormat, pages: Iterable[Page]) -> dict[str, dict[datetime, Sequence[JsonObject]]]:
-    """What pages tell day by day. A day that two pages tell is the later page's: it was asked last."""
+    """The results by kind and day. Of two pages with the same day the later one counts: it was requested last."""
     buckets: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     for page in pages:
         buckets.setdefault(page.kind, {}).update(_days(page_format, _parse_page(page.content, page.uri), page.uri))
@@ -305,9 +305,9 @@ def read_month(
     usage: Callable[[], list[Page]],
     without_usage: tuple[str, str],
 ) -> tuple[list[Page], list[Problem]]:
-    """The pages of a month's costs, steady if they can be had so, and of its usage; what could not be had is told.
+    """The pages of a month's costs, read consistently if possible, and of its usage; what could not be read is a problem.
 
-    Costs are booked without usage, too: `without_usage` says what that means, and what to do.
+    Costs are booked without usage, too: `without_usage` is the consequence and the remedy.
     """
     problems: list[Problem] = []
     pages, is_consistent = read_consistently(page_format, totals, groups)

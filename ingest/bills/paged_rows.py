@@ -1,4 +1,4 @@
-"""The rows of a bill that came in pages: numbers as they were written, days, remainders. See `ingest.bills.paged_api`."""
+"""The rows of a bill from a paged API: exact numbers, days, remainders. See `ingest.bills.paged_api`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingest.source import Reading
 from ledger.money import ZERO, exact_decimal
 
 COSTS, TOTALS, USAGE = "costs", "totals", "usage"
-"""What a page is of: costs in groups, costs without groups, usage."""
+"""The kinds of pages: costs in groups, costs without groups, usage."""
 TOLERANCE: Final = Decimal("0.000001")
 """Groups and total that differ by less than this a day agree: sums of floating point differ by as much."""
 _ROWS = 50_000
@@ -28,16 +28,16 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BillMonth:
-    """A bill as its pages tell it. `settled`: it was read when the provider no longer restates it."""
+    """A month of a bill. `settled`: it was read when the provider no longer restates it."""
 
     month: str | None
     settled: bool
     buckets: Mapping[str, Mapping[datetime, Sequence[JsonObject]]]
-    """By what they are of: the start of each day, and its results."""
+    """By kind of page: the start of each day, and its results."""
 
 
 def text(value: object) -> str | None:
-    """What a field says, if it says something.
+    """A field as text; None where it is empty or no text.
 
     >>> text(" a "), text(""), text(None), text(True)
     ('a', None, None, None)
@@ -56,7 +56,7 @@ def number(value: object) -> Decimal | None:
 
 
 def plain_text(amount: Decimal | None, original: object = None) -> str | None:
-    """An amount as text that money is read from; what is no amount stays as it was written, to be told.
+    """An amount as text that money is read from; what is no amount stays as it was written, for the problem.
 
     >>> plain_text(Decimal("4.5E-6")), plain_text(None, "abc")
     ('0.0000045', 'abc')
@@ -65,7 +65,7 @@ def plain_text(amount: Decimal | None, original: object = None) -> str | None:
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
-    """A sum with every digit."""
+    """An exact sum."""
     with localcontext() as context:
         context.prec = 400
         return sum(amounts, ZERO)
@@ -84,9 +84,9 @@ def shift_decimal(amount: Decimal, places: int) -> Decimal:
 def remainders(
     month: BillMonth, amount: Callable[[JsonObject], tuple[str, Decimal] | None]
 ) -> Iterator[tuple[datetime, str, Decimal, JsonObject]]:
-    """Days and currencies whose groups are not their total: the day, the currency, what the groups lack, and a result of the total.
+    """Days and currencies whose groups do not sum to their total: the day, the currency, the difference, and a result of the total.
 
-    `amount` is the currency and the amount of a result, or None where it tells none.
+    `amount` gives the currency and the amount of a result, or None where it has none.
     """
     groups = month.buckets.get(COSTS, {})
     for start, total_rows in sorted(month.buckets.get(TOTALS, {}).items()):
@@ -109,17 +109,17 @@ REMAINDER_DESCRIPTION = "Part of the day's total that is in no group"
 
 
 def remainder_labels() -> dict[str, str | None]:
-    """What the row of a remainder is called."""
+    """The description columns of a remainder row."""
     return {"charge_description": REMAINDER_DESCRIPTION, "sku_id": "remainder", "sku_meter": REMAINDER_DESCRIPTION}
 
 
 def report_remainders(counter: ProblemCounter, field: str, provider: str, rows: int) -> None:
-    """Says that there are remainders."""
+    """Reports that there are remainders."""
     if rows:
         counter.add_summed(
             field,
             "the groups of a day are not its total; the difference is a row of its own",
-            f"nothing to do: {provider} tells the total, but not whose the rest is",
+            f"nothing to do: {provider} states the total, but not the group of the remainder",
             rows,
         )
 
@@ -127,7 +127,7 @@ def report_remainders(counter: ProblemCounter, field: str, provider: str, rows: 
 def readings(
     month: BillMonth, rows: Sequence[Mapping[str, object]], names: Mapping[str, str], counter: ProblemCounter
 ) -> Iterator[Reading]:
-    """Rows in the terms of `charges`, amounts and times as text; the problems told so far come with them."""
+    """Readings of rows with the columns of `charges`, amounts and times as text, and the problems so far."""
     schema = dict.fromkeys((name for row in rows[:1] for name in row), pl.String) | {"final": pl.Boolean}
     for offset in range(0, len(rows), _ROWS):
         frame = pl.DataFrame(rows[offset : offset + _ROWS], schema=schema).with_columns(final=pl.lit(month.settled))

@@ -1,4 +1,4 @@
-"""The rows of a bill's file, whatever it is packed in: CSV, CSV.gz, zip or Parquet, told apart by content, not by name."""
+"""Reader for tables: CSV, CSV.gz, zip or Parquet, recognised by content, not by name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _Item = TypeVar("_Item")
 def batches(item: RawObject, select: SelectColumns, counter: ProblemCounter) -> Iterator[BillBatch]:
     """Bounded parts of the chosen columns, with `__row` and `__line` (both the row number in Parquet).
 
-    Words are text, or maps of text. What stands apart is text in a text file; in Parquet times and doubles stay as they are, and
-    other numbers are the shortest text that means them.
+    Dimensions are text, or maps of text. Measures are text in a text file; in Parquet times and doubles stay as they are, and
+    other numbers are the shortest text that parses to them.
     """
     with item.path.open("rb") as file:
         magic = file.read(4)
@@ -66,7 +66,7 @@ def _parquet(item: RawObject, select: SelectColumns) -> Iterator[BillBatch]:
 
 
 def _record_batches(item: RawObject, select: SelectColumns) -> Iterator[tuple[ColumnSelection, pa.RecordBatch]]:
-    """Parts of one row group each, text as the dictionaries it is stored in."""
+    """Record batches of one row group each, text as the dictionaries it is stored in."""
     with pq.ParquetFile(item.path) as file:
         selection = select(list(file.schema_arrow.names))
         names = [*selection.dimensions, *selection.measures]
@@ -82,7 +82,7 @@ def _record_batches(item: RawObject, select: SelectColumns) -> Iterator[tuple[Co
 
 
 def _read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The items, each fetched while the one before it is worked on."""
+    """The items, each fetched while the one before it is processed."""
     sentinel: Final = object()
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
         pending = pool.submit(next, items, sentinel)

@@ -1,4 +1,4 @@
-"""Tags kept as maps in Parquet, as the flat JSON object `charges.tags` holds."""
+"""Tags stored as maps in Parquet, as the flat JSON object of `charges.tags`."""
 
 from __future__ import annotations
 

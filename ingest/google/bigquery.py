@@ -1,7 +1,7 @@
-"""Asking BigQuery: what a table holds, and the rows of a query, bounded in memory however many there are.
+"""BigQuery: the description of a table, and the rows of a query, in bounded memory.
 
-A query's answer is a snapshot: its pages are those of one job, whatever is appended to the table meanwhile. An answer that ends
-early is not taken for a short one.
+The result of a query is a snapshot: its pages are those of one job, whatever is appended to the table meanwhile. A result that ends
+early is an error.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_address(uri: str) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """What a table is: its columns, where it lies, and the column it is parted by (``_PARTITIONTIME``: by time of loading)."""
+    """A table: its columns, its location, and the column it is partitioned by (``_PARTITIONTIME``: by time of loading)."""
 
     columns: frozenset[str]
     location: str | None
@@ -107,7 +107,7 @@ class BigQuery:
         )
 
     def query(self, sql: str, table: TableDescription, **parameters: str | datetime) -> Iterator[Mapping[str, Any]]:
-        """The rows of a query. Raises `StoreUnreachable` where it cannot be asked, or its answer ends early."""
+        """The rows of a query. Raises `StoreUnreachable` where it cannot be run, or its result ends early."""
         from google.cloud import bigquery
 
         kinds = {str: "STRING", datetime: "TIMESTAMP"}
@@ -135,9 +135,9 @@ class BigQuery:
 
 
 def sort_lines(lines: Iterable[str]) -> Iterator[bytes]:
-    r"""Lines in one order whatever order they come in, each with its end; equal ones all stay. Sorted on disk where they are many.
+    r"""Lines sorted, each with its line end; duplicates stay. Sorted on disk where they are many.
 
-    An answer's rows have no order of their own: so the same rows are the same bytes.
+    The rows of a result have no order; sorted, the same rows are the same bytes.
 
     >>> b"".join(sort_lines(["b", "a", "b"]))
     b'a\nb\nb\n'

@@ -1,4 +1,4 @@
-"""What every Google client needs of us: credentials, patience, and its faults in our words.
+"""What all Google clients share: credentials, retries, and the translation of errors.
 
 Credentials are the application default ones (``GOOGLE_APPLICATION_CREDENTIALS``, ``gcloud auth application-default login``, or the
 machine's own). An endpoint without TLS is an emulator: it gets none, since a token must not travel in the clear.
@@ -14,7 +14,7 @@ from ledger.errors import ObjectMissingError, StoreUnreachable
 
 FIRST_PAUSE_SECONDS = 0.5
 MAX_RETRY_SECONDS = 120.0
-"""How long one request is asked again before it is given up for this run."""
+"""How long one request is retried before it fails for this run."""
 LOG_IN = "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or run: gcloud auth application-default login"
 
 
@@ -61,7 +61,7 @@ def retry() -> Any:
 
 @contextmanager
 def translate_errors(location: str, rights: str) -> Iterator[None]:
-    """Says Google's faults in ours. `rights` is the remedy where access is refused: what to grant, and on what."""
+    """Turns Google's errors into errors of ours. `rights` is the remedy where access is refused: what to grant, and on what."""
     import requests
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
@@ -81,7 +81,7 @@ def translate_errors(location: str, rights: str) -> Iterator[None]:
         ) from error
     except exceptions.BadRequest as error:
         raise StoreUnreachable(
-            f"the question was not understood: {_error_sentence(error)}",
+            f"the request was not understood: {_error_sentence(error)}",
             where=location,
             remedy="check that the table is what the source reads",
         ) from error
@@ -96,7 +96,7 @@ def translate_errors(location: str, rights: str) -> Iterator[None]:
 
 
 def _error_sentence(error: BaseException) -> str:
-    """The fault's own sentence, without the request it stands in front of."""
+    """The first sentence of an error, without the URL of the request."""
     message = getattr(error, "message", None) or str(error)
     code = getattr(error, "code", None)
     number = f"{int(code)} " if isinstance(code, int) else ""

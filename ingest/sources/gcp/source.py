@@ -241,7 +241,7 @@ class _ReadState:
     >>> seen = _ReadState.of([("202609", at - timedelta(days=9), 4), ("202609", at - timedelta(hours=5), 2), ("202610", at, 7)])
     >>> seen.text
     '2026-10-05T01:00:00+00:00 202609=2 202610=7'
-    >>> _ReadState.parsed(seen.text).rows
+    >>> _ReadState.parse(seen.text).rows
     {'202609': 2, '202610': 7}
     """
 
