@@ -132,7 +132,7 @@ class Fetcher(Protocol):
         ...
 
     def checkpoint(self, key: str) -> str | None:
-        """How far this source was read: the newest of the `Slice.marks` of this key that were saved."""
+        """How far this source was read: the newest of the `Batch.checkpoints` of this key that were saved."""
         ...
 
 

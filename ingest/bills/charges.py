@@ -1,4 +1,4 @@
-"""What every bill needs done to its rows, once they are named as `to_charges` names them: types, checks, tags."""
+"""From named columns to rows of the table `charges`: types, checks, tags. Every bill source uses these steps."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def check_required(batch: BillBatch, names: Mapping[str, str], counter: ProblemC
 
 
 def to_charges(batch: BillBatch) -> BillBatch:
-    """The columns of `to_charges`, plus the costs as written; `line` and `billing_month` filled in."""
+    """The columns of the table `charges`, plus the costs as written; `line` and `billing_month` filled in."""
     starts = batch.rows["billing_period_start"]
     month = pl.lit(starts[0].strftime("%Y-%m")) if starts.n_unique() == 1 else pl.col(starts.name).dt.strftime("%Y-%m")
     rows = batch.rows.with_columns(billing_month=month, line=pl.col("__row"))
