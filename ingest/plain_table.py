@@ -61,7 +61,7 @@ class Column:
     default: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PlainTable:
     """A source declared by its columns: ledger column to `Column`. Raises `ValueError` on a declaration that cannot be read.
 
