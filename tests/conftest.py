@@ -1,23 +1,39 @@
-"""What every test stands on: empty books in a fresh folder, no settings from outside, no network but loopback."""
+"""Fixtures of all tests: empty books in a fresh folder, no settings from outside, no network but loopback.
+
+Libraries are imported where they are used: this file is imported before every single test.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-from ledger.books import Books
-
-settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
+if TYPE_CHECKING:
+    from ledger.books import Books
 
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # else every S3 client first asks a link-local address who it is
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """Loads Hypothesis' profile before a module that uses it is imported. Other modules do not pay for the import."""
+    if b"hypothesis" in module_path.read_bytes():
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("repeatable")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hypothesis' plugin imports Hypothesis for its summary: it has none to give when no module used Hypothesis."""
+    if "hypothesis" not in sys.modules and getattr(session.config.option, "dist", "no") == "no":
+        session.config.pluginmanager.unregister(name="hypothesispytest")
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +69,8 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def books(home: Path) -> Iterator[Books]:
     """Empty books."""
+    from ledger.books import Books
+
     with Books.open(home) as opened:
         yield opened
 
