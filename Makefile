@@ -35,9 +35,11 @@ demo: .venv/.installed ## A company's month through the whole path, in the termi
 serve: .venv/.installed ## API, scheduler and dashboard on this machine
 	@exec $(BIN)/rootcost serve
 
+# By default xdist hands out the files with the most tests first: the proxy, packaging and property tests, few and long, would come last,
+# and one worker would wait for the other. In the order of the tree the short doctests of the packages come last.
 .PHONY: test
 test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile -q
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 # The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out are
 # `proxy` (LiteLLM is started with an environment of its own and keeps the real clock) and `browser` (Chromium did not come up under the

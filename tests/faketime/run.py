@@ -94,7 +94,7 @@ def run(day: Day, preload: Path, *, full: bool, workers: int) -> tuple[Day, int,
     others = " and ".join(f"not {mark}" for mark in LEFT_OUT)
     line = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
     if full:
-        line += ["-n", str(workers), "--dist", "loadfile", "-m", others]
+        line += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", "-m", others]
     else:
         line += ["-m", f"clock and not slow and {others}", *sample()]
     began = time.monotonic()
