@@ -28,8 +28,8 @@ def at(hour: int, minute: int = 0, *, day: int = 5) -> datetime:
     return datetime(2026, 10, day, hour, minute, tzinfo=UTC)
 
 
-def span(trace: int, number: int, parent: int | None = None, **told: Any) -> dict[str, Any]:
-    """A span named by small numbers; `told` sets columns, `link=(trace, span)` a span link."""
+def span(trace: int, number: int, parent: int | None = None, **columns: Any) -> dict[str, Any]:
+    """A span named by small numbers; `columns` are set as given, `link=(trace, span)` a span link."""
     trace_id, span_id = f"{trace:032x}", f"{number:016x}"
     row: dict[str, Any] = {
         "channel": "otlp",
@@ -41,12 +41,12 @@ def span(trace: int, number: int, parent: int | None = None, **told: Any) -> dic
         "parent_key": None if parent is None else span_key(f"{parent:016x}"),
         "parent_span_id": None if parent is None else f"{parent:016x}",
         "start_time": at(10),
-        "rank": len(told),
+        "rank": len(columns),
     }
-    if "link" in told:
-        other = told.pop("link")
+    if "link" in columns:
+        other = columns.pop("link")
         row |= {"link_trace_key": trace_key(f"{other[0]:032x}"), "link_span_key": span_key(f"{other[1]:016x}")}
-    row |= told
+    row |= columns
     row.setdefault("end_time", row["start_time"] + timedelta(seconds=60))
     row["date"] = row["start_time"].date()
     return row
@@ -57,8 +57,8 @@ def spans(*rows: dict[str, Any]) -> pl.DataFrame:
     return SPANS.conform(pl.DataFrame(list(rows), infer_schema_length=None))
 
 
-def charge(cost: str, **told: Any) -> dict[str, Any]:
-    """A charge of Bedrock input tokens in account 1111, hour 10; `told` sets other columns. All four cost columns are `cost` unless told."""
+def charge(cost: str, **columns: Any) -> dict[str, Any]:
+    """A charge of Bedrock input tokens in account 1111, hour 10; `columns` sets other columns. All four cost columns are `cost` unless given."""
     row: dict[str, Any] = {
         "source": "focus",
         "scope": "by-hand",
@@ -81,9 +81,9 @@ def charge(cost: str, **told: Any) -> dict[str, Any]:
         "sku_meter": "USE1-Claude4.6Sonnet-input-tokens",
         "consumed_unit": "1K tokens",
     }
-    if "tokens_k" in told:
-        row["consumed_quantity"] = Decimal(told.pop("tokens_k"))
-    return row | told
+    if "tokens_k" in columns:
+        row["consumed_quantity"] = Decimal(columns.pop("tokens_k"))
+    return row | columns
 
 
 def charges(*rows: dict[str, Any]) -> pl.DataFrame:
@@ -95,7 +95,7 @@ def charges(*rows: dict[str, Any]) -> pl.DataFrame:
     return CHARGES.conform(frame.with_columns(pl.col(c).cast(t) for c, t in money.items() if c in frame.columns))
 
 
-def price(model: str, meter: str, rate: str, **told: Any) -> dict[str, Any]:
+def price(model: str, meter: str, rate: str, **columns: Any) -> dict[str, Any]:
     """A list price."""
     row = {
         "origin": "list",
@@ -111,7 +111,7 @@ def price(model: str, meter: str, rate: str, **told: Any) -> dict[str, Any]:
         "valid_from": BEGIN,
         "recorded_at": BEGIN,
     }
-    return row | told
+    return row | columns
 
 
 def write(

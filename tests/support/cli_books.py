@@ -89,7 +89,7 @@ def _call(trace_number: int, number: int, parent: int, tokens: int) -> dict[str,
     return _span(trace_number, number, parent, "chat sonnet", attributes)
 
 
-def _span(trace_number: int, number: int, parent: int | None, name: str, told: dict[str, str | int]) -> dict[str, Any]:
+def _span(trace_number: int, number: int, parent: int | None, name: str, attributes: dict[str, str | int]) -> dict[str, Any]:
     start = _HOUR_NS + number * 10**9
     return {
         "traceId": f"{trace_number:032x}",
@@ -100,7 +100,7 @@ def _span(trace_number: int, number: int, parent: int | None, name: str, told: d
         "startTimeUnixNano": str(start),
         "endTimeUnixNano": str(start + 10**9),
         "attributes": [
-            {"key": k, "value": {"intValue": str(v)} if isinstance(v, int) else {"stringValue": v}} for k, v in told.items()
+            {"key": k, "value": {"intValue": str(v)} if isinstance(v, int) else {"stringValue": v}} for k, v in attributes.items()
         ],
     }
 

@@ -58,14 +58,18 @@ def postgres(programs: Path) -> Iterator[str]:
     root = os.geteuid() == 0
     if root:
         shutil.chown(cluster, "postgres")
-    who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
-    how: dict[str, Any] = {
+    user_options: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
+    run_options: dict[str, Any] = {
         "check": True,
         "capture_output": True,
         "env": {"PATH": os.environ["PATH"], "LC_ALL": "C", **faked_clock()},
         "cwd": cluster,
     }
-    subprocess.run([programs / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8"], **how, **who)
+    subprocess.run(
+        [programs / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8"],
+        **run_options,
+        **user_options,
+    )
     only = "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
     (cluster / "data" / "pg_hba.conf").write_text(only)
     with socket.socket() as probe:
@@ -73,12 +77,14 @@ def postgres(programs: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     control: list[str | Path] = [programs / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
     subprocess.run(
-        [*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off -c timezone=Asia/Kolkata", "start"], **how, **who
+        [*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off -c timezone=Asia/Kolkata", "start"],
+        **run_options,
+        **user_options,
     )
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **how, **who)
+        subprocess.run([*control, "-m", "immediate", "stop"], **run_options, **user_options)
         shutil.rmtree(cluster)
 
 

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 
 def binaries() -> Path | None:
     """Where PostgreSQL's server programs are."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
+    program = shutil.which("initdb")
+    places = [Path(program).resolve().parent] if program else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((p for p in places if (p / "initdb").exists() and (p / "postgres").exists()), None)
 
@@ -37,27 +37,27 @@ def postgres_server() -> Iterator[str]:
         pytest.skip("no PostgreSQL server on this machine: install the package postgresql to run these")
     # The server refuses to run as root; the package's own user may, in a folder it can reach.
     cluster = Path(tempfile.mkdtemp(prefix="rootcost-postgres-"))
-    who: dict[str, Any] = {}
+    user_options: dict[str, Any] = {}
     if os.geteuid() == 0:
         shutil.chown(cluster, "postgres")
-        who = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    how: dict[str, Any] = {
+        user_options = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    run_options: dict[str, Any] = {
         "check": True,
         "capture_output": True,
         "env": {"PATH": os.environ["PATH"], "LC_ALL": "C", **faked_clock()},
         "cwd": cluster,
-        **who,
+        **user_options,
     }
-    subprocess.run([folder / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "rootcost", "-E", "UTF8"], **how)
+    subprocess.run([folder / "initdb", "-D", cluster / "data", "-A", "trust", "-U", "rootcost", "-E", "UTF8"], **run_options)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     control: list[str | Path] = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
-    subprocess.run([*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"], **how)
+    subprocess.run([*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"], **run_options)
     try:
         yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **how)
+        subprocess.run([*control, "-m", "immediate", "stop"], **run_options)
         shutil.rmtree(cluster)
 
 
