@@ -13,6 +13,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -86,7 +87,7 @@ def _one(place: int, draw: random.Random) -> tuple[str, int, dict[str, object]]:
     return "chat gpt-4o", 3, {**_CHAT, **told, **used}
 
 
-def _attributes(holder: object, said: dict[str, object]) -> None:
+def _attributes(holder: object, said: Mapping[str, object]) -> None:
     for key, value in said.items():
         held = holder.attributes.add(key=key).value  # type: ignore[attr-defined]
         kind = {int: "int_value", float: "double_value"}.get(type(value), "string_value")

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from api import queries
-from api.queries.published import PublishedMonth, published
+from api.queries.published import published
 from attribution.run import attribute
 from ingest.prices.books import read_prices
 from ingest.prices.updates import apply_update, compare
 from ingest.run import ingest
 from ledger import registry
 from ledger.books import Books
+from ledger.published import PublishedMonth
 from ledger.settings import AttributionSettings, IngestSettings, Settings, load
 from ledger.tables import COSTS
 
