@@ -441,6 +441,7 @@ USAGE_HOURLY = Table(
         _c("usage_key", pl.Int64, "hash of hour, owner and dimensions, without the meter", required=True),
         *_WHO,
         *_WHAT,
+        _c("caller_place", pl.String, "which of account and region only the caller states: tried first, then dropped (RA-1d)"),
         _c("reason", pl.String, "flags of the calls: missing_parent, aggregate_only, input_semantics_unknown, …"),
         _c("source", pl.String, "ingestor that read the calls"),
         _c("quantity", MONEY, "sum of the meter: tokens, requests, seconds, …", required=True),

@@ -122,7 +122,8 @@ def classify(
             model=pl.when(bare).then(profile_model).otherwise("model"),
             sku_rule=pl.when(bare & profile_model.is_not_null()).then(pl.lit("inference-profile")).otherwise("sku_rule"),
         )
-    counts_tokens = frame["meter"].is_in(list(TOKEN_METERS)).fill_null(value=False)
+    # A unit of tokens sells a model as well, whatever its provider, service and SKU are called.
+    counts_tokens = (frame["meter"].is_in(list(TOKEN_METERS)) | (frame["kind"] == "tokens")).fill_null(value=False)
     # Tokens without a model are not matched with logs: they are split over what used the resource, or stay unclassified.
     frame = frame.with_columns(pl.when(~(bare & pl.col("model").is_null())).then(pl.col(c)).alias(c) for c in ("meter", "factor"))
     ai = _sells_models(frame) | counts_tokens | frame["sku_rule"].is_not_null()

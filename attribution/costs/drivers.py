@@ -85,7 +85,7 @@ _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Which usage drives each pool. Cloud, account and region must agree where both sides have them; every charge is split by itself, so one
-    usage row may drive several pools.
+    usage row may drive several pools. A place that only the caller states need not agree where no pool of that hour has it. (RA-1d)
     """
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
     optional_keys = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
@@ -98,12 +98,18 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
         "hour",
         *keys,
         *(pl.col(k).alias(f"use_{k}") for k in optional_keys),
+        stated_by_caller=pl.col("caller_place").fill_null("").str.split(","),
     ).join(hours.select("pool", "hour", *keys, *optional_keys), on=[*keys, "hour"])
+    agrees_with_caller = pl.lit(value=True)
     for key in optional_keys:
         # A self-hosted model or a database has its vendor as provider, not the cloud it runs in.
         is_unknown = ~pl.col("use_provider").is_in(_CLOUDS) if key == "provider" else pl.col(f"use_{key}").is_null()
         agrees = is_unknown | pl.col(key).is_null() | (pl.col(key) == pl.col(f"use_{key}"))
-        assignment = assignment.filter(agrees.fill_null(value=True))
+        is_hint = pl.col("stated_by_caller").list.contains(key)
+        assignment = assignment.filter(agrees.fill_null(value=True) | is_hint)
+        agrees_with_caller = agrees_with_caller & (agrees.fill_null(value=True) | ~is_hint)
+    has_agreement = agrees_with_caller.any().over("usage_row")
+    assignment = assignment.filter(agrees_with_caller | ~has_agreement)
     return assignment.select("usage_row", "pool", "usage_key", "own_meter", "quantity", "list_cost")
 
 

@@ -9,7 +9,7 @@ A charge group (`charge_group` is its number) is a sum of like charges (`attribu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
@@ -17,7 +17,7 @@ from typing import Literal
 
 import polars as pl
 
-from attribution.columns import WHO
+from attribution.columns import CALLER, WHO
 from attribution.costs import drivers
 from attribution.costs.charge_groups import RATED_AS
 from attribution.costs.pools import (
@@ -29,7 +29,9 @@ from attribution.costs.pools import (
     split_over_usage,
     with_paid_quantity,
 )
+from attribution.usage.dimensions import fill_defaults
 from ledger.money import MONEY, split, weights
+from ledger.settings import Defaults
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
 _BASE = ("currency", "provider", "model", "meter", "pool_start", "pool_end")
@@ -63,9 +65,10 @@ def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
     return groups.rename(RATED_AS).with_columns(*pool_period("period_start", "period_end"))
 
 
-def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> MatchResult:
+def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal, defaults: Sequence[Defaults] = ()) -> MatchResult:
     """Matches token charges with logged tokens, and other charges with the seconds or requests that used their resource.
 
+    The place that only a caller states is tried first, then replaced by the settings' `defaults`, if any. (RA-1d)
     `groups` are as from `with_pool_keys`, `usage` has a row number `usage_row`. Amounts of `groups` that match no usage are in `unmatched`, with a `reason`.
     """
     shares: list[pl.DataFrame] = []
@@ -82,13 +85,14 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -
         *OPTIONAL,
         "quantity",
         "list_cost",
+        *(CALLER if "caller_place" in usage.columns else [pl.lit(None, dtype=pl.String).alias(name) for name in CALLER]),
     )
     token_usage = key_columns.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
     tokens = _TokenMatcher(groups.filter(pl.col("role") == "tokens"), token_usage, tolerance)
-    for missing_tiers in _MISSING_TIERS:
-        for known_keys, keys in _levels(tokens.groups, tokens.usage):
-            tokens.match(known_keys, keys, missing_tiers)
+    tokens.match_levels()
+    if tokens.drop_caller_place(defaults):
+        tokens.match_levels()
     shares += tokens.flagged_shares()
     rates += tokens.rates
     token_drivers = drivers.split_by_quantity(
@@ -130,6 +134,23 @@ def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[
     )
 
 
+def without_caller_place(usage: pl.DataFrame, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:
+    """Usage without the accounts and regions that only the caller states; the settings' `defaults` take their place. (RA-1d)
+
+    >>> usage = pl.DataFrame({"provider": ["AWS"], "account": ["1111"], "region": ["us-east-1"], "caller_place": ["region"]})
+    >>> without_caller_place(usage).row(0)
+    ('AWS', '1111', None, None)
+    """
+    if "caller_place" not in usage.columns or not usage["caller_place"].count():
+        return usage
+    is_stated = pl.col("caller_place").str.split(",").list
+    frame = usage.with_columns(
+        *(pl.when(~is_stated.contains(key).fill_null(value=False)).then(key).alias(key) for key in ("account", "region")),
+        caller_place=pl.lit(None, dtype=pl.String),
+    )
+    return fill_defaults(frame, defaults)
+
+
 class _TokenMatcher:
     """Token charge groups and token usage, matched level by level; what one level leaves unmatched goes on to the next."""
 
@@ -138,8 +159,29 @@ class _TokenMatcher:
         self.usage = usage.with_columns(__known=_known_keys(usage))
         self.tolerance = tolerance
         self.matched_usage = pl.Series("usage_row", [], dtype=pl.Int64)
+        self.placeless_usage = self.matched_usage
+        self.shares_by_caller_place = 0
         self.shares: list[pl.DataFrame] = []
         self.rates: list[pl.DataFrame] = []
+
+    def match_levels(self) -> None:
+        """Matches at every level: equal tiers before defaults, most shared keys first."""
+        for missing_tiers in _MISSING_TIERS:
+            for known_keys, keys in _levels(self.groups, self.usage):
+                self.match(known_keys, keys, missing_tiers)
+
+    def drop_caller_place(self, defaults: Sequence[Defaults]) -> bool:
+        """Drops the caller's place from usage that is still unmatched; whether there was any. (RA-1d)"""
+        is_caller_place = pl.col("caller_place").is_not_null() & (pl.col("quantity") > 0)
+        dropped_usage = self.usage.filter(is_caller_place)
+        if not dropped_usage.height or not self.groups.filter(pl.col("billed_quantity") > 0).height:
+            return False
+        self.shares_by_caller_place = len(self.shares)
+        self.placeless_usage = dropped_usage["usage_row"]
+        dropped_usage = without_caller_place(dropped_usage, defaults)
+        dropped_usage = dropped_usage.with_columns(__known=_known_keys(dropped_usage))
+        self.usage = pl.concat([self.usage.filter(~is_caller_place), dropped_usage])
+        return True
 
     def open_usage(self) -> pl.DataFrame:
         """Usage rows that no pool has taken yet."""
@@ -154,8 +196,20 @@ class _TokenMatcher:
         ].implode()
         pool_flag = pl.col("flag").str.replace("overlogged,?", "").replace("", None)
         overlogged_flag = pl.when(pl.col("usage_row").is_in(overlogged_usage)).then(pl.lit("overlogged"))
-        flag = pl.concat_str(overlogged_flag, pool_flag, separator=",", ignore_nulls=True)
-        return [s.with_columns(flag=flag) for s in self.shares]
+        is_placeless = pl.col("usage_row").is_in(self.placeless_usage.implode())
+        placeless_flag = pl.when(is_placeless).then(pl.lit("caller_place"))
+        return [
+            shares.with_columns(
+                flag=pl.concat_str(
+                    overlogged_flag,
+                    *([placeless_flag] if number >= self.shares_by_caller_place else []),
+                    pool_flag,
+                    separator=",",
+                    ignore_nulls=True,
+                )
+            )
+            for number, shares in enumerate(self.shares)
+        ]
 
     def match(self, known_keys: str, keys: tuple[str, ...], missing_tiers: Mapping[str, Side]) -> None:
         """Matches groups that have exactly `known_keys` with usage that shares exactly `keys`, where one side lacks the `missing_tiers`."""

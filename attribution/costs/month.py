@@ -176,17 +176,19 @@ class _BatchMatcher:
         if cached_result is not None:
             return cached_result
         usage_rows = batch.usage_rows()
-        match = matching.match_usage(batch.groups, usage_rows, self.settings.tolerance)
+        match = matching.match_usage(batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults)
         matched_rows = [match.matched_usage]
         if batch.other_groups.height:
-            matched_rows.append(matching.match_usage(batch.other_groups, usage_rows, self.settings.tolerance).matched_usage)
+            other_match = matching.match_usage(batch.other_groups, usage_rows, self.settings.tolerance, self.settings.defaults)
+            matched_rows.append(other_match.matched_usage)
         shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
         unbilled_rows = logged_rows.filter(
             (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
         )
-        is_covered = estimates.is_covered(unbilled_rows, self.coverage)
+        placed_rows = matching.without_caller_place(unbilled_rows, self.settings.defaults)
+        is_covered = estimates.is_covered(placed_rows, self.coverage)
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),
@@ -207,6 +209,7 @@ class _BatchMatcher:
             *batch.fingerprint(),
             *frame_hashes,
             self.settings.tolerance,
+            self.settings.defaults,
             self.currency,
             self.month,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from attribution import factorize
 from attribution.as_of import AsOfIndex, owner_at
 from attribution.classification import names
-from attribution.columns import CONTEXT, WHAT
+from attribution.columns import CALLER, CONTEXT, WHAT
 from attribution.pricing import PriceBook
 from ledger.hashing import Hashes, combine_hashes, row_hash
-from ledger.settings import Settings
+from ledger.settings import Defaults, Settings
 
-_LOGGED = ("provider", "request_model", "response_model", "account_id", "region", "service_tier", "resource_id", "principal")
-"""The logged columns of a call from which the columns WHAT are derived."""
+_LOGGED = (
+    "provider", "request_model", "response_model", "account_id", "region", "provider_account", "provider_region", "service_tier",
+    "resource_id", "principal",
+)  # fmt: skip
+"""The logged columns of a call from which the columns WHAT and CALLER are derived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,16 @@ class EncodedRows:
 
 
 def call_dimensions(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, book: PriceBook) -> EncodedRows:
-    """The columns WHAT and CONTEXT of each call: canonical names, gaps filled from the registry and the settings. (RA-1, RA-1a)"""
+    """The columns WHAT, CALLER and CONTEXT of each call: canonical names, gaps filled from the registry and the settings. (RA-1, RA-1a)"""
     by_key = ["credential"] if "credential" in as_of.kinds else []
     parts = factorize.encode_columns(calls, [*_LOGGED, *CONTEXT, *by_key])
     if by_key:
         parts.append(as_of.interval_codes(calls["start_time"]))
     code, first = factorize.combine(calls.height, parts)
     distinct_calls = calls.select(pl.col(*_LOGGED, *CONTEXT, "credential", "start_time").gather(first))
-    number, table = factorize.distinct_rows(_canonical_names(distinct_calls, as_of, settings, book).select(*WHAT, *CONTEXT))
+    number, table = factorize.distinct_rows(
+        _canonical_names(distinct_calls, as_of, settings, book).select(*WHAT, *CALLER, *CONTEXT)
+    )
     return EncodedRows(number[code], table)
 
 
@@ -53,12 +59,15 @@ def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, 
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
-    calls = drop_caller_place(calls)
+    calls = drop_impossible_place(calls)
     credential_owner = owner_at(calls, as_of.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
-        account=pl.coalesce("account_id", credential_owner["account"]), region=pl.coalesce("region", credential_owner["region"])
+        account=pl.coalesce("provider_account", credential_owner["account"]),
+        region=pl.coalesce("provider_region", credential_owner["region"]),
+        caller_account="account_id",
+        caller_region="region",
     )
-    return fill_defaults(calls, settings)
+    return fill_defaults(with_caller_place(calls), settings.attribution.defaults)
 
 
 _PLACE_PATTERNS = {
@@ -70,9 +79,9 @@ _PLACE_PATTERNS = {
 one that bills the call: a name that cannot be the called provider's is dropped. Accounts of other providers are never in spans."""
 
 
-def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
-    """Sets account and region to null where they cannot be those of the called provider."""
-    for column, pattern in (("account_id", 0), ("region", 1)):
+def drop_impossible_place(calls: pl.DataFrame) -> pl.DataFrame:
+    """Sets accounts and regions to null where they cannot be those of the called provider."""
+    for column, pattern in (("account_id", 0), ("provider_account", 0), ("region", 1), ("provider_region", 1)):
         is_own = pl.lit(value=False)
         for provider, patterns in _PLACE_PATTERNS.items():
             is_own = is_own | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[pattern]))
@@ -80,9 +89,26 @@ def drop_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
     return calls
 
 
-def fill_defaults(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+def with_caller_place(calls: pl.DataFrame) -> pl.DataFrame:
+    """Fills null keys `account` and `region` from the caller's, and names those in `caller_place`. (RA-1d)
+
+    >>> columns = ["account", "region", "caller_account", "caller_region"]
+    >>> calls = pl.DataFrame([("1", None, "2", "eu-west-1"), (None, None, "2", "eu-west-1")], schema=columns, orient="row")
+    >>> with_caller_place(calls).select("account", "region", "caller_place").rows()
+    [('1', 'eu-west-1', 'region'), ('2', 'eu-west-1', 'account,region')]
+    """
+    stated_names = [
+        pl.when(pl.col(key).is_null() & pl.col(f"caller_{key}").is_not_null()).then(pl.lit(key)) for key in ("account", "region")
+    ]
+    return calls.with_columns(
+        *(pl.coalesce(key, f"caller_{key}").alias(key) for key in ("account", "region")),
+        caller_place=pl.concat_str(stated_names, separator=",", ignore_nulls=True).replace("", None).cast(pl.String),
+    )
+
+
+def fill_defaults(frame: pl.DataFrame, defaults: Sequence[Defaults]) -> pl.DataFrame:
     """Fills null accounts and regions from the settings' defaults for the provider."""
-    for default in settings.attribution.defaults:
+    for default in defaults:
         is_provider = pl.col("provider") == names.provider(default.provider)
         frame = frame.with_columns(
             account=pl.when(is_provider & pl.col("account").is_null() & pl.lit(bool(default.account)))

@@ -53,8 +53,14 @@ class Usage:
             columns = [name for name in USAGE_HOURLY.schema if name != "rollup_id"]
             if not files_to_read:
                 return USAGE_HOURLY.empty().select(columns).lazy()
+            # A file written before a column was added is read with nulls in it.
             rows_of_files = pl.scan_parquet(
-                [f.path for f in files_to_read], storage_options=storage_options, hive_partitioning=False
+                [f.path for f in files_to_read],
+                storage_options=storage_options,
+                hive_partitioning=False,
+                schema={name: dtype for name, dtype in USAGE_HOURLY.schema.items() if name not in ("month", "rollup_id")},
+                missing_columns="insert",
+                extra_columns="ignore",
             )
             return rows_of_files.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
 

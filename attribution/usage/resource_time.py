@@ -12,14 +12,17 @@ from attribution.as_of import AsOfIndex
 from attribution.chains import identity
 from attribution.chains.ancestry import SpanContext
 from attribution.classification import names
-from attribution.columns import CONTEXT, WHAT, WHO
+from attribution.columns import CALLER, CONTEXT, WHAT, WHO
 from attribution.usage import dimensions
 from attribution.usage.hourly import split_by_path
+from attribution.usage.spans import with_provider_place
 from ledger.money import MONEY
 from ledger.settings import Settings
 from ledger.tables import USAGE_HOURLY
 
-_CALLER = ("service_name", "provider", "account_id", "region", "resource_id", "conversation_id", "credential")
+_NODE_COLUMNS = (
+    "channel", "service_name", "provider", "request_model", "account_id", "region", "resource_id", "conversation_id", "credential",
+)  # fmt: skip
 
 
 def resource_hours(
@@ -33,7 +36,7 @@ def resource_hours(
     rows = _outermost(context, period)
     if not len(rows):
         return USAGE_HOURLY.empty().drop("rollup_id", "month")
-    spans = context.nodes.select(pl.col("start_time", "end_time", *_CALLER, *CONTEXT).gather(rows)).with_columns(
+    spans = context.nodes.select(pl.col("start_time", "end_time", *_NODE_COLUMNS, *CONTEXT).gather(rows)).with_columns(
         principal=pl.lit(None, dtype=pl.String), credential_team=pl.lit(None, dtype=pl.String)
     )
     paths, owners = identity.resolve_owners(spans, context.paths(rows), context, as_of)
@@ -52,17 +55,21 @@ def resource_hours(
     frame = _split_over_hours(path_spans)
     if period is not None:
         frame = frame.filter(pl.col("hour").is_between(*period, closed="left"))
-    frame = dimensions.fill_defaults(
+    frame = with_provider_place(frame)
+    frame = dimensions.with_caller_place(
         frame.with_columns(
             provider=names.map_distinct(frame["provider"], names.provider),
-            account=pl.col("account_id"),
+            account="provider_account",
+            region="provider_region",
+            caller_account="account_id",
+            caller_region="region",
             service=pl.lit(None, dtype=pl.String),
             model=pl.lit(None, dtype=pl.String),
             service_tier=pl.lit("standard"),
             resource=pl.col("resource_id"),
-        ),
-        settings,
+        )
     )
+    frame = dimensions.fill_defaults(frame, settings.attribution.defaults)
     return _sum_by_key(_with_usage_keys(frame))
 
 
@@ -86,7 +93,7 @@ def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds the usage keys of the rows."""
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
-    hashes = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CONTEXT), ("reason",)))
+    hashes = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CALLER, *CONTEXT), ("reason",)))
     key = dimensions.usage_keys(hour, *hashes, zero, zero)
     return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
 
@@ -104,7 +111,9 @@ def _sum_by_key(frame: pl.DataFrame) -> pl.DataFrame:
     sums = shares.group_by("usage_key", "meter").agg(
         pl.col("quantity").sum(), calls=(pl.col("place") == 0).sum().cast(pl.Int64), list_cost=pl.lit(None, dtype=MONEY)
     )
-    key_dimensions = frame.select("usage_key", "hour", *WHO, *WHAT, *CONTEXT, "context_above", "reason").unique("usage_key")
+    key_dimensions = frame.select("usage_key", "hour", *WHO, *WHAT, *CALLER, *CONTEXT, "context_above", "reason").unique(
+        "usage_key"
+    )
     return key_dimensions.join(sums, on="usage_key", maintain_order="none")
 
 

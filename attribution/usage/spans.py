@@ -24,6 +24,8 @@ _COMMON = {
     "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
     "input_includes_cache", "rank",
 }  # fmt: skip
+_CALLER_CHANNELS = (OTLP, "otlp-events")
+"""Channels on which the caller reports, from wherever it runs."""
 _SPARSE = tuple(c for c in _COLUMNS if c not in _COMMON)
 """Columns that are often null throughout."""
 
@@ -48,6 +50,27 @@ def read_spans(window: pl.LazyFrame) -> pl.DataFrame:
     return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
 
 
+def with_provider_place(rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds `provider_account` and `provider_region`: the place as the provider's side states it, in its own log or in an ARN. (RA-1d)
+
+    A span's own `cloud.account.id` and `cloud.region` say where its caller runs, which need not be where the call is billed.
+
+    >>> row = {"request_model": "m", "account_id": "1111", "region": "us-east-1"}
+    >>> arn = row | {"request_model": "arn:aws:bedrock:us-east-1:1111:application-inference-profile/p"}
+    >>> spans = pl.DataFrame([row | {"channel": "otlp"}, arn | {"channel": "otlp"}, row | {"channel": "bedrock-logs"}])
+    >>> with_provider_place(spans)["provider_region"].to_list()
+    [None, 'us-east-1', 'us-east-1']
+    """
+    names = {"account_id": "provider_account", "region": "provider_region"}
+    stated_columns = non_null_columns(rows, [name for name in names if name in rows.columns])
+    is_provider_side = ~pl.col("channel").is_in(_CALLER_CHANNELS) | pl.col("request_model").str.starts_with("arn:").fill_null(
+        value=False
+    )
+    if not stated_columns or not rows.select(is_provider_side.any()).item():
+        return rows.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in names.values())
+    return rows.with_columns(pl.when(is_provider_side).then(column).alias(name) for column, name in names.items())
+
+
 def are_unique_spans(spans: pl.DataFrame, span_index: SpanIndex) -> bool:
     """Whether all rows are OpenTelemetry spans, each delivered once: then nothing has to be merged by span."""
     return bool((spans["channel"] == OTLP).all()) and not len(span_index.duplicates)
@@ -58,4 +81,5 @@ def select_signals(spans: pl.DataFrame, spans_are_unique: bool) -> pl.DataFrame:
     usage_columns = non_null_columns(spans, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
     is_signal = pl.any_horizontal(pl.col(c).is_not_null() for c in usage_columns) if usage_columns else pl.lit(value=False)
     columns = spans.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if spans_are_unique else []))
+    columns = with_provider_place(columns)
     return drop_absurd_counts(columns.filter(is_signal if spans_are_unique else is_signal | is_gateway()).rechunk())

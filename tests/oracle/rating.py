@@ -6,7 +6,7 @@ follows the charge (RA-5).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -92,6 +92,12 @@ class Logged:
     meter: str
     left: Fraction
     paid: bool = False
+    placeless: bool = False
+
+    @property
+    def keys(self) -> Mapping[str, str | None]:
+        """What it is matched by: the caller's place is tried first, then dropped. (RA-1d)"""
+        return self.use.firm_keys if self.placeless and self.use.firm_keys is not None else self.use.keys
 
 
 WITHIN = {
@@ -124,10 +130,13 @@ def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, pr
     priced = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
     logged = [Logged(use, billed_by(use, selling, priced), use.quantity) for use in uses if use.model is not None]
     tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
-    for tiers_matter in (True, False):
-        for level in LEVELS:
-            for pool in _pools(tokens, level, tiers_matter):
-                _rate_pool(pool, logged, level, tiers_matter, tolerance)
+    for placeless in (False, True):
+        for one in logged:
+            one.placeless = placeless and one.use.firm_keys is not None and one.left > 0
+        for tiers_matter in (True, False):
+            for level in LEVELS:
+                for pool in _pools(tokens, level, tiers_matter):
+                    _rate_pool(pool, logged, level, tiers_matter, tolerance)
     for pool in _pools([c for c in selling if c.sold and c.sold.model is None], set(KEYS), True):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
@@ -169,7 +178,8 @@ def _rate_pool(pool: list[Charge], logged: Sequence[Logged], level: set[str], ti
     coarse = frozenset() if level == set(KEYS) and tiers_matter else frozenset({"coarse_match"})
     for charge in pool:
         for one in mine:
-            charge.give(Metered(one.use, one.use.flags | coarse), charge.left * one.left / divisor)
+            flags = one.use.flags | coarse | (frozenset({"caller_place"}) if one.placeless else frozenset())
+            charge.give(Metered(one.use, flags), charge.left * one.left / divisor)
         charge.left *= 1 - used / divisor
         charge.reason = "uncaptured_usage"
     for one in mine:
@@ -185,12 +195,12 @@ def _meets(one: Logged, charge: Charge, level: set[str], tiers_matter: bool) -> 
     """
     use, sold, row = one.use, charge.sold, charge.row
     assert sold is not None
-    common = {key for key in KEYS if use.keys[key] is not None and charge.keys[key] is not None}
+    common = {key for key in KEYS if one.keys[key] is not None and charge.keys[key] is not None}
     return (
         (use.provider, use.model, one.meter) == (sold.provider, sold.model, sold.meter)
         and row["charge_period_start"] <= use.start < row["charge_period_end"]
         and common == level
-        and all(use.keys[key] == charge.keys[key] for key in common)
+        and all(one.keys[key] == charge.keys[key] for key in common)
         and (use.tier == sold.tier or (not tiers_matter and "standard" in (use.tier, sold.tier)))
     )
 

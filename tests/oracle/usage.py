@@ -32,6 +32,8 @@ class Use:
     end: datetime
     list_cost: Fraction | None = None
     flags: frozenset[str] = frozenset()
+    firm_keys: Mapping[str, str | None] | None = None
+    """The keys without the place that only the caller states; None: the same. (RA-1d)"""
 
 
 def of_calls(
@@ -49,12 +51,15 @@ def of_calls(
         provider, model = PROVIDERS.get(call.told("provider")), LOG_MODELS.get(call.told("response_model"))
         start = call.place.told["start_time"]
         said = {
-            "account": call.told("account_id"),
-            "region": call.told("region"),
+            "account": _billed(call, "account_id") or call.told("account_id"),
+            "region": _billed(call, "region") or call.told("region"),
             "resource": call.told("resource_id"),
             "principal": call.told("principal"),
         }
-        keys = {key: value or defaults.get(provider or "", {}).get(key) for key, value in said.items()}
+        firm = said | {"account": _billed(call, "account_id"), "region": _billed(call, "region")}
+        keys, firm_keys = (
+            {key: value or defaults.get(provider or "", {}).get(key) for key, value in one.items()} for one in (said, firm)
+        )
         tier = call.told("service_tier") or "standard"
         for path in ways[call.place.key]:
             owner = owner_of(call.signals, path, conversations, registry, trusted)
@@ -74,9 +79,15 @@ def of_calls(
                         start,
                         None if rate is None else rate * quantity,
                         frozenset(call.flags) | owner.flags,
+                        None if firm_keys == keys and firm == said else firm_keys,
                     )
                 )
     return uses
+
+
+def _billed(call: Call, column: str) -> str | None:
+    """What the provider's side states of the place: a gateway or the provider's own log, never the caller's span. (RA-1d)"""
+    return next((s[column] for s in call.signals if s["channel"] != "otlp" and s.get(column) is not None), None)
 
 
 def price_of(prices: Sequence[Row], model: str | None, meter: str, tier: str, at: datetime) -> Fraction | None:

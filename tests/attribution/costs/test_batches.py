@@ -72,10 +72,10 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     honest = matching.match_usage
 
-    def counting(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> matching.MatchResult:
+    def counting(groups: pl.DataFrame, usage: pl.DataFrame, *options: Any) -> matching.MatchResult:
         if usage.height:
             seen.append(groups.height)
-        return honest(groups, usage, tolerance)
+        return honest(groups, usage, *options)
 
     monkeypatch.setattr(matching, "match_usage", counting)
     return seen

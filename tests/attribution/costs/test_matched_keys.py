@@ -1,0 +1,143 @@
+"""Which charges a call meets: provider, release, geography and place, from the cases with known answers. (RA-1b, RA-1c, RA-1d)"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from attribution.run import attribute
+from ledger.books import Books
+from tests.attribution.test_rules import call, configure, rows, total
+from tests.support.books_by_hand import charge, charges, span, spans, write
+from tests.support.cli_books import Command
+from tests.support.paths import DATA
+
+D = Decimal
+CASES = DATA / "cases"
+
+
+def cost_rows(home: Path, *files: tuple[str, str], by: str) -> list[dict[str, Any]]:
+    """Costs of a case by dimensions: each file is read by its kind of source; the kind `agents` is the registry."""
+    rootcost = Command(home)
+    for kind, name in files:
+        command = ("agents", "import") if kind == "agents" else ("ingest", kind)
+        assert rootcost(*command, CASES / name).code in (0, 1)
+    assert rootcost("attribute").code == 0
+    found: list[dict[str, Any]] = rootcost("costs", "--by", by, "--format", "json").rows
+    return found
+
+
+def sums(found: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], Decimal]:
+    """Cost by these keys, without rows that cost nothing."""
+    out: dict[tuple[Any, ...], Decimal] = {}
+    for row in found:
+        if row["cost"] is not None and D(row["cost"]):
+            key = tuple(row[k] for k in keys)
+            out[key] = out.get(key, D(0)) + D(row["cost"])
+    return out
+
+
+# ── place ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ra1d_the_place_of_a_caller_is_tried_and_dropped(home: Path) -> None:
+    """A caller in us-central1, an application's account and a platform's node: all are billed elsewhere."""
+    found = cost_rows(
+        home,
+        ("agents", "caller-place/registry.csv"),
+        ("otlp", "caller-place/spans.json"),
+        ("focus", "caller-place/bill.csv"),
+        by="initiator_team,provider,model,resource,reason",
+    )
+    by_class = sums(found, "initiator_team", "cost_class", "model", "resource")
+    assert by_class == {
+        ("X", "metered", "gemini-2.5-pro", None): D("0.125"),
+        ("X", "metered", "claude-sonnet-4-6", None): D(3),
+        ("X", "metered", None, "i-0abc"): D(18),
+        (None, "idle", None, "i-0abc"): D(18),
+    }
+    assert all("caller_place" in row["reason"] for row in found if row["model"])
+
+
+def test_ra1d_a_caller_whose_place_is_billed_meets_that_bill_first(books: Books) -> None:
+    """Two accounts sell the same; the caller's own account is a good hint, and what is beyond it meets the other account."""
+    write(
+        books,
+        spans=spans(
+            span(1, 1, agent_name="a"),
+            call(1, 2, 1, 1000, account_id="1111", region="us-east-1"),
+            span(2, 1, agent_name="b"),
+            call(2, 2, 1, 1000, account_id="3333", region="us-east-1"),
+        ),
+        charges=charges(charge("0.003", tokens_k="1"), charge("0.005", tokens_k="1", sub_account_id="2222")),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"a": D("0.003"), "b": D("0.005")}
+    assert rows(books, "initiator_agent", "account", "reason") == [
+        ("a", "1111", None),
+        ("b", "2222", "caller_place,coarse_match"),
+    ]
+
+
+def test_ra1d_what_the_provider_states_is_a_key(books: Books) -> None:
+    """An account in the provider's own log is no hint: another account's charge is never met, however well the rest fits."""
+    log = {"channel": "bedrock-log", "source": "bedrock_logs", "account_id": "3333", "region": "us-east-1"}
+    write(books, spans=spans(call(1, 1, None, 1000, **log)), charges=charges(charge("0.003", tokens_k="1")))
+    attribute(books)
+    assert total(books, "cost_class") == {"unallocated": D("0.003"), "metered": D(0)}
+
+
+def test_ra1d_a_key_of_the_registry_outranks_the_caller(books: Books) -> None:
+    """The credential's account is where the call is billed, whatever account the caller runs in."""
+    owners = "agent,team,credentials,account,region\na,A,key-a,2222,us-east-1\n"
+    write(
+        books,
+        spans=spans(call(1, 1, None, 1000, credential="key-a", account_id="1111", region="eu-west-1")),
+        charges=charges(
+            charge("0.003", tokens_k="1", region_id="eu-west-1"), charge("0.005", tokens_k="1", sub_account_id="2222")
+        ),
+        owners=owners,
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"a": D("0.005"), None: D("0.003")}
+
+
+def test_ra1d_a_dropped_place_gives_way_to_the_default(books: Books) -> None:
+    """Two accounts could pay once the caller's is dropped; the settings say which one does."""
+    defaults = [{"provider": "AWS", "account": "2222", "region": "us-east-1"}]
+    configure(books, attribution=type(books.settings.attribution)(defaults=defaults))
+    write(
+        books,
+        spans=spans(call(1, 1, None, 1000, account_id="3333", region="us-west-2")),
+        charges=charges(charge("0.003", tokens_k="1"), charge("0.005", tokens_k="1", sub_account_id="2222")),
+    )
+    attribute(books)
+    assert total(books, "cost_class") == {"metered": D("0.005"), "unallocated": D("0.003")}
+
+
+# ── tokens that nobody can classify ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ra1_a_charge_in_tokens_that_nobody_can_classify_is_listed(home: Path) -> None:
+    rootcost = Command(home)
+    rootcost("ingest", "focus", CASES / "unclassified-called-known" / "bill.csv")
+    rootcost("attribute")
+    (row,) = rootcost("costs", "--by", "reason", "--format", "json").rows
+    assert (row["cost_class"], row["reason"], row["cost"]) == ("unallocated", "unclassified_sku", "3")
+    (sku,) = rootcost("sources", "unclassified", "--format", "json").rows
+    assert (sku["provider"], sku["sku"], sku["cost"]) == ("Acme", "acme-large input", "3")
+
+
+def test_ra1_tokens_are_known_by_their_unit_and_other_units_are_no_models(books: Books) -> None:
+    """A thousand tokens are tokens in whatever unit; a service's requests, hours and gigabytes are plain infrastructure."""
+    other = {"provider_name": "Acme", "service_name": "Acme Vault", "region_id": None}
+    write(
+        books,
+        charges=charges(
+            charge("1", tokens_k="5", sku_meter="acme-large in", **other),
+            charge("2", tokens_k="5", sku_meter="secret reads", **{**other, "consumed_unit": "Requests"}),
+        ),
+    )
+    attribute(books)
+    assert rows(books, "effective_cost", "reason") == [(D(1), "unclassified_sku"), (D(2), "no_logged_use")]
