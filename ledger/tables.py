@@ -3,7 +3,8 @@
 Storage checks, `docs/tables.md` and the API's field descriptions are derived from here. Bills use the terms of FOCUS, spans those of
 OpenTelemetry, allocation those of FinOps. Times are UTC microseconds, intervals ``[start, end)``; money is `ledger.money.MONEY`.
 
-*Facts* are only added, or replaced period by period (a restated bill). *Conclusions* carry the id of the run that computed
+*Facts* (`ledger.fact_tables`, `ledger.metric_points`) are only added, or replaced period by period (a restated bill).
+*Conclusions*, declared here, carry the id of the run that computed
 them and can be deleted and rebuilt.
 """
 
@@ -14,14 +15,22 @@ from collections.abc import Mapping
 import polars as pl
 
 from ledger.charge_groups import CHARGE_GROUP_COLUMNS
+from ledger.fact_tables import CHARGES as CHARGES
+from ledger.fact_tables import COST_AMOUNTS as _COSTS
+from ledger.fact_tables import EXCHANGE_RATES as EXCHANGE_RATES
+from ledger.fact_tables import IMPORT_TOTALS as IMPORT_TOTALS
+from ledger.fact_tables import PRICES as PRICES
+from ledger.fact_tables import PRICES_STAGED as PRICES_STAGED
+from ledger.fact_tables import RAW_FILES as RAW_FILES
+from ledger.fact_tables import SPANS as SPANS
+from ledger.fact_tables import TIME as TIME
+from ledger.fact_tables import column as _c
 from ledger.meters import METERS as METERS
 from ledger.meters import TOKEN_METERS as TOKEN_METERS
 from ledger.metric_points import METRIC_POINTS as METRIC_POINTS
 from ledger.money import MONEY, RATE
 from ledger.schema import Column as Column
 from ledger.schema import Table as Table
-
-TIME = pl.Datetime("us", "UTC")
 
 COST_COLUMNS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
 """The four cost columns of FOCUS. All are allocated by the same weights (RA-6)."""
@@ -32,295 +41,6 @@ COST_CLASSES = ("metered", "owner", "shared", "idle", "unallocated")
 USAGE_COLUMNS = (*TOKEN_METERS, "cache_write_tokens", "total_tokens")
 """Columns of `spans` with token counts as reported: they may overlap; an absent count is null."""
 
-
-def _c(name: str, dtype: pl.DataType | type[pl.DataType], description: str, *, required: bool = False) -> Column:
-    return Column(name, dtype, description, required)
-
-
-_COSTS = (
-    _c("billed_cost", MONEY, "FOCUS BilledCost: what is invoiced"),
-    _c("effective_cost", MONEY, "FOCUS EffectiveCost: with commitments amortised; the default of reports"),
-    _c("list_cost", MONEY, "FOCUS ListCost: at the public price"),
-    _c("contracted_cost", MONEY, "FOCUS ContractedCost: at the negotiated price, before commitments"),
-)
-
-CHARGES = Table(
-    "charges",
-    "fact",
-    "The bill, row by row, in FOCUS terms, whatever the provider's own format.",
-    key=("scope", "billing_month", "charge_id"),
-    partition_by=("billing_month", "scope"),
-    columns=(
-        _c(
-            "charge_id",
-            pl.String,
-            "stable id of the row: hash of its content, and its ordinal among identical rows",
-            required=True,
-        ),
-        _c("source", pl.String, "which ingestor read it: focus, aws-cur, …", required=True),
-        _c(
-            "scope",
-            pl.String,
-            "the dataset that a restatement replaces as a whole: an export, or the dataset of a file",
-            required=True,
-        ),
-        _c("raw_id", pl.String, "SHA-256 of the imported file or object", required=True),
-        _c("line", pl.Int64, "row number in that file, from 1"),
-        _c("billing_month", pl.String, "invoice month on the bill, YYYY-MM", required=True),
-        _c("final", pl.Boolean, "false while the provider may still restate the month"),
-        _c("billing_currency", pl.String, "FOCUS BillingCurrency; part of every key", required=True),
-        *_COSTS,
-        _c("charge_period_start", TIME, "FOCUS ChargePeriodStart, inclusive", required=True),
-        _c("charge_period_end", TIME, "FOCUS ChargePeriodEnd, exclusive", required=True),
-        _c("charge_category", pl.String, "FOCUS: Usage, Purchase, Tax, Credit, Adjustment", required=True),
-        _c("charge_class", pl.String, "FOCUS: Correction, or null"),
-        _c("charge_description", pl.String, "FOCUS ChargeDescription: the provider's own text"),
-        _c("charge_frequency", pl.String, "FOCUS ChargeFrequency"),
-        _c("provider_name", pl.String, "FOCUS ProviderName (ServiceProviderName from 1.3)", required=True),
-        _c("publisher_name", pl.String, "FOCUS PublisherName"),
-        _c("invoice_issuer_name", pl.String, "FOCUS InvoiceIssuerName"),
-        _c("invoice_id", pl.String, "FOCUS InvoiceId; empty while provisional"),
-        _c("billing_account_id", pl.String, "FOCUS BillingAccountId (payer)"),
-        _c("billing_account_name", pl.String, "FOCUS BillingAccountName"),
-        _c("sub_account_id", pl.String, "FOCUS SubAccountId (usage account, subscription, project)"),
-        _c("sub_account_name", pl.String, "FOCUS SubAccountName"),
-        _c("service_name", pl.String, "FOCUS ServiceName"),
-        _c("service_category", pl.String, "FOCUS ServiceCategory"),
-        _c("product_code", pl.String, "the provider's product code of the service (AmazonBedrock, …)"),
-        _c("region_id", pl.String, "FOCUS RegionId"),
-        _c("resource_id", pl.String, "FOCUS ResourceId: instance, runtime or inference profile"),
-        _c("resource_name", pl.String, "FOCUS ResourceName"),
-        _c("resource_type", pl.String, "FOCUS ResourceType"),
-        _c("sku_id", pl.String, "FOCUS SkuId"),
-        _c("sku_price_id", pl.String, "FOCUS SkuPriceId"),
-        _c("sku_meter", pl.String, "FOCUS SkuMeter, or AWS usage type; names model, token direction and tier"),
-        _c("operation", pl.String, "AWS operation"),
-        _c("line_item_type", pl.String, "AWS line item type, as on the bill"),
-        _c("pricing_category", pl.String, "FOCUS PricingCategory"),
-        _c("pricing_quantity", MONEY, "FOCUS PricingQuantity"),
-        _c("pricing_unit", pl.String, "FOCUS PricingUnit"),
-        _c("list_unit_price", RATE, "FOCUS ListUnitPrice"),
-        _c("contracted_unit_price", RATE, "FOCUS ContractedUnitPrice"),
-        _c("consumed_quantity", MONEY, "FOCUS ConsumedQuantity"),
-        _c("consumed_unit", pl.String, "FOCUS ConsumedUnit"),
-        _c("commitment_discount_id", pl.String, "FOCUS CommitmentDiscountId"),
-        _c("commitment_discount_status", pl.String, "FOCUS CommitmentDiscountStatus: Used or Unused"),
-        _c("principal", pl.String, "IAM principal that made the calls, where the bill has it"),
-        _c("tags", pl.String, "FOCUS Tags as a flat JSON object, with the provider's own keys"),
-    ),
-)
-
-RAW_FILES = Table(
-    "raw_files",
-    "fact",
-    "Every imported file or object, identified by its content, so that a figure can be traced to the bytes it was read from.",
-    key=("source", "raw_id", "uri"),
-    partition_by=("source",),
-    columns=(
-        _c("raw_id", pl.String, "SHA-256 of the bytes", required=True),
-        _c("source", pl.String, "which ingestor read it", required=True),
-        _c("uri", pl.String, "address of the file or object", required=True),
-        _c("scope", pl.String, "the dataset it belongs to", required=True),
-        _c("billing_month", pl.String, "invoice month of a bill"),
-        _c("bytes", pl.Int64, "size in bytes, as fetched", required=True),
-        _c("rows_read", pl.Int64, "rows imported", required=True),
-        _c("rows_refused", pl.Int64, "rows left out; each is reported in `problems`", required=True),
-        _c("fetched_at", TIME, "when it was read", required=True),
-        _c("version", pl.String, "version given by the sender: execution id or ETag"),
-    ),
-)
-
-IMPORT_TOTALS = Table(
-    "import_totals",
-    "fact",
-    "Totals of an imported bill at full precision, as control totals for the balance. (MO-1a)",
-    key=("scope", "billing_month", "currency", "provider", "cost_column"),
-    partition_by=("billing_month", "scope"),
-    columns=(
-        _c("scope", pl.String, "the dataset", required=True),
-        _c("billing_month", pl.String, "invoice month", required=True),
-        _c("currency", pl.String, "billing currency", required=True),
-        _c("provider", pl.String, "as `charges.provider_name`", required=True),
-        _c("cost_column", pl.String, "one of the four FOCUS cost columns", required=True),
-        _c("total", pl.String, "sum of the amounts as written, with all digits", required=True),
-        _c("rounding", pl.String, "that sum minus the sum of the rounded rows", required=True),
-        _c("rows", pl.Int64, "rows summed", required=True),
-    ),
-)
-
-SPANS = Table(
-    "spans",
-    "fact",
-    "One node of a request chain: an OpenTelemetry span, or a gateway's log row. Several can describe the same call.",
-    key=("date", "trace_key", "span_key", "channel"),
-    partition_by=("date",),
-    columns=(
-        _c("date", pl.Date, "UTC date of the start; the partition", required=True),
-        _c(
-            "channel",
-            pl.String,
-            "how the span was delivered: otlp, litellm (payloads in files), litellm-callback (payloads sent live), litellm-spend-logs",
-            required=True,
-        ),
-        _c("source", pl.String, "the ingestor", required=True),
-        _c("raw_id", pl.String, "SHA-256 of the file, object or request it was read from"),
-        _c("trace_key", pl.Int64, "low 64 bits of the trace id (see `ledger.ids`)", required=True),
-        _c("span_key", pl.Int64, "the span id as an integer, or a hash of the row's own id", required=True),
-        _c("parent_key", pl.Int64, "span_key of the parent, in the same trace"),
-        _c("link_trace_key", pl.Int64, "first span link: its trace"),
-        _c("link_span_key", pl.Int64, "first span link: its span"),
-        _c("links", pl.String, "all links, JSON [[trace id, span id], …], where there is more than one"),
-        _c("trace_id", pl.String, "as sent; 32 hex digits for OpenTelemetry"),
-        _c("span_id", pl.String, "as sent; 16 hex digits for OpenTelemetry"),
-        _c("parent_span_id", pl.String, "as sent"),
-        _c("start_time", TIME, "start of the span; decides the charge period, never ownership (CH-6)", required=True),
-        _c("end_time", TIME, "end of the span"),
-        _c("service_name", pl.String, "OTel service.name"),
-        _c("name", pl.String, "span name"),
-        _c("operation", pl.String, "OTel gen_ai.operation.name: chat, embeddings, invoke_agent, execute_tool, …"),
-        _c("emitter", pl.String, "instrumentation library that emitted it; a row of the emitter table"),
-        _c(
-            "usage_scope",
-            pl.String,
-            "leaf: usage of one provider request; aggregate or cumulative: repeats the usage of other spans; null: no call",
-        ),
-        _c("status", pl.String, "ok or error"),
-        _c("agent_id", pl.String, "OTel gen_ai.agent.id, as on the span"),
-        _c("agent_name", pl.String, "OTel gen_ai.agent.name, as on the span"),
-        _c(
-            "claimed_agent",
-            pl.String,
-            "root agent named by baggage, header or request tag; used only if the source is trusted (CH-7)",
-        ),
-        _c("claimed_team", pl.String, "root team named by baggage, header or request tag"),
-        _c("conversation_id", pl.String, "OTel gen_ai.conversation.id, or the gateway's session id"),
-        _c("credential", pl.String, "API key alias or hash, as the gateway authenticated it"),
-        _c("credential_team", pl.String, "team the gateway has registered for the key"),
-        _c("principal", pl.String, "cloud identity (IAM principal) that made the call"),
-        _c("end_user", pl.String, "opaque id of the end user"),
-        _c("tenant", pl.String, "customer or business unit served"),
-        _c("environment", pl.String, "OTel deployment.environment.name"),
-        _c("workflow", pl.String, "OTel gen_ai.workflow.name or an equivalent attribute"),
-        _c("tool_name", pl.String, "OTel gen_ai.tool.name"),
-        _c("gateway_call_id", pl.String, "LiteLLM call id: the same on every channel (CA-1)"),
-        _c("provider_request_id", pl.String, "the provider's response id; evidence, not proof (CA-1)"),
-        _c("provider", pl.String, "as emitted: openai, bedrock, …"),
-        _c("request_model", pl.String, "OTel gen_ai.request.model"),
-        _c("response_model", pl.String, "OTel gen_ai.response.model"),
-        _c("deployment_id", pl.String, "the gateway's deployment id"),
-        _c("api_base", pl.String, "endpoint of the call, without credentials"),
-        _c("account_id", pl.String, "cloud account, subscription or project, where known"),
-        _c("region", pl.String, "cloud region, where known"),
-        _c("service_tier", pl.String, "batch, flex, priority, …; null is standard"),
-        _c("resource_id", pl.String, "inference profile, runtime, database or node that served it"),
-        _c("input_tokens", pl.Int64, "prompt tokens as reported; see input_includes_cache. Null where absent, never 0 (CA-4)"),
-        _c("input_includes_cache", pl.Boolean, "whether input_tokens includes cached tokens; null: unknown (CA-5)"),
-        _c("cache_read_tokens", pl.Int64, "as reported"),
-        _c("cache_write_tokens", pl.Int64, "as reported, with unknown cache lifetime"),
-        _c("cache_write_5m_tokens", pl.Int64, "as reported"),
-        _c("cache_write_1h_tokens", pl.Int64, "as reported"),
-        _c("output_tokens", pl.Int64, "as reported; see output_includes_reasoning"),
-        _c("output_includes_reasoning", pl.Boolean, "whether output_tokens includes reasoning tokens; null: unknown"),
-        _c("reasoning_tokens", pl.Int64, "as reported"),
-        _c("input_audio_tokens", pl.Int64, "as reported"),
-        _c("output_audio_tokens", pl.Int64, "as reported"),
-        _c("input_image_tokens", pl.Int64, "as reported"),
-        _c("output_image_tokens", pl.Int64, "as reported"),
-        _c("total_tokens", pl.Int64, "as reported; evidence of whether input and output are inclusive (CA-5)"),
-        _c(
-            "other_usage",
-            pl.String,
-            "quantities of other meters as JSON {meter: quantity}; usually null",
-        ),
-        _c("cache_hit", pl.Boolean, "answered from the gateway's own cache, at a cost of 0 (CA-4)"),
-        _c("reported_cost", RATE, "cost estimated by the emitter; compared, never booked (CA-6)"),
-        _c("attempt", pl.Int64, "retry number, from 0"),
-        _c(
-            "phase",
-            pl.String,
-            "overhead: a call the user did not ask for (a title, a summary, routing, a guardrail); null: ordinary work",
-        ),
-        _c("attributes", pl.String, "other mapped attributes, JSON"),
-        _c(
-            "rank",
-            pl.Int32,
-            "completeness of the row: of two deliveries of one span, the one with the higher rank is kept",
-            required=True,
-        ),
-    ),
-)
-
-PRICES = Table(
-    "prices",
-    "fact",
-    "The price book: one rate per model, meter, service tier, context tier and region, valid from a date. Past rates never change. (ES-2)",
-    key=("origin", "provider", "model", "meter", "service_tier", "context_above", "region", "valid_from"),
-    partition_by=("origin",),
-    columns=(
-        _c("origin", pl.String, "list, contract or observed", required=True),
-        _c("book", pl.String, "price list it was read from, with its version", required=True),
-        _c("provider", pl.String, "as in the price list", required=True),
-        _c("model", pl.String, "as in the price list", required=True),
-        _c("meter", pl.String, "the meter that is priced, a key of METERS", required=True),
-        _c(
-            "service_tier",
-            pl.String,
-            "standard, batch, flex, priority, fast, …; off_peak: during `hours`",
-            required=True,
-        ),
-        _c(
-            "context_above",
-            pl.Int64,
-            "the rate applies to requests with more prompt tokens than this; 0: all requests",
-            required=True,
-        ),
-        _c("region", pl.String, "region of the rate; regional: every region except global; empty: every region", required=True),
-        _c("currency", pl.String, "currency of the rate", required=True),
-        _c("rate", RATE, "price of one unit of the meter", required=True),
-        _c("valid_from", TIME, "first instant of usage the rate applies to", required=True),
-        _c(
-            "valid_to",
-            TIME,
-            "first instant the rate no longer applies to, such as the end of a contract; null: until a later rate",
-        ),
-        _c(
-            "hours",
-            pl.String,
-            'hours of an off_peak rate: JSON [{"hours_utc": ["16:30-00:30"], "weekdays": [1], "timezone": "UTC"}]',
-        ),
-        _c("recorded_at", TIME, "when the rate was imported", required=True),
-    ),
-)
-
-PRICES_STAGED = Table(
-    "prices_staged",
-    "fact",
-    "Implausible rates of a price update. They are not used for pricing until somebody accepts or rejects them.",
-    key=PRICES.key,
-    partition_by=("origin",),
-    columns=(
-        *PRICES.columns,
-        _c("uri", pl.String, "the file it was read from", required=True),
-        _c("old_rate", RATE, "the rate in force when it was staged, if there was one"),
-        _c("doubt", pl.String, "why the rate is implausible", required=True),
-    ),
-)
-
-EXCHANGE_RATES = Table(
-    "exchange_rates",
-    "fact",
-    "Daily exchange rates and their publisher. A rate is applied only on request, and every report names the rates it used. (RA-7)",
-    key=("from_currency", "to_currency", "day", "recorded_at"),
-    partition_by=("from_currency",),
-    columns=(
-        _c("from_currency", pl.String, "ISO 4217 code of the currency that is converted", required=True),
-        _c("to_currency", pl.String, "ISO 4217 code of the currency it is converted into", required=True),
-        _c("day", pl.Date, "day of the rate; it applies until the next rate, for 31 days at most", required=True),
-        _c("rate", RATE, "units of to_currency for one unit of from_currency", required=True),
-        _c("source", pl.String, "publisher of the rate: ECB, the invoice, the treasury", required=True),
-        _c("recorded_at", TIME, "when it was imported; of two rates for one day the later import applies", required=True),
-    ),
-)
 
 _WHO = (
     _c("initiator_agent", pl.String, "agent that started the chain (CH-4)"),

@@ -135,14 +135,14 @@ ALSO_REASONS = {"credit", "adjustment", "tax"}
 
 
 def emitted_reasons() -> set[str]:
-    """Every lower-case word that attribution puts into a column as a literal, and the reasons it names otherwise."""
+    """Every lower-case word that attribution puts into a column as a literal or assigns to a variable called `…reason`."""
     found = set(ALSO_REASONS)
     for path in sorted((ROOT / "attribution").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words: list[ast.expr] = []
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lit":
                 words = node.args[:1]
-            elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "why" for t in node.targets):
+            elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id.endswith("reason") for t in node.targets):
                 words = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
             for word in words:
                 if isinstance(word, ast.Constant) and isinstance(word.value, str) and re.fullmatch(r"[a-z][a-z_]+", word.value):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ledger.money import text
 from rootcost.terminal.console import Home, open_books, out, out_json, say
 
 if TYPE_CHECKING:
@@ -86,6 +85,8 @@ def _show_counters(report: Gaps) -> None:
 
 
 def _counter_line(counter: CounterGap) -> dict[str, Any]:
+    from ledger.money import text
+
     quantities = (counter.metrics_quantity, counter.calls_quantity, counter.difference)
     return {
         "day": counter.day.isoformat(),

@@ -38,11 +38,11 @@ def ingest(
     listed by `rootcost problems`, and the rest goes on.
     """
     from ingest.run import ingest as run_ingest
-    from rootcost.terminal import tables
+    from rootcost.terminal import run_reports
 
     with open_books(home) as books, steps() as progress, write_lock(books):
         report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
-    tables.ingested(report)
+    run_reports.ingested(report)
     if not report.rows:
         say("Nothing was stored.")
     problems_command = "rootcost problems" if len(report.not_kept) < len(report.problems) else ""

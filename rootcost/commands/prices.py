@@ -87,7 +87,7 @@ def prices_import(
     """
     from ingest.prices.updates import apply_update
     from rootcost.terminal import prices as price_tables
-    from rootcost.terminal import tables
+    from rootcost.terminal import run_reports, tables
 
     with open_books(home) as books:
         read_list = _catalog_prices(books, file, origin, book) if seller else _read(books, file, origin, book, month)
@@ -106,7 +106,7 @@ def prices_import(
         price_tables.removed_models(update.missing_models)
     else:
         _write(price_tables.change_rows(update.changes, update.missing_models), output)
-    tables.left_out(result.problems)
+    run_reports.left_out(result.problems)
     if result.staged:
         say("Nothing is priced with what is staged. Next: rootcost prices accept, or rootcost prices reject")
     elif result.added:
@@ -129,7 +129,7 @@ def prices_diff(
 ) -> None:
     """Show what a price list would change against the rates in force, and what of it looks wrong. Changes nothing."""
     from rootcost.terminal import prices as price_tables
-    from rootcost.terminal import tables
+    from rootcost.terminal import run_reports, tables
 
     with open_books(home) as books:
         if only_staged:
@@ -147,7 +147,7 @@ def prices_diff(
     )
     price_tables.changes(update.changes)
     price_tables.removed_models(update.missing_models)
-    tables.left_out(update.problems)
+    run_reports.left_out(update.problems)
     if not update.changes.height:
         say("The book says the same already.")
     elif doubtful:

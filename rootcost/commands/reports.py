@@ -62,7 +62,7 @@ def attribute(
     from ledger.errors import UsageError
     from rootcost.pricebook import at_hand
     from rootcost.service.changed_months import facts_by_month, within
-    from rootcost.terminal import tables
+    from rootcost.terminal import run_reports
     from rootcost.terminal.left_out import missing_bill_lines
 
     with open_books(home) as books:
@@ -82,7 +82,7 @@ def attribute(
             )
             alerts = budgets.evaluate(books)
             anomalies.detect(books, report.months)
-        tables.attributed(report, alerts)
+        run_reports.attributed(report, alerts)
         if warning := missing_bill_lines(books):
             out(warning)
         if has_facts:

@@ -265,8 +265,8 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
     from api import queries
     from ledger import sources as configured_sources
     from rootcost.service.source_runs import BACKFILL, BY_HAND, read_source
+    from rootcost.terminal import run_reports
     from rootcost.terminal import sources as source_tables
-    from rootcost.terminal import tables
 
     assert home is None or isinstance(home, Path)
     with open_books(home) as books, steps() as progress:
@@ -284,7 +284,7 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
         out_json(row.model_dump())
     else:
         if finished_run.report is not None:
-            tables.ingested(finished_run.report)
+            run_reports.ingested(finished_run.report)
         source_tables.runs([row], total=1)
     if row.rows_changed:
         say("Next: rootcost attribute, unless rootcost serve runs")

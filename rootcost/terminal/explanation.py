@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 from ledger.money import text
 from rootcost.terminal import tables
+from rootcost.terminal.chain_tree import chain_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ def explanation(story: Explanation, tree: ChainTree | None = None, *, rules: boo
     """Prints a figure and its steps, and below them the tree of a chain. `rules` adds the id of each step's rule."""
     tables.draw(explanation_tree(story, rules=rules))
     if tree is not None:
-        tables.chain(tree)
+        tables.draw(chain_tree(tree))
 
 
 def explanation_tree(story: Explanation, *, rules: bool) -> Tree:

@@ -1,4 +1,4 @@
-"""Terminal tables with right-aligned money, and chains as trees."""
+"""Terminal tables with right-aligned money."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
-from rich.tree import Tree
 
-from ledger.money import text
-from rootcost.terminal.console import out, plain, say, terminal
+from rootcost.terminal.console import plain, say, terminal
 from ui import labels
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from api.models import Agents, Budget, ChainTree, ProblemRow, RunRow, SpanNode
+    from api.models import Agents, Budget, ProblemRow, RunRow
     from attribution.monitoring.run_diff import Difference
-    from attribution.run import RunReport
-    from ingest.run import IngestReport
-    from ledger.db import Alert
-    from ledger.problems import Problem
 
 HEADINGS: Mapping[str, str] = {
     "initiator_team": "team (started it)",
@@ -275,7 +268,7 @@ def agents(registry: Agents) -> None:
         say("The registry is empty. Next: rootcost agents import FILE.csv")
     if registry.unregistered:
         spending = (
-            {"agent": a.agent, "caused": _amounts(a.caused), "burned": _amounts(a.burned), "last_seen": _day(a.last_seen)}
+            {"agent": a.agent, "caused": amounts(a.caused), "burned": amounts(a.burned), "last_seen": _day(a.last_seen)}
             for a in registry.unregistered
         )
         draw(
@@ -339,46 +332,8 @@ def differences(run_differences: Sequence[Difference]) -> None:
     )
 
 
-def chain(tree: ChainTree) -> None:
-    """Prints a chain as a tree: the cost of each span, alone and with all below it."""
-    draw(chain_tree(tree))
-
-
-def chain_tree(tree: ChainTree, *, most_nodes: int = 60) -> Tree:
-    """The chain as a tree, cut after `most_nodes` spans."""
-    head = Text.assemble((tree.chain.root_name or tree.chain.chain_id, "bold"), "  ", (_amounts(tree.cost), "bold green"))
-    if tree.basis:
-        head.append(f"  {tree.basis}", "dim")
-    if tree.unpriced_calls:
-        head.append(f"  {counted(tree.unpriced_calls, 'call')} unpriced", "yellow")
-    root = Tree(head)
-    hung: dict[str | None, Tree] = {None: root}
-    for node in tree.nodes[:most_nodes]:
-        hung[node.node_id] = hung.get(node.parent_id, root).add(_span(node))
-    if len(tree.nodes) > most_nodes:
-        root.add(Text(f"… {counted(len(tree.nodes) - most_nodes, 'more span')}", "dim"))
-    return root
-
-
-def _span(node: SpanNode) -> Text:
-    line = Text(node.name or node.operation or node.span_id or "span")
-    if node.agent_name and node.agent_name not in line.plain:
-        line.append(f"  {node.agent_name}", "cyan")
-    models = sorted({call.model for call in node.calls if call.model})
-    if models:
-        line.append(f"  {', '.join(models)}", "dim")
-    if node.service_name:
-        line.append(f"  @{node.service_name}", "dim")
-    if node.edge in ("link", "cut"):
-        line.append(f"  ({node.edge})", "yellow")
-    if node.own_cost:
-        line.append(f"  {_amounts(node.own_cost)}", "green")
-    if node.subtree_cost and node.subtree_cost != node.own_cost:
-        line.append(f"  Σ {_amounts(node.subtree_cost)}", "dim green")
-    return line
-
-
-def _amounts(by_currency: Mapping[str, Decimal]) -> str:
+def amounts(by_currency: Mapping[str, Decimal]) -> str:
+    """Amounts of several currencies, joined by +; a dash where there is none."""
     return " + ".join(f"{amount(value)} {currency}" for currency, value in by_currency.items()) or "—"
 
 
@@ -386,77 +341,14 @@ def _day(instant: Any) -> str | None:
     return None if instant is None else instant.date().isoformat()
 
 
-def ingested(report: IngestReport) -> None:
-    """Prints what was read, its totals, and how much was left out."""
-    noun = "charge" if report.kind == "bill" else "span"
-    cached = f", {report.already_known} of them known already" if report.already_known else ""
-    months = f" ({', '.join(report.months)})" if report.months else ""
-    out(
-        f"{counted(report.files, 'file')} read{cached}: "
-        f"{counted(report.rows, noun)}{months}, {report.rows_changed:,} new or changed"
-    )
-    for currency, columns in report.totals.items():
-        out(f"{currency} as read: " + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items()))
-    if report.warnings:
-        say(f"{counted(report.warnings, 'row')} kept with a remark: rootcost problems")
-    left_out(report.problems)
-
-
-def left_out(found_problems: Sequence[Problem], *, most: int = 5) -> None:
-    """Prints the first rows that were left out; `rootcost problems` lists all."""
-    errors = [p for p in found_problems if p.severity == "error"]
-    if not errors:
-        return
-    say(f"{sum(p.rows for p in errors):,} left out:")
-    for problem in errors[:most]:
-        say(
-            "  "
-            + ", ".join(x for x in (problem.uri, problem.place, problem.field) if x)
-            + f": {problem.reason} — {problem.remedy}"
-        )
-    if len(errors) > most:
-        say(f"  … {len(errors) - most} more: rootcost problems")
-
-
-def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
-    """Prints what a run did, by cost class, and the alerts it raised."""
-    if not report.months:
-        out(
-            "Nothing has changed since the last run."
-            if report.unchanged
-            else "Nothing to attribute. Next: rootcost ingest (or: rootcost demo)"
-        )
-    else:
-        read_text = f"{counted(report.spans_read, 'span')} read" + (
-            f", usage of {counted(report.rollups_reused, 'month')} reused" if report.rollups_reused else ""
-        )
-        out(f"Run {report.run_id}: {', '.join(report.months)} published; {read_text}")
-        if report.other_code:
-            out(
-                f"Rebuilt, since this version of RootCost may conclude otherwise than the one before: {', '.join(report.other_code)} "
-                f"(what moved: rootcost runs OLD {report.run_id})"
-            )
-        if report.stale:
-            say(f"Stale, since an earlier month was rebuilt: {', '.join(report.stale)}. Next: rootcost attribute")
-        if report.balance.height:
-            balance(report.balance.drop("run_id").filter(report.balance["cost_column"] == "effective_cost"))
-    if report.problems:
-        say(f"{counted(report.problems, 'finding')}: rootcost problems")
-    for alert in alerts:
-        terminal(stderr=True).print(Text.assemble(("! ", "bold red"), alert.text))
-
-
 __all__ = [
     "agents",
     "amount",
-    "attributed",
+    "amounts",
     "balance",
     "budgets",
-    "chain",
-    "chain_tree",
     "costs",
     "draw",
-    "ingested",
     "problems",
     "rows_as_json",
     "table",
