@@ -182,6 +182,7 @@ SPANS = Table(
         column("tool_name", pl.String, "OTel gen_ai.tool.name"),
         column("gateway_call_id", pl.String, "LiteLLM call id: the same on every channel (CA-1)"),
         column("provider_request_id", pl.String, "the provider's response id; evidence, not proof (CA-1)"),
+        column("request_ids", pl.String, "further ids of the same request (headers, message id), JSON list (CA-1a)"),
         column("provider", pl.String, "as emitted: openai, bedrock, …"),
         column("request_model", pl.String, "OTel gen_ai.request.model"),
         column("response_model", pl.String, "OTel gen_ai.response.model"),

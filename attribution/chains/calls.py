@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from attribution.chains.attempts import GATEWAYS, PROOFS, gateway_proofs
+from attribution.chains.request_ids import request_proofs
 from attribution.factorize import non_null_columns
 from ledger.tables import USAGE_COLUMNS
 
@@ -13,8 +15,9 @@ _FIELD_GROUPS = (
     ("input_tokens", "input_includes_cache", "total_tokens"),
     ("output_tokens", "output_includes_reasoning"),
 )
-"""Columns that are only meaningful together: they are taken from one signal, never mixed. Every other column is taken from the
-most complete signal that has a value for it."""
+"""Columns that are only meaningful together: they are taken from one signal, never mixed. Input is that of the most complete signal,
+output that of the signal that counts most: a stream that was cut, and a placeholder, count less. Every other column is taken from the most
+complete signal that has a value for it. (CA-1a)"""
 
 CLAIM = ("claimed_agent", "claimed_team", "claim_source")
 """The root agent that baggage, a header or a tag names, and the source of that claim."""
@@ -27,9 +30,6 @@ _CHANNELS = {"litellm": 0, "litellm-callback": 1, "litellm-spend-logs": 2, "otlp
 
 OTLP = "otlp"
 """The channel whose spans carry parent edges; a merged call takes its place in the chain from there."""
-
-GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs")
-"""Channels whose rows are a gateway's log of a call rather than a span."""
 
 MAX_TOKENS = 10**12
 """More than any request can have: a larger or negative count is an error of the emitter and is dropped."""
@@ -54,8 +54,8 @@ def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
 def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), spans_are_unique: bool = False) -> pl.DataFrame:
     """One row for each call, merged from its signals.
 
-    Signals are one call if they share the gateway's call id; or the provider's request id and equal usage (the id alone is no
-    proof, nor is one that occurs under two gateway ids); or the span, unless `spans_are_unique`.
+    Signals are one call if they share an attempt under the gateway's call id; or an id of the request, and do not contradict each other on
+    model and prompt (the id alone is no proof, nor is one that occurs under two gateway ids); or the span, unless `spans_are_unique`.
 
     The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
     the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
@@ -84,6 +84,8 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
     positions = (
         multi_signal.sort(
             ~spans,
+            _is_detached(),
+            pl.col("channel").is_in(GATEWAYS),
             pl.col("usage_scope").fill_null("zz") != "leaf",
             trace_start,
             "trace_key",
@@ -106,7 +108,9 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
     fields = by_completeness.group_by("__call", maintain_order=True).agg(
         *(pl.col(c).drop_nulls().first() for c in plain_columns if c not in _FLAGS),
         *(pl.col(c).any() for c in multi_signal.columns if c in _FLAGS),
-        *(pl.col(c).filter(pl.col(block[0]).is_not_null()).first() for block in _FIELD_GROUPS for c in block),
+        *(pl.col(c).filter(pl.col("input_tokens").is_not_null()).first() for c in _FIELD_GROUPS[0]),
+        *(pl.col(c).filter(_has_largest_output()).first() for c in _FIELD_GROUPS[1]),
+        pl.col("output_tokens").filter(pl.col("input_tokens").is_not_null()).first().alias("__output_of_total"),
         *(
             pl.when(trusted_claims.any())
             .then(pl.col(c).filter(trusted_claims).first())
@@ -117,8 +121,23 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
     )
+    # A total beside a smaller output is the total of an unfinished answer.
+    is_whole = pl.col("__output_of_total").eq_missing(pl.col("output_tokens"))
+    fields = fields.with_columns(total_tokens=pl.when(is_whole).then("total_tokens")).drop("__output_of_total")
     rows = positions.join(fields, on="__call", maintain_order="left")
     return rows.with_columns(usage_scope=pl.when("leaf").then(pl.lit("leaf")).otherwise("usage_scope")).drop("leaf", "__call")
+
+
+def _is_detached() -> pl.Expr:
+    """Whether a row is in no chain but its own: a provider's log of requests, or a gateway's row without a trace."""
+    return pl.col("trace_id").eq_missing(pl.col("span_id"))
+
+
+def _has_largest_output() -> pl.Expr:
+    """Whether a signal counts the most output, reasoning included, of those of its call."""
+    excluded = pl.col("output_includes_reasoning").eq_missing(other=False)
+    output = pl.col("output_tokens") + pl.when(excluded).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
+    return (output == output.max()).fill_null(value=False)
 
 
 def _tie_breakers(signals: pl.DataFrame) -> list[str]:
@@ -127,91 +146,66 @@ def _tie_breakers(signals: pl.DataFrame) -> list[str]:
 
 
 def _components(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series | None:
-    """Connected components of signals that share a proof of identity, labelled by their smallest row; None where no two share any."""
+    """Connected components of signals that share a proof of identity, labelled by their smallest row; None where no two share any.
+
+    A component with attempts of several gateway call ids was joined by a signal that names the ids of both: its proofs by request id
+    are dropped. (CA-1a)
+    """
     proofs = _proofs(signals, spans_are_unique=spans_are_unique)
     if not proofs.height:
         return None
+    labels = _connect(proofs)
+    contradictory = _contradictory_rows(labels, proofs, signals)
+    if len(contradictory):
+        by_request = pl.col("proof").str.starts_with("request|") & pl.col("row").is_in(contradictory.implode())
+        proofs = proofs.filter(~by_request)
+        if not proofs.height:
+            return None
+        labels = _connect(proofs)
+    return pl.int_range(signals.height, dtype=pl.Int64, eager=True).scatter(labels["row"], labels["label"])
+
+
+def _connect(proofs: pl.DataFrame) -> pl.DataFrame:
+    """The smallest row that each row is connected to: row, label."""
     labels = proofs.select("row", label="row").unique()
     while True:
         labelled_proofs = proofs.join(labels, on="row")
         proof_labels = labelled_proofs.group_by("proof").agg(least=pl.col("label").min())
         row_labels = labelled_proofs.join(proof_labels, on="proof").group_by("row").agg(label=pl.col("least").min())
         if row_labels["label"].sum() == labels["label"].sum():
-            break
+            return row_labels
         labels = row_labels
-    return pl.int_range(signals.height, dtype=pl.Int64, eager=True).scatter(labels["row"], labels["label"])
+
+
+def _contradictory_rows(labels: pl.DataFrame, proofs: pl.DataFrame, signals: pl.DataFrame) -> pl.Series:
+    """The rows of components that hold several attempts: of one gateway call id, or of several."""
+    if signals["gateway_call_id"].null_count() == signals.height or not proofs["proof"].str.starts_with("request|").any():
+        return pl.Series([], dtype=pl.Int64)
+    is_attempt = pl.col("proof").str.starts_with("attempt|") | pl.col("proof").str.starts_with("other|")
+    attempts = proofs.filter(is_attempt).select("row", attempt="proof")
+    gateway_ids = signals["gateway_call_id"].gather(labels["row"])
+    members = labels.with_columns(gateway_call_id=gateway_ids).join(attempts, on="row", how="left")
+    ids = pl.concat_str("gateway_call_id", pl.col("attempt").fill_null("")).drop_nulls()
+    several = members.group_by("label").agg(ids.n_unique().alias("attempts")).filter(pl.col("attempts") > 1)
+    return labels.join(several, on="label", how="semi")["row"]
 
 
 def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
     """Proofs that signals belong to one call: rows (row, proof) of the proofs that several signals share."""
-    rows = pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
+    signals = signals.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
     proof_parts: list[pl.DataFrame] = []
     if not spans_are_unique:
         place = pl.struct("trace_key", "span_key")
-        proof_parts.append(
-            signals.select(rows, proof=place).filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("span", "proof"))
+        shared_places = signals.select("row", proof=place).filter(pl.col("proof").is_duplicated())
+        place_text = pl.concat_str(
+            pl.lit("span|"),
+            pl.concat_str(pl.col("proof").struct.field("trace_key"), pl.col("proof").struct.field("span_key"), separator=":"),
         )
-    ids = non_null_columns(signals, ("gateway_call_id", "provider_request_id"))
+        proof_parts.append(shared_places.select("row", proof=place_text))
+    ids = non_null_columns(signals, ("gateway_call_id", "provider_request_id", "request_ids"))
     if "gateway_call_id" in ids:
-        gateway_ids = signals.select(rows, proof="gateway_call_id").drop_nulls()
-        proof_parts.append(gateway_ids.filter(pl.col("proof").is_duplicated()).with_columns(_proof_text("gateway", "proof")))
-    if "provider_request_id" in ids:
-        proof_parts.append(_request_proofs(signals.with_columns(rows)))
+        proof_parts.append(gateway_proofs(signals))
+    if "provider_request_id" in ids or "request_ids" in ids:
+        proof_parts.append(request_proofs(signals))
     non_empty = [part for part in proof_parts if part.height]
-    return pl.concat(non_empty) if non_empty else pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
-
-
-def _proof_text(kind: str, column: str) -> pl.Expr:
-    proof = pl.col(column)
-    text = (
-        pl.concat_str(proof.struct.field("trace_key"), proof.struct.field("span_key"), separator=":") if kind == "span" else proof
-    )
-    return pl.concat_str(pl.lit(f"{kind}|"), text).alias("proof")
-
-
-def _request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
-    """Proofs of the provider's request id with equal output and whole prompt, where several signals have them.
-
-    Output includes reasoning. The prompt is the reported input where that includes cached tokens, input plus cached tokens where it does
-    not, and both readings are tried where that is unknown.
-    """
-    answers = signals.filter(pl.col("provider_request_id").is_not_null())
-    answers = answers.filter(pl.col("provider_request_id").is_duplicated())
-    if not answers.height:
-        return pl.DataFrame(schema={"row": pl.Int64, "proof": pl.String})
-    cache_write = pl.max_horizontal(
-        pl.col("cache_write_tokens").fill_null(0),
-        pl.col("cache_write_5m_tokens").fill_null(0) + pl.col("cache_write_1h_tokens").fill_null(0),
-    )
-    reasoning_excluded = pl.col("output_includes_reasoning").eq_missing(other=False)
-    output = pl.col("output_tokens") + pl.when(reasoning_excluded).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
-    exclusive_prompt, full_prompt = (
-        pl.col("input_tokens"),
-        pl.col("input_tokens") + pl.col("cache_read_tokens").fill_null(0) + cache_write,
-    )
-    inclusive = pl.col("input_includes_cache")
-    readings = (
-        pl.when(inclusive.ne_missing(other=False)).then(exclusive_prompt),
-        pl.when(inclusive.ne_missing(other=True)).then(full_prompt),
-    )
-    usage = [
-        answers.select(
-            "row",
-            "gateway_call_id",
-            proof=pl.when(reading.is_not_null() | (exclusive_prompt.is_null() & pl.col("output_tokens").is_not_null())).then(
-                pl.concat_str(
-                    pl.lit("request"),
-                    pl.col("cache_hit").fill_null(value=False),
-                    output.cast(pl.String).fill_null(""),
-                    reading.cast(pl.String).fill_null(""),
-                    "provider_request_id",
-                    separator="|",
-                )
-            ),
-        )
-        for reading in readings
-    ]
-    # An answer under two gateway ids was repeated from a cache: it proves nothing about either call.
-    proofs = pl.concat(usage).drop_nulls("proof").unique()
-    single_gateway = pl.col("gateway_call_id").drop_nulls().n_unique().over("proof") < 2
-    return proofs.filter(single_gateway & pl.col("proof").is_duplicated()).select("row", "proof")
+    return pl.concat(non_empty) if non_empty else pl.DataFrame(schema=PROOFS)

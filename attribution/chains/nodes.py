@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from attribution.chains.calls import CLAIM, GATEWAYS, reports_usage
+from attribution.chains.attempts import GATEWAYS
+from attribution.chains.calls import CLAIM, reports_usage
 from attribution.chains.forest import NONE, Index
 from attribution.chains.span_index import SpanIndex, index_spans
 

@@ -147,7 +147,7 @@ def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.Data
 
 def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
     """Edges of the graph of traces: to the trace a link leads to, or to the hash of an id that other traces may have too."""
-    edge_columns = ("link_trace_key", "links", *_SHARED_IDS)
+    edge_columns = ("link_trace_key", "links", "request_ids", *_SHARED_IDS)
     value_counts = spans.select(pl.col(c).count() for c in edge_columns).collect(engine="streaming").row(0, named=True)
     parts: list[pl.DataFrame] = []
     roots = spans.filter(pl.col("parent_key").is_null())
@@ -165,6 +165,11 @@ def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
             id_rows = spans.select("trace_key", target=column).drop_nulls().unique().collect()
             id_hash = pl.col("target").hash(seed=seed).reinterpret(signed=True)
             parts.append(id_rows.with_columns(target=id_hash, is_trace=pl.lit(value=False)))
+    if value_counts["request_ids"]:
+        decoded = pl.col("request_ids").str.json_decode(pl.List(pl.String))
+        further_ids = spans.filter(pl.col("request_ids").is_not_null()).select("trace_key", target=decoded).explode("target")
+        id_hash = pl.col("target").hash(seed=_SHARED_IDS.index("provider_request_id")).reinterpret(signed=True)
+        parts.append(further_ids.drop_nulls().unique().collect().with_columns(target=id_hash, is_trace=pl.lit(value=False)))
     typed_parts = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
     return pl.concat(typed_parts).unique() if typed_parts else pl.DataFrame(schema=_EDGES)
 

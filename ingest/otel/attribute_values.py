@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, structure
+from ingest.logs.request_ids import MAX_IDS, header_ids, id_list
 from ledger.money import exact_decimal
 from ledger.money import text as decimal_text
 
@@ -234,6 +235,18 @@ def response_id(value: Any) -> str | None:
     return name if name and not name.startswith("run_") else None
 
 
+def request_ids(value: Any) -> str | None:
+    """Further ids of a request, as a JSON list: an id, a list of ids (a header in OpenTelemetry's form), or an object of headers.
+
+    >>> request_ids(["0b1c"]), request_ids("{'llm_provider-request-id': 'req_1', 'date': 'Tue'}"), request_ids("")
+    ('["0b1c"]', '["req_1"]', None)
+    """
+    headers = parse_object(value) if isinstance(value, Mapping) or str(value)[:1] == "{" else None
+    if headers is not None:
+        return id_list(header_ids(headers))
+    return id_list(text(item) for item in (value[:MAX_IDS] if isinstance(value, (list, tuple)) else [value]))
+
+
 def http_error(value: Any) -> str | None:
     """An HTTP status of 400 or more."""
     name = text(value)
@@ -357,6 +370,7 @@ READERS: Mapping[str, Reader] = {
     "run_only": run_id,
     "not_run": response_id,
     "http_error": http_error,
+    "request_ids": request_ids,
     "tags": tags,
     "labels": labels,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.oracle.chains import Key, Node, Row, ancestors, enclosing
+from tests.oracle.chains import Key, Node, Row, enclosing
 
 REPORTED = (
     "input_tokens",
@@ -48,7 +49,7 @@ class Call:
 def calls(nodes: Mapping[Key, Node]) -> list[Call]:
     """Every call once, with what it used."""
     leaves = [node for node in nodes.values() if _is_leaf(node)]
-    found = [_merged(group, nodes) for group in _same_call(leaves)]
+    found = [_merged(group) for group in _same_call(leaves)]
     found = [call for call in found if not _is_echo(call, found, nodes)]
     return found + _wrappers(nodes, found)
 
@@ -60,36 +61,67 @@ def _is_leaf(node: Node) -> bool:
 def _same_call(leaves: Sequence[Node]) -> list[list[Node]]:
     """CA-1. Signals with one (trace, span) are one node already; here those with one gateway call id, then with one response."""
     groups = [[node] for node in leaves]
-    groups = _joined(
-        groups, lambda group: {("gateway", s["gateway_call_id"]) for s in _signals(group) if s.get("gateway_call_id")}
-    )
+    groups = _joined(groups, _gateway_ids)
     copied = _copied(groups)
-    return _joined(groups, lambda group: {proof for proof in _responses(group) if proof not in copied})
+    sole = _sole_calls(leaves, copied)
+    joined = _joined(groups, lambda group: {proof for proof in _responses(group, sole) if proof not in copied})
+    return [part for group in joined for part in _without_bridges(group)]
 
 
 def _signals(group: Sequence[Node]) -> list[Row]:
     return [s for node in group for s in node.signals]
 
 
-def _responses(group: Sequence[Node]) -> set[tuple[Any, ...]]:
-    """The provider's request id together with the usage it came with. The id alone is no proof.
+Proof = tuple[Any, ...]
 
-    Reading: usage is equal if the whole prompt and the output are; who tells of cached tokens, too, or counts them in
-    another way, does not tell of another call. An answer out of a cache is another call than the one it repeats.
+
+def _responses(group: Sequence[Node], sole: Mapping[Proof, Proof]) -> set[Proof]:
+    """The ids of a request together with model and prompt. Output proves nothing: a stream that was cut has less of it. (CA-1a)
+
+    Reading: prompts are equal if the whole prompt is; who tells of cached tokens, too, or counts them in another way, does not tell of
+    another call. An answer out of a cache is another call than the one it repeats. A signal without a prompt belongs to the only
+    call that has its id.
     """
-    return {
-        (s["provider_request_id"], prompt, s["output_tokens"], bool(s.get("cache_hit")))
-        for s in _signals(group)
-        if s.get("provider_request_id") and s.get("output_tokens") is not None
-        for prompt in _prompts(s)
-    }
+    proofs: set[Proof] = set()
+    for s in _signals(group):
+        for request in request_ids(s):
+            hit = bool(s.get("cache_hit"))
+            if s.get("input_tokens") is not None:
+                proofs |= {(request, prompt, s["response_model"], hit) for prompt in _prompts(s)}
+            elif (request, s["response_model"], hit) in sole:
+                proofs.add(sole[request, s["response_model"], hit])
+                break
+    return proofs
 
 
-def _prompts(signal: Row) -> set[int | None]:
+def request_ids(signal: Row) -> list[str]:
+    """All ids by which another source may name the same request."""
+    further = json.loads(signal.get("request_ids") or "[]")
+    return sorted({i for i in (signal.get("provider_request_id"), *further) if i})
+
+
+def _sole_calls(leaves: Sequence[Node], copied: set[Proof]) -> dict[Proof, Proof]:
+    """By id, model and hit: what proves the only call that has the id."""
+    proofs: dict[tuple[Any, Any], set[Proof]] = {}
+    for proof in _responses(leaves, {}) - copied:
+        proofs.setdefault((proof[0], proof[3]), set()).add(proof)
+    return {(request, one[0][2], hit): one[0] for (request, hit), some in proofs.items() if len(one := list(some)) == 1}
+
+
+def _without_bridges(group: list[Node]) -> list[list[Node]]:
+    """A call has one gateway id: where a signal tied the calls of two, the ties of requests are undone."""
+    if len({s["gateway_call_id"] for s in _signals(group) if s.get("gateway_call_id")}) < 2:
+        return [group]
+    return _joined([[node] for node in group], _gateway_ids)
+
+
+def _gateway_ids(group: Sequence[Node]) -> set[Proof]:
+    return {("gateway", s["gateway_call_id"]) for s in _signals(group) if s.get("gateway_call_id")}
+
+
+def _prompts(signal: Row) -> set[int]:
     """What the whole prompt may have been."""
-    told, inclusive = signal.get("input_tokens"), signal.get("input_includes_cache")
-    if told is None:
-        return {None}
+    told, inclusive = signal["input_tokens"], signal.get("input_includes_cache")
     cached = sum(signal.get(c) or 0 for c in ("cache_read_tokens", "cache_write_tokens"))
     return {told} if inclusive else {told + cached} if inclusive is False else {told, told + cached}
 
@@ -99,7 +131,7 @@ def _copied(groups: Sequence[Sequence[Node]]) -> set[tuple[Any, ...]]:
     seen: dict[tuple[Any, ...], set[str]] = {}
     for group in groups:
         ids = {s["gateway_call_id"] for s in _signals(group) if s.get("gateway_call_id")}
-        for proof in _responses(group):
+        for proof in _responses(group, {}):
             seen.setdefault(proof, set()).update(ids)
     return {proof for proof, ids in seen.items() if len(ids) > 1}
 
@@ -115,7 +147,7 @@ def _joined(groups: list[list[Node]], proofs: Any) -> list[list[Node]]:
     return out
 
 
-def _merged(group: Sequence[Node], nodes: Mapping[Key, Node]) -> Call:
+def _merged(group: Sequence[Node]) -> Call:
     """One call of all its signals. It stands where its innermost span stands; each figure comes from whoever tells it.
 
     Reading: a gateway's row knows no chain, so any span comes before it; of two traces, the one that came first has the call, the
@@ -124,19 +156,45 @@ def _merged(group: Sequence[Node], nodes: Mapping[Key, Node]) -> Call:
     spans = [node for node in group if node.told["channel"] == "otlp"] or list(group)
     first = min(spans, key=lambda node: (node.told["start_time"], node.told["trace_id"])).told["trace_id"]
     spans = [node for node in spans if node.told["trace_id"] == first]
-    above = {key for node in spans for key in ancestors(node.key, nodes)}
-    place = max((node for node in spans if node.key not in above), key=lambda node: node.order)
+    # Reading: a request is made last, so of the spans of one trace the one that started last is nearest to it.
+    place = min(spans, key=lambda node: (-node.told["start_time"].timestamp(), node.key[1]))
     call = Call(place, _signals(group), None)
     if call.cache_hit:
         # It used nothing at the provider and costs 0. (CA-4)
         call.flags.add("cache_hit")
         return call
-    call.usage = disjoint({column: call.told(column) for column in _FIGURES}, call.flags)
+    call.usage = disjoint(_figures(call.signals), call.flags)
     if call.usage is None:
         call.flags.add("usage_absent")
     if (call.told("attempt") or 0) > 0:
         call.flags.add("retry")
     return call
+
+
+def _figures(signals: Sequence[Row]) -> Row:
+    """What the signals of a call report, each figure by the most complete signal that has it; output by the one that counts most. (CA-1a)"""
+
+    def completeness(s: Row) -> tuple[Any, ...]:
+        order = {"litellm": 0, "otlp": 3}
+        return -sum(s.get(c) is not None for c in REPORTED), order.get(s["channel"], 9), -s["rank"], s["trace_key"], s["span_key"]
+
+    ranked = sorted(signals, key=completeness)
+    figures = {c: next((s[c] for s in ranked if s.get(c) is not None), None) for c in _FIGURES}
+    first = next((s for s in ranked if s.get("input_tokens") is not None), None)
+    if first is not None:
+        figures |= {c: first.get(c) for c in ("input_tokens", "input_includes_cache", "total_tokens")}
+    told = [s for s in ranked if s.get("output_tokens") is not None]
+    if told:
+        most = max(told, key=_whole_output)
+        figures |= {c: most.get(c) for c in ("output_tokens", "output_includes_reasoning")}
+    if first is not None and first.get("output_tokens") != figures["output_tokens"]:
+        figures["total_tokens"] = None
+    return figures
+
+
+def _whole_output(signal: Row) -> int:
+    apart = signal.get("output_includes_reasoning") is False
+    return int(signal["output_tokens"]) + (int(signal.get("reasoning_tokens") or 0) if apart else 0)
 
 
 def _is_echo(outer: Call, found: Sequence[Call], nodes: Mapping[Key, Node]) -> bool:

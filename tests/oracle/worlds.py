@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ledger.settings import AttributionSettings, IngestSettings, Settings, SharedRule
 from tests.oracle.books import World
+from tests.oracle.calls import request_ids
 from tests.oracle.names import AWS_MODELS, LOG_MODELS, METER_WORDS
 from tests.support.books_by_hand import at, charge, price, span
 
@@ -125,6 +126,7 @@ def _call(draw: st.DrawFn) -> dict[str, Any]:
         "credential": draw(st.sampled_from([None, None, "key-1", "key-2"])),
         "claimed_agent": draw(st.sampled_from([None, None, "support-bot", "cx"])),
         "provider_request_id": draw(st.sampled_from([None, None, f"r1 of {model}", f"r2 of {model}"])),
+        "request_ids": draw(st.sampled_from([None, None, json.dumps([f"r1 of {model}"]), json.dumps(["x-1", "x-2"])])),
         "cache_hit": draw(st.sampled_from([None] * 7 + [True])),
         "attempt": draw(st.sampled_from([None, None, 0, 1])),
     }
@@ -134,7 +136,16 @@ def _call(draw: st.DrawFn) -> dict[str, Any]:
 def _gateway_row(draw: st.DrawFn, number: int, call: dict[str, Any]) -> dict[str, Any]:
     """The gateway's own record of a call that a span told of: the same figures, in a session of its own or under the same ids."""
     keep = [
-        *("usage_scope", "provider", "response_model", "start_time", "provider_request_id", "gateway_call_id", "cache_hit"),
+        *(
+            "usage_scope",
+            "provider",
+            "response_model",
+            "start_time",
+            "provider_request_id",
+            "request_ids",
+            "gateway_call_id",
+            "cache_hit",
+        ),
         *("input_tokens", "input_includes_cache", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
         *("output_tokens", "reasoning_tokens", "output_includes_reasoning", "total_tokens"),
     ]
@@ -173,7 +184,7 @@ def span_rows(draw: st.DrawFn, most: int = 12) -> list[dict[str, Any]]:
             told["gateway_call_id"] = f"g{number}"
         parent = told.pop("parent", None)
         rows.append(span(trace, number, parent, **told))
-        if kind == "call" and (told.get("gateway_call_id") or told.get("provider_request_id")) and draw(st.booleans()):
+        if kind == "call" and (told.get("gateway_call_id") or request_ids(told)) and draw(st.booleans()):
             rows.append(draw(_gateway_row(number, rows[-1])))
     return rows
 

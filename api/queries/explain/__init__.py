@@ -324,7 +324,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
 def _merged_by(row: dict[str, Any]) -> str:
     if row["gateway_call_id"]:
         return "the gateway's call id"
-    return "the provider's request id and equal usage" if row["provider_request_id"] else "trace and span id"
+    return "an id of the request, with equal model and prompt" if row["provider_request_id"] else "trace and span id"
 
 
 def calls_frame(row: dict[str, Any]) -> pl.DataFrame:

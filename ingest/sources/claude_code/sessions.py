@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, count, flag, instant, rate, text
+from ingest.logs.request_ids import id_list
 from ingest.logs.rows import PROGRESS, Row, trace_position
 from ingest.otel.attribute_values import tier
 from ingest.otel.trace_stores import mapping, sequence
@@ -191,6 +192,7 @@ def _call(message: _Message) -> Row:
         ),
         "output_tokens": count(usage.get("output_tokens"), "usage.output_tokens"),
     }
+    request_id = text(line.get("requestId")) or name or None
     more = {"agent_version": text(line.get("version")), "vcs_branch": text(line.get("gitBranch"))}
     return (
         _row(session, f"{session}/{line['__key']}", line["__agent"])
@@ -203,7 +205,8 @@ def _call(message: _Message) -> Row:
             "usage_scope": "leaf",
             "provider": next((provider for start, provider in _PROVIDERS if name.startswith(start)), "anthropic"),
             "response_model": model,
-            "provider_request_id": text(line.get("requestId")) or name or None,
+            "provider_request_id": request_id,
+            "request_ids": id_list([name], besides=[request_id]),
             "service_tier": tier(usage.get("speed")) or tier(usage.get("service_tier")),
             "input_includes_cache": None if counts["input_tokens"] is None else False,
             "output_includes_reasoning": None if counts["output_tokens"] is None else True,

@@ -17,7 +17,20 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ingest.logs.json_fields import FieldError, count, decimal, flag, instant, mapping, rate, short_repr, structure, text
+from ingest.logs.json_fields import (
+    MAX_TEXT_LENGTH,
+    FieldError,
+    count,
+    decimal,
+    flag,
+    instant,
+    mapping,
+    rate,
+    short_repr,
+    structure,
+    text,
+)
+from ingest.logs.request_ids import header_ids, id_list
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
@@ -205,8 +218,8 @@ class _Log:
         return isinstance(entry, Mapping) and bool(entry.get("mode"))
 
     def _set_ids(self, row: Row) -> None:
-        item_id = text(self.item.get("request_id" if self.spend_logs else "id"))
-        call = text(self.item.get("litellm_call_id")) or text(self.metadata.get("litellm_call_id"))
+        item_id = self._id("request_id" if self.spend_logs else "id")
+        call = self._id("litellm_call_id") or text(self.metadata.get("litellm_call_id"))
         request = names.bare_request_id(item_id)
         if call is None and item_id is None:
             raise FieldError(
@@ -220,15 +233,31 @@ class _Log:
         # A cache hit has the id of the original answer, but sent no provider request: only its own ids identify it.
         row["gateway_call_id"] = separate or call or (item_id if hit else request)
         row["provider_request_id"] = None if hit or request == call else request
+        if not hit:
+            further_ids = (*header_ids(self._part(self.hidden, "additional_headers")), text(self.response.get("id")))
+            row["request_ids"] = id_list(further_ids, besides=(row["provider_request_id"], row["gateway_call_id"]))
         node = separate or call or item_id or ""
         if row["status"] == "error" and separate is None:
-            # A failed call that a fallback answered is two rows with one call id: two nodes, one call.
+            # A failed call that a fallback answered is two rows with one call id.
             node = f"{node}_failed"
-        row["span_id"], row["span_key"] = node, ids.span_key(node)
+        # A client may choose the call id, and attempts share it: the answer's id and the start tell their rows apart. (CA-1a)
+        row["span_id"], row["span_key"] = (
+            node,
+            ids.span_key(separate or f"{node}|{request or ''}|{row['start_time'] // 1_000_000}"),
+        )
         row["trace_id"] = (names.batch_id(request) if self._is_batch_cost() else None) or trace or node
         row["trace_key"] = ids.trace_key(row["trace_id"])
         row["conversation_id"] = self._conversation(trace)
         self._set_caller(row)
+
+    def _id(self, field: str) -> str | None:
+        """An id of the item; one that is too long is a problem and absent."""
+        value = self.item.get(field)
+        if isinstance(value, str) and len(value) > MAX_TEXT_LENGTH:
+            reason = f"longer than {MAX_TEXT_LENGTH} characters; it was not taken"
+            self.problems.append(ItemProblem(field, reason, "send the id of the call, not its content", "warning"))
+            return None
+        return text(value)
 
     def _separate(self, item_id: str | None, call: str | None) -> str | None:
         """The node of a row that bills separate work of the same call as another row; None for all other rows.

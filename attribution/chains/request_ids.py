@@ -1,0 +1,77 @@
+"""Ids of a call that cross sources: the provider's request id, in the body or in headers a gateway passes on, message and response ids. (CA-1a)"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from attribution.chains.attempts import PROOFS, model_signatures, prompt_readings
+
+
+def call_ids(signals: pl.DataFrame) -> pl.DataFrame:
+    """The ids of each signal by which another source may name the same call: row, id."""
+    parts = [signals.select("row", id="provider_request_id").drop_nulls()]
+    if signals["request_ids"].null_count() < signals.height:
+        lists = signals.select("row", id="request_ids").drop_nulls()
+        parts.append(lists.with_columns(pl.col("id").str.json_decode(pl.List(pl.String))).explode("id").drop_nulls().unique())
+    return parts[0] if len(parts) == 1 else pl.concat(parts).unique()
+
+
+def request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
+    """Proofs (row, proof) of signals that share an id and do not contradict each other on model and prompt; `signals` has `row`.
+
+    Output proves nothing: of a stream that was cut, or of a placeholder, it is smaller than the truth. An id of several gateway calls was
+    repeated from a cache or chosen by a client, and proves nothing. A signal without model or prompt belongs to the only call that has
+    its id, and never joins two.
+    """
+    ids = call_ids(signals)
+    ids = ids.filter(pl.col("id").is_duplicated())
+    if not ids.height:
+        return pl.DataFrame(schema=PROOFS)
+    answers = signals.join(ids.select("row").unique(), on="row", how="semi")
+    answers = answers.select(
+        "row",
+        "gateway_call_id",
+        "output_tokens",
+        hit=pl.col("cache_hit").fill_null(value=False),
+        model=model_signatures(answers),
+        prompt=prompt_readings(answers),
+    )
+    told = ids.join(answers, on="row").explode("prompt")
+    single_gateway = pl.col("gateway_call_id").drop_nulls().n_unique().over("id", "hit", "prompt", "model") < 2
+    complete = told.drop_nulls(["prompt", "model"]).filter(single_gateway)
+    proofs = complete.select("row", proof=_proof("prompt", "model")).unique()
+    return pl.concat([proofs, _partial_proofs(told, complete)]).unique().filter(pl.col("proof").is_duplicated())
+
+
+def _proof(prompt: str, model: str) -> pl.Expr:
+    return pl.concat_str(pl.lit("request|"), "hit", prompt, model, "id", separator="|")
+
+
+def _partial_proofs(told: pl.DataFrame, complete: pl.DataFrame) -> pl.DataFrame:
+    """Proofs of the signals that lack model or prompt, by the first of their ids that belongs to one call only."""
+    partial = told.filter(pl.col("prompt").is_null() | pl.col("model").is_null())
+    if not partial.height:
+        return pl.DataFrame(schema=PROOFS)
+    readings = complete.select("row", "id", "hit", whole_prompt="prompt", whole_model="model")
+    # Two readings of one signal are one call; readings of different signals that share none are two.
+    calls_by_id = readings.unique(["id", "hit", "whole_prompt", "whole_model"])
+    sole = readings.group_by("id", "hit").agg(
+        pl.col("whole_prompt").n_unique().alias("prompts"), pl.col("whole_model").n_unique().alias("models")
+    )
+    sole = sole.filter((pl.col("prompts") == 1) & (pl.col("models") == 1)).select("id", "hit")
+    candidates = partial.join(calls_by_id.join(sole, on=["id", "hit"], how="semi"), on=["id", "hit"], suffix="_whole")
+    agrees = (pl.col("prompt").is_null() | (pl.col("prompt") == pl.col("whole_prompt"))) & (
+        pl.col("model").is_null() | (pl.col("model") == pl.col("whole_model"))
+    )
+    matched = candidates.filter(agrees).sort("row", "id").unique("row", keep="first", maintain_order=True)
+    joined = matched.select("row", proof=_proof("whole_prompt", "whole_model"))
+    # Where no signal of an id is complete, those that agree in what they have are one call, as long as they report something.
+    rest = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")
+    rest = rest.filter(pl.col("prompt").is_not_null() | pl.col("output_tokens").is_not_null())
+    alone = rest.select(
+        "row",
+        proof=pl.concat_str(
+            pl.lit("request|"), "hit", pl.col("prompt").fill_null(-1), pl.col("model").fill_null(""), "id", separator="|"
+        ),
+    )
+    return pl.concat([joined, alone])
