@@ -86,9 +86,9 @@ def months_to_check(before: Mapping[str, str], after: Mapping[str, str]) -> list
     Neighbours, because a chain and a bill may reach over the end of a month; a run leaves alone what still stands.
 
     >>> before = {"2026-08": "a", "2026-09": "a", "2026-10": "b", "*": "x"}
-    >>> changed(before, {**before, "2026-10": "c"})
+    >>> months_to_check(before, {**before, "2026-10": "c"})
     ['2026-09', '2026-10']
-    >>> changed({"2026-09": "a", "*": "x"}, {"2026-09": "a", "*": "y"})
+    >>> months_to_check({"2026-09": "a", "*": "x"}, {"2026-09": "a", "*": "y"})
     ['2026-09']
     """
     months = sorted((before.keys() | after.keys()) - {"*"})

@@ -62,7 +62,7 @@ def _alert(source: SourceStatus) -> Alert:
 def duration_text(seconds: int) -> str:
     """A duration in words.
 
-    >>> told(90), told(7200), told(151200), told(3 * 86400)
+    >>> duration_text(90), duration_text(7200), duration_text(151200), duration_text(3 * 86400)
     ('2 minutes', '2 hours', '42 hours', '3 days')
     """
     if seconds < 7200:

@@ -22,7 +22,7 @@ MAX_ROWS = 40
 def rate_unit(meter: str) -> str:
     """The quantity a displayed rate applies to.
 
-    >>> per("input_tokens"), per("requests")
+    >>> rate_unit("input_tokens"), rate_unit("requests")
     ('1M tokens', '1 unit')
     """
     return "1M tokens" if meter.endswith("_tokens") else "1 unit"
@@ -31,7 +31,7 @@ def rate_unit(meter: str) -> str:
 def display_rate(rate: Decimal | None, meter: str) -> str | None:
     """A rate as people read it.
 
-    >>> shown_rate(Decimal("0.0000025"), "input_tokens"), shown_rate(Decimal("0.04"), "requests"), shown_rate(None, "requests")
+    >>> display_rate(Decimal("0.0000025"), "input_tokens"), display_rate(Decimal("0.04"), "requests"), display_rate(None, "requests")
     ('2.5', '0.04', None)
     """
     return None if rate is None else text(rate.scaleb(6) if meter.endswith("_tokens") else rate)
@@ -40,7 +40,7 @@ def display_rate(rate: Decimal | None, meter: str) -> str | None:
 def rate_change(old: Decimal | None, new: Decimal | None) -> str:
     """Relative change of a rate.
 
-    >>> moved(Decimal("0.000002"), Decimal("0.000003")), moved(Decimal("0.00003"), Decimal("0.00001")), moved(None, Decimal(1))
+    >>> rate_change(Decimal("0.000002"), Decimal("0.000003")), rate_change(Decimal("0.00003"), Decimal("0.00001")), rate_change(None, Decimal(1))
     ('+50 %', '-66.7 %', '')
     """
     if old is None or new is None or not old or old == new:

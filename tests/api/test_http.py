@@ -328,7 +328,7 @@ def test_a_wrong_budget_names_the_field(bare: httpx.Client, body: dict[str, Any]
 def test_a_body_has_to_say_that_it_is_json(bare: httpx.Client, method: str, path: str) -> None:
     document = problem(bare.request(method, path, content=b'{"scope": "team"}', headers=AUTH), 415)
     assert (document["where"], document["remedy"]) == ("Content-Type", "send application/json")
-    assert document["detail"] == "the request does not say what its body is"
+    assert document["detail"] == "the request has no Content-Type"
 
 
 def test_what_is_no_json_is_told_with_its_place(bare: httpx.Client) -> None:
@@ -393,7 +393,7 @@ def test_the_client_passes_on_what_a_stranger_says() -> None:
 def test_the_token_cannot_be_empty(books: Books) -> None:
     from api.app import create_app
 
-    with pytest.raises(ValueError, match="empty token"):
+    with pytest.raises(ValueError, match="token must not be empty"):
         create_app(books, receivers=SmallReceivers(), token="")
 
 

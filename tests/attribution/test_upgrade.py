@@ -298,4 +298,4 @@ def test_explain_says_that_another_version_drew_the_figure(books: Books, monkeyp
     attribute(books)
     other_version(monkeypatch)
     story = json.dumps(queries.explain(books, "c0").model_dump(mode="json"))
-    assert "the code changed since, so the next run may say otherwise" in story
+    assert "the code changed since, so the next run may differ" in story

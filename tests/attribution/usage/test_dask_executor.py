@@ -167,7 +167,7 @@ def test_a_cluster_comes_to_the_same_and_a_killed_worker_changes_nothing(
 DRIVER = """
     import sys, time
     from pathlib import Path
-    from attribution.usage.dask_executor import Cluster
+    from attribution.usage.dask_executor import DaskExecutor
     from attribution.run import attribute
     from ledger.books import Books
     from tests.attribution.usage.test_dask_executor import Watched, sliced
@@ -178,7 +178,7 @@ DRIVER = """
     def wait():
         print("first slice is there", flush=True)
         time.sleep(120)
-    with Cluster(address) as cluster:
+    with DaskExecutor(address) as cluster:
         attribute(books, ["2026-10"], executor=Watched(cluster, wait))
 """
 

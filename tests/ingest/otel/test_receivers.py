@@ -665,12 +665,12 @@ from bench.otlp_load import Batch
 from ledger.settings import IngestSettings
 from ledger.spool import Spool
 from ledger.store import Store
-from rootcost.service.receivers import Doors, Unpack
+from rootcost.service.receivers import Parsers, TraceReader
 settings, folder = IngestSettings(), Path(sys.argv[1])
-doors, spool, batch = Doors(settings), Spool(folder / "spool", read=Unpack(settings)), Batch(500, 1)
+parsers, spool, batch = Parsers(settings), Spool(folder / "spool", reader=TraceReader(settings)), Batch(500, 1)
 for day in range(16):
     for _ in range(10):
-        received = doors.otlp("traces", batch.renewed(), "application/x-protobuf")
+        received = parsers.otlp("traces", batch.renewed(), "application/x-protobuf")
         spool.append(received.rows, received.problems, bodies=received.bodies)
     assert spool.drain(Store(folder / f"tables-{day}")) == 5000
     print(psutil.Process().memory_info().rss >> 20, flush=True)
