@@ -11,6 +11,7 @@ from attribution import factorize
 from attribution.as_of import AsOfIndex
 from attribution.chains import identity
 from attribution.chains.ancestry import SpanContext
+from attribution.chains.enclosure import enclosed_by_equal
 from attribution.classification import names
 from attribution.columns import CALLER, CONTEXT, WHAT, WHO
 from attribution.usage import dimensions
@@ -30,8 +31,8 @@ def resource_hours(
 ) -> pl.DataFrame:
     """Seconds and requests on resources that are not sold by the token: nodes, runtimes, databases. (RA-3)
 
-    Only the outermost span of a path on one resource counts: its calls on the same resource run within its time. Rows of
-    `usage_hourly` without their rollup and month.
+    Of spans that hold one resource and enclose each other, whatever lies between, only the outermost counts: the others run within its time.
+    A link encloses nothing. Rows of `usage_hourly` without their rollup and month.
     """
     rows = _outermost(context, period)
     if not len(rows):
@@ -74,14 +75,13 @@ def resource_hours(
 
 
 def _outermost(context: SpanContext, period: tuple[datetime, datetime] | None) -> factorize.Index:
-    """Rows of spans with a resource that the span above them does not have."""
+    """Rows of spans with a resource that no span enclosing them has."""
     if not factorize.non_null_columns(context.nodes, ["resource_id"]):
         return np.zeros(0, dtype=np.int32)
     resources = context.nodes["resource_id"]
     rows: factorize.Index = resources.is_not_null().arg_true().cast(pl.Int32).to_numpy()
-    above = context.forest.parent[rows]
-    is_nested = (resources.gather(rows) == resources.gather(above)).fill_null(value=False).to_numpy() & (above != rows)
-    rows = np.compress(~is_nested, rows)
+    codes = resources.gather(rows).rank("dense").cast(pl.Int32).to_numpy() - 1
+    rows = np.compress(~enclosed_by_equal(context.forest.container, rows, codes), rows)
     if period is None:
         return rows
     times = context.nodes.select(pl.col("start_time", "end_time").gather(rows))

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from tests.oracle.calls import Call
-from tests.oracle.chains import Key, Node, Path, Row, ancestors
+from tests.oracle.chains import Key, Node, Path, Row, enclosing
 from tests.oracle.identity import Owner, Registry, owner_of
 from tests.oracle.names import LOG_MODELS, PRICE_MODELS, PROVIDERS
 
@@ -109,35 +109,21 @@ def of_time(
 ) -> list[Use]:
     """The time for which spans held a resource. (RA-3)
 
-    Reading: what a span below holds of the same resource is not held twice; the span above keeps the time around it.
+    Of spans that enclose each other, whatever lies between, the outermost speaks for all; a link encloses nothing.
     """
     holders = [n for n in nodes.values() if n.told.get("resource_id") and n.told.get("usage_scope") is None]
     uses: list[Use] = []
     for node in holders:
         resource = node.told["resource_id"]
-        below = [n for n in holders if n.told["resource_id"] == resource and node.key in ancestors(n.key, nodes)]
-        for start, end in _without(_interval(node), [_interval(n) for n in below]):
-            for path in ways[node.key]:
-                owner = owner_of(node.signals, path, conversations, registry, trusted)
-                keys = {"account": None, "region": None, "resource": resource, "principal": None}
-                seconds = _seconds(end - start) * path.weight
-                uses.append(Use(owner, None, None, "seconds", "standard", keys, seconds, start, end, flags=owner.flags))
+        if any(n.told["resource_id"] == resource and n.key in enclosing(node.key, nodes) for n in holders):
+            continue
+        start, end = node.told["start_time"], max(node.told["start_time"], node.told["end_time"])
+        for path in ways[node.key]:
+            owner = owner_of(node.signals, path, conversations, registry, trusted)
+            keys = {"account": None, "region": None, "resource": resource, "principal": None}
+            seconds = _seconds(end - start) * path.weight
+            uses.append(Use(owner, None, None, "seconds", "standard", keys, seconds, start, end, flags=owner.flags))
     return uses
-
-
-Interval = tuple[datetime, datetime]
-
-
-def _interval(node: Node) -> Interval:
-    return node.told["start_time"], node.told["end_time"]
-
-
-def _without(whole: Interval, parts: Sequence[Interval]) -> list[Interval]:
-    """What is left of an interval."""
-    left = [whole]
-    for start, end in parts:
-        left = [piece for a, b in left for piece in ((a, min(b, start)), (max(a, end), b)) if piece[0] < piece[1]]
-    return left
 
 
 def _seconds(span: timedelta) -> Fraction:
