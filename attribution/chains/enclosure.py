@@ -23,12 +23,12 @@ def enclosed_by_equal(container: Index, rows: Index, codes: Index) -> Flags:
     above = _above(container, rows)
     if not (above != NONE).any():
         return np.zeros(len(rows), dtype=bool)
-    first, inside = _preorder(above)
+    first, inner_count = _preorder(above)
     order = np.lexsort((first, codes))
     # Intervals are nested or disjoint: one that begins before the end of an earlier one of its code lies inside that.
     # Each code has a range of numbers of its own, so that one running maximum serves all.
     offset = codes[order].astype(np.int64) * (len(rows) + 1)
-    latest_end = np.maximum.accumulate(offset + (first + inside)[order])
+    latest_end = np.maximum.accumulate(offset + (first + inner_count)[order])
     is_enclosed = np.zeros(len(rows), dtype=bool)
     is_enclosed[order[1:]] = (offset + first[order])[1:] <= latest_end[:-1]
     return is_enclosed
@@ -51,19 +51,19 @@ def _preorder(above: Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     [[0, 1, 2, 3], [3, 1, 0, 0]]
     """
     levels = _levels(above)
-    inside = np.zeros(len(above), dtype=np.int64)
+    inner_count = np.zeros(len(above), dtype=np.int64)
     for level in reversed(levels[1:]):
-        np.add.at(inside, above[level], inside[level] + 1)
+        np.add.at(inner_count, above[level], inner_count[level] + 1)
     first = np.zeros(len(above), dtype=np.int64)
     for level in levels:
         siblings = level[np.argsort(above[level], kind="stable")]
         parent = above[siblings]
-        size = inside[siblings] + 1
+        size = inner_count[siblings] + 1
         before = np.cumsum(size) - size
         is_eldest = np.concatenate(([True], parent[1:] != parent[:-1]))
         before -= np.maximum.accumulate(np.where(is_eldest, before, 0))
         first[siblings] = before + np.where(parent == NONE, 0, first[parent] + 1)
-    return first, inside
+    return first, inner_count
 
 
 def _levels(above: Index) -> list[Index]:

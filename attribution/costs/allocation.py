@@ -12,6 +12,7 @@ from attribution import as_of
 from attribution.costs import principals
 from attribution.costs.corrections import correctable_costs, follow_charges
 from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
+from attribution.costs.taxes import follow_taxed_charges
 from ledger.settings import AttributionSettings
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
@@ -33,17 +34,16 @@ def allocate(
     earlier invoices (`attribution.costs.prior_months`), `month_begin` is the first instant of this invoice's month.
     """
     parts = [f for f in (allocate_unmatched(unmatched_groups, team_spend, timeline, settings),) if f.height]
-    for role in ("follow", "tax"):
-        stray_reason = "tax_without_charge" if role == "tax" else "credit_without_charge"
+    roles = (("follow", follow_charges, "credit_without_charge"), ("tax", follow_taxed_charges, "tax_without_charge"))
+    for role, follow, stray_reason in roles:
         role_groups = groups.filter(pl.col("role") == role)
         if not role_groups.height:
             continue
         followed_costs = [t for t in (correctable_costs(usage_costs, groups, role_groups), *parts) if t.height]
-        following_rows, unmatched_role_groups = follow_charges(
+        following_rows, unmatched_role_groups = follow(
             role_groups,
             pl.concat(followed_costs, how="diagonal_relaxed") if followed_costs else pl.DataFrame(),
             earlier_costs,
-            tax=role == "tax",
             month_begin=month_begin,
         )
         stray_rows = allocate_unmatched(

@@ -1,6 +1,6 @@
-"""Corrections: credits, refunds and taxes follow the charges they correct or tax, by the same weights and with their sign. (RA-5)
+"""Corrections: credits and refunds follow the charges they correct, by the same weights and with their sign. (RA-5)
 
-They also follow charges of earlier invoices, by the costs published for those.
+They also follow charges of earlier invoices, by the costs published for those. Taxes are in `attribution.costs.taxes`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ _FOLLOW: tuple[tuple[tuple[str, ...], Time], ...] = (
 """What a credit and the charge it corrects have in common, most specific first, and always currency, provider and payer; the account
 too, where the credit names one. A credit that names a SKU or a service is never spread beyond it.
 """
-_TAX: tuple[tuple[str, ...], ...] = (("invoice_id", "account", "service"), ("invoice_id", "account"), ("invoice_id",))
-_EARLIER_TAX: tuple[tuple[str, ...], ...] = (("account", "service"), ("account",), ())
 
 INHERITED = ("cost_class", *WHO, "model", "meter", "usage_key", "resource", "region", "principal")
 """Columns that a following row copies from the cost it follows."""
@@ -58,8 +56,10 @@ MATCHED_BY = (
 )
 """Columns that costs are found by, beside INHERITED and the four cost columns."""
 
-_PAYER = ("currency", "provider", "billing_account")
+_BILL = ("currency", "provider")
+_PAYER = (*_BILL, "billing_account")
 _PERIOD = ("period_start", "period_end")
+_CANDIDATE_COLUMNS = (*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
 _MAX_PAIRS = 5_000_000
 """Beyond this many pairs of a credit and a cost, hours and single calls are aggregated, so that memory stays bounded."""
 
@@ -75,9 +75,9 @@ class _Level:
 
 
 def follow_charges(
-    groups: pl.DataFrame, current_costs: pl.DataFrame, earlier_costs: pl.DataFrame, *, tax: bool, month_begin: datetime
+    groups: pl.DataFrame, current_costs: pl.DataFrame, earlier_costs: pl.DataFrame, *, month_begin: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Splits credits (or taxes) over the costs of the charges they correct (or tax); returns shares, and groups that correct nothing known.
+    """Splits credits over the costs of the charges they correct; returns shares, and groups that correct nothing known.
 
     `current_costs` are the costs allocated so far, `earlier_costs` those published for earlier invoices, both with MATCHED_BY, INHERITED and
     the cost columns. `month_begin` is the invoice month's first instant: a row whose period ends before it corrects an earlier month, and is
@@ -85,9 +85,9 @@ def follow_charges(
     """
     shares: list[pl.DataFrame] = []
     unmatched_groups = groups
-    sides = {False: _candidates(current_costs, groups), True: _candidates(earlier_costs, groups)}
+    sides = {False: candidate_costs(current_costs, groups), True: candidate_costs(earlier_costs, groups)}
     is_past = pl.col("period_end") <= month_begin
-    for level in _tax_levels(is_past) if tax else _credit_levels(is_past):
+    for level in _credit_levels(is_past):
         if not unmatched_groups.height:
             break
         # A row that names a principal corrects that principal's charges alone.
@@ -102,34 +102,45 @@ def follow_charges(
         for share in (step for step in steps if step.height):
             shares.append(share)
             unmatched_groups = unmatched_groups.filter(~pl.col("charge_group").is_in(share["charge_group"].implode()))
+    return following_rows(shares, groups), unmatched_groups
+
+
+def following_rows(shares: Sequence[pl.DataFrame], groups: pl.DataFrame) -> pl.DataFrame:
+    """Shares of `groups` on the costs they follow, with reason, rule and no quantity of their own."""
     if not shares:
-        return groups.clear(), unmatched_groups
-    following_rows = pl.concat(shares, how="diagonal_relaxed").with_columns(
+        return groups.clear()
+    return pl.concat(shares, how="diagonal_relaxed").with_columns(
         reason=_reason(), rule=pl.lit("RA-5"), quantity=pl.lit(None, dtype=MONEY)
     )
-    return following_rows, unmatched_groups
 
 
 def correctable_costs(costs: pl.LazyFrame, month_groups: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
-    """The costs that `groups` could correct, with MATCHED_BY, INHERITED and the four cost columns; `month_groups` have their SKUs."""
-    match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
+    """The costs that `groups` could follow, with MATCHED_BY, INHERITED and the four cost columns; `month_groups` have their SKUs."""
+    match = _hard_keys(groups)
     skus = month_groups.lazy().select(pl.col("charge_group").alias("lot_id"), "sku_meter", "resource_id")
     return (
         costs.join(groups.lazy().select(match).unique(), on=match, how="semi", nulls_equal=True)
         .join(skus, on="lot_id", how="left")
-        .select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
+        .select(_CANDIDATE_COLUMNS)
         .collect()
     )
 
 
-def _candidates(costs: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+def candidate_costs(costs: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     """The costs that could be followed at all, so that each level searches few."""
     if not costs.height or not groups.height:
         return costs.clear()
-    match = [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
+    match = _hard_keys(groups)
     missing = [pl.lit(None, dtype=COSTS.schema[c]).alias(c) for c in INHERITED if c not in costs.columns]
     candidates = costs.join(groups.select(match).unique(), on=match, how="semi", nulls_equal=True)
-    return candidates.with_columns(missing).select(*MATCHED_BY, *(c for c in INHERITED if c not in MATCHED_BY), *COST_COLUMNS)
+    return candidates.with_columns(missing).select(_CANDIDATE_COLUMNS)
+
+
+def _hard_keys(groups: pl.DataFrame) -> list[str]:
+    """Keys that each of `groups` shares with all costs it may follow: a tax goes beyond its service, a payer it lacks is any."""
+    if (groups["role"] == "tax").any():
+        return [*_BILL] if groups["billing_account"].null_count() else [*_PAYER]
+    return [*_PAYER, *(() if groups["service"].null_count() else ("service",))]
 
 
 def _credit_levels(is_past: pl.Expr) -> Iterator[_Level]:
@@ -143,17 +154,6 @@ def _credit_levels(is_past: pl.Expr) -> Iterator[_Level]:
                 yield _Level((*account, *keys), time, earlier, applies)
 
 
-def _tax_levels(is_past: pl.Expr) -> Iterator[_Level]:
-    """Charges of this invoice; of the invoice the tax names, if that is an earlier one; of the tax's own period."""
-    for keys in _TAX:
-        yield _Level(keys, "any", False, ~is_past)
-        yield _Level(keys, "overlap", False, is_past)
-    for keys in _TAX:
-        yield _Level(keys, "any", True, pl.col("invoice_id").is_not_null())
-    for keys in _EARLIER_TAX:
-        yield _Level(keys, "overlap", True, is_past)
-
-
 def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
     """Whether a credit may be spread over all charges that share only `keys`: it must not name anything finer itself."""
     condition = pl.col("account").is_not_null() if account else pl.col("account").is_null()
@@ -165,11 +165,16 @@ def _may_spread(keys: Sequence[str], account: Sequence[str]) -> pl.Expr:
 
 def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level) -> pl.DataFrame:
     """The groups that match costs at this level, split over them."""
+    return split_over_costs(groups, targets, (*_PAYER, *level.keys), level.time)
+
+
+def split_over_costs(groups: pl.DataFrame, targets: pl.DataFrame, keys: Sequence[str], time: Time) -> pl.DataFrame:
+    """The groups that have `keys` in common with costs of their `time`, split over those by what they cost."""
     if not groups.height or not targets.height:
         return groups.clear()
-    match = [*_PAYER, *level.keys, *(_PERIOD if level.time == "same" else ())]
+    match = [*keys, *(_PERIOD if time == "same" else ())]
     keep: Sequence[str] = [k for k in INHERITED if k not in match]
-    by_time = level.time in ("within", "overlap")
+    by_time = time in ("within", "overlap")
     candidates = targets.join(groups.select(match).unique(), on=match, how="semi", nulls_equal=True)
     if _pairs(groups, candidates, match) > _MAX_PAIRS:
         if by_time:
@@ -179,9 +184,9 @@ def _follow_at_level(groups: pl.DataFrame, targets: pl.DataFrame, level: _Level)
     period = [pl.col(p).alias(f"of_{p}") for p in _PERIOD] if by_time else []
     costs = candidates.group_by([*match, *period, *keep]).agg(*(pl.col(c).sum().alias(f"of_{c}") for c in COST_COLUMNS))
     rows = groups.drop([c for c in INHERITED if c in groups.columns and c not in match]).join(costs, on=match, nulls_equal=True)
-    if level.time == "within":
+    if time == "within":
         rows = rows.filter(pl.col("of_period_start") >= pl.col("period_start"), pl.col("of_period_end") <= pl.col("period_end"))
-    if level.time == "overlap":
+    if time == "overlap":
         # A period of length 0 overlaps periods that contain its instant.
         end = pl.max_horizontal("period_end", pl.col("period_start") + timedelta(microseconds=1))
         rows = rows.filter(pl.col("of_period_start") < end, pl.col("of_period_end") > pl.col("period_start"))

@@ -149,32 +149,39 @@ def corrected_months(correction_rows: pl.DataFrame, month: str, months_in_force:
 def corrected_costs(store: Store, runs: Mapping[str, str], correction_rows: pl.DataFrame) -> pl.DataFrame:
     """Costs of `runs` (month → run) that the correction rows could follow, with MATCHED_BY, INHERITED and the four cost columns.
 
-    Only original charges: a row that itself followed another charge is left out, since a correction corrects a charge.
+    Only original charges: a row that itself followed another charge is left out, since a correction corrects a charge, and so is a tax, since no
+    tax is taxed.
     """
     if not runs or not correction_rows.height:
         return pl.DataFrame()
+    is_tax = pl.col("charge_category") == "Tax"
+    taxes = correction_rows.filter(is_tax)
     payers = correction_rows.select(
         currency="billing_currency",
         provider=pl.Series([names.provider(p) for p in correction_rows["provider_name"]], dtype=pl.String),
         billing_account="billing_account_id",
     ).unique()
+    # A tax without a payer is on any of them.
+    payer_keys = ["currency", "provider", *(() if taxes["billing_account_id"].null_count() else ("billing_account",))]
     partitions = {"month": sorted(runs), "run_id": sorted(set(runs.values()))}
-    named_services = [] if correction_rows["service_name"].null_count() else correction_rows["service_name"].unique().to_list()
+    spreads = taxes.height or correction_rows["service_name"].null_count()
+    named_services = [] if spreads else correction_rows["service_name"].unique().to_list()
     first_start, last_end = correction_rows["charge_period_start"].min(), correction_rows["charge_period_end"].max()
-    invoices = correction_rows.filter(pl.col("charge_category") == "Tax")["invoice_id"].drop_nulls().unique()
+    invoices = taxes["invoice_id"].drop_nulls().unique()
     instant = timedelta(microseconds=1)
     is_in_period = (pl.col("period_start") < last_end + instant) & (pl.col("period_end") > first_start)  # type: ignore[operator]  # datetimes
     costs = store.scan(COSTS, partitions).filter(
         pl.col("basis") == "billed",
         pl.col("rule") != "RA-5",
+        is_tax.fill_null(value=False).not_(),
         is_in_period | pl.col("invoice_id").is_in(invoices.implode()),
     )
-    if named_services and not invoices.len():
+    if named_services:
         costs = costs.filter(pl.col("service").is_in(named_services))
     group_skus = store.scan(LOTS, partitions).select("month", "run_id", "lot_id", "sku_meter", "resource_id").collect()
     frame = (
         costs.with_columns(lot_id=pl.coalesce("lot_id", pl.col("lot_ids").list.first()))
-        .join(payers.lazy(), on=["currency", "provider", "billing_account"], how="semi", nulls_equal=True)
+        .join(payers.lazy(), on=payer_keys, how="semi", nulls_equal=True)
         .select("month", "run_id", "lot_id", *(c for c in MATCHED_BY if c in COSTS.schema), *INHERITED, *COST_COLUMNS)
         .collect()
     )

@@ -105,7 +105,7 @@ def weights(rule: SharedRule, metered: Mapping[str, Fraction]) -> dict[str, Frac
 
 
 def follow(followers: Sequence[Charge], charges: Sequence[Charge]) -> None:
-    """RA-5: credits, refunds and corrections go as the charges they correct, tax as the charges of its invoice.
+    """RA-5: credits, refunds and corrections go as the charges they correct, tax as the charges it taxes.
 
     Reading: a credit corrects the charges that agree with everything it says of account, region, service, SKU, resource,
     principal and period, and a corrected row its own category; several weigh by their effective cost. Where that sums to nothing, or less, there is
@@ -113,7 +113,7 @@ def follow(followers: Sequence[Charge], charges: Sequence[Charge]) -> None:
     """
     for charge in followers:
         if charge.row["charge_category"] == "Tax":
-            same = [c for c in charges if c.row["charge_category"] != "Tax" and _same_invoice(c, charge)]
+            same = _taxed(charge, charges)
             reason = "tax"
         else:
             same = [c for c in charges if c not in followers and c.row["charge_category"] != "Tax" and _corrects(charge, c)]
@@ -150,8 +150,26 @@ def reason_of(charge: Charge) -> str:
     return {"Credit": "credit", "Adjustment": "adjustment"}.get(charge.row["charge_category"], "refund")
 
 
-def _same_invoice(charge: Charge, tax: Charge) -> bool:
-    return all(charge.row.get(c) == tax.row.get(c) for c in ("billing_currency", "billing_month", "provider_name", "invoice_id"))
+def _taxed(tax: Charge, charges: Sequence[Charge]) -> list[Charge]:
+    """The charges a tax is on: of its invoice, account and service; invoice and account; invoice; the provider's month. (RA-5)
+
+    What the tax leaves out is any, and what no charge of the invoice (or month) has is passed over.
+    """
+    bill_keys = ("billing_currency", "billing_month", "provider_name", "billing_account_id")
+    month = [
+        c
+        for c in charges
+        if c.row["charge_category"] != "Tax" and all(c.row[k] == tax.row[k] for k in bill_keys if tax.row.get(k))
+    ]
+    invoice = [c for c in month if c.row.get("invoice_id") == tax.row["invoice_id"]] if tax.row.get("invoice_id") else []
+    for scope in (invoice, month):
+        own_keys = {c: tax.row.get(c) for c in ("sub_account_id", "service_name")}
+        usable = {c: value for c, value in own_keys.items() if value and any(one.row.get(c) == value for one in scope)}
+        for keys in (("sub_account_id", "service_name"), ("sub_account_id",), ()):
+            taxed_charges = [one for one in scope if all(one.row.get(c) == usable[c] for c in keys if c in usable)]
+            if sum((Fraction(one.row["effective_cost"]) for one in taxed_charges), Fraction(0)) > 0:
+                return taxed_charges
+    return []
 
 
 _SAYS = ("sub_account_id", "region_id", "service_name", "sku_meter", "resource_id", "principal")

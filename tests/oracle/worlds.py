@@ -244,7 +244,11 @@ def _kind_of_charge(
             told |= {c: -(told[c] / 10).quantize(Decimal("1e-12")) for c in _costs(1, False)}
             return {**told, "charge_category": "Credit"} if kind == "credit" else {**told, "charge_class": "Correction"}
     if kind == "tax":
-        told = {"service_name": None, "sku_meter": None, "sub_account_id": None, "region_id": None, "principal": None}
+        # As AWS, Google and Azure write them: of the whole invoice, of an account, of a service that sells or of one of its own.
+        told = {"sku_meter": draw(st.sampled_from([None, "Tax"])), "region_id": None, "principal": None}
+        told["service_name"] = draw(st.sampled_from([None, "Tax", "Amazon Bedrock", "Amazon S3"]))
+        told["sub_account_id"] = draw(st.sampled_from([None, "1111", "2222", "9999"]))
+        told |= draw(st.sampled_from([{}, {}, {"invoice_id": None}, {"invoice_id": "inv-elsewhere"}]))
         return {**told, "charge_category": "Tax", "consumed_unit": None, "tags": None}
     told = {"service_name": "Amazon S3", "sku_meter": "TimedStorage", "consumed_unit": "GB-Mo", "principal": None}
     told["billing_currency"] = draw(st.sampled_from(["USD", "USD", "EUR"]))
