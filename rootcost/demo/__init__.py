@@ -1,4 +1,4 @@
-"""A made-up company's month, in the formats real companies get: bills, gateway logs, telemetry, registry.
+"""Generates one month of a fictional company, in the formats of real providers: bills, gateway logs, telemetry, registry.
 
 `generate` writes the files; `rootcost.demo.story` runs them through the real ingestors and prints the results.
 `generate_ledger` writes large tables directly, for benchmarks.

@@ -1,4 +1,4 @@
-"""The company's services, and what they do alike: call a model, through the gateway or directly, and read the vector store."""
+"""The company's services and their shared operations: calling a model, through the gateway or directly, and reading the vector store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KEYS = {
 
 
 class CallSite(NamedTuple):
-    """Where a call is made: by which service, below which span, for whom, and by whom."""
+    """Context of a call: service, parent span, end user and agent."""
 
     origin: Origin
     trace: bytes
@@ -59,7 +59,7 @@ class CallSite(NamedTuple):
 
 
 class GrowingPrompt:
-    """The prompt of an agent's loop: every step repeats what came before, and caches what it can."""
+    """The prompt of an agent's loop: every step repeats the earlier messages, and caches what the provider allows."""
 
     __slots__ = ("model", "prompt", "seen")
 
@@ -88,7 +88,7 @@ class GrowingPrompt:
 
 
 def duration(r: Recorder, output: int, pace: float = 1.0) -> int:
-    """How long it takes to generate so many tokens, in nanoseconds."""
+    """The time to generate a number of tokens, in nanoseconds."""
     return int(pace * (0.35 + output * (0.008 + 0.012 * r.dice.uniform())) * SECOND)
 
 

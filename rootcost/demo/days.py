@@ -1,4 +1,4 @@
-"""The month, day by day: each is played, written to files, and forgotten, so that memory holds one day at most.
+"""Generates the month day by day: each day is written to files and released, so that memory holds one day at most.
 
 Days are independent of each other; a large month is played on all processors, with the same bytes as on one.
 """
@@ -22,14 +22,14 @@ from rootcost.demo.shapes import Dice
 SPANS_A_FILE = 60_000
 LINES_A_FILE = 20_000
 RESENT_DAYS, RETRIED_DAY = (6, 13), 8
-"""Days on which a collector, and the gateway, deliver some things twice."""
+"""Days on which the collector and the gateway deliver some records twice."""
 
 _WHO = [name for name in TRUTH_SCHEMA if name not in METERS]
 
 
 @dataclass(slots=True, kw_only=True)
 class DayOutput:
-    """What was written, and the truth about it.
+    """Counts of what was written, and the expected costs.
 
     `usage` sums true tokens by hour, model, principal and people; `seconds` is resource to hour to seconds of work.
     """
@@ -41,7 +41,7 @@ class DayOutput:
     payloads: int = 0
 
     def add(self, other: DayOutput) -> None:
-        """Takes in what another day, or another part of it, wrote."""
+        """Adds the counts of another day, or of another part of it."""
         self.usage = _summed(pl.concat([self.usage, other.usage]))
         self.calls, self.spans, self.payloads = self.calls + other.calls, self.spans + other.spans, self.payloads + other.payloads
         for resource, hours in other.seconds.items():
@@ -51,7 +51,7 @@ class DayOutput:
 
 
 def play(schedule: traffic.Plan, out: Path, month: str, *, processes: int, tell: Callable[[str, int, int], None]) -> DayOutput:
-    """Plays the whole month below `out`; `tell` hears of every day that is done."""
+    """Generates the whole month below `out`; `tell` is called after every day."""
     whole = DayOutput()
     for days_done, day in enumerate(_each(partial(play_day, schedule, out, month), range(1, schedule.days + 1), processes), 1):
         whole.add(day)
@@ -69,7 +69,7 @@ def _each(work: Callable[[int], DayOutput], days: Iterable[int], processes: int)
 
 
 def play_day(schedule: traffic.Plan, out: Path, month: str, day: int) -> DayOutput:
-    """Plays one day and writes its files."""
+    """Generates one day and writes its files."""
     recorder, whole, part = Recorder(Dice(schedule.seed, day), day), DayOutput(), 0
     for scene, dice, start in traffic.chains_of(schedule, day):
         recorder.dice = dice
@@ -82,7 +82,7 @@ def play_day(schedule: traffic.Plan, out: Path, month: str, day: int) -> DayOutp
 
 
 def _flush(recorder: Recorder, out: Path, day: str, part: int) -> DayOutput:
-    """Writes what the recorder holds, and sums up the truth."""
+    """Writes the recorded data, and adds up the expected costs."""
     if recorder.spans or recorder.plain_spans:
         _write_spans(recorder, out / "otlp", f"{day}-{part:03d}")
     if recorder.payloads:

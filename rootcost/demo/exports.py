@@ -28,7 +28,7 @@ _MAP, _DOUBLE_MAP = pa.map_(pa.string(), pa.string()), pa.map_(pa.string(), pa.f
 
 
 def exact_double(amount: Decimal) -> float:
-    """The double that prints as this decimal; refuses amounts that have none.
+    """The double whose shortest text is this decimal; raises an error for amounts without one.
 
     >>> exact_double(Decimal("0.02640000"))
     0.0264
@@ -191,11 +191,11 @@ FOCUS_COLUMNS = (
     "ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId", "SkuMeter",
     "SkuPriceDetails", "SkuPriceId", "SubAccountId", "SubAccountName", "SubAccountType", "Tags",
 )  # fmt: skip
-"""Columns of Cost and Usage 1.2 that hold for a provider without commitments, capacity reservations or virtual currency."""
+"""Columns of Cost and Usage 1.2 that apply to a provider without commitments, capacity reservations or virtual currency."""
 
 
 def write_focus(path: Path, lines: Sequence[OpenAiLine], *, first: datetime, end: datetime) -> Path:
-    """OpenAI's charges as a FOCUS 1.2 CSV: one row a day and line item; empty where FOCUS wants null."""
+    """OpenAI's charges as a FOCUS 1.2 CSV: one row per day and line item; empty fields are null."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FOCUS_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()

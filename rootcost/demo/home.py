@@ -1,4 +1,4 @@
-"""The folder a demo lives in: made new, or made again if a demo made it; anybody else's ledger is left alone."""
+"""The home folder of a demo: created, or replaced if a demo created it; any other ledger is never touched."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ANYBODYS = ("tables", "raw", "spool", "rootcost.db", "rootcost.toml")
 
 
 def is_demo(home: Path) -> bool:
-    """Whether a demo made this home."""
+    """Whether a demo created this home."""
     return (home / COMPANY_FOLDER / MARKER).is_file()
 
 
 def clear(home: Path) -> Path:
-    """Removes what an earlier demo left and returns where the company's files go.
+    """Removes the files of an earlier demo and returns the folder for the company's files.
 
     Raises `UsageError` on a home with other data.
     """
@@ -48,7 +48,7 @@ def clear(home: Path) -> Path:
 
 
 def put_in_force(home: Path, demo_settings: Path) -> Settings:
-    """Puts the company's rootcost.toml in force and returns the settings.
+    """Installs the company's rootcost.toml and returns the settings.
 
     Raises `UsageError` if another one, or the environment, stands before it.
     """

@@ -1,4 +1,4 @@
-"""Large tables made directly, for benchmarks: request trees and a bill that fits them, without a file format in between.
+"""Generates large tables for benchmarks: request trees and a matching bill, written directly without a file format in between.
 
 Everything is vectorised; ten million spans take about a minute and a gigabyte.
 """
@@ -27,14 +27,14 @@ MODELS = 40
 RECENT_TREES = 500
 _PLACE = 10**12
 _PAID_PER_THOUSAND = 880
-"""What is paid of a thousand at list."""
+"""Price paid for list prices of 1,000."""
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerFiles:
-    """What was made: Parquet files with the columns of `spans` and `charges`, and what must come out.
+    """The generated tables: Parquet files with the columns of `spans` and `charges`, and the expected result.
 
     `expected` holds, by initiating agent, the effective cost of its logged calls, exact but for the splits' last digit.
     """
@@ -234,7 +234,7 @@ def _owed(frame: pl.DataFrame, initiator: Ints, model: Ints, rates: list[tuple[i
 
 
 def _charges(logged_usage: pl.DataFrame, rates: dict[str, tuple[int, int]], month: str, seed: int) -> pl.DataFrame:
-    """The bill of the pools: one row an hour, model and meter; some hold 10 % that nobody logged."""
+    """The bill of the pools: one row per hour, model and meter; in some, 10 % of the usage is not logged."""
     price = pl.DataFrame(
         {"model": list(rates), "p_input": [r[0] for r in rates.values()], "p_output": [r[1] for r in rates.values()]}
     )

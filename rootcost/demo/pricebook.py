@@ -32,7 +32,7 @@ _FIELDS = {
 
 
 def installed_price_map() -> dict[str, dict[str, Any]]:
-    """Every entry of the price map that litellm ships, with exact numbers."""
+    """All entries of the installed litellm's price map, with exact numbers."""
     module_spec = importlib.util.find_spec("litellm")
     if module_spec is None or module_spec.origin is None:
         raise ObjectMissingError("litellm is not installed", where="price map", remedy="install it: pip install litellm")
@@ -60,7 +60,7 @@ def list_rates(model: Model) -> Mapping[str, Decimal]:
 
 
 def price_list() -> PriceList:
-    """What the demo imports: the installed price map, with the rates of `PRICE_LIST` in place of its own."""
+    """The price list that the demo imports: the installed price map, with the rates of `PRICE_LIST` in place of its own."""
     from ingest.prices.litellm_map import read_litellm_map
 
     installed, dated = read_litellm_map(), read_litellm_map(PRICE_LIST)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 NOTHING = Decimal(0)
 WIDE = 110
-"""Columns a terminal needs for the tables' less important columns."""
+"""Terminal width from which the tables' optional columns are shown."""
 
 
 def cents(amount: Decimal) -> str:
-    """Money at two places, so that columns align; amounts below a cent are marked.
+    """Money with two decimals, so that columns align; amounts below a cent are marked.
 
     >>> cents(Decimal("1234.567")), cents(Decimal("0.004")), cents(Decimal(0)), cents(Decimal("-0.004"))
     ('1,234.57', '<0.01', '–', '>-0.01')
@@ -50,7 +50,7 @@ def _table(*columns: str, right: Sequence[str] = (), footer: Mapping[str, str] |
 
 
 def heading(console: Console, title: str, sentence: str = "") -> None:
-    """A new chapter."""
+    """Prints a heading."""
     console.print()
     console.print(
         Rule(Text(title, "bold"), align="left", style="dim"), width=None if console.is_terminal else min(console.width, 100)
@@ -61,7 +61,7 @@ def heading(console: Console, title: str, sentence: str = "") -> None:
 
 @dataclass(frozen=True, slots=True)
 class IngestLine:
-    """One line of what was read."""
+    """Prints one line about a source that was read."""
 
     what: str
     report: IngestReport
@@ -151,7 +151,7 @@ def rest(console: Console, costs: pl.DataFrame, *, currency: str) -> None:
 
 
 def chain(console: Console, tree: ChainTree, *, explain: str, most_nodes: int = 36) -> None:
-    """One chain as a tree with dollars: each span's own cost, and with everything below. `explain` is a command that says why."""
+    """Prints one chain as a tree: each span's own cost, and its cost including all spans below it. `explain` is a command that says why."""
     summary = tree.chain
     (currency,) = tree.cost or ("",)
     console.print(
@@ -184,7 +184,7 @@ def chain(console: Console, tree: ChainTree, *, explain: str, most_nodes: int = 
 
 
 def _guided(nodes: Sequence[SpanNode]) -> Iterator[tuple[SpanNode, str]]:
-    """Nodes, depth first, each with the lines that lead to it."""
+    """Nodes, depth first, each with its tree guide lines."""
     children: dict[str | None, list[str]] = {}
     for node in nodes:
         children.setdefault(node.parent_id, []).append(node.node_id)
@@ -201,7 +201,7 @@ def _guided(nodes: Sequence[SpanNode]) -> Iterator[tuple[SpanNode, str]]:
 
 
 def fine(amount: Decimal) -> str:
-    """A small amount at six places, so that points align.
+    """A small amount with six decimals, so that decimal points align.
 
     >>> fine(Decimal("0.0784")), fine(Decimal("0.0000001"))
     ('0.078400', '<0.000001')
@@ -210,7 +210,7 @@ def fine(amount: Decimal) -> str:
 
 
 def budgets(console: Console, rows: Sequence[Budget], alerts: Sequence[Alert]) -> None:
-    """Budgets, and the alerts they raised."""
+    """Prints budgets, and the alerts they raised."""
     right = ("limit", "spent", "of it estimated", "used")
     grid = _table("budget", *right, "state", right=right)
     colour = {"exceeded": "bold red", "warning": "yellow", "ok": "green"}
@@ -259,7 +259,7 @@ def balance(console: Console, frame: pl.DataFrame) -> None:
 
 
 def _lined_up(amount: Decimal) -> str:
-    """All twelve places, so that nothing hides behind rounding and the points stand below each other.
+    """All twelve decimals: nothing is rounded, and decimal points align.
 
     >>> _lined_up(Decimal("1234.5")), _lined_up(Decimal("0E-12"))
     ('1,234.500000000000', '–')

@@ -1,4 +1,4 @@
-"""The month's work, chain by chain: how often each scene is played, when, and in which order.
+"""Schedules the month's chains: the number of chains of each scene, their times and their order.
 
 Arrivals follow the hours and weekdays of real traffic (`rootcost.demo.shapes`). Each day and scene has its own seed, so a day
 is the same whatever is generated around it.
@@ -19,12 +19,12 @@ from rootcost.demo.recorder import SECOND, Recorder
 from rootcost.demo.shapes import Dice, shares
 
 RUNAWAY_DAY = 22
-"""On this day of the month the coding agent runs in a loop that nobody stops."""
+"""On this day of the month the coding agent runs in an endless loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A kind of chain: its share of all calls, and when it is played."""
+    """A kind of chain: its share of all calls, and its times of day."""
 
     name: str
     play: Callable[[Recorder, int], None]
@@ -66,7 +66,7 @@ class Plan:
 
 
 def plan(calls: int, *, first: datetime, end: datetime, seed: int, gpu_nodes: int) -> Plan:
-    """Spreads about `calls` provider calls over the scenes and days of a month."""
+    """Distributes about `calls` provider calls over the scenes and days of a month."""
     cast = programme(gpu_nodes)
     days = (end - first).days
     rng = np.random.default_rng([seed, 1])
@@ -88,7 +88,7 @@ def plan(calls: int, *, first: datetime, end: datetime, seed: int, gpu_nodes: in
 
 
 def _calls_each(scene: Scene) -> float:
-    """Calls of an average chain of a scene, found by playing it."""
+    """Mean number of calls of a scene's chains, measured by generating some."""
     recorder = Recorder(Dice(0, 2), day=15)
     for _ in range(300):
         scene.play(recorder, 1_700_000_000 * SECOND)
@@ -96,7 +96,7 @@ def _calls_each(scene: Scene) -> float:
 
 
 def chains_of(schedule: Plan, day: int) -> Iterator[tuple[Callable[[Recorder, int], None], Dice, int]]:
-    """The chains that start on a day (from 1): what to play, with which dice, and when (ns), in order of their start."""
+    """The chains that start on a day (from 1): scene, random generator and start (ns), in order of their start."""
     midnight = int((schedule.first + timedelta(days=day - 1)).timestamp()) * SECOND
     starts: list[tuple[int, int]] = []
     dice = [Dice(schedule.seed, 3, day, row) for row in range(len(schedule.scenes) + 1)]
