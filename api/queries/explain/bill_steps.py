@@ -63,11 +63,21 @@ def _charge_part(row: Mapping[str, Any]) -> Part:
     )
 
 
+def file_name(uri: str) -> str:
+    """A local path as the name of its file; other addresses are unchanged. The part's `uri` has the whole path.
+
+    >>> file_name("/bills/october.csv"), file_name("s3://bills/cur/part-3.parquet")
+    ('october.csv', 's3://bills/cur/part-3.parquet')
+    """
+    return uri.rsplit("/", 1)[-1] if uri.startswith("/") else uri
+
+
 def charge_line(row: Mapping[str, Any]) -> str:
     """File, line and description of a charge."""
     seller = ", ".join(name for name in (row["provider_name"], row["service_name"]) if name)
     description = row["original_description"] or row["sku_meter"]
-    place = f"line {row['line']} of {row['uri']}" if row["line"] is not None else f"a row of {row['uri']}"
+    file = file_name(row["uri"])
+    place = f"line {row['line']} of {file}" if row["line"] is not None else f"a row of {file}"
     return f"{place} ({row['charge_id']}), {row['charge_category']} of {seller}{f', {description}' if description else ''}"
 
 
