@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from urllib.parse import urldefrag
 
-from ingest.bills.paged_rows import COSTS, TOTALS, BillMonth, JsonObject, text
+from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, BillMonth, JsonObject, text
 from ingest.source import Fetcher, RawObject, Request
 from ledger import periods
 from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
@@ -28,6 +29,8 @@ _LOOK_BACK_MONTHS = 24
 _RESTATEMENT_PERIOD = timedelta(days=35)
 """How long after its end a month is read again: OpenAI restates days later, Anthropic up to 30 days later."""
 _MAX_PAGES = 1000
+_MAX_BUCKETS = 31
+"""Days of one page: a whole month."""
 _MAX_READS = 3
 """How often a month is read that changes meanwhile."""
 _PAGE_NAME = re.compile(r"(?:\.json|\.jsonl|\.ndjson|/[^./]+)\Z", re.IGNORECASE)
@@ -43,14 +46,32 @@ class Page:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageFormat:
-    """How a provider writes its pages: the field with a bucket's start, and the kind of a page by its content."""
+    """How a provider writes its pages and queries.
+
+    `start_field` is both the query's first instant and a bucket's start, `end_field` the query's end. Results with one of the
+    `group_fields` are costs in groups; `is_usage` recognises results of the usage endpoint.
+    """
 
     source: str
     start_field: str
+    end_field: str
     parse_time: Callable[[str], datetime]
-    kind_of: Callable[[JsonObject], str | None]
+    format_time: Callable[[datetime], str]
+    group_fields: tuple[str, ...]
+    is_usage: Callable[[JsonObject], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMonth:
+    """A month whose pages are stored: `label` is the fragment of the address, `month` null where saved pages do not state it."""
+
+    item: RawObject
+    month: str | None
+    label: str = ""
+    problems: Sequence[Problem] = ()
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 def api_key(names: Sequence[str], label: str) -> str:
@@ -110,6 +131,54 @@ def _earlier(day: date, months: int) -> date:
     return day
 
 
+def plan_months(
+    fetcher: Fetcher,
+    page_format: PageFormat,
+    uri: str,
+    *,
+    key_names: Sequence[str],
+    costs_path: str,
+    read: Callable[[str, str, str], tuple[list[Page], Sequence[Problem]]],
+) -> Iterator[PlannedMonth]:
+    """The months of an address that may have changed, newest first; of a folder, its saved pages.
+
+    `read` takes the address without its label, the API key and the month. `costs_path` is the endpoint that names the stored month.
+    """
+    if not uri.startswith(("http://", "https://")):
+        for item, stated_month in saved_months(fetcher, page_format, uri):
+            yield PlannedMonth(item=item, month=stated_month)
+        return
+    base, label = urldefrag(uri)
+    base = base.rstrip("/")
+    key = api_key(key_names, label)
+    for month, read_at in months_to_read(fetcher, uri):
+        pages, problems = read(base, key, month)
+        item = store_pages(fetcher, page_format, month, pages, f"{base}{costs_path}?month={month}")
+        yield PlannedMonth(item=item, month=month, label=label, problems=problems, checkpoints={f"{uri}|{month}": read_at})
+
+
+def daily_query(page_format: PageFormat, month: str, group: Sequence[str], cursor: str | None) -> list[tuple[str, str]]:
+    """The query of a month's daily buckets in groups, from the page of `cursor` on."""
+    query = [
+        (page_format.start_field, page_format.format_time(periods.month_start(month))),
+        (page_format.end_field, page_format.format_time(readable_until(month))),
+        ("bucket_width", "1d"),
+        ("limit", str(_MAX_BUCKETS)),
+        *(("group_by[]", name) for name in group),
+    ]
+    return [*query, ("page", cursor)] if cursor else query
+
+
+def page_kind(page_format: PageFormat, page: JsonObject) -> str:
+    """The kind of a saved page, by its results; a page without results is one of costs in groups."""
+    buckets = [bucket for bucket in page.get("data") or () if isinstance(bucket, dict)]
+    results = [result for bucket in buckets for result in bucket.get("results") or () if isinstance(result, dict)]
+    if any(page_format.is_usage(result) for result in results):
+        return USAGE
+    has_groups = any(result.get(name) is not None for result in results for name in page_format.group_fields)
+    return TOTALS if results and not has_groups else COSTS
+
+
 def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Request]) -> list[Page]:
     """All pages of a response. `request` takes the cursor of the next page. Raises `FormatError` where the cursors do not end."""
     pages: list[Page] = []
@@ -122,7 +191,7 @@ def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Re
         content = _parse_page(page.content, item.uri)
         cursor = text(content.get("next_page")) if content.get("has_more") is True else None
         if content.get("has_more") is True and (cursor is None or cursor in cursors or len(pages) >= _MAX_PAGES):
-            raise FormatError("the pages do not come to an end", where=item.uri, remedy="ask again later; nothing was booked")
+            raise FormatError("the pages do not end", where=item.uri, remedy="try again later; nothing was booked")
         if cursor is None:
             return pages
         cursors.add(cursor)
@@ -171,7 +240,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
         if content.startswith(b'{"bundle":'):
             bundles[open_month(page_format, item).month] = item
         elif not bundles:
-            page = Page(page_format.kind_of(_parse_page(content, item.uri)) or COSTS, item.uri, content)
+            page = Page(page_kind(page_format, _parse_page(content, item.uri)), item.uri, content)
             pages_by_content.setdefault(content.strip(), page)
     if bundles:
         return [(item, month) for month, item in bundles.items()]
@@ -194,9 +263,9 @@ def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) ->
         conflicting_day = min((day for day in page_days if known_days.get(day, page_days[day]) != page_days[day]), default=None)
         if conflicting_day is not None:
             raise FormatError(
-                f"another page tells {conflicting_day.date()} differently",
+                f"another page has other results for {conflicting_day.date()}",
                 where=page.uri,
-                remedy="save the pages of one visit, in one grouping",
+                remedy="save the pages of one request, in one grouping",
             )
         known_days.update(page_days)
         if page_days and _parse_page(page.content, page.uri).get("has_more") is True:
@@ -204,7 +273,9 @@ def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) ->
     for kind, day, page_uri in open_ends:
         if day not in days[kind]:
             raise FormatError(
-                f"the page after this one is missing, from {day.date()} on", where=page_uri, remedy="save all pages of the answer"
+                f"the page after this one is missing, from {day.date()} on",
+                where=page_uri,
+                remedy="save all pages of the response",
             )
     first = min(days.get(COSTS, {}), default=None)
     if first is None:
@@ -213,7 +284,7 @@ def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) ->
         raise FormatError(
             f"the pages begin on {first.date()}, and a month is replaced whole",
             where=uri,
-            remedy="ask from the first of the month",
+            remedy="request the month from its first day",
         )
 
 
@@ -254,7 +325,7 @@ def _buckets(page_format: PageFormat, pages: Iterable[Page]) -> dict[str, dict[d
 def _days(page_format: PageFormat, page: JsonObject, location: str) -> Iterator[tuple[datetime, Sequence[JsonObject]]]:
     data = page.get("data")
     if not isinstance(data, list):
-        raise FormatError("the page holds no data", where=location, remedy="ask again; the answer is not as documented")
+        raise FormatError("the page holds no data", where=location, remedy="try again; the response is not as documented")
     for bucket in data:
         results = bucket.get("results") if isinstance(bucket, dict) else None
         start = text(bucket.get(page_format.start_field)) if isinstance(bucket, dict) else None
@@ -264,10 +335,10 @@ def _days(page_format: PageFormat, page: JsonObject, location: str) -> Iterator[
             raise FormatError(
                 f"a bucket's {page_format.start_field} is {start!r}",
                 where=location,
-                remedy="ask again; the answer is not as documented",
+                remedy="try again; the response is not as documented",
             ) from error
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-            raise FormatError(f"the day {day.date()} holds no results", where=location, remedy="ask again; nothing was booked")
+            raise FormatError(f"the day {day.date()} holds no results", where=location, remedy="try again; nothing was booked")
         yield day, results
 
 
@@ -277,7 +348,7 @@ def _parse_page(content: bytes, location: str) -> JsonObject:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"no whole JSON page: {str(error)[:120]}", where=location, remedy="fetch it again") from error
     if not isinstance(page, dict):
-        raise FormatError("the page is no JSON object", where=location, remedy="save each answer as a file of its own")
+        raise FormatError("the page is no JSON object", where=location, remedy="save each response as its own file")
     return page
 
 

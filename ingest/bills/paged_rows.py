@@ -149,3 +149,23 @@ def day_period(start: datetime) -> dict[str, str]:
         "charge_period_end": (start + timedelta(days=1)).isoformat(),
         "billing_period_start": start.replace(day=1).isoformat(),
     }
+
+
+def usage_charge(
+    start: datetime, cost: str | None, currency: str | None, *, provider: str, service: str
+) -> dict[str, str | None]:
+    """A day's usage charge in FOCUS terms: billed, effective and contracted cost are the same, the list cost is unknown."""
+    return day_period(start) | {
+        "billed_cost": cost,
+        "effective_cost": cost,
+        "list_cost": None,
+        "contracted_cost": cost,
+        "billing_currency": currency.upper() if currency else None,
+        "charge_category": "Usage",
+        "charge_frequency": "Usage-Based",
+        "provider_name": provider,
+        "publisher_name": provider,
+        "invoice_issuer_name": provider,
+        "service_name": service,
+        "service_category": "AI and Machine Learning",
+    }

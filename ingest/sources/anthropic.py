@@ -1,19 +1,18 @@
 """Anthropic's organisation bill: the cost report, with the usage report for its quantities.
 
-Amounts are decimal text in cents. A month is read whole each time and replaced, for Anthropic restates up to thirty days back. Costs
-are asked in groups (workspace, description) and without; what the groups lack of the total becomes a row of its own. The cost report
-leaves out the priority tier: its tokens are counted and told.
+Amounts are decimal text in cents. A month is read whole each time and replaced, because Anthropic restates up to thirty days
+back. Costs are requested in groups (workspace, description) and without groups; the difference between the groups and the total
+becomes a row of its own. The cost report leaves out the priority tier: its tokens are reported as a problem.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Final, Literal
-from urllib.parse import urldefrag
 
 from ingest.bills import paged_api, paged_rows
 from ingest.bills.paged_api import Page, PageFormat
@@ -22,14 +21,12 @@ from ingest.problem_counter import ProblemCounter
 from ingest.source import Access, Batch, Fetcher, RawObject, Reading, Request
 from ledger import money
 from ledger.money import ZERO
-from ledger.periods import month_start
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
 _KEYS: Final = ("ANTHROPIC_ADMIN_KEY", "ANTHROPIC_ADMIN_API_KEY")
 _COSTS_BY: Final = ("workspace_id", "description")
 _USAGE_BY: Final = ("workspace_id", "model", "service_tier", "context_window", "inference_geo")
-_LIMIT_DAYS = 31
 _CENTS: Final = {"USD": 2}
 """Decimal places of the currency's smallest unit, which amounts count. Anthropic bills in no other so far."""
 _UNKNOWN_GEO = (None, "not_available")
@@ -42,16 +39,19 @@ _TOKEN_TYPES: Final = (
 )
 
 
-def _page_kind(page: JsonObject) -> str | None:
-    """What a saved page is of: its results say it, as far as there are any."""
-    results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
-    if any("uncached_input_tokens" in result for result in results):
-        return USAGE
-    has_groups = any(result.get(name) is not None for result in results for name in _COSTS_BY)
-    return TOTALS if results and not has_groups else COSTS
+def _is_usage(result: JsonObject) -> bool:
+    return "uncached_input_tokens" in result
 
 
-_SHAPE: Final = PageFormat("anthropic", "starting_at", paged_api.parse_utc, _page_kind)
+_FORMAT: Final = PageFormat(
+    source="anthropic",
+    start_field="starting_at",
+    end_field="ending_at",
+    parse_time=paged_api.parse_utc,
+    format_time=lambda instant: instant.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    group_fields=_COSTS_BY,
+    is_usage=_is_usage,
+)
 
 
 class Anthropic:
@@ -70,36 +70,36 @@ class Anthropic:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """The months that may have changed, newest first; of a folder, what its saved pages tell."""
-        if not uri.startswith(("http://", "https://")):
-            for item, stated_month in paged_api.saved_months(fetcher, _SHAPE, uri):
-                yield Batch(self.name, (item,), stated_month)
-            return
-        base, label = urldefrag(uri)
-        base = base.rstrip("/")
-        secret = {"x-api-key": paged_api.api_key(_KEYS, label)}
-        for month, read_at in paged_api.months_to_read(fetcher, uri):
-            pages, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.store_pages(fetcher, _SHAPE, month, pages, f"{base}/v1/organizations/cost_report?month={month}")
-            scope = f"{self.name}.{label}" if label else self.name
-            yield Batch(scope, (item,), month, problems=tuple(problems), checkpoints={f"{uri}|{month}": read_at})
-
-    def _read_month(
-        self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
-    ) -> tuple[list[Page], Sequence[Problem]]:
-        def asked(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.follow_pages(
-                fetcher, kind, partial(_request, f"{base}/v1/organizations/{endpoint}", secret, month, group)
+        """The months that may have changed, newest first; of a folder, its saved pages."""
+        for planned in paged_api.plan_months(
+            fetcher,
+            _FORMAT,
+            uri,
+            key_names=_KEYS,
+            costs_path="/v1/organizations/cost_report",
+            read=partial(self._read_month, fetcher),
+        ):
+            yield Batch(
+                scope=f"{self.name}.{planned.label}" if planned.label else self.name,
+                objects=(planned.item,),
+                billing_month=planned.month,
+                problems=tuple(planned.problems),
+                checkpoints=planned.checkpoints,
             )
 
+    def _read_month(self, fetcher: Fetcher, base: str, key: str, month: str) -> tuple[list[Page], Sequence[Problem]]:
+        def request_pages(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
+            url = f"{base}/v1/organizations/{endpoint}"
+            return paged_api.follow_pages(fetcher, kind, partial(_request, url, key, month, group))
+
         return paged_api.read_month(
-            _SHAPE,
+            _FORMAT,
             self.name,
             base,
             month,
-            totals=lambda: asked("cost_report", TOTALS, ()),
-            groups=lambda: asked("cost_report", COSTS, _COSTS_BY),
-            usage=lambda: asked("usage_report/messages", USAGE, _USAGE_BY),
+            totals=lambda: request_pages("cost_report", TOTALS, ()),
+            groups=lambda: request_pages("cost_report", COSTS, _COSTS_BY),
+            usage=lambda: request_pages("usage_report/messages", USAGE, _USAGE_BY),
             without_usage=(
                 "its costs are booked without quantities",
                 "calls share these costs by their own tokens until the usage can be read",
@@ -107,8 +107,8 @@ class Anthropic:
         )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = paged_api.open_month(_SHAPE, item)
+        """One row per group and day, and one for the difference between a day's groups and its total."""
+        month = paged_api.open_month(_FORMAT, item)
         counter = ProblemCounter(self.name, item.uri, place="result")
         usage = month.buckets.get(USAGE, {})
         rows: list[dict[str, str | None]] = []
@@ -123,24 +123,13 @@ class Anthropic:
         )
 
 
-def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
-    query = [
-        ("starting_at", month_start(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
-        ("ending_at", paged_api.readable_until(month).strftime("%Y-%m-%dT%H:%M:%SZ")),
-        ("bucket_width", "1d"),
-        ("limit", str(_LIMIT_DAYS)),
-        *(("group_by[]", name) for name in group),
-    ]
-    return Request(
-        url,
-        query=[*query, ("page", cursor)] if cursor else query,
-        headers={"anthropic-version": "2023-06-01"},
-        secrets=secret,
-    )
+def _request(url: str, key: str, month: str, group: Sequence[str], cursor: str | None) -> Request:
+    query = paged_api.daily_query(_FORMAT, month, group, cursor)
+    return Request(url, query=query, headers={"anthropic-version": "2023-06-01"}, secrets={"x-api-key": key})
 
 
 def _quantities(costs: Sequence[JsonObject], usage: Sequence[JsonObject]) -> list[Decimal | None]:
-    """How many tokens each cost of a day pays for; None where the usage report does not tell them apart as the costs do.
+    """The tokens each cost of a day pays for; None where the usage report is not grouped as finely as the costs.
 
     >>> cost = {"model": "claude-sonnet-4-6", "token_type": "output_tokens", "service_tier": "standard", "workspace_id": None}
     >>> used = [cost | {"output_tokens": "30", "inference_geo": "us"}, cost | {"output_tokens": "12", "inference_geo": "global"}]
@@ -189,25 +178,11 @@ def _speed(result: JsonObject) -> str | None:
     return "fast mode" if text(result.get("speed")) == "fast" else None
 
 
-def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return paged_rows.day_period(start) | {
-        "billed_cost": cost,
-        "effective_cost": cost,
-        "list_cost": None,
-        "contracted_cost": cost,
-        "billing_currency": currency.upper() if currency else None,
-        "charge_category": "Usage",
-        "charge_frequency": "Usage-Based",
-        "provider_name": "Anthropic",
-        "publisher_name": "Anthropic",
-        "invoice_issuer_name": "Anthropic",
-        "service_name": "Claude API",
-        "service_category": "AI and Machine Learning",
-    }
+_charge = partial(paged_rows.usage_charge, provider="Anthropic", service="Claude API")
 
 
 def _in_dollars(result: JsonObject, name: str) -> str | None:
-    """An amount of cents in its currency; of a currency whose cents are not known, as text that says so.
+    """An amount of cents in whole units of its currency; where its cents are unknown, text that says so.
 
     >>> _in_dollars({"amount": "123.78912", "currency": "USD"}, "amount"), _in_dollars({"amount": "5", "currency": "JPY"}, "amount")
     ('1.2378912', '5 (smallest units of JPY)')
@@ -217,7 +192,7 @@ def _in_dollars(result: JsonObject, name: str) -> str | None:
     if amount is None:
         return text(raw_amount)
     if currency not in _CENTS:
-        return f"{text(raw_amount)} (smallest units of {currency or 'an untold currency'})"
+        return f"{text(raw_amount)} (smallest units of {currency or 'an unstated currency'})"
     return plain_text(paged_rows.shift_decimal(amount, _CENTS[currency]))
 
 
@@ -227,7 +202,7 @@ def _amount(result: JsonObject) -> tuple[str, Decimal] | None:
 
 
 def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
-    """A row for each day and currency whose groups are not its total."""
+    """One row for each day and currency whose groups do not add up to its total."""
     nobody: dict[str, str | None] = {"sub_account_id": None, "sub_account_name": None}
     return [
         _row(start, {}, None) | _charge(start, plain_text(remainder), currency) | paged_rows.remainder_labels() | nobody
@@ -236,7 +211,7 @@ def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
 
 
 def _report_priority_tier(month: BillMonth, counter: ProblemCounter) -> None:
-    """Says how much usage the cost report leaves out: that of the priority tier, which is sold by commitment."""
+    """Reports the usage that the cost report leaves out: the priority tier's, which is sold by commitment."""
     tokens: dict[str, Decimal] = defaultdict(Decimal)
     for results in month.buckets.get(USAGE, {}).values():
         for result in results:
@@ -252,7 +227,7 @@ def _report_priority_tier(month: BillMonth, counter: ProblemCounter) -> None:
                 model,
                 "service_tier",
                 f"{money.text(count)} tokens of the priority tier are in the usage report, and never in the cost report",
-                "book what the commitment costs from its invoice, as a FOCUS file",
+                "import the cost of the commitment from its invoice, as a FOCUS file",
                 severity="warning",
             )
 

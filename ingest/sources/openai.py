@@ -1,7 +1,7 @@
 """OpenAI's organisation bill: the costs API, with the usage API for quantities the costs leave out and as a check.
 
-A month is read whole each time and replaced, for OpenAI restates days it has told before. Costs are asked in groups (project, line
-item, key) and without; what the groups lack of the total becomes a row of its own.
+A month is read whole each time and replaced, because OpenAI restates earlier days. Costs are requested in groups (project,
+line item, key) and without groups; the difference between the groups and the total becomes a row of its own.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Final, Literal
-from urllib.parse import urldefrag
 
 from ingest.bills import paged_api, paged_rows
 from ingest.bills.paged_api import Page, PageFormat
@@ -24,7 +23,6 @@ from ingest.source import Access, Batch, Fetcher, RawObject, Reading, Request
 from ledger import money
 from ledger.errors import StoreUnreachable
 from ledger.money import ZERO
-from ledger.periods import month_start
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -33,9 +31,8 @@ _GROUPS: Final = (("project_id", "line_item", "api_key_id"), ("project_id", "lin
 """Finest first: an organisation may not be allowed to group by key."""
 _USAGE_BY: Final = ("project_id", "api_key_id", "model", "batch", "service_tier")
 _PLAIN_TIERS: Final = (None, "default", "standard", "auto")
-_LIMIT_DAYS = 31
 _TOKENS = re.compile(r"^(?P<model>[^,|]+), (?P<words>cached input|input|output)$")
-"""Line items of plain text tokens, those that the usage API counts by model."""
+"""Line items of plain text tokens, which the usage API counts by model."""
 _AGREE = Decimal("0.005")
 
 
@@ -43,16 +40,19 @@ def _moment(seconds: str) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _page_kind(page: JsonObject) -> str | None:
-    """What a saved page is of: its results say it, as far as there are any."""
-    results = [r for b in page.get("data") or () if isinstance(b, dict) for r in b.get("results") or () if isinstance(r, dict)]
-    if any(str(r.get("object")).startswith("organization.usage") for r in results):
-        return USAGE
-    has_groups = any(r.get(name) is not None for r in results for name in _GROUPS[0])
-    return TOTALS if results and not has_groups else COSTS
+def _is_usage(result: JsonObject) -> bool:
+    return str(result.get("object")).startswith("organization.usage")
 
 
-_SHAPE: Final = PageFormat("openai", "start_time", _moment, _page_kind)
+_FORMAT: Final = PageFormat(
+    source="openai",
+    start_field="start_time",
+    end_field="end_time",
+    parse_time=_moment,
+    format_time=lambda instant: str(int(instant.timestamp())),
+    group_fields=_GROUPS[0],
+    is_usage=_is_usage,
+)
 
 
 class OpenAi:
@@ -71,57 +71,42 @@ class OpenAi:
     )
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """The months that may have changed, newest first; of a folder, what its saved pages tell."""
-        if not uri.startswith(("http://", "https://")):
-            for item, stated_month in paged_api.saved_months(fetcher, _SHAPE, uri):
-                yield self._slice(item, stated_month, {})
-            return
-        base, label = urldefrag(uri)
-        base = base.rstrip("/")
-        secret = {"authorization": f"Bearer {paged_api.api_key(_KEYS, label)}"}
-        for month, read_at in paged_api.months_to_read(fetcher, uri):
-            pages, problems = self._read_month(fetcher, base, secret, month)
-            item = paged_api.store_pages(fetcher, _SHAPE, month, pages, f"{base}/v1/organization/costs?month={month}")
-            yield self._slice(item, month, {f"{uri}|{month}": read_at}, problems)
-
-    def _slice(
-        self, item: RawObject, month: str | None, checkpoints: Mapping[str, str], problems: Sequence[Problem] = ()
-    ) -> Batch:
-        bill_month = paged_api.open_month(_SHAPE, item)
-        organisation = next((o for r in _results(bill_month) if (o := text(r.get("organization_id")))), None)
-        return Batch(
-            scope=f"openai.{organisation}" if organisation else "openai",
-            objects=(item,),
-            billing_month=month,
-            problems=tuple(problems),
-            checkpoints=checkpoints,
-        )
-
-    def _read_month(
-        self, fetcher: Fetcher, base: str, secret: Mapping[str, str], month: str
-    ) -> tuple[list[Page], Sequence[Problem]]:
-        def asked(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
-            return paged_api.follow_pages(
-                fetcher, kind, partial(_request, f"{base}/v1/organization/{endpoint}", secret, month, group)
+        """The months that may have changed, newest first; of a folder, its saved pages."""
+        for planned in paged_api.plan_months(
+            fetcher, _FORMAT, uri, key_names=_KEYS, costs_path="/v1/organization/costs", read=partial(self._read_month, fetcher)
+        ):
+            bill_month = paged_api.open_month(_FORMAT, planned.item)
+            organisation = next((name for r in _results(bill_month) if (name := text(r.get("organization_id")))), None)
+            yield Batch(
+                scope=f"openai.{organisation}" if organisation else "openai",
+                objects=(planned.item,),
+                billing_month=planned.month,
+                problems=tuple(planned.problems),
+                checkpoints=planned.checkpoints,
             )
 
-        def grouped() -> list[Page]:
+    def _read_month(self, fetcher: Fetcher, base: str, key: str, month: str) -> tuple[list[Page], Sequence[Problem]]:
+        def request_pages(endpoint: str, kind: str, group: Sequence[str]) -> list[Page]:
+            url = f"{base}/v1/organization/{endpoint}"
+            return paged_api.follow_pages(fetcher, kind, partial(_request, url, key, month, group))
+
+        def request_groups() -> list[Page]:
             for finest in _GROUPS[:-1]:
                 try:
-                    return asked("costs", COSTS, finest)
+                    return request_pages("costs", COSTS, finest)
                 except StoreUnreachable as error:
                     if not error.what.startswith("400"):
                         raise
-            return asked("costs", COSTS, _GROUPS[-1])
+            return request_pages("costs", COSTS, _GROUPS[-1])
 
         return paged_api.read_month(
-            _SHAPE,
+            _FORMAT,
             self.name,
             base,
             month,
-            totals=lambda: asked("costs", TOTALS, ()),
-            groups=grouped,
-            usage=lambda: asked("usage/completions", USAGE, _USAGE_BY),
+            totals=lambda: request_pages("costs", TOTALS, ()),
+            groups=request_groups,
+            usage=lambda: request_pages("usage/completions", USAGE, _USAGE_BY),
             without_usage=(
                 "its costs are booked",
                 "nothing is lost but a check of the quantities; give the key the right to read usage",
@@ -129,8 +114,8 @@ class OpenAi:
         )
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
-        """A row a group and day, and a row for what the groups of a day lack of its total."""
-        month = paged_api.open_month(_SHAPE, item)
+        """One row per group and day, and one for the difference between a day's groups and its total."""
+        month = paged_api.open_month(_FORMAT, item)
         counter = ProblemCounter(self.name, item.uri, place="result")
         usage = _usage_by_key(month)
         rows = []
@@ -148,15 +133,9 @@ class OpenAi:
         )
 
 
-def _request(url: str, secret: Mapping[str, str], month: str, group: Sequence[str], cursor: str | None) -> Request:
-    query = [
-        ("start_time", str(int(month_start(month).timestamp()))),
-        ("end_time", str(int(paged_api.readable_until(month).timestamp()))),
-        ("bucket_width", "1d"),
-        ("limit", str(_LIMIT_DAYS)),
-        *(("group_by[]", name) for name in group),
-    ]
-    return Request(url, query=[*query, ("page", cursor)] if cursor else query, secrets=secret)
+def _request(url: str, key: str, month: str, group: Sequence[str], cursor: str | None) -> Request:
+    query = paged_api.daily_query(_FORMAT, month, group, cursor)
+    return Request(url, query=query, secrets={"authorization": f"Bearer {key}"})
 
 
 def _results(month: BillMonth) -> Iterator[JsonObject]:
@@ -166,17 +145,17 @@ def _results(month: BillMonth) -> Iterator[JsonObject]:
 
 
 _Key = tuple[datetime, str | None, str | None, str, str]
-"""Day, project, key, model, and what is counted."""
+"""Day, project, API key, model, and the kind of token."""
 
 
 def _key(start: datetime, result: JsonObject) -> _Key | None:
-    """What the usage of a cost is found by; None where it is not of plain tokens."""
+    """The key that joins a cost with its usage; None where the cost is not for plain tokens."""
     item = _TOKENS.match(text(result.get("line_item")) or "")
     return (start, text(result.get("project_id")), text(result.get("api_key_id")), item["model"], item["words"]) if item else None
 
 
 def _usage_by_key(month: BillMonth) -> dict[_Key, Decimal]:
-    """Tokens as the usage API counts them, in the terms of line items. Batches and other tiers have line items of other names."""
+    """Tokens by the usage API, keyed like line items. Batches and other tiers have line items with other names, and are left out."""
     by_key = any(text(result.get("api_key_id")) for result in _results(month))
     usage: dict[_Key, Decimal] = defaultdict(Decimal)
     for start, results in month.buckets.get(USAGE, {}).items():
@@ -200,7 +179,7 @@ def _usage_by_key(month: BillMonth) -> dict[_Key, Decimal]:
 
 
 def _row(start: datetime, result: JsonObject, usage_quantity: Decimal | None) -> dict[str, str | None]:
-    """A result as a charge; `usage_quantity` is the quantity if the result tells none."""
+    """A result as a charge; `usage_quantity` is the quantity if the result states none."""
     line_item, amount = text(result.get("line_item")), result.get("amount")
     value = amount.get("value") if isinstance(amount, dict) else None
     quantity = plain_text(number(result.get("quantity")) if result.get("quantity") is not None else usage_quantity)
@@ -222,21 +201,7 @@ def _row(start: datetime, result: JsonObject, usage_quantity: Decimal | None) ->
     }
 
 
-def _charge(start: datetime, cost: str | None, currency: str | None) -> dict[str, str | None]:
-    return paged_rows.day_period(start) | {
-        "billed_cost": cost,
-        "effective_cost": cost,
-        "list_cost": None,
-        "contracted_cost": cost,
-        "billing_currency": currency.upper() if currency else None,
-        "charge_category": "Usage",
-        "charge_frequency": "Usage-Based",
-        "provider_name": "OpenAI",
-        "publisher_name": "OpenAI",
-        "invoice_issuer_name": "OpenAI",
-        "service_name": "OpenAI API",
-        "service_category": "AI and Machine Learning",
-    }
+_charge = partial(paged_rows.usage_charge, provider="OpenAI", service="OpenAI API")
 
 
 def _is_tokens(line_item: str | None) -> bool:
@@ -251,7 +216,7 @@ def _amount(result: JsonObject) -> tuple[str, Decimal] | None:
 
 
 def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
-    """A row for each day and currency whose groups are not its total."""
+    """One row for each day and currency whose groups do not add up to its total."""
     rows = []
     for start, currency, remainder, total in paged_rows.remainders(month, _amount):
         organisation = {name: total.get(name) for name in ("organization_id", "organization_name")}
@@ -262,7 +227,7 @@ def _remainders(month: BillMonth) -> list[dict[str, str | None]]:
 
 
 def _compare(month: BillMonth, counter: ProblemCounter) -> None:
-    """Says of which models the bill counts other quantities than the usage API, over the month."""
+    """Reports the models whose billed quantity in the month differs from the usage API's."""
     billed_tokens: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     used_tokens: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for start, results in month.buckets.get(COSTS, {}).items():
@@ -279,7 +244,7 @@ def _compare(month: BillMonth, counter: ProblemCounter) -> None:
                 f"{model}, {words}",
                 "quantity",
                 f"{money.text(billed_count)} tokens are billed and {money.text(used_count)} were used",
-                "the bill counts; OpenAI may restate either within days",
+                "the billed quantity is used; OpenAI may restate either within days",
                 severity="warning",
             )
 

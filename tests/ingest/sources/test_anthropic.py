@@ -143,7 +143,7 @@ def test_cents_of_another_currency_are_not_taken_for_cents(books: Books, folder:
 def test_a_month_is_asked_in_pages_and_ingested_twice_it_is_there_once(
     books: Books, anthropic: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.sources.anthropic._LIMIT_DAYS", 7)
+    monkeypatch.setattr("ingest.bills.paged_api._MAX_BUCKETS", 7)
     anthropic.report = [cost(f"2026-10-{day:02d}", f"{day}.5") for day in range(1, 32)]
     anthropic.messages = [usage(f"2026-10-{day:02d}", uncached_input_tokens=day * 10) for day in range(1, 32)]
     report = ingest(books, "anthropic", [anthropic.address], window=OCTOBER)

@@ -123,7 +123,7 @@ def test_a_day_told_twice_and_differently_is_not_guessed(books: Books, folder: P
     other["data"][0]["results"][0]["amount"]["value"] = "2.51"
     (folder / "later.json").write_text(json.dumps(other))
     report = ingest(books, "openai", [str(folder)])
-    assert (report.rows, problems(report)) == (0, [("error", "another page tells 2026-10-03 differently")])
+    assert (report.rows, problems(report)) == (0, [("error", "another page has other results for 2026-10-03")])
 
 
 def test_a_page_cut_off_anywhere_books_nothing_and_says_so(books: Books, folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_result_without_a_usable_amount_costs_only_itself_and_shows_as_remaind
 def test_a_month_is_asked_in_pages_and_ingested_twice_it_is_there_once(
     books: Books, openai: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.sources.openai._LIMIT_DAYS", 7)
+    monkeypatch.setattr("ingest.bills.paged_api._MAX_BUCKETS", 7)
     openai.costs = [cost(f"2026-10-{day:02d}", f"0.{day:02d}", quantity=day) for day in range(1, 32)]
     report = ingest(books, "openai", [openai.address], window=OCTOBER)
 
