@@ -116,7 +116,12 @@ def _read(books: Books, source: Source, item: RawObject, uri: str) -> ProbeResul
         )
     noun = ("charge" if source.kind == "bill" else "span") + ("" if rows == 1 else "s")
     return ProbeResult(
-        uri, True, f"can be read; the first page, {item.uri}, holds {rows:,} {noun}", rows, newest, sum(p.rows for p in remarks)
+        uri,
+        True,
+        f"can be read; the first page, {item.uri}, holds {rows:,} {noun}",
+        rows=rows,
+        newest=newest,
+        problem_rows=sum(p.rows for p in remarks),
     )
 
 

@@ -96,7 +96,15 @@ def ingest(
     with WorldFetcher(books.settings, source=source.name, keep=keep, window=window, checkpoints=read_so_far) as world_fetcher:
         used_fetcher = fetcher or world_fetcher
         run = _Run(
-            books, source, used_fetcher, world_fetcher, report, problem_log, progress, now or datetime.now(UTC), write_lock
+            books=books,
+            source=source,
+            fetcher=used_fetcher,
+            downloads=world_fetcher,
+            report=report,
+            problem_log=problem_log,
+            progress=progress,
+            now=now or datetime.now(UTC),
+            write_lock=write_lock,
         )
         batches = run.plan(uris)
         if source.kind == "bill":
@@ -112,7 +120,7 @@ def ingest(
     return report
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Run:
     books: Books
     source: Source
