@@ -1,4 +1,4 @@
-"""From named columns to rows of the table `charges`: types, checks, tags. Every bill source uses these steps."""
+"""Conversion of named columns to rows of the table `charges`: types, checks, tags. Every bill source uses these steps."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _RATES = tuple(n for n, t in CHARGES.schema.items() if t == RATE)
 _AMOUNTS = tuple(n for n, t in CHARGES.schema.items() if t == MONEY)
 _TIMES = ("charge_period_start", "charge_period_end")
 MEASURES = (*_AMOUNTS, *_TIMES, "billing_period_start")
-"""Columns that each row has for itself. All others are dimensions, unit prices too: they repeat."""
+"""Columns whose values differ from row to row. All others are dimensions, including unit prices, since their values repeat."""
 
 
 def parse_types(batch: BillBatch) -> BillBatch:
-    """Texts as money, rates and times.
+    """Parses text as money, rates and times.
 
-    Each cost column becomes MONEY, with what was written beside it in ``<column>__text`` and, where that says more than twelve
-    places, in ``<column>__written``. Other amounts become MONEY or RATE. What is no number or time becomes null; `check_required` tells.
+    Each cost column becomes MONEY; its original text is in ``<column>__text`` and, where it has more than twelve decimals, also in
+    ``<column>__written``. Other amounts become MONEY or RATE. Invalid numbers and times become null; `check_required` reports them.
     """
     rows = batch.rows
     costs = [name for name in COST_COLUMNS if name in rows.columns]
@@ -120,7 +120,7 @@ def check_required(batch: BillBatch, names: Mapping[str, str], counter: ProblemC
 
 
 def to_charges(batch: BillBatch) -> BillBatch:
-    """The columns of the table `charges`, plus the costs as written; `line` and `billing_month` filled in."""
+    """The columns of the table `charges`, plus the original text of costs; `line` and `billing_month` are filled in."""
     starts = batch.rows["billing_period_start"]
     month = pl.lit(starts[0].strftime("%Y-%m")) if starts.n_unique() == 1 else pl.col(starts.name).dt.strftime("%Y-%m")
     rows = batch.rows.with_columns(billing_month=month, line=pl.col("__row"))
@@ -142,7 +142,7 @@ def empty() -> pl.DataFrame:
 
 
 def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """JSON objects in one spelling: keys sorted, no spaces, numbers as they were written. Also a mask of texts that are no object.
+    """JSON objects in canonical form: sorted keys, no spaces, numbers as written. Also a mask of the texts that are not objects.
 
     >>> tags, wrong = canonical_tags(pl.Series(['{"b": 1.50, "a": "x"}', "{}", "team=x", None]))
     >>> tags.to_list(), wrong.to_list()
@@ -169,7 +169,7 @@ def report_bad_tags(
 
 
 def _canonical_object(text: str) -> str | None:
-    """One spelling of a JSON object; empty for an empty one; None if it is none."""
+    """The canonical form of a JSON object; empty for an empty one; None if it is not an object."""
     try:
         value = json.loads(text, parse_float=str)
     except (json.JSONDecodeError, RecursionError):

@@ -13,7 +13,7 @@ from ingest.problem_counter import ProblemCounter
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A condition that no row of a good file meets: `fails` is an expression of measures only, or of dimensions only.
+    """A condition that no row of a valid file meets: `fails` is an expression of measures only, or of dimensions only.
 
     `shown` is the column quoted as written.
     """
@@ -39,7 +39,7 @@ def apply_checks(batch: BillBatch, checks: Sequence[Check], counter: ProblemCoun
 
 
 def _failing_checks(batch: BillBatch, checks: Sequence[Check]) -> list[Check]:
-    """The checks that some row may fail, in order; evaluated together, since a good file fails none."""
+    """The checks that some row may fail, in order; evaluated together, since a valid file fails none."""
     is_dimension_check = [_is_of_dimensions(check, batch) for check in checks]
     failing: dict[int, bool] = {}
     for frame, of_dimensions in ((batch.dimensions, True), (batch.rows, False)):

@@ -1,7 +1,7 @@
-"""Reader for CSV: also gzipped, zipped, truncated, mis-encoded, with stray quotes. Good rows are kept.
+"""Reader for CSV: also gzipped, zipped, truncated, mis-encoded, with stray quotes. Valid rows are kept.
 
-The text is read in blocks that end at a row's end. A sound block goes through Arrow's strict parser, all columns as text, so
-that every digit survives. A block the strict parser refuses is read again line by line, and only its bad rows are left out.
+The text is read in blocks that end at a row's end. A valid block goes through Arrow's strict parser, all columns as text, so
+that every digit survives. A block that the strict parser rejects is read again line by line, and only its invalid rows are left out.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class _RowParser:
                 continue
             number = self.line + at
             if fields is None:
-                self.tally.add(f"line {number}", "", error or "", "mend this line; the other lines were read")
+                self.tally.add(f"line {number}", "", error or "", "correct this line; the other lines were read")
             else:
                 rows.append([*(None if fields[i] in NULLS else fields[i] for i in keep), self.row, number])
             self.row += 1

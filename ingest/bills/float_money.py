@@ -14,7 +14,7 @@ _EXACT = 1e15
 
 
 def as_money(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """MONEY as `money.parse` makes it of the shortest text, and the texts that say more than twelve places, if there are any.
+    """MONEY as `money.parse` reads it from the shortest text, and the texts with more than twelve decimals, if there are any.
 
     >>> kept, written = as_money(pl.Series("cost", [0.1, 1.2345678901234568e-05, None, float("nan")]))
     >>> [str(c) for c in kept], written.to_list()

@@ -77,7 +77,7 @@ def _check_dimensions(frame: pl.DataFrame, dimensions: pl.DataFrame, source: str
         if name not in month_files.DIMENSIONS:
             raise _violation(source, name, "is a measure, and is in `dimensions`", "move it to `frame`: each row has its own")
     if DIMENSIONS_ROW not in frame.columns:
-        remedy = "each row of `frame` says which row of `dimensions` is its own; see `dictionary.encode`"
+        remedy = "each row of `frame` states the number of its row of `dimensions`; see `dictionary.encode`"
         raise _violation(source, DIMENSIONS_ROW, "is missing", remedy)
     numbers = frame[DIMENSIONS_ROW]
     if not numbers.dtype.is_integer() or numbers.null_count() or int(str(numbers.max())) >= dimensions.height:

@@ -53,7 +53,7 @@ class MonthBuffer:
         self.sums: dict[TotalKey, _ColumnSum] = {}
         self.raw_ids: set[str] = set()
         self.bill_keys: set[tuple[str | None, ...]] | None = None
-        """Distinct values of `BILL_KEY`, if they are needed to find a second export of the bill."""
+        """Distinct values of `BILL_KEY`, collected if a second export of the bill has to be detected."""
         self._buffered: list[BillBatch] = []
         self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
@@ -222,7 +222,7 @@ def _stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
 
 
 def _identity(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Two hashes per row: of its content, and of all that replacing it would change. Comparable within one process only."""
+    """Two hashes per row: of its content, and of all columns that a replacement would change. Comparable within one process only."""
     row_content = pl.struct("charge_id", "raw_id", "final", "line")
     return rows.select(id=pl.col("charge_id").hash(seed=1), row=row_content.hash(seed=1)).collect(engine="streaming")
 
@@ -286,7 +286,7 @@ def duplicate_file_problem(source: str, uri: str, scope: str, other: str, month:
         uri,
         "file",
         "scope",
-        f"the same bytes are booked for {month} as {other!r}; as {scope!r} too they would count twice",
+        f"the same bytes are booked for {month} as {other!r}; importing them as {scope!r} would count them twice",
         f"ingest with --scope {other!r} to replace them, or do nothing",
     )
 
@@ -302,8 +302,8 @@ def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], m
             uri,
             month,
             "billing_account_id",
-            f"payer {payer} is booked for {month} as {other!r}, with the same accounts and SKUs; as {scope!r} too they would count twice",
-            f"keep one of the two; --scope {other!r} puts this one in the other's place",
+            f"payer {payer} is booked for {month} as {other!r}, with the same accounts and SKUs; importing them as {scope!r} would count them twice",
+            f"keep one of the two; --scope {other!r} replaces the other by this one",
         )
         for other, payer in sorted(payers.items())
     ]

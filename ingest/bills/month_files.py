@@ -112,7 +112,7 @@ class MonthFiles:
 
 
 class _IdCounter:
-    """Counts ids, to number repeated ones. A table of hash slots shows of nearly all ids at once that they are new."""
+    """Counts ids, to number repeated ones. A hash table recognises nearly all ids as new without a search."""
 
     def __init__(self) -> None:
         self._slots = np.zeros(0, np.bool_)

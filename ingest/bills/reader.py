@@ -42,7 +42,7 @@ def batches(item: RawObject, select: SelectColumns, counter: ProblemCounter) -> 
         rows += part.rows.height
         yield part
     if not rows:
-        counter.add("file", "", "no row could be read", "fetch the file again, if it should hold some", severity="warning")
+        counter.add("file", "", "no row could be read", "fetch the file again, if it should contain rows", severity="warning")
 
 
 def _parquet(item: RawObject, select: SelectColumns) -> Iterator[BillBatch]:

@@ -39,7 +39,7 @@ def entries_of(column: pl.Series, *, prefix: str = "") -> pl.DataFrame:
 
 
 def objects(entries: pl.DataFrame, rows: int) -> pl.Series:
-    """JSON objects from entries, keys sorted; null for a row without any. Of two entries with one key the first stays."""
+    """JSON objects from entries, keys sorted; null for a row without any. Of two entries with the same key the first is kept."""
     if not entries.height:
         return pl.Series("tags", [None] * rows, dtype=pl.String)
     is_repeated = (pl.col("row") == pl.col("row").shift(1)) & (pl.col("key") == pl.col("key").shift(1))

@@ -1,1 +1,1 @@
-"""Price lists: the forms they come in, read into rows of `prices`, checked and staged before they take effect."""
+"""Price lists: parsed into rows of `prices`, validated, and staged where a rate is implausible."""

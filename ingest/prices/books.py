@@ -1,10 +1,11 @@
-"""Price lists in the forms they come in, read into rows of `prices`.
+"""Readers of price lists: each supported format is parsed into rows of `prices`.
 
     litellm        a JSON object of models, as LiteLLM publishes it             `ingest.prices.litellm_map`
     genai-prices   a JSON list of providers, dated and tiered                   `genai`
     rate table     a CSV of our own, for contracts and corrections              `rate_table`
 
-The form is told by the content. Reading is pure: what a list says, as it says it; `ingest.prices.updates` holds it against the book.
+The format is recognised by the content. Reading is pure: rates are returned as the list states them; `ingest.prices.updates` compares them
+with the price book.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ FORMS = "litellm's JSON, genai-prices' JSON, or a CSV with the columns provider,
 def read_prices(
     path: Path | None = None, *, origin: str = "list", book: str = "", model_names: Callable[[], Collection[str]] = frozenset
 ) -> PriceList:
-    """A price list in any form it comes in; without a path, the installed litellm's.
+    """A price list in any supported format; without a path, the installed litellm's.
 
-    `book` names it; the default is the form's name, or the file's for a CSV. `model_names` gives the model names that logs use: a list that
-    describes its models by patterns is spelled out for them. Raises `ObjectMissingError` if there is no such file, `FormatError` if it
+    `book` names it; the default is the format's name, or the file's for a CSV. `model_names` gives the model names that logs use: the
+    patterns of a list that describes models by patterns are expanded to them. Raises `ObjectMissingError` if there is no such file, `FormatError` if it
     is no price list.
     """
     from ingest.prices import genai, rate_table
@@ -57,7 +58,7 @@ def read_prices(
 
 
 def _with_origin(price_list: PriceList, origin: str) -> PriceList:
-    """The list under its name and origin, on every row."""
+    """The list with its name and origin on every row."""
     frame = price_list.frame.with_columns(origin=pl.lit(origin), book=pl.lit(price_list.book))
     return replace(price_list, frame=frame)
 

@@ -1,4 +1,4 @@
-"""Currencies that money can be in: the active codes of ISO 4217."""
+"""The active currency codes of ISO 4217."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ _CODES = (
 )
 
 CURRENCIES = frozenset(_CODES.split())
-"""Three letters each. A price in anything else is a slip of the pen."""
+"""Three letters each. A price in any other currency is refused."""

@@ -1,7 +1,7 @@
-"""Cloud Billing asked directly: which projects are paid for by which account, and what Google lists as prices.
+"""Google's Cloud Billing APIs: which account pays for which project, and the catalog of list prices.
 
-The catalog names what it sells in words (`Gemini 2.5 Flash GA Text Input - Predictions`) and prices it in units and nanos of a currency,
-in tiers of monthly use. What the words mean is classified as bills are; the caller brings that along (`Classify`).
+The catalog describes SKUs in words (`Gemini 2.5 Flash GA Text Input - Predictions`) and prices it in units and nanos of a currency,
+in tiers of monthly use. Descriptions are classified by the same rules as bills; the caller passes the classifier (`Classify`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_EXAMPLES = 3
 
 
 class SkuMeaning(NamedTuple):
-    """What a SKU sells; `factor` is how many of the meter one unit of it is. None: nobody knows, or it is no model's."""
+    """The classification of a SKU; one unit of it is `factor` units of the meter. None: unclassified, or not of a model."""
 
     model: str | None
     meter: str | None
@@ -62,7 +62,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Sku:
-    """One SKU's list price in force: so much for one `unit`, and what of it the price book cannot say."""
+    """One SKU's list price in force for one `unit`, and which of its features the price book cannot represent."""
 
     service: str
     sku_id: str
@@ -75,7 +75,7 @@ class Sku:
 
 
 def projects() -> list[Project]:
-    """All billing accounts the credentials can see, and their projects, in order of their names."""
+    """All billing accounts the credentials can see, and their projects, sorted by name."""
     from google.cloud import billing_v1
 
     rows = []
@@ -89,9 +89,9 @@ def projects() -> list[Project]:
 
 
 def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str = "USD") -> PriceList:
-    """The models' list prices as the catalog has them now. `spell` gives a model the name logs and other lists use.
+    """The current list prices of models in the catalog. `spell` maps a model to the name that logs and other lists use.
 
-    The catalog does not say since when a price holds, only that it does: rates are undated. Raises `ObjectMissingError` where the
+    The catalog does not state since when a price has been valid: rates are undated. Raises `ObjectMissingError` where the
     catalog lists no service that sells models.
     """
     rows, unknown_skus, tiered_skus = list[dict[str, Any]](), list[str](), list[str]()
@@ -123,7 +123,7 @@ def price_list(classify: Classify, spell: Callable[[str], str], *, currency: str
 
 
 def skus(currency: str = "USD") -> Iterator[Sku]:
-    """The SKUs of services that sell models, each once, whatever the catalog changes between two pages."""
+    """The SKUs of services that sell models, each once, even if the catalog changes between two pages."""
     from google.cloud import billing_v1
 
     with google_client.translate_errors(WHERE, _READ_CATALOG):
@@ -142,8 +142,8 @@ def skus(currency: str = "USD") -> Iterator[Sku]:
 
 
 def _sku(service: str, sku: Any) -> Sku:
-    """The newest price of the timeline. Of volume tiers the first that is not free: the price book has none, and a free allowance
-    is the account's, not the call's.
+    """The newest price of the timeline. Of volume tiers the first that is not free: the price book has no volume tiers, and a free
+    allowance belongs to the account, not to a call.
     """
     expression = sku.pricing_info[-1].pricing_expression
     tiers = [(_money(rate.unit_price), str(rate.unit_price.currency_code)) for rate in expression.tiered_rates]
@@ -180,9 +180,10 @@ _RATE_KEY = ["provider", "model", "meter", "service_tier", "context_above"]
 
 
 def _with_regions(rates: pl.DataFrame) -> pl.DataFrame:
-    """Rates with the region they hold in; of a model's preview and general release the latter.
+    """Rates with their region; of a model's preview and general release the general release.
 
-    What costs the same everywhere has no region. A SKU named Global is for the global endpoint, and its plain neighbour for all others.
+    A rate that is equal everywhere has no region. A SKU named Global is for the global endpoint, the one without that word for all
+    other regions.
     """
     general, everywhere = pl.col("description").str.contains(_insensitive(_GENERAL)), pl.col("regions").list.len() == 0
     priced_rates = rates.with_columns(
@@ -208,12 +209,12 @@ def _insensitive(pattern: re.Pattern[str]) -> str:
 
 def _report(unknown_skus: Sequence[str], tiered_skus: Sequence[str]) -> Iterator[Problem]:
     if unknown_skus:
-        reason = f"SKUs whose words name no model and meter were left out, such as {_examples(unknown_skus)}"
+        reason = f"SKUs whose description names no model and meter were left out, such as {_examples(unknown_skus)}"
         remedy = "nothing to do for storage and machines; for a model, write a rule in attribution.skus, or a rate table"
         yield Problem("prices", WHERE, f"{len(unknown_skus)} SKUs", "description", reason, remedy, len(unknown_skus), "warning")
     if tiered_skus:
-        reason = f"rates fall or rise with the month's volume; the first that is not free was taken: {_examples(tiered_skus)}"
-        remedy = "state the rate you come to as a contract, if it is another"
+        reason = f"rates depend on the month's volume; the first that is not free was imported: {_examples(tiered_skus)}"
+        remedy = "import your own rate as a contract, if it differs"
         yield Problem("prices", WHERE, f"{len(tiered_skus)} SKUs", "tieredRates", reason, remedy, len(tiered_skus), "warning")
 
 
@@ -222,7 +223,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def _connection() -> dict[str, Any]:
-    """REST, at Google's endpoint or where gcloud's own override points."""
+    """The REST client, at Google's endpoint or at gcloud's endpoint override."""
     return {
         "transport": "rest",
         **google_client.options(os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDBILLING", "").rstrip("/")),

@@ -1,8 +1,8 @@
-"""The price book of genai-prices, read as data: providers, models by pattern, rates per million, dated, tiered, by the hour.
+"""Reader of the genai-prices price list: models by pattern, rates per million, with dates, context tiers and hours.
 
-How the list means its rates: of several prices of one model the last whose condition holds is in force: a day from which it holds,
-or hours of the day (UTC). A tier holds for the whole request when its prompt has more tokens than `start`. A provider that
-sells other makers' models falls back to their prices. Source: github.com/pydantic/genai-prices, `prices/data.json`.
+Semantics of the list: of several prices of one model the last whose condition is met is in force; a condition is a first day or hours
+of the day (UTC). A tier applies to the whole request when its prompt has more tokens than `start`. A provider that resells other
+providers' models falls back to their prices. Source: github.com/pydantic/genai-prices, `prices/data.json`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _METERS = {
     "output_image_mtok": ("output_image_tokens", 10**6),
     "requests_kcount": ("requests", 1000),
 }
-"""What a price key sells, and how many of it. A meter without a key is sold at the rate of the one it refines."""
+"""The meter of a price key, and its number of units. A meter without a key has the rate of the meter it refines."""
 
 _LITERAL = ("equals", "starts_with")
 _MAX_NESTING = 50
 
 
 def is_book(document: object) -> bool:
-    """Whether a JSON document is such a list.
+    """Whether a JSON document is a genai-prices list.
 
     >>> is_book([{"id": "openai", "models": []}]), is_book({"gpt-4o": {}})
     (True, False)
@@ -56,10 +56,10 @@ def is_book(document: object) -> bool:
 def read(
     document: list[Mapping[str, Any]], *, model_names: Collection[str] = frozenset(), book: str, uri: str
 ) -> tuple[pl.DataFrame, list[Problem]]:
-    """Rates as rows of `prices`, a null `valid_from` where the list gives no day.
+    """Rates as rows of `prices`; `valid_from` is null where the list states no day.
 
-    The list describes models by patterns. Each is written under its own id, under the names its pattern spells out, and under those of
-    the `model_names` names that it matches; where two patterns match, the first does, as the list means it.
+    The list describes models by patterns. Each model is written under its own id, under the names its pattern states literally, and
+    under the `model_names` that the pattern matches; where two patterns match a name, the first applies, as in genai-prices.
     """
     return _Reader(document, frozenset(model_names), uri).read()
 
@@ -102,7 +102,7 @@ class _Reader:
         )
         conditions = [self._condition(conditional.get("constraint"), place) for conditional in price_rules]
         for number, (conditional, (start, hours)) in enumerate(zip(price_rules, conditions, strict=True)):
-            # A later price replaces the whole of an earlier one, also the tiers it has no more.
+            # A later price replaces an earlier one completely, including tiers that it no longer has.
             end = next((later for later, _ in conditions[number + 1 :] if later is not None), None)
             tier = "standard" if hours is None else "off_peak"
             prices = conditional.get("prices")
@@ -164,7 +164,7 @@ _SCHEMA: Mapping[str, Any] = {c: PRICES.schema[c] for c in _COLUMNS} | {"rate": 
 
 
 def _tiers(value: object) -> Iterator[tuple[int, object]]:
-    """A price by prompt size: (above so many tokens, price)."""
+    """A price by prompt size: (minimum prompt tokens, exclusive; price)."""
     if not isinstance(value, Mapping):
         yield 0, value
         return
@@ -181,7 +181,7 @@ def _list(value: object) -> list[Any]:
 
 @cache
 def _pattern(expression: str) -> re.Pattern[str] | None:
-    """A regular expression; None where it is none, which matches nothing."""
+    """The compiled regular expression; None where it is invalid, which matches nothing."""
     try:
         return re.compile(expression)
     except re.error:
@@ -189,7 +189,7 @@ def _pattern(expression: str) -> re.Pattern[str] | None:
 
 
 def _literal_names(clause: Any, depth: int = 0) -> Iterator[str]:
-    """The names a pattern spells out."""
+    """The names that a pattern states literally."""
     if not isinstance(clause, Mapping) or depth > _MAX_NESTING:
         return
     for kind, value in clause.items():
@@ -201,7 +201,7 @@ def _literal_names(clause: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _matches(clause: Any, name: str, depth: int = 0) -> bool:
-    """Whether a pattern matches a name in small letters.
+    """Whether a pattern matches a lower-case name.
 
     >>> _matches({"or": [{"equals": "o3"}, {"and": [{"starts_with": "o3-"}, {"contains": "2025"}]}]}, "o3-2025-04-16")
     True

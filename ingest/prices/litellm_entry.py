@@ -1,9 +1,9 @@
-"""One model of LiteLLM's price map as rates: what it states, and what follows from its tables and multipliers.
+"""Converts one model of LiteLLM's price map to rates: the stated ones, and those derived from its tables and multipliers.
 
-The price book knows no multipliers and no tables. A surcharge for a region or for speed becomes rates of that region or tier; a table
-by prompt size becomes rates by context size, complete in each range, since one range never borrows from another; off-peak hours become
-a tier with a schedule; what LiteLLM assumes where the map is silent (half the input rate for what Fireworks reads from its cache)
-becomes the rate it assumes.
+The price book has neither multipliers nor tables. A surcharge for a region or for speed becomes rates of that region or tier; a table
+by prompt size becomes rates by context size, complete in each range, because ranges do not fall back to each other; off-peak hours become
+a tier with a schedule; a rate that LiteLLM assumes where the map states none (half the input rate for what Fireworks reads from its cache)
+is written as a rate.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _IN_RANGE = (
     "cache_write_1h_tokens",
     "reasoning_tokens",
 )
-"""What a table by prompt size replaces."""
+"""The rates that a table by prompt size replaces."""
 _BY_TOKEN = re.compile(r"_tokens\Z|_characters\Z|\Ainput_(images|audio_seconds|video_seconds)\Z")
 _NO_TOKEN = ("citation_tokens", "computer_use_input_tokens", "computer_use_output_tokens")
 _SIZED = re.compile(r"(?:\A|/)(?:[\w.]+/)?\d+-x-\d+/")
-"""Models whose name says the size of the picture they draw: what an input picture is said to cost is the drawn one."""
+"""Models whose name contains the size of the generated image: their price of an input image is that of the generated one."""
 _INCLUSIVE = "xai"
-"""Its larger context begins at the threshold, not above it."""
+"""Providers whose larger context tier begins at the threshold, not above it."""
 _HALF_CACHED = "fireworks_ai"
 _BY_PROMPT = ("gemini", "vertex_ai")
-"""Providers that sell web search by the prompt, unless the model says by the query."""
+"""Providers that price web search per prompt, unless the model states per query."""
 
 
 class Rate(NamedTuple):
-    """One rate of a model: what it prices and which key of the map it comes from."""
+    """One rate of a model: its meter, and the key of the map it was read from."""
 
     key: str
     meaning: Meaning
@@ -55,12 +55,12 @@ class Rate(NamedTuple):
 
 
 Number = Callable[[str, object], Decimal | None]
-"""A value of the map as a number; None, and a problem told, where it is none."""
+"""A value of the map as a number; None, with a problem reported, where it is not a number."""
 
 
 class Entry:
-    """Reads one entry of the map. `number` makes a price of a value, `seen` is told every key that has to do with money,
-    `differing` of a rate that contradicts an earlier one.
+    """Reads one entry of the map. `number` parses a price, `seen` is called with every price key, `differing` with a rate that
+    contradicts an earlier one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Entry:
         self._number, self._seen, self._differing = number, report_key, report_contradiction
 
     def rates(self) -> list[Rate]:
-        """Every rate, each thing priced once."""
+        """All rates, one for each meter, tier and context size."""
         rates_by_meaning: dict[Meaning, Rate] = {}
         for key, key_meaning, value in self._listed_rates():
             rate = self._number(key, value)
@@ -104,7 +104,7 @@ class Entry:
                 yield key, self._as_sold(key_meaning), value
 
     def _as_sold(self, key_meaning: Meaning) -> Meaning:
-        """The meter as this provider sells it."""
+        """The meter by which this provider prices it."""
         meter, above = key_meaning.meter, key_meaning.context_above
         if self.provider == _INCLUSIVE and above:
             above -= 1
@@ -134,7 +134,7 @@ class Entry:
         return list(rates_by_meaning.values())
 
     def _ranges(self, base: list[Rate]) -> list[Rate]:
-        """The rates with a table by prompt size put in place of those it replaces; each range's lower end is the size above which it holds."""
+        """The rates with those that a table by prompt size replaces exchanged for the table's; a range applies above its lower end."""
         tiers = self.entry.get("tiered_pricing")
         ranges = sorted(self._tiers(tiers), key=lambda found: found[0]) if isinstance(tiers, list) else []
         if not ranges:
@@ -175,7 +175,7 @@ class Entry:
             self._seen(name)
 
     def _complete(self, above: int, rates: dict[str, Rate], ranges: list[tuple[int, dict[str, Rate]]]) -> Iterator[Rate]:
-        """The rates of one range, with those it lacks as it sells them: cached input as input, reasoning as output."""
+        """The rates of one range; a missing rate is the one of its base meter: input for cached input, output for reasoning."""
         stands_in = {
             "cache_read_tokens": "input_tokens",
             "cache_write_5m_tokens": "input_tokens",
@@ -202,7 +202,7 @@ class Entry:
                     yield Rate("off_peak_pricing", cache_meaning, "", rate / 2, hours)
 
     def _multiplied(self, base: list[Rate]) -> list[Rate]:
-        """The rates and their multiples: a surcharge for a region, for speed, for both."""
+        """The rates, and the rates with surcharges: for a region, for speed, for both."""
         rates = list(base)
         tokens = [r for r in base if _BY_TOKEN.search(r.meaning.meter) and r.meaning.meter not in _NO_TOKEN]
         special = self.entry.get(_GEOGRAPHY)
@@ -224,7 +224,7 @@ class Entry:
 
 
 def schedule(block: Mapping[str, Any]) -> str | None:
-    """When off-peak rates hold, as the column `hours` of the price book has it; None where nothing can be read.
+    """The hours of off-peak rates in the format of the price book's column `hours`; None where they cannot be parsed.
 
     >>> schedule({"windows": [{"hours_utc": "00:00-00:00", "weekdays": [6, 7]}], "weekday_timezone": "Asia/Shanghai"})
     '[{"hours_utc": ["00:00-00:00"], "weekdays": [6, 7], "timezone": "Asia/Shanghai"}]'

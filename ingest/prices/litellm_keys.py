@@ -1,9 +1,9 @@
-"""What the keys of LiteLLM's price map mean: which meter, in which service tier, above how many prompt tokens.
+"""The meaning of the keys of LiteLLM's price map: meter, service tier, and context tier.
 
-A key is a stem and suffixes: ``cache_creation_input_token_cost_above_1hr_above_200k_tokens_batches`` is what writing to the
-one-hour cache costs in the batch tier, for requests of more than 200,000 prompt tokens. The stems are data (`price_stems.csv`); a few
-mean another thing in models of another mode. Stems that name something the ledger does not measure are not guessed at; `why_not` says
-of each what it is.
+A key is a stem and suffixes: ``cache_creation_input_token_cost_above_1hr_above_200k_tokens_batches`` is the rate of writes to the
+one-hour cache in the batch tier, for requests of more than 200,000 prompt tokens. The stems are data (`price_stems.csv`); the
+meaning of a few depends on the model's mode. Stems of quantities the ledger does not measure are not imported; `why_not` gives the
+reason of each.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ NESTED = ("search_context_cost_per_query", "guardrail_cost_per_unit")
 
 _REASONS = (
     (r"tiered_pricing\.max_results_range", "the range of its tier, not a rate"),
-    (r"search_context_cost|web_search_billing_unit", "says what a web search is sold by: the search, or the prompt that made it"),
+    (r"search_context_cost|web_search_billing_unit", "states whether web search is priced per search or per prompt; not a rate"),
     (r"search_free", "an allowance of the whole account, which a single call cannot know"),
-    (r"explicit_cache", "LiteLLM does not apply it: explicit caches look like any other in what is reported"),
-    (r"_interval", "by length of the clip, which is not reported"),
+    (r"explicit_cache", "LiteLLM does not apply it: explicit caches are not reported separately"),
+    (r"_interval", "depends on the length of the clip, which is not reported"),
     (r"_dbu_", "priced in Databricks units, not in money"),
-    (r"provider_specific_entry", "hints of the gateway's own, but for its multipliers of region and speed"),
+    (r"provider_specific_entry", "routing hints of the gateway, except for its multipliers of region and speed"),
 )
 
 
@@ -55,7 +55,7 @@ def _stems() -> dict[tuple[str, str], str]:
 
 @lru_cache(maxsize=8192)
 def meaning(key: str, mode: str = "") -> Meaning | None:
-    """What a key prices in a model of some mode; None where the ledger has no meter for it.
+    """The meter and tiers of a key, for a model of the given mode; None where the ledger has no meter for it.
 
     >>> meaning("output_cost_per_token_above_200k_tokens_priority")
     Meaning(meter='output_tokens', service_tier='priority', context_above=200000)
@@ -75,7 +75,7 @@ def meaning(key: str, mode: str = "") -> Meaning | None:
 
 
 def is_price(key: str) -> bool:
-    """Whether a key of the map has to do with money at all.
+    """Whether a key of the map is a price, or a table of prices.
 
     >>> is_price("input_cost_per_token"), is_price("supports_vision"), is_price("tiered_pricing")
     (True, False, True)

@@ -1,10 +1,10 @@
-"""List prices: LiteLLM's price map read as data. How it goes into the price book: `ingest.prices.updates`.
+"""Reader of LiteLLM's price map. `ingest.prices.updates` enters it into the price book.
 
 The map has no dates. A rate that disappears from it stays in force.
 
-How LiteLLM means its rates, for whoever applies them: a rate above N prompt tokens prices *all* tokens of a request that has more
-than N; a rate that a tier, a context size or a meter lacks is looked up one key at a time, in the standard tier, in the lower
-context size, then in the plain input or output rate; a batch rate that is lacking is half the standard one. `litellm` itself is
+Semantics of its rates: a rate above N prompt tokens prices *all* tokens of a request that has more than N; a rate that a tier, a
+context size or a meter lacks falls back one key at a time, to the standard tier, to the lower context size, then to the plain input
+or output rate; a missing batch rate is half the standard one. `litellm` itself is
 never imported.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAP_FILE = "model_prices_and_context_window_backup.json"
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-"""From when the first prices hold."""
+"""First instant of the earliest prices."""
 _NOT_MODELS = frozenset({"sample_spec", "fallback_generalizations"})
 _SOURCE = "prices"
 _TOOLS, _IN_CODE = "container", "(tool prices of LiteLLM's code)"
@@ -46,7 +46,7 @@ _TOOLS, _IN_CODE = "container", "(tool prices of LiteLLM's code)"
 
 @dataclass(frozen=True)
 class PriceList:
-    """A price list as read: rates as rows of `prices`, what was refused, and what of the list was not imported."""
+    """A parsed price list: rates as rows of `prices`, refused rows, and keys that were not imported."""
 
     book: str
     frame: pl.DataFrame
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
 
 
 def litellm_map_path() -> Path:
-    """Where the installed litellm keeps its price map; found without importing it. Raises `ObjectMissingError`."""
+    """Path of the installed litellm's price map, determined without importing litellm. Raises `ObjectMissingError`."""
     spec = importlib.util.find_spec("litellm")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     path = Path(folders[0]) / MAP_FILE if folders else Path(MAP_FILE)
@@ -80,8 +80,8 @@ def import_litellm_map(path: Path | None = None) -> pl.DataFrame:
 def read_litellm_map(path: Path | None = None) -> PriceList:
     """LiteLLM's price map, the installed one by default: rates in US dollars per unit, exact as written, to 18 places.
 
-    A price that is negative or no number is a problem and is left out. Where a model states two rates for one meter, the first
-    that is not 0 is taken; a second that differs is told as a warning.
+    A price that is negative or not a number is a problem and is left out. Where a model states two rates for one meter, the first
+    that is not 0 is used; a second that differs is reported as a warning.
     Raises `ObjectMissingError` if there is no such file, `FormatError` if it is no price map.
     """
     map_path = path or litellm_map_path()
@@ -105,13 +105,13 @@ def read_litellm_map(path: Path | None = None) -> PriceList:
     reader = _Reader(str(map_path.name))
     rows = [row for model, entry in entries.items() if model not in _NOT_MODELS for row in reader.entry(model, entry)]
     if _edition(path):
-        # What its code adds belongs to the edition that is installed, not to any map.
+        # Rates stated in litellm's code belong to the installed version, not to the map.
         rows += [reader.tools(tool["provider"], tool["meter"], tool["rate"]) for tool in table("tool_prices")]
     return PriceList(book, _frame(rows, book), tuple(reader.problems), reader.coverage())
 
 
 def coverage(path: Path | None = None) -> pl.DataFrame:
-    """Every price key of the map: on how many models it stands, how many rates it gave, and why it gave none.
+    """Every price key of the map: its number of models, its number of rates, and the reason where it has none.
 
     Columns: key, models, rates, reason (empty for imported keys).
     """
@@ -128,7 +128,7 @@ def _edition(path: Path | None) -> str:
 
 
 class _Reader:
-    """Reads entries one by one; remembers what was wrong and what was passed over."""
+    """Reads entries one by one; collects the problems and the keys that were not imported."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -151,7 +151,7 @@ class _Reader:
             yield _Row(provider, model, rate)
 
     def tools(self, provider: str, meter: str, rate: str) -> _Row:
-        """A price of LiteLLM's that stands in its code, not in its map: of a tool, whichever model uses it."""
+        """A price stated in LiteLLM's code instead of its map: of a tool, for every model."""
         self._models[_IN_CODE] += 1
         self._rates[_IN_CODE] += 1
         return _Row(provider, f"{provider}/{_TOOLS}", Rate(_IN_CODE, Meaning(meter, "standard", 0), "", Decimal(rate)))
@@ -160,7 +160,7 @@ class _Reader:
         self._models[key] += 1
 
     def _differing(self, model: str, key: str, rate: Decimal, earlier_key: str, earlier: Decimal) -> None:
-        reason = f"states {rate:f}, but {earlier_key} states {earlier:f} for the same meter; the first was taken"
+        reason = f"states {rate:f}, but {earlier_key} states {earlier:f} for the same meter; the first was used"
         self._problem(model, key, reason, "the list should state one rate", "warning")
 
     def _rate(self, model: str, key: str, value: object) -> Decimal | None:
@@ -169,7 +169,7 @@ class _Reader:
             self._problem(model, key, f"{str(value)[:40]!r} is no price", "state a number of US dollars")
             return None
         if number < 0:
-            self._problem(model, key, f"{number:f} is negative: a price that would mint money", "state a number from 0 up")
+            self._problem(model, key, f"{number:f} is negative", "state a number from 0 up")
             return None
         return number
 
@@ -227,9 +227,9 @@ def _frame(rows: list[_Row], book: str) -> pl.DataFrame:
 def import_prices(books: Books, prices: PriceList | pl.DataFrame, valid_from: datetime | None = None) -> ImportResult:
     """Brings a price list into the price book; importing it again changes nothing. See `ingest.prices.updates`.
 
-    Where the book has no prices of this origin yet, all rates are taken, valid from 1970 unless `valid_from` says otherwise.
-    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now); those that look wrong are
-    staged. Rows with a negative or missing rate, an unknown meter, or two rates for one thing are refused and told as problems.
+    Where the book has no prices of this origin yet, all rates are added, valid from 1970 unless `valid_from` is given.
+    Later, only rates that differ from the ones in force are added, valid from `valid_from` (default: now); implausible ones are
+    staged. Rows with a negative or missing rate, an unknown meter, or two rates for one key are refused and reported as problems.
     """
     from ingest.prices import updates
 

@@ -1,10 +1,10 @@
-"""A price list as people keep one: a CSV, one rate a line. The form for contracts, and for what no public list has.
+"""Reader of rate tables: a CSV with one rate per line, for contracts and for rates that no public list has.
 
     provider,model,meter,unit,rate,currency,valid_from
     bedrock,anthropic.claude-sonnet-4-6-v1:0,input_tokens,1M tokens,2.40,USD,2026-10-01
 
-`service_tier`, `context_above`, `region`, `valid_from` and `valid_to` may be there. A line that cannot be used is a problem, its
-neighbours go on.
+`service_tier`, `context_above`, `region`, `valid_from` and `valid_to` are optional. An invalid line is reported as a problem, and the
+others are read.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TIMES = {"hour": 3600, "hr": 3600, "minute": 60, "min": 60}
 
 
 class _FieldProblem(Exception):
-    """A field that says nothing usable: field, reason, remedy."""
+    """An invalid field: its name, reason and remedy."""
 
 
 def read(content: bytes, *, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
-    """Rates per unit as rows of `prices`, with a null `valid_from` where the line gives no date; and what could not be used.
+    """Rates per unit as rows of `prices`, with a null `valid_from` where the line states no date; and the problems.
 
-    Raises `FormatError` if it is no CSV with the columns needed.
+    Raises `FormatError` if it is not a CSV with the required columns.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -127,7 +127,7 @@ def _row(fields: Mapping[str, str]) -> dict[str, Any]:
     start, end = (_instant(fields, name) for name in ("valid_from", "valid_to"))
     if start is not None and end is not None and end <= start:
         raise _FieldProblem(
-            "valid_to", f"{fields['valid_to']} is not after valid_from", "a rate holds for [valid_from, valid_to)"
+            "valid_to", f"{fields['valid_to']} is not after valid_from", "a rate is valid in [valid_from, valid_to)"
         )
     return {
         "provider": fields["provider"],
@@ -148,7 +148,7 @@ def _rate(text: str) -> Decimal:
     if rate is None:
         raise _FieldProblem("rate", f"{text!r} is no number", "write digits and a decimal point, such as 2.40")
     if rate < 0:
-        raise _FieldProblem("rate", f"{text} is negative: a price that would mint money", "state a number from 0 up")
+        raise _FieldProblem("rate", f"{text} is negative", "state a number from 0 up")
     return rate
 
 
@@ -168,7 +168,7 @@ def _instant(fields: Mapping[str, str], name: str) -> datetime | None:
 
 
 def units_of(unit: str, meter: str) -> int:
-    """How many units of a meter the price is for.
+    """The number of meter units that the price is for.
 
     >>> units_of("1M tokens", "input_tokens"), units_of("1000 requests", "requests"), units_of("hour", "seconds")
     (1000000, 1000, 3600)
@@ -195,7 +195,7 @@ def units_of(unit: str, meter: str) -> int:
 
 
 def _singular(word: str) -> str:
-    """A thing in the singular.
+    """A noun in the singular.
 
     >>> _singular("tokens"), _singular("queries"), _singular("hour")
     ('token', 'query', 'hour')
@@ -204,7 +204,7 @@ def _singular(word: str) -> str:
 
 
 def lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """A rate table of these rows, line by line: what `prices coverage` gives to be filled in."""
+    """The lines of a rate table with these rows, such as the template that `prices coverage` writes."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [*NEEDED, "valid_from"], lineterminator="\n", restval="")
     writer.writeheader()

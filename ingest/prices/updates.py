@@ -1,12 +1,12 @@
-"""How a price list gets into the price book: validated, held against what is in force, staged where it looks wrong, then taken.
+"""Price updates: a price list is validated, compared with the rates in force, staged where implausible, and entered.
 
     read        a price list                  `ingest.prices.books`
-    compare     with the rates in force       `compare`: what is new, what changed, what is gone, what looks wrong
-    enter       sound changes at once         rows of `prices`, each dated; nothing is ever changed or taken away (ES-2)
-    stage       what looks wrong waits        rows of `prices_staged`, told as problems, until accepted or rejected
+    compare     with the rates in force       `compare`: new, changed, removed and implausible rates
+    enter       plausible changes             rows of `prices`, each dated; past rates are never changed or deleted (ES-2)
+    stage       implausible changes           rows of `prices_staged`, reported as problems, until accepted or rejected
 
-What can never be right (a negative rate, no unit, an unknown currency) is refused. What can be right but rarely is (ten times the
-rate of yesterday) waits for somebody's word. A price change is a dated row, so an old month keeps its old price.
+Invalid rates (negative, without unit, in an unknown currency) are refused. Valid but implausible rates (ten times yesterday's rate)
+need to be accepted. A price change is a dated row, so that an earlier month keeps its price.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from ledger.books import Books
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-"""From when the first list prices hold: the earliest prices known serve all older usage."""
+"""First instant of the first list prices: older usage is priced at the earliest known prices."""
 MAX_FACTOR = 10
-"""A rate that moves by more than this factor, either way, is doubted."""
+"""A rate that changes by more than this factor, up or down, is staged."""
 _MAX_TOKEN_RATE = Decimal("0.01")
 _MAX_MISSING_PERCENT = 10
-"""Percent of a list's models that may disappear from it before the whole list is doubted."""
+"""Percentage of a list's models that may disappear before the whole list is staged."""
 _RATE_KEY = [name for name in PRICES.key if name != "valid_from"]
-"""What a rate is for: without its date."""
+"""Key of a rate without its date."""
 _SOURCE, _STAGED = "prices", "prices-staged"
 _COMPARED = ("rate", "currency", "valid_from", "valid_to", "hours", "recorded_at", "book")
 
 
 @dataclass(frozen=True)
 class PriceList:
-    """A price list as read: rates as rows of `prices`, and what was refused. `valid_from` is null where the list gives no date."""
+    """A parsed price list: rates as rows of `prices`, and refused rows. `valid_from` is null where the list states no date."""
 
     book: str
     origin: str
@@ -55,13 +55,13 @@ class PriceList:
 
     @property
     def family(self) -> str:
-        """The list's name without its version: what a later edition of it is compared with."""
+        """The list's name without its version: later editions are compared by it."""
         return _family(self.book)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Update:
-    """What a price list would change. `changes` are rows of `prices` with `change`, `doubt` (empty: none) and the old rate."""
+    """The changes of a price list against the price book. `changes` are rows of `prices` with `change`, `doubt` (empty: none) and the old rate."""
 
     price_list: PriceList
     changes: pl.DataFrame
@@ -77,13 +77,13 @@ class Update:
 
     @property
     def unchanged(self) -> int:
-        """Rates that are in force already."""
+        """Number of rates that are in force already."""
         return self.rates_read - self.changes.height
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportResult:
-    """What an import did. `added` counts new rows, of which `changed` price something that had another rate before."""
+    """The result of an import. `added` counts new rows, `changed` those among them that replace a rate in force."""
 
     book: str
     read: int
@@ -98,11 +98,11 @@ class ImportResult:
 def compare(
     books: Books, price_list: PriceList, *, valid_from: datetime | None = None, max_factor: int = MAX_FACTOR, whole: bool = True
 ) -> Update:
-    """What a price list would change in the book; changes nothing itself.
+    """Compares a price list with the book; writes nothing.
 
-    Rates without a date hold from `valid_from` on. The default is now; the very first list holds from 1970, so that it serves all older
-    usage. A list that dates its own rates may tell its past too: then its undated rates are where it begins. `whole` says that
-    the list names every model it has, so that what it lacks is gone.
+    Rates without a date are valid from `valid_from` on. The default is now; the very first list is valid from 1970, so that all older usage
+    is priced. A list with dated rates may contain its history: then its undated rates are the start of it. `whole` means that the
+    list is complete, so that a missing model has been removed.
     """
     now = periods.now()
     stored_prices = books.store.scan(PRICES, {"origin": [price_list.origin]}).collect()
@@ -118,14 +118,19 @@ def compare(
     doubts = _doubts(changes, price_list, missing_models, stored_prices, _published(books, now), max_factor)
     changes = changes.with_columns(doubt=pl.Series("doubt", doubts, dtype=pl.String))
     return Update(
-        price_list, changes, valid_rates.height, missing_models, (*price_list.problems, *refusals, *contradictions), since
+        price_list=price_list,
+        changes=changes,
+        rates_read=valid_rates.height,
+        missing_models=missing_models,
+        problems=(*price_list.problems, *refusals, *contradictions),
+        valid_from=since,
     )
 
 
 def apply_update(books: Books, update: Update, *, accept: bool = False, actor: str = "cli") -> ImportResult:
-    """Takes the sound changes into the book and stages the doubtful ones, or takes all with `accept`.
+    """Enters the plausible changes into the book and stages the implausible ones; with `accept` it enters all.
 
-    What an earlier edition had staged for the same things is superseded. Entering the same list again changes nothing.
+    Rates that an earlier edition staged for the same keys are superseded. Entering the same list again changes nothing.
     """
     accepted = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
     held_back = update.changes.filter((pl.col("doubt") != "") & pl.lit(not accept))
@@ -140,24 +145,24 @@ def apply_update(books: Books, update: Update, *, accept: bool = False, actor: s
         summary = {"book": update.price_list.book, "added": accepted.height, "staged": held_back.height}
         _audit(books, actor, "prices.import", update.price_list.uri, summary)
     return ImportResult(
-        update.price_list.book,
-        update.rates_read,
-        accepted.height,
-        accepted.filter(pl.col("change") != "new").height,
-        held_back.height,
-        update.unchanged,
-        update.valid_from,
-        update.problems,
+        book=update.price_list.book,
+        read=update.rates_read,
+        added=accepted.height,
+        changed=accepted.filter(pl.col("change") != "new").height,
+        staged=held_back.height,
+        unchanged=update.unchanged,
+        valid_from=update.valid_from,
+        problems=update.problems,
     )
 
 
 def staged(books: Books) -> pl.DataFrame:
-    """Rates that wait for somebody's word, in a fixed order."""
+    """Staged rates, in a fixed order."""
     return books.store.scan(PRICES_STAGED).collect().sort(*_RATE_KEY, "valid_from")
 
 
 def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cli") -> int:
-    """Takes staged rates into the book, or drops them; returns how many. `chosen` are rows of `staged`."""
+    """Enters staged rates into the book, or discards them; returns their number. `chosen` are rows of `staged`."""
     rate_count = 0
     for (origin,), rows in chosen.group_by("origin", maintain_order=True):
         before = staged(books).filter(pl.col("origin") == origin)
@@ -174,7 +179,7 @@ def decide(books: Books, chosen: pl.DataFrame, *, accept: bool, actor: str = "cl
 
 
 def _stage(store: Store, origin: str, before: pl.DataFrame, after: pl.DataFrame) -> None:
-    """Makes `after` all that waits of one origin, and tells it as problems."""
+    """Replaces the staged rates of one origin by `after`, and reports them as problems."""
     order = [*_RATE_KEY, "valid_from"]
     if before.drop("recorded_at").sort(order).equals(after.drop("recorded_at").sort(order)):
         return
@@ -198,18 +203,18 @@ def _audit(books: Books, actor: str, action: str, subject: str, after: Mapping[s
         books.database.audit(session, actor, action, subject, after=dict(after))
 
 
-# ── what a list says, dated ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── dates of a list's rates ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _with_dates(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """Every rate with its date. An undated rate that is over by `since`, or has been followed by a dated one, is how it began."""
+    """Every rate with its date. An undated rate that ended by `since`, or was followed by a dated one, is valid from the beginning."""
     has_begun = (pl.col("valid_from") <= since).any().over(_RATE_KEY) | (pl.col("valid_to") <= since).fill_null(value=False)
     start = pl.when(has_begun).then(pl.lit(BEGINNING)).otherwise(pl.lit(since)).cast(TIME)
     return rows.with_columns(valid_from=pl.coalesce(pl.col("valid_from").cast(TIME), start))
 
 
 def _validate(frame: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
-    """Rates a price book may hold, and why the others may not be in it."""
+    """The valid rates, and the reasons why others are refused."""
     rows = frame.with_columns(
         (pl.col(c).cast(t) if c in frame.columns else pl.lit(None, dtype=t)).alias(c) for c, t in PRICES.schema.items()
     ).unique(maintain_order=True)
@@ -227,12 +232,12 @@ def _refusal(row: Mapping[str, Any], uri: str) -> Problem:
     elif row["rate"] is None:
         reason, remedy = "has no rate", "state a number from 0 up"
     else:
-        reason, remedy = f"{text(row['rate'])} is negative: a price that would mint money", "state a number from 0 up"
+        reason, remedy = f"{text(row['rate'])} is negative", "state a number from 0 up"
     return Problem(_SOURCE, uri, str(row["model"]), describe(row), reason, remedy)
 
 
 def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, list[Problem]]:
-    """One rate for one thing from one day; where there are two, neither is taken."""
+    """One rate per key and first instant; where there are two, both are refused."""
     key = list(PRICES.key)
     contradictions = (
         rows.group_by(key)
@@ -246,7 +251,7 @@ def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, 
             uri,
             row["model"],
             describe(row),
-            f"has two rates, {text(row['low'])} and {text(row['high'])}; neither was taken",
+            f"has two rates, {text(row['low'])} and {text(row['high'])}; neither was imported",
             "state one, or give each a valid_from of its own",
         )
         for row in contradictions.iter_rows(named=True)
@@ -254,13 +259,13 @@ def _reject_contradictions(rows: pl.DataFrame, uri: str) -> tuple[pl.DataFrame, 
     unique_rates = (
         rows.join(contradictions.select(key), on=key, how="anti", maintain_order="left").unique(key, keep="first").sort(key)
     )
-    # An end where the next rate begins says nothing that the next rate does not say.
+    # An end at the start of the next rate is redundant.
     is_followed = pl.col("valid_to") == pl.col("valid_from").shift(-1).over(_RATE_KEY)
     return unique_rates.with_columns(valid_to=pl.when(~is_followed.fill_null(value=False)).then("valid_to")), problems
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """What a rate is for, in words.
+    """The key of a rate, in words.
 
     >>> describe(dict(meter="input_tokens", service_tier="batch", context_above=200000, region="eu"))
     'input_tokens batch above 200000 eu'
@@ -270,13 +275,13 @@ def describe(row: Mapping[str, Any]) -> str:
     return " ".join(part for part in (row["meter"], tier, above, row["region"]) if part)
 
 
-# ── against what is in force ────────────────────────────────────────────────────────────────────────────────────────────
+# ── comparison with the book ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _changes(new_rates: pl.DataFrame, stored_prices: pl.DataFrame) -> pl.DataFrame:
-    """The rates that say something the book does not say already, with what was in force just before each.
+    """The rates that differ from the book, with the rate in force just before each.
 
-    Adds `change` (new, changed, corrected: another rate for the same moment), `old_rate`, `old_currency`, `old_from` and `old_book`.
+    Adds `change` (new, changed, corrected: another rate for the same instant), `old_rate`, `old_currency`, `old_from` and `old_book`.
     """
     order = [*_RATE_KEY, "valid_from", "__new", "recorded_at"]
     combined = pl.concat(
@@ -321,7 +326,7 @@ def _no_missing_models() -> pl.DataFrame:
 
 
 def _missing_models(price_list: PriceList, stored_prices: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """Models an earlier edition of the list priced and this one does not name: provider, model, rates."""
+    """Models that are in an earlier edition of the list and not in this one: provider, model, rates."""
     edition = (pl.col("book").str.split(" ").list.first() == price_list.family) & (pl.col("valid_from") <= since)
     models = stored_prices.filter(edition).group_by("provider", "model").agg(rates=pl.len()).sort("provider", "model")
     return models.join(price_list.frame.select("provider", "model").unique(), on=["provider", "model"], how="anti")
@@ -340,7 +345,7 @@ def _doubts(
     published_months: Sequence[str],
     max_factor: int,
 ) -> list[str]:
-    """A sentence for each change on what looks wrong with it; empty where nothing does."""
+    """For each change the reason why it is implausible; empty where it is plausible."""
     lacking = _incomplete_list(price_list, missing_models, stored_prices)
     reached_months: dict[datetime, str] = {}
     out = []
@@ -350,7 +355,7 @@ def _doubts(
             months = [month for month in published_months if periods.month_end(month) > start]
             months_text = months[0] if len(months) == 1 else f"{months[0]} and {len(months) - 1} more" if months else ""
             reached_months[start] = (
-                f"reaches back into {months_text}: published, and estimated anew if this is taken" if months_text else ""
+                f"reaches back into {months_text}: published; its estimates change if this is accepted" if months_text else ""
             )
         out.append("; ".join(filter(None, (lacking, *_doubts_of(row, reached_months[start], max_factor)))))
     return out
@@ -358,7 +363,7 @@ def _doubts(
 
 def _doubts_of(row: Mapping[str, Any], months_text: str, max_factor: int) -> Iterator[str]:
     rate, old = row["rate"], row["old_rate"]
-    is_observed = row["origin"] == "observed"  # a bill that was restated is no slip of the pen
+    is_observed = row["origin"] == "observed"  # a restated bill is not an error
     if old is None:
         if rate > _MAX_TOKEN_RATE and row["meter"].endswith("_tokens"):
             yield f"{text(rate)} for one token: is it the price of a thousand, or of a million?"

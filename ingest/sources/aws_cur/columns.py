@@ -1,4 +1,4 @@
-"""The columns of the AWS Cost and Usage Report, legacy and 2.0, under one spelling: CUR 2.0's."""
+"""The columns of the AWS Cost and Usage Report, legacy and 2.0, under the names of CUR 2.0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEEDED = (
     *("bill_billing_period_start_date", "line_item_line_item_type", "line_item_usage_start_date", "line_item_usage_end_date"),
     *("line_item_unblended_cost", "line_item_currency_code"),
 )
-"""Columns without which no line can be booked."""
+"""Required columns."""
 
 _UNUSED_UPFRONT = "reservation_unused_amortized_upfront_fee_for_billing_period"
 NET = {
@@ -24,7 +24,7 @@ NET = {
     "reservation_unused_recurring_fee": "reservation_net_unused_recurring_fee",
     "savings_plan_savings_plan_effective_cost": "savings_plan_net_savings_plan_effective_cost",
 }
-"""Columns an account with discounts also has net of them. Net is taken where it is filled."""
+"""Columns that accounts with discounts also have net of them. The net amount is used where it is filled."""
 
 AMORTISED = {
     "DiscountedUsage": ("reservation_effective_cost",),
@@ -32,7 +32,7 @@ AMORTISED = {
     "SavingsPlanCoveredUsage": ("savings_plan_savings_plan_effective_cost",),
     "SavingsPlanRecurringFee": ("savings_plan_total_commitment_to_date", "savings_plan_used_commitment"),
 }
-"""What the effective cost of a line type is made of."""
+"""The columns that the effective cost of a line type is computed from."""
 
 PLAIN = {
     "invoice_id": "bill_invoice_id",
@@ -78,14 +78,14 @@ _OTHERS = (
     "split_line_item_parent_resource_id",
 )
 MAPS = {"tags": "", "resource_tags": "", "cost_category": "costCategory/"}
-"""Map columns, and the prefix their keys get. Of equal keys the earlier column's stays."""
+"""Map columns, and the prefix their keys get. Of equal keys the earlier column's value is kept."""
 
 _RATES = ("line_item_unblended_rate", "line_item_net_unblended_rate")
 AMOUNTS = (
     *(name for pair in NET.items() for name in pair if name not in _RATES),
     *("savings_plan_total_commitment_to_date", "savings_plan_used_commitment", "pricing_public_on_demand_cost"),
 )
-"""Columns of money, each line's own."""
+"""Measure columns: amounts."""
 _MEASURES = frozenset(
     [
         *AMOUNTS,
@@ -100,7 +100,7 @@ _KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a report keeps what: our spelling to the header's, and the columns that are one tag each, with the tag's key."""
+    """The columns of a report: canonical name to the header's name, and the columns that hold one tag each, with the tag's key."""
 
     headers: dict[str, str]
     tag_columns: dict[str, str]
@@ -113,7 +113,7 @@ class Layout:
 
 
 def spelling(name: str) -> str:
-    """A header name as CUR 2.0 spells it.
+    """The CUR 2.0 name of a header.
 
     >>> spelling("lineItem/UsageType"), spelling("reservation/ReservationARN"), spelling("line_item_usage_type")
     ('line_item_usage_type', 'reservation_reservation_a_r_n', 'line_item_usage_type')
@@ -142,7 +142,7 @@ def tag_key(name: str) -> str | None:
 
 
 def layout(header: Sequence[str], *, location: str) -> Layout:
-    """Finds the columns. Raises `FormatError` that names every column that is needed and missing."""
+    """Finds the columns. Raises `FormatError` that names every required column that is missing."""
     headers: dict[str, str] = {}
     tags: dict[str, str] = {}
     for name in header:

@@ -1,4 +1,4 @@
-"""What an AWS line item costs, on the four bases of FOCUS, by its type.
+"""The four FOCUS costs of an AWS line item, by its type.
 
 | line item type | billed | effective | list | contracted | category |
 |---|---|---|---|---|---|
@@ -13,7 +13,7 @@
 | Tax / Credit | signed | signed | signed | signed | Tax / Credit |
 | Refund | signed | signed | signed | signed | Usage with a usage type, else Adjustment; class Correction |
 | …Discount | signed | signed | signed | signed | Credit |
-| any other | signed | signed | signed | signed | Adjustment, with a warning: no cost is left out for a name |
+| any other | signed | signed | signed | signed | Adjustment, with a warning: an unknown type is never left out |
 
 Unblended, rates and amortised parts are net of discounts where the report has net columns and they are filled; blended
 cost is never used. A report without the amortisation columns keeps a commitment's lines on their billed cost, all of them,
@@ -43,7 +43,7 @@ _CATEGORIES = {
 
 _COMPUTED = ("RIFee", "SavingsPlanRecurringFee")
 _NUMBERS = {kind: number for number, kind in enumerate((*_USED, *_PLAN[1:], "RIFee", "Fee"), 1)}
-"""The line item types that decide what a line costs, numbered: numbers are compared quicker, line by line."""
+"""The line item types that determine a line's costs, as numbers, which compare faster than text."""
 
 _type = pl.col("line_item_type")
 IS_KNOWN = (_type.is_in(sorted(_CATEGORIES)) | (_type == "Refund") | _type.str.ends_with("Discount")).fill_null(False)
@@ -53,7 +53,7 @@ IS_USED = _type.is_in(_USED)
 
 
 def commitments_priced(layout: Layout) -> dict[str, bool]:
-    """Whether the report has what the effective cost of plans and of reservations needs."""
+    """Whether the report has the columns for the effective cost of savings plans and of reservations."""
     return {
         "savings plans": all(part in layout.headers for kind in _PLAN if kind in AMORTISED for part in AMORTISED[kind]),
         "reservations": all(part in layout.headers for kind in _RESERVED for part in AMORTISED[kind]),
@@ -72,7 +72,7 @@ def needs_arithmetic(batch: BillBatch) -> pl.Series:
 
 
 def costs(batch: BillBatch, layout: Layout) -> BillBatch:
-    """The four cost columns as the report has them: doubles, or text. `line_item_type` must be among the words.
+    """The four cost columns as the report has them: doubles, or text. `line_item_type` must be one of the dimensions.
 
     Lines that need arithmetic must come as text, so that no digit is lost.
     """
@@ -104,7 +104,7 @@ def costs(batch: BillBatch, layout: Layout) -> BillBatch:
 
 
 def _list_cost(*, doubles: bool) -> pl.Expr:
-    """The public price of usage, but not where it is 0 for something that costs."""
+    """The public price of usage; null where it is 0 although the usage has a cost."""
 
     def is_zero(name: str) -> pl.Expr:
         return pl.col(name) == 0 if doubles else pl.col(name).str.contains(r"^[-+]?[0.]*(?:[eE].*)?$")

@@ -1,4 +1,4 @@
-"""Which cost exports an AWS account has: Data Exports (CUR 2.0, FOCUS) and legacy Cost and Usage Reports, as AWS itself lists them."""
+"""Discovery of an AWS account's cost exports: Data Exports (CUR 2.0, FOCUS) and legacy Cost and Usage Reports."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ POLICY: Final = """{
     {"Effect": "Allow", "Action": "cur:DescribeReportDefinitions", "Resource": "*"}
   ]
 }"""
-"""What listing the exports needs, and no more."""
+"""The least privileges for listing the exports."""
 
 _HOME = "us-east-1"
-"""Both services answer there only, wherever the buckets are."""
+"""The only region of both APIs, regardless of the buckets' regions."""
 _TIMES = 4
 _FROM = re.compile(r"\bFROM\s+([A-Za-z_][\w.]*)", re.IGNORECASE)
 _SELECT = re.compile(r"\bSELECT\b(.*?)\bFROM\b", re.IGNORECASE | re.DOTALL)
@@ -36,7 +36,7 @@ WORTH: Final[Mapping[str, str]] = {
     "savings_plan_savings_plan_effective_cost": "savings plans spread over what they cover",
     "reservation_effective_cost": "reservations spread over what they cover",
 }
-"""Columns without which more cost finds no owner, and what each is good for."""
+"""Columns that assign costs to owners, with the purpose of each."""
 
 _OPTIONS: Final[Mapping[str, str]] = {
     "line_item_resource_id": "INCLUDE_RESOURCES",
@@ -46,7 +46,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export: where it is delivered, and what is in it. `source` is the ingestor that reads it; None: it is no bill."""
+    """One export: its destination and its content. `source` is the ingestor that reads it; None: it is no bill."""
 
     name: str
     account: str | None
@@ -64,7 +64,7 @@ class Export:
 
 
 def exports() -> tuple[list[Export], list[StoreUnreachable]]:
-    """All exports these credentials can see, by name, and what could not be asked. Raises `StoreUnreachable` if nothing answers."""
+    """All exports these credentials can see, by name, and the requests that failed. Raises `StoreUnreachable` if all failed."""
     results: list[Export] = []
     errors: list[StoreUnreachable] = []
     for ask in (_data_exports, _legacy_reports):
@@ -140,7 +140,7 @@ def _legacy_reports() -> Iterator[Export]:
 
 
 def _compact(timestamp: str) -> datetime | None:
-    """The legacy report's own spelling of an instant, ``20261105T120000Z``."""
+    """The legacy report's format of an instant, ``20261105T120000Z``."""
     try:
         return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -191,7 +191,7 @@ def selected(query: str) -> tuple[str, ...]:
 
 
 def _lacking(columns: tuple[str, ...], options: Mapping[str, str]) -> tuple[str, ...]:
-    """What is worth exporting and is not: a column that is not asked for, or whose option is off."""
+    """Useful columns that the export lacks: the query does not select them, or their option is off."""
     has_all = "*" in columns
     maps = {"tags": ("tags", "resource_tags")}
     return tuple(
@@ -223,12 +223,12 @@ def _client(service: str) -> BaseClient:
     try:
         client: BaseClient = boto3.client(service, region_name=_HOME, config=retries)
     except BotoCoreError as error:
-        raise StoreUnreachable(str(error), where=f"AWS {service}", remedy="mend the AWS profile or its settings") from error
+        raise StoreUnreachable(str(error), where=f"AWS {service}", remedy="correct the AWS profile or its settings") from error
     return client
 
 
 class _TranslatedErrors:
-    """Turns what AWS says no with into one sentence and its remedy."""
+    """Converts AWS errors to one sentence and its remedy."""
 
     def __init__(self, right: str) -> None:
         self.right = right

@@ -1,7 +1,7 @@
 """AWS Cost and Usage Reports: CUR 2.0 Data Exports and the legacy report, Parquet and CSV.
 
-A folder or prefix is read as its manifests say: for each export and month the newest run, all of its files or nothing, in both
-overwrite modes. A file named singly is its own dataset.
+A folder or prefix is read by its manifests: for each export and month the newest run, all of its files or nothing, in both
+overwrite modes. A single file is its own dataset.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _export_root(uri: str) -> str:
 
 
 def _without_splits(part: BillBatch, layout: Layout, counts: dict[str, int]) -> BillBatch:
-    """Lines of split cost allocation describe a share of a parent line that is in the report too: the parent is kept."""
+    """Lines of split cost allocation are shares of a parent line that the report also contains: only the parent is kept."""
     name = layout.headers.get("split_line_item_parent_resource_id")
     if name is None or part.dimensions[name].null_count() == part.dimensions.height:
         return part
@@ -133,7 +133,7 @@ def _count_unpriced(part: BillBatch, layout: Layout, counts: dict[str, int]) -> 
 
 
 def _by_arithmetic(batch: BillBatch) -> Iterator[BillBatch]:
-    """The lines, those apart whose costs are computed: they go as text, with every digit."""
+    """The lines; those whose costs are computed come separately, as text with all digits."""
     if pl.Float64 in batch.rows.dtypes:
         is_computed = needs_arithmetic(batch)
         if is_computed.any():
@@ -148,7 +148,7 @@ def _report_counts(counts: dict[str, int], counter: ProblemCounter) -> None:
     if counts["split"]:
         counter.add_summed(
             "split_line_item_parent_resource_id",
-            "rows of split cost allocation were left aside; their parent rows carry the same cost",
+            "rows of split cost allocation were left out; their parent rows have the same cost",
             "nothing to do; or export without split cost allocation data",
             counts["split"],
         )
@@ -163,7 +163,7 @@ def _report_counts(counts: dict[str, int], counter: ProblemCounter) -> None:
 
 
 def _rename_columns(part: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatch:
-    """The report's words under the names of `charges`, beside their own."""
+    """The report's dimensions under the names of `charges`, in addition to their own."""
     measures, unit = layout.selection.measures, _column(layout, "pricing_unit")
     dimensions = part.dimensions.with_columns(
         _column(layout, report_column).alias(column)
@@ -199,8 +199,8 @@ def _book(batch: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatc
     if batch.dimensions.select((~IS_KNOWN).any()).item():
         strange = batch.filter(batch.expand(~IS_KNOWN))
         reason, remedy = (
-            "is no line item type known here; booked as an Adjustment",
-            "tell us of it, so that it gets its own category",
+            "is an unknown line item type; booked as an Adjustment",
+            "report it, so that it gets its own category",
         )
         kinds = strange.expand(pl.col("line_item_type"))
         counter.add_rows(strange.rows["__line"], kinds, names["line_item_type"], reason, remedy, severity="warning")
@@ -233,7 +233,7 @@ def _entry(column: pl.Series, key: str) -> pl.Series:
 
 
 def _tags(part: BillBatch, layout: Layout, counter: ProblemCounter) -> pl.Series:
-    """Maps, JSON text and one-tag columns together, keys as the report has them."""
+    """Maps, JSON text and one-tag columns combined, with the report's keys."""
     dimensions, entries = part.dimensions, []
     for name, prefix in MAPS.items():
         header = layout.headers.get(name)

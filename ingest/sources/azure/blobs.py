@@ -1,7 +1,7 @@
-"""Azure blob storage as a place of files: ``https://account.blob.core.windows.net/container/folder``.
+"""File access to Azure blob storage: ``https://account.blob.core.windows.net/container/folder``.
 
 Blobs are listed and read with a shared access signature from the environment. A large blob is read in parts of one version: if it is
-overwritten meanwhile, it is refused and read with the next run.
+overwritten meanwhile, an error is raised, and it is read with the next run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PART_BYTES = 32 << 20
 
 
 def is_address(uri: str) -> bool:
-    """Whether it is asked over HTTP."""
+    """Whether the address is an HTTP address."""
     return uri.startswith(("http://", "https://"))
 
 
@@ -37,7 +37,7 @@ def list_blobs(fetcher: Fetcher, uri: str) -> Sequence[ListedObject]:
         item = fetcher.request(Request(container, query=query, headers=_HEADERS, secret_query=_signature()))
         page, following = _page(item.path.read_bytes(), container, uri)
         if following is not None and following == marker:
-            raise FormatError("the listing does not come to an end", where=uri, remedy="list again later")
+            raise FormatError("the listing does not end", where=uri, remedy="list again later")
         blobs += page
         marker = following
     blobs_below = [
@@ -80,7 +80,7 @@ def _parts(uri: str) -> tuple[str, str]:
     container, _, folder = url.path.strip("/").partition("/")
     if url.query:
         raise StoreUnreachable(
-            "the address holds a query; a signature in it would be written down",
+            "the address holds a query; a signature in it would be stored",
             where=f"{url.scheme}://{url.netloc}{url.path}",
             remedy=f"name the address without it, and put the signature into {KEY}",
         )
@@ -110,7 +110,7 @@ def _quoted_url(uri: str) -> str:
 def _page(body: bytes, container: str, uri: str) -> tuple[list[ListedObject], str | None]:
     """The blobs of a page of the listing, and the marker of the next."""
     format_error = FormatError(
-        "the answer is no listing of blobs", where=uri, remedy="check the address: it should be a container's"
+        "the response is no listing of blobs", where=uri, remedy="check the address: it should be a container's"
     )
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise format_error

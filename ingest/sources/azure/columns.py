@@ -1,4 +1,4 @@
-"""Where an Azure cost export keeps what, in each of its header dialects.
+"""The columns of an Azure cost export, in each of its header dialects.
 
 The same column is `CostInBillingCurrency`, `costInBillingCurrency`, `Cost` or `PreTaxCost`, depending on the agreement, the year and the
 language: names are compared by letters and digits alone, and where a translated header has the English name in parentheses, by that.
@@ -47,7 +47,7 @@ DIMENSIONS: Final = {
     "list_unit_price": ("paygprice",),
     "tags": ("tags",),
 }
-"""What lines repeat, and the names it has, the best first."""
+"""Dimensions and their header names, in order of preference."""
 MEASURES: Final = {
     "cost": ("costinbillingcurrency", "pretaxcost", "cost"),
     "payg_cost": ("paygcostinbillingcurrency",),
@@ -75,7 +75,7 @@ class Layout:
 
 
 def spelling(name: str) -> str:
-    r"""A header name without what dialects differ in.
+    r"""A header name in the form that is common to all dialects.
 
     >>> spelling("Abonnement-GUID (SubscriptionGuid)"), spelling("costInBillingCurrency"), spelling("\ufeffBilling Currency")
     ('subscriptionguid', 'costinbillingcurrency', 'billingcurrency')
@@ -85,13 +85,13 @@ def spelling(name: str) -> str:
 
 
 def is_focus(header: Sequence[str]) -> bool:
-    """Whether these are FOCUS columns: then it is a FOCUS export, from Azure or not."""
+    """Whether these are the columns of a FOCUS export, by Azure or another publisher."""
     names = {spelling(name) for name in header}
     return {"billedcost", "chargeperiodstart"} <= names
 
 
 def layout(header: Sequence[str], *, location: str) -> Layout:
-    """Finds the columns. Raises `FormatError` that names every column that is needed and missing."""
+    """Finds the columns. Raises `FormatError` that names every required column that is missing."""
     names: dict[str, str] = {}
     for name in header:
         names.setdefault(spelling(name), name)
@@ -111,7 +111,7 @@ def layout(header: Sequence[str], *, location: str) -> Layout:
 
 
 def iso_day(value: str) -> str:
-    """A date of any dialect as ISO 8601; what is none stays as it is, to be told. Slashes are American: month first.
+    """A date of any dialect as ISO 8601; other text is returned unchanged, to be reported. With slashes the month comes first.
 
     >>> iso_day("9/2/2023"), iso_day("09/21/2023"), iso_day("3/1/21"), iso_day("2022-11-03T00:00:00Z"), iso_day("20230902")
     ('2023-09-02', '2023-09-21', '2021-03-01', '2022-11-03', '2023-09-02')
@@ -137,7 +137,7 @@ _CONTINENTS = {"eu": "europe", "ap": "asia"}
 
 
 def region(name_in_export: str) -> str:
-    """A place as Azure's APIs name it, whatever the export calls it.
+    """A region under its name in Azure's APIs.
 
     >>> [region(name) for name in ("US East 2", "EastUS2", "EU West", "canadacentral", "US South Central", "Global")]
     ['eastus2', 'eastus2', 'westeurope', 'canadacentral', 'southcentralus', 'global']
@@ -157,7 +157,7 @@ _SCALES = {None: 1, "K": 1000, "M": 1_000_000, "B": 1_000_000_000}
 
 
 def block(unit_of_measure: str, meter: str | None) -> tuple[int, str] | None:
-    """How many units one of a pricing unit is, and of what; None where it is not said in whole units.
+    """The number and kind of units in a pricing unit; None where it is not a whole number.
 
     >>> block("1K", "gpt-4o-0806-Inp-glbl Tokens"), block("100 Hours", None), block("10K", "Class 2 Operations"), block("1/Month", None)
     ((1000, 'Tokens'), (100, 'Hours'), (10000, 'Units'), (1, 'Units/Month'))

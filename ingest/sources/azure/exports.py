@@ -1,8 +1,8 @@
-"""Azure Cost Management exports: which run of which export is the month, and which view of cost it is.
+"""Azure Cost Management exports: selects the run of a month, and its view of cost.
 
 Each run has a manifest that names its blobs. The newest run of an export is the month; all of its blobs are there, as large as the
 manifest says, or the month stays as it was. Of one scope and month either a FOCUS export is read, or actual and amortised cost beside
-each other, or one of the two: what would count twice is left aside by name.
+each other, or one of the two: the runs that would count twice are left out and reported.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def is_manifest(uri: str) -> bool:
 
 
 def batches(source: str, listing: Sequence[ListedObject], get: Get, runs_read: RunsRead) -> Iterator[Batch | Problem]:
-    """A slice for each scope and month, or why there is none; and what was left aside.
+    """A batch for each scope and month, or the problem why there is none; and the exports that were left out.
 
-    `runs_read` tells of a scope and month which runs it was made of: those are not fetched again.
+    `runs_read` returns the runs that a stored scope and month was read from: those are not fetched again.
     """
     newest: dict[tuple[str, str, str, str], Run] = {}
     for entry in listing:
@@ -92,7 +92,7 @@ def batches(source: str, listing: Sequence[ListedObject], get: Get, runs_read: R
 
 
 def read(entry: ListedObject, item: RawObject) -> Run | None:
-    """A manifest's meaning; None for an export that is no bill. Raises `FormatError`."""
+    """The run a manifest describes; None for an export that is no bill. Raises `FormatError`."""
     remedy = "wait for the next run, or run the export again"
     try:
         manifest = json.loads(item.path.read_bytes().decode("utf-8-sig"))
@@ -131,7 +131,7 @@ def read(entry: ListedObject, item: RawObject) -> Run | None:
 
 
 def _choose(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """FOCUS says both views, and is chosen first. Of several exports of one type the one that ran last."""
+    """FOCUS has both views and is preferred. Of several exports of one type the one that ran last."""
     best: dict[str, Run] = {}
     for run in runs:
         best[run.type] = max(best.get(run.type, run), run, key=lambda r: r.age)
@@ -147,7 +147,7 @@ def _skipped_export(source: str, run: Run, chosen: Sequence[Run]) -> Problem:
         run.uri,
         "manifest",
         "exportConfig.type",
-        f"the export {run.export!r} tells {run.month} of {run.scope} once more; {read_instead} is read instead",
+        f"the export {run.export!r} also covers {run.month} of {run.scope}; {read_instead} is read instead",
         "nothing to do; or stop the export that is not needed",
         severity="warning",
     )
@@ -165,14 +165,14 @@ def _batches(
         objects = _objects(source, run, listing, get)
         if isinstance(objects, Problem):
             yield objects
-            return  # one view without the other would be another bill
+            return  # one view without the other is a different bill
         objects_by_type[run.type] = objects
     if FOCUS in objects_by_type:
         objects = objects_by_type[FOCUS]
     elif {item.raw_id for item in objects_by_type.get(ACTUAL, ())} == {
         item.raw_id for item in objects_by_type.get(AMORTISED, ())
     }:
-        objects = [replace(item, view=View.ACTUAL) for item in objects_by_type[ACTUAL]]  # without commitments the two are one
+        objects = [replace(item, view=View.ACTUAL) for item in objects_by_type[ACTUAL]]  # without commitments both are equal
     elif len(objects_by_type) == 2:
         objects = [replace(item, view=View.BILLED) for item in objects_by_type[ACTUAL]]
         objects += [replace(item, view=View.EFFECTIVE) for item in objects_by_type[AMORTISED]]
@@ -219,7 +219,7 @@ def _objects(source: str, run: Run, listing: Sequence[ListedObject], get: Get) -
 
 
 def _find_blob(name: str, manifest: str, listing: Sequence[ListedObject]) -> ListedObject | None:
-    """Where a run's blob lies: beside its manifest, or, in a copy of the container, where its name ends."""
+    """The address of a run's blob: next to its manifest, or, in a copy of the container, by the end of its name."""
     sibling = f"{manifest.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
     by_uri = {entry.uri: entry for entry in listing}
     if sibling in by_uri:
@@ -229,7 +229,7 @@ def _find_blob(name: str, manifest: str, listing: Sequence[ListedObject]) -> Lis
 
 
 def _scope(config: dict[str, Any]) -> str:
-    """What the export bills: its subscription or account, not its own name, so that its views meet.
+    """The scope of the export: its subscription or account, not the export's name, so that both views have one scope.
 
     >>> _scope({"resourceId": "/subscriptions/1A/providers/Microsoft.CostManagement/exports/daily", "exportName": "daily"})
     'azure.subscriptions.1a'

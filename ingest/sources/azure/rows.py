@@ -6,10 +6,10 @@ cost; a row is never both. `View` says which of the two a file is, and whether t
 
 | view | billed | effective | list, contracted, quantities |
 |---|---|---|---|
-| actual, alone | cost | cost | as told |
-| amortised, alone | cost | cost | as told |
+| actual, alone | cost | cost | as exported |
+| amortised, alone | cost | cost | as exported |
 | actual, beside amortised | cost | 0 | with the amortised row |
-| amortised, beside actual | 0 | cost | as told |
+| amortised, beside actual | 0 | cost | as exported |
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ledger.money import MONEY, RATE
 
 
 class View(StrEnum):
-    """What the cost column of a file means."""
+    """The view of cost in a file's cost column."""
 
     ACTUAL = "actual"
     AMORTISED = "amortised"
     BILLED = "billed"
-    """Actual cost, with the amortised export beside it."""
+    """Actual cost, with an amortised export of the same month."""
     EFFECTIVE = "effective"
-    """Amortised cost, with the actual export beside it."""
+    """Amortised cost, with an actual export of the same month."""
 
 
 _CATEGORIES = {
@@ -58,7 +58,7 @@ _COMMITTED = ("reservation", "savingsplan")
 _FREQUENCIES = {"usagebased": "Usage-Based", "onetime": "One-Time", "recurring": "Recurring"}
 _PRICING = {"ondemand": "Standard", "spot": "Dynamic", "reservation": "Committed", "savingsplan": "Committed"}
 _ACCOUNT = re.compile(r"(.*?/providers/microsoft\.cognitiveservices/accounts/[^/]+)")
-"""Models are sold by account: what a row names below it (project, deployment) is the account's."""
+"""Models are billed by account: the parts of a resource id below it (project, deployment) are dropped."""
 
 
 def read(source: str, item: RawObject) -> Iterator[Reading]:
@@ -85,7 +85,7 @@ def read(source: str, item: RawObject) -> Iterator[Reading]:
 
 
 def check_row_count(item: RawObject, row_count: int) -> None:
-    """Raises `FormatError` where a file holds other rows than its manifest says."""
+    """Raises `FormatError` where the number of rows differs from the manifest."""
     if item.rows is not None and item.rows != row_count:
         raise FormatError(
             f"the file holds {row_count} rows, and its manifest says {item.rows}",
@@ -95,7 +95,7 @@ def check_row_count(item: RawObject, row_count: int) -> None:
 
 
 def _refuse_mixture(batch: BillBatch, view: View, item: RawObject) -> None:
-    """Unused commitment is in amortised exports only: a file that is taken for actual cost is not."""
+    """Raises `FormatError` where a file read as actual cost has unused commitments, which only amortised exports contain."""
     if view in (View.ACTUAL, View.BILLED) and batch.dimensions["charge_type"].is_in(_UNUSED).any():
         raise FormatError(
             "this is an export of amortised cost (it holds unused commitments), read as actual cost",
@@ -122,7 +122,7 @@ def _report_view(view: View, committed_rows: int, rows: int, counter: ProblemCou
 
 
 def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
-    """The export's columns under our names, all as text but for times; every name there is."""
+    """The export's columns under canonical names, as text except for times; absent columns are null."""
     measures = [_text(part.rows, layout, name).alias(name) for name in columns.MEASURES]
     dimensions = part.dimensions.select(_text(part.dimensions, layout, name).alias(name) for name in columns.DIMENSIONS)
     enums = [_letters(pl.col(name)).alias(name) for name in ("frequency", "pricing_model", "publisher_type")]
@@ -141,7 +141,7 @@ def _text(frame: pl.DataFrame, layout: Layout, name: str) -> pl.Expr:
 
 
 def _letters(column: pl.Expr) -> pl.Expr:
-    """``Usage-Based`` and ``UsageBased`` are one."""
+    """Normalises spellings: ``Usage-Based`` and ``UsageBased`` are equal."""
     return column.str.to_lowercase().str.replace_all(r"[^a-z]", "")
 
 
@@ -165,13 +165,13 @@ def _book(batch: BillBatch, layout: Layout, view: View, counter: ProblemCounter)
 
 
 def _with_dimensions(batch: BillBatch, counter: ProblemCounter) -> BillBatch:
-    """What lines repeat, in FOCUS terms."""
+    """Dimensions in FOCUS terms."""
     dimensions = batch.dimensions
     unknown = ~pl.col("charge_type").is_in(sorted(_CATEGORIES))
     if dimensions.select(unknown.any()).item():
         strange = batch.filter(batch.expand(unknown))
-        reason = "is no charge type known here; booked as an Adjustment"
-        remedy = "tell us of it, so that it gets its own category"
+        reason = "is an unknown charge type; booked as an Adjustment"
+        remedy = "report it, so that it gets its own category"
         kinds = strange.expand(pl.col("charge_type"))
         counter.add_rows(strange.rows["__line"], kinds, "ChargeType", reason, remedy, severity="warning")
     commitment = pl.coalesce("benefit_id", "reservation_id")
@@ -223,7 +223,7 @@ def _mapped(name: str, spellings: dict[str, str]) -> pl.Expr:
 
 
 def _map_distinct(name: str, rule: object) -> pl.Expr:
-    """A rule on text, asked once per distinct value."""
+    """A function of text, evaluated once per distinct value."""
     assert callable(rule)
 
     def spell(column: pl.Series) -> pl.Series:
@@ -235,7 +235,7 @@ def _map_distinct(name: str, rule: object) -> pl.Expr:
 
 
 def _account(resource_id: str) -> str:
-    """A resource id in one spelling (Azure writes them in any case), and of an account's parts the account.
+    """A resource id in lower case (Azure varies the case); parts of an account are replaced by the account.
 
     >>> _account("/subscriptions/A/resourceGroups/Rg/providers/Microsoft.CognitiveServices/accounts/Care/projects/p1")
     '/subscriptions/a/resourcegroups/rg/providers/microsoft.cognitiveservices/accounts/care'
@@ -246,12 +246,12 @@ def _account(resource_id: str) -> str:
 
 
 def _as_json_object(column: pl.Expr) -> pl.Expr:
-    """Tags come as a JSON object, or as one without its braces."""
+    """Parses tags, which are a JSON object with or without its braces."""
     return pl.when(column.str.starts_with("{")).then(column).otherwise(pl.lit("{") + column + pl.lit("}")).alias("tags")
 
 
 def _with_blocks(dimensions: pl.DataFrame) -> pl.DataFrame:
-    """Pricing units are blocks (``1K``, ``100 Hours``); what is consumed is counted in what they hold."""
+    """Pricing units are blocks (``1K``, ``100 Hours``); consumed quantities are counted in the units they contain."""
     blocks = [
         columns.block(unit, meter) if unit else None for unit, meter in dimensions.select("pricing_unit", "sku_meter").iter_rows()
     ]
@@ -262,7 +262,7 @@ def _with_blocks(dimensions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_measures(batch: BillBatch, view: View) -> BillBatch:
-    """What each line says for itself, as text: costs by the view, days."""
+    """Measures as text: costs by the view, and days."""
     zero = pl.lit("0")
     cost, nothing = pl.col("cost"), pl.when(pl.col("cost").is_not_null()).then(zero)
     days = {name: _days(batch.rows[name]) for name in ("date", "billing_start")}
@@ -292,7 +292,7 @@ def _days(column: pl.Series) -> pl.Series:
 def _with_products(batch: BillBatch, view: View) -> BillBatch:
     """List cost at the pay-as-you-go price, and consumed quantities; both exact to twelve places.
 
-    Beside amortised rows an actual row counts nothing: the amortised row of the same usage does.
+    With an amortised export of the same month, actual rows have no quantity: the amortised row of the same usage has it.
     """
     quantity = pl.col("pricing_quantity")
     dimension_columns = batch.dimensions.select("__payg", "__rate", "__block")[batch.rows[DIMENSIONS_ROW]]

@@ -1,6 +1,6 @@
 """Azure cost exports: FOCUS, actual and amortised cost, in every header dialect, from a folder, S3 or blob storage.
 
-A folder is read as its manifests say. A file named singly is its own dataset.
+A folder is read by its manifests. A single file is its own dataset.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Azure:
             listing = blobs.list_blobs(fetcher, folder) if remote else fetcher.list(folder)
             single = False
         if any(exports.is_manifest(entry.uri) for entry in listing):
-            # What lies here costs nothing to read again; what does not is read when there is a new run, or its days are asked for.
+            # Local files are read each time; remote ones when there is a new run, or their days are requested.
             read_again = not remote or fetcher.window != Window()
             yield from exports.batches(self.name, listing, get, (lambda _: None) if read_again else fetcher.checkpoint)
             return
@@ -72,7 +72,7 @@ class Azure:
         yield from self._files(listing, uri, get)
 
     def _files(self, listing: Sequence[ListedObject], uri: str, get: exports.Get) -> Iterator[Batch | Problem]:
-        """Files named one by one: their names say the view. Two views of what may be the same month are not mixed."""
+        """Single files, whose names state the view. Two views of possibly the same month are not combined."""
         files = [entry for entry in listing if _FILES.search(entry.uri)] or (list(listing) if len(listing) == 1 else [])
         if not files:
             raise ObjectMissingError(
@@ -115,7 +115,7 @@ def _view(entry: ListedObject) -> View:
 
 
 class _HeaderRead(Exception):
-    """The header is all that was wanted."""
+    """Raised to stop reading after the header."""
 
 
 def _is_focus(item: RawObject) -> bool:

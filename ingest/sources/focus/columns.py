@@ -1,4 +1,4 @@
-"""Which FOCUS column is which column of `charges`, and which version a header speaks. The table is `focus_columns.csv`."""
+"""Mapping of FOCUS columns to columns of `charges`, and detection of a header's version. The table is `focus_columns.csv`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ingest.bills.csv_reader import ColumnSelection
 from ledger.errors import FormatError
 
 _SUCCESSORS = {"ProviderName": "ServiceProviderName", "PublisherName": "ServiceProviderName"}
-"""Mandatory columns that FOCUS 1.3 put another in the place of: a file that has that one may lack them."""
+"""Mandatory columns that FOCUS 1.3 replaced by others: a file with the new one may lack them."""
 _SINCE_SERVICE_PROVIDER = ("ServiceProviderName", "HostProviderName")
-"""Mandatory since 1.3. A file without either speaks an older version, whatever newer columns it borrows."""
+"""Mandatory since 1.3. A file without either is of an older version, even if it has newer columns."""
 
 CUSTOM = {
     "x_UsageType": "sku_meter",
@@ -24,7 +24,7 @@ CUSTOM = {
     "x_ServiceId": "product_code",
     "x_Operation": "operation",
 }
-"""Provider columns that say what FOCUS leaves out. They come before FOCUS's own: an AWS usage type names the model."""
+"""Provider columns that are more specific than FOCUS's own and are preferred: an AWS usage type names the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FocusColumn:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a file keeps what: FOCUS name to the name in its header."""
+    """The columns of a file: FOCUS name to the name in its header."""
 
     version: str
     headers: dict[str, str]
@@ -50,7 +50,7 @@ class Layout:
 
     @property
     def selection(self) -> ColumnSelection:
-        """Header names worth reading, in a fixed order."""
+        """Header names to read, in a fixed order."""
         charge = {column.name: column.charge for column in columns()} | CUSTOM
         measures = {spelt for name, spelt in self.headers.items() if charge.get(name) in MEASURES or name == "BillingPeriodStart"}
         return ColumnSelection(sorted(set(self.headers.values()) - measures), sorted(measures))
@@ -69,7 +69,7 @@ def columns() -> tuple[FocusColumn, ...]:
 
 
 def allowed(name: str) -> tuple[str, ...]:
-    """The values FOCUS allows in a column; empty where any will do.
+    """The values FOCUS allows in a column; empty where any value is allowed.
 
     >>> allowed("ChargeClass")
     ('Correction',)
@@ -90,7 +90,7 @@ def version(names: set[str]) -> str:
 
 
 def layout(header: list[str], *, location: str) -> Layout:
-    """Finds the columns by name, first as FOCUS spells them, then whatever their case.
+    """Finds the columns by name, first exactly, then ignoring case.
 
     Raises `FormatError` that names every missing column that is mandatory in the version the header speaks.
     """

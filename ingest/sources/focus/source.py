@@ -1,7 +1,7 @@
 """FOCUS cost and usage files, 1.0 to 1.4: CSV, CSV.gz and Parquet, from any provider.
 
 Columns are matched by FOCUS name. A file is its own dataset, a folder or prefix is one together; an export with manifests is
-read as its manifests say, newest run only.
+read by its manifests, newest run only.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})
 
 
 def _layout(header: list[str], uri: str) -> Layout:
-    """Finds the FOCUS columns. If they are not there and the header is a known stranger, the remedy says what to do with it."""
+    """Finds the FOCUS columns. If they are missing and the header is of another known format, the remedy names its source."""
     try:
         return columns.layout(header, location=uri)
     except FormatError as error:
@@ -109,7 +109,7 @@ def _report_spellings(layout: Layout, counter: ProblemCounter) -> None:
 
 
 def _rename_columns(part: BillBatch, layout: Layout) -> BillBatch:
-    """The file's columns under the names of `charges`; where several say the same, the first that is filled."""
+    """The file's columns under the names of `charges`; of several columns with the same meaning the first that is filled."""
     headers_by_column: dict[str, list[str]] = {}
     for name in CUSTOM:
         if name in layout.headers:
@@ -181,7 +181,7 @@ def _book(batch: BillBatch, layout: Layout, counter: ProblemCounter) -> BillBatc
 
 
 def _upper_currencies(batch: BillBatch, counter: ProblemCounter) -> BillBatch:
-    """ISO 4217 is upper case: ``usd`` is meant as USD, and two spellings must not make two currencies."""
+    """ISO 4217 is upper case: ``usd`` is read as USD, so that two spellings are not two currencies."""
     currency = pl.col("billing_currency").str.strip_chars()
     is_lower = (currency.str.contains("^[A-Za-z]{3}$") & (currency != currency.str.to_uppercase())).fill_null(False)
     if not batch.dimensions.select(is_lower.any()).item():

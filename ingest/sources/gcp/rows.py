@@ -1,12 +1,12 @@
-"""One row of Google's billing export in FOCUS terms. (`gcp_export_schema`: the standard and the detailed table)
+"""Conversion of rows of Google's billing export to FOCUS terms. (`gcp_export_schema`: the standard and the detailed table)
 
 * net = cost + Σ credits.amount, summed inside the row. Over all rows of an invoice month, whatever their ``cost_type``, that is what
   is invoiced, tax, adjustments and the rounding error included: it is the billed cost. Google bills commitments month by month, on
   SKUs of their own, so there is nothing to spread over months: the effective cost is the same.
 * The contracted cost is ``cost``: at the account's own prices, before credits; where a commitment's own price is in ``cost``, what it
   would have been without (``cost_at_effective_price_default``). The list cost is ``cost_at_list``, unknown where the export lacks it.
-* Rows that are no usage have no price: all four costs are what they come to.
-* ``invoice.month`` is the month it is billed in, in US/Pacific; the hour it was used in may lie in another.
+* Rows that are not usage have no price: all four costs are equal.
+* ``invoice.month`` is the month it is billed in, in US/Pacific; the hour of usage may lie in another month.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ COLUMNS = (
     "resource", "tags", "transaction_type", "seller_name", "export_time", "cost", "currency", "usage", "credits", "invoice",
     "cost_type", "adjustment_info", "price", "cost_at_list", "cost_at_effective_price_default", "subscription",
 )  # fmt: skip
-"""Columns of the export that are read. Google adds columns; what is not here is left alone, what a table lacks is null."""
+"""Columns of the export that are read. Columns that Google adds are ignored, missing ones are null."""
 NEEDED = frozenset({"cost", "currency", "invoice", "usage_start_time", "usage_end_time"})
-"""Columns that every billing export has, and by which it is told from other tables."""
+"""Columns that every billing export has, and that identify it."""
 
 COSTS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
 MEASURES = (*COSTS, "pricing_quantity", "consumed_quantity", "charge_period_start", "charge_period_end", "billing_period_start")
@@ -65,7 +65,7 @@ def is_export(value: object) -> bool:
 
 
 def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
-    """The row under the names of `charges`, all as text, and its ``cost_type`` if that is none we know.
+    """The row under the names of `charges`, all as text, and its ``cost_type`` if that is unknown.
 
     Credits of a free tier and of a commitment, and every digit:
 
@@ -132,7 +132,7 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
 
 
 def to_batch(rows: Sequence[Row], places: Iterable[int], first: int) -> BillBatch:
-    """Rows as lines whose words are told apart; `places` are where they stand in the file, `first` is the number of the first."""
+    """Rows as a batch with dictionary-encoded dimensions; `places` are their positions in the file, `first` the number of the first."""
     measures = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in MEASURES})
     measures = measures.with_columns(
         __row=pl.int_range(first, first + pl.len(), dtype=pl.Int64), __line=pl.Series(list(places), dtype=pl.Int64)
@@ -180,7 +180,7 @@ def _moment(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def invoice_month(text_value: str | None) -> str | None:
-    """``invoice.month`` as the ledger writes months; None where it is none.
+    """``invoice.month`` as YYYY-MM; None where it is not a month.
 
     >>> invoice_month("202610"), invoice_month("202613"), invoice_month(None)
     ('2026-10', None, None)
@@ -219,7 +219,7 @@ def _per_unit(rate: Decimal, units: Decimal) -> str | None:
 
 
 def _tags(row: Mapping[str, Any], project: Mapping[str, Any]) -> str | None:
-    """Labels under their own keys; resource tags, the project's labels and Google's own with a prefix that says so."""
+    """Labels under their own keys; resource tags, the project's labels and Google's own with a prefix for their kind."""
     tags: dict[str, str] = {}
     places = (("", _entries(row, "labels")), *((prefix, _entries(row, name)) for name, prefix in _PREFIXES.items()))
     for prefix, entries in (*places, ("project/", _entries(project, "labels"))):

@@ -1,8 +1,8 @@
 """Google Cloud's bill: the billing export in BigQuery, the standard or the detailed table, live or as extracts of it.
 
 The export is append-only: loads come several times a day, late usage, tax and adjustments after the month's end, and no row has an
-id. So the newest ``export_time`` is remembered, and an invoice month that got a load since is read again whole and replaced.
-A load that appears late, with an earlier time than the newest known, is noticed by counting the rows of the last days again.
+id. The newest ``export_time`` is the checkpoint; an invoice month with a later load is read again as a whole and replaced.
+A late load, with an earlier time than the checkpoint, is detected by counting the rows of the last days again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ledger.settings import IngestSettings
 
 _BATCH_ROWS = 20_000
 _LATE = timedelta(days=7)
-"""Loads of this time before the newest known are counted again: one may appear after a later one."""
+"""Loads of this period before the checkpoint are counted again: a load may appear after a later one."""
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _EXPORT = re.compile(r"gcp_billing_export_(?P<detailed>resource_)?v1_(?P<account>[0-9A-Z]{6}_[0-9A-Z]{6}_[0-9A-Z]{6})")
 _LOAD_TIME_COLUMNS = ("_PARTITIONTIME", "export_time")
 _STORED_NAME = re.compile(r"[0-9a-f]{64}-")
 
 Loads = Sequence[tuple[str, datetime, int]]
-"""What was appended: invoice month, export time, rows."""
+"""Appended rows: invoice month, export time, number of rows."""
 
 
 class Gcp:
@@ -97,7 +97,7 @@ class Gcp:
                 counter.add(item_row.place, error.field, error.reason, error.remedy)
                 continue
             if unknown_type:
-                reason, remedy = f"{unknown_type!r} is no cost type known here; booked as an Adjustment", "tell us of it"
+                reason, remedy = f"{unknown_type!r} is an unknown cost type; booked as an Adjustment", "tell us of it"
                 counter.add_summed("cost_type", reason, remedy, 1)
             missing_list_costs += row["list_cost"] is None
             rows.append(row)
@@ -151,7 +151,7 @@ def _unknown_format(value: object, uri: str) -> FormatError:
 
 
 def _newest_extracts(entries: Sequence[ListedObject]) -> list[ListedObject]:
-    """Of what live runs put down of the same month, only the last: each states the month whole."""
+    """Of the files that live runs stored for one month only the last, since each contains the whole month."""
     newest: dict[str, ListedObject] = {}
     for entry in entries:
         folder, _, name = entry.uri.rpartition("/")
@@ -163,7 +163,7 @@ def _newest_extracts(entries: Sequence[ListedObject]) -> list[ListedObject]:
 
 
 def _scope(names: str, otherwise: str) -> str:
-    """The billing account a table's or extract's name tells: its standard and its detailed export are the same bill.
+    """The billing account in the name of a table or extract: standard and detailed export are the same bill.
 
     >>> _scope("gcp_billing_export_resource_v1_012345_6789AB_CDEF01", "x"), _scope("billing_copy", "billing_copy")
     ('012345-6789AB-CDEF01', 'billing_copy')
@@ -224,7 +224,7 @@ def _changed_month_batches(fetcher: Fetcher, address: Address) -> Iterator[Batch
     if nameless:
         reason, remedy = "rows without an invoice month were left out", "Google fills it; they are read once it is there"
         yield Problem("gcp", address.uri, "table", "invoice.month", reason, remedy, nameless)
-    # One slice: the mark moves when all of the months are booked, and not when one of them is.
+    # One batch: the checkpoint is saved when all of the months are booked, not after each of them.
     items = []
     for month in months:
         content = bigquery.sort_lines(_month(client, table, month, state.until))
@@ -276,7 +276,7 @@ def _is_month(text_value: str) -> bool:
 
 
 def _changed_months(loads: Loads, previous: _ReadState | None) -> list[str]:
-    """Invoice months that hold loads not read yet."""
+    """Invoice months with loads that have not been read yet."""
     dated_loads = [load for load in loads if _is_month(load[0])]
     if previous is None:
         return sorted({month for month, _, _ in dated_loads})
@@ -286,15 +286,15 @@ def _changed_months(loads: Loads, previous: _ReadState | None) -> list[str]:
 
 
 def _months_in_window(loads: Loads, window: Window) -> list[str]:
-    """Invoice months that the days asked for lie in."""
+    """Invoice months of the requested days."""
     since = f"{window.since:%Y%m}" if window.since else ""
     until = f"{window.until - timedelta(days=1):%Y%m}" if window.until else "999912"
     return sorted({month for month, _, _ in loads if _is_month(month) and since <= month <= until})
 
 
 def _partition_filter(table: TableDescription) -> str:
-    """What lets BigQuery skip days: exports are parted by when rows were loaded. Rows not parted yet count as new. A copy that is
-    parted by something else is read whole.
+    """A filter that lets BigQuery prune partitions: exports are partitioned by load time. Rows without a partition count as new. A copy
+    that is partitioned by another column is read as a whole.
     """
     return (
         f" AND ({table.partitioned_by} >= @day OR {table.partitioned_by} IS NULL)"
@@ -317,7 +317,7 @@ def _loads(client: BigQuery, table: TableDescription, since: datetime) -> Iterat
 
 
 def _month(client: BigQuery, table: TableDescription, month: str, until: datetime) -> Iterator[str]:
-    """The rows of an invoice month as JSON, every digit as BigQuery writes it. No row of it is loaded before the month before it."""
+    """The rows of an invoice month as JSON, with all digits. No row is loaded earlier than the month before."""
     columns = ", ".join(name for name in COLUMNS if name in table.columns)
     sql = (
         f"SELECT TO_JSON_STRING(charge) AS line FROM (SELECT {columns} FROM {client.address.quoted} "  # noqa: S608 - names are checked

@@ -320,7 +320,7 @@ def test_a_contract_is_a_csv_of_rates_per_whatever_people_write(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "field", "reason"),
     [
-        ("b,m,input_tokens,1M tokens,-2.40,USD,", "rate", "-2.40 is negative: a price that would mint money"),
+        ("b,m,input_tokens,1M tokens,-2.40,USD,", "rate", "-2.40 is negative"),
         ("b,m,input_tokens,1M tokens,cheap,USD,", "rate", "'cheap' is no number"),
         ("b,m,input_tokens,1M tokens,NaN,USD,", "rate", "'NaN' is no number"),
         ("b,m,input_tokens,,2.40,USD,", "unit", "is empty"),
@@ -369,7 +369,7 @@ def test_two_rates_for_one_day_are_both_left_out(books: Books, tmp_path: Path) -
     text = HEAD + "b,m,input_tokens,1M tokens,1,USD,\nb,m,input_tokens,1M tokens,2,USD,\nb,n,input_tokens,1M tokens,2,USD,\n"
     done = imported(books, read_prices(table(tmp_path, text)))
     assert held(books) == [("1970-01-01", "n", "2.")]
-    assert [p.reason for p in done.problems] == ["has two rates, 0.000001 and 0.000002; neither was taken"]
+    assert [p.reason for p in done.problems] == ["has two rates, 0.000001 and 0.000002; neither was imported"]
 
 
 # ── by pattern, dated, tiered, by the hour ──────────────────────────────────────────────────────────────────────────────

@@ -153,7 +153,7 @@ def test_every_line_type_costs_what_the_amortisation_table_says(books: Books, tm
     ]
     assert kept.filter(pl.col("charge_class") == "Correction")["line_item_type"].to_list() == ["Refund", "Refund"]
     assert [p["reason"] for p in books.store.scan(PROBLEMS).collect().iter_rows(named=True)] == [
-        "'SomethingNew' is no line item type known here; booked as an Adjustment"
+        "'SomethingNew' is an unknown line item type; booked as an Adjustment"
     ]
 
 

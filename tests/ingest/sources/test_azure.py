@@ -389,7 +389,7 @@ def test_a_second_export_of_the_same_view_is_left_aside_by_name(books: Books, fo
     export(folder, table({}), name="old", run="202610050400")
     export(folder, table({}), name="new", run="202610060400")
     report = ingest(books, "azure", [str(folder)])
-    assert reasons(report) == ["the export 'old' tells 2026-10 of azure.subscriptions.1a once more; 'new' is read instead"]
+    assert reasons(report) == ["the export 'old' also covers 2026-10 of azure.subscriptions.1a; 'new' is read instead"]
     assert total(books) == D("2.5")
 
 
@@ -565,7 +565,7 @@ def test_what_is_wrong_with_the_address_or_the_signature_is_told(
 ) -> None:
     assert reasons(ingest(books, "azure", [f"{azure.address}/costs/nothing"])) == ["no blobs here"]
     signed = ingest(books, "azure", [f"{azure.address}/costs?sig=abc"])
-    assert "would be written down" in reasons(signed)[0]
+    assert "would be stored" in reasons(signed)[0]
     monkeypatch.setenv(azure_blobs.KEY, "sv=1&sig=wrong")
     refused = ingest(books, "azure", [f"{azure.address}/costs"])
     assert [(p.reason.split()[0], p.remedy) for p in refused.problems] == [
