@@ -14,20 +14,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urldefrag
 
+from ingest.bills import api_months
 from ingest.bills.paged_rows import COSTS, TOTALS, USAGE, BillMonth, JsonObject, text
 from ingest.source import Fetcher, RawObject, Request
 from ledger import periods
 from ledger.errors import FormatError, ObjectMissingError, SourceError, StoreUnreachable
 from ledger.problems import Problem
 
-_FIRST_MONTHS = 3
-"""How many months a first run reads, the current one included. Older ones need a back-fill."""
-_LOOK_BACK_MONTHS = 24
-_RESTATEMENT_PERIOD = timedelta(days=35)
-"""How long after its end a month is read again: OpenAI restates days later, Anthropic up to 30 days later."""
 _MAX_PAGES = 1000
 _MAX_BUCKETS = 31
 """Days of one page: a whole month."""
@@ -87,50 +83,6 @@ def api_key(names: Sequence[str], label: str) -> str:
     return value
 
 
-def months_to_read(fetcher: Fetcher, address: str) -> list[tuple[str, str]]:
-    """The months to read, newest first, each with the checkpoint to save.
-
-    Of a window all months it touches. Else every month since the first one read (at first: three months) that the provider may
-    still restate, or that was last read when it could.
-    """
-    now = periods.now()
-    today = now.date()
-    window = fetcher.window
-    if window.since or window.until:
-        last = min(window.until - timedelta(days=1) if window.until else today, today)
-        first = window.since or last.replace(day=1)
-        candidates = _months(first, last) if first <= last else []
-    else:
-        candidates = _months(_earlier(today, _LOOK_BACK_MONTHS), today)
-        read_positions = [i for i, month in enumerate(candidates) if fetcher.checkpoint(f"{address}|{month}")]
-        candidates = candidates[min([*read_positions, len(candidates) - _FIRST_MONTHS]) :]
-        candidates = [month for month in candidates if not _is_settled(month, fetcher.checkpoint(f"{address}|{month}"))]
-    return [(month, now.isoformat()) for month in reversed(candidates)]
-
-
-def _is_settled(month: str, read_at: str | None) -> bool:
-    return read_at is not None and datetime.fromisoformat(read_at) >= periods.month_end(month) + _RESTATEMENT_PERIOD
-
-
-def readable_until(month: str) -> datetime:
-    """The end of what can be read of a month now: its end, or the end of today."""
-    today = periods.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    return min(periods.month_end(month), today + timedelta(days=1))
-
-
-def _months(first: date, last: date) -> list[str]:
-    names = [first.strftime("%Y-%m")]
-    while names[-1] < last.strftime("%Y-%m"):
-        names.append(periods.month_end(names[-1]).strftime("%Y-%m"))
-    return names
-
-
-def _earlier(day: date, months: int) -> date:
-    for _ in range(months):
-        day = (day.replace(day=1) - timedelta(days=1)).replace(day=1)
-    return day
-
-
 def plan_months(
     fetcher: Fetcher,
     page_format: PageFormat,
@@ -138,11 +90,11 @@ def plan_months(
     *,
     key_names: Sequence[str],
     costs_path: str,
-    read: Callable[[str, str, str], tuple[list[Page], Sequence[Problem]]],
+    read_pages: Callable[[str, str, str], tuple[list[Page], Sequence[Problem]]],
 ) -> Iterator[PlannedMonth]:
     """The months of an address that may have changed, newest first; of a folder, its saved pages.
 
-    `read` takes the address without its label, the API key and the month. `costs_path` is the endpoint that names the stored month.
+    `read_pages` takes the address without its label, the API key and the month. `costs_path` is the endpoint that names the stored month.
     """
     if not uri.startswith(("http://", "https://")):
         for item, stated_month in saved_months(fetcher, page_format, uri):
@@ -151,8 +103,8 @@ def plan_months(
     base, label = urldefrag(uri)
     base = base.rstrip("/")
     key = api_key(key_names, label)
-    for month, read_at in months_to_read(fetcher, uri):
-        pages, problems = read(base, key, month)
+    for month, read_at in api_months.months_to_read(fetcher, uri):
+        pages, problems = read_pages(base, key, month)
         item = store_pages(fetcher, page_format, month, pages, f"{base}{costs_path}?month={month}")
         yield PlannedMonth(item=item, month=month, label=label, problems=problems, checkpoints={f"{uri}|{month}": read_at})
 
@@ -161,7 +113,7 @@ def daily_query(page_format: PageFormat, month: str, group: Sequence[str], curso
     """The query of a month's daily buckets in groups, from the page of `cursor` on."""
     query = [
         (page_format.start_field, page_format.format_time(periods.month_start(month))),
-        (page_format.end_field, page_format.format_time(readable_until(month))),
+        (page_format.end_field, page_format.format_time(api_months.readable_until(month))),
         ("bucket_width", "1d"),
         ("limit", str(_MAX_BUCKETS)),
         *(("group_by[]", name) for name in group),
@@ -215,7 +167,7 @@ def read_consistently(
 
 def store_pages(fetcher: Fetcher, page_format: PageFormat, month: str | None, pages: Sequence[Page], uri: str) -> RawObject:
     """The pages as one object."""
-    is_settled = month is not None and periods.now() >= periods.month_end(month) + _RESTATEMENT_PERIOD
+    is_settled = month is not None and api_months.is_settled(month, periods.now())
     header = {"bundle": page_format.source, "month": month, "settled": is_settled, "pages": len(pages)}
     lines = [json.dumps(header, separators=(",", ":")).encode()]
     for page in pages:

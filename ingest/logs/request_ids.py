@@ -23,13 +23,13 @@ def header_ids(headers: Mapping[str, object]) -> list[str]:
     >>> header_ids({"llm_provider-x-amzn-requestid": "0b1c", "date": "Tue", "REQUEST-ID": ["req_1"], "x-no-request-idea": "7"})
     ['0b1c', 'req_1']
     """
-    found: list[str] = []
+    ids: list[str] = []
     for _, (name, value) in zip(range(MAX_HEADERS), headers.items(), strict=False):
         header = str(name)[-64:].lower().replace("_", "-")
-        if any(header == known or header.endswith((f"-{known}", f".{known}")) for known in HEADERS):
+        if any(header == header_name or header.endswith((f"-{header_name}", f".{header_name}")) for header_name in HEADERS):
             values = value[:MAX_IDS] if isinstance(value, (list, tuple)) else [value]
-            found += [request_id for request_id in map(text, values) if request_id]
-    return found
+            ids += [request_id for request_id in map(text, values) if request_id]
+    return ids
 
 
 def id_list(request_ids: Iterable[str | None], *, besides: Iterable[str | None] = ()) -> str | None:

@@ -136,7 +136,7 @@ class Entry:
     def _ranges(self, base: list[Rate]) -> list[Rate]:
         """The rates with those that a table by prompt size replaces exchanged for the table's; a range applies above its lower end."""
         tiers = self.entry.get("tiered_pricing")
-        ranges = sorted(self._tiers(tiers), key=lambda found: found[0]) if isinstance(tiers, list) else []
+        ranges = sorted(self._tiers(tiers), key=lambda tier_range: tier_range[0]) if isinstance(tiers, list) else []
         if not ranges:
             return base
         if all("queries" in rates for _, rates in ranges):

@@ -132,23 +132,23 @@ def apply_update(books: Books, update: Update, *, accept: bool = False, actor: s
 
     Rates that an earlier edition staged for the same keys are superseded. Entering the same list again changes nothing.
     """
-    accepted = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
+    accepted_rows = update.changes if accept else update.changes.filter(pl.col("doubt") == "")
     held_back = update.changes.filter((pl.col("doubt") != "") & pl.lit(not accept))
-    books.store.append(PRICES, accepted.select(list(PRICES.schema)), note=f"prices: {update.price_list.book}")
+    books.store.append(PRICES, accepted_rows.select(list(PRICES.schema)), note=f"prices: {update.price_list.book}")
     origin = update.price_list.origin
     staged_before = staged(books).filter(pl.col("origin") == origin)
     other_staged = staged_before.join(update.price_list.frame.select(_RATE_KEY).unique(), on=_RATE_KEY, how="anti")
     newly_staged = held_back.with_columns(uri=pl.lit(update.price_list.uri)).select(list(PRICES_STAGED.schema))
     _stage(books.store, origin, staged_before, pl.concat([other_staged, PRICES_STAGED.conform(newly_staged)]))
     renew(books.store, _SOURCE, {update.price_list.uri, *(p.uri for p in update.problems)}, update.problems)
-    if accepted.height or held_back.height:
-        summary = {"book": update.price_list.book, "added": accepted.height, "staged": held_back.height}
+    if accepted_rows.height or held_back.height:
+        summary = {"book": update.price_list.book, "added": accepted_rows.height, "staged": held_back.height}
         _audit(books, actor, "prices.import", update.price_list.uri, summary)
     return ImportResult(
         book=update.price_list.book,
         read=update.rates_read,
-        added=accepted.height,
-        changed=accepted.filter(pl.col("change") != "new").height,
+        added=accepted_rows.height,
+        changed=accepted_rows.filter(pl.col("change") != "new").height,
         staged=held_back.height,
         unchanged=update.unchanged,
         valid_from=update.valid_from,
@@ -284,11 +284,11 @@ def _changes(new_rates: pl.DataFrame, stored_prices: pl.DataFrame) -> pl.DataFra
     Adds `change` (new, changed, corrected: another rate for the same instant), `old_rate`, `old_currency`, `old_from` and `old_book`.
     """
     order = [*_RATE_KEY, "valid_from", "__new", "recorded_at"]
-    combined = pl.concat(
+    all_rates = pl.concat(
         [stored_prices.with_columns(__new=pl.lit(value=False)), new_rates.with_columns(__new=pl.lit(value=True))]
     ).sort(order)
     first = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in _RATE_KEY).fill_null(value=True)
-    combined = combined.with_columns(
+    all_rates = all_rates.with_columns(
         *(pl.when(~first).then(pl.col(c).shift(1)).alias(f"__old_{c}") for c in _COMPARED),
         __known=~first & ~pl.col("__new").shift(1).fill_null(value=True),
         __first=first,
@@ -305,7 +305,7 @@ def _changes(new_rates: pl.DataFrame, stored_prices: pl.DataFrame) -> pl.DataFra
         .alias("change")
     )
     return (
-        combined.filter(pl.col("__new") & (pl.col("__first") | has_ended | ~is_same))
+        all_rates.filter(pl.col("__new") & (pl.col("__first") | has_ended | ~is_same))
         .with_columns(
             change,
             old_rate="__old_rate",

@@ -20,7 +20,7 @@ def discover() -> tuple[str, ...]:
     >>> "focus" in discover() and "aws-cur" in discover()
     True
     """
-    return tuple(sorted(found.name.replace("_", "-") for found in iter_modules(__path__) if not found.name.startswith("_")))
+    return tuple(sorted(module.name.replace("_", "-") for module in iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def by_name(name: str) -> Source:
@@ -30,9 +30,9 @@ def by_name(name: str) -> Source:
     'bill'
     """
     if name not in discover():
-        near = get_close_matches(name, discover(), n=1, cutoff=0.5)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no source {name!r}", remedy=f"{meant}sources are {', '.join(discover())}")
+        close_names = get_close_matches(name, discover(), n=1, cutoff=0.5)
+        hint = f"did you mean {close_names[0]}? " if close_names else ""
+        raise UsageError(f"there is no source {name!r}", remedy=f"{hint}sources are {', '.join(discover())}")
     return cast("Source", import_module(f"{__name__}.{name.replace('-', '_')}").SOURCE)
 
 

@@ -71,20 +71,20 @@ class Anthropic:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, its saved pages."""
-        for planned in paged_api.plan_months(
+        for month_plan in paged_api.plan_months(
             fetcher,
             _FORMAT,
             uri,
             key_names=_KEYS,
             costs_path="/v1/organizations/cost_report",
-            read=partial(self._read_month, fetcher),
+            read_pages=partial(self._read_month, fetcher),
         ):
             yield Batch(
-                scope=f"{self.name}.{planned.label}" if planned.label else self.name,
-                objects=(planned.item,),
-                billing_month=planned.month,
-                problems=tuple(planned.problems),
-                checkpoints=planned.checkpoints,
+                scope=f"{self.name}.{month_plan.label}" if month_plan.label else self.name,
+                objects=(month_plan.item,),
+                billing_month=month_plan.month,
+                problems=tuple(month_plan.problems),
+                checkpoints=month_plan.checkpoints,
             )
 
     def _read_month(self, fetcher: Fetcher, base: str, key: str, month: str) -> tuple[list[Page], Sequence[Problem]]:

@@ -72,17 +72,22 @@ class OpenAi:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months that may have changed, newest first; of a folder, its saved pages."""
-        for planned in paged_api.plan_months(
-            fetcher, _FORMAT, uri, key_names=_KEYS, costs_path="/v1/organization/costs", read=partial(self._read_month, fetcher)
+        for month_plan in paged_api.plan_months(
+            fetcher,
+            _FORMAT,
+            uri,
+            key_names=_KEYS,
+            costs_path="/v1/organization/costs",
+            read_pages=partial(self._read_month, fetcher),
         ):
-            bill_month = paged_api.open_month(_FORMAT, planned.item)
+            bill_month = paged_api.open_month(_FORMAT, month_plan.item)
             organisation = next((name for r in _results(bill_month) if (name := text(r.get("organization_id")))), None)
             yield Batch(
                 scope=f"openai.{organisation}" if organisation else "openai",
-                objects=(planned.item,),
-                billing_month=planned.month,
-                problems=tuple(planned.problems),
-                checkpoints=planned.checkpoints,
+                objects=(month_plan.item,),
+                billing_month=month_plan.month,
+                problems=tuple(month_plan.problems),
+                checkpoints=month_plan.checkpoints,
             )
 
     def _read_month(self, fetcher: Fetcher, base: str, key: str, month: str) -> tuple[list[Page], Sequence[Problem]]:
