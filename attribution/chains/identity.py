@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attribution import factorize
 from attribution.as_of import AsOfIndex, owner_at
 from attribution.chains.ancestry import Paths, SpanContext, merge_by_owner
+from attribution.chains.attempts import GATEWAYS
 from attribution.factorize import Codes
 
 UNKNOWN = "unknown"
@@ -49,7 +50,9 @@ def span_agents(nodes: pl.DataFrame, as_of: AsOfIndex) -> tuple[Index, pl.Series
 
 
 def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sources: Sequence[str]) -> pl.DataFrame:
-    """Drops the agent that a gateway's client names where the key it authenticated with belongs to another team. (CH-7)
+    """Drops the agent that a gateway's client names where the key it authenticated with belongs to another team. (CH-7, CH-7a)
+
+    The team of a key is the registry's, else the one that the gateway names.
 
     Adds `claim_conflict`: the rows whose agent was dropped.
     """
@@ -64,14 +67,21 @@ def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sou
     ).to_series()
     if not rows.len():
         return signals
-    named_signals = signals[rows].select("start_time", "credential", "agent_id", "agent_name")
+    named_signals = signals[rows].select("start_time", "credential", "credential_team", "agent_id", "agent_name")
     key_team = owner_at(named_signals, as_of.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    gateway_team = named_signals["credential_team"]
     agent, names = span_agents(named_signals, as_of)
     named_signals = named_signals.with_columns(agent=gather_or_null(names, agent))
     agent_team = owner_at(named_signals, as_of.timeline, name="agent", at="start_time", kinds=("agent",))["team"]
+    # A key of the registry bounds its client to registered agents; the team that only the gateway names, to agents of no other team.
     conflicts = (
-        pl.DataFrame({"key": key_team, "agent": agent_team})
-        .select(pl.col("key").is_not_null() & pl.col("key").ne_missing(pl.col("agent")))
+        pl.DataFrame({"key": key_team, "gateway": gateway_team, "agent": agent_team})
+        .select(
+            pl.when(pl.col("key").is_not_null())
+            .then(pl.col("key").ne_missing(pl.col("agent")))
+            .otherwise(pl.col("gateway") != pl.col("agent"))
+            .fill_null(value=False)
+        )
         .to_series()
     )
     conflict = pl.Series("claim_conflict", [False]).new_from_index(0, signals.height).scatter(rows.filter(conflicts), True)
@@ -80,7 +90,9 @@ def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sou
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """The owners of each path, as a row number of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method, identity_reason."""
+    """The owners of each path, as a row number of `table`: initiator_agent, initiator_team, executor_agent, executor_team, method,
+    identity_reason, path_conflict (its path or conversation led to another team and was dropped).
+    """
 
     code: Index
     table: pl.DataFrame
@@ -90,15 +102,24 @@ _CALLER = ("credential", "credential_team", "principal", "service_name")
 """The columns of a call that identify its caller independently of the path."""
 
 
-def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_of: AsOfIndex) -> tuple[Paths, Owners]:
+def resolve_owners(
+    calls: pl.DataFrame, paths: Paths, context: SpanContext, as_of: AsOfIndex, trusted_sources: Sequence[str] = ()
+) -> tuple[Paths, Owners]:
     """Initiator and executor of every call on each of its paths; paths of one call with the same owners are merged. (CH-4, CH-5)
 
-    `calls` has start_time, conversation_id and the caller's columns; `paths` lead from its rows through the spans of `context`.
+    `calls` has start_time, conversation_id, channel, source and the caller's columns; `paths` lead from its rows through the spans of
+    `context`. Of a call that only a gateway reports, trace and conversation are its client's word: outside of `trusted_sources` they choose an
+    agent within the key's team. (CH-7a)
     """
+    is_bounded = calls.select(is_client_word(trusted_sources)).to_series()
     mapped_kinds = [kind for kind in ("credential", "principal", "service") if kind in as_of.kinds]
     caller = [c for c in _CALLER if c == "credential_team" or c.removesuffix("_name") in mapped_kinds]
-    by_call = [*factorize.encode_columns(calls, caller), as_of.interval_codes(calls["start_time"])]
-    conversation = _conversation_owner(calls, context)
+    by_call = [
+        factorize.encode_flags(is_bounded.to_numpy()),
+        *factorize.encode_columns(calls, caller),
+        as_of.interval_codes(calls["start_time"]),
+    ]
+    conversation = _conversation_owner(calls, context, is_bounded, as_of)
     parts = [
         factorize.encode_rows(context.agent_at(paths.top), len(context.names)),
         factorize.encode_rows(context.agent_at(paths.near), len(context.names)),
@@ -120,6 +141,7 @@ def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_o
         gather_or_null(context.claims["claimed_team"], claim).alias("__claim_team"),
         pl.Series("__untrusted", paths.has_untrusted_claim[first]),
         pl.Series("__broken", context.forest.missing_parent[paths.end[first]]),
+        is_bounded.gather(row).alias("__bounded"),
         context.nodes["service_name"].gather(paths.end[first]).cast(pl.String).alias("__root_service"),
         gather_or_null(context.names, np.full(len(row), NONE) if conversation is None else conversation[row]).alias(
             "__conversation"
@@ -130,8 +152,41 @@ def resolve_owners(calls: pl.DataFrame, paths: Paths, context: SpanContext, as_o
     return paths, Owners(owner_code, table)
 
 
+def is_client_word(trusted_sources: Sequence[str]) -> pl.Expr:
+    """Whether trace, conversation and metadata of a row are the word of a gateway's client, from a source that is not trusted."""
+    return pl.col("channel").is_in(GATEWAYS) & ~pl.col("source").is_in(list(trusted_sources))
+
+
+def _bound_by_key(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
+    """Drops path and conversation of bounded calls where they lead to another team than the one that the gateway authenticated.
+
+    The nearest agent of a path decides: the one that used the key may work for a chain of another team. Adds `path_conflict`.
+    """
+    questions = questions.with_columns(path_conflict=pl.lit(value=False))
+    if not questions["__bounded"].any():
+        return questions
+    teams = {
+        column: owner_at(questions, timeline, name=column, at="start_time", kinds=("agent", "alias"))["team"]
+        for column in ("__near", "__conversation")
+    }
+    key_team = owner_at(questions, timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    authenticated_team = pl.coalesce(key_team, "credential_team")
+    leads_away = {
+        column: pl.col("__bounded") & (pl.lit(team) != authenticated_team).fill_null(value=False)
+        for column, team in teams.items()
+    }
+    no_name = pl.lit(None, dtype=pl.String)
+    return questions.with_columns(
+        *(pl.when(leads_away["__near"]).then(no_name).otherwise(c).alias(c) for c in ("__path", "__near", "__root_service")),
+        pl.when(leads_away["__conversation"]).then(no_name).otherwise("__conversation").alias("__conversation"),
+        pl.when(leads_away["__near"]).then(pl.lit(value=False)).otherwise("__broken").alias("__broken"),
+        path_conflict=leads_away["__near"] | (leads_away["__conversation"] & (pl.col("__path").is_null() | leads_away["__near"])),
+    )
+
+
 def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
     """Owners, method and reason of each distinct combination."""
+    questions = _bound_by_key(questions, timeline)
     # The root agent may be claimed by any of its names. (ID-1)
     claimed_agent = owner_at(questions, timeline, name="__claim", at="start_time", kinds=("agent", "alias"))["agent"]
     frame = questions.with_columns(__claim=pl.coalesce(claimed_agent, pl.col("__claim")))
@@ -168,6 +223,7 @@ def _owner_table(questions: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFram
         .then(pl.coalesce("initiator_team", "credential_team"))
         .otherwise(pl.coalesce(executors, "credential_team")),
         method="method",
+        path_conflict="path_conflict",
         identity_reason=pl.when("__broken")
         .then(pl.lit("missing_parent"))
         .when((pl.col("method") == "unknown") & pl.col("__untrusted"))
@@ -207,8 +263,11 @@ def _initiator_cascade() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     return initiator_agent, initiator_team, method
 
 
-def _conversation_owner(calls: pl.DataFrame, context: SpanContext) -> Index | None:
-    """The code of the only agent that started identified chains of a call's conversation; NONE where there is none or more than one."""
+def _conversation_owner(calls: pl.DataFrame, context: SpanContext, is_bounded: pl.Series, as_of: AsOfIndex) -> Index | None:
+    """The code of the only agent that started identified chains of a call's conversation; NONE where there is none or more than one.
+
+    A conversation id that clients with keys of several teams use ("default", "1") joins none of their calls. (CH-7a)
+    """
     if not factorize.non_null_columns(calls, ["conversation_id"]):
         return None
     conversation_rows = context.nodes["conversation_id"].is_not_null().arg_true().to_numpy().astype(np.int32)
@@ -226,7 +285,20 @@ def _conversation_owner(calls: pl.DataFrame, context: SpanContext) -> Index | No
         .filter(pl.col("agent") == pl.col("last"))
     )
     agents = calls.select("conversation_id").join(owners, on="conversation_id", how="left", maintain_order="left")["agent"]
-    return agents.fill_null(NONE).to_numpy()
+    return agents.fill_null(NONE).to_numpy() if not is_bounded.any() else _without_shared(agents, calls, is_bounded, as_of)
+
+
+def _without_shared(agents: pl.Series, calls: pl.DataFrame, is_bounded: pl.Series, as_of: AsOfIndex) -> Index:
+    """The conversation's agents, NONE for calls of gateway clients whose conversation id keys of several teams share."""
+    key_team = owner_at(calls, as_of.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
+    callers = calls.select("conversation_id", team=pl.coalesce(key_team, "credential_team"), bounded=is_bounded, agent=agents)
+    teams = pl.col("team").filter(pl.col("bounded")).drop_nulls().n_unique().over("conversation_id")
+    shared = pl.col("bounded") & (teams > 1) & pl.col("conversation_id").is_not_null()
+    return (
+        callers.select(pl.when(shared).then(NONE).otherwise(pl.col("agent").fill_null(NONE)).cast(pl.Int32))
+        .to_series()
+        .to_numpy()
+    )
 
 
 def gather_or_null(values: pl.Series, rows: NDArray[np.integer]) -> pl.Series:

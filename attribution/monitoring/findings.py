@@ -33,6 +33,11 @@ _FLAG_REASONS = (
         "add the source to ingest.trusted_sources if its senders are yours",
     ),
     (
+        "claim_conflict",
+        "a gateway's client named an agent, trace or conversation of another team than its key's; it was dropped",
+        "register the key to the right team, or add the source to ingest.trusted_sources if its senders are yours",
+    ),
+    (
         "overlogged",
         "more usage logged than billed: costs were scaled down to the bill",
         "look for calls logged twice, or a bill that is not complete yet",

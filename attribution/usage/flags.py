@@ -16,7 +16,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
     """The reasons of each path, comma-separated, as a row of a table with the column `reason`."""
     by_call = [Codes(part.code, part.size) for part in factorize.encode_columns(calls, ("usage_flag", "standing"))]
     by_call += [factorize.encode_flags(flag.to_numpy()) for flag in calls.select(_flags()) if flag.any()]
-    of_owner, identity_reasons = factorize.distinct_rows(owners.table.select("identity_reason"))
+    of_owner, identity_reasons = factorize.distinct_rows(owners.table.select("identity_reason", "path_conflict"))
     parts = [
         Codes(of_owner[owners.code], identity_reasons.height),
         *(factorize.encode_flags(flag) for flag in (paths.has_cycle, paths.has_fan_in) if flag.any()),
@@ -26,6 +26,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
     row = paths.call[first]
     distinct_calls = calls[row].with_columns(
         owners.table["identity_reason"].gather(owners.code[first]),
+        owners.table["path_conflict"].gather(owners.code[first]),
         has_cycle=pl.Series(paths.has_cycle[first]),
         has_fan_in=pl.Series(paths.has_fan_in[first]),
     )
@@ -34,7 +35,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
         "identity_reason",
         pl.when("has_cycle").then(pl.lit("cycle")),
         pl.when("has_fan_in").then(pl.lit("fan_in")),
-        pl.when("claim_conflict").then(pl.lit("claim_conflict")),
+        pl.when(pl.col("claim_conflict") | pl.col("path_conflict")).then(pl.lit("claim_conflict")),
         "usage_flag",
         pl.when("absurd_usage").then(pl.lit("absurd_usage")),
         "standing",
