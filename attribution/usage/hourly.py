@@ -116,7 +116,7 @@ def _sum_meter(calls: pl.DataFrame, meter: str, cell_of_call: Index, size: int) 
             "quantity": _quantities(total[cell]),
             "calls": call_counts[cell].astype(np.int64),
         }
-    ).with_columns(meter=pl.lit(meter), list_cost=_sum_cost(calls, f"__cost_{meter}", cell_of_call, size, cell))
+    ).with_columns(meter=pl.lit(meter), list_cost=_sum_cost(calls, meter, cell_of_call, size, cell))
 
 
 def _quantities(counts: NDArray[np.int64]) -> pl.Series:
@@ -124,8 +124,14 @@ def _quantities(counts: NDArray[np.int64]) -> pl.Series:
     return pl.select((pl.lit(pl.Series(counts)).cast(pl.Int128) * _UNIT).reinterpret(dtype=MONEY)).to_series()
 
 
-def _sum_cost(calls: pl.DataFrame, column: str, cell_of_call: Index, size: int, cell: Index) -> pl.Series | pl.Expr:
-    """The list cost of these cells; null where no call of the cell has one."""
+def _sum_cost(calls: pl.DataFrame, meter: str, cell_of_call: Index, size: int, cell: Index) -> pl.Series | pl.Expr:
+    """The list cost of these cells; null where a call of the cell used some of the meter and has none. (ES-2)
+
+    >>> calls = pl.DataFrame({"input_tokens": [0, 9, 5], "__cost_input_tokens": pl.Series([0, None, 2], dtype=MONEY)})
+    >>> _sum_cost(calls, "input_tokens", np.array([0, 0, 1]), 2, np.array([0, 1])).to_list()
+    [None, Decimal('2.000000000000')]
+    """
+    column = f"__cost_{meter}"
     if not factorize.non_null_columns(calls, [column]):
         return pl.lit(None, dtype=MONEY)
     cost = calls[column]
@@ -141,9 +147,9 @@ def _sum_cost(calls: pl.DataFrame, column: str, cell_of_call: Index, size: int, 
     money = sums.reinterpret(dtype=MONEY).gather(cell)
     if not cost.null_count():
         return money
-    is_priced = np.zeros(size, dtype=bool)
-    is_priced[cell_of_call[cost.is_not_null().to_numpy()]] = True
-    return money.set(pl.Series(~is_priced[cell]), None)
+    is_unpriced = np.zeros(size, dtype=bool)
+    is_unpriced[cell_of_call[(cost.is_null() & (calls[meter].fill_null(0) != 0)).to_numpy()]] = True
+    return money.set(pl.Series(is_unpriced[cell]), None)
 
 
 def _sum_rare_usage(
@@ -171,7 +177,7 @@ def _sum_rare_usage(
         .agg(
             pl.col("quantity").sum(),
             calls=(pl.col("place") == 0).sum().cast(pl.Int64),
-            list_cost=pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum()),
+            list_cost=pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum()),
         )
         .filter(pl.col("quantity") != 0)
         .select("cell", "meter", "quantity", "calls", "list_cost")

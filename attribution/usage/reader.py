@@ -91,6 +91,6 @@ def merge_duplicate_keys(usage: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(c).first() for c in usage.columns if c not in (*summed_columns, "usage_key", "meter")),
         pl.col("quantity").sum(),
         pl.col("calls").sum(),
-        pl.when(pl.col("list_cost").is_not_null().any()).then(pl.col("list_cost").sum().cast(MONEY)).alias("list_cost"),
+        pl.when(pl.col("list_cost").is_not_null().all()).then(pl.col("list_cost").sum().cast(MONEY)).alias("list_cost"),
     )
     return pl.concat([usage.filter(~is_duplicate), merged_rows.select(usage.columns)])
