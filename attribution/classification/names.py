@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import polars as pl
 
@@ -62,6 +63,46 @@ def model(raw_name: str | None) -> str | None:
     name = _PREFIX.sub("", name.rsplit("/", 1)[-1])
     bare = _VERSION.sub("", name)
     return bare or name
+
+
+_RELEASE = re.compile(r"(?<!\d)20\d\d-?((?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01]))(?!\d)")
+_SHORT_RELEASE = re.compile(
+    r"(?<![\d.])((?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|2\d(?:0[1-9]|1[0-2]))(?:[ -](?:GA|global|regional|preview|glbl|regnl))*$"
+)
+_MODEL_VERSION = re.compile(r"(?:[-@: ]|(?<=[a-z]))v(\d{1,3})(?::\d+)*(?:@\S*|-\d{8})?$")
+_GEOGRAPHY = re.compile(r"^(us-gov|us|eu|apac|au|jp|ca|sa|global)\.[a-z]")
+_MAX_NAME = 200
+
+
+class Variant(NamedTuple):
+    """What a model's name states beside its family: optional keys of a pool. (RA-1c)"""
+
+    release: str | None = None
+    """Month and day of the release, or its year and month, as the shorter spelling has it: 0806, 2407."""
+    model_version: str | None = None
+    geography: str | None = None
+    """Where inference may run, by the prefix of an inference profile: us, eu, apac, global."""
+
+
+@cache
+def variant(raw_name: str | None) -> Variant:
+    """Release, version and inference geography that a name states; what is no date is no release.
+
+    >>> [variant(name).release for name in ("gpt-4o-2024-08-06", "gpt 4o 0806", "mistral-large-2407", "gpt-4o-2024-99-99", "gpt-4o-9999")]
+    ['0806', '0806', '2407', None, None]
+    >>> variant("us.anthropic.claude-3-5-sonnet-20241022-v2:0")
+    Variant(release='1022', model_version='2', geography='us')
+    """
+    if not raw_name or len(raw_name) > _MAX_NAME:
+        return Variant()
+    name = raw_name.strip().rsplit("/", 1)[-1]
+    version, geography = _MODEL_VERSION.search(name), _GEOGRAPHY.search(name)
+    release = _RELEASE.search(name) or _SHORT_RELEASE.search(name)
+    return Variant(
+        release[1].replace("-", "") if release else None,
+        version[1] if version else None,
+        geography[1] if geography else None,
+    )
 
 
 @cache

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cache
 from typing import NamedTuple
 
-from attribution.classification.names import table
+from attribution.classification.names import table, variant
 from ledger.meters import METERS, TOKEN_METERS
 from ledger.settings import SkuRule
 
@@ -46,6 +46,9 @@ class SkuClass:
     """
 
     model: str | None = None
+    release: str | None = None
+    model_version: str | None = None
+    geography: str | None = None
     meter: str | None = None
     service_tier: str = "standard"
     context_above: int = 0
@@ -248,8 +251,10 @@ def _match_own_rule(rule: SkuRule, pattern: re.Pattern[str] | None, words: SkuTe
     groups = match.groupdict() if match is not None else {}
     meter = rule.meter or meter_of(groups.get("meter") or "")
     unit_factor = unit(rule.unit) if rule.unit else _unit_factor(meter, words.unit, "")
+    model = rule.model or groups.get("model") or None
     return SkuClass(
-        model=rule.model or groups.get("model") or None,
+        model=model,
+        **_variant(model, text, words),
         meter=meter,
         service_tier=rule.service_tier or tier_of(text) or "standard",
         context_above=rule.context_above,
@@ -283,6 +288,7 @@ def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None
     tier = family.service_tier or groups.get("tier") or tier_of(text)
     return SkuClass(
         model=model,
+        **(_variant(groups.get("model"), text, words) if model else {}),
         meter=meter,
         service_tier=tier.lower() if tier else "standard",
         context_above=_context(text, family.context_above) if model else 0,
@@ -292,6 +298,22 @@ def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None
         sku_region=_region(groups.get("region")),
         sku_rule=None if nameless else family.rule,
     )
+
+
+_GLOBAL = re.compile(r"\bglobal\b")
+
+
+def _variant(raw_model: str | None, text: str, words: SkuText) -> dict[str, str | None]:
+    """Release, version and inference geography of a SKU: of its model's name, of the ARN's, of the SKU's own words. (RA-1c)
+
+    >>> _variant("Claude3.5Sonnetv2", "USE1-Claude3.5Sonnetv2-input-tokens-cross-region-global", SkuText("AWS"))
+    {'release': None, 'model_version': '2', 'geography': 'global'}
+    """
+    of_sku, of_arn = variant(raw_model), variant(words.model_arn)
+    stated = {key: getattr(of_sku, key) or getattr(of_arn, key) for key in of_sku._fields}
+    if words.provider == "AWS" and _GLOBAL.search(normalize(text)):
+        stated["geography"] = "global"
+    return stated
 
 
 _EDITION = re.compile(r"^(?P<model>.+?)\s*\((?:Amazon Bedrock|Bedrock)[^)]*\)", re.IGNORECASE)

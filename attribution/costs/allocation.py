@@ -9,6 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from attribution import as_of
+from attribution.columns import VARIANT
 from attribution.costs import principals
 from attribution.costs.corrections import correctable_costs, follow_charges
 from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
@@ -58,6 +59,7 @@ def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
     if not shares.height:
         return shares
     return shares.with_columns(
+        *(pl.coalesce(key, f"use_{key}").alias(key) for key in VARIANT),
         cost_class=pl.lit("metered"),
         rule=pl.when(pl.col("pool_id").str.starts_with("driver|"))
         .then(pl.lit("RA-3"))

@@ -16,6 +16,7 @@ import polars as pl
 from attribution.classification import names
 from attribution.classification.names import ModelNames, map_distinct
 from attribution.classification.skus import Classifier, SkuClass, SkuText
+from attribution.columns import VARIANT
 from attribution.costs import unit_scale
 from attribution.pricing import PriceBook
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
@@ -80,6 +81,7 @@ def build_charge_groups(
 _CLASSIFIED_BY = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")
 _CLASSIFICATION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "model": pl.String,
+    **dict.fromkeys(VARIANT, pl.String),
     "meter": pl.String,
     "service_tier": pl.String,
     "context_above": pl.Int64,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from attribution.classification.skus import UNGROUPED
-from attribution.costs.pools import OPTIONAL, complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
+from attribution.costs.pools import complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS
+
+_PLACE = ("account", "region")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def split_by_quantity(
     )
     if not groups.height or not usage.height:
         return no_match
-    pool = ["currency", *dict.fromkeys((*keys, "provider", *OPTIONAL[:2])), "pool_start", "pool_end"]
+    pool = ["currency", *dict.fromkeys((*keys, "provider", *_PLACE)), "pool_start", "pool_end"]
     if is_provisioned:
         pool.append("sku_meter")
     pools = groups.select(pool).unique().sort(pool).with_row_index("pool")
@@ -88,7 +90,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
     usage row may drive several pools. A place that only the caller states need not agree where no pool of that hour has it. (RA-1d)
     """
     hours = pools.join(pool_hours(pools), on=["pool_start", "pool_end"])
-    optional_keys = [k for k in ("provider", *OPTIONAL[:2]) if k not in keys]
+    optional_keys = [k for k in ("provider", *_PLACE) if k not in keys]
     assignment = usage.select(
         "usage_row",
         "usage_key",

@@ -17,7 +17,7 @@ from typing import Literal
 
 import polars as pl
 
-from attribution.columns import CALLER, WHO
+from attribution.columns import CALLER, VARIANT, WHO
 from attribution.costs import drivers
 from attribution.costs.charge_groups import RATED_AS
 from attribution.costs.pools import (
@@ -73,6 +73,7 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal, d
     """
     shares: list[pl.DataFrame] = []
     rates: list[pl.DataFrame] = []
+    usage = usage.with_columns(pl.lit(None, dtype=pl.String).alias(c) for c in (*CALLER, *VARIANT) if c not in usage.columns)
     key_columns = usage.lazy().select(
         "usage_row",
         "usage_key",
@@ -85,14 +86,12 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal, d
         *OPTIONAL,
         "quantity",
         "list_cost",
-        *(CALLER if "caller_place" in usage.columns else [pl.lit(None, dtype=pl.String).alias(name) for name in CALLER]),
+        *CALLER,
     )
     token_usage = key_columns.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
     tokens = _TokenMatcher(groups.filter(pl.col("role") == "tokens"), token_usage, tolerance)
-    tokens.match_levels()
-    if tokens.drop_caller_place(defaults):
-        tokens.match_levels()
+    tokens.match_all(defaults)
     shares += tokens.flagged_shares()
     rates += tokens.rates
     token_drivers = drivers.split_by_quantity(
@@ -120,6 +119,10 @@ def match_usage(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal, d
 
 def _known_keys(frame: pl.DataFrame) -> pl.Expr:
     return pl.concat_str([pl.when(pl.col(c).is_not_null()).then(pl.lit(c)) for c in OPTIONAL], separator=",", ignore_nulls=True)
+
+
+def _with_known_keys(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(__known=_known_keys(frame))
 
 
 def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
@@ -155,33 +158,50 @@ class _TokenMatcher:
     """Token charge groups and token usage, matched level by level; what one level leaves unmatched goes on to the next."""
 
     def __init__(self, groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> None:
-        self.groups = groups.with_columns(__known=_known_keys(groups))
-        self.usage = usage.with_columns(__known=_known_keys(usage))
+        self.groups = _with_known_keys(groups)
+        self.usage = _with_known_keys(usage)
         self.tolerance = tolerance
         self.matched_usage = pl.Series("usage_row", [], dtype=pl.Int64)
-        self.placeless_usage = self.matched_usage
-        self.shares_by_caller_place = 0
+        self.caller_places = usage.filter(pl.col("caller_place").is_not_null()).select(
+            "usage_row", "account", "region", "caller_place"
+        )
+        self.placeless_shares: set[int] = set()
         self.shares: list[pl.DataFrame] = []
         self.rates: list[pl.DataFrame] = []
 
-    def match_levels(self) -> None:
-        """Matches at every level: equal tiers before defaults, most shared keys first."""
-        for missing_tiers in _MISSING_TIERS:
-            for known_keys, keys in _levels(self.groups, self.usage):
-                self.match(known_keys, keys, missing_tiers)
+    def match_all(self, defaults: Sequence[Defaults]) -> None:
+        """Matches by stated release, version and geography first, then without; each with the caller's place, then without. (RA-1c, RA-1d)
 
-    def drop_caller_place(self, defaults: Sequence[Defaults]) -> bool:
-        """Drops the caller's place from usage that is still unmatched; whether there was any. (RA-1d)"""
-        is_caller_place = pl.col("caller_place").is_not_null() & (pl.col("quantity") > 0)
-        dropped_usage = self.usage.filter(is_caller_place)
-        if not dropped_usage.height or not self.groups.filter(pl.col("billed_quantity") > 0).height:
-            return False
-        self.shares_by_caller_place = len(self.shares)
-        self.placeless_usage = dropped_usage["usage_row"]
-        dropped_usage = without_caller_place(dropped_usage, defaults)
-        dropped_usage = dropped_usage.with_columns(__known=_known_keys(dropped_usage))
-        self.usage = pl.concat([self.usage.filter(~is_caller_place), dropped_usage])
-        return True
+        So a call that states its release meets the SKU of that release, wherever its caller runs, before a call that states none.
+        """
+        for has_variant in (True, False):
+            if not self.match_levels(has_variant=has_variant) or not self.caller_places.height:
+                continue
+            shares_before, usage = len(self.shares), self.usage
+            is_hinted = pl.col("usage_row").is_in(self.caller_places["usage_row"].implode())
+            self.usage = pl.concat(
+                [usage.filter(~is_hinted), _with_known_keys(without_caller_place(usage.filter(is_hinted), defaults))]
+            )
+            self.match_levels(has_variant=has_variant)
+            self.placeless_shares.update(range(shares_before, len(self.shares)))
+            hinted_usage = self.usage.filter(is_hinted).drop("account", "region", "caller_place")
+            hinted_usage = hinted_usage.join(self.caller_places, on="usage_row", maintain_order="left")
+            self.usage = pl.concat([self.usage.filter(~is_hinted), _with_known_keys(hinted_usage.select(usage.columns))])
+
+    def match_levels(self, *, has_variant: bool) -> bool:
+        """Matches at every level where what a SKU states of its model is shared, or is not; whether there is any such level.
+
+        Equal tiers come before defaults, most shared keys first.
+        """
+        levels = [
+            (known_keys, keys)
+            for known_keys, keys in _levels(self.groups, self.usage)
+            if has_variant == all(key in keys for key in VARIANT if key in known_keys.split(","))
+        ]
+        for missing_tiers in _MISSING_TIERS:
+            for known_keys, keys in levels:
+                self.match(known_keys, keys, missing_tiers)
+        return bool(levels)
 
     def open_usage(self) -> pl.DataFrame:
         """Usage rows that no pool has taken yet."""
@@ -196,13 +216,13 @@ class _TokenMatcher:
         ].implode()
         pool_flag = pl.col("flag").str.replace("overlogged,?", "").replace("", None)
         overlogged_flag = pl.when(pl.col("usage_row").is_in(overlogged_usage)).then(pl.lit("overlogged"))
-        is_placeless = pl.col("usage_row").is_in(self.placeless_usage.implode())
+        is_placeless = pl.col("usage_row").is_in(self.caller_places["usage_row"].implode())
         placeless_flag = pl.when(is_placeless).then(pl.lit("caller_place"))
         return [
             shares.with_columns(
                 flag=pl.concat_str(
                     overlogged_flag,
-                    *([placeless_flag] if number >= self.shares_by_caller_place else []),
+                    *([placeless_flag] if number in self.placeless_shares else []),
                     pool_flag,
                     separator=",",
                     ignore_nulls=True,

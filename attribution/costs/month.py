@@ -187,8 +187,7 @@ class _BatchMatcher:
         unbilled_rows = logged_rows.filter(
             (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
         )
-        placed_rows = matching.without_caller_place(unbilled_rows, self.settings.defaults)
-        is_covered = estimates.is_covered(placed_rows, self.coverage)
+        is_covered = estimates.is_covered(unbilled_rows, self.coverage)
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),

@@ -10,10 +10,11 @@ from datetime import timedelta
 
 import polars as pl
 
+from attribution.columns import VARIANT
 from ledger.money import MONEY, split, weights
 from ledger.tables import TOKEN_METERS
 
-OPTIONAL = ("account", "region", "resource", "principal")
+OPTIONAL = (*VARIANT, "account", "region", "resource", "principal")
 """Keys that a log or a bill may lack. Where both sides have one it must agree; where one side lacks it, it is aggregated over."""
 
 _ORDER = {meter: place for place, meter in enumerate(TOKEN_METERS)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attribution import factorize
 from attribution.as_of import AsOfIndex, owner_at
 from attribution.classification import names
-from attribution.columns import CALLER, CONTEXT, WHAT
+from attribution.columns import CALLER, CONTEXT, VARIANT, WHAT
 from attribution.pricing import PriceBook
 from ledger.hashing import Hashes, combine_hashes, row_hash
 from ledger.settings import Defaults, Settings
@@ -59,6 +59,7 @@ def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, 
         resource=pl.col("resource_id"),
         service_tier=pl.col("service_tier").fill_null("standard"),
     )
+    calls = with_variant(calls, display)
     calls = drop_impossible_place(calls)
     credential_owner = owner_at(calls, as_of.timeline, name="credential", at="start_time", kinds=("credential",))
     calls = calls.with_columns(
@@ -68,6 +69,20 @@ def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, 
         caller_region="region",
     )
     return fill_defaults(with_caller_place(calls), settings.attribution.defaults)
+
+
+def with_variant(calls: pl.DataFrame, display: names.ModelNames) -> pl.DataFrame:
+    """Adds what the model's name states beside its family; the requested name counts where it is of the same family. (RA-1c)"""
+    requested = names.map_distinct(calls["request_model"], display.display)
+    is_same_family = calls.select(pl.col("model").eq_missing(requested)).to_series()
+
+    def stated(column: str, key: str) -> pl.Series:
+        return names.map_distinct(calls[column], lambda name: getattr(names.variant(name), key))
+
+    return calls.with_columns(
+        pl.coalesce(stated("response_model", key), pl.when(is_same_family).then(stated("request_model", key))).alias(key)
+        for key in VARIANT
+    )
 
 
 _PLACE_PATTERNS = {

@@ -13,7 +13,7 @@ from attribution.chains import identity
 from attribution.chains.ancestry import SpanContext
 from attribution.chains.enclosure import enclosed_by_equal
 from attribution.classification import names
-from attribution.columns import CALLER, CONTEXT, WHAT, WHO
+from attribution.columns import CALLER, CONTEXT, VARIANT, WHAT, WHO
 from attribution.usage import dimensions
 from attribution.usage.hourly import split_by_path
 from attribution.usage.spans import with_provider_place
@@ -64,6 +64,7 @@ def resource_hours(
             region="provider_region",
             caller_account="account_id",
             caller_region="region",
+            **dict.fromkeys(VARIANT, pl.lit(None, dtype=pl.String)),
             service=pl.lit(None, dtype=pl.String),
             model=pl.lit(None, dtype=pl.String),
             service_tier=pl.lit("standard"),

@@ -168,8 +168,7 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
     bill = [c for c in bill if f"{c.row['charge_period_start']:%Y-%m}" <= month]
     told = [c for c in bill if c.sold and c.sold.model is not None and c.sold.provider == use.provider]
     told = [c for c in told if c.row["charge_period_end"] - c.row["charge_period_start"] <= timedelta(days=1)]
-    account = (use.firm_keys or use.keys)["account"]
-    own = [c for c in told if account is not None and c.keys["account"] == account]
+    own = [c for c in told if use.keys["account"] is not None and c.keys["account"] == use.keys["account"]]
     return any(use.start < c.row["charge_period_end"] for c in own or told)
 
 

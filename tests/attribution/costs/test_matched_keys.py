@@ -116,6 +116,145 @@ def test_ra1d_a_dropped_place_gives_way_to_the_default(books: Books) -> None:
     assert total(books, "cost_class") == {"metered": D("0.005"), "unallocated": D("0.003")}
 
 
+# ── release and geography ───────────────────────────────────────────────────────────────────────────────────────────
+
+GPT = {"provider": "openai", "usage_scope": "leaf", "input_includes_cache": True}
+
+
+def openai_charge(cost: str, model: str, tokens_k: str = "1000", **fields: Any) -> dict[str, Any]:
+    """A charge of input tokens of OpenAI in project p."""
+    sku = f"{model}, input"
+    seller = {"provider_name": "OpenAI", "service_name": "OpenAI API", "sub_account_id": "p", "region_id": None}
+    return charge(cost, tokens_k=tokens_k, sku_meter=sku, **{**seller, **fields})
+
+
+def openai_call(trace: int, agent: str, model: str, tokens: int = 1_000_000, **fields: Any) -> list[dict[str, Any]]:
+    """An agent and its one call."""
+    request = span(trace, 2, 1, input_tokens=tokens, response_model=model, **{**GPT, **fields})
+    return [span(trace, 1, agent_name=agent), request]
+
+
+def test_ra1c_releases_at_two_prices_pay_their_own(home: Path) -> None:
+    """A gateway's log and a bill that both name the release: 5.00 and 2.50 a million."""
+    found = cost_rows(
+        home,
+        ("agents", "releases/agents.csv"),
+        ("litellm", "releases/calls.jsonl"),
+        ("focus", "releases/bill.csv"),
+        by="initiator_team",
+    )
+    assert sums(found, "initiator_team", "cost_class") == {("Old", "metered"): D(5), ("New", "metered"): D("2.5")}
+
+
+def test_ra1c_releases_of_traces_pay_their_own(home: Path) -> None:
+    found = cost_rows(
+        home,
+        ("agents", "releases-by-trace/registry.csv"),
+        ("otlp", "releases-by-trace/spans.json"),
+        ("focus", "releases-by-trace/bill.csv"),
+        by="initiator_team",
+    )
+    assert sums(found, "initiator_team", "cost_class") == {("A", "metered"): D(5), ("B", "metered"): D("2.5")}
+
+
+def test_ra1c_a_short_spelling_of_a_release_is_that_release(books: Books) -> None:
+    """Azure's bill writes 0806 and 1120, the answer names the whole date."""
+    azure = {"provider_name": "Microsoft", "service_name": "Azure OpenAI", "sub_account_id": "s", "region_id": "eastus"}
+    write(
+        books,
+        spans=spans(
+            *openai_call(1, "a", "gpt-4o-2024-08-06", provider="azure"),
+            *openai_call(2, "b", "gpt-4o-2024-11-20", provider="azure"),
+        ),
+        charges=charges(
+            charge("2.50", tokens_k="1000", sku_meter="gpt-4o-0806-Inp-glbl Tokens", **azure),
+            charge("5.00", tokens_k="1000", sku_meter="gpt 4o 1120 Inp regnl Tokens", **azure),
+        ),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"a": D("2.5"), "b": D(5)}
+
+
+def test_ra1c_an_unstated_release_meets_what_stated_ones_leave(books: Books) -> None:
+    """2 M tokens at 5.00 and 1 M at 2.50 a million: `old` and `new` state theirs, `any` pays the million that is left of the old."""
+    write(
+        books,
+        spans=spans(
+            *openai_call(1, "old", "gpt-4o-2024-05-13"),
+            *openai_call(2, "new", "gpt-4o-2024-08-06"),
+            *openai_call(3, "any", "gpt-4o"),
+        ),
+        charges=charges(openai_charge("10", "gpt-4o-2024-05-13", "2000"), openai_charge("2.50", "gpt-4o-2024-08-06")),
+    )
+    attribute(books)
+    assert rows(books, "initiator_agent", "effective_cost", "release", "reason") == [
+        ("any", D(5), "0513", "coarse_match"),
+        ("new", D("2.5"), "0806", "coarse_match"),
+        ("old", D(5), "0513", "coarse_match"),
+    ]
+
+
+def test_ra1c_geographies_at_two_prices_pay_their_own(books: Books) -> None:
+    """A global profile is ten percent cheaper than the region's own price, which `us.` profiles pay."""
+    sku = "USE1-Claude4.6Sonnet-input-tokens"
+    profile = "{}.anthropic.claude-sonnet-4-6-v1:0".format
+    write(
+        books,
+        spans=spans(
+            span(1, 1, agent_name="a"),
+            call(1, 2, 1, 1_000_000, response_model=profile("us")),
+            span(2, 1, agent_name="b"),
+            call(2, 2, 1, 1_000_000, response_model=profile("global")),
+        ),
+        charges=charges(
+            charge("3.30", tokens_k="1000", sku_meter=sku),
+            charge("3.00", tokens_k="1000", sku_meter=f"{sku}-cross-region-global"),
+        ),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"a": D("3.3"), "b": D(3)}
+
+
+def test_ra1c_a_release_comes_before_a_place(books: Books) -> None:
+    """`b` runs elsewhere and states its release; `a` runs where both are billed and states none: the release decides first."""
+    east = {"region_id": "us-east-1", "sub_account_id": "1111"}
+    arn = "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-4-5-{}-v1:0".format
+    write(
+        books,
+        spans=spans(
+            span(1, 1, agent_name="a"),
+            call(1, 2, 1, 1000, response_model="anthropic.claude-sonnet-4-5", region="us-east-1"),
+            span(2, 1, agent_name="b"),
+            call(2, 2, 1, 1000, response_model="anthropic.claude-sonnet-4-5-20250929-v1:0", region="eu-west-1"),
+        ),
+        charges=charges(
+            charge("0.003", tokens_k="1", sku_meter="USE1-Claude4.5Sonnet-input-tokens", resource_id=arn("20250929"), **east),
+            charge("0.005", tokens_k="1", sku_meter="USE1-Claude4.5Sonnet-input-tokens", resource_id=arn("20251115"), **east),
+        ),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent") == {"a": D("0.005"), "b": D("0.003")}
+
+
+def test_ra1c_a_release_that_is_no_date_takes_nothing_from_those_who_state_theirs(books: Books) -> None:
+    """A month 99 is no release: that call meets only what the others leave, which is nothing; a release that is not billed meets none."""
+    write(
+        books,
+        spans=spans(
+            *openai_call(1, "new", "gpt-4o-2024-08-06"),
+            *openai_call(2, "odd", "gpt-4o-2024-99-99"),
+            *openai_call(3, "other", "gpt-4o-2024-11-20"),
+            *openai_call(4, "long", "gpt-4o-" + "2024-08-06-" * 5000),
+        ),
+        charges=charges(openai_charge("2.50", "gpt-4o-2024-08-06"), openai_charge("5", "gpt-4o-2024-05-13")),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent")["new"] == D("2.5")
+    assert total(books, "initiator_agent")["other"] == D(0)
+    assert total(books, "initiator_agent")["long"] == D(0)
+    assert sum(total(books, "initiator_agent").values()) == D("7.5")
+
+
 # ── tokens that nobody can classify ─────────────────────────────────────────────────────────────────────────────────
 
 
