@@ -294,6 +294,7 @@ def lay_out(source: str, here: Path) -> None:
     held: dict[str, tuple[str, str]] = {  # set of tests/data, files in it → place
         "agentcore": ("agentcore/*l*", "agentcore-logs/"),
         "anthropic": ("anthropic_costs/*.json", "saved-pages/"),
+        "anthropic-console": ("anthropic_console/sample.csv", "claude_api_cost_2026_10.csv"),
         "azure": ("azure_exports/EA_ActualCost_Small.csv", "costs.csv"),
         "bedrock-logs": ("bedrock_logs/*.jsonl", "records.json"),
         "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
@@ -302,6 +303,7 @@ def lay_out(source: str, here: Path) -> None:
         "jaeger": ("jaeger/*.json", "trace.json"),
         "langfuse": ("langfuse/langgraph-*.json", "trace.json"),
         "openai": ("openai_costs/*.json", "saved-pages/"),
+        "openai-console": ("openai_console/sample.csv", "cost_2026-10-01_2026-10-31.csv"),
         "phoenix": ("phoenix/page.json", "spans.json"),
         "vertex": ("vertex/*.jsonl", "vertex-logs/"),
         "zipkin": ("zipkin/yelp.json", "trace.json"),

@@ -252,14 +252,22 @@ def open_buffer(store: Store, batch: Batch, month: str, folder: Path) -> MonthBu
 def datasets_with_same_bill(
     store: Store, scope: str, month: str, bill_keys: Collection[tuple[str | None, ...]]
 ) -> dict[str, str]:
-    """Datasets that bill the same accounts for the same SKUs in this month: dataset to the payer they share."""
+    """Datasets that bill the same accounts for the same SKUs in this month: dataset to the payer they share.
+
+    The export of a console may name no payer: then the provider stands for it.
+    """
     own_bills = pl.DataFrame(sorted(bill_keys, key=str), schema=dict.fromkeys(BILL_KEY, pl.String), orient="row")
-    own_bills = own_bills.filter(pl.col("billing_account_id").is_not_null() & pl.col("sku_meter").is_not_null())
+    own_bills = own_bills.filter(pl.col("sku_meter").is_not_null())
     other_bills = (
         store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("scope") != scope).select("scope", *BILL_KEY).unique()
     )
     matches = other_bills.join(own_bills.lazy(), on=BILL_KEY, how="semi", nulls_equal=True)
-    return dict(matches.group_by("scope").agg(pl.col("billing_account_id").min()).collect().iter_rows())
+    return dict(
+        matches.group_by("scope")
+        .agg(pl.coalesce(pl.col("billing_account_id").min(), pl.col("provider_name").min()))
+        .collect()
+        .iter_rows()
+    )
 
 
 def uris_of(store: Store, scope: str, month: str) -> set[str]:
