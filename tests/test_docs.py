@@ -300,6 +300,7 @@ def lay_out(source: str, here: Path) -> None:
         "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
         "codex": ("codex/*.jsonl", ".codex/sessions/2026/10/05/"),
         "gcp": ("gcp/*.jsonl", "gcp-billing-extract/"),
+        "github-copilot": ("github_copilot/sample.csv", "ai_usage_2026_10.csv"),
         "jaeger": ("jaeger/*.json", "trace.json"),
         "langfuse": ("langfuse/langgraph-*.json", "trace.json"),
         "openai": ("openai_costs/*.json", "saved-pages/"),
