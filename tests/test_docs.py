@@ -305,6 +305,7 @@ def lay_out(source: str, here: Path) -> None:
         "langfuse": ("langfuse/langgraph-*.json", "trace.json"),
         "openai": ("openai_costs/*.json", "saved-pages/"),
         "openai-console": ("openai_console/sample.csv", "cost_2026-10-01_2026-10-31.csv"),
+        "openrouter": ("openrouter/sample.csv", "openrouter_activity_2026-10-31.csv"),
         "phoenix": ("phoenix/page.json", "spans.json"),
         "vertex": ("vertex/*.jsonl", "vertex-logs/"),
         "zipkin": ("zipkin/yelp.json", "trace.json"),
