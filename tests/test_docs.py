@@ -299,6 +299,7 @@ def lay_out(source: str, here: Path) -> None:
         "bedrock-logs": ("bedrock_logs/*.jsonl", "records.json"),
         "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
         "codex": ("codex/*.jsonl", ".codex/sessions/2026/10/05/"),
+        "cursor": ("cursor/sample.csv", "usage-events-2026-10-31.csv"),
         "gcp": ("gcp/*.jsonl", "gcp-billing-extract/"),
         "github-copilot": ("github_copilot/sample.csv", "ai_usage_2026_10.csv"),
         "jaeger": ("jaeger/*.json", "trace.json"),
