@@ -124,6 +124,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
             result.agents += 1
         except RootCostError as error:
             result.problems.append(Problem("registry", uri, f"line {reader.line_num}", error.where, error.what, error.remedy))
+    rows = _without_ambiguous_aliases(books, rows, result, uri)
     result.problems += _contradicting(rows, uri)
     _add(books, rows, result, actor, uri)
     return result
@@ -149,6 +150,34 @@ def _owners(row: dict[str, str], recorded_at: datetime) -> Iterator[Owner]:
     ]
     for kind, name in names:
         yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded_at, **owner_fields)
+
+
+def _without_ambiguous_aliases(books: Books, rows: Sequence[Owner], result: RegistryImport, uri: str) -> list[Owner]:
+    """The rows without aliases that name another agent at the same time, in the file or the registry: each is an error. (ID-3)"""
+    aliases = {row.name for row in rows if row.kind == "alias" and row.name != row.agent}
+    if not aliases:
+        return list(rows)
+    with books.database.session() as session:
+        recorded = session.scalars(sa.select(Owner).where(Owner.kind == "agent", Owner.name.in_(aliases))).all()
+        intervals: dict[str, list[tuple[datetime, datetime | None]]] = {}
+        for owner in recorded:
+            intervals.setdefault(owner.name, []).append((owner.valid_from, owner.valid_to))
+    for row in rows:
+        if row.kind == "agent" and row.name in aliases:
+            intervals.setdefault(row.name, []).append((row.valid_from, row.valid_to))
+
+    def is_ambiguous(row: Owner) -> bool:
+        return (row.kind == "alias" and row.name != row.agent) and any(
+            (end is None or row.valid_from < end) and (row.valid_to is None or start < row.valid_to)
+            for start, end in intervals.get(row.name, ())
+        )
+
+    ambiguous = [row for row in rows if is_ambiguous(row)]
+    for name in sorted({row.name for row in ambiguous}):
+        reason = f"{name} is also the name of an agent; the alias was refused"
+        remedy = "give the alias another name, or end that agent before the alias begins"
+        result.problems.append(Problem("registry", uri, f"alias {name}", "aliases", reason, remedy))
+    return [row for row in rows if not is_ambiguous(row)]
 
 
 def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str) -> None:
