@@ -35,6 +35,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         call_rows.build_call_rows(calls, paths, owners, cells)       → rows of calls
         hourly.sum_cells(calls, paths, cells)                        → rows of usage_hourly: tokens and requests        (RA-1)
         resource_time.resource_hours(context, as_of)                 → rows of usage_hourly: seconds on resources       (RA-3)
+        evidence.count_evidence(calls, dimensions)                   → how each emitter counts, and its reported costs  (CA-5, CA-6)
         rollup_rows.finish_rows(…)                                   → rows with month and rollup id
 
 The costs of a month (`costs.month.compute_month_costs`), from its charges and that usage:

@@ -21,7 +21,7 @@ import polars as pl
 from attribution.costs import balance, charge_groups, prior_months, shared_rules, unit_scale
 from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
-from attribution.monitoring import drift_alerts, findings, missing_rates
+from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates
 from attribution.pricing import PriceBook
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
@@ -243,8 +243,13 @@ class _Run:
             *drift_alerts.problems(month_costs.drift, settings.drift_tolerance, uri=uri),
             *unit_scale.problems(month_costs.groups, uri=uri),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=uri),
+            *count_findings.problems(self.store, month, self._rollup_ids(month), currency=self.book.currency, uri=uri),
             *missing_rates.missing_exchange_rates(totals.days, self.settings.report.currency, Exchange.of(self.books), uri=uri),
         ]
+
+    def _rollup_ids(self, month: str) -> list[str]:
+        """The rollups of the calls that started in a month."""
+        return self.usage_builder.rollups(month, self._spans_of(month)) if month in self._usage_months(month) else []
 
     def _other_invoices(self, month: str) -> pl.LazyFrame:
         """Usage charges for this month's hours on invoices of adjacent months: the usage they pay for is not available here. (TI-1)"""

@@ -39,7 +39,7 @@ from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.tables import CHARGES, COST_COLUMNS, SPANS, TIME
 
-PATTERNS: Final = ("*.csv", "*.csv.gz", "*.csv.zip", "*.parquet")
+PATTERNS: Final = ("*.csv", "*.csv.gz", "*.csv.zst", "*.csv.xz", "*.csv.zip", "*.parquet")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BILL_ONLY = "billing_period_start"
 """Not stored: its month is `billing_month`."""

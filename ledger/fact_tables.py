@@ -157,6 +157,7 @@ SPANS = Table(
         column("name", pl.String, "span name"),
         column("operation", pl.String, "OTel gen_ai.operation.name: chat, embeddings, invoke_agent, execute_tool, …"),
         column("emitter", pl.String, "instrumentation library that emitted it; a row of the emitter table"),
+        column("emitter_version", pl.String, "version of its instrumentation scope, as sent; decides how it counts (CA-5)"),
         column(
             "usage_scope",
             pl.String,
@@ -203,6 +204,12 @@ SPANS = Table(
         column("output_tokens", pl.Int64, "as reported; see output_includes_reasoning"),
         column("output_includes_reasoning", pl.Boolean, "whether output_tokens includes reasoning tokens; null: unknown"),
         column("reasoning_tokens", pl.Int64, "as reported"),
+        column(
+            "count_evidence", pl.String, "provider: the provider's own usage in the record says what the counts include (CA-5)"
+        ),
+        column(
+            "count_contradiction", pl.Boolean, "true where the record contradicts the emitter table on what the counts include"
+        ),
         column("input_audio_tokens", pl.Int64, "as reported"),
         column("output_audio_tokens", pl.Int64, "as reported"),
         column("input_image_tokens", pl.Int64, "as reported"),

@@ -173,6 +173,38 @@ USAGE_HOURLY = Table(
     ),
 )
 
+COUNT_EVIDENCE = Table(
+    "count_evidence",
+    "conclusion",
+    "How emitters count: calls and money by emitter, version, provider and model, with what contradicts the emitter table and the costs "
+    "that emitters report. (CA-5, CA-6)",
+    key=("rollup_id", "emitter", "emitter_version", "source", "provider", "model"),
+    partition_by=("month", "rollup_id"),
+    columns=(
+        _c("rollup_id", pl.String, "the rollup (one pass over the spans) that produced it", required=True),
+        _c("month", pl.String, "UTC month of the calls, YYYY-MM", required=True),
+        _c("emitter", pl.String, "a row of the emitter table; the ingestor where no emitter was recognised"),
+        _c("emitter_version", pl.String, "version of its instrumentation scope, as sent"),
+        _c("source", pl.String, "ingestor that read the calls"),
+        _c("provider", pl.String, "canonical provider"),
+        _c("model", pl.String, "canonical model"),
+        _c("calls", pl.Int64, "calls that used something at a provider", required=True),
+        _c("list_cost", MONEY, "their cost at the price-book rates; null where none is priced"),
+        _c("contradicted_calls", pl.Int64, "calls whose record contradicts the emitter table", required=True),
+        _c("contradicted_cost", MONEY, "their list cost"),
+        _c(
+            "assumed_calls",
+            pl.Int64,
+            "calls whose input was taken as inclusive of cached tokens because nothing says",
+            required=True,
+        ),
+        _c("assumed_cost", MONEY, "their list cost"),
+        _c("compared_calls", pl.Int64, "calls with a reported cost and a list cost", required=True),
+        _c("compared_cost", MONEY, "their list cost"),
+        _c("reported_cost", RATE, "the cost their emitter reports for them; compared, never booked"),
+    ),
+)
+
 COSTS = Table(
     "costs",
     "conclusion",
@@ -346,6 +378,7 @@ TABLES: Mapping[str, Table] = {
         PRICES_STAGED,
         EXCHANGE_RATES,
         CHAINS,
+        COUNT_EVIDENCE,
         CALLS,
         USAGE_HOURLY,
         RATES,

@@ -83,6 +83,7 @@ REASONS: Mapping[str, str] = {
     "cycle": "Its steps name each other as their origin; the circle was opened at the latest step",
     "fan_in": "Several requests led to it and share its cost",
     "cache_lifetime_unknown": "Not recorded whether the cache was kept for 5 minutes or 1 hour, which cost different amounts",
+    "count_contradiction": "The record proves that its sender counts otherwise than expected; the record was believed",
     "input_semantics_unknown": "Not recorded whether the input tokens include cached ones",
     "aggregate_only": "Only a total over several calls was recorded",
     "aggregate_residual": "The part of a recorded total that its single calls do not explain",

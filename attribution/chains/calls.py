@@ -12,7 +12,15 @@ from attribution.factorize import non_null_columns
 from ledger.tables import USAGE_COLUMNS
 
 _FIELD_GROUPS = (
-    ("input_tokens", "input_includes_cache", "total_tokens"),
+    (
+        "input_tokens",
+        "input_includes_cache",
+        "total_tokens",
+        "emitter",
+        "emitter_version",
+        "count_evidence",
+        "count_contradiction",
+    ),
     ("output_tokens", "output_includes_reasoning"),
 )
 """Columns that are only meaningful together: they are taken from one signal, never mixed. Input is that of the most complete signal,

@@ -37,6 +37,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
         pl.when("has_fan_in").then(pl.lit("fan_in")),
         pl.when(pl.col("claim_conflict") | pl.col("path_conflict")).then(pl.lit("claim_conflict")),
         "usage_flag",
+        pl.when("count_contradiction").then(pl.lit("count_contradiction")),
         pl.when("absurd_usage").then(pl.lit("absurd_usage")),
         "standing",
         pl.when("cache_hit").then(pl.lit("cache_hit")),
@@ -55,6 +56,7 @@ def _flags() -> list[pl.Expr]:
     has_usage = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
     return [
         pl.col("claim_conflict"),
+        pl.col("count_contradiction").fill_null(value=False),
         pl.col("absurd_usage"),
         pl.col("cache_hit").fill_null(value=False),
         (~has_usage).alias("absent"),

@@ -1,8 +1,9 @@
 """Metering: converts reported usage to disjoint meters. (CA-4, CA-5)
 
-Emitters count input tokens with or without cached ones, output with or without reasoning. The emitter table says which, as
-`input_includes_cache`. Where it has no entry the numbers decide: an input smaller than its cached part, then the equation of the total.
-Otherwise the input is taken as inclusive and flagged; pricing may resolve it by the reported cost (`attribution.pricing.readings`).
+Emitters count input tokens with or without cached ones, output with or without reasoning. The provider's own usage or the emitter table
+says which, as `input_includes_cache` and `output_includes_reasoning`. A total that counts more than input and output outranks the table
+(`attribution.usage.count_readings`), and so does the reported cost, in pricing (`attribution.pricing.readings`). Where nothing says it, an
+input smaller than its cached part does not include it; any other is taken as inclusive and flagged.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import polars as pl
 
 from attribution.factorize import non_null_columns
+from attribution.usage.count_readings import with_equations, without_equations
+from ledger.money import RATE
 from ledger.tables import TOKEN_METERS
 
 _PARTS = {
@@ -19,11 +22,17 @@ _PARTS = {
     "output": ("output_video_tokens",),
 }
 """Meters too rare for a column: they are in `other_usage`, and are part of these counts."""
+_PARTS_OF_COUNTS = (
+    *("cache_read_tokens", "cache_write_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"),
+    "reasoning_tokens",
+)
 
 
-def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
+def disjoint_meters(calls: pl.LazyFrame, *, equations: bool = True) -> pl.LazyFrame:
     """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input), `usage_flag` and
-    ``__lifetime_unknown`` (cache writes of which only the total was reported; they are counted as 5-minute writes).
+    ``__lifetime_unknown`` (cache writes of which only the total was reported; they are counted as 5-minute writes), `count_contradiction`, and
+    ``__cache_inside`` and ``__reasoning_inside``: whether they are part of the counts, null where the reported cost has no say in it.
+    Without `equations` totals are not asked: no call has both a total and a part.
 
     A call that reported nothing keeps nulls. Anthropic's 12 uncached, 1000 read, inclusive as a gateway sends it and exclusive
     as the provider does, are the same meters:
@@ -36,29 +45,37 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
     [(12, 1000, 5, 1012), (12, 1000, 5, 1012)]
     """
     zero = {c: pl.col(c).fill_null(0) for c in (*TOKEN_METERS, "cache_write_tokens")}
-    rare = _rare_tokens("other_usage" in calls.collect_schema())
+    columns = calls.collect_schema()
+    rare = _rare_tokens("other_usage" in columns)
     cache_write = pl.max_horizontal(zero["cache_write_tokens"], zero["cache_write_5m_tokens"] + zero["cache_write_1h_tokens"])
-    frame = calls.with_columns(
+    missing: dict[str, pl.DataType | type[pl.DataType]] = {
+        "count_evidence": pl.String,
+        "count_contradiction": pl.Boolean,
+        "reported_cost": RATE,
+    }
+    frame = calls.with_columns(pl.lit(None, dtype=dtype).alias(c) for c, dtype in missing.items() if c not in columns)
+    frame = frame.with_columns(
         __read=zero["cache_read_tokens"],
         __write=cache_write,
+        __reasoning=zero["reasoning_tokens"],
         __in=pl.col("input_tokens"),
         __out=pl.col("output_tokens"),
         __lifetime_unknown=(zero["cache_write_tokens"] > 0)
         & pl.col("cache_write_5m_tokens").is_null()
         & pl.col("cache_write_1h_tokens").is_null(),
     )
-    cached_tokens = pl.col("__read") + pl.col("__write")
-    inclusive, is_guess = _includes_cache(cached_tokens)
-    frame = frame.with_columns(__incl=inclusive, __guess=is_guess).with_columns(
-        __bare=pl.when(pl.col("__incl")).then(pl.col("__in") - cached_tokens).otherwise(pl.col("__in")),
-    )
+    frame = _with_readings(with_equations(frame) if equations else without_equations(frame))
     special_in = zero["input_audio_tokens"] + zero["input_image_tokens"] + rare["input"]
     special_out = zero["output_audio_tokens"] + zero["output_image_tokens"] + rare["output"]
-    reasons = zero["reasoning_tokens"]
-    reasoning_inside = pl.col("output_includes_reasoning").fill_null(value=True)
-    text_out = pl.col("__out") - pl.when(reasoning_inside).then(reasons).otherwise(0) - special_out
+    text_out = pl.col("__out") - pl.when("__reasoning_in").then(pl.col("__reasoning")).otherwise(0) - special_out
     # A part whose whole was not reported is counted as it is.
     fits_in, fits_out = (pl.col("__bare") >= special_in).fill_null(value=True), (text_out >= 0).fill_null(value=True)
+    cached_tokens = pl.col("__read") + pl.col("__write")
+    open_to_cost = (pl.col("reported_cost") > 0) & pl.col("count_evidence").is_null()
+    cache_open = (
+        (cached_tokens > 0) & (pl.col("__read_in") == pl.col("__write_in")) & (pl.col("__in") >= cached_tokens + special_in)
+    )
+    reasoning_open = (pl.col("__reasoning") > 0) & (pl.col("__out") >= pl.col("__reasoning") + special_out)
     return frame.with_columns(
         prompt_tokens=pl.col("__bare") + cached_tokens,
         input_tokens=pl.when(fits_in).then(pl.col("__bare") - special_in).otherwise(pl.col("__bare")),
@@ -78,37 +95,56 @@ def disjoint_meters(calls: pl.LazyFrame) -> pl.LazyFrame:
         .then(pl.lit("input_semantics_unknown"))
         .when(~fits_in | ~fits_out)
         .then(pl.lit("overlapping_details")),
-    ).drop("__read", "__write", "__in", "__out", "__incl", "__guess", "__bare", "cache_write_tokens", "total_tokens")
+        __cache_inside=pl.when(open_to_cost & cache_open).then(pl.col("__read_in")),
+        __reasoning_inside=pl.when(open_to_cost & reasoning_open & fits_out).then(pl.col("__reasoning_in")),
+    ).drop(
+        *("__read", "__write", "__reasoning", "__in", "__out", "__read_in", "__write_in", "__reasoning_in", "__guess", "__bare"),
+        *("__eq_read", "__eq_write", "__eq_reasoning", "cache_write_tokens", "total_tokens", "count_evidence"),
+    )
 
 
-def _includes_cache(cached_tokens: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Whether the reported input includes cached tokens, and whether that is a guess. (CA-5)"""
-    plain_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0)
+def _with_readings(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Adds whether reads, writes and reasoning are part of the counts, whether that is a guess, and `count_contradiction`. (CA-5)"""
+    read_tokens, write_tokens = pl.col("__read"), pl.col("__write")
+    cached_tokens = read_tokens + write_tokens
+    table_input, table_output = pl.col("input_includes_cache"), pl.col("output_includes_reasoning")
+    too_small = pl.col("__in") < cached_tokens
     full_total = pl.col("total_tokens") == pl.col("__in") + pl.col("__out").fill_null(0) + cached_tokens
-    inclusive = (
-        pl.when(pl.col("__in") < cached_tokens)
-        .then(statement=False)
-        .when(pl.col("input_includes_cache").is_not_null())
-        .then(pl.col("input_includes_cache"))
-        .when(plain_total)
-        .then(statement=True)
-        .when(full_total)
-        .then(statement=False)
-        .otherwise(statement=True)
+    table_reading = pl.when(too_small).then(statement=False).when(table_input.is_not_null()).then(table_input)
+    usual_reading = table_reading.when(full_total).then(statement=False).otherwise(statement=True)
+    is_beside_output = table_output.is_null() & (pl.col("__reasoning") > pl.col("__out"))
+    read_in, write_in = (pl.coalesce(~pl.col(c), usual_reading) for c in ("__eq_read", "__eq_write"))
+    reasoning_in = pl.coalesce(~pl.col("__eq_reasoning"), table_output, ~is_beside_output, pl.lit(value=True))
+    contradicts = (
+        (table_input.is_not_null() & (read_tokens > 0) & (read_in != table_input) & pl.col("__eq_read").is_not_null())
+        | (table_input.is_not_null() & (write_tokens > 0) & (write_in != table_input) & pl.col("__eq_write").is_not_null())
+        | (table_output.is_not_null() & (pl.col("__reasoning") > 0) & (reasoning_in != table_output))
     )
-    is_guess = (
-        pl.col("input_includes_cache").is_null()
-        & (cached_tokens > 0)
-        & (pl.col("__in") >= cached_tokens)
-        & ~plain_total.fill_null(value=False)
-        & ~full_total.fill_null(value=False)
+    bare_tokens = (
+        pl.col("__in")
+        - pl.when("__read_in").then(read_tokens).otherwise(0)
+        - pl.when("__write_in").then(write_tokens).otherwise(0)
     )
-    return inclusive, is_guess
+    return frame.with_columns(
+        __read_in=read_in,
+        __write_in=write_in,
+        __reasoning_in=reasoning_in,
+        count_contradiction=pl.col("count_contradiction").fill_null(value=False) | contradicts.fill_null(value=False),
+        __guess=(
+            table_input.is_null()
+            & pl.col("__eq_read").is_null()
+            & (cached_tokens > 0)
+            & (pl.col("__in") >= cached_tokens)
+            & ~full_total.fill_null(value=False)
+        ),
+    ).with_columns(__bare=bare_tokens)
 
 
 def meter_calls(calls: pl.DataFrame) -> pl.DataFrame:
     """`disjoint_meters` of a frame in memory."""
-    return disjoint_meters(calls.lazy()).collect(engine="in-memory")
+    has_totals = bool(non_null_columns(calls, ("total_tokens",)))
+    has_parts = bool(non_null_columns(calls, _PARTS_OF_COUNTS))
+    return disjoint_meters(calls.lazy(), equations=has_totals and has_parts).collect(engine="in-memory")
 
 
 def flag_unpriced(calls: pl.DataFrame) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from attribution.chains.wrappers import drop_outer_duplicates, keep_residuals
 from attribution.pricing import PriceBook, add_list_cost
 from attribution.usage.call_rows import build_call_rows, first_paths
 from attribution.usage.dimensions import call_dimensions
+from attribution.usage.evidence import count_evidence
 from attribution.usage.flags import call_reasons
 from attribution.usage.hourly import assign_cells, sum_cells
 from attribution.usage.metering import flag_unpriced, meter_calls
@@ -61,6 +62,7 @@ STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("call_rows", build_call_rows),
     ("token_usage", sum_cells),
     ("resource_usage", resource_hours),
+    ("evidence", count_evidence),
     ("rollup", finish_rows),
 )
 """The pass, in order: the names of the results of each step, and the step. The parameters of a step name the results it reads.

@@ -1,4 +1,4 @@
-"""The rows that one partition adds to the tables `calls`, `chains` and `usage_hourly`."""
+"""The rows that one partition adds to the tables `calls`, `chains`, `usage_hourly` and `count_evidence`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from datetime import datetime
 
 import polars as pl
 
-from ledger.tables import CALLS, CHAINS, USAGE_HOURLY
+from ledger.tables import CALLS, CHAINS, COUNT_EVIDENCE, USAGE_HOURLY
 
 
 @dataclass(frozen=True, slots=True)
 class RollupRows:
-    """Rows of three tables under one rollup id, and how many spans they were built from."""
+    """Rows of four tables under one rollup id, and how many spans they were built from."""
 
     calls: pl.DataFrame
     chains: pl.DataFrame
     usage: pl.DataFrame
+    evidence: pl.DataFrame
     spans_read: int
 
 
@@ -25,17 +26,24 @@ def finish_rows(
     chain_rows: pl.DataFrame,
     token_usage: pl.DataFrame,
     resource_usage: pl.DataFrame,
+    evidence: pl.DataFrame,
     nodes: pl.DataFrame,
     period: tuple[datetime, datetime] | None,
     rollup_id: str,
 ) -> RollupRows:
     """Keeps the rows that start within `period`, adds their month and `rollup_id`, and conforms them to their tables."""
     usage = pl.concat([token_usage, resource_usage], how="diagonal")
-    calls, chains, hours = (
+    calls, chains, hours, counts = (
         _with_month(frame, column, period).with_columns(rollup_id=pl.lit(rollup_id))
-        for frame, column in ((call_rows, "start_time"), (chain_rows, "start_time"), (usage, "hour"))
+        for frame, column in ((call_rows, "start_time"), (chain_rows, "start_time"), (usage, "hour"), (evidence, "start_time"))
     )
-    return RollupRows(CALLS.conform(calls), CHAINS.conform(chains), USAGE_HOURLY.conform(hours), nodes.height)
+    return RollupRows(
+        CALLS.conform(calls),
+        CHAINS.conform(chains),
+        USAGE_HOURLY.conform(hours),
+        COUNT_EVIDENCE.conform(counts.drop("start_time")),
+        nodes.height,
+    )
 
 
 def _with_month(frame: pl.DataFrame, column: str, period: tuple[datetime, datetime] | None) -> pl.DataFrame:

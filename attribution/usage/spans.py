@@ -12,18 +12,19 @@ from ledger.tables import SPANS, USAGE_COLUMNS
 
 _COLUMNS = (
     "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id",
-    "start_time", "end_time", "service_name", "name", "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
+    "start_time", "end_time", "service_name", "name", "emitter", "emitter_version",
+    "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
     "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
     "provider_request_id", "request_ids", "provider", "request_model", "response_model", "deployment_id", "account_id", "region",
-    "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning", "cache_hit", "reported_cost", "attempt", "phase",
-    "rank", "other_usage", *USAGE_COLUMNS,
+    "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning", "count_evidence", "count_contradiction",
+    "cache_hit", "reported_cost", "attempt", "phase", "rank", "other_usage", *USAGE_COLUMNS,
 )  # fmt: skip
 """The columns of `spans` that attribution reads."""
 
 _COMMON = {
     "channel", "source", "trace_key", "span_key", "parent_key", "trace_id", "span_id", "start_time", "end_time", "service_name", "name",
     "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
-    "input_includes_cache", "rank",
+    "input_includes_cache", "emitter", "rank",
 }  # fmt: skip
 _CALLER_CHANNELS = (OTLP, "otlp-events")
 """Channels on which the caller reports, from wherever it runs."""

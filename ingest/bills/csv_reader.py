@@ -1,4 +1,4 @@
-"""Reader for CSV: also gzipped, zipped, truncated, mis-encoded, with stray quotes. Valid rows are kept.
+"""Reader for CSV: also compressed (gzip, zstandard, xz), zipped, truncated, mis-encoded, with stray quotes. Valid rows are kept.
 
 The text is read in blocks that end at a row's end. A valid block goes through Arrow's strict parser, all columns as text, so
 that every digit survives. A block that the strict parser rejects is read again line by line, and only its invalid rows are left out.
@@ -19,8 +19,10 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from ingest import compression
 from ingest.bills import dictionary
 from ingest.bills.dictionary import BillBatch
+from ingest.compression import CutOffError, has_magic
 from ingest.problem_counter import ProblemCounter
 from ledger.errors import FormatError
 
@@ -55,11 +57,13 @@ def batches(path: Path, select: SelectColumns, counter: ProblemCounter) -> Itera
 
 def _raw_chunks(path: Path, counter: ProblemCounter) -> Iterator[bytes]:
     with path.open("rb") as file:
-        magic = file.read(4)
+        magic = file.read(6)
         file.seek(0)
         if magic[:2] == b"\x1f\x8b":
             yield from _gunzip(file, counter)
-        elif magic == b"PK\x03\x04":
+        elif has_magic(magic):
+            yield from _decompressed(file, counter)
+        elif magic[:4] == b"PK\x03\x04":
             yield from _unzip(file, counter)
         else:
             while chunk := file.read(_CHUNK):
@@ -89,6 +93,14 @@ def _gunzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]
             if not fed.strip(b"\0"):
                 return
             unpack = zlib.decompressobj(wbits=31)
+
+
+def _decompressed(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
+    try:
+        yield from (chunk for chunk in compression.chunks(file) if chunk)
+    except CutOffError:
+        remedy = "fetch the file again; the rows before this point were read"
+        counter.add("end of file", "", "the compressed file is cut off or damaged", remedy)
 
 
 def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from ingest.source import Batch, Fetcher, ListedObject, RawObject, Window
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 
-JSON_FILES = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz")
+JSON_FILES = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.zst", "*.xz")
 OVERLAP = timedelta(minutes=10)
 """How far behind the newest object others may still appear: modification times are whole seconds, and uploads run in parallel."""
 _DAY = timedelta(days=1)

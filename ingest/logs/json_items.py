@@ -15,6 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ingest import compression
+from ingest.compression import CutOffError, has_magic
 from ingest.logs.json_fields import parse_json, short_repr
 from ledger.errors import FormatError
 
@@ -48,22 +50,21 @@ ItemStream = Iterator[Item | Damage]
 def of_file(path: Path, uri: str) -> ItemStream:
     """The items of a file. Raises `FormatError` if nothing in it is a log."""
     with path.open("rb") as file:
-        magic = file.read(4)
-        if magic == b"PAR1":
+        magic = file.read(6)
+        if magic[:4] == b"PAR1":
             yield from _of_parquet(path, uri)
             return
         file.seek(0)
-        chunks = _gunzipped(file) if magic[:2] == b"\x1f\x8b" else iter(lambda: file.read(_CHUNK), b"")
+        if magic[:2] == b"\x1f\x8b":
+            chunks = _gunzipped(file)
+        else:
+            chunks = (c for c in compression.chunks(file) if c) if has_magic(magic) else iter(lambda: file.read(_CHUNK), b"")
         yield from _of_chunks(chunks, uri)
 
 
 def of_body(body: bytes, uri: str) -> ItemStream:
     """The items of a request body that LiteLLM's generic callback posts, in any of its three formats."""
     yield from _of_chunks(iter([body]), uri)
-
-
-class _CutOffError(Exception):
-    """The gzip stream is truncated or damaged after the chunks that were already read."""
 
 
 def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
@@ -81,9 +82,9 @@ def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
         if tail := decompressor.flush():
             yield tail
     except zlib.error as error:
-        raise _CutOffError from error
+        raise CutOffError from error
     if in_stream:
-        raise _CutOffError
+        raise CutOffError
 
 
 class _Lines:
@@ -97,7 +98,7 @@ class _Lines:
     def next_chunk(self) -> bytes:
         try:
             return next(self._chunks, b"")
-        except _CutOffError:
+        except CutOffError:
             self.is_cut_off = True
             return b""
 
@@ -139,7 +140,9 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
         yield from _of_utf16(lines, uri)
     elif not first.strip():
         if lines.is_cut_off:
-            raise FormatError("the gzip file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off")
+            raise FormatError(
+                "the compressed file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off"
+            )
     elif (start := first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]) == b"[":
         yield from _of_document(lines, uri)
     elif start == b"{" or first.strip() in (b"null", b"\xef\xbb\xbfnull"):
@@ -149,7 +152,10 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
         yield from _of_csv(lines, first, uri)
     if lines.is_cut_off:
         yield Damage(
-            "end of file", "file", "the gzip stream is cut off or damaged here", "fetch the file again; what came before was read"
+            "end of file",
+            "file",
+            "the compressed stream is cut off or damaged here",
+            "fetch the file again; what came before was read",
         )
 
 

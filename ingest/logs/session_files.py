@@ -14,7 +14,7 @@ from ingest.source import RawObject, Reading
 from ledger.errors import FormatError
 from ledger.problems import Problem
 
-PATTERNS = ("*.jsonl", "*.jsonl.gz")
+PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.jsonl.xz")
 _REMEDY = "copy the session's file again; the lines that are whole were read"
 
 

@@ -14,7 +14,7 @@ from ingest.logs.json_items import of_file as _of_json
 from ingest.source import ListedObject, RawObject
 from ledger.errors import FormatError, ObjectMissingError
 
-PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.parquet")
+PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.zst", "*.xz", "*.parquet")
 _REMEDY = "export the table again; the rows that are whole were read"
 _PARQUET_ROWS = 8192
 

@@ -25,6 +25,8 @@ MAX_TEXT_LENGTH = 512
 MAX_LABELS_LENGTH = 16_384
 """Longer JSON labels may be content, too, and are ignored."""
 STANDARD_TIERS = frozenset({"default", "standard", "auto", "on_demand", "on-demand", "normal"})
+GEOGRAPHIES = frozenset({"us", "eu", "au", "jp", "apac"})
+"""Geographies that providers price apart."""
 _CACHED_LENGTH = 2_048
 _API_NAMES = frozenset({"chat", "responses", "completion", "embedding", "image", "messages", "speech", "transcription", "rerank"})
 
@@ -181,6 +183,16 @@ def tier(value: Any) -> str | None:
     """
     name = text(value)
     return None if name is None or name.lower() in STANDARD_TIERS else name.lower()
+
+
+def geography(value: Any) -> str | None:
+    """Where a provider says it ran the request, if that is priced apart: a short lower-case name; null is anywhere.
+
+    >>> geography("us"), geography("EU"), geography("global"), geography("not_available"), geography(None)
+    ('us', 'eu', None, None, None)
+    """
+    name = (text(value) or "").lower()
+    return name if name in GEOGRAPHIES else None
 
 
 def url(value: Any) -> str | None:
@@ -352,6 +364,7 @@ def overhead(value: Any) -> str | None:
 
 
 READERS: Mapping[str, Reader] = {
+    "geography": geography,
     "phase": phase,
     "overhead": overhead,
     "text": text,

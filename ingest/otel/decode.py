@@ -67,6 +67,8 @@ class Group(NamedTuple):
     resource: dict[str, Any]
     scope: str
     spans: Iterator[RawSpan]
+    version: str = ""
+    """Version of the instrumentation scope, as sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,8 @@ def _proto_groups(message: Any, attribute_names: Container[str], resource_attrib
     for resource_spans in message.resource_spans:
         resource = attributes_of(resource_spans.resource.attributes, resource_attribute_names)
         for scope_spans in resource_spans.scope_spans:
-            yield Group(resource, scope_spans.scope.name, _proto_spans(scope_spans.spans, attribute_names, ordinal))
+            scope = scope_spans.scope
+            yield Group(resource, scope.name, _proto_spans(scope_spans.spans, attribute_names, ordinal), scope.version)
             ordinal += len(scope_spans.spans)
 
 
@@ -320,10 +323,13 @@ def _json_groups(
         resource_attributes = _json_attributes(resource, resource_attribute_names)
         for scope_spans in _scopes(resource_spans):
             scope = _get(scope_spans, "scope", "instrumentationLibrary") if isinstance(scope_spans, Mapping) else None
-            name = scope.get("name") if isinstance(scope, Mapping) else None
+            name, version = (scope.get("name"), scope.get("version")) if isinstance(scope, Mapping) else (None, None)
             spans = _items(scope_spans, "spans")
             yield Group(
-                resource_attributes, name if isinstance(name, str) else "", _json_spans(spans, attribute_names, ordinal, failures)
+                resource_attributes,
+                name if isinstance(name, str) else "",
+                _json_spans(spans, attribute_names, ordinal, failures),
+                version if isinstance(version, str) else "",
             )
             ordinal += len(spans)
 

@@ -2,7 +2,9 @@
 
 CSV files in this folder hold all knowledge of emitters and can be edited without reading code:
 
-    emitters.csv       each emitter, how it is recognised, what its input and output counts include
+    emitters.csv       each emitter, how it is recognised, what its input and output counts include, and whether its total is the
+                       provider's or input and output added up
+    emitter_versions.csv   what an emitter counts from a version of its scope on, where that differs
     attributes.csv     which attribute of which emitter means which column, in which order of preference
     usage_scopes.csv   which spans are one provider request (leaf) and which repeat the usage of others (aggregate, cumulative)
     operations.csv     every emitter's name for an operation, and OpenTelemetry's
@@ -16,7 +18,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ingest.otel.attribute_values import READERS, Reader, text
+from ingest.otel.emitter_versions import by_first_version, version_key
 from ledger.money import RATE
 from ledger.tables import METERS, SPANS, TOKEN_METERS
 
@@ -37,6 +40,8 @@ CLAIMS = "claims"
 """Pseudo column of tags and labels, of which only the keys named in the settings are read."""
 CONTENT = "content"
 """Pseudo column of prompts, answers and tool arguments: dropped, unless `ingest.keep_content` keeps them in the JSON of `spans.attributes`."""
+PROVIDER_USAGE = "provider."
+"""Prefix of pseudo columns of the provider's own usage: evidence of how the emitter counts, stored nowhere (CA-5)."""
 OWN_METER = "rootcost.usage."
 """Prefix of attributes by which a program reports usage of any meter itself: ``rootcost.usage.web_searches``."""
 _SCHEMA = SPANS.schema
@@ -69,6 +74,8 @@ class Emitter:
     input_includes_cache: bool | None
     exclusive_models: frozenset[str]
     output_includes_reasoning: bool | None
+    passes_on_total: bool = False
+    """Whether its total is the provider's, so that one of input and output alone says that they include everything."""
 
     def includes_cache(self, model: str | None) -> bool | None:
         """Whether this emitter's input counts cached tokens, for a call of this model."""
@@ -208,6 +215,7 @@ class EmitterTable:
         self._hints = self._signs("hints")
         self._emitters: dict[str, Emitter] = {}
         self._no_emitter = self._build("")
+        self._versions = by_first_version(rows_of("emitter_versions"))
         self.resource_targets = self._targets("resource")
         self.names = frozenset(o for (attribute, o) in self._operations if attribute == "name")
         rule_facts = {_condition(part)[0] for row in rows_of("usage_scopes") for part in row["when"].split("&")}
@@ -228,13 +236,21 @@ class EmitterTable:
         self.resource_attributes = frozenset(self.resource_targets) | self.resource_facts
         self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)
 
-    def emitter(self, name: str | None) -> Emitter:
-        """The emitter of that name; without a name, the rules for unrecognised emitters."""
+    def emitter(self, name: str | None, version: str = "") -> Emitter:
+        """The emitter of that name, as it counts in a version; without a name, the rules for unrecognised emitters."""
         if not name:
             return self._no_emitter
         if name not in self._emitters:
             self._emitters[name] = self._build(name)
-        return self._emitters[name]
+        if not version or name not in self._versions:
+            return self._emitters[name]
+        first = max((v for v in self._versions[name] if v <= version_key(version)), default=None)
+        if first is None:
+            return self._emitters[name]
+        key = f"{name} {first}"
+        if key not in self._emitters:
+            self._emitters[key] = replace(self._emitters[name], **_counts(self._versions[name][first]))
+        return self._emitters[key]
 
     def recognise(self, by_scope: str | None, attributes: Mapping[str, Any], name: str) -> str | None:
         """The emitter of a span: by a distinctive attribute (mark), else by instrumentation scope, else by a typical attribute or name (hint)."""
@@ -276,9 +292,7 @@ class EmitterTable:
             name=name,
             targets=self._targets(name),
             rules=ScopeRules(name),
-            input_includes_cache=_three_way(row.get("input_includes_cache", "")),
-            exclusive_models=frozenset(_cells(row.get("exclusive_models", ""))),
-            output_includes_reasoning=_three_way(row.get("output_includes_reasoning", "")),
+            **_counts(row),
         )
 
     def _targets(self, emitter: str) -> dict[str, tuple[Target, ...]]:
@@ -340,6 +354,16 @@ class EmitterTable:
             return READERS["quantity"]
         dtype = _SCHEMA.get(slot, pl.String)
         return READERS[{pl.Int64: "count", pl.Boolean: "flag", RATE: "money"}.get(dtype, "text")]
+
+
+def _counts(row: Mapping[str, str]) -> dict[str, Any]:
+    """What the counts of an emitter include, as fields of `Emitter`."""
+    return {
+        "input_includes_cache": _three_way(row.get("input_includes_cache", "")),
+        "exclusive_models": frozenset(_cells(row.get("exclusive_models", ""))),
+        "output_includes_reasoning": _three_way(row.get("output_includes_reasoning", "")),
+        "passes_on_total": row.get("total") == "provider",
+    }
 
 
 def _operations() -> dict[tuple[str, str], str]:

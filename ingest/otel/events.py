@@ -43,7 +43,8 @@ class Events:
             resource = attributes_of(resource_logs.resource.attributes, resource_attribute_names)
             for scope_logs in resource_logs.scope_logs:
                 records = scope_logs.log_records
-                yield Group(resource, scope_logs.scope.name, _spans(records, event_attribute_names, ordinal))
+                scope = scope_logs.scope
+                yield Group(resource, scope.name, _spans(records, event_attribute_names, ordinal), scope.version)
                 ordinal += len(records)
 
 

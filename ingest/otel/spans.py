@@ -16,8 +16,9 @@ import polars as pl
 
 from ingest.otel.attribute_values import AttributeValueError, clean, parse_object, text, value_at
 from ingest.otel.columns import EVENTS_CHANNEL, Ids, Times, with_derived_columns
+from ingest.otel.count_semantics import count_semantics
 from ingest.otel.decode import DecodeFailure, Exported, RawSpan
-from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, Emitter, EmitterTable, Target
+from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, PROVIDER_USAGE, Emitter, EmitterTable, Target
 from ingest.otel.export_problems import LATEST_NS, NO_SPAN, NO_TRACE, ExportProblems, unusable
 from ingest.source import Reading
 from ledger.money import RATE
@@ -26,6 +27,8 @@ from ledger.tables import SPANS, USAGE_COLUMNS
 _USAGE_COLUMNS = frozenset(USAGE_COLUMNS)
 """Columns that count tokens. Two attributes of one span that disagree about one of them are reported as a problem (F3)."""
 _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_VERSION_LENGTH = 40
+"""Longer scope versions are cut."""
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
 
 
@@ -72,7 +75,7 @@ class SpanBatch:
                 resource, owner = group.resource, self._resource_of(group.resource)
             by_scope = self._table.by_scope(group.scope)
             for span in group.spans:
-                self._add_span(span, owner, by_scope)
+                self._add_span(span, owner, by_scope, group.version)
         for part in failures:
             self._problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
@@ -98,7 +101,7 @@ class SpanBatch:
             facts=frozenset(self._table.resource_facts & resource.keys()),
         )
 
-    def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None) -> None:
+    def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None, version: str) -> None:
         if problem := unusable(span.trace_id, span.span_id, span.start_ns):
             self._problems.add(f"span {span.ordinal}", *problem)
             return
@@ -113,12 +116,14 @@ class SpanBatch:
         self._times[1].append(self._end(span))
 
         emitter_name = span.emitter or self._table.recognise(by_scope, span.attributes, span.name)
-        emitter = self._table.emitter(emitter_name)
+        emitter = self._table.emitter(emitter_name, version)
         entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
         chosen = self._choose_values(span, emitter, entry) if span.attributes else {}
         if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
             chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
         self._store(row, span, owner, entry, emitter_name, emitter, chosen)
+        if version:
+            self._set_value("emitter_version", row, clean(version)[:_VERSION_LENGTH] or None)
         if span.links:
             self._store_links(row, span)
         if span.is_event:
@@ -216,7 +221,7 @@ class SpanBatch:
         values = self._values
         extras: dict[str, Any] = {}
         for slot, (value, _) in chosen.items():
-            if value is None:
+            if value is None or slot.startswith(PROVIDER_USAGE):
                 continue
             if slot in values:
                 values[slot][row] = value
@@ -272,17 +277,8 @@ class SpanBatch:
     def _store_count_semantics(
         self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None
     ) -> None:
-        """Whether input includes cached tokens and output reasoning (CA-5). A claim that the counts contradict is set to None."""
-        if (entry := chosen.get("input_tokens")) is not None and entry[1] is not None:
-            includes = emitter.includes_cache(model) if entry[1].by_default else entry[1].includes
-            if includes and entry[0] < sum(chosen[c][0] for c in ("cache_read_tokens", "cache_write_tokens") if c in chosen):
-                includes = None
-            self._set_value("input_includes_cache", row, includes)
-        if (entry := chosen.get("output_tokens")) is not None and entry[1] is not None:
-            includes = emitter.output_includes_reasoning if entry[1].by_default else entry[1].includes
-            if includes and "reasoning_tokens" in chosen and entry[0] < chosen["reasoning_tokens"][0]:
-                includes = None
-            self._set_value("output_includes_reasoning", row, includes)
+        for slot, value in count_semantics(emitter, chosen, model)._asdict().items():
+            self._set_value(slot, row, value)
 
     def _store_links(self, row: int, span: RawSpan) -> None:
         good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != NO_TRACE and s != NO_SPAN]

@@ -47,6 +47,7 @@ class StoredSpan:
     attributes: Mapping[str, Any]
     resource: Mapping[str, Any]
     scope: str = ""
+    version: str = ""
     failed: bool = False
     links: tuple[tuple[str, str], ...] = ()
 
@@ -63,10 +64,14 @@ class StoredSpans:
     ) -> Iterator[Group]:
         """The spans by service and scope, with the named attributes."""
         numbered_spans = enumerate(self.spans, 1)
-        for (_, scope), members in groupby(numbered_spans, key=lambda entry: (id(entry[1].resource), entry[1].scope)):
+        for (_, scope, version), members in groupby(numbered_spans, key=_scope_of_entry):
             scope_spans = list(members)
             resource = select_attributes(scope_spans[0][1].resource, resource_attribute_names)
-            yield Group(resource, scope, (_raw(number, span, attribute_names) for number, span in scope_spans))
+            yield Group(resource, scope, (_raw(number, span, attribute_names) for number, span in scope_spans), version)
+
+
+def _scope_of_entry(entry: tuple[int, StoredSpan]) -> tuple[int, str, str]:
+    return id(entry[1].resource), entry[1].scope, entry[1].version
 
 
 def _raw(number: int, span: StoredSpan, attribute_names: Container[str]) -> RawSpan:

@@ -18,6 +18,7 @@ from ledger.errors import FormatError
 _NOUN = "trace of Jaeger"
 _KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _SCOPES = ("otel.scope.name", "otel.library.name")
+_VERSIONS = ("otel.scope.version", "otel.library.version")
 _MICROSECOND = 1000
 
 
@@ -71,6 +72,7 @@ def _span(span: Mapping[str, Any], services: Mapping[str, Mapping[str, Any]]) ->
         attributes=tags,
         resource=_resource(span["process"]) if "process" in span else services.get(text(span.get("processID"))) or {},
         scope=next((text(tags[name]) for name in _SCOPES if tags.get(name)), ""),
+        version=next((text(tags[name]) for name in _VERSIONS if tags.get(name)), ""),
         failed=tags.get("error") in (True, "true") or tags.get("otel.status_code") == "ERROR",
         links=links,
     )

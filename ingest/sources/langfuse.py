@@ -85,7 +85,8 @@ def _object(value: object) -> Record:
 
 def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], ...], Record]) -> StoredSpan:
     metadata = _object(record.get("metadata"))
-    sent, scope = _object(metadata.get("attributes")), text(_object(metadata.get("scope")).get("name"))
+    sent, sent_scope = _object(metadata.get("attributes")), _object(metadata.get("scope"))
+    scope = text(sent_scope.get("name"))
     resource = _object(metadata.get("resourceAttributes"))
     resource_key = tuple(sorted((key, text(value)) for key, value in resource.items()))
     own = not scope or scope.startswith(_OWN_SCOPES)
@@ -100,6 +101,7 @@ def _span(record: Record, trace: Record, resources: dict[tuple[tuple[str, str], 
         attributes={**_context_attributes(record, trace), **(_own_attributes(record) if own else {}), **sent},
         resource=resources.setdefault(resource_key, resource),
         scope=scope or "langfuse-sdk",
+        version=text(sent_scope.get("version")),
         failed=record.get("level") == "ERROR",
     )
 

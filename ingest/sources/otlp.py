@@ -10,6 +10,7 @@ The format is recognised by the bytes: gzip or plain (zstd inside the file expor
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -19,7 +20,8 @@ from typing import IO, Literal
 
 import pyarrow as pa
 
-from ingest import policies
+from ingest import compression, policies
+from ingest.compression import CutOffError, has_magic
 from ingest.otel import redact, signals
 from ingest.otel.decode import (
     MAX_BODY_BYTES,
@@ -114,6 +116,7 @@ class Otlp:
         "*.proto",
         "*.gz",
         "*.zst",
+        "*.xz",
     )
     access = Access(
         needs=policies.S3_NEEDS,
@@ -309,6 +312,12 @@ class _DecompressedFile:
 
 
 def _decompressed_chunks(file: IO[bytes], reader: _DecompressedFile) -> Iterator[bytes]:
+    if has_magic(file.peek(8) if isinstance(file, io.BufferedReader) else b""):
+        try:
+            yield from (chunk for chunk in compression.chunks(file) if chunk)
+        except CutOffError:
+            reader.error = "damaged compression, or compressed bytes end too early"
+        return
     head = file.read(_CHUNK)
     if head[:2] != _GZIP:
         while head:

@@ -72,6 +72,7 @@ def _span(span: Mapping[str, Any], ids: tuple[str, str] | None) -> StoredSpan:
         attributes=_attributes(span),
         resource=resource,
         scope=text(scope.get("name")),
+        version=text(scope.get("version")),
         failed=code in ("ERROR", 2),
         links=_links(span),
     )

@@ -18,6 +18,7 @@ from ingest.otel.trace_stores import StoredSpan, StoredSpans, TraceStore, mappin
 _NOUN = "trace of Zipkin"
 _KINDS = frozenset({"SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _SCOPES = ("otel.scope.name", "otel.library.name")
+_VERSIONS = ("otel.scope.version", "otel.library.version")
 _MICROSECOND = 1000
 _SERVES = "/server"
 """Suffix of the span id of the server's half of a shared span."""
@@ -94,6 +95,7 @@ def _span(span: Span, shared_ids: Mapping[tuple[str, str], frozenset[str]]) -> S
         attributes=tags,
         resource={"service.name": service or None},
         scope=next((text(tags[name]) for name in _SCOPES if tags.get(name)), ""),
+        version=next((text(tags[name]) for name in _VERSIONS if tags.get(name)), ""),
         failed="error" in tags,
     )
 

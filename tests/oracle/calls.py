@@ -242,13 +242,15 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
 
     inclusive = told.get("input_includes_cache")
     if inclusive is None and total_in is not None and cached:
-        total = told.get("total_tokens")
-        if total is not None and total == total_in + cached + (total_out or 0):
-            inclusive = False
-        else:
-            inclusive = True
-            if total is None or total != total_in + (total_out or 0):
-                flags.add("input_semantics_unknown")
+        # A total of just input and output is no proof: some emitters add the two up themselves.
+        inclusive = told.get("total_tokens") != total_in + cached + (total_out or 0)
+        if inclusive and total_in >= cached:
+            flags.add("input_semantics_unknown")
+    beyond = (told.get("total_tokens") or 0) - (total_in or 0) - (total_out or 0)
+    if inclusive and total_in is not None and cached and not thought and beyond == cached:
+        # The record counts the cached tokens beside the input, whatever the table says. (CA-5)
+        inclusive = False
+        flags.add("count_contradiction")
     plain = None if total_in is None else total_in - (cached if inclusive else 0)
     # Reading: who does not say whether output includes reasoning means that it does, as OpenTelemetry has it.
     said = (

@@ -94,10 +94,10 @@ def _place(draw: st.DrawFn, number: int, traces: Sequence[int]) -> dict[str, Any
 def counts(draw: st.DrawFn) -> dict[str, Any]:
     """Tokens as an emitter reports them, with its own idea of what includes what."""
     told: dict[str, Any] = {"input_tokens": draw(st.integers(1, 9)) * 100, "output_tokens": draw(st.integers(0, 5)) * 10}
-    shape = draw(st.sampled_from(["plain", "plain", "cached", "written", "thought", "totalled"]))
+    shape = draw(st.sampled_from(["plain", "plain", "cached", "written", "thought", "totalled", "contradicted"]))
     inclusive = draw(st.booleans())
     told["input_includes_cache"] = inclusive
-    if shape in ("cached", "totalled"):
+    if shape in ("cached", "totalled", "contradicted"):
         told["cache_read_tokens"] = 40
     if shape == "written":
         told |= {"cache_write_tokens": 50, "cache_write_1h_tokens": draw(st.sampled_from([None, 20]))}
@@ -106,6 +106,8 @@ def counts(draw: st.DrawFn) -> dict[str, Any]:
     if shape == "totalled":
         total = told["input_tokens"] + told["output_tokens"] + (0 if inclusive else 40)
         told |= {"input_includes_cache": None, "total_tokens": total}
+    if shape == "contradicted":
+        told["total_tokens"] = told["input_tokens"] + told["output_tokens"] + 40
     return told
 
 

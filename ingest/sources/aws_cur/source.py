@@ -52,7 +52,16 @@ class AwsCur:
     name = "aws-cur"
     kind: Literal["bill", "log"] = "bill"
     title = "AWS Cost and Usage Report (CUR 2.0 and legacy), Parquet or CSV"
-    patterns: tuple[str, ...] = ("*manifest.json", "*.parquet", "*.csv.gz", "*.csv", "*.csv.zip", "*.zip")
+    patterns: tuple[str, ...] = (
+        "*manifest.json",
+        "*.parquet",
+        "*.csv.gz",
+        "*.csv.zst",
+        "*.csv.xz",
+        "*.csv",
+        "*.csv.zip",
+        "*.zip",
+    )
     access = Access(
         needs=policies.S3_NEEDS,
         policy=policies.S3_READ,

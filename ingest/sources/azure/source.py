@@ -23,7 +23,7 @@ from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_FILES = re.compile(r"\.(?:csv|csv\.gz|csv\.zip|parquet)\Z", re.IGNORECASE)
+_FILES = re.compile(r"\.(?:csv|csv\.gz|csv\.zst|csv\.xz|csv\.zip|parquet)\Z", re.IGNORECASE)
 _AMORTISED = re.compile(r"amorti[sz]ed", re.IGNORECASE)
 _POLICY: Final = """az storage container generate-sas --account-name ACCOUNT --name CONTAINER \\
   --permissions rl --expiry 2027-01-01 --https-only --auth-mode login --as-user
@@ -36,7 +36,7 @@ class Azure:
     name = "azure"
     kind: Literal["bill", "log"] = "bill"
     title = "Azure cost exports (FOCUS, actual, amortised), CSV or Parquet"
-    patterns: tuple[str, ...] = ("manifest.json", "*.csv", "*.csv.gz", "*.csv.zip", "*.parquet")
+    patterns: tuple[str, ...] = ("manifest.json", "*.csv", "*.csv.gz", "*.csv.zst", "*.csv.xz", "*.csv.zip", "*.parquet")
     access = Access(
         needs=f"a shared access signature with the rights to read and list the container, in {blobs.KEY}; local files need none",
         policy=_POLICY,

@@ -23,7 +23,7 @@ from typing import Any
 from ingest.logs.json_fields import FieldError, count, flag, instant, rate, text
 from ingest.logs.request_ids import id_list
 from ingest.logs.rows import PROGRESS, Row, trace_position
-from ingest.otel.attribute_values import tier
+from ingest.otel.attribute_values import geography, tier
 from ingest.otel.trace_stores import mapping, sequence
 
 CHANNEL = "claude-code"
@@ -32,6 +32,7 @@ _SPAWNS = frozenset({"Task", "Agent"})
 _PLACEHOLDER = "<synthetic>"
 """Model name of messages that Claude Code adds itself, such as errors of the API."""
 _PROVIDERS = (("msg_bdrk_", "aws.bedrock"), ("msg_vrtx_", "vertex_ai"))
+_MAX_ITERATIONS = 1000
 _REMEDY = "leave the session's file as Claude Code writes it"
 
 
@@ -105,6 +106,8 @@ class Sessions:
             yield "", partial(dict, row | by)
         for message in self._messages.values():
             yield message.place, partial(_call, message)
+            for number, iteration in _foreign_iterations(message):
+                yield message.place, partial(_call, message, number, iteration)
 
     def _agent_of(self, line: Mapping[str, Any], message: Mapping[str, Any], session: str, moment: int) -> str:
         """The span a line belongs to: the session, or a sub-agent within it."""
@@ -170,16 +173,30 @@ def _agent_row(start: int, name: str) -> Row:
     return {"start_time": start, "name": name, "operation": "invoke_agent"}
 
 
-def _call(message: _Message) -> Row:
-    """The row of a message. Raises `FieldError` where a count is invalid."""
+def _foreign_iterations(message: _Message) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Iterations by another model than the message's (an advisor), numbered: requests of their own, which the message's usage leaves out."""
+    payload = mapping(message.line.get("message"))
+    for number, part in enumerate(sequence(mapping(payload.get("usage")).get("iterations"))[:_MAX_ITERATIONS], 1):
+        model = text(mapping(part).get("model"))
+        if model and model != text(payload.get("model")):
+            yield number, mapping(part)
+
+
+def _call(message: _Message, number: int = 0, iteration: Mapping[str, Any] | None = None) -> Row:
+    """The row of a message, or of an iteration within it by a model of its own. Raises `FieldError` where a count is invalid."""
     line = message.line
     payload, session = mapping(line.get("message")), str(text(line.get("sessionId")))
-    usage = mapping(payload.get("usage"))
+    own, key = payload, f"{session}/{line['__key']}"
+    if iteration is not None:
+        # Speed and tier are told for the message as a whole.
+        parts = {k: v for k, v in mapping(payload.get("usage")).items() if k in ("speed", "service_tier", "inference_geo")}
+        own, key = {"model": iteration.get("model"), "usage": parts | dict(iteration)}, f"{key}/iteration {number}"
+    usage = mapping(own.get("usage"))
     lifetimes = mapping(usage.get("cache_creation"))
     searches = count(
         mapping(usage.get("server_tool_use")).get("web_search_requests"), "usage.server_tool_use.web_search_requests"
     )
-    model, name = text(payload.get("model")), text(payload.get("id")) or ""
+    model, name = text(own.get("model")), text(payload.get("id")) or ""
     counts = {
         "input_tokens": count(usage.get("input_tokens"), "usage.input_tokens"),
         "cache_read_tokens": count(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens"),
@@ -195,7 +212,7 @@ def _call(message: _Message) -> Row:
     request_id = text(line.get("requestId")) or name or None
     more = {"agent_version": text(line.get("version")), "vcs_branch": text(line.get("gitBranch"))}
     return (
-        _row(session, f"{session}/{line['__key']}", line["__agent"])
+        _row(session, key, line["__agent"])
         | counts
         | {
             "start_time": message.start,
@@ -205,13 +222,14 @@ def _call(message: _Message) -> Row:
             "usage_scope": "leaf",
             "provider": next((provider for start, provider in _PROVIDERS if name.startswith(start)), "anthropic"),
             "response_model": model,
-            "provider_request_id": request_id,
-            "request_ids": id_list([name], besides=[request_id]),
+            "provider_request_id": None if iteration else request_id,
+            "request_ids": None if iteration else id_list([name], besides=[request_id]),
+            "region": geography(usage.get("inference_geo")),
             "service_tier": tier(usage.get("speed")) or tier(usage.get("service_tier")),
             "input_includes_cache": None if counts["input_tokens"] is None else False,
             "output_includes_reasoning": None if counts["output_tokens"] is None else True,
             "other_usage": json.dumps({"web_searches": str(searches)}) if searches else None,
-            "reported_cost": rate(line.get("costUSD"), "costUSD"),
+            "reported_cost": None if iteration else rate(line.get("costUSD"), "costUSD"),
             "attributes": json.dumps({k: v for k, v in more.items() if v}, sort_keys=True) if any(more.values()) else None,
             PROGRESS: min(counts["output_tokens"] or 0, 2**30),
         }

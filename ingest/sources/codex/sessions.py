@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ingest.logs.json_fields import FieldError, count, instant, text
 from ingest.logs.rows import Row, trace_position
+from ingest.otel.attribute_values import tier
 from ingest.otel.trace_stores import mapping
 from ledger import ids
 
@@ -79,7 +80,7 @@ class Session:
     _meta: Mapping[str, Any] = field(default_factory=dict)
     _model: str | None = None
     _total: Counts | None = None
-    _answers: list[tuple[str, int, str | None, Counts]] = field(default_factory=list)
+    _answers: list[tuple[str, int, str | None, str | None, Counts]] = field(default_factory=list)
 
     def add(self, value: object, place: str) -> bool:
         """Adds a line; False for a line of another program. Raises `FieldError` for an answer without time or with invalid counts."""
@@ -99,7 +100,7 @@ class Session:
         elif kind == "turn_context":
             self._model = text(payload.get("model")) or self._model
         elif counts:
-            self._count(mapping(payload.get("info")), place, moment)
+            self._count(mapping(payload.get("info")), tier(payload.get("service_tier")), place, moment)
         return True
 
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -115,10 +116,10 @@ class Session:
         if parent:
             about |= {"link_trace_key": ids.trace_key(parent), "link_span_key": ids.span_key(parent)}
         yield "", partial(dict, about)
-        for place, moment, model, used in self._answers:
-            yield place, partial(self._answer, row, session, moment, model, used)
+        for place, moment, model, service_tier, used in self._answers:
+            yield place, partial(self._answer, row | {"service_tier": service_tier}, session, moment, model, used)
 
-    def _count(self, info: Mapping[str, Any], place: str, moment: int) -> None:
+    def _count(self, info: Mapping[str, Any], service_tier: str | None, place: str, moment: int) -> None:
         total, last = (
             Counts.parse(info.get("total_token_usage"), "total_token_usage"),
             Counts.parse(info.get("last_token_usage"), "last_token_usage"),
@@ -131,7 +132,7 @@ class Session:
             used = total
         if used is None or not any(used) or self._is_copy(moment):
             return
-        self._answers.append((place, moment, text(info.get("model")) or self._model, used))
+        self._answers.append((place, moment, text(info.get("model")) or self._model, service_tier, used))
 
     def _is_copy(self, moment: int) -> bool:
         origin = self._meta.get("forked_from_id") or self._parent()
@@ -200,7 +201,7 @@ def session_name(uri: str) -> str:
     """
     name = uri.rsplit("/", 1)[-1]
     matches = _ID.findall(name)
-    return str(matches[-1]) if matches else name.removesuffix(".gz").removesuffix(".jsonl")
+    return str(matches[-1]) if matches else name.split(".jsonl", 1)[0]
 
 
 def _includes_reasoning(used: Counts) -> bool | None:

@@ -37,7 +37,7 @@ class Focus:
     name = "focus"
     kind: Literal["bill", "log"] = "bill"
     title = "FOCUS cost and usage (1.0–1.4), CSV or Parquet"
-    patterns: tuple[str, ...] = ("*.csv", "*.csv.gz", "*.parquet", "*.csv.zip")
+    patterns: tuple[str, ...] = ("*.csv", "*.csv.gz", "*.csv.zst", "*.csv.xz", "*.parquet", "*.csv.zip")
     access = Access(
         needs=policies.S3_NEEDS,
         policy=policies.S3_READ,

@@ -31,6 +31,7 @@ from ingest.logs.json_fields import (
     text,
 )
 from ingest.logs.request_ids import header_ids, id_list
+from ingest.otel.attribute_values import geography
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
@@ -150,14 +151,25 @@ class _Log:
         row["api_base"] = base
         row["resource_id"] = names.resource(sent)
         row["account_id"] = names.account(sent, base)
-        row["region"] = text(self.breakdown.get("vertex_location")) or names.region(sent, base)
+        row["region"] = (
+            text(self.breakdown.get("vertex_location")) or names.region(sent, base) or geography(self.usage.get("inference_geo"))
+        )
         row["service_tier"] = self._tier()
 
     def _tier(self) -> str | None:
         if self._is_batch_cost():
             return "batch"
-        tiers = (self.breakdown.get("service_tier"), self.response.get("service_tier"), self.usage.get("service_tier"))
+        tiers = (
+            self._speed(),
+            self.breakdown.get("service_tier"),
+            self.response.get("service_tier"),
+            self.usage.get("service_tier"),
+        )
         return names.tier(next((tier for tier in map(text, tiers) if tier), None))
+
+    def _speed(self) -> str | None:
+        """Anthropic's fast mode, which is priced like a tier."""
+        return "fast" if (text(self.usage.get("speed")) or "").lower() == "fast" else None
 
     def _set_tokens(self, row: Row) -> None:
         """Usage as reported; no counts where all are zero or absent."""

@@ -37,7 +37,7 @@ class LiteLLM:
     name = "litellm"
     kind: Literal["bill", "log"] = "log"
     title = "LiteLLM calls: payloads of its callbacks, its spend logs in PostgreSQL, its API"
-    patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.csv", "*.parquet")
+    patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.ndjson", "*.gz", "*.zst", "*.xz", "*.csv", "*.parquet")
     access = Access(
         needs=(
             f"S3: {policies.S3_NEEDS}. PostgreSQL: a role that may read {postgres.TABLE}, its password in "

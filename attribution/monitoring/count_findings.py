@@ -1,0 +1,103 @@
+"""Findings about how emitters count: contradictions with the emitter table, and reported costs that differ. (CA-5, CA-6)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import polars as pl
+
+from ledger.money import MONEY
+from ledger.problems import Problem
+from ledger.store import Store
+from ledger.tables import COUNT_EVIDENCE
+
+_SOURCE = "attribution"
+TOLERANCE = Decimal("0.01")
+"""Reported and list cost may differ by this share, and by this much money."""
+
+
+def problems(store: Store, month: str, rollup_ids: Sequence[str], *, currency: str, uri: str) -> list[Problem]:
+    """The findings of a month's rollups, each with its emitter, version, calls and money."""
+    if not rollup_ids:
+        return []
+    rows = store.scan(COUNT_EVIDENCE, {"month": [month], "rollup_id": list(rollup_ids)}).collect()
+    return [*contradictions(rows, currency, uri), *differing_costs(rows, currency, uri)]
+
+
+def contradictions(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
+    """One finding for each emitter and version whose records contradict the emitter table. (CA-5)"""
+    sums = (
+        rows.filter(pl.col("contradicted_calls") > 0)
+        .group_by("emitter", "emitter_version")
+        .agg(pl.col("contradicted_calls").sum(), _sum("contradicted_cost"), pl.col("model").drop_nulls().unique().sort())
+        .sort("emitter", "emitter_version", nulls_last=False)
+    )
+    return [
+        Problem(
+            _SOURCE,
+            uri,
+            _name(emitter, version),
+            "input_includes_cache, output_includes_reasoning",
+            f"count_contradiction: {calls} calls of {_list(models)} count otherwise than the emitter table says; the records were believed, "
+            f"{_money(cost, currency)} at list prices",
+            "correct the emitter in emitters.csv, or from this version on in emitter_versions.csv",
+            rows=calls,
+            severity="warning",
+        )
+        for emitter, version, calls, cost, models in sums.iter_rows()
+    ]
+
+
+def differing_costs(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
+    """One finding for each emitter and model whose reported costs are not what the price book gives. (CA-6)
+
+    A deviation counts above 1 % of the list cost and 0.01 of money.
+    """
+    sums = (
+        rows.filter(pl.col("compared_calls") > 0)
+        .group_by("emitter", "model")
+        .agg(pl.col("compared_calls").sum(), pl.col("compared_cost").sum(), pl.col("reported_cost").sum().cast(MONEY))
+        .with_columns(difference=(pl.col("reported_cost") - pl.col("compared_cost")).abs())
+        .filter(
+            pl.col("difference") > pl.lit(TOLERANCE).cast(MONEY),
+            pl.col("difference") > pl.col("compared_cost") * pl.lit(TOLERANCE).cast(MONEY),
+        )
+        .sort("emitter", "model", nulls_last=False)
+    )
+    return [
+        Problem(
+            _SOURCE,
+            uri,
+            f"{emitter or '?'} {model or '?'}",
+            "reported_cost",
+            f"reported_cost_differs: {calls} calls are reported at {_money(reported_cost, currency)} and cost {_money(cost, currency)} at list "
+            "prices; the reported cost is not booked",
+            "compare the rates of the emitter with `rootcost prices`; import your contract prices, or update the emitter",
+            rows=calls,
+            severity="warning",
+        )
+        for emitter, model, calls, cost, reported_cost, _ in sums.iter_rows()
+    ]
+
+
+def _sum(column: str) -> pl.Expr:
+    return pl.when(pl.col(column).is_not_null().any()).then(pl.col(column).sum())
+
+
+def _name(emitter: str | None, version: str | None) -> str:
+    return " ".join(filter(None, (emitter or "?", version)))
+
+
+def _list(models: Sequence[str]) -> str:
+    """The first three names.
+
+    >>> _list(["a", "b", "c", "d", "e"]), _list([])
+    ('a, b, c and 2 more', 'an unnamed model')
+    """
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return ", ".join(models[:3]) + more if models else "an unnamed model"
+
+
+def _money(amount: Decimal | None, currency: str) -> str:
+    return "unpriced" if amount is None else f"{amount.quantize(Decimal('0.000001')):f} {currency}"

@@ -1,0 +1,65 @@
+"""How emitters count, summed: calls, money, contradictions, and reported costs beside list costs. (CA-5, CA-6)"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from attribution import factorize
+from attribution.usage.dimensions import EncodedRows
+from ledger.tables import COUNT_EVIDENCE
+
+
+def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[datetime, datetime] | None) -> pl.DataFrame:
+    """Rows of `count_evidence` without rollup and month, of the calls that started within `period`; `start_time` is that of the first call.
+
+    A cost is compared where the emitter reports one above 0 and the book has a list cost. A gateway cache hit used nothing.
+    """
+    is_counted = ~pl.col("cache_hit").fill_null(value=False)
+    if period is not None:
+        is_counted &= pl.col("start_time").is_between(*period, closed="left")
+    month = calls.select(pl.col("start_time").dt.strftime("%Y-%m") if period is None else pl.lit(None, dtype=pl.String))
+    emitters = calls.select("emitter", "emitter_version", "source")
+    parts = [factorize.Codes(dimensions.code, dimensions.table.height)]
+    parts += factorize.encode_columns(emitters, emitters.columns)
+    parts += [factorize.encode(month.to_series())] if period is None and calls.height else []
+    code, first = factorize.combine(calls.height, parts)
+    is_compared = (pl.col("reported_cost") > 0) & pl.col("list_cost").is_not_null()
+    contradicts = pl.col("count_contradiction").fill_null(value=False)
+    is_unknown = (pl.col("usage_flag") == "input_semantics_unknown").fill_null(value=False)
+    sums = (
+        calls.lazy()
+        .with_columns(code=pl.Series(code))
+        .filter(is_counted)
+        .group_by("code")
+        .agg(
+            calls=pl.len().cast(pl.Int64),
+            start_time=pl.col("start_time").min(),
+            list_cost=_sum(pl.col("list_cost")),
+            contradicted_calls=contradicts.sum().cast(pl.Int64),
+            contradicted_cost=_sum(pl.col("list_cost").filter(contradicts)),
+            assumed_calls=is_unknown.sum().cast(pl.Int64),
+            assumed_cost=_sum(pl.col("list_cost").filter(is_unknown)),
+            compared_calls=is_compared.sum().cast(pl.Int64),
+            compared_cost=_sum(pl.col("list_cost").filter(is_compared)),
+            reported_cost=_sum(pl.col("reported_cost").filter(is_compared)),
+        )
+        .sort("code")
+        .collect()
+    )
+    row = first[sums["code"].to_numpy().astype(np.int64)]
+    names = dimensions.table.select("provider", "model")[dimensions.code[row]]
+    keys = emitters[row].with_columns(emitter=pl.coalesce("emitter", "source"))
+    frame = pl.concat([keys, names, sums.drop("code")], how="horizontal")
+    return (
+        frame
+        if frame.height
+        else COUNT_EVIDENCE.empty().drop("rollup_id", "month").with_columns(start_time=calls["start_time"].head(0))
+    )
+
+
+def _sum(amounts: pl.Expr) -> pl.Expr:
+    """The sum; null where there is no amount."""
+    return pl.when(amounts.is_not_null().any()).then(amounts.sum())

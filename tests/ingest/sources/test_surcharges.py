@@ -1,0 +1,79 @@
+"""What a record says that is priced apart is read: speed, geography, tiers, and iterations by a model of their own. (CA-7, ES-2)"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.count_cases import CASES, rollup_of
+
+D = Decimal
+
+
+def costs(source: str, path: Path) -> list[Decimal | None]:
+    return rollup_of(source, path).calls.sort("start_time", "model", descending=[False, True])["list_cost"].to_list()
+
+
+def test_the_cases_cost_what_their_records_say() -> None:
+    assert costs("litellm", CASES / "told-and-unread" / "speed-and-geo.jsonl") == [D("0.06"), D("0.033")]
+    [fast] = (CASES / "codex" / "fast-mode").glob("*.jsonl")
+    assert costs("codex", fast) == [D("0.0198"), D("0.069")]
+    [advisor] = (CASES / "claude-advisor" / "advisor").glob("*.jsonl")
+    assert costs("claude-code", advisor) == [D("0.0318"), D("1")]
+
+
+def payload(**usage: Any) -> dict[str, Any]:
+    """The first payload of the case with other usage fields."""
+    lines = (CASES / "told-and-unread" / "speed-and-geo.jsonl").read_text(encoding="utf-8").splitlines()
+    document: dict[str, Any] = json.loads(lines[0])
+    counts = {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}
+    document["metadata"]["usage_object"] = counts | usage
+    return document | {"response_cost": 0}
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"speed": "fast", "inference_geo": "us"}, "0.066"),
+        ({"speed": "standard", "inference_geo": "global"}, "0.03"),
+        ({"speed": "FAST"}, "0.06"),
+        ({"inference_geo": "not_available"}, "0.03"),
+        ({"speed": {"fast": True}, "inference_geo": ["us"]}, "0.03"),
+        ({"speed": "x" * 10_000, "inference_geo": "y" * 10_000}, "0.03"),
+    ],
+    ids=["both", "neither", "upper case", "not available", "objects", "huge"],
+)
+def test_speed_and_geography_are_priced(tmp_path: Path, usage: dict[str, Any], cost: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(payload(**usage)) + "\n", encoding="utf-8")
+    assert costs("litellm", path) == [D(cost)]
+
+
+def message(iterations: object) -> str:
+    [path] = (CASES / "claude-advisor" / "advisor").glob("*.jsonl")
+    line = json.loads(path.read_text(encoding="utf-8"))
+    line["message"]["usage"]["iterations"] = iterations
+    return json.dumps(line) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("iterations", "models"),
+    [
+        ([{"model": "claude-sonnet-4-6", "input_tokens": 60}], ["claude-sonnet-4-6"]),
+        (
+            [{"model": "claude-opus-4-7", "input_tokens": 9}, {"model": "claude-haiku-4-5", "input_tokens": 8}],
+            ["claude-haiku-4-5", "claude-opus-4-7", "claude-sonnet-4-6"],
+        ),
+        ("none", ["claude-sonnet-4-6"]),
+        ([None, 7, {"model": None}], ["claude-sonnet-4-6"]),
+    ],
+    ids=["the same model", "two advisors", "no list", "no objects"],
+)
+def test_an_iteration_by_a_model_of_its_own_is_a_call(tmp_path: Path, iterations: object, models: list[str]) -> None:
+    path = tmp_path / "11111111-1111-4111-8111-000000000001.jsonl"
+    path.write_text(message(iterations) * 2, encoding="utf-8")  # delivered twice: still once each
+    assert sorted(rollup_of("claude-code", path).calls["model"]) == models
