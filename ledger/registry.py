@@ -158,9 +158,9 @@ def _without_ambiguous_aliases(books: Books, rows: Sequence[Owner], result: Regi
     if not aliases:
         return list(rows)
     with books.database.session() as session:
-        recorded = session.scalars(sa.select(Owner).where(Owner.kind == "agent", Owner.name.in_(aliases))).all()
+        agent_rows = session.scalars(sa.select(Owner).where(Owner.kind == "agent", Owner.name.in_(aliases))).all()
         intervals: dict[str, list[tuple[datetime, datetime | None]]] = {}
-        for owner in recorded:
+        for owner in agent_rows:
             intervals.setdefault(owner.name, []).append((owner.valid_from, owner.valid_to))
     for row in rows:
         if row.kind == "agent" and row.name in aliases:

@@ -36,20 +36,20 @@ def request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
         model=model_signatures(answers),
         prompt=prompt_readings(answers),
     )
-    told = ids.join(answers, on="row").explode("prompt")
+    signal_ids = ids.join(answers, on="row").explode("prompt")
     single_gateway = pl.col("gateway_call_id").drop_nulls().n_unique().over("id", "hit", "prompt", "model") < 2
-    complete = told.drop_nulls(["prompt", "model"]).filter(single_gateway)
+    complete = signal_ids.drop_nulls(["prompt", "model"]).filter(single_gateway)
     proofs = complete.select("row", proof=_proof("prompt", "model")).unique()
-    return pl.concat([proofs, _partial_proofs(told, complete)]).unique().filter(pl.col("proof").is_duplicated())
+    return pl.concat([proofs, _partial_proofs(signal_ids, complete)]).unique().filter(pl.col("proof").is_duplicated())
 
 
 def _proof(prompt: str, model: str) -> pl.Expr:
     return pl.concat_str(pl.lit("request|"), "hit", prompt, model, "id", separator="|")
 
 
-def _partial_proofs(told: pl.DataFrame, complete: pl.DataFrame) -> pl.DataFrame:
+def _partial_proofs(signal_ids: pl.DataFrame, complete: pl.DataFrame) -> pl.DataFrame:
     """Proofs of the signals that lack model or prompt, by the first of their ids that belongs to one call only."""
-    partial = told.filter(pl.col("prompt").is_null() | pl.col("model").is_null())
+    partial = signal_ids.filter(pl.col("prompt").is_null() | pl.col("model").is_null())
     if not partial.height:
         return pl.DataFrame(schema=PROOFS)
     readings = complete.select("row", "id", "hit", whole_prompt="prompt", whole_model="model")
@@ -63,15 +63,15 @@ def _partial_proofs(told: pl.DataFrame, complete: pl.DataFrame) -> pl.DataFrame:
     agrees = (pl.col("prompt").is_null() | (pl.col("prompt") == pl.col("whole_prompt"))) & (
         pl.col("model").is_null() | (pl.col("model") == pl.col("whole_model"))
     )
-    matched = candidates.filter(agrees).sort("row", "id").unique("row", keep="first", maintain_order=True)
-    joined = matched.select("row", proof=_proof("whole_prompt", "whole_model"))
+    sole_matches = candidates.filter(agrees).sort("row", "id").unique("row", keep="first", maintain_order=True)
+    partial_proofs = sole_matches.select("row", proof=_proof("whole_prompt", "whole_model"))
     # Where no signal of an id is complete, those that agree in what they have are one call, as long as they report something.
-    rest = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")
-    rest = rest.filter(pl.col("prompt").is_not_null() | pl.col("output_tokens").is_not_null())
-    alone = rest.select(
+    unanswered = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")
+    unanswered = unanswered.filter(pl.col("prompt").is_not_null() | pl.col("output_tokens").is_not_null())
+    alone = unanswered.select(
         "row",
         proof=pl.concat_str(
             pl.lit("request|"), "hit", pl.col("prompt").fill_null(-1), pl.col("model").fill_null(""), "id", separator="|"
         ),
     )
-    return pl.concat([joined, alone])
+    return pl.concat([partial_proofs, alone])
