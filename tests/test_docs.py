@@ -311,8 +311,8 @@ def lay_out(source: str, here: Path) -> None:
         "vertex": ("vertex/*.jsonl", "vertex-logs/"),
         "zipkin": ("zipkin/yelp.json", "trace.json"),
     }
-    if source in held:
-        files, place = held[source]
+    if source in discover():
+        files, place = held.get(source, (f"{source}/sample.csv", f"{source}-export.csv"))
         for path in sorted((ROOT / "tests/data").glob(files)):
             target = here / place / path.name if place.endswith("/") else here / place
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,10 @@ def allocate(
     earlier invoices (`attribution.costs.prior_months`), `month_begin` is the first instant of this invoice's month.
     """
     parts = [f for f in (allocate_unmatched(unmatched_groups, team_spend, timeline, settings),) if f.height]
-    roles = (("follow", follow_charges, "credit_without_charge"), ("tax", follow_taxed_charges, "tax_without_charge"))
+    roles = (
+        ("follow", follow_charges, pl.lit("credit_without_charge")),
+        ("tax", follow_taxed_charges, pl.lit("tax_without_charge")),
+    )
     for role, follow, stray_reason in roles:
         role_groups = groups.filter(pl.col("role") == role)
         if not role_groups.height:
@@ -47,9 +50,7 @@ def allocate(
             earlier_costs,
             month_begin=month_begin,
         )
-        stray_rows = allocate_unmatched(
-            unmatched_role_groups.with_columns(reason=pl.lit(stray_reason)), team_spend, timeline, settings
-        )
+        stray_rows = allocate_unmatched(unmatched_role_groups.with_columns(reason=stray_reason), team_spend, timeline, settings)
         parts += [f for f in (following_rows, stray_rows) if f.height]
     return parts
 
