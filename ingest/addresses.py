@@ -25,3 +25,12 @@ def folder_name(uri: str) -> str:
     ('focus', 'bucket')
     """
     return uri.rstrip("/").rsplit("/", 1)[-1] if uri.startswith("s3://") else Path(uri).expanduser().resolve().name
+
+
+def folder_address(uri: str) -> str:
+    """The whole address of a folder or prefix, without a slash at its end.
+
+    >>> folder_address("s3://bucket/exports/focus/")
+    's3://bucket/exports/focus'
+    """
+    return uri.rstrip("/") if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix()

@@ -108,7 +108,7 @@ class PlainTable:
         for batch in reader.batches(item, lambda header: self._select(header, item.uri), counter):
             yield self._bill_reading(batch, counter) if self.kind == "bill" else self._log_reading(batch, item, counter)
         empty = charges.empty() if self.kind == "bill" else log_rows.frame([])
-        yield Reading(empty, [*counter.drain(), *counter.summed_problems()])
+        yield Reading(empty, [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
 
     def _select(self, header: list[str], uri: str) -> ColumnSelection:
         """The declared headers. A log has measures only: its rows are converted one by one."""

@@ -31,6 +31,8 @@ class ProblemCounter:
 
     def __init__(self, source: str, uri: str, *, place: str = "line", max_single: int = MAX_SINGLE_PROBLEMS) -> None:
         self.source, self.uri, self.place = source, uri, place
+        self.broken_off = ""
+        """Why the file ends before its end; empty while nothing says so. (RA-1e)"""
         self._remaining = max_single
         self._new: list[Problem] = []
         self._sums: dict[tuple[str, str, str, Severity], int] = {}

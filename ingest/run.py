@@ -18,8 +18,9 @@ from pathlib import Path
 import polars as pl
 
 from ingest import checkpoints
-from ingest.bills import handover
+from ingest.bills import datasets, handover, raw_files
 from ingest.bills import month as bill_months
+from ingest.bills.datasets import Decisions
 from ingest.fetch import WorldFetcher
 from ingest.problem_log import ProblemLog, error_problem, is_input_error
 from ingest.source import Batch, Fetcher, RawObject, Reading, Source, Window
@@ -76,20 +77,23 @@ def ingest(
     uris: Sequence[str],
     *,
     scope: str | None = None,
+    decisions: Decisions | None = None,
     window: Window | None = None,
     progress: Progress | None = None,
     fetcher: Fetcher | None = None,
     now: datetime | None = None,
     write_lock: WriteLock = nullcontext,
 ) -> IngestReport:
-    """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `window` asks a live
-    source for these days again, whatever was read before; `write_lock` makes the lock around each write, unless the caller holds it.
+    """Reads what `uris` name with one source and books it. `scope` overrides the dataset's name, for bills; `decisions` say which
+    datasets a bill replaces or stands beside; `window` asks a live source for these days again, whatever was read before;
+    `write_lock` makes the lock around each write, unless the caller holds it.
 
-    Raises `UsageError` for an unknown source, `SettingsError` where `ingest.trusted_sources` names no log source. Errors of the input
-    are in the report and in the table `problems`.
+    Raises `UsageError` for an unknown source, or a decision on a dataset that does not exist; `SettingsError` where
+    `ingest.trusted_sources` names no log source. Errors of the input are in the report and in the table `problems`.
     """
     source = by_name(source_name)
     check_trusted_sources(books.settings.ingest)
+    datasets.check_decisions(books.store, decisions or Decisions())
     keep = source.kind == "bill" and books.settings.ingest.keep_raw == "bills"
     report, problem_log = IngestReport(source.name, source.kind), ProblemLog(source.name)
     read_so_far = checkpoints.load(books, source.name)
@@ -105,10 +109,11 @@ def ingest(
             progress=progress,
             now=now or datetime.now(UTC),
             write_lock=write_lock,
+            decisions=decisions or Decisions(),
         )
         batches = run.plan(uris)
         if source.kind == "bill":
-            run.ingest_bills([replace(s, scope=scope) if scope else s for s in batches])
+            run.ingest_bills([replace(s, scope=scope, location="") if scope else s for s in batches])
         else:
             run.ingest_logs(batches)
     report.problems = problem_log.problems()
@@ -131,6 +136,11 @@ class _Run:
     progress: Progress | None
     now: datetime
     write_lock: WriteLock = nullcontext
+    decisions: Decisions = field(default_factory=Decisions)
+    broken_off: dict[str, str] = field(default_factory=dict)
+    """Files that end before their end: address to the reason."""
+    placed: set[tuple[str, str]] = field(default_factory=set)
+    """Datasets and months booked so far."""
     _known_raw_ids: set[str] = field(default_factory=set)
     _files_seen: int = 0
     _files_expected: int = 0
@@ -165,12 +175,12 @@ class _Run:
 
     def ingest_bills(self, batches: Iterator[Batch] | Sequence[Batch]) -> None:
         """Groups the batches by dataset, reads them, and replaces the months."""
-        groups: dict[str, list[Batch]] = {}
+        groups: dict[tuple[str, str], list[Batch]] = {}
         for batch in batches:
-            groups.setdefault(batch.scope, []).append(batch)
+            groups.setdefault((batch.scope, batch.location), []).append(batch)
         folder = Path(tempfile.mkdtemp(prefix="rootcost-ingest-"))
         try:
-            for scope, group in groups.items():
+            for (scope, _), group in groups.items():
                 all_have_months = all(batch.billing_month for batch in group)
                 months = sorted({batch.billing_month for batch in group if batch.billing_month}) if all_have_months else [None]
                 for month in months:
@@ -181,7 +191,6 @@ class _Run:
     def _dataset(self, scope: str, group: Sequence[Batch], folder: Path) -> None:
         buffers: dict[str, bill_months.MonthBuffer] = {}
         failed_uris: set[str] = set()
-        has_refused_month = False
         files: list[dict[str, object]] = []
         raw_ids: set[str] = set()
         for batch in group:
@@ -196,26 +205,57 @@ class _Run:
             if batch.billing_month and batch.billing_month not in batch_buffers:
                 self._empty_month(scope, batch)
         with self.write_lock():
-            for month, buffer in sorted(buffers.items()):
-                if self._may_replace(scope, month, buffer, failed_uris, group):
-                    self._book(scope, month, buffer)
-                else:
-                    has_refused_month = True
-            bill_months.record_files(self.books.store, files)
-            if not failed_uris and not has_refused_month:
+            is_complete = self._book_months(buffers, failed_uris, group, files)
+            if not failed_uris and is_complete:
                 checkpoints.save(self.books, self.source.name, group)
+
+    def _book_months(
+        self,
+        buffers: dict[str, bill_months.MonthBuffer],
+        failed_uris: set[str],
+        group: Sequence[Batch],
+        files: Sequence[dict[str, object]],
+    ) -> bool:
+        """Books each month under its dataset, or leaves it as it was; returns whether none was refused."""
+        store, batch, is_complete, scopes = self.books.store, group[0], True, set[str]()
+        uris = {item.uri for one in group for item in one.objects}
+        is_whole = not failed_uris and not uris & self.broken_off.keys()
+        lost_months = datasets.lost_months(store, batch, uris, buffers) if is_whole else []
+        for month, buffer in sorted(buffers.items()):
+            placement = datasets.place(store, self.source.name, batch, buffer, self.decisions, self.placed, scopes)
+            may_replace = placement.booked and self._may_replace(placement.scope, month, buffer, failed_uris, group)
+            if may_replace or not placement.booked:
+                for problem in placement.problems:
+                    self.problem_log.add(problem)
+            if may_replace:
+                for other in placement.withdrawn:
+                    datasets.withdraw(store, other, month)
+                self._book(placement.scope, month, buffer)
+                self.placed.add((placement.scope, month))
+                scopes.add(placement.scope)
+            is_complete = is_complete and (may_replace or not (placement.booked or placement.refused))
+        for scope, month in lost_months:
+            datasets.withdraw(store, scope, month)
+            self.problem_log.add(datasets.withdrawn_problem(self.source.name, batch.objects[0].uri, scope, month))
+            self.report.months = sorted({*self.report.months, month})
+        if batch.location and buffers:
+            files = [{**file, "scope": scope} for scope in sorted(scopes) for file in files]
+        raw_files.record_files(store, files)
+        return is_complete
 
     def _bill_slice(
         self, batch: Batch, folder: Path, files: list[dict[str, object]]
     ) -> dict[str, bill_months.MonthBuffer] | None:
         """The months of a batch, or None if one of its files cannot be read."""
         buffers: dict[str, bill_months.MonthBuffer] = {}
-        raw_files = []
+        file_rows = []
         for item in batch.objects:
             rows, rows_refused = 0, 0
             try:
                 for reading in self._readings(item):
                     rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
+                    if reading.broken_off:
+                        self.broken_off[item.uri] = reading.broken_off
                     handover.check_reading(reading, source=self.source.name)
                     frame = self._of_month(reading.frame, batch, item)
                     rows += frame.height
@@ -232,18 +272,19 @@ class _Run:
                 self.problem_log.add(error_problem(self.source.name, item.uri, error))
                 return None
             months = sorted(buffers)
-            raw_files.append(
-                _raw_file_row(
-                    self.source,
+            file_rows.append(
+                raw_files.raw_file_row(
+                    self.source.name,
                     item,
                     batch,
                     rows,
                     rows_refused,
                     batch.billing_month or (months[0] if len(months) == 1 else None),
                     self.now,
+                    self.broken_off.get(item.uri),
                 )
             )
-        files += raw_files
+        files += file_rows
         return buffers
 
     def _of_month(self, frame: pl.DataFrame, batch: Batch, item: RawObject) -> pl.DataFrame:
@@ -302,11 +343,17 @@ class _Run:
         duplicate_bills = (
             []
             if other_datasets
-            else bill_months.duplicate_bill_problems(self.books.store, self.source.name, group, month, buffer)
+            else bill_months.duplicate_bill_problems(
+                self.books.store, self.source.name, group, month, buffer, {*self.decisions.beside, *self.decisions.replaces}
+            )
         )
-        for problem in duplicate_bills:
+        breaks = datasets.breaks(
+            self.books.store, scope, buffer, {u: r for u, r in self.broken_off.items() if u in uris.values()}
+        )
+        broken_off = [datasets.broken_off_problem(self.source.name, uri, scope, month, breaks[uri]) for uri in sorted(breaks)]
+        for problem in [*duplicate_bills, *broken_off]:
             self.problem_log.add(problem)
-        return not (other_datasets or lost_uris or duplicate_bills)
+        return not (other_datasets or lost_uris or duplicate_bills or broken_off)
 
     def _book(self, scope: str, month: str, buffer: bill_months.MonthBuffer) -> None:
         result = bill_months.replace_month(self.books.store, scope, buffer)
@@ -346,7 +393,7 @@ class _Run:
                     rows_refused += 1
                     is_complete = False
                     self.problem_log.add(error_problem(self.source.name, item.uri, error))
-                files.append(_raw_file_row(self.source, item, batch, rows, rows_refused, None, self.now))
+                files.append(raw_files.raw_file_row(self.source.name, item, batch, rows, rows_refused, None, self.now))
                 self.report.rows += rows
                 if sum(f.height for f in waiting) >= _MERGE_ROWS:
                     self._merge(waiting, days)
@@ -359,7 +406,7 @@ class _Run:
         checkpoints.save(self.books, self.source.name, finished_batches)
         self.report.months = sorted(days)
         with self.write_lock():
-            bill_months.record_files(self.books.store, files)
+            raw_files.record_files(self.books.store, files)
 
     def _merge(self, waiting: list[pl.DataFrame], months: set[str]) -> None:
         if waiting:
@@ -394,23 +441,6 @@ class _Run:
                 self.books.store.scan(RAW_FILES, {"source": [self.source.name]}).select("raw_id").unique().collect()["raw_id"]
             )
         return item.raw_id in self._known_raw_ids
-
-
-def _raw_file_row(
-    source: Source, item: RawObject, batch: Batch, rows: int, rows_refused: int, month: str | None, now: datetime
-) -> dict[str, object]:
-    return {
-        "raw_id": item.raw_id,
-        "source": source.name,
-        "uri": item.uri,
-        "scope": batch.scope,
-        "billing_month": month,
-        "bytes": item.size,
-        "rows_read": rows,
-        "rows_refused": rows_refused,
-        "fetched_at": now,
-        "version": batch.version or item.version or None,
-    }
 
 
 def _sum(*amounts: Decimal) -> Decimal:

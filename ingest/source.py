@@ -153,6 +153,8 @@ class Batch:
     """How far the source is read once this batch is written; saved after the write, and returned by `Fetcher.mark`."""
     exclusive: bool = False
     """The batch is a whole export of its month: another dataset that bills the same accounts for the same SKUs would count cost twice."""
+    location: str = ""
+    """Address of a loose file or folder of bills: which dataset it restates is decided by what it bills, not by `scope`. (RA-1e)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class Reading:
     frame: pl.DataFrame
     problems: list[Problem] = field(default_factory=list)
     dimensions: pl.DataFrame | None = None
+    broken_off: str = ""
+    """On the last reading: why the file is known to end before its end (cut archive, cut last line); empty for a whole file."""
 
 
 class Source(Protocol):

@@ -105,6 +105,7 @@ RAW_FILES = Table(
         column("rows_refused", pl.Int64, "rows left out; each is reported in `problems`", required=True),
         column("fetched_at", TIME, "when it was read", required=True),
         column("version", pl.String, "version given by the sender: execution id or ETag"),
+        column("broken_off", pl.String, "why a bill's file is known to end before its end; null for a whole file"),
     ),
 )
 

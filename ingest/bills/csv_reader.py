@@ -78,12 +78,14 @@ def _gunzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]
         chunk = fed or file.read(_CHUNK)
         if not chunk:
             if not unpack.eof:
-                counter.add("end of file", "", "the compressed file is cut off", remedy)
+                counter.broken_off = "the compressed file is cut off"
+                counter.add("end of file", "", counter.broken_off, remedy)
             return
         try:
             text = unpack.decompress(chunk, _BLOCK)
         except zlib.error as error:
-            counter.add("end of file", "", f"the compressed file is damaged: {error}", remedy)
+            counter.broken_off = f"the compressed file is damaged: {error}"
+            counter.add("end of file", "", counter.broken_off, remedy)
             return
         if text:
             yield text
@@ -152,6 +154,8 @@ class _RowParser:
         self.selection = ColumnSelection((), ())
         self.delimiter = ","
         self.row, self.line = 1, 1
+        self.last_error = ""
+        """What is wrong with the last line parsed so far; empty where it is a row."""
 
     def read(self, chunks: Iterator[bytes]) -> Iterator[BillBatch]:
         pending = b""
@@ -172,6 +176,7 @@ class _RowParser:
         if pending.strip():
             if not pending.endswith(b"\n"):
                 pending += b"\n"
+                self.tally.broken_off = self.tally.broken_off or "the last line has no line break"
                 self.tally.add_summed(
                     "",
                     "the file does not end with a line break; if it was cut off, its last value may be incomplete",
@@ -179,6 +184,8 @@ class _RowParser:
                     1,
                 )
             yield from self._parse(pending)
+        if self.last_error and not self.tally.broken_off:
+            self.tally.broken_off = f"its last line is no row: {self.last_error}"
 
     def _header(self, pending: bytes, *, last: bool) -> bytes:
         text = pending.lstrip(b"\r\n")
@@ -214,6 +221,7 @@ class _RowParser:
 
     def _parse(self, block: bytes) -> Iterator[BillBatch]:
         count = block.count(b"\n")
+        self.last_error = ""
         part = None if b"\0" in block else self._strict(block, count)
         if part is None:
             part = self._line_by_line(block)
@@ -254,19 +262,21 @@ class _RowParser:
         keep = [self.names.index(name) for name in names]
         rows: list[list[str | int | None]] = []
         lines = block.split(b"\n")[:-1]
-        at = 0
+        at, last_error = 0, ""
         while at < len(lines):
             line_count, fields, error = self._record(lines, at)
             if fields is None and error is None:
                 at += line_count
                 continue
             number = self.line + at
+            last_error = error or ""
             if fields is None:
                 self.tally.add(f"line {number}", "", error or "", "correct this line; the other lines were read")
             else:
                 rows.append([*(None if fields[i] in NULLS else fields[i] for i in keep), self.row, number])
             self.row += 1
             at += line_count
+        self.last_error = last_error
         schema = {**dict.fromkeys(names, pl.String), "__row": pl.Int64, "__line": pl.Int64}
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         dimensions = {name: frame[name].to_arrow() for name in self.selection.dimensions}

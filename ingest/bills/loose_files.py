@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 
-from ingest.addresses import folder_name, is_the_file
+from ingest.addresses import folder_address, folder_name, is_the_file
 from ingest.source import Batch, Fetcher, ListedObject
 from ledger.errors import ObjectMissingError, SourceError
 from ledger.problems import Problem
@@ -14,7 +14,8 @@ from ledger.problems import Problem
 def plan(
     fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], listing: Sequence[ListedObject] | None = None
 ) -> Iterator[Batch | Problem]:
-    """One batch for each file that fits a pattern. A single file or a glob: each file is its own dataset; a folder is one dataset.
+    """One batch for each file that fits a pattern. A single file or a glob: each file is its own dataset; a folder is one dataset. What
+    they bill says which dataset that is (`ingest.bills.datasets`).
 
     `listing` is what `uri` holds, if the caller has listed it already. Raises `ObjectMissingError` where no file fits.
     """
@@ -32,7 +33,8 @@ def plan(
         except SourceError as error:
             yield Problem(source, entry.uri, "file", "", error.what, error.remedy or "try again")
             continue
-        yield Batch(scope=folder_scope or entry.uri.rsplit("/", 1)[-1], objects=(item,))
+        location = folder_address(uri) if folder_scope else entry.uri
+        yield Batch(scope=folder_scope or entry.uri.rsplit("/", 1)[-1], objects=(item,), location=location)
 
 
 def _fits(entry: ListedObject, patterns: Sequence[str]) -> bool:

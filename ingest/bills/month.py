@@ -31,7 +31,7 @@ _RESTATEMENT_PERIOD = timedelta(days=14)
 """How long after a month's end providers still rewrite it, invoiced or not."""
 
 BILL_KEY = ("provider_name", "billing_account_id", "sub_account_id", "product_code", "sku_meter")
-"""Columns that two exports of one bill have in common, whatever their other columns and granularity."""
+"""Columns that two exports of one bill have in common, whatever their other columns and granularity; not all write `product_code`."""
 
 TotalKey = tuple[str, str, str]
 """Currency, provider, cost column."""
@@ -55,6 +55,7 @@ class MonthBuffer:
         self.bill_keys: set[tuple[str | None, ...]] | None = None
         """Distinct values of `BILL_KEY`, collected if a second export of the bill has to be detected."""
         self._buffered: list[BillBatch] = []
+        self._finished: list[Path] | None = None
         self._files = MonthFiles(folder, f"{month}-{id(self):x}", month)
 
     def add(self, batch: BillBatch, long_texts: pl.DataFrame) -> None:
@@ -80,8 +81,14 @@ class MonthBuffer:
 
     def files(self) -> list[Path]:
         """All rows, as files of the table; identical ones differ by their ordinal in `charge_id`. Nothing can be added afterwards."""
-        self._flush()
-        return self._files.finish()
+        if self._finished is None:
+            self._flush()
+            self._finished = self._files.finish()
+        return self._finished
+
+    def lazy(self) -> pl.LazyFrame:
+        """All rows as `charges` will hold them. Nothing can be added afterwards."""
+        return pl.scan_parquet(self.files())
 
     def totals(self, scope: str) -> pl.DataFrame:
         """The totals of the files themselves, as rows of `import_totals`."""
@@ -199,7 +206,7 @@ def replace_month(store: Store, scope: str, buffer: MonthBuffer) -> ReplaceResul
     """Replaces the month of the dataset by the buffer, in one commit. Nothing is written where nothing changed."""
     partition = {"billing_month": buffer.month, "scope": scope}
     files = buffer.files()
-    stored_ids = _identity(_stored_rows(store, scope, buffer.month))
+    stored_ids = _identity(stored_rows(store, scope, buffer.month))
     new_ids = _identity(pl.scan_parquet(files)) if stored_ids.height else None
     rows_changed = 0
     if new_ids is None or not new_ids.sort("row").equals(stored_ids.sort("row")):
@@ -217,7 +224,8 @@ def replace_month(store: Store, scope: str, buffer: MonthBuffer) -> ReplaceResul
     return ReplaceResult(buffer.rows, rows_changed)
 
 
-def _stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
+def stored_rows(store: Store, scope: str, month: str) -> pl.LazyFrame:
+    """The rows of the month that are in force."""
     return store.scan(CHARGES, {"billing_month": [month], "scope": [scope]})
 
 
@@ -261,30 +269,19 @@ def datasets_with_same_bill(
     other_bills = (
         store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("scope") != scope).select("scope", *BILL_KEY).unique()
     )
-    matches = other_bills.join(own_bills.lazy(), on=BILL_KEY, how="semi", nulls_equal=True)
-    return dict(
-        matches.group_by("scope")
-        .agg(pl.coalesce(pl.col("billing_account_id").min(), pl.col("provider_name").min()))
-        .collect()
-        .iter_rows()
-    )
+    keys = [name for name in BILL_KEY if name != "product_code"]
+    matches = other_bills.join(own_bills.lazy(), on=keys, how="inner", nulls_equal=True)
+    products = (pl.col("product_code"), pl.col("product_code_right"))
+    matches = matches.filter(pl.any_horizontal(products[0] == products[1], products[0].is_null(), products[1].is_null()))
+    payer = pl.coalesce(pl.col("billing_account_id").min(), pl.col("provider_name").min())
+    return dict(matches.group_by("scope").agg(payer).collect().iter_rows())
 
 
 def uris_of(store: Store, scope: str, month: str) -> set[str]:
     """Addresses the month's rows were read from."""
-    raw_ids = _stored_rows(store, scope, month).select("raw_id").unique().collect()
+    raw_ids = stored_rows(store, scope, month).select("raw_id").unique().collect()
     files_of_scope = store.scan(RAW_FILES).filter(pl.col("scope") == scope).select("raw_id", "uri").collect()
     return set(files_of_scope.join(raw_ids, on="raw_id", how="semi")["uri"])
-
-
-def record_files(store: Store, files: Sequence[dict[str, object]]) -> None:
-    """Adds what was read to `raw_files`; a file known at this address, under this dataset, is not added again."""
-    if not files:
-        return
-    keys = ["source", "raw_id", "uri", "scope"]
-    rows = RAW_FILES.conform(pl.DataFrame(files, schema=RAW_FILES.schema)).unique(keys, keep="first", maintain_order=True)
-    stored_files = store.scan(RAW_FILES, {"source": rows["source"].unique().to_list()}).select(keys).collect()
-    store.append(RAW_FILES, rows.join(stored_files, on=keys, how="anti", maintain_order="left"))
 
 
 def duplicate_file_problem(source: str, uri: str, scope: str, other: str, month: str) -> Problem:
@@ -299,8 +296,13 @@ def duplicate_file_problem(source: str, uri: str, scope: str, other: str, month:
     )
 
 
-def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], month: str, buffer: MonthBuffer) -> list[Problem]:
-    """The problems of one bill in two exports: none where nothing else bills the same accounts for the same SKUs."""
+def duplicate_bill_problems(
+    store: Store, source: str, group: Sequence[Batch], month: str, buffer: MonthBuffer, decided_scopes: Collection[str] = ()
+) -> list[Problem]:
+    """The problems of one bill in two exports: none where nothing else bills the same accounts for the same SKUs.
+
+    `decided_scopes` are datasets that the user said to replace, or to keep beside this one.
+    """
     scope = group[0].scope
     uri = group[0].objects[0].uri if group[0].objects else scope
     payers = datasets_with_same_bill(store, scope, month, buffer.bill_keys) if buffer.bill_keys else {}
@@ -311,9 +313,10 @@ def duplicate_bill_problems(store: Store, source: str, group: Sequence[Batch], m
             month,
             "billing_account_id",
             f"payer {payer} is booked for {month} as {other!r}, with the same accounts and SKUs; importing them as {scope!r} would count them twice",
-            f"keep one of the two; --scope {other!r} replaces the other by this one",
+            f"keep one of the two; --replaces {other!r} puts this one in the other's place, --beside {other!r} books both",
         )
         for other, payer in sorted(payers.items())
+        if other not in decided_scopes
     ]
 
 

@@ -30,6 +30,13 @@ def ingest(
         str,
         typer.Option(help="Name of the dataset, if its location does not name it. Restatements replace their own dataset only."),
     ] = "",
+    replaces: Annotated[
+        list[str] | None, typer.Option(help="A dataset that bills the same: this bill takes its place.", show_default=False)
+    ] = None,
+    beside_datasets: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="A dataset that seems to bill the same and does not: both are booked.", show_default=False),
+    ] = None,
     home: Home = None,
 ) -> None:
     """Read bills or token logs into the ledger.
@@ -37,11 +44,13 @@ def ingest(
     A bill's month that is read again replaces itself; logs that are read again change nothing. Lines that cannot be used are
     listed by `rootcost problems`, and the rest goes on.
     """
+    from ingest.bills.datasets import Decisions
     from ingest.run import ingest as run_ingest
     from rootcost.terminal import run_reports
 
+    decisions = Decisions(tuple(replaces or ()), tuple(beside_datasets or ()))
     with open_books(home) as books, steps() as progress, write_lock(books):
-        report = run_ingest(books, source, uris, scope=scope or None, progress=progress.of("Reading"))
+        report = run_ingest(books, source, uris, scope=scope or None, decisions=decisions, progress=progress.of("Reading"))
     run_reports.ingested(report)
     if not report.rows:
         say("Nothing was stored.")

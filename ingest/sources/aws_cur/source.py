@@ -94,7 +94,7 @@ class AwsCur:
 
     def _single(self, fetcher: Fetcher, entry: ListedObject) -> Batch | Problem:
         try:
-            return Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(fetcher.get(entry.uri),))
+            return Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(fetcher.get(entry.uri),), location=entry.uri)
         except SourceError as error:
             return Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
 
@@ -116,7 +116,7 @@ class AwsCur:
                 charge_batch = charges.to_charges(_book(batch, layout, counter))
                 yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
         _report_counts(counts, counter)
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
 
 
 def _export_root(uri: str) -> str:

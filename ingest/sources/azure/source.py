@@ -95,7 +95,7 @@ class Azure:
             except SourceError as error:
                 yield Problem(self.name, entry.uri, "file", "", error.what, error.remedy or "try again")
                 continue
-            yield Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,))
+            yield Batch(scope=entry.uri.rsplit("/", 1)[-1], objects=(item,), location=entry.uri)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The rows in FOCUS terms, whichever columns the file has; rows that cannot be booked are problems."""

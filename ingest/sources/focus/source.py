@@ -83,7 +83,7 @@ class Focus:
                     "ask the publisher to fill it",
                     missing,
                 )
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
 
 
 _AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})

@@ -14,7 +14,7 @@ from typing import Literal
 
 import polars as pl
 
-from ingest.addresses import folder_name
+from ingest.addresses import folder_address, folder_name
 from ingest.bills import charges
 from ingest.bills.dictionary import BillBatch
 from ingest.google import bigquery
@@ -74,16 +74,20 @@ class Gcp:
                 yield from _changed_month_batches(fetcher, table)
             return
         entries = _newest_extracts(table_items.select_files(fetcher.list(uri), uri))
-        scope = _scope(" ".join(entry.uri for entry in entries), "") or (
-            entries[0].uri.rsplit("/", 1)[-1] if len(entries) == 1 else folder_name(uri.split("*", 1)[0])
+        account = _scope(" ".join(entry.uri for entry in entries), "")
+        scope = account or (entries[0].uri.rsplit("/", 1)[-1] if len(entries) == 1 else folder_name(uri.split("*", 1)[0]))
+        location = (
+            entries[0].uri if len(entries) == 1 else entries[0].uri.rsplit("/", 1)[0] if "*" in uri else folder_address(uri)
         )
-        yield Batch(scope=scope, objects=tuple(fetcher.get(entry.uri) for entry in entries))
+        objects = tuple(fetcher.get(entry.uri) for entry in entries)
+        yield Batch(scope=scope, objects=objects, location="" if account else location)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The charges in FOCUS terms; rows that cannot be booked are problems."""
         counter = ProblemCounter(self.name, item.uri)
         rows, places, row_count, missing_list_costs = list[Row](), list[int](), 0, 0
         for item_row in table_items.of_object(item):
+            counter.broken_off = item_row.reason if isinstance(item_row, Damage) else ""
             if isinstance(item_row, Damage):
                 counter.add(item_row.place, item_row.field, item_row.reason, item_row.remedy)
                 continue
@@ -110,7 +114,7 @@ class Gcp:
             counter.add_summed("cost_at_list", "is empty", remedy, missing_list_costs)
         if rows:
             yield _reading(rows, places, row_count, counter)
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
+        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
 
 
 def _record(value: object) -> Mapping[str, object]:
