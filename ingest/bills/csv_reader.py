@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ _CHUNK = 4 << 20
 _BLOCK = 32 << 20
 _MAX_ROW_BYTES = 64 << 20
 _MAX_RECORD_LINES = 50
+_SEPARATOR_LINE = re.compile(rb"""\A"?sep=[^\r\n]?"?\r?\n""", re.IGNORECASE)
+"""The first line by which a spreadsheet is given the separator; the header shows it anyway."""
 _DELIMITERS = (",", ";", "\t", "|")
 NULLS = ["", "NULL", "null", "Null"]
 """Texts that mean an empty value: publishers write SQL's NULL into CSV."""
@@ -108,7 +111,7 @@ def _decompressed(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[
 def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [n for n in archive.namelist() if not n.endswith("/")]
+            names = [n for n in archive.namelist() if not n.endswith("/") and not _is_side_entry(n)]
             tables = [n for n in names if n.lower().endswith(".csv")] or names
             if len(tables) != 1:
                 raise FormatError(
@@ -121,17 +124,26 @@ def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
         raise FormatError(f"the archive cannot be unpacked: {error}", where=counter.uri, remedy="fetch the file again") from error
 
 
+def _is_side_entry(name: str) -> bool:
+    """Whether an archive's entry is what a desktop adds to its files.
+
+    >>> [_is_side_entry(name) for name in ("__MACOSX/._bill.csv", "bills/.DS_Store", "bills/bill.csv")]
+    [True, True, False]
+    """
+    return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1].startswith((".", "Thumbs.db"))
+
+
 def _text_blocks(path: Path, counter: ProblemCounter) -> Iterator[bytes]:
     """UTF-8 without a byte order mark, from UTF-8 or UTF-16."""
     chunks = _raw_chunks(path, counter)
     first = next(chunks, b"")
     encoding = _utf16(first)
     if encoding is None:
-        yield first.removeprefix(codecs.BOM_UTF8)
+        yield re.sub(rb"\A(?:\xef\xbb\xbf)+", b"", first)
         yield from chunks
         return
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-    yield decoder.decode(first).removeprefix("\ufeff").encode()
+    yield decoder.decode(first).lstrip("\ufeff").encode()
     for chunk in chunks:
         yield decoder.decode(chunk).encode()
 
@@ -188,7 +200,7 @@ class _RowParser:
             self.tally.broken_off = f"its last line is no row: {self.last_error}"
 
     def _header(self, pending: bytes, *, last: bool) -> bytes:
-        text = pending.lstrip(b"\r\n")
+        text = _SEPARATOR_LINE.sub(b"", pending.lstrip(b"\r\n")).lstrip(b"\r\n")
         self.line += pending[: len(pending) - len(text)].count(b"\n")
         end = text.find(b"\n") + 1 or (len(text) if last else 0)
         if not end:

@@ -141,7 +141,7 @@ def test_one_broken_month_does_not_hold_up_another(books: Books, s3: Any) -> Non
 
 def test_a_single_object_and_a_glob_are_read_by_name(books: Books, s3: Any) -> None:
     put(s3, "loose/a.parquet", parquet(line(1.0)))
-    put(s3, "loose/b.parquet", parquet(line(2.0)))
+    put(s3, "loose/b.parquet", parquet(line(2.0, line_item_usage_account_id="777788889999")))
     ingest(books, "aws-cur", ["s3://bills/loose/a.parquet"])
     assert booked(books) == 1
     ingest(books, "aws-cur", ["s3://bills/loose/*.parquet"])

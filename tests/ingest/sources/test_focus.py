@@ -140,7 +140,7 @@ def test_a_restated_month_replaces_itself_and_leaves_other_months_alone(books: B
     november = {"BillingPeriodStart": "2026-11-01T00:00:00Z", "ChargePeriodStart": "2026-11-02", "ChargePeriodEnd": "2026-11-03"}
     path = tmp_path / "bill.csv"
     ingest(books, "focus", [write(path, {}, {"BilledCost": "10"}, november)])
-    report = ingest(books, "focus", [write(path, {}, {"BilledCost": "11"})])
+    report = ingest(books, "focus", [write(path, {}, {"BilledCost": "11"}, november)])
 
     assert report.rows_changed == 2  # one went, one came
     assert charges(books).group_by("billing_month").agg(pl.col("billed_cost").sum()).sort("billing_month").rows() == [
