@@ -75,6 +75,8 @@ REASONS: Mapping[str, str] = {
     "unpriced": "No price is known for this model and kind of usage",
     "overlogged": "More usage was logged than billed; shares were scaled down to the bill",
     "coarse_match": "Matched to the bill without the account, region or credential, which the logs do not name",
+    "provider_inferred": "The log names no provider; only one bill sells this model",
+    "no_provider": "The log names no provider, and none or several sell this model",
     "caller_place": "Billed in another account or region than the one its caller runs in",
     "no_identity": "No record says which agent started it",
     "untrusted_claim": "Only a sender that is not trusted names the agent that started it",

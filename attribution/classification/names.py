@@ -39,6 +39,34 @@ def provider(raw_name: str | None) -> str | None:
     return _providers().get(raw_name.strip().lower(), raw_name.strip())
 
 
+@cache
+def called_provider(raw_name: str | None) -> str | None:
+    """The provider that a log names; a framework is none. (RA-1b)
+
+    >>> called_provider("aws.bedrock"), called_provider("strands-agents"), called_provider("NoSuchCloud")
+    ('AWS', None, 'NoSuchCloud')
+    """
+    frameworks = {row["name"] for row in table("frameworks")}
+    return None if not (raw_name or "").strip() or (raw_name or "").strip().lower() in frameworks else provider(raw_name)
+
+
+@cache
+def provider_by_form(raw_name: str | None) -> str | None:
+    """The provider that the form of a model's id, an ARN or an endpoint states; None where several sell it under that name. (RA-1b)
+
+    >>> provider_by_form("us.anthropic.claude-sonnet-4-6"), provider_by_form("https://acme.openai.azure.com/openai"), provider_by_form("gpt-4o")
+    ('AWS', 'Microsoft', None)
+    """
+    if not raw_name or len(raw_name) > 2048:
+        return None
+    return next((name for name, pattern in _model_forms() if pattern.search(raw_name.strip())), None)
+
+
+@cache
+def _model_forms() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((row["provider"], re.compile(row["pattern"], re.IGNORECASE)) for row in table("model_forms"))
+
+
 _PREFIX = re.compile(
     r"^(?:(?:us-gov|us|eu|apac|au|jp|ca|sa|global)\.)?(?:(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|stability|writer|google|moonshotai|minimax|nvidia|zai)\.)?"
 )

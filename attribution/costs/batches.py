@@ -8,13 +8,14 @@ however the month is split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
 import polars as pl
 
+from attribution.costs import sellers
 from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
 from attribution.usage.reader import COUNTED_COLUMNS, FAMILY, Usage, merge_duplicate_keys
@@ -37,6 +38,8 @@ class Batch:
     usage: pl.LazyFrame
     is_overlapping: bool
     bill_names: pl.DataFrame
+    unnamed_providers: Sequence[str | None] = ()
+    sold: pl.DataFrame = field(default_factory=sellers.NOTHING_SOLD.clone)
 
     def fingerprint(self) -> tuple[int, str]:
         """The number of usage rows, and a sum that changes when any of their counts does; the order of rows does not matter."""
@@ -50,12 +53,21 @@ class Batch:
         if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_meter="meter", usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
+        if self.unnamed_providers:
+            frame = self._with_inferred_providers(frame)
         if self.bill_names.height:
             bill_names = self.bill_names.rename({"as_model": "__model", "as_meter": "__meter"})
             frame = frame.join(bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
             frame = frame.with_columns(model=pl.coalesce("__model", "model"), meter=pl.coalesce("__meter", "meter"))
             frame = frame.drop("__model", "__meter")
         return frame
+
+    def _with_inferred_providers(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Infers providers by the models' names on the bill; the logged names stay. (RA-1b)"""
+        bill_models = self.bill_names.select(*FAMILY, __model="as_model")
+        billed_frame = frame.join(bill_models, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
+        billed_frame = billed_frame.with_columns(model=pl.coalesce("__model", "model")).drop("__model")
+        return sellers.infer_providers(billed_frame, self.unnamed_providers, self.sold).with_columns(frame["model"])
 
 
 def matched_as(
@@ -90,6 +102,8 @@ def split_into_batches(
     *,
     month_begin: datetime,
     max_usage_rows: int,
+    unnamed_providers: Sequence[str | None] = (),
+    sold: pl.DataFrame = sellers.NOTHING_SOLD,
 ) -> list[Batch]:
     """The batches of the month that begins at `month_begin`; a single one where there is little usage.
 
@@ -99,7 +113,9 @@ def split_into_batches(
     days, pieces = 32, 1
     while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
-    build_batch = partial(Batch, is_overlapping=usage.overlapping, bill_names=bill_names)
+    build_batch = partial(
+        Batch, is_overlapping=usage.overlapping, bill_names=bill_names, unnamed_providers=unnamed_providers, sold=sold
+    )
     if pieces == 1:
         return [build_batch(number=0, groups=groups, other_groups=other_groups, usage=usage.whole)]
     step = timedelta(days=days)
@@ -108,6 +124,9 @@ def split_into_batches(
         [f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (numbered_groups, numbered_others)]
     )
     long_families = token_families.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
+    if unnamed_providers:
+        unnamed_families = _matched_families(families.filter(sellers.is_unnamed(unnamed_providers)), bill_names)
+        long_families = _with_unnamed_families(long_families, token_families, unnamed_families)
     by_day = pl.col("__rated") & ~_in_families(long_families)
     # Usage of the month itself is estimated where no bill covers it; usage of other months is only matched.
     month = range((periods.month_end(periods.month_of(month_begin)) - month_begin - _TICK) // step + 1)
@@ -142,6 +161,21 @@ def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timed
     instants = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
     first, last = ((t - pl.lit(month_begin)).dt.total_microseconds() // (step // _TICK) for t in instants)
     return groups.with_columns(__rated=tokens.fill_null(value=False), __first=first, __last=last)
+
+
+def _with_unnamed_families(
+    long_families: pl.DataFrame, token_families: pl.DataFrame, unnamed_families: pl.DataFrame
+) -> pl.DataFrame:
+    """Families of long charges, and all families of their models that calls without a provider use: any seller's charge may pay. (RA-1b)"""
+    unnamed_families = unnamed_families.join(long_families.select("model").unique(), on="model", how="semi")
+    shared_families = token_families.select(FAMILY).join(unnamed_families.select("model").unique(), on="model", how="semi")
+    return pl.concat([long_families, shared_families, unnamed_families]).unique()
+
+
+def _matched_families(families: pl.DataFrame, bill_names: pl.DataFrame) -> pl.DataFrame:
+    """Families of usage under the model and meter that they are matched by."""
+    named_families = families.join(bill_names, on=FAMILY, how="left", nulls_equal=True)
+    return named_families.select("provider", model=pl.coalesce("as_model", "model"), meter=pl.coalesce("as_meter", "meter"))
 
 
 def _in_families(families: pl.DataFrame) -> pl.Expr:

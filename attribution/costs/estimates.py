@@ -10,6 +10,7 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.columns import WHAT, WHO
+from attribution.costs.sellers import has_no_provider
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
 from ledger.tables import COSTS, TOKEN_METERS
@@ -166,9 +167,9 @@ def not_on_bill(usage: pl.DataFrame, *, run_id: str, month: str, currency: str) 
         period_start=pl.col("hour"),
         period_end=pl.col("hour") + timedelta(hours=1),
         cost_class=pl.lit("metered"),
-        basis=pl.lit("billed"),
-        reason=pl.lit("not_on_bill"),
-        rule=pl.lit("RA-2"),
+        basis=pl.when(has_no_provider()).then(pl.lit("estimated")).otherwise(pl.lit("billed")),
+        reason=pl.when(has_no_provider()).then(pl.lit("no_provider")).otherwise(pl.lit("not_on_bill")),
+        rule=pl.when(has_no_provider()).then(pl.lit("RA-1b")).otherwise(pl.lit("RA-2")),
         charge_category=pl.lit("Usage"),
         currency=pl.lit(currency),
         billed_cost=zero,

@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from attribution.classification import names
-from attribution.costs import allocation, charge_groups, drift, estimates, matching
+from attribution.costs import allocation, charge_groups, drift, estimates, matching, sellers
 from attribution.costs.batches import Batch, matched_as, split_into_batches
 from attribution.costs.shared_costs import TeamSpend
 from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
@@ -74,6 +74,9 @@ def compute_month_costs(
     build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings)
     groups = build_groups(charges)
     other_groups = build_groups(other_invoices) if other_invoices is not None else groups.clear()
+    unnamed_providers = sellers.unnamed_providers(families, pl.concat([groups, other_groups], how="diagonal_relaxed"), book)
+    sold = sellers.seller_hours([groups, other_groups]) if unnamed_providers else sellers.NOTHING_SOLD
+    families = sellers.with_sellers(families, unnamed_providers, sold)
     bill_names = matched_as(families, _billed_families(groups, other_groups), display.display, book)
     matcher = _BatchMatcher(
         run_id=run_id,
@@ -86,7 +89,15 @@ def compute_month_costs(
     )
     results = matcher.match_batches(
         split_into_batches(
-            groups, other_groups, usage, families, bill_names, month_begin=month_start(month), max_usage_rows=BATCH_ROWS
+            groups,
+            other_groups,
+            usage,
+            families,
+            bill_names,
+            month_begin=month_start(month),
+            max_usage_rows=BATCH_ROWS,
+            unnamed_providers=unnamed_providers,
+            sold=sold,
         )
     )
     totals = [result.totals for result in results]
@@ -177,10 +188,11 @@ class _BatchMatcher:
             return cached_result
         usage_rows = batch.usage_rows()
         match = matching.match_usage(batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults)
-        matched_rows = [match.matched_usage]
+        matched_rows, unmatched_groups = [match.matched_usage], [match.unmatched]
         if batch.other_groups.height:
             other_match = matching.match_usage(batch.other_groups, usage_rows, self.settings.tolerance, self.settings.defaults)
             matched_rows.append(other_match.matched_usage)
+            unmatched_groups.append(other_match.unmatched)
         shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
@@ -188,6 +200,8 @@ class _BatchMatcher:
             (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
         )
         is_covered = estimates.is_covered(unbilled_rows, self.coverage)
+        if batch.unnamed_providers:
+            is_covered |= sellers.is_beside_uncaptured(unbilled_rows, pl.concat(unmatched_groups, how="diagonal_relaxed"))
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),
@@ -201,10 +215,13 @@ class _BatchMatcher:
 
     def _cache_key(self, batch: Batch) -> str:
         """A hash of everything that the batch's costs are computed from: equal keys, equal costs."""
-        frame_hashes = [_content(frame) for frame in (batch.groups, batch.other_groups, self.coverage, batch.bill_names)]
+        frame_hashes = [
+            _content(frame) for frame in (batch.groups, batch.other_groups, self.coverage, batch.bill_names, batch.sold)
+        ]
         parts = (
             code.digest(),
             batch.number,
+            batch.unnamed_providers,
             *batch.fingerprint(),
             *frame_hashes,
             self.settings.tolerance,

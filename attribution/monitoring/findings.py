@@ -48,6 +48,16 @@ _FLAG_REASONS = (
         "name the emitter in the emitter table",
     ),
     (
+        "no_provider",
+        "names no provider, and none or several sell its model in that hour: estimated, or 0 where a bill of that day has such usage uncaptured",
+        "let the sender state the provider (gen_ai.provider.name); `rootcost costs --by model,reason` has the money",
+    ),
+    (
+        "provider_inferred",
+        "names no provider; matched with the only bill that sells its model in that hour",
+        "let the sender state the provider (gen_ai.provider.name)",
+    ),
+    (
         "cycle",
         "spans were each other's ancestors; the cycle was cut at the span that started last",
         "report it to the maintainers of the instrumentation",

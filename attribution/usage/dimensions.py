@@ -18,7 +18,7 @@ from ledger.hashing import Hashes, combine_hashes, row_hash
 from ledger.settings import Defaults, Settings
 
 _LOGGED = (
-    "provider", "request_model", "response_model", "account_id", "region", "provider_account", "provider_region", "service_tier",
+    "provider", "request_model", "response_model", "api_base", "account_id", "region", "provider_account", "provider_region", "service_tier",
     "resource_id", "principal",
 )  # fmt: skip
 """The logged columns of a call from which the columns WHAT and CALLER are derived."""
@@ -50,7 +50,10 @@ def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, 
     # Names come from the price book alone: other logged spellings differ by partition. Those the book lacks are matched with the bill.
     display = names.ModelNames(book.models)
     calls = calls.with_columns(
-        provider=names.map_distinct(calls["provider"], names.provider),
+        provider=pl.coalesce(
+            names.map_distinct(calls["provider"], names.called_provider),
+            *(names.map_distinct(calls[c], names.provider_by_form) for c in ("api_base", "response_model", "request_model")),
+        ),
         model=pl.coalesce(
             names.map_distinct(calls["response_model"], display.display),
             names.map_distinct(calls["request_model"], display.display),

@@ -15,8 +15,8 @@ _COLUMNS = (
     "start_time", "end_time", "service_name", "name", "emitter", "emitter_version",
     "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
     "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
-    "provider_request_id", "request_ids", "provider", "request_model", "response_model", "deployment_id", "account_id", "region",
-    "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning", "count_evidence", "count_contradiction",
+    "provider_request_id", "request_ids", "provider", "request_model", "response_model", "deployment_id", "api_base", "account_id",
+    "region", "service_tier", "resource_id", "input_includes_cache", "output_includes_reasoning", "count_evidence", "count_contradiction",
     "cache_hit", "reported_cost", "attempt", "phase", "rank", "other_usage", *USAGE_COLUMNS,
 )  # fmt: skip
 """The columns of `spans` that attribution reads."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from attribution.run import attribute
 from ledger.books import Books
+from ledger.tables import PROBLEMS
 from tests.attribution.test_rules import call, configure, rows, total
-from tests.support.books_by_hand import charge, charges, span, spans, write
+from tests.support.books_by_hand import charge, charges, price, span, spans, write
 from tests.support.cli_books import Command
 from tests.support.paths import DATA
 
@@ -114,6 +115,95 @@ def test_ra1d_a_dropped_place_gives_way_to_the_default(books: Books) -> None:
     )
     attribute(books)
     assert total(books, "cost_class") == {"metered": D("0.005"), "unallocated": D("0.003")}
+
+
+# ── provider ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ra1b_the_only_bill_that_sells_the_model_pays_for_a_call_without_a_provider(home: Path) -> None:
+    """A Langfuse export names no provider; OpenAI's bill sells gpt-4.1 that day: 0.028, and nothing estimated beside it."""
+    found = cost_rows(
+        home,
+        ("langfuse", "provider-unknown/langfuse/observations.json"),
+        ("focus", "provider-unknown/langfuse/bill.csv"),
+        by="provider,reason",
+    )
+    assert sums(found, "provider", "cost_class") == {("OpenAI", "metered"): D("0.028")}
+    assert all("provider_inferred" in row["reason"] for row in found)
+
+
+def test_ra1b_a_framework_is_no_provider(home: Path) -> None:
+    """Strands, the Agent Development Kit and the Agent Framework write their own names: 0.0705 of the bill, nothing estimated."""
+    found = cost_rows(
+        home,
+        ("otlp", "provider-unknown/frameworks/traces.json"),
+        ("focus", "provider-unknown/frameworks/bill.csv"),
+        by="provider,initiator_agent",
+    )
+    assert sums(found, "provider", "initiator_agent", "cost_class") == {
+        ("AWS", "agent1", "metered"): D("0.033"),
+        ("Google Cloud", "agent2", "metered"): D("0.0125"),
+        ("Microsoft", "agent3", "metered"): D("0.025"),
+    }
+
+
+OPENAI_LIST = [price("gpt-4o", "input_tokens", "0.0000025", provider="openai")]
+
+
+def test_ra1b_a_name_that_nobody_knows_is_read_like_none(books: Books) -> None:
+    """A misspelt provider is on no bill and in no price book; the only seller is OpenAI."""
+    write(
+        books,
+        spans=spans(*openai_call(1, "a", "gpt-4o", provider="opnai")),
+        charges=charges(openai_charge("2.50", "gpt-4o")),
+        prices=OPENAI_LIST,
+    )
+    attribute(books)
+    assert rows(books, "provider", "initiator_agent", "effective_cost") == [("OpenAI", "a", D("2.5"))]
+
+
+def test_ra1b_of_two_sellers_none_is_guessed_and_nothing_is_estimated_beside_them(books: Books) -> None:
+    """OpenAI and Azure both bill gpt-4o that hour, a million tokens more than the logs: whose it was is unknown, and it is counted once."""
+    azure = {"provider_name": "Microsoft", "service_name": "Azure OpenAI", "sub_account_id": "s", "region_id": "eastus"}
+    write(
+        books,
+        spans=spans(*openai_call(1, "a", "gpt-4o", provider=None), *openai_call(2, "b", "gpt-4o")),
+        charges=charges(
+            openai_charge("2.50", "gpt-4o"), charge("3.00", tokens_k="1000", sku_meter="gpt-4o-Inp-glbl Tokens", **azure)
+        ),
+        prices=OPENAI_LIST,
+    )
+    attribute(books)
+    found = rows(books, "provider", "initiator_agent", "effective_cost", "basis", "reason")
+    assert found == [
+        ("Microsoft", None, D(3), "billed", "uncaptured_usage"),
+        ("OpenAI", "b", D("2.5"), "billed", "coarse_match"),
+        (None, "a", D(0), "estimated", "no_provider"),
+    ]
+    assert "no_provider" in " ".join(r["reason"] for r in books.store.scan(PROBLEMS).collect().iter_rows(named=True))
+
+
+def test_ra1b_without_a_bill_an_unknown_provider_is_estimated_and_flagged(books: Books) -> None:
+    write(books, spans=spans(*openai_call(1, "a", "gpt-4o", provider=None)), prices=OPENAI_LIST)
+    attribute(books)
+    assert rows(books, "basis", "effective_cost", "reason") == [("estimated", D("2.5"), "no_provider")]
+
+
+def test_ra1b_what_was_sent_outranks_the_form_of_the_model(books: Books) -> None:
+    """A model id that looks like Bedrock's does not move a call of OpenAI to Amazon's bill; without a provider its form decides."""
+    write(
+        books,
+        spans=spans(
+            span(1, 1, agent_name="a"),
+            call(1, 2, 1, 1000, provider="openai"),
+            span(2, 1, agent_name="b"),
+            call(2, 2, 1, 1000, provider=None),
+        ),
+        charges=charges(charge("0.003", tokens_k="1")),
+    )
+    attribute(books)
+    assert total(books, "provider", cost_class="metered", basis="billed") == {"AWS": D("0.003")}
+    assert total(books, "initiator_agent", basis="billed") == {"b": D("0.003")}
 
 
 # ── release and geography ───────────────────────────────────────────────────────────────────────────────────────────
