@@ -24,6 +24,7 @@ from api.models import (
     Basis,
     Budget,
     BudgetChange,
+    Calendar,
     ChainSummary,
     ChainTree,
     CostTable,
@@ -124,9 +125,10 @@ class Client:
         granularity: Granularity = "total",
         basis: Basis = "effective",
         filters: Filters | None = None,
+        calendar: Calendar | None = None,
     ) -> CostTable:
         """Costs grouped by dimensions. `filters` keeps rows by value: ``{"team": ["Care", "Dev"]}``; "" matches unknown values."""
-        return self._get(CostTable, "/v1/costs", _cost_params(by, view, start, end, granularity, basis, filters))
+        return self._get(CostTable, "/v1/costs", _cost_params(by, view, start, end, granularity, basis, filters, calendar))
 
     def costs_file(
         self,
@@ -139,9 +141,10 @@ class Client:
         granularity: Granularity = "total",
         basis: Basis = "effective",
         filters: Filters | None = None,
+        calendar: Calendar | None = None,
     ) -> bytes:
         """Costs as a file: `csv` or `parquet`."""
-        params = {**_cost_params(by, view, start, end, granularity, basis, filters), "format": file_format}
+        params = {**_cost_params(by, view, start, end, granularity, basis, filters, calendar), "format": file_format}
         return self._send("GET", "/v1/costs", params=params).content
 
     def balance(self, months: Sequence[str] = ()) -> Page[BalanceRow]:
@@ -183,10 +186,11 @@ class Client:
         granularity: Granularity = "total",
         basis: Basis = "effective",
         filters: Filters | None = None,
+        calendar: Calendar | None = None,
         most: int = 20,
     ) -> Explanation:
         """Explains a cell of a report, which has the parameters of `costs`."""
-        params = {**_cost_params(by, view, start, end, granularity, basis, filters), "most": most}
+        params = {**_cost_params(by, view, start, end, granularity, basis, filters, calendar), "most": most}
         return self._get(Explanation, "/v1/explain/cell", params)
 
     def budgets(self, *, month: str | None = None) -> Page[Budget]:
@@ -327,6 +331,7 @@ def _cost_params(
     granularity: Granularity,
     basis: Basis,
     filters: Filters | None,
+    calendar: Calendar | None,
 ) -> dict[str, Any]:
     conditions = [
         f"{name}={value}"
@@ -340,6 +345,7 @@ def _cost_params(
         "end": end,
         "granularity": granularity,
         "basis": basis,
+        "calendar": calendar,
         "filter": conditions,
     }
 

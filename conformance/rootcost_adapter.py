@@ -96,7 +96,7 @@ def _take_in(books: Books, delivery: Path) -> None:
 def _costs(books: Books) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for view in VIEWS:
-        frame = queries.costs(books, queries.CostQuery(by=BY, view=view, granularity="day"))
+        frame = queries.costs(books, queries.CostQuery(by=(*BY, "cost_class", "reason"), view=view, granularity="day"))
         rows += [
             {"view": view, **row, "day": row["period_start"][:10], "invoice_month": row["month"], "phase": _phase(row["reason"])}
             for row in frame.iter_rows(named=True)

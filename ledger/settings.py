@@ -247,7 +247,7 @@ class AttributionSettings(_Section):
 class ReportSettings(_Section):
     """Presentation of results."""
 
-    timezone: str = Field("UTC", description="IANA timezone that days and months of reports follow (TI-1).")
+    timezone: str = Field("UTC", description="IANA timezone that days and hours of use follow in reports (TI-1, TI-1a).")
     currency: str = Field(
         "",
         pattern="^([A-Z]{3})?$",

@@ -227,6 +227,7 @@ COSTS = Table(
         _c("invoice_id", pl.String, "FOCUS InvoiceId"),
         _c("pool_id", pl.String, "the rating pool it was split from"),
         _c("usage_key", pl.Int64, "the usage_hourly row it is allocated to; null where no call used it"),
+        _c("usage_hour", TIME, "hour of the usage it pays for, whatever period its charge has; null where no call used it"),
         _c("lot_id", pl.Int64, "the charge group it is a part of; null for estimates, and for a row that sums several groups"),
         _c("lot_ids", pl.List(pl.Int64), "the charge groups of a row that sums several"),
         _c("currency", pl.String, "billing currency", required=True),

@@ -381,7 +381,7 @@ def test_the_quick_start_prints_what_it_shows(workplace: Path, monkeypatch: pyte
         else:
             said = [run(s, monkeypatch) for s in statements(body) if not NOT_RUN.search(s)]
             printed = "\n".join(said)
-    last = json.loads(run("rootcost costs --by team --format json", monkeypatch))
+    last = json.loads(run("rootcost costs --by team,reason --format json", monkeypatch))
     assert {row["team"]: (row["cost"], row["reason"]) for row in last} == {
         "Care": ("0.018", None),
         "Dev": ("0.009", None),

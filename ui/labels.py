@@ -38,9 +38,12 @@ DIMENSIONS: Mapping[str, str] = {
 VIEWS: Mapping[str, str] = {"initiator": "who started it", "executor": "who ran it"}
 BASES: Mapping[str, str] = {"effective": "Effective", "billed": "Billed", "list": "List", "contracted": "Contracted"}
 BASIS_HELP = (
-    "Effective: with commitments amortised. Billed: as invoiced. List: at public prices. "
+    "Effective: with commitments amortised. Billed: as invoiced, without estimates. List: at public prices. "
     "Contracted: at negotiated prices, before commitments."
 )
+CALENDARS: Mapping[str, str] = {"invoice": "by invoice month", "usage": "by time of use"}
+"""The two calendars of costs; a figure follows one of them. (TI-1a)"""
+PARTS: Mapping[str, str] = {"cost_billed": "Billed", "cost_estimated": "Estimated"}
 GRANULARITIES: Mapping[str, str] = {"total": "Total", "month": "By month", "day": "By day", "hour": "By hour"}
 CLASSES: Mapping[str, str] = {
     "metered": "Metered",
@@ -100,6 +103,15 @@ NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no agent)", "(none)"
 NAMELESS = frozenset({NO_TEAM, NO_AGENT, NO_VALUE})
 """Shown where a cost has no team, agent or other value. `unknown` differs: it is the name of an agent."""
 NAMELESS_HELP = "Cost that cannot be given to one name: idle capacity, shared cost, cost of an owner, or unallocated cost."
+
+
+def parts_of(billed_cost: str, estimated_cost: str) -> str:
+    """How much of a total is billed and how much estimated.
+
+    >>> parts_of("$5.00", "$12.00")
+    '$5.00 billed + $12.00 estimated'
+    """
+    return f"{billed_cost} billed + {estimated_cost} estimated"
 
 
 def reason(term: str | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from api.models.base import (
     Basis,
+    Calendar,
     FieldError,
     Filters,
     Granularity,
@@ -65,6 +66,7 @@ __all__ = [
     "Basis",
     "Budget",
     "BudgetChange",
+    "Calendar",
     "CallCost",
     "ChainSummary",
     "ChainTree",

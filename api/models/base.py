@@ -15,6 +15,8 @@ View = Literal["initiator", "executor"]
 """`initiator`: the agent that started the chain; `executor`: the agent that made the calls."""
 Granularity = Literal["total", "hour", "day", "month"]
 """Time granularity of the rows, in the reporting timezone."""
+Calendar = Literal["invoice", "usage"]
+"""`invoice`: months of invoices, which tie out with the bill; `usage`: the time of use, in the reporting timezone. (TI-1a)"""
 Basis = Literal["effective", "billed", "list", "contracted"]
 """Which of FOCUS's cost columns is summed."""
 

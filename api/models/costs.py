@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.models.base import Basis, Granularity, Money, ResponseModel, View, describe
+from api.models.base import Basis, Calendar, Granularity, Money, ResponseModel, View, describe
 from api.models.state import AlertRow
 from ledger.tables import BALANCE, COSTS
 
@@ -19,10 +19,18 @@ class CostRow(BaseModel):
     period_start: str | None = Field(
         default=None, description="Start of the hour, day or month, ISO 8601 with offset; null for `total`."
     )
-    cost_class: str = Field(description=describe(COSTS, "cost_class"))
-    reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
     currency: str = Field(description=describe(COSTS, "currency"))
-    cost: Money | None = Field(default=None, description="Sum of the cost column; null where the whole group is unpriced.")
+    cost: Money | None = Field(default=None, description="Sum of the cost column; null where it is unknown for the whole group.")
+    cost_billed: Money | None = Field(default=None, description="The part of `cost` that bills tell.")
+    cost_estimated: Money | None = Field(
+        default=None, description="The part of `cost` that is estimated, since no bill covers it yet."
+    )
+    omitted_rows: int = Field(
+        default=0, description="Rows of `costs` that `cost` leaves out, since their cost column is unknown."
+    )
+    omitted_cost: Money | None = Field(
+        default=None, description="What those rows cost in another cost column, as far as it is known."
+    )
 
     def get(self, dimension: str) -> str | None:
         """Value of a dimension of `by`, e.g. ``row.get("team")``; None where it is unknown."""
@@ -48,11 +56,20 @@ class CostTable(ResponseModel):
     view: View = Field(description="Whether `agent` and `team` are the initiator's or the executor's.")
     basis: Basis = Field(description="Cost column that was summed.")
     granularity: Granularity = Field(description="Time granularity of the rows.")
+    calendar: Calendar = Field(
+        default="usage",
+        description="Whether months are those of invoices, which tie out with the bill, or times are those of use.",
+    )
     timezone: str = Field(description="Timezone of days and months.")
     start: datetime | None = Field(default=None, description="First instant included.")
     end: datetime | None = Field(default=None, description="First instant excluded.")
     runs: dict[str, str] = Field(description="Published run of each month.")
     totals: dict[str, Money] = Field(description="Sum of the rows, for each currency.")
+    totals_billed: dict[str, Money] = Field(default_factory=dict, description="The part of `totals` that bills tell.")
+    totals_estimated: dict[str, Money] = Field(default_factory=dict, description="The part of `totals` that is estimated.")
+    totals_omitted: dict[str, Money] = Field(
+        default_factory=dict, description="What is missing from `totals`, since its cost column is unknown, in another column."
+    )
     rows: list[CostRow] = Field(description="The groups, ordered by time, then by cost.")
     rates: list[RateUsed] = Field(
         default_factory=list,
@@ -100,8 +117,9 @@ class Spender(ResponseModel):
 
 
 class ReasonTotal(ResponseModel):
-    """Unallocated cost of a month by reason."""
+    """Cost of a month without a team, by class and reason. (LA-1)"""
 
+    cost_class: str = Field(default="unallocated", description=describe(COSTS, "cost_class"))
     reason: str | None = Field(default=None, description=describe(COSTS, "reason"))
     currency: str = Field(description=describe(COSTS, "currency"))
     cost: Money = Field(description="Sum of the cost column.")
@@ -116,16 +134,16 @@ class MonthTotal(ResponseModel):
     change: Money = Field(description="cost minus previous.")
     billed: Money = Field(description="Cost from bills.")
     estimated: Money = Field(description="Estimated cost of usage that no bill covers yet.")
-    unallocated: Money = Field(description="Cost without a known owner.")
+    unallocated: Money = Field(description="Cost without a team, whatever its class.")
     unallocated_percent: Money | None = Field(
-        default=None, description="Unallocated cost in percent of the total; null where the total is 0."
+        default=None, description="Cost without a team in percent of the total; null where the total is 0."
     )
 
 
 class Overview(ResponseModel):
     """Overview of a month."""
 
-    month: str | None = Field(default=None, description="The month, in the reporting timezone; null while nothing is published.")
+    month: str | None = Field(default=None, description="The invoice month; null while nothing is published.")
     months: list[str] = Field(description="Months with published figures, oldest first.")
     timezone: str = Field(description="The reporting timezone.")
     view: View = Field(description="Whether cost is shown by initiator or by executor.")
@@ -134,7 +152,7 @@ class Overview(ResponseModel):
     classes: list[ClassTotal] = Field(description="Cost by cost class and basis.")
     teams: list[Spender] = Field(description="Teams by cost, highest first.")
     agents: list[Spender] = Field(description="Agents by cost, highest first.")
-    unallocated: list[ReasonTotal] = Field(description="Unallocated cost by reason, highest first.")
+    unallocated: list[ReasonTotal] = Field(description="Cost without a team by class and reason, highest first.")
     unpriced_agents: list[str] = Field(
         default_factory=list, description="Agents with unpriced calls, whose cost is missing from all figures."
     )

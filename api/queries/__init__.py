@@ -1,6 +1,6 @@
 """Queries: pure functions from `Books` to frames and models, shared by the API and the command line.
 
-    costs(books, CostQuery) -> DataFrame            by + [period_start] + cost_class, reason, currency, cost
+    costs(books, CostQuery) -> DataFrame            by + [period_start] + currency, cost, cost_billed, cost_estimated
     costs_in(books, CostQuery, "EUR") -> DataFrame   the same in one currency, and the exchange rates applied
     cost_table(books, CostQuery) -> CostTable        the same with totals and the runs of the figures
     balance(books, months=None) -> DataFrame         currency, invoice_month, provider, cost_column, charges_in … rounding

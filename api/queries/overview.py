@@ -26,7 +26,7 @@ _NOTHING = Decimal(0)
 def overview(
     books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:
-    """The month's totals, top teams and agents, unallocated cost by reason, alerts; by default of the newest published month."""
+    """The invoice month's totals, top teams and agents, cost without a team by class and reason, alerts; by default of the newest published month."""
     published_months = [m.month for m in published(books)]
     zone = books.settings.report.timezone
     at_a_glance: dict[str, Any] = {"months": published_months, "timezone": zone, "view": view, "basis": basis}
@@ -37,12 +37,16 @@ def overview(
         return Overview(month=None, totals=[], classes=[], teams=[], agents=[], unallocated=[], unpriced_agents=[], **at_a_glance)
     before, start, end = bounds(month, zone)
     dimensions = ("cost_class", "basis", "reason", f"{view}_team", f"{view}_agent")
-    current = costs(books, CostQuery(by=dimensions, view=view, start=start, end=end, basis=basis))
-    earlier = costs(books, CostQuery(by=dimensions, view=view, start=before, end=start, basis=basis))
+    current = costs(books, CostQuery(by=dimensions, view=view, start=start, end=end, basis=basis, calendar="invoice"))
+    earlier = costs(books, CostQuery(by=dimensions, view=view, start=before, end=start, basis=basis, calendar="invoice"))
+    teamless = current.filter(pl.col(f"{view}_team").fill_null("") == "")
     whole, previous = _sums(current), _sums(earlier)
     return Overview(
         month=month,
-        totals=[_total(currency, current, whole, previous) for currency in sorted({*_currencies(whole), *_currencies(previous)})],
+        totals=[
+            _total(currency, current, teamless, whole, previous)
+            for currency in sorted({*_currencies(whole), *_currencies(previous)})
+        ],
         classes=[
             ClassTotal(currency=currency, cost_class=cost_class, basis=row_basis, cost=cost)
             for (currency, cost_class, row_basis), cost in sorted(_sums(current, "cost_class", "basis").items(), key=_dearest)
@@ -50,8 +54,8 @@ def overview(
         teams=_spenders(f"{view}_team", current, earlier, whole, top),
         agents=_spenders(f"{view}_agent", current, earlier, whole, top),
         unallocated=[
-            ReasonTotal(reason=reason, currency=currency, cost=cost)
-            for (currency, reason), cost in sorted(_sums(_unallocated(current), "reason").items(), key=_dearest)
+            ReasonTotal(cost_class=cost_class, reason=reason, currency=currency, cost=cost)
+            for (currency, cost_class, reason), cost in sorted(_sums(teamless, "cost_class", "reason").items(), key=_dearest)
         ],
         unpriced_agents=current.filter(pl.col("cost").is_null())[f"{view}_agent"].drop_nulls().unique().sort().to_list(),
         **at_a_glance,
@@ -88,20 +92,20 @@ def _dearest(item: tuple[tuple[Any, ...], Decimal]) -> tuple[Any, ...]:
     return (key[0], -cost, *(str(part) for part in key[1:]))
 
 
-def _unallocated(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(pl.col("cost_class") == "unallocated")
-
-
 def _percent(part: Decimal, whole: Decimal) -> Decimal | None:
     return money.proportion(Decimal(100), part, whole) if whole else None
 
 
 def _total(
-    currency: str, current: pl.DataFrame, whole: Mapping[tuple[Any, ...], Decimal], previous: Mapping[tuple[Any, ...], Decimal]
+    currency: str,
+    current: pl.DataFrame,
+    teamless: pl.DataFrame,
+    whole: Mapping[tuple[Any, ...], Decimal],
+    previous: Mapping[tuple[Any, ...], Decimal],
 ) -> MonthTotal:
     cost, earlier = whole.get((currency,), _NOTHING), previous.get((currency,), _NOTHING)
     by_basis = _sums(current, "basis")
-    unallocated_cost = _sums(_unallocated(current)).get((currency,), _NOTHING)
+    unallocated_cost = _sums(teamless).get((currency,), _NOTHING)
     return MonthTotal(
         currency=currency,
         cost=cost,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -19,6 +20,7 @@ from api.models import (
     BalanceRow,
     Basis,
     Budget,
+    Calendar,
     ChainSummary,
     ChainTree,
     CostTable,
@@ -36,7 +38,7 @@ from api.models import (
     View,
 )
 from api.queries.chains import MAX_PAGE
-from api.queries.costs import as_text
+from api.queries.costs import COST_AMOUNTS, as_text
 from ledger import money
 from ledger.books import Books
 from ledger.periods import parse_instant
@@ -72,6 +74,13 @@ FilterParam = Annotated[
         examples=[["team=Care"]],
     ),
 ]
+CalendarParam = Annotated[
+    Calendar | None,
+    Query(
+        description="invoice: months of invoices, which tie out with the bill; usage: the time of use. "
+        "By default whole months are those of invoices, days and hours those of use."
+    ),
+]
 MaxLines = Annotated[
     int, Query(ge=1, le=MAX_PAGE, description="Maximum number of lines of a step; the others are counted and summed.")
 ]
@@ -99,7 +108,7 @@ def router(books: Books, spool: Spool) -> APIRouter:
 
 
 def _costs(routes: APIRouter, books: Books) -> None:
-    zone = books.settings.report.timezone
+    parse = partial(queries.CostQuery.parse, timezone=books.settings.report.timezone)
 
     @routes.get(
         "/costs",
@@ -120,6 +129,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
         granularity: GranularityParam = "total",
         basis: BasisParam = "effective",
         filter: FilterParam = [],  # noqa: A002, B006 - the name in the address
+        calendar: CalendarParam = None,
         currency: Annotated[
             str | None,
             Query(
@@ -129,11 +139,12 @@ def _costs(routes: APIRouter, books: Books) -> None:
         ] = None,
         format: Annotated[Literal["json", "csv", "parquet"], Query(description="json, csv or parquet.")] = "json",  # noqa: A002
     ) -> Response:
-        """Rows of `by`, then period, cost class, reason and currency. Currencies are never summed together. With `currency`, all costs
-        are converted: the response lists the rates applied, and a missing rate is an error.
+        """One row for each value of `by`, period and currency; `cost_class` and `reason` are among them if `by` names them. Currencies are never
+        summed together. Each cost says how much of it is billed and how much estimated. With `currency`, all costs are converted: the
+        response lists the rates applied, and a missing rate is an error.
         """
-        query = queries.CostQuery.parse(
-            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
+        query = parse(
+            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, calendar=calendar
         )
         if format == "json":
             return _json(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
@@ -153,7 +164,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
     def overview(
         month: Annotated[
             str | None,
-            Query(description="Month in the reporting timezone; by default the newest published one.", examples=["2026-10"]),
+            Query(description="Invoice month; by default the newest published one.", examples=["2026-10"]),
         ] = None,
         view: View = "initiator",
         basis: Basis = "effective",
@@ -199,7 +210,7 @@ def _chains(routes: APIRouter, books: Books) -> None:
 
 
 def _explanations(routes: APIRouter, books: Books) -> None:
-    zone = books.settings.report.timezone
+    parse = partial(queries.CostQuery.parse, timezone=books.settings.report.timezone)
 
     # Registered before /explain/{ref}: `cell` is not a reference.
     @routes.get("/explain/cell", summary="Explain a cell of a report")
@@ -211,11 +222,12 @@ def _explanations(routes: APIRouter, books: Books) -> None:
         granularity: GranularityParam = "total",
         basis: BasisParam = "effective",
         filter: FilterParam = [],  # noqa: A002, B006
+        calendar: CalendarParam = None,
         most: MaxLines = queries.DEFAULT_LINES,
     ) -> Explanation:
         """Explains the cost that `/v1/costs` sums with the same parameters. The sum of every step is the figure or a named part of it."""
-        query = queries.CostQuery.parse(
-            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, timezone=zone
+        query = parse(
+            by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, calendar=calendar
         )
         return queries.explain_cell(books, query, most=most)
 
@@ -345,11 +357,14 @@ def _parameters(dependant: Any) -> set[str]:
     return set() if dependant is None else {field.alias for field in dependant.query_params}
 
 
+_AMOUNTS = frozenset({*COST_AMOUNTS, "omitted_cost"})
+
+
 def _json(table: CostTable) -> Response:
     """Serialises a cost table without validation, which would take most of the time with many rows."""
     head = table.model_copy(update={"rows": []}).model_dump(mode="json")
     head["rows"] = [
-        {name: money.text(value) if name == "cost" else value for name, value in row.__dict__.items()} | (row.model_extra or {})
+        {name: money.text(value) if name in _AMOUNTS else value for name, value in row.__dict__.items()} | (row.model_extra or {})
         for row in table.rows
     ]
     return Response(json.dumps(head, ensure_ascii=False), media_type="application/json")

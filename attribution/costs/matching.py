@@ -348,6 +348,8 @@ def with_dimensions(shares: pl.DataFrame, groups: pl.DataFrame, usage: pl.DataFr
     if not shares.height:
         return shares
     group_columns = groups.select(c for c in groups.columns if c in _GROUP_DIMENSIONS)
-    usage_columns = usage.select(*(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO)
+    usage_columns = usage.select(
+        *(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO, usage_hour="hour"
+    )
     # Groups and usage are numbered in row order, so their columns are gathered rather than joined.
     return pl.concat([shares, group_columns[shares["charge_group"]], usage_columns[shares["usage_row"]]], how="horizontal")

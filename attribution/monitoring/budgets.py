@@ -95,7 +95,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         month = str(row["month"])
         address = (
             f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={budget.scope_name}')}"
-            f"&start={month}&end={periods.next_month(month)}"
+            f"&start={month}&end={periods.next_month(month)}&calendar=usage"
         )
         payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
             "share": text(share),

@@ -116,6 +116,14 @@ def costs(
     basis: Annotated[
         Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is summed.")
     ] = "effective",
+    calendar: Annotated[
+        Literal["", "invoice", "usage"],
+        typer.Option(
+            help="invoice: months of invoices, which tie out with the bill; usage: the time of use. "
+            "Default: invoice for whole months, usage for days and hours.",
+            show_default=False,
+        ),
+    ] = "",
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,11 +147,12 @@ def costs(
 ) -> None:
     """Show costs by team, agent, model or any other dimension.
 
-    Every row has its cost class and, where it is not plainly metered, the reason. Currencies are never mixed, unless --currency names
-    one: then each amount is exchanged at the rate of its day (rootcost exchange import), and the rates are named.
+    One row for each value: --by team is one row a team, --by team,cost_class,reason tells its classes and reasons apart. Every row says
+    how much of it is billed and how much estimated. Currencies are never mixed, unless --currency names one: then each amount is
+    exchanged at the rate of its day (rootcost exchange import), and the rates are named.
     """
     from api import queries
-    from rootcost.terminal import tables
+    from rootcost.terminal import cost_tables, tables
 
     with open_books(home) as books:
         query = queries.CostQuery.parse(
@@ -154,6 +163,7 @@ def costs(
             granularity=granularity,
             basis=basis,
             filters=filters or [],
+            calendar=calendar or None,
             timezone=books.settings.report.timezone,
         )
         frame, rates = queries.costs_in(books, query, currency) if currency else (queries.costs(books, query), [])
@@ -165,7 +175,9 @@ def costs(
     elif output in ("csv", "parquet"):
         write_table(frame, output, file)
     elif frame.height:
-        tables.costs(frame, basis=basis, requested_columns=query.by, path=file)
+        is_in_time = bool(query.start or query.end or granularity != "total")
+        shown_calendar = str(query.calendar) if is_in_time else ""
+        cost_tables.costs(frame, basis=basis, calendar=shown_calendar, requested_columns=query.by, path=file)
     for rate_name, days in Counter(rate.label for rate in rates).items():
         say(f"Exchanged, {tables.counted(days, 'day')}: {rate_name}")
     if not frame.height:

@@ -125,7 +125,7 @@ def _teams(books: Books) -> set[str]:
     from attribution.costs.shared_rules import known_teams
     from ledger import registry
 
-    spending = queries.costs(books, queries.CostQuery(by=("initiator_team",)))
+    spending = queries.costs(books, queries.CostQuery(by=("initiator_team", "cost_class")))
     return known_teams(registry.rows(books), spending)
 
 

@@ -190,7 +190,7 @@ class _Report:
         telling.heading(out, "What was read", sentence)
         telling.read(out, self.story.read, currency=self.currency)
         self._restatement()
-        by = ("initiator_team", "initiator_agent", "basis", "service")
+        by = ("initiator_team", "initiator_agent", "basis", "service", "cost_class", "reason")
         costs = queries.costs(self.books, queries.CostQuery(by=by))
         telling.heading(
             out,

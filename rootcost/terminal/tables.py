@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from rootcost.terminal.console import plain, say, terminal
-from ui import labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +31,8 @@ HEADINGS: Mapping[str, str] = {
     "executor_agent": "agent (ran it)",
     "period_start": "from",
     "cost_class": "class",
+    "cost_billed": "billed",
+    "cost_estimated": "estimated",
     "invoice_month": "month",
     "cost_column": "cost column",
     "charges_in": "charges in",
@@ -65,7 +66,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _console(path: Path | None = None) -> Console:
+def console_of(path: Path | None = None) -> Console:
     return terminal() if path is None else Console(file=io.StringIO(), width=220, highlight=False)
 
 
@@ -203,31 +204,11 @@ def _cell(value: object) -> str:
 
 def draw(renderable: Any, path: Path | None = None) -> None:
     """Prints to the terminal, or into a text file."""
-    console = _console(path)
+    console = console_of(path)
     console.print(renderable)
     if path is not None and isinstance(console.file, io.StringIO):
         path.write_text(console.file.getvalue(), encoding="utf-8")
         say(f"Written: {path}")
-
-
-def costs(frame: pl.DataFrame, *, basis: str, requested_columns: Sequence[str] = (), path: Path | None = None) -> None:
-    """Prints costs with a total for each currency, and what their reasons mean. `requested_columns` are shown even if empty."""
-    rows = frame.to_dicts()
-    totals: dict[str, Decimal] = {}
-    for row in rows:
-        totals[row["currency"]] = totals.get(row["currency"], Decimal(0)) + (row["cost"] or Decimal(0))
-    columns = [
-        c
-        for c in frame.columns
-        if c not in ("currency", "cost") and (c in requested_columns or any(row[c] not in (None, "") for row in rows))
-    ]
-    footer = {"cost": "\n".join(amount(v) for v in totals.values()), "currency": "\n".join(totals), columns[0]: "total"}
-    shown_columns = [*columns, "cost", "currency"] if len(totals) > 1 else [*columns, "cost"]
-    caption = f"{basis} cost" if len(totals) > 1 else f"{basis} cost in {next(iter(totals), '')}"
-    wide = None if path is None else _console(path).width
-    draw(table(shown_columns, rows, money=["cost"], footer=footer, caption=caption, keep=requested_columns, width=wide), path)
-    for term in sorted({term.strip() for row in rows for term in (row.get("reason") or "").split(",")} - {""}):
-        say(f"{term}: {labels.reason(term)}")
 
 
 def rows_as_json(rows: Iterable[Mapping[str, object]]) -> str:
@@ -347,7 +328,6 @@ __all__ = [
     "amounts",
     "balance",
     "budgets",
-    "costs",
     "draw",
     "problems",
     "rows_as_json",

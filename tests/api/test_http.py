@@ -64,10 +64,12 @@ def test_money_travels_as_text(http: httpx.Client) -> None:
     assert answer["rows"][0] == {
         "period_start": None,
         "team": "Data",
-        "cost_class": "metered",
-        "reason": None,
         "currency": "USD",
         "cost": "0.012",
+        "cost_billed": "0.012",
+        "cost_estimated": "0",
+        "omitted_rows": 0,
+        "omitted_cost": None,
     }
     assert answer["runs"] == {"2026-10": RUN}
     assert http.get("/v1/balance").json()["rows"][0]["difference"] == "0"
@@ -77,7 +79,7 @@ def test_costs_come_as_files_too(http: httpx.Client) -> None:
     params = {"by": "team,model", "granularity": "day", "filter": ["team=Care", "team=Dev"]}
     csv = http.get("/v1/costs", params={**params, "format": "csv"})
     assert csv.headers["content-type"].startswith("text/csv")
-    assert csv.text.splitlines()[1] == "Care,M,2026-10-05T00:00:00+00:00,metered,,USD,0.018"
+    assert csv.text.splitlines()[1] == "Care,M,2026-10-05T00:00:00+00:00,USD,0.018,0.018,0"
     parquet = pl.read_parquet(io.BytesIO(http.get("/v1/costs", params={**params, "format": "parquet"}).content))
     assert parquet["cost"].sum() == Decimal("0.027")
 
@@ -102,7 +104,7 @@ def test_the_client_reads_what_the_queries_say(client: Client) -> None:
     assert client.overview().month == "2026-10"
     assert {s.kind: s.source for s in client.freshness().sources} == {"charges": "focus", "calls": "otlp"}
     assert client.health().status == client.ready().status == "ok"
-    assert client.costs_file("csv", by=["currency"]).splitlines()[-1] == b"USD,unallocated,uncaptured_usage,0.003"
+    assert client.costs_file("csv", by=["currency"]).splitlines()[-1] == b"USD,0.03,0.03,0"
     assert (client.alerts().total, client.anomalies().total, client.problems().total, client.runs().total) == (0, 0, 0, 0)
 
 

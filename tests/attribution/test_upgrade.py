@@ -58,7 +58,7 @@ def with_the_case(home: Path, bill: Path = CASE / "bill.csv") -> Command:
 
 def shown(rootcost: Command) -> list[tuple[Any, ...]]:
     """Agent, model, reason, class and cost of each row that costs something."""
-    rows = rootcost("costs", "--by", "initiator_agent,model,reason", "--format", "json").rows
+    rows = rootcost("costs", "--by", "initiator_agent,model,reason,cost_class", "--format", "json").rows
     return [(r["initiator_agent"], r["model"], r["reason"], r["cost_class"], r["cost"]) for r in rows if Decimal(r["cost"])]
 
 

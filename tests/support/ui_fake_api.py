@@ -104,7 +104,7 @@ def total(atoms: list[Atom]) -> Decimal:
 def cost_rows(atoms: list[Atom], by: list[str], granularity: str) -> list[dict[str, Any]]:
     """Atoms grouped as the API groups them."""
     cut = {"total": 0, "month": 7, "day": 10, "hour": 13}[granularity]
-    keys = [*by, "cost_class", "reason", "currency"]
+    keys = [*by, *(k for k in ("currency",) if k not in by)]
 
     def key(a: Atom) -> tuple[str, ...]:
         return (a["period"][:cut], *(str(_dim(a, k) or "") for k in keys))
@@ -121,6 +121,8 @@ def cost_rows(atoms: list[Atom], by: list[str], granularity: str) -> list[dict[s
             13: f"{start}:00:00+00:00",
         }[cut]
         row["cost"] = str(total(members))
+        for basis in ("billed", "estimated"):
+            row[f"cost_{basis}"] = str(total([a for a in members if a["basis"] == basis]))
         rows.append(row)
     return sorted(rows, key=lambda r: (r["period_start"] or "", -Decimal(r["cost"])))
 

@@ -151,7 +151,7 @@ def reasons(month: str, basis: str) -> None:
     """Cost beyond metered calls, class by class, with the reason."""
     span = {} if month == "all" else {"start": month, "end": controls.next_month(month)}
     answer = request(lambda api: api.costs(by=["cost_class", "reason", "provider", "service"], basis=basis, **span))  # type: ignore[arg-type]
-    unmetered = [row for row in answer.value.rows if row.cost_class != "metered" and row.cost is not None]
+    unmetered = [row for row in answer.value.rows if row.get("cost_class") != "metered" and row.cost is not None]
     unmetered.sort(key=lambda row: row.cost or Decimal(0), reverse=True)
     to = widgets.column_places(row.cost for row in unmetered)
     rows = [
@@ -160,14 +160,18 @@ def reasons(month: str, basis: str) -> None:
                 Cell(
                     pills=[
                         Pill(
-                            labels.CLASSES.get(row.cost_class, row.cost_class),
-                            "warn" if row.cost_class == "unallocated" else "",
-                            widgets.class_help(row.cost_class),
+                            labels.CLASSES.get(row.get("cost_class") or "", ""),
+                            "warn" if row.get("cost_class") == "unallocated" else "",
+                            widgets.class_help(row.get("cost_class") or ""),
                         )
                     ],
-                    order=row.cost_class,
+                    order=row.get("cost_class") or "",
                 ),
-                Cell(labels.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                Cell(
+                    labels.reason(row.get("reason")) or "No reason given",
+                    order=row.get("reason") or "",
+                    title=row.get("reason") or "",
+                ),
                 Cell(
                     labels.value("provider", row.get("provider")), order=row.get("provider") or "", sub=row.get("service") or ""
                 ),

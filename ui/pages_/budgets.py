@@ -114,7 +114,10 @@ def history(budget: Budget) -> None:
     dimension = f"{budget.view}_{budget.scope}"
     answer = try_request(
         lambda api: api.costs(
-            by=[dimension], granularity="month", filters={dimension: budget.scope_name, "currency": budget.currency}
+            by=[dimension],
+            granularity="month",
+            filters={dimension: budget.scope_name, "currency": budget.currency},
+            calendar="usage",
         )
     )
     if isinstance(answer, ApiProblem):

@@ -210,15 +210,33 @@ def answer(question: Question, cost_table: Answer[CostTable]) -> None:
     tiles = st.columns(max(4, len(currencies)))
     for tile, currency in zip(tiles, currencies, strict=False):
         with tile:
-            widgets.amount_tile(f"Total, {labels.BASES[question.basis].lower()} cost", table.totals[currency], currency)
+            widgets.amount_tile(
+                f"Total, {labels.BASES[question.basis].lower()} cost",
+                table.totals[currency],
+                currency,
+                delta=labels.parts_of(
+                    widgets.money(table.totals_billed.get(currency), currency),
+                    widgets.money(table.totals_estimated.get(currency), currency),
+                )
+                if table.totals_estimated.get(currency)
+                else None,
+                help_text=labels.CALENDARS[table.calendar],
+            )
+    for currency, amount in table.totals_omitted.items():
+        st.caption(
+            widgets.plain(
+                f"{labels.BASES[question.basis]} cost is unknown for some rows: what costs {widgets.money(amount, currency)} in another "
+                "cost column is not in this total."
+            )
+        )
     for currency in currencies:
         picture(question, [row for row in table.rows if row.currency == currency], currency)
     grid = Grid(
-        columns(question, currencies),
-        [row_of(question, row, to) for row, to in with_places(table.rows)],
-        footer=[total_row(question, currency, table.totals[currency]) for currency in currencies],
+        columns(question, table),
+        [row_of(question, table, row, to) for row, to in with_places(table.rows)],
+        footer=[total_row(question, table, currency) for currency in currencies],
         label="Costs",
-        caption=f"{len(table.rows):,} rows",
+        caption=f"{len(table.rows):,} rows, {labels.CALENDARS[table.calendar]}",
         address=cost_table.address,
     )
     controls.go(draw(grid, key="costs"), page="explorer")
@@ -255,18 +273,17 @@ def picture(question: Question, rows: Sequence[CostRow], currency: str) -> None:
     )
 
 
-def columns(question: Question, currencies: Sequence[str]) -> list[Column]:
-    """Headings."""
+def columns(question: Question, table: CostTable) -> list[Column]:
+    """Headings; the billed and the estimated part only where something is estimated."""
     time = [] if question.granularity == "total" else [Column("Start", shape="word")]
     dims = [Column(labels.dimension(name), link=number == 0) for number, name in enumerate(question.by)]
-    extra = [Column(labels.dimension(name)) for name in extras(question)]
-    return [*time, *dims, *extra, Column(f"{labels.BASES[question.basis]} cost", "right")]
+    parts = [Column(labels.PARTS[name], "right") for name in parts_of(table)]
+    return [*time, *dims, Column(f"{labels.BASES[question.basis]} cost", "right"), *parts]
 
 
-def extras(question: Question) -> list[Literal["cost_class", "reason"]]:
-    """Every row of the API has its class and reason; they are shown unless they are grouped by already."""
-    class_and_reason: tuple[Literal["cost_class"], Literal["reason"]] = ("cost_class", "reason")
-    return [name for name in class_and_reason if name not in question.by]
+def parts_of(table: CostTable) -> list[Literal["cost_billed", "cost_estimated"]]:
+    """Columns beside the cost: its parts, where some of it is estimated. (LA-1)"""
+    return ["cost_billed", "cost_estimated"] if any(table.totals_estimated.values()) else []
 
 
 def with_places(rows: Sequence[CostRow]) -> list[tuple[CostRow, int]]:
@@ -278,12 +295,11 @@ def with_places(rows: Sequence[CostRow]) -> list[tuple[CostRow, int]]:
     return [(row, to[row.currency]) for row in rows]
 
 
-def row_of(question: Question, row: CostRow, to: int) -> Row:
+def row_of(question: Question, table: CostTable, row: CostRow, to: int) -> Row:
     """One group; it leads to what it is made of."""
     time = (
         [] if question.granularity == "total" else [Cell(period(row.period_start, question.granularity), order=row.period_start)]
     )
-    names = [*question.by, *extras(question)]
     cells = [
         Cell(
             labels.value(name, row.get(name)),
@@ -291,20 +307,25 @@ def row_of(question: Question, row: CostRow, to: int) -> Row:
             tone="" if row.get(name) else "muted",
             title=row.get(name) or ("" if name == "reason" else labels.NAMELESS_HELP),
         )
-        for name in names
+        for name in question.by
     ]
     cost = replace(widgets.cost_cell(row.cost, row.currency, to_places=to), href=why(question, row))
-    return Row([*time, *cells, cost], href=deeper(question, row))
+    if row.omitted_rows and row.cost is not None:
+        omission = f", {widgets.money(row.omitted_cost, row.currency)} in another column" if row.omitted_cost else ""
+        cost = replace(cost, sub=f"without {widgets.count(row.omitted_rows)} unknown{omission}")
+    parts = [widgets.money_cell(getattr(row, name), row.currency, to_places=to) for name in parts_of(table)]
+    return Row([*time, *cells, cost, *parts], href=deeper(question, row))
 
 
 def why(question: Question, row: CostRow) -> str:
     """Where a cost leads: to its explanation, which is asked for with the same question, kept to the row's own values."""
-    names = [*question.by, *extras(question)]
-    filters = {**question.filters, **{name: [row.get(name) or ""] for name in names}, "currency": [row.currency]}
+    filters = {**question.filters, **{name: [row.get(name) or ""] for name in question.by}, "currency": [row.currency]}
     pairs = [f"{name}={value}" for name, values in filters.items() for value in values]
-    start, end = (
-        (row.period_start, after(row.period_start, question.granularity)) if row.period_start else (question.start, question.end)
-    )
+    start, end = question.start, question.end
+    if row.period_start:
+        # A month is one of invoices, as the row is.
+        start = row.period_start[:7] if question.granularity == "month" else row.period_start
+        end = after(row.period_start, question.granularity)
     return widgets.link(
         "explain", by=",".join(question.by), view=question.view, basis=question.basis, start=start, end=end, filter=pairs
     )
@@ -337,10 +358,15 @@ def period(start: str | None, granularity: str) -> str:
     return start[:7] if granularity == "month" else start[:10] if granularity == "day" else start[:16].replace("T", " ")
 
 
-def total_row(question: Question, currency: str, amount: Decimal) -> Row:
+def total_row(question: Question, table: CostTable, currency: str) -> Row:
     """The sum in one currency."""
-    width = len(question.by) + len(extras(question)) + (question.granularity != "total")
-    return Row([Cell(f"Total {currency}"), *[Cell()] * (width - 1), widgets.money_cell(amount, currency)], strong=True)
+    width = len(question.by) + (question.granularity != "total")
+    sums = {"cost_billed": table.totals_billed, "cost_estimated": table.totals_estimated}
+    amounts = [table.totals[currency], *(sums[name].get(currency) for name in parts_of(table))]
+    return Row(
+        [Cell(f"Total {currency}"), *[Cell()] * (width - 1), *(widgets.money_cell(amount, currency) for amount in amounts)],
+        strong=True,
+    )
 
 
 def files(question: Question) -> None:

@@ -55,7 +55,7 @@ def page() -> None:
 
     left_column, right = st.columns([2, 1], gap="medium")
     with left_column:
-        st.markdown("##### Spend per day, by team :small[:gray[paler: estimated]]")
+        st.markdown("##### Spend per day of use, by team :small[:gray[paler: estimated]]")
         addresses = [spend_over_time(month, view, answer.value.basis, currency)]
     with right:
         st.markdown("##### Budgets")
@@ -86,12 +86,13 @@ def badges(overview: Overview, month: str) -> None:
         balance = try_request(lambda api: api.balance([month]))
         if not isinstance(balance, ApiProblem) and balance.value.rows:
             off = [row for row in balance.value.rows if row.difference]
-            widgets.state_badge("Ties out: difference 0" if not off else "Does not tie out", "bad" if off else "good")
+            tied = "Ties out: difference 0" + (" of what is billed" if any(t.estimated for t in overview.totals) else "")
+            widgets.state_badge("Does not tie out" if off else tied, "bad" if off else "good")
         if overview.problems:
             widgets.state_badge(f"{widgets.count(overview.problems)} input problem{'s' if overview.problems > 1 else ''}", "warn")
         if any(total.estimated for total in overview.totals):
             widgets.state_badge("Partly estimated", "cool")
-        widgets.state_badge(f"{labels.BASES[overview.basis]} cost, {overview.timezone}", "")
+        widgets.state_badge(f"{labels.BASES[overview.basis]} cost, {labels.CALENDARS['invoice']}", "")
 
 
 def is_over(month: str, timezone: str) -> bool:
@@ -119,10 +120,25 @@ def tiles(overview: Overview, currency: str, month: str, *, over: bool) -> None:
             help_text="Priced from the price book until the bill comes.",
         )
     with unallocated_tile:
-        share = f"{widgets.percent(total.unallocated_percent)} of spend"
         widgets.amount_tile(
-            "Unallocated", total.unallocated, currency, delta=share, help_text="Nobody is known to have caused it."
+            "Unallocated",
+            total.unallocated,
+            currency,
+            delta=f"{widgets.percent(total.unallocated_percent)} of spend",
+            help_text=f"Cost without a team. {classes_without_team(overview, currency)}",
         )
+
+
+def classes_without_team(overview: Overview, currency: str) -> str:
+    """Cost without a team by class, largest first, as text."""
+    sums: dict[str, Decimal] = {}
+    for row in overview.unallocated:
+        if row.currency == currency:
+            sums[row.cost_class] = sums.get(row.cost_class, Decimal(0)) + row.cost
+    largest_first = sorted(sums.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{labels.CLASSES.get(name, name)}: {widgets.plain(widgets.money(cost, currency))}" for name, cost in largest_first
+    )
 
 
 def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
@@ -239,21 +255,25 @@ def unexplained(month: str, view: View, currency: str) -> str:
             by=["cost_class", "reason"], view=view, start=month, end=controls.next_month(month), filters={"currency": currency}
         )
     )
-    rows = [row for row in answer.value.rows if row.cost_class != "metered" or row.reason or row.cost is None]
-    rows.sort(key=lambda row: (row.cost_class == "metered", row.cost is not None, -(row.cost or Decimal(0))))
+    rows = [row for row in answer.value.rows if row.get("cost_class") != "metered" or row.get("reason") or row.cost is None]
+    rows.sort(key=lambda row: (row.get("cost_class") == "metered", row.cost is not None, -(row.cost or Decimal(0))))
     to = widgets.column_places(row.cost for row in rows)
     table_rows = [
         Row(
             (
-                Cell(pills=[class_pill(row.cost_class)], order=row.cost_class),
-                Cell(labels.reason(row.reason) or "No reason given", order=row.reason or "", title=row.reason or ""),
+                Cell(pills=[class_pill(row.get("cost_class") or "")], order=row.get("cost_class") or ""),
+                Cell(
+                    labels.reason(row.get("reason")) or "No reason given",
+                    order=row.get("reason") or "",
+                    title=row.get("reason") or "",
+                ),
                 widgets.cost_cell(row.cost, currency, to_places=to),
             ),
             href=widgets.link(
                 "explorer",
-                by="team,model" if row.cost_class == "metered" else "provider,service",
+                by="team,model" if row.get("cost_class") == "metered" else "provider,service",
                 month=month,
-                filter=[f"cost_class={row.cost_class}", f"reason={row.reason or ''}"],
+                filter=[f"{name}={row.get(name) or ''}" for name in ("cost_class", "reason")],
             ),
         )
         for row in rows[:MAX_REASONS]

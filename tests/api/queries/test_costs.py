@@ -46,17 +46,70 @@ def test_both_views_total_the_bill(example: Books) -> None:
     assert initiator["cost"].sum() == executor["cost"].sum() == Decimal("0.030000000000")
 
 
-def test_rows_are_told_apart_by_class_reason_and_currency_asked_for_or_not(example: Books) -> None:
-    frame = queries.costs(example, CostQuery())
-    assert frame.columns == ["team", "agent", "cost_class", "reason", "currency", "cost"]
-    assert frame.row(2) == (None, None, "unallocated", "uncaptured_usage", "USD", Decimal("0.003"))
-    assert queries.costs(example, CostQuery(by=("cost_class", "team"))).columns == [
-        "cost_class",
-        "team",
-        "reason",
-        "currency",
-        "cost",
+def test_one_row_a_key_with_classes_and_reasons_only_where_asked_for(example: Books) -> None:
+    """`--by team` is one row a team; class and reason are keys like any other. (LA-1)"""
+    publish(
+        example,
+        [cost("2", **SUPPORT), cost("1", basis="estimated", reason="retry", **SUPPORT), cost("4", cost_class="owner", **SUPPORT)],
+        month="2026-11",
+        run="run-11",
+    )
+    november = CostQuery.parse(by="team", start="2026-11")
+    frame = queries.costs(example, november)
+    assert frame.columns == ["team", "currency", "cost", "cost_billed", "cost_estimated"]
+    assert frame.rows() == [("Care", "USD", Decimal(7), Decimal(6), Decimal(1))]
+    by_class = queries.costs(example, CostQuery.parse(by="cost_class,team,reason", start="2026-11"))
+    assert by_class.columns == ["cost_class", "team", "reason", "currency", "cost", "cost_billed", "cost_estimated"]
+    assert {row[:3]: row[4] for row in by_class.rows()} == {
+        ("owner", "Care", None): Decimal(4),
+        ("metered", "Care", None): Decimal(2),
+        ("metered", "Care", "retry"): Decimal(1),
+    }
+
+
+def test_billed_holds_no_estimate_and_totals_tell_the_parts(books: Books) -> None:
+    """5.00 on the bill and 12.00 estimated: 17.00 effective, 5.00 billed. (LA-1)"""
+    publish(books, [cost("5", cost_class="unallocated"), cost("12", basis="estimated", **CODER)])
+    table = queries.cost_table(books, CostQuery(by=("team",)))
+    assert (table.totals, table.totals_billed, table.totals_estimated) == (
+        {"USD": Decimal(17)},
+        {"USD": Decimal(5)},
+        {"USD": Decimal(12)},
+    )
+    billed = queries.cost_table(books, CostQuery(by=("team",), basis="billed"))
+    assert (billed.totals, billed.totals_estimated) == ({"USD": Decimal(5)}, {"USD": Decimal(0)})
+    assert [row.get("team") for row in billed.rows] == [None]
+
+
+def test_unallocated_names_all_money_without_a_team_by_class(books: Books) -> None:
+    """Idle capacity, a call of nobody and an unclaimed fee have no team, and no owner's name makes one. (LA-1)"""
+    lost = [cost("4", cost_class="idle", reason="idle_capacity"), cost("2", method="unknown", initiator_agent="unknown")]
+    lost += [
+        cost("1", cost_class="unallocated", reason="fee"),
+        cost("0.5", cost_class="owner", initiator_agent="bot", initiator_team=""),
     ]
+    publish(books, [cost("10", **CODER), *lost])
+    glance = queries.overview(books)
+    assert glance.totals[0].unallocated == Decimal("7.5")
+    assert [(row.cost_class, row.reason, row.cost) for row in glance.unallocated] == [
+        ("idle", "idle_capacity", Decimal(4)),
+        ("metered", None, Decimal(2)),
+        ("unallocated", "fee", Decimal(1)),
+        ("owner", None, Decimal("0.5")),
+    ]
+
+
+def test_a_sum_says_how_much_it_leaves_out(books: Books) -> None:
+    """A list cost that the bill does not tell is no 0: the sum names what it is not of. (MO-1b)"""
+    unknown_list = {"list_cost": None}
+    publish(books, [cost("1", **CODER), cost("12.5", **CODER) | unknown_list, cost("2", **SUPPORT) | unknown_list])
+    frame = queries.costs(books, CostQuery(by=("team",), basis="list"))
+    assert frame.select("team", "cost", "omitted_rows", "omitted_cost").rows() == [
+        ("Dev", Decimal(1), 1, Decimal("12.5")),
+        ("Care", None, 1, Decimal(2)),
+    ]
+    assert queries.cost_table(books, CostQuery(by=("team",), basis="list")).totals_omitted == {"USD": Decimal("14.5")}
+    assert "omitted_rows" not in queries.costs(books, CostQuery(by=("team",))).columns
 
 
 def test_filters_compare_whole_names(example: Books) -> None:
@@ -118,7 +171,8 @@ def test_days_follow_the_reporting_timezone(home: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("ROOTCOST_REPORT__TIMEZONE", "Europe/Berlin")
     with Books.open(home) as books:
         night = datetime(2026, 10, 24, 21, tzinfo=UTC)
-        publish(books, [cost("1", period_start=night + timedelta(hours=h), **CODER) for h in range(28)])
+        hours_of_night = [night + timedelta(hours=h) for h in range(28)]
+        publish(books, [cost("1", period_start=at, period_end=at + timedelta(hours=1), **CODER) for at in hours_of_night])
         frame = queries.costs(books, CostQuery(by=("team",), granularity="day"))
         assert by(frame, "period_start") == {
             "2026-10-24T00:00:00+02:00": "1.000000000000",
@@ -134,21 +188,85 @@ def test_days_follow_the_reporting_timezone(home: Path, monkeypatch: pytest.Monk
         ]
 
 
+def test_two_calendars_are_never_mixed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In New York a fee of 1 October stays on 1 October, and a call of a daily charge is of the hour it was made in. (TI-1a)
+
+    Of the October invoice: a fee of 99, a call of 5 October 22:00 in New York (6 October in UTC) on that UTC day's charge, an idle hour of
+    1 October 00:00 UTC, and an hour that was billed and not logged.
+    """
+    monkeypatch.setenv("ROOTCOST_REPORT__TIMEZONE", "America/New_York")
+
+    def at(day: int, hour: int = 0) -> datetime:
+        return datetime(2026, 10, day, hour, tzinfo=UTC)
+
+    daily = {"period_start": at(6), "period_end": at(7), "usage_hour": at(6, 2)}
+    hourly = {"period_start": at(1), "period_end": at(1, 1)}
+    fee = {
+        "period_start": at(1),
+        "period_end": datetime(2026, 11, 1, tzinfo=UTC),
+        "charge_category": "Purchase",
+        "cost_class": "owner",
+    }
+    with Books.open(home) as books:
+        rows = [cost("99", **fee), cost("2", **daily, **CODER), cost("4", cost_class="idle", **hourly)]
+        publish(books, [*rows, cost("8", cost_class="unallocated", reason="uncaptured_usage", **hourly)])
+        days = queries.costs(books, CostQuery(by=("cost_class",), granularity="day"))
+        assert by(days, "period_start", "cost_class") == {
+            ("2026-09-30T00:00:00-04:00", "unallocated"): "8.000000000000",
+            ("2026-10-01T00:00:00-04:00", "owner"): "99.000000000000",
+            ("2026-10-01T00:00:00-04:00", "idle"): "4.000000000000",
+            ("2026-10-05T00:00:00-04:00", "metered"): "2.000000000000",
+        }
+        months = queries.costs(books, CostQuery(by=("currency",), granularity="month"))
+        assert by(months, "period_start") == {"2026-10-01T00:00:00-04:00": "113.000000000000"}
+        in_zone = {"start": "2026-10", "end": "2026-11", "timezone": "America/New_York"}
+        assert queries.costs(books, CostQuery.parse(**in_zone))["cost"].sum() == Decimal(113)
+        assert queries.costs(books, CostQuery.parse(**in_zone, calendar="usage"))["cost"].sum() == Decimal(105)
+        (total,) = queries.overview(books, month="2026-10").totals
+        assert total.cost == Decimal(113)
+
+
+def test_midnights_that_a_timezone_does_not_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Santiago 6 September 2026 begins at 01:00: a seat fee of that date stays on it. (TI-1a)"""
+    monkeypatch.setenv("ROOTCOST_REPORT__TIMEZONE", "America/Santiago")
+    day = datetime(2026, 9, 6, tzinfo=UTC)
+    with Books.open(home) as books:
+        publish(
+            books,
+            [cost("7", period_start=day, period_end=day + timedelta(days=1), charge_category="Purchase", cost_class="owner")],
+        )
+        frame = queries.costs(books, CostQuery(by=("team",), granularity="day"))
+        assert [text[:10] for text in frame["period_start"]] == ["2026-09-06"]
+
+
+def test_an_invoice_has_months_only(books: Books) -> None:
+    publish(books, [cost("1", **CODER)])
+    with pytest.raises(UsageError, match="no hours and no days"):
+        CostQuery.parse(granularity="day", calendar="invoice")
+    with pytest.raises(UsageError, match="is no month"):
+        queries.costs(books, CostQuery.parse(start="2026-10-05", calendar="invoice"))
+    query = CostQuery.parse(start="2026-10", end="2026-11", granularity="month")
+    again = dict(query.parameters())
+    assert CostQuery.parse(start=again["start"], end=again["end"], granularity="month", calendar=again["calendar"]) == query
+
+
 def test_a_day_at_the_border_is_found_on_the_next_invoice(books: Books) -> None:
-    """Charged for 31 October on the November invoice."""
-    publish(books, [cost("1", period_start=datetime(2026, 10, 31, 5, tzinfo=UTC), **CODER)], month="2026-11", run="run-11")
+    """Charged for 31 October on the November invoice: used in October, invoiced in November. (TI-1a)"""
+    hour = {"period_start": datetime(2026, 10, 31, 5, tzinfo=UTC), "period_end": datetime(2026, 10, 31, 6, tzinfo=UTC)}
+    publish(books, [cost("1", **hour, **CODER)], month="2026-11", run="run-11")
     assert queries.costs(books, CostQuery.parse(start="2026-10-31", end="2026-11-01"))["cost"].sum() == Decimal(1)
-    assert queries.costs(books, CostQuery.parse(start="2026-11", end="2026-12")).is_empty()
+    assert queries.costs(books, CostQuery.parse(start="2026-11", end="2026-12", calendar="usage")).is_empty()
+    assert queries.costs(books, CostQuery.parse(start="2026-11", end="2026-12"))["cost"].sum() == Decimal(1)
 
 
 def test_a_day_is_found_on_any_later_invoice(books: Books) -> None:
     """Charged for 20 August on the October invoice."""
     publish(books, [cost("2", period_start=datetime(2026, 8, 20, 5, tzinfo=UTC), **CODER)])
     publish(books, [cost("1", period_start=datetime(2026, 9, 20, 5, tzinfo=UTC), **CODER)], month="2026-09", run="run-9")
-    august = CostQuery.parse(start="2026-08", end="2026-09")
+    august = CostQuery.parse(start="2026-08", end="2026-09", calendar="usage")
     assert queries.costs(books, august)["cost"].to_list() == [Decimal(2)]
     assert queries.cost_table(books, august).runs["2026-10"] == RUN
-    assert queries.overview(books, month="2026-08").totals[0].cost == Decimal(2)
+    assert queries.overview(books, month="2026-10").totals[0].cost == Decimal(2)
 
 
 @settings(max_examples=15)
@@ -166,7 +284,7 @@ def test_however_it_is_cut_the_sum_is_the_same(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROOTCOST_REPORT__TIMEZONE", zone)
         with Books.open(tmp_path_factory.mktemp("cut")) as books:
-            publish(books, [cost(str(a), period_start=HOUR + timedelta(hours=h), initiator_team=t) for a, h, t in amounts])
+            publish(books, [cost(str(a), usage_hour=HOUR + timedelta(hours=h), initiator_team=t) for a, h, t in amounts])
             whole = sum(a for a, _, _ in amounts)
             for granularity, dimensions in product(("total", "hour", "day", "month"), ((), ("team",), ("provider", "meter"))):
                 frame = queries.costs(books, CostQuery(by=dimensions, granularity=granularity))  # type: ignore[arg-type]
@@ -205,7 +323,7 @@ def test_files_say_the_same(example: Books) -> None:
 
     frame = queries.costs(example, CostQuery(by=("team",)))
     lines = bytes(_file(frame, "csv").body).decode().splitlines()
-    assert lines[:2] == ["team,cost_class,reason,currency,cost", "Care,metered,,USD,0.018"]
+    assert lines[:2] == ["team,currency,cost,cost_billed,cost_estimated", "Care,USD,0.018,0.018,0"]
     assert pl.read_parquet(io.BytesIO(bytes(_file(frame, "parquet").body))).equals(frame)
 
 
@@ -226,7 +344,9 @@ def test_an_overview_compares_with_the_month_before(example: Books) -> None:
         ("Dev", "-0.001000000000"),
         (None, "0.003000000000"),
     ]
-    assert [(r.reason, r.cost) for r in glance.unallocated] == [("uncaptured_usage", Decimal("0.003"))]
+    assert [(r.cost_class, r.reason, r.cost) for r in glance.unallocated] == [
+        ("unallocated", "uncaptured_usage", Decimal("0.003"))
+    ]
     assert queries.overview(example, view="executor").agents[0].name == "researcher"
     with pytest.raises(UsageError):
         queries.overview(example, month="2026-13")

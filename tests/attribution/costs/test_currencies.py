@@ -54,7 +54,7 @@ def mixed(books: Books) -> Books:
 
 def test_each_amount_is_exchanged_at_the_rate_of_its_day(mixed: Books) -> None:
     """Care: 10/1.25 + 8 = 16 euros. Dev: 16/1.6 = 10 euros, at the rate of the 7th; what is unpriced stays without a figure."""
-    told, rates = costs_in(mixed, CostQuery(by=("team",)), "eur")
+    told, rates = costs_in(mixed, CostQuery(by=("team", "reason")), "eur")
     assert told.select("team", "reason", "currency", "cost").rows() == [
         ("Care", None, "EUR", D(16)),
         ("Dev", None, "EUR", D(10)),
@@ -196,7 +196,7 @@ def test_the_commands(home: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "3 rates added" in done.stdout
     assert "line 5: rate 'eleven' is no rate" in done.stderr
-    told = run.invoke(app, [*at, "costs", "--currency", "EUR", "--by", "team", "--format", "json"])
+    told = run.invoke(app, [*at, "costs", "--currency", "EUR", "--by", "team,reason", "--format", "json"])
     assert {(r["team"], r["cost"]) for r in json.loads(told.stdout)} == {("Care", "16"), ("Dev", "10"), ("Dev", None)}
     assert "Exchanged, 1 day: 1 / (EUR in USD 1.25, 2026-10-05, ECB)" in told.stderr
     held = json.loads(run.invoke(app, [*at, "exchange", "list", "--format", "json"]).stdout)

@@ -49,7 +49,7 @@ def test_ra1d_the_place_of_a_caller_is_tried_and_dropped(home: Path) -> None:
         ("agents", "caller-place/registry.csv"),
         ("otlp", "caller-place/spans.json"),
         ("focus", "caller-place/bill.csv"),
-        by="initiator_team,provider,model,resource,reason",
+        by="initiator_team,provider,model,resource,cost_class,reason",
     )
     by_class = sums(found, "initiator_team", "cost_class", "model", "resource")
     assert by_class == {
@@ -352,7 +352,7 @@ def test_ra1_a_charge_in_tokens_that_nobody_can_classify_is_listed(home: Path) -
     rootcost = Command(home)
     rootcost("ingest", "focus", CASES / "unclassified-called-known" / "bill.csv")
     rootcost("attribute")
-    (row,) = rootcost("costs", "--by", "reason", "--format", "json").rows
+    (row,) = rootcost("costs", "--by", "cost_class,reason", "--format", "json").rows
     assert (row["cost_class"], row["reason"], row["cost"]) == ("unallocated", "unclassified_sku", "3")
     (sku,) = rootcost("sources", "unclassified", "--format", "json").rows
     assert (sku["provider"], sku["sku"], sku["cost"]) == ("Acme", "acme-large input", "3")

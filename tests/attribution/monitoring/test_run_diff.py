@@ -178,7 +178,8 @@ def test_ti1_the_days_of_a_zone_sum_to_its_month_and_the_months_to_all(books: Bo
     attribute(books)
 
     def figure(start: str | None, end: str | None, granularity: str) -> pl.DataFrame:
-        return costs(books, CostQuery.parse(by="provider", start=start, end=end, granularity=granularity, timezone=zone))
+        period = {"start": start, "end": end, "granularity": granularity, "timezone": zone}
+        return costs(books, CostQuery.parse(by="provider", calendar="usage", **period))  # type: ignore[arg-type]
 
     month = figure("2026-10", "2026-11", "total")["cost"].sum()
     days = figure("2026-10", "2026-11", "day")

@@ -175,7 +175,9 @@ def test_it_listens_on_loopback_only(home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def support_bot_costs(served: Served) -> list[dict[str, str]]:
-    rows = httpx.get(f"{served.url}/v1/costs", params={"by": "initiator_agent,initiator_team,basis"}, timeout=10).json()["rows"]
+    rows = httpx.get(
+        f"{served.url}/v1/costs", params={"by": "initiator_agent,initiator_team,basis,cost_class"}, timeout=10
+    ).json()["rows"]
     return [row for row in rows if row["initiator_agent"] == "support-bot"]
 
 
