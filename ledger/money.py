@@ -329,6 +329,16 @@ def _shift(units: pl.Series) -> pl.Series:
     return pl.Series(units.name, pl.from_arrow(money_array)).cast(MONEY)
 
 
+def known_sum(column: str) -> pl.Expr:
+    """The sum of what is known of a column; null, not 0, where nothing of it is known. (MO-1b)
+
+    >>> frame = pl.DataFrame({"key": [1, 1, 2], "cost": [Decimal(3), None, None]}, schema_overrides={"cost": MONEY})
+    >>> frame.group_by("key").agg(known_sum("cost")).sort("key").rows()
+    [(1, Decimal('3.000000000000')), (2, None)]
+    """
+    return pl.when(pl.col(column).count() > 0).then(pl.col(column).sum()).alias(column)
+
+
 def weights(frame: pl.DataFrame, column: str, pool: str | Sequence[str]) -> pl.Series:
     """A decimal column as the integer weights `split` wants: exact while a pool's total stays under 2^62 units of its last digit that matters.
 

@@ -14,6 +14,7 @@ from attribution.costs import principals
 from attribution.costs.corrections import correctable_costs, follow_charges
 from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
 from attribution.costs.taxes import follow_taxed_charges
+from ledger.money import known_sum
 from ledger.settings import AttributionSettings
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
@@ -165,7 +166,7 @@ def cost_rows(parts: Sequence[pl.DataFrame], *, run_id: str, month: str) -> pl.D
     totals = other_rows.group_by(keys).agg(
         pl.col("lot_id").unique().sort().alias("lot_ids"),
         pl.when(pl.col("quantity").is_not_null().any()).then(pl.col("quantity").sum()).alias("quantity"),
-        *(pl.col(c).sum() for c in COST_COLUMNS),
+        *(known_sum(c) for c in COST_COLUMNS),
     )
     is_several = pl.col("lot_ids").list.len() > 1
     totals = totals.with_columns(

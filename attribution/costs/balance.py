@@ -11,35 +11,45 @@ import polars as pl
 
 from attribution.classification import names
 from ledger.errors import BalanceError
+from ledger.money import known_sum
 from ledger.tables import BALANCE, COST_CLASSES, COST_COLUMNS
 
 
 def control_totals(charges: pl.LazyFrame, costs: pl.DataFrame, imports: pl.LazyFrame, *, run_id: str, month: str) -> pl.DataFrame:
-    """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis."""
+    """The rows of `balance` for one invoice month; `costs` are costs, or sums of them by currency, provider, class and basis.
+
+    A cost column that the bill does not tell is null on both sides; the difference is of what is known. (MO-1b)
+    """
     keys = ["currency", "provider"]
-    charge_sums = charges.group_by("billing_currency", "provider_name").agg(pl.col(c).sum() for c in COST_COLUMNS).collect()
+    charge_sums = charges.group_by("billing_currency", "provider_name").agg(known_sum(c) for c in COST_COLUMNS).collect()
     charge_sums = (
         _with_providers(charge_sums.rename({"billing_currency": "currency"}))
         .group_by(keys)
-        .agg(pl.col(c).sum() for c in COST_COLUMNS)
+        .agg(known_sum(c) for c in COST_COLUMNS)
     )
     cost_sums = (
         costs.lazy()
         .filter(pl.col("basis") == "billed")
         .group_by(*keys, "cost_class")
-        .agg(pl.col(c).sum() for c in COST_COLUMNS)
+        .agg(known_sum(c) for c in COST_COLUMNS)
         .collect()
         .unpivot(on=COST_COLUMNS, index=[*keys, "cost_class"], variable_name="cost_column", value_name="cost")
-        .pivot("cost_class", index=[*keys, "cost_column"], values="cost", aggregate_function="sum")
+        .with_columns(rows=pl.lit(value=True))
+        .pivot("cost_class", index=[*keys, "cost_column"], values=["cost", "rows"], aggregate_function="first")
     )
     charge_rows = charge_sums.unpivot(on=COST_COLUMNS, index=keys, variable_name="cost_column", value_name="charges_in")
     totals = charge_rows.join(cost_sums, on=[*keys, "cost_column"], how="full", coalesce=True)
     zero = pl.lit(Decimal(0)).cast(BALANCE.schema["charges_in"])
+    # A class without rows is 0 where the bill tells the column; a class whose rows do not have the column is null. (MO-1b)
+    absent = pl.when(pl.col("charges_in").is_not_null()).then(zero)
     for name in COST_CLASSES:
-        totals = totals.with_columns((pl.col(name).fill_null(zero) if name in totals.columns else zero).alias(name))
-    totals = totals.with_columns(pl.col("charges_in").fill_null(zero)).with_columns(
-        difference=pl.col("charges_in") - sum((pl.col(c) for c in COST_CLASSES[1:]), pl.col(COST_CLASSES[0]))
-    )
+        has_class = f"rows_{name}" in totals.columns
+        has_rows = pl.col(f"rows_{name}").is_not_null()
+        totals = totals.with_columns(
+            (pl.when(has_rows).then(f"cost_{name}").otherwise(absent) if has_class else absent).alias(name)
+        )
+    costs_out = sum((pl.col(c).fill_null(zero) for c in COST_CLASSES[1:]), pl.col(COST_CLASSES[0]).fill_null(zero))
+    totals = totals.with_columns(difference=pl.col("charges_in").fill_null(zero) - costs_out)
     totals = totals.join(_rounding(imports), on=[*keys, "cost_column"], how="left").with_columns(
         pl.col("rounding").fill_null("0"), run_id=pl.lit(run_id), invoice_month=pl.lit(month)
     )

@@ -20,7 +20,7 @@ from attribution.columns import VARIANT
 from attribution.costs import unit_scale
 from attribution.pricing import PriceBook
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
-from ledger.money import MONEY
+from ledger.money import MONEY, known_sum
 from ledger.settings import SkuRule
 from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS
 
@@ -64,7 +64,7 @@ def build_charge_groups(
         with_group_key(charges)
         .group_by(CHARGE_GROUP_KEY)
         .agg(
-            *(pl.col(c).sum() for c in COST_COLUMNS),
+            *(known_sum(c) for c in COST_COLUMNS),
             pl.col("quantity").sum(),
             pl.len().alias("charges"),
             final=pl.col("final").fill_null(value=False).all(),

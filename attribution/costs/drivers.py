@@ -8,7 +8,7 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.costs.pools import complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
-from ledger.money import MONEY
+from ledger.money import MONEY, known_sum
 from ledger.tables import COST_COLUMNS
 
 _PLACE = ("account", "region")
@@ -69,7 +69,7 @@ def split_by_quantity(
     )
     rates = (
         pool_groups.group_by(*pool, "pool_id", "denominator")
-        .agg(*(pl.col(c).sum() for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
+        .agg(*(known_sum(c) for c in COST_COLUMNS), billed=pl.col("billed_quantity").sum(), logged=pl.col("logged").first())
         .with_columns(level=pl.lit("driver"), flag=pl.lit(""))
         .rename({"pool_start": "period_start", "pool_end": "period_end"})
     )

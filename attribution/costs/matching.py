@@ -30,7 +30,7 @@ from attribution.costs.pools import (
     with_paid_quantity,
 )
 from attribution.usage.dimensions import fill_defaults
-from ledger.money import MONEY, split, weights
+from ledger.money import MONEY, known_sum, split, weights
 from ledger.settings import Defaults
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
@@ -254,7 +254,7 @@ class _TokenMatcher:
         level_names = [pl.lit("without " + ", ".join(dropped_keys))] if dropped_keys else []
         pools = (
             groups.group_by(pool)
-            .agg(pl.col("billed_quantity").sum().alias("billed"), *(pl.col(c).sum() for c in COST_COLUMNS))
+            .agg(pl.col("billed_quantity").sum().alias("billed"), *(known_sum(c) for c in COST_COLUMNS))
             .sort(pool)
             .with_row_index("pool")
         )

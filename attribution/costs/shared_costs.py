@@ -141,7 +141,8 @@ def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -
         return rule_groups.clear(), groups
     rows = rows.with_columns(__w=weights(rows, "weight", "charge_group"))
     parts = split(rows.lazy(), amounts=COST_COLUMNS, weight="__w", pool="charge_group", order_by=["team"]).collect()
-    parts = parts.filter(pl.col("effective_cost").is_not_null()).with_columns(
+    # A group without any weight is not shared; a cost column that the bill does not tell stays null. (MO-1b)
+    parts = parts.filter(pl.col("__w").sum().over("charge_group") > 0).with_columns(
         cost_class=pl.when(pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False))
         .then(pl.lit("idle"))
         .otherwise(pl.lit("shared")),

@@ -18,6 +18,7 @@ from typing import Protocol
 import polars as pl
 
 from ledger import staging
+from ledger.money import known_sum
 from ledger.staging import Part
 from ledger.store import Store
 from ledger.tables import COST_COLUMNS, COSTS
@@ -39,7 +40,7 @@ class CostTotals:
         day = pl.col("period_start").dt.date().alias("day")
         sums, reasons, days = pl.collect_all(
             [
-                costs.lazy().group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS),
+                costs.lazy().group_by(_SUMMED_BY).agg(known_sum(c) for c in COST_COLUMNS),
                 # Few rows have a reason; the others are skipped.
                 costs.lazy().filter(pl.col("reason").is_not_null()).group_by("reason", "provider", "model").len("rows"),
                 costs.lazy().group_by("currency", day).len("rows"),
@@ -50,7 +51,7 @@ class CostTotals:
     @classmethod
     def combine(cls, totals: Sequence[CostTotals]) -> CostTotals:
         """Totals of all rows, from totals of parts of them."""
-        sums = pl.concat([t.sums for t in totals]).group_by(_SUMMED_BY).agg(pl.col(c).sum() for c in COST_COLUMNS)
+        sums = pl.concat([t.sums for t in totals]).group_by(_SUMMED_BY).agg(known_sum(c) for c in COST_COLUMNS)
         reasons = pl.concat([t.reasons for t in totals]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
         days = pl.concat([t.days for t in totals]).group_by("currency", "day").agg(pl.col("rows").sum())
         return cls(sums, reasons, days)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import streamlit as st
@@ -77,10 +77,10 @@ def verdict(rows: Sequence[BalanceRow]) -> None:
 def by_provider(rows: Sequence[BalanceRow]) -> dict[str, dict[str, Decimal]]:
     """Classes of each provider, largest bill first."""
     sums: dict[str, dict[str, Decimal]] = {}
-    for row in sorted(rows, key=lambda r: r.charges_in, reverse=True):
+    for row in sorted(rows, key=lambda r: r.charges_in or Decimal(0), reverse=True):
         parts = sums.setdefault(row.provider, dict.fromkeys(CLASSES, Decimal(0)))
         for name in CLASSES:
-            parts[name] += getattr(row, name)
+            parts[name] += getattr(row, name) or Decimal(0)
     return sums
 
 
@@ -120,19 +120,19 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
                 *closing(row.difference, row.rounding, row.currency),
             ]
         )
-        for row in sorted(rows, key=lambda r: (r.invoice_month, r.charges_in), reverse=True)
+        for row in sorted(rows, key=lambda r: (r.invoice_month, r.charges_in or Decimal(0)), reverse=True)
     ]
     footer = []
     for currency in sorted({row.currency for row in rows}, reverse=True):
         currency_rows = [row for row in rows if row.currency == currency]
-        sums = [sum((getattr(row, name) for row in currency_rows), Decimal(0)) for name in (*amounts, "difference", "rounding")]
+        sums = [known_sum(getattr(row, name) for row in currency_rows) for name in (*amounts, "difference", "rounding")]
         footer.append(
             Row(
                 [
                     Cell(f"Total {currency}"),
                     Cell(),
                     *(widgets.money_cell(a, currency) for a in sums[:-2]),
-                    *closing(sums[-2], sums[-1], currency),
+                    *closing(sums[-2] or Decimal(0), sums[-1] or Decimal(0), currency),
                 ]
             )
         )
@@ -145,6 +145,12 @@ def table(rows: Sequence[BalanceRow], address: str) -> None:
         Column("Rounding", "right", help="Digits beyond the twelfth that the import rounded away"),
     ]
     draw(Grid(columns, table_rows, footer=footer, label="Balance", address=address), key="balance")
+
+
+def known_sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum of the known amounts; None, not 0, where none is known. (MO-1b)"""
+    known_amounts = [amount for amount in amounts if amount is not None]
+    return sum(known_amounts, Decimal(0)) if known_amounts else None
 
 
 def reasons(month: str, basis: str) -> None:
