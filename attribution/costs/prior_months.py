@@ -140,9 +140,11 @@ def corrected_months(correction_rows: pl.DataFrame, month: str, months_in_force:
     if not correction_rows.height:
         return []
     first = correction_rows["charge_period_start"].min()
-    tax = correction_rows.filter(pl.col("charge_category") == "Tax").height > 0
+    begin = month_of(first)  # type: ignore[arg-type]  # a datetime
+    if correction_rows.filter(pl.col("charge_category") == "Tax").height:
+        # The invoice that a tax names may be older than the period the tax states.
+        begin = min(begin, month_of(month_start(month) - timedelta(days=366)))
     earlier = sorted((m for m in months_in_force if m < month), reverse=True)[:MAX_MONTHS]
-    begin = month_of(month_start(month) - timedelta(days=366)) if tax else month_of(first)  # type: ignore[arg-type]  # a datetime
     return sorted(m for m in earlier if m >= begin)
 
 

@@ -173,6 +173,20 @@ def test_what_corrections_ask_of_earlier_months_is_little_and_exact() -> None:
     assert len(prior_months.corrected_months(old, "2026-10", many)) == prior_months.MAX_MONTHS
 
 
+def test_a_tax_does_not_shorten_how_far_back_a_credit_is_followed() -> None:
+    """An 18 months old credit beside a tax of last month: the months of both are read."""
+    corrections = pl.DataFrame(
+        {
+            "charge_category": ["Credit", "Tax"],
+            "charge_period_start": [at(0) - timedelta(days=546), at(0) - timedelta(days=30)],
+        }
+    )
+    in_force = [f"{year}-{month:02d}" for year in (2025, 2026) for month in range(1, 13)]
+    assert prior_months.corrected_months(corrections, "2026-10", in_force)[0] == "2025-04"
+    only_tax = corrections.filter(pl.col("charge_category") == "Tax")
+    assert prior_months.corrected_months(only_tax, "2026-10", in_force)[0] == "2025-09"
+
+
 def _row(start: Any) -> dict[str, Any]:
     from tests.support.books_by_hand import charge
 
