@@ -43,32 +43,32 @@ def prompt_readings(signals: pl.DataFrame) -> pl.Series:
         pl.col("cache_write_tokens").fill_null(0),
         pl.col("cache_write_5m_tokens").fill_null(0) + pl.col("cache_write_1h_tokens").fill_null(0),
     )
-    reported = pl.col("input_tokens")
-    with_cache = reported + pl.col("cache_read_tokens").fill_null(0) + cache_write
+    input_tokens = pl.col("input_tokens")
+    with_cache = input_tokens + pl.col("cache_read_tokens").fill_null(0) + cache_write
     inclusive = pl.col("input_includes_cache")
     readings = pl.concat_list(
-        pl.when(inclusive.ne_missing(other=False)).then(reported), pl.when(inclusive.ne_missing(other=True)).then(with_cache)
+        pl.when(inclusive.ne_missing(other=False)).then(input_tokens), pl.when(inclusive.ne_missing(other=True)).then(with_cache)
     )
     distinct_readings = readings.list.drop_nulls().list.unique().list.sort()
-    return signals.select(readings=pl.when(reported.is_not_null()).then(distinct_readings))["readings"]
+    return signals.select(readings=pl.when(input_tokens.is_not_null()).then(distinct_readings))["readings"]
 
 
 def gateway_proofs(signals: pl.DataFrame) -> pl.DataFrame:
     """Proofs (row, proof) that signals with one gateway call id are one attempt; `signals` has `row`."""
-    shared = signals.filter(pl.col("gateway_call_id").is_not_null() & pl.col("gateway_call_id").is_duplicated())
-    if not shared.height:
+    signals_of_shared_ids = signals.filter(pl.col("gateway_call_id").is_not_null() & pl.col("gateway_call_id").is_duplicated())
+    if not signals_of_shared_ids.height:
         return pl.DataFrame(schema=PROOFS)
-    shared = _evidence(shared)
-    contested = shared.filter(_is_contested())
+    signals_of_shared_ids = _evidence(signals_of_shared_ids)
+    contested_signals = signals_of_shared_ids.filter(_is_contested())
     proof = pl.concat_str(pl.lit("gateway|"), "gateway_call_id").alias("proof")
-    agreed = shared.filter(~_is_contested()).select("row", proof)
-    return agreed if not contested.height else pl.concat([agreed, _attempt_proofs(contested)])
+    agreed_proofs = signals_of_shared_ids.filter(~_is_contested()).select("row", proof)
+    return agreed_proofs if not contested_signals.height else pl.concat([agreed_proofs, _attempt_proofs(contested_signals)])
 
 
-def _evidence(shared: pl.DataFrame) -> pl.DataFrame:
+def _evidence(signals: pl.DataFrame) -> pl.DataFrame:
     """What tells attempts apart, by signal; `decides` marks the signals that do: the gateway's own rows with usage, else any with usage."""
     has_usage = pl.any_horizontal(pl.col(c).is_not_null() for c in USAGE_COLUMNS)
-    shared = shared.select(
+    signals = signals.select(
         "row",
         "gateway_call_id",
         "start_time",
@@ -79,11 +79,11 @@ def _evidence(shared: pl.DataFrame) -> pl.DataFrame:
         failed=pl.col("status").eq_missing("error"),
         is_log=pl.col("channel").is_in(GATEWAYS),
         has_usage=has_usage,
-        model=model_signatures(shared),
-        prompts=prompt_readings(shared),
+        model=model_signatures(signals),
+        prompts=prompt_readings(signals),
     ).with_columns(prompt=pl.col("prompts").list.last())
     is_own_row = pl.col("is_log") & pl.col("has_usage")
-    return shared.with_columns(
+    return signals.with_columns(
         decides=pl.when(is_own_row.any().over("gateway_call_id")).then(is_own_row).otherwise("has_usage"),
         has_log=is_own_row.any().over("gateway_call_id"),
     )
@@ -97,32 +97,32 @@ def _is_contested() -> pl.Expr:
 
     decides = pl.col("decides")
     starts = pl.col("start_time").filter(decides)
-    apart = (starts.max() - starts.min() > _SAME_START).over("gateway_call_id").fill_null(value=False)
+    starts_apart = (starts.max() - starts.min() > _SAME_START).over("gateway_call_id").fill_null(value=False)
     answers = several("provider_request_id", decides) & (starts.n_unique() > 1).over("gateway_call_id")
-    log_differs = pl.any_horizontal(several(c, decides) for c in _GATEWAY_ATTEMPT) | apart | answers
+    log_differs = pl.any_horizontal(several(c, decides) for c in _GATEWAY_ATTEMPT) | starts_apart | answers
     model_and_prompt_differ = several("model", pl.col("has_usage")) & several("prompt", pl.col("has_usage"))
     return (pl.col("has_log") & log_differs) | model_and_prompt_differ
 
 
-def _attempt_proofs(contested: pl.DataFrame) -> pl.DataFrame:
+def _attempt_proofs(signals: pl.DataFrame) -> pl.DataFrame:
     """Each decisive signal proves its own attempt; every other one the nearest attempt that it agrees with."""
-    decisive = _number_attempts(contested.filter("decides"))
-    others = contested.filter(~pl.col("decides"))
-    silent, told = others.filter(~pl.col("has_usage")), others.filter("has_usage")
-    answered = decisive.filter(~pl.col("failed"))
-    matched = [_nearest(silent, answered, []), _nearest(silent, decisive, [])]
-    by_prompt = told.explode("prompts").drop("prompt").rename({"prompts": "prompt"})
-    for pool in (answered, decisive):
-        matched += [_nearest(by_prompt, pool, keys) for keys in (["prompt", "model"], ["prompt"])]
-    matched += [_nearest(told, pool, ["model"]) for pool in (answered, decisive)]
-    attached = pl.concat(matched).unique("row", keep="first", maintain_order=True)
-    alone = told.join(attached, on="row", how="anti").select(
+    decisive = _number_attempts(signals.filter("decides"))
+    other_signals = signals.filter(~pl.col("decides"))
+    silent, reporting = other_signals.filter(~pl.col("has_usage")), other_signals.filter("has_usage")
+    answered_attempts = decisive.filter(~pl.col("failed"))
+    match_parts = [_nearest(silent, answered_attempts, []), _nearest(silent, decisive, [])]
+    by_prompt = reporting.explode("prompts").drop("prompt").rename({"prompts": "prompt"})
+    for pool in (answered_attempts, decisive):
+        match_parts += [_nearest(by_prompt, pool, keys) for keys in (["prompt", "model"], ["prompt"])]
+    match_parts += [_nearest(reporting, pool, ["model"]) for pool in (answered_attempts, decisive)]
+    matches = pl.concat(match_parts).unique("row", keep="first", maintain_order=True)
+    unmatched_proofs = reporting.join(matches, on="row", how="anti").select(
         "row",
         proof=pl.concat_str(
             pl.lit("other|"), "gateway_call_id", pl.col("model").fill_null(""), pl.col("prompt").fill_null(-1), separator="|"
         ),
     )
-    return pl.concat([decisive.select("row", "proof"), attached, alone])
+    return pl.concat([decisive.select("row", "proof"), matches, unmatched_proofs])
 
 
 def _number_attempts(decisive: pl.DataFrame) -> pl.DataFrame:
@@ -148,11 +148,11 @@ def _nearest(signals: pl.DataFrame, attempts: pl.DataFrame, keys: list[str]) -> 
     by = ["gateway_call_id", *keys]
     if not signals.height or not attempts.height:
         return pl.DataFrame(schema=PROOFS)
-    left = signals.drop_nulls(by).sort("start_time", "row")
-    right = attempts.drop_nulls(by).select(*by, "start_time", "proof").sort("start_time", "proof")
-    if not left.height or not right.height:
+    signals_in_order = signals.drop_nulls(by).sort("start_time", "row")
+    attempts_in_order = attempts.drop_nulls(by).select(*by, "start_time", "proof").sort("start_time", "proof")
+    if not signals_in_order.height or not attempts_in_order.height:
         return pl.DataFrame(schema=PROOFS)
-    matched = left.select("row", *by, "start_time").join_asof(
-        right, on="start_time", by=by, strategy="nearest", check_sortedness=False
+    matches = signals_in_order.select("row", *by, "start_time").join_asof(
+        attempts_in_order, on="start_time", by=by, strategy="nearest", check_sortedness=False
     )
-    return matched.filter(pl.col("proof").is_not_null()).select("row", "proof")
+    return matches.filter(pl.col("proof").is_not_null()).select("row", "proof")

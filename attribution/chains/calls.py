@@ -143,8 +143,8 @@ def _is_detached() -> pl.Expr:
 
 def _has_largest_output() -> pl.Expr:
     """Whether a signal counts the most output, reasoning included, of those of its call."""
-    excluded = pl.col("output_includes_reasoning").eq_missing(other=False)
-    output = pl.col("output_tokens") + pl.when(excluded).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
+    is_reasoning_excluded = pl.col("output_includes_reasoning").eq_missing(other=False)
+    output = pl.col("output_tokens") + pl.when(is_reasoning_excluded).then(pl.col("reasoning_tokens").fill_null(0)).otherwise(0)
     return (output == output.max()).fill_null(value=False)
 
 
@@ -194,8 +194,8 @@ def _contradictory_rows(labels: pl.DataFrame, proofs: pl.DataFrame, signals: pl.
     gateway_ids = signals["gateway_call_id"].gather(labels["row"])
     members = labels.with_columns(gateway_call_id=gateway_ids).join(attempts, on="row", how="left")
     ids = pl.concat_str("gateway_call_id", pl.col("attempt").fill_null("")).drop_nulls()
-    several = members.group_by("label").agg(ids.n_unique().alias("attempts")).filter(pl.col("attempts") > 1)
-    return labels.join(several, on="label", how="semi")["row"]
+    contradictory_labels = members.group_by("label").agg(ids.n_unique().alias("attempts")).filter(pl.col("attempts") > 1)
+    return labels.join(contradictory_labels, on="label", how="semi")["row"]
 
 
 def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:

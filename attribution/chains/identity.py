@@ -293,9 +293,9 @@ def _without_shared(agents: pl.Series, calls: pl.DataFrame, is_bounded: pl.Serie
     key_team = owner_at(calls, as_of.timeline, name="credential", at="start_time", kinds=("credential",))["team"]
     callers = calls.select("conversation_id", team=pl.coalesce(key_team, "credential_team"), bounded=is_bounded, agent=agents)
     teams = pl.col("team").filter(pl.col("bounded")).drop_nulls().n_unique().over("conversation_id")
-    shared = pl.col("bounded") & (teams > 1) & pl.col("conversation_id").is_not_null()
+    is_shared = pl.col("bounded") & (teams > 1) & pl.col("conversation_id").is_not_null()
     return (
-        callers.select(pl.when(shared).then(NONE).otherwise(pl.col("agent").fill_null(NONE)).cast(pl.Int32))
+        callers.select(pl.when(is_shared).then(NONE).otherwise(pl.col("agent").fill_null(NONE)).cast(pl.Int32))
         .to_series()
         .to_numpy()
     )

@@ -66,12 +66,12 @@ def _partial_proofs(signal_ids: pl.DataFrame, complete: pl.DataFrame) -> pl.Data
     sole_matches = candidates.filter(agrees).sort("row", "id").unique("row", keep="first", maintain_order=True)
     partial_proofs = sole_matches.select("row", proof=_proof("whole_prompt", "whole_model"))
     # Where no signal of an id is complete, those that agree in what they have are one call, as long as they report something.
-    unanswered = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")
-    unanswered = unanswered.filter(pl.col("prompt").is_not_null() | pl.col("output_tokens").is_not_null())
-    alone = unanswered.select(
+    without_complete = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")
+    without_complete = without_complete.filter(pl.col("prompt").is_not_null() | pl.col("output_tokens").is_not_null())
+    partial_only_proofs = without_complete.select(
         "row",
         proof=pl.concat_str(
             pl.lit("request|"), "hit", pl.col("prompt").fill_null(-1), pl.col("model").fill_null(""), "id", separator="|"
         ),
     )
-    return pl.concat([partial_proofs, alone])
+    return pl.concat([partial_proofs, partial_only_proofs])

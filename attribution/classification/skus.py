@@ -310,10 +310,10 @@ def _variant(raw_model: str | None, text: str, words: SkuText) -> dict[str, str 
     {'release': None, 'model_version': '2', 'geography': 'global'}
     """
     of_sku, of_arn = variant(raw_model), variant(words.model_arn)
-    stated = {key: getattr(of_sku, key) or getattr(of_arn, key) for key in of_sku._fields}
+    parts = {key: getattr(of_sku, key) or getattr(of_arn, key) for key in of_sku._fields}
     if words.provider == "AWS" and _GLOBAL.search(normalize(text)):
-        stated["geography"] = "global"
-    return stated
+        parts["geography"] = "global"
+    return parts
 
 
 _EDITION = re.compile(r"^(?P<model>.+?)\s*\((?:Amazon Bedrock|Bedrock)[^)]*\)", re.IGNORECASE)

@@ -103,7 +103,7 @@ def split_into_batches(
     month_begin: datetime,
     max_usage_rows: int,
     unnamed_providers: Sequence[str | None] = (),
-    sold: pl.DataFrame = sellers.NOTHING_SOLD,
+    seller_hours: pl.DataFrame = sellers.NOTHING_SOLD,
 ) -> list[Batch]:
     """The batches of the month that begins at `month_begin`; a single one where there is little usage.
 
@@ -114,7 +114,7 @@ def split_into_batches(
     while days > 1 and usage.rows > max_usage_rows * pieces:
         days, pieces = days // 2, pieces * 2
     build_batch = partial(
-        Batch, is_overlapping=usage.overlapping, bill_names=bill_names, unnamed_providers=unnamed_providers, sold=sold
+        Batch, is_overlapping=usage.overlapping, bill_names=bill_names, unnamed_providers=unnamed_providers, sold=seller_hours
     )
     if pieces == 1:
         return [build_batch(number=0, groups=groups, other_groups=other_groups, usage=usage.whole)]

@@ -74,31 +74,8 @@ def compute_month_costs(
     build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings)
     groups = build_groups(charges)
     other_groups = build_groups(other_invoices) if other_invoices is not None else groups.clear()
-    unnamed_providers = sellers.unnamed_providers(families, pl.concat([groups, other_groups], how="diagonal_relaxed"), book)
-    sold = sellers.seller_hours([groups, other_groups]) if unnamed_providers else sellers.NOTHING_SOLD
-    families = sellers.with_sellers(families, unnamed_providers, sold)
-    bill_names = matched_as(families, _billed_families(groups, other_groups), display.display, book)
-    matcher = _BatchMatcher(
-        run_id=run_id,
-        month=month,
-        groups=groups,
-        coverage=estimates.coverage(pl.concat([groups, other_groups], how="diagonal_relaxed"), month),
-        settings=settings,
-        currency=book.currency,
-        sink=sink,
-    )
-    results = matcher.match_batches(
-        split_into_batches(
-            groups,
-            other_groups,
-            usage,
-            families,
-            bill_names,
-            month_begin=month_start(month),
-            max_usage_rows=BATCH_ROWS,
-            unnamed_providers=unnamed_providers,
-            sold=sold,
-        )
+    results = _match_usage(
+        groups, other_groups, usage, families, display, book=book, settings=settings, sink=sink, run_id=run_id, month=month
     )
     totals = [result.totals for result in results]
     allocated_parts = allocation.allocate(
@@ -114,18 +91,67 @@ def compute_month_costs(
     totals.append(sink.add(allocation.cost_rows(allocated_parts, run_id=run_id, month=month)))
     rates = _month_rates(results, run_id, month)
     ratios = estimates.paid_to_list_ratios([rates, *([] if past_rates is None else [past_rates])])
-    for result in results:
-        estimated_costs = estimates.estimate_costs(
-            result.open_usage.collect(), ratios, run_id=run_id, month=month, currency=book.currency
-        )
-        if estimated_costs.height:
-            totals.append(sink.add(estimated_costs))
+    totals += _estimate_open_usage(results, ratios, sink, run_id=run_id, month=month, currency=book.currency)
     return MonthCosts(
         totals=CostTotals.combine(totals),
         rates=rates,
         groups=groups,
         drift=drift.measure_drift(rates, past_rates, currency=book.currency),
     )
+
+
+def _match_usage(
+    groups: pl.DataFrame,
+    other_groups: pl.DataFrame,
+    usage: Usage,
+    families: pl.DataFrame,
+    display: names.ModelNames,
+    *,
+    book: PriceBook,
+    settings: AttributionSettings,
+    sink: CostSink,
+    run_id: str,
+    month: str,
+) -> list[BatchResult]:
+    """Matches charge groups with usage, batch by batch; usage without a provider under the one that sells its model. (RA-1b)"""
+    all_groups = pl.concat([groups, other_groups], how="diagonal_relaxed")
+    unnamed_providers = sellers.unnamed_providers(families, all_groups, book)
+    seller_hours = sellers.seller_hours([groups, other_groups]) if unnamed_providers else sellers.NOTHING_SOLD
+    families = sellers.with_sellers(families, unnamed_providers, seller_hours)
+    bill_names = matched_as(families, _billed_families(groups, other_groups), display.display, book)
+    matcher = _BatchMatcher(
+        run_id=run_id,
+        month=month,
+        groups=groups,
+        coverage=estimates.coverage(all_groups, month),
+        settings=settings,
+        currency=book.currency,
+        sink=sink,
+    )
+    return matcher.match_batches(
+        split_into_batches(
+            groups,
+            other_groups,
+            usage,
+            families,
+            bill_names,
+            month_begin=month_start(month),
+            max_usage_rows=BATCH_ROWS,
+            unnamed_providers=unnamed_providers,
+            seller_hours=seller_hours,
+        )
+    )
+
+
+def _estimate_open_usage(
+    results: Sequence[BatchResult], ratios: pl.DataFrame, sink: CostSink, *, run_id: str, month: str, currency: str
+) -> list[CostTotals]:
+    """Estimates the usage that no bill covers yet, batch by batch, and writes it to the sink; the totals of what was written. (ES-1)"""
+    estimated_batches = (
+        estimates.estimate_costs(result.open_usage.collect(), ratios, run_id=run_id, month=month, currency=currency)
+        for result in results
+    )
+    return [sink.add(costs) for costs in estimated_batches if costs.height]
 
 
 def compute_in_memory(*facts: Any, **options: Any) -> pl.DataFrame:

@@ -27,7 +27,7 @@ def unnamed_providers(families: pl.DataFrame, groups: pl.DataFrame, book: PriceB
 
 def seller_hours(groups: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Model and hour of all tokens that the bill sells, with the only provider that sells them; null where there are several."""
-    sold = pl.concat(
+    sold_tokens = pl.concat(
         [
             frame.filter(
                 pl.col("role").is_in(["tokens", "driver"]),
@@ -37,29 +37,29 @@ def seller_hours(groups: Sequence[pl.DataFrame]) -> pl.DataFrame:
             for frame in groups
         ]
     ).unique()
-    if not sold.height:
+    if not sold_tokens.height:
         return NOTHING_SOLD
-    hours = sold.join(pool_hours(sold), on=["pool_start", "pool_end"])
+    hours = sold_tokens.join(pool_hours(sold_tokens), on=["pool_start", "pool_end"])
     sellers = hours.group_by("model", "hour").agg(pl.col("provider").unique().sort())
     only_seller = pl.when(pl.col("provider").list.len() == 1).then(pl.col("provider").list.first())
     return sellers.select(only_seller.alias("provider"), "model", "hour").sort("model", "hour")
 
 
-def with_sellers(families: pl.DataFrame, unnamed: Sequence[str | None], sold: pl.DataFrame) -> pl.DataFrame:
+def with_sellers(families: pl.DataFrame, unnamed_providers: Sequence[str | None], hours: pl.DataFrame) -> pl.DataFrame:
     """Families of usage; those without a provider are there once more under each provider that sells a model alone."""
-    sellers = sold.select("provider").drop_nulls().unique()
-    unnamed_families = families.filter(is_unnamed(unnamed)).drop("provider").join(sellers, how="cross")
+    sellers = hours.select("provider").drop_nulls().unique()
+    unnamed_families = families.filter(is_unnamed(unnamed_providers)).drop("provider").join(sellers, how="cross")
     return pl.concat([families, unnamed_families.select(families.columns)]).unique()
 
 
-def is_unnamed(unnamed: Sequence[str | None]) -> pl.Expr:
+def is_unnamed(unnamed_providers: Sequence[str | None]) -> pl.Expr:
     """Whether the provider of a row is one of these, null among them."""
-    stated_names = [name for name in unnamed if name is not None]
+    stated_names = [name for name in unnamed_providers if name is not None]
     is_stated = pl.col("provider").is_in(stated_names).fill_null(value=False)
-    return is_stated | pl.col("provider").is_null() if None in unnamed else is_stated
+    return is_stated | pl.col("provider").is_null() if None in unnamed_providers else is_stated
 
 
-def infer_providers(usage: pl.DataFrame, unnamed: Sequence[str | None], sold: pl.DataFrame) -> pl.DataFrame:
+def infer_providers(usage: pl.DataFrame, unnamed_providers: Sequence[str | None], hours: pl.DataFrame) -> pl.DataFrame:
     """Usage with the provider of each row that names none: the only one that sells its model in its hour, flagged; else as it is, flagged.
 
     >>> from datetime import UTC, datetime
@@ -70,9 +70,9 @@ def infer_providers(usage: pl.DataFrame, unnamed: Sequence[str | None], sold: pl
     >>> infer_providers(usage, [None], sold).select("provider", "reason").rows()
     [('OpenAI', 'provider_inferred'), (None, 'no_provider')]
     """
-    seller = sold.select("model", "hour", seller="provider", is_sold=pl.lit(value=True))
+    seller = hours.select("model", "hour", seller="provider", is_sold=pl.lit(value=True))
     frame = usage.join(seller, on=["model", "hour"], how="left", maintain_order="left")
-    is_open = is_unnamed(unnamed) & pl.col("model").is_not_null()
+    is_open = is_unnamed(unnamed_providers) & pl.col("model").is_not_null()
     # A provider that only its own logs name stays where nobody else sells its model.
     is_unknown = is_open & pl.col("seller").is_null() & (pl.col("provider").is_null() | pl.col("is_sold").fill_null(value=False))
     flag = (

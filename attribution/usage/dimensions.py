@@ -76,8 +76,8 @@ def _canonical_names(calls: pl.DataFrame, as_of: AsOfIndex, settings: Settings, 
 
 def with_variant(calls: pl.DataFrame, display: names.ModelNames) -> pl.DataFrame:
     """Adds what the model's name states beside its family; the requested name counts where it is of the same family. (RA-1c)"""
-    requested = names.map_distinct(calls["request_model"], display.display)
-    is_same_family = calls.select(pl.col("model").eq_missing(requested)).to_series()
+    requested_models = names.map_distinct(calls["request_model"], display.display)
+    is_same_family = calls.select(pl.col("model").eq_missing(requested_models)).to_series()
 
     def stated(column: str, key: str) -> pl.Series:
         return names.map_distinct(calls[column], lambda name: getattr(names.variant(name), key))

@@ -166,8 +166,8 @@ def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
             id_hash = pl.col("target").hash(seed=seed).reinterpret(signed=True)
             parts.append(id_rows.with_columns(target=id_hash, is_trace=pl.lit(value=False)))
     if value_counts["request_ids"]:
-        decoded = pl.col("request_ids").str.json_decode(pl.List(pl.String))
-        further_ids = spans.filter(pl.col("request_ids").is_not_null()).select("trace_key", target=decoded).explode("target")
+        id_list = pl.col("request_ids").str.json_decode(pl.List(pl.String))
+        further_ids = spans.filter(pl.col("request_ids").is_not_null()).select("trace_key", target=id_list).explode("target")
         id_hash = pl.col("target").hash(seed=_SHARED_IDS.index("provider_request_id")).reinterpret(signed=True)
         parts.append(further_ids.drop_nulls().unique().collect().with_columns(target=id_hash, is_trace=pl.lit(value=False)))
     typed_parts = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def _remarks(rows: Sequence[Mapping[str, Any]], basis: str) -> None:
     omitted_rows = sum(row.get("omitted_rows", 0) for row in rows)
     if omitted_rows:
         omitted_costs = {c: v for c, v in _totals([{"omitted_cost": None, **row} for row in rows], "omitted_cost").items() if v}
-        elsewhere = f", {amounts(omitted_costs)} in another cost column" if omitted_costs else ""
-        say(f"Left out of the sums: {counted(omitted_rows, 'row')} whose {basis} cost is unknown{elsewhere}")
+        other_columns = f", {amounts(omitted_costs)} in another cost column" if omitted_costs else ""
+        say(f"Left out of the sums: {counted(omitted_rows, 'row')} whose {basis} cost is unknown{other_columns}")
     for term in sorted({term.strip() for row in rows for term in (row.get("reason") or "").split(",")} - {""}):
         say(f"{term}: {labels.reason(term)}")

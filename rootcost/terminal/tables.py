@@ -67,6 +67,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def console_of(path: Path | None = None) -> Console:
+    """The terminal; for a file, a console of fixed width that keeps its text."""
     return terminal() if path is None else Console(file=io.StringIO(), width=220, highlight=False)
 
 

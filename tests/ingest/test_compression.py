@@ -23,8 +23,8 @@ LINES = b"".join(json.dumps({"n": n, "text": f"{n * 7919:x}" * 20}).encode() + b
 
 
 def zstd(content: bytes) -> bytes:
-    compressed: bytes = pa.compress(content, codec="zstd", asbytes=True)
-    return compressed
+    stream: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return stream
 
 
 @pytest.mark.parametrize("compress", [zstd, lzma.compress], ids=["zstd", "xz"])

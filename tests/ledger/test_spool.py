@@ -107,9 +107,9 @@ def test_a_damaged_file_is_told_of_and_its_neighbours_go_on(spool: Spool, books:
     (spool.folder / "strange.spool").write_bytes(b"not ours")
     assert spool.drain(books.store) == 1
     assert held(books.store) == ["chat 3"]
-    told = books.store.scan(PROBLEMS).collect()
-    assert sorted(told["uri"]) == sorted([first.name, second.name, "strange.spool"])
-    assert told["remedy"].str.contains("spool/damaged").all()
+    problem_rows = books.store.scan(PROBLEMS).collect()
+    assert sorted(problem_rows["uri"]) == sorted([first.name, second.name, "strange.spool"])
+    assert problem_rows["remedy"].str.contains("spool/damaged").all()
     assert len(list((spool.folder / "damaged").iterdir())) == 3
     assert spool.pending() == []
 
@@ -118,16 +118,16 @@ def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, 
     spool.append(rows(1), [SPELLING], bodies=[Body("frames", b"2"), Body("frames", b"3")])
     (path,) = spool.pending()
     content = path.read_bytes()
-    kept = []
+    kept_files = []
     for size in sorted({*range(0, len(content), 61), len(content) - 1}):
         path.write_bytes(content[:size])
         readable = Spool(spool.folder, reader=numbered)
         store = Store(spool.folder.parent / f"tables-{size}")
-        kept.append(readable.drain(store))
+        kept_files.append(readable.drain(store))
         assert store.scan(PROBLEMS, {"source": ["spool"]}).collect().height == 1
         assert not readable.pending()
-    assert kept == sorted(kept)
-    assert set(kept) == {0, 1, 2}  # a row, then a body; whole only with its last byte
+    assert kept_files == sorted(kept_files)
+    assert set(kept_files) == {0, 1, 2}  # a row, then a body; whole only with its last byte
     path.write_bytes(content)
     assert Spool(spool.folder, reader=numbered).drain(books.store) == 3
 

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from ingest.logs.json_fields import (
     MAX_TEXT_LENGTH,
     FieldError,
-    count,
     decimal,
     flag,
     instant,
@@ -35,6 +34,7 @@ from ingest.otel.attribute_values import geography
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
+from ingest.sources.litellm.values import first_count, first_text, plain_amounts
 from ledger import ids
 from ledger.money import text as plain
 from ledger.settings import IngestSettings
@@ -178,20 +178,20 @@ class _Log:
         answer_parts = self._part(usage, "completion_tokens_details")
         lifetimes = self._part(prompt_parts, "cache_creation_token_details")
         counts = {
-            "input_tokens": _first(item, "prompt_tokens", usage, "prompt_tokens"),
-            "output_tokens": _first(item, "completion_tokens", usage, "completion_tokens"),
-            "total_tokens": _first(item, "total_tokens", usage, "total_tokens"),
-            "cache_read_tokens": _first(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
-            "cache_write_tokens": _first(
+            "input_tokens": first_count(item, "prompt_tokens", usage, "prompt_tokens"),
+            "output_tokens": first_count(item, "completion_tokens", usage, "completion_tokens"),
+            "total_tokens": first_count(item, "total_tokens", usage, "total_tokens"),
+            "cache_read_tokens": first_count(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
+            "cache_write_tokens": first_count(
                 prompt_parts, "cache_creation_tokens", prompt_parts, "cache_write_tokens", usage, "cache_creation_input_tokens"
             ),
-            "cache_write_5m_tokens": _first(lifetimes, "ephemeral_5m_input_tokens"),
-            "cache_write_1h_tokens": _first(lifetimes, "ephemeral_1h_input_tokens"),
-            "reasoning_tokens": _first(answer_parts, "reasoning_tokens"),
-            "input_audio_tokens": _first(prompt_parts, "audio_tokens"),
-            "output_audio_tokens": _first(answer_parts, "audio_tokens"),
-            "input_image_tokens": _first(prompt_parts, "image_tokens"),
-            "output_image_tokens": _first(answer_parts, "image_tokens"),
+            "cache_write_5m_tokens": first_count(lifetimes, "ephemeral_5m_input_tokens"),
+            "cache_write_1h_tokens": first_count(lifetimes, "ephemeral_1h_input_tokens"),
+            "reasoning_tokens": first_count(answer_parts, "reasoning_tokens"),
+            "input_audio_tokens": first_count(prompt_parts, "audio_tokens"),
+            "output_audio_tokens": first_count(answer_parts, "audio_tokens"),
+            "input_image_tokens": first_count(prompt_parts, "image_tokens"),
+            "output_image_tokens": first_count(answer_parts, "image_tokens"),
         }
         row["other_usage"] = other_usage(usage)
         if any(counts.values()):
@@ -319,11 +319,11 @@ class _Log:
         )
         row["end_user"] = text(item.get("end_user")) or text(meta.get("user_api_key_end_user_id"))
         key_labels = self._part(meta, "user_api_key_auth_metadata")
-        row["agent_id"] = _first_text(
+        row["agent_id"] = first_text(
             (meta, "billing_agent_id"), (item, "billing_agent_id"), (meta, "actor_agent_id"), (key_labels, "agent_id"),
             (item, "agent_id"), (meta, "agent_id"), (self.requester, "agent_id"),
         )  # fmt: skip
-        row["agent_name"] = _first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
+        row["agent_name"] = first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
         claims = self._claims()
         row["claimed_agent"] = names.first_claim(claims, self.settings.agent_tags)
         row["claimed_team"] = names.first_claim(claims, self.settings.team_tags)
@@ -351,7 +351,7 @@ class _Log:
         return list(tags) if isinstance(tags, (list, tuple)) else []
 
     def _tool(self, row: Row) -> None:
-        row["tool_name"] = text(self.item.get("mcp_namespaced_tool_name")) or _first_text(
+        row["tool_name"] = text(self.item.get("mcp_namespaced_tool_name")) or first_text(
             (self.tool, "namespaced_tool_name"), (self.tool, "name")
         )
         if row["tool_name"] and not row["operation"]:
@@ -392,34 +392,9 @@ class _Log:
             "error_class": text(error.get("error_class")),
             "rate_limit": text(error.get("error_rate_limit_type")) or text(error.get("error_rate_limit_category")),
             "mcp_server": text(self.tool.get("mcp_server_name")),
-            "mcp_cost": _amounts(self.tool.get("mcp_server_cost_info")),
+            "mcp_cost": plain_amounts(self.tool.get("mcp_server_cost_info")),
             "speed": text(self.usage.get("speed")),
             "stream": flag(item.get("stream")),
         }
         non_null = {key: value for key, value in attributes.items() if value is not None}
         return json.dumps(non_null, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace").decode() if non_null else None
-
-
-def _first(*places: Any) -> int | None:
-    """The first count that is present of (object, field, object, field, …)."""
-    for whole, field in zip(places[::2], places[1::2], strict=True):
-        number = count(whole.get(field), field)
-        if number is not None:
-            return number
-    return None
-
-
-def _first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
-    return next((value for whole, field in places if (value := text(whole.get(field)))), None)
-
-
-def _amounts(value: object) -> Any:
-    """Numbers as plain text, one level of nesting deep."""
-    if not isinstance(value, Mapping):
-        number = decimal(value)
-        return None if number is None else plain(number)
-    return {str(k): inner for k, v in value.items() if (inner := _amounts(v) if not isinstance(v, Mapping) else _flat(v))} or None
-
-
-def _flat(value: Mapping[str, Any]) -> dict[str, str | None]:
-    return {str(k): plain(number) for k, v in value.items() if (number := decimal(v)) is not None}

@@ -68,6 +68,6 @@ def test_ch7a_a_trusted_gateway_is_believed(books: Books) -> None:
     (books.home / "rootcost.toml").write_text('[ingest]\ntrusted_sources = ["litellm"]\n', encoding="utf-8")
     root = span(1, 1, agent_name="alice", conversation_id="c")
     log = span(2, 2, input_tokens=1000, conversation_id="c", credential="bob-key", **LOG)
-    with Books.open(books.home) as opened:
-        write(opened, spans=spans(root, log), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
-        assert costs(opened).select("initiator_team", "effective_cost").rows() == [("A", D("0.003"))]
+    with Books.open(books.home) as ledger:
+        write(ledger, spans=spans(root, log), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
+        assert costs(ledger).select("initiator_team", "effective_cost").rows() == [("A", D("0.003"))]

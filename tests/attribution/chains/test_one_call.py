@@ -117,9 +117,9 @@ def test_ca1a_two_calls_under_one_id_that_the_client_chose_are_two(books: Books)
     """Equal in everything but the start: the client sent one prompt twice under one call id; each span belongs to the nearer one."""
     rows = []
     for n, minute in ((1, 0), (2, 30)):
-        told = {"gateway_call_id": "job", "start_time": at(10, minute)}
-        rows.append(call(n, 1000, **told, **LOG, provider_request_id=f"r{n}"))
-        rows.append(call(n + 10, 1000, **told | {"start_time": at(10, minute) - timedelta(seconds=3)}, agent_name=f"agent-{n}"))
+        ids = {"gateway_call_id": "job", "start_time": at(10, minute)}
+        rows.append(call(n, 1000, **ids, **LOG, provider_request_id=f"r{n}"))
+        rows.append(call(n + 10, 1000, **ids | {"start_time": at(10, minute) - timedelta(seconds=3)}, agent_name=f"agent-{n}"))
     write(books, spans=spans(*rows))
     assert used(books) == [("litellm+otlp", 1000, 10)] * 2
     assert set(books.store.scan(CALLS).collect()["initiator_agent"]) == {"agent-1", "agent-2"}
@@ -127,10 +127,10 @@ def test_ca1a_two_calls_under_one_id_that_the_client_chose_are_two(books: Books)
 
 def test_ca1a_payload_and_spend_row_of_an_attempt_are_one_call_each(books: Books) -> None:
     """A failure with usage and the answer, each in both of the gateway's channels, and a span of the answer."""
-    failed = {"gateway_call_id": "g", "status": "error", "request_model": "a", "output_tokens": 400}
+    failure = {"gateway_call_id": "g", "status": "error", "request_model": "a", "output_tokens": 400}
     answer = {"gateway_call_id": "g", "status": "ok", "request_model": "b", "start_time": at(10, 1)}
     spend = {"channel": "litellm-spend-logs", "source": "litellm"}
-    rows = [call(1, 1000, **LOG, **failed), call(2, 1000, **spend, **failed), call(3, 1000, **LOG, **answer)]
+    rows = [call(1, 1000, **LOG, **failure), call(2, 1000, **spend, **failure), call(3, 1000, **LOG, **answer)]
     rows += [call(4, 1000, **spend, **answer), call(5, 1000, gateway_call_id="g", start_time=at(10, 1))]
     write(books, spans=spans(*rows))
     assert used(books) == [("litellm+litellm-spend-logs", 1000, 400), ("litellm+litellm-spend-logs+otlp", 1000, 10)]

@@ -25,8 +25,8 @@ def cost_rows(home: Path, *files: tuple[str, str], by: str) -> list[dict[str, An
         command = ("agents", "import") if kind == "agents" else ("ingest", kind)
         assert rootcost(*command, CASES / name).code in (0, 1)
     assert rootcost("attribute").code == 0
-    found: list[dict[str, Any]] = rootcost("costs", "--by", by, "--format", "json").rows
-    return found
+    records: list[dict[str, Any]] = rootcost("costs", "--by", by, "--format", "json").rows
+    return records
 
 
 def sums(found: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], Decimal]:
@@ -44,21 +44,21 @@ def sums(found: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], Decim
 
 def test_ra1d_the_place_of_a_caller_is_tried_and_dropped(home: Path) -> None:
     """A caller in us-central1, an application's account and a platform's node: all are billed elsewhere."""
-    found = cost_rows(
+    records = cost_rows(
         home,
         ("agents", "caller-place/registry.csv"),
         ("otlp", "caller-place/spans.json"),
         ("focus", "caller-place/bill.csv"),
         by="initiator_team,provider,model,resource,cost_class,reason",
     )
-    by_class = sums(found, "initiator_team", "cost_class", "model", "resource")
+    by_class = sums(records, "initiator_team", "cost_class", "model", "resource")
     assert by_class == {
         ("X", "metered", "gemini-2.5-pro", None): D("0.125"),
         ("X", "metered", "claude-sonnet-4-6", None): D(3),
         ("X", "metered", None, "i-0abc"): D(18),
         (None, "idle", None, "i-0abc"): D(18),
     }
-    assert all("caller_place" in row["reason"] for row in found if row["model"])
+    assert all("caller_place" in row["reason"] for row in records if row["model"])
 
 
 def test_ra1d_a_caller_whose_place_is_billed_meets_that_bill_first(books: Books) -> None:
@@ -122,25 +122,25 @@ def test_ra1d_a_dropped_place_gives_way_to_the_default(books: Books) -> None:
 
 def test_ra1b_the_only_bill_that_sells_the_model_pays_for_a_call_without_a_provider(home: Path) -> None:
     """A Langfuse export names no provider; OpenAI's bill sells gpt-4.1 that day: 0.028, and nothing estimated beside it."""
-    found = cost_rows(
+    records = cost_rows(
         home,
         ("langfuse", "provider-unknown/langfuse/observations.json"),
         ("focus", "provider-unknown/langfuse/bill.csv"),
         by="provider,reason",
     )
-    assert sums(found, "provider", "cost_class") == {("OpenAI", "metered"): D("0.028")}
-    assert all("provider_inferred" in row["reason"] for row in found)
+    assert sums(records, "provider", "cost_class") == {("OpenAI", "metered"): D("0.028")}
+    assert all("provider_inferred" in row["reason"] for row in records)
 
 
 def test_ra1b_a_framework_is_no_provider(home: Path) -> None:
     """Strands, the Agent Development Kit and the Agent Framework write their own names: 0.0705 of the bill, nothing estimated."""
-    found = cost_rows(
+    records = cost_rows(
         home,
         ("otlp", "provider-unknown/frameworks/traces.json"),
         ("focus", "provider-unknown/frameworks/bill.csv"),
         by="provider,initiator_agent",
     )
-    assert sums(found, "provider", "initiator_agent", "cost_class") == {
+    assert sums(records, "provider", "initiator_agent", "cost_class") == {
         ("AWS", "agent1", "metered"): D("0.033"),
         ("Google Cloud", "agent2", "metered"): D("0.0125"),
         ("Microsoft", "agent3", "metered"): D("0.025"),
@@ -174,8 +174,8 @@ def test_ra1b_of_two_sellers_none_is_guessed_and_nothing_is_estimated_beside_the
         prices=OPENAI_LIST,
     )
     attribute(books)
-    found = rows(books, "provider", "initiator_agent", "effective_cost", "basis", "reason")
-    assert found == [
+    records = rows(books, "provider", "initiator_agent", "effective_cost", "basis", "reason")
+    assert records == [
         ("Microsoft", None, D(3), "billed", "uncaptured_usage"),
         ("OpenAI", "b", D("2.5"), "billed", "coarse_match"),
         (None, "a", D(0), "estimated", "no_provider"),
@@ -226,25 +226,25 @@ def openai_call(trace: int, agent: str, model: str, tokens: int = 1_000_000, **f
 
 def test_ra1c_releases_at_two_prices_pay_their_own(home: Path) -> None:
     """A gateway's log and a bill that both name the release: 5.00 and 2.50 a million."""
-    found = cost_rows(
+    records = cost_rows(
         home,
         ("agents", "releases/agents.csv"),
         ("litellm", "releases/calls.jsonl"),
         ("focus", "releases/bill.csv"),
         by="initiator_team",
     )
-    assert sums(found, "initiator_team", "cost_class") == {("Old", "metered"): D(5), ("New", "metered"): D("2.5")}
+    assert sums(records, "initiator_team", "cost_class") == {("Old", "metered"): D(5), ("New", "metered"): D("2.5")}
 
 
 def test_ra1c_releases_of_traces_pay_their_own(home: Path) -> None:
-    found = cost_rows(
+    records = cost_rows(
         home,
         ("agents", "releases-by-trace/registry.csv"),
         ("otlp", "releases-by-trace/spans.json"),
         ("focus", "releases-by-trace/bill.csv"),
         by="initiator_team",
     )
-    assert sums(found, "initiator_team", "cost_class") == {("A", "metered"): D(5), ("B", "metered"): D("2.5")}
+    assert sums(records, "initiator_team", "cost_class") == {("A", "metered"): D(5), ("B", "metered"): D("2.5")}
 
 
 def test_ra1c_a_short_spelling_of_a_release_is_that_release(books: Books) -> None:

@@ -44,8 +44,8 @@ GPT: dict[str, Any] = {"provider": "openai", "response_model": "gpt-5.4", "usage
     ],
 )
 def test_a_case_costs_what_its_record_proves(case: str, source: str, costs: dict[str, str]) -> None:
-    seen = costs_by_trace(rollup_of(source, CASES / case))
-    assert {trace: seen[trace] for trace in costs} == {trace: D(cost) for trace, cost in costs.items()}
+    trace_costs = costs_by_trace(rollup_of(source, CASES / case))
+    assert {trace: trace_costs[trace] for trace in costs} == {trace: D(cost) for trace, cost in costs.items()}
 
 
 def test_langfuse_observations_are_read_by_what_their_total_counts() -> None:
@@ -144,8 +144,8 @@ def test_evidence_comes_in_the_order_of_the_rule(columns: dict[str, Any], bare: 
     ],
 )
 def test_reasoning_lies_where_the_record_says(usage: dict[str, Any], meters: tuple[int, int, int]) -> None:
-    told = {"input_tokens": 100, "input_includes_cache": True, "output_includes_reasoning": True}
-    [row] = rollup_of_spans(spans(call(1, **GPT, **told, **usage))).calls.iter_rows(named=True)
+    semantics = {"input_tokens": 100, "input_includes_cache": True, "output_includes_reasoning": True}
+    [row] = rollup_of_spans(spans(call(1, **GPT, **semantics, **usage))).calls.iter_rows(named=True)
     assert (row["input_tokens"], row["output_tokens"], row["reasoning_tokens"]) == meters
 
 
@@ -175,8 +175,8 @@ def test_a_contradiction_names_emitter_version_calls_and_money() -> None:
     ids=["the same", "48 times", "5 %, but less than 0.01 of money"],
 )
 def test_a_reported_cost_that_differs_is_a_finding_and_never_booked(reported: str, found: bool) -> None:
-    told = {**CLAUDE, "input_tokens": 6500, "output_tokens": 100, "input_includes_cache": True, "reported_cost": D(reported)}
-    rollup = rollup_of_spans(spans(call(1, **told)))
+    semantics = {**CLAUDE, "input_tokens": 6500, "output_tokens": 100, "input_includes_cache": True, "reported_cost": D(reported)}
+    rollup = rollup_of_spans(spans(call(1, **semantics)))
     assert rollup.calls["list_cost"].to_list() == [D("0.021")]
     assert rollup.usage["list_cost"].sum() == D("0.021")
     findings = differing_costs(rollup.evidence, "USD", "attribution:2026-10")
@@ -194,7 +194,7 @@ def test_opposite_deviations_of_two_models_are_two_findings_and_a_cache_hit_is_n
         call(4, **{**GPT, "response_model": "no-such-model"}, **plain, reported_cost=D("7")),
     ]
     evidence = rollup_of_spans(spans(*rows)).evidence
-    shuffled = rollup_of_spans(spans(*reversed(rows))).evidence
+    reordered_rows = rollup_of_spans(spans(*reversed(rows))).evidence
     assert [f.place for f in differing_costs(evidence, "USD", "u")] == ["acme claude-sonnet-4-6", "acme gpt-5.4"]
-    assert differing_costs(shuffled, "USD", "u") == differing_costs(evidence, "USD", "u")
+    assert differing_costs(reordered_rows, "USD", "u") == differing_costs(evidence, "USD", "u")
     assert evidence.filter(pl.col("compared_calls") > 0)["reported_cost"].sum() == D("6.5")

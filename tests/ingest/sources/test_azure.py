@@ -173,7 +173,7 @@ def test_every_header_dialect_says_the_same(books: Books) -> None:
         ingest(books, "azure", [str(REAL / name)])
     columns = ("sub_account_id", "service_name", "sku_meter", "region_id", "billed_cost", "billing_currency")
     kept = charges(books).sort("scope")
-    told = [
+    reasons = [
         (scope, day, month, *(money.text(v) if isinstance(v, Decimal) else v for v in rest))
         for scope, day, month, *rest in kept.select(
             "scope",
@@ -183,7 +183,7 @@ def test_every_header_dialect_says_the_same(books: Books) -> None:
             *("consumed_quantity", "consumed_unit", "charge_category"),
         ).iter_rows()
     ]
-    assert told == expected
+    assert reasons == expected
 
 
 def test_an_export_without_currency_and_a_row_without_amount_are_refused_by_name(books: Books) -> None:
@@ -304,10 +304,10 @@ def test_a_run_that_is_not_one_month_from_its_first_day_is_refused_by_name(books
     export(folder, table({}), start="2026-10-05")
     export(folder, table({}), start="2026-07-01", end="2026-09-30", name="history")
     (folder / "manifest.json").write_text('{"exportConfig": ')
-    found = {p.uri.split("/exports/")[1].split("/")[0]: p.reason for p in ingest(books, "azure", [str(folder)]).problems}
-    assert found["daily-ActualCost"] == "the run begins on 2026-10-05, and a month is replaced whole"
-    assert found["history"] == "the run covers 2026-07-01 to 2026-09-30, more than a month"
-    assert found["manifest.json"].startswith("the manifest is no JSON")
+    charge_rows = {p.uri.split("/exports/")[1].split("/")[0]: p.reason for p in ingest(books, "azure", [str(folder)]).problems}
+    assert charge_rows["daily-ActualCost"] == "the run begins on 2026-10-05, and a month is replaced whole"
+    assert charge_rows["history"] == "the run covers 2026-07-01 to 2026-09-30, more than a month"
+    assert charge_rows["manifest.json"].startswith("the manifest is no JSON")
     assert charges(books).is_empty()
 
 
@@ -629,12 +629,12 @@ def test_the_bill_finds_the_agents_that_made_the_calls(books: Books, folder: Pat
     output = {"MeterName": "gpt-4o-0806-Outp-glbl Tokens", "Quantity": "0.3", "UnitOfMeasure": "1M", "Cost": "3"}
     export(folder, table({}, cached, output, {"MeterName": "P4 LRS Disk", "MeterCategory": "Storage", "Cost": "4"}))
     ingest(books, "azure", [str(folder)])
-    told = {"provider": "azure", "response_model": "gpt-4o-2024-08-06", "usage_scope": "leaf", "input_includes_cache": True}
+    reasons = {"provider": "azure", "response_model": "gpt-4o-2024-08-06", "usage_scope": "leaf", "input_includes_cache": True}
     facts = spans(
         span(1, 1, agent_name="care-bot"),
-        span(1, 2, 1, input_tokens=1_200_000, cache_read_tokens=400_000, **told),
+        span(1, 2, 1, input_tokens=1_200_000, cache_read_tokens=400_000, **reasons),
         span(2, 3, agent_name="coder"),
-        span(2, 4, 3, output_tokens=300_000, **told),
+        span(2, 4, 3, output_tokens=300_000, **reasons),
     )
     write(books, spans=facts, owners="agent,team\ncare-bot,Care\ncoder,Dev\n")
     run = attribute(books)

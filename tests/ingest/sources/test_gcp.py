@@ -64,10 +64,10 @@ def exported() -> list[Row]:
 def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     """BigQuery on loopback with the golden rows in the detailed export."""
     rows = exported()
-    held = Google(tables={TABLE: Table([name for name in rows[0] if name != "loaded"], rows)})
-    with serving(held):
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", held.address)
-        yield held
+    stored_rows = Google(tables={TABLE: Table([name for name in rows[0] if name != "loaded"], rows)})
+    with serving(stored_rows):
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", stored_rows.address)
+        yield stored_rows
 
 
 def charges(books: Books) -> pl.DataFrame:
@@ -81,7 +81,7 @@ def billed(books: Books, month: str = "2026-10") -> Decimal:
 
 def asked_months(google: Google) -> list[str]:
     given = [{p["name"]: p["parameterValue"]["value"] for p in q["queryParameters"]} for q in google.queries]
-    return [told["month"] for told in given if "month" in told]
+    return [reasons["month"] for reasons in given if "month" in reasons]
 
 
 def later(row: Row, hours: int, **changes: Any) -> Row:
@@ -99,23 +99,23 @@ def test_every_row_is_booked_as_the_accountant_expects(books: Books) -> None:
     with (DATA / "expected.csv").open(newline="") as file:
         expected = list(csv.DictReader(file))
     assert report.rows == len(expected) == 15 and report.errors == 0
-    for told in expected:
-        row = kept[int(told["line"])]
-        assert row["billing_month"] == told["billing_month"]
-        assert row["charge_category"] == told["category"], told
-        assert told["sku_or_sentence"] in (row["sku_meter"], row["charge_description"])
+    for reasons in expected:
+        row = kept[int(reasons["line"])]
+        assert row["billing_month"] == reasons["billing_month"]
+        assert row["charge_category"] == reasons["category"], reasons
+        assert reasons["sku_or_sentence"] in (row["sku_meter"], row["charge_description"])
         for ours, theirs in (
             ("billed", "billed_cost"),
             ("billed", "effective_cost"),
             ("list", "list_cost"),
             ("contracted", "contracted_cost"),
         ):
-            assert money.text(row[theirs]) == (money.text(money.quantize(Decimal(told[ours]))) if told[ours] else None), (
-                told,
+            assert money.text(row[theirs]) == (money.text(money.quantize(Decimal(reasons[ours]))) if reasons[ours] else None), (
+                reasons,
                 theirs,
             )
-        assert (row["sub_account_id"] or "") == told["project"]
-        assert (row["tags"] or "") == told["tags"]
+        assert (row["sub_account_id"] or "") == reasons["project"]
+        assert (row["tags"] or "") == reasons["tags"]
 
 
 def test_the_month_comes_to_the_invoice_to_the_last_digit(books: Books) -> None:
@@ -178,8 +178,8 @@ def test_credits_are_summed_in_their_row_with_every_digit(bills: list[tuple[Deci
     with localcontext() as context:
         context.prec = 100
         for cost, credits_ in bills:
-            told, _ = gcp_rows.charge({**base, "cost": cost, "credits": [{"amount": c} for c in credits_]})
-            net += Decimal(str(told["billed_cost"]))
+            reasons, _ = gcp_rows.charge({**base, "cost": cost, "credits": [{"amount": c} for c in credits_]})
+            net += Decimal(str(reasons["billed_cost"]))
         assert net == sum((cost for cost, _ in bills), Decimal(0)) + sum((c for _, given in bills for c in given), Decimal(0))
 
 
@@ -272,8 +272,8 @@ def test_every_packing_of_the_same_rows_is_the_same_bill(books: Books, tmp_path:
 
     with Books.open(tmp_path / "plain") as plain:
         ingest(plain, "gcp", [str(EXPORT)])
-        told = ["charge_id", "billing_month", "billed_cost", "list_cost", "tags"]
-        assert charges(books).select(told).equals(charges(plain).select(told))
+        reasons = ["charge_id", "billing_month", "billed_cost", "list_cost", "tags"]
+        assert charges(books).select(reasons).equals(charges(plain).select(reasons))
 
 
 def test_shards_are_one_bill_in_any_order_and_twice_is_once(books: Books, tmp_path: Path) -> None:
@@ -695,11 +695,11 @@ def test_the_charges_of_gemini_meet_the_calls_and_the_books_balance(books: Books
     balance = books.store.scan(BALANCE).filter(cost_column="billed_cost").collect()
     assert money.text(sum_of(balance["charges_in"])) == "0.2744" and balance["difference"].to_list() == [Decimal(0)]
     costs = books.store.scan(COSTS).filter(charge_category="Usage", basis="billed").collect()
-    found = {
+    charge_rows = {
         (row["initiator_agent"], row["meter"]): money.text(row["billed_cost"])
         for row in costs.group_by("initiator_agent", "meter").agg(pl.col("billed_cost").sum()).iter_rows(named=True)
     }
-    assert found == {
+    assert charge_rows == {
         ("triage-bot", "input_tokens"): "0.015",
         ("report-bot", "input_tokens"): "0.045",
         ("triage-bot", "cache_read_tokens"): "0.0045",

@@ -42,10 +42,15 @@ PRICE = Decimal("0.00252")
 
 def payload(number: int, started: datetime = NOON) -> bytes:
     """A payload of the very call that `row` of this number tells of."""
-    told = row(number, started)
-    kept = {k: told[k] for k in ("litellm_call_id", "call_type", "model", "model_group", "custom_llm_provider", "metadata")}
-    tokens = {k: told[k] for k in ("prompt_tokens", "completion_tokens", "total_tokens")}
-    more = {"id": told["request_id"], "startTime": started.timestamp(), "response_cost": told["spend"], "status": "success"}
+    problems = row(number, started)
+    kept = {k: problems[k] for k in ("litellm_call_id", "call_type", "model", "model_group", "custom_llm_provider", "metadata")}
+    tokens = {k: problems[k] for k in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    more = {
+        "id": problems["request_id"],
+        "startTime": started.timestamp(),
+        "response_cost": problems["spend"],
+        "status": "success",
+    }
     return json.dumps(kept | tokens | more).encode()
 
 
@@ -270,11 +275,11 @@ class Bucket:
 
     def visit(self, *, cut_off_after: int | None = None) -> None:
         """Reads what is new; marks move as the run books them, until it is cut off."""
-        for number, found in enumerate(litellm_s3.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
+        for number, rows in enumerate(litellm_s3.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
             if number == cut_off_after:
                 return
-            assert isinstance(found, Batch)
-            self.marks |= found.checkpoints
+            assert isinstance(rows, Batch)
+            self.marks |= rows.checkpoints
 
 
 @settings(max_examples=150)
@@ -709,13 +714,13 @@ def test_a_page_that_was_saved_is_read_like_the_live_one_and_to_the_last_digit(b
     saved = books.store.scan(SPANS).sort("start_time").collect()
     columns = ("gateway_call_id", "start_time", "request_model", "response_model", "input_tokens", "cache_read_tokens",
                "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "reasoning_tokens", "reported_cost")  # fmt: skip
-    for found, row_ in zip(saved.select(columns).iter_rows(), expected, strict=True):
+    for rows, row_ in zip(saved.select(columns).iter_rows(), expected, strict=True):
         call, started, asked, answered, *counts, cost = row_.values()
-        assert found[0] == call
-        assert found[1] == datetime.fromisoformat(f"{started}+00:00")
-        assert found[2:4] == (asked, answered)
-        assert found[4:-1] == tuple(int(count) if count else None for count in counts)
-        assert found[-1] == Decimal(cost)
+        assert rows[0] == call
+        assert rows[1] == datetime.fromisoformat(f"{started}+00:00")
+        assert rows[2:4] == (asked, answered)
+        assert rows[4:-1] == tuple(int(count) if count else None for count in counts)
+        assert rows[-1] == Decimal(cost)
     assert saved["reported_cost"].sum() == sum(Decimal(row_["cost in dollars"]) for row_ in expected)
 
     page = json.loads((golden / "page.json").read_text())

@@ -183,10 +183,10 @@ def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
     assert first.finished_at is not None
     assert first.lag_seconds == int((first.finished_at - first.newest).total_seconds())
     assert first.seconds == pytest.approx((first.finished_at - first.started_at).total_seconds(), abs=0.001)
-    told = standing(books, "bill")
-    assert (told.state, told.newest, told.failures) == ("ok", first.newest, 0)
-    assert told.due_at is not None
-    assert abs((told.due_at - datetime.now(UTC)).total_seconds()) < 5
+    report = standing(books, "bill")
+    assert (report.state, report.newest, report.failures) == ("ok", first.newest, 0)
+    assert report.due_at is not None
+    assert abs((report.due_at - datetime.now(UTC)).total_seconds()) < 5
     # The month it filled is attributed by the same process, without waiting for its round.
     until(lambda: any(run.job == "attribute" for run in history(books)))
     assert books.store.scan(CHARGES).collect().height == 1
@@ -281,10 +281,10 @@ def test_a_source_that_fails_is_asked_again_later_and_later_and_by_its_ticks_onc
     pauses = [(b.started_at - a.finished_at).total_seconds() for a, b in ((first, second), (second, third)) if a.finished_at]
     assert 0.9 <= pauses[0] <= 3.5  # one to two seconds, not the next tick
     assert 1.9 <= pauses[1] <= 5.5  # two to four
-    told = standing(books, "bill")
-    assert told.state == "failing"
-    assert told.failures >= 3
-    assert told.due_at is not None
+    report = standing(books, "bill")
+    assert report.state == "failing"
+    assert report.failures >= 3
+    assert report.due_at is not None
     assert third.error is not None
     assert "no such file" in third.error
     bill.rename(there)
@@ -301,8 +301,8 @@ def test_rows_that_are_left_out_are_no_failure_and_an_address_that_is_lost_is_on
     done = read_source(books, one, cause=BY_CLOCK).run
     assert (done.status, done.rows, done.errors, done.error) == ("problems", 1, 1, None)
     with books.database.session() as session:
-        held = session.get_one(ConfiguredSource, "bill")
-        held.uris = [*held.uris, str(bill.with_name("none.csv"))]
+        stored_rows = session.get_one(ConfiguredSource, "bill")
+        stored_rows.uris = [*stored_rows.uris, str(bill.with_name("none.csv"))]
     again = read_source(books, sources.find(books, "bill"), cause=BY_CLOCK).run
     assert (again.status, again.rows) == ("failed", 1)
     assert "none.csv" in (again.error or "")
@@ -399,10 +399,10 @@ def test_the_longest_pause_between_ticks_is_no_staleness(books: Books, bill: Pat
     newest = datetime(2026, 10, 5, 11, tzinfo=UTC)
     age = int((datetime.now(UTC) - newest).total_seconds())
     with books.database.session() as session:
-        held = session.get_one(ConfiguredSource, "bill")
-        held.lag_seconds, held.every_seconds = age - 3600, 7200
-    told = standing(books, "bill")
-    assert (told.stale, told.expected_lag_seconds, told.stale_after_seconds) == (False, age - 3600, age + 3600)
+        stored_rows = session.get_one(ConfiguredSource, "bill")
+        stored_rows.lag_seconds, stored_rows.every_seconds = age - 3600, 7200
+    report = standing(books, "bill")
+    assert (report.stale, report.expected_lag_seconds, report.stale_after_seconds) == (False, age - 3600, age + 3600)
     with books.database.session() as session:
         session.get_one(ConfiguredSource, "bill").every_seconds = 60
     assert standing(books, "bill").stale
@@ -411,8 +411,8 @@ def test_the_longest_pause_between_ticks_is_no_staleness(books: Books, bill: Pat
 def test_freshness_tells_charges_and_calls_and_what_is_expected_of_them(books: Books, bill: Path) -> None:
     read_source(books, a_source(books, "bill", bill), cause=BY_CLOCK)
     call_at(books, datetime(2026, 10, 5, 12, tzinfo=UTC), 1)
-    told = {(row.kind, row.source): row for row in queries.freshness(books).sources}
-    charges, calls = told["charges", "focus"], told["calls", "otlp"]
+    report = {(row.kind, row.source): row for row in queries.freshness(books).sources}
+    charges, calls = report["charges", "focus"], report["calls", "otlp"]
     assert charges.newest == datetime(2026, 10, 5, 11, tzinfo=UTC)
     assert (charges.stale_after_seconds, charges.stale) == (9999 * 86400, False)
     assert (calls.newest, calls.stale_after_seconds, calls.stale) == (datetime(2026, 10, 5, 12, tzinfo=UTC), None, False)

@@ -1,0 +1,37 @@
+"""Values of a LiteLLM item that stand in one of several places: the first count or text that is present, and amounts as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingest.logs.json_fields import count, decimal, text
+from ledger.money import text as plain
+
+
+def first_count(*places: Any) -> int | None:
+    """The first count that is present of (object, field, object, field, …)."""
+    for whole, field in zip(places[::2], places[1::2], strict=True):
+        number = count(whole.get(field), field)
+        if number is not None:
+            return number
+    return None
+
+
+def first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
+    """The first text that is present of (object, field) pairs."""
+    return next((value for whole, field in places if (value := text(whole.get(field)))), None)
+
+
+def plain_amounts(value: object) -> Any:
+    """Numbers as plain text, one level of nesting deep."""
+    if not isinstance(value, Mapping):
+        number = decimal(value)
+        return None if number is None else plain(number)
+    return {
+        str(k): inner for k, v in value.items() if (inner := plain_amounts(v) if not isinstance(v, Mapping) else _flat(v))
+    } or None
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, str | None]:
+    return {str(k): plain(number) for k, v in value.items() if (number := decimal(v)) is not None}
