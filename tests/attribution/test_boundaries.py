@@ -146,10 +146,11 @@ def test_each_charge_of_a_resource_is_split_on_its_own_period(books: Books) -> N
 
 
 def test_a_driver_matches_only_what_it_does_not_contradict(books: Books) -> None:
-    """A token charge without a quantity, of account 1111; the only calls are account 2222's."""
+    """A token charge without a quantity, of account 1111; the provider's own log says that the only calls are account 2222's."""
+    log = {"channel": "bedrock-log", "source": "bedrock_logs"}
     write(
         books,
-        spans=spans(call(1, 1, None, 10_000, agent_name="coder", account_id="2222")),
+        spans=spans(call(1, 1, None, 10_000, agent_name="coder", account_id="2222", **log)),
         charges=charges(charge("0.03", consumed_unit="Units", consumed_quantity=D(1))),
     )
     attribute(books)

@@ -111,13 +111,13 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--full", action="store_true", help="the whole suite, not the tests marked clock alone")
     options.add_argument("--workers", type=int, default=2)
-    options.add_argument("--day", choices=[day.name for day in DAYS], help="this day only")
+    options.add_argument("--day", action="append", choices=[day.name for day in DAYS], help="this day only; may be repeated")
     asked = options.parse_args()
     preload = library()
     if preload is None:
         print("No libfaketime on this machine (Debian: apt-get install faketime): the tests are not run on other days")
         return 0
-    days = [day for day in DAYS if asked.day in (None, day.name)]
+    days = [day for day in DAYS if not asked.day or day.name in asked.day]
     failed = []
     # The whole suite shares a day's work between processes; the sample gives each process a day.
     with ThreadPoolExecutor(1 if asked.full else asked.workers) as pool:

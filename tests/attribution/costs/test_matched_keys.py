@@ -25,7 +25,7 @@ def cost_rows(home: Path, *files: tuple[str, str], by: str) -> list[dict[str, An
         command = ("agents", "import") if kind == "agents" else ("ingest", kind)
         assert rootcost(*command, CASES / name).code in (0, 1)
     assert rootcost("attribute").code == 0
-    records: list[dict[str, Any]] = rootcost("costs", "--by", by, "--format", "json").rows
+    records: list[dict[str, Any]] = rootcost("costs", "--by", f"{by},cost_class,reason", "--format", "json").rows
     return records
 
 

@@ -741,7 +741,7 @@ def test_a_cut_off_gzip_keeps_what_came_before(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, packed[: len(packed) // 2])
     assert 0 < reading.frame.height < 2000
     assert reading.problems[-1].place == "end of file"
-    assert "gzip" in reading.problems[-1].reason
+    assert "the compressed stream is cut off" in reading.problems[-1].reason
     with pytest.raises(FormatError):
         read_bytes(tmp_path, packed[:12])
 
