@@ -58,13 +58,7 @@ def drop_conflicting_claims(signals: pl.DataFrame, as_of: AsOfIndex, trusted_sou
     """
     signals = signals.with_columns(claim_conflict=pl.lit(value=False))
     named_agent = pl.coalesce("agent_id", "agent_name")
-    rows = signals.select(
-        (
-            pl.col("channel").str.starts_with("litellm")
-            & named_agent.is_not_null()
-            & ~pl.col("source").is_in(list(trusted_sources))
-        ).arg_true()
-    ).to_series()
+    rows = signals.select((is_client_word(trusted_sources) & named_agent.is_not_null()).arg_true()).to_series()
     if not rows.len():
         return signals
     named_signals = signals[rows].select("start_time", "credential", "credential_team", "agent_id", "agent_name")

@@ -425,4 +425,7 @@ def test_the_description_is_complete(bare: httpx.Client) -> None:
     for name, model in described["components"]["schemas"].items():
         for field, schema in model.get("properties", {}).items():
             assert schema.get("description") or "$ref" in schema, (name, field)
-    assert described["components"]["schemas"]["BalanceRow"]["properties"]["charges_in"]["description"] == "sum of the charges; null where none of them has the column"
+    assert (
+        described["components"]["schemas"]["BalanceRow"]["properties"]["charges_in"]["description"]
+        == "sum of the charges; null where none of them has the column"
+    )
