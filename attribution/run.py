@@ -1,10 +1,9 @@
 """One attribution run: from facts to published conclusions, month by month.
 
 build     spans → calls, chains, hourly usage        once per span; reused while spans, registry, prices and code are the same
-rate      charges × usage → shares, rates, leftovers
-allocate  leftovers → owner, shared, idle, unallocated
-correct   credits and taxes → the owners of the charges they correct
-estimate  usage that no bill covers yet → list price × the trailing ratio of billed to list cost
+match     charges × usage → costs of usage, rates, unmatched charge groups
+allocate  unmatched charge groups → owner, shared, idle, unallocated; credits and taxes → the owners of what they follow
+estimate  usage that no bill covers yet → list price × the share of list price that bills came to
 balance   charges in = costs out, or nothing is published
 """
 
@@ -277,7 +276,13 @@ class _Run:
     def _inputs(self, month: str, before: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """A fingerprint of each input of a month: where two runs differ, one of these does.
 
-        `before` are the inputs of the earlier months of this run.
+        code      attribution's code and classification data, that of the months it depends on included
+        earlier   inputs of the prior months whose rates and costs it uses
+        charges   its bill; `beside`: the bills of the adjacent months
+        spans     the days in reach of its usage
+        reading   settings that change calls and usage; `rules`: settings that change costs
+
+        `registry`, `prices` and `reading` are the same for all months. `before` are the inputs of the earlier months of this run.
         """
         return {
             "code": self.prior.code(month, before),

@@ -1,9 +1,16 @@
 """Taxes follow the taxed charges of their invoice, by what those cost and with the tax's sign. (RA-5)
 
-A tax is matched in the first of these scopes that has a charge of its payer: its own invoice; for a tax on an earlier month, the costs published
-for that time; the provider's charges of the month. Within a scope the most specific keys come first: account and service, account, none. A key
-that the tax lacks is any. A key that no charge of the scope has is passed over: Google's tax rows name a service of their own, "Invoice", and AWS's
-may name the account of the payer.
+A tax is matched in the first of these scopes that has a charge of its payer:
+
+1. its own invoice, for a tax of this month;
+2. its own invoice where the periods overlap, for a tax on an earlier month;
+3. an earlier invoice that the tax names, in the costs published for it;
+4. for a tax on an earlier month, the costs published for its time;
+5. for a tax on an earlier month, this bill's charges of its time;
+6. for a tax of this month, all charges of its provider and payer.
+
+Within a scope the most specific keys come first: account and service, account, none. A key that the tax lacks is any. A key that no charge of the
+scope has is passed over: Google's tax rows name a service of their own, "Invoice", and AWS's may name the account of the payer.
 
 A tax row of 1.20 without account, of service "Tax", on an invoice of three charges:
 
@@ -33,7 +40,7 @@ _PREFIX = "tax_"
 """Keys are matched under names of their own, so that a tax keeps its service in costs whatever it is matched by."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
     """Which costs a tax may follow: keys they share, how the periods lie, on this bill or on earlier ones, and for which taxes."""
 
@@ -68,16 +75,16 @@ def follow_taxed_charges(
 
 
 def _scopes(is_past: pl.Expr) -> tuple[_Scope, ...]:
-    """This invoice; an earlier invoice that the tax names; for a past tax the charges of its time; the provider's month."""
+    """The six scopes of the module's docstring, in their order."""
     payer, invoice = ("billing_account",), ("billing_account", "invoice_id")
     has_invoice = pl.col("invoice_id").is_not_null()
     return (
-        _Scope(invoice, "any", False, has_invoice & ~is_past),
-        _Scope(invoice, "overlap", False, has_invoice & is_past),
-        _Scope(invoice, "any", True, has_invoice),
-        _Scope(payer, "overlap", True, is_past),
-        _Scope(payer, "overlap", False, is_past),
-        _Scope(payer, "any", False, ~is_past),
+        _Scope(keys=invoice, time="any", is_earlier=False, applies=has_invoice & ~is_past),
+        _Scope(keys=invoice, time="overlap", is_earlier=False, applies=has_invoice & is_past),
+        _Scope(keys=invoice, time="any", is_earlier=True, applies=has_invoice),
+        _Scope(keys=payer, time="overlap", is_earlier=True, applies=is_past),
+        _Scope(keys=payer, time="overlap", is_earlier=False, applies=is_past),
+        _Scope(keys=payer, time="any", is_earlier=False, applies=~is_past),
     )
 
 
