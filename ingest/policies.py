@@ -16,3 +16,8 @@ S3_READ: Final = """{
 S3_NEEDS: Final = (
     "AWS credentials of the default chain with s3:ListBucket and s3:GetObject below the prefix; local files need none"
 )
+
+AZURE_READ: Final = """az storage container generate-sas --account-name ACCOUNT --name CONTAINER \\
+  --permissions rl --expiry 2027-01-01 --https-only --auth-mode login --as-user
+# and put what it prints into AZURE_STORAGE_SAS_TOKEN"""
+"""Reading one container of Azure blob storage."""

@@ -296,6 +296,7 @@ def lay_out(source: str, here: Path) -> None:
         "anthropic": ("anthropic_costs/*.json", "saved-pages/"),
         "anthropic-console": ("anthropic_console/sample.csv", "claude_api_cost_2026_10.csv"),
         "azure": ("azure_exports/EA_ActualCost_Small.csv", "costs.csv"),
+        "azure-openai-logs": ("azure_openai_logs/sample.jsonl", "apim-logs/"),
         "bedrock-logs": ("bedrock_logs/*.jsonl", "records.json"),
         "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
         "codex": ("codex/*.jsonl", ".codex/sessions/2026/10/05/"),

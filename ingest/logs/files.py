@@ -7,9 +7,10 @@ twice has the same key and is stored once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from ingest.logs import table_items
@@ -24,7 +25,7 @@ OVERLAP = timedelta(minutes=10)
 """How far behind the newest object others may still appear: modification times are whole seconds, and uploads run in parallel."""
 _DAY = timedelta(days=1)
 _GLOB = re.compile(r"[*?\[]")
-_DATE_FOLDER = re.compile(r"/(?P<year>20\d\d)/(?:(?P<month>[01]\d)/(?:(?P<day>[0-3]\d)/)?)?")
+_DATE_FOLDER = re.compile(r"/(?:y=)?(?P<year>20\d\d)/(?:(?:m=)?(?P<month>[01]\d)/(?:(?:d=)?(?P<day>[0-3]\d)/)?)?")
 
 
 def file_batches(
@@ -32,7 +33,16 @@ def file_batches(
 ) -> Iterator[Batch | Problem]:
     """Each matching file as a batch of its own, so that an unreadable file blocks no other. `skip` names folders to leave out."""
     if uri.startswith("s3://") and not _GLOB.search(uri):
-        yield from _new_objects(fetcher, uri, source=source, patterns=patterns, description=description, skip=skip)
+        yield from new_batches(
+            fetcher,
+            uri,
+            source=source,
+            patterns=patterns,
+            description=description,
+            listing=partial(_list_new, fetcher, uri, skip=skip),
+            get=lambda entry: fetcher.get(entry.uri),
+            skip=skip,
+        )
         return
     listing = fetcher.list(uri)
     exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
@@ -60,51 +70,68 @@ def _is_match(entry: ListedObject, base: str, patterns: Sequence[str], skip: Seq
     )
 
 
-def _new_objects(
-    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str, skip: Sequence[str]
+def new_batches(
+    fetcher: Fetcher,
+    uri: str,
+    *,
+    source: str,
+    patterns: Sequence[str],
+    description: str,
+    listing: Callable[[date | None, date | None], Iterable[ListedObject]],
+    get: Callable[[ListedObject], RawObject],
+    skip: Sequence[str] = (),
 ) -> Iterator[Batch | Problem]:
+    """The matching objects of a store that were written since the last run, each a batch of its own.
+
+    `listing` gives the objects that may hold these days, None for any; `get` fetches one.
+    """
     window, checkpoint = fetcher.window, fetcher.checkpoint(uri)
     since = datetime.fromisoformat(checkpoint) - OVERLAP if checkpoint and window == Window() else None
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
     last = window.until + _DAY if window.until else None
-    listing = [
-        entry for entry in _list_new(fetcher, uri, first, last, skip) if entry.uri == uri or _is_match(entry, uri, patterns, skip)
-    ]
-    if not listing and checkpoint is None:
+    entries = [entry for entry in listing(first, last) if entry.uri == uri or _is_match(entry, uri, patterns, skip)]
+    if not entries and checkpoint is None:
         raise _no_files_error(uri, description, patterns)
-    listing.sort(key=lambda entry: (_write_time(entry), entry.uri))
-    for entry in listing:
+    entries.sort(key=lambda entry: (_write_time(entry), entry.uri))
+    for entry in entries:
         if since is None or _write_time(entry) >= since:
             try:
-                yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+                yield Batch(scope=uri, objects=(get(entry),), version=entry.version)
             except ObjectMissingError:
                 reason, remedy = (
                     "was listed, and gone when it was to be read",
                     "if a lifecycle rule deletes logs, let it wait a day longer",
                 )
                 yield Problem(source, entry.uri, "object", "", reason, remedy)
-    newest = max((_write_time(entry) for entry in listing), default=None)
+    newest = max((_write_time(entry) for entry in entries), default=None)
     newest_seen = max(filter(None, (newest, datetime.fromisoformat(checkpoint) if checkpoint else None)), default=None)
     if newest_seen is not None and window == Window():
         yield Batch(scope=uri, objects=(), checkpoints={uri: newest_seen.isoformat()})
 
 
-def _list_new(fetcher: Fetcher, uri: str, first: date | None, last: date | None, skip: Sequence[str]) -> Iterator[ListedObject]:
+def _list_new(
+    fetcher: Fetcher, uri: str, first: date | None, last: date | None, *, skip: Sequence[str]
+) -> Iterator[ListedObject]:
     """The objects below a prefix. Folders named by other days, or listed in `skip`, are not listed."""
     folders, objects = fetcher.level(uri)
-    begin = datetime.combine(first, time(), UTC) if first else None
     if not folders and not objects:
         objects = fetcher.list(uri)  # a single object
-    yield from (entry for entry in objects if begin is None or _write_time(entry) >= begin)
+    yield from written_since(objects, first)
     for folder in folders:
-        if folder.rstrip("/").rsplit("/", 1)[-1].lower() not in skip and _may_contain(folder, first, last):
-            yield from _list_new(fetcher, folder, first, last, skip)
+        if folder.rstrip("/").rsplit("/", 1)[-1].lower() not in skip and may_contain(folder, first, last):
+            yield from _list_new(fetcher, folder, first, last, skip=skip)
 
 
-def _may_contain(folder: str, first: date | None, last: date | None) -> bool:
+def written_since(objects: Iterable[ListedObject], first: date | None) -> Iterator[ListedObject]:
+    """The objects that were written on this day or later; all of them for None."""
+    begin = datetime.combine(first, time(), UTC) if first else None
+    yield from (entry for entry in objects if begin is None or _write_time(entry) >= begin)
+
+
+def may_contain(folder: str, first: date | None, last: date | None) -> bool:
     """Whether a folder named by a date may contain days from `first` until `last`; folders without a date may.
 
-    >>> [_may_contain(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
+    >>> [may_contain(f"s3://b/logs/{part}/", date(2026, 10, 5), date(2026, 11, 1)) for part in ("2026/10/04", "2026/10", "2026/11/02", "x")]
     [False, True, False, True]
     """
     match = _DATE_FOLDER.search(folder)

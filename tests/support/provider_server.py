@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 OPENAI_KEY = "sk-admin-test-openai"
@@ -222,6 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         return results
 
     def _azure(self, name: str, query: dict[str, list[str]]) -> None:
+        name = unquote(name)
         if query.get("sig") != ["c2VjcmV0"]:
             body = '<?xml version="1.0"?><Error><Code>AuthenticationFailed</Code><Message>no valid signature</Message></Error>'
             self._answer(403, body.encode(), "application/xml")

@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Literal
 
+from ingest import azure_blobs, policies
 from ingest.addresses import is_the_file
 from ingest.bills import reader
 from ingest.bills.csv_reader import ColumnSelection
 from ingest.problem_counter import ProblemCounter
 from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading, Window
 from ingest.sources import by_name
-from ingest.sources.azure import blobs, columns, exports, rows
+from ingest.sources.azure import columns, exports, rows
 from ingest.sources.azure.rows import View
 from ledger.errors import FormatError, ObjectMissingError, SourceError
 from ledger.problems import Problem
@@ -25,9 +26,6 @@ from ledger.settings import IngestSettings
 
 _FILES = re.compile(r"\.(?:csv|csv\.gz|csv\.zst|csv\.xz|csv\.zip|parquet)\Z", re.IGNORECASE)
 _AMORTISED = re.compile(r"amorti[sz]ed", re.IGNORECASE)
-_POLICY: Final = """az storage container generate-sas --account-name ACCOUNT --name CONTAINER \\
-  --permissions rl --expiry 2027-01-01 --https-only --auth-mode login --as-user
-# and put what it prints into AZURE_STORAGE_SAS_TOKEN"""
 
 
 class Azure:
@@ -38,8 +36,8 @@ class Azure:
     title = "Azure cost exports (FOCUS, actual, amortised), CSV or Parquet"
     patterns: tuple[str, ...] = ("manifest.json", "*.csv", "*.csv.gz", "*.csv.zst", "*.csv.xz", "*.csv.zip", "*.parquet")
     access = Access(
-        needs=f"a shared access signature with the rights to read and list the container, in {blobs.KEY}; local files need none",
-        policy=_POLICY,
+        needs=f"a shared access signature with the rights to read and list the container, in {azure_blobs.KEY}; local files need none",
+        policy=policies.AZURE_READ,
         lag=timedelta(hours=48),
         cron="37 */6 * * *",
         addresses=("https://account.blob.core.windows.net/container/exports", "azure-exports/", "costs.csv"),
@@ -47,16 +45,16 @@ class Azure:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """The months of the exports below `uri`, or the files it names."""
-        remote = blobs.is_address(uri)
-        listing = blobs.list_blobs(fetcher, uri) if remote else fetcher.list(uri)
+        remote = azure_blobs.is_address(uri)
+        listing = azure_blobs.list_blobs(fetcher, uri) if remote else fetcher.list(uri)
 
         def get(entry: ListedObject) -> RawObject:
-            return blobs.fetch_blob(fetcher, entry) if remote else fetcher.get(entry.uri)
+            return azure_blobs.fetch_blob(fetcher, entry) if remote else fetcher.get(entry.uri)
 
         single = is_the_file(listing[0], uri, listing)
         if single and exports.is_manifest(uri):
             folder = uri.rsplit("/", 1)[0]
-            listing = blobs.list_blobs(fetcher, folder) if remote else fetcher.list(folder)
+            listing = azure_blobs.list_blobs(fetcher, folder) if remote else fetcher.list(folder)
             single = False
         if any(exports.is_manifest(entry.uri) for entry in listing):
             # Local files are read each time; remote ones when there is a new run, or their days are requested.

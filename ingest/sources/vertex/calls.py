@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ingest.logs.answers import answer_objects, last_fields, last_text, sum_known
 from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, short_repr, text
 from ledger import ids
 from ledger.settings import IngestSettings
@@ -82,13 +83,13 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     }
     row["span_key"], row["trace_key"] = ids.span_key(row["span_id"]), ids.trace_key(row["trace_id"])
     _names(row, value, request_body)
-    usage = _last_fields(google, "usageMetadata")
+    usage = last_fields(google, "usageMetadata")
     if usage:
         _gemini(row, usage)
     elif partner:
         _claude(row, _usage_of(partner))
-    row["provider_request_id"] = _last_text(google, "responseId") or _answer_id(partner)
-    row["response_model"] = _last_text(google, "modelVersion") or _answer_model(partner) or row["request_model"]
+    row["provider_request_id"] = last_text(google, "responseId") or _answer_id(partner)
+    row["response_model"] = last_text(google, "modelVersion") or _answer_model(partner) or row["request_model"]
     row["status"] = "error" if any(chunk.get("error") for chunk in google) else "ok" if google or partner else None
     has_tokens = any(row.get(name) is not None for name in ("input_tokens", "output_tokens"))
     row["usage_scope"] = "leaf" if has_tokens or row["operation"] else None
@@ -140,8 +141,8 @@ def _gemini(row: Row, usage: Mapping[str, Any]) -> None:
     answer, thoughts = token_count("candidatesTokenCount"), token_count("thoughtsTokenCount")
     row["total_tokens"] = token_count("totalTokenCount")
     row["cache_read_tokens"] = token_count("cachedContentTokenCount")
-    row["input_tokens"] = _sum_known(prompt, tools)
-    row["output_tokens"] = _sum_known(answer, thoughts)
+    row["input_tokens"] = sum_known(prompt, tools)
+    row["output_tokens"] = sum_known(answer, thoughts)
     row["reasoning_tokens"] = thoughts
     row["input_includes_cache"] = None if prompt is None else True
     row["output_includes_reasoning"] = None if row["output_tokens"] is None else True
@@ -196,11 +197,6 @@ def _excess(whole: int | None, part: int | None) -> int | None:
     return None if whole is None else max(whole - (part or 0), 0)
 
 
-def _sum_known(*parts: int | None) -> int | None:
-    counts = [part for part in parts if part is not None]
-    return sum(counts) if counts else None
-
-
 def _with_meter(usage_json: str | None, meter: str, quantity: int) -> str:
     return json.dumps({**(json.loads(usage_json) if usage_json else {}), meter: str(quantity)})
 
@@ -228,51 +224,26 @@ def _chunks(value: object, name: str) -> list[Mapping[str, Any]]:
     return [chunk for chunk in chunks if isinstance(chunk, Mapping) and any(v not in (None, False) for v in chunk.values())]
 
 
-_EVENT = re.compile(r"^data:\s*(\{.*\})\s*$", re.MULTILINE)
-
-
 def _parts(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The answer of a partner's model: objects, or the events of a stream, parsed or as text."""
     payload = value.get("response_payload")
     objects: list[Mapping[str, Any]] = []
     for part in payload if isinstance(payload, list) else [payload]:
-        objects += _objects(part)
+        objects += answer_objects(part)
     return [part for part in objects if any(v not in (None, {}) for v in part.values())]
-
-
-def _objects(part: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(part, Mapping):
-        yield part
-    elif isinstance(part, str):
-        for spelt in _EVENT.findall(part) if part.lstrip().startswith(("event:", "data:")) else [part]:
-            try:
-                document = parse_json(spelt)
-            except (ValueError, RecursionError):
-                continue  # a fragment of an answer has no counts
-            yield from (entry for entry in (document if isinstance(document, list) else [document]) if isinstance(entry, Mapping))
-
-
-def _last_fields(chunks: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """The last value of each field that is not null."""
-    objects = [chunk[name] for chunk in chunks if isinstance(chunk.get(name), Mapping)]
-    return {key: value for part in objects for key, value in part.items() if value is not None}
 
 
 def _usage_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole = [entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)]
-    return _last_fields(whole, "usage")
-
-
-def _last_text(chunks: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    return next((value for chunk in reversed(chunks) if (value := text(chunk.get(name)))), None)
+    return last_fields(whole, "usage")
 
 
 def _answer_id(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    return _last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "id")
+    return last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "id")
 
 
 def _answer_model(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    return _last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "model")
+    return last_text([entry for part in parts for entry in (_json_object(part.get("message"), "message"), part)], "model")
 
 
 def _grounded(chunk: Mapping[str, Any]) -> bool:

@@ -17,9 +17,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
+from ingest import azure_blobs
 from ingest.run import IngestReport, ingest
 from ingest.source import Window
-from ingest.sources.azure import blobs as azure_blobs
 from ledger import money
 from ledger.books import Books
 from ledger.tables import CHARGES, COSTS, IMPORT_TOTALS
