@@ -34,7 +34,7 @@ A bill of two rows that differ in their amounts only:
 >>> handover.check_reading(reading, source="acme")
 >>> reading.dimensions.height, reading.frame["__word"].to_list(), reading.frame["billed_cost__written"].to_list()
 (1, [0, 0], [None, '0.0451234567891'])
->>> last = Reading(charges.empty(), counter.summed_problems())
+>>> last = charges.last_reading(counter)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from ingest.bills.checks import Check, apply_checks
 from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
 from ingest.bills.reader import parse_times
 from ingest.problem_counter import ProblemCounter
+from ingest.source import Reading
 from ledger import money
 from ledger.money import MONEY, RATE
 from ledger.tables import CHARGES, COST_COLUMNS, TIME
@@ -139,6 +140,11 @@ def empty() -> pl.DataFrame:
         | {f"{name}__written": pl.String for name in COST_COLUMNS}
         | dict.fromkeys(_TIMES, TIME)
     )
+
+
+def last_reading(counter: ProblemCounter) -> Reading:
+    """The reading that ends a file of a bill: the problems that are still open, and whether the file breaks off before its end. (RA-1e)"""
+    return Reading(empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
 
 
 def canonical_tags(column: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -105,7 +105,8 @@ def _decompressed(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[
         yield from (chunk for chunk in compression.chunks(file) if chunk)
     except CutOffError:
         remedy = "fetch the file again; the rows before this point were read"
-        counter.add("end of file", "", "the compressed file is cut off or damaged", remedy)
+        counter.broken_off = "the compressed file is cut off or damaged"
+        counter.add("end of file", "", counter.broken_off, remedy)
 
 
 def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:

@@ -112,7 +112,7 @@ class ExportTable:
         counter = ProblemCounter(self.name, item.uri)
         for batch in reader.batches(item, lambda header: self._select(header, item.uri), counter):
             yield self._reading(batch.rows, counter)
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()])
+        yield charges.last_reading(counter)
 
     def _select(self, header: list[str], uri: str) -> ColumnSelection:
         missing = [name for name in self.required if name not in header]

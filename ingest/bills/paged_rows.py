@@ -139,7 +139,7 @@ def readings(
         )
         charge_batch = charges.to_charges(charges.check_required(charges.parse_types(batch), names, counter))
         yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
-    yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
+    yield charges.last_reading(counter)
 
 
 def day_period(start: datetime) -> dict[str, str]:

@@ -116,7 +116,7 @@ class AwsCur:
                 charge_batch = charges.to_charges(_book(batch, layout, counter))
                 yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
         _report_counts(counts, counter)
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
+        yield charges.last_reading(counter)
 
 
 def _export_root(uri: str) -> str:

@@ -81,7 +81,7 @@ def read(source: str, item: RawObject) -> Iterator[Reading]:
         yield Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
     check_row_count(item, row_count)
     _report_view(view, committed_rows, row_count, counter)
-    yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
+    yield charges.last_reading(counter)
 
 
 def check_row_count(item: RawObject, row_count: int) -> None:

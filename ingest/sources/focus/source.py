@@ -83,7 +83,7 @@ class Focus:
                     "ask the publisher to fill it",
                     missing,
                 )
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
+        yield charges.last_reading(counter)
 
 
 _AZURE = frozenset({"costinbillingcurrency", "pretaxcost", "metercategory"})

@@ -114,7 +114,7 @@ class Gcp:
             counter.add_summed("cost_at_list", "is empty", remedy, missing_list_costs)
         if rows:
             yield _reading(rows, places, row_count, counter)
-        yield Reading(charges.empty(), [*counter.drain(), *counter.summed_problems()], broken_off=counter.broken_off)
+        yield charges.last_reading(counter)
 
 
 def _record(value: object) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import json
+import lzma
 import shutil
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from ingest.bills.datasets import Decisions
 from ingest.run import IngestReport, ingest
@@ -216,6 +218,34 @@ def test_a_delivery_that_breaks_off_leaves_the_month_in_force(books: Books, tmp_
     (tmp_path / name).write_text(WHOLE + text([row("800", 4)]).split("\n", 1)[1])
     assert not ingest(books, "focus", [str(tmp_path / name)]).errors
     assert billed(books) == Decimal(1500)
+
+
+EXPORTS = {
+    "anthropic-console": "anthropic_console/sample.csv",
+    "azure": "azure_exports/ea_anonymous.csv",
+    "cursor": "cursor/sample.csv",
+    "focus": "focus_sample/focus_sample_1000.csv",
+    "gcp": "gcp/export.jsonl",
+    "github-copilot": "github_copilot/sample.csv",
+    "openai-console": "openai_console/sample.csv",
+    "openrouter": "openrouter/sample.csv",
+}
+"""A small file of each source that reads a bill from one file."""
+
+
+@pytest.mark.parametrize("source", EXPORTS)
+def test_no_source_lets_a_file_that_breaks_off_replace_a_month(books: Books, tmp_path: Path, source: str) -> None:
+    whole = (DATA / EXPORTS[source]).read_bytes()
+    path = tmp_path / Path(EXPORTS[source]).name
+    path.write_bytes(whole)
+    ingest(books, source, [str(path)])
+    in_force = books.store.scan(CHARGES).drop("raw_id").collect()
+    second_half = whole.index(b"\n", len(whole) // 2) + 1
+    packed = gzip.compress(whole), lzma.compress(whole)
+    for cut in (whole[: second_half + 5], whole[:-20], packed[0][:-8], packed[0][: len(packed[0]) // 2], packed[1][:-5]):
+        path.write_bytes(cut)
+        assert ingest(books, source, [str(path)]).errors
+        assert_frame_equal(books.store.scan(CHARGES).drop("raw_id").collect(), in_force, check_row_order=False)
 
 
 def test_a_first_import_keeps_its_whole_rows_until_a_whole_file_comes(books: Books, tmp_path: Path) -> None:
