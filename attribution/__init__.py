@@ -21,7 +21,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         forest.build_forest(nodes)                                   → parent and root of each node                     (CH-1 … CH-3)
         wrappers.drop_outer_duplicates(calls, forest)                → calls without repeated instrumentation           (CA-2b)
         metering.meter_calls(calls)                                  → calls with disjoint meters                       (CA-5)
-        wrappers.keep_residuals(calls, forest)                       → leaves, and wrappers with their residual         (CA-2)
+        wrappers.keep_residuals(calls, forest)                       → leaves, silent ones with their part of a residual (CA-2a)
         pricing.add_list_cost(calls, book), metering.flag_unpriced   → list cost of each meter                          (ES-2)
         identity.span_agents(nodes, as_of)                           → the agent that each node names                   (ID-2)
         ancestry.resolve_ancestry(nodes, forest, agents)             → agents and claims above each node

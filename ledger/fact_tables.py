@@ -155,6 +155,11 @@ SPANS = Table(
         column("start_time", TIME, "start of the span; decides the charge period, never ownership (CH-6)", required=True),
         column("end_time", TIME, "end of the span"),
         column("service_name", pl.String, "OTel service.name"),
+        column(
+            "process",
+            pl.String,
+            "process that a running counter belongs to: service.instance.id, else host and pid; null on all other spans (CA-2a)",
+        ),
         column("name", pl.String, "span name"),
         column("operation", pl.String, "OTel gen_ai.operation.name: chat, embeddings, invoke_agent, execute_tool, …"),
         column("emitter", pl.String, "instrumentation library that emitted it; a row of the emitter table"),

@@ -92,6 +92,7 @@ REASONS: Mapping[str, str] = {
     "input_semantics_unknown": "Not recorded whether the input tokens include cached ones",
     "aggregate_only": "Only a total over several calls was recorded",
     "aggregate_residual": "The part of a recorded total that its single calls do not explain",
+    "counter_by_process": "Read from a running total of the same process; the conversation is not recorded",
     "usage_absent": "No usage was recorded",
     "cache_hit": "Answered from the gateway's cache",
     "retry": "A repeated attempt of the same call",

@@ -1,8 +1,9 @@
 """Wrapper spans: drops usage that repeats the calls below them, and keeps the residual. (CA-2)
 
 Spans of agents and workflows, and running counters, repeat the usage of the calls below them. Where all calls below report, a wrapper
-adds nothing; where some do not, or none is instrumented, its usage beyond theirs is real. Of two instrumentations of one request, one
-inside the other, the outer repeats the inner. "Below" means by parent edges: a link is no containment.
+adds nothing; where some do not, or none is instrumented, its usage beyond theirs is real, and that of the silent calls below it. Of two
+instrumentations of one request, one inside the other, the outer repeats the inner. "Below" means by parent edges: a link is no
+containment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from attribution.chains.calls import reports_usage
+from attribution.chains.counters import counter_increments
 from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancestor, next_ancestor
+from attribution.chains.residuals import assign_residuals
 from ledger.tables import TOKEN_METERS
 
 Counts = NDArray[np.int64]
@@ -63,10 +66,10 @@ def drop_outer_duplicates(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
 
 
 def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
-    """The calls that bear cost: every leaf, and every wrapper with a residual, whose meters are reduced to it.
+    """The calls that bear cost: every leaf, and every wrapper whose residual no silent call below it takes. (CA-2, CA-2a)
 
-    `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below a wrapper reports, aggregate_residual
-    where something does, null for leaves.
+    `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below the wrapper reports, aggregate_residual
+    where something does, with counter_by_process where its counter was read so; null for calls with usage of their own.
     """
     wrapper_mask = calls.select(is_wrapper()).to_series()
     calls = calls.with_columns(standing=pl.lit(None, dtype=pl.String))
@@ -80,12 +83,18 @@ def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
     is_sole_report = pl.Series(~reporting)
     residual_calls = wrappers.with_columns(
         *(pl.when(pl.col(m).is_not_null()).then(pl.Series(residual[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),
-        pl.when(is_sole_report).then(pl.lit("aggregate_only")).otherwise(pl.lit("aggregate_residual")).alias("standing"),
+        pl.concat_str(
+            pl.when(is_sole_report).then(pl.lit("aggregate_only")).otherwise(pl.lit("aggregate_residual")),
+            pl.when("counter_by_process").then(pl.lit("counter_by_process")),
+            separator=",",
+            ignore_nulls=True,
+        ).alias("standing"),
         *(pl.when(is_sole_report).then(c).alias(c) for c in ("other_usage", "reported_cost")),
         # The sum over several requests is not the prompt size of any one.
         pl.lit(None, dtype=calls.schema["prompt_tokens"]).alias("prompt_tokens"),
-    )
-    return pl.concat([leaves, residual_calls.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())])
+    ).drop("counter_by_process")
+    residual_calls = residual_calls.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())
+    return assign_residuals(leaves, residual_calls, _is_silent(leaves), forest.container)
 
 
 def _has_meters() -> pl.Expr:
@@ -93,27 +102,9 @@ def _has_meters() -> pl.Expr:
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*TOKEN_METERS, "other_usage"))
 
 
-def counter_increments(wrappers: pl.DataFrame) -> pl.DataFrame:
-    """Replaces running counters by the increment of each invocation; aggregates are unchanged.
-
-    A counter belongs to one agent of one service in one conversation, or trace where there is none. A counter that falls was reset.
-    """
-    is_counter = pl.col("usage_scope") == "cumulative"
-    if not wrappers.select(is_counter.any()).item():
-        return wrappers
-    counter = [
-        is_counter,
-        pl.coalesce("agent_id", "agent_name"),
-        pl.col("service_name"),
-        pl.col("conversation_id"),
-        pl.when(pl.col("conversation_id").is_null()).then(pl.col("trace_key")),
-    ]
-    previous = {m: pl.col(m).shift(1).over(counter).fill_null(0) for m in TOKEN_METERS}
-    was_reset = pl.any_horizontal(pl.col(m) < previous[m] for m in TOKEN_METERS).fill_null(value=False)
-    by_start = wrappers.sort("start_time", "trace_id", "span_id", "trace_key", "span_key")
-    return by_start.with_columns(
-        pl.when(is_counter & ~was_reset).then(pl.col(m) - previous[m]).otherwise(pl.col(m)).alias(m) for m in TOKEN_METERS
-    )
+def _is_silent(leaves: pl.DataFrame) -> Flags:
+    """Which calls report no usage. A gateway cache hit does: it used nothing at the provider."""
+    return leaves.select(~(_has_meters() | pl.col("cache_hit").fill_null(value=False))).to_series().to_numpy()
 
 
 def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -> tuple[Counts, Flags]:
@@ -128,8 +119,7 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     wrapper_of_leaf = nesting.near[leaves["node"].to_numpy()]
     within_wrapper = np.flatnonzero(wrapper_of_leaf != NONE)
     wrapper_of_leaf, leaf_calls = wrapper_of_leaf[within_wrapper], leaves[within_wrapper]
-    # A gateway cache hit counts as reporting: it used nothing at the provider.
-    has_report = leaf_calls.select(_has_meters() | pl.col("cache_hit").fill_null(value=False)).to_series().to_numpy()
+    has_report = ~_is_silent(leaf_calls)
     np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
     reporting[wrapper_of_leaf[has_report]] = True
     silent[wrapper_of_leaf[~has_report]] = True

@@ -30,7 +30,7 @@ from ledger.tables import SPANS
 Keys = NDArray[np.int64]
 
 _TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
-_EDGES = {"trace_key": pl.Int64, "target": pl.Int64, "is_trace": pl.Boolean}
+_EDGES = {"trace_key": pl.Int64, "target": pl.Int64, "is_trace": pl.Boolean, "has_conversation": pl.Boolean}
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
 
@@ -170,8 +170,24 @@ def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
         further_ids = spans.filter(pl.col("request_ids").is_not_null()).select("trace_key", target=id_list).explode("target")
         id_hash = pl.col("target").hash(seed=_SHARED_IDS.index("provider_request_id")).reinterpret(signed=True)
         parts.append(further_ids.drop_nulls().unique().collect().with_columns(target=id_hash, is_trace=pl.lit(value=False)))
-    typed_parts = [p.cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
+    parts = [p.with_columns(has_conversation=pl.lit(None, dtype=pl.Boolean)) for p in parts]
+    parts.append(_counter_edges(spans))
+    typed_parts = [p.select(*_EDGES).cast(_EDGES) for p in parts if p.height]  # type: ignore[arg-type]
     return pl.concat(typed_parts).unique() if typed_parts else pl.DataFrame(schema=_EDGES)
+
+
+def _counter_edges(spans: pl.LazyFrame) -> pl.DataFrame:
+    """Edges to the hash of the process, agent and service that a running counter belongs to. (CA-2a)"""
+    counters = spans.filter(pl.col("usage_scope") == "cumulative").filter(
+        pl.col("process").is_not_null() | pl.col("service_name").is_not_null()
+    )
+    owner = pl.struct("process", "service_name", agent=pl.coalesce("agent_id", "agent_name"))
+    return counters.select(
+        "trace_key",
+        target=owner.hash(seed=len(_SHARED_IDS)).reinterpret(signed=True),
+        is_trace=pl.lit(value=False),
+        has_conversation=pl.col("conversation_id").is_not_null(),
+    ).collect()
 
 
 def _linked_traces(links: str) -> list[str]:
@@ -181,8 +197,9 @@ def _linked_traces(links: str) -> list[str]:
 
 
 def _shared_edges(edges: pl.DataFrame) -> pl.DataFrame:
-    """Drops the edges to ids that only one trace has."""
+    """Drops the edges to ids that only one trace has, and to counters that all name their conversation."""
     is_shared = pl.col("trace_key").min().over("target") != pl.col("trace_key").max().over("target")
+    is_shared &= ~pl.col("has_conversation").fill_null(value=False).all().over("target")
     return pl.concat([edges.filter("is_trace"), edges.filter(~pl.col("is_trace")).filter(is_shared)])
 
 

@@ -12,7 +12,7 @@ from ledger.tables import SPANS, USAGE_COLUMNS
 
 _COLUMNS = (
     "channel", "source", "trace_key", "span_key", "parent_key", "link_trace_key", "link_span_key", "links", "trace_id", "span_id",
-    "start_time", "end_time", "service_name", "name", "emitter", "emitter_version",
+    "start_time", "end_time", "service_name", "process", "name", "emitter", "emitter_version",
     "usage_scope", "status", "agent_id", "agent_name", "claimed_agent", "claimed_team",
     "conversation_id", "credential", "credential_team", "principal", "tenant", "environment", "workflow", "gateway_call_id",
     "provider_request_id", "request_ids", "provider", "request_model", "response_model", "deployment_id", "api_base", "account_id",

@@ -42,6 +42,8 @@ CONTENT = "content"
 """Pseudo column of prompts, answers and tool arguments: dropped, unless `ingest.keep_content` keeps them in the JSON of `spans.attributes`."""
 PROVIDER_USAGE = "provider."
 """Prefix of pseudo columns of the provider's own usage: evidence of how the emitter counts, stored nowhere (CA-5)."""
+PROCESS = "process."
+"""Prefix of pseudo columns of a resource that name its process: stored as `spans.process` on running counters (CA-2a)."""
 OWN_METER = "rootcost.usage."
 """Prefix of attributes by which a program reports usage of any meter itself: ``rootcost.usage.web_searches``."""
 _SCHEMA = SPANS.schema

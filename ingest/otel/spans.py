@@ -18,7 +18,7 @@ from ingest.otel.attribute_values import AttributeValueError, clean, parse_objec
 from ingest.otel.columns import EVENTS_CHANNEL, Ids, Times, with_derived_columns
 from ingest.otel.count_semantics import count_semantics
 from ingest.otel.decode import DecodeFailure, Exported, RawSpan
-from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, PROVIDER_USAGE, Emitter, EmitterTable, Target
+from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, PROCESS, PROVIDER_USAGE, Emitter, EmitterTable, Target
 from ingest.otel.export_problems import LATEST_NS, NO_SPAN, NO_TRACE, ExportProblems, unusable
 from ingest.source import Reading
 from ledger.money import RATE
@@ -39,6 +39,7 @@ class _Resource:
     always: tuple[tuple[str, Any], ...]
     at_entry: tuple[tuple[str, Any], ...]
     facts: frozenset[str]
+    process: str | None = None
 
 
 class SpanBatch:
@@ -95,10 +96,13 @@ class SpanBatch:
                 name = text(value)
                 if name is not None and (target.slot not in best or target.rank < best[target.slot][0]):
                     best[target.slot] = (target.rank, name, target.entry)
+        ids = {slot: value for slot, (_, value, _) in best.items() if slot.startswith(PROCESS)}
+        host_process = "/".join(ids[slot] for slot in ("process.host", "process.pid") if slot in ids)
         return _Resource(
-            always=tuple((slot, value) for slot, (_, value, entry) in best.items() if not entry),
+            always=tuple((slot, value) for slot, (_, value, entry) in best.items() if not entry and slot not in ids),
             at_entry=tuple((slot, value) for slot, (_, value, entry) in best.items() if entry),
             facts=frozenset(self._table.resource_facts & resource.keys()),
+            process=ids.get("process.instance") or host_process or None,
         )
 
     def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None, version: str) -> None:
@@ -254,6 +258,7 @@ class SpanBatch:
         if has_usage:
             self._store_count_semantics(row, emitter, chosen, model_entry[0] if model_entry else None)
         values["usage_scope"][row] = scope
+        self._set_value("process", row, owner.process if scope == "cumulative" else None)
         values["emitter"][row] = emitter_name
         values["name"][row] = clean(span.name) or None
         values["status"][row] = "error" if span.failed or "error_type" in extras else "ok"

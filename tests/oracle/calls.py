@@ -51,7 +51,7 @@ def calls(nodes: Mapping[Key, Node]) -> list[Call]:
     leaves = [node for node in nodes.values() if _is_leaf(node)]
     found = [_merged(group) for group in _same_call(leaves)]
     found = [call for call in found if not _is_echo(call, found, nodes)]
-    return found + _wrappers(nodes, found)
+    return _handed_down(found, _wrappers(nodes, found), nodes)
 
 
 def _is_leaf(node: Node) -> bool:
@@ -294,6 +294,36 @@ def _wrappers(nodes: Mapping[Key, Node], leaves: Sequence[Call]) -> list[Call]:
     return found
 
 
+def _handed_down(leaves: Sequence[Call], residuals: Sequence[Call], nodes: Mapping[Key, Node]) -> list[Call]:
+    """CA-2a: what a wrapper says beyond its parts was used by the silent calls below it, in equal parts.
+
+    Reading: of the wrappers above a silent call the nearest with a residual counts. The earlier calls get the smaller of two
+    parts that cannot be equal; running sums, as for money. A call that names no model is one of its wrapper's.
+    """
+    unshared: list[Call] = []
+    for residual in residuals:
+        takers = [
+            call for call in leaves if not (call.reports or call.cache_hit) and _nearest(call, residuals, nodes) is residual
+        ]
+        takers.sort(key=lambda call: (call.place.order, call.place.key))
+        for place, call in enumerate(takers):
+            call.usage = {
+                meter: count * (place + 1) // len(takers) - count * place // len(takers)
+                for meter, count in (residual.usage or {}).items()
+            }
+            call.flags = (call.flags - {"usage_absent"}) | residual.flags
+            if call.told("response_model") is None:
+                call.signals = [*call.signals, *residual.signals]
+        if not takers:
+            unshared.append(residual)
+    return [*leaves, *unshared]
+
+
+def _nearest(call: Call, residuals: Sequence[Call], nodes: Mapping[Key, Node]) -> Call | None:
+    above = [r for r in residuals if r.place.key in enclosing(call.place.key, nodes)]
+    return max(above, key=lambda r: len(enclosing(r.place.key, nodes)), default=None)
+
+
 def _beyond(said: Usage, parts: Sequence[Usage], wrapper: Row) -> Usage:
     """What a wrapper says beyond its parts.
 
@@ -319,19 +349,41 @@ def _places(call: Call) -> Iterable[Key]:
 
 
 def _own_stretch(node: Node, wrappers: Sequence[Node]) -> Usage | None:
-    """What a wrapper says of its own invocation; a counter that runs on says the difference to its last stand. (CA-2)
+    """What a wrapper says of its own invocation; a counter that runs on says the difference to its last stand. (CA-2a)
 
-    Reading: a counter belongs to one agent of one service in one conversation, or trace where there is none, and stands in
-    the order of its spans' starts. One that falls was started anew.
+    Reading: a counter belongs to one agent of one service, and stands in the order of its spans' starts. Its last stand is the latest
+    of the last ones in its conversation, in its trace and in its process that are not above it; two conversations that are both named
+    have two counters. Where there is none it was started anew.
     """
     said = _says(node)
     if said is None or node.told["usage_scope"] == "aggregate":
         return said
     earlier = [n for n in wrappers if _counter(n) == _counter(node) and n.order < node.order and _says(n) is not None]
-    last = (_says(max(earlier, key=lambda n: n.order)) if earlier else None) or {}
-    if any(count < last.get(meter, 0) for meter, count in said.items()):
-        return said
+    lasts: list[Node] = []
+    for relation in (_one_conversation, _one_trace, _one_process):
+        candidates = [n for n in earlier if relation(n.told, node.told)]
+        if candidates:
+            lasts.append(max(candidates, key=lambda n: n.order))
+    fitting = [n for n in lasts if not any(count < (_says(n) or {}).get(meter, 0) for meter, count in said.items())]
+    last = (_says(max(fitting, key=lambda n: n.order)) if fitting else None) or {}
     return {meter: count - last.get(meter, 0) for meter, count in said.items()}
+
+
+def _one_conversation(one: Row, other: Row) -> bool:
+    return one.get("conversation_id") is not None and one["conversation_id"] == other.get("conversation_id")
+
+
+def _one_trace(one: Row, other: Row) -> bool:
+    return one["trace_key"] == other["trace_key"] and _unnamed_conversation(one, other)
+
+
+def _one_process(one: Row, other: Row) -> bool:
+    has_process = one.get("process") is not None or one.get("service_name") is not None
+    return has_process and one.get("process") == other.get("process") and _unnamed_conversation(one, other)
+
+
+def _unnamed_conversation(one: Row, other: Row) -> bool:
+    return one.get("conversation_id") is None or other.get("conversation_id") is None
 
 
 def _says(node: Node) -> Usage | None:
@@ -340,5 +392,4 @@ def _says(node: Node) -> Usage | None:
 
 def _counter(node: Node) -> tuple[Any, ...]:
     told = node.told
-    where = told.get("conversation_id") or told["trace_key"]
-    return told["usage_scope"], told.get("agent_id") or told.get("agent_name"), told.get("service_name"), where
+    return told["usage_scope"], told.get("agent_id") or told.get("agent_name"), told.get("service_name")

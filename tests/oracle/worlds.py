@@ -177,7 +177,9 @@ def span_rows(draw: st.DrawFn, most: int = 12) -> list[dict[str, Any]]:
             told |= draw(_call())
         if kind == "wrapper":
             told |= draw(counts())
-            told["usage_scope"] = draw(st.sampled_from(["aggregate", "aggregate", "cumulative"]))
+            told["usage_scope"] = draw(st.sampled_from(["aggregate", "cumulative"]))
+            if told["usage_scope"] == "cumulative":
+                told["process"] = draw(st.sampled_from([None, "pod-1", "pod-2"]))
             told |= {"provider": "bedrock", "response_model": "amazon.nova-pro-v1:0"}
         if kind == "holder":
             told |= {"resource_id": draw(st.sampled_from(["i-gpu", "arn:runtime"]))}

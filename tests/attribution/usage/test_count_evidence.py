@@ -30,6 +30,7 @@ GPT: dict[str, Any] = {"provider": "openai", "response_model": "gpt-5.4", "usage
         ("counts-openlit/openlit.json", "otlp", {"2": "0.03"}),
         ("counts-openlit/vercel-v4-v5.json", "otlp", {"1": "0.02625", "2": "0.02625", "3": "0.028875", "4": "0.0010275"}),
         ("counts-reasoning-outside/litellm.jsonl", "litellm", {"sess-1": "0.000612", "sess-3": "0.01", "sess-4": "0.008125"}),
+        ("running-counter/strands.json", "otlp", {"2": "0.3465", "3": "0.3465"}),
         (
             "counts-langfuse-total/observations.json",
             "langfuse",

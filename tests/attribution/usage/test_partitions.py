@@ -30,6 +30,20 @@ def sliced(books: Books, size: int) -> Books:
     return books
 
 
+def counters(seed: int, traces: int = 12) -> list[dict[str, Any]]:
+    """Agents of two processes whose counters run on all over a month, each above a call that reports nothing; few name a conversation."""
+    rng, stand = random.Random(seed), {"pod-1": 0, "pod-2": 0}
+    rows: list[dict[str, Any]] = []
+    for trace in range(1001, 1001 + traces):
+        start, process = at(0, day=1) + timedelta(minutes=rng.randrange(30 * 24 * 60)), rng.choice(["pod-1", "pod-2"])
+        stand[process] += rng.randint(1, 500)
+        columns: dict[str, Any] = {"usage_scope": "cumulative", "process": process, "agent_name": "alpha", "service_name": "app"}
+        columns["conversation_id"] = rng.choice([None, None, "talk-9"])
+        rows.append(span(trace, 2 * trace, start_time=start, **SONNET | columns | {"input_tokens": stand[process]}))
+        rows.append(span(trace, 2 * trace + 1, 2 * trace, start_time=start, **SONNET))
+    return rows
+
+
 def fleet(seed: int, traces: int = 40) -> list[dict[str, Any]]:
     """Request trees all over a month: some cross midnight, link to each other, share a conversation or a gateway's id."""
     rng = random.Random(seed)
@@ -82,7 +96,7 @@ def concluded(books: Books, report: RunReport) -> pl.DataFrame:
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
 def test_slices_do_not_show(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
     """However a month is cut, the same dollars go to the same owners, to the last digit; no call and no chain is met twice."""
-    facts = spans(*fleet(seed))
+    facts = spans(*fleet(seed), *counters(seed))
     outcome = []
     for n in (10**6, size):
         with Books.open(tmp_path_factory.mktemp("home")) as books:

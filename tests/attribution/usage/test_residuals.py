@@ -47,18 +47,49 @@ def test_a_wrapper_all_of_whose_calls_report_is_ignored() -> None:
 
 def test_a_wrapper_without_reporting_calls_is_the_whole() -> None:
     assert booked(wrapper(1, 1, None, 3000)) == {1: ({"input_tokens": 3000}, ONLY)}
-    assert booked(wrapper(1, 1, None, 3000), silent(1, 2, 1)) == {1: ({"input_tokens": 3000}, ONLY), 2: ({}, "usage_absent")}
+    assert booked(wrapper(1, 1, None, 3000), silent(1, 2, 1)) == {2: ({"input_tokens": 3000}, ONLY)}
 
 
-def test_beside_a_silent_call_the_wrapper_stands_for_the_rest() -> None:
+def test_ca2a_a_rest_belongs_to_the_silent_call() -> None:
     facts = booked(wrapper(1, 1, None, 3000), call(1, 2, 1, 1000), silent(1, 3, 1))
-    assert facts == {1: ({"input_tokens": 2000}, REST), 2: ({"input_tokens": 1000}, None), 3: ({}, "usage_absent")}
+    assert facts == {2: ({"input_tokens": 1000}, None), 3: ({"input_tokens": 2000}, REST)}
+
+
+def test_ca2a_several_silent_calls_take_equal_parts_that_sum_to_the_rest() -> None:
+    """2000 tokens in and 100 out among three, whatever their order; and among a thousand, of whom most get nothing."""
+    rows = [wrapper(1, 1, None, 3000, output_tokens=100), call(1, 2, 1, 1000), *(silent(1, n, 1) for n in (3, 4, 5))]
+    facts = booked(*rows)
+    parts = [(666, 33), (667, 33), (667, 34)]
+    assert [facts[n] for n in (3, 4, 5)] == [({"input_tokens": i, "output_tokens": o}, REST) for i, o in parts]
+    assert booked(*reversed(rows)) == facts
+    thousand = booked(wrapper(1, 1, None, 10), *(silent(1, n, 1) for n in range(2, 1002)))
+    assert (len(thousand), sum(tokens["input_tokens"] for tokens, _ in thousand.values())) == (1000, 10)
+
+
+def test_ca2a_a_silent_call_has_its_own_model_or_the_one_of_its_wrapper() -> None:
+    nova = {"response_model": "amazon.nova-pro-v1:0"}
+    no_model = {"response_model": None, "provider": None}
+    calls = draw(
+        wrapper(1, 1, None, 3000, agent_name="lead"), silent(1, 2, 1, **nova, agent_name="helper"), silent(1, 3, 1, **no_model)
+    ).calls
+    assert calls.sort("span_id").select("provider", "model", "input_tokens", "executor_agent").rows() == [
+        ("AWS", "nova-pro", 1500, "helper"), ("AWS", "claude-sonnet-4-6", 1500, "lead"),
+    ]  # fmt: skip
+
+
+def test_ca2a_usage_without_tokens_goes_to_the_one_silent_call_or_stays_whole() -> None:
+    searches = wrapper(1, 1, None, 300, other_usage='{"web_searches": 3}')
+    one = draw(searches, silent(1, 2, 1)).calls
+    assert one.select("span_id", "input_tokens", "other_usage").rows() == [(f"{2:016x}", 300, '{"web_searches":3}')]
+    two = draw(searches, silent(1, 2, 1), silent(1, 3, 1)).calls.sort("span_id")
+    assert two["input_tokens"].to_list() == [None, 150, 150]
+    assert two["other_usage"].to_list() == ['{"web_searches":3}', None, None]
 
 
 def test_a_rest_is_never_negative_and_none_is_no_call() -> None:
     assert booked(wrapper(1, 1, None, 900), call(1, 2, 1, 1000), silent(1, 3, 1)).keys() == {2, 3}
     both = booked(wrapper(1, 1, None, 900, output_tokens=50), call(1, 2, 1, 1000, output_tokens=20), silent(1, 3, 1))
-    assert both[1] == ({"input_tokens": 0, "output_tokens": 30}, REST)
+    assert both[3] == ({"input_tokens": 0, "output_tokens": 30}, REST)
 
 
 def test_wrappers_in_wrappers_hand_their_rests_on() -> None:
@@ -66,8 +97,11 @@ def test_wrappers_in_wrappers_hand_their_rests_on() -> None:
     facts = booked(
         wrapper(1, 1, None, 5000), wrapper(1, 2, 1, 3000), call(1, 3, 2, 1000), silent(1, 4, 2), call(1, 5, 1, 500), silent(1, 6, 1)
     )  # fmt: skip
-    assert facts[2] == ({"input_tokens": 2000}, REST)
-    assert facts[1] == ({"input_tokens": 1500}, REST)
+    assert facts[4] == ({"input_tokens": 2000}, REST)
+    assert facts[6] == ({"input_tokens": 1500}, REST)
+    assert booked(wrapper(1, 1, None, 5000), wrapper(1, 2, 1, 3000), silent(1, 3, 2)) == {
+        1: ({"input_tokens": 2000}, REST), 3: ({"input_tokens": 3000}, ONLY),
+    }  # fmt: skip
 
 
 def test_an_inner_wrapper_that_stands_for_its_calls_reports_for_the_outer() -> None:
@@ -82,13 +116,13 @@ def test_what_a_wrapper_does_not_tell_apart_is_in_its_whole() -> None:
     """Two calls of 1000 in all; the one that reports had 900 in, 800 of them from the cache, and 50 out, 40 of them reasoning."""
     reported = call(1, 2, 1, 900, cache_read_tokens=800, output_tokens=50, reasoning_tokens=40)
     facts = booked(wrapper(1, 1, None, 1000, output_tokens=70), reported, silent(1, 3, 1))
-    assert facts[1] == ({"input_tokens": 100, "output_tokens": 20}, REST)
+    assert facts[3] == ({"input_tokens": 100, "output_tokens": 20}, REST)
 
 
 def test_a_wrapper_that_counts_without_the_cache_is_held_against_what_was_not_cached() -> None:
     reported = call(1, 2, 1, 900, cache_read_tokens=800)
     facts = booked(wrapper(1, 1, None, 300, input_includes_cache=False), reported, silent(1, 3, 1))
-    assert facts[1] == ({"input_tokens": 200}, REST)
+    assert facts[3] == ({"input_tokens": 200}, REST)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -113,6 +147,40 @@ def test_f2_counters_of_two_agents_services_or_conversations_are_their_own() -> 
         wrapper(4, 4, None, 190, **{**counter, "agent_name": "other"}, start_time=at(10, 3)),
     )
     assert [facts[n][0]["input_tokens"] for n in (1, 2, 3, 4)] == [100, 150, 170, 190]
+
+
+BY_PROCESS = f"{ONLY},counter_by_process"
+
+
+def counters(*tokens: tuple[int, dict[str, Any]]) -> list[tuple[int, str | None]]:
+    """What each of these stands of one agent's counter is charged, in traces of their own, one a minute."""
+    rows = [
+        wrapper(n, n, None, count, **{"usage_scope": "cumulative", "service_name": "app", "start_time": at(10, n)} | columns)
+        for n, (count, columns) in enumerate(tokens, 1)
+    ]
+    facts = booked(*reversed(rows))
+    return [(facts[n][0]["input_tokens"], facts[n][1]) for n in range(1, len(rows) + 1)]
+
+
+def test_ca2a_a_counter_without_a_conversation_is_read_against_its_process() -> None:
+    pod, other = {"process": "pod-1"}, {"process": "pod-2"}
+    assert counters((100, pod), (100, other), (250, pod)) == [(100, ONLY), (100, ONLY), (150, BY_PROCESS)]
+    assert counters((100, {}), (250, {})) == [(100, ONLY), (150, BY_PROCESS)]
+    assert counters((100, pod), (250, pod | {"service_name": "b"}), (300, pod | {"agent_name": "b"}))[1:] == [
+        (250, ONLY),
+        (300, ONLY),
+    ]
+    nameless = {"service_name": None}
+    assert counters((100, nameless), (250, nameless)) == [(100, ONLY), (250, ONLY)], "nothing says that it is one process"
+
+
+def test_ca2a_a_stand_with_a_conversation_and_one_without_are_of_one_counter() -> None:
+    chat, other = {"conversation_id": "c"}, {"conversation_id": "d"}
+    assert counters((100, chat), (200, {}), (300, chat)) == [(100, ONLY), (100, BY_PROCESS), (100, BY_PROCESS)]
+    assert counters((100, chat), (150, other)) == [(100, ONLY), (150, ONLY)]
+    assert counters((900, other), (100, chat), (950, {}), (160, chat)) == [
+        (900, ONLY), (100, ONLY), (850, BY_PROCESS), (60, ONLY),
+    ], "a stand above a counter is none of its own"  # fmt: skip
 
 
 def test_f2_a_counter_above_reporting_calls_is_ignored() -> None:
@@ -148,7 +216,7 @@ def test_f1_wrappers_change_no_total_however_deep() -> None:
     nest = [wrapper(1, n, n - 1 if n > 1 else None, 1000) for n in range(1, 301)]
     assert booked(*nest, call(1, 400, 300, 1000)).keys() == {400}
     facts = booked(*nest, call(1, 400, 300, 600), silent(1, 401, 300))
-    assert {n: tokens for n, (tokens, _) in facts.items() if tokens} == {300: {"input_tokens": 400}, 400: {"input_tokens": 600}}
+    assert {n: tokens for n, (tokens, _) in facts.items() if tokens} == {400: {"input_tokens": 600}, 401: {"input_tokens": 400}}
 
 
 def test_a_wrapper_never_meets_a_context_tier() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.otel.decode import from_document
-from ingest.otel.emitters import CLAIMS, CONTENT, EXTRA, OTHER, PROVIDER_USAGE, rows_of, table
+from ingest.otel.emitters import CLAIMS, CONTENT, EXTRA, OTHER, PROCESS, PROVIDER_USAGE, rows_of, table
 from ingest.source import Reading
 from ingest.sources.otlp import read_export
 from ledger.settings import IngestSettings
@@ -140,6 +140,7 @@ def test_the_table_names_only_columns_and_readers_that_exist() -> None:
             or column in SPANS.schema
             or column.startswith(EXTRA)
             or column in (CLAIMS, CONTENT)
+            or column.removeprefix(PROCESS) in ("instance", "host", "pid")
             or column.removeprefix(PROVIDER_USAGE)
             in ("input_inclusive", "input_exclusive", "output_inclusive", "output_exclusive")
             or (
