@@ -17,7 +17,7 @@ from datetime import datetime
 
 import polars as pl
 
-from attribution.costs import balance, charge_groups, prior_months, shared_rules, unit_scale
+from attribution.costs import balance, charge_groups, prior_months, settling, shared_rules, unit_scale
 from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
 from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates
@@ -193,7 +193,7 @@ class _Run:
     def compute_costs(self, month: str, settings: AttributionSettings, sink: CostSink) -> MonthCosts:
         """Writes the costs of a month under these settings to `sink`; nothing is published."""
         return compute_month_costs(
-            self.store.scan(CHARGES, {"billing_month": [month]}),
+            self._with_read_times(self.store.scan(CHARGES, {"billing_month": [month]})),
             self._usage(month),
             self.timeline,
             self.book,
@@ -255,7 +255,12 @@ class _Run:
         start, end = periods.month_start(month), periods.month_end(month)
         adjacent_charges = self.store.scan(CHARGES, {"billing_month": periods.adjacent_months(month)})
         overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
-        return adjacent_charges.filter((pl.col("charge_category") == "Usage") & overlaps)
+        return self._with_read_times(adjacent_charges.filter((pl.col("charge_category") == "Usage") & overlaps))
+
+    def _with_read_times(self, charges: pl.LazyFrame) -> pl.LazyFrame:
+        """Charges with the moment up to which their file can hold usage. (ES-1a)"""
+        sources = charges.select(pl.col("source").unique()).collect(engine="streaming")["source"]
+        return settling.with_read_times(charges, settling.read_times(self.store, sources.to_list(), periods.now()))
 
     def _usage_months(self, month: str) -> list[str]:
         """The months with spans that this invoice may pay for: its own, and those its usage charges extend into."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -69,9 +70,9 @@ def fetch_blob(fetcher: Fetcher, entry: ListedObject) -> RawObject:
             part.path.unlink(missing_ok=True)  # it goes on as a part of the whole
 
     if entry.size > _PART_BYTES:
-        return fetcher.store_bytes(entry.uri, parts(), version=entry.version)
+        return replace(fetcher.store_bytes(entry.uri, parts(), version=entry.version), modified=entry.modified)
     item = asked({})
-    return RawObject(entry.uri, item.path, item.raw_id, item.size, item.version or entry.version)
+    return replace(item, uri=entry.uri, version=item.version or entry.version, modified=entry.modified)
 
 
 def _parts(uri: str) -> tuple[str, str]:

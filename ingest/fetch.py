@@ -176,9 +176,9 @@ class WorldFetcher:
         bucket, key = _bucket_and_key(uri)
         with self._new_file(key) as (part, rename_to):
             with _TranslatedErrors(uri):
-                digest, size, version = self._stream(bucket, key, part)
+                digest, size, version, write_time = self._stream(bucket, key, part)
             path = rename_to(digest)
-        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version)
+        return RawObject(uri=uri, path=path, raw_id=digest, size=size, version=version, modified=write_time)
 
     @contextmanager
     def _new_file(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
@@ -194,16 +194,17 @@ class WorldFetcher:
         finally:
             part.unlink(missing_ok=True)
 
-    def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str]:
+    def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str, datetime | None]:
         """Writes the body to `part`. The client retries requests; a body that breaks off is requested again here."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-        def download() -> tuple[str, int, str]:
+        def download() -> tuple[str, int, str, datetime | None]:
             response: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
             with part.open("wb") as file, closing(response["Body"]) as body:
                 digest, size = _copy(body.iter_chunks(_CHUNK), file)
-            return digest, size, str(response.get("ETag", "")).strip('"')
+            write_time = response.get("LastModified")
+            return digest, size, str(response.get("ETag", "")).strip('"'), write_time and write_time.astimezone(UTC)
 
         return Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
@@ -280,7 +281,8 @@ def _local_object(uri: str) -> RawObject:
         raise ObjectMissingError("no such file", where=uri, remedy="check the path") from error
     except OSError as error:
         raise StoreUnreachable(error.strerror or str(error), where=uri, remedy="check that the file can be read") from error
-    return RawObject(uri=path.absolute().as_posix(), path=path, raw_id=digest, size=size)
+    write_time = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return RawObject(uri=path.absolute().as_posix(), path=path, raw_id=digest, size=size, modified=write_time)
 
 
 def _copy(chunks: Iterator[bytes], target: BinaryIO | None) -> tuple[str, int]:

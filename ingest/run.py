@@ -250,10 +250,11 @@ class _Run:
         buffers: dict[str, bill_months.MonthBuffer] = {}
         file_rows = []
         for item in batch.objects:
-            rows, rows_refused = 0, 0
+            rows, rows_refused, starts = 0, 0, list[datetime]()
             try:
                 for reading in self._readings(item):
                     rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
+                    starts += filter(None, [bill_months.newest_usage_start(reading)])
                     if reading.broken_off:
                         self.broken_off[item.uri] = reading.broken_off
                     handover.check_reading(reading, source=self.source.name)
@@ -271,17 +272,14 @@ class _Run:
                     raise
                 self.problem_log.add(error_problem(self.source.name, item.uri, error))
                 return None
-            months = sorted(buffers)
+            months, newest_start = sorted(buffers), max(starts, default=None)
+            file_month = batch.billing_month or (months[0] if len(months) == 1 else None)
+            broken_off = self.broken_off.get(item.uri)
+            for problem in raw_files.clock_problems(self.source.name, item.uri, self.now, newest_start):
+                self.problem_log.add(problem)
             file_rows.append(
                 raw_files.raw_file_row(
-                    self.source.name,
-                    item,
-                    batch,
-                    rows,
-                    rows_refused,
-                    batch.billing_month or (months[0] if len(months) == 1 else None),
-                    self.now,
-                    self.broken_off.get(item.uri),
+                    self.source.name, item, batch, rows, rows_refused, file_month, self.now, broken_off, newest_start
                 )
             )
         files += file_rows

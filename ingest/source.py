@@ -67,6 +67,8 @@ class RawObject:
     """How to read it, where only neighbouring files say so (a manifest, for example); the source defines the values."""
     rows: int | None = None
     """Row count stated by its manifest."""
+    modified: datetime | None = None
+    """When its store last wrote it (UTC); None for the response to a request."""
 
 
 @dataclass(frozen=True, slots=True)

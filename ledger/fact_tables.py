@@ -104,6 +104,7 @@ RAW_FILES = Table(
         column("rows_read", pl.Int64, "rows imported", required=True),
         column("rows_refused", pl.Int64, "rows left out; each is reported in `problems`", required=True),
         column("fetched_at", TIME, "when it was read", required=True),
+        column("as_of", TIME, "the moment a bill's file can hold charges up to: when it was read, or written if earlier (ES-1a)"),
         column("version", pl.String, "version given by the sender: execution id or ETag"),
         column("broken_off", pl.String, "why a bill's file is known to end before its end; null for a whole file"),
     ),

@@ -17,12 +17,12 @@ from attribution.classification import names
 from attribution.classification.names import ModelNames, map_distinct
 from attribution.classification.skus import Classifier, SkuClass, SkuText
 from attribution.columns import VARIANT
-from attribution.costs import unit_scale
+from attribution.costs import settling, unit_scale
 from attribution.pricing import PriceBook
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.money import MONEY, known_sum
 from ledger.settings import SkuRule
-from ledger.tables import COST_COLUMNS, LOTS, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, LOTS, TIME, TOKEN_METERS
 
 RATED_AS = {
     "sub_account_id": "account",
@@ -55,11 +55,13 @@ def build_charge_groups(
     `role` says which rule applies: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it), ``follow`` (credit, refund,
     correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean; it then counts as absent or is not compared. `final` means
     that the provider does not restate any of the charges any more. `ai` means that the group sells models or what runs them, `unclassified`
-    that it does and no rule knows which model or meter.
+    that it does and no rule knows which model or meter. `complete_until` is how far its usage has arrived (`attribution.costs.settling`).
 
     `own_rules` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`).
     `profiles` returns the one model behind each resource; it is called if a charge names only a resource.
     """
+    if "read_at" not in charges.collect_schema():
+        charges = charges.with_columns(read_at=pl.lit(None, dtype=TIME))
     charge_sums = (
         with_group_key(charges)
         .group_by(CHARGE_GROUP_KEY)
@@ -68,6 +70,8 @@ def build_charge_groups(
             pl.col("quantity").sum(),
             pl.len().alias("charges"),
             final=pl.col("final").fill_null(value=False).all(),
+            source=pl.col("source").min(),
+            read_at=pl.col("read_at").min(),
         )
         .collect()
         .sort(CHARGE_GROUP_KEY)
@@ -75,7 +79,7 @@ def build_charge_groups(
     frame = classify(charge_sums, display, own_rules, profiles)
     if book is not None:
         frame = unit_scale.check_units(frame, book)
-    return _with_roles(frame).with_columns(charge_group=pl.int_range(pl.len(), dtype=pl.Int64))
+    return settling.with_complete_until(_with_roles(frame)).with_columns(charge_group=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
 _CLASSIFIED_BY = ("provider_name", "service_name", "product_code", "sku_meter", "charge_description", "unit", "model_arn")

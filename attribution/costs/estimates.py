@@ -1,4 +1,4 @@
-"""Estimates: usage that no bill covers yet, at list price times the share of list price that bills came to. (ES-1, ES-2)"""
+"""Estimates: usage that no bill covers yet, at list price times the share of list price that bills came to. (ES-1, ES-1a, ES-2)"""
 
 from __future__ import annotations
 
@@ -10,31 +10,47 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.columns import WHAT, WHO
+from attribution.costs.matching import without_caller_place
 from attribution.costs.sellers import has_no_provider
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
+from ledger.settings import Defaults
 from ledger.tables import COSTS, TOKEN_METERS
 
 _FINE = timedelta(hours=25)
 """Hourly and daily charges arrive in order of time: the latest says how far the bill has come. A charge of a month does not."""
 
+ACCOUNT_NOT_BILLED = "account_not_billed"
+"""Reason of usage whose account is on no bill of its provider, in hours that the bill covers. (ES-1a)"""
+
 
 def coverage(groups: pl.DataFrame, month: str) -> pl.DataFrame:
-    """Until when the bill covers metered usage: provider, account (null: any), model (null: any), `covered_until`.
+    """Until when the bill covers metered usage: provider, account (null: charges without one), model (null: any), `covered_until`.
 
+    A charge covers what it can hold: up to its period's end, or to `complete_until` where its file was read before that. (ES-1a)
     Hourly and daily charges of models, classified or not, cover all of their provider and account; a charge of a longer period covers its own
     model only. One of a longer period whose model is not known covers its provider and account once it is final: it may be what the usage
     cost, which would otherwise be counted twice. While the provider may still restate it, it covers nothing, so estimates go on, and
-    `maybe_counted_twice` reports it. (ES-1) Nothing is covered beyond the month.
+    `maybe_counted_twice` reports it. (ES-1) An account that the bill has no usage of, but other charges, is covered as far as its provider.
+    Nothing is covered beyond the month.
     """
-    usage_groups = groups.filter(_bears_usage()).with_columns(until=pl.min_horizontal("pool_end", pl.lit(month_end(month))))
+    until = pl.min_horizontal("pool_end", pl.lit(month_end(month)), "complete_until")
+    usage_groups = groups.filter(_bears_usage()).with_columns(until=until)
     short = pl.col("period_end") - pl.col("period_start") <= _FINE
     whole = short | (pl.col("model").is_null() & pl.col("final"))
     fine = usage_groups.filter(whole).with_columns(model=pl.lit(None, dtype=pl.String))
     coarse = usage_groups.filter(~short, pl.col("model").is_not_null())
-    coverage_rows = pl.concat([fine, coarse]).select("provider", "account", "model", "until")
-    anywhere = coverage_rows.with_columns(account=pl.lit(None, dtype=pl.String))
-    return pl.concat([coverage_rows, anywhere]).group_by("provider", "account", "model").agg(covered_until=pl.col("until").max())
+    keys = ["provider", "account", "model"]
+    coverage_rows = pl.concat([fine, coarse]).group_by(keys).agg(covered_until=pl.col("until").max())
+    other_accounts = groups.select("provider", "account").drop_nulls().unique()
+    other_accounts = other_accounts.join(coverage_rows, on=["provider", "account"], how="anti")
+    as_provider = other_accounts.join(_of_providers(coverage_rows), on="provider").select(coverage_rows.columns)
+    return pl.concat([coverage_rows, as_provider])
+
+
+def _of_providers(coverage_rows: pl.DataFrame) -> pl.DataFrame:
+    """Coverage whatever the account."""
+    return coverage_rows.group_by("provider", "model").agg(pl.col("covered_until").max())
 
 
 def _bears_usage() -> pl.Expr:
@@ -62,19 +78,54 @@ def maybe_counted_twice(groups: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFra
     )
 
 
-def is_covered(usage: pl.DataFrame, coverage_rows: pl.DataFrame) -> pl.Series:
-    """Whether the bill already covers the hour of each usage row: by its account where the bill has that account, else by its provider."""
-    frame = usage.select("provider", "account", "model", "hour")
-    billed_accounts = coverage_rows.filter(pl.col("account").is_not_null()).select("provider", "account").unique()
-    is_billed_account = frame.join(
-        billed_accounts.with_columns(known=pl.lit(value=True)), on=["provider", "account"], how="left", maintain_order="left"
-    )["known"]
-    frame = frame.with_columns(account=pl.when(is_billed_account.fill_null(value=False)).then("account"))
-    for name, keys in (("__any", ["provider", "account"]), ("__own", ["provider", "account", "model"])):
-        has_scope = pl.col("model").is_null() if name == "__any" else pl.col("model").is_not_null()
-        part = coverage_rows.filter(has_scope).select(*keys, pl.col("covered_until").alias(name))
-        frame = frame.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    return frame.select(covered=(pl.col("hour") < pl.max_horizontal("__any", "__own")).fill_null(value=False)).to_series()
+def with_coverage(usage: pl.DataFrame, coverage_rows: pl.DataFrame, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:
+    """Usage with `covered`: whether the bill already covers the hour of the row. (ES-1, ES-1a)
+
+    By its account where the bill has that account, else, if nobody states one, by its provider. An account that its provider's bill does
+    not have is covered by charges without an account only; where the bill has come to its hour, the row has the reason `account_not_billed`.
+    An account that only the caller states counts if the bill has it. (RA-1d)
+
+    >>> from datetime import UTC, datetime
+    >>> rows = pl.DataFrame({"provider": ["AWS"] * 3, "account": ["1", "2", None], "model": ["m"] * 3, "reason": [None, "retry", None],
+    ...     "hour": [datetime(2026, 11, 3, 10, tzinfo=UTC)] * 3}, schema_overrides={"reason": pl.String})
+    >>> bill = pl.DataFrame({"provider": ["AWS"], "account": ["1"], "model": [None], "covered_until": [datetime(2026, 11, 4, tzinfo=UTC)]},
+    ...     schema_overrides={"model": pl.String})
+    >>> with_coverage(rows, bill).select("account", "covered", "reason").rows()
+    [('1', True, None), ('2', False, 'retry,account_not_billed'), (None, True, None)]
+    """
+    accounts = coverage_rows.select("provider", "account").drop_nulls().unique().with_columns(billed=pl.lit(value=True))
+    frame = usage.select("provider", "account", "model", "hour", firm=without_caller_place(usage, defaults)["account"])
+    for name in ("account", "firm"):
+        frame = frame.join(
+            accounts.rename({"account": name, "billed": f"{name}_billed"}),
+            on=["provider", name],
+            how="left",
+            maintain_order="left",
+        )
+    frame = frame.with_columns(account=pl.when("account_billed").then("account").otherwise("firm"))
+    is_billed = pl.any_horizontal("account_billed", "firm_billed").fill_null(value=False)
+    is_stated = pl.col("account").is_not_null()
+    frame = frame.with_columns(by_account=pl.when(is_billed).then("account"))
+    by_account = _is_before(frame, coverage_rows, ["provider", "by_account"], ["provider", "account"])
+    by_provider = _is_before(frame, _of_providers(coverage_rows), ["provider"], ["provider"])
+    has_accounts = frame["provider"].is_in(accounts["provider"].implode()).fill_null(value=False)
+    names_account, has_bill = frame.select(is_stated, has_bill=is_billed).get_columns()
+    is_covered = (names_account & by_account) | (~names_account & by_provider)
+    lacks_bill = names_account & ~has_bill & has_accounts & by_provider & ~is_covered
+    flag = pl.when(lacks_bill).then(pl.lit("account_not_billed"))
+    return usage.with_columns(
+        covered=is_covered, reason=pl.concat_str("reason", flag, separator=",", ignore_nulls=True).replace("", None)
+    )
+
+
+def _is_before(frame: pl.DataFrame, coverage_rows: pl.DataFrame, keys: list[str], coverage_keys: list[str]) -> pl.Series:
+    """Whether the hour of each row lies before the end of the coverage of its keys: of all models, or of its own."""
+    of_all = coverage_rows.filter(pl.col("model").is_null()).select(*coverage_keys, of_all="covered_until")
+    of_own = coverage_rows.filter(pl.col("model").is_not_null()).select(*coverage_keys, "model", of_own="covered_until")
+    frame = frame.join(of_all, left_on=keys, right_on=coverage_keys, how="left", nulls_equal=True, maintain_order="left")
+    model_keys = [*keys, "model"], [*coverage_keys, "model"]
+    frame = frame.join(of_own, left_on=model_keys[0], right_on=model_keys[1], how="left", nulls_equal=True, maintain_order="left")
+    return frame.select((pl.col("hour") < pl.max_horizontal("of_all", "of_own")).fill_null(value=False)).to_series()
 
 
 def comparable_rates(rates: pl.DataFrame) -> pl.DataFrame:

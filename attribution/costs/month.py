@@ -225,7 +225,8 @@ class _BatchMatcher:
         unbilled_rows = logged_rows.filter(
             (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
         )
-        is_covered = estimates.is_covered(unbilled_rows, self.coverage)
+        unbilled_rows = estimates.with_coverage(unbilled_rows, self.coverage, self.settings.defaults)
+        is_covered, unbilled_rows = unbilled_rows["covered"], unbilled_rows.drop("covered")
         if batch.unnamed_providers:
             is_covered |= sellers.is_beside_uncaptured(unbilled_rows, pl.concat(unmatched_groups, how="diagonal_relaxed"))
         costs = pl.concat(

@@ -23,12 +23,13 @@ from ledger.staging import Part
 from ledger.store import Store
 from ledger.tables import COST_COLUMNS, COSTS
 
+_REASONS_BY = ("reason", "provider", "account", "model", "currency")
 _SUMMED_BY = ("currency", "provider", "cost_class", "basis", "initiator_team")
 
 
 @dataclass(frozen=True, slots=True)
 class CostTotals:
-    """Aggregates of cost rows that the balance and the findings need: sums by owner, row counts by reason and by day."""
+    """Aggregates of cost rows that the balance and the findings need: sums by owner and by reason, row counts by reason and by day."""
 
     sums: pl.DataFrame
     reasons: pl.DataFrame
@@ -42,7 +43,10 @@ class CostTotals:
             [
                 costs.lazy().group_by(_SUMMED_BY).agg(known_sum(c) for c in COST_COLUMNS),
                 # Few rows have a reason; the others are skipped.
-                costs.lazy().filter(pl.col("reason").is_not_null()).group_by("reason", "provider", "model").len("rows"),
+                costs.lazy()
+                .filter(pl.col("reason").is_not_null())
+                .group_by(_REASONS_BY)
+                .agg(pl.len().alias("rows"), known_sum("effective_cost")),
                 costs.lazy().group_by("currency", day).len("rows"),
             ]
         )
@@ -52,7 +56,8 @@ class CostTotals:
     def combine(cls, totals: Sequence[CostTotals]) -> CostTotals:
         """Totals of all rows, from totals of parts of them."""
         sums = pl.concat([t.sums for t in totals]).group_by(_SUMMED_BY).agg(known_sum(c) for c in COST_COLUMNS)
-        reasons = pl.concat([t.reasons for t in totals]).group_by("reason", "provider", "model").agg(pl.col("rows").sum())
+        reason_sums = pl.concat([t.reasons for t in totals]).group_by(_REASONS_BY)
+        reasons = reason_sums.agg(pl.col("rows").sum(), known_sum("effective_cost"))
         days = pl.concat([t.days for t in totals]).group_by("currency", "day").agg(pl.col("rows").sum())
         return cls(sums, reasons, days)
 

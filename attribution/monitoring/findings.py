@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from attribution.costs.charge_groups import ABSURD, NEGATIVE
-from attribution.costs.estimates import maybe_counted_twice
+from attribution.costs.estimates import ACCOUNT_NOT_BILLED, maybe_counted_twice
 from attribution.costs.sink import CostTotals
+from ledger import money
+from ledger.money import known_sum
 from ledger.problems import Problem, to_frame
 from ledger.store import Store
 from ledger.tables import PROBLEMS
@@ -85,6 +87,7 @@ def publish_findings(
         *more_problems,
         *(problem for texts in _MODEL_REASONS for problem in _models(uri, costs.reasons, *texts)),
         *(problem for texts in _FLAG_REASONS for problem in _flagged(uri, costs.reasons, *texts)),
+        *_accounts_not_billed(uri, costs.reasons),
         *_unclassified(uri, groups),
         *_odd_quantities(uri, groups),
         *_maybe_counted_twice(uri, groups, costs.sums),
@@ -140,6 +143,27 @@ def _flagged(uri: str, costs: pl.DataFrame, reason: str, description: str, remed
         if rows
         else []
     )
+
+
+def _accounts_not_billed(uri: str, costs: pl.DataFrame) -> list[Problem]:
+    """One finding for each account that the bill of its provider does not have, with what its usage is estimated at. (ES-1a)"""
+    flagged_costs = costs.filter(pl.col("reason").str.split(",").list.contains(ACCOUNT_NOT_BILLED))
+    keys = ["provider", "account", "currency"]
+    sums = flagged_costs.group_by(keys).agg(pl.col("rows").sum(), known_sum("effective_cost")).sort(keys, nulls_last=True)
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider or '?'} {account}",
+            "account",
+            f"{ACCOUNT_NOT_BILLED}: the bill has other accounts of this provider and has come to these hours; estimated at "
+            f"{money.text(cost) if cost is not None else 'an unknown sum'} {currency}",
+            "ingest the bill of this account, or map the sender's account to the billed one in attribution.defaults or the registry",
+            rows=count,
+            severity="warning",
+        )
+        for provider, account, currency, count, cost in sums.iter_rows()
+    ]
 
 
 def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:

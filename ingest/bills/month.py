@@ -332,6 +332,19 @@ def newest_charge(reading: Reading, now: datetime) -> datetime | None:
     return max((t for t in newest_times if isinstance(t, datetime)), default=None)
 
 
+def newest_usage_start(reading: Reading) -> datetime | None:
+    """The latest start of a reading's usage; fees and purchases may begin in the future, usage does not."""
+    if not reading.frame.height:
+        return None
+    batch = _bill_batch(reading)
+    usage = batch.dimensions["charge_category"] == "Usage"
+    starts = batch.rows["charge_period_start"]
+    if not usage.all():
+        starts = starts.filter(usage.gather(batch.rows[DIMENSIONS_ROW]).fill_null(value=False))
+    newest = starts.max()
+    return newest if isinstance(newest, datetime) else None
+
+
 def by_month(reading: Reading) -> Iterator[tuple[str, BillBatch]]:
     """The rows month by month."""
     if not reading.frame.height:

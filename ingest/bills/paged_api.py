@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urldefrag
 
@@ -185,6 +185,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
     """
     bundles: dict[str | None, RawObject] = {}
     pages_by_content: dict[bytes, Page] = {}
+    times: list[datetime] = []
     listing = [entry for entry in fetcher.list(uri) if _PAGE_NAME.search(entry.uri)]
     for entry in sorted(listing, key=lambda e: (e.modified or datetime.min.replace(tzinfo=UTC), e.uri)):
         item = fetcher.get(entry.uri)
@@ -194,6 +195,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
         elif not bundles:
             page = Page(page_kind(page_format, _parse_page(content, item.uri)), item.uri, content)
             pages_by_content.setdefault(content.strip(), page)
+            times += filter(None, [entry.modified])
     if bundles:
         return [(item, month) for month, item in bundles.items()]
     if not pages_by_content:
@@ -202,7 +204,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
         )
     pages = sorted(pages_by_content.values(), key=lambda page: page.content)
     _check_complete(page_format, pages, uri)
-    return [(store_pages(fetcher, page_format, None, pages, uri), None)]
+    return [(replace(store_pages(fetcher, page_format, None, pages, uri), modified=min(times, default=None)), None)]
 
 
 def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) -> None:

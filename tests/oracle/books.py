@@ -161,15 +161,21 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
     """Whether the bill has come as far as this use. (ES-1: "does not cover yet")
 
     Reading: hourly and daily charges of models come in order of time, so the last of them says how far the bill has got:
-    that of the use's own account where the bill has any of it, else the provider's. Next month's hours say nothing of this
-    month's.
+    that of the use's own account where the bill has any of it; the provider's, where the bill has other charges of it, or
+    where nobody but the caller names an account. An account that the bill does not have waits for its own bill: of others'
+    charges only those without an account can be meant. (ES-1a) Next month's hours say nothing of this month's.
     """
     month = f"{use.start:%Y-%m}"
     bill = [c for c in bill if f"{c.row['charge_period_start']:%Y-%m}" <= month]
-    told = [c for c in bill if c.sold and c.sold.model is not None and c.sold.provider == use.provider]
-    told = [c for c in told if c.row["charge_period_end"] - c.row["charge_period_start"] <= timedelta(days=1)]
-    own = [c for c in told if use.keys["account"] is not None and c.keys["account"] == use.keys["account"]]
-    return any(use.start < c.row["charge_period_end"] for c in own or told)
+    fine = [c for c in bill if c.sold and c.sold.model is not None and c.sold.provider == use.provider]
+    fine = [c for c in fine if c.row["charge_period_end"] - c.row["charge_period_start"] <= timedelta(days=1)]
+    accounts = {c.keys["account"] for c in bill if PROVIDERS.get(c.row["provider_name"], c.row["provider_name"]) == use.provider}
+    firm = use.keys if use.firm_keys is None else use.firm_keys
+    account = use.keys["account"] if use.keys["account"] in accounts else firm["account"]
+    if account is not None:
+        own = [c for c in fine if c.keys["account"] == account]
+        fine = own or (fine if account in accounts else [c for c in fine if c.keys["account"] is None])
+    return any(use.start < c.row["charge_period_end"] for c in fine)
 
 
 def ratio(use: Use, bill: Sequence[Charge]) -> tuple[Fraction, Fraction]:

@@ -82,11 +82,12 @@ def test_ra1d_a_caller_whose_place_is_billed_meets_that_bill_first(books: Books)
 
 
 def test_ra1d_what_the_provider_states_is_a_key(books: Books) -> None:
-    """An account in the provider's own log is no hint: another account's charge is never met, however well the rest fits."""
+    """An account in the provider's own log is no hint: another account's charge is never met, and its own bill is waited for. (ES-1a)"""
     log = {"channel": "bedrock-log", "source": "bedrock_logs", "account_id": "3333", "region": "us-east-1"}
-    write(books, spans=spans(call(1, 1, None, 1000, **log)), charges=charges(charge("0.003", tokens_k="1")))
+    prices = [price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000002")]
+    write(books, spans=spans(call(1, 1, None, 1000, **log)), charges=charges(charge("0.003", tokens_k="1")), prices=prices)
     attribute(books)
-    assert total(books, "cost_class") == {"unallocated": D("0.003"), "metered": D(0)}
+    assert total(books, "cost_class") == {"unallocated": D("0.003"), "metered": D("0.002")}
 
 
 def test_ra1d_a_key_of_the_registry_outranks_the_caller(books: Books) -> None:
