@@ -48,7 +48,7 @@ def batches(item: RawObject, select: SelectColumns, counter: ProblemCounter) -> 
 def _parquet(item: RawObject, select: SelectColumns) -> Iterator[BillBatch]:
     row = 1
     try:
-        for selection, batch in _read_ahead(_record_batches(item, select)):
+        for selection, batch in read_ahead(_record_batches(item, select)):
             measures = pl.DataFrame(pa.Table.from_batches([batch.select(selection.measures)]))
             measures = measures.select(_readable(measures, name) for name in selection.measures)
             measures = measures.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
@@ -81,7 +81,7 @@ def _record_batches(item: RawObject, select: SelectColumns) -> Iterator[tuple[Co
                     yield selection, batch
 
 
-def _read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     """The items, each fetched while the one before it is processed."""
     sentinel: Final = object()
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:

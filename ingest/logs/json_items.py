@@ -10,7 +10,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ MAX_LINE_BYTES = 64 << 20
 MAX_DOCUMENT_BYTES = 1 << 30
 """Bytes of the largest JSON array after decompression: unlike lines it is parsed in memory as a whole."""
 _CHUNK = 1 << 20
+_BLOCK_BYTES = 16 << 20
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
 
 
@@ -47,8 +48,36 @@ class Damage(NamedTuple):
 ItemStream = Iterator[Item | Damage]
 
 
+class LineBlock(NamedTuple):
+    """Lines of a file of JSON lines, not parsed yet, with their numbers; None is a line that is too long.
+
+    `remedy` is that of its `Damage`; empty: the one for LiteLLM's payloads.
+    """
+
+    numbers: Sequence[int]
+    lines: Sequence[bytes | None]
+    remedy: str = ""
+
+    def items(self) -> ItemStream:
+        """The items of the lines."""
+        for entry in _of_lines(self):
+            yield entry._replace(remedy=self.remedy) if self.remedy and isinstance(entry, Damage) else entry
+
+    def select(self, positions: Sequence[int]) -> LineBlock:
+        """The lines at these positions of the block."""
+        return LineBlock([self.numbers[i] for i in positions], [self.lines[i] for i in positions], self.remedy)
+
+
+PartStream = Iterator[Item | Damage | LineBlock]
+
+
 def of_file(path: Path, uri: str) -> ItemStream:
     """The items of a file. Raises `FormatError` if nothing in it is a log."""
+    yield from items_of(parts_of_file(path, uri))
+
+
+def parts_of_file(path: Path, uri: str) -> PartStream:
+    """The same, with the lines of JSON lines in blocks of some megabytes, for readers that parse many at a time."""
     with path.open("rb") as file:
         magic = file.read(6)
         if magic[:4] == b"PAR1":
@@ -64,7 +93,13 @@ def of_file(path: Path, uri: str) -> ItemStream:
 
 def of_body(body: bytes, uri: str) -> ItemStream:
     """The items of a request body that LiteLLM's generic callback posts, in any of its three formats."""
-    yield from _of_chunks(iter([body]), uri)
+    yield from items_of(_of_chunks(iter([body]), uri))
+
+
+def items_of(parts: PartStream) -> ItemStream:
+    """The items of all parts."""
+    for part in parts:
+        yield from part.items() if isinstance(part, LineBlock) else [part]
 
 
 def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
@@ -124,6 +159,17 @@ class _Lines:
         if tail or skipping:
             yield None if skipping else tail
 
+    def blocks(self) -> Iterator[LineBlock]:
+        """The lines in blocks of about `_BLOCK_BYTES`."""
+        last, size, block = 0, 0, list[bytes | None]()
+        for last, line in enumerate(self, 1):
+            block.append(line)
+            size += len(line or b"")
+            if size >= _BLOCK_BYTES:
+                yield LineBlock(range(last + 1 - len(block), last + 1), block)
+                size, block = 0, []
+        yield LineBlock(range(last + 1 - len(block), last + 1), block)
+
     def whole(self) -> bytes | None:
         """The whole content; None if it exceeds `MAX_DOCUMENT_BYTES`."""
         parts, size = [self._buffer], len(self._buffer)
@@ -133,7 +179,7 @@ class _Lines:
         return b"".join(parts) if size <= MAX_DOCUMENT_BYTES else None
 
 
-def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
+def _of_chunks(chunks: Iterator[bytes], uri: str) -> PartStream:
     lines = _Lines(chunks)
     first = lines.first_line()
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -147,7 +193,7 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
         yield from _of_document(lines, uri)
     elif start == b"{" or first.strip() in (b"null", b"\xef\xbb\xbfnull"):
         whole_line = _is_complete(first)
-        yield from _of_lines(lines) if whole_line or _has_second_object(lines) else _of_document(lines, uri)
+        yield from lines.blocks() if whole_line or _has_second_object(lines) else _of_document(lines, uri)
     else:
         yield from _of_csv(lines, first, uri)
     if lines.is_cut_off:
@@ -159,7 +205,7 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> ItemStream:
         )
 
 
-def _of_utf16(lines: _Lines, uri: str) -> ItemStream:
+def _of_utf16(lines: _Lines, uri: str) -> PartStream:
     document = lines.whole()
     try:
         utf8 = (document or b"").decode("utf-16").encode()
@@ -182,8 +228,8 @@ def _has_second_object(lines: _Lines) -> bool:
     return len(head) > 1 and head[1].lstrip()[:1] == b"{" and len(head[0].strip()) > 1
 
 
-def _of_lines(lines: _Lines) -> ItemStream:
-    for number, line in enumerate(lines, 1):
+def _of_lines(block: LineBlock) -> ItemStream:
+    for number, line in zip(block.numbers, block.lines, strict=True):
         place = f"line {number}"
         if line is None:
             yield Damage(
@@ -352,11 +398,3 @@ def _of_parquet(path: Path, uri: str) -> ItemStream:
             )
             return
         raise FormatError("no readable Parquet file", where=uri, remedy="fetch the file again; it may be cut off") from error
-
-
-def api_records(value: object) -> Iterator[object] | None:
-    """The items of a page of LiteLLM's own API, ``{"data": [...], "total": …}``; None for any other value."""
-    if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
-        records: list[object] = value["data"]
-        return iter(records)
-    return None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from ingest.logs.json_items import Damage, Item, ItemStream
-from ingest.logs.json_items import of_file as _of_json
+from ingest.logs import json_items
+from ingest.logs.json_items import Damage, Item, ItemStream, LineBlock, PartStream
 from ingest.source import ListedObject, RawObject
 from ledger.errors import FormatError, ObjectMissingError
 
@@ -36,14 +36,19 @@ def _looks_like_one(name: str) -> bool:
 
 def of_object(item: RawObject) -> ItemStream:
     """The rows of a file, and its unreadable parts as `Damage`. Raises `FormatError` if it is neither JSON nor Parquet."""
+    yield from json_items.items_of(parts_of_object(item))
+
+
+def parts_of_object(item: RawObject) -> PartStream:
+    """The same, with the lines of JSON lines in blocks of some megabytes."""
     with item.path.open("rb") as file:
         magic = file.read(4)
     if magic == b"PAR1":
         yield from _of_parquet(item)
         return
     try:
-        for entry in _of_json(item.path, item.uri):
-            yield entry._replace(remedy=_REMEDY) if isinstance(entry, Damage) else entry
+        for entry in json_items.parts_of_file(item.path, item.uri):
+            yield entry._replace(remedy=_REMEDY) if isinstance(entry, (Damage, LineBlock)) else entry
     except FormatError as error:
         reason = error.what if "LiteLLM" not in error.what else "neither JSON nor Parquet"
         raise FormatError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
 from functools import lru_cache
@@ -49,7 +49,8 @@ DIMENSIONS = (
 _CATEGORIES = {"regular": "Usage", "tax": "Tax", "adjustment": "Adjustment", "rounding_error": "Adjustment"}
 _COMMITMENT = re.compile(r"commitment\b", re.IGNORECASE)
 _MONTH = re.compile(r"(\d{4})-?(0[1-9]|1[0-2])\Z")
-_PREFIXES = {"tags": "tag/", "system_labels": "system/"}
+LABELS = (("", "", "labels"), ("tag/", "", "tags"), ("system/", "", "system_labels"), ("project/", "project", "labels"))
+"""Where labels stand: the prefix of their keys, the record around the list, the list."""
 _DIGITS = 400
 
 Row = dict[str, str | None]
@@ -77,7 +78,7 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
 
     Raises `FieldError` where the row cannot be booked.
     """
-    kind = (text(row.get("cost_type")) or "regular").lower()
+    kind = cost_type(row.get("cost_type"))
     regular = kind == "regular"
     sku, service, project = _part(row, "sku"), _part(row, "service"), _part(row, "project")
     usage, price, place, resource = _part(row, "usage"), _part(row, "price"), _part(row, "location"), _part(row, "resource")
@@ -89,9 +90,9 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
         net = sum((_amount(credit, "amount", "credits.amount") or money.ZERO for credit in credit_entries), cost)
     default_cost = _amount(row, "cost_at_effective_price_default")
     sku_description = text(sku.get("description"))
-    commitment_credit = next((c for c in credit_entries if str(c.get("type") or "").startswith("COMMITTED_USAGE_DISCOUNT")), {})
-    commitment = text(_part(row, "subscription").get("instance_id")) or text(commitment_credit.get("id"))
-    seller = text(row.get("seller_name"))
+    commitment_credit = next((c for c in credit_entries if is_commitment(c.get("type"))), {})
+    commitment = first(text(_part(row, "subscription").get("instance_id")), text(commitment_credit.get("id")))
+    price_units = _amount(price, "pricing_unit_quantity", "price.pricing_unit_quantity")
     return {
         "billed_cost": str(net),
         "effective_cost": str(net),
@@ -99,45 +100,82 @@ def charge(row: Mapping[str, Any]) -> tuple[Row, str]:
         "contracted_cost": str((cost if default_cost is None else default_cost) if regular else net),
         "pricing_quantity": _as_text(_amount(usage, "amount_in_pricing_units", "usage.amount_in_pricing_units")),
         "consumed_quantity": _as_text(_amount(usage, "amount", "usage.amount")),
-        "charge_period_start": _moment(row, "usage_start_time"),
-        "charge_period_end": _moment(row, "usage_end_time"),
+        "charge_period_start": moment(row.get("usage_start_time")),
+        "charge_period_end": moment(row.get("usage_end_time")),
         "billing_period_start": _billing_period_start(_part(row, "invoice")),
         "billing_currency": _currency(row),
-        "charge_category": "Purchase"
-        if regular and sku_description and _COMMITMENT.match(sku_description)
-        else _CATEGORIES.get(kind, "Adjustment"),
-        "charge_description": text(_part(row, "adjustment_info").get("description")) or sku_description,
+        "charge_category": category(kind, sku_description),
+        "charge_description": first(text(_part(row, "adjustment_info").get("description")), sku_description),
         "provider_name": PROVIDER,
-        "publisher_name": seller if seller and str(row.get("transaction_type") or "").startswith("THIRD_PARTY") else PROVIDER,
+        "publisher_name": publisher(text(row.get("seller_name")), row.get("transaction_type")),
         "invoice_issuer_name": PROVIDER,
         "billing_account_id": text(row.get("billing_account_id")),
         "sub_account_id": text(project.get("id")),
         "sub_account_name": text(project.get("name")),
         "service_name": text(service.get("description")),
         "product_code": text(service.get("id")),
-        "region_id": text(place.get("region")) or text(place.get("location")),
-        "resource_id": text(resource.get("global_name")) or text(resource.get("name")),
+        "region_id": first(text(place.get("region")), text(place.get("location"))),
+        "resource_id": first(text(resource.get("global_name")), text(resource.get("name"))),
         "resource_name": text(resource.get("name")),
         "sku_id": text(sku.get("id")),
-        "sku_meter": " ".join(sku_description.split()) if sku_description else None,
+        "sku_meter": meter(sku_description),
         "line_item_type": kind,
         "pricing_unit": text(usage.get("pricing_unit")),
-        "list_unit_price": _unit_price(price, "list_price"),
-        "contracted_unit_price": _unit_price(price, "effective_price"),
+        "list_unit_price": unit_price(_amount(price, "list_price", "price.list_price"), price_units),
+        "contracted_unit_price": unit_price(_amount(price, "effective_price", "price.effective_price"), price_units),
         "consumed_unit": text(usage.get("unit")),
         "commitment_discount_id": commitment,
         "commitment_discount_status": "Used" if commitment and regular and commitment_credit else None,
-        "tags": _tags(row, project),
-    }, "" if kind in _CATEGORIES else kind
+        "tags": tags(row),
+    }, unknown_type(kind)
 
 
-def to_batch(rows: Sequence[Row], places: Iterable[int], first: int) -> BillBatch:
-    """Rows as a batch with dictionary-encoded dimensions; `places` are their positions in the file, `first` the number of the first."""
+def cost_type(value: object) -> str:
+    """The ``cost_type`` in lower case; a row without one is a regular one."""
+    return (text(value) or "regular").lower()
+
+
+def unknown_type(kind: str) -> str:
+    """A ``cost_type`` that Google's documentation does not have, else nothing."""
+    return "" if kind in _CATEGORIES else kind
+
+
+def category(kind: str, sku_description: str | None) -> str:
+    """The category of a charge.
+
+    >>> category("regular", "Commitment v1: N2 Cpu"), category("rounding_error", None), category("surprise", None)
+    ('Purchase', 'Adjustment', 'Adjustment')
+    """
+    is_purchase = kind == "regular" and sku_description and _COMMITMENT.match(sku_description)
+    return "Purchase" if is_purchase else _CATEGORIES.get(kind, "Adjustment")
+
+
+def publisher(seller: str | None, transaction_type: object) -> str:
+    """Who sells: the partner of a third-party sale, else Google."""
+    return seller if seller and str(transaction_type or "").startswith("THIRD_PARTY") else PROVIDER
+
+
+def is_commitment(credit_type: object) -> bool:
+    """Whether a credit pays for usage that a commitment covers."""
+    return str(credit_type or "").startswith("COMMITTED_USAGE_DISCOUNT")
+
+
+def first(text_value: str | None, alternative: str | None) -> str | None:
+    """A text, or the alternative where there is none."""
+    return text_value or alternative
+
+
+def meter(sku_description: str | None) -> str | None:
+    """A SKU's description with single spaces."""
+    return " ".join(sku_description.split()) if sku_description else None
+
+
+def to_batch(rows: Sequence[Row], numbers: Sequence[int]) -> BillBatch:
+    """Rows as a batch with dictionary-encoded dimensions; `numbers` are those of their lines in the file."""
     measures = pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in MEASURES})
-    measures = measures.with_columns(
-        __row=pl.int_range(first, first + pl.len(), dtype=pl.Int64), __line=pl.Series(list(places), dtype=pl.Int64)
-    )
-    return dictionary.encode({name: pa.array([row[name] for row in rows], pa.string()) for name in DIMENSIONS}, measures)
+    line = pl.Series(numbers, dtype=pl.Int64)
+    dimensions = {name: pa.array([row[name] for row in rows], pa.string()) for name in DIMENSIONS}
+    return dictionary.encode(dimensions, measures.with_columns(__row=line, __line=line))
 
 
 def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -174,8 +212,8 @@ def _as_text(number: Decimal | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _moment(row: Mapping[str, Any], name: str) -> str | None:
-    value = row.get(name)
+def moment(value: object) -> str | None:
+    """A time as text."""
     return value.isoformat() if isinstance(value, datetime) else text(value)
 
 
@@ -205,9 +243,12 @@ def _currency(row: Mapping[str, Any]) -> str:
     return currency.upper()
 
 
-def _unit_price(price: Mapping[str, Any], name: str) -> str | None:
-    """The price of one pricing unit; the export states it for ``pricing_unit_quantity`` of them."""
-    rate, units = _amount(price, name, f"price.{name}"), _amount(price, "pricing_unit_quantity", "price.pricing_unit_quantity")
+def unit_price(rate: Decimal | None, units: Decimal | None) -> str | None:
+    """The price of one pricing unit; the export states it for ``pricing_unit_quantity`` of them.
+
+    >>> unit_price(Decimal("0.3"), Decimal(1000000)), unit_price(Decimal(3), None), unit_price(None, Decimal(1))
+    ('3.00000000000E-7', '3.000000000000000000', None)
+    """
     if rate is None or abs(rate) >= 10**15:
         return None
     return _per_unit(rate, Decimal(1) if units is None else units)
@@ -218,13 +259,23 @@ def _per_unit(rate: Decimal, units: Decimal) -> str | None:
     return str(money.unit_rate(rate, units)) if units > 0 else None
 
 
-def _tags(row: Mapping[str, Any], project: Mapping[str, Any]) -> str | None:
+def tags(row: Mapping[str, Any]) -> str | None:
     """Labels under their own keys; resource tags, the project's labels and Google's own with a prefix for their kind."""
-    tags: dict[str, str] = {}
-    places = (("", _entries(row, "labels")), *((prefix, _entries(row, name)) for name, prefix in _PREFIXES.items()))
-    for prefix, entries in (*places, ("project/", _entries(project, "labels"))):
-        for entry in entries:
-            key, value = text(entry.get("key")), text(entry.get("value"))
-            if key and value:
-                tags.setdefault(prefix + key, value)
-    return json.dumps(tags, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if tags else None
+    project = _part(row, "project")
+    places = ((prefix, _entries(project if outer else row, name)) for prefix, outer, name in LABELS)
+    entries = ((prefix, entry) for prefix, entries in places for entry in entries)
+    return tag_object(tuple((prefix, text(entry.get("key")), text(entry.get("value"))) for prefix, entry in entries))
+
+
+@lru_cache(8192)
+def tag_object(entries: tuple[tuple[str, str | None, str | None], ...]) -> str | None:
+    """Prefix, key and value of each label as one JSON object; of two values of a key the first counts.
+
+    >>> tag_object((("", "team", "care"), ("project/", "team", "core"), ("", "team", "late"), ("", "env", None)))
+    '{"project/team":"core","team":"care"}'
+    """
+    values: dict[str, str] = {}
+    for prefix, key, value in entries:
+        if key and value:
+            values.setdefault(prefix + key, value)
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if values else None

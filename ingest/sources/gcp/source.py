@@ -12,26 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-import polars as pl
-
 from ingest.addresses import folder_address, folder_name
-from ingest.bills import charges
-from ingest.bills.dictionary import BillBatch
 from ingest.google import bigquery
 from ingest.google.bigquery import Address, BigQuery, TableDescription
 from ingest.logs import table_items
-from ingest.logs.json_fields import FieldError
-from ingest.logs.json_items import Damage
-from ingest.problem_counter import ProblemCounter
 from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading, Window
 from ingest.sources.gcp import rows as gcp_rows
-from ingest.sources.gcp.rows import COLUMNS, NEEDED, Row
+from ingest.sources.gcp.extract import Extract
+from ingest.sources.gcp.rows import COLUMNS, NEEDED
 from ledger import periods
 from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
-_BATCH_ROWS = 20_000
 _LATE = timedelta(days=7)
 """Loads of this period before the checkpoint are counted again: a load may appear after a later one."""
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
@@ -84,71 +77,7 @@ class Gcp:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The charges in FOCUS terms; rows that cannot be booked are problems."""
-        counter = ProblemCounter(self.name, item.uri)
-        rows, places, row_count, missing_list_costs = list[Row](), list[int](), 0, 0
-        for item_row in table_items.of_object(item):
-            counter.broken_off = item_row.reason if isinstance(item_row, Damage) else ""
-            if isinstance(item_row, Damage):
-                counter.add(item_row.place, item_row.field, item_row.reason, item_row.remedy)
-                continue
-            counter.place, _, number = item_row.place.partition(" ")
-            row_count += 1
-            if row_count == 1 and not gcp_rows.is_export(item_row.value):
-                raise _unknown_format(item_row.value, item.uri)
-            try:
-                row, unknown_type = gcp_rows.charge(_record(item_row.value))
-            except FieldError as error:
-                counter.add(item_row.place, error.field, error.reason, error.remedy)
-                continue
-            if unknown_type:
-                reason, remedy = f"{unknown_type!r} is an unknown cost type; booked as an Adjustment", "tell us of it"
-                counter.add_summed("cost_type", reason, remedy, 1)
-            missing_list_costs += row["list_cost"] is None
-            rows.append(row)
-            places.append(int(number))
-            if len(rows) >= _BATCH_ROWS:
-                yield _reading(rows, places, row_count, counter)
-                rows, places = [], []
-        if missing_list_costs:
-            remedy = "nothing to do: Google fills it for newer rows; the list cost of these is counted as unknown, not as 0"
-            counter.add_summed("cost_at_list", "is empty", remedy, missing_list_costs)
-        if rows:
-            yield _reading(rows, places, row_count, counter)
-        yield charges.last_reading(counter)
-
-
-def _record(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise FieldError("row", f"{str(value)[:40]!r} is no record", "write one row of the table a line")
-    return value
-
-
-def _reading(rows: Sequence[Row], places: Sequence[int], row_count: int, counter: ProblemCounter) -> Reading:
-    names = {
-        "billed_cost": "cost",
-        "charge_period_start": "usage_start_time",
-        "charge_period_end": "usage_end_time",
-        "billing_period_start": "invoice.month",
-        "list_cost": "cost_at_list",
-        "contracted_cost": "cost",
-    }
-    batch = charges.check_required(
-        charges.parse_types(gcp_rows.to_batch(rows, places, row_count - len(rows) + 1)), names, counter
-    )
-    # The export has no invoice number: a month is final once it is no longer restated, which `ingest.bills.month` knows by its age.
-    charge_batch = charges.to_charges(BillBatch(batch.rows, batch.dimensions.with_columns(final=pl.lit(value=True))))
-    return Reading(charge_batch.rows, counter.drain(), charge_batch.dimensions)
-
-
-def _unknown_format(value: object, uri: str) -> FormatError:
-    names = {str(key) for key in value} if isinstance(value, Mapping) else set[str]()
-    if "BilledCost" in names:
-        remedy = "this is Google's FOCUS export: rootcost ingest focus"
-    elif {"logging_time", "full_response"} & names:
-        remedy = "these are Vertex AI request-response logs: rootcost ingest vertex"
-    else:
-        remedy = f"a row of the export has {', '.join(sorted(NEEDED))}"
-    return FormatError("no billing export of Google Cloud", where=uri, remedy=remedy)
+        yield from Extract(self.name, item).readings()
 
 
 # ── extracts ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -149,10 +149,18 @@ def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSetti
 
 def _records(entry: Item, *, is_page: bool) -> Iterator[Item]:
     """The items inside an item. Those of a queried page are named by their own ids, not by their place in it."""
-    records = json_items.api_records(entry.value)
+    records = _api_records(entry.value)
     values = enumerate(records, 1) if records is not None else [(0, entry.value)]
     for number, value in values:
         if value is None:
             continue
         own = text(value.get("request_id")) if is_page and isinstance(value, Mapping) else None
         yield Item(f"row {own}" if own else f"{entry.place}, data {number}" if number else entry.place, value)
+
+
+def _api_records(value: object) -> Iterator[object] | None:
+    """The items of a page of LiteLLM's own API, ``{"data": [...], "total": …}``; None for any other value."""
+    if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
+        records: list[object] = value["data"]
+        return iter(records)
+    return None
