@@ -251,11 +251,23 @@ class _Run:
         return self.usage_builder.rollups(month, self._spans_of(month)) if month in self._usage_months(month) else []
 
     def _other_invoices(self, month: str) -> pl.LazyFrame:
-        """Usage charges for this month's hours on invoices of adjacent months: the usage they pay for is not available here. (TI-1)"""
+        """Usage charges on other invoices, for hours that this invoice bills or that lie in this month. (TI-1, RA-2a)
+
+        An invoice with late rows of earlier hours needs the invoices before it, to know what those took of these hours.
+        """
         start, end = periods.month_start(month), periods.month_end(month)
-        adjacent_charges = self.store.scan(CHARGES, {"billing_month": periods.adjacent_months(month)})
+        charges = self.store.scan(CHARGES, {"billing_month": self._other_billing_months(month)})
         overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
-        return self._with_read_times(adjacent_charges.filter((pl.col("charge_category") == "Usage") & overlaps))
+        if self._usage_months(month)[:1] < [month]:
+            overlaps |= pl.col("billing_month") < month
+        return self._with_read_times(charges.filter((pl.col("charge_category") == "Usage") & overlaps))
+
+    def _other_billing_months(self, month: str) -> list[str]:
+        """The months of invoices that may bill the same hours: the adjacent ones, and those since the first hour that this one bills."""
+        since_first = periods.months_between(
+            periods.month_start(min([month, *self._usage_months(month)])), periods.month_start(month)
+        )
+        return sorted({*periods.adjacent_months(month), *since_first})
 
     def _with_read_times(self, charges: pl.LazyFrame) -> pl.LazyFrame:
         """Charges with the moment up to which their file can hold usage. (ES-1a)"""
@@ -283,7 +295,7 @@ class _Run:
 
         code      attribution's code and classification data, that of the months it depends on included
         earlier   inputs of the prior months whose rates and costs it uses
-        charges   its bill; `beside`: the bills of the adjacent months
+        charges   its bill; `beside`: the bills of the other months whose invoices may bill its hours
         spans     the days in reach of its usage
         reading   settings that change calls and usage; `rules`: settings that change costs
 
@@ -293,7 +305,7 @@ class _Run:
             "code": self.prior.code(month, before),
             "earlier": self.prior.fingerprint(month, before),
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
-            "beside": self.store.fingerprint(CHARGES, {"billing_month": periods.adjacent_months(month)}),
+            "beside": self.store.fingerprint(CHARGES, {"billing_month": self._other_billing_months(month)}),
             "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
             **self.common_inputs,
             "rules": self.rules,

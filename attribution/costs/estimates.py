@@ -10,8 +10,8 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.columns import WHAT, WHO
-from attribution.costs.matching import without_caller_place
 from attribution.costs.sellers import has_no_provider
+from attribution.costs.token_matching import without_caller_place
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
 from ledger.settings import Defaults

@@ -14,9 +14,10 @@ measure_drift          rates, earlier rates   → how far estimates were from th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -71,9 +72,9 @@ def compute_month_costs(
     """
     families = usage.families()
     display = names.ModelNames(book.models, families["model"].drop_nulls().unique())
-    build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings)
+    build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings, timeline=timeline)
     groups = build_groups(charges)
-    other_groups = build_groups(other_invoices) if other_invoices is not None else groups.clear()
+    other_groups = _other_groups(other_invoices, groups, month, build_groups) if other_invoices is not None else groups.clear()
     results = _match_usage(
         groups, other_groups, usage, families, display, book=book, settings=settings, sink=sink, run_id=run_id, month=month
     )
@@ -162,10 +163,16 @@ def compute_in_memory(*facts: Any, **options: Any) -> pl.DataFrame:
 
 
 def _pool_groups(
-    charges: pl.LazyFrame, *, usage: Usage, display: names.ModelNames, book: PriceBook, settings: AttributionSettings
+    charges: pl.LazyFrame,
+    *,
+    usage: Usage,
+    display: names.ModelNames,
+    book: PriceBook,
+    settings: AttributionSettings,
+    timeline: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Charges as charge groups under the keys that pools are matched by."""
-    return matching.with_pool_keys(
+    """Charges as charge groups under the keys that pools are matched by, with their owners."""
+    groups = matching.with_pool_keys(
         charge_groups.build_charge_groups(
             charges,
             display=display,
@@ -174,6 +181,44 @@ def _pool_groups(
             profiles=lambda: charge_groups.single_model_resources(usage.whole),
         )
     )
+    return allocation.with_owners(groups, timeline, settings)
+
+
+def _other_groups(
+    charges: pl.LazyFrame, groups: pl.DataFrame, month: str, build_groups: Callable[[pl.LazyFrame], pl.DataFrame]
+) -> pl.DataFrame:
+    """Charge groups of other invoices that may pay for the same usage, and `invoice_order`: below 0 for an earlier invoice, above for a later. (RA-2a)"""
+    billing_months = charges.select(pl.col("billing_month").unique()).collect()["billing_month"].sort().to_list()
+    first = sum(billing_month < month for billing_month in billing_months)
+    parts = [groups.clear().with_columns(invoice_order=pl.lit(0))]
+    for number, billing_month in enumerate(billing_months):
+        invoice_groups = build_groups(charges.filter(pl.col("billing_month") == billing_month))
+        if billing_month < month:
+            invoice_groups = _paying_for_late_hours(invoice_groups, groups, month_start(month))
+        parts.append(invoice_groups.with_columns(invoice_order=pl.lit(number - first if number < first else number - first + 1)))
+    return pl.concat(parts, how="diagonal_relaxed").with_columns(charge_group=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _paying_for_late_hours(earlier_groups: pl.DataFrame, groups: pl.DataFrame, month_begin: datetime) -> pl.DataFrame:
+    """Groups of an earlier invoice that reach into this month, or that may take usage of hours which this invoice bills late.
+
+    A group that shares an hour with a late one takes usage of all its own hours, which other groups of that invoice take from as well: so the
+    hours in question begin where the first of these groups begins.
+    """
+    reaches_into_month = pl.col("period_end") > month_begin
+    late_groups = groups.filter(pl.col("pool_start") < month_begin, pl.col("role").is_in(["tokens", "driver"]))
+    since = late_groups.group_by(FAMILY).agg(since=pl.col("pool_start").min())
+    if not since.height:
+        return earlier_groups.filter(reaches_into_month)
+    family_groups = earlier_groups.join(since, on=FAMILY, how="left", maintain_order="left")
+    while True:
+        first = pl.col("pool_start").filter(pl.col("pool_end") > pl.col("since")).min().over(FAMILY)
+        next_groups = family_groups.with_columns(
+            since=pl.min_horizontal("since", pl.when(pl.col("since").is_not_null()).then(first))
+        )
+        if next_groups.equals(family_groups):
+            return next_groups.filter(reaches_into_month | (pl.col("pool_end") > pl.col("since"))).drop("since")
+        family_groups = next_groups
 
 
 def _billed_families(*all_groups: pl.DataFrame) -> pl.DataFrame:
@@ -213,22 +258,19 @@ class _BatchMatcher:
         if cached_result is not None:
             return cached_result
         usage_rows = batch.usage_rows()
-        match = matching.match_usage(batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults)
-        matched_rows, unmatched_groups = [match.matched_usage], [match.unmatched]
-        if batch.other_groups.height:
-            other_match = matching.match_usage(batch.other_groups, usage_rows, self.settings.tolerance, self.settings.defaults)
-            matched_rows.append(other_match.matched_usage)
-            unmatched_groups.append(other_match.unmatched)
+        match = matching.match_usage(
+            batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults, batch.other_groups
+        )
         shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
         unbilled_rows = logged_rows.filter(
-            (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(pl.concat(matched_rows).implode()) & tokens
+            (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(match.matched_usage.implode()) & tokens
         )
         unbilled_rows = estimates.with_coverage(unbilled_rows, self.coverage, self.settings.defaults)
         is_covered, unbilled_rows = unbilled_rows["covered"], unbilled_rows.drop("covered")
         if batch.unnamed_providers:
-            is_covered |= sellers.is_beside_uncaptured(unbilled_rows, pl.concat(unmatched_groups, how="diagonal_relaxed"))
+            is_covered |= sellers.is_beside_uncaptured(unbilled_rows, match.uncaptured)
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),

@@ -114,7 +114,7 @@ def with_paid_quantity(shares: pl.DataFrame, groups: pl.DataFrame, excess: pl.Da
     """Shares with the quantity they pay for: counted once a usage row, however many groups its pool has, and without what exceeds the bill."""
     first = groups.group_by("pool").agg(pl.col("charge_group").min().alias("__first"))
     out = shares.join(first, on="pool", how="left", maintain_order="left").join(
-        excess.rename({"quantity": "__beyond"}), on="usage_row", how="left", maintain_order="left"
+        excess.select("usage_row", __beyond="quantity"), on="usage_row", how="left", maintain_order="left"
     )
     paid = pl.col("quantity") - pl.col("__beyond").fill_null(0)
     return out.with_columns(quantity=pl.when(pl.col("charge_group") == pl.col("__first")).then(paid)).drop(
@@ -131,3 +131,34 @@ def combine(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The non-empty frames, concatenated."""
     nonempty_frames = [f for f in frames if f.height]
     return pl.concat(nonempty_frames, how="diagonal_relaxed") if nonempty_frames else pl.DataFrame()
+
+
+def excess_usage(assignment: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
+    """How much of each usage row, and of its list cost, lies beyond what its pool bills; none where logs and bill agree within the tolerance."""
+    overlogged_rows = assignment.select("usage_row", "quantity", "list_cost", "pool").join(
+        pools.filter(pl.col("flag").str.contains("overlogged")).select("pool", "billed", "logged"), on="pool"
+    )
+    if not overlogged_rows.height:
+        return pl.DataFrame(schema={"usage_row": pl.Int64, "quantity": MONEY, "list_cost": MONEY})
+    halves = [
+        overlogged_rows.select("usage_row", "quantity", "list_cost", rest=pl.lit(value=is_rest), part=part.cast(MONEY))
+        for is_rest, part in ((False, pl.col("billed")), (True, pl.col("logged") - pl.col("billed")))
+    ]
+    parts = pl.concat(halves)
+    parts = parts.with_columns(__weight=weights(parts, "part", "usage_row"))
+    out = split(parts.lazy(), amounts=["quantity", "list_cost"], weight="__weight", pool="usage_row", order_by=["rest"])
+    return out.filter("rest").select("usage_row", "quantity", "list_cost").filter(pl.col("quantity") > 0).collect()
+
+
+def unlogged_quantity(groups: pl.DataFrame) -> pl.DataFrame:
+    """How much of each group's quantity was not logged: its share of what the pool's bill has beyond the logs."""
+    halves = [
+        groups.select("charge_group", "billed_quantity", rest=pl.lit(value=is_rest), part=part)
+        for is_rest, part in ((False, pl.col("logged")), (True, pl.col("denominator") - pl.col("logged")))
+    ]
+    parts = pl.concat(halves).with_columns(pl.col("part").cast(MONEY))
+    parts = parts.with_columns(__weight=weights(parts, "part", "charge_group"))
+    out = split(parts.lazy(), amounts=["billed_quantity"], weight="__weight", pool="charge_group", order_by=["rest"]).filter(
+        "rest"
+    )
+    return out.select("charge_group", "billed_quantity").collect()

@@ -13,7 +13,7 @@ from ledger.tables import COST_COLUMNS
 from tests.oracle.calls import Call, calls
 from tests.oracle.chains import Key, Path, Row, graph, paths
 from tests.oracle.identity import Registry, conversation_owners
-from tests.oracle.ladder import Followed, Rest, amount, follow, walk_down
+from tests.oracle.ladder import Followed, Rest, amount, follow, owner, walk_down
 from tests.oracle.money import UNIT
 from tests.oracle.names import PROVIDERS
 from tests.oracle.rating import Charge, Metered, rate, read
@@ -90,6 +90,8 @@ def conclude(world: World) -> Conclusions:
     uses += of_time(nodes, ways, conversations, registry, trusted)
 
     bill = [read(row) for row in world.charges]
+    for charge in bill:
+        charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
     paid = rate(bill, uses, Fraction(rules.tolerance), world.prices)
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]

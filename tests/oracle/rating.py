@@ -30,6 +30,8 @@ class Charge:
     shares: list[tuple[Any, Fraction]] = field(default_factory=list)
     left: Fraction = Fraction(1)
     reason: str = "no_logged_use"
+    owner: tuple[str | None, str | None] = (None, None)
+    """The agent and the team that its principal, resource or tag gives it to."""
 
     @property
     def keys(self) -> dict[str, str | None]:
@@ -130,13 +132,9 @@ def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, pr
     priced = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
     logged = [Logged(use, billed_by(use, selling, priced), use.quantity) for use in uses if use.model is not None]
     tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
-    for placeless in (False, True):
-        for one in logged:
-            one.placeless = placeless and one.use.firm_keys is not None and one.left > 0
-        for tiers_matter in (True, False):
-            for level in LEVELS:
-                for pool in _pools(tokens, level, tiers_matter):
-                    _rate_pool(pool, logged, level, tiers_matter, tolerance)
+    for invoice in sorted({c.row["billing_month"] for c in tokens}):
+        # What an earlier invoice took is not there for a later one. (RA-2a)
+        _rate_invoice([c for c in tokens if c.row["billing_month"] == invoice], logged, tolerance)
     for pool in _pools([c for c in selling if c.sold and c.sold.model is None], set(KEYS), True):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
@@ -144,45 +142,100 @@ def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, pr
     return {id(one.use) for one in logged if one.paid}
 
 
-def _scaled_down(to: Metered, logged: Sequence[Logged]) -> Metered:
+def _rate_invoice(tokens: Sequence[Charge], uses: Sequence[Logged], tolerance: Fraction) -> None:
+    """The token charges of one invoice, level by level: the caller's place first, then without; named tiers first, then silence about them."""
+    for placeless in (False, True):
+        for one in uses:
+            one.placeless = placeless and one.use.firm_keys is not None and one.left > 0
+        for tiers_matter in (True, False):
+            for level in LEVELS:
+                # Reading: at one level, what the executor's agent owns, then its team, then what anybody owns. (RA-2a)
+                for part in (0, 1, None):
+                    _rate_level(tokens, uses, level, tiers_matter, tolerance, part)
+
+
+def _scaled_down(to: Metered, uses: Sequence[Logged]) -> Metered:
     """Marks a use of which a part was never billed. (RA-2)"""
-    if any(one.left and one.use is to.use for one in logged):
+    if any(one.left and one.use is to.use for one in uses):
         return Metered(to.use, to.flags | {"overlogged"})
     return to
 
 
-def _pools(charges: Sequence[Charge], level: set[str], tiers_matter: bool) -> list[list[Charge]]:
-    """Charges with money left, merged over every key outside the level. (RA-1a)"""
+def _pools(charges: Sequence[Charge], level: set[str], tiers_matter: bool, part: int | None = None) -> list[list[Charge]]:
+    """Charges with money left, merged over every key outside the level; of one owner, where `part` names agent or team. (RA-1a, RA-2a)"""
     pools: dict[tuple[Hashable, ...], list[Charge]] = {}
     for charge in charges:
+        owner = None if part is None else charge.owner[part]
+        if part is not None and owner is None:
+            continue
         if charge.left and (all(charge.keys[key] is not None for key in level) or level == set(KEYS)):
             tier = charge.sold.tier if charge.sold and tiers_matter else None
-            same = (charge.apart, tier, *(charge.keys[key] for key in KEYS if key in level))
+            same = (charge.apart, tier, owner, *(charge.keys[key] for key in KEYS if key in level))
             pools.setdefault(same, []).append(charge)
     return list(pools.values())
 
 
-def _rate_pool(pool: list[Charge], logged: Sequence[Logged], level: set[str], tiers_matter: bool, tolerance: Fraction) -> None:
+def _rate_level(
+    charges: Sequence[Charge],
+    uses: Sequence[Logged],
+    level: set[str],
+    tiers_matter: bool,
+    tolerance: Fraction,
+    part: int | None,
+) -> None:
+    """One level. Reading: every use takes from one pool at a time, the one of the shortest period first, the earliest of equal ones, then by
+    currency; what it has beyond that is offered to the next, as long as there are any. (RA-2a)
+    """
+    while True:
+        pools = sorted((p for p in _pools(charges, level, tiers_matter, part) if _quantity(p) > 0), key=_first_choice)
+        by_pool: dict[int, list[Logged]] = {}
+        for one in uses:
+            fitting = (number for number, pool in enumerate(pools) if _fits(one, pool, level, tiers_matter, part))
+            first = next(fitting, None) if one.left else None
+            if first is not None:
+                by_pool.setdefault(first, []).append(one)
+        for number, users in by_pool.items():
+            _rate_pool(pools[number], users, level, tiers_matter, tolerance)
+        if not any(one.left for users in by_pool.values() for one in users):
+            return
+
+
+def _quantity(pool: Sequence[Charge]) -> Fraction:
+    return sum((c.left * (c.quantity or 0) for c in pool), Fraction(0))
+
+
+def _first_choice(pool: Sequence[Charge]) -> tuple[Any, ...]:
+    row = pool[0].row
+    start, end = row["charge_period_start"], row["charge_period_end"]
+    return end - start, start, row["billing_currency"]
+
+
+def _fits(one: Logged, pool: Sequence[Charge], level: set[str], tiers_matter: bool, part: int | None) -> bool:
+    owner = one.use.owner.executor, one.use.owner.executor_team
+    is_own = part is None or owner[part] == pool[0].owner[part]
+    return is_own and all(_meets(one, charge, level, tiers_matter) for charge in pool)
+
+
+def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: set[str], tiers_matter: bool, tolerance: Fraction) -> None:
     """RA-2 in one pool: each use pays its quantity of D; what the logs do not explain is left for the next level.
 
     Reading: where more is logged than billed, all are scaled down to what is billed here, and the rest of each meets the
     charges of the next levels; only what meets none is overlogged.
     """
-    mine = [one for one in logged if one.left and all(_meets(one, charge, level, tiers_matter) for charge in pool)]
-    bought = sum((c.left * (c.quantity or 0) for c in pool), Fraction(0))
-    used = sum((one.left for one in mine), Fraction(0))
+    bought = _quantity(pool)
+    used = sum((one.left for one in users), Fraction(0))
     if not used:
         return
     agree = abs(bought - used) <= tolerance * bought
     divisor = used if agree else max(bought, used)
     coarse = frozenset() if level == set(KEYS) and tiers_matter else frozenset({"coarse_match"})
     for charge in pool:
-        for one in mine:
+        for one in users:
             flags = one.use.flags | coarse | (frozenset({"caller_place"}) if one.placeless else frozenset())
             charge.give(Metered(one.use, flags), charge.left * one.left / divisor)
         charge.left *= 1 - used / divisor
         charge.reason = "uncaptured_usage"
-    for one in mine:
+    for one in users:
         one.paid = True
         one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
 
