@@ -27,7 +27,7 @@ from ingest.sources.litellm import postgres
 from ledger.books import Books
 from ledger.tables import CHARGES, COST_CLASSES, METERS, SPANS, TABLES
 from rootcost.cli import app
-from tests.ingest.sources import test_azure, test_jaeger, test_phoenix
+from tests.ingest.sources import test_azure, test_jaeger, test_opencode, test_phoenix
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -299,14 +299,17 @@ def lay_out(source: str, here: Path) -> None:
         "azure-openai-logs": ("azure_openai_logs/sample.jsonl", "apim-logs/"),
         "bedrock-logs": ("bedrock_logs/*.jsonl", "records.json"),
         "claude-code": ("claude_code/*.jsonl", ".claude/projects/acme/"),
+        "copilot-cli": ("copilot_cli/sample.jsonl", ".copilot/session-state/0f1e/"),
         "codex": ("codex/*.jsonl", ".codex/sessions/2026/10/05/"),
         "cursor": ("cursor/sample.csv", "usage-events-2026-10-31.csv"),
         "gcp": ("gcp/*.jsonl", "gcp-billing-extract/"),
+        "gemini-cli": ("gemini_cli/sample.jsonl", ".gemini/tmp/shop/chats/"),
         "github-copilot": ("github_copilot/sample.csv", "ai_usage_2026_10.csv"),
         "jaeger": ("jaeger/*.json", "trace.json"),
         "langfuse": ("langfuse/langgraph-*.json", "trace.json"),
         "openai": ("openai_costs/*.json", "saved-pages/"),
         "openai-console": ("openai_console/sample.csv", "cost_2026-10-01_2026-10-31.csv"),
+        "opencode": ("opencode/sample.jsonl", "session.json"),
         "openrouter": ("openrouter/sample.csv", "openrouter_activity_2026-10-31.csv"),
         "phoenix": ("phoenix/page.json", "spans.json"),
         "vertex": ("vertex/*.jsonl", "vertex-logs/"),
@@ -323,6 +326,8 @@ def lay_out(source: str, here: Path) -> None:
     if source == "jaeger":
         lines = test_jaeger.forms(json.loads((here / "trace.json").read_text()))["index.jsonl"]
         (here / "jaeger-span-2026-02-02.jsonl").write_text(lines)
+    if source == "opencode":
+        test_opencode.storage(here / ".local/share/opencode")
     if source == "phoenix":
         pl.DataFrame(test_phoenix.frame_records(), infer_schema_length=None).write_parquet(here / "spans.parquet")
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from ingest.logs import files
 from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import FieldError
-from ingest.logs.json_items import Damage
+from ingest.logs.json_items import Damage, ItemStream
 from ingest.logs.rows import Row
 from ingest.source import RawObject, Reading
 from ledger.errors import FormatError
@@ -30,17 +30,19 @@ class SessionLines(Protocol):
         ...
 
 
-def readings(item: RawObject, session: SessionLines, *, source: str, description: str, remedy: str) -> Iterator[Reading]:
+def readings(
+    item: RawObject, session: SessionLines, *, source: str, description: str, remedy: str, entries: ItemStream | None = None
+) -> Iterator[Reading]:
     """The rows of a session's file. All lines are collected first, because the last line of a message may be the last of the file.
 
-    Raises `FormatError` where no line was written by this agent.
+    `entries` are its lines, unless they are the JSON items of the file. Raises `FormatError` where no line was written by this agent.
     """
     problems, rows, has_own_lines, has_foreign_lines = list[Problem](), list[Row](), False, False
 
     def add_problem(place: str, error: FieldError) -> None:
         problems.append(Problem(source, item.uri, place, error.field, error.reason, error.remedy))
 
-    for entry in files.items(item, description=description, remedy=_REMEDY):
+    for entry in files.items(item, description=description, remedy=_REMEDY) if entries is None else entries:
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
@@ -58,3 +60,8 @@ def readings(item: RawObject, session: SessionLines, *, source: str, description
         except FieldError as error:
             add_problem(place, error)
     yield Reading(log_rows.frame(rows), problems)
+
+
+def raise_error(error: FieldError) -> Row:
+    """The row of a part that is invalid: none, but its problem."""
+    raise error

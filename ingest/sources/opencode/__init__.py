@@ -1,0 +1,5 @@
+"""OpenCode session files."""
+
+from ingest.sources.opencode.source import SOURCE
+
+__all__ = ["SOURCE"]
