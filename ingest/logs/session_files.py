@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, Protocol
 
+from ingest import policies
 from ingest.logs import files
 from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage, ItemStream
 from ingest.logs.rows import Row
-from ingest.source import RawObject, Reading
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.errors import FormatError
 from ledger.problems import Problem
+from ledger.settings import IngestSettings
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.jsonl.xz")
 _REMEDY = "copy the session's file again; the lines that are whole were read"
@@ -28,6 +32,54 @@ class SessionLines(Protocol):
     def rows(self) -> Iterator[tuple[str, Callable[[], Row]]]:
         """The place of each row and a function that builds it, which may raise `FieldError`."""
         ...
+
+
+@dataclass(slots=True)
+class SessionFolder:
+    """A source that reads the session files of a coding agent. Every file is a batch of its own.
+
+    `agent` is the program's name, `folder` where it keeps its sessions. `session` collects the lines of one file, given its address;
+    `items` reads files that are not JSON. `skip` names folders to leave out.
+    """
+
+    name: str
+    agent: str
+    title: str
+    folder: str
+    session: Callable[[str], SessionLines]
+    patterns: tuple[str, ...] = PATTERNS
+    items: Callable[[RawObject, str], ItemStream] | None = None
+    skip: tuple[str, ...] = ()
+    kind: Literal["bill", "log"] = "log"
+    access: Access = field(init=False)
+
+    def __post_init__(self) -> None:
+        needs = f"the folder that {self.agent} keeps its sessions in, or a copy of it; on S3, {policies.S3_NEEDS}"
+        self.access = Access(
+            needs=needs,
+            policy=policies.S3_READ,
+            lag=timedelta(hours=24),
+            cron="*/15 * * * *",
+            addresses=(self.folder, f"s3://agents/{self.name}/"),
+        )
+
+    def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
+        """Every file is a batch of its own."""
+        description = f"a session of {self.agent}"
+        return files.file_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=description, skip=self.skip)
+
+    def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
+        """The sessions of one file, and the requests in them. Raises `FormatError` where no line was written by this agent."""
+        description = f"session of {self.agent}"
+        entries = None if self.items is None else self.items(item, description)
+        return readings(
+            item,
+            self.session(item.uri),
+            source=self.name,
+            description=description,
+            remedy=f"name a folder like {self.folder}",
+            entries=entries,
+        )
 
 
 def readings(

@@ -23,7 +23,7 @@ _QUERIES: Mapping[str, str] = {
 """What is read of each table: the text of parts is not, but for requests that ended."""
 
 
-def items(item: RawObject, *, description: str) -> ItemStream:
+def items(item: RawObject, description: str) -> ItemStream:
     """The records of a file. Raises `FormatError` where it is none of OpenCode."""
     with item.path.open("rb") as file:
         is_database = file.read(len(_MAGIC)) == _MAGIC

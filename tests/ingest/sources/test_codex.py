@@ -39,8 +39,8 @@ RATES = {
 
 def totals(path: Path) -> list[dict[str, int]]:
     """The totals a file tells, in order, read with json alone."""
-    told = [json.loads(line)["payload"] for line in path.read_text().splitlines()]
-    return [p["info"]["total_token_usage"] for p in told if p.get("type") == "token_count" and p.get("info")]
+    payloads = [json.loads(line)["payload"] for line in path.read_text().splitlines()]
+    return [p["info"]["total_token_usage"] for p in payloads if p.get("type") == "token_count" and p.get("info")]
 
 
 def test_answers_sum_to_the_sessions_last_total() -> None:
