@@ -10,7 +10,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
 
     partitions.plan(store, month, settings)                          → partitions: connected traces, by interval of time
     rollup.build_rollup(spans, month, timeline, book, settings)      → rows of calls, chains, usage_hourly; its STEPS are:
-        spans.read_spans(window)                                     → spans
+        spans.read_spans(window, timeline)                           → spans
         as_of.index_owners(timeline, spans)                          → intervals in which no owner changes              (ID-1)
         span_index.index_spans(spans)                                → rows of spans by trace and span key
         spans.are_unique_spans(spans)                                → whether all rows are spans delivered once

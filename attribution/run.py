@@ -20,7 +20,7 @@ import polars as pl
 from attribution.costs import balance, charge_groups, prior_months, settling, shared_rules, unit_scale
 from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
-from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates
+from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates, similar_names
 from attribution.pricing import PriceBook
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
@@ -238,7 +238,24 @@ class _Run:
         settings, uri = self.settings.attribution, findings.findings_uri(month)
         totals = month_costs.totals
         return [
-            *shared_rules.check(settings.shared, shared_rules.known_teams(self.timeline, totals.sums), uri=uri, month=month),
+            *shared_rules.check(
+                settings.shared,
+                shared_rules.known_teams(self.timeline, totals.sums),
+                uri=uri,
+                month=month,
+                registered_teams=self.timeline["team"].drop_nulls().unique(),
+            ),
+            *similar_names.problems(
+                self.store,
+                month,
+                self.run_id,
+                self.timeline,
+                month_costs.groups,
+                settings,
+                rollup_ids=self._rollup_ids(month),
+                currency=self.book.currency,
+                uri=uri,
+            ),
             *drift_alerts.problems(month_costs.drift, settings.drift_tolerance, uri=uri),
             *unit_scale.problems(month_costs.groups, uri=uri),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=uri),

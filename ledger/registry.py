@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from ledger.books import Books
 from ledger.db import Owner
 from ledger.errors import FormatError, ObjectMissingError, RootCostError
+from ledger.names import clean, key, map_names
 from ledger.periods import now, parse_instant
 from ledger.problems import Problem
 from ledger.tables import TIME
@@ -50,6 +51,9 @@ _PLURALS = {
     "services": "service",
     "resources": "resource",
 }
+_MAX_LENGTHS = {**dict.fromkeys(("agent", *_PLURALS), 512), "team": 256, "account": 256, "region": 128}
+_MAX_SIMILAR = 20
+"""Groups of similar names that one import reports one by one."""
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -116,7 +120,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
         )
     rows: list[Owner] = []
     recorded_at = now()
-    for row in reader:
+    for row in _read_rows(reader, uri):
         try:
             rows.extend(
                 _owners({(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}, recorded_at)
@@ -125,16 +129,31 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
         except RootCostError as error:
             result.problems.append(Problem("registry", uri, f"line {reader.line_num}", error.where, error.what, error.remedy))
     rows = _without_ambiguous_aliases(books, rows, result, uri)
-    result.problems += _contradicting(rows, uri)
+    result.problems += _contradicting(rows, uri) + _similar(books, rows, uri)
     _add(books, rows, result, actor, uri)
     return result
 
 
+def _read_rows(reader: csv.DictReader[str], uri: str) -> Iterator[dict[str, Any]]:
+    """The rows of a registry file. Raises `FormatError` for a line that is no CSV, or has a field no name can need."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise FormatError(
+            f"the row after line {reader.line_num} is no CSV: {error}",
+            where=uri,
+            remedy="quote fields with commas, and close every quote",
+        ) from error
+
+
 def _owners(row: dict[str, str], recorded_at: datetime) -> Iterator[Owner]:
-    agent, team = row.get("agent", ""), row.get("team", "")
-    for name, value in (("agent", agent), ("team", team)):
-        if not value:
-            raise FormatError("is empty", where=name, remedy=f"every row needs a {name}")
+    for column, most in _MAX_LENGTHS.items():
+        if any(len(name) > most for name in (row.get(column) or "").split(";")):
+            raise FormatError(f"has a name of more than {most} characters", where=column, remedy="shorten the name")
+    agent, team = clean(row.get("agent")), clean(row.get("team"))
+    if agent is None or team is None:
+        column = "agent" if agent is None else "team"
+        raise FormatError("is empty", where=column, remedy=f"every row needs {'an' if agent is None else 'a'} {column}")
     start = parse_instant(row["valid_from"], field="valid_from") if row.get("valid_from") else _BEGIN
     end = parse_instant(row["valid_to"], field="valid_to") if row.get("valid_to") else None
     if end is not None and end <= start:
@@ -146,7 +165,10 @@ def _owners(row: dict[str, str], recorded_at: datetime) -> Iterator[Owner]:
     owner_fields = {"agent": agent, "team": team, "account": row.get("account") or None, "region": row.get("region") or None}
     names = [("agent", agent)]
     names += [
-        (kind, name.strip()) for column, kind in _PLURALS.items() for name in row.get(column, "").split(";") if name.strip()
+        (kind, name)
+        for column, kind in _PLURALS.items()
+        for text in row.get(column, "").split(";")
+        if (name := (clean(text) if kind == "alias" else text.strip()))
     ]
     for kind, name in names:
         yield Owner(kind=kind, name=name, valid_from=start, valid_to=end, recorded_at=recorded_at, **owner_fields)
@@ -154,22 +176,20 @@ def _owners(row: dict[str, str], recorded_at: datetime) -> Iterator[Owner]:
 
 def _without_ambiguous_aliases(books: Books, rows: Sequence[Owner], result: RegistryImport, uri: str) -> list[Owner]:
     """The rows without aliases that name another agent at the same time, in the file or the registry: each is an error. (ID-3)"""
-    aliases = {row.name for row in rows if row.kind == "alias" and row.name != row.agent}
+    aliases = {key(row.name) for row in rows if row.kind == "alias" and key(row.name) != key(row.agent or "")}
     if not aliases:
         return list(rows)
     with books.database.session() as session:
-        agent_rows = session.scalars(sa.select(Owner).where(Owner.kind == "agent", Owner.name.in_(aliases))).all()
+        agent_rows = [*session.scalars(sa.select(Owner).where(Owner.kind == "agent")), *(r for r in rows if r.kind == "agent")]
         intervals: dict[str, list[tuple[datetime, datetime | None]]] = {}
         for owner in agent_rows:
-            intervals.setdefault(owner.name, []).append((owner.valid_from, owner.valid_to))
-    for row in rows:
-        if row.kind == "agent" and row.name in aliases:
-            intervals.setdefault(row.name, []).append((row.valid_from, row.valid_to))
+            if (name_key := key(clean(owner.name) or "")) in aliases:
+                intervals.setdefault(name_key, []).append((owner.valid_from, owner.valid_to))
 
     def is_ambiguous(row: Owner) -> bool:
-        return (row.kind == "alias" and row.name != row.agent) and any(
+        return (row.kind == "alias" and key(row.name) != key(row.agent or "")) and any(
             (end is None or row.valid_from < end) and (row.valid_to is None or start < row.valid_to)
-            for start, end in intervals.get(row.name, ())
+            for start, end in intervals.get(key(row.name), ())
         )
 
     ambiguous = [row for row in rows if is_ambiguous(row)]
@@ -178,6 +198,44 @@ def _without_ambiguous_aliases(books: Books, rows: Sequence[Owner], result: Regi
         remedy = "give the alias another name, or end that agent before the alias begins"
         result.problems.append(Problem("registry", uri, f"alias {name}", "aliases", reason, remedy))
     return [row for row in rows if not is_ambiguous(row)]
+
+
+def _similar(books: Books, rows: Sequence[Owner], uri: str) -> list[Problem]:
+    """Warnings for agents, and for teams, of this file whose name differs from another registered one only in case or inner space. (ID-3)
+
+    Both stay what they are; a spelling that is neither belongs to none of the two.
+    """
+    with books.database.session() as session:
+        owner_pairs = session.execute(sa.select(Owner.agent, Owner.team).distinct()).all()
+    problems: list[Problem] = []
+    for kind, new_names, other_names in (
+        ("agent", {row.agent for row in rows}, {clean(agent) for agent, _ in owner_pairs}),
+        ("team", {row.team for row in rows}, {clean(team) for _, team in owner_pairs}),
+    ):
+        by_key: dict[str, set[str]] = {}
+        for name in filter(None, new_names | other_names):
+            by_key.setdefault(key(name), set()).add(name)
+        problems += [
+            Problem(
+                "registry",
+                uri,
+                f"{kind} {', '.join(sorted(names))}",
+                kind,
+                "similar_names: registered under names that differ only in case or space; they stay apart, and another spelling is none of them",
+                "use one spelling for one " + kind,
+                severity="warning",
+            )
+            for _, names in sorted(by_key.items())
+            if len(names) > 1 and names & new_names
+        ]
+    if len(problems) > _MAX_SIMILAR:
+        more_count = len(problems) - _MAX_SIMILAR
+        reason = f"similar_names: and {more_count:,} more groups of names"
+        problems = [
+            *problems[:_MAX_SIMILAR],
+            Problem("registry", uri, "file", "agent, team", reason, "use one spelling for one name", more_count, "warning"),
+        ]
+    return problems
 
 
 def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str) -> None:
@@ -233,6 +291,13 @@ def timeline(registry: pl.DataFrame) -> pl.DataFrame:
     >>> timeline(frame).select("team", pl.col("valid_from").dt.day(), pl.col("valid_to").dt.day()).rows()
     [('Care', 1, 10), ('Data', 10, None)]
     """
+    is_agent = pl.col("kind").is_in(["agent", "alias"])
+    # Rows that an earlier version recorded may have names as they were written. (ID-3)
+    registry = registry.with_columns(
+        map_names(registry["agent"], clean),
+        map_names(registry["team"], clean),
+        pl.when(is_agent).then(map_names(registry["name"], clean)).otherwise("name").alias("name"),
+    ).filter(pl.col("name").is_not_null())
     out: list[dict[str, object]] = []
     for _, group in registry.group_by(["kind", "name"], maintain_order=True):
         out += _without_overlaps(group.sort("recorded_at", "valid_from").to_dicts())

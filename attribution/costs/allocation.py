@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,11 +9,12 @@ import polars as pl
 
 from attribution import as_of
 from attribution.columns import VARIANT
-from attribution.costs import principals
+from attribution.costs import bill_tags, principals
 from attribution.costs.corrections import correctable_costs, follow_charges
 from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
 from attribution.costs.taxes import follow_taxed_charges
 from ledger.money import known_sum
+from ledger.names import RegisteredNames
 from ledger.settings import AttributionSettings
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 
@@ -82,8 +82,10 @@ def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
 
 def with_owners(groups: pl.DataFrame, timeline: pl.DataFrame, settings: AttributionSettings) -> pl.DataFrame:
     """`owner_agent` and `owner_team` of each group: by principal, by resource or inference profile, by tag. Null where there is none."""
+    teams, agents = RegisteredNames.teams(timeline), RegisteredNames.agents(timeline)
     frame = groups.with_columns(
-        _tag_values(groups, settings.owner_tags, "tag_team"), _tag_values(groups, settings.owner_agent_tags, "tag_agent")
+        teams.find_all(bill_tags.values(groups, settings.owner_tags)).alias("tag_team"),
+        agents.find_all(bill_tags.values(groups, settings.owner_agent_tags)).alias("tag_agent"),
     )
     by_principal = principals.principal_owners(frame, timeline)
     by_resource = as_of.owner_at(frame, timeline, name="resource_id", at="period_start", kinds=("resource",))
@@ -96,20 +98,6 @@ def with_owners(groups: pl.DataFrame, timeline: pl.DataFrame, settings: Attribut
     return frame.with_columns(
         owner_team=pl.coalesce(of_agent["team"], by_principal["team"], by_resource["team"], pl.col("tag_team")),
     ).drop("tag_team", "tag_agent")
-
-
-def _tag_values(groups: pl.DataFrame, keys: Sequence[str], name: str) -> pl.Series:
-    distinct = groups["tags"].unique()
-    tag_values = [_first_tag(tags, keys) for tags in distinct]
-    lookup = pl.DataFrame({"tags": distinct, name: pl.Series(tag_values, dtype=pl.String)})
-    return groups.select("tags").join(lookup, on="tags", how="left", nulls_equal=True, maintain_order="left")[name]
-
-
-def _first_tag(tags: str | None, keys: Sequence[str]) -> str | None:
-    if not tags:
-        return None
-    tag_values = json.loads(tags)
-    return next((str(tag_values[key]) for key in keys if tag_values.get(key)), None)
 
 
 def allocate_unmatched(
@@ -125,7 +113,7 @@ def allocate_unmatched(
     has_owner = pl.col("owner_agent").is_not_null() | pl.col("owner_team").is_not_null()
     is_idle = pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
     # Costs of a team that shares its own costs by a rule come first; all other owned costs stay with their owner.
-    sources = pl.Series([r.source_team for r in settings.shared if r.source_team], dtype=pl.String)
+    sources = pl.Series([team_spend.team(r.source_team) for r in settings.shared if r.source_team], dtype=pl.String)
     is_passed_on = pl.col("owner_team").is_in(sources.implode()).fill_null(value=False)
     source_shares, unshared_groups = apply_rules(
         with_owner.filter(is_passed_on), [r for r in settings.shared if r.source_team], team_spend

@@ -32,6 +32,7 @@ from attribution.pricing import PriceBook
 from attribution.usage.reader import FAMILY, Usage
 from ledger import code
 from ledger.hashing import content_sum, fingerprint
+from ledger.names import RegisteredNames
 from ledger.periods import month_start
 from ledger.settings import AttributionSettings
 from ledger.tables import RATES, TOKEN_METERS
@@ -83,7 +84,7 @@ def compute_month_costs(
         groups,
         pl.concat([result.unmatched for result in results], how="diagonal_relaxed"),
         sink.batch_costs(),
-        _team_spend(totals, usage, month),
+        _team_spend(totals, usage, month, RegisteredNames.teams(timeline)),
         timeline,
         settings,
         earlier_costs=pl.DataFrame() if past_costs is None else past_costs,
@@ -227,10 +228,10 @@ def _billed_families(*all_groups: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([groups.filter(pays_for_usage).select(FAMILY).unique() for groups in all_groups])
 
 
-def _team_spend(totals: Sequence[CostTotals], usage: Usage, month: str) -> TeamSpend:
+def _team_spend(totals: Sequence[CostTotals], usage: Usage, month: str, teams: RegisteredNames) -> TeamSpend:
     """What teams spent and used in the month, as weights of shared costs."""
     sums = pl.concat([t.sums for t in totals])
-    return TeamSpend(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month))
+    return TeamSpend(sums.filter(pl.col("cost_class") == "metered"), usage.whole.filter(pl.col("month") == month), teams)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import polars as pl
 
 from attribution import as_of
+from ledger.names import RegisteredNames
 
 _SESSION = r"^arn:[^:]*:sts::\d*:assumed-role/[^/]+/(.+)$"
 _ROLE = r"^arn:([^:]*):sts::(\d*):assumed-role/([^/]+)/.+$"
@@ -45,6 +46,8 @@ def principal_owners(
         __assumed=pl.concat_str(pl.lit("arn:"), aws, pl.lit(":sts::"), account, pl.lit(":assumed-role/"), role),
         __bare=role,
     )
+    # A session that is an agent's name but for its case is that agent. (ID-3)
+    lookups = lookups.with_columns(RegisteredNames.agents(timeline).find_all(lookups["__session"]))
     owners = [
         as_of.owner_at(lookups, timeline, name=column, at=at, kinds=kinds)
         for column, kinds in (

@@ -5,13 +5,14 @@ Each charge is shared by one rule, the first that applies, and is not shared aga
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from attribution.classification import names
+from attribution.costs import bill_tags
 from ledger.money import MONEY, split, weights
+from ledger.names import RegisteredNames, clean
 from ledger.settings import SharedRule
 from ledger.tables import COST_COLUMNS, TOKEN_METERS
 
@@ -29,25 +30,35 @@ class TeamSpend:
     """What teams spent and used in the month: the weights of shared costs, each computed when a rule first needs it.
 
     `metered` are sums of metered cost by currency and `initiator_team`, any number of them; `usage` is all hourly usage of the month.
+    Rules name teams by `teams`, the names of the registry. (ID-3)
     """
 
     metered: pl.DataFrame
     usage: pl.LazyFrame
+    teams: RegisteredNames = field(default_factory=lambda: RegisteredNames.of(()))
     _weights: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def weights(self, rule: SharedRule) -> pl.DataFrame:
         """Team and weight, for each currency where the method counts money. A rule's source is never its target."""
+        rule_teams = list(dict.fromkeys(map(self.team, rule.teams)))
         if rule.method == "fixed":
-            team_weights = pl.DataFrame({"team": list(rule.shares), "weight": pl.Series(list(rule.shares.values()), dtype=MONEY)})
+            team_weights = pl.DataFrame(
+                {"team": [self.team(name) for name in rule.shares], "weight": pl.Series(list(rule.shares.values()), dtype=MONEY)}
+            )
+            team_weights = team_weights.group_by("team", maintain_order=True).agg(pl.col("weight").sum())
         elif rule.method == "even" and rule.teams:
-            team_weights = pl.DataFrame({"team": rule.teams}).with_columns(weight=pl.lit(1).cast(MONEY))
+            team_weights = pl.DataFrame({"team": rule_teams}).with_columns(weight=pl.lit(1).cast(MONEY))
         else:
             team_weights = self._usage_weights(rule.usage) if rule.method == "usage" else self._cost_weights()
             if rule.teams:
-                team_weights = team_weights.filter(pl.col("team").is_in(rule.teams))
+                team_weights = team_weights.filter(pl.col("team").is_in(rule_teams))
             if rule.method == "even":
                 team_weights = team_weights.with_columns(weight=pl.lit(1).cast(MONEY))
-        return team_weights.filter(pl.col("team") != rule.source_team, pl.col("weight") > 0)
+        return team_weights.filter(pl.col("team") != self.team(rule.source_team), pl.col("weight") > 0)
+
+    def team(self, name: str) -> str:
+        """The team that a rule names: as the registry spells it, else as written."""
+        return self.teams.find(name) or name
 
     def _cost_weights(self) -> pl.DataFrame:
         """Metered cost by currency and team; billed cost where a bill leaves EffectiveCost 0."""
@@ -99,11 +110,11 @@ def apply_rules(groups: pl.DataFrame, rules: list[SharedRule], team_spend: TeamS
     return parts, groups
 
 
-def _applies_to(rule: SharedRule, groups: pl.DataFrame) -> pl.Expr:
+def _applies_to(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -> pl.Expr:
     day = pl.col("period_start").dt.date()
     condition = (day >= rule.valid_from) & (pl.lit(rule.valid_to is None) | (day < pl.lit(rule.valid_to)))
     has_no_owner = pl.col("owner_team").is_null() & pl.col("owner_agent").is_null()
-    condition = condition & ((pl.col("owner_team") == rule.source_team) if rule.source_team else has_no_owner)
+    condition = condition & ((pl.col("owner_team") == team_spend.team(rule.source_team)) if rule.source_team else has_no_owner)
     scope = {
         "provider": names.provider(rule.provider) if rule.provider else "",
         "account": rule.account,
@@ -118,21 +129,25 @@ def _applies_to(rule: SharedRule, groups: pl.DataFrame) -> pl.Expr:
     if not rule.reason:
         condition = condition & ~pl.col("reason").is_in(IDLE_REASONS).fill_null(value=False)
     if rule.tags:
-        distinct = groups["tags"].drop_nulls().unique()
-        condition = condition & pl.col("tags").is_in(
-            pl.Series([t for t in distinct if _has_tags(t, rule.tags)], dtype=pl.String).implode()
+        distinct = groups.select("tags", "provider_name").unique()
+        has_tags = [bool(tags) and _has_tags(tags, provider, rule.tags) for tags, provider in distinct.iter_rows()]
+        lookup = distinct.with_columns(has_tags=pl.Series(has_tags, dtype=pl.Boolean))
+        keys = groups.select("tags", "provider_name")
+        condition = condition & pl.lit(
+            keys.join(lookup, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")["has_tags"]
         )
     return condition.fill_null(value=False)
 
 
-def _has_tags(tags: str, required_tags: dict[str, str]) -> bool:
-    tag_values = json.loads(tags)
-    return all(str(tag_values.get(key, "")) == value for key, value in required_tags.items())
+def _has_tags(tags: str, provider_name: str | None, required_tags: dict[str, str]) -> bool:
+    tag_values = bill_tags.tags_of(tags, provider_name)
+    keys = {key.lower() if bill_tags.ignores_case(provider_name) else key: value for key, value in required_tags.items()}
+    return all(clean(str(tag_values.get(key, ""))) == clean(value) for key, value in keys.items())
 
 
 def _apply_rule(rule: SharedRule, groups: pl.DataFrame, team_spend: TeamSpend) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The groups that one rule applies to, split over its teams, and the other groups. Without a weight it applies to none: the next step follows."""
-    rule_groups = groups.filter(_applies_to(rule, groups))
+    rule_groups = groups.filter(_applies_to(rule, groups, team_spend))
     if not rule_groups.height:
         return rule_groups, groups
     shares = team_spend.weights(rule)

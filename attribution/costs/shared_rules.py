@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ from attribution.costs.shared_costs import IDLE_REASONS, by_priority
 from ledger import periods
 from ledger.books import Books
 from ledger.db import Audit
+from ledger.names import RegisteredNames
 from ledger.problems import Problem
 from ledger.settings import AttributionSettings, SharedRule
 
@@ -53,15 +54,25 @@ def known_teams(timeline: pl.DataFrame, costs: pl.DataFrame) -> set[str]:
     return {*timeline["team"].drop_nulls().unique(), *spending}
 
 
-def check(rules: Sequence[SharedRule], teams: Collection[str], *, uri: str, month: str | None = None) -> list[Problem]:
+def check(
+    rules: Sequence[SharedRule],
+    teams: Collection[str],
+    *,
+    uri: str,
+    month: str | None = None,
+    registered_teams: Iterable[str] = (),
+) -> list[Problem]:
     """Problems of the rules, each by name; of those in force in `month`, or of all. At most 50 are listed one by one.
+
+    `teams` are those that exist; of them, `registered_teams` are found in another spelling, too. (ID-3)
 
     ``unreachable_rule`` never applies; ``rules_contradict`` apply to the same charges on the same days and only the order in which they are
     written decides; ``same_name`` gives two sets of terms one name on the same days; ``unknown_team`` names a team that does not exist;
     ``target_is_source`` would return a cost to its source, which is left out; ``ignored_setting`` has no effect in this method.
     """
     rules_in_force = [r for r in by_priority(list(rules)) if month is None or _in_force(r, month)]
-    problems = [problem for rule in rules_in_force for problem in _check_rule(rule, teams, uri)]
+    team_names = RegisteredNames.of(registered_teams)
+    problems = [problem for rule in rules_in_force for problem in _check_rule(rule, teams, team_names, uri)]
     unreachable_rules = _unreachable_rules(rules_in_force, uri)
     problems += unreachable_rules
     unreachable_places = {problem.place for problem in unreachable_rules}
@@ -119,10 +130,10 @@ def _check_pair(first: SharedRule, second: SharedRule, uri: str, *, is_unreachab
     return problems
 
 
-def _check_rule(rule: SharedRule, teams: Collection[str], uri: str) -> list[Problem]:
+def _check_rule(rule: SharedRule, teams: Collection[str], team_names: RegisteredNames, uri: str) -> list[Problem]:
     targets = list(rule.shares) if rule.method == "fixed" else rule.teams
     problems = []
-    unknown = sorted({*targets, *([rule.source_team] if rule.source_team else [])} - set(teams))
+    unknown = sorted({t for t in (*targets, rule.source_team) if t and team_names.find(t) not in teams})
     if unknown:
         team_list = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         problems.append(

@@ -13,11 +13,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from attribution.monitoring.daily_spend import daily_spend
-from ledger import periods
+from ledger import periods, registry
 from ledger.alerts import add_new, alert_id
 from ledger.books import Books
 from ledger.db import Alert, Budget
 from ledger.money import MONEY, proportion, readable_amounts, text
+from ledger.names import RegisteredNames
 from ledger.published import runs_in_force
 from ledger.tables import BUDGET_STATUS
 
@@ -35,28 +36,35 @@ def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
     """Builds `budget_status` for the published months and raises alerts; returns the new ones."""
     runs = runs_in_force(books.database)
     budgets = current_budgets(books)
+    timeline = registry.timeline(registry.rows(books))
+    registered_names = {"team": RegisteredNames.teams(timeline), "agent": RegisteredNames.agents(timeline)}
+    names = {budget.name: registered_names[budget.scope].find(budget.scope_name) or budget.scope_name for budget in budgets}
     alerts: list[Alert] = []
     for month in months if months is not None else list(runs):
         if month not in runs:
             continue
         spend = daily_spend(books, [month])
-        rows = [_status(budget, month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets]
+        rows = [
+            _status(budget, names[budget.name], month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets
+        ]
         frame = (
             pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY))
             if rows
             else BUDGET_STATUS.empty()
         )
         books.store.replace(BUDGET_STATUS, frame, {"month": month})
-        alerts += [alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, row, books)]
+        alerts += [
+            alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, names[budget.name], row, books)
+        ]
     with books.database.session() as session:
         return add_new(session, alerts)
 
 
-def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]) -> dict[str, object]:
-    """One budget in one month. Names are compared whole: team `search` does not include `search-ads`."""
-    budget_spend = spend.filter(
-        (pl.col(f"{budget.view}_{budget.scope}") == budget.scope_name) & (pl.col("currency") == budget.currency)
-    )
+def _status(
+    budget: Budget, name: str, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]
+) -> dict[str, object]:
+    """One budget in one month; `name` is its team or agent as costs spell it. Names are compared whole: `search` does not include `search-ads`."""
+    budget_spend = spend.filter((pl.col(f"{budget.view}_{budget.scope}") == name) & (pl.col("currency") == budget.currency))
     spent = {
         basis: Decimal(str(budget_spend.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")
     }
@@ -76,7 +84,7 @@ def _status(budget: Budget, month: str, spend: pl.DataFrame, run_id: str, thresh
     }
 
 
-def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]:
+def _alerts(budget: Budget, name: str, row: dict[str, object], books: Books) -> list[Alert]:
     billed_cost, estimated_cost = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
     share = proportion(Decimal(1), billed_cost + estimated_cost, budget.amount)
     out = []
@@ -94,7 +102,7 @@ def _alerts(budget: Budget, row: dict[str, object], books: Books) -> list[Alert]
         )
         month = str(row["month"])
         address = (
-            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={budget.scope_name}')}"
+            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={name}')}"
             f"&start={month}&end={periods.next_month(month)}&calendar=usage"
         )
         payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {

@@ -8,6 +8,7 @@ from attribution.chains.calls import OTLP, drop_absurd_counts
 from attribution.chains.nodes import is_gateway
 from attribution.chains.span_index import SpanIndex
 from attribution.factorize import non_null_columns
+from ledger.names import RegisteredNames, clean, map_names
 from ledger.tables import SPANS, USAGE_COLUMNS
 
 _COLUMNS = (
@@ -26,14 +27,18 @@ _COMMON = {
     "usage_scope", "status", "agent_name", "provider", "request_model", "response_model", "input_tokens", "output_tokens",
     "input_includes_cache", "emitter", "rank",
 }  # fmt: skip
+_AGENT_NAMES, _TEAM_NAMES = ("agent_id", "agent_name", "claimed_agent"), ("claimed_team", "credential_team")
+_OTHER_NAMES = ("workflow", "tenant", "environment")
 _CALLER_CHANNELS = (OTLP, "otlp-events")
 """Channels on which the caller reports, from wherever it runs."""
 _SPARSE = tuple(c for c in _COLUMNS if c not in _COMMON)
 """Columns that are often null throughout."""
 
 
-def read_spans(window: pl.LazyFrame) -> pl.DataFrame:
+def read_spans(window: pl.LazyFrame, timeline: pl.DataFrame) -> pl.DataFrame:
     """The spans of a window with all columns of `_COLUMNS`, numbered by `row`; adds `claim_source`, the source of a claim.
+
+    Agents and teams have the names of the registry, `timeline`, where theirs differ only in case or space. (ID-3)
 
     A column without values becomes a null literal, which takes no memory and is skipped by later steps.
     """
@@ -46,10 +51,29 @@ def read_spans(window: pl.LazyFrame) -> pl.DataFrame:
     # One chunk: numpy reads it without a copy, and columns in unlike chunks would be aligned again at every step.
     frame = window.select(c for c in _COLUMNS if c in names and value_counts.get(c, 1)).collect().rechunk()
     frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _COLUMNS if c not in frame.columns)
+    frame = _with_registered_names(frame, timeline)
     is_claim = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
     has_claims = frame["claimed_agent"].count() or frame["claimed_team"].count()
     source = pl.when(is_claim).then("source") if has_claims else pl.lit(None, dtype=pl.String)
     return frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int32), claim_source=source)
+
+
+def _with_registered_names(frame: pl.DataFrame, timeline: pl.DataFrame) -> pl.DataFrame:
+    """The rows with each name as the registry spells it, and absent where a text stands for an absent name. (ID-3)
+
+    >>> spans = pl.DataFrame({c: ["n/a", "COORD ", "new"] for c in (*_AGENT_NAMES, *_TEAM_NAMES, *_OTHER_NAMES)})
+    >>> timeline = pl.DataFrame({"kind": ["agent"], "name": ["coord"], "agent": ["coord"], "team": ["Care"]})
+    >>> _with_registered_names(spans, timeline).select("agent_name", "tenant").rows()
+    [(None, None), ('coord', 'COORD'), ('new', 'new')]
+    """
+    agents, teams = RegisteredNames.agents(timeline), RegisteredNames.teams(timeline)
+    rules = {
+        **dict.fromkeys(_AGENT_NAMES, agents.find),
+        **dict.fromkeys(_TEAM_NAMES, teams.find),
+        **dict.fromkeys(_OTHER_NAMES, clean),
+    }
+    named_columns = non_null_columns(frame, list(rules))
+    return frame.with_columns(map_names(frame[column], rules[column]) for column in named_columns)
 
 
 def with_provider_place(rows: pl.DataFrame) -> pl.DataFrame:

@@ -71,10 +71,12 @@ def _warn_if_unknown(books: Books, scope: str, name: str, view: Literal["initiat
     """Warns about a budget whose team or agent is not known: it may be set up early, or it may be a typing error."""
     from api import queries
     from ledger import registry
+    from ledger.names import RegisteredNames
 
     spending = queries.costs(books, queries.CostQuery(by=(f"{view}_{scope}",), view=view))[f"{view}_{scope}"]
-    known_names = sorted({*registry.rows(books)[scope].drop_nulls(), *spending.drop_nulls()} - {""})
-    if name not in known_names:
+    registered_names = registry.timeline(registry.rows(books))[scope].drop_nulls().unique()
+    known_names = sorted({*registered_names, *spending.drop_nulls()} - {""})
+    if RegisteredNames.of(registered_names).find(name) not in known_names:
         names_listed = (
             f"known are {', '.join(known_names[:12])}{', …' if len(known_names) > 12 else ''}"
             if known_names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,7 +44,7 @@ def rules_list(
     with open_books(home) as books:
         revisions = shared_rules.rule_versions(books)
         own_rules = by_priority(books.settings.attribution.shared)
-        problems = shared_rules.check(own_rules, _teams(books), uri="rootcost.toml")
+        problems = shared_rules.check(own_rules, **_teams(books), uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
             {
@@ -100,7 +100,7 @@ def rules_preview(
         with steps(), write_lock(books):
             preview_result = preview(books, month, proposed_settings)
             now = _published(books, month) if rules is None else preview(books, month, settings)
-        problems = checked.check(proposed_settings.shared, _teams(books), uri=str(rules or "rootcost.toml"), month=month)
+        problems = checked.check(proposed_settings.shared, **_teams(books), uri=str(rules or "rootcost.toml"), month=month)
         frame = checked.compare_costs(now, preview_result)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
@@ -120,13 +120,14 @@ def _published(books: Books, month: str) -> pl.DataFrame:
     return books.store.scan(COSTS, {"month": [month], "run_id": [runs.get(month, "")]}).collect()
 
 
-def _teams(books: Books) -> set[str]:
+def _teams(books: Books) -> dict[str, Any]:
     from api import queries
     from attribution.costs.shared_rules import known_teams
     from ledger import registry
 
     spending = queries.costs(books, queries.CostQuery(by=("initiator_team", "cost_class")))
-    return known_teams(registry.rows(books), spending)
+    timeline = registry.timeline(registry.rows(books))
+    return {"teams": known_teams(timeline, spending), "registered_teams": timeline["team"].drop_nulls().unique()}
 
 
 def _table_row(rule: SharedRule) -> dict[str, object]:

@@ -78,7 +78,7 @@ def conclude(world: World) -> Conclusions:
     trusted = world.settings.ingest.trusted_sources
     rules = world.settings.attribution
 
-    nodes = graph(world.spans)
+    nodes = graph(registry.with_own_names(span) for span in world.spans)
     ways = {key: paths(node, nodes) for key, node in nodes.items()}
     found = calls(nodes)
     for call in found:

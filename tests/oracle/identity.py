@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,13 @@ class Registry:
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self.rows = list(rows)
+        self.agent_names = {row["name"]: row["agent"] for row in self.rows if row["kind"] in ("agent", "alias")}
+        self.team_names = {row["team"]: row["team"] for row in self.rows if row["team"]}
+
+    def with_own_names(self, span: Row) -> Row:
+        """A span whose agents are spelled as in the registry. (ID-3)"""
+        agent_names = {c: spelled(span[c], self.agent_names) for c in ("agent_id", "agent_name", "claimed_agent") if span.get(c)}
+        return {**span, **agent_names}
 
     def holder(self, kind: str, name: str | None, at: datetime) -> Mapping[str, Any] | None:
         """The row that holds for a name at an instant; of several the one recorded last, then the one valid from later. (ID-1)"""
@@ -41,6 +49,24 @@ class Registry:
         """The team that owns an agent at an instant. (ID-1)"""
         row = self.holder("agent", agent, at)
         return row["team"] if row else None
+
+
+def spelled(name: str | None, owner_of: Mapping[str, str]) -> str | None:
+    """A name as the registry has it, whatever its case and space; as written, but trimmed, where it has none or several. (ID-3)
+
+    `owner_of` says what each name of the registry stands for. A word for nothing is no name.
+    """
+    bare_name = unicodedata.normalize("NFC", name or "").strip()
+    if bare_name.lower() in ("", "-", "n/a", "null", "none"):
+        return None
+    if bare_name in owner_of:
+        return bare_name
+    alike = [other for other in sorted(owner_of) if _bare(other) == _bare(bare_name)]
+    return alike[0] if len({owner_of[other] for other in alike}) == 1 else bare_name
+
+
+def _bare(name: str) -> str:
+    return "".join(name.split()).casefold()
 
 
 @dataclass(frozen=True)

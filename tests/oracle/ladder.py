@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from ledger.settings import SharedRule
-from tests.oracle.identity import Registry
+from tests.oracle.identity import Registry, spelled
 from tests.oracle.money import UNIT
 from tests.oracle.rating import Charge, Idle, Metered
 
@@ -35,9 +35,9 @@ def owner(charge: Charge, registry: Registry, agent_tags: Sequence[str], team_ta
         if row:
             return row["agent"], registry.team(row["agent"], at) or row["team"]
     tags = json.loads(charge.row.get("tags") or "{}")
-    named = next((tags[tag] for tag in agent_tags if tags.get(tag)), None)
+    named = next((name for tag in agent_tags if (name := spelled(tags.get(tag), registry.agent_names))), None)
     agent = registry.agent(named, at) if named else None
-    team = next((tags[tag] for tag in team_tags if tags.get(tag)), None)
+    team = next((name for tag in team_tags if (name := spelled(tags.get(tag), registry.team_names))), None)
     if agent or team:
         return agent, (registry.team(agent, at) if agent else None) or team
     return None

@@ -16,7 +16,8 @@ from tests.oracle.calls import request_ids
 from tests.oracle.names import AWS_MODELS, LOG_MODELS, METER_WORDS
 from tests.support.books_by_hand import at, charge, price, span
 
-AGENTS = ("support-bot", "researcher", "cx", "newcomer")
+AGENTS = (" Support-Bot", "researcher", "CX", "newcomer")
+"""Agents as spans spell them: mostly as the registry does, but for case and space. (ID-3)"""
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 MOVE = at(11, 0)
 """When owners change: in the middle of things."""
@@ -126,7 +127,7 @@ def _call(draw: st.DrawFn) -> dict[str, Any]:
         "principal": draw(st.sampled_from([None, None, "arn:p1", "arn:p2"])),
         "service_tier": draw(st.sampled_from([None, None, None, "batch", "flex"])),
         "credential": draw(st.sampled_from([None, None, "key-1", "key-2"])),
-        "claimed_agent": draw(st.sampled_from([None, None, "support-bot", "cx"])),
+        "claimed_agent": draw(st.sampled_from([None, "N/A", "SUPPORT-BOT", "cx"])),
         "provider_request_id": draw(st.sampled_from([None, None, f"r1 of {model}", f"r2 of {model}"])),
         "request_ids": draw(st.sampled_from([None, None, json.dumps([f"r1 of {model}"]), json.dumps(["x-1", "x-2"])])),
         "cache_hit": draw(st.sampled_from([None] * 7 + [True])),
@@ -209,7 +210,7 @@ def charge_rows(draw: st.DrawFn, rows: Sequence[dict[str, Any]], most: int = 8) 
             "sub_account_id": account,
             "principal": draw(st.sampled_from(["arn:p1", "arn:p2"])) if names_principals else None,
             "invoice_id": f"inv-{account}",
-            "tags": draw(st.sampled_from([None, None, '{"team":"Growth"}', '{"user_agent":"cx"}'])),
+            "tags": draw(st.sampled_from([None, '{"team":"n/a"}', '{"team":" GROWTH"}', '{"user_agent":"Cx"}'])),
         }
         told |= _costs(draw(st.integers(10**9, 10**13)), draw(st.booleans()))
         told |= draw(_kind_of_charge(kind, rows, start, bill))

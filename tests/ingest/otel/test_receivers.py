@@ -38,6 +38,7 @@ from api.queries.metric_check import compare
 from api.receivers import ReceivedBatch
 from attribution.chains.calls import merge_signals
 from attribution.usage.spans import read_spans, select_signals
+from ledger import registry
 from ledger.books import Books
 from ledger.errors import FormatError, SpoolFull, StoreUnreachable
 from ledger.settings import IngestSettings
@@ -385,9 +386,11 @@ def the_span_of(said: dict[str, Any]) -> ExportTraceServiceRequest:
 
 def calls(store: Store) -> pl.DataFrame:
     """The calls attribution sees."""
-    return merge_signals(select_signals(read_spans(store.scan(SPANS)), spans_are_unique=False)).filter(
-        pl.col("usage_scope").is_not_null()
-    )
+    return merge_signals(
+        select_signals(
+            read_spans(store.scan(SPANS), registry.timeline(pl.DataFrame(schema=registry.SCHEMA))), spans_are_unique=False
+        )
+    ).filter(pl.col("usage_scope").is_not_null())
 
 
 def test_an_event_of_claude_code_is_a_call(spool: Spool, store: Store) -> None:
