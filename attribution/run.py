@@ -22,6 +22,7 @@ from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
 from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates, similar_names
 from attribution.pricing import PriceBook
+from attribution.usage import partitions
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
 from ledger import code, periods, registry, staging
@@ -329,12 +330,8 @@ class _Run:
         }
 
     def _spans_of(self, month: str) -> str:
-        window = periods.month_start(month), periods.month_end(month)
-        days = {
-            day
-            for day in _partition_values(self.books, SPANS, "date")
-            if _is_within_lookback(day, window, self.settings.attribution.lookback_days)
-        }
+        all_days = _partition_values(self.books, SPANS, "date")
+        days = [day for day in all_days if partitions.is_within_lookback(day, month, self.settings.attribution.lookback_days)]
         return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
 
     def _stale(
@@ -397,8 +394,3 @@ class _Run:
                 for table, column in ((COSTS, "month"), (LOTS, "month"), (RATES, "month"), (BALANCE, "invoice_month")):
                     self.store.replace(table, table.empty(), {column: month, "run_id": run_id})
             self.usage_builder.forget(month, rollup_ids)
-
-
-def _is_within_lookback(day: str, window: tuple[datetime, datetime], lookback_days: int) -> bool:
-    midnight = periods.parse_instant(day)
-    return (window[0] - midnight).days <= lookback_days and (midnight - window[1]).days <= lookback_days

@@ -112,6 +112,13 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     return _partition_traces(month, partition_count, list(days), list(days.values()), traces, edges)
 
 
+def is_within_lookback(day: str, month: str, lookback_days: int) -> bool:
+    """Whether a day is in the month or at most `lookback_days` around it."""
+    midnight = periods.parse_instant(day)
+    before, after = periods.month_start(month) - midnight, midnight - periods.month_end(month)
+    return before.days <= lookback_days and after.days <= lookback_days
+
+
 def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, int]:
     """The number of spans of each day within the lookback of the month, from the table's log; no data is read."""
     delta = store.delta(SPANS)
