@@ -109,7 +109,7 @@ def ingest(
             progress=progress,
             now=now or datetime.now(UTC),
             write_lock=write_lock,
-            decisions=decisions or Decisions(),
+            decisions=replace(decisions or Decisions(), parts=bool(scope)),
         )
         batches = run.plan(uris)
         if source.kind == "bill":
@@ -189,14 +189,35 @@ class _Run:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _dataset(self, scope: str, group: Sequence[Batch], folder: Path) -> None:
+        """Reads the files of one dataset, or of one month of it, and books them."""
+        buffers, failed_uris, files = self._read_group(scope, group, folder)
+        repeats = datasets.repeated_files(self.source.name, group, buffers, self.decisions)
+        if repeats.copies:
+            for batch in group:
+                for item in batch.objects:
+                    self.problem_log.by_uri.pop(item.uri, None)
+            group = [replace(b, objects=tuple(o for o in b.objects if o.raw_id not in repeats.copies)) for b in group]
+            buffers, failed_uris, files = self._read_group(scope, group, folder)
+        for problem in repeats.problems:
+            self.problem_log.add(problem)
+        bookable = {month: buffer for month, buffer in buffers.items() if month not in repeats.refused_months}
+        with self.write_lock():
+            is_complete = self._book_months(bookable, failed_uris, group, files)
+            if not failed_uris and is_complete and not repeats.refused_months:
+                checkpoints.save(self.books, self.source.name, group)
+
+    def _read_group(
+        self, scope: str, group: Sequence[Batch], folder: Path
+    ) -> tuple[dict[str, bill_months.MonthBuffer], set[str], list[dict[str, object]]]:
+        """The months of all files of a group; the files that cannot be read; and the rows of `raw_files`."""
         buffers: dict[str, bill_months.MonthBuffer] = {}
         failed_uris: set[str] = set()
         files: list[dict[str, object]] = []
         raw_ids: set[str] = set()
         for batch in group:
-            new_objects = [item for item in batch.objects if item.raw_id not in raw_ids]
-            raw_ids.update(item.raw_id for item in new_objects)
-            batch_buffers = self._bill_slice(replace(batch, objects=tuple(new_objects)), folder, files)
+            new_objects = {item.raw_id: item for item in reversed(batch.objects) if item.raw_id not in raw_ids}
+            raw_ids |= new_objects.keys()
+            batch_buffers = self._bill_slice(replace(batch, objects=tuple(reversed(new_objects.values()))), folder, files)
             if batch_buffers is None:
                 failed_uris.update(item.uri for item in batch.objects)
                 continue
@@ -204,10 +225,7 @@ class _Run:
                 buffers.setdefault(month, bill_months.MonthBuffer(month, folder)).absorb(buffer)
             if batch.billing_month and batch.billing_month not in batch_buffers:
                 self._empty_month(scope, batch)
-        with self.write_lock():
-            is_complete = self._book_months(buffers, failed_uris, group, files)
-            if not failed_uris and is_complete:
-                checkpoints.save(self.books, self.source.name, group)
+        return buffers, failed_uris, files
 
     def _book_months(
         self,
@@ -258,7 +276,9 @@ class _Run:
                     if reading.broken_off:
                         self.broken_off[item.uri] = reading.broken_off
                     handover.check_reading(reading, source=self.source.name)
-                    frame = self._of_month(reading.frame, batch, item)
+                    frame, stray_problems = handover.of_stated_month(reading.frame, batch, item.uri, source=self.source.name)
+                    for problem in stray_problems:
+                        self.problem_log.add(problem)
                     rows += frame.height
                     self._note_newest(bill_months.newest_charge(reading, self.now))
                     for month, part in bill_months.by_month(replace(reading, frame=frame)):
@@ -284,26 +304,6 @@ class _Run:
             )
         files += file_rows
         return buffers
-
-    def _of_month(self, frame: pl.DataFrame, batch: Batch, item: RawObject) -> pl.DataFrame:
-        """Rows of the month the batch states; rows of other months would be lost when those months' own files come."""
-        if batch.billing_month is None or not frame.height:
-            return frame
-        stray = frame.filter(pl.col("billing_month") != batch.billing_month)
-        if stray.height:
-            self.problem_log.add(
-                Problem(
-                    self.source.name,
-                    item.uri,
-                    f"{stray.height} rows",
-                    "billing_month",
-                    f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {batch.billing_month} left out",
-                    "wait for the exporter to deliver again; that month's own files should hold them",
-                    stray.height,
-                )
-            )
-            frame = frame.filter(pl.col("billing_month") == batch.billing_month)
-        return frame
 
     def _empty_month(self, scope: str, batch: Batch) -> None:
         month = str(batch.billing_month)

@@ -7,12 +7,12 @@ names, and `--replaces` or `--beside` decides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from ingest.bills import bill_overlap
+from ingest.bills import bill_overlap, repeats
 from ingest.bills import month as bill_months
 from ingest.bills.bill_overlap import Overlap
 from ingest.bills.month import MonthBuffer
@@ -25,10 +25,11 @@ from ledger.tables import CHARGES, IMPORT_TOTALS, RAW_FILES
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The user's word on bills that meet: datasets to replace, and datasets that bill something else."""
+    """The user's word on bills that meet: datasets to replace, datasets that bill something else, and whether the files are parts of one."""
 
     replaces: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,54 @@ def broken_off_problem(source: str, uri: str, scope: str, month: str, reason: st
     """The report of a delivery that ends before its end over a month in force."""
     reason_text = f"the file breaks off ({reason}); {month} of {scope!r} was left as it was"
     return Problem(source, uri, "end of file", "", reason_text, "fetch the file again, whole, and ingest it")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRepeats:
+    """Files of one folder that bill the same. `copies` (raw ids) are left out, months with others are refused; `problems` say so."""
+
+    copies: frozenset[str] = frozenset()
+    refused_months: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
+
+
+def repeated_files(
+    source: str, group: Sequence[Batch], buffers: Mapping[str, MonthBuffer], decisions: Decisions
+) -> FolderRepeats:
+    """The files of a folder without a manifest that are one bill twice: none of its money may count twice, as if they were parts."""
+    names = {item.raw_id: item.uri for batch in group for item in batch.objects}
+    if len(names) < 2 or decisions.parts or any(batch.billing_month for batch in group):
+        return FolderRepeats()
+    by_month = {
+        month: repeats.find(buffer.lazy(), buffer.rows) for month, buffer in sorted(buffers.items()) if len(buffer.raw_ids) > 1
+    }
+    months_of = {raw_id: {m for m, buffer in buffers.items() if raw_id in buffer.raw_ids} for raw_id in names}
+    copies: dict[str, str] = {}
+    for raw_id in names:
+        originals = {file.other for files in by_month.values() for file in files if file.raw_id == raw_id and file.is_copy}
+        months = {month for month, files in by_month.items() if any(f.raw_id == raw_id and f.is_copy for f in files)}
+        if months == months_of[raw_id] and originals:
+            copies[raw_id] = min(originals)
+    problems = [_copy_problem(source, names[raw_id], names[original]) for raw_id, original in sorted(copies.items())]
+    refused_months = set()
+    for month, files in by_month.items():
+        for file in files:
+            if file.raw_id not in copies and file.other not in copies:
+                refused_months.add(month)
+                problems.append(_same_bill_problem(source, names[file.raw_id], names[file.other], month))
+    return FolderRepeats(frozenset(copies), frozenset(refused_months), tuple(problems))
+
+
+def _copy_problem(source: str, uri: str, original: str) -> Problem:
+    reason = f"all of its rows are in {original.rsplit('/', 1)[-1]!r} too; it was not booked again"
+    return Problem(source, uri, "file", "billing_account_id", reason, "nothing to do; or take one of the two away", 1, "warning")
+
+
+def _same_bill_problem(source: str, uri: str, other: str, month: str) -> Problem:
+    name, other_name = (address.rsplit("/", 1)[-1] for address in (uri, other))
+    reason = f"{name!r} and {other_name!r} of one folder bill the same rows of {month} with other amounts; the month was left as it was"
+    remedy = "take the older of the two away; if they are parts of one bill, name it: --scope NAME"
+    return Problem(source, uri, month, "billing_account_id", reason, remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import polars as pl
 
 from ingest.bills import month_files
 from ingest.bills.dictionary import DIMENSIONS_ROW
-from ingest.source import Reading
+from ingest.source import Batch, Reading
 from ledger.errors import TableError
+from ledger.problems import Problem
 from ledger.tables import CHARGES, COST_COLUMNS
 
 WRITTEN: Final = tuple(f"{name}__written" for name in COST_COLUMNS)
@@ -87,3 +88,22 @@ def _check_dimensions(frame: pl.DataFrame, dimensions: pl.DataFrame, source: str
 
 def _violation(source: str, column: str, what: str, remedy: str) -> TableError:
     return TableError(f"source {source}, column {column}: {what}", remedy=remedy)
+
+
+def of_stated_month(frame: pl.DataFrame, batch: Batch, uri: str, *, source: str) -> tuple[pl.DataFrame, list[Problem]]:
+    """The rows of the month the batch states. Rows of other months are a problem: they would be lost when those months' own files come."""
+    if batch.billing_month is None or not frame.height:
+        return frame, []
+    stray = frame.filter(pl.col("billing_month") != batch.billing_month)
+    if not stray.height:
+        return frame, []
+    problem = Problem(
+        source,
+        uri,
+        f"{stray.height} rows",
+        "billing_month",
+        f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {batch.billing_month} left out",
+        "wait for the exporter to deliver again; that month's own files should hold them",
+        stray.height,
+    )
+    return frame.filter(pl.col("billing_month") == batch.billing_month), [problem]

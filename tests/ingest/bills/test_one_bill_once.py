@@ -116,6 +116,52 @@ def test_two_files_of_one_command_that_cannot_be_put_in_order_are_refused_by_nam
     assert "--replaces 'september-restated.csv'" in report.problems[0].remedy
 
 
+def folder_of(tmp_path: Path, **files: bytes | str) -> str:
+    """A folder with files, named by keyword: ``a="…"`` is ``a.csv``."""
+    folder = tmp_path / "bills"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(folder)
+
+
+def test_a_bill_and_its_restatement_in_one_folder_are_refused_by_name(books: Books, tmp_path: Path) -> None:
+    first, second = ((CASES / "one-bill-twice" / f"{name}.csv").read_bytes() for name in ("september", "september-restated"))
+    folder = folder_of(tmp_path, september=first, september_1=second)
+    report = ingest(books, "focus", [folder])
+    assert report.errors == 1 and not billed(books)
+    assert "'september.csv'" in report.problems[0].reason and "'september_1.csv'" in report.problems[0].reason
+    Path(folder, "september_1.csv").unlink()
+    assert not ingest(books, "focus", [folder]).errors
+    Path(folder, "september_1.csv").write_bytes(second)
+    assert ingest(books, "focus", [folder]).errors == 1
+    assert billed(books) == Decimal(28), "the month in force stays"
+
+
+def test_an_older_download_and_a_copy_in_one_folder_are_left_out(books: Books, tmp_path: Path) -> None:
+    older, newer = ((CASES / "matching-13" / name).read_bytes() for name in ("to-15.csv", "to-31.csv"))
+    copied = newer.replace(b"\n", b"\r\n")
+    report = ingest(books, "focus", [folder_of(tmp_path, a=older, b=newer, c=copied)])
+    assert billed(books) == Decimal(7)
+    assert [severity for severity, _ in reasons(report)] == ["warning", "warning"]
+    assert all("it was not booked again" in reason for _, reason in reasons(report))
+
+
+def test_parts_of_one_bill_in_a_folder_are_booked_together(books: Books, tmp_path: Path) -> None:
+    """Rows that only their tags tell apart, dealt out over three files; and a small file whose row is like one of them but for its day."""
+    tagged_rows = [row("1", day, Tags=json.dumps({"agent": f"a{number}"})) for number in range(9) for day in (1, 2)]
+    files = {f"part{n}": text(tagged_rows[n::3]) for n in range(3)}
+    assert not ingest(books, "focus", [folder_of(tmp_path, **files, late=text([row("1", 3)]))]).problems
+    assert billed(books) == Decimal(19)
+
+
+def test_equal_extracts_of_google_in_a_folder_are_read_once(books: Books, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes((DATA / "gcp" / "export.jsonl").read_bytes())
+    report = ingest(books, "gcp", [str(tmp_path)])
+    assert (report.files, report.rows) == (1, 15)
+
+
 def test_a_line_of_a_cur_restated_under_another_name(books: Books) -> None:
     for name in ("cur-small.csv", "cur-small-restated.csv"):
         ingest(books, "aws-cur", [str(CASES / "first-hour-01" / name)])

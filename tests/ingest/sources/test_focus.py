@@ -427,7 +427,7 @@ def test_a_folder_is_one_dataset_and_its_bad_file_does_not_take_the_month_along(
     folder = tmp_path / "export"
     folder.mkdir()
     write(folder / "part-1.csv", {"BilledCost": "1"})
-    write(folder / "part-2.csv", {"BilledCost": "2"})
+    write(folder / "part-2.csv", {"BilledCost": "2", "ChargePeriodStart": "2026-10-05T00:00:00Z"})
     (folder / "readme.txt").write_text("not a bill")
     assert ingest(books, "focus", [str(folder)]).problems == []
     assert charges(books)["scope"].unique().to_list() == ["export"] and total(books) == 3
@@ -440,7 +440,7 @@ def test_a_folder_is_one_dataset_and_its_bad_file_does_not_take_the_month_along(
         "2026-10 of 'export' was made from this file too, which cannot be read now; the month was left as it was",
     ]
 
-    write(folder / "part-2.csv", {"BilledCost": "5"})
+    write(folder / "part-2.csv", {"BilledCost": "5", "ChargePeriodStart": "2026-10-05T00:00:00Z"})
     assert ingest(books, "focus", [str(folder)]).problems == [] and total(books) == 6
     assert books.store.scan(PROBLEMS).collect().height == 0
 
