@@ -28,7 +28,8 @@ from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
 class MatchResult:
     """Shares of charge groups on usage rows, the unmatched part of each group, the rates, and the usage rows that a charge pays for.
 
-    `uncaptured` is what the groups and those of other invoices have beyond the logs.
+    `uncaptured` is what the groups and those of other invoices have beyond the logs, `late_usage` what was logged after the charges of running
+    periods were met, by usage_row: the bill had not come so far (ES-1a).
     `shares` has charge_group, usage_row, quantity and cost columns; `with_dimensions` adds the other columns.
     """
 
@@ -37,6 +38,7 @@ class MatchResult:
     rates: pl.DataFrame
     matched_usage: pl.Series
     uncaptured: pl.DataFrame
+    late_usage: pl.DataFrame
 
 
 def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
@@ -83,9 +85,11 @@ def match_usage(
         matches[order] = _match_tokens(invoice_groups, available_usage, tolerance, defaults)
         surplus_usage = matches[order].tokens.usage
     tokens, token_drivers = matches[0].tokens, matches[0].drivers
+    late_rows = pl.concat([match.late_usage for match in matches.values()])
+    is_late = pl.col("usage_row").is_in(late_rows.implode())
     resource_groups = groups.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
     resource_drivers = drivers.split_by_resource(resource_groups, driver_usage)
-    shares = [*tokens.flagged_shares(surplus_usage), token_drivers.shares, *(r.shares for r in resource_drivers)]
+    shares = [*tokens.flagged_shares(surplus_usage.filter(~is_late)), token_drivers.shares, *(r.shares for r in resource_drivers)]
     rates = [*tokens.rates, token_drivers.rates, *(r.rates for r in resource_drivers)]
     unmatched_groups = pl.concat(
         [
@@ -102,6 +106,7 @@ def match_usage(
         combine(rates),
         pl.concat([match.matched_usage for match in matches.values()]).unique(),
         pl.concat([match.uncaptured for match in matches.values()], how="diagonal_relaxed"),
+        surplus_usage.filter(is_late).select("usage_row", "quantity", "list_cost"),
     )
 
 
@@ -124,6 +129,12 @@ class _TokenMatch:
     def matched_usage(self) -> pl.Series:
         """Usage rows that a charge pays for, in whole or in part."""
         return pl.concat([self.tokens.matched_usage, self.drivers.matched_usage])
+
+    @property
+    def late_usage(self) -> pl.Series:
+        """Usage rows that lie in whole or in part after what running periods bill, and that drive no other charge. (ES-1a)"""
+        late_rows = self.tokens.late_usage
+        return late_rows.filter(~late_rows.is_in(self.drivers.matched_usage.implode()))
 
     @property
     def uncaptured(self) -> pl.DataFrame:

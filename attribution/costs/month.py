@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from attribution.classification import names
-from attribution.costs import allocation, charge_groups, drift, estimates, matching, sellers
+from attribution.costs import allocation, charge_groups, drift, estimates, matching, running_periods, sellers
 from attribution.costs.batches import Batch, matched_as, split_into_batches
 from attribution.costs.shared_costs import TeamSpend
 from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
@@ -265,13 +265,14 @@ class _BatchMatcher:
         shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
-        unbilled_rows = logged_rows.filter(
-            (pl.col("month") == self.month) & ~pl.col("usage_row").is_in(match.matched_usage.implode()) & tokens
-        )
+        month_rows = logged_rows.filter((pl.col("month") == self.month) & tokens)
+        unbilled_rows = running_periods.unbilled_usage(month_rows, match.matched_usage, match.late_usage)
         unbilled_rows = estimates.with_coverage(unbilled_rows, self.coverage, self.settings.defaults)
-        is_covered, unbilled_rows = unbilled_rows["covered"], unbilled_rows.drop("covered")
+        is_covered, is_late = unbilled_rows["covered"], unbilled_rows["late"]
+        unbilled_rows = unbilled_rows.drop("covered", "late")
         if batch.unnamed_providers:
             is_covered |= sellers.is_beside_uncaptured(unbilled_rows, match.uncaptured)
+        is_covered &= ~is_late
         costs = pl.concat(
             [
                 allocation.cost_rows([shares], run_id=self.run_id, month=self.month),

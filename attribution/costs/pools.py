@@ -59,7 +59,7 @@ def pool_hours(pools: pl.DataFrame) -> pl.DataFrame:
 
 
 def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
-    """The pool of each usage row: usage_row, pool, usage_key, own_meter, quantity, list_cost."""
+    """The pool of each usage row: usage_row, pool, usage_key, own_meter, hour, quantity, list_cost."""
     hours = pools.select("pool", *pool).join(pool_hours(pools), on=["pool_start", "pool_end"])
     shared_keys = [k for k in pool if k not in ("currency", "pool_start", "pool_end")]
     assignment = (
@@ -73,7 +73,7 @@ def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> p
         assignment = assignment.sort(pl.col("pool_end") - pl.col("pool_start"), "pool_start", "pool").unique(
             "usage_row", keep="first", maintain_order=True
         )
-    return assignment.select("usage_row", "pool", "usage_key", "own_meter", "quantity", "list_cost")
+    return assignment.select("usage_row", "pool", "usage_key", "own_meter", "hour", "quantity", "list_cost")
 
 
 def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Sequence[str]) -> pl.DataFrame:

@@ -20,16 +20,20 @@ NO_READ_TIMES = pl.DataFrame(schema={"raw_id": pl.String, "read_at": TIME})
 
 
 def read_times(store: Store, sources: Collection[str], now: datetime) -> pl.DataFrame:
-    """The moment up to which each bill file can hold charges, by raw_id; `now` where a clock was ahead when it was read.
+    """The moment up to which each bill file can hold charges, by raw_id; `now` at the latest, since a clock may have been ahead.
 
     Of several readings of the same bytes the first counts, unless it was made by a clock that was behind the usage in the file.
     """
     files = store.scan(RAW_FILES, {"source": sorted(sources)}).select("raw_id", "fetched_at", "as_of").collect()
+    moment = pl.coalesce("as_of", "fetched_at")
     clock_was_behind = (pl.col("as_of") > pl.col("fetched_at")).fill_null(value=False)
     return (
-        files.sort(clock_was_behind, pl.coalesce("as_of", "fetched_at"))
+        files.sort(clock_was_behind, moment)
         .unique("raw_id", keep="first", maintain_order=True)
-        .select("raw_id", read_at=pl.min_horizontal(pl.coalesce("as_of", "fetched_at"), pl.lit(now, dtype=TIME)))
+        .select(
+            "raw_id",
+            read_at=pl.when(clock_was_behind).then("as_of").otherwise(pl.min_horizontal(moment, pl.lit(now, dtype=TIME))),
+        )
     )
 
 

@@ -20,6 +20,7 @@ from attribution.costs.pools import (
     unlogged_quantity,
     with_paid_quantity,
 )
+from attribution.costs.running_periods import in_order_of_time, is_running
 from attribution.usage.dimensions import fill_defaults
 from ledger.money import MONEY, known_sum
 from ledger.settings import Defaults
@@ -108,6 +109,7 @@ class TokenMatcher:
         self.usage = _with_known_keys(usage)
         self.tolerance = tolerance
         self.matched_usage = pl.Series("usage_row", [], dtype=pl.Int64)
+        self.late_usage = pl.Series("usage_row", [], dtype=pl.Int64)
         self.caller_places = usage.filter(pl.col("caller_place").is_not_null()).select(
             "usage_row", "account", "region", "caller_place"
         )
@@ -213,14 +215,17 @@ class TokenMatcher:
         """Matches groups and usage that share the level's keys; whether usage was left over that other pools may take."""
         pools = (
             groups.group_by(level.pool)
-            .agg(pl.col("billed_quantity").sum().alias("billed"), *(known_sum(c) for c in COST_COLUMNS))
+            .agg(
+                pl.col("billed_quantity").sum().alias("billed"), *(known_sum(c) for c in COST_COLUMNS), running=is_running().any()
+            )
             .sort(level.pool)
             .with_row_index("pool")
         )
-        assignment = assign_usage(usage, pools, level.pool)
+        tolerance = pl.lit(self.tolerance, dtype=MONEY)
+        assignment, late_usage = in_order_of_time(assign_usage(usage, pools, level.pool), pools, tolerance)
         logged_sums = assignment.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost())
         gap = (pl.col("billed") - pl.col("logged")).abs()
-        is_within_tolerance = gap <= (pl.col("billed") * pl.lit(self.tolerance, dtype=MONEY))
+        is_within_tolerance = gap <= pl.col("billed") * tolerance
         pools = (
             pools.join(logged_sums, on="pool")
             .filter(pl.col("logged") > 0)
@@ -240,9 +245,11 @@ class TokenMatcher:
                 level=pl.lit("without " + ", ".join(level.dropped_keys) if level.dropped_keys else "exact"),
             )
         )
-        return bool(pools.height) and self._split_pools(pools, level.pool, groups, assignment)
+        return bool(pools.height) and self._split_pools(pools, level.pool, groups, assignment, late_usage)
 
-    def _split_pools(self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame) -> bool:
+    def _split_pools(
+        self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame, late_usage: pl.DataFrame
+    ) -> bool:
         pool_groups = groups.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort(
             "charge_group"
         )
@@ -258,9 +265,11 @@ class TokenMatcher:
         other_groups = self.groups.filter(~pl.col("charge_group").is_in(pool_groups["charge_group"].implode()))
         remaining_groups = self.groups.drop("billed_quantity", *COST_COLUMNS).join(remainder, on="charge_group")
         self.groups = pl.concat([other_groups, remaining_groups.select(other_groups.columns)])
-        # What was logged beyond this pool's bill may be billed by a coarser pool: it goes on, the other part is matched.
-        remaining_usage = self.usage.drop("quantity", "list_cost").join(excess, on="usage_row").select(self.usage.columns)
+        # What was logged beyond this pool's bill, or later, may be billed by a coarser pool: it goes on, the other part is matched.
+        remainders = pl.concat([excess, late_usage.join(assignment, on="usage_row", how="semi")])
+        remaining_usage = self.usage.drop("quantity", "list_cost").join(remainders, on="usage_row").select(self.usage.columns)
         self.usage = pl.concat([self.usage.join(assignment.select("usage_row"), on="usage_row", how="anti"), remaining_usage])
         self.matched_usage = pl.concat([self.matched_usage, assignment["usage_row"]])
         self.rates.append(pools.drop("pool").rename({"pool_start": "period_start", "pool_end": "period_end"}))
-        return bool(excess.height)
+        self.late_usage = pl.concat([self.late_usage, late_usage["usage_row"]])
+        return bool(excess.height or late_usage.height)

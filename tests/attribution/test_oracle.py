@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
+from attribution.costs import settling
 from attribution.costs.month import compute_in_memory
 from attribution.pricing import PriceBook
 from attribution.run import attribute
@@ -36,7 +39,7 @@ from tests.oracle.books import World
 from tests.oracle.money import UNIT
 from tests.oracle.money import split as oracle_split
 from tests.oracle.worlds import at_the_edge_of_the_month, worlds
-from tests.support.books_by_hand import charges, spans, write
+from tests.support.books_by_hand import at, charges, spans, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 """A world is printed only where one fails; schemathesis, in the same process, has hypothesis write down every one."""
@@ -60,9 +63,21 @@ def engine(world: World) -> tuple[pl.DataFrame, pl.DataFrame]:
     known = registry.timeline(pl.DataFrame(list(world.owners), schema=registry.SCHEMA))
     book = PriceBook(_prices(world))
     drawn = build_rollup(spans(*world.spans).lazy(), MONTH, known, book, world.settings, rollup_id="r")
-    bill = charges(*world.charges) if world.charges else CHARGES.empty()
+    bill = (
+        charges(*({c: v for c, v in row.items() if c != "read_at"} for row in world.charges))
+        if world.charges
+        else CHARGES.empty()
+    )
+    times = {(row["raw_id"], row["read_at"]) for row in world.charges if row.get("read_at")}
+    read_times = pl.DataFrame(sorted(times), schema=settling.NO_READ_TIMES.schema, orient="row")
     costs = compute_in_memory(
-        bill.lazy(), Usage.from_frame(drawn.usage), known, book, world.settings.attribution, run_id="r", month=MONTH
+        settling.with_read_times(bill.lazy(), read_times),
+        Usage.from_frame(drawn.usage),
+        known,
+        book,
+        world.settings.attribution,
+        run_id="r",
+        month=MONTH,
     )
     return drawn.usage, costs
 
@@ -170,9 +185,11 @@ def conserved(world: World, costs: pl.DataFrame) -> None:
 
 
 @settings(max_examples=120 * DEPTH, phases=QUICK)
-@given(worlds())
-def test_every_dollar_has_the_same_owner(world: World) -> None:
-    """RA, ES, MO: who pays how much of which column, in which class, and nothing gets lost."""
+@given(worlds(), st.sampled_from([None, None, *(at(hour, 30, day=6) for hour in (9, 11, 12))]))
+def test_every_dollar_has_the_same_owner(world: World, read_at: datetime | None) -> None:
+    """RA, ES, MO: who pays how much of which column, in which class, and nothing gets lost; also of a bill read in the midst (ES-1a)."""
+    if read_at is not None:
+        world = replace(world, charges=[{**row, "read_at": read_at, "final": False} for row in world.charges])
     _, costs = engine(world)
     conserved(world, costs)
     assert not (differs := costs_differ(world, costs)), differs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -92,7 +92,7 @@ def conclude(world: World) -> Conclusions:
     bill = [read(row) for row in world.charges]
     for charge in bill:
         charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
-    paid = rate(bill, uses, Fraction(rules.tolerance), world.prices)
+    paid, late = rate(bill, uses, Fraction(rules.tolerance), world.prices)
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
     plain = [c for c in bill if c not in corrections and c not in taxes]
@@ -105,7 +105,7 @@ def conclude(world: World) -> Conclusions:
         walk_down(rows, bill, registry, rules.shared, tags)
 
     costs = [_cost(charge, to, part) for charge in bill for to, part in charge.shares]
-    costs += [_unbilled(use, bill) for use in uses if id(use) not in paid and use.model is not None]
+    costs += [_unbilled(use, bill, late) for use in uses if use.model is not None and (id(use) not in paid or id(use) in late)]
     return Conclusions(found, ways, uses, costs)
 
 
@@ -141,21 +141,24 @@ def _cost(charge: Charge, to: Any, part: Fraction) -> Cost:
     return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack)
 
 
-def _unbilled(use: Use, bill: Sequence[Charge]) -> Cost:
-    """ES-1, ES-2: usage that no charge paid for. Where the bill covers its period it cost nothing, else it is estimated."""
+def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> Cost:
+    """ES-1, ES-2: usage that no charge paid for. Where the bill covers its period it cost nothing, else it is estimated; so is
+    what a running period had not come to (`late`, by use), whatever else the bill covers. (ES-1a)
+    """
     o = use.owner
     who = o.initiator, o.initiator_team, o.executor, o.executor_team
     month = f"{use.start:%Y-%m}"
-    if covered(use, bill):
+    if id(use) not in late and covered(use, bill):
         nothing = dict.fromkeys(COST_COLUMNS, Fraction(0))
         flags = use.flags | {"not_on_bill"}
         return Cost(month, "USD", use.provider, "billed", "metered", who, use.model, use.meter, flags, nothing)
     if use.list_cost is None:
         flags = use.flags | {"unpriced"}
         return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, flags, None)
-    part, blur = ratio(use, bill)
-    amounts = dict.fromkeys(COST_COLUMNS, use.list_cost * part) | {"list_cost": use.list_cost}
-    slack = blur * use.list_cost
+    part, blur = ratio(use, bill, late)
+    list_cost = use.list_cost * late.get(id(use), Fraction(1))
+    amounts = dict.fromkeys(COST_COLUMNS, list_cost * part) | {"list_cost": list_cost}
+    slack = blur * list_cost
     return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, use.flags, amounts, slack)
 
 
@@ -177,10 +180,10 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
     if account is not None:
         own = [c for c in fine if c.keys["account"] == account]
         fine = own or (fine if account in accounts else [c for c in fine if c.keys["account"] is None])
-    return any(use.start < c.row["charge_period_end"] for c in fine)
+    return any(use.start < min(c.row["charge_period_end"], c.settled or c.row["charge_period_end"]) for c in fine)
 
 
-def ratio(use: Use, bill: Sequence[Charge]) -> tuple[Fraction, Fraction]:
+def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tuple[Fraction, Fraction]:
     """What was really paid of list price, and how exactly that is known: for the provider's model, else the provider. (ES-1)
 
     Reading: pools that were scaled down say nothing about prices, and where nothing was paid yet, the list price is paid.
@@ -194,7 +197,8 @@ def ratio(use: Use, bill: Sequence[Charge]) -> tuple[Fraction, Fraction]:
     mine = [(u, cost) for u, cost in paid if (u.provider, u.model) == (use.provider, use.model)]
     for known in (mine, [(u, cost) for u, cost in paid if u.provider == use.provider]):
         # A use may be paid for by several charges of its pool; its list price counts once.
-        listed = sum({id(u): u.list_cost for u, _ in known if u.list_cost}.values(), Fraction(0))
+        lists = {id(u): u.list_cost * (1 - late.get(id(u), Fraction(0))) for u, _ in known if u.list_cost}
+        listed = sum(lists.values(), Fraction(0))
         spent = sum((cost for _, cost in known), Fraction(0))
         if listed and spent > 0:
             return spent / listed, UNIT * (1 + 2 * len(known) / listed)

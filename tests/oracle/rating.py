@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,14 @@ from tests.oracle.usage import KEYS, Use, seconds_within
 
 LEVELS = [set(kept) for size in range(len(KEYS), -1, -1) for kept in combinations(KEYS, size)]
 """Keys that both sides know, most of them first; of as many, those that come first in KEYS. (RA-1a)"""
+
+
+SETTLING_HOURS = {"Google Cloud": 48, "Anthropic": 3}
+"""How late a provider's usage may still arrive on its bill; a day where nothing is said. (ES-1a)"""
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
 
 
 @dataclass
@@ -60,6 +69,19 @@ class Charge:
         period = row["charge_period_start"], row["charge_period_end"]
         return row["billing_currency"], row["billing_month"], sold.provider, sold.model, sold.meter, *period
 
+    @property
+    def settled(self) -> datetime | None:
+        """The hour before which all usage had arrived when the bill was read; None: the whole period's had. (ES-1a)"""
+        if self.row.get("read_at") is None or (self.row.get("final") and self.row.get("invoice_id")):
+            return None
+        lag = SETTLING_HOURS.get(PROVIDERS.get(self.row["provider_name"], ""), 24)
+        return _hour(self.row["read_at"] - timedelta(hours=lag))
+
+    @property
+    def running(self) -> bool:
+        """Whether usage of the period may have come later. (ES-1a)"""
+        return self.settled is not None and self.settled < self.row["charge_period_end"]
+
     def give(self, recipient: Any, part: Fraction) -> None:
         """A part of the whole charge goes to someone."""
         if part:
@@ -94,6 +116,7 @@ class Logged:
     meter: str
     left: Fraction
     paid: bool = False
+    late: bool = False
     placeless: bool = False
 
     @property
@@ -126,8 +149,13 @@ def billed_by(use: Use, charges: Sequence[Charge], priced: AbstractSet[tuple[str
     return meter or use.meter
 
 
-def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]) -> set[int]:
-    """Shares of all charges that sell something. Returns the ids of the uses that are paid for. (RA-1 to RA-3)"""
+def rate(
+    charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]
+) -> tuple[set[int], dict[int, Fraction]]:
+    """Shares of all charges that sell something. (RA-1 to RA-3)
+
+    Returns the ids of the uses that are paid for, and of those that a running period had not come to, the part. (ES-1a)
+    """
     selling = [c for c in charges if c.sold is not None]
     priced = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
     logged = [Logged(use, billed_by(use, selling, priced), use.quantity) for use in uses if use.model is not None]
@@ -139,7 +167,8 @@ def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, pr
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
         charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
-    return {id(one.use) for one in logged if one.paid}
+    late = {id(one.use): one.left / one.use.quantity for one in logged if one.late and one.left}
+    return {id(one.use) for one in logged if one.paid}, late
 
 
 def _rate_invoice(tokens: Sequence[Charge], uses: Sequence[Logged], tolerance: Fraction) -> None:
@@ -156,7 +185,7 @@ def _rate_invoice(tokens: Sequence[Charge], uses: Sequence[Logged], tolerance: F
 
 def _scaled_down(to: Metered, uses: Sequence[Logged]) -> Metered:
     """Marks a use of which a part was never billed. (RA-2)"""
-    if any(one.left and one.use is to.use for one in uses):
+    if any(one.left and one.use is to.use and not one.late for one in uses):
         return Metered(to.use, to.flags | {"overlogged"})
     return to
 
@@ -229,15 +258,42 @@ def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: set[str], tie
     agree = abs(bought - used) <= tolerance * bought
     divisor = used if agree else max(bought, used)
     coarse = frozenset() if level == set(KEYS) and tiers_matter else frozenset({"coarse_match"})
+    if used > bought and not agree and any(charge.running for charge in pool):
+        _meet_in_order(pool, users, bought, coarse)
+        return
     for charge in pool:
         for one in users:
-            flags = one.use.flags | coarse | (frozenset({"caller_place"}) if one.placeless else frozenset())
-            charge.give(Metered(one.use, flags), charge.left * one.left / divisor)
+            charge.give(Metered(one.use, _flags(one, coarse)), charge.left * one.left / divisor)
         charge.left *= 1 - used / divisor
         charge.reason = "uncaptured_usage"
     for one in users:
         one.paid = True
         one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
+
+
+def _flags(one: Logged, coarse: frozenset[str]) -> frozenset[str]:
+    return one.use.flags | coarse | (frozenset({"caller_place"}) if one.placeless else frozenset())
+
+
+def _meet_in_order(pool: Sequence[Charge], users: Sequence[Logged], bought: Fraction, coarse: frozenset[str]) -> None:
+    """ES-1a: of a period that was still running, uses meet the charge hour by hour, up to what was bought.
+
+    Reading: within the hour in which that is reached, in equal proportion.
+    """
+    open_quantity = bought
+    for hour in sorted({_hour(one.use.start) for one in users}):
+        of_hour = [one for one in users if _hour(one.use.start) == hour]
+        used = sum((one.left for one in of_hour), Fraction(0))
+        part = min(used, open_quantity) / used
+        for one in of_hour:
+            for charge in pool:
+                charge.give(Metered(one.use, _flags(one, coarse)), charge.left * one.left * part / bought)
+            one.paid = one.paid or part > 0
+            one.late = one.late or part < 1
+            one.left *= 1 - part
+        open_quantity -= used * part
+    for charge in pool:
+        charge.left, charge.reason = Fraction(0), "uncaptured_usage"
 
 
 def _meets(one: Logged, charge: Charge, level: set[str], tiers_matter: bool) -> bool:
