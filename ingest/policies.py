@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
+
+from ingest.source import Access
 
 S3_READ: Final = """{
   "Version": "2012-10-17",
@@ -21,3 +24,8 @@ AZURE_READ: Final = """az storage container generate-sas --account-name ACCOUNT 
   --permissions rl --expiry 2027-01-01 --https-only --auth-mode login --as-user
 # and put what it prints into AZURE_STORAGE_SAS_TOKEN"""
 """Reading one container of Azure blob storage."""
+
+
+def export_access(addresses: tuple[str, ...], needs: str = S3_NEEDS) -> Access:
+    """What a source of exported files needs: they are made by hand or once a day."""
+    return Access(needs=needs, policy=S3_READ, lag=timedelta(hours=24), cron="*/15 * * * *", addresses=addresses)

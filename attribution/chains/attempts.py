@@ -13,7 +13,7 @@ import polars as pl
 from attribution.classification.names import map_distinct, signature
 from ledger.tables import USAGE_COLUMNS
 
-GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs", "apim", "apim-llm")
+GATEWAYS = ("litellm", "litellm-callback", "litellm-spend-logs", "apim", "apim-llm", "portkey", "helicone")
 """Channels whose rows are a gateway's log of a call rather than a span."""
 
 _SAME_START = timedelta(seconds=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Literal, Protocol
 
 from ingest import policies
@@ -55,13 +54,7 @@ class SessionFolder:
 
     def __post_init__(self) -> None:
         needs = f"the folder that {self.agent} keeps its sessions in, or a copy of it; on S3, {policies.S3_NEEDS}"
-        self.access = Access(
-            needs=needs,
-            policy=policies.S3_READ,
-            lag=timedelta(hours=24),
-            cron="*/15 * * * *",
-            addresses=(self.folder, f"s3://agents/{self.name}/"),
-        )
+        self.access = policies.export_access((self.folder, f"s3://agents/{self.name}/"), needs)
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a batch of its own."""

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Literal
@@ -153,14 +153,7 @@ class TraceStore:
     access: Access = field(init=False)
 
     def __post_init__(self) -> None:
-        # Exports are made by hand or once a day.
-        self.access = Access(
-            needs=policies.S3_NEEDS,
-            policy=policies.S3_READ,
-            lag=timedelta(hours=24),
-            cron="*/15 * * * *",
-            addresses=self.addresses,
-        )
+        self.access = policies.export_access(self.addresses)
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every file is a batch of its own."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ingest.logs.json_fields import FieldError, count, decimal, instant, text
+from ingest.logs.labels import claims, labels_of
 from ingest.logs.rows import Row, trace_position
 from ingest.otel.attribute_values import tier
 from ingest.otel.trace_stores import mapping, sequence
@@ -29,8 +30,6 @@ CHANNEL = "bedrock-log"
 SCHEMA = "ModelInvocationLog"
 _REMEDY = "turn model invocation logging on as AWS writes it; keep its records unchanged"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}\Z")
-_CONVERSATIONS = ("session_id", "sessionId", "session.id", "conversation_id", "conversation.id", "gen_ai.conversation.id")
-_MAX_LABEL_LENGTH = 256
 _DAY_MS = 86_400_000
 _NON_CALLS = frozenset({"CountTokens"})
 
@@ -64,7 +63,7 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
         raise FieldError("timestamp", "is missing", _REMEDY)
     input_fields, output_fields = mapping(record.get("input")), mapping(record.get("output"))
     answer_parts = list(_answer_parts(output_fields.get("outputBodyJson")))
-    labels = _labels(record)
+    labels = labels_of(mapping(record.get("requestMetadata")))
     row: Row = {
         "channel": CHANNEL,
         "source": "bedrock-logs",
@@ -80,7 +79,7 @@ def rows(value: object, settings: IngestSettings) -> Iterator[Row]:
         **_trace_position(request_id, labels),
         **_model(record),
         **_usage(input_fields, output_fields, answer_parts),
-        **_claims(labels, settings),
+        **claims(labels, settings),
     }
     row["response_model"] = next((name for part in answer_parts if (name := _model_of(part))), None)
     row["service_tier"] = next((tier_name for part in (record, output_fields, *answer_parts) if (tier_name := _tier(part))), None)
@@ -189,25 +188,3 @@ def _end_time(start: int, answer_parts: Sequence[Mapping[str, Any]]) -> int:
     latencies = (decimal(mapping(part.get("metrics")).get("latencyMs")) for part in answer_parts)
     latency = next((ms for ms in latencies if ms is not None and 0 <= ms < _DAY_MS), None)
     return start if latency is None else start + int(latency * 1000)
-
-
-# ── claims of the caller ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _labels(record: Mapping[str, Any]) -> dict[str, str]:
-    pairs = ((key[:64], text(value)) for key, value in mapping(record.get("requestMetadata")).items())
-    return {key: value for key, value in pairs if value and len(value) <= _MAX_LABEL_LENGTH}
-
-
-def _claims(labels: Mapping[str, str], settings: IngestSettings) -> Row:
-    def first(keys: Sequence[str]) -> str | None:
-        return next((labels[key] for key in keys if key in labels), None)
-
-    return {
-        "claimed_agent": first(settings.agent_tags),
-        "claimed_team": first(settings.team_tags),
-        "conversation_id": first(_CONVERSATIONS),
-        "environment": first(("environment", "env")),
-        "tenant": first(("tenant", "customer")),
-        "workflow": first(("workflow",)),
-    }
