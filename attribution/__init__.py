@@ -19,9 +19,9 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         calls.merge_signals(signals)                                 → calls: one row per request attempt               (CA-1)
         nodes.build_nodes(spans, calls), nodes.place_calls           → nodes of chains; the node of each call
         forest.build_forest(nodes)                                   → parent and root of each node                     (CH-1 … CH-3)
-        wrappers.drop_outer_duplicates(calls, forest)                → calls without repeated instrumentation           (CA-2b)
+        echoes.mark_echoes(calls, nodes, forest)                     → calls, marked where they repeat the one below    (CA-2b)
         metering.meter_calls(calls)                                  → calls with disjoint meters                       (CA-5)
-        wrappers.keep_residuals(calls, forest)                       → leaves, silent ones with their part of a residual (CA-2a)
+        wrappers.keep_residuals(calls, forest)                       → leaves, silent ones with their part of a residual (CA-2a); what is set aside
         pricing.add_list_cost(calls, book), metering.flag_unpriced   → list cost of each meter                          (ES-2)
         identity.span_agents(nodes, as_of)                           → the agent that each node names                   (ID-2)
         ancestry.resolve_ancestry(nodes, forest, agents)             → agents and claims above each node
@@ -36,6 +36,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         hourly.sum_cells(calls, paths, cells)                        → rows of usage_hourly: tokens and requests        (RA-1)
         resource_time.resource_hours(context, as_of)                 → rows of usage_hourly: seconds on resources       (RA-3)
         evidence.count_evidence(calls, dimensions)                   → how each emitter counts, and its reported costs  (CA-5, CA-6)
+        set_aside.add_set_aside(evidence, set_aside, book, …)        → the same, with what echoes and wrappers repeat   (CA-2b)
         rollup_rows.finish_rows(…)                                   → rows with month and rollup id
 
 The costs of a month (`costs.month.compute_month_costs`), from its charges and that usage:

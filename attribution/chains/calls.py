@@ -48,6 +48,14 @@ def reports_usage() -> pl.Expr:
     return pl.any_horizontal(pl.col(c).is_not_null() for c in (*USAGE_COLUMNS, "other_usage"))
 
 
+WRAPPERS = ("aggregate", "cumulative")
+
+
+def is_wrapper() -> pl.Expr:
+    """Whether the usage of a row is marked as a sum over other calls."""
+    return pl.col("usage_scope").is_in(WRAPPERS).fill_null(value=False)
+
+
 def drop_absurd_counts(signals: pl.DataFrame) -> pl.DataFrame:
     """Sets token counts outside [0, MAX_TOKENS] to null and flags the row in `absurd_usage`; their sums would overflow."""
     absurd = pl.any_horizontal(~pl.col(c).is_between(0, MAX_TOKENS) for c in USAGE_COLUMNS).fill_null(value=False)

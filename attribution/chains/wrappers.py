@@ -1,9 +1,8 @@
 """Wrapper spans: drops usage that repeats the calls below them, and keeps the residual. (CA-2)
 
 Spans of agents and workflows, and running counters, repeat the usage of the calls below them. Where all calls below report, a wrapper
-adds nothing; where some do not, or none is instrumented, its usage beyond theirs is real, and that of the silent calls below it. Of two
-instrumentations of one request, one inside the other, the outer repeats the inner. "Below" means by parent edges: a link is no
-containment.
+adds nothing; where some do not, or none is instrumented, its usage beyond theirs is real, and that of the silent calls below it. "Below"
+means by parent edges: a link is no containment.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from attribution.chains.calls import reports_usage
+from attribution.chains.calls import is_wrapper
 from attribution.chains.counters import counter_increments
 from attribution.chains.forest import NONE, Flags, Forest, Index, nearest_ancestor, next_ancestor
 from attribution.chains.residuals import assign_residuals
@@ -23,63 +22,29 @@ from ledger.tables import TOKEN_METERS
 Counts = NDArray[np.int64]
 """Token counts, shape (wrappers, meters)."""
 
-WRAPPERS = ("aggregate", "cumulative")
 
-
-def is_wrapper() -> pl.Expr:
-    """Whether the usage of a row is marked as a sum over other calls."""
-    return pl.col("usage_scope").is_in(WRAPPERS).fill_null(value=False)
-
-
-def drop_outer_duplicates(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
-    """Drops calls that the next call below them reports again: the outer of two nested instrumentations.
-
-    An outer call with a different provider request id is kept. `calls` has `node`, its row in the forest.
-    """
-    container = forest.container
-    reports = calls.select(reports_usage() & ~is_wrapper()).to_series().to_numpy()
-    call_nodes = calls["node"].to_numpy()
-    encloses = np.zeros(len(container), dtype=bool)
-    encloses[container[container != np.arange(len(container), dtype=np.int32)]] = True
-    is_outer = np.zeros(len(container), dtype=bool)
-    is_outer[call_nodes[reports]] = True
-    is_outer &= encloses
-    if not is_outer.any():
-        return calls
-    inner_calls = np.flatnonzero(reports)
-    outer_nodes = next_ancestor(container, nearest_ancestor(container, is_outer), call_nodes[inner_calls])
-    has_outer = np.flatnonzero(outer_nodes != NONE)
-    ids = pl.coalesce("provider_request_id", "gateway_call_id")
-    pairs = calls[inner_calls[has_outer]].select(inner_id=ids, over=pl.Series(outer_nodes[has_outer]))
-    outers = calls.filter(pl.Series(is_outer[call_nodes])).select(over="node", outer_id=ids, scope="usage_scope")
-    duplicates = (
-        pairs.join(outers, on="over")
-        .filter(
-            (pl.col("scope") != "leaf").fill_null(value=True)
-            | pl.col("inner_id").is_null()
-            | pl.col("outer_id").is_null()
-            | (pl.col("inner_id") == pl.col("outer_id"))
-        )
-        .select(pl.col("over").unique())
-    )
-    return calls.filter(~pl.col("node").is_in(duplicates["over"].implode()) | is_wrapper())
-
-
-def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
-    """The calls that bear cost: every leaf, and every wrapper whose residual no silent call below it takes. (CA-2, CA-2a)
+def keep_residuals(calls: pl.DataFrame, forest: Forest) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The calls that bear cost: every leaf, and every wrapper whose residual no silent call below it takes; and what is set aside. (CA-2, CA-2a)
 
     `calls` has disjoint meters and `node`. Adds `standing`: aggregate_only where nothing below the wrapper reports, aggregate_residual
     where something does, with counter_by_process where its counter was read so; null for calls with usage of their own.
+
+    Set aside are, by `set_aside`: an `echo`; the usage of a `wrapper` that calls below it report; and its `wrapper_excess`, which it reports
+    beyond them though all of them report. (CA-2b)
     """
+    echoes = calls.filter("is_echo").with_columns(set_aside=pl.lit("echo"))
+    calls = calls.filter(~pl.col("is_echo")) if echoes.height else calls
     wrapper_mask = calls.select(is_wrapper()).to_series()
     calls = calls.with_columns(standing=pl.lit(None, dtype=pl.String))
     if not wrapper_mask.any():
-        return calls
+        return calls, echoes
     leaves, wrappers = (
         calls.filter(~wrapper_mask),
         counter_increments(calls.filter(wrapper_mask & calls.select(_has_meters()).to_series())),
     )
-    residual, reporting = _residuals(wrappers, leaves, forest.container)
+    residual, reporting, excess = _residuals(wrappers, leaves, forest.container)
+    repeats = _with_counts(wrappers, _counts(wrappers) - residual - excess, pl.lit("wrapper"))
+    set_aside = pl.concat([echoes, repeats, _with_counts(wrappers, excess, pl.lit("wrapper_excess"))], how="diagonal")
     is_sole_report = pl.Series(~reporting)
     residual_calls = wrappers.with_columns(
         *(pl.when(pl.col(m).is_not_null()).then(pl.Series(residual[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),
@@ -94,7 +59,15 @@ def keep_residuals(calls: pl.DataFrame, forest: Forest) -> pl.DataFrame:
         pl.lit(None, dtype=calls.schema["prompt_tokens"]).alias("prompt_tokens"),
     ).drop("counter_by_process")
     residual_calls = residual_calls.filter(pl.Series(residual.any(axis=1)) | pl.col("other_usage").is_not_null())
-    return assign_residuals(leaves, residual_calls, _is_silent(leaves), forest.container)
+    return assign_residuals(leaves, residual_calls, _is_silent(leaves), forest.container), set_aside
+
+
+def _with_counts(wrappers: pl.DataFrame, counts: Counts, reason: pl.Expr) -> pl.DataFrame:
+    """Wrappers with these counts, of those that have any; `set_aside` is the reason."""
+    return wrappers.with_columns(
+        *(pl.when(pl.col(m).is_not_null()).then(pl.Series(counts[:, n])).alias(m) for n, m in enumerate(TOKEN_METERS)),
+        set_aside=reason,
+    ).filter(pl.Series(counts.any(axis=1)))
 
 
 def _has_meters() -> pl.Expr:
@@ -107,10 +80,10 @@ def _is_silent(leaves: pl.DataFrame) -> Flags:
     return leaves.select(~(_has_meters() | pl.col("cache_hit").fill_null(value=False))).to_series().to_numpy()
 
 
-def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -> tuple[Counts, Flags]:
+def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -> tuple[Counts, Flags, Counts]:
     """For each wrapper and meter, max(0, reported − leaves below − residuals of wrappers below); and whether anything below reports.
 
-    Wrappers are processed innermost first, all of one depth at once.
+    Where all calls below report, that is no residual but an excess, the third result. Wrappers are processed innermost first, all of one depth at once.
     """
     nesting = _Nesting.of(wrappers["node"].to_numpy(), container)
     reported_counts, inclusive = _counts(wrappers), _inclusive_meters(wrappers)
@@ -123,17 +96,18 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
     reporting[wrapper_of_leaf[has_report]] = True
     silent[wrapper_of_leaf[~has_report]] = True
-    residual = np.zeros_like(reported_counts)
+    residual, excess = np.zeros_like(reported_counts), np.zeros_like(reported_counts)
     for level in nesting.inner_first():
         fully_covered = reporting[level] & ~silent[level]
-        residual_now = np.where(fully_covered[:, None], 0, _residual(reported_counts[level], below[level], inclusive[level]))
-        residual[level] = residual_now
+        residual_here = _residual(reported_counts[level], below[level], inclusive[level])
+        residual_now = np.where(fully_covered[:, None], 0, residual_here)
+        residual[level], excess[level] = residual_now, residual_here - residual_now
         has_outer = nesting.over[level] != NONE
         outer = nesting.over[level][has_outer]
         np.add.at(below, outer, (below[level] + residual_now)[has_outer])
         np.logical_or.at(reporting, outer, (reporting[level] | residual_now.any(axis=1))[has_outer])
         np.logical_or.at(silent, outer, silent[level][has_outer])
-    return residual, reporting
+    return residual, reporting, excess
 
 
 _PART_OF = {

@@ -1,4 +1,4 @@
-"""Findings about how emitters count: contradictions with the emitter table, and reported costs that differ. (CA-5, CA-6)"""
+"""Findings about how emitters count: contradictions with the emitter table, reported costs that differ, usage set aside. (CA-2b, CA-5, CA-6)"""
 
 from __future__ import annotations
 
@@ -22,7 +22,42 @@ def problems(store: Store, month: str, rollup_ids: Sequence[str], *, currency: s
     if not rollup_ids:
         return []
     rows = store.scan(COUNT_EVIDENCE, {"month": [month], "rollup_id": list(rollup_ids)}).collect()
-    return [*contradictions(rows, currency, uri), *differing_costs(rows, currency, uri)]
+    return [*contradictions(rows, currency, uri), *differing_costs(rows, currency, uri), *set_aside(rows, currency, uri)]
+
+
+_SET_ASIDE = (
+    (
+        "echo",
+        "calls repeat the call below them; the inner ones are counted",
+        "nothing, if two instrumentations report one request; else let the sender state the id of each request (gen_ai.response.id)",
+    ),
+    (
+        "wrapper",
+        "spans of agents, workflows or counters repeat the usage of the calls below them; those are counted",
+        "nothing; `rootcost explain TRACE:SPAN` says it of each span",
+    ),
+    (
+        "wrapper_excess",
+        "spans of agents, workflows or counters report more than the calls below them, all of which report; the excess is counted nowhere",
+        "look for calls that are not exported, or have the emitter count only its own calls",
+    ),
+)
+"""Reasons why usage of a span is set aside: reason, description, remedy. (CA-2b)"""
+
+
+def set_aside(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
+    """One finding for each emitter, version and reason why usage of its spans is set aside, with their number and list cost. (CA-2b)"""
+    problem_list: list[Problem] = []
+    keys = ["emitter", "emitter_version"]
+    sums = [s for reason, *_ in _SET_ASIDE for s in (pl.col(f"{reason}_spans").sum(), _sum(f"{reason}_cost"))]
+    for row in rows.group_by(keys).agg(sums).sort(keys, nulls_last=False).iter_rows(named=True):
+        for reason, description, remedy in _SET_ASIDE:
+            spans, cost = row[f"{reason}_spans"], row[f"{reason}_cost"]
+            if spans:
+                text = f"{reason}: {spans} {description}; {_money(cost, currency)} at list prices"
+                place = _name(row["emitter"], row["emitter_version"])
+                problem_list.append(Problem(_SOURCE, uri, place, "usage_scope", text, remedy, rows=spans, severity="warning"))
+    return problem_list
 
 
 def contradictions(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:

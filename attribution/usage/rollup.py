@@ -16,11 +16,12 @@ from attribution.as_of import index_owners
 from attribution.chains.ancestry import find_paths, resolve_ancestry
 from attribution.chains.calls import merge_signals
 from attribution.chains.chain_rows import build_chain_rows
+from attribution.chains.echoes import mark_echoes
 from attribution.chains.forest import build_forest
 from attribution.chains.identity import drop_conflicting_claims, resolve_owners, span_agents
 from attribution.chains.nodes import build_nodes, place_calls
 from attribution.chains.span_index import index_spans
-from attribution.chains.wrappers import drop_outer_duplicates, keep_residuals
+from attribution.chains.wrappers import keep_residuals
 from attribution.pricing import PriceBook, add_list_cost
 from attribution.usage.call_rows import build_call_rows, first_paths
 from attribution.usage.dimensions import call_dimensions
@@ -30,6 +31,7 @@ from attribution.usage.hourly import assign_cells, sum_cells
 from attribution.usage.metering import flag_unpriced, meter_calls
 from attribution.usage.resource_time import resource_hours
 from attribution.usage.rollup_rows import RollupRows, finish_rows
+from attribution.usage.set_aside import add_set_aside
 from attribution.usage.spans import are_unique_spans, read_spans, select_signals
 from ledger import periods
 from ledger.settings import Settings
@@ -45,9 +47,9 @@ STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("nodes, node_index, node_of_call", build_nodes),
     ("forest", build_forest),
     ("calls", place_calls),
-    ("calls", drop_outer_duplicates),
+    ("calls", mark_echoes),
     ("calls", meter_calls),
-    ("calls", keep_residuals),
+    ("calls, set_aside", keep_residuals),
     ("calls", add_list_cost),
     ("calls", flag_unpriced),
     ("agents", span_agents),
@@ -63,6 +65,7 @@ STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("token_usage", sum_cells),
     ("resource_usage", resource_hours),
     ("evidence", count_evidence),
+    ("evidence", add_set_aside),
     ("rollup", finish_rows),
 )
 """The pass, in order: the names of the results of each step, and the step. The parameters of a step name the results it reads.

@@ -29,6 +29,8 @@ _COMMON = {
 }  # fmt: skip
 _AGENT_NAMES, _TEAM_NAMES = ("agent_id", "agent_name", "claimed_agent"), ("claimed_team", "credential_team")
 _OTHER_NAMES = ("workflow", "tenant", "environment")
+_AGENT_OR_TOOL = ("execute_tool", "invoke_agent")
+"""Operations of spans that begin work of another agent or of a tool. (CA-2b)"""
 _CALLER_CHANNELS = (OTLP, "otlp-events")
 """Channels on which the caller reports, from wherever it runs."""
 _SPARSE = tuple(c for c in _COLUMNS if c not in _COMMON)
@@ -36,7 +38,8 @@ _SPARSE = tuple(c for c in _COLUMNS if c not in _COMMON)
 
 
 def read_spans(window: pl.LazyFrame, timeline: pl.DataFrame) -> pl.DataFrame:
-    """The spans of a window with all columns of `_COLUMNS`, numbered by `row`; adds `claim_source`, the source of a claim.
+    """The spans of a window with all columns of `_COLUMNS`, numbered by `row`; adds `claim_source`, the source of a claim, and
+    `is_agent_or_tool`, whether the span is that of an invoked agent or a tool.
 
     Agents and teams have the names of the registry, `timeline`, where theirs differ only in case or space. (ID-3)
 
@@ -49,7 +52,13 @@ def read_spans(window: pl.LazyFrame, timeline: pl.DataFrame) -> pl.DataFrame:
     if names.issuperset(_SPARSE):
         value_counts = window.select(pl.col(c).count() for c in _SPARSE).collect(engine="streaming").row(0, named=True)
     # One chunk: numpy reads it without a copy, and columns in unlike chunks would be aligned again at every step.
-    frame = window.select(c for c in _COLUMNS if c in names and value_counts.get(c, 1)).collect().rechunk()
+    is_agent_or_tool = pl.any_horizontal(
+        pl.lit(value=False),
+        *([pl.col("operation").is_in(_AGENT_OR_TOOL)] if "operation" in names else []),
+        *([pl.col("tool_name").is_not_null()] if "tool_name" in names else []),
+    )
+    columns = [c for c in _COLUMNS if c in names and value_counts.get(c, 1)]
+    frame = window.select(*columns, is_agent_or_tool=is_agent_or_tool.fill_null(value=False)).collect().rechunk()
     frame = frame.with_columns(pl.lit(None, dtype=SPANS.schema[c]).alias(c) for c in _COLUMNS if c not in frame.columns)
     frame = _with_registered_names(frame, timeline)
     is_claim = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
@@ -106,6 +115,8 @@ def select_signals(spans: pl.DataFrame, spans_are_unique: bool) -> pl.DataFrame:
     """The rows that report a call (usage, a usage scope, or a gateway's log row), without the columns that only chains need."""
     usage_columns = non_null_columns(spans, (*USAGE_COLUMNS, "other_usage", "usage_scope"))
     is_signal = pl.any_horizontal(pl.col(c).is_not_null() for c in usage_columns) if usage_columns else pl.lit(value=False)
-    columns = spans.drop("parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if spans_are_unique else []))
+    columns = spans.drop(
+        "is_agent_or_tool", "parent_key", "link_trace_key", "link_span_key", "links", *(["name"] if spans_are_unique else [])
+    )
     columns = with_provider_place(columns)
     return drop_absurd_counts(columns.filter(is_signal if spans_are_unique else is_signal | is_gateway()).rechunk())

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from api.queries.explain import explain
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.errors import BalanceError
@@ -235,6 +236,19 @@ def test_ca2_nested_calls_of_two_requests_are_two_calls(books: Books) -> None:
     write(books, spans=spans(outer, call(1, 2, 1, 500, provider_request_id="b", output_tokens=2)))
     attribute(books)
     assert books.store.scan(CALLS).collect()["input_tokens"].sum() == 1500
+
+
+def test_ca2b_explain_says_why_a_span_is_no_call(books: Books) -> None:
+    agent = span(1, 1, agent_name="coder", input_tokens=500, usage_scope="aggregate")
+    write(books, spans=spans(agent, call(1, 2, 1, 500), call(1, 3, 2, 500)))
+    attribute(books)
+    for number, reason in ((1, "wrapper"), (2, "echo")):
+        explanation = explain(books, f"{1:032x}:{number:016x}")
+        step = next(step for step in explanation.steps if step.rule == "CA-2b")
+        assert step.facts["reason"] == [reason]
+        assert "500 input tokens set aside" in step.parts[0].sentence
+    reasons = books.store.scan(PROBLEMS).collect()["reason"].to_list()
+    assert sorted(text.partition(":")[0] for text in reasons if "list prices" in text) == ["echo", "wrapper"]
 
 
 def test_ca3_twice_shuffled_and_in_pieces_is_once(books: Books, tmp_path: Any) -> None:

@@ -198,19 +198,87 @@ def _whole_output(signal: Row) -> int:
 
 
 def _is_echo(outer: Call, found: Sequence[Call], nodes: Mapping[Key, Node]) -> bool:
-    """Whether a call only repeats the next one below it. (CA-2: only leaves bear cost)
+    """Whether a call only repeats the next one below it, or all the next ones together. (CA-2b)
 
-    Reading: of two instrumentations of one request the inner one counts, and two requests can only be told from one by
-    their ids: the provider's, else the gateway's.
+    Reading: of two instrumentations of one request the inner one counts, and two requests are told from one by their ids (the
+    provider's, else the gateway's), their model and what they used; and where an agent or a tool is at work in between, they are two.
     """
-    below = [call for call in found if outer.place.key in enclosing(call.place.key, nodes)]
+    if not outer.reports:
+        return False
+    below = [call for call in found if call.reports and outer.place.key in enclosing(call.place.key, nodes)]
+    nearest = []
     for inner in below:
-        between = [call for call in below if call.place.key in enclosing(inner.place.key, nodes)]
-        if inner.reports and not any(call.reports for call in between):
-            mine, other = _id(outer), _id(inner)
-            if mine is None or other is None or mine == other:
+        between = enclosing(inner.place.key, nodes) - enclosing(outer.place.key, nodes) - {outer.place.key}
+        if not any(call.place.key in between for call in below) and not _other_work(between, found, nodes):
+            nearest.append(inner)
+    alike = [inner for inner in nearest if _may_be_one(outer, inner)]
+    if any(_same_usage(outer, inner) for inner in alike):
+        return True
+    return len(nearest) > 1 and len(alike) == len(nearest) and _is_sum(outer, alike)
+
+
+def _other_work(between: set[Key], found: Sequence[Call], nodes: Mapping[Key, Node]) -> bool:
+    """Whether one of these spans is of a tool or of an agent that the spans above it do not name."""
+    reporting = {call.place.key for call in found if call.reports}
+    for key in between - reporting:
+        row = nodes[key].told
+        if row.get("operation") in ("execute_tool", "invoke_agent") or row.get("tool_name") is not None:
+            return True
+        agent = _agent(nodes[key])
+        if agent is not None:
+            above = sorted(enclosing(key, nodes), key=lambda k: -len(enclosing(k, nodes)))
+            nearest = next((a for a in (_agent(nodes[k]) for k in above) if a is not None), None)
+            if nearest != agent:
                 return True
     return False
+
+
+def _agent(node: Node) -> str | None:
+    """What the span calls its agent; what it leaves unsaid a gateway's row of the same span may say."""
+    rows = [node.told, *node.signals]
+    name = next((r[c] for c in ("agent_name", "agent_id") for r in rows if r.get(c) is not None), None)
+    return None if name is None else str(name)
+
+
+def _may_be_one(outer: Call, inner: Call) -> bool:
+    ids = {_id(outer), _id(inner)} - {None}
+    models = {call.told("response_model") for call in (outer, inner)} - {None}
+    return len(ids) < 2 and len(models) < 2
+
+
+def _same_usage(outer: Call, inner: Call) -> bool:
+    """Prompt and output agree, as far as both tell them, and one of them is more than nothing."""
+    one, other = _figures(outer.signals), _figures(inner.signals)
+    equal = []
+    for sizes in (_sizes_in, _sizes_out):
+        first, second = sizes(one), sizes(other)
+        if first and second and not first & second:
+            return False
+        equal.append(bool(first & second) and (sizes is _sizes_in or max(second) > 0))
+    return any(equal)
+
+
+def _is_sum(outer: Call, parts: Sequence[Call]) -> bool:
+    figures = [_figures(call.signals) for call in parts]
+    for sizes in (_sizes_in, _sizes_out):
+        parts_of = [sizes(f) for f in figures]
+        if not all(parts_of):
+            return False
+        if not sizes(_figures(outer.signals)) & {sum(map(min, parts_of)), sum(map(max, parts_of))}:
+            return False
+    return sum(min(_sizes_in(f)) for f in figures) > 0
+
+
+def _sizes_in(figures: Row) -> set[int]:
+    return set() if figures["input_tokens"] is None else _prompts(figures)
+
+
+def _sizes_out(figures: Row) -> set[int]:
+    if figures["output_tokens"] is None:
+        return set()
+    plain, whole = figures["output_tokens"], figures["output_tokens"] + (figures["reasoning_tokens"] or 0)
+    is_part = figures["output_includes_reasoning"]
+    return {plain} if is_part else {whole} if is_part is False else {plain, whole}
 
 
 def _id(call: Call) -> str | None:

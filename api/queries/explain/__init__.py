@@ -21,6 +21,7 @@ from api.queries.costs import CostQuery, cells, matching_costs
 from api.queries.explain import bill_steps, rule_steps, text, usage_steps
 from api.queries.explain.estimate_steps import estimate_step
 from api.queries.explain.lookup import find, no_cost_error
+from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
 from api.queries.published import published, scan_runs
@@ -44,11 +45,16 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = D
     if target.chain is not None:
         calls = calls_of(books, target.chain)
         figure, _ = _of_calls(books, calls, basis, most)
-        return _explanation(figure, ref, "chain", [_chain_step(target.chain, figure)])
+        root = spans_set_aside(books, target.chain.chain_id)
+        steps = [_chain_step(target.chain, figure), *([set_aside_step(root, most)] if root.height else [])]
+        return _explanation(figure, ref, "chain", steps)
     if target.calls is not None:
         figure, call_costs = _of_calls(books, target.calls, basis, most)
         steps = [_signal_step(books, row, call_costs) for row in target.calls.head(most).iter_rows(named=True)]
         return _explanation(figure, ref, "call", [_meter_step(call_costs), *steps])
+    if target.spans is not None:
+        figure = Figure(books, COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).lazy(), basis, "initiator", most)
+        return _explanation(figure, ref, "call", [set_aside_step(target.spans, most)])
     assert target.charges is not None
     figure, steps = _of_charges(books, target.charges, basis, most)
     return _explanation(figure, ref, "charge", steps)

@@ -10,6 +10,7 @@ import polars as pl
 from api.models import ChainSummary
 from api.queries.chains import find_summary
 from api.queries.costs import CostQuery, matching_costs
+from api.queries.explain.set_aside import spans_set_aside
 from api.queries.published import published, scan_rollups, scan_runs
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
@@ -28,10 +29,11 @@ class Reference:
     chain: ChainSummary | None = None
     calls: pl.DataFrame | None = None
     charges: pl.DataFrame | None = None
+    spans: pl.DataFrame | None = None
 
 
 def find(books: Books, ref: str) -> Reference:
-    """The chain, else the calls, else the charges with that id. Raises `ObjectMissingError` with similar ids."""
+    """The chain, else the calls, the charges or the spans set aside with that id. Raises `ObjectMissingError` with similar ids."""
     if (summary := find_summary(books, ref)) is not None:
         return Reference(chain=summary)
     calls = calls_named(books, ref)
@@ -40,6 +42,9 @@ def find(books: Books, ref: str) -> Reference:
     charges = books.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
     if charges.height:
         return Reference(charges=charges)
+    spans = spans_set_aside(books, ref)
+    if spans.height:
+        return Reference(spans=spans)
     raise _not_found_error(books, ref)
 
 

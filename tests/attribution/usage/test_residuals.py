@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from attribution.monitoring.count_findings import set_aside
 from ledger.tables import TOKEN_METERS
 from tests.attribution.chains.test_fan_in import call, draw, links
 from tests.support.books_by_hand import SONNET, at, span
@@ -88,8 +89,8 @@ def test_ca2a_usage_without_tokens_goes_to_the_one_silent_call_or_stays_whole() 
 
 def test_a_rest_is_never_negative_and_none_is_no_call() -> None:
     assert booked(wrapper(1, 1, None, 900), call(1, 2, 1, 1000), silent(1, 3, 1)).keys() == {2, 3}
-    both = booked(wrapper(1, 1, None, 900, output_tokens=50), call(1, 2, 1, 1000, output_tokens=20), silent(1, 3, 1))
-    assert both[3] == ({"input_tokens": 0, "output_tokens": 30}, REST)
+    facts = booked(wrapper(1, 1, None, 900, output_tokens=50), call(1, 2, 1, 1000, output_tokens=20), silent(1, 3, 1))
+    assert facts[3] == ({"input_tokens": 0, "output_tokens": 30}, REST)
 
 
 def test_wrappers_in_wrappers_hand_their_rests_on() -> None:
@@ -192,9 +193,64 @@ def test_f2_a_counter_above_reporting_calls_is_ignored() -> None:
 
 
 def test_f4_two_instrumentations_of_one_request_are_one_call_and_the_inner_counts() -> None:
-    assert booked(call(1, 1, None, 1000), call(1, 2, 1, 900)) == {2: ({"input_tokens": 900}, None)}
-    same = {"provider_request_id": "r"}
-    assert booked(call(1, 1, None, 1000, **same), call(1, 2, 1, 900, **same)).keys() == {2}
+    assert booked(call(1, 1, None, 900), call(1, 2, 1, 900)) == {2: ({"input_tokens": 900}, None)}
+    deep = [call(1, n, n - 1 if n > 1 else None, 900, output_tokens=7) for n in range(1, 6)]
+    assert booked(*deep).keys() == {5}
+    exclusive = call(1, 2, 1, 100, cache_read_tokens=800, input_includes_cache=False)
+    assert booked(call(1, 1, None, 900, cache_read_tokens=800), exclusive).keys() == {2}
+
+
+def test_ca2b_an_outer_call_with_another_model_or_other_usage_is_a_call() -> None:
+    assert booked(call(1, 1, None, 1000), call(1, 2, 1, 900)).keys() == {1, 2}
+    assert booked(call(1, 1, None, 900, output_tokens=5), call(1, 2, 1, 900, output_tokens=6)).keys() == {1, 2}
+    assert booked(call(1, 1, None, 900, response_model="amazon.nova-pro-v1:0"), call(1, 2, 1, 900)).keys() == {1, 2}
+    assert booked(call(1, 1, None, 900, provider_request_id="a"), call(1, 2, 1, 900, provider_request_id="b")).keys() == {1, 2}
+    request = {"provider_request_id": "r"}
+    assert booked(call(1, 1, None, 1000, **request), call(1, 2, 1, 900, **request)).keys() == {1, 2}
+
+
+def test_ca2b_an_agent_or_a_tool_between_two_calls_makes_them_two() -> None:
+    outer, inner = call(1, 1, None, 900, agent_name="lead"), call(1, 3, 2, 900)
+    for columns in (
+        {"operation": "execute_tool"},
+        {"tool_name": "search"},
+        {"operation": "invoke_agent"},
+        {"agent_name": "helper"},
+    ):
+        assert booked(outer, span(1, 2, 1, **columns), inner).keys() == {1, 3}, columns
+    for columns in ({}, {"agent_name": "lead"}, {"operation": "chat"}):
+        assert booked(outer, span(1, 2, 1, **columns), inner).keys() == {3}, columns
+
+
+def test_ca2b_an_outer_call_that_sums_the_calls_below_it_is_an_echo() -> None:
+    parts = call(1, 2, 1, 400, output_tokens=7), call(1, 3, 1, 500, output_tokens=8)
+    assert booked(call(1, 1, None, 900, output_tokens=15), *parts).keys() == {2, 3}
+    assert booked(call(1, 1, None, 900, output_tokens=16), *parts).keys() == {1, 2, 3}
+
+
+def test_ca2b_another_instrumentation_may_estimate_the_prompt() -> None:
+    inner = call(1, 2, 1, 900, output_tokens=7, emitter="botocore")
+    assert booked(call(1, 1, None, 1100, output_tokens=7, emitter="openinference"), inner).keys() == {2}
+    assert booked(call(1, 1, None, 1100, output_tokens=7, emitter="botocore"), inner).keys() == {1, 2}
+    assert booked(call(1, 1, None, 1100, output_tokens=0, emitter="openinference"), inner | {"output_tokens": 0}).keys() == {1, 2}
+
+
+def test_ca2b_what_is_set_aside_is_counted_with_its_money() -> None:
+    """At 3 USD a million: an echo of 900; a wrapper of 3000 over calls of 1000, and 1100 beyond them; one of 2000 with 500 silent."""
+    rollup = draw(
+        call(1, 1, None, 900), call(1, 2, 1, 900),
+        wrapper(2, 3, None, 2100, emitter="adk"), call(2, 4, 3, 1000),
+        wrapper(3, 5, None, 2000, emitter="adk"), call(3, 6, 5, 1500), silent(3, 7, 5),
+    )  # fmt: skip
+    assert rollup.calls["input_tokens"].sum() == 900 + 1000 + 2000
+    sums = ["echo_spans", "echo_cost", "wrapper_spans", "wrapper_cost", "wrapper_excess_spans", "wrapper_excess_cost"]
+    rows = rollup.evidence.sort("emitter").select("emitter", "calls", *sums).rows()
+    assert rows == [
+        ("adk", 0, None, None, 2, D("0.0075"), 1, D("0.0033")),
+        ("otlp", 4, 1, D("0.0027"), None, None, None, None),
+    ]
+    reasons = [p.reason.partition(":")[0] for p in set_aside(rollup.evidence, "USD", "attribution:2026-10")]
+    assert reasons == ["wrapper", "wrapper_excess", "echo"]
 
 
 def test_an_aggregate_between_two_requests_is_no_proof_that_they_are_one() -> None:
