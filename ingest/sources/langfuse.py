@@ -21,6 +21,8 @@ _NOUN = "observation of Langfuse"
 _OWN_SCOPES = ("langfuse-sdk", "langfuse.")
 _NO_ENVIRONMENT = "default"
 
+_PLAIN_COUNTS = ("promptTokens", "completionTokens", "totalTokens")
+
 Record = Mapping[str, Any]
 
 
@@ -128,7 +130,7 @@ def _own_attributes(record: Record) -> dict[str, Any]:
     tokenizer's estimate and left out.
     """
     kind = text(record.get("type")).lower()
-    provided_usage, usage = _field(record, "providedUsageDetails"), _object(_field(record, "usageDetails"))
+    provided_usage, usage = _field(record, "providedUsageDetails"), _usage(record)
     cost = _object(_field(record, "providedCostDetails")) or _object(_field(record, "costDetails"))
     is_estimate = provided_usage is not None and not _object(provided_usage)
     attributes = {
@@ -140,6 +142,19 @@ def _own_attributes(record: Record) -> dict[str, Any]:
         "gen_ai.tool.name": text(record.get("name")) if kind == "tool" else "",
     }
     return {name: value for name, value in attributes.items() if value}
+
+
+def _usage(record: Record) -> Record:
+    """Usage by type; where an older API or export has none, its plain counts, unless they are of another unit than tokens."""
+    usage = _object(_field(record, "usageDetails"))
+    if usage:
+        return usage
+    plain_usage = _object(record.get("usage"))
+    if text(plain_usage.get("unit")).upper() not in ("", "TOKENS"):
+        return {}
+    counts = plain_usage or {name: record.get(name) for name in _PLAIN_COUNTS}
+    counts = {name: value for name, value in counts.items() if name != "unit" and value is not None}
+    return counts if any(counts.values()) else {}
 
 
 SOURCE = TraceStore(

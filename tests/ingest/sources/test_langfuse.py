@@ -164,6 +164,32 @@ def test_usage_that_was_not_provided_is_a_guess(tmp_path: Path) -> None:
     assert written(SOURCE, tmp_path, json.dumps(told), "t.json").frame["input_tokens"].to_list() == [None, 20]
 
 
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"usageDetails": {"promptTokens": 100, "completionTokens": 7, "totalTokens": 107}}, (100, None, None, 7, 107)),
+        (
+            {"usageDetails": {"inputTokens": 12, "outputTokens": 7, "totalTokens": 119, "cacheReadInputTokens": 100}},
+            (12, 100, None, 7, 119),
+        ),
+        (
+            {"usageDetails": {"inputTokens": 112, "cachedInputTokens": 100, "outputTokens": 7, "reasoningTokens": 5}},
+            (112, 100, None, 7, None),
+        ),
+        ({"usageDetails": {"input": 12, "inputTokens": 12, "cacheWriteInputTokens": 3, "output": 7}}, (12, None, 3, 7, None)),
+        ({"usageDetails": None, "promptTokens": 100, "completionTokens": 7, "totalTokens": 107}, (100, None, None, 7, 107)),
+        ({"usageDetails": {}, "usage": {"input": 100, "output": 7, "total": 107, "unit": "TOKENS"}}, (100, None, None, 7, 107)),
+        ({"usageDetails": {}, "usage": {"input": 900, "output": 70, "unit": "CHARACTERS"}}, (None,) * 5),
+        ({"usageDetails": {}, "promptTokens": 0, "completionTokens": 0, "totalTokens": 0}, (None,) * 5),
+    ],
+)
+def test_usage_in_every_spelling_is_read(tmp_path: Path, usage: dict[str, Any], counts: tuple[int | None, ...]) -> None:
+    """Usage of OpenAI's, Bedrock's and Vercel's SDKs as they spell it, and the plain counts of older versions."""
+    [row] = written(SOURCE, tmp_path, json.dumps([observation(1, **usage)]), "t.json").frame.to_dicts()
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "total_tokens")
+    assert tuple(row[name] for name in names) == counts
+
+
 def test_faults_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
     told = [observation(1, startTime="later"), observation(2), {"id": "x"}, 7]
     reading = written(SOURCE, tmp_path, json.dumps({"data": told}), "t.json")
