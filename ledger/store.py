@@ -229,11 +229,13 @@ class Store:
             if self.delta(table) is None:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
-            candidates = self.scan(table, {partition: days})
-            existing_rows = candidates.join(rows.lazy().select(table.key), on=list(table.key), how="semi").collect()
-            if not existing_rows.height:
+            candidates, keys = self.scan(table, {partition: days}), rows.lazy().select(table.key)
+            # Most deliveries are new: only the columns of the key are read to see it.
+            existing_keys = candidates.select(table.key).join(keys, on=list(table.key), how="semi").collect()
+            if not existing_keys.height:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
+            existing_rows = candidates.join(existing_keys.lazy(), on=list(table.key), how="semi").collect()
             winners = _fullest(table, pl.concat([existing_rows, rows]), prefer)
             changed_rows = _rows_not_in(winners, existing_rows)
             if not changed_rows.height:

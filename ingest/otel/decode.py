@@ -253,6 +253,9 @@ def _proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: 
             key = pair.key
             if key in attribute_names:
                 value = pair.value
+                if content := value.string_value:  # most values are text, which needs no look at the kind
+                    attributes[key] = content
+                    continue
                 value_kind = value.WhichOneof("value")
                 if value_kind is not None:
                     content = getattr(value, value_kind)

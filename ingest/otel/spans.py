@@ -8,7 +8,7 @@ rows (CA-3).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import polars as pl
 
 from ingest.otel.attribute_values import AttributeValueError, clean, parse_object, text, value_at
 from ingest.otel.columns import EVENTS_CHANNEL, Ids, Times, with_derived_columns
-from ingest.otel.count_semantics import count_semantics
+from ingest.otel.count_semantics import CountSemantics, count_semantics
 from ingest.otel.decode import DecodeFailure, Exported, RawSpan
 from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, PROCESS, PROVIDER_USAGE, Emitter, EmitterTable, Target
 from ingest.otel.export_problems import LATEST_NS, NO_SPAN, NO_TRACE, ExportProblems, unusable
+from ingest.otel.shapes import MAX_SHAPES, Shape, ShapeKeys, is_count, read_varying, varying_attributes, varying_targets
 from ingest.source import Reading
 from ledger.money import RATE
 from ledger.tables import SPANS, USAGE_COLUMNS
@@ -30,6 +31,11 @@ _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _VERSION_LENGTH = 40
 """Longer scope versions are cut."""
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
+_FRAME_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("link_trace", "link_span"), pl.Binary),
+    **dict.fromkeys(("trace_text", "span_text", "parent_text", "reported_cost"), pl.String),
+}
+"""Types of columns that are no columns of `spans` yet, or are text at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,12 @@ class SpanBatch:
         self._values: dict[str, dict[int, Any]] = {slot: {} for slot in ("usage_scope", "emitter", "name", "status")}
         self._extras: dict[int, dict[str, Any]] = {}
         self._other: dict[int, dict[str, str]] = {}
+        self._varying = frozenset() if table.content.is_kept else varying_attributes(table)
+        self._keys = ShapeKeys(self._varying)
+        self._shapes: dict[tuple[Any, ...], Shape] = {}
+        self._shape_of_row: list[int | None] = []
+        self._owners: dict[_Resource, int] = {}
+        self._warnings = 0
 
     @property
     def height(self) -> int:
@@ -70,13 +82,14 @@ class SpanBatch:
         self._problems.part = place
         self._raw_id = raw_id or self._raw_id
         failures: list[DecodeFailure] = list(export.failures)
-        resource, owner = None, _Resource((), (), frozenset())
+        resource, owner, owner_number = None, _Resource((), (), frozenset()), -1
         for group in export.groups(self._table.span_attributes, self._table.resource_attributes, failures):
             if group.resource is not resource:
                 resource, owner = group.resource, self._resource_of(group.resource)
+                owner_number = self._owners.setdefault(owner, len(self._owners))
             by_scope = self._table.by_scope(group.scope)
             for span in group.spans:
-                self._add_span(span, owner, by_scope, group.version)
+                self._add_span(span, owner, by_scope, group.version, owner_number)
         for part in failures:
             self._problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
 
@@ -105,7 +118,7 @@ class SpanBatch:
             process=ids.get("process.instance") or host_process or None,
         )
 
-    def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None, version: str) -> None:
+    def _add_span(self, span: RawSpan, owner: _Resource, by_scope: str | None, version: str, owner_number: int) -> None:
         if problem := unusable(span.trace_id, span.span_id, span.start_ns):
             self._problems.add(f"span {span.ordinal}", *problem)
             return
@@ -119,9 +132,15 @@ class SpanBatch:
         self._times[0].append(span.start_ns)
         self._times[1].append(self._end(span))
 
+        entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
+        key = self._keys.key_of(span, (owner_number, by_scope, version, entry)) if self._varying else None
+        shape = self._shapes.get(key) if key is not None else None
+        if shape is not None and self._add_alike(row, span, shape):
+            return
+        self._shape_of_row.append(None)
+        warnings = self._warnings
         emitter_name = span.emitter or self._table.recognise(by_scope, span.attributes, span.name)
         emitter = self._table.emitter(emitter_name, version)
-        entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
         chosen = self._choose_values(span, emitter, entry) if span.attributes else {}
         if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
             chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
@@ -136,6 +155,57 @@ class SpanBatch:
             self._set_value("trace_text", row, clean(span.trace_text) or None)
             self._set_value("span_text", row, clean(span.span_text) or None)
             self._set_value("parent_text", row, clean(span.parent_text) or None)
+        if key is not None and shape is None and warnings == self._warnings and len(self._shapes) < MAX_SHAPES:
+            self._keep_shape(key, row, span, owner, emitter, chosen)
+
+    def _add_alike(self, row: int, span: RawSpan, shape: Shape) -> bool:
+        """Adds a span of a shape that another span had; False where it has to be read in full."""
+        try:
+            varying = read_varying(span, shape)
+        except AttributeValueError:
+            return False
+        if varying is None:
+            return False
+        self._shape_of_row.append(shape.number)
+        for slot, value in varying.columns.items():
+            self._set_value(slot, row, value)
+        if varying.extras:
+            self._extras[row] = {**shape.extras, **varying.extras}
+        if shape.has_usage:
+            self._store_count_semantics(row, shape.emitter, {**shape.counts, **varying.counts}, shape.model)
+        return True
+
+    def _keep_shape(
+        self,
+        key: tuple[Any, ...],
+        row: int,
+        span: RawSpan,
+        owner: _Resource,
+        emitter: Emitter,
+        chosen: dict[str, tuple[Any, Target | None]],
+    ) -> None:
+        """Keeps what was made of a span for further ones of its shape."""
+        resource_slots = frozenset(slot for slot, _ in owner.always + owner.at_entry)
+        varying = varying_targets(span, emitter, self._varying, resource_slots)
+        if varying is None:
+            return
+        slots = {target.slot for _, target in varying}
+        if any(is_count(slot) and slot not in chosen for slot in slots):
+            return
+        model_entry = chosen.get("response_model") or chosen.get("request_model")
+        columns = {slot: column[row] for slot, column in self._values.items() if row in column and slot not in slots}
+        if row in self._other:
+            columns["other_usage"] = _as_json(self._other[row])
+        self._shapes[key] = Shape(
+            number=len(self._shapes),
+            emitter=emitter,
+            model=model_entry[0] if model_entry else None,
+            columns={slot: value for slot, value in columns.items() if slot not in CountSemantics._fields},
+            extras={name: value for name, value in self._extras.get(row, {}).items() if EXTRA + name not in slots},
+            counts={slot: entry for slot, entry in chosen.items() if isinstance(entry[0], int) and slot not in slots},
+            varying=varying,
+            has_usage=not _USAGE_COLUMNS.isdisjoint(chosen) or row in self._other,
+        )
 
     def _parent(self, span: RawSpan) -> bytes | None:
         parent = span.parent_id
@@ -157,6 +227,7 @@ class SpanBatch:
         return span.end_ns
 
     def _warn(self, span: RawSpan, field: str, reason: str, remedy: str) -> None:
+        self._warnings += 1
         self._problems.add(f"span {span.ordinal}", field, reason, remedy, severity="warning")
 
     def _choose_values(self, span: RawSpan, emitter: Emitter, entry: bool) -> dict[str, tuple[Any, Target | None]]:
@@ -282,8 +353,9 @@ class SpanBatch:
     def _store_count_semantics(
         self, row: int, emitter: Emitter, chosen: dict[str, tuple[Any, Target | None]], model: str | None
     ) -> None:
-        for slot, value in count_semantics(emitter, chosen, model)._asdict().items():
-            self._set_value(slot, row, value)
+        for slot, value in zip(CountSemantics._fields, count_semantics(emitter, chosen, model), strict=True):
+            if value is not None:
+                self._set_value(slot, row, value)
 
     def _store_links(self, row: int, span: RawSpan) -> None:
         good = [(t, s) for t, s in span.links if len(t) == 16 and len(s) == 8 and t != NO_TRACE and s != NO_SPAN]
@@ -299,24 +371,23 @@ class SpanBatch:
         height = self.height
         if not height:
             return SPANS.empty()
+        shape_numbers = pl.Series(self._shape_of_row, dtype=pl.UInt32)
+        shapes = list(self._shapes.values())
+        texts = {row: _as_json(extra) for row, extra in self._extras.items()}
+        other = {row: _as_json(used) for row, used in self._other.items()}
         columns: dict[str, pl.Series] = {}
-        for slot, values in self._values.items():
-            if not values:
-                continue
-            dense = [values.get(row) for row in range(height)]
-            if slot in ("link_trace", "link_span"):
-                columns[slot] = pl.Series(slot, dense, dtype=pl.Binary)
-            elif slot in ("trace_text", "span_text", "parent_text"):
-                columns[slot] = pl.Series(slot, dense, dtype=pl.String)
-            elif slot == "reported_cost":
-                columns[slot] = pl.Series(slot, dense, dtype=pl.String).cast(RATE, strict=False)
-            else:
-                columns[slot] = pl.Series(slot, dense, dtype=SPANS.schema[slot])
-        if self._extras:
-            json_texts = {row: _as_json(extra) for row, extra in self._extras.items()}
-            columns["attributes"] = pl.Series("attributes", [json_texts.get(row) for row in range(height)], dtype=pl.String)
-        if self._other:
-            other = {row: _as_json(used) for row, used in self._other.items()}
-            columns["other_usage"] = pl.Series("other_usage", [other.get(row) for row in range(height)], dtype=pl.String)
+        for slot, values in (*self._values.items(), ("attributes", texts), ("other_usage", other)):
+            shared_values = [shape.columns.get(slot) for shape in shapes] if slot != "attributes" else _extras_of(shapes)
+            dtype = _FRAME_TYPES.get(slot) or SPANS.schema[slot]
+            column = pl.Series(slot, list(map(values.get, range(height))), dtype=dtype) if values else None
+            if any(value is not None for value in shared_values):
+                shared_column = pl.Series(slot, shared_values, dtype=dtype).gather(shape_numbers)
+                column = shared_column if column is None else column.zip_with(column.is_not_null(), shared_column)
+            if column is not None:
+                columns[slot] = column.cast(RATE, strict=False) if slot == "reported_cost" else column
         frame = pl.DataFrame(list(columns.values())).with_columns(pl.Series("raw_id", self._raw_ids, dtype=pl.String))
         return with_derived_columns(frame, self._ids, self._times, self._source)
+
+
+def _extras_of(shapes: Sequence[Shape]) -> list[str | None]:
+    return [_as_json(shape.extras) if shape.extras else None for shape in shapes]

@@ -119,7 +119,7 @@ def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, 
     (path,) = spool.pending()
     content = path.read_bytes()
     kept_files = []
-    for size in sorted({*range(0, len(content), 61), len(content) - 1}):
+    for size in sorted({*range(0, len(content), 97), *range(len(content) - 100, len(content), 11), len(content) - 1}):
         path.write_bytes(content[:size])
         readable = Spool(spool.folder, reader=numbered)
         store = Store(spool.folder.parent / f"tables-{size}")
