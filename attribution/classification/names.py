@@ -25,18 +25,28 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 @cache
 def _providers() -> dict[str, str]:
-    return {row["alias"]: row["provider"] for row in table("providers")}
+    return {_spelling(row["alias"]): row["provider"] for row in table("providers")}
+
+
+@cache
+def _frameworks() -> frozenset[str]:
+    return frozenset(_spelling(row["name"]) for row in table("frameworks"))
+
+
+def _spelling(raw_name: str) -> str:
+    """A name without case and without what stands between its words, which everybody writes otherwise: ``amazon_bedrock``, `Amazon Bedrock`."""
+    return re.sub(r"[\W_]+", "", raw_name.casefold())
 
 
 def provider(raw_name: str | None) -> str | None:
     """The canonical provider; as written where it is unknown.
 
-    >>> provider("bedrock_converse"), provider("Amazon Web Services, Inc."), provider("NoSuchCloud")
-    ('AWS', 'AWS', 'NoSuchCloud')
+    >>> provider("bedrock_converse"), provider("Amazon Web Services, Inc."), provider("mistral-ai"), provider("NoSuchCloud")
+    ('AWS', 'AWS', 'Mistral AI', 'NoSuchCloud')
     """
     if raw_name is None:
         return None
-    return _providers().get(raw_name.strip().lower(), raw_name.strip())
+    return _providers().get(_spelling(raw_name), raw_name.strip())
 
 
 @cache
@@ -46,8 +56,8 @@ def called_provider(raw_name: str | None) -> str | None:
     >>> called_provider("aws.bedrock"), called_provider("strands-agents"), called_provider("NoSuchCloud")
     ('AWS', None, 'NoSuchCloud')
     """
-    frameworks = {row["name"] for row in table("frameworks")}
-    return None if not (raw_name or "").strip() or (raw_name or "").strip().lower() in frameworks else provider(raw_name)
+    spelling = _spelling(raw_name or "")
+    return None if not spelling or spelling in _frameworks() else provider(raw_name)
 
 
 @cache
