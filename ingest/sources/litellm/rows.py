@@ -3,7 +3,8 @@
 Fields of the items:
 
 * ``prompt_tokens`` includes tokens read from and written to a cache, ``completion_tokens`` includes reasoning (CA-5); the details
-  are in ``metadata.usage_object``. Counts that are all zero mean that LiteLLM knows no usage (CA-4).
+  are in ``metadata.usage_object``. Counts that are all zero mean that LiteLLM knows no usage (CA-4); answers of images and of the
+  Responses API have ``input_tokens`` and ``output_tokens`` beside zeros.
 * ``response_cost`` 0 can be a cache hit, a free model, a failure, or a model without a price. Only the first two are a cost of 0.
 * ``trace_id`` is the caller's session first, then its trace; the id of a W3C trace is recognised by its form.
 * ``id`` and ``request_id`` are the provider's response id, LiteLLM's call id where there is none, and end in ``_cache_hit…`` on
@@ -34,7 +35,7 @@ from ingest.otel.attribute_values import geography
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
-from ingest.sources.litellm.values import first_count, first_text, plain_amounts
+from ingest.sources.litellm.values import first_count, first_positive, first_text, plain_amounts
 from ledger import ids
 from ledger.money import text as plain
 from ledger.settings import IngestSettings
@@ -174,13 +175,13 @@ class _Log:
     def _set_tokens(self, row: Row) -> None:
         """Usage as reported; no counts where all are zero or absent."""
         item, usage = self.item, self.usage
-        prompt_parts = self._part(usage, "prompt_tokens_details")
-        answer_parts = self._part(usage, "completion_tokens_details")
+        prompt_parts = self._part(usage, "prompt_tokens_details") or self._part(usage, "input_tokens_details")
+        answer_parts = self._part(usage, "completion_tokens_details") or self._part(usage, "output_tokens_details")
         lifetimes = self._part(prompt_parts, "cache_creation_token_details")
         counts = {
-            "input_tokens": first_count(item, "prompt_tokens", usage, "prompt_tokens"),
-            "output_tokens": first_count(item, "completion_tokens", usage, "completion_tokens"),
-            "total_tokens": first_count(item, "total_tokens", usage, "total_tokens"),
+            "input_tokens": first_positive(item, "prompt_tokens", usage, "prompt_tokens", usage, "input_tokens"),
+            "output_tokens": first_positive(item, "completion_tokens", usage, "completion_tokens", usage, "output_tokens"),
+            "total_tokens": first_positive(item, "total_tokens", usage, "total_tokens"),
             "cache_read_tokens": first_count(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
             "cache_write_tokens": first_count(
                 prompt_parts, "cache_creation_tokens", prompt_parts, "cache_write_tokens", usage, "cache_creation_input_tokens"
@@ -201,8 +202,10 @@ class _Log:
                 (counts["cache_write_5m_tokens"] or 0) + (counts["cache_write_1h_tokens"] or 0),
             )
             cached_tokens += counts["cache_read_tokens"] or 0
-            # Contradictory counts leave it open; attribution decides by the total (CA-5).
-            row["input_includes_cache"] = True if cached_tokens <= (counts["input_tokens"] or 0) else None
+            # Contradictory counts, and the provider's own names, leave it open; attribution decides by the total (CA-5).
+            is_translated = bool(first_positive(item, "prompt_tokens", usage, "prompt_tokens"))
+            is_inclusive = cached_tokens <= (counts["input_tokens"] or 0) and (is_translated or not cached_tokens)
+            row["input_includes_cache"] = True if is_inclusive else None
             row["output_includes_reasoning"] = (
                 True if (counts["reasoning_tokens"] or 0) <= (counts["output_tokens"] or 0) else None
             )

@@ -18,6 +18,19 @@ def first_count(*places: Any) -> int | None:
     return None
 
 
+def first_positive(*places: Any) -> int | None:
+    """The first count above 0 of (object, field, object, field, …), else a 0 that is present.
+
+    LiteLLM fills the names it expects with 0 where an answer has other ones:
+
+    >>> usage = {"prompt_tokens": 0, "input_tokens": 23}
+    >>> first_positive(usage, "prompt_tokens", usage, "input_tokens"), first_positive(usage, "output_tokens")
+    (23, None)
+    """
+    numbers = [count(whole.get(field), field) for whole, field in zip(places[::2], places[1::2], strict=True)]
+    return next((n for n in numbers if n), next((n for n in numbers if n is not None), None))
+
+
 def first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
     """The first text that is present of (object, field) pairs."""
     return next((value for whole, field in places if (value := text(whole.get(field)))), None)

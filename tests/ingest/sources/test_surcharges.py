@@ -53,6 +53,40 @@ def test_speed_and_geography_are_priced(tmp_path: Path, usage: dict[str, Any], c
     assert costs("litellm", path) == [D(cost)]
 
 
+IMAGE_COUNTS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 1079, "input_tokens": 23, "output_tokens": 1056}
+
+
+@pytest.mark.parametrize(
+    ("usage", "meters"),
+    [
+        ({}, (23, None, 1056, None)),
+        (
+            {"input_tokens_details": {"image_tokens": 3, "text_tokens": 20}, "output_tokens_details": {"reasoning_tokens": 56}},
+            (20, None, 1000, 56),
+        ),
+        ({"input_tokens_details": {"cached_tokens": 13}}, (10, 13, 1056, None)),
+        ({"input_tokens": 10, "cache_read_input_tokens": 13}, (10, 13, 1056, None)),
+        ({"prompt_tokens": 500, "completion_tokens": 7}, (500, None, 7, None)),
+        ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, (None, None, None, None)),
+    ],
+    ids=["image", "details", "cached inside", "cached beside", "two names that differ", "nothing"],
+)
+def test_usage_under_the_providers_own_names_is_read(
+    tmp_path: Path, usage: dict[str, Any], meters: tuple[int | None, ...]
+) -> None:
+    """An answer of images has input_tokens and output_tokens beside zeros: 23 and 1056. What LiteLLM counts itself comes first."""
+    document = json.loads((CASES / "failed-attempt" / "image.jsonl").read_text(encoding="utf-8"))
+    document |= dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+    document["metadata"]["usage_object"] = IMAGE_COUNTS | usage
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    calls = rollup_of("litellm", path).calls
+    assert calls.select("input_tokens", "cache_read_tokens", "output_tokens", "reasoning_tokens").rows() == [meters]
+    if not usage:
+        original = rollup_of("litellm", CASES / "failed-attempt" / "image.jsonl").calls
+        assert original.select("input_tokens", "output_tokens").rows() == [(23, 1056)]
+
+
 def message(iterations: object) -> str:
     [path] = (CASES / "claude-advisor" / "advisor").glob("*.jsonl")
     line = json.loads(path.read_text(encoding="utf-8"))
