@@ -19,6 +19,7 @@ from attribution.columns import CALLER, VARIANT, WHO
 from attribution.costs import drivers
 from attribution.costs.charge_groups import RATED_AS
 from attribution.costs.pools import OPTIONAL, combine, pool_period
+from attribution.costs.running_periods import until_cost_is_met
 from attribution.costs.token_matching import TIER_DEFAULTS, TokenMatcher
 from ledger.settings import Defaults
 from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
@@ -147,7 +148,9 @@ def _match_tokens(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal,
     tokens = TokenMatcher(groups.filter(pl.col("role") == "tokens"), usage, tolerance)
     tokens.match_all(defaults)
     driver_groups = groups.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
-    return _TokenMatch(tokens, drivers.split_by_quantity(driver_groups, tokens.open_usage(), ["provider", "model", "meter"]))
+    driver_usage, late_rows = until_cost_is_met(driver_groups, tokens.open_usage())
+    tokens.late_usage = pl.concat([tokens.late_usage, late_rows])
+    return _TokenMatch(tokens, drivers.split_by_quantity(driver_groups, driver_usage, ["provider", "model", "meter"]))
 
 
 def _remaining_usage(usage: pl.DataFrame, remainder: pl.DataFrame) -> pl.DataFrame:

@@ -100,3 +100,18 @@ def test_es1a_a_month_read_in_its_midst_and_a_period_of_no_length(books: Books) 
         ("e", "billed", D("0.001")),
         ("e", "estimated", D("0.001")),
     ]
+
+
+def test_es1a_a_bucket_without_a_quantity_pays_for_the_calls_that_its_cost_buys_at_list_price(books: Books) -> None:
+    """0.003 on the running day: of 0.002 at eight, 0.002 at nine and 0.002 at ten, the first two hours; a settled day pays for all three."""
+    facts = spans(*(use(n, hour, agent) for n, (hour, agent) in enumerate([(8, "a"), (9, "b"), (10, "c")], 1)))
+    write(books, spans=facts, charges=charges(day("0.003", 5)), prices=LIST)
+    read_at(books, "0" * 64, at(12, day=5))
+    assert [(agent, basis, cost) for agent, basis, _, cost in metered(books)] == [
+        ("a", "billed", D("0.0015")),
+        ("b", "billed", D("0.0015")),
+        ("c", "estimated", D("0.002")),
+    ]
+    write(books, charges=charges(day("0.003", 5, raw_id="1" * 64)))
+    read_at(books, "1" * 64, at(12, day=8))
+    assert [(agent, basis, cost) for agent, basis, _, cost in metered(books)] == [(a, "billed", D("0.001")) for a in "abc"]
