@@ -9,7 +9,7 @@ Fields of the items:
 * ``trace_id`` is the caller's session first, then its trace; the id of a W3C trace is recognised by its form.
 * ``id`` and ``request_id`` are the provider's response id, LiteLLM's call id where there is none, and end in ``_cache_hit…`` on
   cache hits and in another suffix on rows that bill work of an earlier row.
-* Prompts and answers are not read, except for ``response.model``, ``.id`` and ``.service_tier``.
+* Prompts and answers are not read, except for ``response.model``, ``.id``, ``.service_tier`` and ``.usage``.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class _Log:
         )
         response = self.item.get("response")
         self.response: Mapping[str, Any] = response if isinstance(response, Mapping) else {}
+        self.answer_usage = self.response["usage"] if isinstance(self.response.get("usage"), Mapping) else {}
         self.call_type = text(self.item.get("call_type")) or ""
         self.headers = self._part(self.requester, "headers")
         self.priced_by = self._part(self.item, "model_map_information") or self._part(self.metadata, "model_map_information")
@@ -153,7 +154,7 @@ class _Log:
         row["resource_id"] = names.resource(sent)
         row["account_id"] = names.account(sent, base)
         row["region"] = (
-            text(self.breakdown.get("vertex_location")) or names.region(sent, base) or geography(self.usage.get("inference_geo"))
+            text(self.breakdown.get("vertex_location")) or names.region(sent, base) or geography(self._surcharge("inference_geo"))
         )
         row["service_tier"] = self._tier()
 
@@ -164,13 +165,20 @@ class _Log:
             self._speed(),
             self.breakdown.get("service_tier"),
             self.response.get("service_tier"),
-            self.usage.get("service_tier"),
+            self._surcharge("service_tier"),
+            # What was asked for counts only where no answer says what was given.
+            self._part(self.item, "model_parameters").get("service_tier"),
         )
         return names.tier(next((tier for tier in map(text, tiers) if tier), None))
 
     def _speed(self) -> str | None:
         """Anthropic's fast mode, which is priced like a tier."""
-        return "fast" if (text(self.usage.get("speed")) or "").lower() == "fast" else None
+        return "fast" if (text(self._surcharge("speed")) or "").lower() == "fast" else None
+
+    def _surcharge(self, field: str) -> object:
+        """A field of the usage that decides its price; the gateway's usage first, else that of the provider's answer."""
+        value = self.usage.get(field)
+        return self.answer_usage.get(field) if value is None else value
 
     def _set_tokens(self, row: Row) -> None:
         """Usage as reported; no counts where all are zero or absent."""

@@ -87,6 +87,23 @@ def test_usage_under_the_providers_own_names_is_read(
         assert original.select("input_tokens", "output_tokens").rows() == [(23, 1056)]
 
 
+@pytest.mark.parametrize(
+    ("parts", "cost"),
+    [
+        ({"response": {"usage": {"speed": "fast", "inference_geo": "us"}}}, "0.066"),
+        ({"response": {"usage": {"service_tier": "batch"}}}, "0.015"),
+        ({"model_parameters": {"service_tier": "batch"}}, "0.015"),
+        ({"model_parameters": {"service_tier": "batch"}, "response": {"service_tier": "default"}}, "0.03"),
+        ({"response": {"usage": ["fast"]}, "model_parameters": {"service_tier": {"batch": 1}}}, "0.03"),
+    ],
+    ids=["answer's usage", "answer's tier", "tier asked for", "asked for and not given", "nonsense"],
+)
+def test_the_answer_says_what_was_given_and_the_request_what_was_asked(tmp_path: Path, parts: dict[str, Any], cost: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(payload() | parts) + "\n", encoding="utf-8")
+    assert costs("litellm", path) == [D(cost)]
+
+
 def message(iterations: object) -> str:
     [path] = (CASES / "claude-advisor" / "advisor").glob("*.jsonl")
     line = json.loads(path.read_text(encoding="utf-8"))
