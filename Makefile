@@ -72,6 +72,10 @@ ratchet: .venv/.installed ## Lower the limits of tests/ratchet.json to what the 
 conformance: .venv/.installed ## The failure modes of conformance/ against this implementation
 	@$(BIN)/python conformance/run.py
 
+.PHONY: oracle
+oracle: .venv/.installed ## Many random ledgers against the slow second implementation (WORLDS=10000, PROCESSES=2); goes on where it was
+	@$(BIN)/python -m tests.oracle.run --worlds $(or $(WORLDS),10000) --processes $(or $(PROCESSES),2)
+
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench

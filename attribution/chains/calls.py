@@ -96,7 +96,7 @@ _POSITION = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time"
 def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) -> pl.DataFrame:
     # A trace that repeats the answer of another started later; within one trace, the innermost span is closest to the request.
     spans = pl.col("channel") == OTLP
-    trace_start = pl.when(spans).then("start_time").min().over("__call", "trace_key")
+    trace_start = pl.col("start_time").min().over("__call", "trace_key", spans)
     positions = (
         multi_signal.sort(
             ~spans,

@@ -54,15 +54,21 @@ def _with_known_keys(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
-    """Every pair of (keys the groups have, keys both sides have), most shared keys first; ties in the order of OPTIONAL."""
+    """Every pair of (keys the groups have, keys both sides have), most shared keys first; of as many, groups without further keys first,
+    since they match exactly; ties in the order of OPTIONAL.
+    """
     levels = {
         (group_keys, tuple(k for k in OPTIONAL if k in group_keys.split(",") and k in usage_keys.split(",")))
         for group_keys in groups["__known"].unique()
         for usage_keys in usage["__known"].unique()
     }
-    return sorted(
-        levels, key=lambda level: (-len(level[1]), -len(level[0].split(",")), [OPTIONAL.index(k) for k in level[1]], level[0])
-    )
+
+    def order(level: tuple[str, tuple[str, ...]]) -> tuple[int, int, list[int], str]:
+        group_keys, shared_keys = level
+        further = len(group_keys.split(",")) if group_keys else 0
+        return -len(shared_keys), further, [OPTIONAL.index(k) for k in shared_keys], group_keys
+
+    return sorted(levels, key=order)
 
 
 def without_caller_place(usage: pl.DataFrame, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:

@@ -65,13 +65,25 @@ def regions(provider: str | None, region: str | None) -> tuple[str, ...]:
     return (region, "")
 
 
+def seller_name(logged_provider: str | None, *models: str | None) -> str | None:
+    """The provider as logged; where that names none, the one that the form of a model's name states. (RA-1b)
+
+    >>> seller_name("bedrock", "gpt-4o"), seller_name("langchain", None, "us.anthropic.claude-sonnet-4-6"), seller_name(None, "gpt-4o")
+    ('bedrock', 'AWS', None)
+    """
+    if names.called_provider(logged_provider) is not None:
+        return logged_provider
+    return next((form for model in models if (form := names.provider_by_form(model)) is not None), logged_provider)
+
+
 def cells(calls: pl.DataFrame, book: PriceBook) -> Cells:
     """The cells of metered calls."""
     combination, first = combinations(calls)
     words = calls[first].select(pl.col(name).cast(pl.String) for name in _NAMES).rows()
     kinds: dict[tuple[Tariffs, str, tuple[str, ...], Tariffs], int] = {}
     kind_of = np.zeros(len(words), dtype=np.int32)
-    for i, (provider, region, request_model, response_model, tier) in enumerate(words):
+    for i, (logged_provider, region, request_model, response_model, tier) in enumerate(words):
+        provider = seller_name(logged_provider, response_model, request_model)
         sold_by = book.tariffs(provider, region, response_model, request_model)
         kind = (sold_by, service_tier(tier), regions(provider, region), book.tool_tariffs(provider))
         kind_of[i] = kinds.setdefault(kind, len(kinds))

@@ -10,13 +10,14 @@ from typing import Any
 
 from ledger.settings import Settings
 from ledger.tables import COST_COLUMNS
-from tests.oracle.calls import Call, calls
+from tests.oracle.calls import Call, by_completeness, calls
 from tests.oracle.chains import Key, Path, Row, graph, paths
-from tests.oracle.identity import Registry, conversation_owners
+from tests.oracle.identity import Registry, conversation_owners, shared_conversations, without_conflict
 from tests.oracle.ladder import Followed, Rest, amount, follow, owner, walk_down
 from tests.oracle.money import UNIT
 from tests.oracle.names import PROVIDERS
 from tests.oracle.rating import Charge, Metered, rate, read
+from tests.oracle.sellers import may_be_uncaptured, with_sellers
 from tests.oracle.usage import Use, of_calls, of_time
 
 
@@ -78,21 +79,25 @@ def conclude(world: World) -> Conclusions:
     trusted = world.settings.ingest.trusted_sources
     rules = world.settings.attribution
 
-    nodes = graph(registry.with_own_names(span) for span in world.spans)
+    nodes = graph([without_conflict(registry.with_own_names(row), registry, trusted) for row in world.spans])
     ways = {key: paths(node, nodes) for key, node in nodes.items()}
     found = calls(nodes)
     for call in found:
         # What any signal of a call says of who works there, it says where the call stands in the chain.
-        call.place.signals += [s for s in call.signals if s not in call.place.signals]
+        own_signals = call.place.signals if any(s["channel"] == "otlp" for s in call.place.signals) else []
+        call.place.call_signals = [*own_signals, *(s for s in by_completeness(call.signals) if s not in own_signals)]
     conversations = conversation_owners(ways, registry)
+    shared = shared_conversations([call.signals for call in found], registry, trusted)
     defaults = {d.provider: {"account": d.account, "region": d.region} for d in rules.defaults}
-    uses = of_calls(found, ways, conversations, registry, world.prices, trusted, defaults)
+    uses = of_calls(found, ways, conversations, registry, world.prices, trusted, defaults, shared)
     uses += of_time(nodes, ways, conversations, registry, trusted)
 
     bill = [read(row) for row in world.charges]
     for charge in bill:
         charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
+    uses = with_sellers(uses, bill, world.prices)
     paid, late = rate(bill, uses, Fraction(rules.tolerance), world.prices)
+    uncaptured = [c for c in bill if c.sold and c.left and any(amount(c.row, column) for column in COST_COLUMNS)]
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
     plain = [c for c in bill if c not in corrections and c not in taxes]
@@ -105,7 +110,11 @@ def conclude(world: World) -> Conclusions:
         walk_down(rows, bill, registry, rules.shared, tags)
 
     costs = [_cost(charge, to, part) for charge in bill for to, part in charge.shares]
-    costs += [_unbilled(use, bill, late) for use in uses if use.model is not None and (id(use) not in paid or id(use) in late)]
+    costs += [
+        _unbilled(use, bill, late, uncaptured)
+        for use in uses
+        if use.model is not None and (id(use) not in paid or id(use) in late)
+    ]
     return Conclusions(found, ways, uses, costs)
 
 
@@ -141,17 +150,19 @@ def _cost(charge: Charge, to: Any, part: Fraction) -> Cost:
     return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack)
 
 
-def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> Cost:
+def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction], uncaptured: Sequence[Charge]) -> Cost:
     """ES-1, ES-2: usage that no charge paid for. Where the bill covers its period it cost nothing, else it is estimated; so is
     what a running period had not come to (`late`, by use), whatever else the bill covers. (ES-1a)
+
+    Reading: use without a provider is on nobody's bill, so what it cost nothing for is an estimate. (RA-1b)
     """
     o = use.owner
     who = o.initiator, o.initiator_team, o.executor, o.executor_team
     month = f"{use.start:%Y-%m}"
-    if id(use) not in late and covered(use, bill):
+    if (id(use) not in late and covered(use, bill)) or may_be_uncaptured(use, uncaptured):
         nothing = dict.fromkeys(COST_COLUMNS, Fraction(0))
-        flags = use.flags | {"not_on_bill"}
-        return Cost(month, "USD", use.provider, "billed", "metered", who, use.model, use.meter, flags, nothing)
+        basis, reason = ("estimated", "no_provider") if "no_provider" in use.flags else ("billed", "not_on_bill")
+        return Cost(month, "USD", use.provider, basis, "metered", who, use.model, use.meter, use.flags | {reason}, nothing)
     if use.list_cost is None:
         flags = use.flags | {"unpriced"}
         return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, flags, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.oracle.chains import Key, Node, Row, enclosing
+from tests.oracle.names import LOG_MODELS
 
 REPORTED = (
     "input_tokens",
@@ -33,8 +34,8 @@ class Call:
     flags: set[str] = field(default_factory=set)
 
     def told(self, column: str) -> Any:
-        """What any signal says, the span first."""
-        return next((s[column] for s in [self.place.told, *self.signals] if s.get(column) is not None), None)
+        """What any signal says, the most complete first. (CA-1)"""
+        return next((s[column] for s in by_completeness(self.signals) if s.get(column) is not None), None)
 
     @property
     def reports(self) -> bool:
@@ -87,11 +88,16 @@ def _responses(group: Sequence[Node], sole: Mapping[Proof, Proof]) -> set[Proof]
         for request in request_ids(s):
             hit = bool(s.get("cache_hit"))
             if s.get("input_tokens") is not None:
-                proofs |= {(request, prompt, s["response_model"], hit) for prompt in _prompts(s)}
-            elif (request, s["response_model"], hit) in sole:
-                proofs.add(sole[request, s["response_model"], hit])
+                proofs |= {(request, prompt, _family(s), hit) for prompt in _prompts(s)}
+            elif (request, _family(s), hit) in sole:
+                proofs.add(sole[request, _family(s), hit])
                 break
     return proofs
+
+
+def _family(signal: Row) -> str | None:
+    called = LOG_MODELS.get(signal.get("response_model") or "")
+    return called.model if called else None
 
 
 def request_ids(signal: Row) -> list[str]:
@@ -150,10 +156,11 @@ def _joined(groups: list[list[Node]], proofs: Any) -> list[list[Node]]:
 def _merged(group: Sequence[Node]) -> Call:
     """One call of all its signals. It stands where its innermost span stands; each figure comes from whoever tells it.
 
-    Reading: a gateway's row knows no chain, so any span comes before it; of two traces, the one that came first has the call, the
+    Reading: a gateway's row knows at most its trace, so any span comes before it, and a provider's log, in no trace but its own, after it; of two traces, the one that came first has the call, the
     other replays it.
     """
-    spans = [node for node in group if node.told["channel"] == "otlp"] or list(group)
+    spans = [node for node in group if node.told["channel"] == "otlp"]
+    spans = spans or [node for node in group if node.told["trace_id"] != node.told["span_id"]] or list(group)
     first = min(spans, key=lambda node: (node.told["start_time"], node.told["trace_id"])).told["trace_id"]
     spans = [node for node in spans if node.told["trace_id"] == first]
     # Reading: a request is made last, so of the spans of one trace the one that started last is nearest to it.
@@ -174,11 +181,7 @@ def _merged(group: Sequence[Node]) -> Call:
 def _figures(signals: Sequence[Row]) -> Row:
     """What the signals of a call report, each figure by the most complete signal that has it; output by the one that counts most. (CA-1a)"""
 
-    def completeness(s: Row) -> tuple[Any, ...]:
-        order = {"litellm": 0, "otlp": 3}
-        return -sum(s.get(c) is not None for c in REPORTED), order.get(s["channel"], 9), -s["rank"], s["trace_key"], s["span_key"]
-
-    ranked = sorted(signals, key=completeness)
+    ranked = by_completeness(signals)
     figures = {c: next((s[c] for s in ranked if s.get(c) is not None), None) for c in _FIGURES}
     first = next((s for s in ranked if s.get("input_tokens") is not None), None)
     if first is not None:
@@ -190,6 +193,16 @@ def _figures(signals: Sequence[Row]) -> Row:
     if first is not None and first.get("output_tokens") != figures["output_tokens"]:
         figures["total_tokens"] = None
     return figures
+
+
+def by_completeness(signals: Sequence[Row]) -> list[Row]:
+    """Signals in the order in which they are believed: who reports most, a gateway before a span, then in a fixed order."""
+
+    def completeness(s: Row) -> tuple[Any, ...]:
+        order = {"litellm": 0, "otlp": 3}
+        return -sum(s.get(c) is not None for c in REPORTED), order.get(s["channel"], 9), -s["rank"], s["trace_key"], s["span_key"]
+
+    return sorted(signals, key=completeness)
 
 
 def _whole_output(signal: Row) -> int:
@@ -412,8 +425,9 @@ def _beyond(said: Usage, parts: Sequence[Usage], wrapper: Row) -> Usage:
 
 
 def _places(call: Call) -> Iterable[Key]:
-    """Every span that told of a call: each of them lies below the wrappers above it."""
-    return {(s["trace_key"], s["span_key"]) for s in call.signals}
+    """Every span that told of a call: each of them lies below the wrappers above it. A gateway's row of a call that has a span has no place."""
+    spans = [s for s in call.signals if not s["channel"].startswith("litellm")]
+    return {(s["trace_key"], s["span_key"]) for s in spans} | {call.place.key}
 
 
 def _own_stretch(node: Node, wrappers: Sequence[Node]) -> Usage | None:

@@ -24,6 +24,13 @@ class Node:
     signals: list[Row]
     parents: list[Key] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
+    call_signals: list[Row] = field(default_factory=list)
+    """All signals of the call that stands here, wherever they came from."""
+
+    @property
+    def witnesses(self) -> list[Row]:
+        """The signals that may say who works here."""
+        return self.call_signals or self.signals
 
     @property
     def told(self) -> Row:
@@ -63,7 +70,7 @@ def graph(spans: Iterable[Row]) -> dict[Key, Node]:
         key = row["trace_key"], row["span_key"]
         nodes.setdefault(key, Node(key, [])).signals.append(row)
     for node in nodes.values():
-        node.parents = _parents(node, nodes)
+        node.parents = _parents(node, nodes) if _is_span(node) else _only_root(node, nodes)
     _cut_cycles(nodes)
     for node in nodes.values():
         if len(node.parents) > 1:
@@ -88,6 +95,21 @@ def _parents(node: Node, nodes: Mapping[Key, Node]) -> list[Key]:
         if target in nodes and target != node.key and target not in known:
             known.append(target)
     return known
+
+
+def _is_span(node: Node) -> bool:
+    """Whether any channel but a gateway's log told of a node."""
+    return any(not s["channel"].startswith("litellm") for s in node.signals)
+
+
+def _only_root(node: Node, nodes: Mapping[Key, Node]) -> list[Key]:
+    """What a gateway's row of a call without a span hangs on: the root of its trace, if there is exactly one. (CH-1)
+
+    Reading: the row says that it belongs to the trace and not where in it; with one root, everything in the trace is below that.
+    """
+    trace = [other for other in nodes.values() if other.key[0] == node.key[0] and _is_span(other)]
+    roots = [other.key for other in trace if other.told.get("parent_key") is None]
+    return roots if len(roots) == 1 else []
 
 
 def links(row: Row) -> list[Key]:
@@ -127,7 +149,7 @@ def ancestors(key: Key, nodes: Mapping[Key, Node]) -> set[Key]:
 def enclosing(key: Key, nodes: Mapping[Key, Node]) -> set[Key]:
     """All spans that contain one. Reading: a parent does, a link only leads on to other work. (CA-2)"""
     found: set[Key] = set()
-    while nodes[key].told.get("parent_key") is not None and nodes[key].parents:
+    while nodes[key].parents and (nodes[key].told.get("parent_key") is not None or not _is_span(nodes[key])):
         key = nodes[key].parents[0]
         found.add(key)
     return found

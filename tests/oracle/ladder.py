@@ -176,7 +176,8 @@ _SAYS = ("sub_account_id", "region_id", "service_name", "sku_meter", "resource_i
 
 
 def _corrects(credit: Charge, charge: Charge) -> bool:
-    same: tuple[str, ...] = ("billing_currency", "billing_month", "provider_name", "charge_period_start", "charge_period_end")
+    same: tuple[str, ...] = ("billing_currency", "billing_month", "provider_name", "billing_account_id")
+    same += ("charge_period_start", "charge_period_end")
     if credit.row["charge_category"] not in ("Credit", "Adjustment"):
         same += ("charge_category",)
     return all(credit.row[c] == charge.row[c] for c in same) and all(

@@ -11,15 +11,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
-from itertools import combinations
 from typing import Any
 
 from tests.oracle.chains import Row
 from tests.oracle.names import PRICE_MODELS, PROVIDERS, SKUS, UNITS, Sold
-from tests.oracle.usage import KEYS, Use, seconds_within
+from tests.oracle.usage import KEYS, VARIANT, Use, seconds_within
 
-LEVELS = [set(kept) for size in range(len(KEYS), -1, -1) for kept in combinations(KEYS, size)]
-"""Keys that both sides know, most of them first; of as many, those that come first in KEYS. (RA-1a)"""
+Level = tuple[frozenset[str], frozenset[str]]
+"""The keys that a charge knows, and those of them that a use knows as well. (RA-1a)"""
 
 
 SETTLING_HOURS = {"Google Cloud": 48, "Anthropic": 3}
@@ -46,7 +45,8 @@ class Charge:
     def keys(self) -> dict[str, str | None]:
         """The keys a log might know as well."""
         row = self.row
-        return {
+        variant = {key: getattr(self.sold.variant, key) if self.sold else None for key in VARIANT}
+        return variant | {
             "account": row.get("sub_account_id"),
             "region": row.get("region_id"),
             "resource": row.get("resource_id"),
@@ -134,14 +134,14 @@ WITHIN = {
 """The meter that a bill counts a finer one in, where it has no line for that."""
 
 
-def billed_by(use: Use, charges: Sequence[Charge], priced: AbstractSet[tuple[str, str]]) -> str:
+def billed_by(use: Use, charges: Sequence[Charge], price_meters: AbstractSet[tuple[str, str]]) -> str:
     """The meter a use is on the bill with.
 
     Reading: thinking is output wherever no line of its model sells thinking. Of any other meter a list price says that it has a line of its
     own, whether or not that is on this bill; without a price it is in the coarser meter's line.
     """
     lines = {c.sold.meter for c in charges if c.sold and (c.sold.provider, c.sold.model) == (use.provider, use.model)}
-    if use.meter in lines or (use.meter != "reasoning_tokens" and (use.model, use.meter) in priced):
+    if use.meter in lines or (use.meter != "reasoning_tokens" and (use.model, use.meter) in price_meters):
         return use.meter
     meter = WITHIN.get(use.meter)
     while meter is not None and meter not in lines:
@@ -157,13 +157,13 @@ def rate(
     Returns the ids of the uses that are paid for, and of those that a running period had not come to, the part. (ES-1a)
     """
     selling = [c for c in charges if c.sold is not None]
-    priced = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
-    logged = [Logged(use, billed_by(use, selling, priced), use.quantity) for use in uses if use.model is not None]
+    price_meters = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
+    logged = [Logged(use, billed_by(use, selling, price_meters), use.quantity) for use in uses if use.model is not None]
     tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
     for invoice in sorted({c.row["billing_month"] for c in tokens}):
         # What an earlier invoice took is not there for a later one. (RA-2a)
         _rate_invoice([c for c in tokens if c.row["billing_month"] == invoice], logged, tolerance)
-    for pool in _pools([c for c in selling if c.sold and c.sold.model is None], set(KEYS), True):
+    for pool in _same_resource([c for c in selling if c.sold and c.sold.model is None]):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
         charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
@@ -172,15 +172,18 @@ def rate(
 
 
 def _rate_invoice(tokens: Sequence[Charge], uses: Sequence[Logged], tolerance: Fraction) -> None:
-    """The token charges of one invoice, level by level: the caller's place first, then without; named tiers first, then silence about them."""
-    for placeless in (False, True):
-        for one in uses:
-            one.placeless = placeless and one.use.firm_keys is not None and one.left > 0
-        for tiers_matter in (True, False):
-            for level in LEVELS:
-                # Reading: at one level, what the executor's agent owns, then its team, then what anybody owns. (RA-2a)
-                for part in (0, 1, None):
-                    _rate_level(tokens, uses, level, tiers_matter, tolerance, part)
+    """The token charges of one invoice, level by level: what a SKU states of its model first, then without; in each the caller's place
+    first, then without; in each named tiers first, then silence about them.
+    """
+    for by_variant in (True, False):
+        for placeless in (False, True):
+            for one in uses:
+                one.placeless = placeless and one.use.firm_keys is not None and one.left > 0
+            for silent_side in (None, "bill", "log"):
+                for level in _levels(tokens, uses, by_variant):
+                    # Reading: at one level, what the executor's agent owns, then its team, then what anybody owns. (RA-2a)
+                    for part in (0, 1, None):
+                        _rate_level(tokens, uses, level, silent_side, tolerance, part)
 
 
 def _scaled_down(to: Metered, uses: Sequence[Logged]) -> Metered:
@@ -190,25 +193,58 @@ def _scaled_down(to: Metered, uses: Sequence[Logged]) -> Metered:
     return to
 
 
-def _pools(charges: Sequence[Charge], level: set[str], tiers_matter: bool, part: int | None = None) -> list[list[Charge]]:
-    """Charges with money left, merged over every key outside the level; of one owner, where `part` names agent or team. (RA-1a, RA-2a)"""
+def _known(keys: Mapping[str, str | None]) -> frozenset[str]:
+    return frozenset(key for key in KEYS if keys[key] is not None)
+
+
+def _levels(charges: Sequence[Charge], logged: Sequence[Logged], by_variant: bool) -> list[Level]:
+    """Every level that occurs, the most specific first. (RA-1a, RA-1c)
+
+    Reading: what a SKU states of its model comes before the place, so all levels at which the use states it too come first. Then the most
+    keys in common; of as many, a charge that knows no more than the use (an exact pool) before one that does; then the order of KEYS.
+    """
+    levels = {(_known(c.keys), _known(c.keys) & _known(one.keys)) for c in charges for one in logged}
+    levels = {(known, common) for known, common in levels if by_variant == (known & set(VARIANT) <= common)}
+
+    def order(level: Level) -> tuple[Any, ...]:
+        known, common = level
+        return -len(common), len(known), [KEYS.index(k) for k in KEYS if k in common], [KEYS.index(k) for k in KEYS if k in known]
+
+    return sorted(levels, key=order)
+
+
+def _pools(charges: Sequence[Charge], level: Level, silent_side: str | None, part: int | None) -> list[list[Charge]]:
+    """Charges of a level with money left, merged over every key that the uses do not know; of one owner, where `part` names agent or
+    team. (RA-1a, RA-2a)
+    """
+    known, common = level
     pools: dict[tuple[Hashable, ...], list[Charge]] = {}
     for charge in charges:
         owner = None if part is None else charge.owner[part]
-        if part is not None and owner is None:
+        if (part is not None and owner is None) or not charge.left or _known(charge.keys) != known or charge.sold is None:
             continue
-        if charge.left and (all(charge.keys[key] is not None for key in level) or level == set(KEYS)):
-            tier = charge.sold.tier if charge.sold and tiers_matter else None
-            same = (charge.apart, tier, owner, *(charge.keys[key] for key in KEYS if key in level))
-            pools.setdefault(same, []).append(charge)
+        if silent_side is not None and (charge.sold.tier == "standard") != (silent_side == "bill"):
+            continue
+        tier = charge.sold.tier if silent_side is None else None
+        same = (charge.apart, tier, owner, *(charge.keys[key] for key in KEYS if key in common))
+        pools.setdefault(same, []).append(charge)
+    return list(pools.values())
+
+
+def _same_resource(charges: Sequence[Charge]) -> list[list[Charge]]:
+    """Charges of one resource in one period. (RA-3)"""
+    pools: dict[tuple[Hashable, ...], list[Charge]] = {}
+    for charge in charges:
+        assert charge.sold is not None
+        pools.setdefault((charge.apart, charge.sold.tier, *(charge.keys[key] for key in KEYS)), []).append(charge)
     return list(pools.values())
 
 
 def _rate_level(
     charges: Sequence[Charge],
     uses: Sequence[Logged],
-    level: set[str],
-    tiers_matter: bool,
+    level: Level,
+    silent_side: str | None,
     tolerance: Fraction,
     part: int | None,
 ) -> None:
@@ -216,15 +252,15 @@ def _rate_level(
     currency; what it has beyond that is offered to the next, as long as there are any. (RA-2a)
     """
     while True:
-        pools = sorted((p for p in _pools(charges, level, tiers_matter, part) if _quantity(p) > 0), key=_first_choice)
+        pools = sorted((p for p in _pools(charges, level, silent_side, part) if _quantity(p) > 0), key=_first_choice)
         by_pool: dict[int, list[Logged]] = {}
         for one in uses:
-            fitting = (number for number, pool in enumerate(pools) if _fits(one, pool, level, tiers_matter, part))
+            fitting = (number for number, pool in enumerate(pools) if _fits(one, pool, level, silent_side, part))
             first = next(fitting, None) if one.left else None
             if first is not None:
                 by_pool.setdefault(first, []).append(one)
         for number, users in by_pool.items():
-            _rate_pool(pools[number], users, level, tiers_matter, tolerance)
+            _rate_pool(pools[number], users, level, silent_side, tolerance)
         if not any(one.left for users in by_pool.values() for one in users):
             return
 
@@ -239,13 +275,13 @@ def _first_choice(pool: Sequence[Charge]) -> tuple[Any, ...]:
     return end - start, start, row["billing_currency"]
 
 
-def _fits(one: Logged, pool: Sequence[Charge], level: set[str], tiers_matter: bool, part: int | None) -> bool:
+def _fits(one: Logged, pool: Sequence[Charge], level: Level, silent_side: str | None, part: int | None) -> bool:
     owner = one.use.owner.executor, one.use.owner.executor_team
     is_own = part is None or owner[part] == pool[0].owner[part]
-    return is_own and all(_meets(one, charge, level, tiers_matter) for charge in pool)
+    return is_own and _meets(one, pool[0], level[1], silent_side)
 
 
-def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: set[str], tiers_matter: bool, tolerance: Fraction) -> None:
+def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: Level, silent_side: str | None, tolerance: Fraction) -> None:
     """RA-2 in one pool: each use pays its quantity of D; what the logs do not explain is left for the next level.
 
     Reading: where more is logged than billed, all are scaled down to what is billed here, and the rest of each meets the
@@ -257,7 +293,7 @@ def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: set[str], tie
         return
     agree = abs(bought - used) <= tolerance * bought
     divisor = used if agree else max(bought, used)
-    coarse = frozenset() if level == set(KEYS) and tiers_matter else frozenset({"coarse_match"})
+    coarse = frozenset() if level[0] == level[1] and silent_side is None else frozenset({"coarse_match"})
     if used > bought and not agree and any(charge.running for charge in pool):
         _meet_in_order(pool, users, bought, coarse)
         return
@@ -296,21 +332,21 @@ def _meet_in_order(pool: Sequence[Charge], users: Sequence[Logged], bought: Frac
         charge.left, charge.reason = Fraction(0), "uncaptured_usage"
 
 
-def _meets(one: Logged, charge: Charge, level: set[str], tiers_matter: bool) -> bool:
-    """Whether a use and a charge know exactly the keys of the level in common, agree on them, and differ in nothing else.
+def _meets(one: Logged, charge: Charge, common: frozenset[str], silent_side: str | None) -> bool:
+    """Whether a use and a charge know exactly these keys in common, agree on them, and differ in nothing else.
 
     Reading: `standard` is what silence about a tier is taken for, on either side. So in the end it meets any tier, while
     two that are named and differ never meet.
     """
     use, sold, row = one.use, charge.sold, charge.row
     assert sold is not None
-    common = {key for key in KEYS if one.keys[key] is not None and charge.keys[key] is not None}
+    same_tier = use.tier == sold.tier if silent_side is None else (use.tier == "standard") == (silent_side == "log")
     return (
         (use.provider, use.model, one.meter) == (sold.provider, sold.model, sold.meter)
         and row["charge_period_start"] <= use.start < row["charge_period_end"]
-        and common == level
+        and _known(one.keys) & _known(charge.keys) == common
         and all(one.keys[key] == charge.keys[key] for key in common)
-        and (use.tier == sold.tier or (not tiers_matter and "standard" in (use.tier, sold.tier)))
+        and same_tier
     )
 
 
@@ -322,12 +358,17 @@ def _split_time(pool: list[Charge], held: Sequence[Use]) -> None:
     first = pool[0]
     assert first.sold is not None
     start, end = first.row["charge_period_start"], first.row["charge_period_end"]
-    known = [use for use in held if use.keys["resource"] == first.keys["resource"]]
-    users = [(use, seconds_within(use, start, end)) for use in known]
+    holders = [use for use in held if use.keys["resource"] == first.keys["resource"]]
+    users = [(use, seconds_within(use, start, end)) for use in holders]
     used = sum((seconds for _, seconds in users), Fraction(0))
-    capacity = sum((c.quantity or 0 for c in pool), Fraction(0)) if first.sold.provisioned else Fraction(0)
+    is_idle = first.sold.provisioned and any(use.quantity for use in holders)
+    if not used and not is_idle:
+        # Reading: where no use of it has a duration, the number of uses counts.
+        users = [(use, use.share) for use in holders if start <= use.start < end]
+        used = sum((share for _, share in users), Fraction(0))
+    capacity = sum((c.quantity or 0 for c in pool), Fraction(0)) if is_idle else Fraction(0)
     divisor = max(used, capacity)
-    if not known or not divisor:
+    if not divisor:
         return
     for charge in pool:
         for use, seconds in users:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from tests.oracle.calls import Call
+from tests.oracle.calls import Call, by_completeness
 from tests.oracle.chains import Key, Node, Path, Row, enclosing
 from tests.oracle.identity import Owner, Registry, owner_of
-from tests.oracle.names import LOG_MODELS, PRICE_MODELS, PROVIDERS
+from tests.oracle.names import LOG_MODELS, PRICE_MODELS, PROVIDERS, called_provider
 
-KEYS = ("account", "region", "resource", "principal")
+VARIANT = ("release", "model_version", "geography")
+"""What a name may state of a model beside its family. (RA-1c)"""
+KEYS = (*VARIANT, "account", "region", "resource", "principal")
 """What a log may leave unsaid about a call, and a bill about a charge. (RA-1a)"""
 
 
@@ -32,6 +35,8 @@ class Use:
     end: datetime
     list_cost: Fraction | None = None
     flags: frozenset[str] = frozenset()
+    share: Fraction = Fraction(1)
+    """Which part of the holder's cost this owner has: the weight of the path."""
     firm_keys: Mapping[str, str | None] | None = None
     """The keys without the place that only the caller states; None: the same. (RA-1d)"""
 
@@ -42,30 +47,35 @@ def of_calls(
     conversations: Mapping[str, str],
     registry: Registry,
     prices: Sequence[Row],
-    trusted: Sequence[str],
+    trusted_sources: Sequence[str],
     defaults: Mapping[str, Mapping[str, str]],
+    shared_ids: AbstractSet[str] = frozenset(),
 ) -> list[Use]:
     """Every meter of every call, once for each way its chain goes. A fan-in splits it by the weights of the links. (CH-1)"""
     uses: list[Use] = []
     for call in calls:
-        provider, model = PROVIDERS.get(call.told("provider")), LOG_MODELS.get(call.told("response_model"))
+        name = call.told("response_model")
+        provider, meaning = called_provider(call.told("provider"), name), LOG_MODELS.get(name)
+        model = meaning.model if meaning else None
+        variant = {key: getattr(meaning.variant, key) if meaning else None for key in VARIANT}
         start = call.place.told["start_time"]
-        said = {
+        stated_keys = variant | {
             "account": _billed(call, "account_id") or call.told("account_id"),
             "region": _billed(call, "region") or call.told("region"),
             "resource": call.told("resource_id"),
             "principal": call.told("principal"),
         }
-        firm = said | {"account": _billed(call, "account_id"), "region": _billed(call, "region")}
+        firm = stated_keys | {"account": _billed(call, "account_id"), "region": _billed(call, "region")}
+        stated_keys, firm = (_possible(one, provider) for one in (stated_keys, firm))
         keys, firm_keys = (
-            {key: value or defaults.get(provider or "", {}).get(key) for key, value in one.items()} for one in (said, firm)
+            {key: value or defaults.get(provider or "", {}).get(key) for key, value in one.items()} for one in (stated_keys, firm)
         )
         tier = call.told("service_tier") or "standard"
         for path in ways[call.place.key]:
-            owner = owner_of(call.signals, path, conversations, registry, trusted)
+            owner = owner_of(by_completeness(call.signals), path, conversations, registry, trusted_sources, shared_ids)
             for meter, count in (call.usage or {}).items():
                 quantity = count * path.weight
-                rate = price_of(prices, model, meter, tier, start)
+                rate = price_of(prices, provider, name, meter, tier, start)
                 uses.append(
                     Use(
                         owner,
@@ -77,12 +87,23 @@ def of_calls(
                         quantity,
                         start,
                         start,
-                        None if rate is None else rate * quantity,
+                        # What used nothing costs nothing, whatever its price would be. (ES-2)
+                        Fraction(0) if not quantity else None if rate is None else rate * quantity,
                         frozenset(call.flags) | owner.flags,
-                        None if firm_keys == keys and firm == said else firm_keys,
+                        firm_keys=None if firm_keys == keys and firm == stated_keys else firm_keys,
                     )
                 )
     return uses
+
+
+def _possible(keys: dict[str, str | None], provider: str | None) -> dict[str, str | None]:
+    """The keys without a place that cannot be the called provider's: the caller may run in another cloud than the one it calls. (RA-1d)
+
+    Reading: accounts and regions of these worlds are Amazon's; Google and Microsoft have accounts that look so, others have neither.
+    """
+    if provider in ("AWS", None):
+        return keys
+    return keys | {"region": None} | ({} if provider in ("Google Cloud", "Microsoft") else {"account": None})
 
 
 def _billed(call: Call, column: str) -> str | None:
@@ -90,14 +111,23 @@ def _billed(call: Call, column: str) -> str | None:
     return next((s[column] for s in call.signals if s["channel"] != "otlp" and s.get(column) is not None), None)
 
 
-def price_of(prices: Sequence[Row], model: str | None, meter: str, tier: str, at: datetime) -> Fraction | None:
-    """The list price of a meter and tier as of an instant: of those valid from then or before, the youngest. (ES-1, ES-2)"""
-    held = [
-        p
-        for p in prices
-        if (PRICE_MODELS.get(p["model"]), p["meter"], p["service_tier"]) == (model, meter, tier) and p["valid_from"] <= at
+def price_of(
+    prices: Sequence[Row], provider: str | None, name: str | None, meter: str, tier: str, at: datetime
+) -> Fraction | None:
+    """The list price of a meter and tier as of an instant: of those valid from then or before, the youngest. (ES-1, ES-2)
+
+    Reading: the model under its very name, as its provider lists it, else as anybody does; else its family as its provider lists it.
+    """
+    meaning = LOG_MODELS.get(name or "")
+    if meaning is None:
+        return None
+    price_rows = [p for p in prices if p["model"] == name]
+    price_rows = [p for p in price_rows if PROVIDERS[p["provider"]] == provider] or price_rows
+    price_rows = price_rows or [
+        p for p in prices if (PROVIDERS[p["provider"]], PRICE_MODELS[p["model"]]) == (provider, meaning.model)
     ]
-    return Fraction(max(held, key=lambda p: p["valid_from"])["rate"]) if held else None
+    rates = [p for p in price_rows if (p["meter"], p["service_tier"]) == (meter, tier) and p["valid_from"] <= at]
+    return Fraction(max(rates, key=lambda p: p["valid_from"])["rate"]) if rates else None
 
 
 def of_time(
@@ -105,7 +135,7 @@ def of_time(
     ways: Mapping[Key, list[Path]],
     conversations: Mapping[str, str],
     registry: Registry,
-    trusted: Sequence[str],
+    trusted_sources: Sequence[str],
 ) -> list[Use]:
     """The time for which spans held a resource. (RA-3)
 
@@ -119,10 +149,12 @@ def of_time(
             continue
         start, end = node.told["start_time"], max(node.told["start_time"], node.told["end_time"])
         for path in ways[node.key]:
-            owner = owner_of(node.signals, path, conversations, registry, trusted)
-            keys = {"account": None, "region": None, "resource": resource, "principal": None}
+            owner = owner_of(node.signals, path, conversations, registry, trusted_sources)
+            keys = dict.fromkeys(KEYS) | {"resource": resource}
             seconds = _seconds(end - start) * path.weight
-            uses.append(Use(owner, None, None, "seconds", "standard", keys, seconds, start, end, flags=owner.flags))
+            uses.append(
+                Use(owner, None, None, "seconds", "standard", keys, seconds, start, end, flags=owner.flags, share=path.weight)
+            )
     return uses
 
 

@@ -145,6 +145,16 @@ def test_ca1a_a_span_that_names_the_ids_of_two_calls_joins_neither(books: Books,
     assert sum(row[1] or 0 for row in used(books) if "litellm" in row[0]) == 2000
 
 
+def test_ca1_of_a_call_that_only_gateway_rows_report_the_earliest_trace_has_it(books: Books) -> None:
+    """The trace that came first has the call, whatever its id is; a later one repeats it."""
+    for number in (1, 2):
+        first, later = (call(10 * number + n, 1000, **LOG, provider_request_id=f"r{number}") for n in (number, 3 - number))
+        rows = [first | {"start_time": at(9)}, later | {"start_time": at(11)}]
+        write(books, spans=spans(*({**row, "end_time": row["start_time"]} for row in rows)))
+    attribute(books)
+    assert {start.hour for start in books.store.scan(CALLS).collect()["start_time"]} == {9}
+
+
 def test_ca1a_ids_without_end_are_bounded(home: Path) -> None:
     """Hostile: an id of 10 MB and a hundred thousand headers. The call counts, under what can be its ids."""
     item: dict[str, Any] = {

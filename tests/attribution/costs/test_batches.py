@@ -13,8 +13,8 @@ from attribution.costs import matching, month, sink
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CHARGES, COSTS, SPANS
-from tests.attribution.test_oracle import engine
 from tests.oracle.books import World
+from tests.oracle.comparison import engine
 from tests.oracle.worlds import worlds
 from tests.support.books_by_hand import SONNET, at, charge, charges, span, spans, write
 

@@ -10,7 +10,7 @@ from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import PROBLEMS
 from tests.attribution.test_rules import call, configure, rows, total
-from tests.support.books_by_hand import charge, charges, price, span, spans, write
+from tests.support.books_by_hand import at, charge, charges, price, span, spans, write
 from tests.support.cli_books import Command
 from tests.support.paths import DATA
 
@@ -371,3 +371,25 @@ def test_ra1_tokens_are_known_by_their_unit_and_other_units_are_no_models(books:
     )
     attribute(books)
     assert rows(books, "effective_cost", "reason") == [(D(1), "unclassified_sku"), (D(2), "no_logged_use")]
+
+
+# ── of as many shared keys, exact first ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_ra1a_a_charge_that_knows_no_more_than_the_call_comes_first(books: Books) -> None:
+    """One charge names its account, one does not, nor does the call: the second is exact, and only what it lacks meets the first."""
+    placeless = charge("1", tokens_k="1", sub_account_id=None, region_id=None)
+    write(
+        books,
+        spans=spans(call(1, 1, None, 1000, agent_name="a"), call(2, 2, None, 500, agent_name="b", start_time=at(11))),
+        charges=charges(
+            charge("2", tokens_k="1"),
+            placeless,
+            *(
+                {**row, "charge_period_start": at(11), "charge_period_end": at(12)}
+                for row in (charge("2", tokens_k="1"), placeless)
+            ),
+        ),
+    )
+    attribute(books)
+    assert total(books, "initiator_agent", cost_class="metered") == {"a": D(1), "b": D("0.5")}

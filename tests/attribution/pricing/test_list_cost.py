@@ -303,3 +303,12 @@ def test_a_rate_in_another_currency_is_not_used_and_is_told(books: Books) -> Non
     assert costs.select("currency", "effective_cost").rows() == [("USD", Decimal("0.003"))]
     told = books.store.scan(PROBLEMS).collect()["reason"].to_list()
     assert [reason.split(":")[0] for reason in told] == ["rate_in_another_currency"]
+
+
+def test_a_call_without_a_named_provider_has_the_price_of_the_one_its_models_form_states(books: Books) -> None:
+    """The list has Bedrock's price under another spelling; a framework and nobody are named as providers. (RA-1b, ES-2)"""
+    listed = [price("anthropic.claude-sonnet-4-6", "input_tokens", "0.000003")]
+    call: dict[str, Any] = {"response_model": "us.anthropic.claude-sonnet-4-6-v1:0", "usage_scope": "leaf", "input_tokens": 1000}
+    write(books, spans=spans(span(1, 1, **call), span(2, 2, **call, provider="langchain"), span(3, 3, **call)), prices=listed)
+    attribute(books)
+    assert books.store.scan(COSTS).select(pl.col("effective_cost").sum()).collect().item() == Decimal("0.009")
