@@ -49,8 +49,10 @@ def mark_echoes(calls: pl.DataFrame, nodes: pl.DataFrame, forest: Forest) -> pl.
 
 def _starts_other_work(nodes: pl.DataFrame, container: Index, is_reporting: Flags) -> Flags:
     """Spans of a tool or of an invoked agent, and those that name another agent than the nearest one above them that names any."""
+    # A call without a span, of which only a gateway's row is known, is neither agent nor tool: there the column is null.
+    has_kinds = "is_agent_or_tool" in nodes.columns
     starts = (
-        nodes["is_agent_or_tool"].to_numpy().copy() if "is_agent_or_tool" in nodes.columns else np.zeros(nodes.height, dtype=bool)
+        nodes["is_agent_or_tool"].fill_null(value=False).to_numpy().copy() if has_kinds else np.zeros(nodes.height, dtype=bool)
     )
     agents = nodes.select(agent=pl.coalesce("agent_name", "agent_id"))["agent"]
     named_rows = np.flatnonzero(agents.is_not_null().to_numpy()).astype(np.int32)

@@ -155,6 +155,13 @@ def test_ca1_of_a_call_that_only_gateway_rows_report_the_earliest_trace_has_it(b
     assert {start.hour for start in books.store.scan(CALLS).collect()["start_time"]} == {9}
 
 
+def test_ca2b_a_gateways_call_without_a_span_is_beside_nested_calls_of_spans(books: Books) -> None:
+    """Of the gateway's call nobody knows whether it is an agent or a tool: the nested calls of another trace are told apart all the same."""
+    nested = [span(1, 1, **SONNET, input_tokens=900), span(1, 2, 1, **SONNET, input_tokens=400)]
+    write(books, spans=spans(*nested, call(3, 1000, **LOG)))
+    assert [row[1] for row in used(books)] == [1000, 400, 900]
+
+
 def test_ca1a_ids_without_end_are_bounded(home: Path) -> None:
     """Hostile: an id of 10 MB and a hundred thousand headers. The call counts, under what can be its ids."""
     item: dict[str, Any] = {
