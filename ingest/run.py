@@ -30,7 +30,7 @@ from ledger.books import Books
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.money import ZERO
 from ledger.problems import Problem
-from ledger.tables import COST_COLUMNS, SPANS
+from ledger.tables import SPANS
 
 Progress = Callable[[str, int, int], None]
 """Called for each file with its address, its number from 1, and how many files are planned so far."""
@@ -55,7 +55,7 @@ class IngestReport:
     warnings: int = 0
     months: list[str] = field(default_factory=list)
     totals: dict[str, dict[str, Decimal]] = field(default_factory=dict)
-    """Currency to cost column to the files' own total, at full precision."""
+    """Currency to cost column to the files' own total, at full precision; a column that no charge has is absent. (MO-1b)"""
     rounding: dict[str, dict[str, Decimal]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list, repr=False)
     not_kept: list[Problem] = field(default_factory=list, repr=False)
@@ -364,8 +364,9 @@ class _Run:
                 (report.totals, (column_sum.booked, column_sum.rounding)),
                 (report.rounding, (column_sum.rounding,)),
             ):
-                columns = totals.setdefault(currency, dict.fromkeys(COST_COLUMNS, ZERO))
-                columns[column] = _sum(columns[column], *amount)
+                columns = totals.setdefault(currency, {})
+                if column_sum.rows:
+                    columns[column] = _sum(columns.get(column, ZERO), *amount)
 
     def ingest_logs(self, batches: Iterator[Batch]) -> None:
         """Merges rows as they come."""

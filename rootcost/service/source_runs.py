@@ -113,7 +113,7 @@ def _read(
         rows_changed=report.rows_changed,
         errors=report.errors,
         warnings=report.warnings,
-        money_in={currency: columns["billed_cost"] for currency, columns in report.totals.items()},
+        money_in={currency: columns["billed_cost"] for currency, columns in report.totals.items() if "billed_cost" in columns},
         newest=report.newest,
         error=f"{unreached.uri}: {unreached.reason} — {unreached.remedy}" if unreached else None,
     )

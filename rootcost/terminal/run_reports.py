@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ledger.money import text
+from ledger.tables import COST_COLUMNS
 from rootcost.terminal.console import out, say, terminal
 from rootcost.terminal.tables import balance, counted
 
@@ -28,7 +29,8 @@ def ingested(report: IngestReport) -> None:
         f"{counted(report.rows, noun)}{months}, {report.rows_changed:,} new or changed"
     )
     for currency, columns in report.totals.items():
-        out(f"{currency} as read: " + ", ".join(f"{name.replace('_', ' ')} {text(total)}" for name, total in columns.items()))
+        sums = (f"{name.replace('_', ' ')} {text(columns.get(name)) or 'unknown'}" for name in COST_COLUMNS)
+        out(f"{currency} as read: {', '.join(sums)}")
     if report.warnings:
         say(f"{counted(report.warnings, 'row')} kept with a remark: rootcost problems")
     left_out(report.problems)

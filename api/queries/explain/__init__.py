@@ -20,7 +20,7 @@ from api.queries.chains import calls_of, spans_of
 from api.queries.costs import CostQuery, cells, matching_costs
 from api.queries.explain import bill_steps, rule_steps, text, usage_steps
 from api.queries.explain.estimate_steps import estimate_step
-from api.queries.explain.lookup import find, no_cost_error
+from api.queries.explain.lookup import calls_named, find, no_cost_error
 from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
@@ -321,7 +321,7 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
         step="span",
         rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
         sentence=f"{ref} was reported by {channels}{merge_note}; the path to the root of its chain has {many(len(path), 'span')}.",
-        facts=text.json_values({"raw_ids": _raw_ids(spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
+        facts=text.json_values({"raw_ids": _raw_ids(books, spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
         links=[text.link("chain", row["chain_id"])],
     )
@@ -340,13 +340,37 @@ def calls_frame(row: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame([row], schema={name: dtype for name, dtype in CALLS.schema.items() if name in row})
 
 
-def _raw_ids(spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Channel, source and file of each signal of the call."""
+def _raw_ids(books: Books, spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Channel, source and file of each signal of the call; signals of another attempt under its gateway id are left out. (CA-1a)"""
     is_same_call = (pl.col("trace_key") == row["trace_key"]) & (pl.col("span_key") == row["span_key"])
     for name in ("gateway_call_id", "provider_request_id"):
         if row[name]:
             is_same_call = is_same_call | (pl.col(name) == row[name])
-    return spans.filter(is_same_call.fill_null(value=False)).select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
+    signals = spans.filter(is_same_call.fill_null(value=False))
+    attempts = calls_named(books, row["gateway_call_id"]) if row["gateway_call_id"] else pl.DataFrame()
+    if attempts.height > 1:
+        at = (row["trace_key"], row["span_key"])
+        numbers = [n for n, signal in enumerate(signals.iter_rows(named=True)) if _attempt_of(signal, attempts) == at]
+        signals = signals[numbers]
+    return signals.select("channel", "source", "raw_id", "span_id", "rank").to_dicts()
+
+
+def _attempt_of(signal: dict[str, Any], attempts: pl.DataFrame) -> tuple[int, int]:
+    """The attempt that a signal reports: the one at its own place, else the one of its status and model that started nearest to it."""
+    rows = list(attempts.iter_rows(named=True))
+    own_rows = [a for a in rows if (a["trace_key"], a["span_key"]) == (signal["trace_key"], signal["span_key"])]
+    model_name = signal["response_model"] or signal["request_model"] or ""
+    nearest = min(
+        own_rows or rows,
+        key=lambda a: (
+            (a["status"] == "error") != (signal["status"] == "error"),
+            bool(a["model"]) and a["model"] not in model_name,
+            abs(a["start_time"] - signal["start_time"]),
+            a["trace_key"],
+            a["span_key"],
+        ),
+    )
+    return nearest["trace_key"], nearest["span_key"]
 
 
 __all__ = ["CALL", "DEFAULT_LINES", "ObjectMissingError", "explain", "explain_cell"]

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from api import queries
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CALLS, COSTS, PROBLEMS
@@ -89,6 +90,9 @@ def test_ca1a_a_failed_attempt_with_usage_and_the_answer_of_the_fallback_are_two
     with Books.open(home) as books:
         costs = books.store.scan(COSTS).collect().group_by("model").agg(pl.col("effective_cost").sum()).sort("model")
         assert costs.rows() == [("claude-haiku-4-5", D("0.003")), ("claude-sonnet-4-6", D("0.0132"))]
+        explanation = queries.explain(books, "call-6")
+        signals = [[s["span_id"] for s in step.facts["raw_ids"]] for step in explanation.steps if step.step == "span"]
+        assert signals == [["call-6_failed"], ["call-6"]], "each attempt has its own log row"
 
 
 def test_ca1a_a_stream_that_was_cut_counts_what_the_other_source_saw_of_it(books: Books) -> None:

@@ -32,7 +32,7 @@ def balance_of(books: Books, column: str) -> dict[str, tuple[Decimal | None, ...
 
 def test_a_list_cost_that_no_row_tells_is_null_everywhere(home: Path) -> None:
     rootcost = Command(home)
-    rootcost("ingest", "gcp", CASE / "row.jsonl")
+    assert "list cost unknown" in rootcost("ingest", "gcp", CASE / "row.jsonl").out
     rootcost("attribute")
     (row,) = rootcost("costs", "--by", "service", "--basis", "list", "--format", "json").rows
     assert (row["cost"], row["omitted_rows"], row["omitted_cost"]) == (None, 1, "12.5")
