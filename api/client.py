@@ -28,6 +28,8 @@ from api.models import (
     ChainSummary,
     ChainTree,
     CostTable,
+    Evidence,
+    EvidenceSection,
     Explanation,
     FieldError,
     Filters,
@@ -224,6 +226,15 @@ class Client:
     def freshness(self) -> Freshness:
         """Freshness of the facts."""
         return self._get(Freshness, "/v1/freshness")
+
+    def evidence(self, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
+        """What a month's money stands on, how emitters count, and findings; by default the newest month."""
+        return self._get(Evidence, "/v1/evidence", {"month": month, "basis": basis})
+
+    def evidence_file(self, section: EvidenceSection, *, month: str | None = None, basis: Basis = "effective") -> bytes:
+        """A section of the evidence as CSV."""
+        params = {"month": month, "basis": basis, "format": "csv", "section": section}
+        return self._send("GET", "/v1/evidence", params=params).content
 
     def gaps(
         self, *, start: str | None = None, end: str | None = None, granularity: str = "hour", limit: int = 1000, offset: int = 0

@@ -21,6 +21,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         forest.build_forest(nodes)                                   → parent and root of each node                     (CH-1 … CH-3)
         echoes.mark_echoes(calls, nodes, forest)                     → calls, marked where they repeat the one below    (CA-2b)
         metering.meter_calls(calls)                                  → calls with disjoint meters                       (CA-5)
+        reading_rows.drop_native_readings(calls)                     → no open reading where the usage is the provider's own
         wrappers.keep_residuals(calls, forest)                       → leaves, silent ones with their part of a residual (CA-2a); what is set aside
         pricing.add_list_cost(calls, book), metering.flag_unpriced   → list cost of each meter                          (ES-2)
         identity.span_agents(nodes, as_of)                           → the agent that each node names                   (ID-2)
@@ -37,6 +38,7 @@ The steps of a run, with their inputs and results, in order. A month of usage is
         resource_time.resource_hours(context, as_of)                 → rows of usage_hourly: seconds on resources       (RA-3)
         evidence.count_evidence(calls, dimensions)                   → how each emitter counts, and its reported costs  (CA-5, CA-6)
         set_aside.add_set_aside(evidence, set_aside, book, …)        → the same, with what echoes and wrappers repeat   (CA-2b)
+        reading_rows.read_quantities(calls, paths, cells)            → usage that the record does not prove             (CA-5)
         rollup_rows.finish_rows(…)                                   → rows with month and rollup id
 
 The costs of a month (`costs.month.compute_month_costs`), from its charges and that usage:

@@ -212,7 +212,10 @@ SPANS = Table(
         column("output_includes_reasoning", pl.Boolean, "whether output_tokens includes reasoning tokens; null: unknown"),
         column("reasoning_tokens", pl.Int64, "as reported"),
         column(
-            "count_evidence", pl.String, "provider: the provider's own usage in the record says what the counts include (CA-5)"
+            "count_evidence",
+            pl.String,
+            "provider: the provider's own usage in the record says what the counts include; provider_input, provider_output: of one side "
+            "only (CA-5)",
         ),
         column(
             "count_contradiction", pl.Boolean, "true where the record contradicts the emitter table on what the counts include"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import polars as pl
 
@@ -19,7 +20,7 @@ class Problem:
 
     `place` is the line, row or object within `uri` (``line 7``, ``row 12``, ``item 3``); `rows` says how many input rows
     share this problem when they are reported together. `severity` is ``error`` when the row was left out, ``warning``
-    when it was kept.
+    when it was kept. `cost` is the money it concerns, in `currency`; None where none is known.
     """
 
     source: str
@@ -30,6 +31,8 @@ class Problem:
     remedy: str
     rows: int = 1
     severity: str = "error"
+    cost: Decimal | None = None
+    currency: str | None = None
 
     @property
     def problem_id(self) -> str:
@@ -52,6 +55,8 @@ def to_frame(problems: Iterable[Problem], *, run_id: str = "") -> pl.DataFrame:
             "remedy": p.remedy,
             "rows": p.rows,
             "severity": p.severity,
+            "cost": p.cost,
+            "currency": p.currency,
             "seen_at": now,
             "run_id": run_id,
         }

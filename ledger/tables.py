@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from ledger.charge_groups import CHARGE_GROUP_COLUMNS
+from ledger.count_tables import COUNT_EVIDENCE as COUNT_EVIDENCE
+from ledger.count_tables import COUNT_READINGS as COUNT_READINGS
 from ledger.fact_tables import CHARGES as CHARGES
 from ledger.fact_tables import COST_AMOUNTS as _COSTS
 from ledger.fact_tables import EXCHANGE_RATES as EXCHANGE_RATES
@@ -170,44 +172,6 @@ USAGE_HOURLY = Table(
         _c("quantity", MONEY, "sum of the meter: tokens, requests, seconds, …", required=True),
         _c("calls", pl.Int64, "number of calls", required=True),
         _c("list_cost", MONEY, "cost at the price-book rates as of the calls; null where unpriced"),
-    ),
-)
-
-COUNT_EVIDENCE = Table(
-    "count_evidence",
-    "conclusion",
-    "How emitters count: calls and money by emitter, version, provider and model, with what contradicts the emitter table and the costs "
-    "that emitters report. (CA-5, CA-6)",
-    key=("rollup_id", "emitter", "emitter_version", "source", "provider", "model"),
-    partition_by=("month", "rollup_id"),
-    columns=(
-        _c("rollup_id", pl.String, "the rollup (one pass over the spans) that produced it", required=True),
-        _c("month", pl.String, "UTC month of the calls, YYYY-MM", required=True),
-        _c("emitter", pl.String, "a row of the emitter table; the ingestor where no emitter was recognised"),
-        _c("emitter_version", pl.String, "version of its instrumentation scope, as sent"),
-        _c("source", pl.String, "ingestor that read the calls"),
-        _c("provider", pl.String, "canonical provider"),
-        _c("model", pl.String, "canonical model"),
-        _c("calls", pl.Int64, "calls that used something at a provider", required=True),
-        _c("list_cost", MONEY, "their cost at the price-book rates; null where none is priced"),
-        _c("contradicted_calls", pl.Int64, "calls whose record contradicts the emitter table", required=True),
-        _c("contradicted_cost", MONEY, "their list cost"),
-        _c(
-            "assumed_calls",
-            pl.Int64,
-            "calls whose input was taken as inclusive of cached tokens because nothing says",
-            required=True,
-        ),
-        _c("assumed_cost", MONEY, "their list cost"),
-        _c("compared_calls", pl.Int64, "calls with a reported cost and a list cost", required=True),
-        _c("compared_cost", MONEY, "their list cost"),
-        _c("reported_cost", RATE, "the cost their emitter reports for them; compared, never booked"),
-        _c("echo_spans", pl.Int64, "spans set aside because they repeat the call below them (CA-2b)"),
-        _c("echo_cost", MONEY, "list cost of the usage they repeat; null where it has no price"),
-        _c("wrapper_spans", pl.Int64, "wrappers whose usage, or a part of it, is set aside because the calls below report it"),
-        _c("wrapper_cost", MONEY, "list cost of that usage at the wrapper's model"),
-        _c("wrapper_excess_spans", pl.Int64, "wrappers that report more than the calls below them, all of which report"),
-        _c("wrapper_excess_cost", MONEY, "list cost of that excess, which is counted nowhere"),
     ),
 )
 
@@ -370,6 +334,8 @@ PROBLEMS = Table(
         _c("severity", pl.String, "error: the row was left out; warning: it was kept", required=True),
         _c("seen_at", TIME, "when it was first seen", required=True),
         _c("run_id", pl.String, "the run that reported it, if a run did"),
+        _c("cost", MONEY, "the money it concerns: effective or list cost; null where none is known"),
+        _c("currency", pl.String, "currency of the cost"),
     ),
 )
 
@@ -386,6 +352,7 @@ TABLES: Mapping[str, Table] = {
         EXCHANGE_RATES,
         CHAINS,
         COUNT_EVIDENCE,
+        COUNT_READINGS,
         CALLS,
         USAGE_HOURLY,
         RATES,

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rootcost.commands import budgets, exchange, explain, exports, gcp, ingestion, prices, reports, rules, service, sources
+from rootcost.commands import (
+    budgets,
+    evidence,
+    exchange,
+    explain,
+    exports,
+    gcp,
+    ingestion,
+    prices,
+    reports,
+    rules,
+    service,
+    sources,
+)
 from rootcost.terminal.console import Home, given_home, say
 
 if TYPE_CHECKING:
@@ -112,7 +125,7 @@ def _root(
     given_home.set(home)
 
 
-for part in (ingestion, sources, prices, exports, gcp, exchange, reports, explain, budgets, rules, service):
+for part in (ingestion, sources, prices, exports, gcp, exchange, reports, evidence, explain, budgets, rules, service):
     part.add_to(app)
 
 

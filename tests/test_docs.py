@@ -122,6 +122,7 @@ def test_every_route_and_every_command_is_documented() -> None:
 # ── reasons, methods, classes ───────────────────────────────────────────────────────────────────────────────────────────
 
 NOT_REASONS = {
+    *("table", "assumption", "reading"),  # what decided how counts are read
     *COST_CLASSES,
     *("path", "claim", "conversation", "credential", "principal", "service", "unknown"),  # methods
     *("tokens", "driver", "follow", "tax", "other"),  # roles of lots; `tax` is a reason as well, and listed below
@@ -170,6 +171,19 @@ def test_every_method_and_class_is_explained() -> None:
     said = next(c.description for c in COSTS.columns if c.name == "method").split(":")[1]
     for word in (*(w.strip() for w in said.split(",")), *COST_CLASSES):
         assert f"| `{word}` |" in page, word
+
+
+def test_it_is_decided_what_money_of_every_reason_class_and_method_stands_on() -> None:
+    """A new reason needs a line in api/queries/evidence/classes.csv: evidence, table, inference or nothing."""
+    from api.queries.evidence.classes import EVIDENCE, deciders
+    from ledger.tables import COSTS
+
+    methods = next(c.description for c in COSTS.columns if c.name == "method").split(":")[1].split(",")
+    decided = {column: {value for name, value in deciders() if name == column} for column in ("reason", "method", "cost_class")}
+    assert decided["reason"] == set(told_reasons())
+    assert decided["method"] >= {method.strip() for method in methods}
+    assert decided["cost_class"] == set(COST_CLASSES)
+    assert {row.evidence for row in deciders().values()} == set(EVIDENCE)
 
 
 def test_every_source_has_a_page_that_the_index_links_and_no_page_is_of_nothing() -> None:

@@ -99,6 +99,19 @@ REASONS: Mapping[str, str] = {
     "retry": "A repeated attempt of the same call",
     "absurd_usage": "The recorded token count is implausibly high",
 }
+EVIDENCE: Mapping[str, str] = {
+    "evidence": "Evidence",
+    "table": "A table",
+    "inference": "Inference",
+    "nothing": "Nothing",
+}
+EVIDENCE_HELP: Mapping[str, str] = {
+    "evidence": "A record or the bill proves it.",
+    "table": "The emitter table, the price list or a shared-cost rule of yours says it.",
+    "inference": "It follows from other records.",
+    "nothing": "Nobody is known who caused it, or what it costs.",
+}
+"""What money stands on, strongest first."""
 UNKNOWN = "unknown"
 """Shown where a call has no such value."""
 NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no agent)", "(none)"

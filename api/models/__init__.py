@@ -35,6 +35,7 @@ from api.models.costs import (
     ReasonTotal,
     Spender,
 )
+from api.models.evidence import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.sources import SourceRunRow, SourceStatus
@@ -75,9 +76,15 @@ __all__ = [
     "CostRow",
     "CostTable",
     "CounterGap",
+    "EmitterRow",
+    "Evidence",
+    "EvidencePart",
+    "EvidenceRow",
+    "EvidenceSection",
     "Explanation",
     "FieldError",
     "Filters",
+    "FindingRow",
     "Freshness",
     "GapRow",
     "Gaps",

@@ -106,6 +106,8 @@ class ProblemRow(ResponseModel):
     rows: int = Field(description=describe(PROBLEMS, "rows"))
     source: str = Field(description=describe(PROBLEMS, "source"))
     seen_at: datetime = Field(description=describe(PROBLEMS, "seen_at"))
+    cost: Money | None = Field(default=None, description=describe(PROBLEMS, "cost"))
+    currency: str | None = Field(default=None, description=describe(PROBLEMS, "currency"))
 
 
 class RunRow(ResponseModel):

@@ -13,6 +13,8 @@
     agents(books) -> Agents
     alerts / anomalies / problems / runs (books, …) -> Page[…]
     freshness(books) -> Freshness
+    evidence(books, month=None, basis=…) -> Evidence  what money stands on, how emitters count, findings
+    evidence_table(books, section, …) -> DataFrame   a section of it
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     sources(books) -> list[SourceStatus]             configured sources and their state
     source_runs(books, name=None) -> Page[SourceRunRow]
@@ -26,6 +28,7 @@ from __future__ import annotations
 from api.queries.chains import ChainQuery, chain, chains
 from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
+from api.queries.evidence import evidence, evidence_table
 from api.queries.explain import DEFAULT_LINES, explain, explain_cell
 from api.queries.gaps import GapQuery, gaps
 from api.queries.overview import overview
@@ -53,6 +56,8 @@ __all__ = [
     "cost_table_in",
     "costs",
     "costs_in",
+    "evidence",
+    "evidence_table",
     "explain",
     "explain_cell",
     "freshness",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import polars as pl
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
@@ -24,6 +21,8 @@ from api.models import (
     ChainSummary,
     ChainTree,
     CostTable,
+    Evidence,
+    EvidenceSection,
     Explanation,
     Freshness,
     Gaps,
@@ -38,8 +37,7 @@ from api.models import (
     View,
 )
 from api.queries.chains import MAX_PAGE
-from api.queries.costs import COST_AMOUNTS, as_text
-from ledger import money
+from api.routes.documents import cost_document, file_document
 from ledger.books import Books
 from ledger.periods import parse_instant
 from ledger.spool import Spool
@@ -103,6 +101,7 @@ def router(books: Books, spool: Spool) -> APIRouter:
     _costs(routes, books)
     _chains(routes, books)
     _explanations(routes, books)
+    _evidence(routes, books)
     _state(routes, books, spool)
     return routes
 
@@ -147,8 +146,8 @@ def _costs(routes: APIRouter, books: Books) -> None:
             by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, calendar=calendar
         )
         if format == "json":
-            return _json(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
-        return _file(queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query), format)
+            return cost_document(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
+        return file_document(queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query), format)
 
     @routes.get("/balance", summary="Charges in, costs out, difference 0")
     def balance(
@@ -244,6 +243,34 @@ def _explanations(routes: APIRouter, books: Books) -> None:
     ) -> Explanation:
         """The derivation of the cost: charge, pool, rate, call, span, executor, initiator, owner, rule, run; each step with its rule."""
         return queries.explain(books, ref, basis=basis, most=most)
+
+
+def _evidence(routes: APIRouter, books: Books) -> None:
+    @routes.get(
+        "/evidence",
+        response_model=Evidence,
+        summary="What a month's money stands on",
+        responses={200: {"content": {"text/csv": {}}, "description": "The document, or a section of it as CSV"}},
+    )
+    def evidence(
+        month: Annotated[
+            str | None,
+            Query(description="Invoice month, or all; by default the newest published one.", examples=["2026-10"]),
+        ] = None,
+        basis: BasisParam = "effective",
+        format: Annotated[Literal["json", "csv"], Query(description="json, or csv: one section.")] = "json",  # noqa: A002
+        section: Annotated[
+            EvidenceSection, Query(description="Section of a CSV: the figure by what decides it, emitters, or findings.")
+        ] = "figure",
+    ) -> Response:
+        """How much of the month stands on evidence, on the table, on inference and on nothing; how each emitter counts; findings with their
+        money. The parts sum to the total of `/v1/costs` with the same month and `basis`.
+        """
+        if format == "csv":
+            return file_document(
+                queries.evidence_table(books, section, month=month, basis=basis), format, name=f"evidence-{section}"
+            )
+        return Response(queries.evidence(books, month=month, basis=basis).model_dump_json(), media_type="application/json")
 
 
 def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
@@ -355,28 +382,3 @@ def refuse_unknown(request: Request) -> None:
 
 def _parameters(dependant: Any) -> set[str]:
     return set() if dependant is None else {field.alias for field in dependant.query_params}
-
-
-_AMOUNTS = frozenset({*COST_AMOUNTS, "omitted_cost"})
-
-
-def _json(table: CostTable) -> Response:
-    """Serialises a cost table without validation, which would take most of the time with many rows."""
-    head = table.model_copy(update={"rows": []}).model_dump(mode="json")
-    head["rows"] = [
-        {name: money.text(value) if name in _AMOUNTS else value for name, value in row.__dict__.items()} | (row.model_extra or {})
-        for row in table.rows
-    ]
-    return Response(json.dumps(head, ensure_ascii=False), media_type="application/json")
-
-
-def _file(frame: pl.DataFrame, file_format: str) -> Response:
-    buffer = io.BytesIO()
-    if file_format == "csv":
-        as_text(frame).write_csv(buffer)
-        media_type = "text/csv; charset=utf-8"
-    else:
-        frame.write_parquet(buffer)
-        media_type = "application/vnd.apache.parquet"
-    headers = {"Content-Disposition": f'attachment; filename="costs.{file_format}"'}
-    return Response(buffer.getvalue(), media_type=media_type, headers=headers)

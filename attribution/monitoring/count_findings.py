@@ -79,6 +79,8 @@ def contradictions(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]
             "correct the emitter in emitters.csv, or from this version on in emitter_versions.csv",
             rows=calls,
             severity="warning",
+            cost=cost,
+            currency=currency,
         )
         for emitter, version, calls, cost, models in sums.iter_rows()
     ]
@@ -111,6 +113,8 @@ def differing_costs(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem
             "compare the rates of the emitter with `rootcost prices`; import your contract prices, or update the emitter",
             rows=calls,
             severity="warning",
+            cost=cost,
+            currency=currency,
         )
         for emitter, model, calls, cost, reported_cost, _ in sums.iter_rows()
     ]

@@ -36,6 +36,8 @@ def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Probl
             f"estimate_drift: {_comparison(row)}",
             "check the price book and contract prices of this model (`rootcost prices`)",
             severity="warning",
+            cost=row["billed"],
+            currency=row["currency"],
         )
         for row in exceeding(drift, tolerance).iter_rows(named=True)
     ]

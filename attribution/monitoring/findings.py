@@ -118,9 +118,7 @@ def foreign_rates(rates: pl.DataFrame, currency: str, *, uri: str) -> list[Probl
 
 
 def _models(uri: str, costs: pl.DataFrame, reason: str, description: str, remedy: str) -> list[Problem]:
-    rows = (
-        costs.filter(pl.col("reason") == reason).group_by("provider", "model").agg(pl.col("rows").sum()).sort("provider", "model")
-    )
+    rows = costs.filter(pl.col("reason") == reason).group_by("provider", "model", "currency").agg(*_money())
     return [
         Problem(
             SOURCE,
@@ -131,18 +129,37 @@ def _models(uri: str, costs: pl.DataFrame, reason: str, description: str, remedy
             remedy,
             rows=count,
             severity="warning",
+            cost=cost,
+            currency=currency,
         )
-        for provider, model, count in rows.iter_rows()
+        for provider, model, currency, count, cost in rows.sort("provider", "model", "currency").iter_rows()
     ]
 
 
+def _money() -> tuple[pl.Expr, pl.Expr]:
+    """How many rows of costs have a reason, and the sum of what is known of their effective cost."""
+    return pl.col("rows").sum(), known_sum("effective_cost")
+
+
 def _flagged(uri: str, costs: pl.DataFrame, reason: str, description: str, remedy: str) -> list[Problem]:
-    rows = int(costs.filter(pl.col("reason").str.split(",").list.contains(reason)).select(pl.col("rows").sum()).item())
-    return (
-        [Problem(SOURCE, uri, "costs", "reason", f"{reason}: {description}", remedy, rows=rows, severity="warning")]
-        if rows
-        else []
+    rows = (
+        costs.filter(pl.col("reason").str.split(",").list.contains(reason)).group_by("currency").agg(*_money()).sort("currency")
     )
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            "costs" if rows.height == 1 else f"costs in {currency}",
+            "reason",
+            f"{reason}: {description}",
+            remedy,
+            rows=count,
+            severity="warning",
+            cost=cost,
+            currency=currency,
+        )
+        for currency, count, cost in rows.iter_rows()
+    ]
 
 
 def _accounts_not_billed(uri: str, costs: pl.DataFrame) -> list[Problem]:
@@ -161,6 +178,8 @@ def _accounts_not_billed(uri: str, costs: pl.DataFrame) -> list[Problem]:
             "ingest the bill of this account, or map the sender's account to the billed one in attribution.defaults or the registry",
             rows=count,
             severity="warning",
+            cost=cost,
+            currency=currency,
         )
         for provider, account, currency, count, cost in sums.iter_rows()
     ]
@@ -168,10 +187,9 @@ def _accounts_not_billed(uri: str, costs: pl.DataFrame) -> list[Problem]:
 
 def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:
     unclassified_groups = groups.filter("unclassified")
+    keys = ("provider", "sku_meter", "currency")
     rows = (
-        unclassified_groups.group_by("provider", "sku_meter")
-        .agg(pl.col("charges").sum())
-        .sort("provider", "sku_meter", nulls_last=True)
+        unclassified_groups.group_by(keys).agg(pl.col("charges").sum(), known_sum("effective_cost")).sort(keys, nulls_last=True)
     )
     return [
         Problem(
@@ -183,8 +201,10 @@ def _unclassified(uri: str, groups: pl.DataFrame) -> list[Problem]:
             "its cost is counted, as unallocated where it has no owner; `rootcost sources unclassified` writes a rule for it",
             rows=count,
             severity="warning",
+            cost=cost,
+            currency=currency,
         )
-        for provider, sku, count in rows.iter_rows()
+        for provider, sku, currency, count, cost in rows.iter_rows()
     ]
 
 

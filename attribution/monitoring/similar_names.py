@@ -123,14 +123,25 @@ def _problem(uri: str, kind: str, rows: pl.DataFrame, registered_names: set[str]
     else:
         reason = f"the {kind}s differ only in case or space; each has its own cost, here at list prices"
     place = f"{kind} {', '.join(map(_short, names))}"
-    return Problem(_SOURCE, uri, place, kind, f"similar_names: {amounts}: {reason}", remedy, int(rows["rows"].sum()), "warning")
+    return Problem(
+        _SOURCE, uri, place, kind, f"similar_names: {amounts}: {reason}", remedy, int(rows["rows"].sum()), "warning", *_sum(rows)
+    )
 
 
 def _long_problem(uri: str, kind: str, rows: pl.DataFrame) -> Problem:
     amounts = ", ".join(_money(cost, currency) for _, currency, cost, _ in rows.iter_rows())
     reason = f"long_name: {amounts}: the {kind} has more than {MAX_LENGTH} characters; it is cut and ends in a hash of the whole"
     remedy = "send a shorter name; a name is no place for a prompt or a document"
-    return Problem(_SOURCE, uri, f"{kind} {_short(rows['name'][0])}", kind, reason, remedy, int(rows["rows"].sum()), "warning")
+    return Problem(
+        _SOURCE, uri, f"{kind} {_short(rows['name'][0])}", kind, reason, remedy, int(rows["rows"].sum()), "warning", *_sum(rows)
+    )
+
+
+def _sum(rows: pl.DataFrame) -> tuple[Decimal | None, str | None]:
+    """The cost of names and its currency; None where there are several currencies: the text has them all."""
+    if rows["currency"].n_unique() != 1:
+        return None, None
+    return rows.select(known_sum("effective_cost")).item(), rows["currency"][0]
 
 
 def _key_problem(uri: str, tag: str, written_tag: str, currency: str, charges: int, cost: Decimal | None) -> Problem:
@@ -144,6 +155,8 @@ def _key_problem(uri: str, tag: str, written_tag: str, currency: str, charges: i
         f"tag with {tag}, or add {_short(written_tag)} to attribution.owner_tags or owner_agent_tags",
         charges,
         "warning",
+        cost,
+        currency,
     )
 
 

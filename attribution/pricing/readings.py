@@ -40,7 +40,10 @@ def resolve_readings(calls: pl.DataFrame, cell_table: Cells, book: PriceBook) ->
     if columns:
         rereadable = calls.select(pl.any_horizontal(pl.col(c).is_not_null() for c in columns)).to_series()
         at = (rereadable & ~candidates).arg_true()
-        candidates = candidates.scatter(at, ~_costs_as_reported(calls[at], book)) if len(at) else candidates
+        if len(at):
+            is_reported = _costs_as_reported(calls[at], book)
+            candidates = candidates.scatter(at, ~is_reported)
+            calls = _proven_readings(calls, at.filter(is_reported))
     at = candidates.arg_true()
     if not len(at):
         return calls.drop(_INSIDE, strict=False), cell_table
@@ -51,10 +54,17 @@ def resolve_readings(calls: pl.DataFrame, cell_table: Cells, book: PriceBook) ->
     reading_index = _matching_reading(ambiguous_calls, book)
     resolved_columns = _resolved(ambiguous_calls, reading_index)
     calls = calls.with_columns(calls[c].clone().scatter(at, resolved_columns[c]) for c in _REREAD if c in calls.columns)
+    calls = _proven_readings(calls, at.filter(reading_index.is_not_null()))
     calls = calls.drop(_INSIDE, strict=False)
     if not any(_READINGS[i][0] for i in reading_index.drop_nulls().unique()):
         return calls, cell_table
     return calls, cells(calls, book)
+
+
+def _proven_readings(calls: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+    """The calls, where those of `rows` need no other evidence of how their counts are read: their reported cost proves it."""
+    columns = [c for c in ("input_reading", "output_reading") if c in calls.columns and len(rows)]
+    return calls.with_columns(calls[c].clone().scatter(rows, None) for c in columns)
 
 
 def _resolved(calls: pl.DataFrame, reading_index: pl.Series) -> pl.DataFrame:

@@ -28,10 +28,10 @@ from ledger.published import rollups_in_force
 from ledger.settings import Settings
 from ledger.staging import Part
 from ledger.store import Store
-from ledger.tables import CALLS, CHAINS, COUNT_EVIDENCE, TABLES, USAGE_HOURLY
+from ledger.tables import CALLS, CHAINS, COUNT_EVIDENCE, COUNT_READINGS, TABLES, USAGE_HOURLY
 
 Progress = Callable[[str, int, int], None]
-ROLLUP_TABLES = (USAGE_HOURLY, CALLS, CHAINS, COUNT_EVIDENCE)
+ROLLUP_TABLES = (USAGE_HOURLY, CALLS, CHAINS, COUNT_EVIDENCE, COUNT_READINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ def run_task(context: BuildContext, task: Task) -> TaskResult:
         CALLS.name: staging.stage(store, CALLS, rollup_rows.calls.sort("trace_key", "start_time", "span_key")),
         CHAINS.name: staging.stage(store, CHAINS, rollup_rows.chains.sort("start_time", "chain_id")),
         COUNT_EVIDENCE.name: staging.stage(store, COUNT_EVIDENCE, rollup_rows.evidence),
+        COUNT_READINGS.name: staging.stage(store, COUNT_READINGS, rollup_rows.readings),
     }
     return TaskResult(task.rollup_id, parts, rollup_rows.spans_read)
 

@@ -3,6 +3,7 @@
 Evidence decides in this order: the provider's own usage (decided when the record was read); the cost the emitter reports (decided when
 the call is priced, `attribution.pricing.readings`); a total beyond input + output, if the equation of its parts holds for one reading
 only; the emitter table. A total of just input + output is weak: where nothing else is known, input is taken as inclusive and flagged.
+What the record does not prove itself stands on the emitter table or on an assumption (`weak_readings`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _OUTSIDE = ("__eq_read", "__eq_write", "__eq_reasoning")
 _PURE = tuple((cache, cache, reasoning) for cache, reasoning in product((False, True), (False, True)))
 _MIXED = tuple(r for r in product((False, True), (False, True), (False, True)) if r[0] != r[1])
 """Reads and writes counted unlike each other: tried where no other reading is exact."""
+TABLE, ASSUMPTION = "table", "assumption"
+"""Values of `input_reading` and `output_reading`: the emitter table decided, or nothing did."""
 
 
 def with_equations(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -52,6 +55,32 @@ def with_equations(frame: pl.LazyFrame) -> pl.LazyFrame:
 def without_equations(frame: pl.LazyFrame) -> pl.LazyFrame:
     """The columns of `with_equations`, null, where no total says anything."""
     return frame.with_columns(pl.lit(None, dtype=pl.Boolean).alias(name) for name in _OUTSIDE)
+
+
+def weak_readings(
+    cached_tokens: pl.Expr, *, is_too_small: pl.Expr, is_full_total: pl.Expr, is_beside_output: pl.Expr
+) -> dict[str, pl.Expr]:
+    """`input_reading` and `output_reading`: what decided how the counts are read, null where the record proves it or there is nothing to read.
+
+    A count without cached or reasoning tokens can be read in one way only.
+    """
+    evidence = pl.col("count_evidence").fill_null("")
+    has_provider_input, has_provider_output = (evidence.is_in(["provider", f"provider_{side}"]) for side in ("input", "output"))
+    is_open = pl.col("__in").is_not_null() & (cached_tokens > 0) & pl.col("__eq_read").is_null() & ~has_provider_input
+    is_open &= ~is_too_small.fill_null(value=False)
+    has_reasoning = pl.col("__out").is_not_null() & (pl.col("__reasoning") > 0)
+    output_is_open = has_reasoning & pl.col("__eq_reasoning").is_null() & ~has_provider_output
+    has_table_input, has_table_output = (pl.col(c).is_not_null() for c in ("input_includes_cache", "output_includes_reasoning"))
+    return {
+        "input_reading": pl.when(is_open & has_table_input)
+        .then(pl.lit(TABLE))
+        .when(is_open & ~is_full_total.fill_null(value=False))
+        .then(pl.lit(ASSUMPTION)),
+        "output_reading": pl.when(output_is_open & has_table_output)
+        .then(pl.lit(TABLE))
+        .when(output_is_open & ~is_beside_output.fill_null(value=False))
+        .then(pl.lit(ASSUMPTION)),
+    }
 
 
 def _number(reading: tuple[bool, bool, bool]) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from attribution import factorize
+from attribution.usage.count_readings import TABLE
 from attribution.usage.dimensions import EncodedRows
-from ledger.tables import COUNT_EVIDENCE
+from ledger.tables import COUNT_EVIDENCE, TOKEN_METERS
 
 
 def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[datetime, datetime] | None) -> pl.DataFrame:
@@ -29,6 +30,10 @@ def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[d
     is_compared = (pl.col("reported_cost") > 0) & pl.col("list_cost").is_not_null()
     contradicts = pl.col("count_contradiction").fill_null(value=False)
     is_unknown = (pl.col("usage_flag") == "input_semantics_unknown").fill_null(value=False)
+    tokens = pl.sum_horizontal(pl.col(meter).fill_null(0) for meter in TOKEN_METERS)
+    # A sum over several calls, and tokens of meters without a column, are no parts of this call's total.
+    has_total = pl.col("total_tokens").is_not_null() & pl.col("__other").is_null() & pl.col("standing").is_null()
+    stands_on_table = pl.any_horizontal((pl.col(c) == TABLE).fill_null(value=False) for c in ("input_reading", "output_reading"))
     sums = (
         calls.lazy()
         .with_columns(code=pl.Series(code))
@@ -37,6 +42,10 @@ def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[d
         .agg(
             calls=pl.len().cast(pl.Int64),
             start_time=pl.col("start_time").min(),
+            tokens=tokens.sum().cast(pl.Int64),
+            table_calls=stands_on_table.sum().cast(pl.Int64),
+            total_calls=has_total.sum().cast(pl.Int64),
+            agreeing_total_calls=(has_total & (pl.col("total_tokens") == tokens)).sum().cast(pl.Int64),
             list_cost=_sum(pl.col("list_cost")),
             contradicted_calls=contradicts.sum().cast(pl.Int64),
             contradicted_cost=_sum(pl.col("list_cost").filter(contradicts)),

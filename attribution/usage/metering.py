@@ -11,7 +11,7 @@ from __future__ import annotations
 import polars as pl
 
 from attribution.factorize import non_null_columns
-from attribution.usage.count_readings import with_equations, without_equations
+from attribution.usage.count_readings import weak_readings, with_equations, without_equations
 from ledger.money import RATE
 from ledger.tables import TOKEN_METERS
 
@@ -30,8 +30,9 @@ _PARTS_OF_COUNTS = (
 
 def disjoint_meters(calls: pl.LazyFrame, *, equations: bool = True) -> pl.LazyFrame:
     """Replaces the usage columns, as reported, by disjoint meters; adds `prompt_tokens` (all input), `usage_flag` and
-    ``__lifetime_unknown`` (cache writes of which only the total was reported; they are counted as 5-minute writes), `count_contradiction`, and
-    ``__cache_inside`` and ``__reasoning_inside``: whether they are part of the counts, null where the reported cost has no say in it.
+    ``__lifetime_unknown`` (cache writes of which only the total was reported; they are counted as 5-minute writes), `count_contradiction`,
+    `input_reading` and `output_reading` (`attribution.usage.count_readings`), and ``__cache_inside`` and ``__reasoning_inside``: whether they are
+    part of the counts, null where the reported cost has no say in it.
     Without `equations` totals are not asked: no call has both a total and a part.
 
     A call that reported nothing keeps nulls. Anthropic's 12 uncached, 1000 read, inclusive as a gateway sends it and exclusive
@@ -99,7 +100,7 @@ def disjoint_meters(calls: pl.LazyFrame, *, equations: bool = True) -> pl.LazyFr
         __reasoning_inside=pl.when(open_to_cost & reasoning_open & fits_out).then(pl.col("__reasoning_in")),
     ).drop(
         *("__read", "__write", "__reasoning", "__in", "__out", "__read_in", "__write_in", "__reasoning_in", "__guess", "__bare"),
-        *("__eq_read", "__eq_write", "__eq_reasoning", "cache_write_tokens", "total_tokens", "count_evidence"),
+        *("__eq_read", "__eq_write", "__eq_reasoning", "cache_write_tokens", "count_evidence"),
     )
 
 
@@ -129,6 +130,7 @@ def _with_readings(frame: pl.LazyFrame) -> pl.LazyFrame:
         __read_in=read_in,
         __write_in=write_in,
         __reasoning_in=reasoning_in,
+        **weak_readings(cached_tokens, is_too_small=too_small, is_full_total=full_total, is_beside_output=is_beside_output),
         count_contradiction=pl.col("count_contradiction").fill_null(value=False) | contradicts.fill_null(value=False),
         __guess=(
             table_input.is_null()

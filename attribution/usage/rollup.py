@@ -29,6 +29,7 @@ from attribution.usage.evidence import count_evidence
 from attribution.usage.flags import call_reasons
 from attribution.usage.hourly import assign_cells, sum_cells
 from attribution.usage.metering import flag_unpriced, meter_calls
+from attribution.usage.reading_rows import drop_native_readings, read_quantities
 from attribution.usage.resource_time import resource_hours
 from attribution.usage.rollup_rows import RollupRows, finish_rows
 from attribution.usage.set_aside import add_set_aside
@@ -49,6 +50,7 @@ STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("calls", place_calls),
     ("calls", mark_echoes),
     ("calls", meter_calls),
+    ("calls", drop_native_readings),
     ("calls, set_aside", keep_residuals),
     ("calls", add_list_cost),
     ("calls", flag_unpriced),
@@ -66,6 +68,7 @@ STEPS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("resource_usage", resource_hours),
     ("evidence", count_evidence),
     ("evidence", add_set_aside),
+    ("readings", read_quantities),
     ("rollup", finish_rows),
 )
 """The pass, in order: the names of the results of each step, and the step. The parameters of a step name the results it reads.

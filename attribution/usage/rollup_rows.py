@@ -1,4 +1,4 @@
-"""The rows that one partition adds to the tables `calls`, `chains`, `usage_hourly` and `count_evidence`."""
+"""The rows that one partition adds to the tables `calls`, `chains`, `usage_hourly`, `count_evidence` and `count_readings`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from datetime import datetime
 
 import polars as pl
 
-from ledger.tables import CALLS, CHAINS, COUNT_EVIDENCE, USAGE_HOURLY
+from ledger.tables import CALLS, CHAINS, COUNT_EVIDENCE, COUNT_READINGS, USAGE_HOURLY
 
 
 @dataclass(frozen=True, slots=True)
 class RollupRows:
-    """Rows of four tables under one rollup id, and how many spans they were built from."""
+    """Rows of five tables under one rollup id, and how many spans they were built from."""
 
     calls: pl.DataFrame
     chains: pl.DataFrame
     usage: pl.DataFrame
     evidence: pl.DataFrame
+    readings: pl.DataFrame
     spans_read: int
 
 
@@ -27,21 +28,29 @@ def finish_rows(
     token_usage: pl.DataFrame,
     resource_usage: pl.DataFrame,
     evidence: pl.DataFrame,
+    readings: pl.DataFrame,
     nodes: pl.DataFrame,
     period: tuple[datetime, datetime] | None,
     rollup_id: str,
 ) -> RollupRows:
     """Keeps the rows that start within `period`, adds their month and `rollup_id`, and conforms them to their tables."""
     usage = pl.concat([token_usage, resource_usage], how="diagonal")
-    calls, chains, hours, counts = (
+    calls, chains, hours, counts, count_readings = (
         _with_month(frame, column, period).with_columns(rollup_id=pl.lit(rollup_id))
-        for frame, column in ((call_rows, "start_time"), (chain_rows, "start_time"), (usage, "hour"), (evidence, "start_time"))
+        for frame, column in (
+            (call_rows, "start_time"),
+            (chain_rows, "start_time"),
+            (usage, "hour"),
+            (evidence, "start_time"),
+            (readings, "hour"),
+        )
     )
     return RollupRows(
         CALLS.conform(calls),
         CHAINS.conform(chains),
         USAGE_HOURLY.conform(hours),
         COUNT_EVIDENCE.conform(counts.drop("start_time")),
+        COUNT_READINGS.conform(count_readings.drop("hour")),
         nodes.height,
     )
 

@@ -49,13 +49,30 @@ def count_semantics(emitter: Emitter, chosen: Chosen, model: str | None) -> Coun
     contradiction = (table_input is not None and includes_cache is (not table_input)) or (
         table_output is not None and includes_reasoning is (not table_output)
     )
-    evidence = PROVIDER if provider_input is not None or provider_output is not None else None
+    open_sides = {
+        "input": cached_tokens > 0 and "input_tokens" in tokens and provider_input is None,
+        "output": reasoning > 0 and "output_tokens" in tokens and provider_output is None,
+    }
+    evidence = _evidence(provider_input is not None, provider_output is not None, open_sides)
     return CountSemantics(
         includes_cache if "input_tokens" in tokens else None,
         includes_reasoning if "output_tokens" in tokens else None,
         evidence,
         True if contradiction else None,
     )
+
+
+def _evidence(decides_input: bool, decides_output: bool, open_sides: Mapping[str, bool]) -> str | None:
+    """`spans.count_evidence`: provider, with the side where the other one has parts that the provider's usage does not decide.
+
+    >>> _evidence(True, False, {"input": False, "output": True}), _evidence(True, False, {"input": False, "output": False})
+    ('provider_input', 'provider')
+    """
+    if not (decides_input or decides_output):
+        return None
+    if decides_input and open_sides["output"]:
+        return f"{PROVIDER}_input"
+    return f"{PROVIDER}_output" if open_sides["input"] else PROVIDER
 
 
 def provider_reading(tokens: Mapping[str, int], side: str, part: int) -> bool | None:

@@ -319,12 +319,12 @@ def test_the_balance_is_kept_to_the_last_digit(example: Books) -> None:
 
 
 def test_files_say_the_same(example: Books) -> None:
-    from api.routes.read import _file
+    from api.routes.documents import file_document
 
     frame = queries.costs(example, CostQuery(by=("team",)))
-    lines = bytes(_file(frame, "csv").body).decode().splitlines()
+    lines = bytes(file_document(frame, "csv").body).decode().splitlines()
     assert lines[:2] == ["team,currency,cost,cost_billed,cost_estimated", "Care,USD,0.018,0.018,0"]
-    assert pl.read_parquet(io.BytesIO(bytes(_file(frame, "parquet").body))).equals(frame)
+    assert pl.read_parquet(io.BytesIO(bytes(file_document(frame, "parquet").body))).equals(frame)
 
 
 def test_an_overview_compares_with_the_month_before(example: Books) -> None:
