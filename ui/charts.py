@@ -194,3 +194,34 @@ def split_by_class(rows: Mapping[str, Mapping[str, Decimal]], *, currency: str, 
         .properties(height=44 * len(rows) + 100)
     )
     st.altair_chart(chart, width="stretch", key=key)
+
+
+def split_by_evidence(parts: Mapping[str, Decimal], *, currency: str, key: str) -> None:
+    """A month's money as one bar, cut by what it stands on; credits point left."""
+    names = [labels.EVIDENCE[name] for name in theme.EVIDENCE_COLOURS]
+    values = [
+        {
+            "evidence": labels.EVIDENCE[name],
+            "place": theme.EVIDENCE_PLACES[name],
+            "amount_approx": float(amount),
+            "amount": exact(amount, currency),
+        }
+        for name, amount in parts.items()
+        if amount
+    ]
+    chart = (
+        alt.Chart(_rows(values))
+        .mark_bar(cornerRadius=1, size=26)
+        .encode(
+            x=alt.X("sum(amount_approx):Q", title=f"Cost, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
+            color=alt.Color(
+                "evidence:N",
+                scale=alt.Scale(domain=names, range=list(theme.EVIDENCE_COLOURS.values())),
+                legend=alt.Legend(title=None, orient="top", direction="horizontal", columns=0, symbolType="square", offset=8),
+            ),
+            order=alt.Order("place:Q"),
+            tooltip=[alt.Tooltip("evidence:N", title="Stands on"), alt.Tooltip("amount:N", title="Cost")],
+        )
+        .properties(height=130)
+    )
+    st.altair_chart(chart, width="stretch", key=key)

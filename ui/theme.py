@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 ASSETS = Path(__file__).parent / "assets"
 ICON = ASSETS / "icon.svg"
@@ -19,6 +20,15 @@ EVERYBODY_ELSE = "#c3cad1"
 """All names too small for a colour of their own."""
 CLASS_COLOURS = {"metered": "#2f7fd1", "owner": "#10946f", "shared": "#8573d6", "idle": "#e39b0b", "unallocated": NOBODY}
 """A colour for each cost class."""
+EVIDENCE_COLOURS = {"evidence": "#10946f", "table": "#2f7fd1", "inference": "#e39b0b", "nothing": NOBODY}
+"""A colour for what money stands on."""
+EVIDENCE_PLACES = {name: place for place, name in enumerate(EVIDENCE_COLOURS)}
+EVIDENCE_TONES: Mapping[str, Literal["good", "cool", "warn", "muted"]] = {
+    "evidence": "good",
+    "table": "cool",
+    "inference": "warn",
+    "nothing": "muted",
+}
 
 
 def colours(names: Sequence[str], *, nameless: Collection[str], others: str) -> list[str]:

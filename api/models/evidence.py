@@ -71,6 +71,12 @@ class EmitterRow(ResponseModel):
     compared_calls: int = Field(description=describe(COUNT_EVIDENCE, "compared_calls"))
     compared_cost: Money | None = Field(description=describe(COUNT_EVIDENCE, "compared_cost"))
     reported_cost: Money | None = Field(description=describe(COUNT_EVIDENCE, "reported_cost"))
+    echo_spans: int | None = Field(default=None, description=describe(COUNT_EVIDENCE, "echo_spans"))
+    echo_cost: Money | None = Field(default=None, description=describe(COUNT_EVIDENCE, "echo_cost"))
+    wrapper_spans: int | None = Field(default=None, description=describe(COUNT_EVIDENCE, "wrapper_spans"))
+    wrapper_cost: Money | None = Field(default=None, description=describe(COUNT_EVIDENCE, "wrapper_cost"))
+    wrapper_excess_spans: int | None = Field(default=None, description=describe(COUNT_EVIDENCE, "wrapper_excess_spans"))
+    wrapper_excess_cost: Money | None = Field(default=None, description=describe(COUNT_EVIDENCE, "wrapper_excess_cost"))
 
 
 class FindingRow(ResponseModel):

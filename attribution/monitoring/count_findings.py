@@ -56,7 +56,15 @@ def set_aside(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
             if spans:
                 text = f"{reason}: {spans} {description}; {_money(cost, currency)} at list prices"
                 place = _name(row["emitter"], row["emitter_version"])
-                problem_list.append(Problem(_SOURCE, uri, place, "usage_scope", text, remedy, rows=spans, severity="warning"))
+                problem_list.append(
+                    Problem(
+                        *(_SOURCE, uri, place, "usage_scope", text, remedy),
+                        rows=spans,
+                        severity="warning",
+                        cost=cost,
+                        currency=currency,
+                    )
+                )
     return problem_list
 
 

@@ -99,13 +99,14 @@ def _emitters(emitters: list[EmitterRow], width: int | None) -> Any:
             "by the table": _calls(row.table_calls),
             "contradict it": _calls(row.contradicted_calls),
             "totals agree": _agreement(row.agreeing_total_calls, row.total_calls),
+            "set aside": _calls((row.echo_spans or 0) + (row.wrapper_spans or 0)),
             "own cost": row.reported_cost,
             "our cost": row.compared_cost,
         }
         for row in emitters
     ]
     columns = list(rows[0])
-    numbers = ["calls", "tokens", "by the table", "contradict it", "totals agree"]
+    numbers = ["calls", "tokens", "by the table", "contradict it", "totals agree", "set aside"]
     money = ["list cost", "own cost", "our cost"]
     return table(columns, rows, money=money, numbers=numbers, title="How emitters count", keep=["emitter"], width=width)
 

@@ -279,6 +279,75 @@ def balance(atoms: list[Atom]) -> list[m.BalanceRow]:
     return rows
 
 
+def evidence(month: str | None, atoms: list[Atom]) -> m.Evidence:
+    """A month's money by what it stands on: metered and owned on evidence, estimated and shared on a table, idle on inference, the rest on nothing."""
+    chosen = [a for a in atoms if month in (None, "all", a["month"])]
+
+    def stands_on(atom: Atom) -> str:
+        classes = {"metered": "evidence", "owner": "evidence", "shared": "table", "idle": "inference"}
+        on = classes.get(atom["cost_class"], "nothing")
+        return "table" if on == "evidence" and atom["basis"] == "estimated" else on
+
+    def sums(rows: list[Atom]) -> dict[str, Any]:
+        parts = {b: total([a for a in rows if a["basis"] == b]) for b in ("billed", "estimated")}
+        return {
+            "cost": total(rows),
+            "cost_billed": parts["billed"],
+            "cost_estimated": parts["estimated"],
+            "rows": len(rows),
+            "rows_without_cost": 0,
+        }
+
+    totals = {c: total([a for a in chosen if a["currency"] == c]) for c in sorted({a["currency"] for a in chosen})}
+    parts, rows = [], []
+    for currency, whole in totals.items():
+        for on in ("evidence", "table", "inference", "nothing"):
+            part = [a for a in chosen if a["currency"] == currency and stands_on(a) == on]
+            unknown = 364 if on == "nothing" else 0
+            sums_of_part: dict[str, Any] = {"evidence": on, "currency": currency, **sums(part), "calls_without_cost": unknown}
+            parts.append(m.EvidencePart(**sums_of_part, percent=100 * sums_of_part["cost"] / whole))
+            because: dict[str, Any] = {"column": "cost_class", "value": on, "emitter": None, "emitter_version": None}
+            if on == "table":
+                because = {"column": "reading", "value": "table", "emitter": HOSTILE, "emitter_version": "1.2"}
+            rows.append(m.EvidenceRow(**sums_of_part, **because, meaning=f"Why {on}.", remedy="`rootcost prices coverage`"))
+    counts = {"table_calls": 616, "assumed_calls": 0, "contradicted_calls": 3, "total_calls": 20, "agreeing_total_calls": 19}
+    amounts = {
+        "list_cost": "12.87",
+        "assumed_cost": None,
+        "contradicted_cost": "0.2",
+        "compared_cost": "4",
+        "reported_cost": "5.5",
+    }
+    emitters = [
+        m.EmitterRow.model_validate(
+            {"emitter": HOSTILE, "emitter_version": "1.2", "source": "otlp", "provider": "AWS", "model": "claude-sonnet-4-6"}
+            | {"calls": 670, "tokens": 7_163_677, "compared_calls": 20, **counts, **amounts}
+        ),
+        m.EmitterRow.model_validate(
+            {"emitter": "litellm", "emitter_version": None, "source": "litellm", "provider": None, "model": None}
+            | {"calls": 9, "tokens": None, "compared_calls": 0, **dict.fromkeys(counts, 0), **dict.fromkeys(amounts)}
+        ),
+    ]
+    finding = {
+        "finding": "reported_cost_differs",
+        "place": "acme claude-sonnet-4-6",
+        "description": "20 calls are reported at 5.5",
+    }
+    finding |= {"remedy": "compare with `rootcost prices`", "severity": "warning", "source": "attribution", "month": "2026-10"}
+    findings = [m.FindingRow.model_validate({**finding, "rows": 20, "cost": "4", "currency": "USD"})]
+    return m.Evidence(
+        months=MONTHS if atoms else [],
+        month=(month or MONTHS[-1]) if atoms else None,
+        basis="effective",
+        timezone="UTC",
+        totals=totals,
+        parts=parts,
+        rows=rows,
+        emitters=emitters if atoms else [],
+        findings=findings if atoms else [],
+    )
+
+
 def _call(n: int, model: str, agent: str, team: str, cost: str, inp: int, out: int, reason: str | None = None) -> m.CallCost:
     parts = [("input_tokens", inp, Decimal(cost) * 2 / 5), ("output_tokens", out, Decimal(cost) * 3 / 5)]
     return m.CallCost(
@@ -663,6 +732,12 @@ def make_app(
     def anomalies(month: str | None = None) -> m.Page[m.AnomalyRow]:
         rows = [] if empty else [a for a in ANOMALIES if month in (None, f"{a.day:%Y-%m}")]
         return m.Page[m.AnomalyRow](rows=rows, total=len(rows))
+
+    @app.get("/v1/evidence")
+    def get_evidence(month: str | None = None, section: str = "figure", as_file: str = Query("json", alias="format")) -> Response:
+        if as_file == "csv":
+            return Response(f"{section},{month}\n", media_type="text/csv")
+        return Response(evidence(month, kept).model_dump_json(), media_type="application/json")
 
     @app.get("/v1/sources")
     def sources() -> m.Page[m.SourceStatus]:

@@ -17,7 +17,7 @@ from ledger.books import Books
 from tests.support import ui_fake_api as fake
 from tests.support.api_examples import CHAIN_1, TOKEN, SmallReceivers, write_worked_example
 from tests.support.paths import ROOT
-from ui import charts, widgets
+from ui import charts, labels, widgets
 from ui.controls import PAGES
 
 ENTRY = ROOT / "ui" / "app.py"
@@ -426,6 +426,37 @@ def test_without_the_token_it_says_so(visit: Any) -> None:
         assert (
             "'1,50' is no amount" in Shown(fill(visit(url, "budgets"), name="x", scope_name="D", amount="1,50", token="t")).words
         )
+
+
+def test_what_the_money_stands_on_is_one_figure(visit: Any, full_url: str) -> None:
+    page = visit(full_url, "sources", month="2026-10")
+    report = fake.evidence("2026-10", fake.ATOMS)
+    dollars = [part for part in report.parts if part.currency == "USD"]
+    rows = [row for row in page.rows("Evidence") if row[1].startswith("US$")]
+    assert [(row[0], row[1]) for row in rows] == [
+        (label, shown(part.cost)) for label, part in zip(("Evidence", "A table", "Inference", "Nothing"), dollars, strict=True)
+    ]
+    assert sum(part.cost for part in dollars) == report.totals["USD"]
+    assert rows[-1][4] == "364"
+    assert (
+        f"{widgets.percent(dollars[0].percent)} of {widgets.money(report.totals['USD'], 'USD')}".replace(GAP, " ") in page.words
+    )
+    assert f"{full_url}/v1/evidence?month=2026-10&basis=effective" in page.addresses
+    charts_drawn = [json.loads(c.proto.spec) for c in page.at.get("vega_lite_chart")]
+    assert any(c["encoding"]["color"]["scale"]["domain"] == list(labels.EVIDENCE.values()) for c in charts_drawn)
+    assert page.grids["What decides"]["rows"][1]["cells"][0]["sub"] == f"Counts of {fake.HOSTILE} 1.2"
+    hostile, bare = page.rows("Emitters")
+    assert hostile[0].startswith("<img")
+    assert hostile[5:] == ["3 contradict the table 616 by the table", "19 of 20 agree", "+1.50"]
+    assert bare[4:] == ["no price", "proven", "none sent", "none sent"]
+    assert page.rows("Findings")[0][:2] == ["reported cost differs", "US$ 4.00"]
+    assert visit(full_url, "sources", month="all").addresses.count(f"{full_url}/v1/evidence?month=all&basis=effective") == 1
+
+
+def test_without_a_published_month_the_money_stands_on_nothing_yet(visit: Any, empty_url: str) -> None:
+    page = visit(empty_url, "sources")
+    assert "No month is published yet" in page.words
+    assert "Evidence" not in page.grids
 
 
 def test_sources_show_problems_with_their_remedy(visit: Any, full_url: str) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 from api.models import Freshness
 from ui import controls, labels, widgets
 from ui.api_requests import Answer, api_url, request
+from ui.evidence_tables import evidence
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 from ui.source_tables import configured
 
@@ -32,6 +33,7 @@ def page() -> None:
     else:
         sources(fresh)
     configured()
+    evidence(fresh.value.published_months)
     problems()
     unregistered()
     runs()

@@ -22,8 +22,19 @@ _CALLS = (
     "total_calls",
     "agreeing_total_calls",
     "compared_calls",
+    "echo_spans",
+    "wrapper_spans",
+    "wrapper_excess_spans",
 )
-_MONEY = ("list_cost", "assumed_cost", "contradicted_cost", "compared_cost")
+_MONEY = (
+    "list_cost",
+    "assumed_cost",
+    "contradicted_cost",
+    "compared_cost",
+    "echo_cost",
+    "wrapper_cost",
+    "wrapper_excess_cost",
+)
 EMITTER_COLUMNS = (*EMITTER_KEYS, *_CALLS, *_MONEY, "reported_cost")
 
 

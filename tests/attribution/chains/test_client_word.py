@@ -41,9 +41,9 @@ def test_ch7a_a_client_cannot_move_its_cost_to_another_team(home: Path, file: st
     with Books.open(home) as books:
         table = costs(books)
         assert table.select("initiator_team", "conflict", "effective_cost").rows() == [("B", True, D("2.00"))]
-        told = books.store.scan(PROBLEMS).collect().filter(pl.col("reason").str.starts_with("claim_conflict"))
+        problems = books.store.scan(PROBLEMS).collect().filter(pl.col("reason").str.starts_with("claim_conflict"))
         conflicts = books.store.scan(COSTS).filter(pl.col("reason").str.contains("claim_conflict")).collect()
-        assert told.select("cost", "currency").rows() == [(conflicts["effective_cost"].sum(), "USD")]
+        assert problems.select("cost", "currency").rows() == [(conflicts["effective_cost"].sum(), "USD")]
 
 
 def test_ch7a_a_client_may_choose_an_agent_of_its_own_team(books: Books) -> None:
