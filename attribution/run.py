@@ -22,7 +22,7 @@ from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
 from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates, similar_names
 from attribution.pricing import PriceBook
-from attribution.usage import partitions
+from attribution.usage import origins, partitions
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
 from ledger import code, periods, registry, staging
@@ -300,9 +300,9 @@ class _Run:
                 usage.select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()).collect().row(0)
             )
             billed_months = {month} | set(periods.months_between(*bounds) if bounds[0] is not None else ())
-            self.months_of_usage[month] = sorted(
-                billed_months & {day[:7] for day in _partition_values(self.books, SPANS, "date")}
-            )
+            span_months = {day[:7] for day in _partition_values(self.books, SPANS, "date")}
+            held_months = origins.held_months(self.store, sorted(billed_months - span_months), self.settings)
+            self.months_of_usage[month] = sorted((billed_months & span_months) | held_months)
         return self.months_of_usage[month]
 
     def _usage(self, month: str) -> Usage:
@@ -332,7 +332,8 @@ class _Run:
     def _spans_of(self, month: str) -> str:
         all_days = _partition_values(self.books, SPANS, "date")
         days = [day for day in all_days if partitions.is_within_lookback(day, month, self.settings.attribution.lookback_days)]
-        return self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
+        window = self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
+        return window + origins.find_origins(self.store, month, self.settings).fingerprint
 
     def _stale(
         self, due_months: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]

@@ -241,7 +241,12 @@ class AttributionSettings(_Section):
         description="Approximate number of spans per partition: a larger month is processed in partitions. Memory grows with it.",
     )
     workers: int = Field(2, ge=1, le=64, description="Number of partitions processed in parallel on this machine.")
-    lookback_days: int = Field(2, ge=0, le=31, description="Days before the period whose spans may be ancestors of calls in it.")
+    lookback_days: int = Field(
+        2,
+        ge=0,
+        le=31,
+        description="Days around the month that are read whole; of earlier days only the traces that its spans refer to (CH-1a).",
+    )
 
 
 class ReportSettings(_Section):

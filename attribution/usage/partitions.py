@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attribution.chains.forest import pointer_jump
-from ledger import code, ids, periods
+from attribution.usage.origins import Origins, find_origins, link_edges
+from ledger import code, periods
 from ledger.hashing import fingerprint
 from ledger.settings import Settings
 from ledger.store import Store
@@ -89,10 +90,12 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     """The partitions of a month, oldest first; a single one with the whole window where the month is small.
 
     Spans of the `lookback_days` on either side of the month are included: they may be ancestors of its calls, or calls that a wrapper
-    repeats. The number of partitions follows from the number of spans alone, so that the same month is always split the same way.
+    repeats. Traces before them are included where spans refer to them or they hold a resource in the month (CH-1a). The number of
+    partitions follows from the number of spans alone, so that the same month is always split the same way.
     """
     counts = _spans_by_date(store, month, settings.attribution.lookback_days)
-    if not counts:
+    origins = find_origins(store, month, settings)
+    if not counts and not origins.traces:
         return []
     span_count = sum(n for day, n in counts.items() if day[:7] == month)
     partition_count = 1
@@ -101,15 +104,35 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     if partition_count == 1:
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
-        files = store.fingerprint(SPANS, {"date": list(counts)})
-        return [Partition(month=month, start=window[0] - reach, end=window[1] + reach, dates=tuple(counts), fingerprint=files)]
-    days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in counts}
+        files = store.fingerprint(SPANS, {"date": list(counts)}) + origins.fingerprint
+        return [
+            Partition(
+                month=month,
+                start=window[0] - reach,
+                end=window[1] + reach,
+                dates=tuple(counts),
+                stragglers=tuple(np.unique(np.concatenate([*origins.traces.values()])).tolist()) if origins.traces else (),
+                straggler_dates=tuple(origins.traces),
+                fingerprint=files,
+            )
+        ]
+    days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in (*origins.traces, *counts)}
     cache = settings.home / "cache" / "traces"
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
-        day_indexes = list(pool.map(lambda day: _index_day(store, day, days[day], cache), days))
+        day_indexes = list(pool.map(lambda day: _only_origins(_index_day(store, day, days[day], cache), day, origins), days))
     traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(day_indexes)])
     edges = _shared_edges(pl.concat([t for _, t in day_indexes]))
     return _partition_traces(month, partition_count, list(days), list(days.values()), traces, edges)
+
+
+def _only_origins(day_index: tuple[pl.DataFrame, pl.DataFrame], day: str, origins: Origins) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Of a day before the window, the traces and edges of the month's origins; a trace lasts as long as it holds a resource."""
+    if day not in origins.traces:
+        return day_index
+    is_origin = pl.col("trace_key").is_in(pl.Series(origins.traces[day], dtype=pl.Int64).implode())
+    traces, edges = (frame.filter(is_origin) for frame in day_index)
+    until_us = pl.col("trace_key").replace_strict(dict(origins.until_us), default=None, return_dtype=pl.Int64)
+    return traces.with_columns(pl.max_horizontal("last_us", until_us).alias("last_us")), edges
 
 
 def is_within_lookback(day: str, month: str, lookback_days: int) -> bool:
@@ -157,16 +180,8 @@ def _trace_edges(spans: pl.LazyFrame) -> pl.DataFrame:
     edge_columns = ("link_trace_key", "links", "request_ids", *_SHARED_IDS)
     value_counts = spans.select(pl.col(c).count() for c in edge_columns).collect(engine="streaming").row(0, named=True)
     parts: list[pl.DataFrame] = []
-    roots = spans.filter(pl.col("parent_key").is_null())
-    if value_counts["link_trace_key"]:
-        single_links = roots.select("trace_key", target="link_trace_key", is_trace=pl.lit(value=True)).filter(
-            pl.col("target").is_not_null()
-        )
-        parts.append(single_links.collect())
-    if value_counts["links"]:
-        link_lists = roots.select("trace_key", "links").drop_nulls().collect()
-        link_edges = [(key, ids.trace_key(trace), True) for key, text in link_lists.iter_rows() for trace in _linked_traces(text)]
-        parts.append(pl.DataFrame(link_edges, schema=_EDGES, orient="row"))
+    if value_counts["link_trace_key"] or value_counts["links"]:
+        parts.append(link_edges(spans).with_columns(is_trace=pl.lit(value=True)))
     for seed, column in enumerate(_SHARED_IDS):
         if value_counts[column]:
             id_rows = spans.select("trace_key", target=column).drop_nulls().unique().collect()
@@ -195,12 +210,6 @@ def _counter_edges(spans: pl.LazyFrame) -> pl.DataFrame:
         is_trace=pl.lit(value=False),
         has_conversation=pl.col("conversation_id").is_not_null(),
     ).collect()
-
-
-def _linked_traces(links: str) -> list[str]:
-    import json
-
-    return [str(trace) for trace, _ in json.loads(links)]
 
 
 def _shared_edges(edges: pl.DataFrame) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from attribution.classification import names
 from attribution.columns import CALLER, CONTEXT, VARIANT, WHAT, WHO
 from attribution.usage import dimensions
 from attribution.usage.hourly import split_by_path
+from attribution.usage.origins import MAX_HELD
 from attribution.usage.spans import with_provider_place
 from ledger.money import MONEY
 from ledger.settings import Settings
@@ -53,10 +54,7 @@ def resource_hours(
     path_spans = path_spans.with_columns(
         reason=pl.concat_str("identity_reason", fan_in, separator=",", ignore_nulls=True).replace("", None)
     )
-    frame = _split_over_hours(path_spans)
-    if period is not None:
-        frame = frame.filter(pl.col("hour").is_between(*period, closed="left"))
-    frame = with_provider_place(frame)
+    frame = with_provider_place(_split_over_hours(path_spans, period))
     frame = dimensions.with_caller_place(
         frame.with_columns(
             provider=names.map_distinct(frame["provider"], names.provider),
@@ -118,21 +116,20 @@ def _sum_by_key(frame: pl.DataFrame) -> pl.DataFrame:
     return key_dimensions.join(sums, on="usage_key", maintain_order="none")
 
 
-_MAX_HELD = timedelta(days=31)
+def _split_over_hours(spans: pl.DataFrame, period: tuple[datetime, datetime] | None) -> pl.DataFrame:
+    """One row for each span and hour of the period that it overlaps, with the overlap in `seconds`; `starts` is true in its first hour. (RA-3)
 
-
-def _split_over_hours(spans: pl.DataFrame) -> pl.DataFrame:
-    """One row for each span and hour it overlaps, with the overlap in `seconds`; `starts` is true in its first hour. (RA-3)
-
-    Implausible clocks are bounded: a span that ends before it starts has no seconds, and none has more than 31 days.
+    Implausible clocks are bounded: a span that ends before it starts has no seconds, and none has more than 400 days.
     """
     first = pl.col("start_time").dt.truncate("1h")
-    end_time = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + _MAX_HELD)
+    end_time = pl.min_horizontal(pl.coalesce("end_time", "start_time"), pl.col("start_time") + MAX_HELD)
     end_time = pl.max_horizontal(end_time, "start_time")
-    hours = pl.datetime_ranges(
-        first, pl.max_horizontal(end_time, first + timedelta(microseconds=1)), "1h", closed="left", time_zone="UTC"
-    )
-    span_hours = spans.with_columns(__ends=end_time, hour=hours).explode("hour")
+    begin, stop = first, pl.max_horizontal(end_time, first + timedelta(microseconds=1))
+    if period is not None:
+        # Cut to the period before hours become rows: a span of a year has no more of them than one of a month.
+        begin, stop = pl.max_horizontal(first, pl.lit(period[0])), pl.min_horizontal(stop, pl.lit(period[1]))
+    hours = pl.datetime_ranges(begin, stop, "1h", closed="left", time_zone="UTC")
+    span_hours = spans.with_columns(__ends=end_time, hour=hours).explode("hour").drop_nulls("hour")
     duration = pl.min_horizontal("__ends", pl.col("hour") + timedelta(hours=1)) - pl.max_horizontal("start_time", "hour")
     micros = duration.dt.total_microseconds().clip(0).cast(pl.Decimal(38, 0))
     return span_hours.with_columns(

@@ -28,7 +28,7 @@ from ledger.tables import CHARGES, COSTS
 from tests.oracle.books import World, conclude
 from tests.oracle.comparison import costs_differ, engine, lost, usage_differs
 from tests.oracle.money import split as oracle_split
-from tests.oracle.worlds import at_the_edge_of_the_month, worlds, worlds_of_bills_in_arrival
+from tests.oracle.worlds import at_the_edge_of_the_month, with_starts_of_long_ago, worlds, worlds_of_bills_in_arrival
 from tests.support.books_by_hand import charges, spans, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -135,6 +135,19 @@ def test_nothing_happens_twice_or_never_where_two_months_meet(world: World) -> N
         put_charges(books, edge.charges)
         costs = drawn(books)
     assert_same_costs(edge, costs)
+
+
+@settings(max_examples=4 * DEPTH, phases=QUICK)
+@given(worlds(), st.lists(st.sampled_from([1, 3, 40, 399]), min_size=1, max_size=5))
+def test_a_start_of_long_ago_owns_what_it_started(world: World, days: list[int]) -> None:
+    """CH-1a: agents, steps and holders that began up to 399 days before the calls below or behind them; the window is two days."""
+    old = with_starts_of_long_ago(world, days)
+    with TemporaryDirectory() as folder, opened(folder, "old", old) as books:
+        write(books, spans=spans(*old.spans))
+        put_charges(books, old.charges)
+        attribute(books, [MONTH])
+        costs = books.store.scan(COSTS, {"month": [MONTH]}).collect()
+    assert_same_costs(old, costs)
 
 
 # ── to the last digit ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -356,3 +356,17 @@ def at_the_edge_of_the_month(world: World) -> World:
         (),
         world.settings,
     )
+
+
+def with_starts_of_long_ago(world: World, days: Sequence[int]) -> World:
+    """The same world, but what is no call began `days` earlier, in turn; a machine is held since then. (CH-1a)
+
+    Such a span belongs to no conversation: a conversation has no end, and is looked for within the window.
+    """
+    spans = []
+    for number, row in enumerate(world.spans):
+        if row.get("usage_scope") is None and row["channel"] == "otlp":
+            start = row["start_time"] - timedelta(days=days[number % len(days)])
+            row = {**row, "start_time": start, "date": start.date(), "conversation_id": None}
+        spans.append(row)
+    return World(spans, world.charges, world.owners, world.prices, world.settings)
