@@ -80,6 +80,17 @@ def input_fingerprints(books: Books) -> dict[str, str]:
     return {**facts_by_month(books), "*": hashlib.blake2b("\n".join(common_inputs).encode(), digest_size=12).hexdigest()}
 
 
+def budget_fingerprint(books: Books) -> str:
+    """Changes when a budget is set up, changed or deleted, or the thresholds of alerts are changed."""
+    import sqlalchemy as sa
+
+    from ledger.db import Budget
+
+    with books.database.session() as session:
+        revisions = session.execute(sa.select(sa.func.count(Budget.id), sa.func.max(Budget.id))).one()
+    return f"{tuple(revisions)} {books.settings.alerts.model_dump_json()}"
+
+
 def months_to_check(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Months to look at anew: those whose facts differ, and their neighbours; all if something common to them differs.
 

@@ -4,7 +4,7 @@
     drain      every serve.drain_seconds       spool → ledger; when something came, attribute is due at once
     sources *  each at its own cron            bills and logs → ledger (see `rootcost.service.timetable`)
     watch *    every half minute               sources whose newest row is older than it should be
-    attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets
+    attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets, also where only they did
     deliver *  every serve.attribute_seconds   alerts that have not reached their address
 
 An idle round reads a few file names and writes nothing. A round that did something, or failed, is a row in `job_runs`, and the reading of a
@@ -46,6 +46,7 @@ class Jobs:
         self.turn = threading.Lock()
         self._outbox = Outbox(books)
         self._seen: dict[str, str] = {}
+        self._seen_budgets: str | None = None
 
     def drain(self) -> Detail:
         """Moves received telemetry from the spool to the ledger."""
@@ -59,13 +60,15 @@ class Jobs:
 
     def attribute(self) -> Detail:
         """Attributes the months that changed since the last round, evaluates budgets and sends new alerts."""
-        from rootcost.service.changed_months import input_fingerprints, months_to_check
+        from rootcost.service.changed_months import budget_fingerprint, input_fingerprints, months_to_check
 
-        before = input_fingerprints(self.books)
+        before, budget_state = input_fingerprints(self.books), budget_fingerprint(self.books)
         months = months_to_check(self._seen, before)
+        has_new_budgets = self._seen_budgets not in (None, budget_state)
+        self._seen_budgets = budget_state
         if not months:
             self._seen = before
-            return {}
+            return self._evaluate_budgets() if has_new_budgets else {}
         from attribution.monitoring import anomalies, budgets
         from attribution.run import LIVE, attribute
         from ledger.locks import write_lock
@@ -87,6 +90,16 @@ class Jobs:
             return {}
         detail = {"run_id": report.run_id, "months": attributed_months, "published": report.published, "alerts": len(alerts)}
         return detail | ({"other_code": other_code} if other_code else {})
+
+    def _evaluate_budgets(self) -> Detail:
+        """Evaluates budgets that were set up or changed while no month did, and sends new alerts."""
+        from attribution.monitoring import budgets
+        from ledger.locks import write_lock
+
+        with self.turn, write_lock(self.books):
+            alerts = budgets.evaluate(self.books)
+        self.deliver()
+        return {"alerts": len(alerts)}
 
     def watch(self) -> Detail:
         """Raises alerts for sources that have become stale, and sends them."""

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from api import queries
-from api.models import SourceStatus
+from api.changes import add_budget
+from api.models import NewBudget, SourceStatus
 from ledger import sources
 from ledger.books import Books
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
@@ -22,13 +23,15 @@ from ledger.errors import StoreUnreachable
 from ledger.ids import span_key, trace_key
 from ledger.locks import lock_of
 from ledger.spool import Spool
-from ledger.tables import CHARGES, SPANS
+from ledger.tables import BUDGET_STATUS, CHARGES, SPANS
 from rootcost.service import source_runs
 from rootcost.service.changed_months import facts_by_month, input_fingerprints, months_to_check
 from rootcost.service.schedule import Jobs, Schedule
 from rootcost.service.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
 from rootcost.service.staleness import raise_alerts
 from rootcost.service.timetable import TABLE
+from tests.attribution.test_rules import call
+from tests.support.books_by_hand import charge, charges, spans, write
 from tests.support.cli_books import write_files
 
 
@@ -83,6 +86,20 @@ def test_a_round_that_did_something_is_kept(schedule: Schedule, books: Books, sp
     assert (kept.job, kept.status, kept.detail) == ("drain", "done", {"deliveries": 1, "rows": 1})
     assert kept.finished_at is not None
     assert kept.started_at <= kept.finished_at
+
+
+def test_a_budget_that_is_set_up_while_nothing_else_changes_is_evaluated(books: Books, spool: Spool) -> None:
+    """And no other idle round is anything but idle."""
+    write(books, spans=spans(call(1, 1, None, 10_000, agent_name="coder")), charges=charges(charge("0.03", tokens_k="10")))
+    jobs = Jobs(books, spool)
+    assert jobs.attribute()["months"] == ["2026-10"]
+    jobs.attribute()  # the price book came with the first round
+    budget = NewBudget(name="coder cap", scope="agent", scope_name="coder", amount=Decimal("0.01"), currency="USD")
+    add_budget(books, budget, actor="test")
+    assert jobs.attribute() == {"alerts": 1}
+    assert jobs.attribute() == {}
+    status = books.store.scan(BUDGET_STATUS).select("scope_name", "billed", "state").collect()
+    assert status.rows() == [("coder", Decimal("0.03"), "exceeded")]
 
 
 @pytest.mark.parametrize(
