@@ -66,7 +66,7 @@ def test_es1a_hours_that_the_bill_cannot_hold_yet_go_on_being_estimated(books: B
 
 
 def test_es1a_an_account_on_no_bill_is_estimated_and_told_with_its_money(books: Books) -> None:
-    """1111 is billed; 2222 is not; 4444 is on the bill with storage only; 5555 is what a caller says, and nobody else."""
+    """1111 is billed; 2222 was last month, and is not now; 4444 is on the bill with storage only; 5555 is what a caller says, and nobody else."""
     caller: dict[str, Any] = {"channel": "otlp", "source": "otlp", "account_id": "5555"}
     facts = spans(
         use(1, 10, "two", account_id="2222"),
@@ -80,7 +80,9 @@ def test_es1a_an_account_on_no_bill_is_estimated_and_told_with_its_money(books: 
         "sku_meter": "TimedStorage",
         "consumed_unit": "GB",
     }
-    bill = charges(day("0.002", 5, tokens_k="1"), day("1", 5, **storage))
+    september: dict[str, Any] = {"billing_month": "2026-09", "sub_account_id": "2222"}
+    september |= {"charge_period_start": datetime(2026, 9, 5, tzinfo=UTC), "charge_period_end": datetime(2026, 9, 6, tzinfo=UTC)}
+    bill = charges(day("0.002", 5, tokens_k="1"), day("1", 5, **storage), charge("3", tokens_k="1", **september))
     write(books, spans=facts, charges=bill, prices=LIST)
     assert metered(books) == [
         ("five", "billed", "caller_place,coarse_match", D("0.001")),
