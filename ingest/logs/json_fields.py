@@ -29,6 +29,10 @@ _RATE_STEP = Decimal(1).scaleb(-18)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=str)
+"""Made once: it costs as much as a small record."""
+
+
 class FieldError(ValueError):
     """A field has an invalid value. The reader of the item catches it and reports a `Problem`."""
 
@@ -39,7 +43,9 @@ class FieldError(ValueError):
 
 def parse_json(text: str | bytes) -> Any:
     """JSON with exact numbers. Raises ValueError on bad JSON, RecursionError on JSON that is nested too deeply."""
-    return json.loads(text, parse_float=Decimal, parse_constant=str)
+    if isinstance(text, str):
+        return json.loads(text, parse_float=Decimal, parse_constant=str)
+    return _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
 
 
 def short_repr(value: object) -> str:
@@ -62,7 +68,7 @@ def text(value: object) -> str | None:
         if value in ABSENT_VALUES:
             return None
         name = value.strip()
-        if name in ABSENT_VALUES or len(name) > MAX_TEXT_LENGTH:
+        if (name is not value and name in ABSENT_VALUES) or len(name) > MAX_TEXT_LENGTH:
             return None
         return name if name.isascii() else name.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
@@ -100,10 +106,12 @@ def decimal(value: object) -> Decimal | None:
     >>> decimal("0.0025200000000000005"), decimal(1.4e-07), decimal("dear")
     (Decimal('0.0025200000000000005'), Decimal('1.4E-7'), None)
     """
-    if isinstance(value, bool) or value is None:
+    if value is None:
         return None
     if isinstance(value, Decimal):
         return value if value.is_finite() and value.adjusted() <= 20 else None
+    if isinstance(value, bool):
+        return None
     if isinstance(value, int):
         return Decimal(value) if abs(value) < 10**20 else None
     if isinstance(value, float):

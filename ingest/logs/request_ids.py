@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import islice
 
 from ingest.logs.json_fields import text
 
@@ -24,12 +26,17 @@ def header_ids(headers: Mapping[str, object]) -> list[str]:
     ['0b1c', 'req_1']
     """
     ids: list[str] = []
-    for _, (name, value) in zip(range(MAX_HEADERS), headers.items(), strict=False):
-        header = str(name)[-64:].lower().replace("_", "-")
-        if any(header == header_name or header.endswith((f"-{header_name}", f".{header_name}")) for header_name in HEADERS):
+    for name, value in islice(headers.items(), MAX_HEADERS):
+        if _is_request_id(str(name)[-64:]):
             values = value[:MAX_IDS] if isinstance(value, (list, tuple)) else [value]
             ids += [request_id for request_id in map(text, values) if request_id]
     return ids
+
+
+@lru_cache(maxsize=4096)
+def _is_request_id(name: str) -> bool:
+    header = name.lower().replace("_", "-")
+    return any(header == header_name or header.endswith((f"-{header_name}", f".{header_name}")) for header_name in HEADERS)
 
 
 def id_list(request_ids: Iterable[str | None], *, besides: Iterable[str | None] = ()) -> str | None:

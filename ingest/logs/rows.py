@@ -34,7 +34,12 @@ def trace_position(trace: str, span: str, parent: str | None = None) -> Row:
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """A frame of `spans` with date and rank; times in `rows` are microseconds since 1970."""
-    columns = {name: [row.get(name) for row in rows] for name in SPANS.schema if name not in ("date", "rank")}
+    names = frozenset[str]().union(*rows)
+    columns = {
+        name: [row.get(name) for row in rows] if name in names else [None] * len(rows)
+        for name in SPANS.schema
+        if name not in ("date", "rank")
+    }
     series = [
         pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
         if name in _TIMES

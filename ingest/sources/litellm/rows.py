@@ -35,12 +35,13 @@ from ingest.otel.attribute_values import geography
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage
-from ingest.sources.litellm.values import first_count, first_positive, first_text, plain_amounts
+from ingest.sources.litellm.values import first_attempt, first_count, first_positive, first_text, plain_amounts
 from ledger import ids
 from ledger.money import text as plain
 from ledger.settings import IngestSettings
 
 Row = dict[str, Any]
+_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 class ItemProblem(NamedTuple):
@@ -74,7 +75,7 @@ class _Log:
 
     def __init__(self, value: object, settings: IngestSettings) -> None:
         self.problems: list[ItemProblem] = []
-        if not isinstance(value, Mapping):
+        if not isinstance(value, (dict, Mapping)):
             raise FieldError("item", f"{short_repr(value)} is no object", "send payloads as JSON objects")
         shape = shape_of(value)
         self.settings = settings
@@ -92,8 +93,8 @@ class _Log:
             or self._part(self.metadata, "additional_usage_values")
         )
         response = self.item.get("response")
-        self.response: Mapping[str, Any] = response if isinstance(response, Mapping) else {}
-        self.answer_usage = self.response["usage"] if isinstance(self.response.get("usage"), Mapping) else {}
+        self.response: Mapping[str, Any] = response if isinstance(response, (dict, Mapping)) else {}
+        self.answer_usage = self.response["usage"] if isinstance(self.response.get("usage"), (dict, Mapping)) else {}
         self.call_type = text(self.item.get("call_type")) or ""
         self.headers = self._part(self.requester, "headers")
         self.priced_by = self._part(self.item, "model_map_information") or self._part(self.metadata, "model_map_information")
@@ -119,7 +120,7 @@ class _Log:
             "operation": names.operation(self.call_type),
             "status": {"success": "ok", "failure": "error"}.get(str(self.item.get("status"))),
             "cache_hit": flag(self.item.get("cache_hit")),
-            "attempt": self._attempt(),
+            "attempt": first_attempt(self.metadata, self._part(self.hidden, "additional_headers")),
         }
         self._times(row)
         self._set_models(row)
@@ -303,8 +304,7 @@ class _Log:
         )
 
     def _conversation(self, trace: str | None) -> str | None:
-        payload_session = text(self.item.get("session_id")) if not self.spend_logs else None
-        session = payload_session or text(self.requester.get("session_id"))
+        session = (None if self.spend_logs else text(self.item.get("session_id"))) or text(self.requester.get("session_id"))
         return session or (None if ids.is_trace_id(trace) else trace)
 
     def _set_caller(self, row: Row) -> None:
@@ -335,16 +335,12 @@ class _Log:
             (item, "agent_id"), (meta, "agent_id"), (self.requester, "agent_id"),
         )  # fmt: skip
         row["agent_name"] = first_text((key_labels, "agent_name"), (self.requester, "agent_name"))
-        claims = self._claims()
+        claims = names.claims(self.tags, self.labels, text(self.headers.get("baggage")))
         row["claimed_agent"] = names.first_claim(claims, self.settings.agent_tags)
         row["claimed_team"] = names.first_claim(claims, self.settings.team_tags)
         row["environment"] = names.first_claim(claims, ("deployment.environment.name", "environment", "env"))
         row["tenant"] = names.first_claim(claims, ("tenant", "customer"))
         row["workflow"] = names.first_claim(claims, ("workflow",))
-
-    def _claims(self) -> dict[str, str]:
-        """Claims of the caller: tags first, then labels, then baggage."""
-        return names.claims(self.tags, self.labels, text(self.headers.get("baggage")))
 
     def _tags(self) -> list[Any]:
         tags: object
@@ -368,14 +364,6 @@ class _Log:
         if row["tool_name"] and not row["operation"]:
             row["operation"] = "execute_tool"
 
-    def _attempt(self) -> int | None:
-        headers = self._part(self.hidden, "additional_headers")
-        for value in (self.metadata.get("attempted_retries"), headers.get("x-litellm-attempted-retries")):
-            number = decimal(value)
-            if number is not None and 0 <= number < 10_000:
-                return int(number)
-        return None
-
     def _attributes(self) -> str | None:
         """Further attributes as JSON, amounts as text. No prompts, no addresses of people."""
         item, meta = self.item, self.metadata
@@ -394,7 +382,7 @@ class _Log:
             "team_id": text(meta.get("user_api_key_team_id")) or text(item.get("team_id")),
             "target_agent": text(meta.get("target_agent_id")),
             "avoided_cost": plain(avoided_cost) if avoided_cost else None,
-            "cost": {k: plain(v) for k, v in ((k, decimal(v)) for k, v in self.breakdown.items()) if v} or None,
+            "cost": {k: plain(v) for k, v in ((k, decimal(v)) for k, v in self.breakdown.items() if v) if v} or None,
             "tags": [tag for tag in map(text, self.tags) if tag and len(tag) <= 256 and not tag.startswith("User-Agent:")]
             or None,
             "labels": {str(k)[:64]: v for k, v in ((k, text(v)) for k, v in self.labels.items()) if v and len(v) <= 256} or None,
@@ -408,4 +396,5 @@ class _Log:
             "stream": flag(item.get("stream")),
         }
         non_null = {key: value for key, value in attributes.items() if value is not None}
-        return json.dumps(non_null, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace").decode() if non_null else None
+        as_json = _as_json(non_null)
+        return None if not non_null else as_json if as_json.isascii() else as_json.encode("utf-8", "replace").decode()

@@ -160,7 +160,7 @@ def _records(entry: Item, *, is_page: bool) -> Iterator[Item]:
 
 def _api_records(value: object) -> Iterator[object] | None:
     """The items of a page of LiteLLM's own API, ``{"data": [...], "total": …}``; None for any other value."""
-    if isinstance(value, Mapping) and isinstance(value.get("data"), list) and "call_type" not in value:
+    if isinstance(value, (dict, Mapping)) and isinstance(value.get("data"), list) and "call_type" not in value:
         records: list[object] = value["data"]
         return iter(records)
     return None

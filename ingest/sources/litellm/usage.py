@@ -37,9 +37,13 @@ def other_usage(usage: Mapping[str, Any]) -> str | None:
     """
     quantities: dict[str, str] = {}
     for meter, path in _METER_PATHS:
-        value: object = usage
-        for step in path:
-            value = value.get(step) if isinstance(value, Mapping) else None
+        value: object = usage.get(path[0])
+        if not value:
+            continue
+        for step in path[1:]:
+            value = value.get(step) if isinstance(value, (dict, Mapping)) else None
+        if value is None:
+            continue
         number = exact_decimal(str(value)) if isinstance(value, (int, Decimal, float)) and not isinstance(value, bool) else None
         if number and number > 0:
             quantities.setdefault(meter, text(number) or "0")

@@ -11,9 +11,9 @@ from ledger.money import text as plain
 
 def first_count(*places: Any) -> int | None:
     """The first count that is present of (object, field, object, field, …)."""
-    for whole, field in zip(places[::2], places[1::2], strict=True):
-        number = count(whole.get(field), field)
-        if number is not None:
+    for at in range(0, len(places), 2):
+        value = places[at].get(places[at + 1])
+        if value is not None and (number := count(value, places[at + 1])) is not None:
             return number
     return None
 
@@ -34,6 +34,19 @@ def first_positive(*places: Any) -> int | None:
 def first_text(*places: tuple[Mapping[str, Any], str]) -> str | None:
     """The first text that is present of (object, field) pairs."""
     return next((value for whole, field in places if (value := text(whole.get(field)))), None)
+
+
+def first_attempt(metadata: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
+    """Which attempt of a call an item is, by the item or by the headers of its answer.
+
+    >>> first_attempt({"attempted_retries": None}, {"x-litellm-attempted-retries": "2"}), first_attempt({}, {})
+    (2, None)
+    """
+    for value in (metadata.get("attempted_retries"), headers.get("x-litellm-attempted-retries")):
+        number = decimal(value)
+        if number is not None and 0 <= number < 10_000:
+            return int(number)
+    return None
 
 
 def plain_amounts(value: object) -> Any:
