@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import Phase, given, note, settings
+from hypothesis import Phase, currently_in_test_context, given, note, settings
 from hypothesis import strategies as st
 
 from attribution.run import attribute
@@ -27,9 +29,10 @@ from ledger.money import MONEY, split
 from ledger.tables import CHARGES, COSTS
 from tests.oracle.books import World, conclude
 from tests.oracle.comparison import costs_differ, engine, lost, usage_differs
+from tests.oracle.days import days_differ, reported
 from tests.oracle.money import split as oracle_split
 from tests.oracle.worlds import at_the_edge_of_the_month, with_starts_of_long_ago, worlds, worlds_of_bills_in_arrival
-from tests.support.books_by_hand import charges, spans, write
+from tests.support.books_by_hand import at, charge, charges, span, spans, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 """A world is printed only where one fails; schemathesis, in the same process, has hypothesis write down every one."""
@@ -72,7 +75,8 @@ def test_every_dollar_has_the_same_owner(world: World) -> None:
 
 def opened(folder: str, name: str, world: World) -> Books:
     """Books that hold a world's registry, prices and settings, and no facts yet."""
-    note(repr(world))
+    if currently_in_test_context():
+        note(repr(world))
     books = Books.open(Path(folder) / name)
     books.settings = books.settings.model_copy(
         update={"ingest": world.settings.ingest, "attribution": world.settings.attribution}
@@ -103,12 +107,16 @@ def put_charges(books: Books, rows: Iterable[Mapping[str, Any]]) -> None:
 @settings(max_examples=5 * DEPTH, phases=QUICK)
 @given(worlds(), st.data())
 def test_order_repetition_and_pieces_change_nothing(world: World, data: st.DataObject) -> None:
-    """CA-3, CH-2, TI-2: once and in order, or shuffled, in pieces, twice, with the bill first and restated: the same books."""
+    """CA-3, CH-2, TI-2: once and in order, or shuffled, in pieces, twice, with the bill first and restated: the same books.
+
+    TI-1a: and the report by day has metered money on the day of its use, in timezones on both sides of UTC.
+    """
     with TemporaryDirectory() as folder:
         with opened(folder, "plain", world) as books:
             write(books, spans=spans(*world.spans))
             put_charges(books, world.charges)
             plain = drawn(books)
+            assert not (differs := days_differ(books, conclude(world).costs)), differs
         with opened(folder, "mixed", world) as books:
             mixed = data.draw(st.permutations(list(world.spans)))
             cut = data.draw(st.integers(0, len(mixed)))
@@ -148,6 +156,32 @@ def test_a_start_of_long_ago_owns_what_it_started(world: World, days: list[int])
         attribute(books, [MONTH])
         costs = books.store.scan(COSTS, {"month": [MONTH]}).collect()
     assert_same_costs(old, costs)
+
+
+def test_a_report_that_has_money_on_another_day_is_found() -> None:
+    """The check of days itself: two calls on a daily charge, half an hour on either side of midnight in Pago Pago. (TI-1a)"""
+    used: dict[str, Any] = {
+        "usage_scope": "leaf",
+        "provider": "bedrock",
+        "response_model": "amazon.nova-pro-v1:0",
+        "input_tokens": 1000,
+    }
+    logged = [span(n, n, agent_name="cx", start_time=at(10 + n, 30) - timedelta(hours=1), **used) for n in (1, 2)]
+    day: dict[str, Any] = {
+        "charge_period_start": at(0),
+        "charge_period_end": at(0, day=6),
+        "sku_meter": "USE1-NovaPro-input-tokens",
+    }
+    world = World(logged, [charge("0.006", tokens_k="2", **day)])
+    with TemporaryDirectory() as folder, opened(folder, "days", world) as books:
+        write(books, spans=spans(*world.spans))
+        put_charges(books, world.charges)
+        drawn(books)
+        costs = conclude(world).costs
+        assert sorted(reported(books, "Pacific/Pago_Pago").values()) == [Fraction("0.003"), Fraction("0.003")]
+        assert not days_differ(books, costs)
+        moved = [replace(cost, used_at=cost.used_at and cost.used_at + timedelta(hours=1)) for cost in costs]
+        assert "Pacific/Pago_Pago" in days_differ(books, moved)
 
 
 # ── to the last digit ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -61,6 +61,8 @@ class Cost:
     amounts: dict[str, Fraction] | None
     slack: Fraction = Fraction(0)
     """What rounding on the way may have moved: shares that go by amounts which were rounded before."""
+    used_at: datetime | None = None
+    """When it was used; None for what follows other money or has no usage of a model. (TI-1a)"""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _cost(charge: Charge, to: Any, part: Fraction) -> Cost:
         blur += to.blur
     month, currency = row["billing_month"], row["billing_currency"]
     slack = blur * max(abs(amount(row, column)) for column in COST_COLUMNS)
-    return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack)
+    used_at = to.use.start if isinstance(to, Metered) and model is not None and not flags else None
+    return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack, used_at)
 
 
 def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction], uncaptured: Sequence[Charge]) -> Cost:
@@ -170,7 +173,9 @@ def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction], un
     list_cost = use.list_cost * late.get(id(use), Fraction(1))
     amounts = dict.fromkeys(COST_COLUMNS, list_cost * part) | {"list_cost": list_cost}
     slack = blur * list_cost
-    return Cost(month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, use.flags, amounts, slack)
+    return Cost(
+        month, "USD", use.provider, "estimated", "metered", who, use.model, use.meter, use.flags, amounts, slack, use.start
+    )
 
 
 def covered(use: Use, bill: Sequence[Charge]) -> bool:
@@ -197,8 +202,10 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
 def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tuple[Fraction, Fraction]:
     """What was really paid of list price, and how exactly that is known: for the provider's model, else the provider. (ES-1)
 
-    Reading: pools that were scaled down say nothing about prices, and where nothing was paid yet, the list price is paid.
+    Reading: pools that were scaled down say nothing about prices, and where nothing was paid yet, the list price is paid. What a later
+    invoice came to is not known when a month is estimated.
     """
+    bill = [charge for charge in bill if charge.row["billing_month"] <= f"{use.start:%Y-%m}"]
     paid = [
         (to.use, part * amount(charge.row, "effective_cost"))
         for charge in bill

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, help="runs this seed alone, in this process")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the processes of its seeds as well
     if options.seed is not None:
         return run_seed(options.seed)
     seeds = range(options.first_seed, options.first_seed - (-options.worlds // WORLDS_PER_SEED))

@@ -16,7 +16,7 @@ from ledger.settings import AttributionSettings, IngestSettings, Settings, Share
 from tests.oracle.books import World
 from tests.oracle.calls import request_ids
 from tests.oracle.markets import AMAZON, LISTED, RATES, SEVERAL, billed_by, line_for, lines_for
-from tests.oracle.names import LOG_MODELS
+from tests.oracle.names import LOG_MODELS, SKUS
 from tests.support.books_by_hand import at, charge, span
 
 AGENTS = (" Support-Bot", "researcher", "CX", "newcomer")
@@ -328,12 +328,27 @@ def worlds(draw: st.DrawFn, spans: int = 12, charges: int = 8) -> World:
 
 @st.composite
 def worlds_of_bills_in_arrival(draw: st.DrawFn) -> World:
-    """Worlds whose bill was read when it was complete, or in the midst of the day after: some of its hours had not settled. (ES-1a)"""
+    """Worlds whose bill is complete, was read in the midst of the day after (ES-1a), or has late rows on the next invoice (RA-2a)."""
     world = draw(worlds())
     read_at = draw(st.sampled_from([None, None, *(at(hour, 30, day=6) for hour in (9, 11, 12))]))
-    if read_at is None:
+    if read_at is not None:
+        return replace(world, charges=[{**row, "read_at": read_at, "final": False} for row in world.charges])
+    if draw(st.booleans()):
         return world
-    return replace(world, charges=[{**row, "read_at": read_at, "final": False} for row in world.charges])
+    late_lines = {_line(row) for row in world.charges if _sells_tokens(row) and draw(st.integers(0, 2)) == 0}
+    late = {"billing_month": "2026-11", "invoice_id": "inv-late"}
+    return replace(world, charges=[row | late if _line(row) in late_lines else row for row in world.charges])
+
+
+def _line(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a charge has in common with its corrections, which come on its invoice."""
+    return tuple(row.get(c) for c in ("sku_meter", "sub_account_id", "billing_account_id", "principal", "charge_period_start"))
+
+
+def _sells_tokens(row: Mapping[str, Any]) -> bool:
+    sale = SKUS.get(row.get("sku_meter") or "")
+    is_usage = row["charge_category"] == "Usage" and row.get("charge_class") is None
+    return sale is not None and sale.model is not None and is_usage
 
 
 def at_the_edge_of_the_month(world: World) -> World:
