@@ -131,8 +131,8 @@ NOT_REASONS = {
 }
 """Words that attribution writes into columns other than `reason`."""
 
-ALSO_REASONS = {"credit", "adjustment", "tax"}
-"""Made from the bill's own charge category."""
+ALSO_REASONS = {"credit", "adjustment", "tax", "unread_usage", "unread_file"}
+"""Made from the bill's own charge category; and findings of reading. (CA-7)"""
 
 
 def emitted_reasons() -> set[str]:

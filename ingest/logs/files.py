@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+from ingest.compression import SUFFIXES
 from ingest.logs import table_items
 from ingest.logs.json_items import Damage, ItemStream
 from ingest.logs.json_items import of_file as _of_json
@@ -21,6 +22,8 @@ from ledger.errors import FormatError, ObjectMissingError
 from ledger.problems import Problem
 
 JSON_FILES = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.zst", "*.xz")
+_UNREAD_SUFFIXES = frozenset({".bz2", ".lz4", ".br", ".zip", ".7z", ".lzma", ".lz", ".z", ".sz", ".snappy", ".rar"})
+"""Compressions of files that are not read: such a file is a problem, not silence. (CA-7)"""
 OVERLAP = timedelta(minutes=10)
 """How far behind the newest object others may still appear: modification times are whole seconds, and uploads run in parallel."""
 _DAY = timedelta(days=1)
@@ -48,10 +51,26 @@ def file_batches(
     exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
     base = Path(_GLOB.split(uri)[0]).expanduser().absolute().as_posix()
     entries = exact_matches or [entry for entry in listing if _is_match(entry, base, patterns, skip)]
-    if not entries:
+    unread = [] if exact_matches else unread_files(listing, source, patterns)
+    if not entries and not unread:
         raise _no_files_error(uri, description, patterns)
+    yield from unread
     for entry in entries:
         yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+
+def unread_files(listing: Iterable[ListedObject], source: str, patterns: Sequence[str]) -> list[Problem]:
+    """A problem for each file that would match but for a compression that is not read. (CA-7)"""
+    problems: list[Problem] = []
+    for entry in listing:
+        name = entry.uri.rpartition("/")[2].lower()
+        stem, dot, suffix = name.rpartition(".")
+        if f"{dot}{suffix}" in _UNREAD_SUFFIXES and entry.size > 0 and any(fnmatch(stem, pattern) for pattern in patterns):
+            reason = f"unread_file: named like a log, and compressed as {dot}{suffix}, which is not read"
+            problems.append(
+                Problem(source, entry.uri, "file", "", reason, f"compress it as {', '.join(SUFFIXES)}, or not at all")
+            )
+    return problems
 
 
 def _no_files_error(uri: str, description: str, patterns: Sequence[str]) -> ObjectMissingError:
@@ -89,8 +108,11 @@ def new_batches(
     since = datetime.fromisoformat(checkpoint) - OVERLAP if checkpoint and window == Window() else None
     first = window.since - _DAY if window.since else (since - _DAY).date() if since else None
     last = window.until + _DAY if window.until else None
-    entries = [entry for entry in listing(first, last) if entry.uri == uri or _is_match(entry, uri, patterns, skip)]
-    if not entries and checkpoint is None:
+    objects = list(listing(first, last))
+    entries = [entry for entry in objects if entry.uri == uri or _is_match(entry, uri, patterns, skip)]
+    unread = unread_files(objects, source, patterns)
+    yield from unread
+    if not entries and not unread and checkpoint is None:
         raise _no_files_error(uri, description, patterns)
     entries.sort(key=lambda entry: (_write_time(entry), entry.uri))
     for entry in entries:

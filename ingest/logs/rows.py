@@ -9,6 +9,7 @@ import polars as pl
 
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage, ItemStream
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.source import RawObject, Reading
 from ledger import ids
 from ledger.errors import FormatError
@@ -60,11 +61,13 @@ def readings(
     Raises `FormatError` where the file has items but none of them gives a row.
     """
     rows, problems, row_count, item_count = list[Row](), list[Problem](), 0, 0
+    unread = UnreadUsage(source, item.uri)
     for entry in items:
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
         item_count += 1
+        unread.add_item(entry.value)
         try:
             for row in rows_of(entry.value):
                 rows.append(row | {"raw_id": item.raw_id})
@@ -76,5 +79,6 @@ def readings(
             rows, problems = [], []
     if item_count and not row_count:
         raise FormatError(f"no {description}", where=item.uri, remedy=remedy)
+    problems += unread.problems()
     if rows or problems:
         yield Reading(frame(rows), problems)

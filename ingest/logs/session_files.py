@@ -12,6 +12,7 @@ from ingest.logs import rows as log_rows
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage, ItemStream
 from ingest.logs.rows import Row
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.errors import FormatError
 from ledger.problems import Problem
@@ -82,6 +83,7 @@ def readings(
 
     `entries` are its lines, unless they are the JSON items of the file. Raises `FormatError` where no line was written by this agent.
     """
+    unread = UnreadUsage(source, item.uri)
     problems, rows, has_own_lines, has_foreign_lines = list[Problem](), list[Row](), False, False
 
     def add_problem(place: str, error: FieldError) -> None:
@@ -91,6 +93,7 @@ def readings(
         if isinstance(entry, Damage):
             problems.append(Problem(source, item.uri, *entry))
             continue
+        unread.add_item(entry.value)
         try:
             is_ours = session.add(entry.value, entry.place)
         except FieldError as error:
@@ -104,7 +107,7 @@ def readings(
             rows.append(build_row() | {"raw_id": item.raw_id})
         except FieldError as error:
             add_problem(place, error)
-    yield Reading(log_rows.frame(rows), problems)
+    yield Reading(log_rows.frame(rows), problems + unread.problems())
 
 
 def raise_error(error: FieldError) -> Row:

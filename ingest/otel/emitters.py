@@ -234,6 +234,7 @@ class EmitterTable:
                 paths.setdefault(attribute, set()).add(target.path)
         self.inner_paths = {attribute: tuple(sorted(places)) for attribute, places in paths.items()}
         names = self.plain_attributes | {a for a, _ in targets}
+        self.names_read = frozenset(names)
         self.span_attributes: Container[str] = AttributeNames(names, self.content) if keep_content else names
         self.resource_attributes = frozenset(self.resource_targets) | self.resource_facts
         self.by_scope: Callable[[str], str | None] = lru_cache(maxsize=4096)(self._by_scope)

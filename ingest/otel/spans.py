@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.otel.attribute_values import AttributeValueError, clean, parse_object, text, value_at
 from ingest.otel.columns import EVENTS_CHANNEL, Ids, Times, with_derived_columns
 from ingest.otel.count_semantics import CountSemantics, count_semantics
@@ -21,6 +22,7 @@ from ingest.otel.decode import DecodeFailure, Exported, RawSpan
 from ingest.otel.emitters import CLAIMS, EXTRA, OTHER, PROCESS, PROVIDER_USAGE, Emitter, EmitterTable, Target
 from ingest.otel.export_problems import LATEST_NS, NO_SPAN, NO_TRACE, ExportProblems, unusable
 from ingest.otel.shapes import MAX_SHAPES, Shape, ShapeKeys, is_count, read_varying, varying_attributes, varying_targets
+from ingest.otel.unread_attributes import UnreadAttributes
 from ingest.source import Reading
 from ledger.money import RATE
 from ledger.tables import SPANS, USAGE_COLUMNS
@@ -58,6 +60,8 @@ class SpanBatch:
         self._table = table
         self._source = source
         self._problems = ExportProblems(source, uri)
+        self._unread = UnreadUsage(source, uri, paths=())
+        self._unread_attributes = UnreadAttributes(table.names_read)
         self._raw_id = raw_id
         self._raw_ids: list[str] = []
         self._ids: Ids = ([], [], [])
@@ -100,7 +104,7 @@ class SpanBatch:
 
     def reading(self) -> Reading:
         """The rows of `spans` and the problems."""
-        return Reading(self._frame(), self._problems.problems())
+        return Reading(self._frame(), [*self._problems.problems(), *self._unread.problems()])
 
     def _resource_of(self, resource: dict[str, Any]) -> _Resource:
         best: dict[str, tuple[int, Any, bool]] = {}
@@ -122,6 +126,7 @@ class SpanBatch:
         if problem := unusable(span.trace_id, span.span_id, span.start_ns):
             self._problems.add(f"span {span.ordinal}", *problem)
             return
+        unread = self._unread_attributes.take(span.attributes)
         row = len(self._times[0])
         trace_ids, span_ids, parent_ids = self._ids
         parent = self._parent(span)
@@ -136,12 +141,14 @@ class SpanBatch:
         key = self._keys.key_of(span, (owner_number, by_scope, version, entry)) if self._varying else None
         shape = self._shapes.get(key) if key is not None else None
         if shape is not None and self._add_alike(row, span, shape):
+            self._unread.add_fields(unread, shape.emitter.name)
             return
         self._shape_of_row.append(None)
         warnings = self._warnings
         emitter_name = span.emitter or self._table.recognise(by_scope, span.attributes, span.name)
         emitter = self._table.emitter(emitter_name, version)
         chosen = self._choose_values(span, emitter, entry) if span.attributes else {}
+        self._unread.add_fields(unread, emitter.name)
         if span.name in self._table.names and ("operation" not in chosen or chosen["operation"][0] is None):
             chosen["operation"] = (self._table.canonical_operation("name", span.name), None)
         self._store(row, span, owner, entry, emitter_name, emitter, chosen)

@@ -124,7 +124,9 @@ def select_attributes(attributes: Mapping[str, Any], names: Container[str], pref
     values: dict[str, Any] = {}
     for key, value in attributes.items():
         name = f"{prefix}{key}"
-        if name in names and value is not None:
+        if value is not None and (
+            name in names or ((".usage." in name or ".token_count." in name) and not isinstance(value, Mapping))
+        ):
             values[name] = value
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:
             values |= select_attributes(value, names, f"{name}.", depth + 1)

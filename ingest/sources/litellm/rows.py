@@ -31,11 +31,12 @@ from ingest.logs.json_fields import (
     text,
 )
 from ingest.logs.request_ids import header_ids, id_list
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.otel.attribute_values import geography
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
-from ingest.sources.litellm.usage import other_usage
-from ingest.sources.litellm.values import first_attempt, first_count, first_positive, first_text, plain_amounts
+from ingest.sources.litellm.usage import other_usage, token_counts
+from ingest.sources.litellm.values import first_attempt, first_positive, first_text, plain_amounts
 from ledger import ids
 from ledger.money import text as plain
 from ledger.settings import IngestSettings
@@ -53,8 +54,8 @@ class ItemProblem(NamedTuple):
     severity: str = "error"
 
 
-def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[ItemProblem]]:
-    """The row of an item and its problems; None for an item without a row.
+def of_item(value: object, settings: IngestSettings, unread: UnreadUsage | None = None) -> tuple[Row | None, list[ItemProblem]]:
+    """The row of an item and its problems; None for an item without a row. `unread` collects usage that is not read. (CA-7)
 
     >>> row, problems = of_item({"id": "r1", "litellm_call_id": "c1", "call_type": "acompletion", "startTime": 1795361505,
     ...     "model": "openai/gpt-4o", "prompt_tokens": 1200, "completion_tokens": 80, "response_cost": "0.0038",
@@ -65,6 +66,8 @@ def of_item(value: object, settings: IngestSettings) -> tuple[Row | None, list[I
     log = None
     try:
         log = _Log(value, settings)
+        if unread is not None and log.usage:
+            unread.add(log.usage)
         return log.row(), log.problems
     except FieldError as error:
         return None, [*(log.problems if log else ()), ItemProblem(error.field, error.reason, error.remedy)]
@@ -184,25 +187,7 @@ class _Log:
     def _set_tokens(self, row: Row) -> None:
         """Usage as reported; no counts where all are zero or absent."""
         item, usage = self.item, self.usage
-        prompt_parts = self._part(usage, "prompt_tokens_details") or self._part(usage, "input_tokens_details")
-        answer_parts = self._part(usage, "completion_tokens_details") or self._part(usage, "output_tokens_details")
-        lifetimes = self._part(prompt_parts, "cache_creation_token_details")
-        counts = {
-            "input_tokens": first_positive(item, "prompt_tokens", usage, "prompt_tokens", usage, "input_tokens"),
-            "output_tokens": first_positive(item, "completion_tokens", usage, "completion_tokens", usage, "output_tokens"),
-            "total_tokens": first_positive(item, "total_tokens", usage, "total_tokens"),
-            "cache_read_tokens": first_count(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
-            "cache_write_tokens": first_count(
-                prompt_parts, "cache_creation_tokens", prompt_parts, "cache_write_tokens", usage, "cache_creation_input_tokens"
-            ),
-            "cache_write_5m_tokens": first_count(lifetimes, "ephemeral_5m_input_tokens"),
-            "cache_write_1h_tokens": first_count(lifetimes, "ephemeral_1h_input_tokens"),
-            "reasoning_tokens": first_count(answer_parts, "reasoning_tokens"),
-            "input_audio_tokens": first_count(prompt_parts, "audio_tokens"),
-            "output_audio_tokens": first_count(answer_parts, "audio_tokens"),
-            "input_image_tokens": first_count(prompt_parts, "image_tokens"),
-            "output_image_tokens": first_count(answer_parts, "image_tokens"),
-        }
+        counts = token_counts(item, usage, self._part)
         row["other_usage"] = other_usage(usage)
         if any(counts.values()):
             row.update(counts)

@@ -19,8 +19,10 @@ import polars as pl
 from ingest import policies
 from ingest.logs import json_items
 from ingest.logs import rows as log_rows
+from ingest.logs.files import unread_files
 from ingest.logs.json_fields import text
 from ingest.logs.json_items import Damage, Item, ItemStream
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
 from ingest.sources.litellm import postgres, s3, spend_api
 from ingest.sources.litellm import rows as litellm_rows
@@ -72,12 +74,14 @@ class LiteLLM:
         name = uri.rsplit("/", 1)[-1].lower()
         return "*" in uri or "?" in uri or any(fnmatch(name, pattern) for pattern in self.patterns)
 
-    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Batch]:
+    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every matching object is a batch of its own, so that an unreadable one blocks no other."""
         listing = fetcher.list(uri)
         exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
         entries = exact_matches or [entry for entry in listing if self._is_match(entry)]
-        if not entries:
+        unread = [] if exact_matches else unread_files(listing, self.name, self.patterns)
+        yield from unread
+        if not entries and not unread:
             raise ObjectMissingError(
                 "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
             )
@@ -125,6 +129,7 @@ def _concat(readings: Iterable[Reading]) -> Reading:
 def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
     rows, problems = list[litellm_rows.Row](), list[Problem]()
     is_page = "://" in uri and not uri.startswith("s3://")
+    unread = UnreadUsage("litellm", uri)
 
     def problem(place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
         problems.append(Problem("litellm", uri, place, field, reason, remedy, severity=severity))
@@ -134,7 +139,7 @@ def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSetti
             problem(*entry)
             continue
         for place, value in _records(entry, is_page=is_page):
-            row, row_problems = litellm_rows.of_item(value, settings)
+            row, row_problems = litellm_rows.of_item(value, settings, unread)
             if row is not None:
                 row["raw_id"] = raw_id
                 rows.append(row)
@@ -143,6 +148,7 @@ def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSetti
         if len(rows) >= log_rows.BATCH_ROWS:
             yield Reading(log_rows.frame(rows), problems)
             rows, problems = [], []
+    problems += unread.problems()
     if rows or problems:
         yield Reading(log_rows.frame(rows), problems)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from ingest.sources.litellm.values import first_count, first_positive
 from ledger.money import exact_decimal, text
 
 _METER_PATHS = (
@@ -48,3 +49,28 @@ def other_usage(usage: Mapping[str, Any]) -> str | None:
         if number and number > 0:
             quantities.setdefault(meter, text(number) or "0")
     return json.dumps(quantities) if quantities else None
+
+
+def token_counts(
+    item: Mapping[str, Any], usage: Mapping[str, Any], part: Callable[[Mapping[str, Any], str], Mapping[str, Any]]
+) -> dict[str, int | None]:
+    """The counts of an item as columns of `spans`; `part` gives a nested object. LiteLLM's own names come before the provider's."""
+    prompt_parts = part(usage, "prompt_tokens_details") or part(usage, "input_tokens_details")
+    answer_parts = part(usage, "completion_tokens_details") or part(usage, "output_tokens_details")
+    lifetimes = part(prompt_parts, "cache_creation_token_details")
+    return {
+        "input_tokens": first_positive(item, "prompt_tokens", usage, "prompt_tokens", usage, "input_tokens"),
+        "output_tokens": first_positive(item, "completion_tokens", usage, "completion_tokens", usage, "output_tokens"),
+        "total_tokens": first_positive(item, "total_tokens", usage, "total_tokens"),
+        "cache_read_tokens": first_count(prompt_parts, "cached_tokens", usage, "cache_read_input_tokens"),
+        "cache_write_tokens": first_count(
+            prompt_parts, "cache_creation_tokens", prompt_parts, "cache_write_tokens", usage, "cache_creation_input_tokens"
+        ),
+        "cache_write_5m_tokens": first_count(lifetimes, "ephemeral_5m_input_tokens"),
+        "cache_write_1h_tokens": first_count(lifetimes, "ephemeral_1h_input_tokens"),
+        "reasoning_tokens": first_count(answer_parts, "reasoning_tokens"),
+        "input_audio_tokens": first_count(prompt_parts, "audio_tokens"),
+        "output_audio_tokens": first_count(answer_parts, "audio_tokens"),
+        "input_image_tokens": first_count(prompt_parts, "image_tokens"),
+        "output_image_tokens": first_count(answer_parts, "image_tokens"),
+    }

@@ -7,9 +7,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from tests.support.count_cases import CASES, rollup_of
+from ledger.books import Books
+from ledger.tables import PROBLEMS
+from tests.support.cli_books import Command
+from tests.support.count_cases import CASES, SOURCES, rollup_of
+from tests.support.log_sources import read
 
 D = Decimal
 
@@ -102,6 +107,61 @@ def test_the_answer_says_what_was_given_and_the_request_what_was_asked(tmp_path:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(payload() | parts) + "\n", encoding="utf-8")
     assert costs("litellm", path) == [D(cost)]
+
+
+def unread(source: str, path: Path) -> dict[str, int]:
+    """Field paths of usage that is told as unread, with the number of records."""
+    problems = read(SOURCES[source], path).problems
+    return {p.field: p.rows for p in problems if p.reason.startswith("unread_usage: ")}
+
+
+def test_ca7_usage_that_is_not_read_is_a_finding(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [
+        payload(server_tool_use={"code_runs": 2, "web_search_requests": 1}, video_minutes="0", note="x" * 500),
+        payload(server_tool_use={"code_runs": 3}, iterations=[{"model": "m", "input_tokens": 7}], turbo="yes"),
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert unread("litellm", path) == {
+        "usage.server_tool_use.code_runs": 2, "usage.iterations[].model": 1, "usage.iterations[].input_tokens": 1, "usage.turbo": 1,
+    }  # fmt: skip
+    path.write_text(json.dumps(payload(**{f"field_{n}": n for n in range(1, 5001)})) + "\n", encoding="utf-8")
+    paths = unread("litellm", path)
+    assert (len(paths), paths["usage"]) == (21, 4980)
+
+
+def test_ca7_sessions_and_spans_tell_of_unread_usage_and_known_records_do_not(tmp_path: Path) -> None:
+    [path] = (CASES / "claude-advisor" / "advisor").glob("*.jsonl")
+    assert unread("claude-code", path) == {}
+    line = json.loads(path.read_text(encoding="utf-8"))
+    line["message"]["usage"]["gpu_seconds"] = 4
+    line["message"]["content"] = [{"usage": {"of_a_tool": 9}}]
+    session = tmp_path / path.name
+    session.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert unread("claude-code", session) == {"usage.gpu_seconds": 1}
+    spans = json.loads((CASES / "running-counter" / "strands.json").read_text(encoding="utf-8"))
+    for span in spans["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        values = {"gen_ai.usage.video_seconds": 3, "gen_ai.usage.details.x": 7, "gen_ai.usage.images": 0}
+        span["attributes"] += [{"key": name, "value": {"intValue": str(value)}} for name, value in values.items()]
+    export = tmp_path / "spans.json"
+    export.write_text(json.dumps(spans), encoding="utf-8")
+    assert unread("otlp", CASES / "running-counter" / "strands.json") == {}
+    assert unread("otlp", export) == {"gen_ai.usage.video_seconds": 5}
+
+
+def test_ca7_a_log_compressed_otherwise_is_a_problem(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    (folder / "a.jsonl.bz2").write_bytes(b"BZh9")
+    (folder / "notes.txt.bz2").write_bytes(b"BZh9")
+    rootcost = Command(home)
+    for source in ("claude-code", "litellm"):
+        rootcost("ingest", source, folder)
+        with Books.open(home) as books:
+            problems = books.store.scan(PROBLEMS).filter(pl.col("source") == source).collect()
+        assert [
+            (uri.endswith("a.jsonl.bz2"), reason.partition(":")[0]) for uri, reason in problems.select("uri", "reason").rows()
+        ] == [(True, "unread_file")]
 
 
 def message(iterations: object) -> str:
