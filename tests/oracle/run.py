@@ -2,7 +2,8 @@
 
 `make oracle WORLDS=10000` spreads the worlds over seeds and processes. A seed that passed is written down in `build/oracle`, together with
 the code it passed with, and is not run again; so a run that was broken off goes on where it was. A world that differs is made small and
-printed with its seed, and the command ends with 1.
+printed with its seed, and the command ends with 1. With ORACLE_LATE_ROWS=1 some worlds have late rows on the next invoice (RA-2a): a few of
+those differ.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def run_seed(number: int) -> int:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(worlds_of_bills_in_arrival())
+    @given(worlds_of_bills_in_arrival(late_rows="ORACLE_LATE_ROWS" in os.environ))
     def look(world: World) -> None:
         nonlocal count
         if not differing:
@@ -134,7 +135,9 @@ def _code() -> str:
     from ledger.hashing import fingerprint
 
     files = sorted((ROOT / "tests" / "oracle").glob("*.py"))
-    return fingerprint(code.digest() + "".join(file.read_text(encoding="utf-8") for file in files))[:16]
+    return fingerprint(
+        str("ORACLE_LATE_ROWS" in os.environ), code.digest() + "".join(file.read_text(encoding="utf-8") for file in files)
+    )[:16]
 
 
 def _lines(path: Path) -> list[str]:

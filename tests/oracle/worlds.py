@@ -327,13 +327,13 @@ def worlds(draw: st.DrawFn, spans: int = 12, charges: int = 8) -> World:
 
 
 @st.composite
-def worlds_of_bills_in_arrival(draw: st.DrawFn) -> World:
-    """Worlds whose bill is complete, was read in the midst of the day after (ES-1a), or has late rows on the next invoice (RA-2a)."""
+def worlds_of_bills_in_arrival(draw: st.DrawFn, late_rows: bool = False) -> World:
+    """Worlds whose bill is complete, was read in the midst of the day after (ES-1a), or, if asked for, has late rows on the next invoice (RA-2a)."""
     world = draw(worlds())
     read_at = draw(st.sampled_from([None, None, *(at(hour, 30, day=6) for hour in (9, 11, 12))]))
     if read_at is not None:
         return replace(world, charges=[{**row, "read_at": read_at, "final": False} for row in world.charges])
-    if draw(st.booleans()):
+    if not late_rows or draw(st.booleans()):
         return world
     late_lines = {_line(row) for row in world.charges if _sells_tokens(row) and draw(st.integers(0, 2)) == 0}
     late = {"billing_month": "2026-11", "invoice_id": "inv-late"}
