@@ -260,7 +260,9 @@ class _Run:
             *drift_alerts.problems(month_costs.drift, settings.drift_tolerance, uri=uri),
             *unit_scale.problems(month_costs.groups, uri=uri),
             *findings.foreign_rates(self.book.foreign, self.book.currency, uri=uri),
-            *count_findings.problems(self.store, month, self._rollup_ids(month), currency=self.book.currency, uri=uri),
+            *count_findings.problems(
+                self.store, month, self._rollup_ids(month), month_costs.implausible, currency=self.book.currency, uri=uri
+            ),
             *missing_rates.missing_exchange_rates(totals.days, self.settings.report.currency, Exchange.of(self.books), uri=uri),
         ]
 

@@ -68,6 +68,7 @@ REASONS: Mapping[str, str] = {
     "commitment_purchase": "A commitment bought in advance, not usage",
     "fee": "A fee, not usage",
     "not_on_bill": "Logged usage that is not on the bill",
+    "implausible_usage": "More than 20 times what was billed; set aside until the sender is fixed",
     "account_not_billed": "Estimated: the bill does not have this account",
     "credit": "Credit",
     "refund": "Refund",

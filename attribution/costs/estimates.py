@@ -205,8 +205,10 @@ def estimate_costs(usage: pl.DataFrame, ratios: pl.DataFrame, *, run_id: str, mo
     return COSTS.conform(costs.select(cost_columns))
 
 
-def not_on_bill(usage: pl.DataFrame, *, run_id: str, month: str, currency: str) -> pl.DataFrame:
+def not_on_bill(usage: pl.DataFrame, *, run_id: str, month: str, currency: str, is_implausible: bool = False) -> pl.DataFrame:
     """Usage rows of hours that the bill covers without naming them, as costs of 0 with the reason `not_on_bill`.
+
+    So are quantities that cannot be, with the reason `implausible_usage`. (RA-2b)
 
     Adding an estimate would count money twice, since what the bill could not name is among its unallocated rows.
     """
@@ -221,8 +223,10 @@ def not_on_bill(usage: pl.DataFrame, *, run_id: str, month: str, currency: str) 
         period_end=pl.col("hour") + timedelta(hours=1),
         cost_class=pl.lit("metered"),
         basis=pl.when(has_no_provider()).then(pl.lit("estimated")).otherwise(pl.lit("billed")),
-        reason=pl.when(has_no_provider()).then(pl.lit("no_provider")).otherwise(pl.lit("not_on_bill")),
-        rule=pl.when(has_no_provider()).then(pl.lit("RA-1b")).otherwise(pl.lit("RA-2")),
+        reason=pl.when(has_no_provider())
+        .then(pl.lit("no_provider"))
+        .otherwise(pl.lit("implausible_usage") if is_implausible else pl.lit("not_on_bill")),
+        rule=pl.when(has_no_provider()).then(pl.lit("RA-1b")).otherwise(pl.lit("RA-2b" if is_implausible else "RA-2")),
         charge_category=pl.lit("Usage"),
         currency=pl.lit(currency),
         billed_cost=zero,

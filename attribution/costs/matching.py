@@ -9,14 +9,14 @@ A charge group (`charge_group` is its number) is a sum of like charges (`attribu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 import polars as pl
 
 from attribution.columns import CALLER, VARIANT, WHO
-from attribution.costs import drivers
+from attribution.costs import drivers, implausible
 from attribution.costs.charge_groups import RATED_AS
 from attribution.costs.pools import OPTIONAL, combine, pool_period
 from attribution.costs.running_periods import until_cost_is_met
@@ -30,7 +30,8 @@ class MatchResult:
     """Shares of charge groups on usage rows, the unmatched part of each group, the rates, and the usage rows that a charge pays for.
 
     `uncaptured` is what the groups and those of other invoices have beyond the logs, `late_usage` what was logged after the charges of running
-    periods were met, by usage_row: the bill had not come so far (ES-1a).
+    periods were met, by usage_row: the bill had not come so far (ES-1a). `implausible_usage` are the numbers of usage
+    rows that were set aside (RA-2b), `implausible_shares` what they would have had.
     `shares` has charge_group, usage_row, quantity and cost columns; `with_dimensions` adds the other columns.
     """
 
@@ -40,6 +41,8 @@ class MatchResult:
     matched_usage: pl.Series
     uncaptured: pl.DataFrame
     late_usage: pl.DataFrame
+    implausible_usage: pl.Series
+    implausible_shares: pl.DataFrame
 
 
 def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
@@ -75,19 +78,22 @@ def match_usage(
         "quantity",
         "list_cost",
         *(pl.col(f"executor_{part}").alias(f"owner_{part}") for part in ("agent", "team")),
+        "source",
         *CALLER,
     )
     token_usage = key_columns.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
     driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
-    matches: dict[int, _TokenMatch] = {}
-    surplus_usage = token_usage
-    for order, invoice_groups in _by_order_of_invoices(groups, other_groups).items():
-        available_usage = _remaining_usage(token_usage, surplus_usage) if matches else token_usage
-        matches[order] = _match_tokens(invoice_groups, available_usage, tolerance, defaults)
-        surplus_usage = matches[order].tokens.usage
+    invoices = _by_order_of_invoices(groups, other_groups)
+    matches, surplus_usage = _match_invoices(invoices, token_usage, tolerance, defaults)
+    overlogged_steps = [step for match in matches.values() for step in match.tokens.overlogged]
+    implausible_usage = implausible.implausible_rows(token_usage, surplus_usage.filter(~_is_late(matches)), overlogged_steps)
+    implausible_shares = pl.DataFrame()
+    if implausible_usage.len():
+        is_implausible = pl.col("usage_row").is_in(implausible_usage.implode())
+        implausible_shares = combine([shares.filter(is_implausible) for shares in matches[0].tokens.shares])
+        matches, surplus_usage = _match_invoices(invoices, token_usage.filter(~is_implausible), tolerance, defaults)
     tokens, token_drivers = matches[0].tokens, matches[0].drivers
-    late_rows = pl.concat([match.late_usage for match in matches.values()])
-    is_late = pl.col("usage_row").is_in(late_rows.implode())
+    is_late = _is_late(matches)
     resource_groups = groups.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
     resource_drivers = drivers.split_by_resource(resource_groups, driver_usage)
     shares = [*tokens.flagged_shares(surplus_usage.filter(~is_late)), token_drivers.shares, *(r.shares for r in resource_drivers)]
@@ -108,7 +114,27 @@ def match_usage(
         pl.concat([match.matched_usage for match in matches.values()]).unique(),
         pl.concat([match.uncaptured for match in matches.values()], how="diagonal_relaxed"),
         surplus_usage.filter(is_late).select("usage_row", "quantity", "list_cost"),
+        implausible_usage,
+        implausible_shares,
     )
+
+
+def _is_late(matches: Mapping[int, _TokenMatch]) -> pl.Expr:
+    """Whether a usage row lies in whole or in part after what running periods bill. (ES-1a)"""
+    return pl.col("usage_row").is_in(pl.concat([match.late_usage for match in matches.values()]).implode())
+
+
+def _match_invoices(
+    invoices: dict[int, pl.DataFrame], usage: pl.DataFrame, tolerance: Decimal, defaults: Sequence[Defaults]
+) -> tuple[dict[int, _TokenMatch], pl.DataFrame]:
+    """Matches the invoices one after the other, each with what those before it left; what none of them took. (RA-2a)"""
+    matches: dict[int, _TokenMatch] = {}
+    surplus_usage = usage
+    for order, groups in invoices.items():
+        available_usage = _remaining_usage(usage, surplus_usage) if matches else usage
+        matches[order] = _match_tokens(groups, available_usage, tolerance, defaults)
+        surplus_usage = matches[order].tokens.usage
+    return matches, surplus_usage
 
 
 def _by_order_of_invoices(groups: pl.DataFrame, other_groups: pl.DataFrame | None) -> dict[int, pl.DataFrame]:
@@ -140,7 +166,7 @@ class _TokenMatch:
     @property
     def uncaptured(self) -> pl.DataFrame:
         """What the charges have beyond the logs."""
-        unmatched_groups = [self.tokens.groups.drop("__known"), self.drivers.unmatched]
+        unmatched_groups = [self.tokens.unmatched, self.drivers.unmatched]
         return pl.concat(unmatched_groups, how="diagonal_relaxed").with_columns(reason=pl.lit("uncaptured_usage"))
 
 

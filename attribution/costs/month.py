@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from attribution.classification import names
-from attribution.costs import allocation, charge_groups, drift, estimates, matching, running_periods, sellers
+from attribution.costs import allocation, charge_groups, drift, estimates, implausible, matching, running_periods, sellers
 from attribution.costs.batches import Batch, matched_as, split_into_batches
 from attribution.costs.shared_costs import TeamSpend
 from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
@@ -49,6 +49,7 @@ class MonthCosts:
     rates: pl.DataFrame
     groups: pl.DataFrame
     drift: pl.DataFrame
+    implausible: pl.DataFrame
 
 
 def compute_month_costs(
@@ -99,6 +100,7 @@ def compute_month_costs(
         rates=rates,
         groups=groups,
         drift=drift.measure_drift(rates, past_rates, currency=book.currency),
+        implausible=pl.concat([result.implausible for result in results]),
     )
 
 
@@ -266,6 +268,8 @@ class _BatchMatcher:
         tokens = pl.col("meter").is_in(TOKEN_METERS)
         logged_rows = usage_rows.with_columns(meter="own_meter")
         month_rows = logged_rows.filter((pl.col("month") == self.month) & tokens)
+        is_implausible = pl.col("usage_row").is_in(match.implausible_usage.implode())
+        implausible_usage, month_rows = month_rows.filter(is_implausible), month_rows.filter(~is_implausible)
         unbilled_rows = running_periods.unbilled_usage(month_rows, match.matched_usage, match.late_usage)
         unbilled_rows = estimates.with_coverage(unbilled_rows, self.coverage, self.settings.defaults)
         is_covered, is_late = unbilled_rows["covered"], unbilled_rows["late"]
@@ -279,9 +283,18 @@ class _BatchMatcher:
                 estimates.not_on_bill(
                     unbilled_rows.filter(is_covered), run_id=self.run_id, month=self.month, currency=self.currency
                 ),
+                estimates.not_on_bill(
+                    implausible_usage, run_id=self.run_id, month=self.month, currency=self.currency, is_implausible=True
+                ),
             ]
         )
-        result = BatchResult(CostTotals.of(costs), match.unmatched, match.rates, unbilled_rows.filter(~is_covered).lazy())
+        result = BatchResult(
+            CostTotals.of(costs),
+            match.unmatched,
+            match.rates,
+            unbilled_rows.filter(~is_covered).lazy(),
+            implausible.summarise(implausible_usage, match.implausible_shares, batch.groups),
+        )
         return self.sink.add_batch(name, costs, result)
 
     def _cache_key(self, batch: Batch) -> str:

@@ -64,12 +64,15 @@ class CostTotals:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Result of a batch beside its cost rows: totals of them, unmatched charge groups, rates, and usage that no bill covers yet."""
+    """Result of a batch beside its cost rows: totals of them, unmatched charge groups, rates, usage that no bill covers yet, and a summary of
+    usage that cannot be (`attribution.costs.implausible`).
+    """
 
     totals: CostTotals
     unmatched: pl.DataFrame
     rates: pl.DataFrame
     open_usage: pl.LazyFrame
+    implausible: pl.DataFrame
 
 
 class CostSink(Protocol):
@@ -194,6 +197,7 @@ def _write(folder: Path, result: BatchResult) -> None:
     frames = {f.name: getattr(result.totals, f.name) for f in fields(CostTotals)} | {
         "unmatched": result.unmatched,
         "rates": result.rates,
+        "implausible": result.implausible,
     }
     for name, frame in frames.items():
         frame.write_ipc(folder / f"{name}.arrow", compression="lz4")
@@ -202,5 +206,7 @@ def _write(folder: Path, result: BatchResult) -> None:
 
 def _read(folder: Path) -> BatchResult:
     totals = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
-    unmatched_groups, rates = (pl.read_ipc(folder / f"{name}.arrow") for name in ("unmatched", "rates"))
-    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_usage.arrow"))
+    unmatched_groups, rates, implausible = (
+        pl.read_ipc(folder / f"{name}.arrow") for name in ("unmatched", "rates", "implausible")
+    )
+    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_usage.arrow"), implausible)

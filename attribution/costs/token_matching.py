@@ -122,6 +122,13 @@ class TokenMatcher:
         self.placeless_shares: set[int] = set()
         self.shares: list[pl.DataFrame] = []
         self.rates: list[pl.DataFrame] = []
+        self.overlogged: list[tuple[pl.DataFrame, pl.DataFrame]] = []
+        """Of each step in which more was logged than billed: the pool of each usage row, and those pools."""
+
+    @property
+    def unmatched(self) -> pl.DataFrame:
+        """The unmatched part of each charge group."""
+        return self.groups.drop("__known")
 
     def match_all(self, defaults: Sequence[Defaults]) -> None:
         """Matches by stated release, version and geography first, then without; each with the caller's place, then without. (RA-1c, RA-1d)
@@ -276,6 +283,9 @@ class TokenMatcher:
         remaining_usage = self.usage.drop("quantity", "list_cost").join(remainders, on="usage_row").select(self.usage.columns)
         self.usage = pl.concat([self.usage.join(assignment.select("usage_row"), on="usage_row", how="anti"), remaining_usage])
         self.matched_usage = pl.concat([self.matched_usage, assignment["usage_row"]])
+        if excess.height:
+            pools_beyond = pools.filter(pl.col("flag").str.contains("overlogged"))
+            self.overlogged.append((assignment.select("usage_row", "pool"), pools_beyond.select("pool", "billed", "logged")))
         self.rates.append(pools.drop("pool").rename({"pool_start": "period_start", "pool_end": "period_end"}))
         self.late_usage = pl.concat([self.late_usage, late_usage["usage_row"]])
         return bool(excess.height or late_usage.height)

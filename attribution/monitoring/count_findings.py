@@ -1,4 +1,4 @@
-"""Findings about how emitters count: contradictions with the emitter table, reported costs that differ, usage set aside. (CA-2b, CA-5, CA-6)"""
+"""Findings about how emitters count: contradictions with the emitter table, differing costs, usage set aside. (CA-2b, CA-5, CA-6, RA-2b)"""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ TOLERANCE = Decimal("0.01")
 """Reported and list cost may differ by this share, and by this much money."""
 
 
-def problems(store: Store, month: str, rollup_ids: Sequence[str], *, currency: str, uri: str) -> list[Problem]:
-    """The findings of a month's rollups, each with its emitter, version, calls and money."""
+def problems(
+    store: Store, month: str, rollup_ids: Sequence[str], implausible_usage: pl.DataFrame, *, currency: str, uri: str
+) -> list[Problem]:
+    """The findings of a month's rollups, each with its emitter, version, calls and money; `implausible_usage` is what was set aside. (RA-2b)"""
     if not rollup_ids:
         return []
     rows = store.scan(COUNT_EVIDENCE, {"month": [month], "rollup_id": list(rollup_ids)}).collect()
-    return [*contradictions(rows, currency, uri), *differing_costs(rows, currency, uri), *set_aside(rows, currency, uri)]
+    return [
+        *contradictions(rows, currency, uri),
+        *differing_costs(rows, currency, uri),
+        *set_aside(rows, currency, uri),
+        *implausible_quantities(implausible_usage, rows, uri),
+    ]
 
 
 _SET_ASIDE = (
@@ -66,6 +73,29 @@ def set_aside(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
                     )
                 )
     return problem_list
+
+
+def implausible_quantities(implausible_usage: pl.DataFrame, evidence: pl.DataFrame, uri: str) -> list[Problem]:
+    """One finding for each agent, model and meter whose quantity was set aside, with the emitters that its source read. (RA-2b)"""
+    emitters = evidence.group_by("source", "provider").agg(pl.col("emitter").drop_nulls().unique().sort())
+    rows = implausible_usage.group_by("source", "provider", "model", "meter", "executor_agent", "executor_team", "currency").agg(
+        pl.col("rows").sum(), pl.col("quantity").sum(), _sum("effective_cost")
+    )
+    rows = rows.sort(pl.all()).join(emitters, on=["source", "provider"], how="left", nulls_equal=True, maintain_order="left")
+    return [
+        Problem(
+            _SOURCE,
+            uri,
+            f"{', '.join(row['emitter'] or [row['source'] or '?'])}: {row['executor_agent'] or 'unknown agent'}",
+            row["meter"],
+            f"implausible_usage: {row['quantity'].normalize():f} {row['meter']} of {row['model']} are more than 20 times what was billed; they "
+            f"were set aside and scale nobody down. At stake: {_at_stake(row['effective_cost'], row['currency'])}",
+            "fix the unit or the counter of the sender, send its usage again, or ingest the bill that has it",
+            rows=row["rows"],
+            severity="warning",
+        )
+        for row in rows.iter_rows(named=True)
+    ]
 
 
 def contradictions(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
@@ -126,6 +156,10 @@ def differing_costs(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem
         )
         for emitter, model, calls, cost, reported_cost, _ in sums.iter_rows()
     ]
+
+
+def _at_stake(amount: Decimal | None, currency: str | None) -> str:
+    return "nothing of this bill" if amount is None else f"{_money(amount, currency or '?')} of the bill, which it would have had"
 
 
 def _sum(column: str) -> pl.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -98,7 +99,7 @@ def conclude(world: World) -> Conclusions:
     for charge in bill:
         charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
     uses = with_sellers(uses, bill, world.prices)
-    paid, late = rate(bill, uses, Fraction(rules.tolerance), world.prices)
+    paid, late, absurd = rate(bill, uses, Fraction(rules.tolerance), world.prices)
     uncaptured = [c for c in bill if c.sold and c.left and any(amount(c.row, column) for column in COST_COLUMNS)]
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
@@ -112,11 +113,8 @@ def conclude(world: World) -> Conclusions:
         walk_down(rows, bill, registry, rules.shared, tags)
 
     costs = [_cost(charge, to, part) for charge in bill for to, part in charge.shares]
-    costs += [
-        _unbilled(use, bill, late, uncaptured)
-        for use in uses
-        if use.model is not None and (id(use) not in paid or id(use) in late)
-    ]
+    open_uses = [use for use in uses if use.model is not None and (id(use) not in paid or id(use) in late)]
+    costs += [_unbilled(use, bill, late, uncaptured, absurd) for use in open_uses]
     return Conclusions(found, ways, uses, costs)
 
 
@@ -153,18 +151,22 @@ def _cost(charge: Charge, to: Any, part: Fraction) -> Cost:
     return Cost(month, currency, provider, "billed", cost_class, who, model, meter, more | flags, amounts, slack, used_at)
 
 
-def _unbilled(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction], uncaptured: Sequence[Charge]) -> Cost:
+def _unbilled(
+    use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction], uncaptured: Sequence[Charge], absurd: AbstractSet[int]
+) -> Cost:
     """ES-1, ES-2: usage that no charge paid for. Where the bill covers its period it cost nothing, else it is estimated; so is
     what a running period had not come to (`late`, by use), whatever else the bill covers. (ES-1a)
+    What cannot be cost nothing. (RA-2b)
 
     Reading: use without a provider is on nobody's bill, so what it cost nothing for is an estimate. (RA-1b)
     """
     o = use.owner
     who = o.initiator, o.initiator_team, o.executor, o.executor_team
     month = f"{use.start:%Y-%m}"
-    if (id(use) not in late and covered(use, bill)) or may_be_uncaptured(use, uncaptured):
+    if id(use) in absurd or (id(use) not in late and covered(use, bill)) or may_be_uncaptured(use, uncaptured):
         nothing = dict.fromkeys(COST_COLUMNS, Fraction(0))
         basis, reason = ("estimated", "no_provider") if "no_provider" in use.flags else ("billed", "not_on_bill")
+        reason = "implausible_usage" if id(use) in absurd else reason
         return Cost(month, "USD", use.provider, basis, "metered", who, use.model, use.meter, use.flags | {reason}, nothing)
     if use.list_cost is None:
         flags = use.flags | {"unpriced"}

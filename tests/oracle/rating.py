@@ -118,6 +118,8 @@ class Logged:
     paid: bool = False
     late: bool = False
     placeless: bool = False
+    beyond: list[tuple[Hashable, Fraction]] = field(default_factory=list)
+    """The pools that it logged more than, and what each of them bought. (RA-2b)"""
 
     @property
     def keys(self) -> Mapping[str, str | None]:
@@ -151,24 +153,57 @@ def billed_by(use: Use, charges: Sequence[Charge], price_meters: AbstractSet[tup
 
 def rate(
     charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]
-) -> tuple[set[int], dict[int, Fraction]]:
+) -> tuple[set[int], dict[int, Fraction], set[int]]:
     """Shares of all charges that sell something. (RA-1 to RA-3)
 
-    Returns the ids of the uses that are paid for, and of those that a running period had not come to, the part. (ES-1a)
+    Returns the ids of the uses that are paid for, and of those that a running period had not come to, the part (ES-1a),
+    and of those set aside (RA-2b).
     """
     selling = [c for c in charges if c.sold is not None]
     price_meters = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
-    logged = [Logged(use, billed_by(use, selling, price_meters), use.quantity) for use in uses if use.model is not None]
+    model_uses = [(use, billed_by(use, selling, price_meters)) for use in uses if use.model is not None]
     tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
-    for invoice in sorted({c.row["billing_month"] for c in tokens}):
-        # What an earlier invoice took is not there for a later one. (RA-2a)
-        _rate_invoice([c for c in tokens if c.row["billing_month"] == invoice], logged, tolerance)
+    logged = _rate_tokens(tokens, model_uses, tolerance)
+    absurd = implausible(logged)
+    if absurd:
+        for charge in tokens:
+            charge.shares, charge.left, charge.reason = [], Fraction(1), "no_logged_use"
+        logged = _rate_tokens(tokens, [(use, meter) for use, meter in model_uses if id(use) not in absurd], tolerance)
     for pool in _same_resource([c for c in selling if c.sold and c.sold.model is None]):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
         charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
     late = {id(one.use): one.left / one.use.quantity for one in logged if one.late and one.left}
-    return {id(one.use) for one in logged if one.paid}, late
+    return {id(one.use) for one in logged if one.paid}, late, absurd
+
+
+def _rate_tokens(tokens: Sequence[Charge], model_uses: Sequence[tuple[Use, str]], tolerance: Fraction) -> list[Logged]:
+    """All token charges with all uses. What an earlier invoice took is not there for a later one. (RA-2a)"""
+    uses = [Logged(use, meter, use.quantity) for use, meter in model_uses]
+    for invoice in sorted({c.row["billing_month"] for c in tokens}):
+        _rate_invoice([c for c in tokens if c.row["billing_month"] == invoice], uses, tolerance)
+    return uses
+
+
+def implausible(uses: Sequence[Logged]) -> set[int]:
+    """Ids of the uses that cannot be: what an emitter logged is more than 20 times what all pools it met had to sell. (RA-2b)
+
+    Reading: an emitter is the source and the executor, and its uses count together where they met the same pool first. A use that was paid whole
+    is none of them.
+    """
+    by_emitter: dict[Hashable, list[Logged]] = {}
+    for one in uses:
+        if one.left and one.beyond and not one.late:
+            owner = one.use.owner
+            key = one.beyond[0][0], one.use.source, owner.executor, owner.executor_team
+            by_emitter.setdefault(key, []).append(one)
+    return {
+        id(one.use)
+        for cell in by_emitter.values()
+        if sum(one.use.quantity for one in cell)
+        > 20 * sum({pool: bought for one in cell for pool, bought in one.beyond}.values())
+        for one in cell
+    }
 
 
 def _rate_invoice(tokens: Sequence[Charge], uses: Sequence[Logged], tolerance: Fraction) -> None:
@@ -304,6 +339,8 @@ def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: Level, silent
         charge.reason = "uncaptured_usage"
     for one in users:
         one.paid = True
+        if not agree and used > bought:
+            one.beyond.append((id(pool[0]), bought))
         one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
 
 

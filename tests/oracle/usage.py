@@ -39,6 +39,7 @@ class Use:
     """Which part of the holder's cost this owner has: the weight of the path."""
     firm_keys: Mapping[str, str | None] | None = None
     """The keys without the place that only the caller states; None: the same. (RA-1d)"""
+    source: str | None = None
 
 
 def of_calls(
@@ -91,6 +92,7 @@ def of_calls(
                         Fraction(0) if not quantity else None if rate is None else rate * quantity,
                         frozenset(call.flags) | owner.flags,
                         firm_keys=None if firm_keys == keys and firm == stated_keys else firm_keys,
+                        source=call.told("source"),
                     )
                 )
     return uses

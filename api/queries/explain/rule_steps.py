@@ -19,6 +19,7 @@ from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
 _RULES: Mapping[str, str] = {
     "RA-1a": "matched to calls on fewer keys, because the calls lack some",
     "RA-2": "matched to logged usage, and split by the quantity of each call",
+    "RA-2b": "set aside: its emitter's quantity is more than 20 times what was billed, so it pays for nothing and scales nobody down",
     "RA-3": "split by the use of the resource in that period",
     "RA-4": "no logged usage matches it: allocated to its owner by principal, resource or tag, else unallocated",
     "RA-5": "allocated like the charges it corrects or taxes, by the same weights",
