@@ -73,9 +73,10 @@ def _bill(world: World) -> pl.LazyFrame:
 
 
 def _other_invoices(bill: pl.LazyFrame, month: str) -> pl.LazyFrame:
-    """Charges for hours of this month on the invoices beside it."""
+    """Charges on the invoices beside it, for hours of this month or, since its own may be late, on the one before. (RA-2a)"""
     start, end = periods.month_start(month), periods.month_end(month)
     overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
+    overlaps |= pl.col("billing_month") < month
     is_beside = pl.col("billing_month").is_in(periods.adjacent_months(month))
     return bill.filter(is_beside & (pl.col("charge_category") == "Usage") & overlaps)
 
