@@ -319,6 +319,7 @@ def lay_out(source: str, here: Path) -> None:
         "gcp": ("gcp/*.jsonl", "gcp-billing-extract/"),
         "gemini-cli": ("gemini_cli/sample.jsonl", ".gemini/tmp/shop/chats/"),
         "github-copilot": ("github_copilot/sample.csv", "ai_usage_2026_10.csv"),
+        "github-copilot-api": ("github_copilot_api/*.json", "saved-pages/"),
         "helicone": ("helicone/sample.jsonl", "helicone-export.jsonl"),
         "jaeger": ("jaeger/*.json", "trace.json"),
         "langsmith": ("langsmith/sample.jsonl", "runs.jsonl"),
@@ -495,7 +496,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 ALLOWED_ADDRESS = re.compile(
     r"^https?://(127\.0\.0\.1|localhost)([:/]|$)"
     r"|^https://(semver\.org|keepachangelog\.com)"
-    r"|^https://(api\.openai\.com|api\.anthropic\.com|account\.blob\.core\.windows\.net|gateway\.example\.com)([/#]|$)"
+    r"|^https://(api\.openai\.com|api\.anthropic\.com|api\.github\.com|account\.blob\.core\.windows\.net|gateway\.example\.com)([/#]|$)"
     r"|^(s3|bigquery|file|sqlite)://|^postgresql(\+psycopg)?://[^:@/]*(@|…|$)|^tcp://127\.0\.0\.1"
 )
 """This machine, the standards of the changelog, providers' own APIs, and made-up places. An address never holds a password."""

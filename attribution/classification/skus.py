@@ -20,7 +20,7 @@ from ledger.meters import METERS, TOKEN_METERS
 from ledger.settings import SkuRule
 
 UNGROUPED = "ungrouped"
-"""The rule for what a provider counts in a day and puts in no group. It names no product, so no rule of one's own is suggested for it."""
+"""The rule for what a provider counts in a day or month and puts in none of its parts. It names no product, so no rule of one's own is suggested for it."""
 
 
 class SkuText(NamedTuple):

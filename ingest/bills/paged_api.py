@@ -1,4 +1,4 @@
-"""Bills from paged HTTP APIs with one bucket per day: OpenAI's and Anthropic's.
+"""Bills from paged HTTP APIs with one bucket per day: OpenAI's, Anthropic's and GitHub Copilot's.
 
 A month is requested whole, and its pages are stored unchanged in one file of JSON lines: a first line with the number of pages, then
 one line per page with its kind, ``of`` (costs in groups, totals without groups, usage). A truncated month is therefore refused, never
@@ -47,7 +47,8 @@ class PageFormat:
     """How a provider writes its pages and queries.
 
     `start_field` is both the query's first instant and a bucket's start, `end_field` the query's end. Results with one of the
-    `group_fields` are costs in groups; `is_usage` recognises results of the usage endpoint.
+    `group_fields` are costs in groups; `is_usage` recognises results of the usage endpoint. `buckets` are the buckets of a page that is
+    laid out otherwise than OpenAI's and Anthropic's, or None where it has none.
     """
 
     source: str
@@ -57,6 +58,7 @@ class PageFormat:
     format_time: Callable[[datetime], str]
     group_fields: tuple[str, ...]
     is_usage: Callable[[JsonObject], bool]
+    buckets: Callable[[JsonObject], object] = lambda page: page.get("data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,8 @@ def daily_query(page_format: PageFormat, month: str, group: Sequence[str], curso
 
 def page_kind(page_format: PageFormat, page: JsonObject) -> str:
     """The kind of a saved page, by its results; a page without results is one of costs in groups."""
-    buckets = [bucket for bucket in page.get("data") or () if isinstance(bucket, dict)]
+    data = page_format.buckets(page)
+    buckets = [bucket for bucket in data if isinstance(bucket, dict)] if isinstance(data, list) else []
     results = [result for bucket in buckets for result in bucket.get("results") or () if isinstance(result, dict)]
     if any(page_format.is_usage(result) for result in results):
         return USAGE
@@ -140,7 +143,7 @@ def follow_pages(fetcher: Fetcher, kind: str, request: Callable[[str | None], Re
         item = fetcher.request(request(cursor))
         page = Page(kind, item.uri, item.path.read_bytes())
         pages.append(page)
-        content = _parse_page(page.content, item.uri)
+        content = parse_page(page.content, item.uri)
         cursor = text(content.get("next_page")) if content.get("has_more") is True else None
         if content.get("has_more") is True and (cursor is None or cursor in cursors or len(pages) >= _MAX_PAGES):
             raise FormatError("the pages do not end", where=item.uri, remedy="try again later; nothing was booked")
@@ -193,7 +196,7 @@ def saved_months(fetcher: Fetcher, page_format: PageFormat, uri: str) -> list[tu
         if content.startswith(b'{"bundle":'):
             bundles[open_month(page_format, item).month] = item
         elif not bundles:
-            page = Page(page_kind(page_format, _parse_page(content, item.uri)), item.uri, content)
+            page = Page(page_kind(page_format, parse_page(content, item.uri)), item.uri, content)
             pages_by_content.setdefault(content.strip(), page)
             times += filter(None, [entry.modified])
     if bundles:
@@ -222,7 +225,7 @@ def _check_complete(page_format: PageFormat, pages: Sequence[Page], uri: str) ->
                 remedy="save the pages of one request, in one grouping",
             )
         known_days.update(page_days)
-        if page_days and _parse_page(page.content, page.uri).get("has_more") is True:
+        if page_days and parse_page(page.content, page.uri).get("has_more") is True:
             open_ends.append((page.kind, max(page_days) + timedelta(days=1), page.uri))
     for kind, day, page_uri in open_ends:
         if day not in days[kind]:
@@ -246,7 +249,7 @@ def open_month(page_format: PageFormat, item: RawObject) -> BillMonth:
     """A month's pages, all of them. Raises `FormatError` for a file that is cut off or no bill of this provider."""
     remedy = "fetch the month again; nothing was booked"
     lines = item.path.read_bytes().split(b"\n")
-    head = _parse_page(lines[0], item.uri)
+    head = parse_page(lines[0], item.uri)
     if head.get("bundle") != page_format.source:
         raise FormatError(
             f"this is no bill of {page_format.source}", where=item.uri, remedy="name a folder of its pages, or its address"
@@ -258,7 +261,7 @@ def open_month(page_format: PageFormat, item: RawObject) -> BillMonth:
         )
     pages = []
     for number, line in enumerate(lines[1:-1], 2):
-        entry = _parse_page(line, f"{item.uri}, line {number}")
+        entry = parse_page(line, f"{item.uri}, line {number}")
         if not isinstance(entry.get("page"), dict) or not isinstance(entry.get("of"), str):
             raise FormatError(f"line {number} holds no page", where=item.uri, remedy=remedy)
         pages.append((str(entry["of"]), entry["page"], f"{item.uri}, line {number}"))
@@ -272,12 +275,12 @@ def _buckets(page_format: PageFormat, pages: Iterable[Page]) -> dict[str, dict[d
     """The results by kind and day. Of two pages with the same day the later one counts: it was requested last."""
     buckets: dict[str, dict[datetime, Sequence[JsonObject]]] = {}
     for page in pages:
-        buckets.setdefault(page.kind, {}).update(_days(page_format, _parse_page(page.content, page.uri), page.uri))
+        buckets.setdefault(page.kind, {}).update(_days(page_format, parse_page(page.content, page.uri), page.uri))
     return buckets
 
 
 def _days(page_format: PageFormat, page: JsonObject, location: str) -> Iterator[tuple[datetime, Sequence[JsonObject]]]:
-    data = page.get("data")
+    data = page_format.buckets(page)
     if not isinstance(data, list):
         raise FormatError("the page holds no data", where=location, remedy="try again; the response is not as documented")
     for bucket in data:
@@ -296,7 +299,8 @@ def _days(page_format: PageFormat, page: JsonObject, location: str) -> Iterator[
         yield day, results
 
 
-def _parse_page(content: bytes, location: str) -> JsonObject:
+def parse_page(content: bytes, location: str) -> JsonObject:
+    """A page with its numbers as text. Raises `FormatError` for what is no whole JSON object."""
     try:
         page = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
     except (ValueError, RecursionError) as error:

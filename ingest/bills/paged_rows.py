@@ -108,9 +108,9 @@ def _by_currency(results: Sequence[JsonObject], amount: Callable[[JsonObject], t
 REMAINDER_DESCRIPTION = "Part of the day's total that is in no group"
 
 
-def remainder_labels() -> dict[str, str | None]:
+def remainder_labels(description: str = REMAINDER_DESCRIPTION) -> dict[str, str | None]:
     """The description columns of a remainder row."""
-    return {"charge_description": REMAINDER_DESCRIPTION, "sku_id": "remainder", "sku_meter": REMAINDER_DESCRIPTION}
+    return {"charge_description": description, "sku_id": "remainder", "sku_meter": description}
 
 
 def report_remainders(counter: ProblemCounter, field: str, provider: str, rows: int) -> None:

@@ -1,4 +1,4 @@
-"""A server on loopback that answers as OpenAI's and Anthropic's admin APIs and Azure's blob storage do, faults included.
+"""A server on loopback that answers as the admin APIs of OpenAI and Anthropic, GitHub's billing API and Azure's blob storage do, faults included.
 
 It holds facts a day and groups them as it is asked. `faults` are answers it gives first; `before` is called with every request, so that
 a test can change the facts while they are read.
@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape
 
 OPENAI_KEY = "sk-admin-test-openai"
 ANTHROPIC_KEY = "sk-ant-admin-test"
+GITHUB_TOKEN = "github_pat_test"
 SAS = "sv=2024-11-04&sp=rl&sig=c2VjcmV0"
 _DAY = timedelta(days=1)
 
@@ -49,8 +50,10 @@ class Provider:
     """Anthropic: day, amount in cents, and the fields of a cost result."""
     messages: list[dict[str, Any]] = field(default_factory=list)
     """Anthropic: day, fields of a messages usage result."""
+    credits: list[dict[str, Any]] = field(default_factory=list)
+    """GitHub: day, and the fields of a usage item, which are added up by SKU and model."""
     missing: dict[str, str] = field(default_factory=dict)
-    """By day: what the total has that no group has."""
+    """By day, or by month for GitHub: what the total has that no group has."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Azure: container/name to content."""
     refused_groups: tuple[str, ...] = ()
@@ -94,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._openai(parts.path, query)
         elif parts.path.startswith("/v1/organizations/"):
             self._anthropic(parts.path, query)
+        elif parts.path.endswith("/settings/billing/ai_credit/usage"):
+            self._github(parts.path, query)
         else:
             self._azure(parts.path.removeprefix("/"), query)
 
@@ -220,6 +225,21 @@ class _Handler(BaseHTTPRequestHandler):
                 }
             )
         return results
+
+    def _github(self, path: str, query: dict[str, list[str]]) -> None:
+        if self.headers.get("authorization") != f"Bearer {GITHUB_TOKEN}" or not self.headers.get("x-github-api-version"):
+            self._json({"message": "Bad credentials", "documentation_url": "https://docs.github.com/rest", "status": "401"}, 401)
+            return
+        kind, account = path.split("/")[1:3]
+        stated = {name: int(query[name][0]) for name in ("year", "month", "day") if name in query}
+        prefix = "-".join(f"{number:02d}" for number in stated.values())
+        names = ["grossQuantity", "grossAmount", "discountQuantity", "discountAmount", "netQuantity", "netAmount"]
+        rows = [row for row in self.provider.credits if row["day"].startswith(prefix)]
+        groups = _grouped(rows, ["product", "sku", "model", "unitType", "pricePerUnit"], names)
+        if groups and prefix in self.provider.missing:
+            groups[0]["netAmount"] += Decimal(self.provider.missing[prefix])
+        items = [group | {name: float(group[name] or 0) for name in names} for group in groups]
+        self._json({"timePeriod": stated, kind.removesuffix("s"): account, "usageItems": items})
 
     def _azure(self, name: str, query: dict[str, list[str]]) -> None:
         name = unquote(name)
