@@ -388,3 +388,12 @@ READERS: Mapping[str, Reader] = {
     "labels": labels,
 }
 """Parsers by their name in attributes.csv; ``operation``, ``provider`` and ``framework`` depend on the table itself."""
+
+
+def is_usage_attribute(name: str) -> bool:
+    """Whether an attribute states usage, going by its name.
+
+    >>> is_usage_attribute("gen_ai.usage.output_tokens"), is_usage_attribute("gen_ai.request.model")
+    (True, False)
+    """
+    return ".usage." in name or ".token_count." in name

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from ingest.otel.attribute_values import is_usage_attribute
 from ingest.otel.salvage import salvage
 from ledger.errors import FormatError
 
@@ -251,7 +252,7 @@ def _proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: 
         attributes: dict[str, Any] = {}
         for pair in span.attributes:
             key = pair.key
-            if key in attribute_names or ".usage." in key or ".token_count." in key:
+            if key in attribute_names or is_usage_attribute(key):
                 value = pair.value
                 if content := value.string_value:  # most values are text, which needs no look at the kind
                     attributes[key] = content
@@ -401,7 +402,7 @@ def _json_attributes(holder: Any, names: Container[str]) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for pair in _items(holder, "attributes"):
         key = pair.get("key") if isinstance(pair, Mapping) else None
-        if isinstance(key, str) and (key in names or ".usage." in key or ".token_count." in key):
+        if isinstance(key, str) and (key in names or is_usage_attribute(key)):
             value = _json_value(pair.get("value"))
             if value is not None:
                 attributes[key] = value
