@@ -206,22 +206,23 @@ def _paying_for_late_hours(earlier_groups: pl.DataFrame, groups: pl.DataFrame, m
     """Groups of an earlier invoice that reach into this month, or that may take usage of hours which this invoice bills late.
 
     A group that shares an hour with a late one takes usage of all its own hours, which other groups of that invoice take from as well: so the
-    hours in question begin where the first of these groups begins.
+    hours in question begin where the first of these groups begins. All groups of the model count, whoever sells it: usage without a provider
+    belongs to the only seller of an hour. (RA-1b)
     """
     reaches_into_month = pl.col("period_end") > month_begin
     late_groups = groups.filter(pl.col("pool_start") < month_begin, pl.col("role").is_in(["tokens", "driver"]))
-    since = late_groups.group_by(FAMILY).agg(since=pl.col("pool_start").min())
+    since = late_groups.group_by("model").agg(since=pl.col("pool_start").min())
     if not since.height:
         return earlier_groups.filter(reaches_into_month)
-    family_groups = earlier_groups.join(since, on=FAMILY, how="left", maintain_order="left")
+    model_groups = earlier_groups.join(since, on="model", how="left", maintain_order="left")
     while True:
-        first = pl.col("pool_start").filter(pl.col("pool_end") > pl.col("since")).min().over(FAMILY)
-        next_groups = family_groups.with_columns(
+        first = pl.col("pool_start").filter(pl.col("pool_end") > pl.col("since")).min().over("model")
+        next_groups = model_groups.with_columns(
             since=pl.min_horizontal("since", pl.when(pl.col("since").is_not_null()).then(first))
         )
-        if next_groups.equals(family_groups):
+        if next_groups.equals(model_groups):
             return next_groups.filter(reaches_into_month | (pl.col("pool_end") > pl.col("since"))).drop("since")
-        family_groups = next_groups
+        model_groups = next_groups
 
 
 def _billed_families(*all_groups: pl.DataFrame) -> pl.DataFrame:

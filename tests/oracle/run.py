@@ -2,8 +2,8 @@
 
 `make oracle WORLDS=10000` spreads the worlds over seeds and processes. A seed that passed is written down in `build/oracle`, together with
 the code it passed with, and is not run again; so a run that was broken off goes on where it was. A world that differs is made small and
-printed with its seed, and the command ends with 1. With ORACLE_LATE_ROWS=1 some worlds have late rows on the next invoice (RA-2a): a few of
-those differ.
+printed with its seed, and the command ends with 1. With ORACLE_LATE_ROWS=1 some
+worlds have late rows on the next invoice (RA-2a).
 """
 
 from __future__ import annotations

@@ -79,6 +79,28 @@ def test_of_three_invoices_each_takes_what_those_before_it_left(books: Books, mo
     assert balanced(books)
 
 
+def test_a_late_row_does_not_make_its_provider_the_only_seller(books: Books) -> None:
+    """October's invoice of Azure sells the model in that hour, and OpenAI's late row of November: a call that names neither is nobody's."""
+    azure = {"provider_name": "Microsoft", "service_name": "Azure OpenAI", "sku_meter": "gpt 4o 0806 cchd Inp glbl Tokens"}
+    openai = {
+        "provider_name": "OpenAI",
+        "service_name": "OpenAI API",
+        "sku_meter": "gpt-4o-2024-08-06, input",
+        "consumed_unit": "tokens",
+    }
+    bill = charges(
+        charge("0.01", consumed_quantity="0.1", **azure),
+        charge("0.90", consumed_quantity="1000", billing_month="2026-11", **openai),
+    )
+    unnamed = {"provider": None, "request_model": "gpt-4o", "response_model": "gpt-4o"}
+    write(
+        books, spans=spans(call(1, 1, None, 400, agent_name="coder", start_time=at(10), **unnamed)), charges=bill, owners=OWNERS
+    )
+    attribute(books)
+    assert total(books, "initiator_agent", month="2026-11") == {None: D("0.90")}
+    assert balanced(books)
+
+
 def test_a_team_that_logged_everything_does_not_pay_for_one_that_did_not(books: Books) -> None:
     book_case(books, "unlogged-use-of-another-team", ("otlp", "spans.json"), ("aws-cur", "report.csv"))
     assert total(books, "initiator_team", cost_class="metered") == {"A": D("3.00")}
