@@ -25,15 +25,15 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 @cache
 def _providers() -> dict[str, str]:
-    return {_spelling(row["alias"]): row["provider"] for row in table("providers")}
+    return {spelling(row["alias"]): row["provider"] for row in table("providers")}
 
 
 @cache
 def _frameworks() -> frozenset[str]:
-    return frozenset(_spelling(row["name"]) for row in table("frameworks"))
+    return frozenset(spelling(row["name"]) for row in table("frameworks"))
 
 
-def _spelling(raw_name: str) -> str:
+def spelling(raw_name: str) -> str:
     """A name without case and without what stands between its words, which everybody writes otherwise: ``amazon_bedrock``, `Amazon Bedrock`."""
     return re.sub(r"[\W_]+", "", raw_name.casefold())
 
@@ -46,7 +46,7 @@ def provider(raw_name: str | None) -> str | None:
     """
     if raw_name is None:
         return None
-    return _providers().get(_spelling(raw_name), raw_name.strip())
+    return _providers().get(spelling(raw_name), raw_name.strip())
 
 
 @cache
@@ -56,8 +56,8 @@ def called_provider(raw_name: str | None) -> str | None:
     >>> called_provider("aws.bedrock"), called_provider("strands-agents"), called_provider("NoSuchCloud")
     ('AWS', None, 'NoSuchCloud')
     """
-    spelling = _spelling(raw_name or "")
-    return None if not spelling or spelling in _frameworks() else provider(raw_name)
+    key = spelling(raw_name or "")
+    return None if not key or key in _frameworks() else provider(raw_name)
 
 
 @cache

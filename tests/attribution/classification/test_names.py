@@ -31,3 +31,9 @@ def test_a_provider_is_one_however_it_is_written(written: str, provider: str) ->
 )
 def test_a_framework_an_instrumentation_and_a_placeholder_are_no_provider(written: str | None) -> None:
     assert names.called_provider(written) is None
+
+
+@pytest.mark.parametrize(("table", "key"), [("providers", "alias"), ("frameworks", "name")])
+def test_no_spelling_stands_twice(table: str, key: str) -> None:
+    spellings = [names.spelling(row[key]) for row in names.table(table)]
+    assert len(spellings) == len(set(spellings))
