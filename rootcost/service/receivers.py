@@ -129,6 +129,9 @@ def _reader(pipe: Connection, folder: Path, settings: IngestSettings) -> None:
     """The reading process: drains whenever it is handed a store, until its pipe is closed."""
     import signal
 
+    from rootcost.service.child import end_with_parent
+
+    end_with_parent()  # also in the middle of a batch: the next service drains, and one process writes at a time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
     spool = Spool(folder, reader=TraceReader(settings))
     while True:

@@ -1,7 +1,7 @@
 """One command, three servers: the API, the scheduler and the dashboard, started together and stopped together.
 
     this process   uvicorn (thread) · scheduler (threads) · this loop: waits for a signal, watches the dashboard
-    child          python -m streamlit run ui/app.py, in a process group of its own
+    child          the dashboard (`rootcost.service.dashboard`), which ends with this process
 
 Nothing starts before both ports are known to be free. On SIGINT or SIGTERM the API stops accepting, what was received is
 booked, the scheduler stops, the dashboard is ended by its pid, and the process leaves with 0.
@@ -16,18 +16,16 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.sources import check_trusted_sources
 from ledger.errors import PortTakenError, RootCostError, SettingsError
+from rootcost.service.dashboard import Dashboard, NotHealthyError
 from rootcost.terminal.console import log_to, out, say
 
 if TYPE_CHECKING:
@@ -40,10 +38,6 @@ START_SECONDS = 60.0
 """How long API and dashboard may take until they are healthy."""
 STOP_SECONDS = 10.0
 """How long a shutdown may take."""
-
-
-class NotHealthyError(RootCostError):
-    """A server was started and did not become healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +174,9 @@ class _Service:
             else None
         )
         self._schedule = Schedule(books, spool, address=addresses.api)
-        self._dashboard = _Dashboard(books.home, addresses, self._token) if addresses.ui_port is not None else None
+        self._dashboard = (
+            Dashboard(books.home, addresses.host, addresses.ui_port, addresses.api) if addresses.ui_port is not None else None
+        )
 
     def run(self) -> int:
         """Starts everything, waits for a signal or for something to break, stops everything."""
@@ -311,63 +307,3 @@ class _Api:
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(3)
-
-
-class _Dashboard:
-    """The Streamlit process. If it ends it is restarted, a few times."""
-
-    RESTARTS = 3
-
-    def __init__(self, home: Path, addresses: Addresses, token: str) -> None:
-        self._where = addresses
-        self._token = token
-        self._child: subprocess.Popen[bytes] | None = None
-        self._restarts_left = self.RESTARTS
-        self.log = home / "dashboard.log"
-
-    @property
-    def code(self) -> int | None:
-        """Its exit code; None while it runs."""
-        return None if self._child is None else self._child.poll()
-
-    def start(self) -> None:
-        """Starts it in a process group of its own, so that Ctrl-C reaches it through us."""
-        module_spec = find_spec("ui")
-        if module_spec is None or not module_spec.submodule_search_locations:
-            raise NotHealthyError("the package ui is not installed", remedy="reinstall rootcost, or use --no-ui")
-        page = Path(next(iter(module_spec.submodule_search_locations))) / "app.py"
-        options = {
-            "server.headless": "true",
-            "server.address": self._where.host,
-            "server.port": str(self._where.ui_port),
-            "server.fileWatcherType": "none",
-            "browser.gatherUsageStats": "false",
-        }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        environment = {**os.environ, "ROOTCOST_API_URL": self._where.api, "ROOTCOST_TOKEN": self._token}
-        with self.log.open("ab") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "streamlit", "run", str(page), *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=page.parent, env=environment, start_new_session=True,
-            )  # fmt: skip
-
-    def keep_up(self) -> None:
-        """Starts it again if it has ended; raises `NotHealthyError` when it keeps ending."""
-        if self.code is None:
-            return
-        if self._restarts_left == 0:
-            raise NotHealthyError(f"the dashboard keeps ending (code {self.code})", remedy=f"see {self.log}")
-        self._restarts_left -= 1
-        say(f"The dashboard ended with code {self.code} and is started again; see {self.log}")
-        self.start()
-
-    def stop(self) -> None:
-        """Stops it and its children: by SIGTERM, then by SIGKILL."""
-        if self._child is None:
-            return
-        for number, patience_seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(patience_seconds)
-                return

@@ -160,11 +160,23 @@ def test_two_services_cannot_share_a_home(serve: Callable[..., Served], home: Pa
     served.stop()
 
 
-def test_a_crash_leaves_no_lock(serve: Callable[..., Served]) -> None:
-    served = serve()
-    served.process.kill()
-    served.process.wait(timeout=10)
-    assert serve().stop()[0] == 0
+def test_after_a_crash_the_next_start_finds_no_lock_and_free_ports(home: Path, serve: Callable[..., Served]) -> None:
+    first_service = serve(ui=True)
+    assert not [line for line in _environment_of_dashboard(first_service) if line.startswith(b"ROOTCOST_TOKEN")]
+    first_service.process.kill()
+    first_service.process.wait(timeout=10)
+    next_service = Served(home, port=first_service.port, ui_port=first_service.ui_port)
+    try:
+        next_service.until_ready()
+        assert next_service.stop()[0] == 0
+    finally:
+        next_service.process.kill()
+
+
+def _environment_of_dashboard(served: Served) -> list[bytes]:
+    children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+    (child,) = [pid for pid in children if b"streamlit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
 
 
 def test_it_listens_on_loopback_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
