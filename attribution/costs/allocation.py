@@ -8,7 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from attribution import as_of
-from attribution.columns import VARIANT
+from attribution.columns import RESOURCE_METERS, VARIANT
 from attribution.costs import bill_tags, principals
 from attribution.costs.corrections import correctable_costs, follow_charges
 from attribution.costs.shared_costs import IDLE_REASONS, TeamSpend, apply_rules
@@ -16,7 +16,7 @@ from attribution.costs.taxes import follow_taxed_charges
 from ledger.money import known_sum
 from ledger.names import RegisteredNames
 from ledger.settings import AttributionSettings
-from ledger.tables import COST_COLUMNS, COSTS, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, COSTS
 
 
 def allocate(
@@ -71,8 +71,11 @@ def metered_shares(shares: pl.DataFrame) -> pl.DataFrame:
         reason=pl.concat_str(pl.when(pl.col("flag") != "").then("flag"), "use_reason", separator=",", ignore_nulls=True).replace(
             "", None
         ),
-        # Tokens keep the meter they were logged under, whichever line of the bill pays for them.
-        meter=pl.when(pl.col("meter").is_in(TOKEN_METERS)).then("own_meter").otherwise("meter"),
+        # What calls used keeps the model and meter it was logged under, whichever line of the bill pays for it.
+        model=pl.coalesce("model", "use_model"),
+        meter=pl.when(pl.col("use_model").is_null() & pl.col("own_meter").is_in(RESOURCE_METERS))
+        .then("meter")
+        .otherwise("own_meter"),
         account=pl.coalesce("account", "use_account"),
         region=pl.coalesce("region", "use_region"),
         resource=pl.coalesce("use_resource", "resource"),

@@ -15,7 +15,9 @@ from functools import partial
 
 import polars as pl
 
+from attribution.columns import is_call_usage
 from attribution.costs import sellers
+from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
 from attribution.usage.reader import COUNTED_COLUMNS, FAMILY, Usage, merge_duplicate_keys
@@ -24,7 +26,6 @@ from ledger.hashing import content_sum
 from ledger.tables import TOKEN_METERS
 
 _REASONING = "reasoning_tokens"
-_DRIVERS = ("seconds", "requests")
 _DAY, _TICK = timedelta(days=1), timedelta(microseconds=1)
 
 
@@ -48,23 +49,25 @@ class Batch:
         return int(rows), str(total)
 
     def usage_rows(self) -> pl.DataFrame:
-        """The usage, numbered in `usage_row`, with models and meters under the names they are matched by; `own_meter` is the meter that was logged."""
+        """The usage, numbered in `usage_row`, with models and meters under the names they are matched by.
+
+        `own_model` is the model's display name, `own_meter` the meter that was logged.
+        """
         frame = self.usage.collect()
         if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
-        frame = frame.with_columns(own_meter="meter", usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
+        frame = frame.with_columns(own_model="model", own_meter="meter", usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
         if self.unnamed_providers:
             frame = self._with_inferred_providers(frame)
         if self.bill_names.height:
-            bill_names = self.bill_names.rename({"as_model": "__model", "as_meter": "__meter"})
-            frame = frame.join(bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
-            frame = frame.with_columns(model=pl.coalesce("__model", "model"), meter=pl.coalesce("__meter", "meter"))
-            frame = frame.drop("__model", "__meter")
+            frame = frame.drop("own_model").join(self.bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
+            frame = frame.with_columns(*_billed_names(), own_model=pl.coalesce("own_model", "model"))
+            frame = frame.drop("as_model", "as_meter")
         return frame
 
     def _with_inferred_providers(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Infers providers by the models' names on the bill; the logged names stay. (RA-1b)"""
-        bill_models = self.bill_names.select(*FAMILY, __model="as_model")
+        bill_models = self.bill_names.select(*FAMILY, __model="own_model")
         billed_frame = frame.join(bill_models, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
         billed_frame = billed_frame.with_columns(model=pl.coalesce("__model", "model")).drop("__model")
         return sellers.infer_providers(billed_frame, self.unnamed_providers, self.sold).with_columns(frame["model"])
@@ -73,10 +76,11 @@ class Batch:
 def matched_as(
     families: pl.DataFrame, billed_families: pl.DataFrame, display: Callable[[str | None], str | None], book: PriceBook
 ) -> pl.DataFrame:
-    """Families of usage that the bill has under another name: provider, model, meter as logged, and as_model, as_meter.
+    """Families of usage that the bill has under another name: provider, model, meter as logged, and own_model, as_model, as_meter.
 
-    A model goes by its display name. A meter the bill does not sell of a model is part of the one it refines, if the bill sells that: reasoning
-    is billed as output nearly everywhere. But a meter with a price of its own in the book (cached tokens) is expected on a line of its own.
+    A model goes by its display name, `own_model`; a meter that the bill sells for whatever model (searches of the web) by none. A meter the bill
+    does not sell of a model is part of the one it refines, if the bill sells that: reasoning is billed as output nearly everywhere. But a
+    meter with a price of its own in the book (cached tokens) is expected on a line of its own.
     """
     billed_set = set(billed_families.select(FAMILY).unique().iter_rows())
     out = []
@@ -86,11 +90,23 @@ def matched_as(
             coarser = REFINES.get(meter)
             while coarser is not None and (provider, display_name, coarser) not in billed_set:
                 coarser = REFINES.get(coarser)
-            if coarser is not None and (meter == _REASONING or not book.tariffs(provider, None, model).sells(meter)):
+            is_optional = meter == _REASONING or meter not in TOKEN_METERS
+            if coarser is not None and (is_optional or not book.tariffs(provider, None, model).sells(meter)):
                 billed_meter = coarser
-        if (display_name, billed_meter) != (model, meter):
-            out.append((provider, model, meter, display_name, billed_meter))
-    return pl.DataFrame(out, schema=dict.fromkeys((*FAMILY, "as_model", "as_meter"), pl.String), orient="row")
+        is_of_any_model = {(provider, display_name, billed_meter), (provider, None, billed_meter)} & billed_set == {
+            (provider, None, billed_meter)
+        }
+        billed_model = None if is_of_any_model else display_name
+        if (billed_model, billed_meter) != (model, meter):
+            out.append((provider, model, meter, display_name, billed_model, billed_meter))
+    schema = dict.fromkeys((*FAMILY, "own_model", "as_model", "as_meter"), pl.String)
+    return pl.DataFrame(out, schema=schema, orient="row")
+
+
+def _billed_names() -> tuple[pl.Expr, pl.Expr]:
+    """Model and meter of usage that was joined with `bill_names`, as it is matched. A family that has another name has a meter in it."""
+    is_renamed = pl.col("as_meter").is_not_null()
+    return pl.when(is_renamed).then("as_model").otherwise("model").alias("model"), pl.coalesce("as_meter", "meter").alias("meter")
 
 
 def split_into_batches(
@@ -124,40 +140,42 @@ def split_into_batches(
         [f.filter("__rated").select(*FAMILY, "__first", "__last") for f in (numbered_groups, numbered_others)]
     )
     long_families = token_families.filter(pl.col("__first") != pl.col("__last")).select(FAMILY).unique()
+    long_families = _with_whole_models(long_families, token_families, _matched_families(families, bill_names))
     if unnamed_providers:
         unnamed_families = _matched_families(families.filter(sellers.is_unnamed(unnamed_providers)), bill_names)
         long_families = _with_unnamed_families(long_families, token_families, unnamed_families)
-    by_day = pl.col("__rated") & ~_in_families(long_families)
+    numbered_groups, numbered_others = (_with_by_day(frame, long_families) for frame in (numbered_groups, numbered_others))
     # Usage of the month itself is estimated where no bill covers it; usage of other months is only matched.
     month = range((periods.month_end(periods.month_of(month_begin)) - month_begin - _TICK) // step + 1)
     numbers = sorted({*month, *token_families.filter(pl.col("__first") == pl.col("__last"))["__first"]})
-    tokens = pl.col("meter").is_in(TOKEN_METERS)
     long_logged_families = _logged_families(long_families, families, bill_names)
     out = []
     for number in numbers:
-        batch_usage = usage.read(month_begin + number * step, month_begin + (number + 1) * step).filter(tokens)
+        batch_usage = usage.read(month_begin + number * step, month_begin + (number + 1) * step).filter(is_call_usage())
         if long_logged_families.height:
             batch_usage = batch_usage.join(long_logged_families.lazy(), on=FAMILY, how="anti", nulls_equal=True)
         batch_groups, batch_others = (
-            f.filter(by_day, pl.col("__first") == number).drop("__rated", "__first", "__last")
+            f.filter("__by_day", pl.col("__first") == number).drop("__by_day", "__first", "__last")
             for f in (numbered_groups, numbered_others)
         )
         out.append(build_batch(number=number, groups=batch_groups, other_groups=batch_others, usage=batch_usage))
     remaining_groups, remaining_others = (
-        f.filter(~by_day).drop("__rated", "__first", "__last") for f in (numbered_groups, numbered_others)
+        f.filter(~pl.col("__by_day")).drop("__by_day", "__first", "__last") for f in (numbered_groups, numbered_others)
     )
     parts = [usage.read(month_begin, month_begin)]
     if (resources := remaining_groups["resource"].drop_nulls().unique()).len():
-        parts.append(usage.whole.filter(pl.col("meter").is_in(_DRIVERS) & pl.col("resource").is_in(resources.implode())))
+        parts.append(usage.whole.filter(~is_call_usage() & pl.col("resource").is_in(resources.implode())))
     if long_logged_families.height:
-        parts.append(usage.whole.filter(tokens).join(long_logged_families.lazy(), on=FAMILY, how="semi", nulls_equal=True))
+        parts.append(
+            usage.whole.filter(is_call_usage()).join(long_logged_families.lazy(), on=FAMILY, how="semi", nulls_equal=True)
+        )
     last = build_batch(number=numbers[-1] + 1, groups=remaining_groups, other_groups=remaining_others, usage=pl.concat(parts))
     return [*out, last]
 
 
 def _with_batch_numbers(groups: pl.DataFrame, month_begin: datetime, step: timedelta) -> pl.DataFrame:
-    """Charge groups with whether they are matched with tokens, and the numbers of the first and last batch that their hours lie in."""
-    tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("role").is_in(["tokens", "driver"])
+    """Charge groups with whether they are matched with usage of calls, and the numbers of the first and last batch that their hours lie in."""
+    tokens = (sells_meter() | sells_model()) & pl.col("role").is_in(["tokens", "driver"])
     instants = [pl.col("pool_start"), pl.max_horizontal(pl.col("pool_start"), pl.col("pool_end") - _TICK)]
     first, last = ((t - pl.lit(month_begin)).dt.total_microseconds() // (step // _TICK) for t in instants)
     return groups.with_columns(__rated=tokens.fill_null(value=False), __first=first, __last=last)
@@ -175,18 +193,28 @@ def _with_unnamed_families(
 def _matched_families(families: pl.DataFrame, bill_names: pl.DataFrame) -> pl.DataFrame:
     """Families of usage under the model and meter that they are matched by."""
     named_families = families.join(bill_names, on=FAMILY, how="left", nulls_equal=True)
-    return named_families.select("provider", model=pl.coalesce("as_model", "model"), meter=pl.coalesce("as_meter", "meter"))
+    return named_families.select("provider", *_billed_names()).unique()
 
 
-def _in_families(families: pl.DataFrame) -> pl.Expr:
-    one = pl.struct(pl.col(c) for c in FAMILY)
-    return one.is_in(families.select(one).to_series().implode()) if families.height else pl.lit(value=False)
+def _with_by_day(groups: pl.DataFrame, long_families: pl.DataFrame) -> pl.DataFrame:
+    """Charge groups with `__by_day`: whether they are matched in the batch of their day."""
+    is_long = long_families.with_columns(__long=pl.lit(value=True))
+    frame = groups.join(is_long, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
+    return frame.with_columns(__by_day=pl.col("__rated") & pl.col("__long").is_null()).drop("__rated", "__long")
+
+
+def _with_whole_models(long_families: pl.DataFrame, token_families: pl.DataFrame, logged_families: pl.DataFrame) -> pl.DataFrame:
+    """Families of long charges, and all families of their models where a charge is split over all that a model's calls used."""
+    whole_models = token_families.filter(pl.col("meter").is_null()).select("provider", "model").unique()
+    long_models = long_families.select("provider", "model").unique().join(whole_models, on=["provider", "model"], how="semi")
+    all_families = pl.concat([token_families.select(FAMILY), logged_families])
+    return pl.concat([long_families, all_families.join(long_models, on=["provider", "model"], how="semi")]).unique()
 
 
 def _logged_families(families: pl.DataFrame, usage_families: pl.DataFrame, bill_names: pl.DataFrame) -> pl.DataFrame:
     """Families of the bill, under every name that their usage was logged by."""
     renamed_families = usage_families.join(bill_names, on=FAMILY, how="left", nulls_equal=True).with_columns(
-        as_model=pl.coalesce("as_model", "model"), as_meter=pl.coalesce("as_meter", "meter")
+        expr.alias(f"as_{expr.meta.output_name()}") for expr in _billed_names()
     )
     on = {"provider": "provider", "as_model": "model", "as_meter": "meter"}
     return renamed_families.join(families, left_on=list(on), right_on=list(on.values()), how="semi", nulls_equal=True).select(

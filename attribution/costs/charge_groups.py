@@ -16,7 +16,7 @@ import polars as pl
 from attribution.classification import names
 from attribution.classification.names import ModelNames, map_distinct
 from attribution.classification.skus import Classifier, SkuClass, SkuText
-from attribution.columns import VARIANT
+from attribution.columns import RESOURCE_METERS, VARIANT
 from attribution.costs import settling, unit_scale
 from attribution.pricing import PriceBook
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
@@ -52,10 +52,10 @@ def build_charge_groups(
 ) -> pl.DataFrame:
     """Charges summed to charge groups, in a fixed order, with `charge_group` (row number), `role` and what they sell.
 
-    `role` says which rule applies: ``tokens`` (quantity comparable with logs), ``driver`` (split by what used it), ``follow`` (credit, refund,
-    correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean; it then counts as absent or is not compared. `final` means
-    that the provider does not restate any of the charges any more. `ai` means that the group sells models or what runs them, `unclassified`
-    that it does and no rule knows which model or meter. `complete_until` is how far its usage has arrived (`attribution.costs.settling`).
+    `role` says which rule applies: ``tokens`` (quantity comparable with logs: tokens, pictures, searches), ``driver`` (split by what used it),
+    ``follow`` (credit, refund, correction), ``tax``, ``other``. `odd` names a quantity that no bill can mean; it then counts as absent or is not
+    compared. `final` means that the provider does not restate any of the charges any more. `ai` means that the group sells models or what runs
+    them, `unclassified` that it does and no rule knows which model or meter. `complete_until` is how far its usage has arrived (`attribution.costs.settling`).
 
     `own_rules` are the settings' rules about SKUs. With a `book` the unit of a SKU is checked against prices (`attribution.costs.unit_scale`).
     `profiles` returns the one model behind each resource; it is called if a charge names only a resource.
@@ -156,8 +156,27 @@ _ENDPOINT = r"/runtime-endpoint/.*$"
 """An endpoint of a runtime is the same resource as the runtime."""
 
 
+_UNCOUNTED = (*TOKEN_METERS, *RESOURCE_METERS, "gb_seconds", "vcpu_seconds", "bytes")
+"""Meters that are matched with calls only if the charge names a model."""
+
+
+def sells_meter() -> pl.Expr:
+    """Whether a charge sells a meter that calls count: of a model, or of whatever model, as searches of the web are sold. (RA-2)
+
+    >>> rows = [("m", "input_tokens", None), (None, "web_searches", None), (None, "requests", None), (None, "queries", "arn:memory")]
+    >>> pl.DataFrame(rows, schema=["model", "meter", "resource_id"], orient="row").select(sells_meter()).to_series().to_list()
+    [True, True, False, False]
+    """
+    of_any_model = pl.col("resource_id").is_null() & ~pl.col("meter").is_in(_UNCOUNTED)
+    return pl.col("meter").is_not_null() & (pl.col("model").is_not_null() | of_any_model)
+
+
+def sells_model() -> pl.Expr:
+    """Whether a charge is for a model, whatever its calls used of it: credits, requests of a plan, generations. (RA-3)"""
+    return pl.col("model").is_not_null() & pl.col("meter").is_null() & pl.col("resource_id").is_null()
+
+
 def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
-    tokens = pl.col("meter").is_in(TOKEN_METERS) & pl.col("model").is_not_null()
     usage = (pl.col("charge_category") == "Usage") & pl.col("charge_class").is_null() & ~pl.col("negative")
     # No bill counts 10^15 of anything: such a quantity is an error, and a product of it would overflow.
     absurd = pl.col("quantity").abs() >= 10**15
@@ -178,9 +197,9 @@ def _with_roles(frame: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("follow"))
         .when(usage & is_unused)
         .then(pl.lit("other"))
-        .when(usage & tokens & (pl.col("quantity") * pl.col("factor") > 0))
+        .when(usage & sells_meter() & (pl.col("quantity") * pl.col("factor") > 0))
         .then(pl.lit("tokens"))
-        .when(usage & (tokens | pl.col("resource_id").is_not_null()))
+        .when(usage & (sells_meter() | sells_model() | pl.col("resource_id").is_not_null()))
         .then(pl.lit("driver"))
         .otherwise(pl.lit("other")),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from attribution.classification.skus import UNGROUPED
-from attribution.costs.pools import complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
+from attribution.costs.pools import combine, complete_list_cost, pool_hours, split_over_usage, with_paid_quantity
 from ledger.money import MONEY, known_sum
 from ledger.tables import COST_COLUMNS
 
@@ -24,12 +25,20 @@ class DriverResult:
     rates: pl.DataFrame
     matched_usage: pl.Series
 
+    @classmethod
+    def combine(cls, results: Sequence[DriverResult]) -> DriverResult:
+        """The results of different groups as one."""
+        frames = {name: combine([getattr(result, name) for result in results]) for name in ("shares", "idle", "rates")}
+        unmatched_groups = pl.concat([result.unmatched for result in results], how="diagonal_relaxed")
+        return cls(**frames, unmatched=unmatched_groups, matched_usage=pl.concat([result.matched_usage for result in results]))
+
 
 def split_by_quantity(
-    groups: pl.DataFrame, usage: pl.DataFrame, keys: list[str], *, is_provisioned: bool = False
+    groups: pl.DataFrame, usage: pl.DataFrame, keys: list[str], *, is_provisioned: bool = False, by_list_cost: bool = False
 ) -> DriverResult:
     """Splits groups without a comparable quantity over what used them; provisioned ones keep their idle part apart. (RA-3)
 
+    `by_list_cost`: by the list cost of the usage, where all usage of a pool is priced.
     Capacity is what all groups of one SKU and resource sell in the pool's hours: an hour billed in two halves, or half of it at a
     reservation's price, is still one hour.
     """
@@ -49,6 +58,9 @@ def split_by_quantity(
     assignment = _driver_usage(usage.filter(pl.col("quantity") > 0), pools, keys)
     if not assignment.height:
         return no_match
+    if by_list_cost:
+        is_priced = (pl.col("list_cost").is_not_null().all() & (pl.col("list_cost").sum() > 0)).over("pool")
+        assignment = assignment.with_columns(quantity=pl.when(is_priced).then("list_cost").otherwise("quantity"))
     pools = pools.join(
         assignment.group_by("pool").agg(logged=pl.col("quantity").sum(), list_at_book=complete_list_cost()),
         on="pool",
@@ -82,6 +94,46 @@ def split_by_quantity(
     return DriverResult(shares=shares, unmatched=unmatched_groups, idle=idle, rates=rates, matched_usage=assignment["usage_row"])
 
 
+_OWNERS = (("owner_agent",), ("owner_team",))
+
+
+def split_by_model(groups: pl.DataFrame, usage: pl.DataFrame, *, counted_usage: pl.Series) -> DriverResult:
+    """Splits groups that name a model and no meter over the calls of the model, by list cost, else by what was counted. (RA-3)
+
+    A charge whose owner is an executor's agent, else his team, is split over their calls first; others over the calls that no such charge is
+    split over, if there are any. `counted_usage` are usage rows whose quantity another charge pays for already.
+    """
+    results: list[DriverResult] = []
+    remaining_groups, open_usage = groups, usage
+    for keys in _OWNERS:
+        has_owner = pl.all_horizontal(pl.col(k).is_not_null() for k in keys)
+        result = split_by_quantity(
+            remaining_groups.filter(has_owner), usage.filter(has_owner), ["provider", "model", *keys], by_list_cost=True
+        )
+        results.append(result)
+        remaining_groups = pl.concat([remaining_groups.filter(~has_owner), result.unmatched], how="diagonal_relaxed")
+        open_usage = open_usage.filter(~pl.col("usage_row").is_in(result.matched_usage.implode()))
+    for usage_of_all in (open_usage, usage):
+        result = split_by_quantity(remaining_groups, usage_of_all, ["provider", "model"], by_list_cost=True)
+        results.append(result)
+        remaining_groups = result.unmatched
+    for result in results:
+        result.unmatched = result.unmatched.clear()
+    results[-1].unmatched = remaining_groups
+    split = DriverResult.combine(results)
+    if split.shares.height:
+        logged_quantities = usage.select("usage_row", logged="quantity").filter(
+            ~pl.col("usage_row").is_in(counted_usage.implode())
+        )
+        is_first = pl.col("quantity").is_not_null() & pl.col("usage_row").is_first_distinct()
+        shares = split.shares.sort("charge_group", "usage_row").join(
+            logged_quantities, on="usage_row", how="left", maintain_order="left"
+        )
+        split.shares = shares.with_columns(quantity=pl.when(is_first).then("logged")).drop("logged")
+        split.rates = split.rates.with_columns(level=pl.lit("model"))
+    return split
+
+
 _CLOUDS = ("AWS", "Google Cloud", "Microsoft", "Oracle")
 
 
@@ -101,7 +153,7 @@ def _driver_usage(usage: pl.DataFrame, pools: pl.DataFrame, keys: list[str]) -> 
         *keys,
         *(pl.col(k).alias(f"use_{k}") for k in optional_keys),
         stated_by_caller=pl.col("caller_place").fill_null("").str.split(","),
-    ).join(hours.select("pool", "hour", *keys, *optional_keys), on=[*keys, "hour"])
+    ).join(hours.select("pool", "hour", *keys, *optional_keys), on=[*keys, "hour"], nulls_equal=True)
     agrees_with_caller = pl.lit(value=True)
     for key in optional_keys:
         # A self-hosted model or a database has its vendor as provider, not the cloud it runs in.

@@ -10,12 +10,13 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.columns import WHAT, WHO
+from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.costs.sellers import has_no_provider
 from attribution.costs.token_matching import without_caller_place
 from ledger.money import MONEY, proportion
 from ledger.periods import month_end
 from ledger.settings import Defaults
-from ledger.tables import COSTS, TOKEN_METERS
+from ledger.tables import COSTS
 
 _FINE = timedelta(hours=25)
 """Hourly and daily charges arrive in order of time: the latest says how far the bill has come. A charge of a month does not."""
@@ -54,8 +55,11 @@ def _of_providers(coverage_rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _bears_usage() -> pl.Expr:
-    """Whether a charge may pay for tokens: an unclassified charge may in part, reserved capacity is paid instead of tokens. A runtime does not."""
-    tokens = (pl.col("role") == "tokens") | ((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
+    """Whether a charge may pay for tokens: an unclassified charge may in part, reserved capacity is paid instead of tokens. A runtime and searches
+    of the web do not.
+    """
+    is_matched = pl.col("role").is_in(["tokens", "driver"]) & (sells_meter() | sells_model())
+    tokens = is_matched & pl.col("model").is_not_null()
     unknown = (pl.col("unclassified") | (pl.col("sku_rule") == UNGROUPED)) & (pl.col("role") == "other")
     may_bear_tokens = unknown | (pl.col("ai") & (pl.col("charge_category") == "Usage") & pl.col("provisioned"))
     return tokens.fill_null(value=False) | may_bear_tokens.fill_null(value=False)
@@ -153,7 +157,7 @@ def paid_to_list_ratios(books: Sequence[pl.DataFrame]) -> pl.DataFrame:
     }
     out: list[dict[str, object]] = []
     for rates in books:
-        rate_rows = comparable_rates(rates)
+        rate_rows = comparable_rates(rates).filter(pl.col("model").is_not_null())
         for keys in (["currency", "provider", "model"], ["currency", "provider"]):
             for key, pools in rate_rows.group_by(keys, maintain_order=True):
                 parts = pools.select("paid", "logged_quantity", "denominator").iter_rows()

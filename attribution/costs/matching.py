@@ -15,9 +15,9 @@ from decimal import Decimal
 
 import polars as pl
 
-from attribution.columns import CALLER, VARIANT, WHO
+from attribution.columns import CALLER, VARIANT, WHO, is_call_usage
 from attribution.costs import drivers, implausible
-from attribution.costs.charge_groups import RATED_AS
+from attribution.costs.charge_groups import RATED_AS, sells_meter, sells_model
 from attribution.costs.pools import OPTIONAL, combine, pool_period
 from attribution.costs.running_periods import until_cost_is_met
 from attribution.costs.token_matching import TIER_DEFAULTS, TokenMatcher
@@ -57,7 +57,7 @@ def match_usage(
     defaults: Sequence[Defaults] = (),
     other_groups: pl.DataFrame | None = None,
 ) -> MatchResult:
-    """Matches token charges with logged tokens, and other charges with the seconds or requests that used their resource.
+    """Matches charges of a meter with logged usage of it, of a model with its calls, and others with the seconds or requests that used their resource.
 
     `other_groups` are charges of other invoices, with `invoice_order`: what an earlier invoice takes of the usage is not available here, and what is
     left over here goes to later ones (RA-2a). The place that only a caller states is tried first, then replaced by the settings' `defaults`, if
@@ -81,8 +81,8 @@ def match_usage(
         "source",
         *CALLER,
     )
-    token_usage = key_columns.filter(pl.col("meter").is_in(TOKEN_METERS)).collect()
-    driver_usage = key_columns.filter(pl.col("meter").is_in(["seconds", "requests"])).collect()
+    token_usage = key_columns.filter(is_call_usage()).collect()
+    driver_usage = key_columns.filter(~is_call_usage()).collect()
     invoices = _by_order_of_invoices(groups, other_groups)
     matches, surplus_usage = _match_invoices(invoices, token_usage, tolerance, defaults)
     overlogged_steps = [step for match in matches.values() for step in match.tokens.overlogged]
@@ -94,7 +94,7 @@ def match_usage(
         matches, surplus_usage = _match_invoices(invoices, token_usage.filter(~is_implausible), tolerance, defaults)
     tokens, token_drivers = matches[0].tokens, matches[0].drivers
     is_late = _is_late(matches)
-    resource_groups = groups.filter((pl.col("role") == "driver") & ~pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False))
+    resource_groups = groups.filter((pl.col("role") == "driver") & ~sells_meter() & ~sells_model())
     resource_drivers = drivers.split_by_resource(resource_groups, driver_usage)
     shares = [*tokens.flagged_shares(surplus_usage.filter(~is_late)), token_drivers.shares, *(r.shares for r in resource_drivers)]
     rates = [*tokens.rates, token_drivers.rates, *(r.rates for r in resource_drivers)]
@@ -166,17 +166,25 @@ class _TokenMatch:
     @property
     def uncaptured(self) -> pl.DataFrame:
         """What the charges have beyond the logs."""
-        unmatched_groups = [self.tokens.unmatched, self.drivers.unmatched]
-        return pl.concat(unmatched_groups, how="diagonal_relaxed").with_columns(reason=pl.lit("uncaptured_usage"))
+        unmatched_groups = pl.concat([self.tokens.unmatched, self.drivers.unmatched], how="diagonal_relaxed")
+        is_logged = pl.col("is_met").fill_null(value=False) | pl.col("meter").is_in(TOKEN_METERS).fill_null(value=False)
+        # Logs that never mention a meter other than tokens may not know it at all.
+        reason = pl.when(is_logged).then(pl.lit("uncaptured_usage")).otherwise(drivers.unmatched_reason())
+        return unmatched_groups.with_columns(reason=reason).drop("is_met")
 
 
 def _match_tokens(groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal, defaults: Sequence[Defaults]) -> _TokenMatch:
     tokens = TokenMatcher(groups.filter(pl.col("role") == "tokens"), usage, tolerance)
     tokens.match_all(defaults)
-    driver_groups = groups.filter((pl.col("role") == "driver") & pl.col("meter").is_in(TOKEN_METERS))
-    driver_usage, late_rows = until_cost_is_met(driver_groups, tokens.open_usage())
-    tokens.late_usage = pl.concat([tokens.late_usage, late_rows])
-    return _TokenMatch(tokens, drivers.split_by_quantity(driver_groups, driver_usage, ["provider", "model", "meter"]))
+    driver_groups = groups.filter(pl.col("role") == "driver")
+    meter_groups, model_groups = driver_groups.filter(sells_meter()), driver_groups.filter(sells_model())
+    meter_usage, late_rows = until_cost_is_met(meter_groups, tokens.open_usage(), ["provider", "model", "meter"])
+    model_usage, late_model_rows = until_cost_is_met(model_groups, usage, ["provider", "model"])
+    late_model_rows = late_model_rows.filter(~late_model_rows.is_in(tokens.matched_usage.implode()))
+    tokens.late_usage = pl.concat([tokens.late_usage, late_rows, late_model_rows])
+    by_meter = drivers.split_by_quantity(meter_groups, meter_usage, ["provider", "model", "meter"])
+    by_model = drivers.split_by_model(model_groups, model_usage, counted_usage=tokens.matched_usage)
+    return _TokenMatch(tokens, drivers.DriverResult.combine([by_meter, by_model]))
 
 
 def _remaining_usage(usage: pl.DataFrame, remainder: pl.DataFrame) -> pl.DataFrame:
@@ -203,7 +211,12 @@ def with_dimensions(shares: pl.DataFrame, groups: pl.DataFrame, usage: pl.DataFr
         return shares
     group_columns = groups.select(c for c in groups.columns if c in _GROUP_DIMENSIONS)
     usage_columns = usage.select(
-        *(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")), "usage_key", "own_meter", *WHO, usage_hour="hour"
+        *(pl.col(c).alias(f"use_{c}") for c in (*OPTIONAL, "reason")),
+        "usage_key",
+        "own_meter",
+        *WHO,
+        use_model="own_model",
+        usage_hour="hour",
     )
     # Groups and usage are numbered in row order, so their columns are gathered rather than joined.
     return pl.concat([shares, group_columns[shares["charge_group"]], usage_columns[shares["usage_row"]]], how="horizontal")

@@ -24,8 +24,10 @@ from typing import Any
 import polars as pl
 
 from attribution.classification import names
+from attribution.columns import is_call_usage
 from attribution.costs import allocation, charge_groups, drift, estimates, implausible, matching, running_periods, sellers
 from attribution.costs.batches import Batch, matched_as, split_into_batches
+from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.costs.shared_costs import TeamSpend
 from attribution.costs.sink import BatchResult, CostSink, CostTotals, MemorySink
 from attribution.pricing import PriceBook
@@ -210,11 +212,13 @@ def _paying_for_late_hours(earlier_groups: pl.DataFrame, groups: pl.DataFrame, m
     belongs to the only seller of an hour. (RA-1b)
     """
     reaches_into_month = pl.col("period_end") > month_begin
-    late_groups = groups.filter(pl.col("pool_start") < month_begin, pl.col("role").is_in(["tokens", "driver"]))
+    late_groups = groups.filter(
+        pl.col("pool_start") < month_begin, pl.col("role").is_in(["tokens", "driver"]), sells_meter() | sells_model()
+    )
     since = late_groups.group_by("model").agg(since=pl.col("pool_start").min())
     if not since.height:
         return earlier_groups.filter(reaches_into_month)
-    model_groups = earlier_groups.join(since, on="model", how="left", maintain_order="left")
+    model_groups = earlier_groups.join(since, on="model", how="left", nulls_equal=True, maintain_order="left")
     while True:
         first = pl.col("pool_start").filter(pl.col("pool_end") > pl.col("since")).min().over("model")
         next_groups = model_groups.with_columns(
@@ -227,7 +231,7 @@ def _paying_for_late_hours(earlier_groups: pl.DataFrame, groups: pl.DataFrame, m
 
 def _billed_families(*all_groups: pl.DataFrame) -> pl.DataFrame:
     """Provider, model and meter of every charge group that pays for usage."""
-    pays_for_usage = pl.col("role").is_in(["tokens", "driver"])
+    pays_for_usage = pl.col("role").is_in(["tokens", "driver"]) & sells_meter()
     return pl.concat([groups.filter(pays_for_usage).select(FAMILY).unique() for groups in all_groups])
 
 
@@ -266,12 +270,13 @@ class _BatchMatcher:
             batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults, batch.other_groups
         )
         shares = allocation.metered_shares(matching.with_dimensions(match.shares, self.groups, usage_rows))
-        tokens = pl.col("meter").is_in(TOKEN_METERS)
-        logged_rows = usage_rows.with_columns(meter="own_meter")
-        month_rows = logged_rows.filter((pl.col("month") == self.month) & tokens)
+        logged_rows = usage_rows.with_columns(model="own_model", meter="own_meter")
+        month_rows = logged_rows.filter(pl.col("month") == self.month, is_call_usage())
         is_implausible = pl.col("usage_row").is_in(match.implausible_usage.implode())
         implausible_usage, month_rows = month_rows.filter(is_implausible), month_rows.filter(~is_implausible)
         unbilled_rows = running_periods.unbilled_usage(month_rows, match.matched_usage, match.late_usage)
+        # Pictures or seconds that a model sells by the token cost nothing of their own.
+        unbilled_rows = unbilled_rows.filter(pl.col("meter").is_in(TOKEN_METERS) | pl.col("list_cost").ne_missing(0))
         unbilled_rows = estimates.with_coverage(unbilled_rows, self.coverage, self.settings.defaults)
         is_covered, is_late = unbilled_rows["covered"], unbilled_rows["late"]
         unbilled_rows = unbilled_rows.drop("covered", "late")

@@ -12,13 +12,13 @@ import polars as pl
 
 from attribution.columns import VARIANT
 from ledger.money import MONEY, split, weights
-from ledger.tables import TOKEN_METERS
+from ledger.tables import METERS, TOKEN_METERS
 
 OPTIONAL = (*VARIANT, "account", "region", "resource", "principal")
 """Keys that a log or a bill may lack. Where both sides have one it must agree; where one side lacks it, it is aggregated over."""
 
-_ORDER = {meter: place for place, meter in enumerate(TOKEN_METERS)}
-_PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int8).alias("__place")
+_ORDER = {meter: place for place, meter in enumerate([*TOKEN_METERS, *(m for m in METERS if m not in TOKEN_METERS)])}
+_PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int16).alias("__place")
 
 _HOUR, _HALF, _TICK = timedelta(hours=1), timedelta(minutes=30), timedelta(microseconds=1)
 _MAX_LENGTH = timedelta(days=400)
@@ -65,7 +65,11 @@ def assign_usage(usage: pl.DataFrame, pools: pl.DataFrame, pool: list[str]) -> p
     assignment = (
         usage.lazy()
         .select("usage_row", "usage_key", "own_meter", "quantity", "list_cost", "hour", *shared_keys)
-        .join(hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared_keys), on=[*shared_keys, "hour"])
+        .join(
+            hours.lazy().select("pool", "hour", "pool_start", "pool_end", *shared_keys),
+            on=[*shared_keys, "hour"],
+            nulls_equal=True,
+        )
         .collect()
     )
     if assignment["usage_row"].n_unique() < assignment.height:
@@ -80,7 +84,7 @@ def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Se
     """Each group's amounts split exactly over the usage of its pool, and over a remainder row (usage_row null) that comes last. (MO-1)
 
     `groups` has charge_group, pool, pool_id, flag, denominator and logged; `assignment` has pool, usage_row, usage_key, own_meter, quantity. Usage is ordered
-    by usage_key, and meters of one key (reasoning, billed as output) in the order of TOKEN_METERS. Returns charge_group, usage_row, pool_id, flag, quantity and
+    by usage_key, and meters of one key (reasoning, billed as output) in a fixed order. Returns charge_group, usage_row, pool_id, flag, quantity and
     the amounts only, so that millions of shares stay small; `with_dimensions` adds the other columns.
     """
     # Most bills have equal amounts in two or three cost columns: equal columns are split once.
@@ -94,7 +98,7 @@ def split_over_usage(groups: pl.DataFrame, assignment: pl.DataFrame, amounts: Se
                 *about,
                 usage_row=pl.lit(None, dtype=pl.Int64),
                 usage_key=pl.lit(None, dtype=pl.Int64),
-                __place=pl.lit(None, dtype=pl.Int8),
+                __place=pl.lit(None, dtype=pl.Int16),
                 quantity=pl.col("denominator") - pl.col("logged"),
             ),
         ],

@@ -56,14 +56,14 @@ def in_order_of_time(assignment: pl.DataFrame, pools: pl.DataFrame, tolerance: p
     return met_usage.filter(pl.col("quantity") > 0).select(assignment.columns), late_usage
 
 
-def until_cost_is_met(groups: pl.DataFrame, usage: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+def until_cost_is_met(groups: pl.DataFrame, usage: pl.DataFrame, family: list[str]) -> tuple[pl.DataFrame, pl.Series]:
     """The usage that running charges without a quantity can be for, and the later usage rows, which they cannot.
 
-    What the charges of a provider, model, meter and period cost is met by the list cost of their hours, one after the other; the hour in which it is
+    What the charges of a `family` (provider, model, meter) and period cost is met by the list cost of their hours, one after the other; the hour in which it is
     reached is met whole, and so is usage without a price. A charge that costs less than list leaves usage to be estimated that it may have paid for,
     until the next reading.
 
-    `groups` are charge groups of token meters, `usage` has usage_row, provider, model, meter, hour and list_cost.
+    `groups` are charge groups, `usage` has usage_row, the columns of the family, hour and list_cost.
 
     >>> from datetime import UTC, datetime
     >>> one, two, four, end = (datetime(2026, 11, 30, h, tzinfo=UTC) for h in (1, 2, 4, 23))
@@ -72,20 +72,19 @@ def until_cost_is_met(groups: pl.DataFrame, usage: pl.DataFrame) -> tuple[pl.Dat
     >>> groups = pl.DataFrame(keys | bill, schema_overrides={"effective_cost": MONEY, "billed_cost": MONEY})
     >>> usage = {"usage_row": [0, 1, 2], "hour": [one, two, four], "list_cost": [4, 4, 4]}
     >>> rows = pl.DataFrame(usage | {key: value * 3 for key, value in keys.items()}, schema_overrides={"list_cost": MONEY})
-    >>> met, late = until_cost_is_met(groups, rows)
+    >>> met, late = until_cost_is_met(groups, rows, list(keys))
     >>> met["usage_row"].to_list(), late.to_list()
     ([0, 1], [2])
     """
-    family = ["provider", "model", "meter"]
     pool = ["currency", *family, "pool_start", "pool_end"]
     cost = pl.max_horizontal(pl.col("effective_cost").sum(), pl.col("billed_cost").sum())
     pools = groups.filter(is_running()).group_by(pool).agg(cost=cost)
-    rows = usage.select("usage_row", "hour", "list_cost", *family).join(pools, on=family)
+    rows = usage.select("usage_row", "hour", "list_cost", *family).join(pools, on=family, nulls_equal=True)
     rows = rows.filter(pl.col("hour") >= pl.col("pool_start"), pl.col("hour") < pl.col("pool_end"))
     hours = rows.group_by(*pool, "hour").agg(pl.col("cost").first(), listed=pl.col("list_cost").sum()).sort(*pool, "hour")
     cost_before = pl.col("listed").cum_sum().over(pool) - pl.col("listed")
     late_hours = hours.filter((pl.col("listed") > 0) & (cost_before >= pl.col("cost")))
-    late_rows = rows.join(late_hours, on=[*pool, "hour"], how="semi")["usage_row"].unique()
+    late_rows = rows.join(late_hours, on=[*pool, "hour"], how="semi", nulls_equal=True)["usage_row"].unique()
     return usage.filter(~pl.col("usage_row").is_in(late_rows.implode())), late_rows
 
 

@@ -1,4 +1,4 @@
-"""Token charges matched with logged tokens, level by level: the pools with most shared keys first. (RA-1a, RA-2, RA-2a)"""
+"""Charges of a meter matched with what calls used of it, level by level: the pools with most shared keys first. (RA-1a, RA-2, RA-2a)"""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class _Level:
 
 
 class TokenMatcher:
-    """Token charge groups and token usage, matched level by level; what one level leaves unmatched goes on to the next."""
+    """Charge groups and usage of tokens and other meters, matched level by level; what one level leaves unmatched goes on to the next."""
 
     def __init__(self, groups: pl.DataFrame, usage: pl.DataFrame, tolerance: Decimal) -> None:
         self.groups = _with_known_keys(groups)
@@ -127,8 +127,11 @@ class TokenMatcher:
 
     @property
     def unmatched(self) -> pl.DataFrame:
-        """The unmatched part of each charge group."""
-        return self.groups.drop("__known")
+        """The unmatched part of each charge group, with `is_met`: whether some of it was matched."""
+        met_groups = (
+            pl.concat([shares["charge_group"] for shares in self.shares]) if self.shares else pl.Series([], dtype=pl.Int64)
+        )
+        return self.groups.drop("__known").with_columns(is_met=pl.col("charge_group").is_in(met_groups.unique().implode()))
 
     def match_all(self, defaults: Sequence[Defaults]) -> None:
         """Matches by stated release, version and geography first, then without; each with the caller's place, then without. (RA-1c, RA-1d)
@@ -263,9 +266,8 @@ class TokenMatcher:
     def _split_pools(
         self, pools: pl.DataFrame, pool: list[str], groups: pl.DataFrame, assignment: pl.DataFrame, late_usage: pl.DataFrame
     ) -> bool:
-        pool_groups = groups.join(pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag"), on=pool).sort(
-            "charge_group"
-        )
+        pool_columns = pools.select(*pool, "pool", "pool_id", "denominator", "logged", "flag")
+        pool_groups = groups.join(pool_columns, on=pool, nulls_equal=True).sort("charge_group")
         assignment = assignment.join(pools.select("pool"), on="pool", how="semi")
         excess = excess_usage(assignment, pools)
         parts = split_over_usage(pool_groups, assignment, COST_COLUMNS)

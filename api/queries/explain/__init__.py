@@ -163,7 +163,7 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
 def _reading_of(group: dict[str, Any]) -> str:
     reading = {
         "tokens": f"It was classified as {text.count(group['billed_quantity'])} {text.meter(group['meter'])} of {group['model']}",
-        "driver": "Its billed quantity is not in the logs, so it was split by the use of its resource",
+        "driver": "Its billed quantity is not in the logs, so it was split by the use of its resource or model",
         "follow": "It corrects other charges and is allocated like them",
         "tax": "It is a tax and is allocated like the taxed charges",
     }.get(group["role"] or "", "No logged usage matches it")

@@ -222,8 +222,8 @@ def pool_steps(figure: Figure) -> list[Step]:
     if not groups.count:
         return []
     pool_rates = [rates[_at(row)] for row in groups.top if _at(row) in rates]
-    coarse = any(rate["level"] not in ("exact", "driver") for rate in pool_rates)
-    driven = any(rate["level"] == "driver" for rate in pool_rates)
+    coarse = any(rate["level"] not in ("exact", *_DRIVEN) for rate in pool_rates)
+    driven = any(rate["level"] in _DRIVEN for rate in pool_rates)
     pool = Step(
         step="pool",
         rule="RA-1a" if coarse else "RA-1",
@@ -250,9 +250,17 @@ def _pool_part(row: Mapping[str, Any], rate: Mapping[str, Any] | None) -> Part:
         name: rate[name] for name in ("provider", "account", "region", "model", "meter", "resource", "principal") if rate[name]
     }
     level = rate["level"]
-    comparison = {"exact": "matched on all keys", "driver": "split by use of the resource"}.get(level, f"matched {level}")
+    split_by = "use of the resource" if rate["resource"] else "what was logged of it"
+    comparison = {"exact": "matched on all keys", **_DRIVEN}.get(level, f"matched {level}").format(split_by)
     sentence = f"{', '.join(keys.values())}, {text.when(rate['period_start'], rate['period_end'])}, {comparison}: {amount(row['cost'], row['currency'])}"
     return text.part(sentence, row, pool_id=row["pool_id"], level=level, flag=rate["flag"] or None, **keys)
+
+
+_DRIVEN = {
+    "driver": "split by {}",
+    "model": "split over all calls of the model by list cost, or by quantity where a price is missing",
+}
+"""Levels of pools without a comparable quantity, in words. (RA-3)"""
 
 
 def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) -> Part:
@@ -260,6 +268,11 @@ def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) 
         rate[f"{figure.basis}_cost"], rate["billed_quantity"], rate["logged_quantity"], rate["denominator"],
     )  # fmt: skip
     unit, currency, flag = meter(rate["meter"]), row["currency"], rate["flag"] or ""
+    if rate["level"] == "model":
+        sentence = f"{amount(whole, currency)} was billed for calls of {rate['model']}, whatever they used of it"
+        return text.part(
+            f"{sentence}: {amount(row['cost'], currency)}", row, pool_id=rate["pool_id"], level="model", pool_cost=whole
+        )
     sentence = f"{count(billed_quantity)} {unit} billed for {amount(whole, currency)}, {count(logged_quantity)} logged, so D is {count(denominator)}"
     price = million = None
     if denominator and whole is not None:
