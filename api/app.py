@@ -19,6 +19,7 @@ from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
 from api.routes import read, receive, write
+from ledger import disk
 from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.spool import Spool
@@ -66,8 +67,10 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
 def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None:
     @app.get("/health", tags=["service"], summary="Whether the process answers")
     def health() -> Health:
-        """Does not use the store or the database."""
-        return Health(status="ok", version=_version())
+        """Does not use the store or the database. A full disk is told; the process is alive."""
+        shortage = disk.shortage(books.folders)
+        checks = {"disk": shortage} if shortage else {}
+        return Health(status="degraded" if shortage else "ok", checks=checks, version=_version())
 
     @app.get(
         "/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.ERROR_RESPONSES[503]}
@@ -75,6 +78,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
     def ready() -> Health:
         """Store and database answer, and the spool can be written."""
         checks = {"store": _store(books), "database": _database(books), "spool": _spool(spool)}
+        checks["disk"] = disk.shortage(books.folders) or "ok"
         failures = {name: state for name, state in checks.items() if state != "ok"}
         if failures:
             detail = "; ".join(f"{name}: {state}" for name, state in failures.items())
@@ -108,7 +112,7 @@ def _database(books: Books) -> str:
     try:
         with books.database.session() as session:
             session.execute(sa.text("SELECT 1"))
-    except (sa.exc.SQLAlchemyError, OSError) as error:
+    except (RootCostError, sa.exc.SQLAlchemyError, OSError) as error:
         return type(error).__name__  # the driver's message may contain the address with its password
     return "ok"
 

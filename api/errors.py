@@ -13,17 +13,18 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
-from ledger.errors import FormatError, ObjectMissingError, RootCostError, SpoolFull, StoreUnreachable, UsageError
+from ledger.errors import DiskFull, FormatError, ObjectMissingError, RootCostError, SpoolFull, StoreUnreachable, UsageError
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
-"""Retry-After of 429 and 503 while the store or the spool is unavailable."""
+"""Retry-After of 429, 503 and 507 while the store, the spool or the disk is unavailable."""
 
 _TYPE = "urn:rootcost:problem:"
 _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
     (SpoolFull, 429, "spool-full", "The spool is full"),
+    (DiskFull, 507, "disk-full", "The disk is full"),
     (StoreUnreachable, 503, "store-unreachable", "The store does not answer"),
     (ObjectMissingError, 404, "not-found", "There is no such thing"),
     (FormatError, 400, "format", "The body cannot be read"),
@@ -102,7 +103,7 @@ async def _rootcost_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RootCostError)
     for kind, status, name, title in _KINDS:
         if isinstance(error, kind):
-            later = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+            later = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INSUFFICIENT_STORAGE)
             headers = {"Retry-After": str(RETRY_SECONDS)} if later else {}
             return document(
                 status,

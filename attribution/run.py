@@ -25,7 +25,7 @@ from attribution.pricing import PriceBook
 from attribution.usage import origins, partitions
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
-from ledger import code, periods, registry, staging
+from ledger import code, periods, recovery, registry, staging
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange_rates import Exchange
@@ -169,6 +169,7 @@ class _Run:
             self.report.published = True
             return self.report
         self.usage_builder.rebuild_months = frozenset(due_months if force else ())
+        recovery.close_runs(self.books)
         shared_rules.record_versions(self.books, self.settings.attribution, self.rules)
         self._note(
             Run(run_id=self.run_id, started_at=started_at, status="running", months=due_months, inputs=inputs, cause=self.cause)

@@ -10,8 +10,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from ingest.http import HttpClient
 from ingest.source import ListedObject, RawObject, Request, Window
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
+from ledger.scratch import Scratch, part_file
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +53,8 @@ class WorldFetcher:
         self.window = window or Window()
         self._checkpoints = dict(checkpoints or {})
         self._http: HttpClient | None = None
-        self._temporary = None if keep else Path(tempfile.mkdtemp(prefix="rootcost-fetch-"))
+        self._scratch = None if keep else Scratch("fetch")
+        self._temporary = self._scratch.path if self._scratch is not None else None
         self._folder = self._temporary or settings.home / "raw" / source
         self._fetched: dict[str, RawObject] = {}
         self._numbers = itertools.count(1)
@@ -131,8 +131,8 @@ class WorldFetcher:
         """Deletes temporary files and closes connections."""
         if self._http is not None:
             self._http.close()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -184,15 +184,10 @@ class WorldFetcher:
     def _new_file(self, name: str) -> Iterator[tuple[Path, Callable[[str], Path]]]:
         """A temporary file, and a function that moves it to its final name; without that call it is deleted."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".fetching-")
-        os.close(handle)
-        part = Path(temporary)
-        try:
+        with part_file(self._folder) as part:
             # A file that is deleted after reading must not be shared with another object of the same bytes.
             own = f"{next(self._numbers)}-" if self._temporary else ""
             yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_file_name(name)}")
-        finally:
-            part.unlink(missing_ok=True)
 
     def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str, datetime | None]:
         """Writes the body to `part`. The client retries requests; a body that breaks off is requested again here."""

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
-from ledger.errors import RootCostError
+from ledger.errors import DiskFull, RootCostError
 from ledger.problems import Problem
 
 _MAX_KINDS = 200
@@ -37,7 +37,7 @@ class ProblemLog:
 def is_input_error(error: Exception) -> bool:
     """Whether the bytes caused the error, rather than a bug of ours."""
     if isinstance(error, RootCostError):
-        return True
+        return not isinstance(error, DiskFull)
     if isinstance(error, (UnicodeDecodeError, json.JSONDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError)):
         return True
     decoders = (("google.protobuf.message", "DecodeError"), ("pyarrow.lib", "ArrowInvalid"))

@@ -6,8 +6,6 @@ nothing. A file that cannot be read is a problem of its own; the others go on.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -30,6 +28,7 @@ from ledger.books import Books
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.money import ZERO
 from ledger.problems import Problem
+from ledger.scratch import scratch_folder
 from ledger.tables import SPANS
 
 Progress = Callable[[str, int, int], None]
@@ -178,15 +177,12 @@ class _Run:
         groups: dict[tuple[str, str], list[Batch]] = {}
         for batch in batches:
             groups.setdefault((batch.scope, batch.location), []).append(batch)
-        folder = Path(tempfile.mkdtemp(prefix="rootcost-ingest-"))
-        try:
+        with scratch_folder("ingest") as folder:
             for (scope, _), group in groups.items():
                 all_have_months = all(batch.billing_month for batch in group)
                 months = sorted({batch.billing_month for batch in group if batch.billing_month}) if all_have_months else [None]
                 for month in months:
                     self._dataset(scope, [f for f in group if month is None or f.billing_month == month], folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _dataset(self, scope: str, group: Sequence[Batch], folder: Path) -> None:
         """Reads the files of one dataset, or of one month of it, and books them."""

@@ -32,6 +32,11 @@ class Books:
         """Reads the settings and opens the store and the database they name."""
         return cls(_settings.load(home))
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders on this machine that the ledger writes to."""
+        return [self.home, *([] if "://" in self.store.root else [Path(self.store.root)])]
+
     def close(self) -> None:
         """Closes the connections."""
         self.database.close()

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from ledger import disk
 from ledger.errors import StoreUnreachable
 
 
@@ -278,10 +279,7 @@ class Database:
                 sa.event.listen(self.engine, "connect", _set_pragmas)
             self._migrate()
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            safe_url = sa.make_url(url).render_as_string(hide_password=True)
-            raise StoreUnreachable(
-                str(error).splitlines()[0], where=safe_url, remedy="check store.database_url, and that the server answers"
-            ) from error
+            raise self._unreachable(error) from error
 
     def _migrate(self) -> None:
         head = "0001"
@@ -303,9 +301,21 @@ class Database:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A transaction: committed at the end, rolled back on an exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A transaction: committed at the end, rolled back on an exception. Raises `StoreUnreachable` if the database does not answer."""
+        try:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> StoreUnreachable:
+        """The error of a database that does not answer, or whose disk is full."""
+        safe_url = sa.make_url(self.url).render_as_string(hide_password=True)
+        if disk.is_full(error):
+            return disk.disk_full(safe_url)
+        return StoreUnreachable(
+            str(error).splitlines()[0], where=safe_url, remedy="check store.database_url, and that the server answers"
+        )
 
     def audit(self, session: Session, actor: str, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
         """Adds an audit row in the transaction of the change."""

@@ -8,7 +8,8 @@
     │   ├── ObjectMissingError a manifest or a command names something that is not there
     │   ├── FormatError        the bytes are not the format they claim to be
     │   └── StoreUnreachable   S3, a database or a disk does not answer
-    │       └── SpoolFull      received telemetry waits on disk up to its limit; the sender must try again later
+    │       ├── SpoolFull      received telemetry waits on disk up to its limit; the sender must try again later
+    │       └── DiskFull       a disk has no room; everything goes on by itself when it has
     ├── TableError             a frame does not fit the table it is written to (a defect of RootCost)
     └── BalanceError           charges in and costs out differ: nothing is published      exit 3
 
@@ -66,6 +67,10 @@ class StoreUnreachable(SourceError):
 
 class SpoolFull(StoreUnreachable):
     """Received telemetry waits on disk up to its limit; the sender must try again later."""
+
+
+class DiskFull(StoreUnreachable):
+    """A disk has no room for what must be written; everything goes on by itself when it has."""
 
 
 class TableError(RootCostError):

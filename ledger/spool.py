@@ -25,6 +25,7 @@ from typing import Final, NamedTuple, Protocol
 import polars as pl
 import pyarrow as pa
 
+from ledger import disk
 from ledger import problems as _problems
 from ledger.errors import SpoolFull, StoreUnreachable, TableError
 from ledger.problems import Problem
@@ -103,7 +104,7 @@ class Spool:
         """Stores a delivery durably: when this returns, it survives a power cut.
 
         `rows` fit the `spans` table, `points` the `metric_points` table. Raises `SpoolFull` if it would exceed the limit,
-        `StoreUnreachable` if the disk refuses.
+        `DiskFull` if the disk has no room, `StoreUnreachable` if it refuses.
         """
         parts = [Body("problems", _encode(_problems.to_frame(problems)))] if problems else []
         if rows is not None and rows.height:
@@ -176,6 +177,7 @@ class Spool:
         return rows_changed
 
     def _reserve(self, size_bytes: int) -> None:
+        disk.require_room([self.folder], size_bytes)
         with self._lock:
             if self._spooled_bytes + size_bytes > self.limit_bytes:
                 self._spooled_bytes = self.size_bytes()  # another process may have drained
@@ -247,6 +249,8 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def _unreachable(self, error: OSError) -> StoreUnreachable:
+        if disk.is_full(error):
+            return disk.disk_full(self.folder)
         return StoreUnreachable(
             error.strerror or str(error), where=str(self.folder), remedy="check that the disk has room and can be written"
         )

@@ -7,7 +7,6 @@ committed are vacuumed. So a partitioned job, on one or several machines, publis
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from urllib.parse import quote
 import polars as pl
 from deltalake.transaction import AddAction
 
+from ledger.scratch import scratch_folder
 from ledger.store import Store, place_file
 from ledger.tables import TIME, Table
 
@@ -43,9 +43,9 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
         return []
     pieces = _pieces(rows, table.partition_by)
     out = []
-    with tempfile.TemporaryDirectory(prefix="rootcost-part-", dir=_scratch(store)) as folder:
+    with scratch_folder("part", _scratch(store)) as folder:
         for values, piece in pieces.items():
-            file = Path(folder) / "part.parquet"
+            file = folder / "part.parquet"
             write(table, piece, file)
             out.append(place(store, table, file, dict(zip(table.partition_by, map(str, values), strict=True))))
             file.unlink()

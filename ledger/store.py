@@ -28,6 +28,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
+from ledger import disk
 from ledger.errors import StoreUnreachable, TableError
 from ledger.tables import TIME, Table
 
@@ -289,6 +290,8 @@ class Store:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
+            if disk.is_full(error):
+                raise disk.disk_full(self.uri(table)) from error
             raise StoreUnreachable(
                 str(error), where=self.uri(table), remedy="check the store's address and credentials"
             ) from error

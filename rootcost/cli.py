@@ -50,8 +50,11 @@ class ErrorReportingGroup(TyperGroup):
 
 def _report_error(error: Exception) -> int:
     """Tells the user what went wrong; returns the exit code."""
+    from ledger import disk
     from ledger.errors import RootCostError
 
+    if disk.is_full(error) and not isinstance(error, RootCostError):
+        error = disk.disk_full(str(getattr(error, "filename", None) or "this machine"))
     if isinstance(error, RootCostError):
         say(f"rootcost: {_with_option_names(error)}")
         return error.exit_code

@@ -125,7 +125,14 @@ NOT_REASONS = {
     *("table", "assumption", "reading"),  # what decided how counts are read
     *COST_CLASSES,
     *("path", "claim", "conversation", "credential", "principal", "service", "unknown"),  # methods
-    *("tokens", "driver", "model", "follow", "tax", "other"),  # roles of lots, a level of rates; `tax` is a reason as well, and listed below
+    *(
+        "tokens",
+        "driver",
+        "model",
+        "follow",
+        "tax",
+        "other",
+    ),  # roles of lots, a level of rates; `tax` is a reason as well, and listed below
     *("billed", "estimated", "standard", "exact", "observed", "leaf", "request"),
     *("__quantity", "quantity"),
 }

@@ -45,6 +45,8 @@ def side() -> None:
         if isinstance(fresh, ApiProblem):
             st.caption("API: no answer" if fresh.status == 0 else "API: not ready")
             return
+        for warning in fresh.value.warnings:
+            st.error(widgets.plain(warning))
         published_at = fresh.value.published_at
         if published_at is None:
             st.caption("Nothing published yet")

@@ -116,7 +116,7 @@ class RunRow(ResponseModel):
     run_id: str = Field(description="Id of the run; every figure it computed carries it.")
     started_at: datetime = Field(description="Start of the run.")
     finished_at: datetime | None = Field(default=None, description="End of the run.")
-    status: str = Field(description="running, published, unpublished or failed.")
+    status: str = Field(description="running, published, refused (see error), or cut off: the process ended.")
     months: list[str] = Field(description="Months the run covers.")
     published_months: list[str] = Field(description="Months for which it is the published run.")
     cause: str = Field(default="", description="What started the run.")
@@ -190,12 +190,17 @@ class Freshness(ResponseModel):
     published_months: list[str] = Field(description="Months with published figures.")
     spool_files: int = Field(description="Number of spool files that are not in the ledger yet.")
     spool_bytes: int = Field(description="Size of these files.")
+    warnings: list[str] = Field(
+        default_factory=list, description="What keeps the service from its work, such as a full disk; a sentence each."
+    )
 
 
 class Health(ResponseModel):
     """Health of the process."""
 
-    status: Literal["ok", "unavailable"] = Field(description="ok, or unavailable.")
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="ok; degraded: the process answers and cannot do all of its work, see `checks`; or unavailable."
+    )
     checks: dict[str, str] = Field(default_factory=dict, description="Result of each check: ok, or the error.")
     version: str = Field(default="", description="Version of RootCost.")
 

@@ -29,7 +29,7 @@ from api.models import (
 from api.queries.costs import parse_month
 from api.queries.published import published, scan_runs
 from api.queries.sources import sources as configured_sources
-from ledger import db, money, registry
+from ledger import db, disk, money, registry
 from ledger.books import Books
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
@@ -202,6 +202,7 @@ def freshness(books: Books, spool: Spool | None = None) -> Freshness:
         published_months=[m.month for m in months],
         spool_files=len(pending),
         spool_bytes=receiver_spool.size_bytes(),
+        warnings=[warning] if (warning := disk.shortage(books.folders)) else [],
     )
 
 

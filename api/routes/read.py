@@ -90,7 +90,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         (404, "There is no such thing"),
         (421, "The Host header names another machine"),
         (422, "The request is not valid"),
-        (503, "The store does not answer; try again"),
+        (503, "The store or the database does not answer; try again"),
     )
 }
 

@@ -17,7 +17,7 @@ from api.otlp_answers import JSON as JSON
 from api.otlp_answers import PROTOBUF, encode_response
 from api.receivers import ReceivedBatch, Receivers, Signal
 from ledger.books import Books
-from ledger.errors import SpoolFull
+from ledger.errors import DiskFull, SpoolFull
 from ledger.spool import Spool
 
 BUSY_SECONDS = 1
@@ -33,8 +33,9 @@ _ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         (401, "The token is missing or wrong"),
         (413, "The body is too large"),
         (415, "The type or encoding is not accepted"),
-        (429, "Too much data is being received or waits in the spool; retry after the time in Retry-After"),
+        (429, "Too much data is being received or waits in the spool, or the disk is full; retry after the time in Retry-After"),
         (503, "The disk cannot be written; retry after the time in Retry-After"),
+        (507, "The disk is full, to LiteLLM; OTLP gets 429, which its exporters retry"),
     )
 }
 
@@ -95,7 +96,8 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
         with gate.admit() as hold:
             body = await read_body(request, limit, hold)
             receiver = "otlp" if signal == "traces" else f"otlp-{signal}"
-            result = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
+            with _retryable_by_otlp():
+                result = await run_in_threadpool(lambda: keep(receivers.otlp(signal, body, kind), receiver))
         return Response(encode_response(result, signal, kind), media_type=kind)
 
     @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
@@ -131,6 +133,16 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
         return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MAX_REASONS])
 
     return routes
+
+
+@contextmanager
+def _retryable_by_otlp() -> Iterator[None]:
+    """Replaces 507 by 429: exporters of OTLP send again after 429, 502, 503 and 504 only and drop their batch otherwise."""
+    try:
+        yield
+    except DiskFull as error:
+        wait = {"Retry-After": str(RETRY_SECONDS)}
+        raise RequestError(429, "disk-full", error.what, where=error.where, remedy=error.remedy, headers=wait) from error
 
 
 @contextmanager

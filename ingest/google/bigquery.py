@@ -15,11 +15,11 @@ from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ingest.google import client
 from ledger.errors import StoreUnreachable, UsageError
+from ledger.scratch import scratch_folder
 
 SCHEME = "bigquery://"
 RIGHTS = (
@@ -143,13 +143,13 @@ def sort_lines(lines: Iterable[str]) -> Iterator[bytes]:
     b'a\nb\nb\n'
     """
     remaining_lines = iter(lines)
-    with TemporaryDirectory(prefix="rootcost-sort-") as folder:
+    with scratch_folder("sort") as folder:
         runs: list[Path] = []
         while chunk := sorted(f"{line}\n".encode() for line in islice(remaining_lines, _SORTED_LINES)):
             if not runs and len(chunk) < _SORTED_LINES:
                 yield from chunk
                 return
-            runs.append(Path(folder) / str(len(runs)))
+            runs.append(folder / str(len(runs)))
             runs[-1].write_bytes(b"".join(chunk))
         files = [path.open("rb") for path in runs]
         try:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ledger.errors import RootCostError, SettingsError
+from ledger import disk
+from ledger.errors import DiskFull, RootCostError, SettingsError, StoreUnreachable
 from ledger.periods import now
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class Schedule:
         self._quiet = False
         self._reading = 0
         self._count = threading.Lock()
+        self._last_errors: dict[str, str] = {}
         serve = books.settings.serve
         self._scheduler: BackgroundScheduler = BackgroundScheduler(
             timezone="UTC",
@@ -207,6 +209,12 @@ class Schedule:
         source = next((s for s in sources.list_sources(self._books) if s.name == name), None)
         if source is None or source.paused:
             return
+        try:
+            disk.require_room(self._books.folders)
+        except DiskFull as error:
+            log.warning("%s is not read now: %s", name, error)
+            self.timetable.due(name, now() + backoff(source.failures + 1))
+            return
         with self._count:
             self._reading += 1
         try:
@@ -242,8 +250,10 @@ class Schedule:
 
     def _take_over(self) -> None:
         """Takes over the work of the previous leader."""
+        from ledger.recovery import recover
         from ledger.sources import process
 
+        recover(self._books)
         self.timetable.open()
         self._mend()
         self._note("lead", now(), "done", {"process": process()})
@@ -267,19 +277,33 @@ class Schedule:
                 self.timetable.due(run.name, now())
 
     def run(self, name: str, work: Callable[[], Detail]) -> Detail:
-        """Runs a job once and records it. An error is recorded, not raised: the job runs again at its next time."""
+        """Runs a job once and records it. An error is recorded, not raised: the job runs again at its next time.
+
+        An error that lasts, such as a full disk, is recorded when it begins. Without room on the disk no job is begun.
+        """
         started_at = now()
         try:
+            disk.require_room(self._books.folders)
             detail, status = work(), "done"
         except RootCostError as error:
-            log.warning("%s: %s", name, error)
             detail, status = {"error": str(error)}, "failed"
         except Exception as error:  # the scheduler must go on; the log has the traceback
             log.exception("%s failed", name)
             detail, status = {"error": f"{type(error).__name__}: {error}"}, "failed"
-        if detail:
+        if self._is_news(name, status, detail) and detail:
             self._note(name, started_at, status, detail)
         return detail if status == "done" else {}
+
+    def _is_news(self, name: str, status: str, detail: Detail) -> bool:
+        """Whether this is not the error that the job ended with last time. Errors that begin or end are logged."""
+        error = str(detail["error"]) if status == "failed" else ""
+        last_error = self._last_errors.get(name, "")
+        self._last_errors[name] = error
+        if error and error != last_error:
+            log.warning("%s: %s", name, error)
+        elif last_error and not error:
+            log.info("%s: goes on after: %s", name, last_error)
+        return not error or error != last_error
 
     def _drain(self) -> Detail:
         detail = self.jobs.drain()
@@ -306,5 +330,7 @@ class Schedule:
         try:
             with self._books.database.session() as session:
                 session.add(JobRun(job=name, started_at=started_at, finished_at=now(), status=status, detail=dict(detail)))
-        except Exception:  # a lost row of history must not stop the scheduler
+        except StoreUnreachable as error:  # a lost row of history must not stop the scheduler
+            log.warning("the history of %s could not be kept: %s", name, error)
+        except Exception:
             log.exception("the history of %s could not be kept", name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ledger import sources
+from ledger import disk, sources
 from ledger.errors import RootCostError, UsageError
 from ledger.locks import exclusive, lock_of, write_lock
 from ledger.sources import Outcome
@@ -103,6 +103,10 @@ def _read(
         log.warning("%s: %s", source.name, error)
         return Outcome("failed", error=str(error)), None, error
     except Exception as error:  # the scheduler must go on; the log has the traceback
+        if disk.is_full(error):
+            full = disk.disk_full(books.home)
+            log.warning("%s: %s", source.name, full)
+            return Outcome("failed", error=str(full)), None, full
         log.exception("%s failed", source.name)
         return Outcome("failed", error=f"{type(error).__name__}: {error}"), None, error
     unreached = report.unreached[0] if report.unreached else None

@@ -227,6 +227,7 @@ def log_to(home: Path) -> Path:
 
     path = home / "rootcost.log"
     home.mkdir(parents=True, exist_ok=True)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, must not print tracebacks
     root = logging.getLogger()
     if not any(isinstance(h, RotatingFileHandler) and h.baseFilename == str(path.resolve()) for h in root.handlers):
         handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8", delay=True)

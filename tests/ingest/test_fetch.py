@@ -193,7 +193,7 @@ def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
 
     monkeypatch.setattr(store, "place_file", stops)
     path.write_bytes(SAMPLE.read_bytes().replace(b"Atlas Nimbus", b"Atlas"))
-    with pytest.raises(RootCostError, match="no space left"):
+    with pytest.raises(RootCostError, match="the disk is full"):
         ingest(books, "focus", [str(path)])
     assert books.store.scan(CHARGES).collect().equals(before)
 

@@ -236,7 +236,7 @@ def test_a_full_disk_is_an_answer_not_a_crash(spool: Spool, monkeypatch: pytest.
 
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", refuse)
-        with pytest.raises(StoreUnreachable, match="No space left"):
+        with pytest.raises(StoreUnreachable, match="the disk is full"):
             spool.append(rows(1))
     assert list(spool.folder.iterdir()) == []
     spool.append(rows(1))

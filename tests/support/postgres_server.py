@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,32 @@ def faked_clock() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name == "LD_PRELOAD" or name.startswith("FAKETIME")}
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server: its URL, and a way to stop it and to start it again."""
+
+    url: str
+    run: Callable[[str], None]
+
+    def stop(self) -> None:
+        """Ends it as a crash would."""
+        self.run("stop")
+
+    def start(self) -> None:
+        """Starts it again, with the same data and port."""
+        self.run("start")
+
+
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """The URL of a fresh server; skips the test where PostgreSQL is not installed."""
+    with running_server() as server:
+        yield server.url
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A fresh server; skips the test where PostgreSQL is not installed."""
     folder = binaries()
     if folder is None:
         pytest.skip("no PostgreSQL server on this machine: install the package postgresql to run these")
@@ -53,11 +77,20 @@ def postgres_server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     control: list[str | Path] = [folder / "pg_ctl", "-D", cluster / "data", "-w", "-l", cluster / "log"]
-    subprocess.run([*control, "-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off", "start"], **run_options)
+    options = {
+        "start": ["-o", f"-p {port} -h 127.0.0.1 -k {cluster} -c fsync=off"],
+        "stop": ["-m", "immediate"],
+    }
+
+    def run(action: str) -> None:
+        subprocess.run([*control, *options[action], action], **run_options)
+
+    server = Server(f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres", run)
+    server.start()
     try:
-        yield f"postgresql+psycopg://rootcost@127.0.0.1:{port}/postgres"
+        yield server
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **run_options)
+        server.stop()
         shutil.rmtree(cluster)
 
 

@@ -12,7 +12,7 @@ from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 from ui.source_tables import configured
 
 KINDS = {"charges": "Bill", "calls": "Token log"}
-RUN_TONES: dict[str, Tone] = {"published": "good", "running": "cool", "unpublished": "warn", "failed": "bad"}
+RUN_TONES: dict[str, Tone] = {"published": "good", "running": "cool", "failed": "bad", "refused": "bad", "cut off": "warn"}
 ALL = "all"
 
 
