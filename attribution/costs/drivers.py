@@ -129,7 +129,8 @@ def split_by_model(groups: pl.DataFrame, usage: pl.DataFrame, *, counted_usage: 
         shares = split.shares.sort("charge_group", "usage_row").join(
             logged_quantities, on="usage_row", how="left", maintain_order="left"
         )
-        split.shares = shares.with_columns(quantity=pl.when(is_first).then("logged")).drop("logged")
+        quantity = pl.when(is_first).then("logged")
+        split.shares = shares.with_columns(quantity=quantity, flag=pl.lit("split_by_list_cost")).drop("logged")
         split.rates = split.rates.with_columns(level=pl.lit("model"))
     return split
 

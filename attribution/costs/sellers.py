@@ -8,9 +8,10 @@ from datetime import timedelta
 import polars as pl
 
 from attribution.classification import names
+from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.costs.pools import pool_hours
 from attribution.pricing import PriceBook
-from ledger.tables import COST_COLUMNS, TIME, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, TIME
 
 NOTHING_SOLD = pl.DataFrame(schema={"provider": pl.String, "model": pl.String, "hour": TIME})
 _TICK = timedelta(microseconds=1)
@@ -26,12 +27,12 @@ def unnamed_providers(families: pl.DataFrame, groups: pl.DataFrame, book: PriceB
 
 
 def seller_hours(groups: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Model and hour of all tokens that the bill sells, with the only provider that sells them; null where there are several."""
+    """Model and hour of all usage that the bill sells, with the only provider that sells it; null where there are several."""
     sold_tokens = pl.concat(
         [
             frame.filter(
                 pl.col("role").is_in(["tokens", "driver"]),
-                pl.col("meter").is_in(TOKEN_METERS),
+                sells_meter() | sells_model(),
                 pl.col("model").is_not_null() & pl.col("provider").is_not_null(),
             ).select("provider", "model", "pool_start", "pool_end")
             for frame in groups
@@ -95,7 +96,9 @@ def has_no_provider() -> pl.Expr:
 def is_beside_uncaptured(usage: pl.DataFrame, unmatched_groups: pl.DataFrame) -> pl.Series:
     """Whether a row without a provider may be what the bill of that day has beyond the logs: an estimate would count it twice."""
     days = (
-        unmatched_groups.filter(pl.col("reason") == "uncaptured_usage", pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS))
+        unmatched_groups.filter(
+            pl.col("reason").is_in(["uncaptured_usage", "no_logged_use"]), pl.any_horizontal(pl.col(c) != 0 for c in COST_COLUMNS)
+        )
         .select("model", day=pl.date_ranges(pl.col("pool_start").dt.date(), (pl.col("pool_end") - _TICK).dt.date()))
         .explode("day")
         .unique()

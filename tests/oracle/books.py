@@ -212,7 +212,8 @@ def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tup
         (to.use, part * amount(charge.row, "effective_cost"))
         for charge in bill
         for to, part in charge.shares
-        if isinstance(to, Metered) and to.use.list_cost and "overlogged" not in to.flags
+        # Searches of whatever model say nothing of a model's price.
+        if isinstance(to, Metered) and to.use.list_cost and "overlogged" not in to.flags and charge.sold and charge.sold.model
     ]
     mine = [(u, cost) for u, cost in paid if (u.provider, u.model) == (use.provider, use.model)]
     for known in (mine, [(u, cost) for u, cost in paid if u.provider == use.provider]):

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from attribution.columns import is_call_usage
 from attribution.costs import settling
 from attribution.costs.month import compute_in_memory
 from attribution.pricing import PriceBook
 from attribution.usage.reader import Usage
 from attribution.usage.rollup import build_rollup
 from ledger import periods, registry
-from ledger.tables import CHARGES, COST_COLUMNS, COSTS, PRICES, SPANS, TIME, TOKEN_METERS
+from ledger.tables import CHARGES, COST_COLUMNS, COSTS, PRICES, SPANS, TIME
 from tests.oracle.books import Conclusions, World, conclude
 from tests.oracle.money import UNIT
 from tests.support.books_by_hand import charges, spans
@@ -101,7 +102,7 @@ def usage_differs(conclusions: Conclusions, usage: pl.DataFrame) -> str:
     A fan-in of three ways splits a token in three; at twelve places that leaves a last digit a row.
     """
     engine_sums, oracle_sums = defaultdict[Key, Fraction](Fraction), defaultdict[Key, Fraction](Fraction)
-    for row in usage.filter(pl.col("meter").is_in(TOKEN_METERS)).iter_rows(named=True):
+    for row in usage.filter(is_call_usage()).iter_rows(named=True):
         key = *(row[c] for c in WHO), row["method"], row["hour"].isoformat(), row["model"], row["meter"]
         engine_sums[key] += Fraction(row["quantity"])
     for use in conclusions.uses:

@@ -31,6 +31,7 @@ SEVERAL = (
     ("langchain", "gpt-4o-2024-11-20"),
     ("strands-agents", "claude-sonnet-4-6"),
     ("strands-agents", "anthropic.claude-sonnet-4-6-v1:0"),
+    ("openrouter", "anthropic/claude-sonnet-4-6"),
     ("opnai", "gpt-4o"),
     ("claude-gateway", "claude-sonnet-4-6"),
 )
@@ -43,6 +44,7 @@ RATES = {
     "cache_write_1h_tokens": Decimal("0.000006"),
     "output_tokens": Decimal("0.000015"),
     "reasoning_tokens": Decimal("0.000015"),
+    "web_searches": Decimal("0.01"),
 }
 TIERS = {"standard": Decimal(1), "batch": Decimal("0.5"), "flex": Decimal("0.75")}
 LISTED = [
@@ -52,6 +54,7 @@ LISTED = [
         ("bedrock_converse", "amazon.nova-pro-v1:0"),
         ("anthropic", "claude-sonnet-4-6"),
         ("openai", "gpt-4o"),
+        ("openrouter", "anthropic/claude-sonnet-4-6"),
     )
     for tier, factor in TIERS.items()
     for meter, rate in RATES.items()
@@ -62,6 +65,7 @@ _BILLERS: Mapping[str, Mapping[str, Any]] = {
     "OpenAI": {"provider_name": "OpenAI", "service_name": "OpenAI API", "region_id": None},
     "Anthropic": {"provider_name": "Anthropic", "service_name": "Claude API", "region_id": None},
     "Microsoft": {"provider_name": "Microsoft", "service_name": "Azure OpenAI", "region_id": "eastus"},
+    "OpenRouter": {"provider_name": "OpenRouter", "service_name": "OpenRouter", "region_id": None},
     "Google Cloud": {"provider_name": "Google Cloud", "service_name": "Vertex AI", "region_id": "us-east5"},
 }
 _UNITS = {"AWS": ("1K tokens", 1000), "Microsoft": ("1K tokens", 1000)}
@@ -69,7 +73,13 @@ _UNITS = {"AWS": ("1K tokens", 1000), "Microsoft": ("1K tokens", 1000)}
 
 def lines_for(model: str) -> list[tuple[str, Sold]]:
     """The SKUs that sell a family of models, whoever sells it."""
-    return [(sku, sale) for sku, sale in sorted(SKUS.items()) if sale.model == model]
+    return [(sku, sale) for sku, sale in sorted(SKUS.items()) if sale.model == model and sale.meter is not None]
+
+
+def line_of_searches(call: Mapping[str, Any]) -> str | None:
+    """The SKU of searches of the web, of whatever model, of the provider that a call names."""
+    provider = called_provider(call.get("provider"), call["response_model"])
+    return next((sku for sku, sale in sorted(SKUS.items()) if (sale.provider, sale.meter) == (provider, "web_searches")), None)
 
 
 @st.composite
@@ -86,6 +96,11 @@ def line_for(draw: st.DrawFn, call: Mapping[str, Any], tier: str | None, senders
         exact = [(sku, sale) for sku, sale in own if sale.variant.release in (None, meaning.variant.release)]
         lines = exact or own or lines
     return draw(st.sampled_from(lines))
+
+
+def biller(provider: str) -> Mapping[str, Any]:
+    """The columns that name a provider on its bill."""
+    return _BILLERS[provider]
 
 
 def billed_by(sale: Sold, account: str, tokens: Decimal) -> dict[str, Any]:

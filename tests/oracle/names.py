@@ -17,11 +17,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sold:
-    """What a SKU sells: a meter of a model, or the time of a resource."""
+    """What a SKU sells: a meter of a model or of whatever model, a model whatever of it is used, or the time of a resource."""
 
     provider: str
     model: str | None
-    meter: str
+    meter: str | None
     tier: str = "standard"
     provisioned: bool = False
     variant: Variant = Variant()
@@ -86,6 +86,12 @@ SKUS = (
         f"Claude Sonnet 4.6 Usage - {words}": Sold("Anthropic", "claude-sonnet-4-6", meter)
         for words, meter in _ANTHROPIC_WORDS.items()
     }
+    | {
+        "USE1-WebSearch:Requests": Sold("AWS", None, "web_searches"),
+        "web_search": Sold("Anthropic", None, "web_searches"),
+        "web search": Sold("OpenAI", None, "web_searches"),
+        "anthropic/claude-sonnet-4-6": Sold("OpenRouter", "claude-sonnet-4-6", None),
+    }
     | {f"Claude Sonnet 4.6 {words}": Sold("Google Cloud", "claude-sonnet-4-6", meter) for words, meter in _GOOGLE_WORDS.items()}
 )
 
@@ -95,6 +101,7 @@ UNITS = {
     "1M tokens": Fraction(1_000_000),
     "Hrs": Fraction(3600),
     "vCPU-Hours": None,
+    "requests": Fraction(1),
 }
 """How many of the meter one unit of the bill is; None where it is another thing than the meter. (RA-2, RA-3)"""
 
@@ -112,6 +119,8 @@ PROVIDERS = {
     "Anthropic": "Anthropic",
     "vertex_ai": "Google Cloud",
     "Google Cloud": "Google Cloud",
+    "openrouter": "OpenRouter",
+    "OpenRouter": "OpenRouter",
 }
 FRAMEWORKS = {"strands-agents", "langchain"}
 """Names that logs give as a provider's and that are none. (RA-1b)"""
@@ -122,6 +131,7 @@ LOG_MODELS = {
     "us.anthropic.claude-sonnet-4-6-v1:0": Called("claude-sonnet-4-6", Variant(None, "1", "us"), "AWS"),
     "amazon.nova-pro-v1:0": Called("nova-pro", Variant(model_version="1"), "AWS"),
     "claude-sonnet-4-6": Called("claude-sonnet-4-6"),
+    "anthropic/claude-sonnet-4-6": Called("claude-sonnet-4-6"),
     "gpt-4o": Called("gpt-4o"),
     "gpt-4o-2024-08-06": Called("gpt-4o", Variant("0806")),
     "gpt-4o-2024-11-20": Called("gpt-4o", Variant("1120")),
@@ -130,6 +140,7 @@ PRICE_MODELS = {
     "anthropic.claude-sonnet-4-6": "claude-sonnet-4-6",
     "amazon.nova-pro-v1:0": "nova-pro",
     "claude-sonnet-4-6": "claude-sonnet-4-6",
+    "anthropic/claude-sonnet-4-6": "claude-sonnet-4-6",
     "gpt-4o": "gpt-4o",
 }
 """Models as logs and price lists write them."""

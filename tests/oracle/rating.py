@@ -117,6 +117,8 @@ class Logged:
     left: Fraction
     paid: bool = False
     late: bool = False
+    has_own_line: bool = False
+    """Whether the bill sells the meter of this very model; else it may sell it of whatever model."""
     placeless: bool = False
     beyond: list[tuple[Hashable, Fraction]] = field(default_factory=list)
     """The pools that it logged more than, and what each of them bought. (RA-2b)"""
@@ -151,6 +153,15 @@ def billed_by(use: Use, charges: Sequence[Charge], price_meters: AbstractSet[tup
     return meter or use.meter
 
 
+TIME = ("seconds",)
+"""What is sold of a resource."""
+
+
+def meters_of(bill: Sequence[Charge]) -> set[tuple[str, str | None, str | None]]:
+    """Provider, model and meter of all that a bill sells of models."""
+    return {(c.sold.provider, c.sold.model, c.sold.meter) for c in bill if c.sold and c.sold.meter not in TIME}
+
+
 def rate(
     charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]
 ) -> tuple[set[int], dict[int, Fraction], set[int]]:
@@ -162,24 +173,109 @@ def rate(
     selling = [c for c in charges if c.sold is not None]
     price_meters = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
     model_uses = [(use, billed_by(use, selling, price_meters)) for use in uses if use.model is not None]
-    tokens = [c for c in selling if c.sold and c.sold.model is not None and c.quantity is not None]
+    meter_charges = [c for c in selling if c.sold and c.sold.meter not in (None, *TIME)]
+    tokens = [c for c in meter_charges if c.quantity is not None]
     logged = _rate_tokens(tokens, model_uses, tolerance)
     absurd = implausible(logged)
     if absurd:
         for charge in tokens:
             charge.shares, charge.left, charge.reason = [], Fraction(1), "no_logged_use"
         logged = _rate_tokens(tokens, [(use, meter) for use, meter in model_uses if id(use) not in absurd], tolerance)
-    for pool in _same_resource([c for c in selling if c.sold and c.sold.model is None]):
+    paid_for_model = split_by_model([c for c in selling if c.sold and c.sold.meter is None], [use for use, _ in model_uses])
+    for pool in _same_resource([c for c in selling if c.sold and c.sold.meter in TIME]):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
         charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
     late = {id(one.use): one.left / one.use.quantity for one in logged if one.late and one.left}
-    return {id(one.use) for one in logged if one.paid}, late, absurd
+    late |= {use: Fraction(1) for use in paid_for_model.late}
+    return {id(one.use) for one in logged if one.paid} | paid_for_model.paid, late, absurd
+
+
+@dataclass(frozen=True)
+class ModelSplit:
+    """Ids of the uses that charges of whole models pay for, and of those that came after a running period's."""
+
+    paid: set[int]
+    late: set[int]
+
+
+def split_by_model(charges: Sequence[Charge], uses: Sequence[Use]) -> ModelSplit:
+    """RA-3: a charge that names a model and no meter goes to the calls of the model, by list cost; by quantity where a price is missing.
+
+    Reading: to those of the agent that owns it first, else of his team; what nobody owns, or whose owner had none, to the calls that no owner's
+    charge went to, else to all. Each invoice by itself.
+    """
+    paid: set[int] = set()
+    late: set[int] = set()
+    for invoice in sorted({c.row["billing_month"] for c in charges}):
+        invoice_charges = [c for c in charges if c.row["billing_month"] == invoice]
+        late_now = _after_cost_is_met(invoice_charges, uses)
+        open_uses = [use for use in uses if id(use) not in late_now]
+        owned_uses: set[int] = set()
+        remaining = list(invoice_charges)
+        for attempt, part in enumerate((0, 1, None, None)):
+            # What no owner's charge went to comes first; then, for what met none of it, all.
+            candidates = [use for use in open_uses if attempt != 2 or id(use) not in owned_uses]
+            met_now: set[int] = set()
+            for charge in list(remaining):
+                if part is not None and charge.owner[part] is None:
+                    continue
+                fitting = [use for use in candidates if _is_for(charge, use, part)]
+                total = _weights(fitting)
+                if not total:
+                    continue
+                whole = sum(total.values(), Fraction(0))
+                for use in fitting:
+                    charge.give(Metered(use, use.flags), total[id(use)] / whole)
+                charge.left = Fraction(0)
+                remaining.remove(charge)
+                met_now |= set(total)
+            owned_uses |= met_now
+        paid |= owned_uses
+        late |= late_now
+    return ModelSplit(paid, late - paid)
+
+
+def _is_for(charge: Charge, use: Use, part: int | None) -> bool:
+    assert charge.sold is not None
+    owner = use.owner.executor, use.owner.executor_team
+    period = charge.row["charge_period_start"] <= use.start < charge.row["charge_period_end"]
+    is_own = part is None or owner[part] == charge.owner[part]
+    return period and is_own and (use.provider, use.model) == (charge.sold.provider, charge.sold.model) and use.quantity > 0
+
+
+def _weights(uses: Sequence[Use]) -> dict[int, Fraction]:
+    """List costs, if all are priced, else quantities."""
+    prices = [use.list_cost for use in uses]
+    if all(price is not None for price in prices) and any(prices):
+        return {id(use): use.list_cost or Fraction(0) for use in uses}
+    return {id(use): use.quantity for use in uses}
+
+
+def _after_cost_is_met(charges: Sequence[Charge], uses: Sequence[Use]) -> set[int]:
+    """ES-1a: of running periods, the uses of hours that begin when the list cost of earlier ones has come to what was charged."""
+    pools: dict[tuple[Hashable, ...], list[Charge]] = {}
+    for charge in charges:
+        if charge.running:
+            pools.setdefault(charge.apart, []).append(charge)
+    late: set[int] = set()
+    for pool in pools.values():
+        cost = max(sum(Fraction(c.row[column]) for c in pool) for column in ("effective_cost", "billed_cost"))
+        in_period = [use for use in uses if _is_for(pool[0], use, None)]
+        cost_so_far = Fraction(0)
+        for hour in sorted({_hour(use.start) for use in in_period}):
+            of_hour = [use for use in in_period if _hour(use.start) == hour]
+            hour_cost = sum((use.list_cost or Fraction(0) for use in of_hour), Fraction(0))
+            if hour_cost > 0 and cost_so_far >= cost:
+                late |= {id(use) for use in of_hour}
+            cost_so_far += hour_cost
+    return late
 
 
 def _rate_tokens(tokens: Sequence[Charge], model_uses: Sequence[tuple[Use, str]], tolerance: Fraction) -> list[Logged]:
     """All token charges with all uses. What an earlier invoice took is not there for a later one. (RA-2a)"""
-    uses = [Logged(use, meter, use.quantity) for use, meter in model_uses]
+    lines = meters_of(tokens)
+    uses = [Logged(use, meter, use.quantity, has_own_line=(use.provider, use.model, meter) in lines) for use, meter in model_uses]
     for invoice in sorted({c.row["billing_month"] for c in tokens}):
         _rate_invoice([c for c in tokens if c.row["billing_month"] == invoice], uses, tolerance)
     return uses
@@ -379,7 +475,8 @@ def _meets(one: Logged, charge: Charge, common: frozenset[str], silent_side: str
     assert sold is not None
     same_tier = use.tier == sold.tier if silent_side is None else (use.tier == "standard") == (silent_side == "log")
     return (
-        (use.provider, use.model, one.meter) == (sold.provider, sold.model, sold.meter)
+        (use.provider, one.meter) == (sold.provider, sold.meter)
+        and (use.model == sold.model or (sold.model is None and not one.has_own_line))
         and row["charge_period_start"] <= use.start < row["charge_period_end"]
         and _known(one.keys) & _known(charge.keys) == common
         and all(one.keys[key] == charge.keys[key] for key in common)

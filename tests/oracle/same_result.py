@@ -197,7 +197,8 @@ def overpaid(world: World, result: EngineResult) -> str:
     for row in result.usage.filter(pl.col("meter").is_in(TOKEN_METERS)).iter_rows(named=True):
         key = (*(row[c] for c in WHO), row["model"])
         bound[key] += Fraction(row["quantity"]) * _dearest(world, row) / (1 - tolerance)
-    is_metered = (pl.col("cost_class") == "metered") & (pl.col("basis") == "billed") & (pl.col("rule") != "RA-5")
+    # A charge without a quantity says nothing of what was not logged. (RA-3)
+    is_metered = (pl.col("cost_class") == "metered") & (pl.col("basis") == "billed") & ~pl.col("rule").is_in(["RA-3", "RA-5"])
     for row in result.costs.filter(is_metered & pl.col("meter").is_in(TOKEN_METERS)).iter_rows(named=True):
         key = (*(row[c] for c in WHO), row["model"])
         paid[key] += Fraction(row["effective_cost"])

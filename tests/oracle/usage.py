@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def of_calls(
         tier = call.told("service_tier") or "standard"
         for path in ways[call.place.key]:
             owner = owner_of(by_completeness(call.signals), path, conversations, registry, trusted_sources, shared_ids)
-            for meter, count in (call.usage or {}).items():
+            other_usage = {} if call.cache_hit else json.loads(call.told("other_usage") or "{}")
+            for meter, count in {**(call.usage or {}), **other_usage}.items():
                 quantity = count * path.weight
                 rate = price_of(prices, provider, name, meter, tier, start)
                 uses.append(

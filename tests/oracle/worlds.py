@@ -15,7 +15,7 @@ from ledger.ids import trace_key
 from ledger.settings import AttributionSettings, IngestSettings, Settings, SharedRule
 from tests.oracle.books import World
 from tests.oracle.calls import request_ids
-from tests.oracle.markets import AMAZON, LISTED, RATES, SEVERAL, billed_by, line_for, lines_for
+from tests.oracle.markets import AMAZON, LISTED, RATES, SEVERAL, billed_by, biller, line_for, line_of_searches, lines_for
 from tests.oracle.names import LOG_MODELS, SKUS
 from tests.support.books_by_hand import at, charge, span
 
@@ -158,6 +158,10 @@ def _gateway_row(draw: st.DrawFn, number: int, call: dict[str, Any]) -> dict[str
 def _client_row(draw: st.DrawFn, senders: Sequence[Any]) -> dict[str, Any]:
     """A call of which only the gateway knows: agent, trace and conversation are its client's word, the key is not. (CH-7a)"""
     columns = draw(_call(senders))
+    if columns.get("input_tokens") and draw(st.integers(0, 2)) == 0:
+        # What the call used beside tokens is its own to tell: no other record repeats it.
+        columns |= {"other_usage": json.dumps({"web_searches": draw(st.integers(1, 3))}), "request_ids": None}
+        columns["provider_request_id"] = None
     key = draw(st.sampled_from(["key-1", "key-1", "key-2", None]))
     team = draw(st.sampled_from([None, "Care", "Data"]))
     return columns | {"channel": "litellm", "source": "litellm", "credential": key, "credential_team": team}
@@ -209,7 +213,7 @@ def charge_rows(
     names_principals = draw(st.booleans())
     hours = draw(st.sampled_from([1, 24]))
     bill: list[dict[str, Any]] = []
-    kinds = ["tokens"] * 5 + ["machine", "runtime", "storage", "credit", "correction", "tax", "purchase"]
+    kinds = ["tokens"] * 5 + ["searches", "model", "machine", "runtime", "storage", "credit", "correction", "tax", "purchase"]
     for kind in draw(st.lists(st.sampled_from(kinds), max_size=most)):
         start = at(draw(st.sampled_from([10, 11, 12]))) if hours == 1 else at(0)
         account = draw(st.sampled_from(["1111", "2222"]))
@@ -247,6 +251,10 @@ def _kind_of_charge(
     if kind == "tokens":
         return draw(_tokens(rows, start, account, senders))
     columns: dict[str, Any]
+    if kind == "searches":
+        return draw(_searches(rows, account))
+    if kind == "model":
+        return {"sku_meter": "anthropic/claude-sonnet-4-6", "consumed_unit": None, **biller("OpenRouter"), "sub_account_id": None}
     if kind == "machine":
         columns = {"sku_meter": "USE1-BoxUsage:g5.xlarge", "consumed_unit": "Hrs", "service_name": "Amazon EC2"}
         return {
@@ -297,6 +305,7 @@ def _tokens(
                 [line for line in lines_for(LOG_MODELS[model].model) if line[1].provider == "AWS"] or lines_for("gpt-4o")
             )
         )
+    assert sale.meter is not None
     token_count = sum(row.get(sale.meter) or 0 for row in calls if LOG_MODELS[row["response_model"]].model == sale.model)
     tokens = Decimal(max(token_count, 1)) * Decimal(draw(st.sampled_from(["1", "1", "1.004", "0.996", "0.5", "1.7", "0.01"])))
     # About what the book asks for them: a charge a thousand times off would say that its unit is wrong. Releases differ in price.
@@ -304,6 +313,18 @@ def _tokens(
     list_cost = tokens * RATES[sale.meter] * dear * Decimal(draw(st.sampled_from(["0.5", "1", "2.3"]))) * 10**12
     columns |= _costs(int(list_cost) + draw(st.integers(1, 999)), draw(st.booleans()))
     return {**columns, "sku_meter": sku, **billed_by(sale, account, tokens)}
+
+
+@st.composite
+def _searches(draw: st.DrawFn, rows: Sequence[dict[str, Any]], account: str) -> dict[str, Any]:
+    """A charge for searches of the web by any model: about as many as a provider's calls made, or without a number."""
+    calls = [row for row in rows if row.get("other_usage") and line_of_searches(row)]
+    sku = line_of_searches(draw(st.sampled_from(calls))) if calls else "USE1-WebSearch:Requests"
+    assert sku is not None
+    count = sum(json.loads(row["other_usage"])["web_searches"] for row in calls if line_of_searches(row) == sku)
+    columns = billed_by(SKUS[sku], account, Decimal(1))
+    count = Decimal(max(count + draw(st.sampled_from([0, 0, -1, 2])), 1))
+    return {**columns, "sku_meter": sku, "consumed_unit": "requests", "consumed_quantity": count}
 
 
 RULES = [

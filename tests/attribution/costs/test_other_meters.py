@@ -112,9 +112,9 @@ def test_a_charge_that_names_only_a_model_is_split_by_list_cost(
     ]
     write(books, prices=list_prices)
     assert costs(books, *calls, bill=[generation("0.0035")]) == [
-        ("Care", "claude-sonnet-4-6", "input_tokens", D(100), D("0.0005"), "metered", "billed", None),
-        ("Care", "claude-sonnet-4-6", "output_tokens", D(100), D("0.0025"), "metered", "billed", None),
-        ("Dev", "claude-sonnet-4-6", "input_tokens", D(100), D("0.0005"), "metered", "billed", None),
+        ("Care", "claude-sonnet-4-6", "input_tokens", D(100), D("0.0005"), "metered", "billed", "split_by_list_cost"),
+        ("Care", "claude-sonnet-4-6", "output_tokens", D(100), D("0.0025"), "metered", "billed", "split_by_list_cost"),
+        ("Dev", "claude-sonnet-4-6", "input_tokens", D(100), D("0.0005"), "metered", "billed", "split_by_list_cost"),
     ]
 
 
