@@ -7,8 +7,11 @@ from typing import Self
 
 from ledger import settings as _settings
 from ledger.db import Database
+from ledger.locks import write_lock
+from ledger.problems import Problem
 from ledger.settings import Settings
 from ledger.store import Store
+from ledger.table_repair import repair_tables
 
 
 class Books:
@@ -25,7 +28,9 @@ class Books:
         self.home = settings.home
         self.home.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.tables_uri, settings.store.options)
-        self.database = Database(settings.database_url)
+        self.database = Database(settings.database_url, before_commit=self.store.sync)
+        self.repairs: list[Problem] = repair_tables(self.store, self.database, write_lock(self))
+        """What was damaged by a power cut or a disk and is rolled back; empty as a rule. It is listed in `problems`, too."""
 
     @classmethod
     def open(cls, home: Path | str | None = None) -> Books:
@@ -38,8 +43,11 @@ class Books:
         return [self.home, *([] if "://" in self.store.root else [Path(self.store.root)])]
 
     def close(self) -> None:
-        """Closes the connections."""
-        self.database.close()
+        """Writes the tables to disk and closes the connections."""
+        try:
+            self.store.sync()
+        finally:
+            self.database.close()
 
     def __enter__(self) -> Self:
         return self

@@ -22,8 +22,21 @@ import polars as pl
 HASHED_PACKAGES = ("attribution", "ledger")
 """The packages that compute the conclusions of a month. Ingestion is not one of them: it writes facts, which are inputs of a run."""
 
-EXCLUDED_MODULES = frozenset({"anomalies", "budgets", "migrations", "spool"})
-"""Modules and folders of these packages that compute no cost: monitoring, database migrations, the spool."""
+EXCLUDED_MODULES = frozenset(
+    {
+        "anomalies",
+        "budgets",
+        "durability",
+        "filesystem",
+        "migrations",
+        "recovery",
+        "spool",
+        "table_log",
+        "table_repair",
+        "upgrade",
+    }
+)
+"""Modules and folders of these packages that compute no cost: monitoring, upgrades of the database, the spool, what keeps files whole."""
 
 SUFFIXES = (".py", ".csv")
 """Suffixes of code and of classification data."""

@@ -5,18 +5,20 @@ SQLite in the home folder by default, PostgreSQL by URL. The schema is built by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, Session, mapped_column
 
 from ledger import disk
 from ledger.errors import StoreUnreachable
+from ledger.filesystem import make_folder
+from ledger.upgrade import upgrade
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -267,44 +269,31 @@ class Audit(Base):
 class Database:
     """The application database, migrated to the newest schema when opened."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, before_commit: Callable[[], None] | None = None) -> None:
+        """Opens the database. `before_commit` is called before every transaction that writes is committed."""
         self.url = url
+        self._before_commit = before_commit
         try:
             if url.startswith("sqlite:///"):
-                from pathlib import Path
-
-                Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+                make_folder(Path(url.removeprefix("sqlite:///")).parent)
             self.engine = sa.create_engine(url, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
                 sa.event.listen(self.engine, "connect", _set_pragmas)
-            self._migrate()
+            upgrade(self.engine, Base.metadata.tables)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             raise self._unreachable(error) from error
-
-    def _migrate(self) -> None:
-        head = "0001"
-        with self.engine.connect() as connection:
-            if sa.inspect(connection).has_table("alembic_version"):
-                current = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-                if current == head:
-                    return
-        from alembic import command
-        from alembic.config import Config
-
-        with as_file(files("ledger") / "migrations") as folder, self.engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(727001)"))
-            config = Config()
-            config.set_main_option("script_location", str(folder))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
 
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A transaction: committed at the end, rolled back on an exception. Raises `StoreUnreachable` if the database does not answer."""
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                if self._before_commit is not None:
+                    sa.event.listen(session, "after_flush", _note_write)
+                    sa.event.listen(session, "do_orm_execute", _note_statement)
                 yield session
+                if self._before_commit is not None and _writes(session):
+                    self._before_commit()
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             raise self._unreachable(error) from error
 
@@ -326,9 +315,26 @@ class Database:
         self.engine.dispose()
 
 
+_WRITES = "writes"
+
+
+def _writes(session: Session) -> bool:
+    """Whether the transaction changes something."""
+    return bool(session.new or session.dirty or session.deleted or _WRITES in session.info)
+
+
+def _note_write(session: Session, _context: object) -> None:
+    session.info[_WRITES] = True
+
+
+def _note_statement(state: ORMExecuteState) -> None:
+    if not state.is_select:
+        state.session.info[_WRITES] = True
+
+
 def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()

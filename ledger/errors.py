@@ -10,6 +10,8 @@
     │   └── StoreUnreachable   S3, a database or a disk does not answer
     │       ├── SpoolFull      received telemetry waits on disk up to its limit; the sender must try again later
     │       └── DiskFull       a disk has no room; everything goes on by itself when it has
+    ├── LedgerDamagedError     the ledger's own files or tables are damaged, and not in a way that is repaired by itself
+    ├── LedgerVersionError     a newer version of RootCost wrote the ledger
     ├── TableError             a frame does not fit the table it is written to (a defect of RootCost)
     └── BalanceError           charges in and costs out differ: nothing is published      exit 3
 
@@ -71,6 +73,14 @@ class SpoolFull(StoreUnreachable):
 
 class DiskFull(StoreUnreachable):
     """A disk has no room for what must be written; everything goes on by itself when it has."""
+
+
+class LedgerDamagedError(RootCostError):
+    """The ledger's own files or tables are damaged, and not in a way that is repaired by itself."""
+
+
+class LedgerVersionError(RootCostError):
+    """A newer version of RootCost wrote the ledger."""
 
 
 class TableError(RootCostError):

@@ -22,7 +22,7 @@ from ledger.errors import StoreUnreachable, UsageError
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from ledger.books import Books
+    from ledger.settings import Settings
 
 WRITE = "write"
 """Name of the lock for writing the tables; every process that changes a table holds it."""
@@ -34,6 +34,13 @@ _SESSION_SETTINGS = (
     "('tcp_keepalives_count', '3'), ('idle_session_timeout', '0')) AS kept(name, value) "
     "WHERE name IN (SELECT name FROM pg_settings)"
 )
+
+
+class Ledger(Protocol):
+    """What the locks of a ledger are found by: `ledger.books.Books`."""
+
+    settings: Settings
+    home: Path
 
 
 class AlreadyServedError(UsageError):
@@ -137,7 +144,7 @@ class DatabaseLock:
             self._connection = None
 
 
-def lock_of(books: Books, name: str) -> Lock:
+def lock_of(books: Ledger, name: str) -> Lock:
     """The lock of that name, shared by all processes of this ledger."""
     url = books.settings.database_url
     if url.startswith("postgresql"):
@@ -201,6 +208,6 @@ def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) ->
     return exclusive(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
 
 
-def write_lock(books: Books, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+def write_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The lock for writing the tables, shared by all processes of this ledger."""
     return exclusive(lock_of(books, WRITE), on_wait=on_wait)

@@ -1,6 +1,6 @@
 """What processes leave behind that ended in the middle: runs that say they are running, and temporary files.
 
-Tables need no recovery: what was not committed is not visible, and is done again.
+Of a killed process tables need no recovery: what was not committed is not visible, and is done again. Of a power cut: `ledger.table_repair`.
 """
 
 from __future__ import annotations

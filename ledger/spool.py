@@ -28,6 +28,7 @@ import pyarrow as pa
 from ledger import disk
 from ledger import problems as _problems
 from ledger.errors import SpoolFull, StoreUnreachable, TableError
+from ledger.filesystem import make_folder, sync_folder
 from ledger.problems import Problem
 from ledger.store import Store
 from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS, Table
@@ -87,7 +88,7 @@ class Spool:
         self._queue: list[_Delivery] = []
         self._has_leader = False
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self._remove_partial_files()
         except OSError as error:
             raise self._unreachable(error) from error
@@ -166,14 +167,15 @@ class Spool:
             table, prefer = _TABLES[kind]
             count = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
             rows_changed += count if kind == "spans" else 0
-        # Files are deleted only after their rows, or the problems with them, are committed.
+        # Files are deleted only after their rows, or the problems with them, are committed and on disk.
+        store.sync()
         for path in batch.damaged:
             (self.folder / "damaged").mkdir(exist_ok=True)
             path.replace(self.folder / "damaged" / path.name)
         for path in batch.paths:
             path.unlink(missing_ok=True)
         if batch.paths:
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         return rows_changed
 
     def _reserve(self, size_bytes: int) -> None:
@@ -236,7 +238,7 @@ class Spool:
                 file.flush()
                 os.fsync(file.fileno())
             aside.rename(self.folder / f"{name}{_SUFFIX}")
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError:
             aside.unlink(missing_ok=True)
             raise
@@ -380,11 +382,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # drained meanwhile
         return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,7 @@
     merge     new rows, or more complete versions of rows     (logs: delivered at least once, stored once; CA-3)
     replace   one partition                                   (bills: a restated month; conclusions of a run)
 
-Readers see the table before or after a write, never in between. One process writes a table at a time.
+Readers see the table before or after a write, never in between. One process writes a table at a time. `sync` makes writes durable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
 from ledger import disk
+from ledger.durability import TableSync
 from ledger.errors import StoreUnreachable, TableError
+from ledger.filesystem import make_folder
 from ledger.tables import TIME, Table
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
@@ -71,7 +73,7 @@ class Store:
     def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
         self.root = str(root).rstrip("/")
         self.storage_options = dict(storage_options or {})
-        self._lock = threading.Lock()
+        self._lock, self._table_sync = threading.Lock(), TableSync(self.root)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the store as its address, for other processes."""
@@ -156,7 +158,7 @@ class Store:
         """Adds rows in one commit; returns how many."""
         rows = table.conform(frame)
         if rows.height:
-            with self._lock:
+            with self.writing(table):
                 self._write(table, rows, mode="append", note=note)
         return rows.height
 
@@ -169,7 +171,7 @@ class Store:
         stray = [c for c in partition if c not in table.schema]
         if stray or not partition:
             raise TableError(f"a partition is named by columns of the table, not {sorted(partition)}", where=table.name)
-        with self._lock:
+        with self.writing(table):
             if self.delta(table) is None:
                 if rows.height:
                     self._write(table, rows, mode="append", note=note)
@@ -187,26 +189,14 @@ class Store:
         """
         if set(partition) != set(table.partition_by):
             raise TableError(f"a partition in files is named by {table.partition_by}, not {sorted(partition)}", where=table.name)
-        with self._lock, self._reachable(table):
-            self._widen(table)
-            delta = self.delta(table)
-            if delta is None:
-                schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-                delta = DeltaTable.create(
-                    self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
-                )
+        with self.writing(table), self._reachable(table):
+            delta = self._widened_or_new(table)
             return _move_in(delta, self.uri(table), table, files, partition, self._metadata(note), self.storage_options)
 
     def add_files(self, table: Table, actions: Sequence[AddAction], *, note: str = "") -> None:
         """Adds files below the table's folder to the table in one commit (see `ledger.staging`)."""
-        with self._lock, self._reachable(table):
-            self._widen(table)
-            delta = self.delta(table)
-            if delta is None:
-                schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-                delta = DeltaTable.create(
-                    self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
-                )
+        with self.writing(table), self._reachable(table):
+            delta = self._widened_or_new(table)
             delta.create_write_transaction(
                 list(actions),
                 "append",
@@ -226,7 +216,7 @@ class Store:
             return 0
         partition = table.partition_by[0]
         days = [str(d) for d in rows[partition].unique().sort()]
-        with self._lock:
+        with self.writing(table):
             if self.delta(table) is None:
                 self._write(table, rows, mode="append", note=note)
                 return rows.height
@@ -257,6 +247,22 @@ class Store:
             )
         return changed_rows.height
 
+    @contextmanager
+    def writing(self, table: Table) -> Iterator[None]:
+        """Held around whatever changes a table, or finds that it need not be changed: one write at a time, and `sync` knows of it."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._table_sync.note(table.name)
+
+    def sync(self) -> None:
+        """Returns when every commit of the tables written here is on disk, also those of a process that was killed before it said so.
+
+        Nothing is to be done on S3: an object is durable when its upload is acknowledged.
+        """
+        self._table_sync.sync()
+
     def _write(self, table: Table, rows: pl.DataFrame, *, mode: Any, note: str, predicate: str | None = None) -> None:
         options: dict[str, Any] = {
             "partition_by": list(table.partition_by),
@@ -270,6 +276,13 @@ class Store:
             rows.write_delta(
                 self.uri(table), mode=mode, storage_options=self.storage_options or None, delta_write_options=options
             )
+
+    def _widened_or_new(self, table: Table) -> DeltaTable:
+        self._widen(table)
+        schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        return self.delta(table) or DeltaTable.create(
+            self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
+        )
 
     def _widen(self, table: Table) -> None:
         """Adds columns that a table of an older version lacks; they are null in its rows."""
@@ -287,7 +300,7 @@ class Store:
     def _reachable(self, table: Table) -> Iterator[None]:
         try:
             if not self.root.startswith("s3://"):
-                Path(self.root).mkdir(parents=True, exist_ok=True)
+                make_folder(Path(self.root))
             yield
         except OSError as error:
             if disk.is_full(error):

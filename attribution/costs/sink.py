@@ -141,13 +141,14 @@ class StagedSink:
     def cached(self, name: str) -> BatchResult | None:
         """The cached result of the batch with that key, or None."""
         folder = self.cache_dir / name
-        if not (folder / "whole").exists():
-            return None
         try:
+            stated_count = int((folder / "whole").read_text())
             result = _read(folder)
             costs = sorted(folder.glob("costs-*.parquet"))
+            if len(costs) != stated_count:
+                return None  # a power cut took files of it
             parts = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
-        except (OSError, pl.exceptions.PolarsError):
+        except (OSError, ValueError, pl.exceptions.PolarsError):
             return None  # an unreadable cache entry counts as missing
         self._batches += parts
         self._used_keys.add(name)
@@ -164,7 +165,7 @@ class StagedSink:
             staging.write(COSTS, COSTS.conform(costs), path)
             parts.append(staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}))
         _write(temporary_dir, result)
-        (temporary_dir / "whole").touch()
+        (temporary_dir / "whole").write_text(str(len(parts)))
         folder = self.cache_dir / name
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary_dir, folder)

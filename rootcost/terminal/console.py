@@ -57,6 +57,8 @@ def open_books(home: Path | None) -> Iterator[Books]:
     from ledger.books import Books
 
     with Books.open(home_of(home)) as books:
+        for repair in books.repairs:
+            say(f"rootcost: {repair.uri}: {repair.reason} — {repair.remedy}")
         yield books
 
 
