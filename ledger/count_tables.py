@@ -41,6 +41,8 @@ COUNT_EVIDENCE = Table(
         _c("compared_calls", pl.Int64, "calls with a reported cost and a list cost", required=True),
         _c("compared_cost", MONEY, "their list cost"),
         _c("reported_cost", RATE, "the cost their emitter reports for them; compared, never booked"),
+        _c("absent_calls", pl.Int64, "calls that did not fail and report no usage: nothing is booked for them"),
+        _c("absent_reported_cost", RATE, "the cost their emitter reports for them; null where it reports none"),
         _c("echo_spans", pl.Int64, "spans set aside because they repeat the call below them (CA-2b)"),
         _c("echo_cost", MONEY, "list cost of the usage they repeat; null where it has no price"),
         _c("wrapper_spans", pl.Int64, "wrappers whose usage, or a part of it, is set aside because the calls below report it"),

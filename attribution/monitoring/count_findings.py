@@ -27,6 +27,7 @@ def problems(
     return [
         *contradictions(rows, currency, uri),
         *differing_costs(rows, currency, uri),
+        *absent_usage(rows, currency, uri),
         *set_aside(rows, currency, uri),
         *implausible_quantities(implausible_usage, rows, uri),
     ]
@@ -155,6 +156,32 @@ def differing_costs(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem
             currency=currency,
         )
         for emitter, model, calls, cost, reported_cost, _ in sums.iter_rows()
+    ]
+
+
+def absent_usage(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem]:
+    """One finding for each emitter and model whose calls report no usage, with the cost that the emitter reports for them. (CA-4, CA-6)"""
+    sums = (
+        rows.filter(pl.col("absent_calls") > 0)
+        .group_by("emitter", "model")
+        .agg(pl.col("absent_calls").sum(), _sum("absent_reported_cost").cast(MONEY))
+        .sort("emitter", "model", nulls_last=False)
+    )
+    return [
+        Problem(
+            _SOURCE,
+            uri,
+            f"{emitter or '?'} {model or '?'}",
+            "usage",
+            f"usage_absent: {calls} {'call reports' if calls == 1 else 'calls report'} no usage, and nothing is booked for it; the emitter's own "
+            + ("cost is not known either" if cost is None else f"cost is {_money(cost, currency)}"),
+            "turn usage on in the sender (for streams: include_usage); the bill has it as uncaptured usage",
+            rows=calls,
+            severity="warning",
+            cost=cost,
+            currency=currency,
+        )
+        for emitter, model, calls, cost in sums.iter_rows()
     ]
 
 

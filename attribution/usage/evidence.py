@@ -30,6 +30,8 @@ def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[d
     is_compared = (pl.col("reported_cost") > 0) & pl.col("list_cost").is_not_null()
     contradicts = pl.col("count_contradiction").fill_null(value=False)
     is_unknown = (pl.col("usage_flag") == "input_semantics_unknown").fill_null(value=False)
+    has_usage = pl.any_horizontal(pl.col(meter).is_not_null() for meter in (*TOKEN_METERS, "__other"))
+    is_absent = ~has_usage & (pl.col("status") != "error").fill_null(value=True)
     tokens = pl.sum_horizontal(pl.col(meter).fill_null(0) for meter in TOKEN_METERS)
     # A sum over several calls, and tokens of meters without a column, are no parts of this call's total.
     has_total = pl.col("total_tokens").is_not_null() & pl.col("__other").is_null() & pl.col("standing").is_null()
@@ -54,6 +56,8 @@ def count_evidence(calls: pl.DataFrame, dimensions: EncodedRows, period: tuple[d
             compared_calls=is_compared.sum().cast(pl.Int64),
             compared_cost=_sum(pl.col("list_cost").filter(is_compared)),
             reported_cost=_sum(pl.col("reported_cost").filter(is_compared)),
+            absent_calls=is_absent.sum().cast(pl.Int64),
+            absent_reported_cost=_sum(pl.col("reported_cost").filter(is_absent)),
         )
         .sort("code")
         .collect()

@@ -484,7 +484,7 @@ def _meets(one: Logged, charge: Charge, common: frozenset[str], silent_side: str
     )
 
 
-def _split_time(pool: list[Charge], held: Sequence[Use]) -> None:
+def _split_time(pool: list[Charge], resource_uses: Sequence[Use]) -> None:
     """RA-3: time of a resource goes to those who held it in the period; of provisioned capacity the rest is idle.
 
     Reading: an hour in which nobody held a machine that the logs know is idle as a whole.
@@ -492,7 +492,7 @@ def _split_time(pool: list[Charge], held: Sequence[Use]) -> None:
     first = pool[0]
     assert first.sold is not None
     start, end = first.row["charge_period_start"], first.row["charge_period_end"]
-    holders = [use for use in held if use.keys["resource"] == first.keys["resource"]]
+    holders = [use for use in resource_uses if use.keys["resource"] == first.keys["resource"]]
     users = [(use, seconds_within(use, start, end)) for use in holders]
     used = sum((seconds for _, seconds in users), Fraction(0))
     is_idle = first.sold.provisioned and any(use.quantity for use in holders)
