@@ -162,8 +162,13 @@ USAGE_HOURLY = Table(
     columns=(
         _c("rollup_id", pl.String, "the rollup (one pass over the spans) that produced it", required=True),
         _c("month", pl.String, "UTC month of the hour, YYYY-MM", required=True),
-        _c("hour", TIME, "start of the hour, UTC", required=True),
-        _c("usage_key", pl.Int64, "hash of hour, owner and dimensions, without the meter", required=True),
+        _c("hour", TIME, "start of the hour in which the calls started, UTC", required=True),
+        _c(
+            "end_hour",
+            TIME,
+            "start of the hour in which the calls ended, UTC; null where they ended in the hour of their start (RA-3)",
+        ),
+        _c("usage_key", pl.Int64, "hash of both hours, owner and dimensions, without the meter", required=True),
         *_WHO,
         *_WHAT,
         _c("caller_place", pl.String, "which of account and region only the caller states: tried first, then dropped (RA-1d)"),

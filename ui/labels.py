@@ -83,6 +83,7 @@ REASONS: Mapping[str, str] = {
     "provider_inferred": "The log names no provider; only one bill sells this model",
     "no_provider": "The log names no provider, and none or several sell this model",
     "split_by_list_cost": "The bill names the model only: split over its calls by list price",
+    "hour_end": "Billed in the hour in which the call ended, not in that of its start",
     "caller_place": "Billed in another account or region than the one its caller runs in",
     "no_identity": "No record says which agent started it",
     "untrusted_claim": "Only a sender that is not trusted names the agent that started it",

@@ -9,14 +9,14 @@ however the month is split.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import polars as pl
 
 from attribution.columns import is_call_usage
-from attribution.costs import sellers
+from attribution.costs import hour_ends, sellers
 from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
@@ -41,6 +41,20 @@ class Batch:
     bill_names: pl.DataFrame
     unnamed_providers: Sequence[str | None] = ()
     sold: pl.DataFrame = field(default_factory=sellers.NOTHING_SOLD.clone)
+    moved_out: pl.DataFrame = field(default_factory=pl.DataFrame)
+    moved_in: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """Usage of this batch, and usage met in this batch, that is met in the hour of its end. (RA-3)"""
+
+    @property
+    def has_moves(self) -> bool:
+        """Whether usage moves out of this batch or into it."""
+        return bool(self.moved_out.height or self.moved_in.height)
+
+    def with_moves(self, moved_usage: pl.DataFrame) -> Batch:
+        """This batch with its part of the usage that is met in the hour of its end (`attribution.costs.hour_ends.plan_moves`)."""
+        numbers = ["from_batch", "into_batch"]
+        moved_out, moved_in = (moved_usage.filter(pl.col(c) == self.number).drop(numbers) for c in numbers)
+        return replace(self, moved_out=moved_out, moved_in=moved_in)
 
     def fingerprint(self) -> tuple[int, str]:
         """The number of usage rows, and a sum that changes when any of their counts does; the order of rows does not matter."""
@@ -56,14 +70,18 @@ class Batch:
         frame = self.usage.collect()
         if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
-        frame = frame.with_columns(own_model="model", own_meter="meter", usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
+        frame = frame.with_columns(own_model="model", own_meter="meter")
         if self.unnamed_providers:
             frame = self._with_inferred_providers(frame)
         if self.bill_names.height:
             frame = frame.drop("own_model").join(self.bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
             frame = frame.with_columns(*_billed_names(), own_model=pl.coalesce("own_model", "model"))
             frame = frame.drop("as_model", "as_meter")
-        return frame
+        if self.moved_out.height:
+            frame = hour_ends.without_moved(frame, self.moved_out)
+        if self.moved_in.height:
+            frame = pl.concat([frame, hour_ends.at_its_end(self.moved_in).select(*frame.columns, "met_hour")], how="diagonal")
+        return frame.with_columns(usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
 
     def _with_inferred_providers(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Infers providers by the models' names on the bill; the logged names stay. (RA-1b)"""

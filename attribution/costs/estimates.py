@@ -10,6 +10,7 @@ import polars as pl
 
 from attribution.classification.skus import UNGROUPED
 from attribution.columns import WHAT, WHO
+from attribution.costs import hour_ends
 from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.costs.sellers import has_no_provider
 from attribution.costs.token_matching import without_caller_place
@@ -83,7 +84,7 @@ def maybe_counted_twice(groups: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFra
 
 
 def with_coverage(usage: pl.DataFrame, coverage_rows: pl.DataFrame, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:
-    """Usage with `covered`: whether the bill already covers the hour of the row. (ES-1, ES-1a)
+    """Usage with `covered`: whether the bill already covers the hour of the row, or the later one of its end. (ES-1, ES-1a, RA-3)
 
     By its account where the bill has that account, else, if nobody states one, by its provider. An account that its provider's bill does
     not have is covered by charges without an account only; where the bill has come to its hour, the row has the reason `account_not_billed`.
@@ -98,7 +99,13 @@ def with_coverage(usage: pl.DataFrame, coverage_rows: pl.DataFrame, defaults: Se
     [('1', True, None), ('2', False, 'retry,account_not_billed'), (None, True, None)]
     """
     accounts = coverage_rows.select("provider", "account").drop_nulls().unique().with_columns(billed=pl.lit(value=True))
-    frame = usage.select("provider", "account", "model", "hour", firm=without_caller_place(usage, defaults)["account"])
+    frame = hour_ends.with_ends(usage).select(
+        "provider",
+        "account",
+        "model",
+        hour_ends.last_hour().alias("hour"),
+        firm=without_caller_place(usage, defaults)["account"],
+    )
     for name in ("account", "firm"):
         frame = frame.join(
             accounts.rename({"account": name, "billed": f"{name}_billed"}),

@@ -16,9 +16,9 @@ from decimal import Decimal
 import polars as pl
 
 from attribution.columns import CALLER, VARIANT, WHO, is_call_usage
-from attribution.costs import drivers, implausible
+from attribution.costs import drivers, hour_ends, implausible
 from attribution.costs.charge_groups import RATED_AS, sells_meter, sells_model
-from attribution.costs.pools import OPTIONAL, combine, pool_period
+from attribution.costs.pools import MATCHED_COLUMNS, OPTIONAL, combine, pool_period
 from attribution.costs.running_periods import until_cost_is_met
 from attribution.costs.token_matching import TIER_DEFAULTS, TokenMatcher
 from ledger.settings import Defaults
@@ -31,7 +31,8 @@ class MatchResult:
 
     `uncaptured` is what the groups and those of other invoices have beyond the logs, `late_usage` what was logged after the charges of running
     periods were met, by usage_row: the bill had not come so far (ES-1a). `implausible_usage` are the numbers of usage
-    rows that were set aside (RA-2b), `implausible_shares` what they would have had.
+    rows that were set aside (RA-2b), `implausible_shares` what they would have had. `offers` is the usage that may be met in the hour of its
+    end, `open_groups` what token charges of all invoices had left for such usage, before anything was set aside. (RA-3)
     `shares` has charge_group, usage_row, quantity and cost columns; `with_dimensions` adds the other columns.
     """
 
@@ -43,6 +44,8 @@ class MatchResult:
     late_usage: pl.DataFrame
     implausible_usage: pl.Series
     implausible_shares: pl.DataFrame
+    offers: pl.DataFrame
+    open_groups: pl.DataFrame
 
 
 def with_pool_keys(groups: pl.DataFrame) -> pl.DataFrame:
@@ -64,28 +67,14 @@ def match_usage(
     any. (RA-1d)
     `groups` are as from `with_pool_keys`, `usage` has a row number `usage_row`. Amounts of `groups` that match no usage are in `unmatched`, with a `reason`.
     """
-    usage = usage.with_columns(pl.lit(None, dtype=pl.String).alias(c) for c in (*CALLER, *VARIANT) if c not in usage.columns)
-    key_columns = usage.lazy().select(
-        "usage_row",
-        "usage_key",
-        "own_meter",
-        "hour",
-        "provider",
-        "model",
-        "meter",
-        *TIER_DEFAULTS,
-        *OPTIONAL,
-        "quantity",
-        "list_cost",
-        *(pl.col(f"executor_{part}").alias(f"owner_{part}") for part in ("agent", "team")),
-        "source",
-        *CALLER,
-    )
+    key_columns = _key_columns(usage)
     token_usage = key_columns.filter(is_call_usage()).collect()
     driver_usage = key_columns.filter(~is_call_usage()).collect()
     invoices = _by_order_of_invoices(groups, other_groups)
     matches, surplus_usage = _match_invoices(invoices, token_usage, tolerance, defaults)
     overlogged_steps = [step for match in matches.values() for step in match.tokens.overlogged]
+    offers = _offers(token_usage, surplus_usage, overlogged_steps, matches)
+    open_groups = _open_groups(matches)
     implausible_usage = implausible.implausible_rows(token_usage, surplus_usage.filter(~_is_late(matches)), overlogged_steps)
     implausible_shares = pl.DataFrame()
     if implausible_usage.len():
@@ -116,7 +105,99 @@ def match_usage(
         surplus_usage.filter(is_late).select("usage_row", "quantity", "list_cost"),
         implausible_usage,
         implausible_shares,
+        _with_amounts(usage, offers),
+        open_groups,
     )
+
+
+def _key_columns(usage: pl.DataFrame) -> pl.LazyFrame:
+    """The columns of usage by which it is matched, in the hour in which it is met."""
+    usage = usage.with_columns(pl.lit(None, dtype=pl.String).alias(c) for c in (*CALLER, *VARIANT) if c not in usage.columns)
+    return (
+        hour_ends.with_ends(usage)
+        .lazy()
+        .select(
+            "usage_row",
+            "usage_key",
+            "own_meter",
+            hour_ends.matching_hour(),
+            "end_hour",
+            "provider",
+            "model",
+            "meter",
+            *TIER_DEFAULTS,
+            *OPTIONAL,
+            "quantity",
+            "list_cost",
+            *(pl.col(f"executor_{part}").alias(f"owner_{part}") for part in ("agent", "team")),
+            "source",
+            *CALLER,
+        )
+    )
+
+
+def _offers(
+    usage: pl.DataFrame,
+    surplus_usage: pl.DataFrame,
+    overlogged_steps: Sequence[tuple[pl.DataFrame, pl.DataFrame]],
+    matches: Mapping[int, _TokenMatch],
+) -> pl.DataFrame:
+    """What usage offers to the hour of its end: usage_row, quantity, list_cost; later usage and what drives other charges is none of it. (RA-3)"""
+    driving_usage = pl.concat([match.drivers.matched_usage for match in matches.values()])
+    is_open = ~_is_late(matches) & ~pl.col("usage_row").is_in(driving_usage.implode())
+    return hour_ends.offer_surplus(usage, surplus_usage.filter(is_open), overlogged_steps)
+
+
+def _open_groups(matches: Mapping[int, _TokenMatch]) -> pl.DataFrame:
+    """What charges of a meter have left over, with the order of their invoices: the columns by which they are matched. (RA-3)"""
+    frames = [
+        pl.concat(
+            [match.tokens.unmatched.filter(pl.col("billed_quantity") > 0), match.drivers.unmatched.filter(sells_meter())],
+            how="diagonal_relaxed",
+        )
+        .select(MATCHED_COLUMNS)
+        .with_columns(invoice_order=pl.lit(order, dtype=pl.Int64))
+        for order, match in matches.items()
+    ]
+    return pl.concat(frames)
+
+
+def _with_amounts(usage: pl.DataFrame, amounts: pl.DataFrame) -> pl.DataFrame:
+    """The usage rows that `amounts` has, with its quantities and list costs."""
+    rows = usage.drop("quantity", "list_cost").join(amounts, on="usage_row", maintain_order="left")
+    return rows.select(usage.columns)
+
+
+def match_offers(
+    open_groups: pl.DataFrame, offers: pl.DataFrame, tolerance: Decimal, defaults: Sequence[Defaults] = ()
+) -> pl.DataFrame:
+    """The usage that charges with anything left over take in the hour of its end, with `into_batch`, that of these charges. (RA-3)
+
+    `open_groups` are those of all batches, each with its number in `batch`, `offers` usage of any batch, numbered in `usage_row`. Conditions,
+    levels and owners are those of all usage.
+    """
+    usage = _key_columns(hour_ends.at_its_end(offers)).collect()
+    groups = {int(order): frame for (order,), frame in open_groups.partition_by("invoice_order", as_dict=True).items()}
+    matches, surplus_usage = _match_invoices({order: groups[order] for order in sorted(groups)}, usage, tolerance, defaults)
+    rows_by_batch = pl.concat(
+        [
+            shares.select("usage_row", "charge_group").join(
+                groups[order].select("charge_group", into_batch="batch"), on="charge_group"
+            )
+            for order, match in matches.items()
+            for shares in (*match.tokens.shares, match.drivers.shares)
+            if shares.height
+        ]
+        or [pl.DataFrame(schema={"usage_row": pl.Int64, "charge_group": pl.Int64, "into_batch": pl.Int64})]
+    )
+    driving_usage = pl.concat([match.drivers.matched_usage for match in matches.values()])
+    remainders = surplus_usage.filter(~pl.col("usage_row").is_in(driving_usage.implode()))
+    remainders = remainders.select("usage_row", __quantity="quantity", __list_cost="list_cost")
+    taken_usage = offers.join(rows_by_batch.group_by("usage_row").agg(pl.col("into_batch").min()), on="usage_row")
+    taken_usage = taken_usage.join(remainders, on="usage_row", how="left").with_columns(
+        pl.col(c) - pl.col(f"__{c}").fill_null(0) for c in ("quantity", "list_cost")
+    )
+    return taken_usage.drop("__quantity", "__list_cost").filter(pl.col("quantity") > 0)
 
 
 def _is_late(matches: Mapping[int, _TokenMatch]) -> pl.Expr:

@@ -6,6 +6,7 @@ build_charge_groups    charges                → charge groups: like charges su
 bill_names             families of usage      → the names that the bill has for their models and meters               (RA-1)
 split_into_batches     groups, usage          → batches that can be matched on their own
 match_batches          each batch             → costs of usage, unmatched groups, rates, usage that is not billed yet  (RA-1a, RA-2, RA-3)
+  plan_moves           offers, open groups    → usage that is met in the hour of its end: its batches are matched again      (RA-3)
 allocate               unmatched groups       → owner, shared, idle, unallocated; then credits and taxes               (RA-4, RA-5)
 month_rates            rates of the batches   → rows of `rates`
 estimate_open_usage    usage not billed yet   → list price × the share of list price that bills came to                (ES-1)
@@ -25,7 +26,17 @@ import polars as pl
 
 from attribution.classification import names
 from attribution.columns import is_call_usage
-from attribution.costs import allocation, charge_groups, drift, estimates, implausible, matching, running_periods, sellers
+from attribution.costs import (
+    allocation,
+    charge_groups,
+    drift,
+    estimates,
+    hour_ends,
+    implausible,
+    matching,
+    running_periods,
+    sellers,
+)
 from attribution.costs.batches import Batch, matched_as, split_into_batches
 from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.costs.shared_costs import TeamSpend
@@ -78,7 +89,9 @@ def compute_month_costs(
     display = names.ModelNames(book.models, families["model"].drop_nulls().unique())
     build_groups = partial(_pool_groups, usage=usage, display=display, book=book, settings=settings, timeline=timeline)
     groups = build_groups(charges)
-    other_groups = _other_groups(other_invoices, groups, month, build_groups) if other_invoices is not None else groups.clear()
+    other_groups = (
+        _other_groups(other_invoices, groups, usage, month, build_groups) if other_invoices is not None else groups.clear()
+    )
     results = _match_usage(
         groups, other_groups, usage, families, display, book=book, settings=settings, sink=sink, run_id=run_id, month=month
     )
@@ -130,6 +143,7 @@ def _match_usage(
         month=month,
         groups=groups,
         coverage=estimates.coverage(all_groups, month),
+        billed_hours=hour_ends.billed_hours(all_groups),
         settings=settings,
         currency=book.currency,
         sink=sink,
@@ -190,7 +204,7 @@ def _pool_groups(
 
 
 def _other_groups(
-    charges: pl.LazyFrame, groups: pl.DataFrame, month: str, build_groups: Callable[[pl.LazyFrame], pl.DataFrame]
+    charges: pl.LazyFrame, groups: pl.DataFrame, usage: Usage, month: str, build_groups: Callable[[pl.LazyFrame], pl.DataFrame]
 ) -> pl.DataFrame:
     """Charge groups of other invoices that may pay for the same usage, and `invoice_order`: below 0 for an earlier invoice, above for a later. (RA-2a)"""
     billing_months = charges.select(pl.col("billing_month").unique()).collect()["billing_month"].sort().to_list()
@@ -199,25 +213,28 @@ def _other_groups(
     for number, billing_month in enumerate(billing_months):
         invoice_groups = build_groups(charges.filter(pl.col("billing_month") == billing_month))
         if billing_month < month:
-            invoice_groups = _paying_for_late_hours(invoice_groups, groups, month_start(month))
+            invoice_groups = _paying_for_late_hours(invoice_groups, groups, usage, month_start(month))
         parts.append(invoice_groups.with_columns(invoice_order=pl.lit(number - first if number < first else number - first + 1)))
     return pl.concat(parts, how="diagonal_relaxed").with_columns(charge_group=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
-def _paying_for_late_hours(earlier_groups: pl.DataFrame, groups: pl.DataFrame, month_begin: datetime) -> pl.DataFrame:
+def _paying_for_late_hours(
+    earlier_groups: pl.DataFrame, groups: pl.DataFrame, usage: Usage, month_begin: datetime
+) -> pl.DataFrame:
     """Groups of an earlier invoice that reach into this month, or that may take usage of hours which this invoice bills late.
 
     A group that shares an hour with a late one takes usage of all its own hours, which other groups of that invoice take from as well: so the
-    hours in question begin where the first of these groups begins. All groups of the model count, whoever sells it: usage without a provider
-    belongs to the only seller of an hour. (RA-1b)
+    hours in question begin where the first of these groups begins, or where usage started that ended in such an hour (RA-3). All groups of
+    the model count, whoever sells it: usage without a provider belongs to the only seller of an hour. (RA-1b)
     """
     reaches_into_month = pl.col("period_end") > month_begin
     late_groups = groups.filter(
         pl.col("pool_start") < month_begin, pl.col("role").is_in(["tokens", "driver"]), sells_meter() | sells_model()
     )
-    since = late_groups.group_by("model").agg(since=pl.col("pool_start").min())
-    if not since.height:
+    if not late_groups.height:
         return earlier_groups.filter(reaches_into_month)
+    reach = hour_ends.longest_reach(usage.whole)
+    since = late_groups.group_by("model").agg(since=pl.col("pool_start").min() - reach)
     model_groups = earlier_groups.join(since, on="model", how="left", nulls_equal=True, maintain_order="left")
     while True:
         first = pl.col("pool_start").filter(pl.col("pool_end") > pl.col("since")).min().over("model")
@@ -249,19 +266,39 @@ class _BatchMatcher:
     month: str
     groups: pl.DataFrame
     coverage: pl.DataFrame
+    billed_hours: pl.DataFrame
     settings: AttributionSettings
     currency: str
     sink: CostSink
 
     def match_batches(self, batches: list[Batch]) -> list[BatchResult]:
-        """The result of each batch, in the order of the batches; `settings.workers` are matched at a time."""
-        if len(batches) == 1:
-            return [self._match(batches[0])]
+        """The result of each batch, in the order of the batches, whose cost rows are in the sink.
+
+        Usage that is met in the hour of its end moves between batches or within one: these are matched a second time. (RA-3)
+        """
+        results = self._match_in_parallel(batches)
+        moved_usage = hour_ends.plan_moves(
+            {batch.number: (result.offers, result.open_groups) for batch, result in zip(batches, results, strict=True)},
+            partial(matching.match_offers, tolerance=self.settings.tolerance, defaults=self.settings.defaults),
+        )
+        results_by_number = dict(zip((batch.number for batch in batches), results, strict=True))
+        affected_batches = [batch for batch in (batch.with_moves(moved_usage) for batch in batches) if batch.has_moves]
+        results_by_number |= zip(
+            (batch.number for batch in affected_batches), self._match_in_parallel(affected_batches), strict=True
+        )
+        results = list(results_by_number.values())
+        self.sink.add_batches([result.name for result in results])
+        return results
+
+    def _match_in_parallel(self, batches: list[Batch]) -> list[BatchResult]:
+        """The result of each batch; `settings.workers` are matched at a time."""
+        if len(batches) <= 1:
+            return [self._match(batch) for batch in batches]
         with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="batch") as pool:
             return list(pool.map(self._match, batches))
 
     def _match(self, batch: Batch) -> BatchResult:
-        name = self._cache_key(batch) if self.sink.caches else ""
+        name = self._cache_key(batch) if self.sink.caches else f"{batch.number}/{batch.has_moves}"
         cached_result = self.sink.cached(name)
         if cached_result is not None:
             return cached_result
@@ -295,18 +332,25 @@ class _BatchMatcher:
             ]
         )
         result = BatchResult(
-            CostTotals.of(costs),
-            match.unmatched,
-            match.rates,
-            unbilled_rows.filter(~is_covered).lazy(),
-            implausible.summarise(implausible_usage, match.implausible_shares, batch.groups),
+            name=name,
+            totals=CostTotals.of(costs),
+            unmatched=match.unmatched,
+            rates=match.rates,
+            open_usage=unbilled_rows.filter(~is_covered).lazy(),
+            implausible=implausible.summarise(implausible_usage, match.implausible_shares, batch.groups),
+            offers=hour_ends.within_bill(match.offers, self.billed_hours),
+            open_groups=match.open_groups,
         )
-        return self.sink.add_batch(name, costs, result)
+        return self.sink.keep_batch(costs, result)
 
     def _cache_key(self, batch: Batch) -> str:
         """A hash of everything that the batch's costs are computed from: equal keys, equal costs."""
         frame_hashes = [
-            _content(frame) for frame in (batch.groups, batch.other_groups, self.coverage, batch.bill_names, batch.sold)
+            _content(frame)
+            for frame in (
+                *(batch.groups, batch.other_groups, self.coverage, batch.bill_names, batch.sold),
+                *(self.billed_hours, batch.moved_out, batch.moved_in),
+            )
         ]
         parts = (
             code.digest(),

@@ -12,10 +12,16 @@ import polars as pl
 
 from attribution.columns import VARIANT
 from ledger.money import MONEY, split, weights
-from ledger.tables import METERS, TOKEN_METERS
+from ledger.tables import COST_COLUMNS, METERS, TOKEN_METERS
 
 OPTIONAL = (*VARIANT, "account", "region", "resource", "principal")
 """Keys that a log or a bill may lack. Where both sides have one it must agree; where one side lacks it, it is aggregated over."""
+
+MATCHED_COLUMNS = (
+    "charge_group", "role", "currency", "provider", "model", "meter", "pool_start", "pool_end", "service_tier", "context_above", *OPTIONAL,
+    "resource_id", "owner_agent", "owner_team", "complete_until", "billed_quantity", *COST_COLUMNS,
+)  # fmt: skip
+"""The columns by which charge groups of meters are matched."""
 
 _ORDER = {meter: place for place, meter in enumerate([*TOKEN_METERS, *(m for m in METERS if m not in TOKEN_METERS)])}
 _PLACE = pl.col("own_meter").replace_strict(_ORDER, default=None, return_dtype=pl.Int16).alias("__place")

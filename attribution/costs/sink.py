@@ -1,8 +1,8 @@
 """Cost sinks: where the cost rows of a run are written, and which totals of them are kept in memory.
 
-`MemorySink` keeps the rows, for previews and replays. `StagedSink` writes each batch as an uncommitted part of the table at once, so that
-memory does not grow with the month. The result of a batch is cached beside the books under a key made of all its inputs: the next run of
-the month takes over the batches whose inputs are the same, and computes the others.
+`MemorySink` keeps the rows, for previews and replays. `StagedSink` writes each batch to disk at once, so that memory does not grow with
+the month: rows and result are cached beside the books under a key made of all inputs of the batch, and the next run of the month takes over
+the batches whose inputs are the same, and computes the others. The batches that count become uncommitted parts of the table.
 """
 
 from __future__ import annotations
@@ -64,15 +64,20 @@ class CostTotals:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Result of a batch beside its cost rows: totals of them, unmatched charge groups, rates, usage that no bill covers yet, and a summary of
-    usage that cannot be (`attribution.costs.implausible`).
+    """Result of a batch beside its cost rows: totals of them, unmatched charge groups, rates, usage that no bill covers yet, a summary of
+    usage that cannot be (`attribution.costs.implausible`), and what may be met in the hour of its end (`attribution.costs.hour_ends`).
+
+    `name` is that of its cost rows in the sink.
     """
 
+    name: str
     totals: CostTotals
     unmatched: pl.DataFrame
     rates: pl.DataFrame
     open_usage: pl.LazyFrame
     implausible: pl.DataFrame
+    offers: pl.DataFrame
+    open_groups: pl.DataFrame
 
 
 class CostSink(Protocol):
@@ -81,10 +86,13 @@ class CostSink(Protocol):
     caches: bool
 
     def cached(self, name: str) -> BatchResult | None:
-        """The cached result of the batch with that key, or None; its cost rows are then added as if they had been computed again."""
+        """The cached result of the batch with that key, or None."""
 
-    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
-        """Adds the cost rows of a batch."""
+    def keep_batch(self, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Keeps the cost rows of a batch under the name of its result, until it is known which batches count."""
+
+    def add_batches(self, names: Sequence[str]) -> None:
+        """Adds the cost rows that were kept under these names."""
 
     def add(self, costs: pl.DataFrame) -> CostTotals:
         """Adds cost rows of the month as a whole."""
@@ -99,6 +107,7 @@ class MemorySink:
     caches = False
 
     def __init__(self) -> None:
+        self._kept: dict[str, pl.DataFrame] = {}
         self._batches: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 
@@ -110,10 +119,15 @@ class MemorySink:
     def cached(self, name: str) -> None:
         """None: nothing is cached."""
 
-    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
-        """Adds the cost rows of a batch."""
-        self._batches.append(costs)
+    def keep_batch(self, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Keeps the cost rows of a batch under the name of its result, until it is known which batches count."""
+        self._kept[result.name] = costs
         return result
+
+    def add_batches(self, names: Sequence[str]) -> None:
+        """Adds the cost rows that were kept under these names."""
+        self._batches += [self._kept[name] for name in names]
+        self._kept.clear()
 
     def add(self, costs: pl.DataFrame) -> CostTotals:
         """Adds cost rows of the month as a whole."""
@@ -147,31 +161,34 @@ class StagedSink:
             costs = sorted(folder.glob("costs-*.parquet"))
             if len(costs) != stated_count:
                 return None  # a power cut took files of it
-            parts = [staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}) for path in costs]
+            for path in costs:
+                pl.read_parquet_metadata(path)
         except (OSError, ValueError, pl.exceptions.PolarsError):
             return None  # an unreadable cache entry counts as missing
-        self._batches += parts
         self._used_keys.add(name)
         self.reused += 1
         return result
 
-    def add_batch(self, name: str, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
-        """Writes the cost rows of a batch and caches its result; usage that is not billed yet stays on disk until it is needed."""
+    def keep_batch(self, costs: pl.DataFrame, result: BatchResult) -> BatchResult:
+        """Caches the cost rows and the result of a batch; usage that is not billed yet stays on disk until it is needed."""
         temporary_dir = self.cache_dir / f".{uuid.uuid4().hex}"
         temporary_dir.mkdir(parents=True)
-        parts = []
         if costs.height:
-            path = temporary_dir / "costs-0.parquet"
-            staging.write(COSTS, COSTS.conform(costs), path)
-            parts.append(staging.place(self.store, COSTS, path, {"month": self.month, "run_id": self.run_id}))
+            staging.write(COSTS, COSTS.conform(costs), temporary_dir / "costs-0.parquet")
         _write(temporary_dir, result)
-        (temporary_dir / "whole").write_text(str(len(parts)))
-        folder = self.cache_dir / name
+        (temporary_dir / "whole").write_text(str(len(list(temporary_dir.glob("costs-*.parquet")))))
+        folder = self.cache_dir / result.name
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary_dir, folder)
-        self._batches += parts
-        self._used_keys.add(name)
+        self._used_keys.add(result.name)
         return _read(folder)
+
+    def add_batches(self, names: Sequence[str]) -> None:
+        """Places the cached cost rows of these batches in the table."""
+        partition = {"month": self.month, "run_id": self.run_id}
+        for name in names:
+            files = sorted((self.cache_dir / name).glob("costs-*.parquet"))
+            self._batches += [staging.place(self.store, COSTS, path, partition) for path in files]
 
     def add(self, costs: pl.DataFrame) -> CostTotals:
         """Writes cost rows of the month as a whole."""
@@ -194,20 +211,18 @@ class StagedSink:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+_FRAMES = ("unmatched", "rates", "implausible", "offers", "open_groups")
+"""Frames of a batch's result that are read back at once."""
+
+
 def _write(folder: Path, result: BatchResult) -> None:
-    frames = {f.name: getattr(result.totals, f.name) for f in fields(CostTotals)} | {
-        "unmatched": result.unmatched,
-        "rates": result.rates,
-        "implausible": result.implausible,
-    }
+    frames = {f.name: getattr(result.totals, f.name) for f in fields(CostTotals)}
+    frames |= {name: getattr(result, name) for name in _FRAMES} | {"open_usage": result.open_usage.collect()}
     for name, frame in frames.items():
         frame.write_ipc(folder / f"{name}.arrow", compression="lz4")
-    result.open_usage.collect().write_ipc(folder / "open_usage.arrow", compression="lz4")
 
 
 def _read(folder: Path) -> BatchResult:
     totals = CostTotals(*(pl.read_ipc(folder / f"{f.name}.arrow") for f in fields(CostTotals)))
-    unmatched_groups, rates, implausible = (
-        pl.read_ipc(folder / f"{name}.arrow") for name in ("unmatched", "rates", "implausible")
-    )
-    return BatchResult(totals, unmatched_groups, rates, pl.scan_ipc(folder / "open_usage.arrow"), implausible)
+    frames = {name: pl.read_ipc(folder / f"{name}.arrow") for name in _FRAMES}
+    return BatchResult(name=folder.name, totals=totals, open_usage=pl.scan_ipc(folder / "open_usage.arrow"), **frames)

@@ -37,13 +37,14 @@ class Cells:
 
 
 def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: EncodedRows, reasons: EncodedRows) -> Cells:
-    """Assigns each path to its cell: hour, owners, dimensions, context tier, reasons and whether it has a price.
+    """Assigns each path to its cell: hour, owners, dimensions, context tier, reasons, whether it has a price, and the hour of its end.
 
-    `calls` has start_time, context_above and unpriced; `owners` and `reasons` are by path, `dimensions` by call. Unpriced calls have cells
-    of their own. (ES-2)
+    `calls` has start_time, end_time, context_above and unpriced; `owners` and `reasons` are by path, `dimensions` by call. Unpriced calls
+    (ES-2), and calls that ended in a later hour than they started in (RA-3), have cells of their own.
     """
     start_us = calls["start_time"].to_physical().to_numpy()
     hour_us = start_us - start_us % _HOUR_US
+    end_hour_us = _end_hours_us(calls, hour_us)
     first_hour_us = hour_us.min() if len(hour_us) else 0
     hour = (hour_us - first_hour_us) // _HOUR_US
     call_context, is_unpriced = calls["context_above"].fill_null(0), calls["unpriced"]
@@ -53,6 +54,7 @@ def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: 
         Codes(dimensions.code, dimensions.table.height),
         Codes(tier, len(tiers)),
         factorize.encode_flags(is_unpriced.to_numpy()),
+        *([_encode_rare(end_hour_us)] if end_hour_us.any() else []),
     ]
     by_path = [Codes(owners.code, owners.table.height), Codes(reasons.code, reasons.table.height)]
     cell, first = factorize.combine(len(paths.call), [*(paths.by_path(part) for part in by_call), *by_path])
@@ -66,6 +68,7 @@ def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: 
         content_hashes(reasons.table)[reason_code],
         cell_context.cast(pl.UInt64).to_numpy(),
         cell_unpriced.cast(pl.UInt64).to_numpy(),
+        end_hour_us[call].view(np.uint64),
     )
     context_above = pl.lit(0, dtype=pl.Int64) if not (cell_context > 0).any() else cell_context
     cell_dimensions = pl.concat(
@@ -76,8 +79,34 @@ def assign_cells(calls: pl.DataFrame, paths: Paths, owners: Owners, dimensions: 
             factorize.decode(reasons.table, reason_code),
         ],
         how="horizontal",
-    ).with_columns(context_above=context_above)
+    ).with_columns(context_above=context_above, end_hour=_instants(end_hour_us[call]))
     return Cells(cell, keys, cell_dimensions)
+
+
+def _end_hours_us(calls: pl.DataFrame, hour_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The hour in which each call ended, in microseconds; 0 where that is the hour of its start, or not known. (RA-3)"""
+    end_us = calls["end_time"].cast(TIME).to_physical().fill_null(0).to_numpy()
+    return np.where(end_us >= hour_us + _HOUR_US, end_us - end_us % _HOUR_US, 0)
+
+
+def _encode_rare(values: NDArray[np.int64]) -> Codes:
+    """Codes of values that are nearly all 0.
+
+    >>> _encode_rare(np.array([0, 7, 0, 5, 7])).code.tolist()
+    [0, 2, 0, 1, 2]
+    """
+    rows = np.flatnonzero(values)
+    distinct, code_of_row = np.unique(values[rows], return_inverse=True)
+    code = np.zeros(len(values), dtype=np.int32)
+    code[rows] = code_of_row + 1
+    return Codes(code, len(distinct) + 1)
+
+
+def _instants(hours_us: NDArray[np.int64]) -> pl.Series | pl.Expr:
+    """Hours in microseconds as instants; null for 0."""
+    if not hours_us.any():
+        return pl.lit(None, dtype=TIME)
+    return pl.Series(hours_us).replace(0, None).cast(TIME)
 
 
 def sum_cells(calls: pl.DataFrame, paths: Paths, cells: Cells, period: tuple[datetime, datetime] | None) -> pl.DataFrame:

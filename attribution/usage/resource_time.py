@@ -93,7 +93,7 @@ def _with_usage_keys(frame: pl.DataFrame) -> pl.DataFrame:
     hour = frame["hour"].to_physical().cast(pl.UInt64).to_numpy()
     zero = np.zeros(len(hour), dtype=np.uint64)
     hashes = (dimensions.content_hashes(frame.select(c)) for c in (WHO, (*WHAT, *CALLER, *CONTEXT), ("reason",)))
-    key = dimensions.usage_keys(hour, *hashes, zero, zero)
+    key = dimensions.usage_keys(hour, *hashes, zero, zero, zero)
     return frame.with_columns(usage_key=pl.Series(key), context_above=pl.lit(0, dtype=pl.Int64))
 
 

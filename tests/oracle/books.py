@@ -99,7 +99,8 @@ def conclude(world: World) -> Conclusions:
     for charge in bill:
         charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
     uses = with_sellers(uses, bill, world.prices)
-    paid, late, absurd = rate(bill, uses, Fraction(rules.tolerance), world.prices)
+    outcome = rate(bill, uses, Fraction(rules.tolerance), world.prices)
+    uses, late = outcome.uses, outcome.late
     uncaptured = [c for c in bill if c.sold and c.left and any(amount(c.row, column) for column in COST_COLUMNS)]
     corrections = [c for c in bill if _follows(c)]
     taxes = [c for c in bill if c.row["charge_category"] == "Tax"]
@@ -113,8 +114,8 @@ def conclude(world: World) -> Conclusions:
         walk_down(rows, bill, registry, rules.shared, tags)
 
     costs = [_cost(charge, to, part) for charge in bill for to, part in charge.shares]
-    open_uses = [use for use in uses if use.model is not None and (id(use) not in paid or id(use) in late)]
-    costs += [_unbilled(use, bill, late, uncaptured, absurd) for use in open_uses]
+    open_uses = [use for use in uses if use.model is not None and (id(use) not in outcome.paid or id(use) in late)]
+    costs += [_unbilled(use, bill, late, uncaptured, outcome.absurd) for use in open_uses]
     return Conclusions(found, ways, uses, costs)
 
 
@@ -198,7 +199,7 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
     if account is not None:
         own = [c for c in fine if c.keys["account"] == account]
         fine = own or (fine if account in accounts else [c for c in fine if c.keys["account"] is None])
-    return any(use.start < min(c.row["charge_period_end"], c.settled or c.row["charge_period_end"]) for c in fine)
+    return any(use.last < min(c.row["charge_period_end"], c.settled or c.row["charge_period_end"]) for c in fine)
 
 
 def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tuple[Fraction, Fraction]:

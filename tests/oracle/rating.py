@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import count
 from typing import Any
 
 from tests.oracle.chains import Row
@@ -23,6 +24,10 @@ Level = tuple[frozenset[str], frozenset[str]]
 
 SETTLING_HOURS = {"Google Cloud": 48, "Anthropic": 3}
 """How late a provider's usage may still arrive on its bill; a day where nothing is said. (ES-1a)"""
+
+
+_NUMBERS = count()
+"""Numbers pools in the order of rating."""
 
 
 def _hour(instant: datetime) -> datetime:
@@ -122,6 +127,8 @@ class Logged:
     placeless: bool = False
     beyond: list[tuple[Hashable, Fraction]] = field(default_factory=list)
     """The pools that it logged more than, and what each of them bought. (RA-2b)"""
+    surpassed: list[int] = field(default_factory=list)
+    """The same pools, by their place in the order of rating. (RA-3)"""
 
     @property
     def keys(self) -> Mapping[str, str | None]:
@@ -162,33 +169,49 @@ def meters_of(bill: Sequence[Charge]) -> set[tuple[str, str | None, str | None]]
     return {(c.sold.provider, c.sold.model, c.sold.meter) for c in bill if c.sold and c.sold.meter not in TIME}
 
 
-def rate(
-    charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]
-) -> tuple[set[int], dict[int, Fraction], set[int]]:
-    """Shares of all charges that sell something. (RA-1 to RA-3)
+@dataclass(frozen=True)
+class Rated:
+    """What rating concludes beside the shares of the charges.
 
-    Returns the ids of the uses that are paid for, and of those that a running period had not come to, the part (ES-1a),
-    and of those set aside (RA-2b).
+    `paid` are the ids of the uses that are paid for, `late` the parts of those that a running period had not come to (ES-1a), `absurd` those
+    set aside (RA-2b). `uses` are all uses; one that is met at its end in part is two of them. (RA-3)
     """
+
+    uses: list[Use]
+    paid: set[int]
+    late: dict[int, Fraction]
+    absurd: set[int]
+
+
+def rate(charges: Sequence[Charge], uses: Sequence[Use], tolerance: Fraction, prices: Sequence[Row]) -> Rated:
+    """Shares of all charges that sell something. (RA-1 to RA-3)"""
     selling = [c for c in charges if c.sold is not None]
     price_meters = {(PRICE_MODELS[p["model"]], p["meter"]) for p in prices if p["model"] in PRICE_MODELS}
     model_uses = [(use, billed_by(use, selling, price_meters)) for use in uses if use.model is not None]
     meter_charges = [c for c in selling if c.sold and c.sold.meter not in (None, *TIME)]
     tokens = [c for c in meter_charges if c.quantity is not None]
     logged = _rate_tokens(tokens, model_uses, tolerance)
+    model_charges = [c for c in selling if c.sold and c.sold.meter is None]
+    at_end = _met_at_their_ends(tokens, logged, tolerance, split_by_model(model_charges, [use for use, _ in model_uses]))
+    _start_anew(model_charges)
+    if at_end:
+        model_uses = [part for use, meter in model_uses for part in _in_parts(use, meter, at_end)]
+        uses = [*(use for use in uses if use.model is None), *(use for use, _ in model_uses)]
+        _start_anew(tokens)
+        logged = _rate_tokens(tokens, model_uses, tolerance)
     absurd = implausible(logged)
     if absurd:
-        for charge in tokens:
-            charge.shares, charge.left, charge.reason = [], Fraction(1), "no_logged_use"
+        _start_anew(tokens)
         logged = _rate_tokens(tokens, [(use, meter) for use, meter in model_uses if id(use) not in absurd], tolerance)
-    paid_for_model = split_by_model([c for c in selling if c.sold and c.sold.meter is None], [use for use, _ in model_uses])
+    paid_for_model = split_by_model(model_charges, [use for use, _ in model_uses])
     for pool in _same_resource([c for c in selling if c.sold and c.sold.meter in TIME]):
         _split_time(pool, [u for u in uses if u.meter == "seconds"])
     for charge in tokens:
         charge.shares = [(_scaled_down(to, logged), part) for to, part in charge.shares]
     late = {id(one.use): one.left / one.use.quantity for one in logged if one.late and one.left}
     late |= {use: Fraction(1) for use in paid_for_model.late}
-    return {id(one.use) for one in logged if one.paid} | paid_for_model.paid, late, absurd
+    paid = {id(one.use) for one in logged if one.paid} | paid_for_model.paid
+    return Rated(list(uses), paid, late, absurd)
 
 
 @dataclass(frozen=True)
@@ -239,7 +262,7 @@ def split_by_model(charges: Sequence[Charge], uses: Sequence[Use]) -> ModelSplit
 def _is_for(charge: Charge, use: Use, part: int | None) -> bool:
     assert charge.sold is not None
     owner = use.owner.executor, use.owner.executor_team
-    period = charge.row["charge_period_start"] <= use.start < charge.row["charge_period_end"]
+    period = charge.row["charge_period_start"] <= use.met < charge.row["charge_period_end"]
     is_own = part is None or owner[part] == charge.owner[part]
     return period and is_own and (use.provider, use.model) == (charge.sold.provider, charge.sold.model) and use.quantity > 0
 
@@ -263,13 +286,68 @@ def _after_cost_is_met(charges: Sequence[Charge], uses: Sequence[Use]) -> set[in
         cost = max(sum(Fraction(c.row[column]) for c in pool) for column in ("effective_cost", "billed_cost"))
         in_period = [use for use in uses if _is_for(pool[0], use, None)]
         cost_so_far = Fraction(0)
-        for hour in sorted({_hour(use.start) for use in in_period}):
-            of_hour = [use for use in in_period if _hour(use.start) == hour]
+        for hour in sorted({_hour(use.met) for use in in_period}):
+            of_hour = [use for use in in_period if _hour(use.met) == hour]
             hour_cost = sum((use.list_cost or Fraction(0) for use in of_hour), Fraction(0))
             if hour_cost > 0 and cost_so_far >= cost:
                 late |= {id(use) for use in of_hour}
             cost_so_far += hour_cost
     return late
+
+
+def _start_anew(charges: Sequence[Charge]) -> None:
+    for charge in charges:
+        charge.shares, charge.left, charge.reason = [], Fraction(1), "no_logged_use"
+
+
+def _met_at_their_ends(
+    charges: Sequence[Charge], uses: Sequence[Logged], tolerance: Fraction, met_by_model: ModelSplit
+) -> dict[int, Fraction]:
+    """How much of each use, by its id, meets what the charges of the hour of its end have left over. (RA-3)
+
+    Reading: a use that nothing paid for offers itself. Of a pool with more logged than billed, those that end in a later hour offer what is left
+    of all that used it, since the others have no other hour: in proportion, and none more than it has; pool by pool in the order of rating.
+    What a charge of the whole model pays for offers nothing.
+    """
+    closed_ids = met_by_model.paid | {
+        id(one.use) for one in uses if one.late or (id(one.use) in met_by_model.late and not one.paid)
+    }
+    offers = {
+        number: one.use.quantity
+        for number, one in enumerate(uses)
+        if one.left and id(one.use) not in closed_ids and _crosses(one.use)
+    }
+    for pool in sorted({pool for number in offers for pool in uses[number].surpassed}):
+        limit = sum((one.left for one in uses if pool in one.surpassed and id(one.use) not in closed_ids), Fraction(0))
+        members = [number for number in offers if pool in uses[number].surpassed]
+        offered_sum = sum((offers[number] for number in members), Fraction(0))
+        for number in members:
+            offers[number] *= min(Fraction(1), limit / offered_sum)
+    uses_at_end = [
+        (replace(uses[number].use, met_at=uses[number].use.end, quantity=quantity), uses[number].meter)
+        for number, quantity in offers.items()
+    ]
+    met_uses = _rate_tokens(charges, uses_at_end, tolerance)
+    pairs = zip(offers, met_uses, strict=True)
+    return {id(uses[number].use): one.use.quantity - one.left for number, one in pairs if one.left < one.use.quantity}
+
+
+def _crosses(use: Use) -> bool:
+    return _hour(use.last) > _hour(use.start)
+
+
+def _in_parts(use: Use, meter: str, quantities: Mapping[int, Fraction]) -> list[tuple[Use, str]]:
+    """The part of a use that is met in the hour of its start, and that of its end."""
+    if id(use) not in quantities:
+        return [(use, meter)]
+    at_end = quantities[id(use)]
+    amounts = [(use.quantity - at_end, None), (at_end, use.end)]
+    price = None if use.list_cost is None else use.list_cost / use.quantity
+    return [
+        (replace(use, quantity=amount, list_cost=None if price is None else price * amount, met_at=met_at), meter)
+        for amount, met_at in amounts
+        if amount
+    ]
 
 
 def _rate_tokens(tokens: Sequence[Charge], model_uses: Sequence[tuple[Use, str]], tolerance: Fraction) -> list[Logged]:
@@ -422,6 +500,7 @@ def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: Level, silent
     used = sum((one.left for one in users), Fraction(0))
     if not used:
         return
+    number = next(_NUMBERS)
     agree = abs(bought - used) <= tolerance * bought
     divisor = used if agree else max(bought, used)
     coarse = frozenset() if level[0] == level[1] and silent_side is None else frozenset({"coarse_match"})
@@ -437,6 +516,7 @@ def _rate_pool(pool: list[Charge], users: Sequence[Logged], level: Level, silent
         one.paid = True
         if not agree and used > bought:
             one.beyond.append((id(pool[0]), bought))
+            one.surpassed.append(number)
         one.left *= 0 if agree else max(Fraction(0), 1 - bought / used)
 
 
@@ -450,8 +530,8 @@ def _meet_in_order(pool: Sequence[Charge], users: Sequence[Logged], bought: Frac
     Reading: within the hour in which that is reached, in equal proportion.
     """
     open_quantity = bought
-    for hour in sorted({_hour(one.use.start) for one in users}):
-        of_hour = [one for one in users if _hour(one.use.start) == hour]
+    for hour in sorted({_hour(one.use.met) for one in users}):
+        of_hour = [one for one in users if _hour(one.use.met) == hour]
         used = sum((one.left for one in of_hour), Fraction(0))
         part = min(used, open_quantity) / used
         for one in of_hour:
@@ -477,7 +557,7 @@ def _meets(one: Logged, charge: Charge, common: frozenset[str], silent_side: str
     return (
         (use.provider, one.meter) == (sold.provider, sold.meter)
         and (use.model == sold.model or (sold.model is None and not one.has_own_line))
-        and row["charge_period_start"] <= use.start < row["charge_period_end"]
+        and row["charge_period_start"] <= use.met < row["charge_period_end"]
         and _known(one.keys) & _known(charge.keys) == common
         and all(one.keys[key] == charge.keys[key] for key in common)
         and same_tier

@@ -210,14 +210,15 @@ def overpaid(world: World, result: EngineResult) -> str:
 
 
 def _dearest(world: World, use: Row) -> Fraction:
-    """The highest price of a token of this model and meter in this hour."""
+    """The highest price of a token of this model and meter in this hour, or in the hour of its end. (RA-3)"""
     meters = _COARSER.get(use["meter"], (use["meter"],))
     prices = [Fraction(0)]
     for row in world.charges:
         sale, unit = SKUS.get(row.get("sku_meter") or ""), UNITS.get(row.get("consumed_unit") or "")
         quantity = Fraction(row.get("consumed_quantity") or 0) * (unit or 0)
         is_usage = row["charge_category"] == "Usage" and row.get("charge_class") is None
-        in_hour = row["charge_period_start"] <= use["hour"] < row["charge_period_end"]
+        hours = [hour for hour in (use["hour"], use["end_hour"]) if hour is not None]
+        in_hour = any(row["charge_period_start"] <= hour < row["charge_period_end"] for hour in hours)
         if sale and is_usage and in_hour and quantity > 0 and sale.model == use["model"] and sale.meter in meters:
             prices.append(Fraction(row["effective_cost"]) / quantity)
     return max(prices)

@@ -41,6 +41,18 @@ class Use:
     firm_keys: Mapping[str, str | None] | None = None
     """The keys without the place that only the caller states; None: the same. (RA-1d)"""
     source: str | None = None
+    met_at: datetime | None = None
+    """When it is met by charges, where that is its end and not its start. (RA-3)"""
+
+    @property
+    def met(self) -> datetime:
+        """The instant at which charges meet it."""
+        return self.met_at or self.start
+
+    @property
+    def last(self) -> datetime:
+        """The last instant at which charges may meet it. Reading: that of its end, if that is in the same month. (RA-3)"""
+        return self.end if (self.end.year, self.end.month) == (self.start.year, self.start.month) else self.start
 
 
 def of_calls(
@@ -61,6 +73,7 @@ def of_calls(
         model = meaning.model if meaning else None
         variant = {key: getattr(meaning.variant, key) if meaning else None for key in VARIANT}
         start = call.place.told["start_time"]
+        end = max(start, call.place.told["end_time"])
         stated_keys = variant | {
             "account": _billed(call, "account_id") or call.told("account_id"),
             "region": _billed(call, "region") or call.told("region"),
@@ -89,7 +102,7 @@ def of_calls(
                         keys,
                         quantity,
                         start,
-                        start,
+                        end,
                         # What used nothing costs nothing, whatever its price would be. (ES-2)
                         Fraction(0) if not quantity else None if rate is None else rate * quantity,
                         frozenset(call.flags) | owner.flags,

@@ -132,6 +132,7 @@ def _gateway_row(draw: st.DrawFn, number: int, call: dict[str, Any]) -> dict[str
             "provider",
             "response_model",
             "start_time",
+            "end_time",
             "provider_request_id",
             "request_ids",
             "gateway_call_id",
@@ -182,6 +183,8 @@ def span_rows(draw: st.DrawFn, most: int = 12, senders: Sequence[Any] = AMAZON) 
             columns["agent_name"] = draw(st.sampled_from(AGENTS))
         if kind == "call":
             columns |= draw(_call(senders))
+        if kind in ("call", "client") and draw(st.integers(0, 2)) == 0:
+            columns["end_time"] = columns["start_time"] + timedelta(minutes=draw(st.integers(1, 130)))
         if kind == "client":
             columns |= draw(_client_row(senders))
             for edge in ("parent", "link", "links"):
@@ -296,7 +299,8 @@ def _tokens(
         call = draw(st.sampled_from(calls))
         sku, sale = draw(line_for(call, call.get("service_tier"), senders))
         if start != at(0):
-            begin = call["start_time"].replace(minute=0)
+            # Some providers bill a call in the hour in which it ended. (RA-3)
+            begin = call[draw(st.sampled_from(["start_time", "start_time", "end_time"]))].replace(minute=0)
             columns |= {"charge_period_start": begin, "charge_period_end": begin + timedelta(hours=1)}
     else:
         _, model = draw(st.sampled_from(senders))
