@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from ingest.http import HttpClient
 from ingest.source import ListedObject, RawObject, Request, Window
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
+from ledger.problems import Problem
 from ledger.scratch import Scratch, part_file
 from ledger.settings import Settings
 
@@ -51,6 +52,9 @@ class WorldFetcher:
     ) -> None:
         self.settings = settings
         self.window = window or Window()
+        self.manifest_locations = tuple(settings.ingest.manifest_locations)
+        self.links_left_out: dict[str, str] = {}
+        """Symbolic links that lead out of the folders that were listed, and where they lead to."""
         self._checkpoints = dict(checkpoints or {})
         self._http: HttpClient | None = None
         self._scratch = None if keep else Scratch("fetch")
@@ -70,15 +74,35 @@ class WorldFetcher:
                 return [_listed_file(path)]
             if path.is_dir():
                 paths = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+                folder = path
             else:
                 paths = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
-            listing = [_listed_file(p) for p in paths]
+                folder = Path(_GLOB.split(str(path), maxsplit=1)[0] + "x").parent
+            listing = [_listed_file(p) for p in paths if self._stays_below(folder, p)]
         except OSError as error:
             raise StoreUnreachable(error.strerror or str(error), where=uri, remedy="check that the folder can be read") from error
         if not listing:
             reason = "the folder holds no files" if path.is_dir() else "no such file or folder"
             raise ObjectMissingError(reason, where=uri, remedy="check the path; globs need quotes in a shell")
         return listing
+
+    def _stays_below(self, folder: Path, path: Path) -> bool:
+        """Whether a file lies in a folder also when links are followed. What leads out of it is noted."""
+        if self.settings.ingest.follow_links:
+            return True
+        target = path.resolve()
+        if target.is_relative_to(folder.resolve()):
+            return True
+        self.links_left_out[path.absolute().as_posix()] = target.as_posix()
+        return False
+
+    def link_problems(self, source: str) -> Iterator[Problem]:
+        """The symbolic links that were left out since the last call."""
+        while self.links_left_out:
+            link, target = self.links_left_out.popitem()
+            reason = f"is a symbolic link that leads out of the folder, to {target}; it was not read"
+            remedy = "put the file itself there, or set ingest.follow_links"
+            yield Problem(source, link, "file", "", reason, remedy, severity="warning")
 
     def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
         """Folders and objects right below an ``s3://`` prefix; a local folder is listed as a whole."""

@@ -7,9 +7,11 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
+from ledger.addresses import masked
 from ledger.errors import DiskFull, RootCostError
 from ledger.problems import Problem
 
@@ -29,9 +31,18 @@ class ProblemLog:
         """One more problem."""
         self.by_uri.setdefault(problem.uri, []).append(problem)
 
+    def add_all(self, problems: Iterable[Problem]) -> None:
+        """Several problems."""
+        for problem in problems:
+            self.add(problem)
+
     def problems(self) -> list[Problem]:
-        """All problems; of a file with very many, the first ones one by one and the others summed by reason."""
-        return [problem for group in self.by_uri.values() for problem in _limited(group)]
+        """All problems, without secrets of addresses; of a file with very many, the first ones one by one and the others summed by reason."""
+        return [
+            replace(problem, uri=masked(problem.uri), reason=masked(problem.reason))
+            for group in self.by_uri.values()
+            for problem in _limited(group)
+        ]
 
 
 def is_input_error(error: Exception) -> bool:

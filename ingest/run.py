@@ -24,6 +24,7 @@ from ingest.problem_log import ProblemLog, error_problem, is_input_error
 from ingest.source import Batch, Fetcher, RawObject, Reading, Source, Window
 from ingest.sources import by_name, check_trusted_sources
 from ledger import problems
+from ledger.addresses import masked
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.money import ZERO
@@ -120,7 +121,13 @@ def ingest(
     report.warnings = sum(p.rows for p in report.problems if p.severity != "error")
     stored_problems = [problem for problem in report.problems if problem not in report.not_kept]
     with write_lock():
-        problems.renew(books.store, source.name, problem_log.read_uris, stored_problems, folders=problem_log.read_below)
+        problems.renew(
+            books.store,
+            source.name,
+            {masked(uri) for uri in problem_log.read_uris},
+            stored_problems,
+            folders=problem_log.read_below,
+        )
     return report
 
 
@@ -155,8 +162,7 @@ class _Run:
                         self.problem_log.add(batch)
                         self.problem_log.read_uris.add(batch.uri)
                         continue
-                    for problem in batch.problems:
-                        self.problem_log.add(problem)
+                    self.problem_log.add_all(batch.problems)
                     self.problem_log.read_uris.update(item.uri for item in batch.objects)
                     self._files_expected += len(batch.objects)
                     if batch.checkpoints:
@@ -169,6 +175,7 @@ class _Run:
                 self.report.unreached.append(problem)
                 if isinstance(error, ObjectMissingError) and problem.uri == uri:
                     self.report.not_kept.append(problem)
+            self.problem_log.add_all(self.downloads.link_problems(self.source.name))
             if is_complete:
                 self.problem_log.read_below.add(uri if uri.startswith("s3://") else Path(uri).expanduser().absolute().as_posix())
 
@@ -194,8 +201,7 @@ class _Run:
                     self.problem_log.by_uri.pop(item.uri, None)
             group = [replace(b, objects=tuple(o for o in b.objects if o.raw_id not in repeats.copies)) for b in group]
             buffers, failed_uris, files = self._read_group(scope, group, folder)
-        for problem in repeats.problems:
-            self.problem_log.add(problem)
+        self.problem_log.add_all(repeats.problems)
         bookable = {month: buffer for month, buffer in buffers.items() if month not in repeats.refused_months}
         with self.write_lock():
             is_complete = self._book_months(bookable, failed_uris, group, files)
@@ -239,8 +245,7 @@ class _Run:
             placement = datasets.place(store, self.source.name, batch, buffer, self.decisions, self.placed, scopes)
             may_replace = placement.booked and self._may_replace(placement.scope, month, buffer, failed_uris, group)
             if may_replace or not placement.booked:
-                for problem in placement.problems:
-                    self.problem_log.add(problem)
+                self.problem_log.add_all(placement.problems)
             if may_replace:
                 for other in placement.withdrawn:
                     datasets.withdraw(store, other, month)
@@ -273,8 +278,7 @@ class _Run:
                         self.broken_off[item.uri] = reading.broken_off
                     handover.check_reading(reading, source=self.source.name)
                     frame, stray_problems = handover.of_stated_month(reading.frame, batch, item.uri, source=self.source.name)
-                    for problem in stray_problems:
-                        self.problem_log.add(problem)
+                    self.problem_log.add_all(stray_problems)
                     rows += frame.height
                     self._note_newest(bill_months.newest_charge(reading, self.now))
                     for month, part in bill_months.by_month(replace(reading, frame=frame)):
@@ -291,8 +295,7 @@ class _Run:
             months, newest_start = sorted(buffers), max(starts, default=None)
             file_month = batch.billing_month or (months[0] if len(months) == 1 else None)
             broken_off = self.broken_off.get(item.uri)
-            for problem in raw_files.clock_problems(self.source.name, item.uri, self.now, newest_start):
-                self.problem_log.add(problem)
+            self.problem_log.add_all(raw_files.clock_problems(self.source.name, item.uri, self.now, newest_start))
             file_rows.append(
                 raw_files.raw_file_row(
                     self.source.name, item, batch, rows, rows_refused, file_month, self.now, broken_off, newest_start
@@ -345,8 +348,7 @@ class _Run:
             self.books.store, scope, buffer, {u: r for u, r in self.broken_off.items() if u in uris.values()}
         )
         broken_off = [datasets.broken_off_problem(self.source.name, uri, scope, month, breaks[uri]) for uri in sorted(breaks)]
-        for problem in [*duplicate_bills, *broken_off]:
-            self.problem_log.add(problem)
+        self.problem_log.add_all([*duplicate_bills, *broken_off])
         return not (other_datasets or lost_uris or duplicate_bills or broken_off)
 
     def _book(self, scope: str, month: str, buffer: bill_months.MonthBuffer) -> None:
@@ -423,8 +425,7 @@ class _Run:
         if self.progress:
             self.progress(item.uri, self._files_seen, max(self._files_seen, self._files_expected))
         for reading in self.source.read(item, self.books.settings.ingest):
-            for problem in reading.problems:
-                self.problem_log.add(problem)
+            self.problem_log.add_all(reading.problems)
             yield reading
         self.downloads.release(item)
 

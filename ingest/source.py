@@ -110,6 +110,11 @@ class Fetcher(Protocol):
 
     window: Window
 
+    @property
+    def manifest_locations(self) -> Sequence[str]:
+        """Prefixes outside of an export that its manifests may name objects of (`ingest.manifest_locations`)."""
+        ...
+
     def list(self, uri: str) -> Sequence[ListedObject]:
         """What a file, folder, glob or prefix holds, in name order. Raises `SourceError` where it cannot be reached."""
         ...

@@ -8,6 +8,7 @@ from typing import Self
 from ledger import settings as _settings
 from ledger.db import Database
 from ledger.locks import write_lock
+from ledger.private import make_private
 from ledger.problems import Problem
 from ledger.settings import Settings
 from ledger.store import Store
@@ -26,7 +27,7 @@ class Books:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.home = settings.home
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_private(self.home)
         self.store = Store(settings.tables_uri, settings.store.options)
         self.database = Database(settings.database_url, before_commit=self.store.sync)
         self.repairs: list[Problem] = repair_tables(self.store, self.database, write_lock(self))

@@ -20,15 +20,17 @@ A bad *row* is not an exception: it becomes a `Problem` (see `ledger.problems`),
 
 from __future__ import annotations
 
+from ledger.addresses import masked
+
 
 class RootCostError(Exception):
-    """An error a user can act on: `what` went wrong, `where`, and the `remedy`."""
+    """An error a user can act on: `what` went wrong, `where`, and the `remedy`. Secrets of addresses are not in it."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        self.what, self.where, self.remedy = what, where, remedy
-        super().__init__(what)
+        self.what, self.where, self.remedy = masked(what), masked(where), remedy
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         parts = [f"{self.where}: {self.what}" if self.where else self.what]

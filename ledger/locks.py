@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from ledger.errors import StoreUnreachable, UsageError
+from ledger.private import make_private
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -181,7 +182,7 @@ def exclusive(lock: Lock, *, on_wait: Callable[[], None] | None = None) -> Itera
 @contextmanager
 def serve_lock(home: Path, address: str) -> Iterator[None]:
     """Holds the lock for serving `home`; raises `AlreadyServedError` that names the process which holds it."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     path = home / "serve.lock"
     with path.open("a+", encoding="utf-8") as lock_file:
         try:
@@ -205,6 +206,7 @@ def serve_lock(home: Path, address: str) -> Iterator[None]:
 
 def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The write lock of a home folder on this machine, before its books are open."""
+    make_private(home)
     return exclusive(FileLock(home / f"{WRITE}.lock"), on_wait=on_wait)
 
 

@@ -18,75 +18,21 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
+from ledger.settings_sections import AlertSettings as AlertSettings
+from ledger.settings_sections import IngestSettings as IngestSettings
+from ledger.settings_sections import ReportSettings as ReportSettings
+from ledger.settings_sections import Section
+from ledger.settings_sections import ServeSettings as ServeSettings
+from ledger.settings_sections import StoreSettings as StoreSettings
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StoreSettings(_Section):
-    """Where the tables live."""
-
-    uri: str = Field("", description="Root of the Delta tables: a folder or s3://bucket/prefix. Empty: HOME/tables.")
-    options: dict[str, str] = Field(
-        default_factory=dict,
-        description="Storage options for S3-compatible stores (aws_endpoint_url, aws_allow_http, …). Credentials come from the AWS default chain.",
-    )
-    database_url: str = Field(
-        "",
-        description="Small application state (registry, budgets, alerts, runs). Empty: SQLite in HOME. postgresql+psycopg://… for PostgreSQL.",
-    )
-
-
-class ServeSettings(_Section):
-    """`rootcost serve`."""
-
-    host: str = Field("127.0.0.1", description="Address of the API. Loopback only until access control is built.")
-    port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
-    ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
-    drain_seconds: float = Field(2.0, gt=0, description="How often received telemetry is moved from the spool to the ledger.")
-    attribute_seconds: float = Field(
-        10.0, gt=0, description="How often open months are re-attributed when something new has arrived."
-    )
-    max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
-    max_waiting_mb: int = Field(
-        256, ge=1, description="Maximum megabytes of request bodies in memory; requests beyond it get 429 with Retry-After."
-    )
-    grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
-
-
-class IngestSettings(_Section):
-    """Reading bills and logs."""
-
-    trusted_sources: list[str] = Field(
-        default_factory=list,
-        description="Log sources (otlp, …) whose baggage, headers and request tags may name the root agent (CH-7). Others are shown as untrusted claims.",
-    )
-    agent_tags: list[str] = Field(
-        default_factory=lambda: ["rootcost.agent", "agent"],
-        description="Baggage keys and request-tag prefixes (key:value) that name the root agent.",
-    )
-    team_tags: list[str] = Field(default_factory=lambda: ["rootcost.team", "team"], description="The same for its team.")
-    keep_raw: Literal["bills", "none"] = Field(
-        "bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts."
-    )
-    keep_content: bool = Field(
-        False,
-        description="Whether prompts, answers and tool arguments that OpenTelemetry spans and events carry are kept in "
-        "`spans.attributes`. They are dropped on receipt unless this is true.",
-    )
-    s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
-
-
-class Defaults(_Section):
+class Defaults(Section):
     """Defaults for calls of a log source that lack account or region (RA-1a)."""
 
     provider: str = Field("", description="Provider these defaults are for: AWS, OpenAI, …")
@@ -94,7 +40,7 @@ class Defaults(_Section):
     region: str = Field("", description="Region.")
 
 
-class SharedRule(_Section):
+class SharedRule(Section):
     """A shared-cost rule for charges without direct usage (RA-4). An empty field matches anything; the first matching rule applies."""
 
     name: str = Field(
@@ -165,7 +111,7 @@ def usage_drivers() -> tuple[str, ...]:
     return ("tokens", "calls", *METERS)
 
 
-class SkuRule(_Section):
+class SkuRule(Section):
     """A classification rule for a SKU (RA-1). The first matching rule takes precedence over the built-in ones."""
 
     sku: str = Field(
@@ -208,7 +154,7 @@ class SkuRule(_Section):
         return self
 
 
-class AttributionSettings(_Section):
+class AttributionSettings(Section):
     """Matching of charges and calls."""
 
     tolerance: Annotated[Decimal, Field(ge=0, lt=1)] = Field(
@@ -247,49 +193,6 @@ class AttributionSettings(_Section):
         le=31,
         description="Days around the month that are read whole; of earlier days only the traces that its spans refer to (CH-1a).",
     )
-
-
-class ReportSettings(_Section):
-    """Presentation of results."""
-
-    timezone: str = Field("UTC", description="IANA timezone that days and hours of use follow in reports (TI-1, TI-1a).")
-    currency: str = Field(
-        "",
-        pattern="^([A-Z]{3})?$",
-        description="Currency that all costs should be showable in, e.g. EUR: runs tell which days lack an exchange rate into it (RA-7). Empty: none.",
-    )
-
-    @field_validator("timezone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{value!r} is no IANA timezone; try Europe/Berlin or UTC") from error
-        return value
-
-
-class AlertSettings(_Section):
-    """Delivery of alerts."""
-
-    webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
-    thresholds: list[Decimal] = Field(
-        default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal(1)],
-        description="Shares of a budget that raise an alert, once a period each.",
-    )
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _can_be_posted_to(cls, value: str) -> str:
-        try:
-            address = urlsplit(value)
-            fits = address.scheme in ("http", "https") and bool(address.hostname)
-        except ValueError:
-            fits = False
-        if value and not fits:
-            # Not quoted: the address of a webhook is a secret.
-            raise ValueError("is no http:// or https:// address; leave it empty for the dashboard only")
-        return value
 
 
 class Settings(BaseSettings):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ledger.addresses import holds_secret
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
 from ledger.errors import ObjectMissingError, UsageError
@@ -27,7 +27,6 @@ Status = Literal["done", "problems", "failed"]
 A run that is still ``running`` has no end yet; one whose process died is ``cut off``."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SECRET = re.compile(r"(^|[_-])(key|token|secret|password|pwd|sig|signature)$", re.IGNORECASE)
 
 
 class UnknownSourceError(ObjectMissingError):
@@ -196,15 +195,10 @@ def _get(session: Session, name: str) -> ConfiguredSource:
 
 def _refuse_secret(uri: str) -> None:
     """Raises `UsageError` if an address holds a credential: addresses are stored and shown."""
-    try:
-        parts = urlsplit(uri)
-        secret = parts.password is not None or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
-    except ValueError:
-        return  # not a URL; fetching it reports the error
-    if "://" in uri and secret:
+    if holds_secret(uri):
         raise UsageError(
             "the address holds a password or a key",
-            where=f"{parts.scheme}://{parts.hostname or ''}{parts.path}",
+            where=uri.partition("?")[0],
             remedy="set it in the environment instead; `rootcost sources kinds` names the variables",
         )
 

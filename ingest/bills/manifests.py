@@ -116,7 +116,7 @@ def _batch(fetcher: Fetcher, source: str, manifest: Manifest, listed_uris: set[s
     objects = []
     for name in manifest.files:
         try:
-            objects.append(fetcher.get(_resolve(name, manifest.uri, listed_uris)))
+            objects.append(fetcher.get(_resolve(name, manifest.uri, listed_uris, fetcher.manifest_locations)))
         except SourceError as error:
             missing = isinstance(error, ObjectMissingError)
             return Problem(
@@ -133,8 +133,12 @@ def _batch(fetcher: Fetcher, source: str, manifest: Manifest, listed_uris: set[s
     return Batch(scope=manifest.scope, objects=tuple(objects), billing_month=month, version=version, exclusive=True)
 
 
-def _resolve(name: str, manifest_uri: str, listed_uris: set[str]) -> str:
-    """The address of a manifest's file: as it is named, or at the same place in a copy of the export."""
+def _resolve(name: str, manifest_uri: str, listed_uris: set[str], other_locations: Sequence[str]) -> str:
+    """The address of a manifest's file: as it is named, or at the same place in a copy of the export.
+
+    Whoever can write a manifest must not have this machine's credentials read anything else: raises `FormatError` for an object that lies
+    neither below what was listed, nor below the export's own prefix, nor in one of `other_locations`.
+    """
     if name in listed_uris:
         return name
     bucket = "/".join(manifest_uri.split("/", 3)[:3]) if manifest_uri.startswith("s3://") else None
@@ -150,8 +154,28 @@ def _resolve(name: str, manifest_uri: str, listed_uris: set[str]) -> str:
     if not anchors and sibling in listed_uris:
         return sibling
     if bucket:
-        return name if name.startswith("s3://") else f"{bucket}/{name.lstrip('/')}"
+        address = name if name.startswith("s3://") else f"{bucket}/{name.lstrip('/')}"
+        if not any(address.startswith(f"{place.rstrip('/')}/") for place in (_export_prefix(manifest_uri), *other_locations)):
+            raise FormatError(
+                f"the manifest names {name}, which lies outside of its own bucket and prefix",
+                where=manifest_uri,
+                remedy="if it is right to read it, add its prefix to ingest.manifest_locations",
+            )
+        return address
     raise ObjectMissingError("no such file in this copy of the export", where=name)
+
+
+def _export_prefix(manifest_uri: str) -> str:
+    """The prefix of the export that a manifest belongs to: above its folder of metadata or of a period.
+
+    >>> _export_prefix("s3://b/cur/company/metadata/BILLING_PERIOD=2026-10/Manifest.json"), _export_prefix("s3://b/cur/Manifest.json")
+    ('s3://b/cur/company', 's3://b/cur')
+    """
+    folders = manifest_uri.split("/")[:-1]
+    for position, folder in enumerate(folders):
+        if folder == "metadata" or _ANCHORS[1].match(folder):
+            return "/".join(folders[:position])
+    return "/".join(folders)
 
 
 def _month(manifest: dict[str, Any], uri: str) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ledger import settings as ledger_settings
 from ledger.errors import UsageError
+from ledger.private import make_private
 from ledger.settings import Settings
 from rootcost.demo.write import MARKER
 
@@ -34,6 +35,7 @@ def clear(home: Path) -> Path:
             where=str(home),
             remedy="the demo goes to a home of its own: rootcost demo --home .rootcost-demo",
         )
+    make_private(home)
     company = home / COMPANY_FOLDER
     company.mkdir(parents=True, exist_ok=True)
     # The marker goes last and comes first: a demo that was cut off can still be made again.

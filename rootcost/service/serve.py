@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ingest.sources import check_trusted_sources
 from ledger.errors import PortTakenError, RootCostError, SettingsError
 from rootcost.service.dashboard import Dashboard, NotHealthyError
-from rootcost.terminal.console import log_to, out, say
+from rootcost.terminal.console import log_to, out, say, tell_of_privacy
 
 if TYPE_CHECKING:
     from ledger.books import Books
@@ -84,6 +84,7 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
             stack.enter_context(serve_lock(settings.home, addresses.api))
         log_to(settings.home)
         books = stack.enter_context(Books(settings))
+        tell_of_privacy(settings.home)
         return _Service(books, addresses, listening).run()
 
 

@@ -57,27 +57,41 @@ def open_books(home: Path | None) -> Iterator[Books]:
     from ledger.books import Books
 
     with Books.open(home_of(home)) as books:
+        tell_of_privacy(books.home)
         for repair in books.repairs:
             say(f"rootcost: {repair.uri}: {repair.reason} — {repair.remedy}")
         yield books
 
 
+def tell_of_privacy(home: Path) -> None:
+    """Says once that a home folder was closed to the machine's other users."""
+    from ledger.private import was_closed_now
+
+    if was_closed_now(home):
+        say(f"{home}: other users of this machine could read it; now only you can.")
+
+
 def say(text: str = "") -> None:
     """A remark for the person at the terminal: stderr."""
-    typer.echo(text, err=True)
+    from ledger.addresses import masked
+    from rootcost.terminal.printable import printable
+
+    typer.echo(masked(printable(text)), err=True)
 
 
 def out(text: str) -> None:
     """A result: stdout."""
-    typer.echo(text)
+    from rootcost.terminal.printable import printable
+
+    typer.echo(printable(text))
 
 
 def terminal(*, stderr: bool = False) -> Console:
     """A rich console; where there is no terminal it is wide, so that tables piped into a file are not cut."""
-    from rich.console import Console
+    from rootcost.terminal.terminal_console import TerminalConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 220)
+    return TerminalConsole(file=stream, highlight=False, width=None if stream.isatty() else 220)
 
 
 def plain(value: object) -> Any:
@@ -101,7 +115,9 @@ def plain(value: object) -> Any:
 
 def out_json(value: object) -> None:
     """One JSON document on stdout."""
-    out(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    from rootcost.terminal.printable import printable_json
+
+    out(printable_json(json.dumps(plain(value), indent=2, ensure_ascii=False)))
 
 
 def out_rows(rows: Iterable[Mapping[str, object]]) -> None:
@@ -112,7 +128,9 @@ def out_rows(rows: Iterable[Mapping[str, object]]) -> None:
       {"agent": "bot", "cost": "0.018"}
     ]
     """
-    lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
+    from rootcost.terminal.printable import printable_json
+
+    lines = [printable_json(json.dumps(plain(row), ensure_ascii=False)) for row in rows]
     out("[\n  " + ",\n  ".join(lines) + "\n]" if lines else "[]")
 
 
@@ -146,13 +164,20 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 def _write(path: Path | None, content: bytes) -> None:
     from ledger.errors import UsageError
+    from ledger.private import for_the_user
 
     if path is None:
+        if sys.stdout.isatty():
+            out(content.decode("utf-8", "replace").removesuffix("\n"))
+            return
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         return
     try:
+        is_new = not path.exists()
         path.write_bytes(content)
+        if is_new:
+            for_the_user(path)
     except OSError as error:
         raise UsageError(
             f"cannot be written: {error.strerror}", where=str(path), remedy="name a file in a folder that exists"
@@ -227,13 +252,16 @@ def log_to(home: Path) -> Path:
     import logging
     from logging.handlers import RotatingFileHandler
 
+    from ledger.private import make_private
+    from rootcost.terminal.printable import PrintableFormatter
+
     path = home / "rootcost.log"
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, must not print tracebacks
     root = logging.getLogger()
     if not any(isinstance(h, RotatingFileHandler) and h.baseFilename == str(path.resolve()) for h in root.handlers):
         handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     return path
 

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rootcost.terminal.console import plain, say, terminal
+from rootcost.terminal.terminal_console import TerminalConsole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,7 +69,7 @@ def counted(number: int, noun: str) -> str:
 
 def console_of(path: Path | None = None) -> Console:
     """The terminal; for a file, a console of fixed width that keeps its text."""
-    return terminal() if path is None else Console(file=io.StringIO(), width=220, highlight=False)
+    return terminal() if path is None else TerminalConsole(file=io.StringIO(), width=220, highlight=False)
 
 
 def table(

@@ -22,7 +22,7 @@ from ingest.source import Batch, Fetcher, RawObject, Reading
 from ingest.sources import by_name, discover
 from ledger import problems, store
 from ledger.books import Books
-from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
+from ledger.errors import FormatError, ObjectMissingError, RootCostError, StoreUnreachable, UsageError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings, Settings
 from ledger.tables import CHARGES, IMPORT_TOTALS, PROBLEMS, RAW_FILES, SPANS
@@ -260,3 +260,30 @@ def test_no_damage_to_a_file_is_more_than_a_problem(
     except FormatError:
         return
     assert read <= text.count(b"\n") + 1
+
+
+def test_a_link_that_leads_out_of_a_folder_is_told_and_not_read(books: Books, tmp_path: Path) -> None:
+    folder, target = tmp_path / "bills", tmp_path / "outside.csv"
+    folder.mkdir()
+    target.write_bytes(SAMPLE.read_bytes())
+    (folder / "inner.csv").write_bytes(SAMPLE.read_bytes())
+    (folder / "link.csv").symlink_to(target)
+    (folder / "within.csv").symlink_to(folder / "inner.csv")
+    for address in (str(folder), str(folder / "*.csv")):
+        fetcher = WorldFetcher(books.settings)
+        assert [Path(entry.uri).name for entry in fetcher.list(address)] == ["inner.csv", "within.csv"]
+        assert fetcher.links_left_out == {str(folder / "link.csv"): str(target)}
+    (problem,) = [p for p in ingest(books, "focus", [str(folder)]).problems if p.uri.endswith("link.csv")]
+    assert "leads out of the folder" in problem.reason
+    assert "ingest.follow_links" in problem.remedy
+    ingest_settings = books.settings.ingest.model_copy(update={"follow_links": True})
+    followed_fetcher = WorldFetcher(books.settings.model_copy(update={"ingest": ingest_settings}))
+    assert len(followed_fetcher.list(str(folder))) == 3
+
+
+def test_a_secret_in_an_address_is_in_no_problem_and_no_error(books: Books) -> None:
+    report = ingest(books, "focus", ["https://h.invalid/bill.csv?apikey=s3cr3t"])
+    stored_problems = books.store.scan(PROBLEMS).collect()
+    assert report.problems
+    assert "s3cr3t" not in f"{report.problems} {stored_problems.rows()}"
+    assert "s3cr3t" not in str(StoreUnreachable("no answer from https://me:s3cr3t@h/v1", where="https://h?code=s3cr3t"))

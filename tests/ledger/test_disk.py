@@ -66,6 +66,7 @@ def test_a_write_that_runs_out_of_room_leaves_nothing(tmp_path: Path, monkeypatc
     assert len(spool.pending()) == 1
 
 
+@pytest.mark.clock
 def test_tables_and_database_tell_a_full_disk_as_such(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError("Generic LocalFileSystem error: No space left on device (os error 28)")

@@ -10,6 +10,8 @@ from ingest.source import Fetcher, ListedObject, RawObject, Request, Window
 class NoFetcher(Fetcher):
     """Every method raises `AssertionError`: the source was not expected to call it."""
 
+    manifest_locations: Sequence[str] = ()
+
     def __init__(self) -> None:
         self.window = Window()
 

@@ -86,9 +86,9 @@ def test_receivers_go_on_without_the_database_and_everything_when_it_is_back(
     books: Books, server: Server, tmp_path: Path
 ) -> None:
     store = StoreSettings(database_url=server.url, uri=str(tmp_path / "tables"))
-    with Books(books.settings.model_copy(update={"store": store})) as shared, reach(shared) as http:
-        spool = Spool(shared.home / "spool")
-        schedule = Schedule(shared, spool)
+    with Books(books.settings.model_copy(update={"store": store})) as postgres_books, reach(postgres_books) as http:
+        spool = Spool(postgres_books.home / "spool")
+        schedule = Schedule(postgres_books, spool)
         assert _leads(schedule)
         server.stop()
         try:
@@ -102,7 +102,7 @@ def test_receivers_go_on_without_the_database_and_everything_when_it_is_back(
         assert _statuses(http) == [200, 200, 200]
         assert _leads(schedule)
         assert schedule.run("drain", schedule.jobs.drain)["rows"] == 1
-        assert shared.store.scan(SPANS).collect()["name"].to_list() == ["chat"]
+        assert postgres_books.store.scan(SPANS).collect()["name"].to_list() == ["chat"]
         schedule.leadership.resign()
 
 

@@ -1,0 +1,122 @@
+"""The sections of the settings that need nothing else: store, service, reading, reports, alerts (see `ledger.settings`)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Section(BaseModel):
+    """A section: nothing unknown in it, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(Section):
+    """Where the tables live."""
+
+    uri: str = Field("", description="Root of the Delta tables: a folder or s3://bucket/prefix. Empty: HOME/tables.")
+    options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Storage options for S3-compatible stores (aws_endpoint_url, aws_allow_http, …). Credentials come from the AWS default chain.",
+    )
+    database_url: str = Field(
+        "",
+        description="Small application state (registry, budgets, alerts, runs). Empty: SQLite in HOME. postgresql+psycopg://… for PostgreSQL.",
+    )
+
+
+class ServeSettings(Section):
+    """`rootcost serve`."""
+
+    host: str = Field("127.0.0.1", description="Address of the API. Loopback only until access control is built.")
+    port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
+    ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
+    drain_seconds: float = Field(2.0, gt=0, description="How often received telemetry is moved from the spool to the ledger.")
+    attribute_seconds: float = Field(
+        10.0, gt=0, description="How often open months are re-attributed when something new has arrived."
+    )
+    max_body_mb: int = Field(64, ge=1, description="Largest request body accepted by the receivers, after decompression.")
+    max_waiting_mb: int = Field(
+        256, ge=1, description="Maximum megabytes of request bodies in memory; requests beyond it get 429 with Retry-After."
+    )
+    grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
+
+
+class IngestSettings(Section):
+    """Reading bills and logs."""
+
+    trusted_sources: list[str] = Field(
+        default_factory=list,
+        description="Log sources (otlp, …) whose baggage, headers and request tags may name the root agent (CH-7). Others are shown as untrusted claims.",
+    )
+    agent_tags: list[str] = Field(
+        default_factory=lambda: ["rootcost.agent", "agent"],
+        description="Baggage keys and request-tag prefixes (key:value) that name the root agent.",
+    )
+    team_tags: list[str] = Field(default_factory=lambda: ["rootcost.team", "team"], description="The same for its team.")
+    keep_raw: Literal["bills", "none"] = Field(
+        "bills", description="Which fetched bytes stay in HOME/raw for replay. Token logs are never kept: they may hold prompts."
+    )
+    keep_content: bool = Field(
+        False,
+        description="Whether prompts, answers and tool arguments that OpenTelemetry spans and events carry are kept in "
+        "`spans.attributes`. They are dropped on receipt unless this is true.",
+    )
+    s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
+    manifest_locations: list[str] = Field(
+        default_factory=list,
+        description="Prefixes (s3://bucket/prefix) outside of an export that its manifests may name objects of. "
+        "Empty: a manifest names objects of its own bucket and prefix only.",
+    )
+    follow_links: bool = Field(
+        False,
+        description="Whether symbolic links that lead out of a folder are read. They are reported and left out unless this is true.",
+    )
+
+
+class ReportSettings(Section):
+    """Presentation of results."""
+
+    timezone: str = Field("UTC", description="IANA timezone that days and hours of use follow in reports (TI-1, TI-1a).")
+    currency: str = Field(
+        "",
+        pattern="^([A-Z]{3})?$",
+        description="Currency that all costs should be showable in, e.g. EUR: runs tell which days lack an exchange rate into it (RA-7). Empty: none.",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no IANA timezone; try Europe/Berlin or UTC") from error
+        return value
+
+
+class AlertSettings(Section):
+    """Delivery of alerts."""
+
+    webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
+    thresholds: list[Decimal] = Field(
+        default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal(1)],
+        description="Shares of a budget that raise an alert, once a period each.",
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _can_be_posted_to(cls, value: str) -> str:
+        try:
+            address = urlsplit(value)
+            fits = address.scheme in ("http", "https") and bool(address.hostname)
+        except ValueError:
+            fits = False
+        if value and not fits:
+            # Not quoted: the address of a webhook is a secret.
+            raise ValueError("is no http:// or https:// address; leave it empty for the dashboard only")
+        return value
