@@ -105,12 +105,29 @@ def _dense(key: NDArray[Any], size: int) -> tuple[Index, Index]:
 
 
 def decode(table: pl.DataFrame, code: Index) -> pl.DataFrame:
-    """The rows of a small table by code. A constant column becomes a literal instead of being gathered."""
-    first = table.head(1)
-    constant = [c for c in table.columns if table[c].n_unique() == 1]
-    varying = table.drop(constant)
+    """The rows of a small table by code. A constant column becomes a literal instead of being gathered; text becomes Enum, so that codes
+    are copied instead of words.
+
+    >>> decode(pl.DataFrame({"team": ["a", "b"]}), np.array([1, 0, 1])).to_series().to_list()
+    ['b', 'a', 'b']
+    """
+    table = encode_text(table)
+    constant = [column for column in table if column.n_unique() == 1]
+    varying = table.drop(column.name for column in constant)
     frame = varying[code] if varying.width else pl.DataFrame(height=len(code))
-    return frame.with_columns(pl.lit(first[c][0], dtype=table.schema[c]).alias(c) for c in constant).select(table.columns)
+    return frame.with_columns(pl.lit(column[0], dtype=column.dtype).alias(column.name) for column in constant).select(
+        table.columns
+    )
+
+
+def encode_text(table: pl.DataFrame) -> pl.DataFrame:
+    """The columns of a small table with text as Enum.
+
+    >>> encode_text(pl.DataFrame({"team": ["b", None, "b"]}))["team"].dtype.categories.to_list()
+    ['b']
+    """
+    texts = table.select(pl.selectors.string())
+    return table.with_columns(column.cast(pl.Enum(column.drop_nulls().unique().sort())) for column in texts)
 
 
 def distinct_rows(table: pl.DataFrame) -> tuple[Index, pl.DataFrame]:

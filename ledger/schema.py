@@ -38,7 +38,7 @@ class Table:
         return {c.name: c.dtype for c in self.columns}
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The frame as this table stores it: all columns, in order, typed; nulls where optional ones are missing.
+        """The frame as this table stores it: all columns, in order, typed; nulls where optional ones are missing. Text may be encoded as Enum.
 
         Raises `TableError` on an unknown column, a type that does not cast exactly, or a null in a required column.
         """
@@ -52,10 +52,7 @@ class Table:
         if floats:
             raise TableError(f"money arrived as floating point in {floats}", where=self.name)
         try:
-            rows = frame.select(
-                (pl.col(c.name).cast(c.dtype) if c.name in frame.columns else pl.lit(None, dtype=c.dtype)).alias(c.name)
-                for c in self.columns
-            )
+            rows = frame.select(_typed(c, frame.schema.get(c.name)) for c in self.columns)
         except pl.exceptions.PolarsError as error:
             raise TableError(str(error), where=self.name) from error
         if rows.height:
@@ -68,3 +65,11 @@ class Table:
     def empty(self) -> pl.DataFrame:
         """No rows, all columns."""
         return pl.DataFrame(schema=self.schema)
+
+
+def _typed(column: Column, dtype: pl.DataType | None) -> pl.Expr:
+    """The column of a frame, where it has this type; nulls where the frame lacks it."""
+    if dtype is None:
+        return pl.lit(None, dtype=column.dtype).alias(column.name)
+    is_encoded_text = column.dtype == pl.String and isinstance(dtype, pl.Enum)
+    return pl.col(column.name) if is_encoded_text else pl.col(column.name).cast(column.dtype)

@@ -6,6 +6,7 @@ committed are vacuumed. So a partitioned job, on one or several machines, publis
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
@@ -53,10 +54,44 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
 
 
 def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
-    """Writes rows of one partition as a file of the table, with its statistics in the file's metadata."""
+    """Writes rows of one partition as a file of the table, with its statistics in the file's metadata.
+
+    Columns without a value are left out: readers of Delta tables take them as null. Text encoded as Enum is written by its codes, and
+    read as text; so is text that is the same in every row.
+    """
     file_rows = rows.drop(table.partition_by)
-    file_rows.write_parquet(
-        path, compression="zstd", compression_level=1, row_group_size=250_000, metadata={_STATS: _stats(file_rows)}
+    null_counts = file_rows.null_count().row(0, named=True)
+    filled_columns = file_rows.select(name for name, count in null_counts.items() if count < file_rows.height)
+    filled_columns.with_columns(
+        pl.lit(text[0], dtype=pl.Enum([text[0]])).alias(text.name)
+        for text in filled_columns.select(pl.selectors.string())
+        if _is_constant(text)
+    ).write_parquet(
+        path,
+        compression="zstd",
+        compression_level=1,
+        row_group_size=250_000,
+        metadata={_STATS: _stats(file_rows), "ARROW:schema": _arrow_schema(table, filled_columns.columns)},
+    )
+
+
+def _is_constant(text: pl.Series) -> bool:
+    """Whether all rows have the same text, and none is null; the first and last row nearly always tell."""
+    return bool(text[0] == text[-1]) and not text.null_count() and bool((text == text[0]).all())
+
+
+def scan(table: Table, files: Sequence[str], *, storage_options: dict[str, str] | None) -> pl.LazyFrame:
+    """The rows of files of a table, without the columns it is partitioned by.
+
+    A column that a file lacks, because it has no value in it or was added later, is null.
+    """
+    return pl.scan_parquet(
+        list(files),
+        storage_options=storage_options,
+        hive_partitioning=False,
+        schema={name: dtype for name, dtype in table.schema.items() if name not in table.partition_by},
+        missing_columns="insert",
+        extra_columns="ignore",
     )
 
 
@@ -105,6 +140,12 @@ def _stats(rows: pl.DataFrame) -> str:
     high = {t: _millis(bounds[f"max_{t}"], up=True) for t in times if bounds[f"max_{t}"] is not None}
     nulls = {t: rows[t].null_count() for t in times}
     return json.dumps({"numRecords": rows.height, "minValues": low, "maxValues": high, "nullCount": nulls})
+
+
+def _arrow_schema(table: Table, columns: Sequence[str]) -> str:
+    """The types of a file's columns as Parquet files keep them for readers by Arrow: those of the table, whatever they were encoded as."""
+    schema = table.empty().select(columns).to_arrow().schema
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def _millis(at: datetime, *, up: bool) -> str:

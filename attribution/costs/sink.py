@@ -200,7 +200,7 @@ class StagedSink:
         if not self._batches:
             return COSTS.empty().lazy()
         paths = [f"{self.store.uri(COSTS)}/{part.path}" for part in self._batches]
-        frame = pl.scan_parquet(paths, storage_options=self.store.storage_options or None, hive_partitioning=False)
+        frame = staging.scan(COSTS, paths, storage_options=self.store.storage_options or None)
         return frame.with_columns(month=pl.lit(self.month), run_id=pl.lit(self.run_id)).select(list(COSTS.schema))
 
     def commit(self, *, note: str) -> None:

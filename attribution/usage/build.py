@@ -77,8 +77,8 @@ def run_task(context: BuildContext, task: Task) -> TaskResult:
     )
     parts = {
         USAGE_HOURLY.name: staging.stage(store, USAGE_HOURLY, rollup_rows.usage),
-        CALLS.name: staging.stage(store, CALLS, rollup_rows.calls.sort("trace_key", "start_time", "span_key")),
-        CHAINS.name: staging.stage(store, CHAINS, rollup_rows.chains.sort("start_time", "chain_id")),
+        CALLS.name: staging.stage(store, CALLS, rollup_rows.calls),
+        CHAINS.name: staging.stage(store, CHAINS, rollup_rows.chains),
         COUNT_EVIDENCE.name: staging.stage(store, COUNT_EVIDENCE, rollup_rows.evidence),
         COUNT_READINGS.name: staging.stage(store, COUNT_READINGS, rollup_rows.readings),
     }

@@ -10,6 +10,7 @@ Nearly all groups lie within one interval and are selected by time alone; traces
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -53,37 +54,48 @@ class Partition:
     fingerprint: str = ""
 
     def scan(self, store: Store) -> pl.LazyFrame:
-        """The spans of this partition, without columns that are null on all of its days."""
+        """The spans of this partition, without columns that are null on all of its days; text that never changes is not read."""
         start_time = pl.col("start_time")
-        empty_columns = _empty_columns(store, {*self.dates, *self.straggler_dates})
-        own = (
-            store.scan(SPANS, {"date": self.dates})
-            .drop(empty_columns)
-            .filter((start_time >= self.start) & (start_time < self.end))
-        )
+        uniform_columns = _uniform_columns(store, {*self.dates, *self.straggler_dates})
+        names = [name for name in SPANS.schema if name not in uniform_columns]
+        spans = store.scan(SPANS, {"date": self.dates}).select(names).filter((start_time >= self.start) & (start_time < self.end))
         if self.moved_out:
-            own = own.filter(~pl.col("trace_key").is_in(pl.Series(self.moved_out, dtype=pl.Int64).implode()))
-        if not self.stragglers:
-            return own
-        straggler_spans = store.scan(SPANS, {"date": self.straggler_dates}).drop(empty_columns)
-        return pl.concat(
-            [own, straggler_spans.filter(pl.col("trace_key").is_in(pl.Series(self.stragglers, dtype=pl.Int64).implode()))]
-        )
+            spans = spans.filter(~pl.col("trace_key").is_in(pl.Series(self.moved_out, dtype=pl.Int64).implode()))
+        if self.stragglers:
+            is_straggler = pl.col("trace_key").is_in(pl.Series(self.stragglers, dtype=pl.Int64).implode())
+            straggler_spans = store.scan(SPANS, {"date": self.straggler_dates}).select(names).filter(is_straggler)
+            spans = pl.concat([spans, straggler_spans])
+        return spans.with_columns(pl.lit(text).alias(name) for name, text in uniform_columns.items() if text is not None)
 
 
-def _empty_columns(store: Store, dates: Iterable[str]) -> list[str]:
-    """Columns without a value, by the files' statistics; none for remote files, where each would cost a request."""
+def _uniform_columns(store: Store, dates: Iterable[str]) -> dict[str, str | None]:
+    """Columns that need not be read, with the text that they have in every row, or None where they have no value.
+
+    By the files' statistics; none for remote files, where each would cost a request.
+    """
     if "://" in store.root:
-        return []
-    filled_columns: set[str] = set()
+        return {}
+    texts: dict[str, set[str | None]] = {name: set() for name in SPANS.schema if name != "date"}
     for file in store.files(SPANS, {"date": sorted(dates)}):
         metadata = pq.read_metadata(file.address)
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            for column in map(group.column, range(metadata.num_columns)):
-                statistics = column.statistics
-                if statistics is None or not statistics.has_null_count or statistics.null_count < group.num_rows:
-                    filled_columns.add(column.path_in_schema)
-    return [name for name in SPANS.schema if name not in filled_columns and name != "date"] if filled_columns else []
+            columns = {column.path_in_schema: column.statistics for column in map(group.column, range(group.num_columns))}
+            for name, bounds in texts.items():
+                bounds.update(_bounds(columns[name], group.num_rows) if name in columns else {None})
+    return {name: bounds.pop() for name, bounds in texts.items() if len(bounds) == 1}
+
+
+_SEVERAL: frozenset[str | None] = frozenset({"", None})
+
+
+def _bounds(statistics: pq.Statistics | None, rows: int) -> AbstractSet[str | None]:
+    """The first and last text of a column, None where it has no value; several where that is unknown, or it is no text."""
+    if statistics is None or not statistics.has_null_count:
+        return _SEVERAL
+    if statistics.null_count == rows:
+        return {None}
+    is_text_throughout = statistics.physical_type == "BYTE_ARRAY" and statistics.has_min_max and not statistics.null_count
+    return {statistics.min, statistics.max} if is_text_throughout else _SEVERAL
 
 
 def plan(store: Store, month: str, settings: Settings) -> list[Partition]:

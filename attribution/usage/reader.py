@@ -8,6 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
+from ledger import staging
 from ledger.money import MONEY
 from ledger.tables import USAGE_HOURLY
 
@@ -40,7 +41,8 @@ class Usage:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> Usage:
-        """Usage in memory."""
+        """Usage in memory; text encoded as Enum becomes text."""
+        frame = frame.with_columns(pl.selectors.enum().cast(pl.String))
         at = pl.col("hour")
         return cls(frame.height, frame.lazy(), lambda start, end: frame.lazy().filter((at >= start) & (at < end)))
 
@@ -53,15 +55,7 @@ class Usage:
             columns = [name for name in USAGE_HOURLY.schema if name != "rollup_id"]
             if not files_to_read:
                 return USAGE_HOURLY.empty().select(columns).lazy()
-            # A file written before a column was added is read with nulls in it.
-            rows_of_files = pl.scan_parquet(
-                [f.path for f in files_to_read],
-                storage_options=storage_options,
-                hive_partitioning=False,
-                schema={name: dtype for name, dtype in USAGE_HOURLY.schema.items() if name not in ("month", "rollup_id")},
-                missing_columns="insert",
-                extra_columns="ignore",
-            )
+            rows_of_files = staging.scan(USAGE_HOURLY, [f.path for f in files_to_read], storage_options=storage_options)
             return rows_of_files.with_columns(month=at.dt.strftime("%Y-%m")).select(columns)
 
         def read(start: datetime, end: datetime) -> pl.LazyFrame:

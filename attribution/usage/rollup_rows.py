@@ -34,7 +34,7 @@ def finish_rows(
     rollup_id: str,
 ) -> RollupRows:
     """Keeps the rows that start within `period`, adds their month and `rollup_id`, and conforms them to their tables."""
-    usage = pl.concat([token_usage, resource_usage], how="diagonal")
+    usage = pl.concat([token_usage, resource_usage], how="diagonal_relaxed") if resource_usage.height else token_usage
     calls, chains, hours, counts, count_readings = (
         _with_month(frame, column, period).with_columns(rollup_id=pl.lit(rollup_id))
         for frame, column in (

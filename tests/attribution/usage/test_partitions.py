@@ -214,3 +214,21 @@ def test_groups_of_a_chain_of_ties() -> None:
     assert len(nodes) == 203
     assert len(set(label[:201])) == 1
     assert label[-1] == label[-2] != label[0]
+
+
+def test_text_that_is_the_same_in_every_row_is_not_read(books: Books) -> None:
+    """Also where one file has no value, or another one, or rows without: then the column is read like any other."""
+    rows = [
+        span(1, 1, source="app", tenant="t", workflow="w", environment="prod"),
+        span(2, 2, source="app", tenant="t", workflow="w", environment=None),
+        span(3, 3, source="app", tenant="u", workflow=None, environment=None, start_time=at(9, day=6)),
+    ]
+    for row in rows:  # a file each
+        books.store.append(SPANS, spans(row))
+    (partition,) = partitions.plan(books.store, "2026-10", books.settings)
+    read_spans = partition.scan(books.store)
+    assert read_spans.collect_schema().names()[-2:] == ["channel", "source"]
+    columns = [name for name in SPANS.schema if name in read_spans.collect_schema().names()]
+    stored_spans = books.store.scan(SPANS).collect().sort("span_key")
+    assert read_spans.select(columns).collect().sort("span_key").equals(stored_spans.select(columns))
+    assert stored_spans.drop(columns).null_count().row(0) == (3,) * len(stored_spans.drop(columns).columns)
