@@ -75,13 +75,14 @@ def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), sp
 
     The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
     the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
-    `trusted_sources` has precedence (CH-7). Adds `channels`, all of them joined, and `signal_count`.
+    `trusted_sources` has precedence (CH-7). Adds `channels`, all of them joined, `signal_count`, and `other_spans`, the keys of its spans
+    elsewhere: wrappers above them report its usage, too (CA-2).
     """
     call = _components(signals, spans_are_unique=spans_are_unique)
     is_shared = pl.Series([], dtype=pl.Boolean) if call is None else call.is_duplicated()
     if call is None or not is_shared.any():
-        return signals.with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
-    single = signals.filter(~is_shared).with_columns(channels=pl.col("channel"), signal_count=pl.lit(1, dtype=pl.UInt32))
+        return signals.with_columns(_SINGLE)
+    single = signals.filter(~is_shared).with_columns(_SINGLE)
     multi_signal = signals.filter(is_shared).with_columns(
         call.filter(is_shared).alias("__call"),
         __told=pl.sum_horizontal(pl.col(c).is_not_null().cast(pl.Int32) for c in USAGE_COLUMNS),
@@ -89,6 +90,14 @@ def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), sp
     )
     return pl.concat([single, _merge_fields(multi_signal, trusted_sources).select(single.columns)])
 
+
+_SPAN_KEYS = pl.List(pl.Struct({"trace_key": pl.Int64, "span_key": pl.Int64}))
+_SINGLE = (
+    pl.col("channel").alias("channels"),
+    pl.lit(1, dtype=pl.UInt32).alias("signal_count"),
+    pl.lit(None, dtype=_SPAN_KEYS).alias("other_spans"),
+)
+"""The columns that merging adds, of a call with one signal."""
 
 _POSITION = ("row", "trace_key", "span_key", "trace_id", "span_id", "start_time", "end_time", "channel")
 
@@ -136,6 +145,7 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
         ),
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
+        pl.struct("trace_key", "span_key").filter(~pl.col("channel").is_in(GATEWAYS)).unique().sort().alias("other_spans"),
     )
     # A total beside a smaller output is the total of an unfinished answer.
     is_whole = pl.col("__output_of_total").eq_missing(pl.col("output_tokens"))

@@ -43,10 +43,25 @@ def build_nodes(
     return nodes, node_index, node_index.find(calls["trace_key"].to_numpy(), calls["span_key"].to_numpy())
 
 
-def place_calls(calls: pl.DataFrame, node_of_call: Index) -> pl.DataFrame:
-    """Adds `node`, the row of the forest that stands for each call; drops signals without usage scope or usage."""
-    placed_calls = calls.with_columns(node=pl.Series(node_of_call, dtype=pl.Int32))
+def place_calls(calls: pl.DataFrame, node_of_call: Index, node_index: SpanIndex) -> pl.DataFrame:
+    """Adds `node`, the row of the forest that stands for each call, and `other_nodes`, those of its spans elsewhere; drops signals without
+    usage scope or usage.
+    """
+    placed_calls = calls.with_columns(node=pl.Series(node_of_call, dtype=pl.Int32), other_nodes=_other_nodes(calls, node_index))
+    placed_calls = placed_calls.drop("other_spans")
     return placed_calls.filter(pl.col("usage_scope").is_not_null() | reports_usage())
+
+
+def _other_nodes(calls: pl.DataFrame, node_index: SpanIndex) -> pl.Series:
+    """The rows of the spans of each call; null for a call with one signal."""
+    if not calls["other_spans"].count():
+        return pl.repeat(None, calls.height, dtype=pl.List(pl.Int32), eager=True)
+    spans = calls.select("other_spans", call=pl.int_range(pl.len(), dtype=pl.UInt32)).drop_nulls().explode("other_spans")
+    spans = spans.unnest("other_spans").drop_nulls()
+    node = pl.Series(node_index.find(spans["trace_key"].to_numpy(), spans["span_key"].to_numpy()), dtype=pl.Int32)
+    nodes = spans.select("call", node=node).filter(pl.col("node") != NONE).group_by("call", maintain_order=True).agg("node")
+    all_calls = pl.select(call=pl.int_range(calls.height, dtype=pl.UInt32))
+    return all_calls.join(nodes, on="call", how="left", maintain_order="left")["node"]
 
 
 def _distinct_spans(rows: pl.DataFrame, span_index: SpanIndex) -> pl.DataFrame:

@@ -7,6 +7,8 @@ means by parent edges: a link is no containment.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +98,13 @@ def _residuals(wrappers: pl.DataFrame, leaves: pl.DataFrame, container: Index) -
     np.add.at(below, wrapper_of_leaf, _counts(leaf_calls))
     reporting[wrapper_of_leaf[has_report]] = True
     silent[wrapper_of_leaf[~has_report]] = True
+    for row, wrapper, common in nesting.elsewhere(leaves):
+        counts, is_silent = _counts(leaves[[row]])[0], bool(_is_silent(leaves[[row]])[0])
+        below[wrapper] += counts
+        if common != NONE:
+            below[common] -= counts  # what it gets from either side is one call
+        reporting[wrapper] |= not is_silent
+        silent[wrapper] |= is_silent
     residual, excess = np.zeros_like(reported_counts), np.zeros_like(reported_counts)
     for level in nesting.inner_first():
         fully_covered = reporting[level] & ~silent[level]
@@ -180,6 +189,29 @@ class _Nesting:
         nearest = nearest_ancestor(container, flag)
         over = number[next_ancestor(container, nearest, node)]
         return cls(number[nearest], over, _depth(over))
+
+    def elsewhere(self, leaves: pl.DataFrame) -> Iterator[tuple[int, int, int]]:
+        """Of each call with spans below wrappers that are not above its own node: its row, such a wrapper, and the nearest wrapper above that
+        one which the call lies below anyhow.
+        """
+        rows = leaves.select("node", "other_nodes", row=pl.int_range(pl.len())).drop_nulls("other_nodes").explode("other_nodes")
+        own, other = (self.near[rows[c].to_numpy()] for c in ("node", "other_nodes"))
+        is_elsewhere = (other != NONE) & (other != own)
+        wrappers_above: dict[int, set[int]] = {}
+        for row, nearest, wrapper in zip(
+            rows["row"].to_numpy()[is_elsewhere], own[is_elsewhere], other[is_elsewhere], strict=True
+        ):
+            above = wrappers_above.setdefault(int(row), set(self._upwards(int(nearest), set())))
+            path = list(self._upwards(int(wrapper), above))
+            if path:
+                above.update(path)
+                yield int(row), int(wrapper), int(self.over[path[-1]])
+
+    def _upwards(self, wrapper: int, until: AbstractSet[int]) -> Iterator[int]:
+        """A wrapper and those above it, up to one of `until`."""
+        while wrapper != NONE and wrapper not in until:
+            yield wrapper
+            wrapper = int(self.over[wrapper])
 
     def inner_first(self) -> list[Index]:
         """Wrappers of one depth at a time, the deepest first."""

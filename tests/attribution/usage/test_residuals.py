@@ -109,6 +109,22 @@ def test_an_inner_wrapper_that_stands_for_its_calls_reports_for_the_outer() -> N
     assert booked(wrapper(1, 1, None, 5000), wrapper(1, 2, 1, 3000)) == {2: ({"input_tokens": 3000}, ONLY)}
 
 
+def test_ca2_a_wrapper_is_ignored_where_a_call_below_it_reports_by_another_record() -> None:
+    """The client's span in trace 2 has only the request's id, the span of trace 1, which started first, its usage: one call, below the wrapper.
+
+    A wrapper above both of two such traces counts it once: of its 900 tokens, 400 are of the silent call.
+    """
+    ids = {"provider_request_id": "r1"}
+    gateway = call(1, 1, None, 500, **ids)
+    client = silent(2, 3, 2, start_time=at(10, 5), **ids)
+    assert booked(gateway, wrapper(2, 2, None, 550), client) == {1: ({"input_tokens": 500}, None)}
+    inner = wrapper(1, 4, 9, 500)
+    gateway = call(1, 1, 4, 500, **ids)
+    client = silent(1, 3, 2, start_time=at(9, 59), **ids)
+    rows = [wrapper(1, 9, None, 900), inner, gateway, wrapper(1, 2, 9, 500), client, silent(1, 5, 9)]
+    assert booked(*rows) == {1: ({"input_tokens": 500}, None), 5: ({"input_tokens": 400}, "aggregate_residual")}
+
+
 def test_a_wrapper_that_says_nothing_is_no_call() -> None:
     assert booked(wrapper(1, 1, None, None), silent(1, 2, 1)).keys() == {2}
 
