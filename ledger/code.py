@@ -29,11 +29,13 @@ EXCLUDED_MODULES = frozenset(
         "durability",
         "filesystem",
         "migrations",
+        "recount",
         "recovery",
         "spool",
         "table_log",
         "table_repair",
         "upgrade",
+        "verify",
     }
 )
 """Modules and folders of these packages that compute no cost: monitoring, upgrades of the database, the spool, what keeps files whole."""

@@ -26,6 +26,7 @@ from rootcost.commands import (
     rules,
     service,
     sources,
+    verify,
 )
 from rootcost.terminal.console import Home, given_home, say
 
@@ -128,7 +129,7 @@ def _root(
     given_home.set(home)
 
 
-for part in (ingestion, sources, prices, exports, gcp, exchange, reports, evidence, explain, budgets, rules, service):
+for part in (ingestion, sources, prices, exports, gcp, exchange, reports, evidence, explain, budgets, rules, verify, service):
     part.add_to(app)
 
 

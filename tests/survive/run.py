@@ -1,0 +1,244 @@
+"""`make survive`: kills at random operations and moments, power cuts on a file system of its own, flipped bits. Seeded.
+
+Each kind prints one line; a failure is printed with its seed, and the exit code is then 1. Power cuts need root and a loop device, else
+they are left out, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command as _loaded_before_forks  # noqa: F401
+
+from tests.survive.workload import acknowledge_to, failures, work
+
+FORK = multiprocessing.get_context("fork")
+_AUDITED = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir", "shutil.rmtree", "sqlite3.connect"})
+_HOMES_EVERY = 8
+"""Kills and cuts of one home, before a new one has its first start."""
+_ROUNDS = 5
+
+
+class Worker:
+    """A process that works on a home, and what it acknowledged so far."""
+
+    def __init__(self, home: Path, first: int, *, kill_at: int | None = None) -> None:
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._content = b""
+        self.process = FORK.Process(target=_work, args=(home, first, writer, kill_at))
+        self.process.start()
+        os.close(writer)
+
+    def promises(self) -> list[str]:
+        """Every whole line that arrived."""
+        while True:
+            try:
+                piece = os.read(self._reader, 1 << 16)
+            except BlockingIOError:
+                break
+            if not piece:
+                break
+            self._content += piece
+        return self._content.decode().splitlines()
+
+    def kill(self) -> None:
+        """Ends the process at once, if it has not ended."""
+        self.process.kill()
+        self.process.join()
+
+
+def _work(home: Path, first: int, writer: int, kill_at: int | None) -> None:
+    if kill_at is not None:
+        _kill_self_at(kill_at)
+    work(home, first, _ROUNDS, acknowledge_to(writer))
+
+
+def _kill_self_at(number: int) -> None:
+    """Arranges that this process is killed at its n-th operation on files or statement of the database."""
+    import sqlalchemy as sa
+
+    count = 0
+
+    def step(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count >= number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, _arguments: tuple[object, ...]) -> None:
+        if event in _AUDITED:
+            step()
+
+    sync = os.fsync
+
+    def counted_sync(handle: int) -> None:
+        step()
+        sync(handle)
+
+    os.fsync = counted_sync  # type: ignore[assignment]
+    sys.addaudithook(audit)
+    sa.event.listen(sa.Engine, "before_cursor_execute", step)
+
+
+def checked(home: Path, promises: list[str], *, may_unpublish: bool = False) -> list[str]:
+    """`failures`, in a process of its own."""
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def check() -> None:
+        try:
+            sender.send(failures(home, promises, may_unpublish=may_unpublish))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a failure of the start
+            sender.send([f"{type(error).__name__}: {error}"])
+
+    process = FORK.Process(target=check)
+    process.start()
+    process.join(120)
+    if process.is_alive():
+        process.kill()
+        return ["the next start is stuck"]
+    return receiver.recv() if receiver.poll() else [f"the next start ended with {process.exitcode}"]
+
+
+def kills(count: int, seed: int, folder: Path) -> list[str]:
+    """Half of the kills at a random operation on files or of the database, half at a random moment."""
+    losses, home, promises = list[str](), folder, list[str]()
+    for number in range(count):
+        chance = random.Random(f"kill {seed} {number}")
+        if number % _HOMES_EVERY == 0:
+            shutil.rmtree(home, ignore_errors=True)
+            home, promises = folder / f"kill-{number}", []
+        by_operation = chance.random() < 0.5
+        # A first start is some 100 operations, a whole piece of work some 1,500.
+        worker = Worker(home, number * 100 + 1, kill_at=int(10 ** chance.uniform(0.3, 3.1)) if by_operation else None)
+        if by_operation:
+            worker.process.join(120)
+        else:
+            worker.process.join(chance.uniform(0, 2.5))
+        worker.kill()
+        promises += worker.promises()
+        losses += [f"kill {number} of seed {seed}: {failure}" for failure in checked(home, promises)]
+    return losses
+
+
+def power_cuts(count: int, seed: int, folder: Path) -> list[str] | None:
+    """Copies what the disk holds, while a process works on it; the copy must hold what was acknowledged. None without a loop device."""
+    losses, worker, home = list[str](), None, Path()
+    mount_point = folder / "mount_point"
+    promises: list[str] = []
+    for number in range(count):
+        chance = random.Random(f"cut {seed} {number}")
+        if number % _HOMES_EVERY == 0:
+            if worker is not None:
+                worker.kill()
+                subprocess.run(["umount", mount_point], check=True)
+            if not _mount_new(folder / "disk", mount_point):
+                return None
+            home, promises = mount_point / "home", []
+        if worker is None or number % _HOMES_EVERY == 0 or not worker.process.is_alive():
+            promises += worker.promises() if worker is not None and number % _HOMES_EVERY else []
+            worker = Worker(home, number * 100 + 1)
+        time.sleep(chance.uniform(0, 1.5))
+        os.kill(worker.process.pid or 0, signal.SIGSTOP)
+        promises_so_far = promises + worker.promises()
+        shutil.copyfile(folder / "disk", folder / "after")
+        os.kill(worker.process.pid or 0, signal.SIGCONT)
+        after = folder / "mount_point-after"
+        after.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-o", "loop", folder / "after", after], check=True)
+        try:
+            losses += [f"cut {number} of seed {seed}: {failure}" for failure in checked(after / "home", promises_so_far)]
+        finally:
+            subprocess.run(["umount", after], check=True)
+    if worker is not None:
+        worker.kill()
+        subprocess.run(["umount", mount_point], check=True)
+    return losses
+
+
+def _mount_new(image: Path, place: Path) -> bool:
+    image.write_bytes(b"")
+    os.truncate(image, 96 << 20)
+    place.mkdir(exist_ok=True)
+    steps: list[list[str | Path]] = [["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, place]]
+    try:
+        return all(subprocess.run(step, capture_output=True, check=False).returncode == 0 for step in steps)
+    except OSError:
+        return False
+
+
+def flips(count: int, seed: int, folder: Path) -> list[str]:
+    """Flips one bit of one file of the tables at a time: it must be named, or change nothing."""
+    from ledger.store import Store
+    from ledger.tables import TABLES
+    from ledger.verify import verify_table
+
+    home = folder / "flips"
+    worker = Worker(home, 1)
+    worker.process.join()
+    files = sorted(path for path in (home / "tables").rglob("*") if path.is_file() and path.stat().st_size)
+    store, losses = Store(home / "tables"), list[str]()
+    for number in range(count):
+        chance = random.Random(f"flip {seed} {number}")
+        path = chance.choice(files)
+        content = path.read_bytes()
+        position, bit = chance.randrange(len(content)), chance.randrange(8)
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :])
+        table = TABLES[path.relative_to(home / "tables").parts[0]]
+        if path.name not in " ".join(problem.uri for problem in verify_table(store, table).problems) and _is_live(
+            store, table, path
+        ):
+            losses.append(f"flip {number} of seed {seed}: bit {bit} of byte {position} of {path.relative_to(home)} is not named")
+        path.write_bytes(content)
+    return losses
+
+
+def _is_live(store: object, table: object, path: Path) -> bool:
+    """Whether a file is part of the table: data files that a later commit replaced, and temporary files, are not."""
+    if path.suffix != ".parquet" or path.parent.name == "_delta_log":
+        return not path.name.endswith((".tmp", "_last_checkpoint"))
+    delta = store.delta(table)  # type: ignore[attr-defined]
+    return any(uri.endswith(path.name) for uri in delta.file_uris())
+
+
+def main() -> int:
+    """Runs the three kinds; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--cuts", type=int, default=200)
+    parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    runs: list[tuple[str, int, Callable[[int, int, Path], list[str] | None]]] = [
+        ("kills", options.kills, kills),
+        ("power cuts", options.cuts, power_cuts),
+        ("flipped bits", options.flips, flips),
+    ]
+    has_failed = False
+    for name, count, run in runs:
+        with tempfile.TemporaryDirectory(prefix="rootcost-survive-") as folder:
+            began = time.monotonic()
+            result = run(count, options.seed, Path(folder))
+        if result is None:
+            print(f"{name}: left out, no loop device here", flush=True)
+            continue
+        has_failed = has_failed or bool(result)
+        print(f"{name}: {count}, failures: {len(result)}, seed {options.seed}, {time.monotonic() - began:.0f} s", flush=True)
+        for failure in result:
+            print(f"  {failure}", flush=True)
+    return int(has_failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
