@@ -38,10 +38,9 @@ WHERE n.is_call AND n.id NOT IN (SELECT call_above FROM walk JOIN node USING (id
 CREATE TEMP TABLE word AS SELECT trace_key, span_key, trace_id, span_id, name FROM read_parquet($spans);
 
 COPY (
-    SELECT c.hour, n.start_time, o.trace_id, o.span_id, r.trace_id || ':' || r.span_id AS chain_id, i.name AS initiator, i.team AS initiator_team,
+    SELECT c.hour, n.start_time, n.trace_key, n.span_key, r.trace_id || ':' || r.span_id AS chain_id, i.name AS initiator, i.team AS initiator_team,
            x.name AS executor, x.team AS executor_team, c.model, c.input_tokens, c.output_tokens
     FROM call c JOIN node n ON n.id = c.id JOIN node t ON t.id = c.root
-    JOIN word o ON o.trace_key = n.trace_key AND o.span_key = n.span_key
     JOIN word r ON r.trace_key = t.trace_key AND r.span_key = t.span_key
     LEFT JOIN agent i ON i.id = c.initiator LEFT JOIN agent x ON x.id = c.executor
 ) TO $calls (FORMAT parquet, COMPRESSION zstd);

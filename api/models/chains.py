@@ -48,8 +48,8 @@ class CallCost(ResponseModel):
 
     gateway_call_id: str | None = Field(default=None, description=describe(CALLS, "gateway_call_id"))
     provider_request_id: str | None = Field(default=None, description=describe(CALLS, "provider_request_id"))
-    trace_id: str | None = Field(default=None, description=describe(CALLS, "trace_id"))
-    span_id: str | None = Field(default=None, description=describe(CALLS, "span_id"))
+    trace_id: str | None = Field(default=None, description=describe(SPANS, "trace_id"))
+    span_id: str | None = Field(default=None, description=describe(SPANS, "span_id"))
     channels: str = Field(description=describe(CALLS, "channels"))
     start_time: datetime = Field(description=describe(CALLS, "start_time"))
     provider: str | None = Field(default=None, description=describe(CALLS, "provider"))

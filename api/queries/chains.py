@@ -8,6 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from api.models import ChainSummary, ChainTree, Page
+from api.queries.calls import CALL, with_ids
 from api.queries.pricing import price_calls
 from api.queries.published import published, scan_rollups
 from api.queries.tree import build_tree
@@ -92,16 +93,12 @@ def find_summary(books: Books, chain_id: str) -> ChainSummary | None:
 
 
 def calls_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
-    """Rows of `calls` of a chain, by start time."""
+    """Rows of `calls` of a chain with their ids, by start time."""
     first = month_of(summary.start_time)
     last = month_of(summary.end_time or summary.start_time)
     months = [m for m in published(books) if first <= m.month <= last]
-    return (
-        scan_rollups(books, CALLS, months)
-        .filter(pl.col("chain_id") == summary.chain_id)
-        .sort("start_time", "trace_key", "span_key")
-        .collect()
-    )
+    calls = scan_rollups(books, CALLS, months).filter(pl.col("chain_id") == summary.chain_id)
+    return with_ids(books, calls.sort("start_time", *CALL).collect())
 
 
 def spans_of(books: Books, summary: ChainSummary) -> pl.DataFrame:

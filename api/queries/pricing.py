@@ -13,8 +13,9 @@ from typing import Any
 import polars as pl
 
 from api.models import Basis, CallCost, MeterCost
+from api.queries.calls import CALL
 from api.queries.published import published, scan_runs
-from api.queries.shares import CALL, split_over_calls, usage_of_calls
+from api.queries.shares import split_over_calls, usage_of_calls
 from ledger.books import Books
 from ledger.tables import COSTS
 

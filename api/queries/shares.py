@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from api.queries.calls import CALL
 from api.queries.published import published, scan_rollups
 from ledger import money
 from ledger.books import Books
@@ -20,9 +21,6 @@ from ledger.tables import CALLS, METERS, USAGE_HOURLY
 
 METER_COLUMNS = tuple(m for m in METERS if m in CALLS.schema)
 """Columns of `calls` that hold quantities of a meter."""
-
-CALL = ("trace_key", "span_key")
-"""Key of a call within the rollups in force."""
 
 _ORDER = ("start_time", *CALL)
 

@@ -13,7 +13,7 @@ from attribution.usage.hourly import Cells
 from ledger.tables import SHARES, TOKEN_METERS
 
 _SIGNAL_COLUMNS = (
-    "trace_key", "span_key", "trace_id", "span_id", "gateway_call_id", "provider_request_id", "channels", "start_time", "status",
+    "trace_key", "span_key", "gateway_call_id", "provider_request_id", "channels", "start_time", "status",
     *TOKEN_METERS, "list_cost", "reported_cost",
 )  # fmt: skip
 """Columns of a merged call that its row keeps."""

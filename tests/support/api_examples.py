@@ -119,8 +119,6 @@ def call(trace: str, span_id: str, chain_id: str, tokens: int, **fields: Any) ->
         "chain_id": chain_id,
         "trace_key": trace_key(trace),
         "span_key": span_key(span_id),
-        "trace_id": trace,
-        "span_id": span_id,
         "channels": "otlp",
         "start_time": HOUR,
         "hour": HOUR,

@@ -54,10 +54,12 @@ def rollup_of_spans(frame: pl.DataFrame) -> RollupRows:
 
 def costs_by_trace(rollup: RollupRows) -> dict[str, Decimal]:
     """The list cost of each trace; its id without leading zeros."""
-    sums = rollup.calls.group_by("trace_id").agg(pl.col("list_cost").sum()).sort("trace_id")
+    sums = (
+        rollup.calls.group_by(trace_id=pl.col("chain_id").str.extract("^(.*):")).agg(pl.col("list_cost").sum()).sort("trace_id")
+    )
     return {str(trace).lstrip("0"): cost for trace, cost in sums.iter_rows()}
 
 
 def reasons(rollup: RollupRows) -> list[str | None]:
     """The reasons of each call, in the order of traces."""
-    return rollup.calls.sort("trace_id", "span_id")["reason"].to_list()
+    return rollup.calls.sort("trace_key", "span_key")["reason"].to_list()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import polars as pl
 
 from api.models import Basis, CallCost, ChainSummary, Explanation, Part, Step
+from api.queries.calls import CALL
 from api.queries.chains import calls_of, spans_of
 from api.queries.costs import CostQuery, cells, matching_costs
 from api.queries.explain import bill_steps, rule_steps, text, usage_steps
@@ -25,7 +26,7 @@ from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
 from api.queries.published import published, scan_runs
-from api.queries.shares import CALL, split_over_calls, usage_of_calls
+from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
 from ledger.books import Books
 from ledger.errors import ObjectMissingError

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import polars as pl
 
 from api.models import ChainSummary
+from api.queries.calls import CALL, with_ids
 from api.queries.chains import find_summary
 from api.queries.costs import CostQuery, matching_costs
 from api.queries.explain.set_aside import spans_set_aside
 from api.queries.published import published, scan_rollups, scan_runs
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
-from ledger.tables import CALLS, CHAINS, CHARGES, COSTS
+from ledger.tables import CALLS, CHAINS, CHARGES, COSTS, SPANS
 
 _MIN_PREFIX = 6
 """Number of leading characters a suggestion shares with the reference."""
 _MAX_MATCHES = 3
-_CALL_IDS = ("gateway_call_id", "provider_request_id", "span_id")
+_CALL_IDS = ("gateway_call_id", "provider_request_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,15 @@ def find(books: Books, ref: str) -> Reference:
 
 def calls_named(books: Books, ref: str) -> pl.DataFrame:
     """Calls by gateway call id, provider request id, span id, or ``trace id:span id``."""
-    is_match = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS)
     trace, colon, span = ref.rpartition(":")
+    is_span = pl.col("span_id") == ref
     if colon:
-        is_match = is_match | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
-    frame = scan_rollups(books, CALLS, published(books)).filter(is_match.fill_null(value=False))
-    return frame.sort("start_time", "trace_key", "span_key").collect()
+        is_span = is_span | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
+    spans = books.store.scan(SPANS).filter(is_span).select(CALL).unique()
+    is_match = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS).fill_null(value=False)
+    calls = scan_rollups(books, CALLS, published(books))
+    calls_of_spans = calls.filter(~is_match).join(spans, on=CALL, how="semi")
+    return with_ids(books, pl.concat([calls.filter(is_match), calls_of_spans]).sort("start_time", *CALL).collect())
 
 
 def _not_found_error(books: Books, ref: str) -> ObjectMissingError:
@@ -65,7 +69,9 @@ def _not_found_error(books: Books, ref: str) -> ObjectMissingError:
     if len(ref) >= _MIN_PREFIX:
         chains = scan_rollups(books, CHAINS, in_force).select(name="chain_id")
         calls = scan_rollups(books, CALLS, in_force)
-        ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), books.store.scan(CHARGES).select(name="charge_id")]
+        spans = books.store.scan(SPANS).filter(pl.col("span_id").str.starts_with(front)).join(calls, on=CALL, how="semi")
+        ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), spans.select(name="span_id")]
+        ids.append(books.store.scan(CHARGES).select(name="charge_id"))
         ids_near = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
         matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MAX_MATCHES, cutoff=0.3)
     remedy = f"similar: {', '.join(matches)}" if matches else _suggestion(books, ref)

@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from api.models import Part, Remainder, Step
+from api.queries.calls import CALL, with_ids
 from api.queries.explain import text
 from api.queries.explain.text import UNKNOWN_NAMES, Figure, amount, amounts, count, many, meter, owner_name
 from api.queries.published import published, scan_rollups
-from api.queries.shares import CALL, split_over_calls, usage_of_calls, usage_totals
+from api.queries.shares import split_over_calls, usage_of_calls, usage_totals
 from ledger import registry
 from ledger.tables import CALLS
 
@@ -141,7 +142,7 @@ def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]
         ]
     )
     by_calls: text.Costs = dict(borne.iter_rows())
-    return top, int(total.item()), by_calls, text.nonzero(text.minus(dict(whole.iter_rows()), by_calls))
+    return with_ids(figure.books, top), int(total.item()), by_calls, text.nonzero(text.minus(dict(whole.iter_rows()), by_calls))
 
 
 def _by_currency(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -30,12 +30,12 @@ from tests.support.api_examples import (
 
 
 def calls_of(tokens: list[int], **who: Any) -> list[dict[str, Any]]:
-    return [call(TRACE_1, f"{0xC0 + n:016x}", CHAIN_1, t, **who) for n, t in enumerate(tokens)]
+    return [call(TRACE_1, f"{0xC0 + n:016x}", CHAIN_1, t, gateway_call_id=f"call-{n}", **who) for n, t in enumerate(tokens)]
 
 
 def each_costs(books: Books, rows: list[dict[str, Any]]) -> list[Decimal | None]:
     """What each call costs when it is asked about alone."""
-    return [queries.explain(books, row["span_id"]).cost.get("USD") for row in rows]
+    return [queries.explain(books, row["gateway_call_id"]).cost.get("USD") for row in rows]
 
 
 def test_calls_asked_about_one_by_one_sum_to_their_rows(books: Books) -> None:
@@ -98,9 +98,10 @@ def test_a_cache_hit_that_two_chains_asked_for_is_in_no_row() -> None:
 
 def test_a_call_of_the_gateway_s_cache_is_in_no_row(books: Books) -> None:
     write_worked_example(books)
-    hit = call(TRACE_1, "00000000000000f0", CHAIN_1, 2000, reason="cache_hit", **{**RESEARCH, "usage_key": None})
+    unbilled = {**RESEARCH, "usage_key": None}
+    hit = call(TRACE_1, "00000000000000f0", CHAIN_1, 2000, reason="cache_hit", gateway_call_id="call-f0", **unbilled)
     write_calls(books, [hit])
-    story = queries.explain(books, "00000000000000f0")
+    story = queries.explain(books, "call-f0")
     assert story.cost == {}
     assert story.steps[0].parts[0].sentence == "2,000 input tokens: free, cache hit"
     assert [step.step for step in story.steps] == ["meter", "span"]

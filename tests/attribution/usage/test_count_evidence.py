@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from attribution.monitoring.count_findings import contradictions, differing_costs
+from ledger.ids import trace_key
 from tests.support.books_by_hand import span, spans
 from tests.support.count_cases import CASES, costs_by_trace, reasons, rollup_of, rollup_of_spans
 
@@ -51,8 +52,8 @@ def test_a_case_costs_what_its_record_proves(case: str, source: str, costs: dict
 
 def test_langfuse_observations_are_read_by_what_their_total_counts() -> None:
     calls = rollup_of("langfuse", CASES / "counts-langfuse-total" / "observations.json").calls
-    inputs = dict(calls.select("trace_id", "input_tokens").iter_rows())
-    assert (inputs["trace-1"], inputs["trace-2"], inputs["trace-3"]) == (3, 86, 86)
+    inputs = dict(calls.select("trace_key", "input_tokens").iter_rows())
+    assert [inputs[trace_key(trace)] for trace in ("trace-1", "trace-2", "trace-3")] == [3, 86, 86]
 
 
 # ── neighbours ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,7 @@ def booked(*rows: dict[str, Any]) -> dict[int, tuple[dict[str, int], str | None]
     """What each span is charged with, and why, without what every call here is."""
     calls = draw(*rows).calls
     return {
-        int(row["span_id"], 16): (
+        row["span_key"]: (
             {m: row[m] for m in TOKEN_METERS if row[m] is not None},
             ",".join(w for w in (row["reason"] or "").split(",") if w not in ("unpriced", "no_identity")) or None,
         )
@@ -73,7 +73,7 @@ def test_ca2a_a_silent_call_has_its_own_model_or_the_one_of_its_wrapper() -> Non
     calls = draw(
         wrapper(1, 1, None, 3000, agent_name="lead"), silent(1, 2, 1, **nova, agent_name="helper"), silent(1, 3, 1, **no_model)
     ).calls
-    assert calls.sort("span_id").select("provider", "model", "input_tokens", "executor_agent").rows() == [
+    assert calls.sort("span_key").select("provider", "model", "input_tokens", "executor_agent").rows() == [
         ("AWS", "nova-pro", 1500, "helper"), ("AWS", "claude-sonnet-4-6", 1500, "lead"),
     ]  # fmt: skip
 
@@ -81,8 +81,8 @@ def test_ca2a_a_silent_call_has_its_own_model_or_the_one_of_its_wrapper() -> Non
 def test_ca2a_usage_without_tokens_goes_to_the_one_silent_call_or_stays_whole() -> None:
     searches = wrapper(1, 1, None, 300, other_usage='{"web_searches": 3}')
     one = draw(searches, silent(1, 2, 1)).calls
-    assert one.select("span_id", "input_tokens", "other_usage").rows() == [(f"{2:016x}", 300, '{"web_searches":3}')]
-    two = draw(searches, silent(1, 2, 1), silent(1, 3, 1)).calls.sort("span_id")
+    assert one.select("span_key", "input_tokens", "other_usage").rows() == [(2, 300, '{"web_searches":3}')]
+    two = draw(searches, silent(1, 2, 1), silent(1, 3, 1)).calls.sort("span_key")
     assert two["input_tokens"].to_list() == [None, 150, 150]
     assert two["other_usage"].to_list() == ['{"web_searches":3}', None, None]
 
