@@ -32,6 +32,7 @@ def main() -> None:
     subprocess.run([sys.executable, str(HERE / "scale.py"), "--spans", str(given.spans)], check=True)
     subprocess.run([sys.executable, str(HERE / "cur_ingest.py"), "--rows", str(given.rows)], check=True)
     subprocess.run([sys.executable, "-m", "bench.pricing"], check=True, cwd=HERE.parent)
+    subprocess.run([sys.executable, "-m", "bench.sync_cost"], check=True, cwd=HERE.parent)
     helped = best_seconds([str(Path(sys.executable).parent / "rootcost"), "--help"])
     bare = best_seconds([sys.executable, "-c", "pass"])
     print(f'{{"rootcost --help seconds": {helped:.2f}, "of it starting Python": {bare:.2f}}}')

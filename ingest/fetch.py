@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
+_MD5 = re.compile("[0-9a-f]{32}")
 _GLOB = re.compile(r"[*?\[]")
 _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
@@ -214,23 +215,45 @@ class WorldFetcher:
             yield part, lambda digest: part.replace(self._folder / f"{digest}-{own}{_file_name(name)}")
 
     def _stream(self, bucket: str, key: str, part: Path) -> tuple[str, int, str, datetime | None]:
-        """Writes the body to `part`. The client retries requests; a body that breaks off is requested again here."""
-        from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+        """Writes the body to `part`. The client retries requests; a body that breaks off or is not as stored is requested again here."""
+        from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError, ResponseStreamingError
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        previous_digests = set[str]()
 
         def download() -> tuple[str, int, str, datetime | None]:
             response: dict[str, Any] = self._client.get_object(Bucket=bucket, Key=key)
             with part.open("wb") as file, closing(response["Body"]) as body:
                 digest, size = _copy(body.iter_chunks(_CHUNK), file)
+            # The client holds the body against a checksum stored with the object. An older object has its ETag: of most it is the
+            # MD5 of the body. Where the same bytes come twice, it is something else.
+            if not _agrees_with_etag(part, response) and digest not in previous_digests:
+                previous_digests.add(digest)
+                raise _BodyDiffersError("the body does not agree with its ETag: it changed on its way or in the store")
             write_time = response.get("LastModified")
             return digest, size, str(response.get("ETag", "")).strip('"'), write_time and write_time.astimezone(UTC)
 
         return Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential(multiplier=0.4),
-            retry=retry_if_exception_type((HTTPClientError, IncompleteReadError, ResponseStreamingError)),
+            retry=retry_if_exception_type(
+                (HTTPClientError, IncompleteReadError, ResponseStreamingError, FlexibleChecksumError, _BodyDiffersError)
+            ),
             reraise=True,
         )(download)
+
+
+class _BodyDiffersError(OSError):
+    """The body of an object is not what its checksum says."""
+
+
+def _agrees_with_etag(path: Path, response: Mapping[str, Any]) -> bool:
+    """Whether a file has the MD5 that the ETag states; true where the ETag is none: of uploads in parts, and of encryption by a key."""
+    etag = str(response.get("ETag", "")).strip('"').lower()
+    if not _MD5.fullmatch(etag) or "SSECustomerAlgorithm" in response or "kms" in str(response.get("ServerSideEncryption", "")):
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag
 
 
 class _TranslatedErrors:

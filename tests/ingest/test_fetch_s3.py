@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -182,6 +183,7 @@ class _Failing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     answers: ClassVar[dict[str, list[tuple[int, bytes, int]]]] = {}
     asked: ClassVar[list[str]] = []
+    etag: ClassVar[str] = "e"
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
@@ -190,7 +192,7 @@ class _Failing(BaseHTTPRequestHandler):
         status, body, length = left.pop(0) if len(left) > 1 else left[0]
         self.send_response(status)
         self.send_header("Content-Length", str(length))
-        self.send_header("ETag", '"e"')
+        self.send_header("ETag", f'"{type(self).etag}"')
         self.end_headers()
         self.wfile.write(body)
         if length != len(body):
@@ -204,7 +206,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Failing]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Failing)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    _Failing.answers, _Failing.asked = {}, []
+    _Failing.answers, _Failing.asked, _Failing.etag = {}, [], "e"
     for name, value in (
         ("ACCESS_KEY_ID", "t"),
         ("SECRET_ACCESS_KEY", "t"),
@@ -270,6 +272,27 @@ def test_a_body_that_breaks_off_is_asked_for_again(books: Books, failing: type[_
     with WorldFetcher(books.settings) as fetcher, pytest.raises(StoreUnreachable):
         fetcher.get("s3://bills/cur/a")
     assert not list((books.home / "raw" / "objects").iterdir())
+
+
+def flipped(body: bytes, position: int) -> bytes:
+    return body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
+
+
+def test_a_body_that_is_not_what_its_etag_says_is_asked_for_again(books: Books, failing: type[_Failing]) -> None:
+    body = parquet(line(1.0))
+    failing.etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    answers(failing, a=[whole(flipped(body, 90)), whole(body)])
+    assert ingest(books, "aws-cur", ["s3://bills/cur/a"]).problems == [] and booked(books) == 1
+
+    answers(failing, a=[whole(flipped(body, position)) for position in (90, 91, 92, 93)])
+    with WorldFetcher(books.settings) as fetcher, pytest.raises(StoreUnreachable, match="does not agree with its ETag"):
+        fetcher.get("s3://bills/cur/a")
+
+
+def test_an_etag_that_is_no_checksum_refuses_nothing(books: Books, failing: type[_Failing]) -> None:
+    failing.etag = "0" * 32  # of stores that encrypt
+    answers(failing, a=[whole(parquet(line(1.0)))])
+    assert ingest(books, "aws-cur", ["s3://bills/cur/a"]).problems == [] and booked(books) == 1
 
 
 def test_refused_access_says_which_rights_are_needed(books: Books, failing: type[_Failing]) -> None:
