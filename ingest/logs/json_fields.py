@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from ledger.money import exact_decimal
@@ -26,6 +26,7 @@ MAX_STRUCTURE_LENGTH = 2_000_000
 _EARLIEST, _LATEST = 0, 7_258_118_400  # 1970 and 2200, in seconds: no call was made outside
 _INT64 = 2**63 - 1
 _RATE_STEP = Decimal(1).scaleb(-18)
+_RATE_LIMIT, _RATE_CONTEXT = Decimal(10) ** 20, Context(prec=40)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -130,7 +131,9 @@ def rate(value: object, field: str) -> Decimal | None:
     number = decimal(value)
     if number is None:
         raise FieldError(field, f"{short_repr(value)} is no amount", "send a decimal number in US dollars")
-    return number.quantize(_RATE_STEP, rounding=ROUND_HALF_EVEN)
+    if abs(number) >= _RATE_LIMIT:
+        raise FieldError(field, f"{short_repr(value)} is beyond all amounts", "send a decimal number in US dollars")
+    return number.quantize(_RATE_STEP, ROUND_HALF_EVEN, _RATE_CONTEXT)
 
 
 def flag(value: object) -> bool | None:

@@ -91,9 +91,9 @@ def parts_of_file(path: Path, uri: str) -> PartStream:
         yield from _of_chunks(chunks, uri)
 
 
-def of_body(body: bytes, uri: str) -> ItemStream:
+def parts_of_body(body: bytes, uri: str) -> PartStream:
     """The items of a request body that LiteLLM's generic callback posts, in any of its three formats."""
-    yield from items_of(_of_chunks(iter([body]), uri))
+    yield from _of_chunks(iter([body]), uri)
 
 
 def items_of(parts: PartStream) -> ItemStream:

@@ -35,22 +35,33 @@ def trace_position(trace: str, span: str, parent: str | None = None) -> Row:
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """A frame of `spans` with date and rank; times in `rows` are microseconds since 1970."""
-    names = frozenset[str]().union(*rows)
-    columns = {
-        name: [row.get(name) for row in rows] if name in names else [None] * len(rows)
-        for name in SPANS.schema
-        if name not in ("date", "rank")
-    }
-    series = [
-        pl.Series(name, values, dtype=pl.Int64).cast(SPANS.schema[name])
-        if name in _TIMES
-        else pl.Series(name, values, dtype=SPANS.schema[name])
-        for name, values in columns.items()
-    ]
     progress = pl.Series(PROGRESS, [row.get(PROGRESS, 0) for row in rows], dtype=pl.Int32)
-    spans = pl.DataFrame([*series, progress]).with_columns(date=pl.col("start_time").dt.date())
+    return ranked(columns(rows).with_columns(progress))
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The columns of `spans` that do not follow from others; times are microseconds since 1970."""
+    names = frozenset[str]().union(*rows)
+    return pl.DataFrame(
+        [
+            pl.Series(
+                name,
+                [row.get(name) for row in rows] if name in names else [None] * len(rows),
+                dtype=pl.Int64 if name in _TIMES else dtype,
+            )
+            for name, dtype in SPANS.schema.items()
+            if name not in ("date", "rank")
+        ]
+    )
+
+
+def ranked(spans: pl.DataFrame) -> pl.DataFrame:
+    """`columns`, with date, rank and times as instants."""
+    times = {name: pl.col(name).cast(SPANS.schema[name]) for name in _TIMES}
+    dated = spans.with_columns(**times).with_columns(date=pl.col("start_time").dt.date())
     filled_count = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
-    return SPANS.conform(spans.with_columns(rank=filled_count + pl.col(PROGRESS)).drop(PROGRESS))
+    further = pl.col(PROGRESS) if PROGRESS in spans.columns else 0
+    return SPANS.conform(dated.with_columns(rank=filled_count + further).drop(PROGRESS, strict=False))
 
 
 def readings(

@@ -88,6 +88,10 @@ class UnreadUsage:
             if path not in self._known:
                 self.add_field(f"usage.{path}", value, emitter)
 
+    def knows(self, usage: Mapping[str, object]) -> bool:
+        """Whether every field of a usage object that states something is read, or left out for a reason."""
+        return all(path in self._known or not states_usage(value) for path, value in _fields(usage, ""))
+
     def add_field(self, path: str, value: object, emitter: str = "") -> None:
         """Counts an unread field, unless it states nothing."""
         if not states_usage(value):

@@ -17,15 +17,17 @@ from typing import Literal
 import polars as pl
 
 from ingest import policies
+from ingest.bills.reader import read_ahead
 from ingest.logs import json_items
 from ingest.logs import rows as log_rows
 from ingest.logs.files import unread_files
 from ingest.logs.json_fields import text
-from ingest.logs.json_items import Damage, Item, ItemStream
+from ingest.logs.json_items import Damage, Item, LineBlock, PartStream
 from ingest.logs.unread_usage import UnreadUsage
 from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
-from ingest.sources.litellm import postgres, s3, spend_api
+from ingest.sources.litellm import columns, postgres, s3, spend_api
 from ingest.sources.litellm import rows as litellm_rows
+from ingest.sources.litellm.columns import LineBlockTable, PayloadColumns
 from ingest.sources.litellm.shapes import CALLBACK, PAYLOADS
 from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
@@ -94,8 +96,8 @@ class LiteLLM:
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
-        items = json_items.of_file(item.path, item.uri)
-        yield from _readings(items, raw_id=item.raw_id, uri=item.uri, settings=settings)
+        parts = json_items.parts_of_file(item.path, item.uri)
+        yield from _readings(parts, raw_id=item.raw_id, uri=item.uri, settings=settings)
 
 
 SOURCE = LiteLLM()
@@ -113,7 +115,7 @@ def read_body(body: bytes, *, raw_id: str, uri: str, settings: IngestSettings) -
     They have a channel of their own, so that losses can be compared with the same calls in a bucket.
     Raises `FormatError` if it is none of them.
     """
-    reading = _concat(_readings(json_items.of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
+    reading = _concat(_readings(json_items.parts_of_body(body, uri), raw_id=raw_id, uri=uri, settings=settings))
     live = pl.when(pl.col("channel") == PAYLOADS).then(pl.lit(CALLBACK)).otherwise("channel")
     return Reading(reading.frame.with_columns(channel=live), reading.problems)
 
@@ -126,31 +128,82 @@ def _concat(readings: Iterable[Reading]) -> Reading:
     return Reading(pl.concat(frames), problems)
 
 
-def _readings(items: ItemStream, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
-    rows, problems = list[litellm_rows.Row](), list[Problem]()
-    is_page = "://" in uri and not uri.startswith("s3://")
-    unread = UnreadUsage("litellm", uri)
+def _readings(parts: PartStream, *, raw_id: str, uri: str, settings: IngestSettings) -> Iterator[Reading]:
+    log = _LogFile(raw_id, uri, settings)
+    for part in read_ahead(_parsed(part) for part in parts):
+        if isinstance(part, LineBlockTable):
+            log.add_table(part)
+        else:
+            log.add(part)
+        if log.height >= log_rows.BATCH_ROWS:
+            yield log.reading()
+    last = log.last_reading()
+    if last.frame.height or last.problems:
+        yield last
 
-    def problem(place: str, field: str, reason: str, remedy: str, severity: str = "error") -> None:
-        problems.append(Problem("litellm", uri, place, field, reason, remedy, severity=severity))
 
-    for entry in items:
-        if isinstance(entry, Damage):
-            problem(*entry)
-            continue
-        for place, value in _records(entry, is_page=is_page):
-            row, row_problems = litellm_rows.of_item(value, settings, unread)
-            if row is not None:
-                row["raw_id"] = raw_id
-                rows.append(row)
-            for row_problem in row_problems:
-                problem(place, *row_problem)
-        if len(rows) >= log_rows.BATCH_ROWS:
-            yield Reading(log_rows.frame(rows), problems)
-            rows, problems = [], []
-    problems += unread.problems()
-    if rows or problems:
-        yield Reading(log_rows.frame(rows), problems)
+def _parsed(part: Item | Damage | LineBlock) -> Item | Damage | LineBlock | LineBlockTable:
+    return columns.parse(part) if isinstance(part, LineBlock) and len(part.lines) >= columns.MIN_LINES else part
+
+
+class _LogFile:
+    """One file while it is read: rows and problems in the order of its lines."""
+
+    def __init__(self, raw_id: str, uri: str, settings: IngestSettings) -> None:
+        self._raw_id, self._uri, self._settings = raw_id, uri, settings
+        self._is_page = "://" in uri and not uri.startswith("s3://")
+        self._unread = UnreadUsage("litellm", uri)
+        self._columns = PayloadColumns(settings, self._unread)
+        self._frames, self._rows, self._problems = list[pl.DataFrame](), list[litellm_rows.Row](), list[Problem]()
+        self.height = 0
+
+    def add(self, part: Item | Damage | LineBlock) -> None:
+        """Items that are read one by one."""
+        for entry in part.items() if isinstance(part, LineBlock) else [part]:
+            if isinstance(entry, Damage):
+                self._problems.append(Problem("litellm", self._uri, *entry))
+                continue
+            for place, value in _records(entry, is_page=self._is_page):
+                row, row_problems = litellm_rows.of_item(value, self._settings, self._unread)
+                if row is not None:
+                    self._rows.append(row | {"raw_id": self._raw_id})
+                    self.height += 1
+                for field, reason, remedy, severity in row_problems:
+                    self._problems.append(Problem("litellm", self._uri, place, field, reason, remedy, severity=severity))
+
+    def add_table(self, table: LineBlockTable) -> None:
+        """Lines by columns; those that were not payload_rows one by one, in their places."""
+        self._close_rows()
+        payload_rows = self._columns.read(table)
+        positions = list(payload_rows.positions)
+        for position in sorted((*payload_rows.remainder, *payload_rows.usage)):
+            if position in payload_rows.usage:
+                self._unread.add(payload_rows.usage[position])
+                continue
+            self.add(table.block.select([position]))
+            positions += [position] * (len(self._rows) + payload_rows.spans.height - len(positions))
+        frames = [payload_rows.spans.with_columns(raw_id=pl.lit(self._raw_id))]
+        frames += [log_rows.frame(self._rows)] if self._rows else []
+        self._rows = []
+        self._frames.append(pl.concat(frames).select(pl.all().sort_by(pl.Series(positions), maintain_order=True)))
+        self.height += payload_rows.spans.height
+
+    def _close_rows(self) -> None:
+        if self._rows:
+            self._frames.append(log_rows.frame(self._rows))
+            self._rows = []
+
+    def reading(self) -> Reading:
+        """What was read since the last one."""
+        self._close_rows()
+        reading = Reading(pl.concat([SPANS.empty(), *self._frames]), self._problems)
+        self._frames, self._problems, self.height = [], [], 0
+        return reading
+
+    def last_reading(self) -> Reading:
+        """The rest, and what was not read of all usage."""
+        self._problems += self._unread.problems()
+        return self.reading()
 
 
 def _records(entry: Item, *, is_page: bool) -> Iterator[Item]:
