@@ -59,6 +59,27 @@ def file_batches(
         yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
 
 
+def whole_folder_batches(
+    fetcher: Fetcher, uri: str, *, source: str, patterns: Sequence[str], description: str
+) -> Iterator[Batch | Problem]:
+    """Each matching file of a folder or prefix as a batch of its own, whenever it was written; a single file whatever its name."""
+    listing = fetcher.list(uri)
+    exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
+    entries = exact_matches or [entry for entry in listing if is_named_like(entry, patterns)]
+    unread = [] if exact_matches else unread_files(listing, source, patterns)
+    yield from unread
+    if not entries and not unread:
+        raise _no_files_error(uri, description, patterns)
+    for entry in entries:
+        yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+
+
+def is_named_like(entry: ListedObject, patterns: Sequence[str]) -> bool:
+    """Whether a file is visible and its name matches."""
+    name = entry.uri.rpartition("/")[2].lower()
+    return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def unread_files(listing: Iterable[ListedObject], source: str, patterns: Sequence[str]) -> list[Problem]:
     """A problem for each file that would match but for a compression that is not read. (CA-7)"""
     problems: list[Problem] = []

@@ -58,10 +58,10 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 def ranked(spans: pl.DataFrame) -> pl.DataFrame:
     """`columns`, with date, rank and times as instants."""
     times = {name: pl.col(name).cast(SPANS.schema[name]) for name in _TIMES}
-    dated = spans.with_columns(**times).with_columns(date=pl.col("start_time").dt.date())
+    spans_by_time = spans.with_columns(**times).with_columns(date=pl.col("start_time").dt.date())
     filled_count = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
     further = pl.col(PROGRESS) if PROGRESS in spans.columns else 0
-    return SPANS.conform(dated.with_columns(rank=filled_count + further).drop(PROGRESS, strict=False))
+    return SPANS.conform(spans_by_time.with_columns(rank=filled_count + further).drop(PROGRESS, strict=False))
 
 
 def readings(

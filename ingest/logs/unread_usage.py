@@ -84,13 +84,13 @@ class UnreadUsage:
 
     def add(self, usage: Mapping[str, object], emitter: str = "") -> None:
         """Looks at the fields of one usage object."""
-        for path, value in _fields(usage, ""):
+        for path, value in field_paths(usage):
             if path not in self._known:
                 self.add_field(f"usage.{path}", value, emitter)
 
     def knows(self, usage: Mapping[str, object]) -> bool:
         """Whether every field of a usage object that states something is read, or left out for a reason."""
-        return all(path in self._known or not states_usage(value) for path, value in _fields(usage, ""))
+        return all(path in self._known or not states_usage(value) for path, value in field_paths(usage))
 
     def add_field(self, path: str, value: object, emitter: str = "") -> None:
         """Counts an unread field, unless it states nothing."""
@@ -165,14 +165,14 @@ def _usage_objects(item: object) -> Iterator[Mapping[str, object]]:
         level = inner
 
 
-def _fields(usage: Mapping[str, object], prefix: str, depth: int = 0) -> Iterator[tuple[str, object]]:
+def field_paths(usage: Mapping[str, object], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
     """The paths of the values in a usage object; those of lists end in ``[]``."""
     for name, value in usage.items():
         path = f"{prefix}{name}"[:_MAX_TEXT]
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:
-            yield from _fields(value, f"{path}.", depth + 1)
+            yield from field_paths(value, f"{path}.", depth + 1)
         elif isinstance(value, list) and depth < _MAX_DEPTH:
             for entry in value[:_MAX_OBJECTS]:
-                yield from _fields(entry, f"{path}[].", depth + 1) if isinstance(entry, Mapping) else [(f"{path}[]", entry)]
+                yield from field_paths(entry, f"{path}[].", depth + 1) if isinstance(entry, Mapping) else [(f"{path}[]", entry)]
         else:
             yield path, value

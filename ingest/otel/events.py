@@ -18,6 +18,7 @@ from ingest.otel.decode import DecodeFailure, Group, RawSpan, attributes_of
 from ingest.otel.emitters import rows_of
 from ingest.otel.export_problems import NO_SPAN, NO_TRACE
 from ingest.otel.salvage import LOGS
+from ingest.otel.unread_attributes import states_count
 
 _EVENT_ATTRIBUTES = frozenset(
     {"event.name", "event.kind", "event.sequence", "duration_ms", "request_id", "client_request_id", "session.id"}
@@ -59,7 +60,7 @@ class _NameUnion:
     second: frozenset[str]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.second or name in self.first
+        return name in self.second or name in self.first or (isinstance(name, str) and states_count(name))
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.otel import signals
 from ingest.otel.attribute_values import AttributeValueError, quantity, text
 from ingest.otel.emitters import rows_of
@@ -34,12 +35,12 @@ def read_metrics(
 ) -> Reading:
     """The usage points of one metric export, as `metric_points`. Raises `FormatError` for anything else."""
     message, failures = signals.decode(body, METRICS, content_type, content_encoding)
-    problems = ExportProblems(source, uri)
+    problems, unread = ExportProblems(source, uri), UnreadUsage(source, uri, paths=())
     for part in failures:
         problems.add(part.place, "metric", part.reason, "the sender's exporter wrote it so; update it or report it there")
-    rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, problems)]
+    rows = [row | {"source": source, "raw_id": raw_id} for row in _rows(message, problems, unread)]
     if not rows:
-        return Reading(METRIC_POINTS.empty(), problems.problems())
+        return Reading(METRIC_POINTS.empty(), [*problems.problems(), *unread.problems()])
     moment = pl.Datetime("us", "UTC")
     frame = pl.DataFrame(rows, schema_overrides={"start": pl.Int64, "end": pl.Int64}, infer_schema_length=None)
     frame = frame.with_columns(
@@ -47,7 +48,9 @@ def read_metrics(
         time=(pl.col("end") // 1000).cast(moment),
         quantity=pl.col("quantity").cast(RATE),
     ).drop("start", "end")
-    return Reading(METRIC_POINTS.conform(frame.with_columns(date=pl.col("time").dt.date())), problems.problems())
+    return Reading(
+        METRIC_POINTS.conform(frame.with_columns(date=pl.col("time").dt.date())), [*problems.problems(), *unread.problems()]
+    )
 
 
 @lru_cache(maxsize=1)
@@ -58,18 +61,25 @@ def _meanings() -> Mapping[str, list[Mapping[str, str]]]:
     return meanings
 
 
-def _rows(message: Any, problems: ExportProblems) -> Iterator[dict[str, Any]]:
+def _rows(message: Any, problems: ExportProblems, unread: UnreadUsage) -> Iterator[dict[str, Any]]:
     for resource_metrics in message.resource_metrics:
         resource = _attributes(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 meanings = _meanings().get(metric.name)
                 if meanings:
-                    yield from _points(metric, meanings, resource, problems)
+                    yield from _points(metric, meanings, resource, problems, unread)
+                elif _counts_tokens(metric):
+                    for point in _data_points(metric):
+                        unread.add_field(metric.name, _number(point))
 
 
 def _points(
-    metric: Any, meanings: Iterable[Mapping[str, str]], resource: Mapping[str, str], problems: ExportProblems
+    metric: Any,
+    meanings: Iterable[Mapping[str, str]],
+    resource: Mapping[str, str],
+    problems: ExportProblems,
+    unread: UnreadUsage,
 ) -> Iterator[dict[str, Any]]:
     kind = metric.WhichOneof("data")
     if kind not in _KINDS:
@@ -80,6 +90,8 @@ def _points(
         point_attributes = _attributes(point.attributes)
         meaning = next((m for m in meanings if not m["attribute"] or point_attributes.get(m["attribute"]) == m["value"]), None)
         if meaning is None:
+            [attribute] = {row["attribute"] for row in meanings}
+            unread.add_field(f"{metric.name}{{{attribute}={point_attributes.get(attribute, '')}}}"[:200], _number(point))
             continue
         end = point.time_unix_nano
         if not EARLIEST_NS <= end < LATEST_NS:
@@ -108,6 +120,17 @@ def _points(
             "cumulative": cumulative,
             "quantity": used or "0",
         }
+
+
+def _data_points(metric: Any) -> Iterable[Any]:
+    kind = metric.WhichOneof("data")
+    points: Iterable[Any] = getattr(metric, kind).data_points if kind in _KINDS else ()
+    return points
+
+
+def _counts_tokens(metric: Any) -> bool:
+    """Whether a metric states how much was used, going by its unit and name."""
+    return metric.unit.strip("{}").lower() in ("token", "tokens") or ".token.usage" in metric.name or ".usage." in metric.name
 
 
 def _number(point: Any) -> int | float:

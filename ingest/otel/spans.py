@@ -126,7 +126,7 @@ class SpanBatch:
         if problem := unusable(span.trace_id, span.span_id, span.start_ns):
             self._problems.add(f"span {span.ordinal}", *problem)
             return
-        unread = self._unread_attributes.take(span.attributes)
+        unread = self._unread_attributes.take(span.attributes, is_event=span.is_event)
         row = len(self._times[0])
         trace_ids, span_ids, parent_ids = self._ids
         parent = self._parent(span)

@@ -14,7 +14,6 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from fnmatch import fnmatch
 from itertools import chain, islice
 from typing import IO, Literal
 
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from ingest import compression, policies
 from ingest.compression import CutOffError, has_magic
+from ingest.logs.files import whole_folder_batches
 from ingest.otel import redact, signals
 from ingest.otel.decode import (
     MAX_BODY_BYTES,
@@ -37,8 +37,8 @@ from ingest.otel.events import Events, decode_events
 from ingest.otel.metrics import read_metrics
 from ingest.otel.salvage import LOGS
 from ingest.otel.spans import SpanBatch
-from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
-from ledger.errors import FormatError, ObjectMissingError
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
+from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -128,18 +128,8 @@ class Otlp:
 
     def plan(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
         """Every matching file is a batch of its own, so that an unreadable one blocks no other."""
-        listing = fetcher.list(uri)
-        exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        entries = exact_matches or [entry for entry in listing if self._is_match(entry)]
-        if not entries:
-            remedy = f"files should end in {', '.join(self.patterns)}"
-            raise ObjectMissingError("nothing here looks like a trace export", where=uri, remedy=remedy)
-        for entry in entries:
-            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
-
-    def _is_match(self, entry: ListedObject) -> bool:
-        name = entry.uri.rsplit("/", 1)[-1].lower()
-        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
+        description = "a trace export"
+        yield from whole_folder_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=description)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The spans of one file, some thousands at a time."""

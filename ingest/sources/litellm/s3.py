@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from ingest.logs.files import is_named_like, unread_files
 from ingest.source import Batch, Fetcher, ListedObject, RawObject, Window
 from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
@@ -27,8 +28,6 @@ _FOLDER_LAG = timedelta(days=2)
 _CHECKPOINT_OBJECTS = 5_000
 _PARALLEL_FETCHES = 8
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
-
-FileFilter = Callable[[ListedObject], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +51,19 @@ class _Checkpoint:
         return _write_time(entry) >= self.newest - OVERLAP and _object_key(entry) not in self.read_names
 
 
-def plan(fetcher: Fetcher, prefix: str, is_match: FileFilter) -> Iterator[Batch | Problem]:
+def plan(fetcher: Fetcher, prefix: str, patterns: Sequence[str]) -> Iterator[Batch | Problem]:
     """The unread objects below a prefix, oldest first; with a window, all objects of its days.
 
     A run always ends with a checkpoint, also where nothing was new.
     """
     last, window = fetcher.checkpoint(prefix), fetcher.window
     checkpoint = _Checkpoint.parse(last) if window == Window() else None
-    listing = [entry for entry in _list_days(fetcher, prefix, _days(window, checkpoint)) if is_match(entry)]
-    if not listing and last is None:
+    objects = list(_list_days(fetcher, prefix, _days(window, checkpoint)))
+    listing = [entry for entry in objects if is_named_like(entry, patterns)]
+    new_objects = [entry for entry in objects if checkpoint is None or _write_time(entry) >= checkpoint.newest - OVERLAP]
+    unread = unread_files(new_objects, "litellm", patterns)
+    yield from unread
+    if not listing and not unread and last is None:
         raise ObjectMissingError(
             "nothing here looks like a log", where=prefix, remedy="check the bucket, the prefix and the region"
         )

@@ -20,16 +20,15 @@ from ingest import policies
 from ingest.bills.reader import read_ahead
 from ingest.logs import json_items
 from ingest.logs import rows as log_rows
-from ingest.logs.files import unread_files
+from ingest.logs.files import whole_folder_batches
 from ingest.logs.json_fields import text
 from ingest.logs.json_items import Damage, Item, LineBlock, PartStream
 from ingest.logs.unread_usage import UnreadUsage
-from ingest.source import Access, Batch, Fetcher, ListedObject, RawObject, Reading
+from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.litellm import columns, postgres, s3, spend_api
 from ingest.sources.litellm import rows as litellm_rows
 from ingest.sources.litellm.columns import LineBlockTable, PayloadColumns
 from ingest.sources.litellm.shapes import CALLBACK, PAYLOADS
-from ledger.errors import ObjectMissingError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.tables import SPANS
@@ -68,31 +67,13 @@ class LiteLLM:
         elif uri.startswith(("http://", "https://")):
             yield from spend_api.plan(fetcher, uri)
         elif uri.startswith("s3://") and not self._names_files(uri):
-            yield from s3.plan(fetcher, uri, self._is_match)
+            yield from s3.plan(fetcher, uri, self.patterns)
         else:
-            yield from self._files(fetcher, uri)
+            yield from whole_folder_batches(fetcher, uri, source=self.name, patterns=self.patterns, description="a log")
 
     def _names_files(self, uri: str) -> bool:
         name = uri.rsplit("/", 1)[-1].lower()
         return "*" in uri or "?" in uri or any(fnmatch(name, pattern) for pattern in self.patterns)
-
-    def _files(self, fetcher: Fetcher, uri: str) -> Iterator[Batch | Problem]:
-        """Every matching object is a batch of its own, so that an unreadable one blocks no other."""
-        listing = fetcher.list(uri)
-        exact_matches = [entry for entry in listing if entry.uri == uri or len(listing) == 1]
-        entries = exact_matches or [entry for entry in listing if self._is_match(entry)]
-        unread = [] if exact_matches else unread_files(listing, self.name, self.patterns)
-        yield from unread
-        if not entries and not unread:
-            raise ObjectMissingError(
-                "nothing here looks like a log", where=uri, remedy=f"files should end in {', '.join(self.patterns)}"
-            )
-        for entry in entries:
-            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
-
-    def _is_match(self, entry: ListedObject) -> bool:
-        name = entry.uri.rsplit("/", 1)[-1].lower()
-        return not name.startswith((".", "_")) and any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""

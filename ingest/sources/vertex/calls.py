@@ -20,6 +20,7 @@ from typing import Any
 
 from ingest.logs.answers import answer_objects, last_fields, last_text, sum_known
 from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, short_repr, text
+from ingest.logs.unread_usage import UnreadUsage
 from ledger import ids
 from ledger.settings import IngestSettings
 
@@ -49,8 +50,8 @@ _OPERATIONS = {
 _MAX_LABEL_LENGTH = 256
 
 
-def of_row(value: object, settings: IngestSettings) -> Row:
-    """The row of a logged call. Raises `FieldError` for an invalid record.
+def of_row(value: object, settings: IngestSettings, unread: UnreadUsage | None = None) -> Row:
+    """The row of a logged call; `unread` collects usage that is not read (CA-7). Raises `FieldError` for an invalid record.
 
     >>> row = of_row({"logging_time": "2026-10-05T09:00:03Z", "request_id": 5374205265901353984, "api_method": "generateContent",
     ...     "model": "publishers/google/models/gemini-2.5-pro", "metadata": {"request_latency": 2500},
@@ -84,10 +85,13 @@ def of_row(value: object, settings: IngestSettings) -> Row:
     row["span_key"], row["trace_key"] = ids.span_key(row["span_id"]), ids.trace_key(row["trace_id"])
     _names(row, value, request_body)
     usage = last_fields(google, "usageMetadata")
+    own_usage = usage or _usage_of(partner)
+    if unread is not None:
+        unread.add(own_usage)
     if usage:
         _gemini(row, usage)
     elif partner:
-        _claude(row, _usage_of(partner))
+        _claude(row, own_usage)
     row["provider_request_id"] = last_text(google, "responseId") or _answer_id(partner)
     row["response_model"] = last_text(google, "modelVersion") or _answer_model(partner) or row["request_model"]
     row["status"] = "error" if any(chunk.get("error") for chunk in google) else "ok" if google or partner else None

@@ -14,8 +14,10 @@ from ingest.google import bigquery
 from ingest.google.bigquery import BigQuery, TableDescription
 from ingest.logs import rows as log_rows
 from ingest.logs import table_items
+from ingest.logs.files import whole_folder_batches
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage
+from ingest.logs.unread_usage import UnreadUsage
 from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ingest.sources.vertex import calls
 from ingest.sources.vertex.calls import NEEDED, Row
@@ -88,12 +90,13 @@ class Vertex:
         if uri.startswith(bigquery.SCHEME):
             yield from _days(fetcher, uri)
             return
-        for entry in table_items.select_files(fetcher.list(uri), uri):
-            yield Batch(scope=uri, objects=(fetcher.get(entry.uri),), version=entry.version)
+        description = "an extract of a table"
+        yield from whole_folder_batches(fetcher, uri, source=self.name, patterns=self.patterns, description=description)
 
     def read(self, item: RawObject, settings: IngestSettings) -> Iterator[Reading]:
         """The calls of one object, in batches."""
         rows, problems, item_count = list[Row](), list[Problem](), 0
+        unread = UnreadUsage(self.name, item.uri)
 
         def add_problem(place: str, field: str, reason: str, remedy: str) -> None:
             problems.append(Problem(self.name, item.uri, place, field, reason, remedy))
@@ -110,12 +113,13 @@ class Vertex:
                     remedy=f"a row of the log has {', '.join(sorted(NEEDED))}, model, full_request and full_response",
                 )
             try:
-                rows.append(calls.of_row(entry.value, settings) | {"raw_id": item.raw_id})
+                rows.append(calls.of_row(entry.value, settings, unread) | {"raw_id": item.raw_id})
             except FieldError as error:
                 add_problem(entry.place, error.field, error.reason, error.remedy)
             if len(rows) >= log_rows.BATCH_ROWS:
                 yield Reading(log_rows.frame(rows), problems)
                 rows, problems = [], []
+        problems += unread.problems()
         if rows or problems:
             yield Reading(log_rows.frame(rows), problems)
 

@@ -86,14 +86,14 @@ def read(lines: list[str], *, by_columns: bool, ingest_settings: IngestSettings)
 
 
 PARSE, FIRST = json_columns.parse, line_of(0, [])
-changed = st.builds(
+payload_lines = st.builds(
     line_of,
     st.integers(0, len(PAYLOADS) - 1),
     st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(VALUES)), max_size=3),
 )
 
 
-@given(st.lists(changed, min_size=2, max_size=5), st.sampled_from([IngestSettings(), TRUSTED]))
+@given(st.lists(payload_lines, min_size=2, max_size=5), st.sampled_from([IngestSettings(), TRUSTED]))
 @example([line_of(n, []) for n in range(len(PAYLOADS))], TRUSTED)
 @example([line_of(0, [("metadata.spend_logs_metadata", value)]) for value in ('{"agent": "x"}', '{"agent": "y"}')], TRUSTED)
 @example(

@@ -275,7 +275,7 @@ class Bucket:
 
     def visit(self, *, cut_off_after: int | None = None) -> None:
         """Reads what is new; marks move as the run books them, until it is cut off."""
-        for number, rows in enumerate(litellm_s3.plan(self, "s3://b/logs", lambda _: True)):  # type: ignore[arg-type]
+        for number, rows in enumerate(litellm_s3.plan(self, "s3://b/logs", ("*",))):  # type: ignore[arg-type]
             if number == cut_off_after:
                 return
             assert isinstance(rows, Batch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ingest.otel.metrics import read_metrics
+from ingest.source import ListedObject
+from ingest.sources import by_name
+from ingest.sources.litellm import s3
 from ledger.books import Books
+from ledger.problems import Problem
 from ledger.tables import PROBLEMS
 from tests.support.cli_books import Command
-from tests.support.count_cases import CASES, SOURCES, rollup_of
+from tests.support.count_cases import CASES, rollup_of
+from tests.support.fetchers import NoFetcher
 from tests.support.log_sources import read
 
 D = Decimal
@@ -111,7 +119,7 @@ def test_the_answer_says_what_was_given_and_the_request_what_was_asked(tmp_path:
 
 def unread(source: str, path: Path) -> dict[str, int]:
     """Field paths of usage that is told as unread, with the number of records."""
-    problems = read(SOURCES[source], path).problems
+    problems = read(by_name(source), path).problems
     return {p.field: p.rows for p in problems if p.reason.startswith("unread_usage: ")}
 
 
@@ -188,3 +196,79 @@ def test_an_iteration_by_a_model_of_its_own_is_a_call(tmp_path: Path, iterations
     path = tmp_path / "11111111-1111-4111-8111-000000000001.jsonl"
     path.write_text(message(iterations) * 2, encoding="utf-8")  # delivered twice: still once each
     assert sorted(rollup_of("claude-code", path).calls["model"]) == models
+
+
+def test_ca7_vertex_langfuse_events_and_metrics_tell_of_unread_usage(tmp_path: Path) -> None:
+    vertex = tmp_path / "vertex.jsonl"
+    usage = {
+        "promptTokenCount": 9,
+        "trafficType": "ON_DEMAND",
+        "gpuSeconds": 4,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 9}],
+    }
+    call = {"logging_time": "2026-10-05T09:00:03Z", "model": "gemini-2.5-pro", "full_response": {"usageMetadata": usage}}
+    partner = {"response_payload": [json.dumps({"type": "message", "id": "m", "usage": {"input_tokens": 7, "seats": 2}})]}
+    lines = [{**call, "request_id": 1}, {**call, "request_id": 2, "full_response": json.dumps([call["full_response"]])}]
+    lines.append({"logging_time": "2026-10-05T09:00:03Z", "request_id": 3, **partner})
+    vertex.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert unread("vertex", vertex) == {"usage.gpuSeconds": 2, "usage.seats": 1}
+
+    langfuse = tmp_path / "langfuse.json"
+    details = {"input": 5, "output": 2, "output_images": 3, "input_cached_text": 0}
+    observation = {"id": "o", "traceId": "t", "type": "GENERATION", "startTime": "2026-10-05T09:00:03Z", "usageDetails": details}
+    langfuse.write_text(
+        json.dumps({"id": "t", "timestamp": "2026-10-05T09:00:03Z", "observations": [observation]}), encoding="utf-8"
+    )
+    assert unread("langfuse", langfuse) == {"langfuse.observation.usage_details.output_images": 1}
+
+    events = tmp_path / "events.json"
+    counts = {"input_token_count": 9, "max_tokens": 800, "video_token_count": 3, "gen_ai.usage.seats": 2, "prompt_length": 70}
+    attributes = [{"key": name, "value": {"intValue": str(value)}} for name, value in counts.items()]
+    record = {"timeUnixNano": "1791190800000000000", "eventName": "gemini_cli.api_response", "attributes": attributes}
+    events.write_text(json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}), encoding="utf-8")
+    assert unread("otlp", events) == {"video_token_count": 1, "gen_ai.usage.seats": 1}
+
+
+def test_ca7_metrics_tell_of_unread_usage() -> None:
+    def metric(name: str, kind: str, unit: str = "{token}") -> dict[str, Any]:
+        attributes = [{"key": "gen_ai.token.type", "value": {"stringValue": kind}}]
+        point = {"timeUnixNano": "1791190800000000000", "asInt": "5", "attributes": attributes}
+        return {"name": name, "unit": unit, "sum": {"aggregationTemporality": 1, "dataPoints": [point]}}
+
+    metrics = [
+        metric("gen_ai.client.token.usage", "input"),
+        metric("gen_ai.client.token.usage", "cached"),
+        metric("acme.tokens.cached", "input"),
+        metric("acme.lines", "input", unit="1"),
+    ]
+    body = json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).encode()
+    reading = read_metrics(body, raw_id="r", uri="u", content_type="application/json")
+    assert reading.frame["meter"].to_list() == ["input_tokens"]
+    assert [problem.field for problem in reading.problems] == [
+        "gen_ai.client.token.usage{gen_ai.token.type=cached}",
+        "acme.tokens.cached",
+    ]
+
+
+class Listing(NoFetcher):
+    """A folder or bucket with one file in a compression that is not read."""
+
+    def list(self, uri: str) -> list[ListedObject]:
+        return [
+            ListedObject(f"{uri}/a.jsonl.bz2", 9, "v1", datetime(2026, 11, 30, tzinfo=UTC)),
+            ListedObject(f"{uri}/b.bz2", 9, "v1"),
+        ]
+
+    def level(self, uri: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
+        return [], self.list(uri)
+
+    def checkpoint(self, key: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("source", ["otlp", "vertex", "litellm"])
+def test_ca7_files_in_another_compression_are_problems(source: str) -> None:
+    plan = s3.plan(Listing(), "s3://logs", ("*.jsonl",)) if source == "litellm" else by_name(source).plan(Listing(), "logs")
+    assert [(part.uri.endswith("a.jsonl.bz2"), part.reason.partition(":")[0]) for part in plan if isinstance(part, Problem)] == [
+        (True, "unread_file")
+    ]
