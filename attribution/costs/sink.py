@@ -23,7 +23,7 @@ from ledger.staging import Part
 from ledger.store import Store
 from ledger.tables import COST_COLUMNS, COSTS
 
-_REASONS_BY = ("reason", "provider", "account", "model", "currency")
+_REASONS_BY = ("reason", "provider", "account", "model", "currency", "service_tier", "basis")
 _SUMMED_BY = ("currency", "provider", "cost_class", "basis", "initiator_team")
 
 

@@ -87,6 +87,7 @@ def publish_findings(
         *more_problems,
         *(problem for texts in _MODEL_REASONS for problem in _models(uri, costs.reasons, *texts)),
         *(problem for texts in _FLAG_REASONS for problem in _flagged(uri, costs.reasons, *texts)),
+        *_tiers_at_standard(uri, costs.reasons),
         *_accounts_not_billed(uri, costs.reasons),
         *_unclassified(uri, groups),
         *_odd_quantities(uri, groups),
@@ -159,6 +160,27 @@ def _flagged(uri: str, costs: pl.DataFrame, reason: str, description: str, remed
             currency=currency,
         )
         for currency, count, cost in rows.iter_rows()
+    ]
+
+
+def _tiers_at_standard(uri: str, costs: pl.DataFrame) -> list[Problem]:
+    """Estimates of a service tier that the price book does not price, by model and tier. (ES-2)"""
+    is_estimate = pl.col("reason").str.split(",").list.contains("tier_at_standard") & (pl.col("basis") == "estimated")
+    rows = costs.filter(is_estimate).group_by("provider", "model", "service_tier", "currency").agg(*_money())
+    return [
+        Problem(
+            SOURCE,
+            uri,
+            f"{provider or '?'} {model or '?'}",
+            "service_tier",
+            f"tier_at_standard: the price book has no price of the tier {tier!r}; estimated at the standard price",
+            "`rootcost prices import` a newer list, or add a contract price for the tier",
+            rows=count,
+            severity="warning",
+            cost=cost,
+            currency=currency,
+        )
+        for provider, model, tier, currency, count, cost in rows.sort("provider", "model", "service_tier", "currency").iter_rows()
     ]
 
 

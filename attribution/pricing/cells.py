@@ -46,6 +46,12 @@ class Cells:
         return sizes.gather(self.cell_of) if (sizes > 0).any() else pl.lit(0, dtype=pl.Int64)
 
     @property
+    def tier_at_standard(self) -> pl.Series | pl.Expr:
+        """Of each call: whether the book prices its model and not its service tier, so that standard prices stand in. (ES-2)"""
+        flags = [bool(cell.sold_by.tariffs) and not cell.sold_by.prices_tier(cell.sale.service_tier) for cell in self.table]
+        return pl.Series(flags, dtype=pl.Boolean).gather(self.cell_of) if any(flags) else pl.lit(value=False)
+
+    @property
     def price_key(self) -> pl.Series:
         """Of each call: the book's name of the model; null: unpriced."""
         names_ = [cell.sold_by.tariffs[0].model if cell.sold_by.tariffs else None for cell in self.table]

@@ -14,7 +14,7 @@ from ledger.tables import TOKEN_METERS
 
 
 def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
-    """Adds `list_cost` (MONEY; null: unpriced), its parts ``__cost_<meter>``, `context_above` and `price_key` to metered calls.
+    """Adds `list_cost` (MONEY; null: unpriced), its parts ``__cost_<meter>``, `context_above`, `price_key` and `tier_at_standard` to metered calls.
 
     `calls` has the disjoint token meters, prompt_tokens, provider, region, request_model, response_model, service_tier, start_time
     and cache_hit, and may have other_usage, end_time, reported_cost and the flags of `metering.disjoint`: usage with two possible readings is
@@ -52,6 +52,7 @@ def add_list_cost(calls: pl.DataFrame, book: PriceBook) -> pl.DataFrame:
         money(amount).alias("list_cost"),
         context_above=cell_table.context_above,
         price_key=cell_table.price_key,
+        tier_at_standard=cell_table.tier_at_standard,
     )
     if "__lifetime_unknown" in out.columns:
         out.drop_in_place("__lifetime_unknown")

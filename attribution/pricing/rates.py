@@ -177,6 +177,12 @@ class Tariffs:
         """Whether some tariff names one of the meters."""
         return not self.meters.isdisjoint(meters)
 
+    def prices_tier(self, tier: str) -> bool:
+        """Whether some rate is stated for a tier. A batch has customary rates where none is stated. (ES-2)"""
+        tier_names = {tier, _TIER_ALIASES.get(tier, tier)}
+        rates = (row for t in self.tariffs for rows in t.meters.values() for row in rows)
+        return tier in (STANDARD, BATCH) or any(row.service_tier in tier_names for row in rates)
+
     def rate(self, meter: str, sale: Sale) -> Decimal | None:
         """Price of one unit; None: unpriced.
 
