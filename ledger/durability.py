@@ -121,6 +121,22 @@ def read_checksums(folder: Path) -> Checksums:
     return _all_lines(folder) if (folder / CHECKSUMS).exists() else Checksums(None, {})
 
 
+def forget_removed_files(folder: Path) -> None:
+    """Writes the list of checksums anew without files that are gone, once it is mostly about those. The caller holds the write lock."""
+    checksums = read_checksums(folder)
+    files = {path: digest for path, digest in checksums.files.items() if (folder / path).exists()}
+    if checksums.version is None or checksums.damaged_lines or len(files) > len(checksums.files) // 2:
+        return
+    content = json.dumps({"version": checksums.version, "files": files}, separators=(",", ":")).encode()
+    new_list = folder / f"{CHECKSUMS}.new"
+    with new_list.open("wb") as file:
+        file.write(_crc(content) + b" " + content + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new_list.replace(folder / CHECKSUMS)
+    sync_folder(folder)
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:

@@ -30,11 +30,16 @@ def recover(books: Books) -> list[str]:
     report = []
     if run_ids := _close_if_nobody_writes(books):
         report.append(f"{len(run_ids)} attribution runs were cut off with their process; what they left out is done again")
-    if paths := [path for parent, pattern in scratch_places(books) for path in remove_abandoned(parent, pattern)]:
+    if paths := recover_files(books):
         report.append(f"{len(paths)} temporary files and folders of processes that have ended were removed")
     for sentence in report:
         log.info(sentence)
     return report
+
+
+def recover_files(books: Books) -> list[Path]:
+    """Removes temporary files and folders of processes that are gone; returns them."""
+    return [path for parent, pattern in scratch_places(books) for path in remove_abandoned(parent, pattern)]
 
 
 def close_runs(books: Books) -> list[str]:

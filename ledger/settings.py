@@ -26,6 +26,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 from ledger.errors import SettingsError
 from ledger.settings_sections import AlertSettings as AlertSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
+from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
 from ledger.settings_sections import Section
 from ledger.settings_sections import ServeSettings as ServeSettings
@@ -207,6 +208,7 @@ class Settings(BaseSettings):
     attribution: AttributionSettings = AttributionSettings()
     report: ReportSettings = ReportSettings()
     alerts: AlertSettings = AlertSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
 
     @property
     def tables_uri(self) -> str:

@@ -79,6 +79,26 @@ class IngestSettings(Section):
     )
 
 
+class MaintenanceSettings(Section):
+    """Maintenance: what keeps the disk bounded (see `rootcost maintenance`)."""
+
+    every_seconds: float = Field(
+        60.0, gt=0, description="How often `rootcost serve` merges small files and removes what nobody needs."
+    )
+    retention_minutes: float = Field(
+        15.0,
+        gt=0,
+        description="How long files stay that no table needs any more: readers that began before may be at them. Live figures are computed "
+        "less often where they would write more than a quarter of the tables anew within this time.",
+    )
+    superseded_days: float = Field(
+        90.0, gt=0, description="How long superseded runs stay readable, so that they can be compared."
+    )
+    facts_days: float = Field(
+        90.0, gt=0, description="How long earlier versions of bills and prices stay, which explain why runs differ."
+    )
+
+
 class ReportSettings(Section):
     """Presentation of results."""
 

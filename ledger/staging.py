@@ -44,7 +44,7 @@ def stage(store: Store, table: Table, frame: pl.DataFrame) -> list[Part]:
         return []
     pieces = _pieces(rows, table.partition_by)
     out = []
-    with scratch_folder("part", _scratch(store)) as folder:
+    with scratch_folder("part", scratch(store)) as folder:
         for values, piece in pieces.items():
             file = folder / "part.parquet"
             write(table, piece, file)
@@ -95,11 +95,11 @@ def scan(table: Table, files: Sequence[str], *, storage_options: dict[str, str] 
     )
 
 
-def place(store: Store, table: Table, file: Path, partition: Mapping[str, str]) -> Part:
-    """Copies a file made by `write` into a partition, not yet visible to readers. The file itself is kept."""
+def place(store: Store, table: Table, file: Path, partition: Mapping[str, str], *, name: str = "") -> Part:
+    """Copies a file made by `write` into a partition, by default under a new name, not yet visible to readers. The file itself is kept."""
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
     folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
-    path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
+    path = f"{folder}/{name or f'part-{uuid.uuid4()}.zstd.parquet'}"
     stats = pl.read_parquet_metadata(file)[_STATS]
     size = file.stat().st_size
     place_file(file, store.uri(table), path, store.storage_options)
@@ -122,7 +122,7 @@ def _pieces(rows: pl.DataFrame, by: Sequence[str]) -> Mapping[tuple[Any, ...], p
     return rows.partition_by(list(by), as_dict=True, maintain_order=True)
 
 
-def _scratch(store: Store) -> str | None:
+def scratch(store: Store) -> str | None:
     """A folder on the table's own disk, so that a file can be hard-linked into the table."""
     if "://" in store.root:
         return None

@@ -26,9 +26,9 @@ from urllib.parse import quote, unquote
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties
 from deltalake.exceptions import TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
-from ledger import disk
+from ledger import disk, file_sets
 from ledger.durability import TableSync
 from ledger.errors import StoreUnreachable, TableError
 from ledger.filesystem import make_folder
@@ -123,7 +123,7 @@ class Store:
     def fingerprint(
         self, table: Table, partitions: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None
     ) -> str:
-        """Changes exactly when the files of these partitions change; reads no data. `version`: as it was after that commit."""
+        """Changes exactly when the files of these partitions change, but for compaction; reads no data. `version`: as it was after that commit."""
         delta = self.delta(table, version=version)
         if delta is None:
             return "empty"
@@ -131,7 +131,10 @@ class Store:
         for column, values in (partitions or {}).items():
             folders = {f"{column}={v}" for v in values}
             names = [n for n in names if folders & set(n.split("/"))]
-        return hashlib.blake2b("\n".join(n.rsplit("/", 1)[-1] for n in names).encode(), digest_size=12).hexdigest()
+        file_names = [n.rsplit("/", 1)[-1] for n in names]
+        if table.partition_by == ("date",):  # tables whose files are merged
+            return file_sets.fingerprint(file_names)
+        return hashlib.blake2b("\n".join(file_names).encode(), digest_size=12).hexdigest()
 
     def files(self, table: Table, partitions: Mapping[str, Sequence[str]] | None = None) -> list[StoredFile]:
         """The files of these partitions with their statistics from the table's log; reads no data."""
@@ -197,6 +200,20 @@ class Store:
         """Adds files below the table's folder to the table in one commit (see `ledger.staging`)."""
         with self.writing(table), self._reachable(table):
             delta = self._widened_or_new(table)
+            delta.create_write_transaction(
+                list(actions),
+                "append",
+                delta.schema(),
+                partition_by=list(table.partition_by),
+                commit_properties=self._metadata(note),
+            )
+
+    def replace_actions(self, table: Table, actions: Sequence[AddAction | RemoveAction], *, note: str = "") -> None:
+        """Removes files from a table and adds others with the same rows, in one commit (see `ledger.compaction`)."""
+        with self.writing(table), self._reachable(table):
+            delta = self.delta(table)
+            if delta is None:
+                raise TableError("has no files to replace", where=table.name)
             delta.create_write_transaction(
                 list(actions),
                 "append",
@@ -319,8 +336,6 @@ def _move_in(
     metadata: CommitProperties | None,
     storage_options: Mapping[str, str],
 ) -> int:
-    from deltalake.transaction import RemoveAction
-
     # As deltalake lays files out: values escaped in folder names (it escapes those names once more in its log).
     folder = "/".join(f"{column}={quote(partition[column], safe='')}" for column in table.partition_by)
     actions: list[AddAction | RemoveAction] = []

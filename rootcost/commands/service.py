@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, folder_of, home_of, out, out_json, say
+from rootcost.terminal.console import Home, folder_of, home_of, open_books, out, out_json, say, write_lock
 
 
 def add_to(app: typer.Typer) -> None:
     """Registers these commands."""
     app.command(epilog="Example: rootcost serve --port 9000 --ui-port 9001")(serve)
     app.command(epilog="Example: rootcost demo && rootcost serve")(demo)
+    app.command(epilog="Example: rootcost maintenance --dry-run")(maintenance)
     config = typer.Typer(no_args_is_help=True, help="The settings in force.")
     config.command("show", epilog="Example: rootcost config show --format json")(config_show)
     app.add_typer(config, name="config")
@@ -54,6 +56,30 @@ def demo(
     code = run_demo(folder_of(home), scale=scale, seed=seed)
     if code:
         raise typer.Exit(code)
+
+
+def maintenance(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
+    home: Home = None,
+) -> None:
+    """Remove from the disk what nobody needs any more, and merge small files. No figure changes.
+
+    `rootcost serve` does it by itself. How long things stay is set under [maintenance].
+    """
+    from ledger.maintenance import maintain
+
+    with open_books(home) as books, write_lock(books):
+        report = maintain(books, dry_run=dry_run)
+    if output == "json":
+        out_json(asdict(report))
+        return
+    words = ("would be", "Would remove") if dry_run else ("were", "Removed")
+    out(f"{words[1]} {report.removed_files:,} files ({report.removed_bytes / 1e6:,.1f} MB) that no table needs")
+    out(f"{report.merged_files:,} small files {words[0]} merged")
+    out(
+        f"{report.unshown_partitions:,} partitions of runs that nobody shows, {report.temporary_files:,} temporary files {words[0]} removed"
+    )
 
 
 def config_show(

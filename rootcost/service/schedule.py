@@ -5,6 +5,7 @@
     sources *  each at its own cron            bills and logs → ledger (see `rootcost.service.timetable`)
     watch *    every half minute               sources whose newest row is older than it should be
     attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets, also where only they did
+    maintain * every maintenance.every_seconds  small files are merged, and what nobody needs is removed
     deliver *  every serve.attribute_seconds   alerts that have not reached their address
 
 An idle round reads a few file names and writes nothing. A round that did something, or failed, is a row in `job_runs`, and the reading of a
@@ -17,7 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ledger import disk
@@ -102,6 +103,14 @@ class Jobs:
         self.deliver()
         return {"alerts": len(alerts)}
 
+    def maintain(self) -> Detail:
+        """Removes what nobody needs any more from the disk, and merges small files."""
+        from ledger.locks import write_lock
+        from ledger.maintenance import maintain
+
+        with self.turn, write_lock(self.books):
+            return maintain(self.books).counts()
+
     def watch(self) -> Detail:
         """Raises alerts for sources that have become stale, and sends them."""
         from rootcost.service.staleness import raise_alerts
@@ -163,9 +172,13 @@ class Schedule:
         self._add("attribute", self._led_only(self._attribute), serve.attribute_seconds)
         self._add("deliver", self._led_only(self.jobs.deliver), serve.attribute_seconds)
         self._add("watch", self._led_only(self._watch), WATCH_SECONDS)
+        pause = timedelta(seconds=books.settings.maintenance.every_seconds)
+        self._add("maintain", self._led_only(self.jobs.maintain), pause.total_seconds(), first_at=now() + pause)
 
-    def _add(self, name: str, work: Callable[[], Detail], seconds: float) -> None:
-        self._scheduler.add_job(lambda: self.run(name, work), "interval", id=name, seconds=seconds, next_run_time=now())
+    def _add(self, name: str, work: Callable[[], Detail], seconds: float, *, first_at: datetime | None = None) -> None:
+        self._scheduler.add_job(
+            lambda: self.run(name, work), "interval", id=name, seconds=seconds, next_run_time=first_at or now()
+        )
 
     def _led_only(self, work: Callable[[], Detail]) -> Callable[[], Detail]:
         return lambda: work() if self.leadership.leads else {}
@@ -283,7 +296,8 @@ class Schedule:
         """
         started_at = now()
         try:
-            disk.require_room(self._books.folders)
+            if name != "maintain":  # which makes room
+                disk.require_room(self._books.folders)
             detail, status = work(), "done"
         except RootCostError as error:
             detail, status = {"error": str(error)}, "failed"
@@ -312,15 +326,19 @@ class Schedule:
         return detail
 
     def _attribute(self) -> Detail:
-        """Attributes at most as often as the setting says, and for at most a third of the time."""
+        """Attributes at most as often as the setting says, for at most a third of the time, and without filling the disk."""
         if time.monotonic() < self._due_at:
             return {}
-        started_seconds = time.monotonic()
+        from ledger.maintenance import pause_seconds
+
+        started_at, started_seconds = now(), time.monotonic()
         detail = self.jobs.attribute()
         if detail:
             ended_seconds = time.monotonic()
             self._due_at = ended_seconds + max(
-                self._books.settings.serve.attribute_seconds - 0.5, 2 * (ended_seconds - started_seconds)
+                self._books.settings.serve.attribute_seconds - 0.5,
+                2 * (ended_seconds - started_seconds),
+                pause_seconds(self._books, started_at),
             )
         return detail
 

@@ -1,0 +1,40 @@
+"""Fingerprints of sets of files that stay when files are merged.
+
+A file's identity is a hash of its name; that of a merged file is the sum of its originals' identities, which its name carries. The
+fingerprint of a set is the sum over its files, so that compaction changes it no more than it changes rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+_BYTES: Final = 12
+_MODULUS: Final = 1 << (8 * _BYTES)
+_MERGED: Final = re.compile(rf"-of-([0-9a-f]{{{2 * _BYTES}}})\.")
+
+
+def fingerprint(names: Iterable[str]) -> str:
+    """The fingerprint of the files with these names, in any order.
+
+    >>> fingerprint(["a.parquet", "b.parquet", "c.parquet"]) == fingerprint([merged_name(["c.parquet", "a.parquet"]), "b.parquet"])
+    True
+    >>> fingerprint(["a.parquet"]) == fingerprint(["b.parquet"]), fingerprint([])
+    (False, '000000000000000000000000')
+    """
+    return f"{sum(map(_identity, names)) % _MODULUS:0{2 * _BYTES}x}"
+
+
+def merged_name(names: Iterable[str]) -> str:
+    """A new name for the file that holds the rows of these files."""
+    return f"part-{uuid.uuid4()}-of-{fingerprint(names)}.zstd.parquet"
+
+
+def _identity(name: str) -> int:
+    merged_match = _MERGED.search(name)
+    return (
+        int(merged_match[1], 16) if merged_match else int.from_bytes(hashlib.blake2b(name.encode(), digest_size=_BYTES).digest())
+    )
