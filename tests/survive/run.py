@@ -128,8 +128,16 @@ def kills(count: int, seed: int, folder: Path) -> list[str]:
             worker.process.join(chance.uniform(0, 2.5))
         worker.kill()
         promises += worker.promises()
-        losses += [f"kill {number} of seed {seed}: {failure}" for failure in checked(home, promises)]
+        losses += _report(f"kill {number} of seed {seed}", checked(home, promises))
     return losses
+
+
+def _report(case: str, failures_of_case: list[str]) -> list[str]:
+    """The failures of one case, printed at once: a run may be broken off. Every tenth case says how far it is."""
+    lines = [f"{case}: {failure}" for failure in failures_of_case]
+    for line in lines or ([f"{case}: whole"] if case.split()[1].endswith("9") else []):
+        print(f"  {line}", flush=True)
+    return lines
 
 
 def power_cuts(count: int, seed: int, folder: Path) -> list[str] | None:
@@ -158,7 +166,7 @@ def power_cuts(count: int, seed: int, folder: Path) -> list[str] | None:
         after.mkdir(exist_ok=True)
         subprocess.run(["mount", "-o", "loop", folder / "after", after], check=True)
         try:
-            losses += [f"cut {number} of seed {seed}: {failure}" for failure in checked(after / "home", promises_so_far)]
+            losses += _report(f"cut {number} of seed {seed}", checked(after / "home", promises_so_far))
         finally:
             subprocess.run(["umount", after], check=True)
     if worker is not None:
@@ -199,7 +207,9 @@ def flips(count: int, seed: int, folder: Path) -> list[str]:
         if path.name not in " ".join(problem.uri for problem in verify_table(store, table).problems) and _is_live(
             store, table, path
         ):
-            losses.append(f"flip {number} of seed {seed}: bit {bit} of byte {position} of {path.relative_to(home)} is not named")
+            losses += _report(
+                f"flip {number} of seed {seed}", [f"bit {bit} of byte {position} of {path.relative_to(home)} is not named"]
+            )
         path.write_bytes(content)
     return losses
 
@@ -235,8 +245,6 @@ def main() -> int:
             continue
         has_failed = has_failed or bool(result)
         print(f"{name}: {count}, failures: {len(result)}, seed {options.seed}, {time.monotonic() - began:.0f} s", flush=True)
-        for failure in result:
-            print(f"  {failure}", flush=True)
     return int(has_failed)
 
 
