@@ -150,7 +150,9 @@ def emitted_reasons() -> set[str]:
             words: list[ast.expr] = []
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lit":
                 words = node.args[:1]
-            elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id.endswith("reason") for t in node.targets):
+            elif isinstance(node, ast.Assign) and any(
+                isinstance(t, ast.Name) and t.id.lower().endswith("reason") for t in node.targets
+            ):
                 words = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
             for word in words:
                 if isinstance(word, ast.Constant) and isinstance(word.value, str) and re.fullmatch(r"[a-z][a-z_]+", word.value):

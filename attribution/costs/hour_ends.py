@@ -17,7 +17,7 @@ from attribution.usage.reader import FAMILY
 from ledger.money import MONEY, split, weights
 from ledger.tables import TIME
 
-HOUR_END = "hour_end"
+HOUR_END_REASON = "hour_end"
 """Reason of usage that is met in the hour of its end."""
 
 ENDS = ("end_hour", "met_hour")
@@ -172,5 +172,5 @@ def at_its_end(moved_usage: pl.DataFrame) -> pl.DataFrame:
     return moved_usage.with_columns(
         met_hour="end_hour",
         end_hour=pl.lit(None, dtype=TIME),
-        reason=pl.concat_str(pl.lit(HOUR_END), "reason", separator=",", ignore_nulls=True),
+        reason=pl.concat_str(pl.lit(HOUR_END_REASON), "reason", separator=",", ignore_nulls=True),
     )
