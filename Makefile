@@ -80,6 +80,10 @@ oracle: .venv/.installed ## Many random ledgers against the slow second implemen
 survive: .venv/.installed ## Kills, power cuts (as root) and flipped bits (KILLS=1000, CUTS=200, FLIPS=1000, SEED=…)
 	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) $(if $(SEED),--seed $(SEED))
 
+.PHONY: fuzz
+fuzz: .venv/.installed ## Mutated inputs at every reader and door (SEED=1, COUNT=20000): nothing escapes, hangs or takes a neighbour along
+	@$(BIN)/python -m tests.fuzz.run --seed $(or $(SEED),1) --count $(or $(COUNT),20000)
+
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench

@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import errors
 from api.access import LOOPBACK, Access
+from api.deadlines import BodyDeadline
 from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
@@ -59,6 +60,7 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
+    app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
     app.add_middleware(Access, token=token, hosts=LOOPBACK)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app

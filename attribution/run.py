@@ -90,7 +90,7 @@ def attribute(
     is: `BalanceError` is raised and the last published run stays in force. `executor` builds the partitions, by default in threads.
     """
     run = _Run(
-        books,
+        books.snapshot(),
         cause,
         progress or _ignore_progress,
         executor or ThreadExecutor(books.settings.attribution.workers),
@@ -102,7 +102,7 @@ def attribute(
 def preview(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
     """The costs of a month under other cost settings (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
-    run = _Run(books, "preview", _ignore_progress, ThreadExecutor(books.settings.attribution.workers))
+    run = _Run(books.snapshot(), "preview", _ignore_progress, ThreadExecutor(books.settings.attribution.workers))
     sink = MemorySink()
     run.compute_costs(month, settings, sink)
     return sink.costs

@@ -1,4 +1,4 @@
-"""Decompression of files by their first bytes: zstandard and xz, chunk by chunk. Gzip and zip are read where they need their own repairs."""
+"""Decompression of files by their first bytes: gzip, zstandard and xz, chunk by chunk. Zip is read where tables are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import IO
 
 import pyarrow as pa
 
-ZSTD, XZ = b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
+from ledger.inflate import InflateError, inflate
+
+GZIP, ZSTD, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
 SUFFIXES = (".gz", ".zst", ".xz")
+_JOINED_BYTES = 4 << 20
+"""Chunks are joined up to this size: those who read it need not fear a million chunks of a byte."""
 _CHUNK = 1 << 16
 """Small, since a damaged zstandard stream loses the chunk that is being read."""
 
@@ -19,12 +23,12 @@ class CutOffError(Exception):
 
 
 def has_magic(head: bytes) -> bool:
-    """Whether a file that begins so is compressed by zstandard or xz."""
-    return head.startswith((ZSTD, XZ))
+    """Whether a file that begins so is compressed by gzip, zstandard or xz."""
+    return head.startswith((GZIP, ZSTD, XZ))
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of a zstandard or xz file, which may be several streams one after another. Raises `CutOffError` where it is damaged.
+    """The content of a compressed file, which may be several streams one after another. Raises `CutOffError` where it is damaged.
 
     >>> import io
     >>> b"".join(chunks(io.BytesIO(lzma.compress(b"spans") + lzma.compress(b" and logs"))))
@@ -32,7 +36,25 @@ def chunks(file: IO[bytes]) -> Iterator[bytes]:
     """
     head = file.read(len(XZ))
     file.seek(-len(head), 1)
-    yield from _of_zstd(file) if head.startswith(ZSTD) else _of_xz(file)
+    parts, size = list[bytes](), 0
+    try:
+        for part in _of_gzip(file) if head.startswith(GZIP) else _of_zstd(file) if head.startswith(ZSTD) else _of_xz(file):
+            parts.append(part)
+            size += len(part)
+            if size >= _JOINED_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+    except CutOffError:
+        yield b"".join(parts)
+        raise
+    yield b"".join(parts)
+
+
+def _of_gzip(file: IO[bytes]) -> Iterator[bytes]:
+    try:
+        yield from inflate(iter(lambda: file.read(_JOINED_BYTES), b""))
+    except InflateError as error:
+        raise CutOffError(str(error)) from error
 
 
 def _of_zstd(file: IO[bytes]) -> Iterator[bytes]:

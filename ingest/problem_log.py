@@ -1,19 +1,26 @@
-"""The problems of one run, by address, and what makes an exception a problem of the input."""
+"""The problems of one run, by address, and which exception makes one file a problem and not the run."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
-import sys
+import logging
+import lzma
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
 from ledger.addresses import masked
-from ledger.errors import DiskFull, RootCostError
+from ledger.errors import DiskFull, FormatError, RootCostError, StoreUnreachable
 from ledger.problems import Problem
+
+log = logging.getLogger("rootcost.ingest")
 
 _MAX_KINDS = 200
 
@@ -45,21 +52,74 @@ class ProblemLog:
         ]
 
 
-def is_input_error(error: Exception) -> bool:
-    """Whether the bytes caused the error, rather than a bug of ours."""
+UNREADABLE: Final = "unreadable_file"
+"""Field of the problem of a file at which a reader failed in a way it does not know: perhaps a defect of the reader."""
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+_DECODING_ERRORS = (
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    EOFError,
+)
+"""Errors whose message names a place in the bytes and quotes none of them."""
+_ROOT = Path(__file__).parents[1]
+
+
+def concerns_one_file(error: BaseException) -> bool:
+    """Whether an error that was raised while one file was read makes that file unreadable, and leaves the others alone.
+
+    A panic of Polars is a `BaseException` and does; an interrupt, a full disk and too many open files end the run.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in _MACHINE_ERRORS
+    return not isinstance(error, (*_INTERRUPTS, DiskFull))
+
+
+class UnreadableError(FormatError):
+    """A reader failed in a way it does not know. The error's own message may quote the input, so it is left out."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.place = _place_of(error)
+        super().__init__(
+            f"cannot be read: {type(error).__name__} at {self.place}",
+            remedy="write it again; if it is whole, report this reason as a defect. All else was read",
+        )
+
+
+def input_error(error: BaseException, uri: str) -> RootCostError:
+    """What is wrong with an input at which a reader raised `error`.
+
+    An unknown error goes to the log as well, with the frames and without the message: a defect stays visible, the content does not.
+    """
     if isinstance(error, RootCostError):
-        return not isinstance(error, DiskFull)
-    if isinstance(error, (UnicodeDecodeError, json.JSONDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, EOFError)):
-        return True
-    decoders = (("google.protobuf.message", "DecodeError"), ("pyarrow.lib", "ArrowInvalid"))
-    return any(isinstance(error, getattr(sys.modules[module], name)) for module, name in decoders if module in sys.modules)
+        return error
+    if isinstance(error, _DECODING_ERRORS):
+        return FormatError(f"the file cannot be decoded: {str(error)[:200]}", remedy="fetch or export it again")
+    if isinstance(error, OSError) and error.strerror:
+        return StoreUnreachable(error.strerror, remedy="check that the file can be read, and that the disk has room")
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s: %s while it was read\n%s", uri, type(error).__name__, frames)
+    return UnreadableError(error)
 
 
-def error_problem(source: str, uri: str, error: Exception) -> Problem:
+def error_problem(source: str, uri: str, error: BaseException) -> Problem:
     """The problem of a file that could not be read."""
-    if isinstance(error, RootCostError):
-        return Problem(source, uri, "file", "", error.what, error.remedy or "mend the file, and ingest it again")
-    return Problem(source, uri, "file", "", f"the file cannot be decoded: {str(error)[:200]}", "fetch or export it again")
+    reason = input_error(error, uri)
+    field = UNREADABLE if isinstance(reason, UnreadableError) else ""
+    return Problem(source, uri, "file", field, reason.what, reason.remedy or "mend the file, and ingest it again")
+
+
+def _place_of(error: BaseException) -> str:
+    """File and line of the last frame of this program that an error passed."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(_ROOT) and "site-packages" not in path.relative_to(_ROOT).parts:
+            return f"{path.relative_to(_ROOT).as_posix()}:{frame.lineno}"
+    return "an unknown place"
 
 
 def _limited(group: Sequence[Problem]) -> Iterator[Problem]:

@@ -20,9 +20,10 @@ from ingest.bills import datasets, handover, raw_files
 from ingest.bills import month as bill_months
 from ingest.bills.datasets import Decisions
 from ingest.fetch import WorldFetcher
-from ingest.problem_log import ProblemLog, error_problem, is_input_error
+from ingest.problem_log import ProblemLog, concerns_one_file, error_problem
 from ingest.source import Batch, Fetcher, RawObject, Reading, Source, Window
 from ingest.sources import by_name, check_trusted_sources
+from ingest.time_bounds import TimeBounds
 from ledger import problems
 from ledger.addresses import masked
 from ledger.books import Books
@@ -168,9 +169,11 @@ class _Run:
                     if batch.checkpoints:
                         is_complete = False  # read from a checkpoint on: problems before it still hold
                     yield batch
-            except SourceError as error:
-                is_complete = not isinstance(error, StoreUnreachable)
-                problem = error_problem(self.source.name, error.where or uri, error)
+            except BaseException as error:
+                if not concerns_one_file(error):
+                    raise
+                is_complete = isinstance(error, SourceError) and not isinstance(error, StoreUnreachable)
+                problem = error_problem(self.source.name, getattr(error, "where", "") or uri, error)
                 self.problem_log.add(problem)
                 self.report.unreached.append(problem)
                 if isinstance(error, ObjectMissingError) and problem.uri == uri:
@@ -287,8 +290,8 @@ class _Run:
                         )
                         buffers[month] = buffers.get(month) or bill_months.open_buffer(self.books.store, batch, month, folder)
                         buffers[month].add(charge_batch, part.rows)
-            except Exception as error:
-                if not is_input_error(error):
+            except BaseException as error:
+                if not concerns_one_file(error):
                     raise
                 self.problem_log.add(error_problem(self.source.name, item.uri, error))
                 return None
@@ -368,24 +371,26 @@ class _Run:
 
     def ingest_logs(self, batches: Iterator[Batch]) -> None:
         """Merges rows as they come."""
-        waiting: list[pl.DataFrame] = []
-        files: list[dict[str, object]] = []
-        days: set[str] = set()
-        finished_batches: list[Batch] = []
+        waiting, files = list[pl.DataFrame](), list[dict[str, object]]()
+        days, finished_batches = set[str](), list[Batch]()
         for batch in batches:
             is_complete = True
             for item in batch.objects:
                 rows, rows_refused = 0, 0
                 try:
                     for reading in self._readings(item):
-                        rows_refused += sum(p.rows for p in reading.problems if p.severity == "error")
-                        if reading.frame.height:
+                        frame, far_problems = TimeBounds.at(self.now, self.books.settings.ingest).split(
+                            reading.frame, self.source.name, item.uri
+                        )
+                        self.problem_log.add_all(far_problems)
+                        rows_refused += sum(p.rows for p in (*reading.problems, *far_problems) if p.severity == "error")
+                        if frame.height:
                             provenance = {"source": self.source.name, "raw_id": item.raw_id}
-                            missing_columns = {k: pl.lit(v) for k, v in provenance.items() if k not in reading.frame.columns}
-                            waiting.append(SPANS.conform(reading.frame.with_columns(**missing_columns)))
-                            rows += reading.frame.height
-                except Exception as error:
-                    if not is_input_error(error):
+                            missing_columns = {k: pl.lit(v) for k, v in provenance.items() if k not in frame.columns}
+                            waiting.append(SPANS.conform(frame.with_columns(**missing_columns)))
+                            rows += frame.height
+                except BaseException as error:
+                    if not concerns_one_file(error):
                         raise
                     rows_refused += 1
                     is_complete = False

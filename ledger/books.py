@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Self
 
@@ -11,8 +12,10 @@ from ledger.locks import write_lock
 from ledger.private import make_private
 from ledger.problems import Problem
 from ledger.settings import Settings
+from ledger.snapshot import snapshot
 from ledger.store import Store
 from ledger.table_repair import repair_tables
+from ledger.tables import FACTS
 
 
 class Books:
@@ -42,6 +45,12 @@ class Books:
     def folders(self) -> list[Path]:
         """The folders on this machine that the ledger writes to."""
         return [self.home, *([] if "://" in self.store.root else [Path(self.store.root)])]
+
+    def snapshot(self) -> Books:
+        """The same books, in which the facts stay as they are now: what reads them for minutes need not keep others from adding some."""
+        books = copy(self)
+        books.store = snapshot(self.store, FACTS)
+        return books
 
     def close(self) -> None:
         """Writes the tables to disk and closes the connections."""

@@ -20,6 +20,7 @@ import polars as pl
 
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
+from ledger.headers import require_unique
 from ledger.money import MONEY, exact_decimal, exchange_amounts, text
 from ledger.periods import now
 from ledger.problems import Problem
@@ -69,6 +70,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
             where=uri,
             remedy=f"the first line must name: {', '.join(COLUMNS)}",
         )
+    require_unique(headers, uri)
     existing_rates = {(r[0], r[1], r[2]): r[3] for r in rates_in_force(books).iter_rows()}
     rows: dict[tuple[str, str, date], dict[str, object]] = {}
     file_rates: dict[tuple[str, str, date], object] = {}

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 WRITE = "write"
 """Name of the lock for writing the tables; every process that changes a table holds it."""
 
+ATTRIBUTION = "attribution"
+"""Name of the lock for attributing: a run reads a snapshot of the facts and writes conclusions, so that facts are added meanwhile.
+
+What rewrites the files of conclusions or removes files that a snapshot may need holds both locks, this one first."""
+
 _CONNECT_OPTIONS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
 _SESSION_SETTINGS = (
     # The server must notice a dead client machine in seconds, not after the two hours of TCP keepalive.
@@ -213,3 +218,8 @@ def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) ->
 def write_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The lock for writing the tables, shared by all processes of this ledger."""
     return exclusive(lock_of(books, WRITE), on_wait=on_wait)
+
+
+def attribution_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+    """The lock for attributing, shared by all processes of this ledger. Whoever needs the write lock as well takes it within this one."""
+    return exclusive(lock_of(books, ATTRIBUTION), on_wait=on_wait)

@@ -21,6 +21,8 @@ RATE = pl.Decimal(38, RATE_SCALE)
 ZERO = Decimal(0)
 _UNIT = Decimal(1).scaleb(-SCALE)
 _MAX_AMOUNT = Decimal(10) ** 21
+MAX_PLACES = 200
+"""Decimal places of the longest number that is read as an amount."""
 _FINE = pl.Decimal(38, 30)
 _FINE_LIMIT = Decimal(10) ** 7
 WEIGHT_LIMIT = 2**62
@@ -129,9 +131,17 @@ def exact_decimal(literal: str | None) -> Decimal | None:
         amount = Decimal(literal.strip())
     except ArithmeticError:
         return None
-    if not amount.is_finite() or amount.adjusted() > 20:
-        return None
-    return amount
+    return amount if is_amount(amount) else None
+
+
+def is_amount(number: Decimal) -> bool:
+    """Whether a number can be money: finite, below 10^21, and with at most `MAX_PLACES` places, since ``1E-999999999`` is a gigabyte of zeros.
+
+    >>> [is_amount(Decimal(text)) for text in ("1.5", "NaN", "1E+400", "1E-999999999")]
+    [True, False, False, False]
+    """
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and number.adjusted() <= 20 and exponent >= -MAX_PLACES
 
 
 def proportion(amount: Decimal, part: Decimal, whole: Decimal) -> Decimal:

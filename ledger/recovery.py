@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ledger.books import Books
 from ledger.db import Run
-from ledger.locks import WRITE, lock_of
+from ledger.locks import ATTRIBUTION, lock_of
 from ledger.periods import now
 from ledger.scratch import PART_PREFIX, PREFIX, abandoned, remove_abandoned
 
@@ -28,7 +28,7 @@ CUT_OFF: Final = "cut off"
 def recover(books: Books) -> list[str]:
     """Closes runs and removes temporary files of processes that are gone; returns a sentence for each kind that there was."""
     report = []
-    if run_ids := _close_if_nobody_writes(books):
+    if run_ids := _close_if_nobody_attributes(books):
         report.append(f"{len(run_ids)} attribution runs were cut off with their process; what they left out is done again")
     if paths := recover_files(books):
         report.append(f"{len(paths)} temporary files and folders of processes that have ended were removed")
@@ -43,7 +43,7 @@ def recover_files(books: Books) -> list[Path]:
 
 
 def close_runs(books: Books) -> list[str]:
-    """Closes the attribution runs that have no end, and returns their ids. The caller holds the write lock, so that no such run is alive."""
+    """Closes the attribution runs that have no end, and returns their ids. The caller holds the lock for attributing, so that no such run is alive."""
     with books.database.session() as session:
         runs = session.scalars(sa.select(Run).where(Run.status == "running")).all()
         for run in runs:
@@ -66,8 +66,8 @@ def scratch_places(books: Books) -> Iterator[tuple[Path, str]]:
         yield Path(books.store.root), f"{PREFIX}part-*"
 
 
-def _close_if_nobody_writes(books: Books) -> list[str]:
-    lock = lock_of(books, WRITE)
+def _close_if_nobody_attributes(books: Books) -> list[str]:
+    lock = lock_of(books, ATTRIBUTION)
     if not lock.acquire():
         return []  # a run may be alive; it is looked at again
     try:

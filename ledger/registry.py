@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from ledger.books import Books
 from ledger.db import Owner
 from ledger.errors import FormatError, ObjectMissingError, RootCostError
+from ledger.headers import require_unique
 from ledger.names import clean, key, map_names
 from ledger.periods import now, parse_instant
 from ledger.problems import Problem
@@ -105,6 +106,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
             where=uri,
             remedy=f"the first line must name columns out of: {', '.join(COLUMNS)}",
         )
+    require_unique(headers, uri)
     unknown = sorted(set(headers) - set(COLUMNS))
     if unknown:
         result.problems.append(

@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Sequence
 from datetime import date
@@ -120,7 +119,8 @@ class SkuRule(Section):
     )
     pattern: str = Field(
         "",
-        description="Instead: a regular expression found anywhere in it, whatever the case. Groups named model, meter and region are read.",
+        description="Instead: a regular expression found anywhere in it, whatever the case, without look-around and back-references. "
+        "Groups named model, meter and region are read.",
     )
     provider: str = Field(
         "", description="Only charges of this provider, as the costs name it: AWS, Google Cloud, Microsoft, OpenAI, …"
@@ -144,10 +144,10 @@ class SkuRule(Section):
 
         if bool(self.sku) == bool(self.pattern):
             raise ValueError("name either `sku`, compared whole, or `pattern`, a regular expression")
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from error
+        if self.pattern:
+            from ledger.patterns import Pattern  # imports polars, which most commands that load settings do not need
+
+            Pattern(self.pattern)
         if self.meter and self.meter not in METERS:
             raise ValueError(f"{self.meter!r} is no meter{_did_you_mean(self.meter, list(METERS))}")
         if self.unit and self.unit not in BILLED_UNITS:

@@ -44,6 +44,7 @@ class ServeSettings(Section):
     max_waiting_mb: int = Field(
         256, ge=1, description="Maximum megabytes of request bodies in memory; requests beyond it get 429 with Retry-After."
     )
+    request_seconds: float = Field(60.0, gt=0, description="How long the body of a request may take to arrive; then it gets 408.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
 
 
@@ -66,6 +67,18 @@ class IngestSettings(Section):
         False,
         description="Whether prompts, answers and tool arguments that OpenTelemetry spans and events carry are kept in "
         "`spans.attributes`. They are dropped on receipt unless this is true.",
+    )
+    max_future_hours: int = Field(
+        24,
+        ge=1,
+        le=24 * 366,
+        description="Spans that start later than this many hours from now are problems: a sender's clock is wrong.",
+    )
+    max_past_years: int = Field(
+        10,
+        ge=1,
+        le=16,
+        description="Spans that started more than this many years ago are problems; it also bounds how many months one request makes due.",
     )
     s3_endpoint_url: str = Field("", description="S3 endpoint for sources, if not AWS.")
     manifest_locations: list[str] = Field(

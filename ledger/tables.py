@@ -34,6 +34,9 @@ from ledger.money import MONEY, RATE
 from ledger.schema import Column as Column
 from ledger.schema import Table as Table
 
+FACTS = (CHARGES, RAW_FILES, IMPORT_TOTALS, SPANS, METRIC_POINTS, PRICES, EXCHANGE_RATES)
+"""The tables of facts; all others are concluded from them, but for problems, which both have."""
+
 COST_COLUMNS = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
 """The four cost columns of FOCUS. All are allocated by the same weights (RA-6)."""
 

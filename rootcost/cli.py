@@ -19,6 +19,7 @@ from rootcost.commands import (
     exchange,
     explain,
     exports,
+    facts,
     gcp,
     ingestion,
     prices,
@@ -129,7 +130,22 @@ def _root(
     given_home.set(home)
 
 
-for part in (ingestion, sources, prices, exports, gcp, exchange, reports, evidence, explain, budgets, rules, verify, service):
+for part in (
+    ingestion,
+    sources,
+    prices,
+    exports,
+    gcp,
+    exchange,
+    facts,
+    reports,
+    evidence,
+    explain,
+    budgets,
+    rules,
+    verify,
+    service,
+):
     part.add_to(app)
 
 

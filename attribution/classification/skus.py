@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from attribution.classification.names import table, variant
 from ledger.meters import METERS, TOKEN_METERS
+from ledger.patterns import Pattern
 from ledger.settings import SkuRule
 
 UNGROUPED = "ungrouped"
@@ -209,7 +210,7 @@ class Classifier:
     """Classifies bill rows; `own_rules` of the settings come before all others."""
 
     def __init__(self, own_rules: Sequence[SkuRule] = ()) -> None:
-        self._own = [(rule, re.compile(rule.pattern, re.IGNORECASE) if rule.pattern else None) for rule in own_rules]
+        self._own = [(rule, Pattern(rule.pattern) if rule.pattern else None) for rule in own_rules]
 
     def sold(self, words: SkuText) -> SkuClass:
         """Model, meter and tier from a usage type, a meter's name, a line item or a sentence.
@@ -239,16 +240,15 @@ class Classifier:
         return nameless or _match_unit(words)
 
 
-def _match_own_rule(rule: SkuRule, pattern: re.Pattern[str] | None, words: SkuText) -> SkuClass | None:
+def _match_own_rule(rule: SkuRule, pattern: Pattern | None, words: SkuText) -> SkuClass | None:
     text = words.sku or words.description or ""
     if (rule.provider and rule.provider != words.provider) or (rule.service and rule.service != words.service):
         return None
     if rule.sku and rule.sku != text:
         return None
-    match = pattern.search(text) if pattern is not None else None
-    if pattern is not None and match is None:
+    groups = pattern.search(text) if pattern is not None else {}
+    if groups is None:
         return None
-    groups = match.groupdict() if match is not None else {}
     meter = rule.meter or meter_of(groups.get("meter") or "")
     unit_factor = unit(rule.unit) if rule.unit else _unit_factor(meter, words.unit, "")
     model = rule.model or groups.get("model") or None

@@ -175,11 +175,18 @@ def report_bad_tags(
 
 
 def _canonical_object(text: str) -> str | None:
-    """The canonical form of a JSON object; empty for an empty one; None if it is not an object."""
+    r"""The canonical form of a JSON object; empty for an empty one; None if it is not an object.
+
+    Half of a character that an escape names is replaced, since UTF-8 cannot carry it.
+
+    >>> _canonical_object(r'{"a": "\ud83d"}'), _canonical_object("[" * 100_000), _canonical_object("9" * 5000)
+    ('{"a":"?"}', None, None)
+    """
     try:
         value = json.loads(text, parse_float=str)
-    except (json.JSONDecodeError, RecursionError):
+        if not isinstance(value, dict):
+            return None
+        canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if value else ""
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
-        return None
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if value else ""
+    return canonical.encode("utf-8", "replace").decode()

@@ -26,11 +26,16 @@ from ingest.bills.dictionary import BillBatch
 from ingest.compression import CutOffError, has_magic
 from ingest.problem_counter import ProblemCounter
 from ledger.errors import FormatError
+from ledger.headers import require_unique
+from ledger.inflate import ENDS_EARLY
 
 _CHUNK = 4 << 20
 _BLOCK = 32 << 20
 _MAX_ROW_BYTES = 64 << 20
 _MAX_RECORD_LINES = 50
+MAX_ARCHIVE_ENTRIES = 1000
+"""Entries of a zip archive: a bill's holds one table, and what a desktop adds to it."""
+_ARCHIVE_END_BYTES = 22 + (1 << 16)
 _SEPARATOR_LINE = re.compile(rb"""\A"?sep=[^\r\n]?"?\r?\n""", re.IGNORECASE)
 """The first line by which a spreadsheet is given the separator; the header shows it anyway."""
 _DELIMITERS = (",", ";", "\t", "|")
@@ -62,9 +67,7 @@ def _raw_chunks(path: Path, counter: ProblemCounter) -> Iterator[bytes]:
     with path.open("rb") as file:
         magic = file.read(6)
         file.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            yield from _gunzip(file, counter)
-        elif has_magic(magic):
+        if has_magic(magic):
             yield from _decompressed(file, counter)
         elif magic[:4] == b"PK\x03\x04":
             yield from _unzip(file, counter)
@@ -73,43 +76,29 @@ def _raw_chunks(path: Path, counter: ProblemCounter) -> Iterator[bytes]:
                 yield chunk
 
 
-def _gunzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
-    # The standard reader drops the last chunk of a truncated file; this one returns all of it.
-    remedy = "fetch the file again; the rows before this point were read"
-    unpack, fed = zlib.decompressobj(wbits=31), b""
-    while True:
-        chunk = fed or file.read(_CHUNK)
-        if not chunk:
-            if not unpack.eof:
-                counter.broken_off = "the compressed file is cut off"
-                counter.add("end of file", "", counter.broken_off, remedy)
-            return
-        try:
-            text = unpack.decompress(chunk, _BLOCK)
-        except zlib.error as error:
-            counter.broken_off = f"the compressed file is damaged: {error}"
-            counter.add("end of file", "", counter.broken_off, remedy)
-            return
-        if text:
-            yield text
-        fed = unpack.unconsumed_tail
-        if unpack.eof:
-            fed = unpack.unused_data or file.read(_CHUNK)
-            if not fed.strip(b"\0"):
-                return
-            unpack = zlib.decompressobj(wbits=31)
-
-
 def _decompressed(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
     try:
         yield from (chunk for chunk in compression.chunks(file) if chunk)
-    except CutOffError:
+    except CutOffError as error:
         remedy = "fetch the file again; the rows before this point were read"
-        counter.broken_off = "the compressed file is cut off or damaged"
+        damage = str(error)
+        counter.broken_off = (
+            "the compressed file is cut off"
+            if damage == ENDS_EARLY
+            else f"the compressed file is damaged: {damage.removeprefix('damaged compression: ')}"
+            if damage
+            else "the compressed file is cut off or damaged"
+        )
         counter.add("end of file", "", counter.broken_off, remedy)
 
 
 def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
+    if _entry_count(file) > MAX_ARCHIVE_ENTRIES:
+        raise FormatError(
+            f"the archive holds more than {MAX_ARCHIVE_ENTRIES} entries",
+            where=counter.uri,
+            remedy="unpack it, and name the files",
+        )
     try:
         with zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if not n.endswith("/") and not _is_side_entry(n)]
@@ -123,6 +112,15 @@ def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
                     yield chunk
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"the archive cannot be unpacked: {error}", where=counter.uri, remedy="fetch the file again") from error
+
+
+def _entry_count(file: io.BufferedReader) -> int:
+    """How many entries an archive says it has, read from its end: the library would hold all their names in memory."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _ARCHIVE_END_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    return int.from_bytes(tail[at + 10 : at + 12], "little") if at >= 0 else 0
 
 
 def _is_side_entry(name: str) -> bool:
@@ -204,6 +202,12 @@ class _RowParser:
         text = _SEPARATOR_LINE.sub(b"", pending.lstrip(b"\r\n")).lstrip(b"\r\n")
         self.line += pending[: len(pending) - len(text)].count(b"\n")
         end = text.find(b"\n") + 1 or (len(text) if last else 0)
+        if len(text) > _MAX_ROW_BYTES and not 0 < end <= _MAX_ROW_BYTES:
+            raise FormatError(
+                f"the first line is longer than {_MAX_ROW_BYTES >> 20} MiB",
+                where=self.tally.uri,
+                remedy="export it again as CSV, with a line for each row",
+            )
         if not end:
             return pending
         try:
@@ -228,6 +232,8 @@ class _RowParser:
         self.delimiter = _DELIMITERS[candidates.index(names)]
         names = [name.strip() for name in names]
         self.selection = self.choose(names)
+        selected_names = {*self.selection.dimensions, *self.selection.measures}
+        require_unique((name for name in names if name in selected_names), self.tally.uri)
         self.names = _unique_names(names)
         self.line += 1
         return text[end:]

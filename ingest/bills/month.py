@@ -18,7 +18,7 @@ from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
 from ingest.bills.month_files import DIMENSIONS, MEASURES, MonthFiles
 from ingest.source import Batch, Reading
 from ledger import money
-from ledger.errors import TableError
+from ledger.errors import FormatError, TableError
 from ledger.money import ZERO
 from ledger.periods import month_end
 from ledger.problems import Problem
@@ -179,6 +179,12 @@ def _with_schema(
     floats = [n for n in names if n in frame.columns and frame.schema[n].is_float()]
     if floats:
         raise TableError(f"amounts arrived as floating point in {floats}", where=CHARGES.name)
+    nested_column = next((n for n in names if n in frame.columns and frame.schema[n].is_nested()), None)
+    if nested_column is not None:
+        raise FormatError(
+            f"the column read as {nested_column} holds lists or records, where text is expected",
+            remedy="export it again with plain text there",
+        )
     result = frame.select(
         *leading, *(pl.col(n).cast(schema[n]) if n in frame.columns else pl.lit(None, dtype=schema[n]).alias(n) for n in names)
     )

@@ -358,4 +358,7 @@ def parse_utc(moment: str) -> datetime:
     '2026-10-01T00:00:00+00:00'
     """
     parsed_time = datetime.fromisoformat(moment)
-    return parsed_time.replace(tzinfo=UTC) if parsed_time.tzinfo is None else parsed_time.astimezone(UTC)
+    try:
+        return parsed_time.replace(tzinfo=UTC) if parsed_time.tzinfo is None else parsed_time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error

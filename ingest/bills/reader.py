@@ -16,9 +16,12 @@ from ingest.bills.dictionary import BillBatch
 from ingest.problem_counter import ProblemCounter
 from ingest.source import RawObject
 from ledger.errors import FormatError
+from ledger.headers import require_unique
 from ledger.tables import TIME
 
 _PARQUET_ROWS = 250_000
+_PRINTABLE_SECONDS = (-62_167_219_200, 253_402_300_799)
+"""The years 0 to 9999."""
 _Item = TypeVar("_Item")
 
 
@@ -54,9 +57,10 @@ def _parquet(item: RawObject, select: SelectColumns) -> Iterator[BillBatch]:
             measures = measures.with_columns(__row=pl.int_range(row, row + pl.len(), dtype=pl.Int64)).with_columns(
                 __line=pl.col("__row")
             )
-            part = dictionary.encode({name: _as_text(batch.column(name)) for name in selection.dimensions}, measures)
-            texts = [name for name, dtype in part.dimensions.schema.items() if dtype == pl.String]
-            yield BillBatch(part.rows, part.dimensions.with_columns(map(_null_if_empty, texts)))
+            texts = {name: _as_text(batch.column(name), name, item.uri) for name in selection.dimensions}
+            part = dictionary.encode(texts, measures)
+            plain = [name for name, dtype in part.dimensions.schema.items() if dtype == pl.String]
+            yield BillBatch(part.rows, part.dimensions.with_columns(map(_null_if_empty, plain)))
             row += batch.num_rows
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
         message = str(error).splitlines()[0][:200]
@@ -70,6 +74,7 @@ def _record_batches(item: RawObject, select: SelectColumns) -> Iterator[tuple[Co
     with pq.ParquetFile(item.path) as file:
         selection = select(list(file.schema_arrow.names))
         names = [*selection.dimensions, *selection.measures]
+        require_unique((name for name in file.schema_arrow.names if name in names), item.uri)
         leaves = [file.schema.column(i) for i in range(len(file.schema))]
         dictionary_columns = [
             leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in selection.dimensions
@@ -91,12 +96,27 @@ def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
             yield cast("_Item", item)
 
 
-def _as_text(array: pa.Array) -> pa.Array:
+def _as_text(array: pa.Array, name: str, uri: str) -> pa.Array:
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return array
     column = pl.Series(pl.from_arrow(array.cast(kind)))
+    if not _is_printable(column):
+        raise FormatError(
+            f"column {name} holds a time outside the years 0 to 9999",
+            where=uri,
+            remedy="write the column as text, and export again",
+        )
     return column.cast(pl.String, strict=column.dtype != pl.Binary).to_arrow()
+
+
+def _is_printable(column: pl.Series) -> bool:
+    """Whether all times have a year of four digits: Polars ends in a panic where it writes others as text."""
+    if not isinstance(column.dtype, pl.Datetime):
+        return True
+    units_per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[column.dtype.time_unit]
+    seconds = column.to_physical() // units_per_second
+    return bool(seconds.is_between(*_PRINTABLE_SECONDS).all())
 
 
 def _null_if_empty(name: str) -> pl.Expr:
@@ -132,6 +152,6 @@ def _parse_time(text: str) -> object:
 
     try:
         moment = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: a zone moves the first or last day of the calendar out of it
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

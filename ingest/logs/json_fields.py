@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
-from ledger.money import exact_decimal
+from ledger.money import exact_decimal, is_amount
 
 ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "NaN", "nan"})
 """Texts that emitters write for an absent value."""
@@ -110,7 +110,7 @@ def decimal(value: object) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, Decimal):
-        return value if value.is_finite() and value.adjusted() <= 20 else None
+        return value if is_amount(value) else None
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

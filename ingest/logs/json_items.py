@@ -6,10 +6,8 @@ The container is recognised by content, not by file name. A truncated or damaged
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import Any, NamedTuple
 
 from ingest import compression
 from ingest.compression import CutOffError, has_magic
-from ingest.logs.json_fields import parse_json, short_repr
+from ingest.logs.json_fields import parse_json
 from ledger.errors import FormatError
+from ledger.headers import require_unique
 
 MAX_LINE_BYTES = 64 << 20
 """Bytes of the longest line, and so of the largest single item."""
@@ -26,6 +25,8 @@ MAX_DOCUMENT_BYTES = 1 << 30
 """Bytes of the largest JSON array after decompression: unlike lines it is parsed in memory as a whole."""
 _CHUNK = 1 << 20
 _BLOCK_BYTES = 16 << 20
+_SHOWN_LINES = 4  # by which JSON lines are told from a document and from a table
+csv.field_size_limit(MAX_LINE_BYTES)  # of the whole process; csv's own limit is 128 KiB, less than a prompt
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
 
 
@@ -79,15 +80,11 @@ def of_file(path: Path, uri: str) -> ItemStream:
 def parts_of_file(path: Path, uri: str) -> PartStream:
     """The same, with the lines of JSON lines in blocks of some megabytes, for readers that parse many at a time."""
     with path.open("rb") as file:
-        magic = file.read(6)
-        if magic[:4] == b"PAR1":
+        if (magic := file.read(6))[:4] == b"PAR1":
             yield from _of_parquet(path, uri)
             return
         file.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            chunks = _gunzipped(file)
-        else:
-            chunks = (c for c in compression.chunks(file) if c) if has_magic(magic) else iter(lambda: file.read(_CHUNK), b"")
+        chunks = (c for c in compression.chunks(file) if c) if has_magic(magic) else iter(lambda: file.read(_CHUNK), b"")
         yield from _of_chunks(chunks, uri)
 
 
@@ -100,26 +97,6 @@ def items_of(parts: PartStream) -> ItemStream:
     """The items of all parts."""
     for part in parts:
         yield from part.items() if isinstance(part, LineBlock) else [part]
-
-
-def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
-    decompressor, in_stream = zlib.decompressobj(wbits=31), False
-    try:
-        while block := file.read(_CHUNK):
-            while block:
-                in_stream = True
-                if chunk := decompressor.decompress(block, _CHUNK):
-                    yield chunk
-                block = decompressor.unconsumed_tail
-                if decompressor.eof:
-                    block = decompressor.unused_data.lstrip(b"\0")
-                    decompressor, in_stream = zlib.decompressobj(wbits=31), False
-        if tail := decompressor.flush():
-            yield tail
-    except zlib.error as error:
-        raise CutOffError from error
-    if in_stream:
-        raise CutOffError
 
 
 class _Lines:
@@ -137,27 +114,35 @@ class _Lines:
             self.is_cut_off = True
             return b""
 
-    def first_line(self) -> bytes:
-        while b"\n" not in self._buffer.lstrip() and len(self._buffer) <= MAX_LINE_BYTES and (chunk := self.next_chunk()):
-            self._buffer += chunk
-        return self._buffer.lstrip().split(b"\n", 1)[0]
+    def first_lines(self, count: int) -> list[bytes]:
+        """The first lines that are not empty, without consuming them; fewer where they are very long, or the file ends."""
+        parts, size, breaks = [self._buffer], len(self._buffer), self._buffer.lstrip().count(b"\n")
+        while breaks < count and size <= MAX_LINE_BYTES and (chunk := self.next_chunk()):
+            breaks += (chunk if any(parts) else chunk.lstrip()).count(b"\n")
+            parts.append(chunk)
+            size += len(chunk)
+        self._buffer = b"".join(parts)
+        return [line for line in self._buffer.lstrip().split(b"\n", count)[:count] if line.strip()]
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Each line without its newline; None for one that is too long."""
-        tail, skipping = self._buffer, False
-        while True:
-            *lines, tail = tail.split(b"\n")
-            for line in lines:
-                yield None if skipping or len(line) > MAX_LINE_BYTES else line
-                skipping = False
-            if len(tail) > MAX_LINE_BYTES:
-                tail, skipping = b"", True
+        pending, size, skipping = list[bytes](), 0, False
+        chunk = self._buffer or self.next_chunk()
+        while chunk:
+            *lines, tail = chunk.split(b"\n")
+            if lines:
+                lines[0] = b"".join((*pending, lines[0]))
+                for line in lines:
+                    yield None if skipping or len(line) > MAX_LINE_BYTES else line
+                    skipping = False
+                pending, size = [], 0
+            pending.append(tail)
+            size += len(tail)
+            if size > MAX_LINE_BYTES:
+                pending, size, skipping = [], 0, True
             chunk = self.next_chunk()
-            if not chunk:
-                break
-            tail += chunk
-        if tail or skipping:
-            yield None if skipping else tail
+        if size or skipping:
+            yield None if skipping else b"".join(pending)
 
     def blocks(self) -> Iterator[LineBlock]:
         """The lines in blocks of about `_BLOCK_BYTES`."""
@@ -181,7 +166,7 @@ class _Lines:
 
 def _of_chunks(chunks: Iterator[bytes], uri: str) -> PartStream:
     lines = _Lines(chunks)
-    first = lines.first_line()
+    first, *following = lines.first_lines(_SHOWN_LINES) or [b""]
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
         yield from _of_utf16(lines, uri)
     elif not first.strip():
@@ -189,11 +174,10 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> PartStream:
             raise FormatError(
                 "the compressed file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off"
             )
-    elif (start := first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]) == b"[":
+    elif _are_lines(first, following):
+        yield from lines.blocks()
+    elif first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{"):
         yield from _of_document(lines, uri)
-    elif start == b"{" or first.strip() in (b"null", b"\xef\xbb\xbfnull"):
-        whole_line = _is_complete(first)
-        yield from lines.blocks() if whole_line or _has_second_object(lines) else _of_document(lines, uri)
     else:
         yield from _of_csv(lines, first, uri)
     if lines.is_cut_off:
@@ -222,10 +206,23 @@ def _is_complete(line: bytes) -> bool:
     return True
 
 
-def _has_second_object(lines: _Lines) -> bool:
-    """Whether the second line starts an object: then these are JSON lines with a damaged first line, not one indented object."""
-    head = lines._buffer.lstrip().split(b"\n", 2)
-    return len(head) > 1 and head[1].lstrip()[:1] == b"{" and len(head[0].strip()) > 1
+def _are_lines(first: bytes, following: Sequence[bytes]) -> bool:
+    """Whether a file that begins so holds an object a line. A damaged first line is told by the objects that follow it.
+
+    >>> _are_lines(b'{"a": 1}', []), _are_lines(b'{"a": 1, "b', [b'{"a": 2}']), _are_lines(b'?"a": 1}', [b'{"a": 2}', b'{"a": 3'])
+    (True, True, True)
+    >>> _are_lines(b"[", [b'{"a": 1}', b"]"]), _are_lines(b"{", [b'"a": {}', b"}"]), _are_lines(b"request_id,startTime", [b"1,2"])
+    (False, False, False)
+    """
+    text = first.strip().removeprefix(b"\xef\xbb\xbf")
+    if text == b"null" or (text[:1] == b"{" and _is_complete(text)):
+        return True
+    # A bracket of its own is that of an indented document. An array that is whole is a document.
+    if text in (b"[", b"{") or (text[:1] == b"[" and _is_complete(text)):
+        return False
+    if text[:1] == b"{" and following and following[0].lstrip()[:1] == b"{":
+        return True
+    return any(line.lstrip()[:1] == b"{" and _is_complete(line.strip()) for line in following)
 
 
 def _of_lines(block: LineBlock) -> ItemStream:
@@ -314,9 +311,8 @@ def _document(text: str, uri: str) -> ItemStream:
                     raise FormatError(
                         "no complete JSON object", where=uri, remedy="the file may be cut off; fetch it again"
                     ) from error
-                reason = (
-                    "the data is cut off here" if character in "{[" else f"no JSON value: {short_repr(text[start : start + 40])}"
-                )
+                # Not quoted: behind a damaged string this may be the middle of a prompt.
+                reason = "the data is cut off here" if character in "{[" else "no JSON value"
                 yield Damage(place, "body", reason, "send it again whole; the items before it were read")
                 return
             at = end
@@ -335,14 +331,17 @@ def _document(text: str, uri: str) -> ItemStream:
 
 
 def _of_csv(lines: _Lines, first: bytes, uri: str) -> ItemStream:
-    header = next(csv.reader([first.decode("utf-8-sig", "replace")]), [])
+    try:
+        header = next(csv.reader([first.decode("utf-8-sig", "replace")]), [])
+    except csv.Error:
+        header = []
     if not _TABLE_COLUMNS.issubset(header):
         raise FormatError(
-            f"neither JSON nor an export of LiteLLM_SpendLogs; it starts {short_repr(first[:40].decode('utf-8', 'replace'))}",
+            "neither JSON nor an export of LiteLLM_SpendLogs",
             where=uri,
             remedy="send LiteLLM payloads as JSON or JSON lines, or LiteLLM_SpendLogs with its header row",
         )
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    require_unique(header, uri)
     rows = csv.reader(_decoded(lines), strict=True)
     next(rows)
     number = 0
@@ -379,6 +378,7 @@ def _of_parquet(path: Path, uri: str) -> ItemStream:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            require_unique(file.schema_arrow.names, uri)
             if not _TABLE_COLUMNS.issubset(file.schema_arrow.names):
                 raise FormatError(
                     "not an export of LiteLLM_SpendLogs", where=uri, remedy="columns request_id and startTime are needed"

@@ -13,6 +13,7 @@ from ingest.logs import json_items
 from ingest.logs.json_items import Damage, Item, ItemStream, LineBlock, PartStream
 from ingest.source import ListedObject, RawObject
 from ledger.errors import FormatError, ObjectMissingError
+from ledger.headers import require_unique
 
 PATTERNS = ("*.json", "*.jsonl", "*.ndjson", "*.json.gz", "*.jsonl.gz", "*.ndjson.gz", "*.gz", "*.zst", "*.xz", "*.parquet")
 _REMEDY = "export the table again; the rows that are whole were read"
@@ -65,6 +66,7 @@ def _of_parquet(item: RawObject) -> ItemStream:
     number = 0
     try:
         with pq.ParquetFile(item.path) as file:
+            require_unique(file.schema_arrow.names, item.uri)
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ingest.otel.attribute_values import is_usage_attribute
 from ingest.otel.salvage import salvage
 from ledger.errors import FormatError
+from ledger.inflate import InflateError
+from ledger.inflate import inflate as inflated
 
 MAX_BODY_BYTES = 256 << 20
 """Bytes of the largest single export after decompression. Exporters send some megabytes; more is a mistake or an attack."""
@@ -153,20 +154,14 @@ def inflate(body: bytes, max_bytes: int) -> bytes:
     """The bytes inside gzip or zlib. Raises `FormatError` when they are damaged or more than `max_bytes`."""
     parts: list[bytes] = []
     size = 0
-    remainder = body
-    while remainder:
-        decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, whichever its header says
-        try:
-            part = decompressor.decompress(remainder, max_bytes - size + 1)
-        except zlib.error as error:
-            raise FormatError(f"damaged compression: {error}", remedy="send the body again") from None
-        size += len(part)
-        if size > max_bytes:
-            raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
-        if not decompressor.eof:
-            raise FormatError("compressed bytes end too early", remedy="send the body again")
-        parts.append(part)
-        remainder = decompressor.unused_data.lstrip(b"\0")
+    try:
+        for part in inflated([body], wbits=47):  # 32 + 15: gzip or zlib, whichever its header says
+            size += len(part)
+            if size > max_bytes:
+                raise FormatError(f"the body holds more than {max_bytes} bytes", remedy="send smaller batches")
+            parts.append(part)
+    except InflateError as error:
+        raise FormatError(str(error), remedy="send the body again") from None
     return b"".join(parts)
 
 

@@ -15,6 +15,7 @@ from ingest.otel.attribute_values import AttributeValueError, parse_object, valu
 from ingest.otel.decode import from_protobuf
 from ingest.otel.emitters import EmitterTable
 from ingest.otel.export_problems import ExportProblems, unusable
+from ingest.time_bounds import TimeBounds
 from ledger.problems import Problem
 
 
@@ -32,7 +33,7 @@ class RedactedExport:
         return sum(problem.rows for problem in self.problems)
 
 
-def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str) -> RedactedExport:
+def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str, bounds: TimeBounds | None = None) -> RedactedExport:
     """The valid spans of a protobuf trace export with mapped attributes only. Raises `FormatError` for anything else."""
     export = from_protobuf(body)
     problems = ExportProblems(source, uri)
@@ -48,7 +49,9 @@ def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str) ->
             bad = []
             for position, span in enumerate(spans):
                 ordinal += 1
-                if problem := unusable(span.trace_id, span.span_id, span.start_time_unix_nano):
+                start_ns = span.start_time_unix_nano
+                problem = unusable(span.trace_id, span.span_id, start_ns) or (bounds.violation(start_ns) if bounds else None)
+                if problem:
                     problems.add(f"span {ordinal}", *problem)
                     bad.append(position)
                 else:

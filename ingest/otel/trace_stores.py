@@ -238,13 +238,10 @@ def instant(value: object) -> int:
     """
     if value is None or value == "":
         return 0
-    if isinstance(value, datetime):
-        moment = value
-    else:
-        try:
-            moment = datetime.fromisoformat(text(value).strip().removesuffix(" UTC"))
-        except ValueError:
-            return -1
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(text(value).strip().removesuffix(" UTC"))
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return -1
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since_epoch.days * 86_400_000_000 + since_epoch.seconds * 1_000_000 + since_epoch.microseconds) * 1000

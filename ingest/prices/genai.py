@@ -8,7 +8,6 @@ providers' models falls back to their prices. Source: github.com/pydantic/genai-
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -19,6 +18,7 @@ import polars as pl
 
 from ledger.errors import UsageError
 from ledger.money import RATE, unit_rate
+from ledger.patterns import Pattern
 from ledger.periods import parse_instant
 from ledger.problems import Problem
 from ledger.tables import PRICES, TIME
@@ -180,11 +180,11 @@ def _list(value: object) -> list[Any]:
 
 
 @cache
-def _pattern(expression: str) -> re.Pattern[str] | None:
+def _pattern(expression: str) -> Pattern | None:
     """The compiled regular expression; None where it is invalid, which matches nothing."""
     try:
-        return re.compile(expression)
-    except re.error:
+        return Pattern(expression)
+    except ValueError:
         return None
 
 

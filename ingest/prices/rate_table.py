@@ -22,6 +22,7 @@ import polars as pl
 
 from ingest.prices.currencies import CURRENCIES
 from ledger.errors import FormatError, UsageError
+from ledger.headers import require_unique
 from ledger.money import RATE, exact_decimal, unit_rate
 from ledger.periods import parse_instant
 from ledger.problems import Problem
@@ -88,6 +89,7 @@ def _headers(reader: csv.DictReader[str], uri: str) -> list[str]:
             where=uri,
             remedy=f"the first line names {', '.join(NEEDED)}, and if need be {', '.join(OPTIONAL)}",
         )
+    require_unique(headers, uri)
     reader.fieldnames = headers
     return headers
 

@@ -37,7 +37,10 @@ _AGREE = Decimal("0.005")
 
 
 def _moment(seconds: str) -> datetime:
-    return datetime.fromtimestamp(int(seconds), UTC)
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_usage(result: JsonObject) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import chain, islice
@@ -38,6 +37,7 @@ from ingest.otel.metrics import read_metrics
 from ingest.otel.salvage import LOGS
 from ingest.otel.spans import SpanBatch
 from ingest.source import Access, Batch, Fetcher, RawObject, Reading
+from ingest.time_bounds import TimeBounds
 from ledger.errors import FormatError
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
@@ -59,8 +59,9 @@ BATCH_SPANS = 20_000
 _CHUNK = 1 << 20
 _MAX_PRINTED_BYTES, _MAX_PRINTED_LINES = 64 << 20, 1_000_000
 """Largest document over many lines; larger ones are not produced by exporters."""
+_SHOWN_LINES = 4
+"""Lines by which JSON lines are told from protobuf."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _NO_EXPORT = "not a trace export"
 _TOO_LARGE = f"larger than any export: {MAX_BODY_BYTES} bytes are read"
@@ -81,9 +82,11 @@ def rejected(reading: Reading) -> int:
     return sum(problem.rows for problem in reading.problems if problem.severity == "error")
 
 
-def redact_export(body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp") -> redact.RedactedExport:
+def redact_export(
+    body: bytes, *, uri: str, settings: IngestSettings, source: str = "otlp", bounds: TimeBounds | None = None
+) -> redact.RedactedExport:
     """The redacted export that a receiver stores before it acknowledges the request; `read_bodies` makes rows of it later."""
-    return redact.redact_export(body, _table(settings), source=source, uri=uri)
+    return redact.redact_export(body, _table(settings), source=source, uri=uri, bounds=bounds)
 
 
 def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
@@ -176,7 +179,7 @@ def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
     with item.path.open("rb") as file:
         parts = _DecompressedFile(file)
         start = parts.peek(64)
-        if looks_like_json(start):
+        if looks_like_json(start) or _has_json_line(parts.peek(_CHUNK)):
             yield from _json_exports(parts)
         elif start[:1] == b"\0":
             yield from _framed_exports(parts)
@@ -184,6 +187,14 @@ def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
             yield "", _decode_or_reason(from_protobuf, body)
         if parts.error:
             yield "end", parts.error
+
+
+def _has_json_line(head: bytes) -> bool:
+    """Whether a whole line behind the first is an export in JSON: then the file is JSON lines, and its first line is damaged."""
+    for line in head.split(b"\n", _SHOWN_LINES)[1 : _SHOWN_LINES + 1]:
+        if line.lstrip()[:1] == b"{" and not isinstance(_decode_or_reason(_any_json, line), str):
+            return True
+    return False
 
 
 def _decode_or_reason(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
@@ -196,25 +207,29 @@ def _decode_or_reason(decode: Callable[[bytes], Exported], body: bytes) -> Expor
 def _json_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | str]]:
     """Exports of JSON lines or, where the first line alone is not JSON, of one document over many lines."""
     lines = parts.lines()
-    start, first = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, b""))
-    opening = _decode_or_reason(_any_json, first.removeprefix(_BOM))
-    following: Iterable[bytes] = lines
-    if isinstance(opening, str):
-        buffer, size = list[bytes](), 0
+    start, first = next(((n, line) for n, line in enumerate(lines, 1) if line is None or line.strip()), (1, b""))
+    opening = _line_export(None if first is None else first.removeprefix(_BOM))
+    following: Iterable[bytes | None] = lines
+    if isinstance(opening, str) and first is not None:
+        buffer, size = list[bytes | None](), 0
         for line in islice(lines, _MAX_PRINTED_LINES):
             buffer.append(line)
-            size += len(line)
-            if size > _MAX_PRINTED_BYTES:
+            size += len(line or b"")
+            if line is None or size > _MAX_PRINTED_BYTES:
                 break
-        whole = _decode_or_reason(_any_json, b"\n".join((first.removeprefix(_BOM), *buffer)))
+        whole = _decode_or_reason(_any_json, b"\n".join((first.removeprefix(_BOM), *filter(None, buffer))))
         if not isinstance(whole, str):
             yield "", whole
             return
         following = chain(buffer, lines)
     yield f"line {start}", opening
     for number, line in enumerate(following, start + 1):
-        if line.strip():
-            yield f"line {number}", _decode_or_reason(_any_json, line)
+        if line is None or line.strip():
+            yield f"line {number}", _line_export(line)
+
+
+def _line_export(line: bytes | None) -> Exported | str:
+    return _TOO_LARGE if line is None else _decode_or_reason(_any_json, line)
 
 
 def _framed_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | str]]:
@@ -268,23 +283,20 @@ class _DecompressedFile:
             return b""
         return self._buffer
 
-    def lines(self) -> Iterator[bytes]:
-        """Lines, up to the first that exceeds `MAX_BODY_BYTES`."""
+    def lines(self) -> Iterator[bytes | None]:
+        """All lines; None for one that exceeds `MAX_BODY_BYTES`."""
         start, self._buffer = self._buffer[self._position :], b""
-        pending, size = list[bytes](), 0
+        pending, size, is_too_long = list[bytes](), 0, False
         for part in chain([start], self._parts):
-            if b"\n" not in part:
-                pending.append(part)
-                size += len(part)
-                if size > MAX_BODY_BYTES:
-                    self.error = _TOO_LARGE
-                    return
-                continue
-            size = 0
-            *whole, last = b"".join((*pending, part)).split(b"\n")
-            yield from whole
-            pending = [last]
-        yield from b"".join(pending).split(b"\n")
+            head, *tails = part.split(b"\n")
+            pending.append(head)
+            size += len(head)
+            if size > MAX_BODY_BYTES:
+                pending, is_too_long = [], True
+            for line in tails:
+                yield None if is_too_long else b"".join(pending)
+                pending, size, is_too_long = [line], len(line), False
+        yield None if is_too_long else b"".join(pending)
 
     def _fill(self, size: int) -> None:
         available_bytes = len(self._buffer) - self._position
@@ -305,30 +317,8 @@ def _decompressed_chunks(file: IO[bytes], reader: _DecompressedFile) -> Iterator
     if has_magic(file.peek(8) if isinstance(file, io.BufferedReader) else b""):
         try:
             yield from (chunk for chunk in compression.chunks(file) if chunk)
-        except CutOffError:
-            reader.error = "damaged compression, or compressed bytes end too early"
+        except CutOffError as error:
+            reader.error = str(error) or "damaged compression, or compressed bytes end too early"
         return
-    head = file.read(_CHUNK)
-    if head[:2] != _GZIP:
-        while head:
-            yield head
-            head = file.read(_CHUNK)
-        return
-    decompressor = zlib.decompressobj(wbits=31)
-    while head:
-        try:
-            while head:
-                part = decompressor.decompress(head, _CHUNK)
-                if part:
-                    yield part
-                head = decompressor.unconsumed_tail
-                if decompressor.eof:
-                    head = decompressor.unused_data.lstrip(b"\0")
-                    if head:
-                        decompressor = zlib.decompressobj(wbits=31)
-        except zlib.error as error:
-            reader.error = f"damaged compression: {error}"
-            return
-        head = file.read(_CHUNK)
-    if not decompressor.eof:
-        reader.error = "compressed bytes end too early"
+    while chunk := file.read(_CHUNK):
+        yield chunk

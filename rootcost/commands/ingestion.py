@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ingest.sources import discover
-from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock
+from rootcost.terminal.console import Home, open_books, out, out_rows, say, source_lock, steps, write_lock
 
 Format = Literal["table", "json"]
 
@@ -49,8 +49,16 @@ def ingest(
     from rootcost.terminal import run_reports
 
     decisions = Decisions(tuple(replaces or ()), tuple(beside_datasets or ()))
-    with open_books(home) as books, steps() as progress, write_lock(books):
-        report = run_ingest(books, source, uris, scope=scope or None, decisions=decisions, progress=progress.of("Reading"))
+    with open_books(home) as books, steps() as progress, source_lock(books, source):
+        report = run_ingest(
+            books,
+            source,
+            uris,
+            scope=scope or None,
+            decisions=decisions,
+            progress=progress.of("Reading"),
+            write_lock=lambda: write_lock(books),
+        )
     run_reports.ingested(report)
     if not report.rows:
         say("Nothing was stored.")

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock, write_table, write_text
+from rootcost.terminal.console import (
+    Home,
+    attribution_lock,
+    open_books,
+    out,
+    out_rows,
+    say,
+    steps,
+    write_lock,
+    write_table,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from attribution.usage.build import Executor
@@ -71,9 +82,11 @@ def attribute(
             raise UsageError(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"
             )
-        with steps() as progress, write_lock(books), _executor(cluster) as executor:
-            has_facts = bool(facts_by_month(books))
-            if has_facts and (imported_book := at_hand(books)):
+        with steps() as progress, attribution_lock(books), _executor(cluster) as executor:
+            with write_lock(books):
+                has_facts = bool(facts_by_month(books))
+                imported_book = at_hand(books) if has_facts else None
+            if imported_book:
                 say(
                     f"The price book was empty: {imported_book.added:,} prices of {imported_book.book.split(' sha256')[0]} are in it now"
                 )

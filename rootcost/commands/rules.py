@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, open_books, out, out_rows, say, steps, write_lock
+from rootcost.terminal.console import Home, attribution_lock, open_books, out, out_rows, say, steps
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,7 +97,7 @@ def rules_preview(
     with open_books(home) as books:
         settings = books.settings.attribution
         proposed_settings = settings if rules is None else settings.model_copy(update={"shared": read_rules(rules)})
-        with steps(), write_lock(books):
+        with steps(), attribution_lock(books):
             preview_result = preview(books, month, proposed_settings)
             now = _published(books, month) if rules is None else preview(books, month, settings)
         problems = checked.check(proposed_settings.shared, **_teams(books), uri=str(rules or "rootcost.toml"), month=month)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import Home, folder_of, home_of, open_books, out, out_json, say, write_lock
+from rootcost.terminal.console import Home, attribution_lock, folder_of, home_of, open_books, out, out_json, say, write_lock
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,7 +69,7 @@ def maintenance(
     """
     from ledger.maintenance import maintain
 
-    with open_books(home) as books, write_lock(books):
+    with open_books(home) as books, attribution_lock(books), write_lock(books):
         report = maintain(books, dry_run=dry_run)
     if output == "json":
         out_json(asdict(report))

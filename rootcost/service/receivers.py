@@ -6,7 +6,8 @@ The API stores request bodies without knowing formats; ingestion parses formats 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,16 +15,22 @@ from pathlib import Path
 import polars as pl
 
 from api.receivers import ReceivedBatch, Signal
+from ingest.problem_log import concerns_one_file, error_problem, input_error
+from ingest.source import Reading
 from ingest.sources import otlp
 from ingest.sources.litellm import source
+from ingest.time_bounds import TimeBounds
 from ledger.errors import RootCostError, StoreUnreachable
+from ledger.periods import now
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 from ledger.spool import Body, Spool
 from ledger.store import Store
+from ledger.tables import SPANS
 
 PAYLOADS = "/v1/litellm"
 """File name of problems in received LiteLLM payloads; those of OTLP have ``/v1/traces`` and the like."""
+_TRACES = "/v1/traces"
 OTLP_TRACES = "otlp-traces"
 """The kind of body that `Parsers` lets in and `TraceReader` reads."""
 
@@ -39,22 +46,47 @@ class Parsers:
 
         Traces in protobuf are checked, stripped, and read when they are booked; all else is rare and read at once.
         """
-        uri, raw_id = f"/v1/{signal}", otlp.received_id(body)
+        uri = f"/v1/{signal}"
+        with _refused(uri):
+            return self._read_otlp(signal, body, content_type, uri)
+
+    def _read_otlp(self, signal: Signal, body: bytes, content_type: str, uri: str) -> ReceivedBatch:
+        raw_id = otlp.received_id(body)
         if signal == "metrics":
             points = otlp.read_metrics(body, raw_id=raw_id, uri=uri, content_type=content_type)
             return ReceivedBatch(problems=points.problems, rejected=otlp.rejected(points), points=points.frame)
         if signal == "traces" and content_type != "application/json":
-            admission = otlp.redact_export(body, uri=uri, settings=self._settings)
+            admission = otlp.redact_export(body, uri=uri, settings=self._settings, bounds=self._bounds())
             bodies = (Body(OTLP_TRACES, admission.content),) if admission.spans else ()
             return ReceivedBatch(problems=admission.problems, rejected=admission.rejected, bodies=bodies, count=admission.spans)
         decode = otlp.decode_events if signal == "logs" else otlp.decode_request
         reading = otlp.read_export(decode(body, content_type), raw_id=raw_id, uri=uri, settings=self._settings)
-        return ReceivedBatch(reading.frame, tuple(reading.problems), otlp.rejected(reading))
+        return self._received(reading, "otlp", uri)
 
     def litellm(self, body: bytes) -> ReceivedBatch:
         """Payloads of LiteLLM's generic callback; a bad item is a problem, and its neighbours are kept."""
-        reading = source.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
-        return ReceivedBatch(reading.frame, tuple(reading.problems), otlp.rejected(reading))
+        with _refused(PAYLOADS):
+            reading = source.read_body(body, raw_id=otlp.received_id(body), uri=PAYLOADS, settings=self._settings)
+            return self._received(reading, "litellm", PAYLOADS)
+
+    def _bounds(self) -> TimeBounds:
+        return TimeBounds.at(now(), self._settings)
+
+    def _received(self, reading: Reading, source_name: str, uri: str) -> ReceivedBatch:
+        frame, far_problems = self._bounds().split(reading.frame, source_name, uri)
+        problems = (*reading.problems, *far_problems)
+        return ReceivedBatch(frame, problems, sum(p.rows for p in problems if p.severity == "error"))
+
+
+@contextmanager
+def _refused(uri: str) -> Iterator[None]:
+    """Refuses a body at which the reader fails, whatever it raises: a sender repeats what is answered with 5xx, and for ever."""
+    try:
+        yield
+    except BaseException as error:
+        if not concerns_one_file(error):
+            raise
+        raise input_error(error, uri) from error
 
 
 class TraceReader:
@@ -65,7 +97,27 @@ class TraceReader:
 
     def __call__(self, bodies: Sequence[Body]) -> tuple[pl.DataFrame, Sequence[Problem]]:
         """The spans of all these bodies."""
-        reading = otlp.read_bodies((body.content for body in bodies), uri="/v1/traces", settings=self._settings)
+        try:
+            return self._read(bodies)
+        except BaseException as error:
+            if not concerns_one_file(error):
+                raise
+        # One at a time, so that a body at which the reader fails keeps no other one waiting in the spool.
+        frames, problems = [SPANS.empty()], list[Problem]()
+        for body in bodies:
+            try:
+                rows, more = self._read([body])
+            except BaseException as error:
+                if not concerns_one_file(error):
+                    raise
+                problems.append(error_problem("otlp", _TRACES, error))
+            else:
+                frames.append(SPANS.conform(rows))
+                problems += more
+        return pl.concat(frames), problems
+
+    def _read(self, bodies: Sequence[Body]) -> tuple[pl.DataFrame, Sequence[Problem]]:
+        reading = otlp.read_bodies((body.content for body in bodies), uri=_TRACES, settings=self._settings)
         return reading.frame, reading.problems
 
 

@@ -46,38 +46,45 @@ class Jobs:
         self.books = books
         self.spool = spool
         self.turn = threading.Lock()
+        """Held while attributing."""
+        self._draining = threading.Lock()
         self._outbox = Outbox(books)
         self._seen: dict[str, str] = {}
         self._seen_budgets: str | None = None
 
     def drain(self) -> Detail:
-        """Moves received telemetry from the spool to the ledger."""
+        """Moves received telemetry from the spool to the ledger; also while a run attributes, which reads a snapshot."""
         from ledger.locks import write_lock
 
         waiting = len(self.spool.pending())
         if not waiting:
             return {}
-        with self.turn, write_lock(self.books):
+        with self._draining, write_lock(self.books):
             return {"deliveries": waiting, "rows": self.spool.drain(self.books.store)}
 
     def attribute(self) -> Detail:
         """Attributes the months that changed since the last round, evaluates budgets and sends new alerts."""
+        from ledger.published import runs_in_force
         from rootcost.service.changed_months import budget_fingerprint, input_fingerprints, months_to_check
 
         before, budget_state = input_fingerprints(self.books), budget_fingerprint(self.books)
         months = months_to_check(self._seen, before)
         has_new_budgets = self._seen_budgets not in (None, budget_state)
         self._seen_budgets = budget_state
+        # A month without facts is attributed only where it is published: its facts were withdrawn, and its figures must follow.
+        published_months = runs_in_force(self.books.database)
+        months = [month for month in months if month in before or month in published_months]
         if not months:
             self._seen = before
             return self._evaluate_budgets() if has_new_budgets else {}
         from attribution.monitoring import anomalies, budgets
         from attribution.run import LIVE, attribute
-        from ledger.locks import write_lock
+        from ledger.locks import attribution_lock, write_lock
         from rootcost.pricebook import at_hand
 
-        with self.turn, write_lock(self.books):
-            at_hand(self.books)
+        with self.turn, attribution_lock(self.books):
+            with write_lock(self.books):
+                at_hand(self.books)
             report = attribute(self.books, months, cause=LIVE)
             attributed_months, other_code = report.months, report.other_code
             if report.stale:
@@ -96,19 +103,19 @@ class Jobs:
     def _evaluate_budgets(self) -> Detail:
         """Evaluates budgets that were set up or changed while no month did, and sends new alerts."""
         from attribution.monitoring import budgets
-        from ledger.locks import write_lock
+        from ledger.locks import attribution_lock
 
-        with self.turn, write_lock(self.books):
+        with self.turn, attribution_lock(self.books):
             alerts = budgets.evaluate(self.books)
         self.deliver()
         return {"alerts": len(alerts)}
 
     def maintain(self) -> Detail:
         """Removes what nobody needs any more from the disk, and merges small files."""
-        from ledger.locks import write_lock
+        from ledger.locks import attribution_lock, write_lock
         from ledger.maintenance import maintain
 
-        with self.turn, write_lock(self.books):
+        with self.turn, attribution_lock(self.books), write_lock(self.books):
             return maintain(self.books).counts()
 
     def watch(self) -> Detail:

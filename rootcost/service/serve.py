@@ -283,7 +283,11 @@ class _Api:
     def __init__(self, app: Any, listening: socket.socket) -> None:
         import uvicorn
 
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2, server_header=False)
+        from rootcost.service.http_protocol import TimedProtocol
+
+        config = uvicorn.Config(
+            app, http=TimedProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=2, server_header=False
+        )
         self._server = uvicorn.Server(config)
         self._listening = listening
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ingest.source import Window
     from ledger.books import Books
     from ledger.db import ConfiguredSource, SourceRun
+    from ledger.problems import Problem
 
 log = logging.getLogger("rootcost.sources")
 
@@ -84,9 +85,18 @@ def read_source(
         return FinishedRun(sources.finish(books, run_id, outcome), report, error)
 
 
+def _unread_file(report: IngestReport) -> Problem | None:
+    """The first file that cannot be read, where nothing else could be read either: then the source is asked again later and later."""
+    from ingest.problem_log import UNREADABLE
+
+    unread = (p for p in report.problems if p.place == "file" and p.field in ("", UNREADABLE) and p.severity == "error")
+    return None if report.rows else next(unread, None)
+
+
 def _read(
     books: Books, source: ConfiguredSource, window: Window | None, progress: Progress | None
 ) -> tuple[Outcome, IngestReport | None, Exception | None]:
+    from ingest.problem_log import input_error
     from ingest.run import ingest
 
     try:
@@ -102,14 +112,13 @@ def _read(
     except RootCostError as error:
         log.warning("%s: %s", source.name, error)
         return Outcome("failed", error=str(error)), None, error
-    except Exception as error:  # the scheduler must go on; the log has the traceback
-        if disk.is_full(error):
-            full = disk.disk_full(books.home)
-            log.warning("%s: %s", source.name, full)
-            return Outcome("failed", error=str(full)), None, full
-        log.exception("%s failed", source.name)
-        return Outcome("failed", error=f"{type(error).__name__}: {error}"), None, error
-    unreached = report.unreached[0] if report.unreached else None
+    except BaseException as error:  # a panic of Polars is no Exception; the scheduler must go on, and the log has the frames
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        reason = disk.disk_full(books.home) if disk.is_full(error) else input_error(error, source.name)
+        log.warning("%s: %s", source.name, reason)
+        return Outcome("failed", error=str(reason)), None, reason
+    unreached = report.unreached[0] if report.unreached else _unread_file(report)
     outcome = Outcome(
         "failed" if unreached else "problems" if report.errors else "done",
         files=report.files,

@@ -247,6 +247,25 @@ def write_lock(books: Books) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def source_lock(books: Books, source: str) -> Iterator[None]:
+    """Holds the lock for reading this kind of source, since its checkpoints are shared. Waiting for a provider keeps nobody from writing."""
+    from ledger import locks
+
+    waiting = f"Waiting for another rootcost process that reads {source} …"
+    with locks.exclusive(locks.lock_of(books, f"source-{source}"), on_wait=lambda: say(waiting)):
+        yield
+
+
+@contextlib.contextmanager
+def attribution_lock(books: Books) -> Iterator[None]:
+    """Holds the ledger's lock for attributing; says so if it has to wait for it."""
+    from ledger import locks
+
+    with locks.attribution_lock(books, on_wait=lambda: say("Waiting for another rootcost process that is attributing …")):
+        yield
+
+
 def log_to(home: Path) -> Path:
     """Sends Python's log to HOME/rootcost.log (5 MB, one predecessor kept); returns its path."""
     import logging

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ingest import problem_log, run
 from ingest.bills import csv_reader, month, month_files
 from ingest.fetch import WorldFetcher
+from ingest.problem_log import UNREADABLE
 from ingest.run import ingest
 from ingest.source import Batch, Fetcher, RawObject, Reading
 from ingest.sources import by_name, discover
@@ -160,14 +161,18 @@ def test_fetched_logs_are_deleted_when_read(home: Path, folder: Path, monkeypatc
     assert left == [False] and not fetcher._folder.exists() and not (home / "raw").exists()
 
 
-def test_a_mistake_of_ours_is_no_problem_of_the_user_s(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_ours_is_told_as_one_and_books_nothing(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Iterator[Reading]:
         columns: dict[str, Reading] = {}
         yield columns["a column we forgot"]
 
     monkeypatch.setattr(type(by_name("focus")), "read", broken)
-    with pytest.raises(KeyError):
-        ingest(books, "focus", [str(SAMPLE)])
+    [problem] = ingest(books, "focus", [str(SAMPLE)]).problems
+    assert (problem.field, problem.severity) == (UNREADABLE, "error")
+    assert (
+        problem.reason.startswith("cannot be read: KeyError at tests/ingest/test_fetch.py:") and "as a defect" in problem.remedy
+    )
+    assert "forgot" not in problem.reason
     assert books.store.version(CHARGES) is None
 
 

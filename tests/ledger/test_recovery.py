@@ -10,7 +10,7 @@ import pytest
 
 from ledger.books import Books
 from ledger.db import Run
-from ledger.locks import WRITE, lock_of
+from ledger.locks import ATTRIBUTION, lock_of
 from ledger.recovery import recover
 from ledger.scratch import Scratch, part_file, scratch_folder
 
@@ -60,7 +60,7 @@ def test_runs_that_no_process_can_be_at_are_closed(books: Books, temporary: Path
         session.add(
             Run(run_id="r1", started_at=datetime(2026, 10, 1, tzinfo=UTC), status="running", months=[], inputs={}, cause="")
         )
-    lock = lock_of(books, WRITE)
+    lock = lock_of(books, ATTRIBUTION)
     assert lock.acquire()
     assert recover(books) == []  # whoever writes may be at it
     lock.release()

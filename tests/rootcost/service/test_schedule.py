@@ -21,7 +21,7 @@ from ledger.books import Books
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
 from ledger.errors import StoreUnreachable
 from ledger.ids import span_key, trace_key
-from ledger.locks import lock_of
+from ledger.locks import attribution_lock, lock_of
 from ledger.spool import Spool
 from ledger.tables import BUDGET_STATUS, CHARGES, SPANS
 from rootcost.service import source_runs
@@ -67,6 +67,28 @@ def test_draining_moves_deliveries_to_the_ledger_once(books: Books, spool: Spool
     assert jobs.drain() == {"deliveries": 2, "rows": 1}
     assert jobs.drain() == {}
     assert books.store.scan(SPANS).collect().height == 1
+
+
+def test_telemetry_is_stored_while_a_run_attributes_which_reads_the_facts_as_they_were(books: Books, spool: Spool) -> None:
+    jobs = Jobs(books, spool)
+    spool.append(a_span(date(2026, 10, 5), 1))
+    jobs.drain()
+    spool.append(a_span(date(2026, 10, 5), 2))
+    with jobs.turn, attribution_lock(books):
+        at_start = books.snapshot()
+        assert jobs.drain() == {"deliveries": 1, "rows": 1}
+        workers_books = pickle.loads(pickle.dumps(at_start.store))
+        for store, rows in ((at_start.store, 1), (workers_books, 1), (books.store, 2)):
+            assert store.scan(SPANS).collect().height == rows
+        assert at_start.store.version(CHARGES) is None
+        write(books, charges=charges(charge("1")))
+        assert at_start.store.version(CHARGES) is None and books.store.version(CHARGES) == 0
+
+
+def test_a_month_whose_spans_were_retracted_is_not_published_again(books: Books, spool: Spool) -> None:
+    jobs = Jobs(books, spool)
+    jobs._seen = {"2099-12": "a"}
+    assert jobs.attribute() == {}
 
 
 def test_an_idle_round_leaves_no_history(schedule: Schedule, books: Books) -> None:
@@ -323,6 +345,14 @@ def test_rows_that_are_left_out_are_no_failure_and_an_address_that_is_lost_is_on
     again = read_source(books, sources.find(books, "bill"), cause=BY_CLOCK).run
     assert (again.status, again.rows) == ("failed", 1)
     assert "none.csv" in (again.error or "")
+
+
+def test_a_source_of_which_nothing_can_be_read_has_failed_and_is_asked_again_later(books: Books, bill: Path) -> None:
+    bill.write_bytes(b"PAR1 and no table")
+    run = read_source(books, a_source(books, "bill", bill), cause=BY_CLOCK).run
+    assert (run.status, run.files, run.rows) == ("failed", 1, 0)
+    assert "no readable Parquet file" in (run.error or "")
+    assert sources.find(books, "bill").failures == 1
 
 
 def test_a_run_whose_process_died_is_closed_and_done_again_at_once(books: Books, spool: Spool, bill: Path) -> None:

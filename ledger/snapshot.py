@@ -1,0 +1,37 @@
+"""Tables as they are at one moment: what reads them for minutes keeps nobody from writing, and sees none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from deltalake import DeltaTable
+
+from ledger.schema import Table
+from ledger.store import Store
+
+
+class StoreSnapshot(Store):
+    """A store in which some tables stay as they were after a commit, or (None) before their first. These are only read through it."""
+
+    def __init__(self, root: str, storage_options: Mapping[str, str], versions: Mapping[str, int | None]) -> None:
+        super().__init__(root, storage_options)
+        self._versions = dict(versions)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles the snapshot as its address and versions, for other processes."""
+        return StoreSnapshot, (self.root, self.storage_options, self._versions)
+
+    def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
+        """The Delta table, or None where it had no commit yet."""
+        if version is None and table.name in self._versions:
+            version = self._versions[table.name]
+            if version is None:
+                return None
+        return super().delta(table, version=version)
+
+
+def snapshot(store: Store, tables: Iterable[Table]) -> StoreSnapshot:
+    """The store with these tables as they are now; it shares locks and pending syncs with the store."""
+    same_store = StoreSnapshot(store.root, store.storage_options, {table.name: store.version(table) for table in tables})
+    same_store._lock, same_store._table_sync = store._lock, store._table_sync
+    return same_store
