@@ -17,7 +17,7 @@ from typing import Final
 
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
 from ledger.addresses import masked
-from ledger.errors import DiskFull, FormatError, RootCostError, StoreUnreachable
+from ledger.errors import DiskFull, FormatError, RootCostError, StoreUnreachable, UsageError
 from ledger.problems import Problem
 
 log = logging.getLogger("rootcost.ingest")
@@ -72,11 +72,11 @@ _ROOT = Path(__file__).parents[1]
 def concerns_one_file(error: BaseException) -> bool:
     """Whether an error that was raised while one file was read makes that file unreadable, and leaves the others alone.
 
-    A panic of Polars is a `BaseException` and does; an interrupt, a full disk and too many open files end the run.
+    A panic of Polars is a `BaseException` and does; an interrupt, a full disk, too many open files and an address that is none end the run.
     """
     if isinstance(error, OSError):
         return error.errno not in _MACHINE_ERRORS
-    return not isinstance(error, (*_INTERRUPTS, DiskFull))
+    return not isinstance(error, (*_INTERRUPTS, DiskFull, UsageError))
 
 
 class UnreadableError(FormatError):

@@ -1,11 +1,15 @@
-"""The header of a table that somebody wrote: each column is named once."""
+"""Tables that somebody wrote as CSV: each column is named once, and a field may be as long as a prompt."""
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterable
 
 from ledger.errors import FormatError
+
+MAX_FIELD_BYTES = 64 << 20
+csv.field_size_limit(MAX_FIELD_BYTES)  # of the whole process; csv's own limit is 128 KiB, less than a prompt
 
 
 def require_unique(names: Iterable[str], uri: str) -> None:

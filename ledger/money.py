@@ -131,6 +131,8 @@ def exact_decimal(literal: str | None) -> Decimal | None:
         amount = Decimal(literal.strip())
     except ArithmeticError:
         return None
+    if not amount and amount.is_finite():
+        return amount  # 0E-6176 is zero, however it is written
     return amount if is_amount(amount) else None
 
 

@@ -17,16 +17,15 @@ from ingest import compression
 from ingest.compression import CutOffError, has_magic
 from ingest.logs.json_fields import parse_json
 from ledger.errors import FormatError
-from ledger.headers import require_unique
+from ledger.headers import MAX_FIELD_BYTES, require_unique
 
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = MAX_FIELD_BYTES
 """Bytes of the longest line, and so of the largest single item."""
 MAX_DOCUMENT_BYTES = 1 << 30
 """Bytes of the largest JSON array after decompression: unlike lines it is parsed in memory as a whole."""
 _CHUNK = 1 << 20
 _BLOCK_BYTES = 16 << 20
 _SHOWN_LINES = 4  # by which JSON lines are told from a document and from a table
-csv.field_size_limit(MAX_LINE_BYTES)  # of the whole process; csv's own limit is 128 KiB, less than a prompt
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
 
 

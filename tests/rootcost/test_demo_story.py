@@ -195,7 +195,7 @@ class TestTheHome:
     def test_anybody_elses_ledger_is_left_alone(self, tmp_path: Path) -> None:
         with Books.open(tmp_path / "real"):
             pass
-        before = sorted(p.name for p in (tmp_path / "real").iterdir())
+        before = sorted(p.name for p in (tmp_path / "real").iterdir() if p.suffix != ".lock")
         with pytest.raises(UsageError, match="no demo made"):
             run_demo(tmp_path / "real", scale=0.01, console=Console(file=io.StringIO()))
         assert [n for n in sorted(p.name for p in (tmp_path / "real").iterdir()) if not n.endswith(".lock")] == before
