@@ -45,7 +45,7 @@ QUICK = [phase for phase in Phase if phase != Phase.shrink or "ORACLE_SHRINK" in
 # ── what was used, and by whom ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=80 * DEPTH, phases=QUICK)
+@settings(max_examples=50 * DEPTH, phases=QUICK)
 @given(worlds(charges=0))
 def test_every_token_has_the_same_owner(world: World) -> None:
     """CH, ID, CA: who started it, who worked on it, how that was found, and how much it used."""
@@ -62,7 +62,7 @@ def assert_same_costs(world: World, costs: pl.DataFrame) -> None:
 # ── what was paid, and by whom ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=120 * DEPTH, phases=QUICK)
+@settings(max_examples=75 * DEPTH, phases=QUICK)
 @given(worlds_of_bills_in_arrival())
 def test_every_dollar_has_the_same_owner(world: World) -> None:
     """RA, ES, MO: who pays how much of which column, in which class, and nothing gets lost; also of a bill read in the midst (ES-1a)."""

@@ -567,7 +567,7 @@ def _meets(one: Logged, charge: Charge, common: frozenset[str], silent_side: str
 def _split_time(pool: list[Charge], resource_uses: Sequence[Use]) -> None:
     """RA-3: time of a resource goes to those who held it in the period; of provisioned capacity the rest is idle.
 
-    Reading: an hour in which nobody held a machine that the logs know is idle as a whole.
+    Reading: an hour in which nobody held a machine that the logs of its month know is idle as a whole.
     """
     first = pool[0]
     assert first.sold is not None
@@ -575,7 +575,9 @@ def _split_time(pool: list[Charge], resource_uses: Sequence[Use]) -> None:
     holders = [use for use in resource_uses if use.keys["resource"] == first.keys["resource"]]
     users = [(use, seconds_within(use, start, end)) for use in holders]
     used = sum((seconds for _, seconds in users), Fraction(0))
-    is_idle = first.sold.provisioned and any(use.quantity for use in holders)
+    month = f"{start:%Y-%m}"
+    is_known = any(use.quantity and f"{use.start:%Y-%m}" <= month <= f"{use.end:%Y-%m}" for use in holders)
+    is_idle = first.sold.provisioned and is_known
     if not used and not is_idle:
         # Reading: where no use of it has a duration, the number of uses counts.
         users = [(use, use.share) for use in holders if start <= use.start < end]
