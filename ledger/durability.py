@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import threading
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -76,8 +76,10 @@ def seal(folder: Path) -> None:
     """Syncs the commits of a table that are not sealed yet, and notes their checksums."""
     last_version = sealed_version(folder)
     versions = table_log.versions(folder)
+    if not versions:
+        return
     if last_version is None:
-        recent = time.time() - _WRITTEN_BACK_SECONDS
+        recent = _disk_seconds(folder) - _WRITTEN_BACK_SECONDS
         new_versions = [v for v in versions if table_log.commit_path(folder, v).stat().st_mtime > recent]
     else:
         new_versions = [v for v in versions if v > last_version]
@@ -93,6 +95,12 @@ def seal(folder: Path) -> None:
         digests = dict(zip(paths, pool.map(lambda path: _sync_file(folder / path), paths), strict=True))
         list(pool.map(sync_folder, _folders(folder, paths)))
     _append(folder, new_versions[-1], {path: digest for path, digest in digests.items() if digest is not None})
+
+
+def _disk_seconds(folder: Path) -> float:
+    """What time it is by the clock that gives files their times: another one than this process's where that was set, or on another host's disk."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def note_version(folder: Path, version: int) -> None:
