@@ -200,13 +200,7 @@ class Store:
         """Adds files below the table's folder to the table in one commit (see `ledger.staging`)."""
         with self.writing(table), self._reachable(table):
             delta = self._widened_or_new(table)
-            delta.create_write_transaction(
-                list(actions),
-                "append",
-                delta.schema(),
-                partition_by=list(table.partition_by),
-                commit_properties=self._metadata(note),
-            )
+            self._commit(delta, table, actions, note)
 
     def replace_actions(self, table: Table, actions: Sequence[AddAction | RemoveAction], *, note: str = "") -> None:
         """Removes files from a table and adds others with the same rows, in one commit (see `ledger.compaction`)."""
@@ -214,13 +208,13 @@ class Store:
             delta = self.delta(table)
             if delta is None:
                 raise TableError("has no files to replace", where=table.name)
-            delta.create_write_transaction(
-                list(actions),
-                "append",
-                delta.schema(),
-                partition_by=list(table.partition_by),
-                commit_properties=self._metadata(note),
-            )
+            self._commit(delta, table, actions, note)
+
+    def _commit(self, delta: DeltaTable, table: Table, actions: Sequence[AddAction | RemoveAction], note: str) -> None:
+        """Adds and removes files in one commit."""
+        delta.create_write_transaction(
+            list(actions), "append", delta.schema(), partition_by=list(table.partition_by), commit_properties=self._metadata(note)
+        )
 
     def merge(self, table: Table, frame: pl.DataFrame, *, prefer: str, note: str = "") -> int:
         """Adds rows with new keys and replaces rows by more complete ones; returns how many rows changed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,21 +19,6 @@ from ledger.tables import BALANCE, COSTS, PROBLEMS, SPANS
 from tests.attribution.test_worked_example import OWNERS, chains
 from tests.support.books_by_hand import SONNET, charge, charges, span, spans, write
 from tests.support.power_cut import PowerCut
-
-
-@pytest.fixture(scope="module")
-def published_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with one published month."""
-    home = tmp_path_factory.mktemp("published") / "home"
-    with Books.open(home) as books:
-        write(books, spans=chains(), charges=charges(charge("0.030000000000", tokens_k="10.0")), owners=OWNERS)
-        attribute(books)
-    return home
-
-
-@pytest.fixture
-def copied_home(published_home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(published_home, tmp_path / "copy"))
 
 
 @pytest.fixture

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from attribution.run import attribute
 from ledger.books import Books
 from ledger.store import Store
 from ledger.tables import COSTS, SPANS, TABLES
 from ledger.verify import database_problems, verify_table
 from rootcost.cli import app
-from tests.attribution.test_worked_example import OWNERS, chains
-from tests.support.books_by_hand import charge, charges, write
-
-
-@pytest.fixture(scope="module")
-def published_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with one published month."""
-    home = tmp_path_factory.mktemp("verified") / "home"
-    with Books.open(home) as books:
-        write(books, spans=chains(), charges=charges(charge("0.030000000000", tokens_k="10.0")), owners=OWNERS)
-        attribute(books)
-    return home
-
-
-@pytest.fixture
-def copied_home(published_home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(published_home, tmp_path / "copy"))
 
 
 def flip(path: Path, position: int, bit: int = 0) -> None:
