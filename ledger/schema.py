@@ -42,17 +42,18 @@ class Table:
 
         Raises `TableError` on an unknown column, a type that does not cast exactly, or a null in a required column.
         """
-        unknown = [c for c in frame.columns if c not in self.schema]
+        schema, dtypes = self.schema, frame.schema
+        unknown = [c for c in dtypes if c not in schema]
         if unknown:
             raise TableError(f"unknown columns {unknown}", where=self.name)
-        missing = [c.name for c in self.columns if c.required and c.name not in frame.columns]
+        missing = [c.name for c in self.columns if c.required and c.name not in dtypes]
         if missing:
             raise TableError(f"required columns {missing} are missing", where=self.name)
-        floats = [n for n, t in frame.schema.items() if t.is_float() and self.schema[n] in (MONEY, RATE)]
+        floats = [n for n, t in dtypes.items() if t.is_float() and schema[n] in (MONEY, RATE)]
         if floats:
             raise TableError(f"money arrived as floating point in {floats}", where=self.name)
         try:
-            rows = frame.select(_typed(c, frame.schema.get(c.name)) for c in self.columns)
+            rows = frame.select(_typed(c, dtypes.get(c.name)) for c in self.columns)
         except pl.exceptions.PolarsError as error:
             raise TableError(str(error), where=self.name) from error
         if rows.height:

@@ -9,14 +9,16 @@ import os
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
+from ledger.settings import AttributionSettings, Settings, SharedRule
 from tests.oracle.books import World
 from tests.oracle.comparison import engine
 from tests.oracle.minimise import minimised
-from tests.oracle.same_result import changed_money, overpaid
+from tests.oracle.same_result import TEAMS, changed_money, moved_money, overpaid
 from tests.oracle.worlds import worlds_of_bills_in_arrival
 from tests.support.books_by_hand import at, charge, span
 
@@ -50,6 +52,27 @@ def test_who_pays_for_anothers_use_is_found() -> None:
     assert not overpaid(world, result)
     dear = result._replace(costs=result.costs.with_columns(effective_cost=result.costs["effective_cost"] * 2))
     assert "pays 0.006000000000, its own use costs at most 0.0030" in overpaid(world, dear)
+
+
+def test_a_large_tax_on_a_tiny_charge_may_move_by_its_last_digits() -> None:
+    """Three thirds of 0.00000103921 are a last digit apart, and a tax of a million times as much is so by a million of them. (MO-1)"""
+    settings = Settings(
+        attribution=AttributionSettings(shared=[SharedRule(name="evenly", method="even", teams=sorted(TEAMS)[:3])])
+    )
+    base = charge(
+        "0.000001039210", sku_meter="USE1-NovaPro-input-tokens", consumed_quantity=Decimal("0.001"), invoice_id="inv-1111"
+    )
+    tax = charge("1.325730570265", charge_category="Tax", sku_meter="Tax", service_name="Tax", invoice_id="inv-1111")
+    world = World([], [base, tax], settings=settings)
+    assert not changed_money(world, 1)
+    costs = engine(world).costs
+    moved = costs.with_columns(
+        effective_cost=pl.when(pl.col("rule") == "RA-5")
+        .then(pl.col("effective_cost") * Decimal("1.0001"))
+        .otherwise("effective_cost")
+    )
+    assert costs.filter(pl.col("rule") == "RA-5").height
+    assert moved_money(world, costs, moved)
 
 
 def test_a_world_is_made_as_small_as_its_difference() -> None:

@@ -89,9 +89,12 @@ def _prices(world: World) -> pl.DataFrame:
     return PRICES.conform(pl.DataFrame(list(world.prices), schema_overrides=kinds))
 
 
-def differences(world: World) -> str:
-    """Every difference between engine and oracle: who used what, who pays what, and what got lost; empty if there is none."""
-    usage, costs = engine(world)
+def differences(world: World, result: EngineResult | None = None) -> str:
+    """Every difference between engine and oracle: who used what, who pays what, and what got lost; empty if there is none.
+
+    `result` is what the engine concludes of the world, where that is known.
+    """
+    usage, costs = result or engine(world)
     conclusions = conclude(world)
     return "\n".join(filter(None, (lost(world, costs), usage_differs(conclusions, usage), costs_differ(conclusions, costs))))
 

@@ -43,15 +43,18 @@ _RENAMED: Mapping[str, Mapping[str, str]] = {
 _UNIT = Fraction(1, 10**12)
 
 
-def changed_money(world: World, seed: int) -> str:
-    """What somebody pays otherwise in the same world told otherwise, and what somebody pays for others; empty if nothing."""
+def changed_money(world: World, seed: int, result: EngineResult | None = None) -> str:
+    """What somebody pays otherwise in the same world told otherwise, and what somebody pays for others; empty if nothing.
+
+    `result` is what the engine concludes of the world as it is, where that is known.
+    """
     random = Random(seed)
-    plain = engine(world)
+    plain = result or engine(world)
     changes: list[Callable[[World, Random], World]] = [renamed, in_pieces, reordered]
     other = world
     for change in changes:
         other = change(other, random)
-    return "\n".join(filter(None, (overpaid(world, plain), _moved(plain.costs, engine(other).costs))))
+    return "\n".join(filter(None, (overpaid(world, plain), moved_money(world, plain.costs, engine(other).costs))))
 
 
 def renamed(world: World, random: Random) -> World:
@@ -140,10 +143,11 @@ def reordered(world: World, random: Random) -> World:
     return replace(world, **tables)
 
 
-def _moved(plain: pl.DataFrame, other: pl.DataFrame) -> str:
+def moved_money(world: World, plain: pl.DataFrame, other: pl.DataFrame) -> str:
     """Whose money differs between the costs of two worlds that are the same but for names, pieces and order."""
-    plain_sums, slack = _money(plain, {}, {})
-    other_sums, other_slack = _money(other, _reversed(AGENTS), _reversed(TEAMS))
+    row_slack = _slack_of_following(world)
+    plain_sums, slack = _money(plain, {}, {}, row_slack)
+    other_sums, other_slack = _money(other, _reversed(AGENTS), _reversed(TEAMS), row_slack)
     wrong = [
         f"{key}\n   plain {float(plain_sums[key]):.12f}, renamed, in pieces and in another order {float(other_sums[key]):.12f}"
         for key in sorted({*plain_sums, *other_sums}, key=str)
@@ -156,8 +160,17 @@ def _reversed(names: Mapping[str, str]) -> dict[str, str]:
     return {new: old for old, new in names.items()}
 
 
+def _slack_of_following(world: World) -> Fraction:
+    """How far rounding may move a row of what follows other money: a last digit of its base, as many times as the one is the other.
+
+    A tax of 1.30 on a charge of 0.0000013 follows shares that are a last digit wrong at most, each a millionth of a millionth.
+    """
+    amounts = [abs(Fraction(row[c])) for row in world.charges for c in COST_COLUMNS if row[c]]
+    return 2 * _UNIT * max(amounts) / min(amounts) if amounts else Fraction(0)
+
+
 def _money(
-    costs: pl.DataFrame, agents: Mapping[str, str], teams: Mapping[str, str]
+    costs: pl.DataFrame, agents: Mapping[str, str], teams: Mapping[str, str], row_slack: Fraction
 ) -> tuple[defaultdict[Key, Fraction], defaultdict[Key, Fraction]]:
     """Money by owner, class and column under the plain names, and how far rounding may move it.
 
@@ -173,7 +186,7 @@ def _money(
             amount = Fraction(row[column] or 0)
             sums[key] += amount
             follows = row["rule"] == "RA-5" or row["basis"] == "estimated" or row["cost_class"] == "shared"
-            slack[key] += 2 * _UNIT + (abs(amount) / 10**6 if follows else 0)
+            slack[key] += 2 * _UNIT + (max(abs(amount) / 10**6, row_slack) if follows else 0)
     return sums, slack
 
 
