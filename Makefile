@@ -76,6 +76,10 @@ conformance: .venv/.installed ## The failure modes of conformance/ against this 
 oracle: .venv/.installed ## Many random ledgers against the slow second implementation (WORLDS=10000, PROCESSES=2); goes on where it was
 	@$(BIN)/python -m tests.oracle.run --worlds $(or $(WORLDS),10000) --processes $(or $(PROCESSES),2)
 
+.PHONY: pricing-oracle
+pricing-oracle: .venv/.installed ## Every model of LiteLLM's map priced by it and by us; `make test` takes one of four
+	@EVERY_MODEL=1 $(BIN)/python -m pytest -q tests/attribution/pricing/test_against_litellm.py
+
 .PHONY: survive
 survive: .venv/.installed ## Kills, power cuts (as root) and flipped bits (KILLS=1000, CUTS=200, FLIPS=1000, SEED=…)
 	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) $(if $(SEED),--seed $(SEED))

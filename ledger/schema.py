@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import polars as pl
@@ -32,7 +33,7 @@ class Table:
     partition_by: tuple[str, ...]
     columns: tuple[Column, ...] = field(repr=False)
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
         """Column names and types, in order."""
         return {c.name: c.dtype for c in self.columns}
@@ -65,6 +66,10 @@ class Table:
 
     def empty(self) -> pl.DataFrame:
         """No rows, all columns."""
+        return self._empty.clone()
+
+    @cached_property
+    def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema=self.schema)
 
 

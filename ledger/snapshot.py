@@ -16,6 +16,7 @@ class StoreSnapshot(Store):
     def __init__(self, root: str, storage_options: Mapping[str, str], versions: Mapping[str, int | None]) -> None:
         super().__init__(root, storage_options)
         self._versions = dict(versions)
+        self._deltas: dict[str, DeltaTable] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the snapshot as its address and versions, for other processes."""
@@ -27,6 +28,10 @@ class StoreSnapshot(Store):
             version = self._versions[table.name]
             if version is None:
                 return None
+            # A commit stays what it is, so it is opened once; two threads that open it at once open the same.
+            if (delta := self._deltas.get(table.name)) is None and (delta := super().delta(table, version=version)) is not None:
+                self._deltas[table.name] = delta
+            return delta
         return super().delta(table, version=version)
 
 

@@ -31,7 +31,7 @@ def rows(costs: pl.DataFrame) -> list[Any]:
     return sorted(costs.drop("run_id").rows(), key=repr)
 
 
-@settings(max_examples=40, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(worlds())
 def test_cut_or_whole_the_costs_are_the_same(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """Charges by the hour, day and month, in part of an hour, of neighbouring invoices, with credits and taxes on top."""

@@ -96,7 +96,7 @@ def use_row(draw: st.DrawFn) -> dict[str, Any]:
 RULE = SharedRule(name="storage", service="Amazon Bedrock", charge_category="Purchase")
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.lists(bill_row(), min_size=1, max_size=12),
     st.lists(use_row(), max_size=12),

@@ -106,7 +106,7 @@ def unlike(uses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [use | {"usage_key": n} for n, use in enumerate(uses)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(
     st.lists(any_row(), min_size=1, max_size=12),
     st.lists(any_row(), max_size=6),
