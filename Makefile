@@ -88,6 +88,14 @@ survive: .venv/.installed ## Kills, power cuts (as root) and flipped bits (KILLS
 fuzz: .venv/.installed ## Mutated inputs at every reader and door (SEED=1, COUNT=20000): nothing escapes, hangs or takes a neighbour along
 	@$(BIN)/python -m tests.fuzz.run --seed $(or $(SEED),1) --count $(or $(COUNT),20000)
 
+.PHONY: contract
+contract: .venv/.installed ## The running API against its own description, all checks of schemathesis (EXAMPLES=50, SECONDS=600, SEED=1)
+	@$(BIN)/python -m tests.endurance.contract --examples $(or $(EXAMPLES),50) --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
+
+.PHONY: readers
+readers: .venv/.installed ## Many readers of the API while a month is published again and again (READERS=200, ROUNDS=3)
+	@$(BIN)/python -m tests.endurance.readers --readers $(or $(READERS),200) --rounds $(or $(ROUNDS),3)
+
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench

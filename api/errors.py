@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
@@ -42,6 +43,14 @@ class RequestError(Exception):
         super().__init__(detail)
         self.status, self.kind, self.detail, self.where, self.remedy = status, kind, detail, where, remedy
         self.headers = dict(headers or {})
+
+
+def described_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Problem documents in the description of a route: what each status means there."""
+    return {
+        status: {"description": text, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
+        for status, text in descriptions.items()
+    }
 
 
 def document(
@@ -151,6 +160,9 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail and error.detail != phrase else ""
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
     remedies = {404: "/openapi.json lists what there is", 405: "the Allow header names the methods there are"}
     kinds = {404: "not-found", 405: "method-not-allowed"}
     return document(
@@ -160,8 +172,14 @@ async def _http(request: Request, error: Exception) -> Response:
         detail=detail,
         path=request.url.path,
         remedy=remedies.get(error.status_code, ""),
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of a path. Starlette names those of the first route that has it, and a path has a route for each method."""
+    routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
+    return {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from api.models.base import Money, RequestModel, ResponseModel, View, describe
 from ledger.tables import ANOMALIES, BUDGET_STATUS, PROBLEMS
 
 BudgetName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+
+
+_POSITIVE_AMOUNT = {"type": "string", "pattern": r"^[0-9]{0,9}[1-9][0-9]{0,9}(\.[0-9]{1,12})?$", "examples": ["1500.00"]}
+"""In the description only: what does not match is refused with a sentence, and more than it says is accepted."""
 
 
 class BudgetChange(RequestModel):
@@ -26,7 +30,9 @@ class BudgetChange(RequestModel):
     scope_name: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
         description=describe(BUDGET_STATUS, "scope_name")
     )
-    amount: Annotated[Money, Field(gt=0)] = Field(description="Monthly limit, as a decimal string.")
+    amount: Annotated[Money, Field(gt=0), WithJsonSchema(_POSITIVE_AMOUNT)] = Field(
+        description="Monthly limit, as a decimal string."
+    )
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code.")
     view: View = Field(default="initiator", description=describe(BUDGET_STATUS, "view"))
 

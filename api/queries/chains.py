@@ -10,7 +10,7 @@ import polars as pl
 from api.models import ChainSummary, ChainTree, Page
 from api.queries.calls import CALL, with_ids
 from api.queries.pricing import price_calls
-from api.queries.published import published, scan_rollups
+from api.queries.published import one_publication, published, scan_rollups
 from api.queries.tree import build_tree
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
@@ -37,6 +37,7 @@ class ChainQuery:
     offset: int = 0
 
 
+@one_publication()
 def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
     """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
@@ -67,6 +68,7 @@ def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
     )
 
 
+@one_publication()
 def chain(books: Books, chain_id: str) -> ChainTree:
     """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup has the id."""
     tree = find_chain(books, chain_id)

@@ -12,7 +12,7 @@ import polars as pl
 
 from api.models import Basis, Calendar, CostRow, CostTable, Granularity, View
 from api.models.costs import RateUsed
-from api.queries.published import published, scan_runs
+from api.queries.published import one_publication, published, scan_runs
 from ledger import money
 from ledger.books import Books
 from ledger.calendars import time_of_use, used_within
@@ -274,6 +274,7 @@ def _equals(column: str, values: Sequence[str]) -> pl.Expr:
     return mask | pl.col(column).is_null() | (pl.col(column) == "") if "" in values else mask
 
 
+@one_publication()
 def cost_table(books: Books, query: CostQuery) -> CostTable:
     """Costs as a document: rows, totals by currency, and the published runs."""
     return as_cost_table(books, query, costs(books, query))

@@ -16,7 +16,7 @@ import polars as pl
 
 from api.models import ChannelSummary, CounterGap, GapRow, Gaps
 from api.queries import metric_check
-from api.queries.published import published, scan_rollups
+from api.queries.published import one_publication, published, scan_rollups
 from ledger.books import Books
 from ledger.errors import UsageError
 from ledger.tables import CALLS, TOKEN_METERS
@@ -37,6 +37,7 @@ class GapQuery:
     offset: int = 0
 
 
+@one_publication()
 def gaps(books: Books, query: GapQuery) -> Gaps:
     """Calls that each channel missed. Failed calls are excluded: they cost nothing, and not every channel reports them.
 

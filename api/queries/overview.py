@@ -13,7 +13,7 @@ import polars as pl
 
 from api.models import Basis, ClassTotal, MonthTotal, Overview, ReasonTotal, Spender, View
 from api.queries.costs import CostQuery, costs
-from api.queries.published import published
+from api.queries.published import one_publication, published
 from api.queries.state import alerts, problems
 from ledger import money
 from ledger.books import Books
@@ -23,6 +23,7 @@ from ledger.periods import month_of, parse_instant
 _NOTHING = Decimal(0)
 
 
+@one_publication()
 def overview(
     books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:

@@ -27,7 +27,7 @@ from api.models import (
     UnregisteredAgent,
 )
 from api.queries.costs import parse_month
-from api.queries.published import published, scan_runs
+from api.queries.published import one_publication, published, scan_runs
 from api.queries.sources import sources as configured_sources
 from ledger import db, disk, money, registry
 from ledger.books import Books
@@ -134,6 +134,7 @@ def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
     return problem_rows(to_frame(problems))
 
 
+@one_publication()
 def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
     """Attribution runs, newest first, with the months each one is in force for."""
     in_force: dict[str, list[str]] = defaultdict(list)
@@ -152,6 +153,7 @@ def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
     return Page[RunRow](rows=rows, total=total, limit=limit, offset=offset)
 
 
+@one_publication()
 def agents(books: Books) -> Agents:
     """The registry over time, and agents with costs that are missing from it. (ID-1, ID-2)"""
     timeline = registry.timeline(registry.rows(books))
@@ -182,6 +184,7 @@ def agents(books: Books) -> Agents:
     return Agents(registered=[AgentRow.model_validate(row) for row in timeline.iter_rows(named=True)], unregistered=missing)
 
 
+@one_publication()
 def freshness(books: Books, spool: Spool | None = None) -> Freshness:
     """Freshness of the facts of each source. Only the newest partitions are read."""
     at = now()

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
+from pydantic import Field
 
 from api import queries
-from api.errors import MEDIA_TYPE
+from api.errors import described_responses
 from api.models import (
     Agents,
     AlertRow,
@@ -17,7 +18,6 @@ from api.models import (
     BalanceRow,
     Basis,
     Budget,
-    Calendar,
     ChainSummary,
     ChainTree,
     CostTable,
@@ -26,10 +26,8 @@ from api.models import (
     Explanation,
     Freshness,
     Gaps,
-    Granularity,
     Overview,
     Page,
-    ProblemDocument,
     ProblemRow,
     RunRow,
     SourceRunRow,
@@ -38,61 +36,34 @@ from api.models import (
 )
 from api.queries.chains import MAX_PAGE
 from api.routes.documents import cost_document, file_document
+from api.routes.parameters import (
+    MONTH,
+    BasisParam,
+    ByParam,
+    CalendarParam,
+    End,
+    FilterParam,
+    GranularityParam,
+    Limit,
+    MaxLines,
+    Offset,
+    Start,
+    ViewParam,
+    shape,
+)
 from ledger.books import Books
 from ledger.periods import parse_instant
 from ledger.spool import Spool
 
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of rows.")]
-Offset = Annotated[int, Query(ge=0, le=2**31, description="Number of rows to skip.")]
-Start = Annotated[
-    str | None,
-    Query(
-        description="First instant: 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z; days begin in the reporting timezone.",
-        examples=["2026-10"],
-    ),
-]
-End = Annotated[str | None, Query(description="First instant excluded, in the same format.", examples=["2026-11"])]
-
-ByParam = Annotated[
-    list[str],
-    Query(
-        description="Dimensions, joined by commas or repeated. `agent` and `team` follow `view`.",
-        examples=[["team,agent,model"]],
-    ),
-]
-ViewParam = Annotated[
-    View, Query(description="initiator: cost by the agent that started the chain; executor: by the agent that made the calls.")
-]
-GranularityParam = Annotated[Granularity, Query(description="Time granularity, in the reporting timezone.")]
-BasisParam = Annotated[Basis, Query(description="FOCUS cost column to sum.")]
-FilterParam = Annotated[
-    list[str],
-    Query(
-        description="dimension=value, must match exactly; repeat for more; an empty value matches unknown.",
-        examples=[["team=Care"]],
-    ),
-]
-CalendarParam = Annotated[
-    Calendar | None,
-    Query(
-        description="invoice: months of invoices, which tie out with the bill; usage: the time of use. "
-        "By default whole months are those of invoices, days and hours those of use."
-    ),
-]
-MaxLines = Annotated[
-    int, Query(ge=1, le=MAX_PAGE, description="Maximum number of lines of a step; the others are counted and summed.")
-]
-
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
-    for status, what in (
-        (400, "The request cannot mean anything"),
-        (404, "There is no such thing"),
-        (421, "The Host header names another machine"),
-        (422, "The request is not valid"),
-        (503, "The store or the database does not answer; try again"),
-    )
-}
+ERROR_RESPONSES = described_responses(
+    {
+        400: "The request cannot mean anything",
+        404: "There is no such thing",
+        421: "The Host header names another machine",
+        422: "The request is not valid",
+        503: "The store or the database does not answer; try again",
+    }
+)
 
 
 def router(books: Books, spool: Spool) -> APIRouter:
@@ -152,7 +123,8 @@ def _costs(routes: APIRouter, books: Books) -> None:
     @routes.get("/balance", summary="Charges in, costs out, difference 0")
     def balance(
         month: Annotated[
-            list[str], Query(description="Invoice month, repeated for more; none: all published.", examples=[["2026-10"]])
+            list[Annotated[str, Field(json_schema_extra=shape(MONTH))]],
+            Query(description="Invoice month, repeated for more; none: all published.", examples=[["2026-10"]]),
         ] = [],  # noqa: B006
     ) -> Page[BalanceRow]:
         """Control totals of the runs in force, for each currency, invoice month, provider and cost column."""
@@ -163,7 +135,11 @@ def _costs(routes: APIRouter, books: Books) -> None:
     def overview(
         month: Annotated[
             str | None,
-            Query(description="Invoice month; by default the newest published one.", examples=["2026-10"]),
+            Query(
+                description="Invoice month; by default the newest published one.",
+                examples=["2026-10"],
+                json_schema_extra=shape(f"({MONTH})?"),
+            ),
         ] = None,
         view: View = "initiator",
         basis: Basis = "effective",
@@ -255,7 +231,11 @@ def _evidence(routes: APIRouter, books: Books) -> None:
     def evidence(
         month: Annotated[
             str | None,
-            Query(description="Invoice month, or all; by default the newest published one.", examples=["2026-10"]),
+            Query(
+                description="Invoice month, or all; by default the newest published one.",
+                examples=["2026-10"],
+                json_schema_extra=shape(f"({MONTH}|all)"),
+            ),
         ] = None,
         basis: BasisParam = "effective",
         format: Annotated[Literal["json", "csv"], Query(description="json, or csv: one section.")] = "json",  # noqa: A002
@@ -277,7 +257,12 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
     @routes.get("/budgets", summary="Budgets and their spend")
     def budgets(
         month: Annotated[
-            str | None, Query(description="Month of the spend; by default the newest evaluated one.", examples=["2026-10"])
+            str | None,
+            Query(
+                description="Month of the spend; by default the newest evaluated one.",
+                examples=["2026-10"],
+                json_schema_extra=shape(MONTH),
+            ),
         ] = None,
     ) -> Page[Budget]:
         """Budgets in force, by name."""
@@ -296,7 +281,10 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
 
     @routes.get("/anomalies", summary="Days with unusual spend")
     def anomalies(
-        month: Annotated[str | None, Query(description="Only days of this month.", examples=["2026-10"])] = None,
+        month: Annotated[
+            str | None,
+            Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
+        ] = None,
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> Page[AnomalyRow]:

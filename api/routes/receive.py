@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.errors import MEDIA_TYPE, RETRY_SECONDS, RequestError
+from api.errors import RETRY_SECONDS, RequestError, described_responses
 from api.metrics import Metrics
-from api.models import Accepted, ProblemDocument
+from api.models import Accepted
 from api.otlp_answers import JSON as JSON
 from api.otlp_answers import PROTOBUF, encode_response
 from api.receivers import ReceivedBatch, Receivers, Signal
@@ -29,19 +29,18 @@ _MAX_MEMBERS = 10_000
 _USUAL_RATIO = 10
 """Usual compression ratio of telemetry."""
 
-_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "model": ProblemDocument, "content": {MEDIA_TYPE: {}}}
-    for status, what in (
-        (400, "Nothing in the body can be read"),
-        (401, "The token is missing or wrong"),
-        (408, "The body did not arrive in time"),
-        (413, "The body is too large"),
-        (415, "The type or encoding is not accepted"),
-        (429, "Too much data is being received or waits in the spool, or the disk is full; retry after the time in Retry-After"),
-        (503, "The disk cannot be written; retry after the time in Retry-After"),
-        (507, "The disk is full, to LiteLLM; OTLP gets 429, which its exporters retry"),
-    )
-}
+_ERROR_RESPONSES = described_responses(
+    {
+        400: "Nothing in the body can be read",
+        401: "The token is missing or wrong",
+        408: "The body did not arrive in time",
+        413: "The body is too large",
+        415: "The type or encoding is not accepted",
+        429: "Too much data is being received or waits in the spool, or the disk is full; retry after the time in Retry-After",
+        503: "The disk cannot be written; retry after the time in Retry-After",
+        507: "The disk is full, to LiteLLM; OTLP gets 429, which its exporters retry",
+    }
+)
 
 
 class SpoolWriter:
@@ -124,15 +123,17 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
         summary="Receive LiteLLM payloads",
         openapi_extra=_body(
             {
-                JSON: {"oneOf": [{"type": "array", "items": {"type": "object"}}, {"type": "object"}]},
+                JSON: {"oneOf": [{"type": "array", "items": {"type": ["object", "null"]}}, {"type": "object"}]},
                 "application/x-ndjson": {"type": "string"},
             }
         ),
     )
     async def litellm(request: Request) -> Accepted:
-        """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error."""
+        """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error; null is none."""
         with _retryable_by_litellm(), gate.admit() as hold:
             body = await read_body(request, limit, hold)
+            if not body.strip():
+                raise RequestError(400, "format", "the body is empty", where="body", remedy="send the payloads as JSON")
             result = await run_in_threadpool(lambda: keep(receivers.litellm(body), "litellm"))
         return Accepted(accepted=result.accepted, rejected=result.rejected, reasons=_reasons(result)[:_MAX_REASONS])
 

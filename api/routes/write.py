@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import changes
-from api.errors import MEDIA_TYPE, RequestError
-from api.models import Budget, BudgetChange, NewBudget, ProblemDocument, RegistryImported
+from api.errors import RequestError, described_responses
+from api.models import Budget, BudgetChange, NewBudget, RegistryImported
 from api.queries.state import unstored_problem_rows
 from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON, media_type, read_body
@@ -23,10 +23,9 @@ ACTOR = "api"
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
 ]
-WRITE_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+WRITE_ERROR_RESPONSES = {
     **ERROR_RESPONSES,
-    401: {"description": "The token is missing or wrong", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
-    415: {"description": "The body is of another type", "model": ProblemDocument, "content": {MEDIA_TYPE: {}}},
+    **described_responses({401: "The token is missing or wrong", 415: "The body is of another type"}),
 }
 
 
@@ -44,7 +43,7 @@ def router(books: Books) -> APIRouter:
         status_code=201,
         summary="Create a budget",
         dependencies=[Depends(is_json)],
-        responses={409: {"description": "The name is taken", "model": ProblemDocument}},
+        responses=described_responses({409: "The name is taken"}),
     )
     def add_budget(budget: NewBudget, response: Response) -> Budget:
         """A monthly limit on the cost of a team or agent."""

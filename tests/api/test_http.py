@@ -339,10 +339,20 @@ def test_what_is_no_json_is_told_with_its_place(bare: httpx.Client) -> None:
     assert document["detail"].startswith("body: is no JSON at character 2: ")
 
 
-def test_a_wrong_method_names_the_right_ones(bare: httpx.Client) -> None:
-    answer = bare.request("DELETE", "/v1/costs", headers=AUTH)
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [
+        ("DELETE", "/v1/costs", "GET"),
+        ("OPTIONS", "/v1/budgets", "GET, POST"),
+        ("OPTIONS", "/v1/budgets/care-october", "DELETE, PUT"),
+        ("PUT", "/v1/chains/a/b", "GET"),
+        ("GET", "/v1/traces", "POST"),
+    ],
+)
+def test_a_wrong_method_names_the_right_ones(bare: httpx.Client, method: str, path: str, methods: str) -> None:
+    answer = bare.request(method, path, headers=AUTH)
     problem(answer, 405)
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == methods
 
 
 def test_a_registry_that_cannot_be_read(http: httpx.Client) -> None:
@@ -412,6 +422,18 @@ def test_metrics_count_by_route_not_by_path(http: httpx.Client) -> None:
     assert 'rootcost_unallocated_percent{currency="USD"} 10.0' in text
     assert 'rootcost_newest_charges_age_seconds{source="focus"}' in text
     assert "rootcost_spool_bytes 0.0" in text
+
+
+def test_every_error_is_described_as_the_problem_document_that_it_is(bare: httpx.Client) -> None:
+    errors = [
+        (path, status, answer)
+        for path, methods in bare.get("/openapi.json").json()["paths"].items()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert len(errors) > 50
+    assert [(path, status) for path, status, answer in errors if "application/problem+json" not in answer["content"]] == []
 
 
 def test_the_description_is_complete(bare: httpx.Client) -> None:

@@ -23,7 +23,7 @@ from api.queries.evidence.emitters import emitters
 from api.queries.evidence.figure import AMOUNTS, COUNTS, by_decider
 from api.queries.evidence.findings import findings
 from api.queries.overview import bounds
-from api.queries.published import published
+from api.queries.published import one_publication, published
 from ledger import money
 from ledger.books import Books
 from ledger.published import PublishedMonth
@@ -32,6 +32,7 @@ ALL = "all"
 """The month that stands for all published months."""
 
 
+@one_publication()
 def evidence(books: Books, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
     """The evidence of an invoice month, by default the newest published one, or of all.
 
@@ -57,6 +58,7 @@ def evidence(books: Books, *, month: str | None = None, basis: Basis = "effectiv
     )
 
 
+@one_publication()
 def evidence_table(
     books: Books, section: EvidenceSection, *, month: str | None = None, basis: Basis = "effective"
 ) -> pl.DataFrame:

@@ -25,7 +25,7 @@ from api.queries.explain.lookup import calls_named, find, no_cost_error
 from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts, many
 from api.queries.pricing import costs_of, price
-from api.queries.published import published, scan_runs
+from api.queries.published import one_publication, published, scan_runs
 from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
 from ledger.books import Books
@@ -37,6 +37,7 @@ DEFAULT_LINES = 20
 """Default number of lines a step lists."""
 
 
+@one_publication()
 def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
     """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
 
@@ -61,6 +62,7 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = D
     return _explanation(figure, ref, "charge", steps)
 
 
+@one_publication()
 def explain_cell(books: Books, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
     """Explains all the cost a query sums: a cell of a report, or the report; `by` only selects the breakdown.
 

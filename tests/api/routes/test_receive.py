@@ -232,9 +232,10 @@ def test_one_bad_item_is_no_error_and_a_bad_body_is(http: httpx.Client) -> None:
         "rejected": 1,
         "reasons": ["id: is missing"],
     }
-    with pytest.raises(ApiProblem) as fault:
-        Client("http://127.0.0.1", TOKEN, http=http).send_litellm(b'[{"id": "c1"')
-    assert fault.value.status == 400
+    for body in (b'[{"id": "c1"', b"", b" \n"):
+        with pytest.raises(ApiProblem) as fault:
+            Client("http://127.0.0.1", TOKEN, http=http).send_litellm(body)
+        assert fault.value.status == 400
 
 
 def test_nothing_is_acknowledged_before_it_is_on_disk(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

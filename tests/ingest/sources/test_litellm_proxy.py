@@ -27,7 +27,7 @@ from ledger.settings import IngestSettings
 from ledger.tables import SPANS
 from tests.proxy.process import HERE, Proxy, why_absent
 from tests.proxy.upstream import Upstream
-from tests.rootcost.service.test_serve import Served
+from tests.support.served import Served
 
 pytestmark = [pytest.mark.proxy, pytest.mark.slow, pytest.mark.skipif(why_absent() is not None, reason=why_absent() or "")]
 

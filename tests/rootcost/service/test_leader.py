@@ -25,9 +25,9 @@ from ledger.locks import DatabaseLock, FileLock, exclusive, lock_of, write_lock
 from ledger.settings import StoreSettings
 from ledger.tables import CHARGES, SPANS
 from rootcost.service.leader import Leadership
-from tests.rootcost.service.test_serve import Served
 from tests.support.cli_books import trace, write_files
 from tests.support.postgres_server import fresh_database, postgres_server
+from tests.support.served import Served
 
 Url = Callable[[], str]
 
