@@ -87,6 +87,7 @@ REASONS: Mapping[str, str] = {
     "caller_place": "Billed in another account or region than the one its caller runs in",
     "no_identity": "No record says which agent started it",
     "untrusted_claim": "Only a sender that is not trusted names the agent that started it",
+    "id_conflict": "Another key's records bear the same call id",
     "claim_conflict": "Records name different agents for it",
     "missing_parent": "The step that started it was never received",
     "cycle": "Its steps name each other as their origin; the circle was opened at the latest step",

@@ -8,6 +8,7 @@ import polars as pl
 
 from attribution.chains.attempts import GATEWAYS, PROOFS, gateway_proofs
 from attribution.chains.request_ids import request_proofs
+from attribution.chains.shared_ids import ids_of_other_callers, with_callers, without_repeated_batches
 from attribution.factorize import non_null_columns
 from ledger.tables import USAGE_COLUMNS
 
@@ -30,7 +31,7 @@ complete signal that has a value for it. (CA-1a)"""
 CLAIM = ("claimed_agent", "claimed_team", "claim_source")
 """The root agent that baggage, a header or a tag names, and the source of that claim."""
 
-_FLAGS = ("claim_conflict", "absurd_usage")
+_FLAGS = ("claim_conflict", "id_conflict", "absurd_usage")
 """Columns that are true for a call if they are true for any of its signals."""
 
 _CHANNELS = {"litellm": 0, "litellm-callback": 1, "litellm-spend-logs": 2, "otlp": 3}
@@ -76,9 +77,14 @@ def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), sp
     The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
     the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
     `trusted_sources` has precedence (CH-7). Adds `channels`, all of them joined, `signal_count`, and `other_spans`, the keys of its spans
-    elsewhere: wrappers above them report its usage, too (CA-2).
+    elsewhere: wrappers above them report its usage, too (CA-2); and `id_conflict`, whether another caller's record bears an id of it.
     """
-    call = _components(signals, spans_are_unique=spans_are_unique)
+    signals = without_repeated_batches(signals)
+    shared_ids = ids_of_other_callers(signals.with_columns(row=_positions()))
+    if shared_ids.height:
+        is_shared_id = _positions().is_in(shared_ids["row"].implode())
+        signals = signals.with_columns(id_conflict=pl.col("id_conflict") | is_shared_id)
+    call = _components(signals, shared_ids, spans_are_unique=spans_are_unique)
     is_shared = pl.Series([], dtype=pl.Boolean) if call is None else call.is_duplicated()
     if call is None or not is_shared.any():
         return signals.with_columns(_SINGLE)
@@ -171,13 +177,18 @@ def _tie_breakers(signals: pl.DataFrame) -> list[str]:
     return [c for c in ("start_time", *USAGE_COLUMNS, "response_model", "agent_name", "status") if c in signals.columns]
 
 
-def _components(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series | None:
+def _positions() -> pl.Expr:
+    """The position of each signal, by which proofs name it."""
+    return pl.int_range(pl.len(), dtype=pl.Int64)
+
+
+def _components(signals: pl.DataFrame, shared_ids: pl.DataFrame, *, spans_are_unique: bool) -> pl.Series | None:
     """Connected components of signals that share a proof of identity, labelled by their smallest row; None where no two share any.
 
     A component with attempts of several gateway call ids was joined by a signal that names the ids of both: its proofs by request id
     are dropped. (CA-1a)
     """
-    proofs = _proofs(signals, spans_are_unique=spans_are_unique)
+    proofs = _proofs(signals, shared_ids, spans_are_unique=spans_are_unique)
     if not proofs.height:
         return None
     labels = _connect(proofs)
@@ -216,9 +227,9 @@ def _contradictory_rows(labels: pl.DataFrame, proofs: pl.DataFrame, signals: pl.
     return labels.join(contradictory_labels, on="label", how="semi")["row"]
 
 
-def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
+def _proofs(signals: pl.DataFrame, shared_ids: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
     """Proofs that signals belong to one call: rows (row, proof) of the proofs that several signals share."""
-    signals = signals.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+    signals = signals.with_columns(row=_positions())
     proof_parts: list[pl.DataFrame] = []
     if not spans_are_unique:
         place = pl.struct("trace_key", "span_key")
@@ -230,8 +241,9 @@ def _proofs(signals: pl.DataFrame, *, spans_are_unique: bool) -> pl.DataFrame:
         proof_parts.append(shared_places.select("row", proof=place_text))
     ids = non_null_columns(signals, ("gateway_call_id", "provider_request_id", "request_ids"))
     if "gateway_call_id" in ids:
-        proof_parts.append(gateway_proofs(signals))
+        signals_by_caller = with_callers(signals.rename({"gateway_call_id": "id"}), shared_ids).rename({"id": "gateway_call_id"})
+        proof_parts.append(gateway_proofs(signals_by_caller))
     if "provider_request_id" in ids or "request_ids" in ids:
-        proof_parts.append(request_proofs(signals))
+        proof_parts.append(request_proofs(signals, shared_ids))
     non_empty = [part for part in proof_parts if part.height]
     return pl.concat(non_empty) if non_empty else pl.DataFrame(schema=PROOFS)

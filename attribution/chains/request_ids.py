@@ -5,25 +5,17 @@ from __future__ import annotations
 import polars as pl
 
 from attribution.chains.attempts import PROOFS, model_signatures, prompt_readings
+from attribution.chains.shared_ids import call_ids, with_callers
 
 
-def call_ids(signals: pl.DataFrame) -> pl.DataFrame:
-    """The ids of each signal by which another source may name the same call: row, id."""
-    parts = [signals.select("row", id="provider_request_id").drop_nulls()]
-    if signals["request_ids"].null_count() < signals.height:
-        lists = signals.select("row", id="request_ids").drop_nulls()
-        parts.append(lists.with_columns(pl.col("id").str.json_decode(pl.List(pl.String))).explode("id").drop_nulls().unique())
-    return parts[0] if len(parts) == 1 else pl.concat(parts).unique()
-
-
-def request_proofs(signals: pl.DataFrame) -> pl.DataFrame:
+def request_proofs(signals: pl.DataFrame, shared_ids: pl.DataFrame) -> pl.DataFrame:
     """Proofs (row, proof) of signals that share an id and do not contradict each other on model and prompt; `signals` has `row`.
 
     Output proves nothing: of a stream that was cut, or of a placeholder, it is smaller than the truth. An id of several gateway calls was
     repeated from a cache or chosen by a client, and proves nothing. A signal without model or prompt belongs to the only call that has
-    its id, and never joins two.
+    its id, and never joins two. `shared_ids` names the ids that are another caller's.
     """
-    ids = call_ids(signals)
+    ids = with_callers(call_ids(signals), shared_ids)
     ids = ids.filter(pl.col("id").is_duplicated())
     if not ids.height:
         return pl.DataFrame(schema=PROOFS)

@@ -40,6 +40,11 @@ _FLAG_REASONS = (
         "register the key to the right team, or add the source to ingest.trusted_sources if its senders are yours",
     ),
     (
+        "id_conflict",
+        "records of several keys bear one call id: each key pays for its own calls, and a batch is that of the key which began it",
+        "let the gateway choose the ids, or have this client send ids of its own",
+    ),
+    (
         "overlogged",
         "more usage logged than billed: costs were scaled down to the bill",
         "look for calls logged twice, or a bill that is not complete yet",

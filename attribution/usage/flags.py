@@ -36,6 +36,7 @@ def call_reasons(calls: pl.DataFrame, paths: Paths, owners: Owners) -> EncodedRo
         pl.when("has_cycle").then(pl.lit("cycle")),
         pl.when("has_fan_in").then(pl.lit("fan_in")),
         pl.when(pl.col("claim_conflict") | pl.col("path_conflict")).then(pl.lit("claim_conflict")),
+        pl.when("id_conflict").then(pl.lit("id_conflict")),
         "usage_flag",
         pl.when("count_contradiction").then(pl.lit("count_contradiction")),
         pl.when("absurd_usage").then(pl.lit("absurd_usage")),
@@ -57,6 +58,7 @@ def _flags() -> list[pl.Expr]:
     has_usage = pl.any_horizontal(pl.col(m).is_not_null() for m in (*TOKEN_METERS, "__other"))
     return [
         pl.col("claim_conflict"),
+        pl.col("id_conflict"),
         pl.col("count_contradiction").fill_null(value=False),
         pl.col("absurd_usage"),
         pl.col("tier_at_standard") & (pl.col("list_cost") > 0).fill_null(value=False),

@@ -56,12 +56,24 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 
 def ranked(spans: pl.DataFrame) -> pl.DataFrame:
-    """`columns`, with date, rank and times as instants."""
+    """`columns`, with date, rank and times as instants, and each key's rows under span keys of their own."""
+    spans = _with_callers_keys(spans)
     times = {name: pl.col(name).cast(SPANS.schema[name]) for name in _TIMES}
     spans_by_time = spans.with_columns(**times).with_columns(date=pl.col("start_time").dt.date())
     filled_count = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int32) for name in _INFORMATIVE)
     further = pl.col(PROGRESS) if PROGRESS in spans.columns else 0
     return SPANS.conform(spans_by_time.with_columns(rank=filled_count + further).drop(PROGRESS, strict=False))
+
+
+def _with_callers_keys(spans: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their caller in the span key: two keys that send one id have two calls, and neither replaces the other's. (CA-1a)"""
+    callers = spans.select("credential", "credential_team").unique().filter(pl.any_horizontal(pl.all().is_not_null()))
+    if not callers.height:
+        return spans
+    names = callers.select(pl.concat_str(pl.all().fill_null(""), separator="|")).to_series()
+    callers = callers.with_columns(__caller=pl.Series([ids.hashed(name) for name in names], dtype=pl.Int64))
+    rows = spans.join(callers, on=["credential", "credential_team"], how="left", nulls_equal=True, maintain_order="left")
+    return rows.with_columns(span_key=pl.col("span_key") ^ pl.col("__caller").fill_null(0)).drop("__caller")
 
 
 def readings(

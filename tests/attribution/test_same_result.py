@@ -66,13 +66,13 @@ def test_a_large_tax_on_a_tiny_charge_may_move_by_its_last_digits() -> None:
     world = World([], [base, tax], settings=settings)
     assert not changed_money(world, 1)
     costs = engine(world).costs
-    moved = costs.with_columns(
+    dearer_taxes = costs.with_columns(
         effective_cost=pl.when(pl.col("rule") == "RA-5")
         .then(pl.col("effective_cost") * Decimal("1.0001"))
         .otherwise("effective_cost")
     )
     assert costs.filter(pl.col("rule") == "RA-5").height
-    assert moved_money(world, costs, moved)
+    assert moved_money(world, costs, dearer_taxes)
 
 
 def test_a_world_is_made_as_small_as_its_difference() -> None:

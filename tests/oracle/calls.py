@@ -50,6 +50,7 @@ class Call:
 def calls(nodes: Mapping[Key, Node]) -> list[Call]:
     """Every call once, with what it used."""
     leaves = [node for node in nodes.values() if _is_leaf(node)]
+    _mark_ids_of_others(_signals(leaves))
     found = [_merged(group) for group in _same_call(leaves)]
     found = [call for call in found if not _is_echo(call, found, nodes)]
     return _handed_down(found, _wrappers(nodes, found), nodes)
@@ -76,6 +77,27 @@ def _signals(group: Sequence[Node]) -> list[Row]:
 Proof = tuple[Any, ...]
 
 
+def _mark_ids_of_others(signals: Sequence[Row]) -> None:
+    """Adds `other_ids`: of the ids of a row, those that the gateway logged before for another key, with its own key. (CA-1a)
+
+    Reading: a span is its key's where the gateway has that key under the id, and otherwise the first key's.
+    """
+    keys_by_id: dict[str, list[str]] = {}
+    for signal in sorted(signals, key=lambda s: (s["start_time"], s.get("credential") or "")):
+        if signal["channel"] == "litellm" and signal.get("credential"):
+            for name in {signal.get("gateway_call_id"), *request_ids(signal)} - {None}:
+                keys_by_id.setdefault(str(name), []).append(signal["credential"])
+    for signal in signals:
+        key = signal.get("credential")
+        signal["other_ids"] = {name: key for name, keys in keys_by_id.items() if key in keys and key != keys[0]}
+
+
+def _own(signal: Row, name: str) -> str:
+    """The id, told apart from the same id of another key."""
+    other = signal.get("other_ids", {})
+    return f"{name}|{other[name]}" if name in other else name
+
+
 def _responses(group: Sequence[Node], sole: Mapping[Proof, Proof]) -> set[Proof]:
     """The ids of a request together with model and prompt. Output proves nothing: a stream that was cut has less of it. (CA-1a)
 
@@ -85,7 +107,7 @@ def _responses(group: Sequence[Node], sole: Mapping[Proof, Proof]) -> set[Proof]
     """
     proofs: set[Proof] = set()
     for s in _signals(group):
-        for request in request_ids(s):
+        for request in (_own(s, name) for name in request_ids(s)):
             hit = bool(s.get("cache_hit"))
             if s.get("input_tokens") is not None:
                 proofs |= {(request, prompt, _family(s), hit) for prompt in _prompts(s)}
@@ -122,7 +144,7 @@ def _without_bridges(group: list[Node]) -> list[list[Node]]:
 
 
 def _gateway_ids(group: Sequence[Node]) -> set[Proof]:
-    return {("gateway", s["gateway_call_id"]) for s in _signals(group) if s.get("gateway_call_id")}
+    return {("gateway", _own(s, s["gateway_call_id"])) for s in _signals(group) if s.get("gateway_call_id")}
 
 
 def _prompts(signal: Row) -> set[int]:

@@ -155,6 +155,13 @@ def _gateway_row(draw: st.DrawFn, number: int, call: dict[str, Any]) -> dict[str
     return span(900 + number, 900 + number, **columns)
 
 
+def _copied_id(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A call of another key that bears all ids of this one, ten minutes later. (CA-1a)"""
+    place = {c: v for c, v in span(800 + number, 800 + number).items() if c.startswith(("trace", "span"))}
+    start = row["start_time"] + timedelta(minutes=10)
+    return {**row, **place, "credential": "key-2", "start_time": start, "end_time": start + timedelta(minutes=1)}
+
+
 @st.composite
 def _client_row(draw: st.DrawFn, senders: Sequence[Any]) -> dict[str, Any]:
     """A call of which only the gateway knows: agent, trace and conversation are its client's word, the key is not. (CH-7a)"""
@@ -205,6 +212,8 @@ def span_rows(draw: st.DrawFn, most: int = 12, senders: Sequence[Any] = AMAZON) 
         rows.append(span(trace, 700 + number if kind == "client" else number, parent, **columns))
         if kind == "call" and (columns.get("gateway_call_id") or request_ids(columns)) and draw(st.booleans()):
             rows.append(draw(_gateway_row(number, rows[-1])))
+            if rows[-1].get("credential") and draw(st.integers(0, 3)) == 0:
+                rows.append(_copied_id(number, rows[-1]))
     return rows
 
 
