@@ -13,7 +13,10 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import errors
-from api.access import LOOPBACK, Access
+from api.access.authentication import Authenticator
+from api.access.gates import WholeService
+from api.access.hosts import LOOPBACK
+from api.access.middleware import Access
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
@@ -29,7 +32,7 @@ from ledger.tables import CHARGES
 _ABOUT = """Cost of AI by the agent and team that started the work.
 
 Money is a decimal string. Times are ISO 8601; ranges are `[start, end)`. Errors are RFC 9457 documents.
-Reading is open to this machine; every change needs `Authorization: Bearer <token>`.
+Requests carry `Authorization: Bearer <key>`; without people set up, this machine reads without one.
 """
 
 
@@ -52,16 +55,18 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    bearer = HTTPBearer(auto_error=False, description="The token of HOME/token; checked before anything else.")
+    bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
-    app.include_router(read.router(books, receiver_spool), dependencies=[strict])
-    app.include_router(write.router(books), dependencies=[Depends(bearer), strict])
+    app.include_router(read.router(books.settings, receiver_spool), dependencies=[strict])
+    app.include_router(write.router(), dependencies=[Depends(bearer), strict])
+    app.state.books = books
+    app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
-    app.add_middleware(Access, token=token, hosts=LOOPBACK)
+    app.add_middleware(Access, authenticator=app.state.authenticator, hosts=LOOPBACK)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app
 
@@ -97,7 +102,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
-    def prometheus() -> Response:
+    def prometheus(_: WholeService) -> Response:
         """Requests, latency, receivers, spool, age of facts, unallocated share."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

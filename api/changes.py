@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from api.models import Budget, BudgetChange, NewBudget
 from api.queries import budgets
+from api.queries.gate import ScopedBooks
+from api.queries.own_names import OwnNames
 from ledger import db, money
-from ledger.books import Books
-from ledger.errors import ObjectMissingError, UsageError
+from ledger.errors import DeniedError, ObjectMissingError, UsageError
 from ledger.periods import now
 
 
@@ -19,9 +20,9 @@ class BudgetExistsError(UsageError):
     """A budget of that name is in force already."""
 
 
-def add_budget(books: Books, budget: NewBudget, *, actor: str) -> Budget:
+def add_budget(books: ScopedBooks, budget: NewBudget) -> Budget:
     """Creates a budget. Raises `BudgetExistsError` if one of that name is in force."""
-    with books.database.session() as session:
+    with books.whole.database.session() as session:
         revision = _newest(session, budget.name)
         if revision is not None and not revision.deleted:
             raise BudgetExistsError(
@@ -29,32 +30,35 @@ def add_budget(books: Books, budget: NewBudget, *, actor: str) -> Budget:
                 where=budget.name,
                 remedy=f"change it with PUT /v1/budgets/{budget.name}, or choose another name",
             )
-        _revise(books, session, budget.name, budget, revision, actor=actor)
+        _revise(books, session, budget.name, budget, revision)
     return _shown(books, budget.name)
 
 
-def change_budget(books: Books, name: str, change: BudgetChange, *, actor: str) -> Budget:
+def change_budget(books: ScopedBooks, name: str, change: BudgetChange) -> Budget:
     """Changes a budget, or creates it if there is none."""
-    with books.database.session() as session:
-        _revise(books, session, name, change, _newest(session, name), actor=actor)
+    with books.whole.database.session() as session:
+        _revise(books, session, name, change, _newest(session, name))
     return _shown(books, name)
 
 
-def drop_budget(books: Books, name: str, *, actor: str) -> None:
+def drop_budget(books: ScopedBooks, name: str) -> None:
     """Ends a budget. Raises `ObjectMissingError` if none of that name is in force."""
-    with books.database.session() as session:
+    with books.whole.database.session() as session:
         revision = _newest(session, name)
         if revision is None or revision.deleted:
             raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
+        _need(books, name, revision.scope, revision.scope_name)
         fields = {
             column: getattr(revision, column)
             for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
         }
         session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
-        books.database.audit(session, actor, "budget.drop", name, before=_told(revision))
+        books.whole.database.audit(session, books.principal.id, "budget.drop", name, before=_told(revision))
 
 
-def _revise(books: Books, session: Session, name: str, change: BudgetChange, previous: db.Budget | None, *, actor: str) -> None:
+def _revise(books: ScopedBooks, session: Session, name: str, change: BudgetChange, previous: db.Budget | None) -> None:
+    for scope, scope_name in ((change.scope, change.scope_name), *([(previous.scope, previous.scope_name)] if previous else [])):
+        _need(books, name, scope, scope_name)
     fields = change.model_dump(exclude={"name"})
     revision = db.Budget(
         name=name,
@@ -67,9 +71,20 @@ def _revise(books: Books, session: Session, name: str, change: BudgetChange, pre
     session.add(revision)
     is_active = previous is not None and not previous.deleted
     before = _told(previous) if previous is not None and is_active else None
-    books.database.audit(
-        session, actor, "budget.change" if is_active else "budget.add", name, before=before, after=_told(revision)
+    books.whole.database.audit(
+        session, books.principal.id, "budget.change" if is_active else "budget.add", name, before=before, after=_told(revision)
     )
+
+
+def _need(books: ScopedBooks, budget: str, scope: str, scope_name: str) -> None:
+    """Raises `DeniedError` unless the team or agent is one of the principal's."""
+    if not OwnNames.of(books).holds(scope, scope_name):
+        raise DeniedError(
+            f"{books.principal.name} may set budgets for {', '.join(sorted(books.teams or ()))} only, and this one is for the "
+            f"{scope} {scope_name}",
+            where=budget,
+            remedy="ask an administrator, or choose a team or agent of yours",
+        )
 
 
 def _newest(session: Session, name: str) -> db.Budget | None:
@@ -83,5 +98,5 @@ def _told(budget: db.Budget) -> dict[str, Any]:
     return {**fields, "amount": money.text(budget.amount)}
 
 
-def _shown(books: Books, name: str) -> Budget:
+def _shown(books: ScopedBooks, name: str) -> Budget:
     return next(budget for budget in budgets(books) if budget.name == name)

@@ -14,7 +14,16 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
-from ledger.errors import DiskFull, FormatError, ObjectMissingError, RootCostError, SpoolFull, StoreUnreachable, UsageError
+from ledger.errors import (
+    DeniedError,
+    DiskFull,
+    FormatError,
+    ObjectMissingError,
+    RootCostError,
+    SpoolFull,
+    StoreUnreachable,
+    UsageError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,7 @@ _KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
     (StoreUnreachable, 503, "store-unreachable", "The store does not answer"),
     (ObjectMissingError, 404, "not-found", "There is no such thing"),
     (FormatError, 400, "format", "The body cannot be read"),
+    (DeniedError, 403, "denied", "That is not allowed"),
     (UsageError, 400, "usage", "The request cannot mean anything"),
 )
 """The first matching class applies. Errors of any other class are defects of RootCost (500)."""

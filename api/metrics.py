@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.queries import freshness, overview, runs, sources
+from api.queries.gate import of_operator
 from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.periods import now
@@ -77,7 +78,7 @@ class _LedgerCollector(Collector):
             yield from self._gauges
 
     def _ages(self) -> Iterator[GaugeMetricFamily]:
-        fresh = freshness(self._books, self._spool)
+        fresh = freshness(of_operator(self._books), self._spool)
         for kind, noun in (("charges", "charge period covered by a bill"), ("calls", "call in a log")):
             ages = [([s.source], s.age_seconds) for s in fresh.sources if s.kind == kind]
             yield _gauge(f"rootcost_newest_{kind}_age_seconds", f"Seconds since the newest {noun}.", ages, ["source"])
@@ -87,7 +88,7 @@ class _LedgerCollector(Collector):
                 "Seconds since figures were last published.",
                 [([], (now() - fresh.published_at).total_seconds())],
             )
-        newest = runs(self._books, limit=1).rows
+        newest = runs(of_operator(self._books), limit=1).rows
         if newest:
             yield _gauge(
                 "rootcost_run_age_seconds",
@@ -97,7 +98,7 @@ class _LedgerCollector(Collector):
             )
 
     def _sources(self) -> Iterator[GaugeMetricFamily]:
-        statuses = sources(self._books)
+        statuses = sources(of_operator(self._books))
         ages = [([s.name, s.source], float(s.age_seconds)) for s in statuses if s.age_seconds is not None]
         success_ages = [
             ([s.name, s.source], (now() - s.succeeded_at).total_seconds()) for s in statuses if s.succeeded_at is not None
@@ -123,7 +124,7 @@ class _LedgerCollector(Collector):
             yield _gauge(name, description, values, ["name", "source"])
 
     def _shares(self) -> Iterator[GaugeMetricFamily]:
-        glance = overview(self._books, top=0)
+        glance = overview(of_operator(self._books), top=0)
         shares = [([t.currency], float(t.unallocated_percent)) for t in glance.totals if t.unallocated_percent is not None]
         yield _gauge(
             "rootcost_unallocated_percent",

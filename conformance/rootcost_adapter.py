@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from api import queries
-from api.queries.published import published
+from api.queries import of_operator
+from api.queries.gate import published
 from attribution.run import attribute
 from ingest.prices.books import read_prices
 from ingest.prices.updates import apply_update, compare
@@ -50,7 +51,7 @@ def main(given: Path, out: Path) -> int:
             for number, delivery in enumerate(_deliveries(given)):
                 _take_in(books, delivery)
                 attribute(books)
-                after[number] = list(published(books))
+                after[number] = list(published(of_operator(books)))
             _write(out / "costs.csv", _costs(books))
             for number, months in after.items():
                 _write(out / f"costs-after-{number}.csv", _costs_as_published(books, months))
@@ -96,7 +97,9 @@ def _take_in(books: Books, delivery: Path) -> None:
 def _costs(books: Books) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for view in VIEWS:
-        frame = queries.costs(books, queries.CostQuery(by=(*BY, "cost_class", "reason"), view=view, granularity="day"))
+        frame = queries.costs(
+            of_operator(books), queries.CostQuery(by=(*BY, "cost_class", "reason"), view=view, granularity="day")
+        )
         rows += [
             {"view": view, **row, "day": row["period_start"][:10], "invoice_month": row["month"], "phase": _phase(row["reason"])}
             for row in frame.iter_rows(named=True)

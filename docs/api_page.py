@@ -281,6 +281,7 @@ def _fill(books: Any, folder: Path) -> None:
 
     from api.changes import add_budget
     from api.models import NewBudget
+    from api.queries import of_operator
     from attribution.monitoring import budgets
     from attribution.run import attribute
     from ingest.run import ingest
@@ -294,9 +295,8 @@ def _fill(books: Any, folder: Path) -> None:
     ingest(books, "otlp", [str(EXAMPLE / "traces.json")])
     registry.import_csv(books, EXAMPLE / "agents.csv")
     add_budget(
-        books,
+        of_operator(books),
         NewBudget(name="care-monthly", scope="team", scope_name="Care", amount=Decimal("0.015"), currency="USD"),
-        actor="docs",
     )
     at_hand(books)
     attribute(books, cause="command")

@@ -4,6 +4,7 @@
     ├── UsageError             the command or request cannot mean anything              exit 2
     │   ├── SettingsError      rootcost.toml or the environment is wrong
     │   └── PortTakenError     another process already listens on the port
+    ├── DeniedError            the principal may not see or do that
     ├── SourceError            a whole input cannot be used; other inputs are unaffected
     │   ├── ObjectMissingError a manifest or a command names something that is not there
     │   ├── FormatError        the bytes are not the format they claim to be
@@ -51,6 +52,10 @@ class SettingsError(UsageError):
 
 class PortTakenError(UsageError):
     """Another process already listens on the port."""
+
+
+class DeniedError(RootCostError):
+    """The principal may not see or do that."""
 
 
 class SourceError(RootCostError):

@@ -113,14 +113,14 @@ def coverage(books: Books, months: Sequence[str] = ()) -> Coverage:
 
     A call that reported no usage at all has nothing to price: it is counted apart.
     """
-    from api.queries.published import published, scan_rollups
+    from api.queries.gate import WHOLE, of_operator, published, scan_rollups
     from ledger.tables import CALLS, TOKEN_METERS
 
-    selected_months = [month for month in published(books) if not months or month.month in months]
+    selected_months = [month for month in published(of_operator(books)) if not months or month.month in months]
     flags = pl.col("reason").fill_null("").str.split(",")
     used = [pl.col(m).fill_null(0) for m in TOKEN_METERS]
     calls = (
-        scan_rollups(books, CALLS, selected_months)
+        scan_rollups(of_operator(books), CALLS, selected_months, WHOLE)
         .with_columns(
             tokens=pl.sum_horizontal(used),
             silent=flags.list.contains("usage_absent"),

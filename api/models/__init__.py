@@ -6,6 +6,7 @@ that are columns of the ledger come from `ledger.tables`.
 
 from __future__ import annotations
 
+from api.models.access import GrantRow, Me
 from api.models.base import (
     Basis,
     Calendar,
@@ -88,9 +89,11 @@ __all__ = [
     "Freshness",
     "GapRow",
     "Gaps",
+    "GrantRow",
     "Granularity",
     "Health",
     "Link",
+    "Me",
     "MeterCost",
     "Money",
     "MonthTotal",

@@ -97,6 +97,9 @@ class SpanNode(ResponseModel):
         default_factory=dict, description="Cost of this span and its descendants by currency; must not be summed."
     )
     calls: list[CallCost] = Field(default_factory=list, description="Provider requests of this span.")
+    redacted: bool = Field(
+        default=False, description="Whether it is another team's span, of which only place, time and cost are told."
+    )
 
 
 class ChainTree(ResponseModel):

@@ -1,4 +1,4 @@
-"""Queries: pure functions from `Books` to frames and models, shared by the API and the command line.
+"""Queries: pure functions from books, as a principal sees them, to frames and models, shared by the API and the command line.
 
     costs(books, CostQuery) -> DataFrame            by + [period_start] + currency, cost, cost_billed, cost_estimated
     costs_in(books, CostQuery, "EUR") -> DataFrame   the same in one currency, and the exchange rates applied
@@ -31,8 +31,8 @@ from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_ta
 from api.queries.evidence import evidence, evidence_table
 from api.queries.explain import DEFAULT_LINES, explain, explain_cell
 from api.queries.gaps import GapQuery, gaps
+from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
 from api.queries.overview import overview
-from api.queries.published import published
 from api.queries.sources import source_runs, sources
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
 from ledger.published import PublishedMonth
@@ -45,6 +45,8 @@ __all__ = [
     "CostQuery",
     "GapQuery",
     "PublishedMonth",
+    "ScopedBooks",
+    "WholeBooks",
     "agents",
     "alerts",
     "anomalies",
@@ -62,6 +64,7 @@ __all__ = [
     "explain_cell",
     "freshness",
     "gaps",
+    "of_operator",
     "overview",
     "problems",
     "published",

@@ -8,11 +8,11 @@ from datetime import datetime
 import polars as pl
 
 from api.models import ChainSummary, ChainTree, Page
+from api.queries import redaction
 from api.queries.calls import CALL, with_ids
+from api.queries.gate import WHOLE, Rows, ScopedBooks, one_publication, published, scan_rollups
 from api.queries.pricing import price_calls
-from api.queries.published import one_publication, published, scan_rollups
 from api.queries.tree import build_tree
-from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.ids import trace_key
 from ledger.periods import month_of
@@ -38,11 +38,11 @@ class ChainQuery:
 
 
 @one_publication()
-def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
+def chains(books: ScopedBooks, query: ChainQuery) -> Page[ChainSummary]:
     """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
-    frame = scan_rollups(books, CHAINS, published(books, query.start, query.end))
+    frame = scan_rollups(books, CHAINS, published(books, query.start, query.end), "initiator")
     if query.start is not None:
         frame = frame.filter(pl.col("start_time") >= query.start)
     if query.end is not None:
@@ -69,7 +69,7 @@ def chains(books: Books, query: ChainQuery) -> Page[ChainSummary]:
 
 
 @one_publication()
-def chain(books: Books, chain_id: str) -> ChainTree:
+def chain(books: ScopedBooks, chain_id: str) -> ChainTree:
     """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup has the id."""
     tree = find_chain(books, chain_id)
     if tree is None:
@@ -79,38 +79,44 @@ def chain(books: Books, chain_id: str) -> ChainTree:
     return tree
 
 
-def find_chain(books: Books, chain_id: str) -> ChainTree | None:
+def find_chain(books: ScopedBooks, chain_id: str) -> ChainTree | None:
     """One chain as a tree, or None."""
     summary = find_summary(books, chain_id)
     if summary is None:
         return None
-    calls = calls_of(books, summary)
-    return build_tree(summary, spans_of(books, summary), calls, price_calls(books, calls))
+    calls = calls_of(books, summary, WHOLE)
+    tree = build_tree(summary, spans_of(books, summary), calls, price_calls(books, calls))
+    return tree if books.sees_all else redaction.own_parts(tree, books)
 
 
-def find_summary(books: Books, chain_id: str) -> ChainSummary | None:
-    """The row of a chain in the list, or None."""
-    rows = scan_rollups(books, CHAINS, published(books)).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
-    return ChainSummary.model_validate(rows.sort("start_time").row(0, named=True)) if rows.height else None
+def find_summary(books: ScopedBooks, chain_id: str) -> ChainSummary | None:
+    """The row of a chain in the list, or None; of a chain that another team started, what says nothing about that team."""
+    rows = scan_rollups(books, CHAINS, published(books), WHOLE).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
+    if not rows.height:
+        return None
+    summary = ChainSummary.model_validate(rows.sort("start_time").row(0, named=True))
+    if books.owns(summary.initiator_team):
+        return summary
+    return redaction.chain_of_others(summary) if calls_of(books, summary).height else None
 
 
-def calls_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
-    """Rows of `calls` of a chain with their ids, by start time."""
+def calls_of(books: ScopedBooks, summary: ChainSummary, rows: Rows = "either") -> pl.DataFrame:
+    """Rows of `calls` of a chain with their ids, by start time; by default those that the principal's teams started or made."""
     first = month_of(summary.start_time)
     last = month_of(summary.end_time or summary.start_time)
     months = [m for m in published(books) if first <= m.month <= last]
-    calls = scan_rollups(books, CALLS, months).filter(pl.col("chain_id") == summary.chain_id)
+    calls = scan_rollups(books, CALLS, months, rows).filter(pl.col("chain_id") == summary.chain_id)
     return with_ids(books, calls.sort("start_time", *CALL).collect())
 
 
-def spans_of(books: Books, summary: ChainSummary) -> pl.DataFrame:
+def spans_of(books: ScopedBooks, summary: ChainSummary) -> pl.DataFrame:
     """Spans of a chain's traces; some may belong to other chains of the same traces."""
     keys = pl.Series([trace_key(t) for t in summary.trace_ids], dtype=pl.Int64)
     first, last = summary.start_time.date(), (summary.end_time or summary.start_time).date()
     days = pl.date_range(first, last, eager=True) if last >= first else pl.Series([first])
     # The dates are partitions: only their files are opened.
     return (
-        books.store.scan(SPANS, {"date": [str(d) for d in days]})
+        books.whole.store.scan(SPANS, {"date": [str(d) for d in days]})
         .filter(pl.col("trace_key").is_in(keys.implode()))
         .sort("start_time", "trace_key", "span_key", "channel")
         .collect()

@@ -7,14 +7,13 @@ import polars as pl
 from api.models import CostTable
 from api.models.costs import RateUsed
 from api.queries.costs import CostQuery, as_cost_table, finished, matching_costs, part, part_amount, part_sums, period
-from api.queries.published import one_publication
-from ledger.books import Books
+from api.queries.gate import ScopedBooks, one_publication
 from ledger.errors import UsageError
 from ledger.exchange_rates import AppliedRate, Exchange, convert
 
 
 @one_publication()
-def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[AppliedRate]]:
+def costs_in(books: ScopedBooks, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The rows of `costs`, with the same columns, all in `currency`; and the rates that were applied.
 
     An amount is converted at the rate of the UTC day its charge period starts on. The total of one currency and day is converted once and
@@ -40,7 +39,7 @@ def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFram
         .agg(amount=pl.when(pl.col("amount").count() > 0).then(pl.col("amount").sum()), rows=pl.len().cast(pl.Int64))
         .collect()
     )
-    converted_rows, rates = convert(rows, target, Exchange.of(books), amount="amount", order_by=[*keys, "part"])
+    converted_rows, rates = convert(rows, target, Exchange.of(books.whole), amount="amount", order_by=[*keys, "part"])
     totals = converted_rows.group_by([*keys, "currency"]).agg(*part_sums())
     omitted_rows = (
         converted_rows.filter(pl.col("part") == "omitted").group_by([*keys, "currency"]).agg(omitted=pl.col("rows").sum())
@@ -51,7 +50,7 @@ def costs_in(books: Books, query: CostQuery, currency: str) -> tuple[pl.DataFram
 
 
 @one_publication()
-def cost_table_in(books: Books, query: CostQuery, currency: str) -> CostTable:
+def cost_table_in(books: ScopedBooks, query: CostQuery, currency: str) -> CostTable:
     """The converted costs as a document, with the rates applied."""
     frame, rates = costs_in(books, query, currency)
     used_rates = [RateUsed(day=rate.day, source=rate.source, target=rate.target, rate=rate.label) for rate in rates]

@@ -12,9 +12,8 @@ import polars as pl
 
 from api.models import Basis, Calendar, CostRow, CostTable, Granularity, View
 from api.models.costs import RateUsed
-from api.queries.published import one_publication, published, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, WholeBooks, one_publication, published, scan_runs
 from ledger import money
-from ledger.books import Books
 from ledger.calendars import time_of_use, used_within
 from ledger.errors import UsageError
 from ledger.periods import month_of, month_start, parse_instant
@@ -161,7 +160,7 @@ class CostQuery:
         return RELATIVE.get(dimension, dimension).format(view=self.view)
 
 
-def costs(books: Books, query: CostQuery) -> pl.DataFrame:
+def costs(books: ScopedBooks, query: CostQuery) -> pl.DataFrame:
     """Cost by the query's dimensions, then [period_start], currency: one row for each key. (LA-1)
 
     `cost` is MONEY, null only where no row of the group has the cost column; `cost_billed` and `cost_estimated` are its two parts.
@@ -220,9 +219,9 @@ def finished(frame: pl.DataFrame, query: CostQuery) -> pl.DataFrame:
     return frame.select(*names, *COST_AMOUNTS, *omitted_columns(frame))
 
 
-def matching_costs(books: Books, query: CostQuery) -> pl.LazyFrame:
+def matching_costs(books: ScopedBooks, query: CostQuery) -> pl.LazyFrame:
     """The published rows of `costs` that a query sums. "Billed" holds no estimate. (LA-1)"""
-    frame = scan_runs(books, COSTS, published(books))
+    frame = scan_runs(books, COSTS, published(books), query.view)
     if query.basis == "billed":
         frame = frame.filter(pl.col("basis") == "billed")
     if query.calendar == "invoice":
@@ -252,14 +251,14 @@ def _is_invoiced(query: CostQuery, timezone: str) -> pl.Expr:
     return condition
 
 
-def cells(books: Books, query: CostQuery) -> pl.LazyFrame:
+def cells(books: ScopedBooks, query: CostQuery) -> pl.LazyFrame:
     """The matching rows as dimensions, currency, `cost` and, unless the granularity is total, `period_start` as text."""
     names = [pl.col(query.column(name)).alias(name) for name in query.dimensions if name != "currency"]
     time = [period(books, query).dt.strftime("%Y-%m-%dT%H:%M:%S%:z")] if query.granularity != "total" else []
     return matching_costs(books, query).select(*names, *time, "currency", cost=pl.col(f"{query.basis}_cost"))
 
 
-def period(books: Books, query: CostQuery) -> pl.Expr:
+def period(books: ScopedBooks, query: CostQuery) -> pl.Expr:
     """`period_start`: the start of the period that a row of `costs` is reported in, in the reporting timezone. (TI-1a)"""
     zone = books.settings.report.timezone
     if query.calendar == "invoice":
@@ -275,12 +274,12 @@ def _equals(column: str, values: Sequence[str]) -> pl.Expr:
 
 
 @one_publication()
-def cost_table(books: Books, query: CostQuery) -> CostTable:
+def cost_table(books: ScopedBooks, query: CostQuery) -> CostTable:
     """Costs as a document: rows, totals by currency, and the published runs."""
     return as_cost_table(books, query, costs(books, query))
 
 
-def as_cost_table(books: Books, query: CostQuery, frame: pl.DataFrame, rates: Sequence[RateUsed] = ()) -> CostTable:
+def as_cost_table(books: ScopedBooks, query: CostQuery, frame: pl.DataFrame, rates: Sequence[RateUsed] = ()) -> CostTable:
     """The rows of a report as a document."""
     sums = [*COST_AMOUNTS, *omitted_columns(frame)]
     totals = frame.group_by("currency").agg(pl.col(sums).sum()).sort("currency")
@@ -305,7 +304,7 @@ def as_cost_table(books: Books, query: CostQuery, frame: pl.DataFrame, rates: Se
     )
 
 
-def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
+def balance(books: WholeBooks, months: Sequence[str] | None = None) -> pl.DataFrame:
     """Control totals of the published runs, one row for each (currency, invoice month, provider, cost column). (MO-2)
 
     `months` selects invoice months; None or empty: all. `rounding` is the amount lost by rounding on import, at full precision, as text.
@@ -314,7 +313,7 @@ def balance(books: Books, months: Sequence[str] | None = None) -> pl.DataFrame:
     for month in requested_months:
         parse_month(month)
     in_force = [m for m in published(books) if not requested_months or m.month in requested_months]
-    frame = scan_runs(books, BALANCE, in_force, month_column="invoice_month")
+    frame = scan_runs(books, BALANCE, in_force, WHOLE, month_column="invoice_month")
     return frame.select(BALANCE_KEYS).sort("invoice_month", "currency", "provider", "cost_column").collect()
 
 

@@ -16,8 +16,7 @@ import polars as pl
 
 from api.models import ChannelSummary, CounterGap, GapRow, Gaps
 from api.queries import metric_check
-from api.queries.published import one_publication, published, scan_rollups
-from ledger.books import Books
+from api.queries.gate import WHOLE, WholeBooks, one_publication, published, scan_rollups
 from ledger.errors import UsageError
 from ledger.tables import CALLS, TOKEN_METERS
 
@@ -38,7 +37,7 @@ class GapQuery:
 
 
 @one_publication()
-def gaps(books: Books, query: GapQuery) -> Gaps:
+def gaps(books: WholeBooks, query: GapQuery) -> Gaps:
     """Calls that each channel missed. Failed calls are excluded: they cost nothing, and not every channel reports them.
 
     Calls are those of published months; a call that was logged a moment ago counts from the next attribution on.
@@ -50,7 +49,9 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
     # The first and the newest call of a channel may be in the months around the range.
     months = published(books, query.start and query.start - _MONTH, query.end and query.end + _MONTH)
     is_failed = (pl.col("status") == "error") & pl.all_horizontal(pl.col(meter).fill_null(0) == 0 for meter in TOKEN_METERS)
-    calls = scan_rollups(books, CALLS, months).filter(pl.col("gateway_call_id").is_not_null() & ~is_failed.fill_null(value=False))
+    calls = scan_rollups(books, CALLS, months, WHOLE).filter(
+        pl.col("gateway_call_id").is_not_null() & ~is_failed.fill_null(value=False)
+    )
     reaches = _channel_ranges(calls)
     range_calls = calls if query.start is None else calls.filter(pl.col("start_time") >= query.start)
     range_calls = range_calls if query.end is None else range_calls.filter(pl.col("start_time") < query.end)
@@ -79,9 +80,9 @@ def gaps(books: Books, query: GapQuery) -> Gaps:
     return page
 
 
-def _counters(books: Books, query: GapQuery) -> list[CounterGap]:
+def _counters(books: WholeBooks, query: GapQuery) -> list[CounterGap]:
     """Quantities that an emitter's metrics and its calls disagree on, days of the range."""
-    comparison = metric_check.compare(books.store, query.start, query.end).filter(pl.col("difference") != 0)
+    comparison = metric_check.compare(books.whole.store, query.start, query.end).filter(pl.col("difference") != 0)
     return [CounterGap.model_validate(row) for row in comparison.rename({"date": "day"}).iter_rows(named=True)]
 
 

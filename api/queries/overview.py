@@ -13,10 +13,9 @@ import polars as pl
 
 from api.models import Basis, ClassTotal, MonthTotal, Overview, ReasonTotal, Spender, View
 from api.queries.costs import CostQuery, costs
-from api.queries.published import one_publication, published
+from api.queries.gate import ScopedBooks, one_publication, published, whole_of
 from api.queries.state import alerts, problems
 from ledger import money
-from ledger.books import Books
 from ledger.errors import UsageError
 from ledger.periods import month_of, parse_instant
 
@@ -25,14 +24,15 @@ _NOTHING = Decimal(0)
 
 @one_publication()
 def overview(
-    books: Books, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
+    books: ScopedBooks, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:
     """The invoice month's totals, top teams and agents, cost without a team by class and reason, alerts; by default of the newest published month."""
     published_months = [m.month for m in published(books)]
     zone = books.settings.report.timezone
     at_a_glance: dict[str, Any] = {"months": published_months, "timezone": zone, "view": view, "basis": basis}
     at_a_glance["alerts"] = alerts(books, limit=10).rows
-    at_a_glance["problems"] = problems(books, limit=0).total
+    # The number of problems is about the whole ledger, and only who may see all of it is told.
+    at_a_glance["problems"] = problems(of_all, limit=0).total if (of_all := whole_of(books)) else 0
     month = month or (published_months[-1] if published_months else None)
     if month is None:
         return Overview(month=None, totals=[], classes=[], teams=[], agents=[], unallocated=[], unpriced_agents=[], **at_a_glance)

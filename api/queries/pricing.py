@@ -14,16 +14,15 @@ import polars as pl
 
 from api.models import Basis, CallCost, MeterCost
 from api.queries.calls import CALL
-from api.queries.published import published, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, published, scan_runs
 from api.queries.shares import split_over_calls, usage_of_calls
-from ledger.books import Books
 from ledger.tables import COSTS
 
 CallKey = tuple[int, int]
 """trace_key and span_key."""
 
 
-def price_calls(books: Books, calls: pl.DataFrame, *, basis: Basis = "effective") -> dict[CallKey, CallCost]:
+def price_calls(books: ScopedBooks, calls: pl.DataFrame, *, basis: Basis = "effective") -> dict[CallKey, CallCost]:
     """Every call (rows of `calls`) with the cost of each of its meters.
 
     A call is part of a row of `usage_hourly`, and costs refer to such a row: `api.queries.shares` splits them over its calls.
@@ -35,7 +34,7 @@ def price_calls(books: Books, calls: pl.DataFrame, *, basis: Basis = "effective"
     return price(calls, quantities, rows, parts)
 
 
-def costs_of(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
+def costs_of(books: ScopedBooks, quantities: pl.DataFrame) -> pl.DataFrame:
     """Published cost rows for the usage rows of these calls, numbered by `row`, in a fixed order.
 
     Of any class: credits and taxes that follow the usage belong to what it cost. (RA-5) They may lie in the month of any later invoice.
@@ -43,7 +42,7 @@ def costs_of(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
     keys = quantities["usage_key"].drop_nulls().unique()
     if not keys.len():
         return COSTS.empty().with_row_index("row")
-    rows = scan_runs(books, COSTS, published(books)).filter(pl.col("usage_key").is_in(keys.implode())).collect()
+    rows = scan_runs(books, COSTS, published(books), WHOLE).filter(pl.col("usage_key").is_in(keys.implode())).collect()
     order = ["month", "usage_key", "meter", "currency", "basis", "cost_class", "pool_id", "lot_id", "charge_category"]
     return rows.sort(order, nulls_last=True, maintain_order=True).with_row_index("row")
 

@@ -14,9 +14,8 @@ from typing import Any
 import polars as pl
 
 from api.queries.calls import CALL
-from api.queries.published import published, scan_rollups
+from api.queries.gate import WHOLE, ScopedBooks, published, scan_rollups
 from ledger import money
-from ledger.books import Books
 from ledger.tables import CALLS, METERS, USAGE_HOURLY
 
 METER_COLUMNS = tuple(m for m in METERS if m in CALLS.schema)
@@ -60,7 +59,7 @@ def _other_meters(calls: pl.DataFrame, about: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def calls_sharing_usage(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
+def calls_sharing_usage(books: ScopedBooks, quantities: pl.DataFrame) -> pl.DataFrame:
     """All calls that share a usage row with one of `quantities` (rows of `usage_of_calls`), as rows of `usage_of_calls`."""
     keys = quantities["usage_key"].drop_nulls().unique()
     hours: list[datetime] = quantities.filter(pl.col("usage_key").is_not_null())["hour"].unique().sort().to_list()
@@ -68,16 +67,16 @@ def calls_sharing_usage(books: Books, quantities: pl.DataFrame) -> pl.DataFrame:
         return quantities.clear()
     start, end = hours[0], hours[-1] + timedelta(hours=1)
     is_candidate = pl.col("usage_key").is_in(keys.implode()) | pl.col("shares").is_not_null()
-    calls = scan_rollups(books, CALLS, published(books, start, end)).filter(
+    calls = scan_rollups(books, CALLS, published(books, start, end), WHOLE).filter(
         is_candidate.fill_null(value=False), pl.col("hour").is_between(start, end, closed="left")
     )
     names = [*_ORDER, "hour", "usage_key", "shares", "other_usage", *METER_COLUMNS]
     return usage_of_calls(calls.select(names).collect()).filter(pl.col("usage_key").is_in(keys.implode()))
 
 
-def usage_totals(books: Books, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
+def usage_totals(books: ScopedBooks, keys: pl.Series, start: datetime, end: datetime) -> pl.DataFrame:
     """Total quantity, calls and list cost of these usage rows by usage_key and meter; `[start, end)` bounds their hours."""
-    rows = scan_rollups(books, USAGE_HOURLY, published(books, start, end)).filter(
+    rows = scan_rollups(books, USAGE_HOURLY, published(books, start, end), WHOLE).filter(
         pl.col("usage_key").is_in(keys.implode()), pl.col("hour").is_between(start, end, closed="left")
     )
     return (
@@ -92,7 +91,7 @@ def usage_totals(books: Books, keys: pl.Series, start: datetime, end: datetime) 
     )
 
 
-def split_over_calls(books: Books, costs: pl.DataFrame, quantities: pl.DataFrame) -> pl.DataFrame:
+def split_over_calls(books: ScopedBooks, costs: pl.DataFrame, quantities: pl.DataFrame) -> pl.DataFrame:
     """Each cost row over the calls of its usage row; returns the parts of `quantities` calls: row, trace_key, span_key, quantity, cost.
 
     `costs` has row (a number), usage_key, meter and cost (null: unpriced, stays null); `quantities` are rows of `usage_of_calls`. Quantity of a usage row

@@ -10,6 +10,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from api.models import Page, SourceRunRow, SourceStatus
+from api.queries.gate import WholeBooks
 from ledger import sources as configured_sources
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
@@ -20,8 +21,13 @@ _SAME = ("name", "source", "cause", "runner", "status", "started_at", "finished_
          "rows_changed", "errors", "warnings", "error")  # fmt: skip
 
 
-def sources(books: Books) -> list[SourceStatus]:
+def sources(books: WholeBooks) -> list[SourceStatus]:
     """Every configured source, by name."""
+    return source_statuses(books.whole)
+
+
+def source_statuses(books: Books) -> list[SourceStatus]:
+    """The same, for the freshness that everybody sees: it tells no amounts."""
     configured_list, at = configured_sources.list_sources(books), now()
     newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
     with books.database.session() as session:
@@ -34,18 +40,18 @@ def sources(books: Books) -> list[SourceStatus]:
     ]
 
 
-def source_runs(books: Books, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
+def source_runs(books: WholeBooks, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
     """Runs of one configured source, or of all, newest first.
 
     A source that was removed keeps its history; `UnknownSourceError` is raised for a name without any run.
     """
     conditions = [SourceRun.name == name] if name is not None else []
-    with books.database.session() as session:
+    with books.whole.database.session() as session:
         total = session.scalar(sa.select(sa.func.count()).select_from(SourceRun).where(*conditions)) or 0
         query = sa.select(SourceRun).where(*conditions).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
         rows = [_run(run) for run in session.scalars(query)]
     if name is not None and not total:
-        configured_sources.find(books, name)
+        configured_sources.find(books.whole, name)
     return Page[SourceRunRow](rows=rows, total=total, limit=limit, offset=offset)
 
 

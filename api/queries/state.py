@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import sqlalchemy as sa
@@ -27,10 +28,10 @@ from api.models import (
     UnregisteredAgent,
 )
 from api.queries.costs import parse_month
-from api.queries.published import one_publication, published, scan_runs
-from api.queries.sources import sources as configured_sources
+from api.queries.gate import ScopedBooks, WholeBooks, one_publication, published, scan_runs
+from api.queries.own_names import OwnNames
+from api.queries.sources import source_statuses
 from ledger import db, disk, money, registry
-from ledger.books import Books
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
 from ledger.spool import Spool
@@ -40,18 +41,23 @@ _RECENT_PARTITIONS = 7
 """Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
 
 
-def budgets(books: Books, month: str | None = None) -> list[Budget]:
+def budgets(books: ScopedBooks, month: str | None = None) -> list[Budget]:
     """Budgets in force, by name, with their spend in `month`, by default in the newest evaluated month."""
-    statuses = books.store.scan(BUDGET_STATUS)
+    statuses = books.whole.store.scan(BUDGET_STATUS)
     if month is not None:
         parse_month(month)
         statuses = statuses.filter(pl.col("month") == month)
-    with books.database.session() as session:
+    with books.whole.database.session() as session:
         revisions = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
     newest = {budget.name: budget for budget in revisions}
     status = statuses.sort("month").unique("budget", keep="last", maintain_order=True).collect()
     status_by_name = {row["budget"]: row for row in status.iter_rows(named=True)}
-    return [_budget(budget, status_by_name.get(name)) for name, budget in newest.items() if not budget.deleted]
+    own_names = OwnNames.of(books)
+    return [
+        _budget(budget, status_by_name.get(name))
+        for name, budget in newest.items()
+        if not budget.deleted and own_names.holds(budget.scope, budget.scope_name)
+    ]
 
 
 def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
@@ -80,18 +86,26 @@ def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
     )
 
 
-def alerts(books: Books, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
+def alerts(books: ScopedBooks, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
     """Alerts, newest first."""
-    with books.database.session() as session:
-        total = session.scalar(sa.select(sa.func.count()).select_from(db.Alert)) or 0
-        newest = sa.select(db.Alert).order_by(db.Alert.created_at.desc(), db.Alert.alert_id).limit(limit).offset(offset)
-        rows = [AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}) for alert in session.scalars(newest)]
+    with books.whole.database.session() as session:
+        newest = sa.select(db.Alert).order_by(db.Alert.created_at.desc(), db.Alert.alert_id)
+        if books.sees_all:
+            total = session.scalar(sa.select(sa.func.count()).select_from(db.Alert)) or 0
+            page = session.scalars(newest.limit(limit).offset(offset)).all()
+        else:
+            own_names = OwnNames.of(books)
+            own_alerts = [alert for alert in session.scalars(newest) if own_names.holds_alert(alert.payload)]
+            total, page = len(own_alerts), own_alerts[offset : offset + limit]
+    rows = [AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}) for alert in page]
     return Page[AlertRow](rows=rows, total=total, limit=limit, offset=offset)
 
 
-def anomalies(books: Books, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+def anomalies(books: ScopedBooks, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
     """Anomalous days, newest first; `month` selects one month."""
-    frame = books.store.scan(ANOMALIES)
+    frame = books.whole.store.scan(ANOMALIES)
+    if not books.sees_all:
+        frame = frame.filter(OwnNames.of(books).is_held())
     if month is not None:
         parse_month(month)
         frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
@@ -107,10 +121,10 @@ _PROBLEM_NAMES = {"uri": "file", "place": "line"}
 
 
 def problems(
-    books: Books, *, source: str | None = None, severity: str | None = None, limit: int | None = 100, offset: int = 0
+    books: WholeBooks, *, source: str | None = None, severity: str | None = None, limit: int | None = 100, offset: int = 0
 ) -> Page[ProblemRow]:
     """Problems with the input, newest first; each once, however often its file was read."""
-    frame = books.store.scan(PROBLEMS)
+    frame = books.whole.store.scan(PROBLEMS)
     if source is not None:
         frame = frame.filter(pl.col("source") == source)
     if severity is not None:
@@ -135,12 +149,12 @@ def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
 
 
 @one_publication()
-def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
+def runs(books: WholeBooks, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
     """Attribution runs, newest first, with the months each one is in force for."""
     in_force: dict[str, list[str]] = defaultdict(list)
     for month in published(books):
         in_force[month.run_id].append(month.month)
-    with books.database.session() as session:
+    with books.whole.database.session() as session:
         total = session.scalar(sa.select(sa.func.count()).select_from(db.Run)) or 0
         newest = sa.select(db.Run).order_by(db.Run.started_at.desc(), db.Run.run_id).limit(limit).offset(offset)
         rows = [
@@ -153,16 +167,20 @@ def runs(books: Books, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
     return Page[RunRow](rows=rows, total=total, limit=limit, offset=offset)
 
 
+_SIDES: Mapping[str, Literal["initiator", "executor"]] = {"caused": "initiator", "burned": "executor"}
+
+
 @one_publication()
-def agents(books: Books) -> Agents:
+def agents(books: ScopedBooks) -> Agents:
     """The registry over time, and agents with costs that are missing from it. (ID-1, ID-2)"""
-    timeline = registry.timeline(registry.rows(books))
+    timeline = registry.timeline(registry.rows(books.whole))
     registered_names = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"].unique().implode()
-    frame = scan_runs(books, COSTS, published(books))
+    if not books.sees_all:
+        timeline = timeline.filter(books.is_own("team"))
+    in_force = published(books)
     sides = [
-        frame.filter(
-            pl.col(column).is_not_null() & ~pl.col(column).is_in(["", "unknown"]) & ~pl.col(column).is_in(registered_names)
-        )
+        scan_runs(books, COSTS, in_force, side)
+        .filter(pl.col(column).is_not_null() & ~pl.col(column).is_in(["", "unknown"]) & ~pl.col(column).is_in(registered_names))
         .group_by(pl.col(column).alias("agent"), "currency")
         .agg(
             pl.lit(role).first().alias("role"),
@@ -170,7 +188,8 @@ def agents(books: Books) -> Agents:
             pl.col("period_start").min().alias("first_seen"),
             pl.col("period_start").max().alias("last_seen"),
         )
-        for role, column in (("caused", "initiator_agent"), ("burned", "executor_agent"))
+        for role, side in _SIDES.items()
+        for column in (f"{side}_agent",)
     ]
     agent_costs = pl.concat(sides).collect()
     missing: list[UnregisteredAgent] = []
@@ -185,10 +204,10 @@ def agents(books: Books) -> Agents:
 
 
 @one_publication()
-def freshness(books: Books, spool: Spool | None = None) -> Freshness:
+def freshness(books: ScopedBooks, spool: Spool | None = None) -> Freshness:
     """Freshness of the facts of each source. Only the newest partitions are read."""
     at = now()
-    receiver_spool = spool or Spool(Path(books.home) / "spool")
+    receiver_spool = spool or Spool(Path(books.whole.home) / "spool")
     pending = receiver_spool.pending()
     months = published(books)
     # The end of a monthly fee says nothing about how far usage charges have been delivered.
@@ -205,17 +224,17 @@ def freshness(books: Books, spool: Spool | None = None) -> Freshness:
         published_months=[m.month for m in months],
         spool_files=len(pending),
         spool_bytes=receiver_spool.size_bytes(),
-        warnings=[warning] if (warning := disk.shortage(books.folders)) else [],
+        warnings=[warning] if (warning := disk.shortage(books.whole.folders)) else [],
     )
 
 
-def _newest(books: Books, table: Table, partition: str, newest: pl.Expr, kind: Any, at: datetime) -> list[SourceFreshness]:
-    delta = books.store.delta(table)
+def _newest(books: ScopedBooks, table: Table, partition: str, newest: pl.Expr, kind: Any, at: datetime) -> list[SourceFreshness]:
+    delta = books.whole.store.delta(table)
     if delta is None:
         return []
     partitions = sorted({str(p[partition]) for p in delta.partitions()}, reverse=True)[:_RECENT_PARTITIONS]
     frame = (
-        books.store.scan(table, {partition: partitions})
+        books.whole.store.scan(table, {partition: partitions})
         .group_by("source")
         .agg(newest.alias("newest"))
         .drop_nulls("newest")
@@ -223,7 +242,7 @@ def _newest(books: Books, table: Table, partition: str, newest: pl.Expr, kind: A
         .collect()
     )
     configured_by_ingestor: dict[str, list[SourceStatus]] = defaultdict(list)
-    for source in configured_sources(books) if frame.height else ():
+    for source in source_statuses(books.whole) if frame.height else ():
         if not source.paused:
             configured_by_ingestor[source.source].append(source)
     return [

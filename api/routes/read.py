@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from api import queries
+from api.access.gates import BudgetRows, CostRows, KnownPrincipal, RegistryRows, WholeBill, WholeSources
 from api.errors import described_responses
 from api.models import (
     Agents,
@@ -26,6 +27,8 @@ from api.models import (
     Explanation,
     Freshness,
     Gaps,
+    GrantRow,
+    Me,
     Overview,
     Page,
     ProblemRow,
@@ -51,13 +54,16 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.books import Books
+from ledger.access.roles import Permission
 from ledger.periods import parse_instant
+from ledger.settings import Settings
 from ledger.spool import Spool
 
 ERROR_RESPONSES = described_responses(
     {
         400: "The request cannot mean anything",
+        401: "The key is missing or wrong",
+        403: "The roles of the key or person do not allow it",
         404: "There is no such thing",
         421: "The Host header names another machine",
         422: "The request is not valid",
@@ -66,19 +72,20 @@ ERROR_RESPONSES = described_responses(
 )
 
 
-def router(books: Books, spool: Spool) -> APIRouter:
+def router(settings: Settings, spool: Spool) -> APIRouter:
     """All GETs under /v1."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
-    _costs(routes, books)
-    _chains(routes, books)
-    _explanations(routes, books)
-    _evidence(routes, books)
-    _state(routes, books, spool)
+    _costs(routes, settings)
+    _chains(routes, settings)
+    _explanations(routes, settings)
+    _evidence(routes)
+    _state(routes, settings, spool)
+    _me(routes)
     return routes
 
 
-def _costs(routes: APIRouter, books: Books) -> None:
-    parse = partial(queries.CostQuery.parse, timezone=books.settings.report.timezone)
+def _costs(routes: APIRouter, settings: Settings) -> None:
+    parse = partial(queries.CostQuery.parse, timezone=settings.report.timezone)
 
     @routes.get(
         "/costs",
@@ -92,6 +99,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
         },
     )
     def costs(
+        books: CostRows,
         by: ByParam = [],  # noqa: B006 - FastAPI copies defaults
         view: ViewParam = "initiator",
         start: Start = None,
@@ -122,6 +130,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
 
     @routes.get("/balance", summary="Charges in, costs out, difference 0")
     def balance(
+        books: WholeBill,
         month: Annotated[
             list[Annotated[str, Field(json_schema_extra=shape(MONTH))]],
             Query(description="Invoice month, repeated for more; none: all published.", examples=[["2026-10"]]),
@@ -133,6 +142,7 @@ def _costs(routes: APIRouter, books: Books) -> None:
 
     @routes.get("/overview", summary="Overview of a month")
     def overview(
+        books: CostRows,
         month: Annotated[
             str | None,
             Query(
@@ -149,11 +159,12 @@ def _costs(routes: APIRouter, books: Books) -> None:
         return queries.overview(books, month=month, view=view, basis=basis, top=top)
 
 
-def _chains(routes: APIRouter, books: Books) -> None:
-    zone = books.settings.report.timezone
+def _chains(routes: APIRouter, settings: Settings) -> None:
+    zone = settings.report.timezone
 
     @routes.get("/chains", summary="Chains by cost, highest first")
     def chains(
+        books: CostRows,
         start: Start = None,
         end: End = None,
         agent: Annotated[str | None, Query(description="Agent that started the chain, exact name; empty: unknown.")] = None,
@@ -179,17 +190,18 @@ def _chains(routes: APIRouter, books: Books) -> None:
         return queries.chains(books, query)
 
     @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, with the cost of every call")
-    def chain(chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:
+    def chain(books: CostRows, chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:
         """Nodes come depth first. Only `own_cost` may be summed; `subtree_cost` contains it."""
         return queries.chain(books, chain_id)
 
 
-def _explanations(routes: APIRouter, books: Books) -> None:
-    parse = partial(queries.CostQuery.parse, timezone=books.settings.report.timezone)
+def _explanations(routes: APIRouter, settings: Settings) -> None:
+    parse = partial(queries.CostQuery.parse, timezone=settings.report.timezone)
 
     # Registered before /explain/{ref}: `cell` is not a reference.
     @routes.get("/explain/cell", summary="Explain a cell of a report")
     def explain_cell(
+        books: CostRows,
         by: ByParam = [],  # noqa: B006
         view: ViewParam = "initiator",
         start: Start = None,
@@ -208,6 +220,7 @@ def _explanations(routes: APIRouter, books: Books) -> None:
 
     @routes.get("/explain/{ref:path}", summary="Explain the cost of a chain, a call or a charge")
     def explain(
+        books: CostRows,
         ref: Annotated[
             str,
             Path(
@@ -221,7 +234,7 @@ def _explanations(routes: APIRouter, books: Books) -> None:
         return queries.explain(books, ref, basis=basis, most=most)
 
 
-def _evidence(routes: APIRouter, books: Books) -> None:
+def _evidence(routes: APIRouter) -> None:
     @routes.get(
         "/evidence",
         response_model=Evidence,
@@ -229,6 +242,7 @@ def _evidence(routes: APIRouter, books: Books) -> None:
         responses={200: {"content": {"text/csv": {}}, "description": "The document, or a section of it as CSV"}},
     )
     def evidence(
+        books: WholeBill,
         month: Annotated[
             str | None,
             Query(
@@ -253,9 +267,10 @@ def _evidence(routes: APIRouter, books: Books) -> None:
         return Response(queries.evidence(books, month=month, basis=basis).model_dump_json(), media_type="application/json")
 
 
-def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
+def _state(routes: APIRouter, settings: Settings, spool: Spool) -> None:
     @routes.get("/budgets", summary="Budgets and their spend")
     def budgets(
+        books: BudgetRows,
         month: Annotated[
             str | None,
             Query(
@@ -270,17 +285,18 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         return Page[Budget](rows=rows, total=len(rows))
 
     @routes.get("/agents", summary="The registry, and agents missing from it")
-    def agents() -> Agents:
+    def agents(books: RegistryRows) -> Agents:
         """Every registered name with its owners over time, and agents with cost that are not registered."""
         return queries.agents(books)
 
     @routes.get("/alerts", summary="Alerts, newest first")
-    def alerts(limit: Limit = 100, offset: Offset = 0) -> Page[AlertRow]:
+    def alerts(books: BudgetRows, limit: Limit = 100, offset: Offset = 0) -> Page[AlertRow]:
         """One cause raises one alert."""
         return queries.alerts(books, limit=limit, offset=offset)
 
     @routes.get("/anomalies", summary="Days with unusual spend")
     def anomalies(
+        books: BudgetRows,
         month: Annotated[
             str | None,
             Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
@@ -293,6 +309,7 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
 
     @routes.get("/problems", summary="Problems with the input")
     def problems(
+        books: WholeSources,
         source: Annotated[str | None, Query(description="Only of this source.")] = None,
         severity: Annotated[Literal["error", "warning"] | None, Query(description="error: left out; warning: kept.")] = None,
         limit: Limit = 100,
@@ -302,30 +319,31 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         return queries.problems(books, source=source, severity=severity, limit=limit, offset=offset)
 
     @routes.get("/runs", summary="Attribution runs, newest first")
-    def runs(limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
+    def runs(books: WholeBill, limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
         """Including runs that were not published, with the reason."""
         return queries.runs(books, limit=limit, offset=offset)
 
     @routes.get("/sources", summary="Configured sources and their state")
-    def sources() -> Page[SourceStatus]:
+    def sources(books: WholeSources) -> Page[SourceStatus]:
         """Schedule, freshness and last run of each source."""
         rows = queries.sources(books)
         return Page[SourceStatus](rows=rows, total=len(rows))
 
     @routes.get("/source-runs", summary="Runs of the configured sources, newest first")
-    def all_source_runs(limit: Limit = 50, offset: Offset = 0) -> Page[SourceRunRow]:
+    def all_source_runs(books: WholeSources, limit: Limit = 50, offset: Offset = 0) -> Page[SourceRunRow]:
         """Of all sources, including removed ones."""
         return queries.source_runs(books, limit=limit, offset=offset)
 
     @routes.get("/sources/{name}/runs", summary="Runs of one configured source, newest first")
     def source_runs(
-        name: Annotated[str, Path(description="Name of the source.")], limit: Limit = 50, offset: Offset = 0
+        books: WholeSources, name: Annotated[str, Path(description="Name of the source.")], limit: Limit = 50, offset: Offset = 0
     ) -> Page[SourceRunRow]:
         """Rows, money in, duration and lag of each run."""
         return queries.source_runs(books, name, limit=limit, offset=offset)
 
     @routes.get("/gaps", summary="Calls that each channel missed")
     def gaps(
+        books: WholeBill,
         start: Start = None,
         end: End = None,
         granularity: Annotated[
@@ -335,7 +353,7 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         offset: Offset = 0,
     ) -> Gaps:
         """Calls of the gateway that one channel reported and another did not, with their tokens and cost."""
-        zone = books.settings.report.timezone
+        zone = settings.report.timezone
         query = queries.GapQuery(
             start=parse_instant(start, field="start", timezone=zone) if start else None,
             end=parse_instant(end, field="end", timezone=zone) if end else None,
@@ -346,9 +364,26 @@ def _state(routes: APIRouter, books: Books, spool: Spool) -> None:
         return queries.gaps(books, query)
 
     @routes.get("/freshness", summary="Freshness of the facts")
-    def freshness() -> Freshness:
+    def freshness(books: CostRows) -> Freshness:
         """Newest charge and call of each source, published months, and size of the spool."""
         return queries.freshness(books, spool)
+
+
+def _me(routes: APIRouter) -> None:
+    @routes.get("/me", summary="Who asks, and what it may see")
+    def me(principal: KnownPrincipal) -> Me:
+        """The principal, its roles and their scope."""
+        reaches = {permission.value: principal.teams(permission) for permission in Permission if principal.may(permission)}
+        permissions = {name: "whole" if teams is None else sorted(teams) for name, teams in reaches.items()}
+        return Me(
+            principal=principal.id,
+            kind=principal.kind,
+            name=principal.name,
+            role=",".join(dict.fromkeys(grant.role for grant in principal.grants)),
+            scope=permissions.get(Permission.COSTS_READ.value, []),
+            grants=[GrantRow(role=grant.role, team=grant.team or None) for grant in principal.grants],
+            permissions=permissions,
+        )
 
 
 def refuse_unknown(request: Request) -> None:

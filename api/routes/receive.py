@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.access.gates import Telemetry
 from api.errors import RETRY_SECONDS, RequestError, described_responses
 from api.metrics import Metrics
 from api.models import Accepted
@@ -32,7 +33,8 @@ _USUAL_RATIO = 10
 _ERROR_RESPONSES = described_responses(
     {
         400: "Nothing in the body can be read",
-        401: "The token is missing or wrong",
+        401: "The key is missing or wrong",
+        403: "The key may not send telemetry",
         408: "The body did not arrive in time",
         413: "The body is too large",
         415: "The type or encoding is not accepted",
@@ -104,17 +106,17 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
         return Response(encode_response(result, signal, kind), media_type=kind)
 
     @routes.post("/traces", summary="Receive OTLP traces", **_otlp("ExportTraceServiceResponse"))
-    async def traces(request: Request) -> Response:
+    async def traces(_: Telemetry, request: Request) -> Response:
         """OTLP/HTTP, protobuf or JSON, also gzip or deflate. Spans that cannot be used are reported in `partial_success`."""
         return await take(request, "traces")
 
     @routes.post("/logs", summary="Receive OTLP logs", **_otlp("ExportLogsServiceResponse"))
-    async def logs(request: Request) -> Response:
+    async def logs(_: Telemetry, request: Request) -> Response:
         """OTLP/HTTP log records. Records with usage are stored, each request once; all others are discarded."""
         return await take(request, "logs")
 
     @routes.post("/metrics", summary="Receive OTLP metrics", **_otlp("ExportMetricsServiceResponse"))
-    async def metrics(request: Request) -> Response:
+    async def metrics(_: Telemetry, request: Request) -> Response:
         """OTLP/HTTP metrics. Metrics of usage are stored for comparison with spans and events, and never counted."""
         return await take(request, "metrics")
 
@@ -128,7 +130,7 @@ def router(books: Books, keep: SpoolWriter, receivers: Receivers) -> APIRouter:
             }
         ),
     )
-    async def litellm(request: Request) -> Accepted:
+    async def litellm(_: Telemetry, request: Request) -> Accepted:
         """LiteLLM's generic API callback: an object, an array, or one object a line. A bad item is a problem, never an error; null is none."""
         with _retryable_by_litellm(), gate.admit() as hold:
             body = await read_body(request, limit, hold)

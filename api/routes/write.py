@@ -1,4 +1,4 @@
-"""Routes that change budgets and the registry. Each needs the token and writes an audit row."""
+"""Routes that change budgets and the registry. Each needs a permission and writes an audit row."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import changes
+from api.access.gates import BudgetChanges, RegistryChanges
 from api.errors import RequestError, described_responses
 from api.models import Budget, BudgetChange, NewBudget, RegistryImported
+from api.queries.gate import WholeBooks
 from api.queries.state import unstored_problem_rows
 from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON, media_type, read_body
 from ledger import registry
-from ledger.books import Books
-
-ACTOR = "api"
-"""Actor in audit rows, until there are user accounts."""
 
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
 ]
 WRITE_ERROR_RESPONSES = {
     **ERROR_RESPONSES,
-    **described_responses({401: "The token is missing or wrong", 415: "The body is of another type"}),
+    **described_responses({415: "The body is of another type"}),
 }
 
 
@@ -34,7 +32,7 @@ def is_json(request: Request) -> None:
     media_type(request, (JSON,))
 
 
-def router(books: Books) -> APIRouter:
+def router() -> APIRouter:
     """All changes under /v1."""
     routes = APIRouter(prefix="/v1", tags=["writing"], responses=WRITE_ERROR_RESPONSES)
 
@@ -45,24 +43,24 @@ def router(books: Books) -> APIRouter:
         dependencies=[Depends(is_json)],
         responses=described_responses({409: "The name is taken"}),
     )
-    def add_budget(budget: NewBudget, response: Response) -> Budget:
+    def add_budget(books: BudgetChanges, budget: NewBudget, response: Response) -> Budget:
         """A monthly limit on the cost of a team or agent."""
         try:
-            budget_row = changes.add_budget(books, budget, actor=ACTOR)
+            budget_row = changes.add_budget(books, budget)
         except changes.BudgetExistsError as error:
             raise RequestError(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
         return budget_row
 
     @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)])
-    def change_budget(name: BudgetName, change: BudgetChange) -> Budget:
+    def change_budget(books: BudgetChanges, name: BudgetName, change: BudgetChange) -> Budget:
         """Adds a new revision, or the first one; earlier ones are kept."""
-        return changes.change_budget(books, name, change, actor=ACTOR)
+        return changes.change_budget(books, name, change)
 
     @routes.delete("/budgets/{name}", status_code=204, summary="End a budget")
-    def drop_budget(name: BudgetName) -> None:
+    def drop_budget(books: BudgetChanges, name: BudgetName) -> None:
         """Its revisions are kept."""
-        changes.drop_budget(books, name, actor=ACTOR)
+        changes.drop_budget(books, name)
 
     @routes.post(
         "/agents/import",
@@ -77,6 +75,7 @@ def router(books: Books) -> APIRouter:
         },
     )
     async def import_agents(
+        books: RegistryChanges,
         request: Request,
         name: Annotated[str, Query(max_length=256, description="Name of the file in problems and audit.")] = "upload.csv",
     ) -> RegistryImported:
@@ -88,14 +87,14 @@ def router(books: Books) -> APIRouter:
     return routes
 
 
-def _import(books: Books, body: bytes, name: str) -> RegistryImported:
+def _import(books: WholeBooks, body: bytes, name: str) -> RegistryImported:
     try:
         content = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(
             400, "format", f"not UTF-8 text: {error.reason} at byte {error.start}", where=name, remedy="save it as CSV in UTF-8"
         ) from error
-    result = registry.import_text(books, content, uri=name, actor=ACTOR)
+    result = registry.import_text(books.whole, content, uri=name, actor=books.principal.id)
     return RegistryImported(
         agents=result.agents, names=result.names, unchanged=result.unchanged, problems=unstored_problem_rows(result.problems)
     )

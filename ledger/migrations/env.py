@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from ledger.db import Base
+from ledger import db as _tables  # noqa: F401 - declares the tables
+from ledger.orm import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True)
 with context.begin_transaction():

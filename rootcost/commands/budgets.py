@@ -38,6 +38,7 @@ def budgets_set(
 
     from api.changes import change_budget
     from api.models import NewBudget
+    from api.queries import of_operator
     from ledger.errors import UsageError
     from rootcost.terminal import tables
 
@@ -62,7 +63,7 @@ def budgets_set(
             remedy="see --help",
         ) from error
     with open_books(home) as books:
-        tables.budgets([change_budget(books, name, budget, actor="cli")])
+        tables.budgets([change_budget(of_operator(books), name, budget)])
         _warn_if_unknown(books, budget.scope, budget.scope_name, view)
     say("Next: rootcost attribute evaluates it")
 
@@ -70,10 +71,11 @@ def budgets_set(
 def _warn_if_unknown(books: Books, scope: str, name: str, view: Literal["initiator", "executor"]) -> None:
     """Warns about a budget whose team or agent is not known: it may be set up early, or it may be a typing error."""
     from api import queries
+    from api.queries import of_operator
     from ledger import registry
     from ledger.names import RegisteredNames
 
-    spending = queries.costs(books, queries.CostQuery(by=(f"{view}_{scope}",), view=view))[f"{view}_{scope}"]
+    spending = queries.costs(of_operator(books), queries.CostQuery(by=(f"{view}_{scope}",), view=view))[f"{view}_{scope}"]
     registered_names = registry.timeline(registry.rows(books))[scope].drop_nulls().unique()
     known_names = sorted({*registered_names, *spending.drop_nulls()} - {""})
     if RegisteredNames.of(registered_names).find(name) not in known_names:
@@ -91,10 +93,11 @@ def budgets_list(
 ) -> None:
     """List budgets, and how they stand in their newest month."""
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        rows = queries.budgets(books)
+        rows = queries.budgets(of_operator(books))
     if output == "json":
         out_rows(row.model_dump() for row in rows)
     elif rows:

@@ -47,16 +47,19 @@ def evidence(
     noticed, each with its money and what to do.
     """
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import evidence_tables
 
     with open_books(home) as books:
         if output == "csv":
-            write_table(queries.evidence_table(books, section or "figure", month=month or None, basis=basis), output, file)
+            write_table(
+                queries.evidence_table(of_operator(books), section or "figure", month=month or None, basis=basis), output, file
+            )
             return
         if output == "json" and section:
             _write_section(books, section, month or None, basis, file)
             return
-        report = queries.evidence(books, month=month or None, basis=basis)
+        report = queries.evidence(of_operator(books), month=month or None, basis=basis)
     if output == "json":
         _write_document(report.model_dump(), file)
     elif report.rows or report.emitters or report.findings:
@@ -74,9 +77,10 @@ def _write_section(
 ) -> None:
     """The rows of a section as a JSON list."""
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal.tables import rows_as_json
 
-    rows = queries.evidence_table(books, section, month=month, basis=basis).iter_rows(named=True)
+    rows = queries.evidence_table(of_operator(books), section, month=month, basis=basis).iter_rows(named=True)
     if file is None:
         out_rows(rows)
     else:

@@ -70,6 +70,7 @@ def explain(
     Charge, pool, rate, call, span, executor, initiator, owner, rule, run: the dollars of each step add up to the figure.
     """
     from api import queries
+    from api.queries import of_operator
     from ledger.errors import UsageError
 
     names_cell = bool(by or filters or month or start or end)
@@ -83,10 +84,10 @@ def explain(
     with open_books(home) as books:
         if ref is None:
             query = _cell(by, filters or [], month, start, end, view, granularity, basis, timezone=books.settings.report.timezone)
-            story = queries.explain_cell(books, query, most=most)
+            story = queries.explain_cell(of_operator(books), query, most=most)
         else:
-            story = queries.explain(books, ref, basis=basis, most=most)
-            tree = queries.chain(books, ref) if story.kind == "chain" and output == "text" else None
+            story = queries.explain(of_operator(books), ref, basis=basis, most=most)
+            tree = queries.chain(of_operator(books), ref) if story.kind == "chain" and output == "text" else None
     if output == "json":
         out_json(story.model_dump())
         return

@@ -36,6 +36,7 @@ def gaps(
     that calls never arrived.
     """
     from api import queries
+    from api.queries import of_operator
     from ledger.periods import parse_instant
 
     with open_books(home) as books:
@@ -46,7 +47,7 @@ def gaps(
             granularity=granularity,
             limit=_LINES if output == "table" else 2**31,
         )
-        report = queries.gaps(books, query)
+        report = queries.gaps(of_operator(books), query)
     if output == "json":
         out_json(report.model_dump(exclude={"limit", "offset", "total", "counters_total"}))
         return

@@ -82,10 +82,11 @@ def problems(
 ) -> None:
     """List what was wrong with the input: where, which field, why, and what to do."""
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        page = queries.problems(books, source=source or None, severity=severity or None, limit=None)
+        page = queries.problems(of_operator(books), source=source or None, severity=severity or None, limit=None)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:
@@ -131,10 +132,11 @@ def agents_list(
 ) -> None:
     """List the registry: every name, its owner, and the time it holds for."""
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        agents = queries.agents(books)
+        agents = queries.agents(of_operator(books))
     if output == "json":
         out_rows(row.model_dump() for row in agents.registered)
         return

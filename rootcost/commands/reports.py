@@ -165,6 +165,7 @@ def costs(
     exchanged at the rate of its day (rootcost exchange import), and the rates are named.
     """
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import cost_tables, tables
 
     with open_books(home) as books:
@@ -179,8 +180,10 @@ def costs(
             calendar=calendar or None,
             timezone=books.settings.report.timezone,
         )
-        frame, rates = queries.costs_in(books, query, currency) if currency else (queries.costs(books, query), [])
-        runs = queries.published(books)
+        frame, rates = (
+            queries.costs_in(of_operator(books), query, currency) if currency else (queries.costs(of_operator(books), query), [])
+        )
+        runs = queries.published(of_operator(books))
     if output == "json" and file is None:
         out_rows(frame.iter_rows(named=True))
     elif output == "json":
@@ -210,11 +213,12 @@ def balance(
 ) -> None:
     """Hold charges in against costs out, per currency, invoice month, provider and cost column. The difference is 0."""
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import tables
     from rootcost.terminal.left_out import missing_bill_lines
 
     with open_books(home) as books:
-        frame = queries.balance(books, month)
+        frame = queries.balance(of_operator(books), month)
         warning = missing_bill_lines(books)
     if output == "json":
         out_rows(frame.iter_rows(named=True))
@@ -243,11 +247,12 @@ def runs(
     registry, price, rule, or the code of another version of RootCost.
     """
     from api import queries
+    from api.queries import of_operator
     from ledger.errors import UsageError
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        page = queries.runs(books, limit=1000)
+        page = queries.runs(of_operator(books), limit=1000)
         if not pair:
             if output == "json":
                 out_rows(row.model_dump(mode="json") for row in page.rows)

@@ -114,18 +114,20 @@ def rules_preview(
 
 def _published(books: Books, month: str) -> pl.DataFrame:
     from api import queries
+    from api.queries import of_operator
     from ledger.tables import COSTS
 
-    runs = {m.month: m.run_id for m in queries.published(books)}
+    runs = {m.month: m.run_id for m in queries.published(of_operator(books))}
     return books.store.scan(COSTS, {"month": [month], "run_id": [runs.get(month, "")]}).collect()
 
 
 def _teams(books: Books) -> dict[str, Any]:
     from api import queries
+    from api.queries import of_operator
     from attribution.costs.shared_rules import known_teams
     from ledger import registry
 
-    spending = queries.costs(books, queries.CostQuery(by=("initiator_team", "cost_class")))
+    spending = queries.costs(of_operator(books), queries.CostQuery(by=("initiator_team", "cost_class")))
     timeline = registry.timeline(registry.rows(books))
     return {"teams": known_teams(timeline, spending), "registered_teams": timeline["team"].drop_nulls().unique()}
 

@@ -105,9 +105,10 @@ def add(
 def list_all(output: Format = "table", home: Home = None) -> None:
     """List the sources: when each is due, how fresh it is, and what its last run brought."""
     from api import queries
+    from api.queries import of_operator
 
     with open_books(home) as books:
-        rows = queries.sources(books)
+        rows = queries.sources(of_operator(books))
     if output == "json":
         out_rows(row.model_dump() for row in rows)
     elif rows:
@@ -222,9 +223,10 @@ def history(
 ) -> None:
     """List runs, newest first: rows, money in, duration and lag of each."""
     from api import queries
+    from api.queries import of_operator
 
     with open_books(home) as books:
-        page = queries.source_runs(books, name or None, limit=limit)
+        page = queries.source_runs(of_operator(books), name or None, limit=limit)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:
@@ -263,6 +265,7 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
     from pathlib import Path
 
     from api import queries
+    from api.queries import of_operator
     from ledger import sources as configured_sources
     from rootcost.service.source_runs import BACKFILL, BY_HAND, read_source
     from rootcost.terminal import run_reports
@@ -279,7 +282,7 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
             progress=progress.of("Reading"),
             waiting=lambda: say("Waiting for another rootcost process that reads sources of this kind …"),
         )
-        row = next(r for r in queries.source_runs(books, name, limit=200).rows if r.run == finished_run.run.id)
+        row = next(r for r in queries.source_runs(of_operator(books), name, limit=200).rows if r.run == finished_run.run.id)
     if output == "json":
         out_json(row.model_dump())
     else:
@@ -305,9 +308,10 @@ def _pause(home: object, name: str, output: str, *, pausing: bool) -> None:
 
 def _show(books: Books, source: ConfiguredSource, output: str) -> None:
     from api import queries
+    from api.queries import of_operator
     from rootcost.terminal import sources as source_tables
 
-    row = next(row for row in queries.sources(books) if row.name == source.name)
+    row = next(row for row in queries.sources(of_operator(books)) if row.name == source.name)
     if output == "json":
         out_json(row.model_dump())
     else:

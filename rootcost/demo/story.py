@@ -111,6 +111,7 @@ class _DemoRun:
         """Registry, price book, budgets: what a company sets up once."""
         from api.changes import change_budget
         from api.models import BudgetChange
+        from api.queries import of_operator
         from ingest.prices import litellm_map
         from ledger import registry
 
@@ -127,7 +128,7 @@ class _DemoRun:
                 currency=row["currency"],
                 view="initiator",
             )
-            change_budget(self.books, row["name"], change, actor="demo")
+            change_budget(of_operator(self.books), row["name"], change)
         tell("done", 3, 3)
 
     def ingest(self, step: Callable[[str], Tell]) -> None:
@@ -182,6 +183,7 @@ class _Report:
     def tell(self) -> int:
         """All chapters; returns the exit code."""
         from api import queries
+        from api.queries import of_operator
 
         demo, out = self.story.made, self.out
         sentence = (
@@ -191,7 +193,7 @@ class _Report:
         telling.read(out, self.story.read, currency=self.currency)
         self._restatement()
         by = ("initiator_team", "initiator_agent", "basis", "service", "cost_class", "reason")
-        costs = queries.costs(self.books, queries.CostQuery(by=by))
+        costs = queries.costs(of_operator(self.books), queries.CostQuery(by=by))
         telling.heading(
             out,
             "Who started it",
@@ -205,9 +207,9 @@ class _Report:
             telling.heading(out, "One chain, from a customer's question to the last token")
             telling.chain(out, tree, explain=f"rootcost explain {tree.chain.chain_id}{_home_option(self.books.home)}")
         telling.heading(out, "Budgets")
-        telling.budgets(out, queries.budgets(self.books), self.story.alerts)
+        telling.budgets(out, queries.budgets(of_operator(self.books)), self.story.alerts)
         telling.heading(out, "The balance", f"Effective cost in {self.currency}, every digit.")
-        frame = queries.balance(self.books, [demo.month])
+        frame = queries.balance(of_operator(self.books), [demo.month])
         telling.balance(out, frame)
         self._findings()
         return 0 if (frame["difference"] == 0).all() else BalanceError.exit_code
@@ -239,8 +241,9 @@ class _Report:
 
     def _strangers(self) -> None:
         from api import queries
+        from api.queries import of_operator
 
-        for agent in queries.agents(self.books).unregistered:
+        for agent in queries.agents(of_operator(self.books)).unregistered:
             if agent.agent == company.UNREGISTERED:
                 self.out.print(
                     Text.assemble(
@@ -252,22 +255,25 @@ class _Report:
     def _good_chain(self) -> ChainTree | None:
         """A whole chain that crosses teams and services, is billed, and still fits a screen."""
         from api import queries
+        from api.queries import of_operator
         from ledger.periods import month_start
 
         start = month_start(self.story.made.month)
         until = start + timedelta(days=27)
         page = queries.chains(
-            self.books, queries.ChainQuery(start=start, end=until, agent=company.SUPPORT_BOT.name, search="POST /chat", limit=400)
+            of_operator(self.books),
+            queries.ChainQuery(start=start, end=until, agent=company.SUPPORT_BOT.name, search="POST /chat", limit=400),
         )
         whole = [c for c in page.rows if not c.reason and 14 <= c.spans <= 26]
-        trees = (queries.chain(self.books, c.chain_id) for c in whole[:12])
+        trees = (queries.chain(of_operator(self.books), c.chain_id) for c in whole[:12])
         crossing = {"research-service", "mcp-knowledge"}
         return next((t for t in trees if not t.unpriced_calls and crossing <= {n.service_name for n in t.nodes}), None)
 
     def _findings(self) -> None:
         from api import queries
+        from api.queries import of_operator
 
-        page = queries.problems(self.books, limit=5)
+        page = queries.problems(of_operator(self.books), limit=5)
         if not page.total:
             return
         telling.heading(

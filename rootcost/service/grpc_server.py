@@ -7,7 +7,6 @@ bounded by their number, and HTTP/2 holds back the rest.
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,9 @@ from typing import Any, NoReturn
 from api.errors import RETRY_SECONDS
 from api.otlp_answers import PROTOBUF, encode_response
 from api.receivers import ReceivedBatch, Receivers, Signal
-from ledger.errors import FormatError, PortTakenError, SpoolFull, StoreUnreachable
+from ledger.access.principals import Principal
+from ledger.access.roles import Permission
+from ledger.errors import DeniedError, FormatError, PortTakenError, SpoolFull, StoreUnreachable
 
 log = logging.getLogger("rootcost.grpc")
 
@@ -37,10 +38,10 @@ class GrpcReceiver:
         keep: Callable[[ReceivedBatch, str], ReceivedBatch],
         *,
         address: str,
-        token: str,
+        identify: Callable[[str], Principal | None],
         max_body_mb: int,
     ) -> None:
-        self._receivers, self._keep, self._token = receivers, keep, token.encode()
+        self._receivers, self._keep, self._identify = receivers, keep, identify
         self.address = address
         self._max_bytes = max_body_mb << 20
         self._server: Any = None
@@ -90,9 +91,15 @@ class GrpcReceiver:
 
     def _authenticate(self, context: Any) -> None:
         header = dict(context.invocation_metadata()).get("authorization", "")
-        scheme, _, credentials = str(header).partition(" ")
-        if not (hmac.compare_digest(credentials.strip().encode(), self._token) and scheme.lower() == "bearer" and self._token):
-            _abort(context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <token>`; the token is in HOME/token")
+        principal = self._identify(str(header))
+        if principal is None:
+            _abort(
+                context, "UNAUTHENTICATED", "send the metadata `authorization: Bearer <key>`; `rootcost keys create` makes one"
+            )
+        try:
+            principal.need(Permission.TELEMETRY_WRITE, whole=True)
+        except DeniedError as error:
+            _abort(context, "PERMISSION_DENIED", str(error))
 
 
 def _abort(context: Any, code: str, message: str, *, retry: bool = False) -> NoReturn:

@@ -168,7 +168,7 @@ class _Service:
                 doors,
                 app.state.keep,
                 address=f"{_in_url(addresses.host)}:{serve.grpc_port}",
-                token=self._token,
+                identify=app.state.authenticator.of_header,
                 max_body_mb=serve.max_body_mb,
             )
             if serve.grpc_port

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def raise_alerts(books: Books) -> list[Alert]:
     """Raises an alert for each source that became stale since the last check, and resets those that are fresh again."""
-    from api.queries import sources
+    from api.queries import of_operator, sources
 
-    changed_sources = [source for source in sources(books) if source.stale != (source.stale_since is not None)]
+    changed_sources = [source for source in sources(of_operator(books)) if source.stale != (source.stale_since is not None)]
     rung = []
     for source in changed_sources:
         with books.database.session() as session:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from api.queries import of_operator
 from api.queries.explain import explain
 from attribution.run import attribute
 from ledger.books import Books
@@ -243,7 +244,7 @@ def test_ca2b_explain_says_why_a_span_is_no_call(books: Books) -> None:
     write(books, spans=spans(agent, call(1, 2, 1, 500), call(1, 3, 2, 500)))
     attribute(books)
     for number, reason in ((1, "wrapper"), (2, "echo")):
-        explanation = explain(books, f"{1:032x}:{number:016x}")
+        explanation = explain(of_operator(books), f"{1:032x}:{number:016x}")
         step = next(step for step in explanation.steps if step.rule == "CA-2b")
         assert step.facts["reason"] == [reason]
         assert "500 input tokens set aside" in step.parts[0].sentence

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from api import queries
+from api.queries import of_operator
 from attribution.costs import matching
 from attribution.monitoring.run_diff import differences
 from attribution.run import LIVE, attribute
@@ -297,5 +298,5 @@ def test_explain_says_that_another_version_drew_the_figure(books: Books, monkeyp
     two_months(books)
     attribute(books)
     other_version(monkeypatch)
-    story = json.dumps(queries.explain(books, "c0").model_dump(mode="json"))
+    story = json.dumps(queries.explain(of_operator(books), "c0").model_dump(mode="json"))
     assert "the code changed since, so the next run may differ" in story

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from attribution.run import attribute
 from ledger import registry
 from ledger.books import Books
-from ledger.db import Base, Budget, Database, Published
+from ledger.db import Budget, Database, Published
+from ledger.orm import Base
 from ledger.settings import StoreSettings
 from tests.support.books_by_hand import charge, charges, write
 from tests.support.postgres_server import fresh_database, postgres_server

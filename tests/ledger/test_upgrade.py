@@ -20,8 +20,9 @@ from alembic import command as _loaded_before_forks  # noqa: F401 - each fork wo
 from attribution.run import attribute
 from ledger import upgrade
 from ledger.books import Books
-from ledger.db import Base, Budget, Checkpoint, Database
+from ledger.db import Budget, Checkpoint, Database
 from ledger.errors import LedgerDamagedError, LedgerVersionError
+from ledger.orm import Base
 from ledger.tables import COSTS
 from tests.support.paths import ROOT
 
@@ -127,11 +128,11 @@ HOME_SCHEMA = {"0.1.0": "0001"}
 
 
 def test_a_copy_is_kept_before_each_upgrade(tmp_path: Path, with_next_revision: None) -> None:
-    path = restored(HOMES[0], tmp_path) / "rootcost.db"
+    path, earlier = restored(HOMES[0], tmp_path) / "rootcost.db", upgrade.revisions()[-2]
     for _ in range(upgrade.BACKUPS_KEPT + 2):
         open_and_close(path)
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("UPDATE alembic_version SET version_num = '0001'")
+            connection.execute("UPDATE alembic_version SET version_num = ?", (earlier,))
             connection.execute("DROP TABLE notes")
             connection.execute("ALTER TABLE budgets DROP COLUMN note")
             connection.execute("CREATE TABLE leaders (id INTEGER)")
@@ -139,7 +140,7 @@ def test_a_copy_is_kept_before_each_upgrade(tmp_path: Path, with_next_revision: 
     assert len(copies) == upgrade.BACKUPS_KEPT
     assert {copy.stat().st_mode & 0o777 for copy in copies} == {0o600}
     with closing(sqlite3.connect(copies[-1])) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(earlier,)]
         assert connection.execute("SELECT count(*) FROM owners").fetchone() == (3,)
 
 

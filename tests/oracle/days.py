@@ -8,6 +8,7 @@ from datetime import date
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
+from api.queries import of_operator
 from api.queries.costs import CostQuery, costs
 from ledger.books import Books
 from tests.oracle.books import Cost
@@ -46,7 +47,7 @@ def reported(books: Books, timezone: str) -> defaultdict[Key, Fraction]:
     books.settings = settings.model_copy(update={"report": settings.report.model_copy(update={"timezone": timezone})})
     query = CostQuery(by=("model", "rule"), granularity="day", filters={"cost_class": ("metered",)})
     sums = defaultdict[Key, Fraction](Fraction)
-    for row in costs(books, query).iter_rows(named=True):
+    for row in costs(of_operator(books), query).iter_rows(named=True):
         if row["model"] is not None and row["cost"] is not None and row["rule"] != "RA-5":
             sums[row["model"], row["currency"], date.fromisoformat(row["period_start"][:10])] += Fraction(row["cost"])
     books.settings = settings

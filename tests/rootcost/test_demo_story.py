@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from api import queries
+from api.queries import of_operator
 from ledger.books import Books
 from ledger.db import Run
 from ledger.errors import UsageError
@@ -44,7 +45,7 @@ def truth(told: tuple[Path, str, int]) -> dict[str, Any]:
 def costs(told: tuple[Path, str, int]) -> pl.DataFrame:
     """All costs of the run in force."""
     with Books.open(told[0]) as books:
-        (month,) = queries.published(books)
+        (month,) = queries.published(of_operator(books))
         return books.store.scan(COSTS, {"month": [month.month], "run_id": [month.run_id]}).collect()
 
 
@@ -138,7 +139,7 @@ class TestAgainstTheTruth:
         bill = Decimal(bills["AWS, restated"]["effective_cost"]) + Decimal(bills["OpenAI"]["effective_cost"])
         assert costs.filter(pl.col("basis") == "billed")["effective_cost"].sum() == pytest.approx(bill, abs=DUST)
         with Books.open(told[0]) as books:
-            balance = queries.balance(books)
+            balance = queries.balance(of_operator(books))
         assert set(balance["cost_column"]) == set(COST_COLUMNS)
         assert (balance["difference"] == 0).all()
 
@@ -160,14 +161,14 @@ class TestTheTelling:
 
     def test_one_budget_is_exceeded_and_rang_once(self, told: tuple[Path, str, int]) -> None:
         with Books.open(told[0]) as books:
-            exceeded = [b.scope_name for b in queries.budgets(books) if b.state == "exceeded"]
-            alerts = queries.alerts(books, limit=100)
+            exceeded = [b.scope_name for b in queries.budgets(of_operator(books)) if b.state == "exceeded"]
+            alerts = queries.alerts(of_operator(books), limit=100)
         assert exceeded == ["Engineering"]
         assert len([a for a in alerts.rows if a.severity == "critical"]) == 1
         assert "● alert" in told[1]
         (critical,) = [a for a in alerts.rows if a.severity == "critical"]
         with Books.open(told[0]) as books:
-            (budget,) = [b for b in queries.budgets(books) if b.name == critical.subject]
+            (budget,) = [b for b in queries.budgets(of_operator(books)) if b.name == critical.subject]
         assert f"caused USD {budget.spent:,.2f} of {budget.amount:,.2f}" in critical.text, "it says what the table says"
 
     def test_headings_fit_a_narrow_page_where_there_is_no_terminal(self, told: tuple[Path, str, int]) -> None:
@@ -190,7 +191,7 @@ class TestTheHome:
         for _ in range(2):
             assert run_demo(home, scale=0.01, console=Console(file=page, width=120)) == 0
         with Books.open(home) as books:
-            assert len(queries.published(books)) == 1
+            assert len(queries.published(of_operator(books))) == 1
 
     def test_anybody_elses_ledger_is_left_alone(self, tmp_path: Path) -> None:
         with Books.open(tmp_path / "real"):

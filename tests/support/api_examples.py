@@ -356,6 +356,13 @@ class SmallReceivers:
         return ReceivedBatch(frame(SPANS, rows) if rows else SPANS.empty(), refused, len(refused))
 
 
+def app_of(books: Books, **options: Any) -> Any:
+    """The app over these books."""
+    from api.app import create_app
+
+    return create_app(books, receivers=options.pop("receivers", None) or SmallReceivers(), token=TOKEN, **options)
+
+
 def reach(books: Books, **options: Any) -> Any:
     """The app over these books, called without a network; server errors come back as answers."""
     import warnings
@@ -363,7 +370,4 @@ def reach(books: Books, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # starlette recommends another HTTP library
         from fastapi.testclient import TestClient
-    from api.app import create_app
-
-    app = create_app(books, receivers=options.pop("receivers", None) or SmallReceivers(), token=TOKEN, **options)
-    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+    return TestClient(app_of(books, **options), base_url="http://127.0.0.1", raise_server_exceptions=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from api.queries import of_operator
 from api.queries.calls import with_ids
 from attribution.run import attribute
 from ingest.run import IngestReport, ingest
@@ -163,7 +164,7 @@ def same_in_any_order(folder: Path, name: str, paths: Sequence[Path]) -> int:
 
 def calls(books: Books) -> pl.DataFrame:
     """The calls of the published run, with their ids."""
-    return with_ids(books, books.store.scan(CALLS).collect()).sort("start_time", "span_id")
+    return with_ids(of_operator(books), books.store.scan(CALLS).collect()).sort("start_time", "span_id")
 
 
 def chains(books: Books) -> pl.DataFrame:

@@ -22,10 +22,9 @@ from api.queries.evidence.classes import EVIDENCE
 from api.queries.evidence.emitters import emitters
 from api.queries.evidence.figure import AMOUNTS, COUNTS, by_decider
 from api.queries.evidence.findings import findings
+from api.queries.gate import WholeBooks, one_publication, published
 from api.queries.overview import bounds
-from api.queries.published import one_publication, published
 from ledger import money
-from ledger.books import Books
 from ledger.published import PublishedMonth
 
 ALL = "all"
@@ -33,7 +32,7 @@ ALL = "all"
 
 
 @one_publication()
-def evidence(books: Books, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
+def evidence(books: WholeBooks, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
     """The evidence of an invoice month, by default the newest published one, or of all.
 
     The parts of a currency sum to its total, which is that of `costs` with the same month and basis.
@@ -60,7 +59,7 @@ def evidence(books: Books, *, month: str | None = None, basis: Basis = "effectiv
 
 @one_publication()
 def evidence_table(
-    books: Books, section: EvidenceSection, *, month: str | None = None, basis: Basis = "effective"
+    books: WholeBooks, section: EvidenceSection, *, month: str | None = None, basis: Basis = "effective"
 ) -> pl.DataFrame:
     """A section as a table: the figure by what decides it, the emitters, or the findings."""
     month, months = _months(books, month)
@@ -69,7 +68,7 @@ def evidence_table(
     return emitters(books, months) if section == "emitters" else findings(books, [m.month for m in months])
 
 
-def _months(books: Books, month: str | None) -> tuple[str | None, Sequence[PublishedMonth]]:
+def _months(books: WholeBooks, month: str | None) -> tuple[str | None, Sequence[PublishedMonth]]:
     """The month asked for, and the published months it stands for."""
     months = published(books)
     if month == ALL:
@@ -80,7 +79,7 @@ def _months(books: Books, month: str | None) -> tuple[str | None, Sequence[Publi
     return month, [m for m in months if m.month == month]
 
 
-def _query(books: Books, month: str | None, basis: Basis) -> CostQuery:
+def _query(books: WholeBooks, month: str | None, basis: Basis) -> CostQuery:
     if month in (None, ALL):
         return CostQuery(basis=basis, calendar="invoice")
     _, start, end = bounds(str(month), books.settings.report.timezone)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from api.queries.published import scan_rollups
-from ledger.books import Books
+from api.queries.gate import WHOLE, WholeBooks, scan_rollups
 from ledger.money import MONEY
 from ledger.published import PublishedMonth
 from ledger.tables import COUNT_EVIDENCE
@@ -38,13 +37,13 @@ _MONEY = (
 EMITTER_COLUMNS = (*EMITTER_KEYS, *_CALLS, *_MONEY, "reported_cost")
 
 
-def emitters(books: Books, months: Sequence[PublishedMonth]) -> pl.DataFrame:
+def emitters(books: WholeBooks, months: Sequence[PublishedMonth]) -> pl.DataFrame:
     """A row for each emitter, version, source, provider and model whose calls started in these months (UTC), dearest first.
 
     Money is at list prices of the price book, null where no call is priced. `tokens` and the totals are null in months that an older version
     of RootCost attributed.
     """
-    rows = scan_rollups(books, COUNT_EVIDENCE, months)
+    rows = scan_rollups(books, COUNT_EVIDENCE, months, WHOLE)
     sums = rows.group_by(EMITTER_KEYS).agg(
         *(pl.when(pl.col(c).count() > 0).then(pl.col(c).sum()).alias(c) for c in _CALLS),
         *(pl.when(pl.col(c).count() > 0).then(pl.col(c).sum().cast(MONEY)).alias(c) for c in (*_MONEY, "reported_cost")),

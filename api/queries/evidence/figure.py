@@ -18,9 +18,8 @@ import polars as pl
 
 from api.queries.costs import CostQuery, matching_costs
 from api.queries.evidence.classes import COLUMNS, Decider, decider_of, weakest
-from api.queries.published import published, scan_rollups
+from api.queries.gate import WHOLE, WholeBooks, published, scan_rollups
 from ledger import money
-from ledger.books import Books
 from ledger.periods import month_start
 from ledger.tables import COUNT_READINGS, TIME, TOKEN_METERS, USAGE_HOURLY
 
@@ -51,7 +50,7 @@ class _Usage:
         return start.is_in(pl.Series(self.months, dtype=TIME).implode()).fill_null(value=False)
 
 
-def by_decider(books: Books, query: CostQuery) -> pl.DataFrame:
+def by_decider(books: WholeBooks, query: CostQuery) -> pl.DataFrame:
     """The query's money by what decides its evidence: DECIDED_BY, AMOUNTS, COUNTS; weakest last, then dearest first.
 
     The amounts of a currency sum to those of `costs` with the same query. `rows_without_cost` are rows whose cost column is unknown,
@@ -82,17 +81,17 @@ def _classified(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.join(table.lazy(), on=list(COLUMNS), how="left", nulls_equal=True)
 
 
-def _usage_of(books: Books, rows: pl.LazyFrame) -> _Usage:
+def _usage_of(books: WholeBooks, rows: pl.LazyFrame) -> _Usage:
     """The usage of the hours that the rows pay for."""
     first, last = rows.select(pl.col("usage_hour").min(), last=pl.col("usage_hour").max()).collect().row(0)
     months = [] if first is None else published(books, first, last + timedelta(hours=1))
     readings = (
-        scan_rollups(books, COUNT_READINGS, months)
+        scan_rollups(books, COUNT_READINGS, months, WHOLE)
         .group_by(*_USAGE, *_READING)
         .agg(pl.col("quantity").sum())
         .collect(engine="streaming")
     )
-    whole = scan_rollups(books, USAGE_HOURLY, months)
+    whole = scan_rollups(books, USAGE_HOURLY, months, WHOLE)
     if first is not None:
         whole = whole.filter(pl.col("hour").is_between(first, last))
     return _Usage(readings, whole, tuple(month_start(m.month) for m in months))

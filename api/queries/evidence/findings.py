@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ledger.books import Books
+from api.queries.gate import WholeBooks
 from ledger.money import MONEY
 from ledger.tables import PROBLEMS
 
@@ -16,9 +16,9 @@ _NAME = r"^[a-z]+(?:_[a-z]+)*: "
 _ATTRIBUTION = "attribution"
 
 
-def findings(books: Books, months: Sequence[str]) -> pl.DataFrame:
+def findings(books: WholeBooks, months: Sequence[str]) -> pl.DataFrame:
     """Problems with a name: those of the runs of these invoice months, and those of imports, which have no month; dearest first."""
-    rows = books.store.scan(PROBLEMS).filter(pl.col("reason").str.contains(_NAME)).collect()
+    rows = books.whole.store.scan(PROBLEMS).filter(pl.col("reason").str.contains(_NAME)).collect()
     rows = rows.sort("seen_at").unique("problem_id", keep="last", maintain_order=True)
     is_of_run = pl.col("source") == _ATTRIBUTION
     rows = rows.with_columns(month=pl.when(is_of_run).then(pl.col("uri").str.strip_prefix(f"{_ATTRIBUTION}:")))

@@ -16,19 +16,19 @@ from typing import Any, Literal
 import polars as pl
 
 from api.models import Basis, CallCost, ChainSummary, Explanation, Part, Step
+from api.queries import redaction
 from api.queries.calls import CALL
 from api.queries.chains import calls_of, spans_of
 from api.queries.costs import CostQuery, cells, matching_costs
 from api.queries.explain import bill_steps, rule_steps, text, usage_steps
 from api.queries.explain.estimate_steps import estimate_step
-from api.queries.explain.lookup import calls_named, find, no_cost_error
+from api.queries.explain.lookup import calls_named, find, no_cost_error, not_found_error
 from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts, many
+from api.queries.gate import WHOLE, ScopedBooks, one_publication, published, scan_runs
 from api.queries.pricing import costs_of, price
-from api.queries.published import one_publication, published, scan_runs
 from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
-from ledger.books import Books
 from ledger.errors import ObjectMissingError
 from ledger.money import MONEY
 from ledger.tables import COST_COLUMNS, COSTS
@@ -38,7 +38,7 @@ DEFAULT_LINES = 20
 
 
 @one_publication()
-def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
+def explain(books: ScopedBooks, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
     """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
 
     Raises `ObjectMissingError` with similar ids if nothing has that id.
@@ -63,7 +63,7 @@ def explain(books: Books, ref: str, *, basis: Basis = "effective", most: int = D
 
 
 @one_publication()
-def explain_cell(books: Books, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
+def explain_cell(books: ScopedBooks, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
     """Explains all the cost a query sums: a cell of a report, or the report; `by` only selects the breakdown.
 
     Raises `ObjectMissingError` with similar values if the cell has no cost.
@@ -115,21 +115,23 @@ def _explanation(
     )
 
 
-def _of_calls(books: Books, calls: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, dict[tuple[int, int], CallCost]]:
+def _of_calls(books: ScopedBooks, calls: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, dict[tuple[int, int], CallCost]]:
     """The figure of calls: their shares of the cost rows of their usage. (MO-1)"""
     quantities = usage_of_calls(calls)
     rows = costs_of(books, quantities).with_columns(cost=pl.col(f"{basis}_cost"))
     parts = split_over_calls(books, rows, quantities)
     call_rows = rows.rename({"quantity": "__whole"}).drop("cost", *COST_COLUMNS).join(parts, on="row")
     call_rows = call_rows.with_columns(quantity=pl.when(pl.col("__whole").is_not_null()).then("quantity")).drop("__whole")
+    call_rows = call_rows.filter(books.is_row_of("either"))  # a call of several chains (fan-in) is paid by several teams
     return Figure(books, call_rows.lazy(), basis, "initiator", most, calls=calls), price(calls, quantities, rows, parts)
 
 
-def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, list[Step]]:
+def _of_charges(books: ScopedBooks, charges: pl.DataFrame, basis: Basis, most: int) -> tuple[Figure, list[Step]]:
     """The figure of charges with one id: each charge split over the cost rows of its charge group, by their shares of it. (MO-1)"""
     column = f"{basis}_cost"
     frames: list[pl.DataFrame] = []
     parts: list[Part] = []
+    others: dict[str, Decimal] = defaultdict(Decimal)
     for row in bill_steps.with_files(books, charges.with_columns(original_description="charge_description")).iter_rows(
         named=True
     ):
@@ -150,8 +152,19 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
                 "lot_cost": group[column],
                 "lot_role": group["role"],
             }
-            frames.append(_over_costs(books, row[column] or Decimal(0), group, basis))
+            cost_rows = _over_costs(books, row[column] or Decimal(0), group, basis)
+            frames.append(cost_rows.filter(books.is_row_of("either")))
+            others[row["billing_currency"]] += sum(cost_rows.filter(~books.is_row_of("either"))["cost"].drop_nulls(), Decimal(0))
         parts.append(text.part(sentence, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
+    rows = pl.concat(frames) if frames else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
+    if not books.sees_all:
+        if not rows.height:
+            raise not_found_error(books, charges["charge_id"][0])
+        parts += [
+            text.part(f"{amount(cost, currency)} of it is others'", {"cost": -cost, "currency": currency})
+            for currency, cost in others.items()
+            if cost
+        ]
     step = Step(
         step="charge",
         rule="RA-1",
@@ -159,7 +172,6 @@ def _of_charges(books: Books, charges: pl.DataFrame, basis: Basis, most: int) ->
         parts=parts,
         sum=text.total([{"cost": part.cost, "currency": part.currency} for part in parts]),
     )
-    rows = pl.concat(frames) if frames else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
     return Figure(books, rows.lazy(), basis, "initiator", most, charges=charges), [step]
 
 
@@ -176,12 +188,12 @@ def _reading_of(group: dict[str, Any]) -> str:
     return reading + suffix if group["role"] == "tokens" else f"{reading}{'' if group['charges'] == 1 else suffix}"
 
 
-def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Basis) -> pl.DataFrame:
+def _over_costs(books: ScopedBooks, charge: Decimal, group: dict[str, Any], basis: Basis) -> pl.DataFrame:
     """Splits a charge over the cost rows of its charge group; the parts sum to the charge."""
     column = f"{basis}_cost"
     months = [m for m in published(books) if (m.month, m.run_id) == (group["month"], group["run_id"])]
     in_group = (pl.col("lot_id") == group["lot_id"]) | pl.col("lot_ids").list.contains(group["lot_id"])
-    rows = scan_runs(books, COSTS, months).filter(in_group.fill_null(value=False)).collect()
+    rows = scan_runs(books, COSTS, months, WHOLE).filter(in_group.fill_null(value=False)).collect()
     rows = rows.sort("usage_key", "cost_class", "initiator_team", "initiator_agent", nulls_last=True, maintain_order=True)
     at = (group["month"], group["run_id"], group["lot_id"])
     unassigned_cost = bill_steps.unassigned_costs(Figure(books, rows.lazy(), basis), [at])[at]
@@ -197,7 +209,7 @@ def _over_costs(books: Books, charge: Decimal, group: dict[str, Any], basis: Bas
     ).drop(COST_COLUMNS)
 
 
-def _cell_step(books: Books, query: CostQuery, most: int) -> Step:
+def _cell_step(books: ScopedBooks, query: CostQuery, most: int) -> Step:
     """The figure, and the cells it sums."""
     groups = text.top_groups(cells(books, query), query.dimensions_in_time, most)
     chosen = ", ".join(f"{name} {' or '.join(value or 'unknown' for value in values)}" for name, values in query.filters.items())
@@ -283,7 +295,7 @@ def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
     )
 
 
-def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, int], CallCost]) -> Step:
+def _signal_step(books: ScopedBooks, row: dict[str, Any], call_costs: dict[tuple[int, int], CallCost]) -> Step:
     """The signals that reported a call, and the path from it to the root. (CA-1, CH-1)"""
     from api.queries.chains import find_summary
 
@@ -299,9 +311,11 @@ def _signal_step(books: Books, row: dict[str, Any], call_costs: dict[tuple[int, 
         )
     spans = spans_of(books, summary)
     call_frame = calls_frame(row)
-    nodes = build_tree(summary, spans, call_frame, {(row["trace_key"], row["span_key"]): call}).nodes
+    tree = build_tree(summary, spans, call_frame, {(row["trace_key"], row["span_key"]): call})
+    nodes = (tree if books.sees_all else redaction.own_parts(tree, books)).nodes
     by_id = {node.node_id: node for node in nodes}
-    at = next((node for node in nodes if node.calls), None)
+    at = next((node for node in tree.nodes if node.calls), None)
+    at = at and by_id[at.node_id]
     path = []
     while at is not None:
         path.append(at)
@@ -343,7 +357,7 @@ def calls_frame(row: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame([row], schema={name: dtype for name, dtype in CALLS.schema.items() if name in row})
 
 
-def _raw_ids(books: Books, spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
+def _raw_ids(books: ScopedBooks, spans: pl.DataFrame, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Channel, source and file of each signal of the call; signals of another attempt under its gateway id are left out. (CA-1a)"""
     is_same_call = (pl.col("trace_key") == row["trace_key"]) & (pl.col("span_key") == row["span_key"])
     for name in ("gateway_call_id", "provider_request_id"):

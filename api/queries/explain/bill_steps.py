@@ -12,9 +12,8 @@ import polars as pl
 from api.models import Part, Remainder, Step
 from api.queries.explain import text
 from api.queries.explain.text import Figure, amount, amounts, count, many, meter
-from api.queries.published import published, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, published, scan_runs
 from ledger import money
-from ledger.books import Books
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.tables import CHARGES, COSTS, LOTS, RATES, RAW_FILES
 
@@ -119,7 +118,7 @@ def unassigned_costs(figure: Figure, group_ids: Sequence[GroupId]) -> dict[Group
     keys = _group_keys(group_ids)
     column = f"{figure.basis}_cost"
     spent = (
-        scan_runs(figure.books, COSTS, published(figure.books))
+        scan_runs(figure.books, COSTS, published(figure.books), WHOLE)
         .join(keys.lazy(), on=["month", "run_id", "lot_id"], how="semi")
         .group_by("month", "run_id", "lot_id")
         .agg(spent=pl.col(column).sum())
@@ -137,20 +136,20 @@ def _group_keys(group_ids: Sequence[GroupId]) -> pl.DataFrame:
     return pl.DataFrame(list(dict.fromkeys(group_ids)), schema=schema, orient="row")
 
 
-def _charge_groups(books: Books, group_ids: Sequence[GroupId]) -> pl.DataFrame:
+def _charge_groups(books: ScopedBooks, group_ids: Sequence[GroupId]) -> pl.DataFrame:
     return (
-        scan_runs(books, LOTS, published(books))
+        scan_runs(books, LOTS, published(books), WHOLE)
         .join(_group_keys(group_ids).lazy(), on=["month", "run_id", "lot_id"], how="semi")
         .collect()
     )
 
 
-def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
+def charges_in(books: ScopedBooks, groups: pl.DataFrame) -> pl.DataFrame:
     """The charges of these charge groups (rows of `lots`), by their keys: rows of `charges` with month, run_id, lot_id, uri and `original_description`."""
     if not groups.height:
         return CHARGES.empty().with_columns(pl.lit(None, dtype=pl.Int64).alias("lot_id"))
     months = groups["month"].unique().sort().to_list()
-    candidates = books.store.scan(CHARGES, {"billing_month": months}).filter(
+    candidates = books.whole.store.scan(CHARGES, {"billing_month": months}).filter(
         pl.col("charge_period_start").is_in(groups["charge_period_start"].unique().implode())
     )
     group_rows = groups.select("month", "run_id", "lot_id", *_GROUP_FACTS[:-1], *CHARGE_GROUP_KEY)
@@ -165,9 +164,9 @@ def charges_in(books: Books, groups: pl.DataFrame) -> pl.DataFrame:
     return with_files(books, charges.sort("lot_id", "charge_id").collect()).with_columns(month="billing_month")
 
 
-def with_files(books: Books, charges: pl.DataFrame) -> pl.DataFrame:
+def with_files(books: ScopedBooks, charges: pl.DataFrame) -> pl.DataFrame:
     """Charges with the address of the file each was read from, or its dataset where the address is unknown."""
-    files = books.store.scan(RAW_FILES).filter(pl.col("raw_id").is_in(charges["raw_id"].unique().implode()))
+    files = books.whole.store.scan(RAW_FILES).filter(pl.col("raw_id").is_in(charges["raw_id"].unique().implode()))
     files = files.group_by("source", "raw_id").agg(pl.col("uri").min())
     return charges.join(files.collect(), on=["source", "raw_id"], how="left", maintain_order="left").with_columns(
         uri=pl.coalesce("uri", "scope")
@@ -193,11 +192,11 @@ def _charges_of(figure: Figure, group_costs: Mapping[GroupId, tuple[str, Decimal
     return sorted(rows, key=lambda row: (-abs(row["cost"]), row["charge_id"]))
 
 
-def charge_group_of(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
+def charge_group_of(books: ScopedBooks, charge: Mapping[str, Any]) -> pl.DataFrame:
     """The published charge group of a charge: a row of `lots`, or no row if its month is not attributed or was restated since."""
     key = with_group_key(pl.LazyFrame([charge], schema=CHARGES.schema)).select(CHARGE_GROUP_KEY).collect().row(0, named=True)
     months = [m for m in published(books) if m.month == charge["billing_month"]]
-    rows = scan_runs(books, LOTS, months)
+    rows = scan_runs(books, LOTS, months, WHOLE)
     for name, value in key.items():
         rows = rows.filter(pl.col(name).eq_missing(pl.lit(value, dtype=LOTS.schema[name])))
     return rows.collect()
@@ -206,7 +205,7 @@ def charge_group_of(books: Books, charge: Mapping[str, Any]) -> pl.DataFrame:
 def _rated_pools(figure: Figure) -> tuple[text.TopGroups, dict[tuple[str, str, str], dict[str, Any]]]:
     rated_rows = figure.billed_rows.filter(pl.col("pool_id").is_not_null(), pl.col("usage_key").is_not_null())
     groups = text.top_groups(rated_rows, ["month", "run_id", "pool_id"], figure.most, pl.col("quantity").sum())
-    rows = scan_runs(figure.books, RATES, published(figure.books)).filter(
+    rows = scan_runs(figure.books, RATES, published(figure.books), WHOLE).filter(
         pl.col("pool_id").is_in(pl.Series([row["pool_id"] for row in groups.top], dtype=pl.String).implode())
     )
     return groups, {(row["month"], row["run_id"], row["pool_id"]): row for row in rows.collect().iter_rows(named=True)}
@@ -281,7 +280,7 @@ def _rate_part(row: Mapping[str, Any], rate: Mapping[str, Any], figure: Figure) 
         sentence += f": {amount(million, currency)} a million"
     if "overlogged" in flag:
         sentence += ". More was logged than billed, so all calls are scaled down"
-    elif rate["level"] != "driver" and denominator > logged_quantity:
+    elif rate["level"] != "driver" and denominator > logged_quantity and figure.books.sees_all:
         missing = money.proportion(whole or Decimal(0), denominator - logged_quantity, denominator)
         sentence += f". {count(denominator - logged_quantity)} were billed but not logged: their {amount(missing, currency)} is uncaptured usage"
     if row["quantity"]:

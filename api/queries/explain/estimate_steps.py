@@ -12,7 +12,7 @@ import polars as pl
 from api.models import Part, Step
 from api.queries.explain import text
 from api.queries.explain.text import Figure, amount, amounts, count, many, meter
-from api.queries.published import published, scan_runs
+from api.queries.gate import WHOLE, published, scan_runs
 from api.queries.shares import usage_totals
 from ledger import money
 from ledger.tables import COSTS, PRICES
@@ -95,7 +95,7 @@ def _usage(figure: Figure, groups: list[dict[str, Any]]) -> pl.DataFrame:
     """The usage rows of the groups: usage_key, meter, hour, quantity, calls, list_cost, and `whole`, their total estimate."""
     keys = pl.Series([key for row in groups for key in row["usage_key"]], dtype=pl.Int64).unique()
     first, last = figure.estimated_rows.select(pl.col("period_start").min(), last=pl.col("period_end").max()).collect().row(0)
-    rows = scan_runs(figure.books, COSTS, published(figure.books)).filter(
+    rows = scan_runs(figure.books, COSTS, published(figure.books), WHOLE).filter(
         pl.col("basis") == "estimated", pl.col("usage_key").is_in(keys.implode())
     )
     whole = rows.group_by("usage_key", "meter").agg(whole=pl.col(f"{figure.basis}_cost").sum()).collect()
@@ -107,7 +107,7 @@ class _PriceBook:
 
     def __init__(self, figure: Figure, groups: list[dict[str, Any]]) -> None:
         meters = {name for row in groups for name in _sold_as(row["meter"])}
-        scan = figure.books.store.scan(PRICES)
+        scan = figure.books.whole.store.scan(PRICES)
         book_models = scan.select(pl.col("model").unique()).collect()["model"].to_list()
         models = {_normalised(row["model"]) for row in groups if row["model"]}
         self.bare = {name: bare for name in book_models for bare in [_normalised(name)] if any(word in bare for word in models)}

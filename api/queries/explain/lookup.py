@@ -12,8 +12,7 @@ from api.queries.calls import CALL, with_ids
 from api.queries.chains import find_summary
 from api.queries.costs import CostQuery, matching_costs
 from api.queries.explain.set_aside import spans_set_aside
-from api.queries.published import published, scan_rollups, scan_runs
-from ledger.books import Books
+from api.queries.gate import ScopedBooks, published, scan_rollups, scan_runs
 from ledger.errors import ObjectMissingError
 from ledger.tables import CALLS, CHAINS, CHARGES, COSTS, SPANS
 
@@ -33,45 +32,47 @@ class Reference:
     spans: pl.DataFrame | None = None
 
 
-def find(books: Books, ref: str) -> Reference:
+def find(books: ScopedBooks, ref: str) -> Reference:
     """The chain, else the calls, the charges or the spans set aside with that id. Raises `ObjectMissingError` with similar ids."""
     if (summary := find_summary(books, ref)) is not None:
         return Reference(chain=summary)
     calls = calls_named(books, ref)
     if calls.height:
         return Reference(calls=calls)
-    charges = books.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
+    charges = books.whole.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
     if charges.height:
         return Reference(charges=charges)
     spans = spans_set_aside(books, ref)
     if spans.height:
         return Reference(spans=spans)
-    raise _not_found_error(books, ref)
+    raise not_found_error(books, ref)
 
 
-def calls_named(books: Books, ref: str) -> pl.DataFrame:
+def calls_named(books: ScopedBooks, ref: str) -> pl.DataFrame:
     """Calls by gateway call id, provider request id, span id, or ``trace id:span id``."""
     trace, colon, span = ref.rpartition(":")
     is_span = pl.col("span_id") == ref
     if colon:
         is_span = is_span | ((pl.col("trace_id") == trace) & (pl.col("span_id") == span))
-    spans = books.store.scan(SPANS).filter(is_span).select(CALL).unique()
+    spans = books.whole.store.scan(SPANS).filter(is_span).select(CALL).unique()
     is_match = pl.any_horizontal(pl.col(name) == ref for name in _CALL_IDS).fill_null(value=False)
-    calls = scan_rollups(books, CALLS, published(books))
+    calls = scan_rollups(books, CALLS, published(books), "either")
     calls_of_spans = calls.filter(~is_match).join(spans, on=CALL, how="semi")
     return with_ids(books, pl.concat([calls.filter(is_match), calls_of_spans]).sort("start_time", *CALL).collect())
 
 
-def _not_found_error(books: Books, ref: str) -> ObjectMissingError:
+def not_found_error(books: ScopedBooks, ref: str) -> ObjectMissingError:
+    """The error of an id that names nothing the principal sees, with similar ids."""
     in_force = published(books)
     front = ref[: max(_MIN_PREFIX, len(ref) // 2)]
     matches: list[str] = []
     if len(ref) >= _MIN_PREFIX:
-        chains = scan_rollups(books, CHAINS, in_force).select(name="chain_id")
-        calls = scan_rollups(books, CALLS, in_force)
-        spans = books.store.scan(SPANS).filter(pl.col("span_id").str.starts_with(front)).join(calls, on=CALL, how="semi")
+        chains = scan_rollups(books, CHAINS, in_force, "initiator").select(name="chain_id")
+        calls = scan_rollups(books, CALLS, in_force, "either")
+        spans = books.whole.store.scan(SPANS).filter(pl.col("span_id").str.starts_with(front)).join(calls, on=CALL, how="semi")
         ids = [chains, *(calls.select(name=column) for column in _CALL_IDS), spans.select(name="span_id")]
-        ids.append(books.store.scan(CHARGES).select(name="charge_id"))
+        if books.sees_all:
+            ids.append(books.whole.store.scan(CHARGES).select(name="charge_id"))
         ids_near = pl.concat(ids).filter(pl.col("name").str.starts_with(front)).unique().sort("name").head(1000).collect()
         matches = difflib.get_close_matches(ref, ids_near["name"].to_list(), n=_MAX_MATCHES, cutoff=0.3)
     remedy = f"similar: {', '.join(matches)}" if matches else _suggestion(books, ref)
@@ -86,18 +87,18 @@ def _published_months_text(months: int) -> str:
     return "1 published month" if months == 1 else f"{months} published months"
 
 
-def _suggestion(books: Books, ref: str) -> str:
+def _suggestion(books: ScopedBooks, ref: str) -> str:
     """The remedy where the reference is the name of a team, an agent or a model."""
-    rows = scan_runs(books, COSTS, published(books))
+    rows = scan_runs(books, COSTS, published(books), "either")
     for column, dimension in (("initiator_team", "team"), ("initiator_agent", "agent"), ("model", "model")):
         if rows.filter(pl.col(column) == ref).head(1).collect().height:
             return f"that is a {dimension}: explain the cell {dimension}={ref}"
     return "ids must match exactly; /v1/chains lists chains, and the explanation of a cell lists calls and charges"
 
 
-def no_cost_error(books: Books, query: CostQuery) -> ObjectMissingError:
+def no_cost_error(books: ScopedBooks, query: CostQuery) -> ObjectMissingError:
     """The error of an empty cell: a value that does not occur, with similar ones, or a time range without costs."""
-    everywhere = scan_runs(books, COSTS, published(books))
+    everywhere = scan_runs(books, COSTS, published(books), query.view)
     for name, values in query.filters.items():
         column = query.column(name)
         values_present = everywhere.select(pl.col(column)).drop_nulls().unique().sort(column).collect()[column].to_list()

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from api.models import Part, Step
 from api.queries.explain import text
 from api.queries.explain.text import Figure, amount, amounts, many
-from api.queries.published import published, scan_runs
+from api.queries.gate import WHOLE, published, scan_runs
 from ledger import code, registry
 from ledger.db import Run
 from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
@@ -66,7 +66,8 @@ def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
             until = f" to {shared_rule.valid_to}" if shared_rule.valid_to else ""
             since = "" if shared_rule.valid_from.year <= 1970 else f", in force from {shared_rule.valid_from}{until}"
             description += since
-            facts["shared_rule"] = shared_rule.model_dump(mode="json", exclude_defaults=True)
+            if figure.books.sees_all:  # its weights name other teams
+                facts["shared_rule"] = shared_rule.model_dump(mode="json", exclude_defaults=True)
         else:
             description += ", which is no longer in the settings in this version"
     because = f" ({text.reason(row['reason'])})" if row["reason"] else ""
@@ -78,7 +79,7 @@ def run_step(figure: Figure) -> Step:
     """The runs that computed the figure, their inputs, and which inputs have changed since. (TI-2)"""
     groups = text.top_groups(figure.rows, ["month", "run_id"], figure.most)
     at = {m.month: m for m in published(figure.books)}
-    with figure.books.database.session() as session:
+    with figure.books.whole.database.session() as session:
         runs: dict[str, dict[str, Any]] = {
             run.run_id: {"cause": run.cause, "started_at": run.started_at, "inputs": run.inputs, "status": run.status}
             for run in session.scalars(sa.select(Run).where(Run.run_id.in_([row["run_id"] for row in groups.top])))
@@ -111,11 +112,11 @@ def run_step(figure: Figure) -> Step:
 
 def _changed_inputs(figure: Figure, month: str, inputs: Mapping[str, str]) -> list[str]:
     """The inputs of a run that have changed since."""
-    store = figure.books.store
+    store = figure.books.whole.store
     now: dict[str, Callable[[], str]] = {
         "code": code.digest,
         "charges": lambda: store.fingerprint(CHARGES, {"billing_month": [month]}),
-        "registry": lambda: registry.revision(registry.rows(figure.books)),
+        "registry": lambda: registry.revision(registry.rows(figure.books.whole)),
         "prices": lambda: store.fingerprint(PRICES),
     }
     words = {"code": "the code", "charges": "the bill", "registry": "the registry", "prices": "the price book"}
@@ -124,10 +125,12 @@ def _changed_inputs(figure: Figure, month: str, inputs: Mapping[str, str]) -> li
 
 def balance_step(figure: Figure) -> Step | None:
     """Charges in, costs out, difference 0. (MO-2, MO-3)"""
+    if not figure.books.sees_all:  # it is about the whole bill
+        return None
     billed_keys = figure.billed_rows.select("month", "run_id", "currency", "provider").unique()
     column = f"{figure.basis}_cost"
     rows = (
-        scan_runs(figure.books, BALANCE, published(figure.books), month_column="invoice_month")
+        scan_runs(figure.books, BALANCE, published(figure.books), WHOLE, month_column="invoice_month")
         .filter(pl.col("cost_column") == column)
         .join(
             billed_keys.lazy(),

@@ -6,8 +6,7 @@ import polars as pl
 
 from api.models import Part, Step
 from api.queries.explain import text
-from api.queries.published import published, scan_rollups
-from ledger.books import Books
+from api.queries.gate import ScopedBooks, published, scan_rollups
 from ledger.tables import CALLS, SPANS, USAGE_COLUMNS
 
 _TEXTS = {
@@ -17,20 +16,25 @@ _TEXTS = {
 }
 
 
-def spans_set_aside(books: Books, ref: str) -> pl.DataFrame:
+def spans_set_aside(books: ScopedBooks, ref: str) -> pl.DataFrame:
     """Spans with that id (span id or ``trace id:span id``) that report usage in a trace with published calls, but are no call."""
     trace, _, span = ref.rpartition(":")
     is_match = pl.col("span_id") == (span or ref)
     if trace:
         is_match &= pl.col("trace_id") == trace
     has_usage = pl.any_horizontal(pl.col(c).is_not_null() for c in (*USAGE_COLUMNS, "other_usage"))
-    spans = books.store.scan(SPANS).filter(is_match.fill_null(value=False) & has_usage).sort("start_time", "trace_key").collect()
+    spans = (
+        books.whole.store.scan(SPANS)
+        .filter(is_match.fill_null(value=False) & has_usage)
+        .sort("start_time", "trace_key")
+        .collect()
+    )
     if not spans.height:
         return spans
-    calls = scan_rollups(books, CALLS, published(books)).select("trace_key", "span_key", "chain_id")
+    calls = scan_rollups(books, CALLS, published(books), "initiator").select("trace_key", "span_key", "chain_id")
     chains = calls.select("trace_key", "chain_id").unique("trace_key", keep="any")
     no_calls = spans.lazy().join(calls, on=["trace_key", "span_key"], how="anti", maintain_order="left")
-    return no_calls.join(chains, on="trace_key", maintain_order="left").collect()
+    return no_calls.join(chains, on="trace_key", how="left" if books.sees_all else "inner", maintain_order="left").collect()
 
 
 def set_aside_step(spans: pl.DataFrame, most: int) -> Step:

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from api.models import Basis, Link, Part, Remainder, View
+from api.queries.gate import ScopedBooks
 from ledger import money
-from ledger.books import Books
 
 Costs = dict[str, Decimal]
 """Currency to amount."""
@@ -30,7 +30,7 @@ class Figure:
     None: about all of the rows. `most` is the maximum number of lines of a step.
     """
 
-    books: Books
+    books: ScopedBooks
     rows: pl.LazyFrame
     basis: Basis = "effective"
     view: View = "initiator"

@@ -14,7 +14,7 @@ from api.models import Part, Remainder, Step
 from api.queries.calls import CALL, with_ids
 from api.queries.explain import text
 from api.queries.explain.text import UNKNOWN_NAMES, Figure, amount, amounts, count, many, meter, owner_name
-from api.queries.published import published, scan_rollups
+from api.queries.gate import WHOLE, published, scan_rollups
 from api.queries.shares import split_over_calls, usage_of_calls, usage_totals
 from ledger import registry
 from ledger.tables import CALLS
@@ -123,7 +123,7 @@ def _dearest(figure: Figure) -> tuple[pl.DataFrame, int, text.Costs, text.Costs]
     if first is None:
         return CALLS.empty(), 0, {}, {}
     months = published(figure.books, first, last)
-    calls = scan_rollups(figure.books, CALLS, months)
+    calls = scan_rollups(figure.books, CALLS, months, WHOLE)
     keys = bears.select("usage_key").unique()
     # The usage of a call with several chains (fan-in) is in several usage rows. (CH-1)
     split_calls = calls.filter(pl.col("shares").is_not_null()).with_columns(
@@ -251,7 +251,7 @@ def owner_step(figure: Figure) -> Step | None:
     rows = agents.sort("agent").collect()
     if not rows.height:
         return None
-    timeline = registry.timeline(registry.rows(figure.books))
+    timeline = registry.timeline(registry.rows(figure.books.whole))
     exact = None if figure.calls is None or not figure.calls.height else _instants(figure.calls)
     parts = [part for row in rows.head(figure.most).iter_rows(named=True) for part in _owner_parts(row, timeline, exact)]
     missing = [part for part in parts if "valid_from" not in part.facts]

@@ -10,7 +10,7 @@ import pytest
 
 from api import queries
 from api.models import ChainTree, SpanNode
-from api.queries import ChainQuery
+from api.queries import ChainQuery, of_operator
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.tables import CHAINS, COST_COLUMNS, COSTS, SPANS
@@ -55,7 +55,7 @@ def usd(costs: dict[str, Decimal]) -> str:
 
 def test_the_tree_carries_the_dollars(example: Books) -> None:
     """2 000 tokens of support-bot and 4 000 of researcher at $0.003 the thousand; only own costs may be summed."""
-    tree = queries.chain(example, CHAIN_1)
+    tree = queries.chain(of_operator(example), CHAIN_1)
     assert drawn(tree) == [
         (0, "invoke_agent support-bot", "0", "0.018"),
         (1, "chat M", "0.006", "0.006"),
@@ -67,16 +67,16 @@ def test_the_tree_carries_the_dollars(example: Books) -> None:
 
 
 def test_a_call_told_of_twice_is_one_node(example: Books) -> None:
-    node = queries.chain(example, CHAIN_1).nodes[3]
+    node = queries.chain(of_operator(example), CHAIN_1).nodes[3]
     assert node.channels == "litellm+otlp"
     assert [c.gateway_call_id for c in node.calls] == ["call-a4"]
 
 
 def test_the_chain_page_and_the_finance_page_agree(example: Books) -> None:
     """What the chains of a team cost, call by call, is what the cost query says it is metered."""
-    chains = queries.chains(example, ChainQuery()).rows
-    by_chain = sum(queries.chain(example, c.chain_id).cost["USD"] for c in chains)
-    metered = queries.costs(example, queries.CostQuery(filters={"cost_class": ("metered",)}))["cost"].sum()
+    chains = queries.chains(of_operator(example), ChainQuery()).rows
+    by_chain = sum(queries.chain(of_operator(example), c.chain_id).cost["USD"] for c in chains)
+    metered = queries.costs(of_operator(example), queries.CostQuery(filters={"cost_class": ("metered",)}))["cost"].sum()
     assert by_chain == metered == Decimal("0.027")
 
 
@@ -85,7 +85,7 @@ def test_credits_follow_the_usage_and_move_the_price(books: Books) -> None:
     write_worked_example(books)
     credit = cost("-0.002", quantity=Decimal(4000), charge_category="Credit", **RESEARCH)
     publish(books, [*WORKED_EXAMPLE, credit], run="run-2")
-    assert usd(queries.chain(books, CHAIN_1).nodes[3].own_cost) == "0.01"
+    assert usd(queries.chain(of_operator(books), CHAIN_1).nodes[3].own_cost) == "0.01"
 
 
 def test_one_of_several_calls_of_the_hour_pays_its_part(books: Books) -> None:
@@ -95,7 +95,12 @@ def test_one_of_several_calls_of_the_hour_pays_its_part(books: Books) -> None:
     two = call(TRACE_1, "00000000000000a4", CHAIN_1, 2, gateway_call_id="call-a4", **SUPPORT)
     write_calls(books, [one, two])
     publish(books, [cost("0.01", quantity=Decimal(3), **SUPPORT)])
-    assert [usd(n.own_cost) for n in queries.chain(books, CHAIN_1).nodes] == ["0", "0.003333333333", "0", "0.006666666667"]
+    assert [usd(n.own_cost) for n in queries.chain(of_operator(books), CHAIN_1).nodes] == [
+        "0",
+        "0.003333333333",
+        "0",
+        "0.006666666667",
+    ]
 
 
 def test_a_daily_bill_prices_the_hours_in_it(books: Books) -> None:
@@ -103,7 +108,7 @@ def test_a_daily_bill_prices_the_hours_in_it(books: Books) -> None:
     write_worked_example(books)
     day = HOUR.replace(hour=0)
     publish(books, [cost("0.012", quantity=Decimal(4000), period_start=day, period_end=day + timedelta(days=1), **RESEARCH)])
-    tree = queries.chain(books, CHAIN_1)
+    tree = queries.chain(of_operator(books), CHAIN_1)
     assert usd(tree.cost) == "0.012"
     assert tree.unpriced_calls == 1
     assert tree.nodes[1].calls[0].meters[0].own_cost is None
@@ -114,13 +119,13 @@ def test_a_bill_of_two_lines_is_one_price(books: Books) -> None:
     """$0.010 on demand and $0.002 of surcharge, both on the same 4 000 tokens."""
     write_worked_example(books)
     publish(books, [cost(c, quantity=Decimal(4000), pool_id=c, **RESEARCH) for c in ("0.010", "0.002")])
-    assert usd(queries.chain(books, CHAIN_1).nodes[3].own_cost) == "0.012"
+    assert usd(queries.chain(of_operator(books), CHAIN_1).nodes[3].own_cost) == "0.012"
 
 
 def test_a_call_the_price_book_does_not_know_is_unpriced_never_free(books: Books) -> None:
     write_worked_example(books)
     publish(books, [cost("0", basis="estimated", reason="unpriced", **SUPPORT) | dict.fromkeys(COST_COLUMNS)])
-    meter = queries.chain(books, CHAIN_1).nodes[1].calls[0].meters[0]
+    meter = queries.chain(of_operator(books), CHAIN_1).nodes[1].calls[0].meters[0]
     assert (meter.own_cost, meter.reason) == (None, "unpriced")
 
 
@@ -128,7 +133,7 @@ def test_an_answer_from_the_gateway_s_cache_costs_nothing(books: Books) -> None:
     write_worked_example(books)
     hit = call(TRACE_1, "00000000000000a2", CHAIN_1, 2000, reason="cache_hit", **{**SUPPORT, "usage_key": None})
     write_calls(books, [hit, CALL_ROWS[1]])
-    tree = queries.chain(books, CHAIN_1)
+    tree = queries.chain(of_operator(books), CHAIN_1)
     assert (tree.unpriced_calls, tree.nodes[1].own_cost, tree.nodes[1].calls[0].meters[0].own_cost) == (0, {}, Decimal(0))
 
 
@@ -136,7 +141,7 @@ def test_half_billed_half_estimated_is_called_mixed(books: Books) -> None:
     write_worked_example(books)
     estimate = cost("0.006", quantity=Decimal(2000), basis="estimated", **SUPPORT)
     publish(books, [estimate, cost("0.012", quantity=Decimal(4000), **RESEARCH)])
-    assert queries.chain(books, CHAIN_1).basis == "mixed"
+    assert queries.chain(of_operator(books), CHAIN_1).basis == "mixed"
 
 
 def shape(books: Books, rows: list[dict[str, Any]], trace_ids: list[str]) -> list[tuple[int, str | None, str]]:
@@ -146,7 +151,7 @@ def shape(books: Books, rows: list[dict[str, Any]], trace_ids: list[str]) -> lis
     held = {**CHAIN_ROWS[0], "trace_ids": trace_ids}
     books.store.replace(CHAINS, frame(CHAINS, [held], **slice_, start_time=HOUR, end_time=HOUR + timedelta(hours=1)), slice_)
     publish(books, [])
-    return [(n.depth, n.span_id, n.edge) for n in queries.chain(books, CHAIN_1).nodes]
+    return [(n.depth, n.span_id, n.edge) for n in queries.chain(of_operator(books), CHAIN_1).nodes]
 
 
 def ids(name: str) -> str:
@@ -187,20 +192,20 @@ def test_another_chain_of_the_same_trace_is_left_out(books: Books) -> None:
 
 
 def test_chains_are_listed_dearest_first(example: Books) -> None:
-    page = queries.chains(example, ChainQuery(limit=1))
+    page = queries.chains(of_operator(example), ChainQuery(limit=1))
     assert ([c.chain_id for c in page.rows], page.total) == ([CHAIN_1], 2)
-    assert [c.chain_id for c in queries.chains(example, ChainQuery(team="Dev")).rows] == [CHAIN_2]
-    assert queries.chains(example, ChainQuery(team="De")).total == 0
-    assert queries.chains(example, ChainQuery(search="coder")).total == 1
-    assert queries.chains(example, ChainQuery(team="")).total == 0
-    assert queries.chains(example, ChainQuery(end=HOUR)).total == 0
+    assert [c.chain_id for c in queries.chains(of_operator(example), ChainQuery(team="Dev")).rows] == [CHAIN_2]
+    assert queries.chains(of_operator(example), ChainQuery(team="De")).total == 0
+    assert queries.chains(of_operator(example), ChainQuery(search="coder")).total == 1
+    assert queries.chains(of_operator(example), ChainQuery(team="")).total == 0
+    assert queries.chains(of_operator(example), ChainQuery(end=HOUR)).total == 0
     with pytest.raises(UsageError):
-        queries.chains(example, ChainQuery(start=HOUR, end=HOUR))
+        queries.chains(of_operator(example), ChainQuery(start=HOUR, end=HOUR))
 
 
 def test_a_chain_nobody_knows(example: Books) -> None:
     with pytest.raises(ObjectMissingError, match="no such chain"):
-        queries.chain(example, "nope")
+        queries.chain(of_operator(example), "nope")
 
 
 def test_the_example_is_the_specification_s() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from api import queries
 from api.client import Client
 from api.models import Basis, Evidence
-from api.queries import CostQuery
+from api.queries import CostQuery, of_operator
 from api.queries.evidence.classes import deciders, weakest
 from attribution.run import attribute
 from ledger.books import Books
@@ -78,7 +78,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
 
 def test_money_is_cut_by_what_proves_how_it_was_counted(month: Books) -> None:
     """Of the $0.09 the table bears 1 000 / 9 000; tax on Support stands where Support stands."""
-    report = queries.evidence(month)
+    report = queries.evidence(of_operator(month))
     assert decided(report) == {
         "evidence method path": D("0.09"),
         "table reading table acme 1.2": D("0.01"),
@@ -99,15 +99,15 @@ def test_money_is_cut_by_what_proves_how_it_was_counted(month: Books) -> None:
 @pytest.mark.parametrize("basis", get_args(Basis))
 @pytest.mark.parametrize("period", ["2026-10", "all"])
 def test_the_parts_are_the_total_of_costs(month: Books, basis: Basis, period: str) -> None:
-    report = queries.evidence(month, month=period, basis=basis)
-    whole = queries.costs(month, CostQuery.parse(start="2026-10", end="2026-11", basis=basis))
+    report = queries.evidence(of_operator(month), month=period, basis=basis)
+    whole = queries.costs(of_operator(month), CostQuery.parse(start="2026-10", end="2026-11", basis=basis))
     assert sum(part.cost for part in report.parts) == whole["cost"].sum() == report.totals["USD"]
     assert sum(row.cost for row in report.rows) == report.totals["USD"]
     assert sum(part.cost_billed + part.cost_estimated for part in report.parts) == report.totals["USD"]
 
 
 def test_emitters_say_whether_totals_and_costs_agree(month: Books) -> None:
-    rows = {row.model: row for row in queries.evidence(month).emitters}
+    rows = {row.model: row for row in queries.evidence(of_operator(month)).emitters}
     sonnet = rows["claude-sonnet-4-6"]
     assert (sonnet.emitter, sonnet.emitter_version, sonnet.provider) == ("acme", "1.2", "AWS")
     assert (sonnet.calls, sonnet.tokens, sonnet.table_calls, sonnet.contradicted_calls) == (3, 19_000, 1, 1)
@@ -117,7 +117,7 @@ def test_emitters_say_whether_totals_and_costs_agree(month: Books) -> None:
 
 
 def test_findings_have_their_money_and_remedy(month: Books) -> None:
-    findings = {row.finding: row for row in queries.evidence(month).findings}
+    findings = {row.finding: row for row in queries.evidence(of_operator(month)).findings}
     contradiction = findings["count_contradiction"]
     assert (contradiction.cost, contradiction.currency, contradiction.rows) == (D("0.0195"), "USD", 1)
     assert contradiction.remedy
@@ -139,7 +139,7 @@ def test_what_the_record_proves_stands_on_no_table(books: Books) -> None:
     rows = [cached(number, emitter_version=name, **columns) for number, (name, columns) in enumerate(PROOFS.items(), 1)]
     write(books, spans=spans(*rows), charges=charges(charge("0.06", tokens_k="6")), prices=LIST)
     attribute(books, ["2026-10"])
-    report = queries.evidence(books)
+    report = queries.evidence(of_operator(books))
     by_table = {row.emitter_version: row.cost for row in report.rows if row.evidence == "table"}
     assert by_table == {"other cost": D("0.01"), "provider's output": D("0.01")}
     assert report.totals == {"USD": D("0.06")}
@@ -174,7 +174,7 @@ def test_estimates_stand_on_the_price_list_and_unknown_money_is_counted(books: B
             cost("11", currency="EUR", **CODER) | {"method": "conversation"},
         ],
     )
-    report = queries.evidence(books)
+    report = queries.evidence(of_operator(books))
     assert decided(report) == {
         "inference method conversation": D(11),
         "evidence method owner": D(4),
@@ -215,7 +215,7 @@ def test_problems_with_a_name_are_findings_whoever_reports_them(books: Books) ->
         Problem("focus", "bill.csv", "line 3", "BilledCost", "is no number: 'x'", "mend it"),
     ]
     books.store.append(PROBLEMS, to_frame(problems))
-    rows = queries.evidence(books).findings
+    rows = queries.evidence(of_operator(books)).findings
     assert [(row.finding, row.place, row.cost, row.month) for row in rows] == [
         ("similar_names", "a b", D(3), "2026-10"),
         ("unread_usage", "/x.json item 3", None, None),
@@ -238,7 +238,7 @@ def test_the_command_shows_the_same(month: Books, monkeypatch: pytest.MonkeyPatc
         assert expected in words
     document = json.loads(run("--format", "json"))
     assert document["totals"] == {"USD": "0.619"}
-    assert Evidence.model_validate(document) == queries.evidence(month)
+    assert Evidence.model_validate(document) == queries.evidence(of_operator(month))
     csv = pl.read_csv(run("--format", "csv", "--month", "2026-10").encode(), schema_overrides={"cost": pl.String})
     assert csv.filter(pl.col("evidence") == "table").select("value", "emitter", "cost").rows() == [("table", "acme", "0.01")]
     assert json.loads(run("--format", "json", "--section", "emitters"))[0]["tokens"] == 19_000
@@ -249,7 +249,7 @@ def test_the_command_shows_the_same(month: Books, monkeypatch: pytest.MonkeyPatc
 def test_the_address_gives_the_same(month: Books) -> None:
     with reach(month) as http:
         client = Client("http://127.0.0.1", http=http)
-        assert client.evidence() == queries.evidence(month)
+        assert client.evidence() == queries.evidence(of_operator(month))
         assert (
             client.evidence_file("emitters", month="2026-10")
             .decode()
@@ -261,10 +261,10 @@ def test_the_address_gives_the_same(month: Books) -> None:
 
 
 def test_without_figures_there_is_nothing_to_show(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = queries.evidence(books)
+    report = queries.evidence(of_operator(books))
     assert (report.month, report.parts, report.totals) == (None, [], {})
-    assert queries.evidence_table(books, "figure").is_empty()
+    assert queries.evidence_table(of_operator(books), "figure").is_empty()
     with pytest.raises(UsageError, match="is no date"):
-        queries.evidence(books, month="October")
+        queries.evidence(of_operator(books), month="October")
     monkeypatch.setenv("ROOTCOST_HOME", str(books.home))
     assert "Nothing is attributed yet" in CliRunner().invoke(app, ["evidence"]).stderr

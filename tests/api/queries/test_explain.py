@@ -10,7 +10,7 @@ import pytest
 
 from api import queries
 from api.models import Explanation, Step
-from api.queries import CostQuery
+from api.queries import CostQuery, of_operator
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
@@ -52,7 +52,7 @@ def costs(step: Step, *names: str) -> dict[Any, Decimal | None]:
 
 
 def cell(books: Books, *filters: str, **asked: Any) -> Explanation:
-    return queries.explain_cell(books, CostQuery.parse(filters=filters, **asked))
+    return queries.explain_cell(of_operator(books), CostQuery.parse(filters=filters, **asked))
 
 
 def rules(books: Books, **told: Any) -> None:
@@ -139,7 +139,7 @@ def test_owners_are_told_with_the_version_that_held(books: Books) -> None:
 
 
 def test_a_list_is_cut_and_the_rest_is_counted(example: Books) -> None:
-    story = queries.explain_cell(example, CostQuery.parse(filters=["cost_class=metered"]), most=1)
+    story = queries.explain_cell(of_operator(example), CostQuery.parse(filters=["cost_class=metered"]), most=1)
     steps = told(story)
     assert len(steps["usage"].parts) == 1
     assert steps["usage"].rest is not None
@@ -152,7 +152,7 @@ def test_a_list_is_cut_and_the_rest_is_counted(example: Books) -> None:
 
 
 def test_a_charge_goes_to_the_calls_and_to_nobody(example: Books) -> None:
-    story = queries.explain(example, "c0")
+    story = queries.explain(of_operator(example), "c0")
     steps = told(story)
     assert (story.kind, story.cost) == ("charge", usd("0.03"))
     assert steps["charge"].parts[0].sentence.endswith("It was classified as 10,000 input tokens of claude-sonnet-4-6 alone")
@@ -170,7 +170,7 @@ def test_charges_of_one_lot_count_by_their_amount(books: Books) -> None:
     write(books, spans=chains(), charges=two, owners=OWNERS)
     attribute(books)
     assert costs(told(cell(books, "team=Care"))["charge"], "charge_id") == {"c0": Decimal("0.012"), "c1": Decimal("0.006")}
-    steps = told(queries.explain(books, "c1"))
+    steps = told(queries.explain(of_operator(books), "c1"))
     assert "together with 1 other charge with the same keys" in steps["charge"].parts[0].sentence
     assert costs(steps["initiator"], "team") == {"Care": Decimal("0.006"), "Dev": Decimal("0.003"), None: Decimal("0.001")}
 
@@ -187,7 +187,7 @@ def test_lots_that_are_one_row_of_cost_are_told_apart(books: Books) -> None:
     attribute(books)
     steps = told(cell(books, "cost_class=unallocated"))
     assert costs(steps["charge"], "charge_id") == {"c1": Decimal(4), "c0": Decimal(3)}
-    story = queries.explain(books, "c0")
+    story = queries.explain(of_operator(books), "c0")
     assert (story.cost, costs(told(story)["class"], "cost_class")) == (usd("3"), {"unallocated": Decimal(3)})
 
 
@@ -196,7 +196,7 @@ def test_a_shared_charge_goes_to_the_teams_of_the_rule(books: Books) -> None:
     rules(books, shared=[SharedRule(name="support", method="fixed", shares={"Care": Decimal(1), "Dev": Decimal(2)})])
     write(books, charges=charges(unused("3", "a"), unused("4", "b")), owners=OWNERS)
     attribute(books)
-    steps = told(queries.explain(books, "c0"))
+    steps = told(queries.explain(of_operator(books), "c0"))
     assert costs(steps["initiator"], "team") == {"Care": Decimal(1), "Dev": Decimal(2)}
     assert "shared-cost rule 'support" in steps["class"].parts[0].sentence
     care = told(cell(books, "team=Care"))
@@ -212,7 +212,7 @@ def test_a_credit_is_told_to_follow(books: Books) -> None:
     steps = told(cell(books, "team=Care"))
     assert costs(steps["charge"], "charge_id") == {"c0": Decimal("0.02"), "c1": Decimal("-0.002")}
     assert costs(steps["class"], "rule")["RA-5"] == Decimal("-0.002")
-    back = told(queries.explain(books, "c1"))
+    back = told(queries.explain(of_operator(books), "c1"))
     assert back["charge"].parts[0].sentence.endswith("It corrects other charges and is allocated like them")
     assert costs(back["initiator"], "team") == {"Care": Decimal("-0.002"), "Dev": Decimal("-0.001")}
 
@@ -220,7 +220,7 @@ def test_a_credit_is_told_to_follow(books: Books) -> None:
 def test_a_charge_restated_since_says_so(books: Books) -> None:
     worked(books)
     write(books, charges=charges(charge("0.06", tokens_k="10.0", region_id="eu-west-1")))
-    story = queries.explain(books, "c0")
+    story = queries.explain(of_operator(books), "c0")
     assert "not attributed, or was restated since" in story.steps[0].parts[0].sentence
     (run,) = told(cell(books, "team=Care"))["run"].parts
     assert run.facts["changed_since"] == ["the bill"]
@@ -242,8 +242,8 @@ def test_every_charge_of_a_mixed_bill_is_told_to_the_last_digit(books: Books) ->
     write(books, spans=chains(), charges=charges(*bill), owners=OWNERS)
     attribute(books)
     for n, row in enumerate(bill):
-        assert sum(queries.explain(books, f"c{n}").cost.values()) == row["effective_cost"], n
-        told(queries.explain(books, f"c{n}"))
+        assert sum(queries.explain(of_operator(books), f"c{n}").cost.values()) == row["effective_cost"], n
+        told(queries.explain(of_operator(books), f"c{n}"))
     whole = cell(books, by="cost_class,reason")
     assert whole.cost["USD"] == sum(row["effective_cost"] for row in bill)
     assert set(costs(told(whole)["charge"], "charge_id")) >= {f"c{n}" for n in range(7)}
@@ -252,7 +252,7 @@ def test_every_charge_of_a_mixed_bill_is_told_to_the_last_digit(books: Books) ->
 def test_a_chain_without_usage_costs_nothing_that_is_told(books: Books) -> None:
     write(books, spans=spans(span(1, 1, agent_name="coder"), span(1, 2, 1, **SONNET)), owners=OWNERS)
     attribute(books)
-    story = queries.explain(books, CHAIN_1)
+    story = queries.explain(of_operator(books), CHAIN_1)
     assert (story.cost, [step.step for step in story.steps]) == ({}, ["chain"])
 
 
@@ -313,7 +313,7 @@ def test_what_has_no_price_is_told_and_is_not_nothing(books: Books) -> None:
 
 
 def test_a_call_is_told_with_its_path(example: Books) -> None:
-    story = queries.explain(example, CALL_OF_RESEARCHER)
+    story = queries.explain(of_operator(example), CALL_OF_RESEARCHER)
     steps = told(story)
     assert (story.kind, story.cost) == ("call", usd("0.012"))
     assert list(steps)[:6] == ["meter", "charge", "pool", "rate", "usage", "call"]
@@ -326,12 +326,12 @@ def test_a_call_is_told_with_its_path(example: Books) -> None:
 
 
 def test_a_chain_is_the_sum_of_its_calls(example: Books) -> None:
-    story = queries.explain(example, CHAIN_1)
+    story = queries.explain(of_operator(example), CHAIN_1)
     steps = told(story)
     assert (story.kind, story.cost) == ("chain", usd("0.018"))
     assert steps["chain"].sentence.endswith("has 4 spans and 2 calls in 1 trace, and costs 0.018 USD.")
     assert costs(steps["call"], "span_id") == {f"{4:016x}": Decimal("0.012"), f"{2:016x}": Decimal("0.006")}
-    assert story.cost == queries.chain(example, CHAIN_1).cost
+    assert story.cost == queries.chain(of_operator(example), CHAIN_1).cost
 
 
 def test_calls_of_an_hour_cost_exactly_the_hour(books: Books) -> None:
@@ -339,10 +339,10 @@ def test_calls_of_an_hour_cost_exactly_the_hour(books: Books) -> None:
     seven = [s for n in range(1, 8) for s in (span(n, 1, agent_name="coder"), span(n, 2, 1, input_tokens=1, **SONNET))]
     write(books, spans=spans(*seven), charges=charges(charge("0.01", tokens_k="0.007")), owners=OWNERS)
     attribute(books)
-    each = [queries.chain(books, f"{n:032x}:{1:016x}").cost["USD"] for n in range(1, 8)]
+    each = [queries.chain(of_operator(books), f"{n:032x}:{1:016x}").cost["USD"] for n in range(1, 8)]
     assert sum(each) == Decimal("0.01")
     assert set(each) == {Decimal("0.001428571428"), Decimal("0.001428571429")}
-    assert [queries.explain(books, f"{n:032x}:{2:016x}").cost["USD"] for n in range(1, 8)] == each
+    assert [queries.explain(of_operator(books), f"{n:032x}:{2:016x}").cost["USD"] for n in range(1, 8)] == each
 
 
 def test_a_call_that_two_chains_asked_for_is_told_of_both(books: Books) -> None:
@@ -356,7 +356,7 @@ def test_a_call_that_two_chains_asked_for_is_told_of_both(books: Books) -> None:
     )
     write(books, spans=digest, charges=charges(charge("0.01", tokens_k="0.010")), owners=OWNERS)
     attribute(books)
-    story = queries.explain(books, f"{3:032x}:{4:016x}")
+    story = queries.explain(of_operator(books), f"{3:032x}:{4:016x}")
     steps = told(story)
     assert story.cost == usd("0.01")
     assert costs(steps["initiator"], "team") == {"Care": Decimal("0.005"), "Dev": Decimal("0.005")}
@@ -383,7 +383,7 @@ def test_a_call_that_two_chains_asked_for_is_told_of_both(books: Books) -> None:
 )
 def test_a_name_that_is_none_is_told_with_what_comes_near(example: Books, ref: str, said: str) -> None:
     with pytest.raises(ObjectMissingError) as fault:
-        queries.explain(example, ref)
+        queries.explain(of_operator(example), ref)
     assert said in str(fault.value)
 
 
@@ -398,5 +398,5 @@ def test_a_name_that_is_none_is_told_with_what_comes_near(example: Books, ref: s
 )
 def test_an_empty_cell_is_told_with_what_comes_near(example: Books, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ObjectMissingError) as fault:
-        queries.explain_cell(example, CostQuery.parse(**asked))
+        queries.explain_cell(of_operator(example), CostQuery.parse(**asked))
     assert said in str(fault.value)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from api import queries
 from api.models import ChannelSummary, GapRow
-from api.queries import GapQuery
+from api.queries import GapQuery, of_operator
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import METRIC_POINTS
@@ -40,7 +40,7 @@ def told(books: Books, *calls: list[dict[str, Any]]) -> Books:
 
 
 def by_channel(books: Books, **query: Any) -> dict[str, ChannelSummary]:
-    return {row.channel: row for row in queries.gaps(books, GapQuery(**query)).channels}
+    return {row.channel: row for row in queries.gaps(of_operator(books), GapQuery(**query)).channels}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_each_channel_answers_for_its_own_losses(outage: Books) -> None:
 
 
 def test_losses_by_hour(outage: Books) -> None:
-    rows = queries.gaps(outage, GapQuery(start=at(9), end=at(16))).rows
+    rows = queries.gaps(of_operator(outage), GapQuery(start=at(9), end=at(16))).rows
     assert [(row.period_start.hour, row.channel, row.lost) for row in rows] == [
         (10, CALLBACK, 6),
         (10, OTLP, 6),
@@ -99,7 +99,7 @@ def test_a_range_does_not_forget_what_lies_around_it(outage: Books) -> None:
 def test_days_are_those_of_the_reporting_timezone(outage: Books) -> None:
     zone = outage.settings.report.model_copy(update={"timezone": "Asia/Kolkata"})
     with Books(outage.settings.model_copy(update={"report": zone})) as there:
-        rows = [row for row in queries.gaps(there, GapQuery(granularity="day")).rows if row.channel == BUCKET]
+        rows = [row for row in queries.gaps(of_operator(there), GapQuery(granularity="day")).rows if row.channel == BUCKET]
     # Midnight there is 18:30 here: 15:00 is the day before, 20:00 to 24:00 the day after.
     assert [(row.period_start.isoformat(), row.lost, row.after) for row in rows] == [
         ("2026-10-05T00:00:00+05:30", 1, 0),
@@ -121,9 +121,9 @@ def test_what_went_past_the_gateway_and_what_failed_is_no_gap(books: Books) -> N
 
 
 def test_where_nothing_is_missing_there_are_no_rows(books: Books) -> None:
-    assert queries.gaps(books, GapQuery()).channels == []
+    assert queries.gaps(of_operator(books), GapQuery()).channels == []
     told(books, *(call(n, at(n), (CALLBACK, BUCKET)) for n in range(1, 5)))
-    found = queries.gaps(books, GapQuery())
+    found = queries.gaps(of_operator(books), GapQuery())
     assert [(row.channel, row.known, row.lost) for row in found.channels] == [(BUCKET, 4, 0), (CALLBACK, 4, 0)]
     assert (found.rows, found.total) == ([], 0)
 
@@ -189,7 +189,7 @@ def test_counters_that_differ_from_the_calls(books: Books) -> None:
     write(books, spans=spans(*calls))
     points = [metric_point("input_tokens", "130"), metric_point("output_tokens", "7"), metric_point("input_tokens", "100", day=6)]
     books.store.append(METRIC_POINTS, METRIC_POINTS.conform(pl.DataFrame(points, infer_schema_length=None)))
-    (counter,) = queries.gaps(books, GapQuery()).counters
+    (counter,) = queries.gaps(of_operator(books), GapQuery()).counters
     assert (counter.day, counter.service_name, counter.conversation_id) == (date(2026, 10, 5), "claude-code", "s-7")
     assert (counter.meter, counter.metrics_quantity, counter.calls_quantity, counter.difference) == (
         "input_tokens",
@@ -197,8 +197,8 @@ def test_counters_that_differ_from_the_calls(books: Books) -> None:
         Decimal(100),
         Decimal(30),
     )
-    assert queries.gaps(books, GapQuery(start=at(0) + timedelta(days=1))).counters == []
-    assert queries.gaps(books, GapQuery(end=at(0))).counters == []
+    assert queries.gaps(of_operator(books), GapQuery(start=at(0) + timedelta(days=1))).counters == []
+    assert queries.gaps(of_operator(books), GapQuery(end=at(0))).counters == []
     with reach(books) as http:
         assert [row["difference"] for row in http.get("/v1/gaps").json()["counters"]] == ["30"]
 

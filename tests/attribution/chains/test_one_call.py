@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from api import queries
+from api.queries import of_operator
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CALLS, COSTS, PROBLEMS
@@ -90,7 +91,7 @@ def test_ca1a_a_failed_attempt_with_usage_and_the_answer_of_the_fallback_are_two
     with Books.open(home) as books:
         costs = books.store.scan(COSTS).collect().group_by("model").agg(pl.col("effective_cost").sum()).sort("model")
         assert costs.rows() == [("claude-haiku-4-5", D("0.003")), ("claude-sonnet-4-6", D("0.0132"))]
-        explanation = queries.explain(books, "call-6")
+        explanation = queries.explain(of_operator(books), "call-6")
         signals = [[s["span_id"] for s in step.facts["raw_ids"]] for step in explanation.steps if step.step == "span"]
         assert signals == [["call-6_failed"], ["call-6"]], "each attempt has its own log row"
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from api.queries import CostQuery, costs_in
+from api.queries import CostQuery, costs_in, of_operator
 from attribution.costs.sink import CostTotals
 from attribution.monitoring.missing_rates import missing_exchange_rates
 from ledger.books import Books
@@ -54,7 +54,7 @@ def mixed(books: Books) -> Books:
 
 def test_each_amount_is_exchanged_at_the_rate_of_its_day(mixed: Books) -> None:
     """Care: 10/1.25 + 8 = 16 euros. Dev: 16/1.6 = 10 euros, at the rate of the 7th; what is unpriced stays without a figure."""
-    told, rates = costs_in(mixed, CostQuery(by=("team", "reason")), "eur")
+    told, rates = costs_in(of_operator(mixed), CostQuery(by=("team", "reason")), "eur")
     assert told.select("team", "reason", "currency", "cost").rows() == [
         ("Care", None, "EUR", D(16)),
         ("Dev", None, "EUR", D(10)),
@@ -68,7 +68,7 @@ def test_each_amount_is_exchanged_at_the_rate_of_its_day(mixed: Books) -> None:
 
 def test_a_pair_nobody_publishes_goes_across_a_third_currency(mixed: Books) -> None:
     """10 dollars are 8 euros are 6.4 pounds; 8 euros are 6.4 pounds; on the 8th 16 dollars are 10 euros are 8 pounds."""
-    told, _ = costs_in(mixed, CostQuery(by=("team",), granularity="day"), "GBP")
+    told, _ = costs_in(of_operator(mixed), CostQuery(by=("team",), granularity="day"), "GBP")
     assert told.select("period_start", "cost").rows()[:3] == [
         ("2026-10-05T00:00:00+00:00", D("6.4")),
         ("2026-10-06T00:00:00+00:00", D("6.4")),
@@ -78,9 +78,9 @@ def test_a_pair_nobody_publishes_goes_across_a_third_currency(mixed: Books) -> N
 
 def test_a_missing_rate_is_refused_and_named_not_guessed(mixed: Books) -> None:
     with pytest.raises(UsageError, match=r"no exchange rate into JPY for EUR on 2026-10-06; USD on 2026-10-05 and 1 other day"):
-        costs_in(mixed, CostQuery(), "JPY")
+        costs_in(of_operator(mixed), CostQuery(), "JPY")
     with pytest.raises(UsageError, match="no currency code"):
-        costs_in(mixed, CostQuery(), "euro")
+        costs_in(of_operator(mixed), CostQuery(), "euro")
 
 
 def test_a_rate_does_not_hold_for_ever_nor_before_its_day() -> None:
@@ -97,7 +97,7 @@ def test_of_two_rates_for_one_day_the_later_recorded_holds_and_history_stays(mix
     assert (result.added, result.changed, result.unchanged) == (1, 1, 1)
     now = rates_in_force(mixed).filter(pl.col("to_currency") == "USD").select("rate", "source").rows()
     assert now == [(D(2), "mended.csv"), (D("1.6"), "ECB")]
-    told, _ = costs_in(mixed, CostQuery(by=("team",)), "EUR")
+    told, _ = costs_in(of_operator(mixed), CostQuery(by=("team",)), "EUR")
     assert dict(told.select("team", "cost").rows())["Care"] == D(13)
 
 

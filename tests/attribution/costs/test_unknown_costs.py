@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from api import queries
+from api.queries import of_operator
 from attribution.costs.balance import control_totals, require_balanced
 from attribution.run import attribute
 from ledger.books import Books
@@ -26,7 +27,7 @@ UNKNOWN: dict[str, Any] = {"list_cost": None}
 
 def balance_of(books: Books, column: str) -> dict[str, tuple[Decimal | None, ...]]:
     """Charges in, metered, unallocated and difference of each provider."""
-    frame = queries.balance(books).filter(pl.col("cost_column") == column)
+    frame = queries.balance(of_operator(books)).filter(pl.col("cost_column") == column)
     return {row[0]: row[1:] for row in frame.select("provider", "charges_in", "metered", "unallocated", "difference").rows()}
 
 

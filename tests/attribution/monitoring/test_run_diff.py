@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from api.queries import CostQuery, costs
+from api.queries import CostQuery, costs, of_operator
 from attribution.monitoring.run_diff import differences
 from attribution.run import attribute
 from ledger import registry
@@ -179,7 +179,7 @@ def test_ti1_the_days_of_a_zone_sum_to_its_month_and_the_months_to_all(books: Bo
 
     def figure(start: str | None, end: str | None, granularity: str) -> pl.DataFrame:
         period = {"start": start, "end": end, "granularity": granularity, "timezone": zone}
-        return costs(books, CostQuery.parse(by="provider", calendar="usage", **period))  # type: ignore[arg-type]
+        return costs(of_operator(books), CostQuery.parse(by="provider", calendar="usage", **period))  # type: ignore[arg-type]
 
     month = figure("2026-10", "2026-11", "total")["cost"].sum()
     days = figure("2026-10", "2026-11", "day")

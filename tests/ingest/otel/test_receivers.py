@@ -39,6 +39,8 @@ from api.receivers import ReceivedBatch
 from attribution.chains.calls import merge_signals
 from attribution.usage.spans import read_spans, select_signals
 from ledger import registry
+from ledger.access.keys import FIRST_KEY
+from ledger.access.principals import Principal
 from ledger.books import Books
 from ledger.errors import FormatError, SpoolFull, StoreUnreachable
 from ledger.settings import IngestSettings
@@ -260,7 +262,10 @@ def grpc_door(spool: Spool, port: int) -> Iterator[str]:
         spool.append(received.rows, received.problems, points=received.points, bodies=received.bodies)
         return received
 
-    door = GrpcReceiver(Parsers(SETTINGS), keep, address=f"127.0.0.1:{port}", token=TOKEN, max_body_mb=4)
+    def sender(header: str) -> Principal | None:
+        return FIRST_KEY if header == f"Bearer {TOKEN}" else None
+
+    door = GrpcReceiver(Parsers(SETTINGS), keep, address=f"127.0.0.1:{port}", identify=sender, max_body_mb=4)
     door.start()
     try:
         yield door.address

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from api import queries
 from api.changes import add_budget
 from api.models import NewBudget, SourceStatus
+from api.queries import of_operator
 from ledger import sources
 from ledger.books import Books
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
@@ -117,7 +118,7 @@ def test_a_budget_that_is_set_up_while_nothing_else_changes_is_evaluated(books: 
     assert jobs.attribute()["months"] == ["2026-10"]
     jobs.attribute()  # the price book came with the first round
     budget = NewBudget(name="coder cap", scope="agent", scope_name="coder", amount=Decimal("0.01"), currency="USD")
-    add_budget(books, budget, actor="test")
+    add_budget(of_operator(books), budget)
     assert jobs.attribute() == {"alerts": 1}
     assert jobs.attribute() == {}
     status = books.store.scan(BUDGET_STATUS).select("scope_name", "billed", "state").collect()
@@ -204,7 +205,7 @@ def until(what: Callable[[], object], seconds: float = 15) -> None:
 
 
 def standing(books: Books, name: str) -> SourceStatus:
-    return next(row for row in queries.sources(books) if row.name == name)
+    return next(row for row in queries.sources(of_operator(books)) if row.name == name)
 
 
 @pytest.mark.clock
@@ -214,7 +215,7 @@ def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
 ) -> None:
     a_source(books, "bill", bill)  # while it serves
     until(lambda: len([run for run in source_history(books, "bill") if run.finished_at]) >= 3)
-    first, second, *_ = queries.source_runs(books, "bill").rows[::-1]
+    first, second, *_ = queries.source_runs(of_operator(books), "bill").rows[::-1]
     assert (first.cause, first.status, first.files, first.rows, first.rows_changed) == ("schedule", "done", 1, 1, 1)
     assert (second.rows, second.rows_changed) == (1, 0)
     assert first.money_in == {"USD": Decimal("0.03")}
@@ -247,7 +248,7 @@ def test_what_is_paused_resumed_or_removed_meanwhile_is_heeded(books: Books, bil
     gone = len(source_history(books, "bill"))
     time.sleep(2.2)
     assert len(source_history(books, "bill")) == gone > still  # and its history stays
-    assert queries.source_runs(books, "bill").total == gone
+    assert queries.source_runs(of_operator(books), "bill").total == gone
 
 
 def due_in_the_database(books: Books, name: str) -> float | None:
@@ -458,7 +459,7 @@ def test_the_longest_pause_between_ticks_is_no_staleness(books: Books, bill: Pat
 def test_freshness_tells_charges_and_calls_and_what_is_expected_of_them(books: Books, bill: Path) -> None:
     read_source(books, a_source(books, "bill", bill), cause=BY_CLOCK)
     call_at(books, datetime(2026, 10, 5, 12, tzinfo=UTC), 1)
-    report = {(row.kind, row.source): row for row in queries.freshness(books).sources}
+    report = {(row.kind, row.source): row for row in queries.freshness(of_operator(books)).sources}
     charges, calls = report["charges", "focus"], report["calls", "otlp"]
     assert charges.newest == datetime(2026, 10, 5, 11, tzinfo=UTC)
     assert (charges.stale_after_seconds, charges.stale) == (9999 * 86400, False)

@@ -1,0 +1,74 @@
+"""Gates: what a route asks for before its query runs. Each names a permission, and whether it must reach over the whole ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.queries.gate import ScopedBooks, WholeBooks
+from ledger.access.principals import Principal
+from ledger.access.roles import Permission
+from ledger.books import Books
+from ledger.errors import DeniedError
+
+_P = Permission
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A dependency of a route. Raises `DeniedError` (403) for who lacks the permission, which is audited."""
+
+    permission: Permission
+    whole: bool = False
+
+    def principal(self, request: Request) -> Principal:
+        """Who asks, once the permission is there."""
+        principal: Principal = request.state.principal
+        try:
+            principal.need(self.permission, whole=self.whole)
+        except DeniedError:
+            books: Books = request.app.state.books
+            with books.database.session() as session:
+                after = {"permission": self.permission.value, "method": request.method}
+                books.database.audit(session, principal.id, "denied", request.url.path[:512], after=after)
+            raise
+        return principal
+
+
+class Rows(Gate):
+    """The books with the rows of the principal's teams."""
+
+    def __call__(self, request: Request) -> ScopedBooks:
+        """The books, scoped."""
+        return ScopedBooks(request.app.state.books, self.principal(request), self.permission)
+
+
+class Whole(Gate):
+    """The whole books."""
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(permission, whole=True)
+
+    def __call__(self, request: Request) -> WholeBooks:
+        """The books, whole."""
+        return WholeBooks(request.app.state.books, self.principal(request), self.permission)
+
+
+def known(request: Request) -> Principal:
+    """Who asks, whatever he may."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+CostRows = Annotated[ScopedBooks, Depends(Rows(_P.COSTS_READ))]
+BudgetRows = Annotated[ScopedBooks, Depends(Rows(_P.BUDGETS_READ))]
+BudgetChanges = Annotated[ScopedBooks, Depends(Rows(_P.BUDGETS_WRITE))]
+RegistryRows = Annotated[ScopedBooks, Depends(Rows(_P.REGISTRY_READ))]
+RegistryChanges = Annotated[WholeBooks, Depends(Whole(_P.REGISTRY_WRITE))]
+WholeBill = Annotated[WholeBooks, Depends(Whole(_P.BOOKS_READ))]
+WholeSources = Annotated[WholeBooks, Depends(Whole(_P.SOURCES_READ))]
+WholeService = Annotated[WholeBooks, Depends(Whole(_P.SERVICE_READ))]
+Telemetry = Annotated[WholeBooks, Depends(Whole(_P.TELEMETRY_WRITE))]
+KnownPrincipal = Annotated[Principal, Depends(known)]
