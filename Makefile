@@ -84,6 +84,10 @@ pricing-oracle: .venv/.installed ## Every model of LiteLLM's map priced by it an
 survive: .venv/.installed ## Kills, power cuts (as root) and flipped bits (KILLS=1000, CUTS=200, FLIPS=1000, SEED=…)
 	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) $(if $(SEED),--seed $(SEED))
 
+.PHONY: audit
+audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1)
+	@$(BIN)/python -m tests.audit_run --events $(or $(EVENTS),10000) --damages $(or $(DAMAGES),100) --seed $(or $(SEED),1)
+
 .PHONY: fuzz
 fuzz: .venv/.installed ## Mutated inputs at every reader and door (SEED=1, COUNT=20000): nothing escapes, hangs or takes a neighbour along
 	@$(BIN)/python -m tests.fuzz.run --seed $(or $(SEED),1) --count $(or $(COUNT),20000)

@@ -22,8 +22,9 @@ from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
-from api.routes import read, receive, write
+from api.routes import audit, read, receive, write
 from ledger import disk
+from ledger.audit_denials import DenialLog
 from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.spool import Spool
@@ -58,15 +59,17 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
     app.include_router(read.router(books.settings, receiver_spool), dependencies=[strict])
+    app.include_router(audit.router(), dependencies=[strict])
     app.include_router(write.router(), dependencies=[Depends(bearer), strict])
     app.state.books = books
+    app.state.denials = DenialLog(books.database)
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
-    app.add_middleware(Access, authenticator=app.state.authenticator, hosts=LOOPBACK)
+    app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, hosts=LOOPBACK)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app
 

@@ -12,6 +12,7 @@ from api.queries import budgets
 from api.queries.gate import ScopedBooks
 from api.queries.own_names import OwnNames
 from ledger import db, money
+from ledger.audit import record
 from ledger.errors import DeniedError, ObjectMissingError, UsageError
 from ledger.periods import now
 
@@ -53,7 +54,7 @@ def drop_budget(books: ScopedBooks, name: str) -> None:
             for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
         }
         session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
-        books.whole.database.audit(session, books.principal.id, "budget.drop", name, before=_told(revision))
+        record(session, books.principal.id, "budget.drop", name, before=_told(revision))
 
 
 def _revise(books: ScopedBooks, session: Session, name: str, change: BudgetChange, previous: db.Budget | None) -> None:
@@ -71,7 +72,7 @@ def _revise(books: ScopedBooks, session: Session, name: str, change: BudgetChang
     session.add(revision)
     is_active = previous is not None and not previous.deleted
     before = _told(previous) if previous is not None and is_active else None
-    books.whole.database.audit(
+    record(
         session, books.principal.id, "budget.change" if is_active else "budget.add", name, before=before, after=_told(revision)
     )
 

@@ -20,6 +20,7 @@ from api.models import (
     Agents,
     AlertRow,
     AnomalyRow,
+    AuditPage,
     BalanceRow,
     Basis,
     Budget,
@@ -222,6 +223,21 @@ class Client:
     def runs(self, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
         """Attribution runs, newest first."""
         return self._get(Page[RunRow], "/v1/runs", {"limit": limit, "offset": offset})
+
+    def audit(
+        self,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        object: str | None = None,  # noqa: A002 - as the API has it
+        cursor: int | None = None,
+        limit: int = 100,
+    ) -> AuditPage:
+        """Entries of the audit log, newest first; `cursor` is `next` of the page before."""
+        conditions = {"start": start, "end": end, "actor": actor, "action": action, "object": object}
+        return self._get(AuditPage, "/v1/audit", {**conditions, "cursor": cursor, "limit": limit})
 
     def freshness(self) -> Freshness:
         """Freshness of the facts."""

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from ingest.bills import datasets
 from ingest.sources import by_name
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Published
 from ledger.tables import CHARGES, SPANS
@@ -43,7 +44,7 @@ def retract(books: Books, source_name: str, start: datetime, end: datetime, *, a
             session.execute(sa.delete(Published).where(Published.month.in_(result.emptied_months)))
             counts = {"table": result.table, "rows": result.rows, "months": result.months}
             bounds = {"start": start.isoformat(), "end": end.isoformat()}
-            books.database.audit(session, actor, AUDIT_ACTION, source_name, before=counts | bounds)
+            record(session, actor, AUDIT_ACTION, source_name, before=counts | bounds)
     return result
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ledger.orm import Base, UtcDateTime
+from ledger.base import ALL_COLUMNS, Base, UtcDateTime
 
 
 class User(Base):
     """A person. `password_hash` is argon2id; people of an OIDC provider have none and are known by issuer and subject."""
 
     __tablename__ = "users"
+    audited: ClassVar = frozenset({"name", "email", "password_hash", "issuer", "subject", "disabled_at"})
     __table_args__ = (sa.UniqueConstraint("issuer", "subject"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,6 +33,7 @@ class RoleGrant(Base):
     """A role over one team (or "": the whole) for a holder: a user (its id), a key (its id) or a group of a provider (provider/group)."""
 
     __tablename__ = "role_grants"
+    audited: ClassVar = ALL_COLUMNS
     __table_args__ = (sa.UniqueConstraint("holder_kind", "holder", "role", "team"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -47,6 +49,7 @@ class ApiKey(Base):
     """An API key ``rc_<key_id>_<secret>``; `secret_hash` is the SHA-256 of 256 random bits."""
 
     __tablename__ = "api_keys"
+    audited: ClassVar = frozenset({"key_id", "name", "secret_hash", "created_by", "expires_at", "revoked_at"})
 
     key_id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(256))
@@ -62,6 +65,7 @@ class UserSession(Base):
     """A log-in. The cookie holds 256 random bits, of which the SHA-256 is stored; `provider` and `groups` are those of an OIDC log-in."""
 
     __tablename__ = "user_sessions"
+    audited: ClassVar = frozenset[str]()
 
     session_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
@@ -77,6 +81,7 @@ class LoginLink(Base):
     """A one-time link: the first administrator, an invitation, or a new password. The SHA-256 of its token is stored."""
 
     __tablename__ = "login_links"
+    audited: ClassVar = frozenset[str]()
 
     token_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     purpose: Mapped[str] = mapped_column(sa.String(16))
@@ -90,6 +95,7 @@ class PendingLogin(Base):
     """A log-in on its way to an OIDC provider and back: the hash of its state, and what the return is checked against."""
 
     __tablename__ = "pending_logins"
+    audited: ClassVar = frozenset[str]()
 
     state_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     provider: Mapped[str] = mapped_column(sa.String(64))
@@ -103,6 +109,7 @@ class IdempotentRequest(Base):
     """The stored answer of a change that a client may send twice, by principal, route and `Idempotency-Key`. Kept for a day."""
 
     __tablename__ = "idempotent_requests"
+    audited: ClassVar = frozenset[str]()
     __table_args__ = (sa.UniqueConstraint("principal", "route", "key"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)

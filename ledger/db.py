@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
 
-from ledger import disk
+from ledger import audit, disk
+from ledger.audit import Audit as Audit
+from ledger.base import ALL_COLUMNS, Exact, UtcDateTime
+from ledger.base import Base as Base
 from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
-from ledger.orm import Base, Exact, UtcDateTime
 from ledger.upgrade import upgrade
 
 
@@ -30,6 +32,7 @@ class Owner(Base):
     """
 
     __tablename__ = "owners"
+    audited: ClassVar = ALL_COLUMNS
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(32))
@@ -48,6 +51,7 @@ class Budget(Base):
     """A monthly limit on the cost of a team or an agent; the newest revision applies."""
 
     __tablename__ = "budgets"
+    audited: ClassVar = ALL_COLUMNS
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(256), index=True)
@@ -67,6 +71,7 @@ class Alert(Base):
     """An alert. Its id is the hash of its cause, so a repeated run does not raise it again."""
 
     __tablename__ = "alerts"
+    audited: ClassVar = frozenset[str]()
 
     alert_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(32))
@@ -85,6 +90,7 @@ class Run(Base):
     """One attribution run: what it covered, from which facts, and whether it was published. (MO-2)"""
 
     __tablename__ = "runs"
+    audited: ClassVar = frozenset[str]()
 
     run_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -100,6 +106,7 @@ class Published(Base):
     """The published run of a month. One row a month; publishing a run updates it."""
 
     __tablename__ = "published"
+    audited: ClassVar = frozenset[str]()
 
     month: Mapped[str] = mapped_column(sa.String(7), primary_key=True)
     run_id: Mapped[str] = mapped_column(sa.String(40))
@@ -111,6 +118,7 @@ class Rollup(Base):
     """One pass over a partition of a month's spans, with the fingerprint of its inputs; equal inputs are not processed again."""
 
     __tablename__ = "rollups"
+    audited: ClassVar = frozenset[str]()
 
     rollup_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     month: Mapped[str] = mapped_column(sa.String(7), index=True)
@@ -122,6 +130,7 @@ class Drawing(Base):
     """The rollups of a whole month, with the fingerprint of its inputs; an unchanged month is not partitioned again."""
 
     __tablename__ = "drawings"
+    audited: ClassVar = frozenset[str]()
 
     month: Mapped[str] = mapped_column(sa.String(7), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
@@ -133,6 +142,7 @@ class JobRun(Base):
     """One run of a scheduled job."""
 
     __tablename__ = "job_runs"
+    audited: ClassVar = frozenset[str]()
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job: Mapped[str] = mapped_column(sa.String(64), index=True)
@@ -146,6 +156,7 @@ class Checkpoint(Base):
     """Checkpoint of a source: a time, a key or a token up to which it was read. Updated after the rows are committed."""
 
     __tablename__ = "marks"
+    audited: ClassVar = frozenset[str]()
 
     source: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     key: Mapped[str] = mapped_column(sa.String(512), primary_key=True)
@@ -161,6 +172,7 @@ class ConfiguredSource(Base):
     """
 
     __tablename__ = "sources"
+    audited: ClassVar = frozenset({"source", "kind", "uris", "scope", "cron", "every_seconds", "lag_seconds", "paused"})
 
     name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     source: Mapped[str] = mapped_column(sa.String(64))
@@ -184,6 +196,7 @@ class SourceRun(Base):
     """One run of a configured source: cause, process and result. Amounts are exact decimals as text."""
 
     __tablename__ = "source_runs"
+    audited: ClassVar = frozenset[str]()
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(128), index=True)
@@ -209,26 +222,13 @@ class Leader(Base):
     """Elected leaders that run the schedule. Rows are only added; the newest row is the current or last leader."""
 
     __tablename__ = "leaders"
+    audited: ClassVar = frozenset[str]()
 
     id: Mapped[int] = mapped_column(primary_key=True)
     process: Mapped[str] = mapped_column(sa.String(256))
     address: Mapped[str] = mapped_column(sa.String(256))
     tables_uri: Mapped[str] = mapped_column(sa.String(1024))
     since: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class Audit(Base):
-    """Audit trail of changes. Rows are only added."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
-    actor: Mapped[str] = mapped_column(sa.String(128))
-    action: Mapped[str] = mapped_column(sa.String(64))
-    subject: Mapped[str] = mapped_column(sa.String(512))
-    before: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
-    after: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
 
 
 class Database:
@@ -253,12 +253,16 @@ class Database:
         """A transaction: committed at the end, rolled back on an exception. Raises `StoreUnreachable` if the database does not answer."""
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                if self._before_commit is not None:
-                    sa.event.listen(session, "after_flush", _note_write)
-                    sa.event.listen(session, "do_orm_execute", _note_statement)
+                audit.begin(session)
+                sa.event.listen(session, "before_flush", _note_changes)
+                sa.event.listen(session, "do_orm_execute", _note_statement)
                 yield session
                 if self._before_commit is not None and _writes(session):
                     self._before_commit()
+                session.flush()
+                _require_entry(session)
+                head = audit.append_entries(session)
+            audit.tell(head)
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             raise self._unreachable(error) from error
 
@@ -271,30 +275,54 @@ class Database:
             str(error).splitlines()[0], where=safe_url, remedy="check store.database_url, and that the server answers"
         )
 
-    def audit(self, session: Session, actor: str, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
-        """Adds an audit row in the transaction of the change."""
-        session.add(Audit(at=datetime.now(UTC), actor=actor, action=action, subject=subject, before=before, after=after))
-
     def close(self) -> None:
         """Closes the connections."""
         self.engine.dispose()
 
 
+class UnauditedChangeError(Exception):
+    """A change that must be audited was made without an audit entry (a defect of RootCost); it is not committed."""
+
+
 _WRITES = "writes"
+_UNAUDITED = "changes that need an audit entry"
 
 
 def _writes(session: Session) -> bool:
     """Whether the transaction changes something."""
-    return bool(session.new or session.dirty or session.deleted or _WRITES in session.info)
+    has_changes = session.new or session.dirty or session.deleted or session.info.get(_WRITES)
+    return bool(has_changes) or audit.has_entries(session)
 
 
-def _note_write(session: Session, _context: object) -> None:
+def _note_changes(session: Session, _context: object, _instances: object) -> None:
     session.info[_WRITES] = True
+    changes = session.info.setdefault(_UNAUDITED, set())
+    for row in (*session.new, *session.deleted):
+        if isinstance(row, Base) and row.audited:
+            changes.add(row.__tablename__)
+    for row in session.dirty:
+        if isinstance(row, Base) and row.audited and _has_audited_change(row):
+            changes.add(row.__tablename__)
+
+
+def _has_audited_change(row: Base) -> bool:
+    changed_columns = {attribute.key for attribute in sa.inspect(row).attrs if attribute.history.has_changes()}
+    return bool(changed_columns if row.audited == ALL_COLUMNS else changed_columns & row.audited)
 
 
 def _note_statement(state: ORMExecuteState) -> None:
-    if not state.is_select:
-        state.session.info[_WRITES] = True
+    if state.is_select:
+        return
+    state.session.info[_WRITES] = True
+    table = state.bind_mapper.class_ if state.bind_mapper is not None else None
+    if table is not None and issubclass(table, Base) and table.audited:
+        state.session.info.setdefault(_UNAUDITED, set()).add(table.__tablename__)
+
+
+def _require_entry(session: Session) -> None:
+    changes = session.info.get(_UNAUDITED)
+    if changes and not audit.has_entries(session):
+        raise UnauditedChangeError(f"a change of {', '.join(sorted(changes))} has no audit entry: call ledger.audit.record")
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ledger.audit import record
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
 from ledger.headers import require_unique
@@ -103,7 +104,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
     if rows:
         books.store.append(EXCHANGE_RATES, pl.DataFrame(list(rows.values()), schema=EXCHANGE_RATES.schema), note=f"rates {uri}")
         with books.database.session() as session:
-            books.database.audit(session, actor, "exchange.import", uri[:512], after={"rates": result.added})
+            record(session, actor, "exchange.import", uri[:512], after={"rates": result.added})
     return result
 
 

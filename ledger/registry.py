@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Owner
 from ledger.errors import FormatError, ObjectMissingError, RootCostError
@@ -266,7 +267,7 @@ def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str
             session.add(row)
             result.names += 1
         if result.names:
-            books.database.audit(session, actor, "registry.import", uri, after={"names": result.names, "agents": result.agents})
+            record(session, actor, "registry.import", uri, after={"names": result.names, "agents": result.agents})
 
 
 def _same(a: Owner, b: Owner) -> bool:

@@ -24,6 +24,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
 from ledger.settings_sections import AlertSettings as AlertSettings
+from ledger.settings_sections import AuditSettings as AuditSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
 from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
@@ -209,6 +210,7 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     alerts: AlertSettings = AlertSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    audit: AuditSettings = AuditSettings()
 
     @property
     def tables_uri(self) -> str:

@@ -112,6 +112,19 @@ class MaintenanceSettings(Section):
     )
 
 
+class AuditSettings(Section):
+    """The audit log (see `rootcost audit`)."""
+
+    heads_uri: str = Field(
+        "",
+        description="Folder or s3://bucket/prefix that the head of the audit log is written to, best on another machine and in a bucket with "
+        "object lock: `rootcost audit verify` finds by it a log whose end was cut off or written anew. Empty: none.",
+    )
+    heads_locked_days: int = Field(
+        400, ge=1, description="How long a head is locked in a bucket that has object lock and no default retention."
+    )
+
+
 class ReportSettings(Section):
     """Presentation of results."""
 

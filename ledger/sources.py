@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ledger.addresses import holds_secret
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
 from ledger.errors import ObjectMissingError, UsageError
@@ -102,7 +103,7 @@ def add(
         with books.database.session() as session:
             session.add(new_source)
             session.flush()
-            books.database.audit(session, actor, "source.add", name, after=_audit_fields(new_source))
+            record(session, actor, "source.add", name, after=_audit_fields(new_source))
     except sa.exc.IntegrityError as error:
         raise UsageError(
             f"a source {name!r} is configured already",
@@ -120,7 +121,7 @@ def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSou
             before = _audit_fields(source)
             source.paused, source.changed_at = paused, now()
             source.failures, source.due_at, source.stale_since = 0, None, None
-            books.database.audit(
+            record(
                 session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_audit_fields(source)
             )
         return source
@@ -130,7 +131,7 @@ def remove(books: Books, name: str, *, actor: str) -> None:
     """Removes a source from the schedule. Its rows and the history of its runs stay."""
     with books.database.session() as session:
         source = _get(session, name)
-        books.database.audit(session, actor, "source.remove", name, before=_audit_fields(source))
+        record(session, actor, "source.remove", name, before=_audit_fields(source))
         session.delete(source)
 
 

@@ -32,6 +32,7 @@ from ledger import disk, file_sets
 from ledger.durability import TableSync
 from ledger.errors import StoreUnreachable, TableError
 from ledger.filesystem import make_folder
+from ledger.s3 import s3_client
 from ledger.tables import TIME, Table
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
@@ -362,18 +363,9 @@ def place_file(file: Path, root: str, path: str, storage_options: Mapping[str, s
         except OSError:
             shutil.copyfile(file, target)
         return
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    options = {name.lower().removeprefix("aws_"): value for name, value in storage_options.items()}
-    client = boto3.client(
-        "s3",
-        endpoint_url=options.get("endpoint_url") or options.get("endpoint") or None,
-        region_name=options.get("region") or None,
-        aws_access_key_id=options.get("access_key_id"),
-        aws_secret_access_key=options.get("secret_access_key"),
-        aws_session_token=options.get("session_token"),
-    )
+    client = s3_client(storage_options)
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     try:
         client.upload_file(str(file), bucket, f"{prefix}/{path}".lstrip("/"))

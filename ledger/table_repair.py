@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ledger import durability, problems, table_log
+from ledger.audit import record
 from ledger.db import Checkpoint, Database, Drawing, Published, Rollup
 from ledger.filesystem import make_folder, sync_folder
 from ledger.problems import Problem
@@ -71,7 +72,7 @@ def repair_tables(store: Store, database: Database, lock: AbstractContextManager
         with database.session() as session:
             statements = _take_back(session, rollbacks)
             for rollback in rollbacks:
-                database.audit(
+                record(
                     session,
                     _ACTOR,
                     "roll back",

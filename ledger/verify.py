@@ -6,7 +6,7 @@ of ours (the object store checks its own): their files are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from deltalake.exceptions import DeltaError
 
 from ledger import durability, table_log
+from ledger.audit import Head
+from ledger.audit_verify import verify_audit
 from ledger.db import Database
 from ledger.durability import Checksums
 from ledger.errors import StoreUnreachable
@@ -78,6 +80,13 @@ def database_problems(database: Database) -> Iterator[Problem]:
         if line != "ok":
             remedy = "stop RootCost and put a copy from HOME/backups, or a backup of yours, in its place"
             yield Problem(SOURCE, database.url.removeprefix("sqlite:///"), "file", "", f"the database is damaged: {line}", remedy)
+
+
+def audit_problems(database: Database, heads: Sequence[Head]) -> Iterator[Problem]:
+    """What is wrong with the audit log, by entry. `heads` are those that were kept elsewhere."""
+    remedy = "compare with a backup of the database; who can write to it directly can change it"
+    for damage in verify_audit(database, heads).damages:
+        yield Problem(SOURCE, "audit", damage.place, "", damage.reason, remedy)
 
 
 def _log_problems(folder: Path, checksums: Checksums) -> Iterator[Problem]:

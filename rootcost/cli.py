@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rootcost.commands import (
+    audit,
     budgets,
     evidence,
     exchange,
@@ -146,6 +147,7 @@ for part in (
     budgets,
     rules,
     verify,
+    audit,
     service,
 ):
     part.add_to(app)

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from api.queries.gate import ScopedBooks, WholeBooks
 from ledger.access.principals import Principal
 from ledger.access.roles import Permission
-from ledger.books import Books
+from ledger.audit_denials import DenialLog
 from ledger.errors import DeniedError
 
 _P = Permission
@@ -29,10 +29,10 @@ class Gate:
         try:
             principal.need(self.permission, whole=self.whole)
         except DeniedError:
-            books: Books = request.app.state.books
-            with books.database.session() as session:
-                after = {"permission": self.permission.value, "method": request.method}
-                books.database.audit(session, principal.id, "denied", request.url.path[:512], after=after)
+            denials: DenialLog = request.app.state.denials
+            subject, address = f"{request.method} {request.url.path}"[:512], request.client.host if request.client else ""
+            reason = f"needs {self.permission.value}{' over the whole' if self.whole else ''}"
+            denials.note(subject, status=403, reason=reason, actor=principal.id, address=address)
             raise
         return principal
 
@@ -68,6 +68,7 @@ BudgetChanges = Annotated[ScopedBooks, Depends(Rows(_P.BUDGETS_WRITE))]
 RegistryRows = Annotated[ScopedBooks, Depends(Rows(_P.REGISTRY_READ))]
 RegistryChanges = Annotated[WholeBooks, Depends(Whole(_P.REGISTRY_WRITE))]
 WholeBill = Annotated[WholeBooks, Depends(Whole(_P.BOOKS_READ))]
+AuditLog = Annotated[WholeBooks, Depends(Whole(_P.AUDIT_READ))]
 WholeSources = Annotated[WholeBooks, Depends(Whole(_P.SOURCES_READ))]
 WholeService = Annotated[WholeBooks, Depends(Whole(_P.SERVICE_READ))]
 Telemetry = Annotated[WholeBooks, Depends(Whole(_P.TELEMETRY_WRITE))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -12,6 +13,7 @@ from api.access.authentication import Authenticator
 from api.access.hosts import LOOPBACK, host_name
 from api.errors import RequestError, error_response
 from ledger.access.principals import MACHINE, Principal
+from ledger.audit_denials import DenialLog
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json"})
@@ -25,9 +27,9 @@ class Access:
     ``Authorization: Bearer <key>``, else it is "this machine", which may read only. Others get 401.
     """
 
-    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, denials: DenialLog, hosts: Iterable[str] = ()) -> None:
         self.app = app
-        self._authenticator = authenticator
+        self._authenticator, self._denials = authenticator, denials
         self._hosts = LOOPBACK | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,6 +38,9 @@ class Access:
             try:
                 scope.setdefault("state", {})["principal"] = await self._principal(scope)
             except RequestError as error:
+                subject, address = f"{scope['method']} {scope['path']}", (scope.get("client") or ("",))[0]
+                note = partial(self._denials.note, subject, status=error.status, reason=error.detail, address=address)
+                await run_in_threadpool(note)
                 await error_response(error, scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -7,6 +7,7 @@ that are columns of the ledger come from `ledger.tables`.
 from __future__ import annotations
 
 from api.models.access import GrantRow, Me
+from api.models.audit import AuditEntry, AuditPage
 from api.models.base import (
     Basis,
     Calendar,
@@ -64,6 +65,8 @@ __all__ = [
     "Agents",
     "AlertRow",
     "AnomalyRow",
+    "AuditEntry",
+    "AuditPage",
     "BalanceRow",
     "Basis",
     "Budget",

@@ -18,6 +18,7 @@
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     sources(books) -> list[SourceStatus]             configured sources and their state
     source_runs(books, name=None) -> Page[SourceRunRow]
+    audit_entries(books, AuditQuery) -> AuditPage    the audit log, newest first
     published(books) -> list[PublishedMonth]         month, run_id, rollup_ids of the published runs
 
 Raises `ObjectMissingError` for an object that does not exist, `UsageError` for an invalid query.
@@ -25,6 +26,7 @@ Raises `ObjectMissingError` for an object that does not exist, `UsageError` for 
 
 from __future__ import annotations
 
+from api.queries.audit import AuditQuery, audit_entries
 from api.queries.chains import ChainQuery, chain, chains
 from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
@@ -41,6 +43,7 @@ __all__ = [
     "COST_KEYS",
     "DEFAULT_LINES",
     "DIMENSIONS",
+    "AuditQuery",
     "ChainQuery",
     "CostQuery",
     "GapQuery",
@@ -50,6 +53,7 @@ __all__ = [
     "agents",
     "alerts",
     "anomalies",
+    "audit_entries",
     "balance",
     "budgets",
     "chain",

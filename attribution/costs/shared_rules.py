@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from attribution.costs.shared_costs import IDLE_REASONS, by_priority
 from ledger import periods
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.names import RegisteredNames
@@ -238,8 +239,8 @@ def record_versions(books: Books, settings: AttributionSettings, digest: str, *,
     """
     rules_by_key = {(r.label, r.model_dump_json(exclude_defaults=True)): r for r in settings.shared}
     with books.database.session() as session:
-        if session.scalars(sa.select(Audit.id).where(Audit.action == SETTINGS, Audit.subject == digest)).first() is None:
-            books.database.audit(session, actor, SETTINGS, digest, after={"deciding": cost_settings(settings)})
+        if session.scalars(sa.select(Audit.sequence).where(Audit.action == SETTINGS, Audit.subject == digest)).first() is None:
+            record(session, actor, SETTINGS, digest, after={"deciding": cost_settings(settings)})
         if not rules_by_key:
             return 0
         stored_rows = session.execute(sa.select(Audit.subject, Audit.after).where(Audit.action == RECORDED)).all()
@@ -247,7 +248,7 @@ def record_versions(books: Books, settings: AttributionSettings, digest: str, *,
         new = [(key, rule) for key, rule in rules_by_key.items() if key not in stored_keys]
         for (label, definition), rule in new:
             after = {"name": rule.name, "version": rule.version, "definition": definition}
-            books.database.audit(session, actor, RECORDED, label[:512], after=after)
+            record(session, actor, RECORDED, label[:512], after=after)
     return len(new)
 
 
@@ -256,7 +257,7 @@ def rule_versions(books: Books) -> list[RuleVersion]:
     import json
 
     with books.database.session() as session:
-        rows = session.scalars(sa.select(Audit).where(Audit.action == RECORDED).order_by(Audit.id)).all()
+        rows = session.scalars(sa.select(Audit).where(Audit.action == RECORDED).order_by(Audit.sequence)).all()
         return [
             RuleVersion(str(row.after["name"]), str(row.after["version"]), row.at, json.loads(row.after["definition"]))
             for row in rows

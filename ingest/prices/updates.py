@@ -21,6 +21,7 @@ import polars as pl
 
 from ingest.prices.currencies import CURRENCIES
 from ledger import periods
+from ledger.audit import record
 from ledger.money import text
 from ledger.problems import Problem, renew, to_frame
 from ledger.published import runs_in_force
@@ -200,7 +201,7 @@ def _staged_problems(rows: pl.DataFrame) -> Iterator[Problem]:
 
 def _audit(books: Books, actor: str, action: str, subject: str, after: Mapping[str, Any]) -> None:
     with books.database.session() as session:
-        books.database.audit(session, actor, action, subject, after=dict(after))
+        record(session, actor, action, subject, after=dict(after))
 
 
 # ── dates of a list's rates ────────────────────────────────────────────────────────────────────────────────────────────

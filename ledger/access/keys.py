@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from ledger.access import grants
 from ledger.access.principals import Grant, Principal
 from ledger.access_tables import ApiKey
+from ledger.audit import record
 from ledger.books import Books
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.periods import now
@@ -64,7 +65,7 @@ def create_key(
             "grants": [str(g) for g in roles],
             "expires_at": expires_at.isoformat() if expires_at else None,
         }
-        books.database.audit(session, actor, "key.create", key_id, after=after)
+        record(session, actor, "key.create", key_id, after=after)
     return _row(key, tuple(roles), at), f"rc_{key_id}_{secret}"
 
 
@@ -87,7 +88,7 @@ def revoke_key(books: Books, key_id: str, *, actor: str) -> KeyRow:
             raise ObjectMissingError("no key has that id", where=key_id, remedy="`rootcost keys list` shows the ids")
         if key.revoked_at is None:
             key.revoked_at = at
-            books.database.audit(session, actor, "key.revoke", key_id, before={"name": key.name})
+            record(session, actor, "key.revoke", key_id, before={"name": key.name})
         return _row(key, grants.by_holder(session, "key").get(key_id, ()), at)
 
 

@@ -3,7 +3,7 @@
 from alembic import context
 
 from ledger import db as _tables  # noqa: F401 - declares the tables
-from ledger.orm import Base
+from ledger.base import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True)
 with context.begin_transaction():

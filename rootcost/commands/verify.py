@@ -23,14 +23,15 @@ def verify(
     output: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
     home: Home = None,
 ) -> None:
-    """Check every file of the ledger against its checksum, and the published months against their control totals.
+    """Check every file of the ledger against its checksum, the audit log as a chain, and the published months against their control totals.
 
     Each damaged file is named with what brings its rows back; nothing is changed. Files without a checksum (written by 0.1.0, or
     on S3) are read to their end. Reads all data: a minute for some ten gigabytes. Exit code 1 if something is damaged.
     """
     from attribution.monitoring.recount import recount
+    from ledger.audit_heads import kept_heads
     from ledger.tables import TABLES
-    from ledger.verify import SOURCE, database_problems, verify_table
+    from ledger.verify import SOURCE, audit_problems, database_problems, verify_table
 
     with open_books(home) as books, steps() as progress:
         show = progress.of("Verifying")
@@ -39,6 +40,7 @@ def verify(
             show(table.name, number, len(TABLES))
             reports.append(verify_table(books.store, table))
         problems = [problem for report in reports for problem in report.problems] + list(database_problems(books.database))
+        problems += audit_problems(books.database, kept_heads(books))
         # Sums of damaged files would be errors of reading, or differences that are named already.
         months = [] if any(problem.severity == "error" for problem in problems) else list(recount(books, source=SOURCE))
     problems += [problem for month in months for problem in month.problems]

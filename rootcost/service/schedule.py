@@ -118,6 +118,13 @@ class Jobs:
         with self.turn, attribution_lock(self.books), write_lock(self.books):
             return maintain(self.books).counts()
 
+    def keep_head(self) -> Detail:
+        """Writes the head of the audit log where `audit.heads_uri` says."""
+        from ledger.audit_heads import keep_head
+
+        head = keep_head(self.books)
+        return {} if head is None else {"sequence": head.sequence, "hash": head.hash}
+
     def watch(self) -> Detail:
         """Raises alerts for sources that have become stale, and sends them."""
         from rootcost.service.staleness import raise_alerts
@@ -132,6 +139,9 @@ class Jobs:
         round_result = self._outbox.deliver()
         return {"sent": round_result.sent, "failed": round_result.failed} if round_result.sent or round_result.failed else {}
 
+
+HEAD_SECONDS = 60.0
+"""How often the head of the audit log is written outside of the database, if there is a new one."""
 
 WATCH_SECONDS = 30.0
 """How often sources are checked for staleness."""
@@ -170,7 +180,7 @@ class Schedule:
         self._scheduler: BackgroundScheduler = BackgroundScheduler(
             timezone="UTC",
             # A thread per job, so that none waits for another: leadership must be renewed in time.
-            executors={"default": ThreadPoolExecutor(5), STORE: ThreadPoolExecutor(2)},
+            executors={"default": ThreadPoolExecutor(7), STORE: ThreadPoolExecutor(2)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
         )
         self.timetable = Timetable(books, self._scheduler, run_scheduled)
@@ -179,6 +189,8 @@ class Schedule:
         self._add("attribute", self._led_only(self._attribute), serve.attribute_seconds)
         self._add("deliver", self._led_only(self.jobs.deliver), serve.attribute_seconds)
         self._add("watch", self._led_only(self._watch), WATCH_SECONDS)
+        if books.settings.audit.heads_uri:
+            self._add("audit", self._led_only(self.jobs.keep_head), HEAD_SECONDS)
         pause = timedelta(seconds=books.settings.maintenance.every_seconds)
         self._add("maintain", self._led_only(self.jobs.maintain), pause.total_seconds(), first_at=now() + pause)
 

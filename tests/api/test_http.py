@@ -222,6 +222,32 @@ def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> 
     ]
 
 
+def test_the_audit_log_is_listed_by_keyset_and_filter(client: Client, http: httpx.Client) -> None:
+    for name in ("a", "b", "c"):
+        client.add_budget(NewBudget(name=name, scope="team", scope_name="Care", amount=Decimal(1), currency="USD"))
+    assert http.delete("/v1/budgets/a").status_code == 401  # the client of these tests sends no token by itself
+    first = client.audit(limit=3)
+    second = client.audit(limit=3, cursor=first.next)
+    client.drop_budget("a")  # entries that come meanwhile move no page
+    assert [e.object for e in (*first.rows, *second.rows)] == ["DELETE /v1/budgets/a", "c", "b", "a"]
+    assert (first.total, second.next, client.audit(limit=3, cursor=first.next)) == (
+        4,
+        None,
+        second.model_copy(update={"total": 5}),
+    )
+    denial = first.rows[0]
+    assert (denial.actor, denial.action, denial.after) == (
+        "anonymous",
+        "access.denied",
+        {"status": 401, "reason": "this request needs a key", "denials": 1},
+    )
+    assert denial.personal.keys() == {"address"}
+    (dropped,) = client.audit(actor="key:first", action="budget.drop", object="a", start="2026-01").rows
+    assert (dropped.actor_kind, dropped.previous_hash) == ("key", denial.hash)
+    assert client.audit(end="2026-01").rows == []
+    problem(http.get("/v1/audit", params={"start": "2026-02", "end": "2026-01"}), 400)
+
+
 def test_a_budget_for_another_scope_has_no_standing_yet(client: Client, books: Books) -> None:
     client.add_budget(NewBudget(name="b", scope="team", scope_name="Dev", amount=Decimal(1), currency="USD"))
     standing = {

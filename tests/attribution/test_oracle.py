@@ -23,6 +23,7 @@ from hypothesis import Phase, currently_in_test_context, given, note, settings
 from hypothesis import strategies as st
 
 from attribution.run import attribute
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Owner, Published
 from ledger.money import MONEY, split
@@ -82,6 +83,7 @@ def opened(folder: str, name: str, world: World) -> Books:
         update={"ingest": world.settings.ingest, "attribution": world.settings.attribution}
     )
     with books.database.session() as session:
+        record(session, "test", "registry.import", "by hand")
         session.add_all(Owner(**row) for row in world.owners)
     write(books, prices=[dict(p) for p in world.prices])
     return books

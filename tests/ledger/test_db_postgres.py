@@ -13,10 +13,13 @@ import sqlalchemy as sa
 
 from attribution.run import attribute
 from ledger import registry
+from ledger.audit import record
+from ledger.audit_verify import verify_audit
+from ledger.base import Base
 from ledger.books import Books
 from ledger.db import Budget, Database, Published
-from ledger.orm import Base
 from ledger.settings import StoreSettings
+from tests.support.audit_damage import append
 from tests.support.books_by_hand import charge, charges, write
 from tests.support.postgres_server import fresh_database, postgres_server
 
@@ -54,6 +57,7 @@ def test_books_on_postgresql(postgres: str, books: Books) -> None:
         assert registry.timeline(registry.rows(served))["team"].to_list() == ["Care", "Data"]
         amount = Decimal("1234567890.123456789012")
         with served.database.session() as session:
+            record(session, "test", "budget.add", "b")
             session.add(
                 Budget(
                     name="b",
@@ -74,3 +78,18 @@ def test_books_on_postgresql(postgres: str, books: Books) -> None:
         report = attribute(served)
         with served.database.session() as session:
             assert session.get_one(Published, "2026-10").run_id == report.run_id
+
+
+def test_the_audit_log_is_one_chain_on_postgresql(postgres: str) -> None:
+    url = fresh_database(postgres, "audit")
+    databases = [Database(url) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(append, databases, ("ann", "bob"), (25, 25)))
+    report = verify_audit(databases[0])
+    assert (report.entries, report.verified, report.damages) == (50, 50, [])
+    with databases[0].session() as session:
+        session.execute(sa.text("UPDATE audit SET subject = 'another' WHERE sequence = 7"))
+        session.execute(sa.text("DELETE FROM audit WHERE sequence = 40"))
+    assert [(d.first, d.last) for d in verify_audit(databases[1]).damages] == [(7, 7), (40, 40)]
+    for database in databases:
+        database.close()

@@ -19,10 +19,10 @@ from alembic import command as _loaded_before_forks  # noqa: F401 - each fork wo
 
 from attribution.run import attribute
 from ledger import upgrade
+from ledger.audit_verify import verify_audit
 from ledger.books import Books
-from ledger.db import Budget, Checkpoint, Database
+from ledger.db import Audit, Base, Budget, Checkpoint, Database
 from ledger.errors import LedgerDamagedError, LedgerVersionError
-from ledger.orm import Base
 from ledger.tables import COSTS
 from tests.support.paths import ROOT
 
@@ -128,11 +128,11 @@ HOME_SCHEMA = {"0.1.0": "0001"}
 
 
 def test_a_copy_is_kept_before_each_upgrade(tmp_path: Path, with_next_revision: None) -> None:
-    path, earlier = restored(HOMES[0], tmp_path) / "rootcost.db", upgrade.revisions()[-2]
+    path, newest_released = restored(HOMES[0], tmp_path) / "rootcost.db", upgrade.revisions()[-2]
     for _ in range(upgrade.BACKUPS_KEPT + 2):
         open_and_close(path)
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("UPDATE alembic_version SET version_num = ?", (earlier,))
+            connection.execute("UPDATE alembic_version SET version_num = ?", [newest_released])
             connection.execute("DROP TABLE notes")
             connection.execute("ALTER TABLE budgets DROP COLUMN note")
             connection.execute("CREATE TABLE leaders (id INTEGER)")
@@ -140,7 +140,7 @@ def test_a_copy_is_kept_before_each_upgrade(tmp_path: Path, with_next_revision: 
     assert len(copies) == upgrade.BACKUPS_KEPT
     assert {copy.stat().st_mode & 0o777 for copy in copies} == {0o600}
     with closing(sqlite3.connect(copies[-1])) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(earlier,)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest_released,)]
         assert connection.execute("SELECT count(*) FROM owners").fetchone() == (3,)
 
 
@@ -154,7 +154,8 @@ def half_made(path: Path) -> sqlite3.Connection:
     open_and_close(path)
     connection = sqlite3.connect(path)
     connection.execute("DELETE FROM alembic_version")
-    connection.execute("DROP TABLE audit")
+    for name in ("audit", "audit_head", "audit_personal"):
+        connection.execute(f"DROP TABLE {name}")
     connection.commit()
     return connection
 
@@ -206,3 +207,19 @@ def test_a_home_of_an_earlier_version_gives_the_same_figures(archive: Path, tmp_
         with books.database.session() as session:
             assert session.scalars(sa.select(Budget.amount)).all() == [Decimal("1.5")]
             assert session.scalars(sa.select(Checkpoint.value)).all() == ["2026-10-31"]
+
+
+@pytest.mark.parametrize("archive", HOMES, ids=lambda path: path.parent.name)
+def test_the_audit_rows_of_an_earlier_version_are_chained_and_told(archive: Path, tmp_path: Path) -> None:
+    path = restored(archive, tmp_path) / "rootcost.db"
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT actor, action, subject FROM audit ORDER BY id").fetchall()
+    database = Database(url_of(path))
+    report = verify_audit(database)
+    with database.session() as session:
+        entries = session.scalars(sa.select(Audit).order_by(Audit.sequence)).all()
+    database.close()
+    assert rows
+    assert [(e.actor, e.action, e.subject) for e in entries] == [*rows, ("upgrade", "audit.chain", "audit")]
+    assert (entries[-1].after or {})["entries"] == len(rows)
+    assert (report.entries, report.verified, report.damages) == (len(rows) + 1, len(rows) + 1, [])

@@ -16,7 +16,8 @@ from api.access.gates import Gate, known
 from api.access.middleware import PUBLIC
 from ledger.access.keys import create_key
 from ledger.access.principals import Grant
-from ledger.access.roles import ROLES, Permission
+from ledger.access.roles import ROLES
+from ledger.audit_denials import DENIED
 from ledger.books import Books
 from ledger.db import Audit
 from tests.support.api_examples import CHAIN_1, CHAIN_2, TRACE_1, app_of, reach, write_worked_example
@@ -155,11 +156,12 @@ def test_the_shares_of_others_in_a_charge_are_one_sum(books: Books, http: httpx.
 
 
 def test_denials_are_in_the_audit_log(books: Books, http: httpx.Client) -> None:
-    denied = http.get("/v1/balance", headers=header(books, "viewer:Care"))
-    assert denied.status_code == 403
+    key = header(books, "viewer:Care")
+    assert http.get("/v1/balance", headers=key).status_code == 403
     with books.database.session() as session:
-        entries = session.scalars(sa.select(Audit).where(Audit.action == "denied", Audit.subject == "/v1/balance")).all()
-    assert entries[-1].after == {"permission": Permission.BOOKS_READ.value, "method": "GET"}
+        entries = session.scalars(sa.select(Audit).where(Audit.action == DENIED, Audit.subject == "GET /v1/balance")).all()
+    assert entries[-1].actor.startswith("key:")
+    assert entries[-1].after == {"status": 403, "reason": "needs books:read over the whole", "denials": 1}
 
 
 def test_a_platform_team_sets_its_own_budgets_only(books: Books, http: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from attribution.costs import bill_tags
 from attribution.monitoring import budgets
 from attribution.run import attribute
 from ledger import registry
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Budget, Owner
 from ledger.settings import SharedRule
@@ -121,6 +122,7 @@ def test_id3_names_of_an_older_registry_rules_and_budgets_compare_the_same(books
         update={"attribution": books.settings.attribution.model_copy(update={"shared": rules})}
     )
     with books.database.session() as session:
+        record(session, "test", "registry.import", "by hand")
         session.add(Owner(kind="agent", name=" Bot ", agent=" Bot ", team="Care ", valid_from=BEGIN, recorded_at=BEGIN))
         session.add(
             Budget(

@@ -155,7 +155,7 @@ def test_accepting_takes_it_from_the_day_it_was_stated_for_and_rejecting_leaves_
     assert staged(books).height == 0
     assert books.store.scan(PROBLEMS).collect().height == 0
     with books.database.session() as session:
-        actions = [row.action for row in session.query(Audit).order_by(Audit.id)]
+        actions = [row.action for row in session.query(Audit).order_by(Audit.sequence)]
     assert actions == ["prices.import", "prices.import", "prices.accept", "prices.reject"]
 
 

@@ -78,7 +78,7 @@ def test_a_source_from_its_set_up_to_its_end(rootcost: Command, bill: Path, home
     with Books.open(home) as books:
         assert books.store.scan(CHARGES).collect().height == 1  # what it brought stays
         with books.database.session() as session:
-            rows = list(session.scalars(sa.select(Audit).where(Audit.action.like("source.%")).order_by(Audit.id)))
+            rows = list(session.scalars(sa.select(Audit).where(Audit.action.like("source.%")).order_by(Audit.sequence)))
     assert [(row.action, row.subject, row.actor) for row in rows] == [
         (f"source.{what}", "bill", "cli") for what in ("add", "pause", "resume", "remove")
     ]

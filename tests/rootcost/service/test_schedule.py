@@ -18,6 +18,7 @@ from api.changes import add_budget
 from api.models import NewBudget, SourceStatus
 from api.queries import of_operator
 from ledger import sources
+from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
 from ledger.errors import StoreUnreachable
@@ -154,6 +155,7 @@ def test_a_new_owner_concerns_every_month(books: Books) -> None:
     before = input_fingerprints(books)
     with books.database.session() as session:
         at = datetime(2026, 1, 1, tzinfo=UTC)
+        record(session, "test", "registry.import", "by hand")
         session.add(Owner(kind="agent", name="bot", agent="bot", team="Care", valid_from=at, recorded_at=at))
     assert months_to_check(before, input_fingerprints(books)) == ["2026-01", "2026-09"]
 

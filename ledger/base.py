@@ -1,12 +1,16 @@
-"""Column types and the base class of the tables of the application database."""
+"""What all tables of the application database share: their base class, and column types that SQLite lacks."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
+
+ALL_COLUMNS: frozenset[str] = frozenset({"*"})
+"""Value of `Base.audited` for a table of which every change is audited."""
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -42,4 +46,10 @@ class Exact(sa.TypeDecorator[Decimal]):
 
 
 class Base(DeclarativeBase):
-    """All application tables."""
+    """All application tables. Each says which changes are audited."""
+
+    audited: ClassVar[frozenset[str]]
+    """Columns of which every change needs an audit entry, and so does every row added or removed; `ALL_COLUMNS` for all of them.
+
+    Empty: the state of the machine, which nobody decides about.
+    """

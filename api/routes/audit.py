@@ -1,0 +1,36 @@
+"""The route of the audit log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import queries
+from api.access.gates import AuditLog
+from api.models import AuditPage
+from api.routes.parameters import End, Limit, Start
+from api.routes.read import ERROR_RESPONSES
+
+
+def router() -> APIRouter:
+    """The GET of /v1/audit."""
+    routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
+
+    @routes.get("/audit", summary="The audit log, newest first")
+    def audit(
+        books: AuditLog,
+        start: Start = None,
+        end: End = None,
+        actor: Annotated[str | None, Query(description="Only of this actor.")] = None,
+        action: Annotated[str | None, Query(description="Only this action, e.g. budget.change.")] = None,
+        object_name: Annotated[str | None, Query(alias="object", description="Only about this object.")] = None,
+        cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the page before.")] = None,
+        limit: Limit = 100,
+    ) -> AuditPage:
+        """Every change and denial. Entries are added while one reads; a page goes on where the one before ended."""
+        conditions = {"actor": actor, "action": action, "subject": object_name, "cursor": cursor, "limit": limit}
+        query = queries.AuditQuery.parse(start=start, end=end, timezone=books.settings.report.timezone, **conditions)
+        return queries.audit_entries(books, query)
+
+    return routes
