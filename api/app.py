@@ -22,7 +22,7 @@ from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
-from api.routes import audit, read, receive, write
+from api.routes import access, audit, read, receive, write
 from ledger import disk
 from ledger.audit_denials import DenialLog
 from ledger.books import Books
@@ -59,6 +59,7 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
     app.include_router(read.router(books.settings, receiver_spool), dependencies=[strict])
+    app.include_router(access.router(), dependencies=[strict])
     app.include_router(audit.router(), dependencies=[strict])
     app.include_router(write.router(), dependencies=[Depends(bearer), strict])
     app.state.books = books

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from api import queries
-from api.access.gates import BudgetRows, CostRows, KnownPrincipal, RegistryRows, WholeBill, WholeSources
+from api.access.gates import BudgetRows, CostRows, RegistryRows, WholeBill, WholeSources
 from api.errors import described_responses
 from api.models import (
     Agents,
@@ -27,8 +27,6 @@ from api.models import (
     Explanation,
     Freshness,
     Gaps,
-    GrantRow,
-    Me,
     Overview,
     Page,
     ProblemRow,
@@ -54,7 +52,6 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.access.roles import Permission
 from ledger.periods import parse_instant
 from ledger.settings import Settings
 from ledger.spool import Spool
@@ -80,7 +77,6 @@ def router(settings: Settings, spool: Spool) -> APIRouter:
     _explanations(routes, settings)
     _evidence(routes)
     _state(routes, settings, spool)
-    _me(routes)
     return routes
 
 
@@ -367,23 +363,6 @@ def _state(routes: APIRouter, settings: Settings, spool: Spool) -> None:
     def freshness(books: CostRows) -> Freshness:
         """Newest charge and call of each source, published months, and size of the spool."""
         return queries.freshness(books, spool)
-
-
-def _me(routes: APIRouter) -> None:
-    @routes.get("/me", summary="Who asks, and what it may see")
-    def me(principal: KnownPrincipal) -> Me:
-        """The principal, its roles and their scope."""
-        reaches = {permission.value: principal.teams(permission) for permission in Permission if principal.may(permission)}
-        permissions = {name: "whole" if teams is None else sorted(teams) for name, teams in reaches.items()}
-        return Me(
-            principal=principal.id,
-            kind=principal.kind,
-            name=principal.name,
-            role=",".join(dict.fromkeys(grant.role for grant in principal.grants)),
-            scope=permissions.get(Permission.COSTS_READ.value, []),
-            grants=[GrantRow(role=grant.role, team=grant.team or None) for grant in principal.grants],
-            permissions=permissions,
-        )
 
 
 def refuse_unknown(request: Request) -> None:

@@ -80,7 +80,7 @@ def list_keys(books: Books) -> list[KeyRow]:
 
 def revoke_key(books: Books, key_id: str, *, actor: str) -> KeyRow:
     """Ends a key at once; its row stays. Raises `ObjectMissingError` for an unknown id."""
-    key_id = found[1] if (found := _KEY.fullmatch(key_id)) else key_id  # somebody may paste the whole key
+    key_id = match[1] if (match := _KEY.fullmatch(key_id)) else key_id  # somebody may paste the whole key
     at = now()
     with books.database.session() as session:
         key = session.get(ApiKey, key_id)

@@ -34,9 +34,9 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
-    with Books.open(tmp_path_factory.mktemp("matrix")) as opened:
-        write_worked_example(opened)
-        yield opened
+    with Books.open(tmp_path_factory.mktemp("matrix")) as home_books:
+        write_worked_example(home_books)
+        yield home_books
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,16 @@ def header(books: Books, *grants: str) -> dict[str, str]:
 def gates_of(app: FastAPI) -> dict[tuple[str, str], Gate | None]:
     """The gate of each (method, path); None for routes that anybody known may use."""
     gates: dict[tuple[str, str], Gate | None] = {}
-    included: list[Any] = [getattr(route, "original_router", None) for route in app.routes]
-    routers = [app.router, *filter(None, included)]
+    inner_routers: list[Any] = [getattr(route, "original_router", None) for route in app.routes]
+    routers = [app.router, *filter(None, inner_routers)]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     paths = {route.path.replace(":path", "") for route in routes}
-    assert paths >= set(app.openapi()["paths"]), "routes that are described and not found here"
+    assert paths >= set(app.openapi()["paths"]), "routes that are described and not foreign_words here"
     for route in routes:
         if route.path in PUBLIC:
             continue
         calls: list[Any] = [dependency.call for dependency in route.dependant.dependencies]
-        gate = next((found for found in calls if isinstance(found, Gate)), None)
+        gate = next((call for call in calls if isinstance(call, Gate)), None)
         assert gate is not None or known in calls, f"{route.path} has no gate: take one of api.access.gates"
         for method in route.methods or ():
             gates[method, route.path.replace(":path", "")] = gate
@@ -83,9 +83,9 @@ def check_gates(books: Books, http: httpx.Client) -> None:
         for (role, team), key in keys.items():
             kind = {"Content-Type": {"/v1/agents/import": "text/csv"}.get(path, "application/json")} if method != "GET" else {}
             answer = http.request(method, PATHS.get(path, path).replace("{name}", "none"), headers=key | kind)
-            allowed = gate is None or (gate.permission in ROLES[role] and not (gate.whole and team))
-            assert (answer.status_code == 403) != allowed, (method, path, role, team, answer.text)
-            if not allowed:
+            is_allowed = gate is None or (gate.permission in ROLES[role] and not (gate.whole and team))
+            assert (answer.status_code == 403) != is_allowed, (method, path, role, team, answer.text)
+            if not is_allowed:
                 assert answer.json()["type"].endswith(":denied")
                 assert answer.json()["remedy"].startswith("ask an administrator")
             elif method == "GET":
@@ -104,10 +104,10 @@ def test_a_team_sees_nothing_of_others(books: Books, http: httpx.Client, address
     assert answer.status_code == 200, answer.text
     # An explanation says what the charges and pools of one's money are whole, of which others' parts are one sum.
     words = set(FOREIGN) - ({"0.03"} if "explain" in address else set())
-    found = [
+    foreign_words = [
         word for word in sorted(words) if f'"{word}' in answer.text or f" {word} " in answer.text or f",{word}" in answer.text
     ]
-    assert found == [], answer.text
+    assert foreign_words == [], answer.text
 
 
 def test_what_is_not_theirs_is_not_there(books: Books, http: httpx.Client) -> None:
