@@ -16,6 +16,8 @@ from ledger.access.principals import MACHINE, Principal
 from ledger.audit_denials import DenialLog
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_MCP = "/mcp"
+"""Its tools only read, and are called by POST."""
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that anybody may read: they tell nothing of the ledger."""
 
@@ -61,7 +63,7 @@ class Access:
             principal = await run_in_threadpool(self._authenticator.of_header, authorization)
             if principal is not None:
                 return principal
-        elif scope["method"] in _READING:
+        elif scope["method"] in _READING or scope["path"] == _MCP:
             return MACHINE
         raise RequestError(
             401,

@@ -151,6 +151,7 @@ class _Service:
 
     def __init__(self, books: Books, addresses: Addresses, listening: socket.socket) -> None:
         from api.app import create_app
+        from api.mcp.server import add_mcp
         from rootcost.service.grpc_server import GrpcReceiver
         from rootcost.service.receivers import Parsers, SpoolingReceiver
         from rootcost.service.schedule import Schedule
@@ -162,6 +163,7 @@ class _Service:
         self._porch = spool = SpoolingReceiver(books.home / "spool", books.settings.ingest)
         serve, doors = books.settings.serve, Parsers(books.settings.ingest)
         app = create_app(books, receivers=doors, token=self._token, spool=spool)
+        add_mcp(app, books)
         self._api = _Api(app, listening)
         self._grpc = (
             GrpcReceiver(

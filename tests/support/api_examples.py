@@ -363,11 +363,16 @@ def app_of(books: Books, **options: Any) -> Any:
     return create_app(books, receivers=options.pop("receivers", None) or SmallReceivers(), token=TOKEN, **options)
 
 
-def reach(books: Books, **options: Any) -> Any:
-    """The app over these books, called without a network; server errors come back as answers."""
+def client_of(app: Any) -> Any:
+    """Calls an app without a network; server errors come back as answers."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # starlette recommends another HTTP library
         from fastapi.testclient import TestClient
-    return TestClient(app_of(books, **options), base_url="http://127.0.0.1", raise_server_exceptions=False)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
+def reach(books: Books, **options: Any) -> Any:
+    """The app over these books, called without a network."""
+    return client_of(app_of(books, **options))
