@@ -54,7 +54,7 @@ def kept_heads(books: Books) -> list[Head]:
         return []
     with _reporting(uri):
         names = _object_names(books, uri) if uri.startswith("s3://") else _file_names(Path(uri).expanduser())
-        return sorted((parsed for name in names if (parsed := _parse_name(name)) is not None), key=lambda h: (h.sequence, h.hash))
+        return sorted((head for name in names if (head := _parse_name(name)) is not None), key=lambda h: (h.sequence, h.hash))
 
 
 def parse_head(text: str) -> Head:

@@ -30,17 +30,19 @@ def main() -> int:
 
 
 def _run(folder: Path, arguments: argparse.Namespace) -> int:
-    path, draw, missed = folder / "whole.db", random.Random(arguments.seed), 0
+    path, draw, missed_damages = folder / "whole.db", random.Random(arguments.seed), 0
     Database(f"sqlite:///{path}").close()
-    started = time.monotonic()
+    start_seconds = time.monotonic()
     write_from_two_processes(f"sqlite:///{path}", arguments.events)
-    written = time.monotonic()
+    end_seconds = time.monotonic()
     database = Database(f"sqlite:///{path}")
     with database.session() as session:
         head = read_head(session)
     report = verify_audit(database, [head])
     database.close()
-    print(f"{report.entries:,} entries by 2 writers in {written - started:.1f} s, verified in {time.monotonic() - written:.1f} s")
+    print(
+        f"{report.entries:,} entries by 2 writers in {end_seconds - start_seconds:.1f} s, verified in {time.monotonic() - end_seconds:.1f} s"
+    )
     if (report.entries, report.verified, report.damages) != (2 * arguments.events, 2 * arguments.events, []):
         print(f"NOT one chain: {report.verified:,} verified, {report.damages[:3]}")
         return 1
@@ -48,15 +50,17 @@ def _run(folder: Path, arguments: argparse.Namespace) -> int:
         copy, kind = folder / "copy.db", list(DAMAGES)[number % len(DAMAGES)]
         shutil.copyfile(path, copy)
         database = Database(f"sqlite:///{copy}")
-        damaged = damage(database, kind, draw)
+        damaged_entries = damage(database, kind, draw)
         report = verify_audit(database, [head])
         database.close()
-        named = {n for d in report.damages for n in range(d.first, d.last + 1)}
-        if not damaged <= named or len(named) > len(damaged) + 1:
-            missed += 1
-            print(f"NOT named, seed {arguments.seed}, number {number}: {kind} of {sorted(damaged)}; named {sorted(named)}")
-    print(f"{arguments.damages} damages ({', '.join(DAMAGES)}): {arguments.damages - missed} named")
-    return missed
+        named_entries = {n for d in report.damages for n in range(d.first, d.last + 1)}
+        if not damaged_entries <= named_entries or len(named_entries) > len(damaged_entries) + 1:
+            missed_damages += 1
+            print(
+                f"NOT named, seed {arguments.seed}, number {number}: {kind} of {sorted(damaged_entries)}; named {sorted(named_entries)}"
+            )
+    print(f"{arguments.damages} damages ({', '.join(DAMAGES)}): {arguments.damages - missed_damages} named")
+    return missed_damages
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
@@ -45,8 +46,6 @@ End = Annotated[str, Field(description="First one left out: 2026-11 after Octobe
 Filters = Annotated[list[str], Field(description="dimension=value, exact; repeated for more, e.g. team=Care.")]
 ViewArgument = Annotated[View, Field(description="initiator: who started the work; executor: who made the calls.")]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 def add_mcp(app: FastAPI, books: Books) -> None:
     """Adds /mcp to the API; it answers while the app's lifespan lasts.
@@ -54,7 +53,8 @@ def add_mcp(app: FastAPI, books: Books) -> None:
     The host is checked, and the caller is known, before a request comes here: `request.state.principal`.
     """
     server: MCPServer[Any] = MCPServer("rootcost", title="RootCost", instructions=_INSTRUCTIONS, log_level="WARNING")
-    _add_tools(server, books)
+    _add_cost_tools(server, books)
+    _add_other_tools(server, books)
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # `Access` has done it, for every path
     inner_app = server.streamable_http_app(
         streamable_http_path=PATH, stateless_http=True, json_response=True, transport_security=security
@@ -88,11 +88,10 @@ def _asking(books: Books, context: Context[Any, Any]) -> Questions:
     return Questions(books, request.state.principal)
 
 
-def _add_tools(server: MCPServer[Any], books: Books) -> None:
-    def tool(title: str) -> Callable[[F], F]:
-        return server.tool(title=title, annotations=_READ_ONLY)
+def _add_cost_tools(server: MCPServer[Any], books: Books) -> None:
+    tool = partial(server.tool, annotations=_READ_ONLY)
 
-    @tool("What did it cost?")
+    @tool(title="What did it cost?")
     def what_did_it_cost(
         context: Context[Any, Any], by: By = [], start: Start = "", end: End = "", filters: Filters = [],  # noqa: B006
         view: ViewArgument = "initiator",
@@ -104,7 +103,7 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
         with _sentences():
             return _asking(books, context).what_did_it_cost(by, start, end, filters, view, granularity)
 
-    @tool("Why did it change?")
+    @tool(title="Why did it change?")
     def why_did_it_change(
         context: Context[Any, Any],
         month: Annotated[str, Field(description="The month that changed, e.g. 2026-11.")],
@@ -120,7 +119,7 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
             after, before = ((f"{parse_month(name):%Y-%m}", next_month(name)) for name in months)
             return _asking(books, context).compare_periods(before, after, by, filters, view)
 
-    @tool("Compare two periods")
+    @tool(title="Compare two periods")
     def compare_periods(
         context: Context[Any, Any],
         before_start: Start, before_end: End, after_start: Start, after_end: End,
@@ -132,7 +131,11 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
             periods = (before_start, before_end), (after_start, after_end)
             return _asking(books, context).compare_periods(*periods, by, filters, view)
 
-    @tool("What is left?")
+
+def _add_other_tools(server: MCPServer[Any], books: Books) -> None:
+    tool = partial(server.tool, annotations=_READ_ONLY)
+
+    @tool(title="What is left?")
     def what_is_left(
         context: Context[Any, Any], budget: Annotated[str, Field(description="Name of a budget; empty: all.")] = ""
     ) -> BudgetAnswer:
@@ -140,13 +143,13 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
         with _sentences():
             return _asking(books, context).what_is_left(budget)
 
-    @tool("Why was it refused?")
+    @tool(title="Why was it refused?")
     def why_was_it_refused(context: Context[Any, Any]) -> RefusalAnswer:
         """Why a request was refused, denied or blocked: denials of the caller's own key, and budgets of its teams that are used up."""
         with _sentences():
             return _asking(books, context).why_was_it_refused()
 
-    @tool("Explain a cost")
+    @tool(title="Explain a cost")
     def explain_cost(
         context: Context[Any, Any],
         ref: Annotated[str, Field(description="Id of a chain, call or charge; empty: what filters and range select.")] = "",
@@ -158,7 +161,7 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
         with _sentences():
             return _asking(books, context).explain_cost(ref, filters, start, end, view)
 
-    @tool("Find chains")
+    @tool(title="Find chains")
     def find_chains(
         context: Context[Any, Any],
         agent: Annotated[str, Field(description="Agent that started the chain, exact.")] = "",
@@ -170,7 +173,7 @@ def _add_tools(server: MCPServer[Any], books: Books) -> None:
         with _sentences():
             return _asking(books, context).find_chains(agent, team, search, start, end)
 
-    @tool("List values")
+    @tool(title="List values")
     def list_values(
         context: Context[Any, Any],
         dimension: Annotated[str, Field(description="team, agent, model, provider, account, service and others.")],

@@ -58,13 +58,13 @@ def test_two_writers_make_one_chain(database: Database) -> None:
 def test_every_damage_is_named(database: Database, seed: int) -> None:
     head, draw = head_of(database), random.Random(seed)
     kind = list(DAMAGES)[seed % len(DAMAGES)]
-    damaged = damage(database, kind, draw)
+    damage_rows = damage(database, kind, draw)
     report = verify_audit(database, [head])
-    named = {n for d in report.damages for n in range(d.first, d.last + 1)}
-    assert damaged <= named, (kind, damaged, report.damages)
-    assert report.first_bad == min(named)
-    assert len(named) <= len(damaged) + 1, (kind, damaged, report.damages)
-    assert report.verified == report.entries - len(named & present(database))
+    entry_names = {n for d in report.damages for n in range(d.first, d.last + 1)}
+    assert damage_rows <= entry_names, (kind, damage_rows, report.damages)
+    assert report.first_bad == min(entry_names)
+    assert len(entry_names) <= len(damage_rows) + 1, (kind, damage_rows, report.damages)
+    assert report.verified == report.entries - len(entry_names & present(database))
 
 
 def present(database: Database) -> set[int]:
@@ -82,8 +82,8 @@ def test_a_tail_that_was_changed_with_its_head_shows_against_a_head_kept_elsewhe
     if rewritten:
         append(database, "forger", 3)
     assert verify_audit(database).damages == []
-    (found,) = verify_audit(database, [head]).damages
-    assert (found.first, found.last) == ((16, 16) if rewritten else (14, 16))
+    (verification,) = verify_audit(database, [head]).damages
+    assert (verification.first, verification.last) == ((16, 16) if rewritten else (14, 16))
 
 
 def test_a_head_is_kept_in_a_folder_once_and_never_overwritten(books: Books, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_person_is_erased_and_the_chain_still_verifies(database: Database) -> 
     with database.session() as session:
         assert [row.value for row in session.scalars(sa.select(AuditPersonal))] == ["Ann"]
         session.execute(sa.delete(AuditPersonal))
-    (found,) = verify_audit(database).damages
-    assert (found.first, found.reason) == (17, "has lost its name, and no entry says that it was erased")
+    (verification,) = verify_audit(database).damages
+    assert (verification.first, verification.reason) == (17, "has lost its name, and no entry says that it was erased")
 
 
 def test_a_clear_value_that_was_changed_is_named(database: Database) -> None:
@@ -129,8 +129,8 @@ def test_a_clear_value_that_was_changed_is_named(database: Database) -> None:
         record(session, "p-17", "user.add", "p-17", personal={"name": "Ann"})
     with database.session() as session:
         session.execute(sa.update(AuditPersonal).values(value="Bob"))
-    (found,) = verify_audit(database).damages
-    assert (found.first, found.reason) == (17, "has another name beside it than was written")
+    (verification,) = verify_audit(database).damages
+    assert (verification.first, verification.reason) == (17, "has another name beside it than was written")
 
 
 def fail_after_an_entry(database: Database) -> None:
@@ -174,8 +174,8 @@ def test_a_change_without_an_entry_is_not_committed(database: Database, change: 
 
 def test_every_table_says_which_of_its_changes_are_audited() -> None:
     for mapper in Base.registry.mappers:
-        audited = mapper.class_.audited
-        assert audited <= {"*", *(column.key for column in mapper.columns)}, mapper.class_
+        audited_tables = mapper.class_.audited
+        assert audited_tables <= {"*", *(column.key for column in mapper.columns)}, mapper.class_
 
 
 def test_denials_are_recorded_and_bounded(database: Database) -> None:
@@ -210,5 +210,5 @@ RFC_8785 = [  # section 3.2.2 to 3.2.4 of the RFC, and number samples of its app
 
 
 @pytest.mark.parametrize(("value", "expected"), RFC_8785, ids=["example", "sorting", "numbers"])
-def test_canonical_json_is_that_of_the_rfc(value: object, expected: str) -> None:
-    assert canonical(value).decode() == expected
+def test_canonical_json_is_that_of_the_rfc(value: object, expected_entries: str) -> None:
+    assert canonical(value).decode() == expected_entries

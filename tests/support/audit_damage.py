@@ -87,14 +87,14 @@ def _edit(connection: sa.Connection, draw: random.Random, last: int) -> set[int]
 
 def _truncate(connection: sa.Connection, draw: random.Random, last: int) -> set[int]:
     """The end is cut off; half of the time the head in the database is set back, too, so that only a head kept elsewhere knows."""
-    kept = draw.randint(max(1, last - 9), last - 1)
-    connection.execute(sa.text("DELETE FROM audit WHERE sequence > :kept"), {"kept": kept})
+    entries_before = draw.randint(max(1, last - 9), last - 1)
+    connection.execute(sa.text("DELETE FROM audit WHERE sequence > :kept"), {"kept": entries_before})
     if draw.random() < 0.5:
         connection.execute(
             sa.text("UPDATE audit_head SET sequence = :kept, hash = (SELECT hash FROM audit WHERE sequence = :kept)"),
-            {"kept": kept},
+            {"kept": entries_before},
         )
-    return set(range(kept + 1, last + 1))
+    return set(range(entries_before + 1, last + 1))
 
 
 def _set(connection: sa.Connection, sequence: int, values: dict[str, Any]) -> None:
