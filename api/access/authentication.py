@@ -37,8 +37,8 @@ class Authenticator:
             return FIRST_KEY
         digest, at = sha256(credentials.encode()).digest(), time.monotonic()
         with self._lock:
-            if (known := self._known.get(digest)) is not None and at - known[0] < _KNOWN_SECONDS:
-                return known[1]
+            if (entry := self._known.get(digest)) is not None and at - entry[0] < _KNOWN_SECONDS:
+                return entry[1]
         principal = principal_of_key(self._books, credentials)
         with self._lock:
             if len(self._known) >= _MAX_KNOWN:

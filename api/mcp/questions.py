@@ -93,13 +93,13 @@ class Questions:
         )
         names = [*query_after.dimensions, "currency"]
         old, new = (queries.costs(books, query).select(*names, "cost", "cost_estimated") for query in (query_before, query_after))
-        both = old.join(new, on=names, how="full", coalesce=True, nulls_equal=True, suffix="_after").with_columns(
+        periods = old.join(new, on=names, how="full", coalesce=True, nulls_equal=True, suffix="_after").with_columns(
             pl.col("cost", "cost_after").fill_null(0)
         )
-        both = both.with_columns(change=pl.col("cost_after") - pl.col("cost")).sort(
+        periods = periods.with_columns(change=pl.col("cost_after") - pl.col("cost")).sort(
             pl.col("change").abs(), *names, descending=[True, *(False for _ in names)], nulls_last=True
         )
-        total, change = _sums(both, "cost_after"), _sums(both, "change")
+        total, change = _sums(periods, "cost_after"), _sums(periods, "change")
         return ChangeAnswer(
             rows=[
                 Change(
@@ -109,13 +109,13 @@ class Questions:
                     after=row["cost_after"],
                     change=row["change"],
                 )
-                for row in both.head(MAX_ROWS).iter_rows(named=True)
+                for row in periods.head(MAX_ROWS).iter_rows(named=True)
             ],
             change=change,
-            change_left_out=_sums(both[MAX_ROWS:], "change"),
-            rows_left_out=max(both.height - MAX_ROWS, 0),
+            change_left_out=_sums(periods[MAX_ROWS:], "change"),
+            rows_left_out=max(periods.height - MAX_ROWS, 0),
             total=total,
-            estimated_percent=percent_of(_sums(both, "cost_estimated_after"), total),
+            estimated_percent=percent_of(_sums(periods, "cost_estimated_after"), total),
             scope=self._scope(books),
             link=f"/v1/costs?{urlencode(query_after.parameters())}",
             runs={m.month: m.run_id for m in queries.published(books)},

@@ -76,8 +76,10 @@ def audit_verify(
         counts = {"entries": report.entries, "verified": report.verified, "first_bad": report.first_bad}
         out_json({**counts, "head": _text(report.head), "heads_compared": len(heads), "damages": damages})
     else:
-        compared = f"compared with {counted(len(heads), 'head')} kept elsewhere" if heads else "no head kept elsewhere was given"
-        out(f"{report.entries:,} entries, {report.verified:,} as they were written; {compared}")
+        is_compared = (
+            f"compared with {counted(len(heads), 'head')} kept elsewhere" if heads else "no head kept elsewhere was given"
+        )
+        out(f"{report.entries:,} entries, {report.verified:,} as they were written; {is_compared}")
         for damage in report.damages:
             say(f"{damage.place} {damage.reason}")
         out("✗ the log is damaged" if report.damages else f"✓ one chain; its head is {_text(report.head)}")

@@ -131,7 +131,7 @@ def _of_charges(books: ScopedBooks, charges: pl.DataFrame, basis: Basis, most: i
     column = f"{basis}_cost"
     frames: list[pl.DataFrame] = []
     parts: list[Part] = []
-    others: dict[str, Decimal] = defaultdict(Decimal)
+    costs_of_others: dict[str, Decimal] = defaultdict(Decimal)
     for row in bill_steps.with_files(books, charges.with_columns(original_description="charge_description")).iter_rows(
         named=True
     ):
@@ -154,7 +154,9 @@ def _of_charges(books: ScopedBooks, charges: pl.DataFrame, basis: Basis, most: i
             }
             cost_rows = _over_costs(books, row[column] or Decimal(0), group, basis)
             frames.append(cost_rows.filter(books.is_row_of("either")))
-            others[row["billing_currency"]] += sum(cost_rows.filter(~books.is_row_of("either"))["cost"].drop_nulls(), Decimal(0))
+            costs_of_others[row["billing_currency"]] += sum(
+                cost_rows.filter(~books.is_row_of("either"))["cost"].drop_nulls(), Decimal(0)
+            )
         parts.append(text.part(sentence, {"cost": row[column], "currency": row["billing_currency"]}, **facts))
     rows = pl.concat(frames) if frames else COSTS.empty().with_columns(cost=pl.lit(None, dtype=MONEY)).drop(COST_COLUMNS)
     if not books.sees_all:
@@ -162,7 +164,7 @@ def _of_charges(books: ScopedBooks, charges: pl.DataFrame, basis: Basis, most: i
             raise not_found_error(books, charges["charge_id"][0])
         parts += [
             text.part(f"{amount(cost, currency)} of it is others'", {"cost": -cost, "currency": currency})
-            for currency, cost in others.items()
+            for currency, cost in costs_of_others.items()
             if cost
         ]
     step = Step(

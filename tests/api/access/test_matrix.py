@@ -117,9 +117,9 @@ def test_what_is_not_theirs_is_not_there(books: Books, http: httpx.Client) -> No
         answer = http.get(address, headers=dev)
         assert answer.status_code == 404, answer.text
         assert "support-bot" not in answer.text
-    unknown = http.get("/v1/explain/cell?filter=team=Caer", headers=dev)
-    assert unknown.status_code == 404
-    assert "Care" not in unknown.text.replace("Caer", "")
+    unknown_team = http.get("/v1/explain/cell?filter=team=Caer", headers=dev)
+    assert unknown_team.status_code == 404
+    assert "Care" not in unknown_team.text.replace("Caer", "")
     assert http.get(f"/v1/explain/{CHAIN_1[:40]}", headers=dev).json()["remedy"].count(CHAIN_1) == 0
     assert http.get("/v1/costs?by=team", headers=care).json()["totals"] == {"USD": "0.018"}
     assert http.get("/v1/costs?by=team&view=executor", headers=care).json()["totals"] == {"USD": "0.006"}
@@ -179,7 +179,7 @@ def test_keys_end(books: Books, http: httpx.Client) -> None:
     from ledger.access.keys import revoke_key
 
     row, key = create_key(books, "short", [Grant("viewer")], actor="test")
-    wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
-    assert http.get("/v1/costs", headers={"Authorization": f"Bearer {wrong}"}).status_code == 401
+    wrong_key = key[:-1] + ("A" if key[-1] != "A" else "B")
+    assert http.get("/v1/costs", headers={"Authorization": f"Bearer {wrong_key}"}).status_code == 401
     revoke_key(books, row.key_id, actor="test")
     assert http.get("/v1/costs", headers={"Authorization": f"Bearer {key}"}).status_code == 401
