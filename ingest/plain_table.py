@@ -31,7 +31,7 @@ from ingest.bills import charges, loose_files, reader
 from ingest.bills.csv_reader import ColumnSelection
 from ingest.bills.dictionary import DIMENSIONS_ROW, BillBatch
 from ingest.logs import rows as log_rows
-from ingest.problem_counter import ProblemCounter
+from ingest.problem_counter import ProblemCounter, described
 from ingest.source import Access, Batch, Fetcher, RawObject, Reading
 from ledger.errors import FormatError
 from ledger.money import RATE, exact_decimal
@@ -177,7 +177,7 @@ class PlainTable:
                     break
                 span[name] = value
             if bad is not None:
-                reason = "is empty" if bad[1] is None else f"{str(bad[1])[:80]!r} does not fit the column"
+                reason = "is empty" if bad[1] is None else f"{described(bad[1])} does not fit the column"
                 counter.add(f"{counter.place} {row['__line']}", bad[0], reason, "correct the value; the other rows were read")
                 continue
             parent = span.pop("parent_span_id", None)

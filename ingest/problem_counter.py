@@ -5,8 +5,10 @@ A file with a million bad lines makes a thousand problems and a few sums, in bou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, Literal
 
 import polars as pl
 
@@ -16,6 +18,8 @@ MAX_SINGLE_PROBLEMS = 1000
 """How many problems of one file are reported one by one; the others are summed by field and reason."""
 _MAX_KINDS = 200
 _MAX_SHOWN_CHARACTERS = 80
+_MAX_SHOWN_BITS = 128
+_NUMBER_OR_TIME: Final = re.compile(r"[-+]?[0-9.,eE+-]{1,12}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[T ][0-9:.Z+-]{0,24})?")
 
 Severity = Literal["error", "warning"]
 
@@ -96,6 +100,33 @@ class ProblemCounter:
         if key not in self._sums and len(self._sums) >= _MAX_KINDS:
             key = ("", "other faults, too many kinds to tell apart", "mend the faults listed, and read the file again", severity)
         self._sums[key] = self._sums.get(key, 0) + rows
+
+
+def described(value: object) -> str:
+    """A wrong value as a problem of a log may show it: what can be a prompt or an answer is told by its type and length only.
+
+    >>> described(-1), described("-1"), described("2026-13-05T10:00"), described("Dear Ann"), described({"a": 1}), described([1, 2])
+    ('-1', "'-1'", "'2026-13-05T10:00'", 'text of 8 characters', 'an object of 1 key', 'a list of 2 values')
+    """
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float | Decimal):
+        is_short = not isinstance(value, int) or value.bit_length() <= _MAX_SHOWN_BITS
+        number = str(value) if is_short else ""
+        return number if 0 < len(number) <= _MAX_SHOWN_CHARACTERS else "a number of very many digits"
+    if isinstance(value, str):
+        return repr(value) if _NUMBER_OR_TIME.fullmatch(value) else f"text of {_counted(len(value), 'character')}"
+    if isinstance(value, bytes):
+        return f"{_counted(len(value), 'byte')}"
+    if isinstance(value, Mapping):
+        return f"an object of {_counted(len(value), 'key')}"
+    if isinstance(value, list | tuple):
+        return f"a list of {_counted(len(value), 'value')}"
+    return f"a value of type {type(value).__name__}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _quoted(value: str | None) -> str:

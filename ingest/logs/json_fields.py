@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
+from ingest.problem_counter import described
 from ledger.money import exact_decimal, is_amount
 
 ABSENT_VALUES = frozenset({"", "None", "none", "null", "NULL", "NaN", "nan"})
@@ -47,12 +48,6 @@ def parse_json(text: str | bytes) -> Any:
     if isinstance(text, str):
         return json.loads(text, parse_float=Decimal, parse_constant=str)
     return _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
-
-
-def short_repr(value: object) -> str:
-    """A value shortened to one line for an error message."""
-    line = " ".join(repr(value)[:80].split())
-    return line if len(line) < 60 else line[:57] + "…"
 
 
 def text(value: object) -> str | None:
@@ -95,7 +90,7 @@ def count(value: object, field: str) -> int | None:
     else:
         number = decimal(value)
     if number is None or not 0 <= number <= _INT64 or number != int(number):
-        raise FieldError(field, f"{short_repr(value)} is no number of tokens", "send a whole number from 0 up, or leave it out")
+        raise FieldError(field, f"{described(value)} is no number of tokens", "send a whole number from 0 up, or leave it out")
     return int(number)
 
 
@@ -130,9 +125,9 @@ def rate(value: object, field: str) -> Decimal | None:
         return None
     number = decimal(value)
     if number is None:
-        raise FieldError(field, f"{short_repr(value)} is no amount", "send a decimal number in US dollars")
+        raise FieldError(field, f"{described(value)} is no amount", "send a decimal number in US dollars")
     if abs(number) >= _RATE_LIMIT:
-        raise FieldError(field, f"{short_repr(value)} is beyond all amounts", "send a decimal number in US dollars")
+        raise FieldError(field, f"{described(value)} is beyond all amounts", "send a decimal number in US dollars")
     return number.quantize(_RATE_STEP, ROUND_HALF_EVEN, _RATE_CONTEXT)
 
 
@@ -174,7 +169,7 @@ def instant(value: object, field: str) -> int | None:
         since_epoch = aware - _EPOCH
         seconds = Decimal(since_epoch.days * 86_400 + since_epoch.seconds) + Decimal(since_epoch.microseconds).scaleb(-6)
     if seconds is None or not _EARLIEST < seconds < _LATEST:
-        raise FieldError(field, f"{short_repr(value)} is no time", "send seconds since 1970 UTC, or ISO 8601 text")
+        raise FieldError(field, f"{described(value)} is no time", "send seconds since 1970 UTC, or ISO 8601 text")
     return int(seconds.scaleb(6).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
@@ -197,7 +192,7 @@ def structure(value: object, field: str) -> Any:
                 return parse_json(spelling(source))
             except (ValueError, RecursionError):
                 continue  # try the next spelling
-    raise FieldError(field, f"{short_repr(value)} is neither an object nor a list", "send JSON")
+    raise FieldError(field, f"{described(value)} is neither an object nor a list", "send JSON")
 
 
 _LITERAL = re.compile(
@@ -229,7 +224,7 @@ def mapping(value: object, field: str) -> Mapping[str, Any]:
     if inner is None:
         return {}
     if not isinstance(inner, Mapping):
-        raise FieldError(field, f"{short_repr(value)} is no object", "send a JSON object, or leave it out")
+        raise FieldError(field, f"{described(value)} is no object", "send a JSON object, or leave it out")
     return inner
 
 

@@ -10,12 +10,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ingest import compression
 from ingest.compression import CutOffError, has_magic
 from ingest.logs.json_fields import parse_json
+from ingest.logs.json_lines import SHOWN_LINES, are_lines, filled_lines, next_whole_line, skip_space
 from ledger.errors import FormatError
 from ledger.headers import MAX_FIELD_BYTES, require_unique
 
@@ -25,7 +27,6 @@ MAX_DOCUMENT_BYTES = 1 << 30
 """Bytes of the largest JSON array after decompression: unlike lines it is parsed in memory as a whole."""
 _CHUNK = 1 << 20
 _BLOCK_BYTES = 16 << 20
-_SHOWN_LINES = 4  # by which JSON lines are told from a document and from a table
 _TABLE_COLUMNS = frozenset({"request_id", "startTime"})
 
 
@@ -115,13 +116,14 @@ class _Lines:
 
     def first_lines(self, count: int) -> list[bytes]:
         """The first lines that are not empty, without consuming them; fewer where they are very long, or the file ends."""
-        parts, size, breaks = [self._buffer], len(self._buffer), self._buffer.lstrip().count(b"\n")
-        while breaks < count and size <= MAX_LINE_BYTES and (chunk := self.next_chunk()):
-            breaks += (chunk if any(parts) else chunk.lstrip()).count(b"\n")
+        parts, size = [self._buffer], len(self._buffer)
+        ended_count = sum(1 for _ in islice(filled_lines(self._buffer), count))
+        while ended_count < count and size <= MAX_LINE_BYTES and (chunk := self.next_chunk()):
+            ended_count += sum(1 for _ in islice(filled_lines(chunk), count))
             parts.append(chunk)
             size += len(chunk)
         self._buffer = b"".join(parts)
-        return [line for line in self._buffer.lstrip().split(b"\n", count)[:count] if line.strip()]
+        return list(islice(filled_lines(self._buffer, with_tail=True), count))
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Each line without its newline; None for one that is too long."""
@@ -165,7 +167,7 @@ class _Lines:
 
 def _of_chunks(chunks: Iterator[bytes], uri: str) -> PartStream:
     lines = _Lines(chunks)
-    first, *following = lines.first_lines(_SHOWN_LINES) or [b""]
+    first, *following = lines.first_lines(SHOWN_LINES) or [b""]
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
         yield from _of_utf16(lines, uri)
     elif not first.strip():
@@ -173,7 +175,7 @@ def _of_chunks(chunks: Iterator[bytes], uri: str) -> PartStream:
             raise FormatError(
                 "the compressed file holds nothing readable", where=uri, remedy="fetch the file again; it may be cut off"
             )
-    elif _are_lines(first, following):
+    elif are_lines(first, following):
         yield from lines.blocks()
     elif first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{"):
         yield from _of_document(lines, uri)
@@ -195,33 +197,6 @@ def _of_utf16(lines: _Lines, uri: str) -> PartStream:
     except UnicodeDecodeError as error:
         raise FormatError("neither UTF-8 nor UTF-16 text", where=uri, remedy="write the log as UTF-8") from error
     yield from _of_chunks(iter([utf8]), uri)
-
-
-def _is_complete(line: bytes) -> bool:
-    try:
-        parse_json(line.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _are_lines(first: bytes, following: Sequence[bytes]) -> bool:
-    """Whether a file that begins so holds an object a line. A damaged first line is told by the objects that follow it.
-
-    >>> _are_lines(b'{"a": 1}', []), _are_lines(b'{"a": 1, "b', [b'{"a": 2}']), _are_lines(b'?"a": 1}', [b'{"a": 2}', b'{"a": 3'])
-    (True, True, True)
-    >>> _are_lines(b"[", [b'{"a": 1}', b"]"]), _are_lines(b"{", [b'"a": {}', b"}"]), _are_lines(b"request_id,startTime", [b"1,2"])
-    (False, False, False)
-    """
-    text = first.strip().removeprefix(b"\xef\xbb\xbf")
-    if text == b"null" or (text[:1] == b"{" and _is_complete(text)):
-        return True
-    # A bracket of its own is that of an indented document. An array that is whole is a document.
-    if text in (b"[", b"{") or (text[:1] == b"[" and _is_complete(text)):
-        return False
-    if text[:1] == b"{" and following and following[0].lstrip()[:1] == b"{":
-        return True
-    return any(line.lstrip()[:1] == b"{" and _is_complete(line.strip()) for line in following)
 
 
 def _of_lines(block: LineBlock) -> ItemStream:
@@ -248,7 +223,11 @@ def _of_lines(block: LineBlock) -> ItemStream:
 
 
 def _json_error(error: ValueError) -> str:
-    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)[:120]
+    return (
+        f"{error.msg} at character {error.pos + 1}"
+        if isinstance(error, json.JSONDecodeError)
+        else "a value that JSON cannot have"
+    )
 
 
 def _of_document(lines: _Lines, uri: str) -> ItemStream:
@@ -263,14 +242,8 @@ def _of_document(lines: _Lines, uri: str) -> ItemStream:
 
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-_SPACE = re.compile(r"[\s]*")
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_float=Decimal, parse_constant=str).raw_decode
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
 
 
 def _end_of_value(text: str, at: int) -> int | None:
@@ -289,15 +262,15 @@ def _end_of_value(text: str, at: int) -> int | None:
 
 def _document(text: str, uri: str) -> ItemStream:
     """Arrays of items, or concatenated items; also several arrays, as in a file to which bodies were appended."""
-    at, number, in_array = _skip_space(text, 0), 0, False
+    at, number, in_array = skip_space(text, 0), 0, False
     damaged_text = _NOT_UTF8.search(text) is not None
     while at < len(text):
         character = text[at]
         if character == ("]" if in_array else "["):
-            in_array, at = not in_array, _skip_space(text, at + 1)
+            in_array, at = not in_array, skip_space(text, at + 1)
             continue
         if in_array and character == ",":
-            at = _skip_space(text, at + 1)
+            at = skip_space(text, at + 1)
             continue
         number += 1
         place, start = f"item {number}", at
@@ -305,6 +278,11 @@ def _document(text: str, uri: str) -> ItemStream:
             value, at = _decode(text, start)
         except (ValueError, RecursionError) as error:
             end = _end_of_value(text, start) if character in "{[" else None
+            next_line = next_whole_line(text, start) if end is None and not in_array else None
+            if next_line is not None:
+                at = next_line
+                yield Damage(place, "item", "no complete JSON", "the line may be cut off; send it again whole")
+                continue
             if end is None:
                 if number == 1 and not in_array:
                     raise FormatError(
@@ -322,7 +300,7 @@ def _document(text: str, uri: str) -> ItemStream:
                 yield Damage(place, "item", "holds text that is not UTF-8", "write the log as UTF-8")
             elif value is not None:
                 yield Item(place, value)
-        at = _skip_space(text, at)
+        at = skip_space(text, at)
     if in_array:
         yield Damage(
             f"item {number + 1}", "body", "the data is cut off here", "send it again whole; the items before it were read"

@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
+from ingest.problem_counter import described
 from ledger.problems import Problem
 
 MAX_PATHS = 20
@@ -100,7 +101,7 @@ class UnreadUsage:
         if entry is not None:
             entry[1] = int(entry[1]) + 1
         elif len(self._paths) < MAX_PATHS:
-            self._paths[emitter, path] = [str(value)[:_MAX_TEXT], 1]
+            self._paths[emitter, path] = [described(value), 1]
         else:
             self._other_records += 1
 
@@ -118,7 +119,7 @@ class UnreadUsage:
                 self._uri,
                 emitter or self._source,
                 path,
-                f"unread_usage: {count} {'record states' if count == 1 else 'records state'} usage that is not read, such as {example!r}; "
+                f"unread_usage: {count} {'record states' if count == 1 else 'records state'} usage that is not read, such as {example}; "
                 "it bears no cost",
                 remedy,
                 rows=int(count),

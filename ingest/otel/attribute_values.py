@@ -13,6 +13,7 @@ from typing import Any
 
 from ingest.logs.json_fields import FieldError, structure
 from ingest.logs.request_ids import MAX_IDS, header_ids, id_list
+from ingest.problem_counter import described
 from ledger.money import exact_decimal
 from ledger.money import text as decimal_text
 
@@ -40,16 +41,6 @@ class AttributeValueError(ValueError):
 
 
 Reader = Callable[[Any], Any]
-
-
-def short_repr(value: object) -> str:
-    """A value shortened to one printable line for an error message.
-
-    >>> short_repr("-1"), short_repr("x" * 80)[-4:]
-    ("'-1'", 'xxx…')
-    """
-    literal = ascii(value)
-    return literal if len(literal) < 50 else literal[:48] + "…"
 
 
 def clean(name: str) -> str:
@@ -96,12 +87,12 @@ def count(value: Any) -> int | None:
         exact = _exact(value)
         if exact is None or exact != exact.to_integral_value():
             raise AttributeValueError(
-                f"{short_repr(value)} is no number of tokens", "send a whole number, or leave the attribute out"
+                f"{described(value)} is no number of tokens", "send a whole number, or leave the attribute out"
             )
         number = int(exact)
     if not 0 <= number < MAX_COUNT:
         raise AttributeValueError(
-            f"{short_repr(value)} is no number of tokens", "send a whole number from 0 up, or leave the attribute out"
+            f"{described(value)} is no number of tokens", "send a whole number from 0 up, or leave the attribute out"
         )
     return number
 
@@ -123,7 +114,7 @@ def money(value: Any) -> str | None:
     exact = _exact(value)
     if exact is None or exact < 0:
         raise AttributeValueError(
-            f"{short_repr(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out"
+            f"{described(value)} is no amount of money", "send a decimal number in US dollars, or leave the attribute out"
         )
     return repr(value) if isinstance(value, float) else str(exact)
 
@@ -148,7 +139,7 @@ def quantity(value: Any) -> str | None:
         return None
     exact = _exact(value)
     if exact is None or not 0 <= exact < MAX_COUNT:
-        raise AttributeValueError(f"{short_repr(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
+        raise AttributeValueError(f"{described(value)} is no quantity", "send a number from 0 up, or leave the attribute out")
     return decimal_text(exact) if exact else None
 
 
@@ -289,7 +280,7 @@ def _parse_uncached(source: str) -> Any:
     try:
         return structure(source, "")
     except FieldError:
-        raise AttributeValueError(f"{short_repr(source)} is no JSON object", "send JSON, or leave the attribute out") from None
+        raise AttributeValueError(f"{described(source)} is no JSON object", "send JSON, or leave the attribute out") from None
 
 
 _parse_cached = lru_cache(maxsize=256)(_parse_uncached)

@@ -191,10 +191,8 @@ def _exports(item: RawObject) -> Iterator[tuple[str, Exported | str]]:
 
 def _has_json_line(head: bytes) -> bool:
     """Whether a whole line behind the first is an export in JSON: then the file is JSON lines, and its first line is damaged."""
-    for line in head.split(b"\n", _SHOWN_LINES)[1 : _SHOWN_LINES + 1]:
-        if line.lstrip()[:1] == b"{" and not isinstance(_decode_or_reason(_any_json, line), str):
-            return True
-    return False
+    lines = [line for line in head.split(b"\n")[1:] if line.strip() not in (b"", b"null")]
+    return any(line.lstrip()[:1] == b"{" and not isinstance(_line_export(line), str) for line in lines[:_SHOWN_LINES])
 
 
 def _decode_or_reason(decode: Callable[[bytes], Exported], body: bytes) -> Exported | str:
@@ -224,7 +222,7 @@ def _json_exports(parts: _DecompressedFile) -> Iterator[tuple[str, Exported | st
         following = chain(buffer, lines)
     yield f"line {start}", opening
     for number, line in enumerate(following, start + 1):
-        if line is None or line.strip():
+        if line is None or line.strip() not in (b"", b"null"):
             yield f"line {number}", _line_export(line)
 
 

@@ -242,8 +242,8 @@ def test_the_audit_log_is_listed_by_keyset_and_filter(client: Client, http: http
         {"status": 401, "reason": "this request needs a key", "denials": 1},
     )
     assert denial.personal.keys() == {"address"}
-    (dropped,) = client.audit(actor="key:first", action="budget.drop", object="a", start="2026-01").rows
-    assert (dropped.actor_kind, dropped.previous_hash) == ("key", denial.hash)
+    (drop_entry,) = client.audit(actor="key:first", action="budget.drop", object="a", start="2026-01").rows
+    assert (drop_entry.actor_kind, drop_entry.previous_hash) == ("key", denial.hash)
     assert client.audit(end="2026-01").rows == []
     problem(http.get("/v1/audit", params={"start": "2026-02", "end": "2026-01"}), 400)
 

@@ -145,6 +145,8 @@ FIRST_LINES = (
     '"id": "call-9"}',
     "PK\x03\x04\r\r",
     "\x1f",
+    '{"id": "call-9", "prompt\nnull\nnull\nnull',
+    '"id": "call-9"}\n\n\n\n\n\nnull\n',
 )
 
 
@@ -231,3 +233,22 @@ def test_an_archive_of_very_many_entries_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content.getvalue())
     with pytest.raises(FormatError, match="entries"):
         list(csv_reader.batches(path, lambda _: pytest.fail("no header"), ProblemCounter("focus", "bill")))
+
+
+PLANTED = "Dear Dr Planted"
+"""What stands for a prompt in every field that a sender could put one into by mistake."""
+
+
+def test_content_in_the_wrong_field_reaches_no_problem(books: Books, tmp_path: Path) -> None:
+    sound = payload(1)
+    wrong: list[dict[str, object]] = [
+        {**sound, name: value} for name in sound for value in (PLANTED, [PLANTED], {"role": PLANTED})
+    ]
+    (tmp_path / "log.jsonl").write_text(lines(*wrong))
+    span = json.dumps(SPAN).replace('"intValue": "', f'"stringValue": "{PLANTED} ')
+    (tmp_path / "traces.jsonl").write_text(f"{span}\n{PLANTED}\n")
+    reports = [ingest(books, name, [str(tmp_path / file)]) for name, file in (("litellm", "log.jsonl"), ("otlp", "traces.jsonl"))]
+    problems = [problem for report in reports for problem in report.problems]
+    assert len(problems) > 10, problems
+    assert not [problem for problem in problems if "Planted" in str(problem)]
+    assert any("text of 15 characters" in problem.reason for problem in problems)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ingest.logs.answers import answer_parts, last_fields, last_text, usage_counts
-from ingest.logs.json_fields import FieldError, count, decimal, instant, short_repr, text
+from ingest.logs.json_fields import FieldError, count, decimal, instant, text
 from ingest.logs.request_ids import header_ids, id_list
 from ingest.logs.rows import Row, trace_position
 from ingest.otel.attribute_values import geography, tier, url
 from ingest.otel.emitters import words
+from ingest.problem_counter import described
 from ingest.sources.azure_openai_logs.records import Fields, fields_of, parsed
 from ledger import ids
 
@@ -62,7 +63,7 @@ def rows(record: object) -> Iterator[Row]:
     ('c-1', 'gpt-4o-2024-08-06', 1200, 1024, True)
     """
     if not isinstance(record, Mapping):
-        raise FieldError("record", f"{short_repr(record)} is no record of Azure Monitor", _REMEDY)
+        raise FieldError("record", f"{described(record)} is no record of Azure Monitor", _REMEDY)
     fields = fields_of(record)
     build = _builder(fields)
     row = build(fields) if build is not None else None

@@ -15,7 +15,7 @@ from ingest.logs import json_columns, table_items
 from ingest.logs.json_columns import ParsedLines
 from ingest.logs.json_fields import FieldError
 from ingest.logs.json_items import Damage, Item, LineBlock
-from ingest.problem_counter import ProblemCounter
+from ingest.problem_counter import ProblemCounter, described
 from ingest.source import RawObject, Reading
 from ingest.sources.gcp import columns
 from ingest.sources.gcp import rows as gcp_rows
@@ -124,7 +124,7 @@ class Extract:
 
 def _record(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
-        raise FieldError("row", f"{str(value)[:40]!r} is no record", "write one row of the table a line")
+        raise FieldError("row", f"{described(value)} is no record", "write one row of the table a line")
     return value
 
 

@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from ingest.bills import dictionary
 from ingest.bills.dictionary import BillBatch
-from ingest.logs.json_fields import FieldError, decimal, short_repr, text
+from ingest.logs.json_fields import FieldError, decimal, text
+from ingest.problem_counter import described
 from ledger import money
 
 PROVIDER = "Google Cloud"
@@ -183,7 +184,7 @@ def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict and not isinstance(value, Mapping):
-        raise FieldError(name, f"{short_repr(value)} is no record", "extract the table with its nested columns")
+        raise FieldError(name, f"{described(value)} is no record", "extract the table with its nested columns")
     return value
 
 
@@ -194,7 +195,7 @@ def _entries(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if isinstance(value, dict) and isinstance(value.get("list"), list):  # Parquet's three levels, as loaded tables have them
         value = [entry.get("element") if isinstance(entry, dict) else entry for entry in value["list"]]
     if not isinstance(value, list) or not all(type(entry) is dict or isinstance(entry, Mapping) for entry in value):
-        raise FieldError(name, f"{short_repr(value)} is no list of records", "extract the table with its nested columns")
+        raise FieldError(name, f"{described(value)} is no list of records", "extract the table with its nested columns")
     return value
 
 
@@ -204,7 +205,7 @@ def _amount(row: Mapping[str, Any], name: str, field: str = "") -> Decimal | Non
         return None
     number = decimal(value)
     if number is None:
-        raise FieldError(field or name, f"{short_repr(value)} is no amount", "export the table again; amounts are plain numbers")
+        raise FieldError(field or name, f"{described(value)} is no amount", "export the table again; amounts are plain numbers")
     return number
 
 
@@ -231,7 +232,7 @@ def _billing_period_start(invoice: Mapping[str, Any]) -> str:
     text_value = text(invoice.get("month"))
     month = invoice_month(text_value)
     if month is None:
-        reason = "the invoice month is missing" if text_value is None else f"{short_repr(text_value)} is no month"
+        reason = "the invoice month is missing" if text_value is None else f"{described(text_value)} is no month"
         raise FieldError("invoice.month", reason, "every row names the month it is billed in, such as 202610")
     return f"{month}-01T00:00:00Z"
 

@@ -26,13 +26,13 @@ from ingest.logs.json_fields import (
     instant,
     mapping,
     rate,
-    short_repr,
     structure,
     text,
 )
 from ingest.logs.request_ids import header_ids, id_list
 from ingest.logs.unread_usage import UnreadUsage
 from ingest.otel.attribute_values import geography
+from ingest.problem_counter import described
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
 from ingest.sources.litellm.usage import other_usage, token_counts
@@ -79,7 +79,7 @@ class _Log:
     def __init__(self, value: object, settings: IngestSettings) -> None:
         self.problems: list[ItemProblem] = []
         if not isinstance(value, (dict, Mapping)):
-            raise FieldError("item", f"{short_repr(value)} is no object", "send payloads as JSON objects")
+            raise FieldError("item", f"{described(value)} is no object", "send payloads as JSON objects")
         shape = shape_of(value)
         self.settings = settings
         self.item: Mapping[str, Any] = from_old_format(value) if shape == OLD else value
@@ -338,7 +338,7 @@ class _Log:
             return []
         if tags is not None and not isinstance(tags, (list, tuple)):
             self.problems.append(
-                ItemProblem("request_tags", f"{short_repr(tags)} is no list", "send a JSON list of strings", "warning")
+                ItemProblem("request_tags", f"{described(tags)} is no list", "send a JSON list of strings", "warning")
             )
         return list(tags) if isinstance(tags, (list, tuple)) else []
 

@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ingest.logs.answers import answer_objects, last_fields, last_text, sum_known
-from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, short_repr, text
+from ingest.logs.json_fields import FieldError, count, decimal, instant, mapping, parse_json, text
 from ingest.logs.unread_usage import UnreadUsage
+from ingest.problem_counter import described
 from ledger import ids
 from ledger.settings import IngestSettings
 
@@ -63,7 +64,7 @@ def of_row(value: object, settings: IngestSettings, unread: UnreadUsage | None =
     2
     """
     if not isinstance(value, Mapping):
-        raise FieldError("row", f"{short_repr(value)} is no record", "write one row of the table a line")
+        raise FieldError("row", f"{described(value)} is no record", "write one row of the table a line")
     request_id = text(value.get("request_id"))
     if request_id is None:
         raise FieldError("request_id", "is missing", "export the table with its request_id: a call is told from its copy by it")

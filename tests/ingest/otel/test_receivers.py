@@ -656,7 +656,7 @@ def test_usage_that_is_no_token_is_told_as_well(spool: Spool, store: Store) -> N
     assert (problem["severity"], problem["field"], problem["reason"]) == (
         "warning",
         "rootcost.usage.pages",
-        "'many' is no quantity",
+        "text of 4 characters is no quantity",
     )
 
 

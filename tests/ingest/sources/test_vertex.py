@@ -215,7 +215,7 @@ def test_a_stream_logged_as_text_of_events_is_read(books: Books, tmp_path: Path)
     [
         ({"request_id": None}, "request_id", "is missing"),
         ({"logging_time": None}, "logging_time", "is missing"),
-        ({"logging_time": "soon"}, "logging_time", "'soon' is no time"),
+        ({"logging_time": "soon"}, "logging_time", "text of 4 characters is no time"),
         (
             {"full_response": {"usageMetadata": {"promptTokenCount": -1}}},
             "usageMetadata.promptTokenCount",
