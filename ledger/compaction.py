@@ -20,10 +20,13 @@ from ledger import file_sets, staging
 from ledger.metric_points import METRIC_POINTS
 from ledger.scratch import scratch_folder
 from ledger.store import Store
-from ledger.tables import SPANS, Table
+from ledger.tables import PROBLEMS, RAW_FILES, SPANS, Table
 
-COMPACTED_TABLES: Final = (SPANS, METRIC_POINTS)
-"""Tables that get a file with every batch of telemetry."""
+COMPACTED_TABLES: Final = (SPANS, METRIC_POINTS, PROBLEMS, RAW_FILES)
+"""Tables that get a file with every batch of telemetry, or with every run of a source.
+
+Charges and their control totals do not: a delivery replaces all files of its dataset and month. Costs and rollups are replaced with their run.
+"""
 
 TARGET_BYTES: Final = 16 << 20
 """Files of this size are left alone: a day has few of them, and one fits memory."""
@@ -62,9 +65,10 @@ def planned_merges(store: Store, table: Table) -> list[Merge]:
     newest = max(by_partition, default=())
     merges: list[Merge] = []
     for partition, files in sorted(by_partition.items()):
-        # The newest day still grows; of the others whatever is small is merged.
-        tiers = _tiers(files) if partition == newest else [files]
-        least_files = _MIN_FILES if partition == newest else 2
+        # The newest day still grows, and so does every partition by source; of the other days whatever is small is merged.
+        is_growing = partition == newest or table.partition_by != ("date",)
+        tiers = _tiers(files) if is_growing else [files]
+        least_files = _MIN_FILES if is_growing else 2
         merges += [merge for tier in tiers for merge in _up_to_target(tier) if len(merge.files) >= least_files]
     return merges
 
@@ -120,7 +124,7 @@ def _merge(store: Store, table: Table, merge: Merge) -> None:
         merged_names = [unquote(file.path).rsplit("/", 1)[-1] for file in merge.files]
         part = staging.place(store, table, path, partition, name=file_sets.merged_name(merged_names))
     now_ms = int(time.time() * 1000)
-    removals = [RemoveAction(file.path, False, now_ms, file.size_bytes, dict(file.partition)) for file in merge.files]
+    removals = [RemoveAction(unquote(file.path), False, now_ms, file.size_bytes, dict(file.partition)) for file in merge.files]
     store.replace_actions(
         table,
         [*removals, AddAction(part.path, part.size_bytes, dict(part.partition), now_ms, False, part.stats)],
@@ -130,7 +134,7 @@ def _merge(store: Store, table: Table, merge: Merge) -> None:
 
 def _rows(store: Store, table: Table, file: SmallFile, columns: dict[str, Any]) -> pl.DataFrame:
     """The rows of a file; columns that it lacks, written by an older version, are null."""
-    frame = pl.read_parquet(f"{store.uri(table)}/{unquote(file.path)}", storage_options=store.storage_options or None)
+    frame = pl.read_parquet(f"{store.uri(table)}/{unquote(file.path)}", storage_options=store.storage_options or None, glob=False)
     return frame.select(
         (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name) for name, dtype in columns.items()
     )

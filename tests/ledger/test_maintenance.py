@@ -7,6 +7,7 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from attribution.run import attribute
@@ -15,13 +16,16 @@ from ledger.books import Books
 from ledger.db import Run
 from ledger.errors import TableError
 from ledger.maintenance import maintain, pause_seconds
+from ledger.problems import Problem, to_frame
 from ledger.store import Store
-from ledger.tables import CHARGES, COSTS, SPANS
+from ledger.tables import CHARGES, COSTS, PROBLEMS, RAW_FILES, SPANS
 from ledger.vacuum import vacuum
+from ledger.verify import verify_table
 from tests.rootcost.service.test_schedule import a_span
 from tests.support.books_by_hand import charge, charges, write
 
 DAY, NEXT_DAY = date(2026, 10, 5), date(2026, 10, 6)
+AT = datetime(2026, 10, 5, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -57,6 +61,26 @@ def test_compaction_changes_neither_rows_nor_fingerprints_nor_what_is_due(teleme
     assert attribute(telemetry_books, force=True).published
     assert store.scan(COSTS).select("effective_cost").collect().sum().equals(costs.select("effective_cost").sum())
     assert compaction.planned_merges(store, SPANS) == []
+
+
+@pytest.mark.parametrize("source", ["otlp", "s3://bucket/[a]*/50% é"])
+def test_problems_and_the_list_of_files_are_merged_too(books: Books, source: str) -> None:
+    store, count = books.store, 9
+    for number in range(count):
+        store.append(PROBLEMS, to_frame([Problem(source, "file", f"line {number}", "field", "reason", "remedy")]))
+        counts = dict.fromkeys(("bytes", "rows_read", "rows_refused"), number)
+        file_row = {"source": source, "raw_id": f"raw-{number}", "uri": "file", "scope": "scope", "fetched_at": AT} | counts
+        store.append(RAW_FILES, pl.DataFrame([file_row]))
+    for table in (PROBLEMS, RAW_FILES):
+        rows, key = store.scan(table).collect(), list(table.key)
+        assert compaction.compact(store, table) == count - 1
+        assert len(store.files(table)) == 1
+        assert store.scan(table).collect().sort(key).equals(rows.sort(key))
+        make_old(store)
+        assert len(vacuum(store, table, NOTHING).paths) == count
+        assert store.scan(table).collect().height == count
+        store.sync()
+        assert verify_table(store, table).problems == []
 
 
 def test_a_span_that_comes_again_after_compaction_is_stored_once(telemetry_books: Books) -> None:
