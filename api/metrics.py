@@ -7,18 +7,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import polars as pl
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.queries import freshness, overview, runs, sources
+from api.queries import CostQuery, budgets, costs, freshness, overview, published, runs, sources
 from api.queries.gate import of_operator
 from ledger.books import Books
 from ledger.errors import RootCostError
-from ledger.periods import now
+from ledger.periods import next_month, now
 from ledger.spool import Spool
 
+_MAX_TEAMS = 500
+"""Maximum number of teams in the gauges of cost: labels must stay few."""
 _CACHE_SECONDS = 15.0
 """Minimum seconds between reads of the tables, whatever the number of scrapers."""
 
@@ -69,6 +72,8 @@ class _LedgerCollector(Collector):
                     self._gauges = [
                         *self._ages(),
                         *self._shares(),
+                        *self._costs(),
+                        *self._budgets(),
                         *self._sources(),
                         _gauge("rootcost_ledger_up", "Whether the ledger answers.", [([], 1)]),
                     ]
@@ -133,6 +138,27 @@ class _LedgerCollector(Collector):
             ["currency"],
         )
         yield _gauge("rootcost_problems", "Rows in `problems`.", [([], glance.problems)])
+
+    def _costs(self) -> Iterator[GaugeMetricFamily]:
+        """Of the newest month only: history belongs to the API, since Prometheus cannot restate."""
+        books = of_operator(self._books)
+        months = published(books)[-1:]
+        if not months:
+            return
+        month = months[0].month
+        query = CostQuery.parse(by="team,basis", start=month, end=next_month(month))
+        rows = costs(books, query).filter(pl.col("cost").is_not_null()).head(_MAX_TEAMS)
+        values = [([row["team"] or "", row["currency"], row["basis"]], float(row["cost"])) for row in rows.iter_rows(named=True)]
+        text = "Cost of the newest invoice month by team and basis; for looking at, the exact amount is that of /v1/costs."
+        yield _gauge("rootcost_cost_approx", text, values, ["team", "currency", "basis"])
+
+    def _budgets(self) -> Iterator[GaugeMetricFamily]:
+        budget_rows = budgets(of_operator(self._books))
+        left = [([row.name, row.currency], float(row.left)) for row in budget_rows if row.left is not None]
+        amounts = [([row.name, row.currency], float(row.amount)) for row in budget_rows]
+        text = "What is left of a budget in its newest evaluated month; negative when it is exceeded. For looking at."
+        yield _gauge("rootcost_budget_remaining_approx", text, left, ["budget", "currency"])
+        yield _gauge("rootcost_budget_amount_approx", "Amount of a budget. For looking at.", amounts, ["budget", "currency"])
 
 
 def _gauge(

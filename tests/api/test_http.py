@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,6 +23,7 @@ from ledger.errors import StoreUnreachable
 from ledger.problems import Problem, to_frame
 from ledger.tables import ANOMALIES, BUDGET_STATUS, PROBLEMS
 from tests.support.api_examples import CHAIN_1, RUN, TOKEN, SmallReceivers, frame, reach, write_worked_example
+from tests.support.paths import ROOT
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -448,6 +451,23 @@ def test_metrics_count_by_route_not_by_path(http: httpx.Client) -> None:
     assert 'rootcost_unallocated_percent{currency="USD"} 10.0' in text
     assert 'rootcost_newest_charges_age_seconds{source="focus"}' in text
     assert "rootcost_spool_bytes 0.0" in text
+
+
+def test_the_dashboard_and_the_rules_ask_for_what_there_is(http: httpx.Client) -> None:
+    """Every metric that docs/monitoring names is exposed, and every address of the dashboard answers with its columns."""
+    http.put("/v1/budgets/care", json={"scope": "team", "scope_name": "Care", "amount": "5", "currency": "USD"}, headers=AUTH)
+    text = http.get("/metrics").text
+    assert 'rootcost_cost_approx{basis="billed",currency="USD",team="Care"} 0.018' in text
+    assert 'rootcost_budget_amount_approx{budget="care",currency="USD"} 5.0' in text
+    monitoring = ROOT / "docs/monitoring"
+    rules, dashboard = (monitoring / name for name in ("prometheus-rules.yml", "grafana-dashboard.json"))
+    names = set(re.findall(r"rootcost_[a-z_]+", rules.read_text() + dashboard.read_text()))
+    assert {name for name in names if f"# TYPE {name} " not in text} == set()
+    targets = [target for panel in json.loads(dashboard.read_text())["panels"] for target in panel["targets"] if "url" in target]
+    assert targets
+    for target in targets:
+        frame = pl.read_csv(io.BytesIO(http.get(target["url"]).content))
+        assert {column["selector"] for column in target["columns"]} <= set(frame.columns)
 
 
 def test_every_error_is_described_as_the_problem_document_that_it_is(bare: httpx.Client) -> None:

@@ -106,12 +106,12 @@ class Gateway:
     def write(self, *rows: dict[str, Any]) -> None:
         """Rows as LiteLLM writes them, those columns that this version of the table has; an id that is there stays as it is."""
         for row in rows:
-            kept_lines = {k: v for k, v in row.items() if f'"{k}"' in self._columns and v is not None}
+            values = {k: v for k, v in row.items() if f'"{k}"' in self._columns and v is not None}
             self.connection.execute(
                 sql.SQL('INSERT INTO "LiteLLM_SpendLogs" ({}) VALUES ({}) ON CONFLICT DO NOTHING').format(
-                    sql.SQL(", ").join(map(sql.Identifier, kept_lines)), sql.SQL(", ").join([sql.Placeholder()] * len(kept_lines))
+                    sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join([sql.Placeholder()] * len(values))
                 ),
-                [json.dumps(v) if isinstance(v, (dict, list)) else v for v in kept_lines.values()],
+                [json.dumps(v) if isinstance(v, (dict, list)) else v for v in values.values()],
             )
 
     def close(self) -> None:
@@ -188,20 +188,21 @@ class SpendLogServer:
         )
         page, size = int(query["page"]), int(query["page_size"])
         assert size <= 1000 and query["sort_by"] == "startTime" and query["sort_order"] == "asc"
-        record = [r for r in self.rows if first <= r["startTime"].replace(tzinfo=UTC) <= last]
-        random.Random(self.disorder * page).shuffle(record)
-        record.sort(key=lambda r: r["startTime"])
-        total = min(len(record), self.MOST)
-        shown_lines = [
-            {k: v for k, v in r.items() if k not in ("messages", "response")} for r in record[(page - 1) * size : page * size]
+        rows_in_range = [r for r in self.rows if first <= r["startTime"].replace(tzinfo=UTC) <= last]
+        random.Random(self.disorder * page).shuffle(rows_in_range)
+        rows_in_range.sort(key=lambda r: r["startTime"])
+        total = min(len(rows_in_range), self.MOST)
+        page_rows = [
+            {k: v for k, v in r.items() if k not in ("messages", "response")}
+            for r in rows_in_range[(page - 1) * size : page * size]
         ]
-        for r in shown_lines:
+        for r in page_rows:
             r["startTime"], r["endTime"] = (
                 r[name].isoformat(timespec="milliseconds") + "+00:00" for name in ("startTime", "endTime")
             )
         pages = -(-total // size)
-        return 200, {"data": shown_lines, "total": total, "page": page, "page_size": size, "total_pages": pages} | (
-            {"total_is_capped": True} if len(record) > self.MOST else {}
+        return 200, {"data": page_rows, "total": total, "page": page, "page_size": size, "total_pages": pages} | (
+            {"total_is_capped": True} if len(rows_in_range) > self.MOST else {}
         )
 
     def close(self) -> None:
