@@ -29,11 +29,11 @@ from ledger.db import Owner, Published
 from ledger.money import MONEY, split
 from ledger.tables import CHARGES, COSTS
 from tests.oracle.books import World, conclude
-from tests.oracle.comparison import costs_differ, engine, lost, usage_differs
+from tests.oracle.comparison import costs_differ, differences, engine, lost, usage_differs
 from tests.oracle.days import days_differ, reported
 from tests.oracle.money import split as oracle_split
 from tests.oracle.worlds import at_the_edge_of_the_month, with_starts_of_long_ago, worlds, worlds_of_bills_in_arrival
-from tests.support.books_by_hand import at, charge, charges, span, spans, write
+from tests.support.books_by_hand import at, charge, charges, price, span, spans, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 """A world is printed only where one fails; schemathesis, in the same process, has hypothesis write down every one."""
@@ -205,3 +205,15 @@ def test_a_split_is_the_same_to_the_last_digit(pools: list[tuple[Decimal, list[i
             assert sum(parts) == amount
         else:
             assert parts == [None] * len(weights)
+
+
+def test_a_charge_without_a_quantity_tells_no_price() -> None:
+    """ES-1, RA-3: a model's charge of 0.05 for a call of 0.0015 at list paid for much that nobody logged; the next hour is estimated at list."""
+    sonnet: dict[str, Any] = {"usage_scope": "leaf", "provider": "openrouter", "response_model": "anthropic/claude-sonnet-4-6"}
+    calls = [span(n, n, start_time=at(9 + n), input_tokens=500, **sonnet) for n in (1, 2)]
+    of_model: dict[str, Any] = {"sku_meter": "anthropic/claude-sonnet-4-6", "consumed_unit": None, "sub_account_id": None}
+    bill = charge("0.05", provider_name="OpenRouter", service_name="OpenRouter", **of_model)
+    world = World(calls, [bill], prices=[price("anthropic/claude-sonnet-4-6", "input_tokens", "0.000003", provider="openrouter")])
+    assert not differences(world)
+    estimate = engine(world).costs.filter(pl.col("basis") == "estimated")
+    assert estimate["effective_cost"].to_list() == [Decimal("0.0015")]

@@ -202,6 +202,15 @@ def covered(use: Use, bill: Sequence[Charge]) -> bool:
     return any(use.last < min(c.row["charge_period_end"], c.settled or c.row["charge_period_end"]) for c in fine)
 
 
+def _tells_a_price(charge: Charge) -> bool:
+    """Whether a charge is of tokens of a model.
+
+    Reading: searches of whatever model say nothing of a model's price, and a charge without a quantity may pay for much that nobody
+    logged. (RA-3)
+    """
+    return charge.sold is not None and charge.sold.model is not None and charge.sold.meter is not None
+
+
 def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tuple[Fraction, Fraction]:
     """What was really paid of list price, and how exactly that is known: for the provider's model, else the provider. (ES-1)
 
@@ -213,8 +222,7 @@ def ratio(use: Use, bill: Sequence[Charge], late: Mapping[int, Fraction]) -> tup
         (to.use, part * amount(charge.row, "effective_cost"))
         for charge in bill
         for to, part in charge.shares
-        # Searches of whatever model say nothing of a model's price.
-        if isinstance(to, Metered) and to.use.list_cost and "overlogged" not in to.flags and charge.sold and charge.sold.model
+        if isinstance(to, Metered) and to.use.list_cost and "overlogged" not in to.flags and _tells_a_price(charge)
     ]
     mine = [(u, cost) for u, cost in paid if (u.provider, u.model) == (use.provider, use.model)]
     for known in (mine, [(u, cost) for u, cost in paid if u.provider == use.provider]):
