@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import polars as pl
 
+from ledger.plurals import counted
 from ledger.problems import Problem
 
 MAX_SINGLE_PROBLEMS = 1000
@@ -85,7 +86,7 @@ class ProblemCounter:
             Problem(
                 self.source,
                 self.uri,
-                f"{rows} more rows" if severity == "error" else f"{rows} rows",
+                counted(rows, "more row" if severity == "error" else "row"),
                 field,
                 reason,
                 remedy,

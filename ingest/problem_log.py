@@ -18,6 +18,7 @@ from typing import Final
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
 from ledger.addresses import masked
 from ledger.errors import DiskFull, FormatError, RootCostError, StoreUnreachable, UsageError
+from ledger.plurals import counted
 from ledger.problems import Problem
 
 log = logging.getLogger("rootcost.ingest")
@@ -136,4 +137,4 @@ def _limited(group: Sequence[Problem]) -> Iterator[Problem]:
             )
         sums[key] = sums.get(key, 0) + problem.rows
     for (name, reason, remedy, severity), rows in sums.items():
-        yield Problem(group[0].source, group[0].uri, f"{rows} more rows", name, reason, remedy, rows, severity)
+        yield Problem(group[0].source, group[0].uri, counted(rows, "more row"), name, reason, remedy, rows, severity)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from ledger.plurals import counted
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -50,13 +51,13 @@ class TimeBounds:
             rows = frame.select(is_out.sum()).item()
             if rows:
                 frame = frame.filter(~is_out.fill_null(value=False))
-                problems.append(Problem(source, uri, f"{rows} rows", *violation, rows=rows))
+                problems.append(Problem(source, uri, counted(rows, "row"), *violation, rows=rows))
         return frame, problems
 
     def _late(self) -> tuple[str, str, str]:
         remedy = "set the sender's clock; if the times are right, raise ingest.max_future_hours, and send them again"
-        return FIELD, f"more than {self.future_hours} hours in the future", remedy
+        return FIELD, f"more than {counted(self.future_hours, 'hour')} in the future", remedy
 
     def _early(self) -> tuple[str, str, str]:
         remedy = "set the sender's clock; if the times are right, raise ingest.max_past_years, and send them again"
-        return FIELD, f"more than {self.past_years} years ago", remedy
+        return FIELD, f"more than {counted(self.past_years, 'year')} ago", remedy

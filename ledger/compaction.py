@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from ledger import file_sets, staging
 from ledger.metric_points import METRIC_POINTS
+from ledger.plurals import counted
 from ledger.scratch import scratch_folder
 from ledger.store import Store
 from ledger.tables import PROBLEMS, RAW_FILES, SPANS, Table
@@ -128,7 +129,7 @@ def _merge(store: Store, table: Table, merge: Merge) -> None:
     store.replace_actions(
         table,
         [*removals, AddAction(part.path, part.size_bytes, dict(part.partition), now_ms, False, part.stats)],
-        note=f"compaction: {len(merge.files)} files",
+        note=f"compaction: {counted(len(merge.files), 'file')}",
     )
 
 

@@ -57,6 +57,21 @@ def key(name: str) -> str:
     return folded_name if folded_name.isascii() else unicodedata.normalize("NFC", folded_name)
 
 
+_BLANK = re.compile("[\u034f\u115f\u1160\u180e\u2800\ufe00-\ufe0f\U000e0000-\U000e01ef]+")
+"""Characters that show nothing, and are neither space nor format characters of `_INVISIBLE`."""
+
+
+def look_alike_key(name: str) -> str:
+    """What names have in common that look alike: `key`, without the forms that Unicode calls compatible, and without blanks.
+
+    Look-alikes are told, and never taken for each other.
+
+    >>> look_alike_key("Ｃａｒｅ\u3000１") == look_alike_key("care1"), look_alike_key("Ca\u3164re") == "care", key("Ｃａｒｅ") == "care"
+    (True, True, False)
+    """
+    return key(_BLANK.sub("", unicodedata.normalize("NFKC", name)))
+
+
 def map_names(values: pl.Series, rule: Callable[[str | None], str | None]) -> pl.Series:
     """A rule of names applied to a whole column, once per distinct value; the same series if it changes none."""
     if values.null_count() == len(values):

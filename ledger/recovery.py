@@ -17,6 +17,7 @@ from ledger.books import Books
 from ledger.db import Run
 from ledger.locks import ATTRIBUTION, lock_of
 from ledger.periods import now
+from ledger.plurals import counted
 from ledger.scratch import PART_PREFIX, PREFIX, abandoned, remove_abandoned
 
 log = logging.getLogger("rootcost.recovery")
@@ -29,9 +30,13 @@ def recover(books: Books) -> list[str]:
     """Closes runs and removes temporary files of processes that are gone; returns a sentence for each kind that there was."""
     report = []
     if run_ids := _close_if_nobody_attributes(books):
-        report.append(f"{len(run_ids)} attribution runs were cut off with their process; what they left out is done again")
+        report.append(
+            f"{counted(len(run_ids), 'attribution run')} cut off by the end of a process; what is left out is done again"
+        )
     if paths := recover_files(books):
-        report.append(f"{len(paths)} temporary files and folders of processes that have ended were removed")
+        report.append(
+            f"{counted(len(paths), 'temporary file or folder', 'temporary files and folders')} of ended processes removed"
+        )
     for sentence in report:
         log.info(sentence)
     return report

@@ -29,6 +29,7 @@ from ledger import disk
 from ledger import problems as _problems
 from ledger.errors import SpoolFull, StoreUnreachable, TableError
 from ledger.filesystem import make_folder, sync_folder
+from ledger.plurals import counted
 from ledger.problems import Problem
 from ledger.store import Store
 from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS, Table
@@ -165,7 +166,7 @@ class Spool:
         rows_changed = 0
         for kind, frame in batch.frames():
             table, prefer = _TABLES[kind]
-            count = store.merge(table, frame, prefer=prefer, note=f"spool: {len(batch.paths)} files")
+            count = store.merge(table, frame, prefer=prefer, note=f"spool: {counted(len(batch.paths), 'file')}")
             rows_changed += count if kind == "spans" else 0
         # Files are deleted only after their rows, or the problems with them, are committed and on disk.
         store.sync()

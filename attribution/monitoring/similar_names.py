@@ -1,7 +1,8 @@
-"""Findings about names that differ only in case or inner space, each with its money. (ID-3)
+"""Findings about names that differ only in case, inner space or look, each with its money. (ID-3)
 
 A name that is registered takes over its other spellings. These are the others: two of which neither is registered, one that could be either
-of two registered ones, and keys of tags that would name an owner in another spelling.
+of two registered ones, one that looks like another in full-width letters or blanks that do not show, and keys of tags that would name an owner
+in another spelling.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import polars as pl
 
 from attribution.costs import bill_tags
 from ledger.money import known_sum, readable_amounts
-from ledger.names import CUT_MARK, MAX_LENGTH, key
+from ledger.names import CUT_MARK, MAX_LENGTH, key, look_alike_key
+from ledger.plurals import counted
 from ledger.problems import Problem
 from ledger.settings import AttributionSettings
 from ledger.store import Store
@@ -60,26 +62,35 @@ def problems(
     findings += [_key_problem(uri, *row) for row in bill_tags.similar_keys(groups, keys).iter_rows()]
     if len(findings) > _MAX_PROBLEMS:
         more_count = len(findings) - _MAX_PROBLEMS
-        reason = f"similar_names: and {more_count:,} more groups of names"
+        reason = f"similar_names: and {counted(more_count, 'more group')} of names"
         summary = Problem(_SOURCE, uri, "costs", "names", reason, "mend the first ones", more_count, "warning")
         return [*findings[:_MAX_PROBLEMS], summary]
     return findings
 
 
 def similar_groups(costs: pl.LazyFrame, columns: Sequence[str], registered_names: set[str]) -> list[pl.DataFrame]:
-    """Names with one key of which not all are registered: name, currency, effective_cost and rows, a frame for each key.
+    """Names that look alike and are not all registered: name, currency, effective_cost and rows, a frame for each look.
 
     >>> costs = pl.LazyFrame({"tenant": ["Acme", "acme", "Beta"], "currency": ["USD"] * 3, "effective_cost": [1, 2, 3]})
     >>> [group.select("name", "effective_cost").rows() for group in similar_groups(costs, ["tenant"], set())]
     [[('Acme', 1), ('acme', 2)]]
+    >>> costs = pl.LazyFrame({"team": ["Care", "Ｃａｒｅ"], "currency": ["USD"] * 2, "effective_cost": [1, 2]})
+    >>> [group["name"].to_list() for group in similar_groups(costs, ["team"], {"Care"})]
+    [['Care', 'Ｃａｒｅ']]
     """
     names = pl.concat([costs.select(name=column).drop_nulls().unique().collect() for column in columns]).unique()
     name_key = pl.col("name").str.to_lowercase().str.replace_all(r"\s", "")
-    # Only few are looked at one by one: those that another resembles, and those whose case is not that of ASCII.
-    candidates = names.filter(name_key.is_duplicated() | ~pl.col("name").str.contains(r"^[\x00-\x7f]*$"))["name"]
+    # Only few are looked at one by one: those that another resembles, and those whose letters are not ASCII's.
+    is_ascii = pl.col("name").str.contains(r"^[\x00-\x7f]*$")
+    other_letters = {look_alike_key(name) for name in names.filter(~is_ascii)["name"]}
+    is_candidate = name_key.is_duplicated() | ~is_ascii | name_key.is_in(sorted(other_letters))
     by_key: dict[str, list[str]] = {}
-    for name in candidates.sort():
-        by_key.setdefault(key(name), []).append(name)
+    for name in names.filter(is_candidate)["name"].sort():
+        by_key.setdefault(look_alike_key(name), []).append(name)
+    for name in registered_names:
+        # A registered name that nobody bears now may be the one that was meant.
+        if (registered_key := look_alike_key(name)) in by_key and name not in by_key[registered_key]:
+            by_key[registered_key].append(name)
     groups = [similar for similar in by_key.values() if len(similar) > 1 and not registered_names.issuperset(similar)]
     if not groups:
         return []
@@ -111,12 +122,19 @@ def _totals(costs: pl.LazyFrame, columns: Sequence[str], names: pl.Series) -> pl
 
 def _problem(uri: str, kind: str, rows: pl.DataFrame, registered_names: set[str]) -> Problem:
     names = rows["name"].unique(maintain_order=True).to_list()
-    candidates = [name for name in names if name in registered_names]
+    looks = {look_alike_key(name) for name in names}
+    candidates = sorted(name for name in registered_names if look_alike_key(name) in looks)
+    has_other_letters = len({key(name) for name in [*names, *candidates]}) > 1
     amounts = ", ".join(f"{_short(name)} {_money(cost, currency)}" for name, currency, cost, _ in rows.iter_rows())
     remedy = "send one spelling"
-    if candidates:
+    if candidates and has_other_letters:
+        reason = f"looks like the registered {', '.join(map(_short, candidates))} in other characters; it was not taken for it"
+        remedy = "send the registered spelling, or register this one as an alias of its owner"
+    elif candidates:
         reason = f"could be any of the registered {', '.join(map(_short, candidates))}; none was chosen"
         remedy = "send a registered spelling, or end all but one of them"
+    elif has_other_letters:
+        reason = f"the {kind}s look alike and are written in other characters; each has its own cost"
     elif kind in ("team", "agent"):
         reason = f"the {kind}s differ only in case or space and none is registered; each has its own cost"
         remedy = "register one spelling (`rootcost agents import`): the others are then the same"

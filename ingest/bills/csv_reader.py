@@ -28,6 +28,7 @@ from ingest.problem_counter import ProblemCounter
 from ledger.errors import FormatError
 from ledger.headers import require_unique
 from ledger.inflate import ENDS_EARLY
+from ledger.plurals import counted
 
 _CHUNK = 4 << 20
 _BLOCK = 32 << 20
@@ -105,7 +106,9 @@ def _unzip(file: io.BufferedReader, counter: ProblemCounter) -> Iterator[bytes]:
             tables = [n for n in names if n.lower().endswith(".csv")] or names
             if len(tables) != 1:
                 raise FormatError(
-                    f"the archive holds {len(tables)} tables, not one", where=counter.uri, remedy="unpack it, and name the files"
+                    f"the archive holds {counted(len(tables), 'table')}, not one",
+                    where=counter.uri,
+                    remedy="unpack it, and name the files",
                 )
             with archive.open(tables[0]) as member:
                 while chunk := member.read(_CHUNK):
@@ -323,7 +326,7 @@ class _RowParser:
                 continue
             if len(fields) == len(self.names):
                 return line_count, fields, None
-            message = message or f"the line has {len(fields)} fields, the header {len(self.names)}"
+            message = message or f"the line has {counted(len(fields), 'field')}, the header {len(self.names)}"
             break
         return 1, None, message
 

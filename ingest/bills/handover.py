@@ -11,6 +11,7 @@ from ingest.bills import month_files
 from ingest.bills.dictionary import DIMENSIONS_ROW
 from ingest.source import Batch, Reading
 from ledger.errors import TableError
+from ledger.plurals import counted
 from ledger.problems import Problem
 from ledger.tables import CHARGES, COST_COLUMNS
 
@@ -82,7 +83,7 @@ def _check_dimensions(frame: pl.DataFrame, dimensions: pl.DataFrame, source: str
         raise _violation(source, DIMENSIONS_ROW, "is missing", remedy)
     numbers = frame[DIMENSIONS_ROW]
     if not numbers.dtype.is_integer() or numbers.null_count() or int(str(numbers.max())) >= dimensions.height:
-        remedy = f"number its {dimensions.height} rows from 0"
+        remedy = f"number its {counted(dimensions.height, 'row')} from 0"
         raise _violation(source, DIMENSIONS_ROW, "names a row that `dimensions` lacks", remedy)
 
 
@@ -100,7 +101,7 @@ def of_stated_month(frame: pl.DataFrame, batch: Batch, uri: str, *, source: str)
     problem = Problem(
         source,
         uri,
-        f"{stray.height} rows",
+        counted(stray.height, "row"),
         "billing_month",
         f"rows of {', '.join(stray['billing_month'].unique().sort())} in the files of {batch.billing_month} left out",
         "wait for the exporter to deliver again; that month's own files should hold them",

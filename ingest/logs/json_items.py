@@ -20,6 +20,7 @@ from ingest.logs.json_fields import parse_json
 from ingest.logs.json_lines import SHOWN_LINES, are_lines, filled_lines, next_whole_line, skip_space
 from ledger.errors import FormatError
 from ledger.headers import MAX_FIELD_BYTES, require_unique
+from ledger.plurals import counted
 
 MAX_LINE_BYTES = MAX_FIELD_BYTES
 """Bytes of the longest line, and so of the largest single item."""
@@ -335,7 +336,7 @@ def _of_csv(lines: _Lines, first: bytes, uri: str) -> ItemStream:
         if not cells:
             number -= 1
         elif len(cells) != len(header):
-            yield Damage(f"row {number}", "row", f"{len(cells)} cells under {len(header)} column names", remedy)
+            yield Damage(f"row {number}", "row", f"{counted(len(cells), 'cell')} under {len(header)} column names", remedy)
         elif any(_NOT_UTF8.search(cell) for cell in cells):
             yield Damage(f"row {number}", "row", "holds text that is not UTF-8", "export the table as UTF-8")
         else:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ingest.problem_counter import described
+from ledger.plurals import counted
 from ledger.problems import Problem
 
 MAX_PATHS = 20
@@ -128,7 +129,7 @@ class UnreadUsage:
             for (emitter, path), (example, count) in self._paths.items()
         ]
         if self._other_records:
-            reason = f"unread_usage: further fields, beyond {MAX_PATHS} in one file, in {self._other_records} places"
+            reason = f"unread_usage: further fields, beyond {MAX_PATHS} in one file, in {counted(self._other_records, 'place')}"
             other = (self._source, self._uri, self._source, "usage", reason, remedy)
             problem_list.append(Problem(*other, rows=self._other_records, severity="warning"))
         return problem_list

@@ -65,7 +65,7 @@ def audit_verify(
     """
     from ledger.audit_heads import kept_heads, parse_head
     from ledger.audit_verify import verify_audit
-    from rootcost.terminal.tables import counted
+    from ledger.plurals import counted
 
     given_heads = [parse_head(text) for text in head or ()]
     with open_books(home) as books:

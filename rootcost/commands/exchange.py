@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ledger.plurals import counted
 from rootcost.terminal.console import Home, open_books, out, out_rows, say, write_lock
 
 
@@ -30,12 +31,11 @@ def exchange_import(
     """
     from ledger import problems
     from ledger.exchange_rates import import_csv
-    from rootcost.terminal import tables
 
     with open_books(home) as books, write_lock(books):
         result = import_csv(books, file)
         problems.renew(books.store, "exchange", {str(file)}, result.problems)
-    out(f"{tables.counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
+    out(f"{counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
     say("Next: rootcost costs --currency EUR")

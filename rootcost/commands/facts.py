@@ -31,7 +31,7 @@ def retract(
     from ingest.retraction import retract as retract_facts
     from ledger.errors import UsageError
     from ledger.periods import parse_instant
-    from rootcost.terminal.tables import counted
+    from ledger.plurals import counted
 
     first, last = parse_instant(start, field="--from"), parse_instant(end, field="--to")
     if last <= first:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ledger.plurals import counted
 from rootcost.terminal.console import Home, open_books, out, out_json, say
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _show_channels(report: Gaps, granularity: Literal["hour", "day"]) -> None:
     lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in report.rows]
     tables.draw(tables.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
     if report.total > len(report.rows):
-        out(f"{report.total - len(report.rows):,} more lines: --granularity day, a shorter range, or --format json")
+        out(f"{counted(report.total - len(report.rows), 'more line')}: --granularity day, a shorter range, or --format json")
 
 
 def _show_counters(report: Gaps) -> None:
@@ -82,7 +83,7 @@ def _show_counters(report: Gaps) -> None:
     title = "Metrics that differ from the calls"
     tables.draw(tables.table(_COUNTER_COLUMNS, lines, numbers=_COUNTER_NUMBERS, title=title, keep=["day", "meter"]))
     if report.counters_total > len(report.counters):
-        out(f"{report.counters_total - len(report.counters):,} more counters: a shorter range, or --format json")
+        out(f"{counted(report.counters_total - len(report.counters), 'more counter')}: a shorter range, or --format json")
 
 
 def _counter_line(counter: CounterGap) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def agents_import(
     with open_books(home) as books, write_lock(books):
         result = registry.import_csv(books, file)
         problems.renew(books.store, "registry", {str(file)}, result.problems)
-    from rootcost.terminal.tables import counted
+    from ledger.plurals import counted
 
     agents_count, names_count = counted(result.agents, "agent"), counted(result.names, "name")
     out(f"{agents_count} read: {names_count} added or changed, {result.unchanged} unchanged")

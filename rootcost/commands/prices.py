@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ledger.plurals import counted
 from rootcost.terminal.console import Home, open_books, out, out_rows, say, write_lock, write_table
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def prices_import(
     """
     from ingest.prices.updates import apply_update
     from rootcost.terminal import prices as price_tables
-    from rootcost.terminal import run_reports, tables
+    from rootcost.terminal import run_reports
 
     with open_books(home) as books:
         read_list = _catalog_prices(books, file, origin, book) if seller else _read(books, file, origin, book, month)
@@ -96,12 +97,12 @@ def prices_import(
             result = apply_update(books, update, accept=accept)
     if output == "table":
         out(
-            f"{tables.counted(result.added, 'price')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged; "
+            f"{counted(result.added, 'price')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged; "
             f"{_dates(update)}; {result.book}"
         )
         if result.staged:
             price_tables.changes(
-                update.doubtful, title=f"{tables.counted(result.staged, 'price')} staged: {_looks(result.staged)} wrong"
+                update.doubtful, title=f"{counted(result.staged, 'price')} staged: {_looks(result.staged)} wrong"
             )
         price_tables.removed_models(update.missing_models)
     else:
@@ -129,7 +130,7 @@ def prices_diff(
 ) -> None:
     """Show what a price list would change against the rates in force, and what of it looks wrong. Changes nothing."""
     from rootcost.terminal import prices as price_tables
-    from rootcost.terminal import run_reports, tables
+    from rootcost.terminal import run_reports
 
     with open_books(home) as books:
         if only_staged:
@@ -143,7 +144,7 @@ def prices_diff(
     doubtful = update.doubtful.height
     doubt_text = f"{doubtful:,} of them {'looks' if doubtful == 1 else 'look'} wrong, " if doubtful else ""
     out(
-        f"{tables.counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.price_list.book}"
+        f"{counted(update.changes.height, 'change')}, {doubt_text}{update.unchanged:,} unchanged; {_dates(update)}; {update.price_list.book}"
     )
     price_tables.changes(update.changes)
     price_tables.removed_models(update.missing_models)
@@ -302,7 +303,7 @@ def _dates(update: Update) -> str:
     """From when on the changes hold, in words."""
     days: list[str] = update.changes["valid_from"].dt.strftime("%Y-%m-%d").unique().sort().to_list()
     if len(days) > 1:
-        return f"valid from {len(days)} dates, {days[0]} to {days[-1]}"
+        return f"valid from {counted(len(days), 'date')}, {days[0]} to {days[-1]}"
     return f"valid from {days[0] if days else update.valid_from.strftime('%Y-%m-%d')}"
 
 
@@ -324,7 +325,7 @@ def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
     import polars as pl
 
     from ingest.prices.updates import decide, staged
-    from rootcost.terminal.tables import counted
+    from ledger.plurals import counted
 
     with open_books(home) as books, write_lock(books):
         waiting = staged(books)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ledger.plurals import counted
 from rootcost.terminal.console import (
     Home,
     attribution_lock,
@@ -195,7 +196,7 @@ def costs(
         shown_calendar = str(query.calendar) if is_in_time else ""
         cost_tables.costs(frame, basis=basis, calendar=shown_calendar, requested_columns=query.by, path=file)
     for rate_name, days in Counter(rate.label for rate in rates).items():
-        say(f"Exchanged, {tables.counted(days, 'day')}: {rate_name}")
+        say(f"Exchanged, {counted(days, 'day')}: {rate_name}")
     if not frame.height:
         say(
             "No costs in this range."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ledger.plurals import counted
 from rootcost.terminal.console import Home, open_books, out, out_rows, say
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def rule(row: Mapping[str, Any]) -> str:
 
     quantity = "" if row["quantity"] is None else f", {money.text(row['quantity'])} {row['unit'] or 'units'}"
     lines = [
-        f"# {money.text(row['cost'])} {row['currency']} in {row['charges']} charges{quantity}",
+        f"# {money.text(row['cost'])} {row['currency']} in {counted(row['charges'], 'charge')}{quantity}",
         "[[attribution.skus]]",
         f"sku = {_quoted(row['sku'])}" if row["sku"] else 'pattern = "^$"  # the bill names none',
         *(f"{key} = {_quoted(row[key])}" for key in ("provider", "service") if row[key]),

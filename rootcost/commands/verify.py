@@ -68,7 +68,7 @@ def _as_json(reports: list[TableReport], months: list[MonthRecount], problems: l
 
 
 def _print(reports: list[TableReport], months: list[MonthRecount], problems: list[Problem]) -> None:
-    from rootcost.terminal.tables import counted
+    from ledger.plurals import counted
 
     files, size_bytes = sum(r.files for r in reports), sum(r.size_bytes for r in reports)
     unlisted_count = sum(r.without_checksum for r in reports)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ledger.errors import UsageError
+from ledger.plurals import counted
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
@@ -44,7 +45,7 @@ def trigger(cron: str) -> BaseTrigger:
 
     fields = _NAMED.get(cron.strip().lower(), cron).lower().split()
     if len(fields) not in (5, 6):
-        raise UsageError(f"{cron!r} has {len(fields)} fields", where="--cron", remedy=_REMEDY)
+        raise UsageError(f"{cron!r} has {counted(len(fields), 'field')}", where="--cron", remedy=_REMEDY)
     second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ["0", *fields]
     common: dict[str, Any] = {"second": second, "minute": minute, "hour": hour, "month": month, "timezone": UTC}
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from rootcost.terminal.tables import amounts, counted
+from ledger.plurals import counted
+from rootcost.terminal.tables import amounts
 
 if TYPE_CHECKING:
     from api.models import ChainTree, SpanNode

@@ -7,8 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ledger.plurals import counted
 from rootcost.terminal.console import say
-from rootcost.terminal.tables import amount, amounts, console_of, counted, draw, table
+from rootcost.terminal.tables import amount, amounts, console_of, draw, table
 from ui import labels
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
+from ledger.plurals import counted
 from rootcost.terminal.console import say
-from rootcost.terminal.tables import amount, console_of, counted, draw, table
+from rootcost.terminal.tables import amount, console_of, draw, table
 from ui import labels
 
 if TYPE_CHECKING:

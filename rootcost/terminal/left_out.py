@@ -16,8 +16,8 @@ def missing_bill_lines(books: Books) -> str:
     import polars as pl
 
     from ingest.sources import by_name, discover
+    from ledger.plurals import counted
     from ledger.tables import PROBLEMS
-    from rootcost.terminal.tables import counted
 
     bill_errors = books.store.scan(PROBLEMS, {"source": list(discover())}).filter(pl.col("severity") == "error")
     errors = bill_errors.select("source", "place", "rows").collect()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ledger.money import proportion, text
+from ledger.plurals import counted
 from ledger.tables import PRICES
-from rootcost.terminal.tables import counted, draw, table
+from rootcost.terminal.tables import draw, table
 
 if TYPE_CHECKING:
     from rootcost.pricebook import Coverage

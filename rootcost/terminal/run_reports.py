@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ledger.money import text
+from ledger.plurals import counted
 from ledger.tables import COST_COLUMNS
 from rootcost.terminal.console import out, say, terminal
-from rootcost.terminal.tables import balance, counted
+from rootcost.terminal.tables import balance
 
 if TYPE_CHECKING:
     from attribution.run import RunReport

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ledger.plurals import counted
 from rootcost.terminal.console import plain, say, terminal
 from rootcost.terminal.terminal_console import TerminalConsole
 
@@ -56,15 +57,6 @@ def amount(value: Decimal | None, *, places: int = 2) -> str:
         whole, _, fraction = digits.partition(".")
         digits = f"{whole}.{fraction[:2]}{fraction[2:].rstrip('0')}"
     return digits
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "file"), counted(2000, "span")
-    ('1 file', '2,000 spans')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def console_of(path: Path | None = None) -> Console:

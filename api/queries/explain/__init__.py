@@ -24,13 +24,14 @@ from api.queries.explain import bill_steps, rule_steps, text, usage_steps
 from api.queries.explain.estimate_steps import estimate_step
 from api.queries.explain.lookup import calls_named, find, no_cost_error, not_found_error
 from api.queries.explain.set_aside import set_aside_step, spans_set_aside
-from api.queries.explain.text import Figure, amount, amounts, many
+from api.queries.explain.text import Figure, amount, amounts
 from api.queries.gate import WHOLE, ScopedBooks, one_publication, published, scan_runs
 from api.queries.pricing import costs_of, price
 from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
 from ledger.errors import ObjectMissingError
 from ledger.money import MONEY
+from ledger.plurals import counted
 from ledger.tables import COST_COLUMNS, COSTS
 
 DEFAULT_LINES = 20
@@ -185,7 +186,9 @@ def _reading_of(group: dict[str, Any]) -> str:
         "tax": "It is a tax and is allocated like the taxed charges",
     }.get(group["role"] or "", "No logged usage matches it")
     suffix = (
-        " alone" if group["charges"] == 1 else f", together with {many(group['charges'] - 1, 'other charge')} with the same keys"
+        " alone"
+        if group["charges"] == 1
+        else f", together with {counted(group['charges'] - 1, 'other charge')} with the same keys"
     )
     return reading + suffix if group["role"] == "tokens" else f"{reading}{'' if group['charges'] == 1 else suffix}"
 
@@ -256,8 +259,8 @@ def _chain_step(chain: ChainSummary, figure: Figure) -> Step:
         step="chain",
         rule="CH-1" if not chain.reason else "CH-1, CH-2" if "missing_parent" in chain.reason else "CH-1, CH-3",
         sentence=(
-            f"The chain {chain.root_name or chain.chain_id} started at {text.when(chain.start_time)}, has {many(chain.spans, 'span')} and "
-            f"{many(chain.calls, 'call')} in {many(len(chain.trace_ids), 'trace')}, and costs {amounts(cost)}.{doubt}"
+            f"The chain {chain.root_name or chain.chain_id} started at {text.when(chain.start_time)}, has {counted(chain.spans, 'span')} and "
+            f"{counted(chain.calls, 'call')} in {counted(len(chain.trace_ids), 'trace')}, and costs {amounts(cost)}.{doubt}"
         ),
         facts=text.json_values(chain.model_dump()),
         sum=cost,
@@ -285,7 +288,7 @@ def _meter_step(call_costs: dict[tuple[int, int], CallCost]) -> Step:
     subject = (
         f"The call at {text.when(first.start_time)} to {model_name}"
         if len(call_costs) == 1
-        else f"{many(len(call_costs), 'call')} have that id, the first at {text.when(first.start_time)} to {model_name}"
+        else f"{counted(len(call_costs), 'call')} have that id, the first at {text.when(first.start_time)} to {model_name}"
     )
     return Step(
         step="meter",
@@ -339,7 +342,7 @@ def _signal_step(books: ScopedBooks, row: dict[str, Any], call_costs: dict[tuple
     return Step(
         step="span",
         rule="CA-1, CH-1" if not summary.reason else f"CA-1, CH-1 ({text.reason(summary.reason)})",
-        sentence=f"{ref} was reported by {channels}{merge_note}; the path to the root of its chain has {many(len(path), 'span')}.",
+        sentence=f"{ref} was reported by {channels}{merge_note}; the path to the root of its chain has {counted(len(path), 'span')}.",
         facts=text.json_values({"raw_ids": _raw_ids(books, spans, row), "chain_id": row["chain_id"], "reason": row["reason"]}),
         parts=parts,
         links=[text.link("chain", row["chain_id"])],

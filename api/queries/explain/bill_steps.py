@@ -11,10 +11,11 @@ import polars as pl
 
 from api.models import Part, Remainder, Step
 from api.queries.explain import text
-from api.queries.explain.text import Figure, amount, amounts, count, many, meter
+from api.queries.explain.text import Figure, amount, amounts, count, meter
 from api.queries.gate import WHOLE, ScopedBooks, published, scan_runs
 from ledger import money
 from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
+from ledger.plurals import counted
 from ledger.tables import CHARGES, COSTS, LOTS, RATES, RAW_FILES
 
 GroupId = tuple[str, str, int]
@@ -37,7 +38,7 @@ def charge_step(figure: Figure) -> Step | None:
     charge_count = int(_charge_groups(figure.books, list(group_costs))["charges"].sum())
     remainder = text.minus(whole, text.total(top_charges))
     sentence = (
-        f"{amounts(whole)} of it comes from the bill: {many(charge_count, 'charge')} in {many(len(group_costs), 'charge group')}. "
+        f"{amounts(whole)} of it comes from the bill: {counted(charge_count, 'charge')} in {counted(len(group_costs), 'charge group')}. "
         "A charge group is a set of charges with the same keys; within it, a charge counts in proportion to its amount."
     )
     return Step(
@@ -226,7 +227,7 @@ def pool_steps(figure: Figure) -> list[Step]:
     pool = Step(
         step="pool",
         rule="RA-1a" if coarse else "RA-1",
-        sentence=f"{amounts(groups.sum)} of it was rated in {many(groups.count, 'pool')}: charges and calls that agree in all keys known on both sides.",
+        sentence=f"{amounts(groups.sum)} of it was rated in {counted(groups.count, 'pool')}: charges and calls that agree in all keys known on both sides.",
         parts=[_pool_part(row, rates.get(_at(row))) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,

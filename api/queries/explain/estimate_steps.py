@@ -11,10 +11,11 @@ import polars as pl
 
 from api.models import Part, Step
 from api.queries.explain import text
-from api.queries.explain.text import Figure, amount, amounts, count, many, meter
+from api.queries.explain.text import Figure, amount, amounts, count, meter
 from api.queries.gate import WHOLE, published, scan_runs
 from api.queries.shares import usage_totals
 from ledger import money
+from ledger.plurals import counted
 from ledger.tables import COSTS, PRICES
 
 _KEYS = ("provider", "model", "region", "meter", "service_tier", "context_above")
@@ -55,7 +56,7 @@ def estimate_step(figure: Figure) -> Step | None:
 
 
 def _without_price(kinds: int) -> str:
-    return f"{many(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the price book"
+    return f"{counted(kinds, 'kind')} of usage {'has' if kinds == 1 else 'have'} no price in the price book"
 
 
 def _usage_keys(row: Mapping[str, Any]) -> pl.DataFrame:

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from api.models import Part, Step
 from api.queries.explain import text
-from api.queries.explain.text import Figure, amount, amounts, many
+from api.queries.explain.text import Figure, amount, amounts
 from api.queries.gate import WHOLE, published, scan_runs
 from ledger import code, registry
 from ledger.db import Run
+from ledger.plurals import counted
 from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
 
 _RULES: Mapping[str, str] = {
@@ -103,7 +104,7 @@ def run_step(figure: Figure) -> Step:
     return Step(
         step="run",
         rule="TI-2",
-        sentence=f"{many(groups.count, 'run')} computed it. The same inputs give the same figures.",
+        sentence=f"{counted(groups.count, 'run')} computed it. The same inputs give the same figures.",
         parts=parts,
         rest=groups.remainder(),
         sum=groups.sum,

@@ -142,15 +142,6 @@ def count(number: Decimal | int | None) -> str:
     return f"{int(whole):,}{point}{fraction}"
 
 
-def many(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun.
-
-    >>> many(1, "call"), many(2000, "call"), many(2, "other", "others")
-    ('1 call', '2,000 calls', '2 others')
-    """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def when(start: datetime, end: datetime | None = None) -> str:
     """An instant, or a period, in UTC."""
     first = f"{start:%Y-%m-%d %H:%M}"

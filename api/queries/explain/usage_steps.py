@@ -13,10 +13,11 @@ import polars as pl
 from api.models import Part, Remainder, Step
 from api.queries.calls import CALL, with_ids
 from api.queries.explain import text
-from api.queries.explain.text import UNKNOWN_NAMES, Figure, amount, amounts, count, many, meter, owner_name
+from api.queries.explain.text import UNKNOWN_NAMES, Figure, amount, amounts, count, meter, owner_name
 from api.queries.gate import WHOLE, published, scan_rollups
 from api.queries.shares import split_over_calls, usage_of_calls, usage_totals
 from ledger import registry
+from ledger.plurals import counted
 from ledger.tables import CALLS
 
 _METHODS: Mapping[str, str] = {
@@ -46,7 +47,7 @@ def usage_step(figure: Figure) -> Step | None:
     keys = pl.Series([row["usage_key"] for row in groups.top], dtype=pl.Int64).unique()
     usage_rows = {(r["usage_key"], r["meter"]): r for r in usage_totals(figure.books, keys, first, last).iter_rows(named=True)}
     other = text.nonzero(text.minus(figure.cost, groups.sum))
-    sentence = f"{text.of_it(groups.sum)} is allocated to {many(groups.count, 'hourly usage row')}"
+    sentence = f"{text.of_it(groups.sum)} is allocated to {counted(groups.count, 'hourly usage row')}"
     if other:
         sentence += f"; {amounts(other)} has no logged call"
     return Step(
@@ -67,7 +68,7 @@ def _usage_part(row: dict[str, Any], usage_row: dict[str, Any] | None) -> Part:
     values = usage_row or {}
     subject = row["model"] or row["resource"] or "an unknown model"
     times = f"{text.when(values['hour'])}, " if usage_row else ""
-    many_calls = f" of {many(values['calls'], 'call')}" if usage_row else ""
+    many_calls = f" of {counted(values['calls'], 'call')}" if usage_row else ""
     quantity = count(values.get("quantity"))
     agents = f"{row['executor_agent'] or 'an unknown agent'} for {row['initiator_agent'] or row['initiator_team'] or 'an unknown agent'}"
     sentence = f"{times}{subject}, {agents}: {quantity} {meter(row['meter'])}{many_calls}, {amount(row['cost'], row['currency'])}"
@@ -94,7 +95,7 @@ def call_steps(figure: Figure) -> list[Step]:
     top_rows = rows[: figure.most]
     remainder = text.minus(call_total, text.total(top_rows))
     unlisted_calls = whole - len({(row["trace_key"], row["span_key"]) for row in top_rows})
-    sentence = f"{text.of_it(call_total)} is {many(whole, 'call')}"
+    sentence = f"{text.of_it(call_total)} is {counted(whole, 'call')}"
     if figure.calls is None and unlisted_calls:
         sentence += "; those listed have the highest list cost, each with its exact share of its hourly usage row"
     if held_time:

@@ -29,6 +29,7 @@ from ingest.sources.azure import columns
 from ingest.sources.azure.columns import Layout
 from ledger.errors import FormatError
 from ledger.money import MONEY, RATE
+from ledger.plurals import counted
 
 
 class View(StrEnum):
@@ -88,7 +89,7 @@ def check_row_count(item: RawObject, row_count: int) -> None:
     """Raises `FormatError` where the number of rows differs from the manifest."""
     if item.rows is not None and item.rows != row_count:
         raise FormatError(
-            f"the file holds {row_count} rows, and its manifest says {item.rows}",
+            f"the file holds {counted(row_count, 'row')}, and its manifest says {item.rows}",
             where=item.uri,
             remedy="wait for the next run, or run the export again; the month was left as it was",
         )

@@ -252,7 +252,7 @@ def _template(values: Mapping[str, Any], settings: IngestSettings) -> _Template 
     payload |= {"id": "request", "litellm_call_id": "call", "startTime": 1}
     row, problems = litellm_rows.of_item(payload, settings)
     call_type = text(payload["call_type"]) or ""
-    if row is None or problems or names.is_batch_retrieval(call_type):
+    if row is None or problems or names.is_batch_retrieval(call_type) or names.makes_images(call_type):
         return None
     attributes = json.loads(row["attributes"] or "{}")
     members = {

@@ -107,6 +107,15 @@ def usage_scope(call_type: str, *, used: bool) -> str | None:
     return "leaf" if base in _PROVIDER_CALLS or used else None
 
 
+def makes_images(call_type: str) -> bool:
+    """Whether the provider answers with a list of pictures.
+
+    >>> makes_images("aimage_generation"), makes_images("image_edit"), makes_images("acompletion")
+    (True, True, False)
+    """
+    return operation(call_type) == "image_generation"
+
+
 def is_batch_retrieval(call_type: str) -> bool:
     """Whether the item is a poll of a batch's state; with usage it is the cost of the batch."""
     return base_call_type(call_type) == "retrieve_batch"

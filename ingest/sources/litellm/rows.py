@@ -35,7 +35,7 @@ from ingest.otel.attribute_values import geography
 from ingest.problem_counter import described
 from ingest.sources.litellm import names as names
 from ingest.sources.litellm.shapes import OLD, PAYLOADS, SPEND_LOGS, from_old_format, shape_of
-from ingest.sources.litellm.usage import other_usage, token_counts
+from ingest.sources.litellm.usage import other_usage, token_counts, with_images
 from ingest.sources.litellm.values import first_attempt, first_positive, first_text, plain_amounts
 from ledger import ids
 from ledger.money import text as plain
@@ -203,6 +203,9 @@ class _Log:
             row["output_includes_reasoning"] = (
                 True if (counts["reasoning_tokens"] or 0) <= (counts["output_tokens"] or 0) else None
             )
+        elif names.makes_images(self.call_type):
+            # Usage is in tokens where the provider sells pictures so; otherwise the answer's list counts them.
+            row["other_usage"] = with_images(row["other_usage"], self.response.get("data"))
         row["usage_scope"] = names.usage_scope(self.call_type, used=row.get("total_tokens") is not None or any(counts.values()))
 
     def _set_cost(self, row: Row) -> None:

@@ -51,6 +51,18 @@ def other_usage(usage: Mapping[str, Any]) -> str | None:
     return json.dumps(quantities) if quantities else None
 
 
+def with_images(meters: str | None, pictures: object) -> str | None:
+    """The JSON object with the pictures of the answer's list, where usage counts no pictures of an answer.
+
+    >>> with_images(None, [{"url": "a"}, {"url": "b"}]), with_images('{"output_images": "1"}', [{}, {}]), with_images(None, "cut")
+    ('{"output_images": "2"}', '{"output_images": "1"}', None)
+    """
+    quantities = json.loads(meters or "{}")
+    if not isinstance(pictures, (list, tuple)) or not pictures or any(meter.startswith("output_images") for meter in quantities):
+        return meters
+    return json.dumps({**quantities, "output_images": str(len(pictures))})
+
+
 def token_counts(
     item: Mapping[str, Any], usage: Mapping[str, Any], part: Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 ) -> dict[str, int | None]:

@@ -87,6 +87,17 @@ def test_id3_names_of_logs_are_those_of_the_registry(books: Books) -> None:
     assert findings(books, "similar_names") == []
 
 
+def test_id3_a_name_that_only_looks_like_a_registered_one_is_told(books: Books) -> None:
+    """Full-width letters and a filler that shows nothing are other characters: each name has its own cost, and all are told."""
+    rows = [span(n, n, agent_name=name, input_tokens=1000, **SONNET) for n, name in enumerate(["Ｃａｒｅ", "Ca\u3164re"], 1)]
+    write(books, spans=spans(*rows), charges=charges(charge("2", tokens_k="2")), owners="agent,team\nCare,Support\n")
+    attribute(books)
+    assert costs_by(books, "initiator_agent") == {"Ca\u3164re": D(1), "Ｃａｒｅ": D(1)}
+    (line,) = findings(books, "similar_names")
+    assert "Ｃａｒｅ 1.00 USD" in line
+    assert "looks like the registered Care in other characters; it was not taken for it" in line
+
+
 def test_id3_similar_names_that_nobody_registered_stay_apart_and_are_reported(books: Books) -> None:
     """Two agents, two teams by tag and two tenants; what only resembles two registered agents is neither of them."""
     rows = [
@@ -107,7 +118,7 @@ def test_id3_similar_names_that_nobody_registered_stay_apart_and_are_reported(bo
         "team Ops, ops: Ops 2.00 USD, ops 1.00 USD",
         "tenant ACME, Acme: ACME unpriced (USD), Acme unpriced (USD)",
     ]
-    assert any("registered coder" in line for line in findings(books, "similar_names"))
+    assert any("registered Coder, coder" in line for line in findings(books, "similar_names"))
 
 
 def test_id3_names_of_an_older_registry_rules_and_budgets_compare_the_same(books: Books) -> None:

@@ -91,7 +91,7 @@ def test_saved_pages_are_booked_as_an_accountant_would(books: Books) -> None:
     assert kept["billed_cost"].sum() == D("1.9938912")  # 155.88912 + 43.5 cents
     assert [(p.place, p.reason) for p in report.problems] == [
         (SONNET, "5700 tokens of the priority tier are in the usage report, and never in the cost report"),
-        ("1 rows", "the groups of a day are not its total; the difference is a row of its own"),
+        ("1 row", "the groups of a day are not its total; the difference is a row of its own"),
     ]
 
 

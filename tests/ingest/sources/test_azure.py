@@ -472,7 +472,7 @@ def test_a_focus_export_says_both_views_and_goes_before_them(books: Books, folde
     assert "'daily-FocusCost' is read instead" in " ".join(reasons(report))
     export(folder, content, kind="FocusCost", counts=[2], run="202610090400")
     lacking = ingest(books, "azure", [str(folder)])
-    assert "the file holds 1 rows, and its manifest says 2" in reasons(lacking)
+    assert "the file holds 1 row, and its manifest says 2" in reasons(lacking)
     assert {p.source for p in lacking.problems} == {"azure"} and total(books) == D("2.5")
 
 

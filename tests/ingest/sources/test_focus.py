@@ -233,7 +233,7 @@ def test_very_many_bad_rows_are_told_singly_a_thousand_times_and_then_in_a_sum(b
     report = ingest(books, "focus", [path])
 
     assert report.errors == 3000 and len(report.problems) == 1001
-    assert [(p.place, p.reason) for p in report.problems if p.rows > 1] == [("2000 more rows", "is no amount")]
+    assert [(p.place, p.reason) for p in report.problems if p.rows > 1] == [("2,000 more rows", "is no amount")]
     assert total(books) == Decimal("1.5")
 
 

@@ -242,6 +242,27 @@ def test_litellms_own_fixtures() -> None:
     assert (sent["request_model"], sent["response_model"], sent["api_base"]) == ("gpt-4o", "gpt-4o", "https://api.openai.com")
 
 
+def test_the_pictures_of_an_answer_are_counted_where_usage_counts_nothing(tmp_path: Path) -> None:
+    """Usage in tokens stands; an answer that is withheld has no number of pictures. Line by line, and in a block read by columns."""
+    with (DATA / "litellm_payloads" / "images_expected.csv").open(encoding="utf-8", newline="") as file:
+        expected_rows = {
+            row["call"]: [row[c] for c in ("output_images", "input_tokens", "output_tokens")] for row in csv.DictReader(file)
+        }
+    lines = (DATA / "litellm_payloads" / "images.jsonl").read_text(encoding="utf-8")
+    other_calls = "".join(json.dumps(payload(n), default=float) + "\n" for n in range(70))
+    for content in (lines, lines + other_calls):
+        frame = read_bytes(tmp_path, content.encode(), "log.jsonl").frame
+        rows = {
+            row["gateway_call_id"]: [
+                json.loads(row["other_usage"] or "{}").get("output_images", ""),
+                *(str(row[c] or "") for c in ("input_tokens", "output_tokens")),
+            ]
+            for row in frame.iter_rows(named=True)
+            if row["gateway_call_id"] in expected_rows
+        }
+        assert rows == expected_rows
+
+
 # --- the forms a log comes in ---------------------------------------------------------------------
 
 THREE = [payload(n) for n in (1, 2, 3)]
