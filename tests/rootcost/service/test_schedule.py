@@ -345,6 +345,7 @@ def test_rows_that_are_left_out_are_no_failure_and_an_address_that_is_lost_is_on
     with books.database.session() as session:
         stored_rows = session.get_one(ConfiguredSource, "bill")
         stored_rows.uris = [*stored_rows.uris, str(bill.with_name("none.csv"))]
+        record(session, "test", "source.change", "bill")
     again = read_source(books, sources.find(books, "bill"), cause=BY_CLOCK).run
     assert (again.status, again.rows) == ("failed", 1)
     assert "none.csv" in (again.error or "")
@@ -426,6 +427,7 @@ def test_a_stale_source_is_told_once_an_episode(books: Books) -> None:
 
     with books.database.session() as session:
         session.get_one(ConfiguredSource, "live").lag_seconds = 60
+        record(session, "test", "source.change", "live")
     (again,) = raise_alerts(books)
     assert again.alert_id != rung.alert_id
     assert "its newest row is of" in again.text
@@ -451,10 +453,12 @@ def test_the_longest_pause_between_ticks_is_no_staleness(books: Books, bill: Pat
     with books.database.session() as session:
         stored_rows = session.get_one(ConfiguredSource, "bill")
         stored_rows.lag_seconds, stored_rows.every_seconds = age - 3600, 7200
+        record(session, "test", "source.change", "bill")
     report = standing(books, "bill")
     assert (report.stale, report.expected_lag_seconds, report.stale_after_seconds) == (False, age - 3600, age + 3600)
     with books.database.session() as session:
         session.get_one(ConfiguredSource, "bill").every_seconds = 60
+        record(session, "test", "source.change", "bill")
     assert standing(books, "bill").stale
 
 
