@@ -88,6 +88,10 @@ survive: .venv/.installed ## Kills, power cuts (as root) and flipped bits (KILLS
 audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1)
 	@$(BIN)/python -m tests.audit_run --events $(or $(EVENTS),10000) --damages $(or $(DAMAGES),100) --seed $(or $(SEED),1)
 
+.PHONY: faults
+faults: .venv/.installed ## A full disk and input/output errors at random calls (FAULTS=200, SEED=…)
+	@$(BIN)/python -m tests.survive.faults --count $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED))
+
 .PHONY: fuzz
 fuzz: .venv/.installed ## Mutated inputs at every reader and door (SEED=1, COUNT=20000): nothing escapes, hangs or takes a neighbour along
 	@$(BIN)/python -m tests.fuzz.run --seed $(or $(SEED),1) --count $(or $(COUNT),20000)
@@ -99,6 +103,10 @@ contract: .venv/.installed ## The running API against its own description, all c
 .PHONY: readers
 readers: .venv/.installed ## Many readers of the API while a month is published again and again (READERS=200, ROUNDS=3)
 	@$(BIN)/python -m tests.endurance.readers --readers $(or $(READERS),200) --rounds $(or $(ROUNDS),3)
+
+.PHONY: soak
+soak: .venv/.installed ## Telemetry, two sources, attribution and pages at once, then the same at rest (MINUTES=30, RATE=5000 spans/s)
+	@$(BIN)/python -m tests.endurance.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),5000)
 
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/

@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
+from ledger import disk
 from ledger.errors import (
     DeniedError,
     DiskFull,
@@ -193,6 +194,9 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
+    disk_error = None if isinstance(error, RootCostError) else disk.error_of(error, "the ledger")
+    if disk_error is not None:
+        return await _rootcost_error(request, disk_error)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return document(
         500,

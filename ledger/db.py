@@ -269,9 +269,7 @@ class Database:
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         """The error of a database that does not answer, or whose disk is full."""
         safe_url = sa.make_url(self.url).render_as_string(hide_password=True)
-        if disk.is_full(error):
-            return disk.disk_full(safe_url)
-        return StoreUnreachable(
+        return disk.error_of(error, safe_url) or StoreUnreachable(
             str(error).splitlines()[0], where=safe_url, remedy="check store.database_url, and that the server answers"
         )
 

@@ -13,7 +13,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import DiskFull
+from ledger.errors import DiskFull, StoreUnreachable
+
+_FAILURES: Final = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE})
+_FAILURE_MESSAGES: Final = (
+    "input/output error",
+    "disk i/o error",
+    "read-only file system",
+    "readonly database",
+    "stale file handle",
+    "(os error 5)",
+    "(os error 30)",
+)
 
 RESERVE_BYTES: Final = 64 << 20
 RESERVE_PERCENT: Final = 2
@@ -60,6 +71,23 @@ def is_full(error: BaseException) -> bool:
         or (isinstance(cause, OSError) and cause.errno in _ERRNOS)
         or any(message in str(cause).lower() for message in _MESSAGES)
         for cause in _causes(error)
+    )
+
+
+def error_of(error: BaseException, folder: Path | str) -> StoreUnreachable | None:
+    """The error to tell where a disk is full or fails below a library that only passes it on; None where no disk is to blame."""
+    if is_full(error):
+        return disk_full(folder)
+    causes = list(_causes(error))
+    is_failing = any(isinstance(cause, OSError) and cause.errno in _FAILURES for cause in causes) or any(
+        message in str(cause).lower() for cause in causes for message in _FAILURE_MESSAGES
+    )
+    if not is_failing:
+        return None
+    return StoreUnreachable(
+        "the disk cannot be read or written",
+        where=str(folder),
+        remedy="look for errors of the disk in the system's log; nothing that was acknowledged is lost, and what was being done can be repeated",
     )
 
 

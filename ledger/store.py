@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from ledger import disk, file_sets
@@ -314,10 +314,11 @@ class Store:
             if not self.root.startswith("s3://"):
                 make_folder(Path(self.root))
             yield
-        except OSError as error:
-            if disk.is_full(error):
-                raise disk.disk_full(self.uri(table)) from error
-            raise StoreUnreachable(
+        except (OSError, DeltaError) as error:
+            disk_error = None if "://" in self.root else disk.error_of(error, self.uri(table))
+            if disk_error is None and not isinstance(error, OSError):
+                raise
+            raise disk_error or StoreUnreachable(
                 str(error), where=self.uri(table), remedy="check the store's address and credentials"
             ) from error
 

@@ -57,8 +57,8 @@ def _report_error(error: Exception) -> int:
     from ledger import disk
     from ledger.errors import RootCostError
 
-    if disk.is_full(error) and not isinstance(error, RootCostError):
-        error = disk.disk_full(str(getattr(error, "filename", None) or "this machine"))
+    if not isinstance(error, RootCostError):
+        error = disk.error_of(error, str(getattr(error, "filename", None) or "this machine")) or error
     if isinstance(error, RootCostError):
         say(f"rootcost: {_with_option_names(error)}")
         return error.exit_code

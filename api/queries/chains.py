@@ -10,8 +10,9 @@ import polars as pl
 from api.models import ChainSummary, ChainTree, Page
 from api.queries import redaction
 from api.queries.calls import CALL, with_ids
-from api.queries.gate import WHOLE, Rows, ScopedBooks, one_publication, published, scan_rollups
+from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups
 from api.queries.pricing import price_calls
+from api.queries.publication import one_publication
 from api.queries.tree import build_tree
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.ids import trace_key
@@ -37,7 +38,7 @@ class ChainQuery:
     offset: int = 0
 
 
-@one_publication()
+@one_publication
 def chains(books: ScopedBooks, query: ChainQuery) -> Page[ChainSummary]:
     """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
@@ -68,7 +69,7 @@ def chains(books: ScopedBooks, query: ChainQuery) -> Page[ChainSummary]:
     )
 
 
-@one_publication()
+@one_publication
 def chain(books: ScopedBooks, chain_id: str) -> ChainTree:
     """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup has the id."""
     tree = find_chain(books, chain_id)

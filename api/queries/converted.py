@@ -7,12 +7,13 @@ import polars as pl
 from api.models import CostTable
 from api.models.costs import RateUsed
 from api.queries.costs import CostQuery, as_cost_table, finished, matching_costs, part, part_amount, part_sums, period
-from api.queries.gate import ScopedBooks, one_publication
+from api.queries.gate import ScopedBooks
+from api.queries.publication import one_publication
 from ledger.errors import UsageError
 from ledger.exchange_rates import AppliedRate, Exchange, convert
 
 
-@one_publication()
+@one_publication
 def costs_in(books: ScopedBooks, query: CostQuery, currency: str) -> tuple[pl.DataFrame, list[AppliedRate]]:
     """The rows of `costs`, with the same columns, all in `currency`; and the rates that were applied.
 
@@ -49,7 +50,7 @@ def costs_in(books: ScopedBooks, query: CostQuery, currency: str) -> tuple[pl.Da
     return finished(totals, query), rates
 
 
-@one_publication()
+@one_publication
 def cost_table_in(books: ScopedBooks, query: CostQuery, currency: str) -> CostTable:
     """The converted costs as a document, with the rates applied."""
     frame, rates = costs_in(books, query, currency)

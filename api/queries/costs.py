@@ -12,7 +12,8 @@ import polars as pl
 
 from api.models import Basis, Calendar, CostRow, CostTable, Granularity, View
 from api.models.costs import RateUsed
-from api.queries.gate import WHOLE, ScopedBooks, WholeBooks, one_publication, published, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, WholeBooks, published, scan_runs
+from api.queries.publication import one_publication
 from ledger import money
 from ledger.calendars import time_of_use, used_within
 from ledger.errors import UsageError
@@ -160,6 +161,7 @@ class CostQuery:
         return RELATIVE.get(dimension, dimension).format(view=self.view)
 
 
+@one_publication
 def costs(books: ScopedBooks, query: CostQuery) -> pl.DataFrame:
     """Cost by the query's dimensions, then [period_start], currency: one row for each key. (LA-1)
 
@@ -273,7 +275,7 @@ def _equals(column: str, values: Sequence[str]) -> pl.Expr:
     return mask | pl.col(column).is_null() | (pl.col(column) == "") if "" in values else mask
 
 
-@one_publication()
+@one_publication
 def cost_table(books: ScopedBooks, query: CostQuery) -> CostTable:
     """Costs as a document: rows, totals by currency, and the published runs."""
     return as_cost_table(books, query, costs(books, query))
@@ -304,6 +306,7 @@ def as_cost_table(books: ScopedBooks, query: CostQuery, frame: pl.DataFrame, rat
     )
 
 
+@one_publication
 def balance(books: WholeBooks, months: Sequence[str] | None = None) -> pl.DataFrame:
     """Control totals of the published runs, one row for each (currency, invoice month, provider, cost column). (MO-2)
 

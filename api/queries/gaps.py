@@ -16,7 +16,8 @@ import polars as pl
 
 from api.models import ChannelSummary, CounterGap, GapRow, Gaps
 from api.queries import metric_check
-from api.queries.gate import WHOLE, WholeBooks, one_publication, published, scan_rollups
+from api.queries.gate import WHOLE, WholeBooks, published, scan_rollups
+from api.queries.publication import one_publication
 from ledger.errors import UsageError
 from ledger.tables import CALLS, TOKEN_METERS
 
@@ -36,7 +37,7 @@ class GapQuery:
     offset: int = 0
 
 
-@one_publication()
+@one_publication
 def gaps(books: WholeBooks, query: GapQuery) -> Gaps:
     """Calls that each channel missed. Failed calls are excluded: they cost nothing, and not every channel reports them.
 

@@ -11,20 +11,18 @@ rows, for arithmetic that shows other teams' parts only summed, and every use of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
 import polars as pl
 
+from api.queries.publication import months_of_answer
 from ledger.access.principals import OPERATOR, Principal
 from ledger.access.roles import Permission
 from ledger.books import Books
-from ledger.db import Database
 from ledger.periods import month_of, month_start
-from ledger.published import PublishedMonth, published_months
+from ledger.published import PublishedMonth
 from ledger.settings import Settings
 from ledger.tables import Table
 
@@ -91,44 +89,15 @@ def whole_of(books: ScopedBooks) -> WholeBooks | None:
     return WholeBooks(books.whole, books.principal, books.permission) if books.sees_all else None
 
 
-_MONTHS: ContextVar[dict[Database, list[PublishedMonth]] | None] = ContextVar("published months of one answer", default=None)
-
-
-@contextmanager
-def one_publication() -> Iterator[None]:
-    """All of an answer is read from the runs that are in force when it begins: a run published meanwhile changes no part of it.
-
-    A decorator of every query that looks more than once. Runs that are no longer in force stay in the tables for the time of
-    `maintenance.superseded_days`, so what an answer began with can be read to its end.
-    """
-    if _MONTHS.get() is not None:
-        yield
-        return
-    token = _MONTHS.set({})
-    try:
-        yield
-    finally:
-        _MONTHS.reset(token)
-
-
 def published(books: ScopedBooks, start: datetime | None = None, end: datetime | None = None) -> list[PublishedMonth]:
     """Published months, oldest first; with a range, those it touches.
 
     A range is for what lies in the month it happened in: chains, calls, usage. Costs lie in the month of their invoice, which
     may be any later one, so they are looked for in all months: the statistics of their files tell which need not be opened.
     """
-    months = _in_force(books.whole.database)
+    months = months_of_answer(books.whole.database)
     first = None if start is None else month_of(start)
     return [m for m in months if (first is None or m.month >= first) and (end is None or month_start(m.month) < end)]
-
-
-def _in_force(database: Database) -> list[PublishedMonth]:
-    months = _MONTHS.get()
-    if months is None:
-        return published_months(database)
-    if database not in months:
-        months[database] = published_months(database)
-    return months[database]
 
 
 def scan_runs(

@@ -13,7 +13,8 @@ import polars as pl
 
 from api.models import Basis, ClassTotal, MonthTotal, Overview, ReasonTotal, Spender, View
 from api.queries.costs import CostQuery, costs
-from api.queries.gate import ScopedBooks, one_publication, published, whole_of
+from api.queries.gate import ScopedBooks, published, whole_of
+from api.queries.publication import one_publication
 from api.queries.state import alerts, problems
 from ledger import money
 from ledger.errors import UsageError
@@ -22,7 +23,7 @@ from ledger.periods import month_of, parse_instant
 _NOTHING = Decimal(0)
 
 
-@one_publication()
+@one_publication
 def overview(
     books: ScopedBooks, *, month: str | None = None, view: View = "initiator", basis: Basis = "effective", top: int = 10
 ) -> Overview:

@@ -28,8 +28,9 @@ from api.models import (
     UnregisteredAgent,
 )
 from api.queries.costs import parse_month
-from api.queries.gate import ScopedBooks, WholeBooks, one_publication, published, scan_runs
+from api.queries.gate import ScopedBooks, WholeBooks, published, scan_runs
 from api.queries.own_names import OwnNames
+from api.queries.publication import one_publication
 from api.queries.sources import source_statuses
 from ledger import db, disk, money, registry
 from ledger.periods import now
@@ -148,7 +149,7 @@ def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
     return problem_rows(to_frame(problems))
 
 
-@one_publication()
+@one_publication
 def runs(books: WholeBooks, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
     """Attribution runs, newest first, with the months each one is in force for."""
     in_force: dict[str, list[str]] = defaultdict(list)
@@ -170,7 +171,7 @@ def runs(books: WholeBooks, *, limit: int = 50, offset: int = 0) -> Page[RunRow]
 _SIDES: Mapping[str, Literal["initiator", "executor"]] = {"caused": "initiator", "burned": "executor"}
 
 
-@one_publication()
+@one_publication
 def agents(books: ScopedBooks) -> Agents:
     """The registry over time, and agents with costs that are missing from it. (ID-1, ID-2)"""
     timeline = registry.timeline(registry.rows(books.whole))
@@ -203,7 +204,7 @@ def agents(books: ScopedBooks) -> Agents:
     return Agents(registered=[AgentRow.model_validate(row) for row in timeline.iter_rows(named=True)], unregistered=missing)
 
 
-@one_publication()
+@one_publication
 def freshness(books: ScopedBooks, spool: Spool | None = None) -> Freshness:
     """Freshness of the facts of each source. Only the newest partitions are read."""
     at = now()

@@ -321,8 +321,10 @@ class Schedule:
         except RootCostError as error:
             detail, status = {"error": str(error)}, "failed"
         except Exception as error:  # the scheduler must go on; the log has the traceback
-            log.exception("%s failed", name)
-            detail, status = {"error": f"{type(error).__name__}: {error}"}, "failed"
+            disk_error = disk.error_of(error, self._books.home)
+            if disk_error is None:
+                log.exception("%s failed", name)
+            detail, status = {"error": str(disk_error or f"{type(error).__name__}: {error}")}, "failed"
         if self._is_news(name, status, detail) and detail:
             self._note(name, started_at, status, detail)
         return detail if status == "done" else {}

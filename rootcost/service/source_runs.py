@@ -115,7 +115,7 @@ def _read(
     except BaseException as error:  # a panic of Polars is no Exception; the scheduler must go on, and the log has the frames
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        reason = disk.disk_full(books.home) if disk.is_full(error) else input_error(error, source.name)
+        reason = disk.error_of(error, books.home) or input_error(error, source.name)
         log.warning("%s: %s", source.name, reason)
         return Outcome("failed", error=str(reason)), None, reason
     unreached = report.unreached[0] if report.unreached else _unread_file(report)

@@ -41,6 +41,7 @@ class Watch:
     totals: Counter[Decimal] = field(default_factory=Counter)
     totals_by_runs: dict[str, set[Decimal]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    repeated: int = 0
     is_over: bool = False
 
     def take_table(self, answer: httpx.Response) -> None:
@@ -65,7 +66,11 @@ class Watch:
     def take_overview(self, answer: httpx.Response) -> None:
         """The overview of the month: classes sum to the total."""
         overview = answer.json()
-        total = next(Decimal(row["cost"]) for row in overview["totals"] if row["currency"] == CURRENCY)
+        totals = [Decimal(row["cost"]) for row in overview["totals"] if row["currency"] == CURRENCY]
+        if len(totals) != 1:
+            self.failures.append(f"an overview of {overview['month']} of {overview['months']} has totals {overview['totals']}")
+            return
+        total = totals[0]
         classes = sum((Decimal(row["cost"]) for row in overview["classes"] if row["currency"] == CURRENCY), Decimal(0))
         self._equal(classes, total, "classes of an overview")
 
@@ -116,13 +121,25 @@ _REQUESTS: tuple[tuple[str, Callable[[Watch, httpx.Response], None]], ...] = (
 )
 
 
+async def _answer(http: httpx.AsyncClient, address: str, watch: Watch) -> httpx.Response:
+    """The whole answer. An idle connection may be closed just when a request is sent: it is sent again, as every client of HTTP does."""
+    request = http.build_request("GET", address)
+    try:
+        answer = await http.send(request, stream=True)
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        watch.repeated += 1
+        answer = await http.send(request, stream=True)
+    await answer.aread()
+    return answer
+
+
 async def _read(http: httpx.AsyncClient, number: int, watch: Watch) -> None:
     while not watch.is_over:
         address, take = _REQUESTS[number % len(_REQUESTS)]
         number += 7
         began = time.monotonic()
         try:
-            answer = await http.get(address)
+            answer = await _answer(http, address, watch)
             if answer.status_code == httpx.codes.OK:
                 take(watch, answer)
             else:
@@ -172,12 +189,13 @@ class Restatements:
         rootcost(self._home, "ingest", "focus", str(path), "--scope", "restated")
 
 
-def rootcost(home: Path, *arguments: str) -> None:
-    """Runs a command on a home; its failure is one of this run."""
+def rootcost(home: Path, *arguments: str) -> str:
+    """What a command on a home prints; its failure is one of this run."""
     command = [sys.executable, "-m", "rootcost.cli", "--home", str(home), *arguments]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         raise RuntimeError(f"rootcost {' '.join(arguments)} ended with {process.returncode}: {process.stderr[-2000:]}")
+    return process.stdout
 
 
 def run(home: Path, *, readers: int, rounds: int) -> list[str]:
@@ -196,7 +214,7 @@ def run(home: Path, *, readers: int, rounds: int) -> list[str]:
     print(
         f"{readers} readers, {rounds + 1} publications, {watch.answers.total():,} answers in {seconds:.0f} s, half of them within "
         f"{slowest[len(slowest) // 2]:.1f} s, the slowest in {slowest[-1]:.1f} s; totals seen: "
-        f"{', '.join(f'{total:.2f} ({n})' for total, n in sorted(watch.totals.items()))}; failures: {len(failures)}"
+        f"{', '.join(f'{total:.2f} ({n})' for total, n in sorted(watch.totals.items()))}; requests sent twice: {watch.repeated}; failures: {len(failures)}"
     )
     return failures
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from deltalake.exceptions import DeltaError
 
 from ledger import disk
 from ledger.books import Books
@@ -96,3 +98,34 @@ def test_only_what_says_so_is_a_full_disk() -> None:
     wrapped_error = RuntimeError("cannot write")
     wrapped_error.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert disk.is_full(wrapped_error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError("Generic LocalFileSystem error: Unable to sync file: Input/output error (os error 5)"),
+        DeltaError("Failed to parse parquet: External: Generic LocalFileSystem error: Read-only file system (os error 30)"),
+    ],
+)
+def test_a_failing_disk_is_told_in_a_sentence_whichever_library_meets_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("polars.DataFrame.write_delta", fail)
+    with pytest.raises(StoreUnreachable, match="the disk cannot be read or written") as caught:
+        books.store.append(PROBLEMS, to_frame([Problem("focus", "bill.csv", "line 2", "cost", "is no number", "mend it")]))
+    assert str(books.home) in str(caught.value)
+
+
+def test_a_failing_disk_below_the_database_is_no_lost_server(books: Books) -> None:
+    with pytest.raises(StoreUnreachable) as caught, books.database.session():
+        raise sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+    assert "the disk cannot be read or written" in str(caught.value)
+    assert "server" not in str(caught.value)
+
+
+def test_an_error_that_is_no_disk_s_is_passed_on() -> None:
+    assert disk.error_of(DeltaError("the table has no such column"), "tables") is None

@@ -21,13 +21,12 @@ from pathlib import Path
 
 from alembic import command as _loaded_before_forks  # noqa: F401
 
-from tests.survive.workload import acknowledge_to, failures, work
+from tests.survive.workload import ROUNDS, acknowledge_to, failures, work
 
 FORK = multiprocessing.get_context("fork")
 _AUDITED = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir", "shutil.rmtree", "sqlite3.connect"})
-_HOMES_EVERY = 8
+HOMES_EVERY = 8
 """Kills and cuts of one home, before a new one has its first start."""
-_ROUNDS = 5
 
 
 class Worker:
@@ -62,7 +61,7 @@ class Worker:
 def _work(home: Path, first: int, writer: int, kill_at: int | None) -> None:
     if kill_at is not None:
         _kill_self_at(kill_at)
-    work(home, first, _ROUNDS, acknowledge_to(writer))
+    work(home, first, ROUNDS, acknowledge_to(writer))
 
 
 def _kill_self_at(number: int) -> None:
@@ -116,7 +115,7 @@ def kills(count: int, seed: int, folder: Path) -> list[str]:
     losses, home, promises = list[str](), folder, list[str]()
     for number in range(count):
         chance = random.Random(f"kill {seed} {number}")
-        if number % _HOMES_EVERY == 0:
+        if number % HOMES_EVERY == 0:
             shutil.rmtree(home, ignore_errors=True)
             home, promises = folder / f"kill-{number}", []
         by_operation = chance.random() < 0.5
@@ -128,14 +127,14 @@ def kills(count: int, seed: int, folder: Path) -> list[str]:
             worker.process.join(chance.uniform(0, 2.5))
         worker.kill()
         promises += worker.promises()
-        losses += _report(f"kill {number} of seed {seed}", checked(home, promises))
+        losses += report(f"kill {number} of seed {seed}", checked(home, promises), number)
     return losses
 
 
-def _report(case: str, failures_of_case: list[str]) -> list[str]:
+def report(case: str, failures_of_case: list[str], number: int) -> list[str]:
     """The failures of one case, printed at once: a run may be broken off. Every tenth case says how far it is."""
     lines = [f"{case}: {failure}" for failure in failures_of_case]
-    for line in lines or ([f"{case}: whole"] if case.split()[1].endswith("9") else []):
+    for line in lines or ([f"{case}: whole"] if number % 10 == 9 else []):
         print(f"  {line}", flush=True)
     return lines
 
@@ -147,15 +146,15 @@ def power_cuts(count: int, seed: int, folder: Path) -> list[str] | None:
     promises: list[str] = []
     for number in range(count):
         chance = random.Random(f"cut {seed} {number}")
-        if number % _HOMES_EVERY == 0:
+        if number % HOMES_EVERY == 0:
             if worker is not None:
                 worker.kill()
                 subprocess.run(["umount", mount_point], check=True)
             if not _mount_new(folder / "disk", mount_point):
                 return None
             home, promises = mount_point / "home", []
-        if worker is None or number % _HOMES_EVERY == 0 or not worker.process.is_alive():
-            promises += worker.promises() if worker is not None and number % _HOMES_EVERY else []
+        if worker is None or number % HOMES_EVERY == 0 or not worker.process.is_alive():
+            promises += worker.promises() if worker is not None and number % HOMES_EVERY else []
             worker = Worker(home, number * 100 + 1)
         time.sleep(chance.uniform(0, 1.5))
         os.kill(worker.process.pid or 0, signal.SIGSTOP)
@@ -166,7 +165,7 @@ def power_cuts(count: int, seed: int, folder: Path) -> list[str] | None:
         after.mkdir(exist_ok=True)
         subprocess.run(["mount", "-o", "loop", folder / "after", after], check=True)
         try:
-            losses += _report(f"cut {number} of seed {seed}", checked(after / "home", promises_so_far))
+            losses += report(f"cut {number} of seed {seed}", checked(after / "home", promises_so_far), number)
         finally:
             subprocess.run(["umount", after], check=True)
     if worker is not None:
@@ -207,8 +206,10 @@ def flips(count: int, seed: int, folder: Path) -> list[str]:
         if path.name not in " ".join(problem.uri for problem in verify_table(store, table).problems) and _is_live(
             store, table, path
         ):
-            losses += _report(
-                f"flip {number} of seed {seed}", [f"bit {bit} of byte {position} of {path.relative_to(home)} is not named"]
+            losses += report(
+                f"flip {number} of seed {seed}",
+                [f"bit {bit} of byte {position} of {path.relative_to(home)} is not named"],
+                number,
             )
         path.write_bytes(content)
     return losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -17,10 +18,13 @@ from ledger.published import published_months
 from ledger.spool import Spool
 from ledger.tables import BALANCE, CHARGES, COSTS, SPANS
 from tests.attribution.test_worked_example import OWNERS
+from tests.support.amounts import sum_of
 from tests.support.books_by_hand import SONNET, at, charge, charges, span, spans
 
 Acknowledge = Callable[[str], None]
 SOURCE = "survive"
+ROUNDS = 5
+"""Deliveries of a piece of work."""
 
 
 def delivery(number: int) -> pl.DataFrame:
@@ -82,10 +86,19 @@ def failures(home: Path, promises: Collection[str], *, may_unpublish: bool = Fal
             losses.append(f"acknowledged rows are lost: {sorted(lost_keys)[:5]}")
         if books.store.version(CHARGES) is not None:
             attribute(books)
+            losses += _figures(books)
     with Books.open(home) as books:
         if books.repairs:
             losses.append(f"a second start repairs again: {books.repairs[0].reason}")
     return losses
+
+
+def _figures(books: Books) -> list[str]:
+    """What an undisturbed ledger has: the bill, split to the last digit."""
+    runs = {month.month: month.run_id for month in published_months(books.database)}
+    rows = books.store.scan(COSTS, {"month": [*runs], "run_id": [*runs.values()]}).filter(basis="billed").collect()
+    billed_cost = sum_of(rows["billed_cost"])
+    return [] if billed_cost == Decimal("0.03") else [f"the bill of 0.03 has costs of {billed_cost}"]
 
 
 def acknowledge_to(handle: int) -> Acknowledge:

@@ -22,8 +22,9 @@ from api.queries.evidence.classes import EVIDENCE
 from api.queries.evidence.emitters import emitters
 from api.queries.evidence.figure import AMOUNTS, COUNTS, by_decider
 from api.queries.evidence.findings import findings
-from api.queries.gate import WholeBooks, one_publication, published
+from api.queries.gate import WholeBooks, published
 from api.queries.overview import bounds
+from api.queries.publication import one_publication
 from ledger import money
 from ledger.published import PublishedMonth
 
@@ -31,7 +32,7 @@ ALL = "all"
 """The month that stands for all published months."""
 
 
-@one_publication()
+@one_publication
 def evidence(books: WholeBooks, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
     """The evidence of an invoice month, by default the newest published one, or of all.
 
@@ -57,7 +58,7 @@ def evidence(books: WholeBooks, *, month: str | None = None, basis: Basis = "eff
     )
 
 
-@one_publication()
+@one_publication
 def evidence_table(
     books: WholeBooks, section: EvidenceSection, *, month: str | None = None, basis: Basis = "effective"
 ) -> pl.DataFrame:

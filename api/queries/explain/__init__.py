@@ -25,8 +25,9 @@ from api.queries.explain.estimate_steps import estimate_step
 from api.queries.explain.lookup import calls_named, find, no_cost_error, not_found_error
 from api.queries.explain.set_aside import set_aside_step, spans_set_aside
 from api.queries.explain.text import Figure, amount, amounts
-from api.queries.gate import WHOLE, ScopedBooks, one_publication, published, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, published, scan_runs
 from api.queries.pricing import costs_of, price
+from api.queries.publication import one_publication
 from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
 from ledger.errors import ObjectMissingError
@@ -38,7 +39,7 @@ DEFAULT_LINES = 20
 """Default number of lines a step lists."""
 
 
-@one_publication()
+@one_publication
 def explain(books: ScopedBooks, ref: str, *, basis: Basis = "effective", most: int = DEFAULT_LINES) -> Explanation:
     """Explains a chain (its id), a call (trace:span, gateway call id, provider request id or span id) or a charge (its id).
 
@@ -63,7 +64,7 @@ def explain(books: ScopedBooks, ref: str, *, basis: Basis = "effective", most: i
     return _explanation(figure, ref, "charge", steps)
 
 
-@one_publication()
+@one_publication
 def explain_cell(books: ScopedBooks, query: CostQuery, *, most: int = DEFAULT_LINES) -> Explanation:
     """Explains all the cost a query sums: a cell of a report, or the report; `by` only selects the breakdown.
 
