@@ -154,10 +154,10 @@ class _LedgerCollector(Collector):
 
     def _budgets(self) -> Iterator[GaugeMetricFamily]:
         budget_rows = budgets(of_operator(self._books))
-        left = [([row.name, row.currency], float(row.left)) for row in budget_rows if row.left is not None]
+        remainders = [([row.name, row.currency], float(row.left)) for row in budget_rows if row.left is not None]
         amounts = [([row.name, row.currency], float(row.amount)) for row in budget_rows]
         text = "What is left of a budget in its newest evaluated month; negative when it is exceeded. For looking at."
-        yield _gauge("rootcost_budget_remaining_approx", text, left, ["budget", "currency"])
+        yield _gauge("rootcost_budget_remaining_approx", text, remainders, ["budget", "currency"])
         yield _gauge("rootcost_budget_amount_approx", "Amount of a budget. For looking at.", amounts, ["budget", "currency"])
 
 
