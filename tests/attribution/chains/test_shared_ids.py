@@ -58,6 +58,15 @@ def test_ca1a_the_larger_copy_does_not_win(books: Books) -> None:
     assert teams(books, first, copy, thousands=2)["A"] == (D("0.003"), False)
 
 
+def test_ca1a_the_id_of_a_call_of_yesterday_is_told_too(books: Books) -> None:
+    """Both pay on their own day."""
+    first = span(1, 1, gateway_call_id="g", **LOG, **ALICE)
+    copy = span(2, 2, gateway_call_id="g", **LOG, **BOB, start_time=at(10, day=6))
+    next_day: dict[str, Any] = {"charge_period_start": at(10, day=6), "charge_period_end": at(11, day=6)}
+    write(books, charges=charges(charge("0.003", tokens_k="1", scope="next day", **next_day)))
+    assert teams(books, first, copy, thousands=1) == {"A": (D("0.003"), False), "B": (D("0.003"), True)}
+
+
 def test_ca1a_one_key_on_two_channels_is_one_call(books: Books) -> None:
     first = span(1, 1, gateway_call_id="g", **LOG, **ALICE, credential_team="A")
     spend_log = span(2, 2, gateway_call_id="g", **LOG | {"channel": "litellm-spend-logs"}, **ALICE, credential_team="team-id-7")
