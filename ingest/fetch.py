@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from ingest.http import HttpClient
 from ingest.source import ListedObject, RawObject, Request, Window
+from ledger.addresses import masked
 from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
 from ledger.problems import Problem
 from ledger.scratch import Scratch, part_file
@@ -144,7 +145,7 @@ class WorldFetcher:
 
     def checkpoint(self, key: str) -> str | None:
         """How far earlier runs read this source."""
-        return self._checkpoints.get(key)
+        return self._checkpoints.get(masked(key))
 
     def release(self, item: RawObject) -> None:
         """Deletes the bytes of an object that has been read, unless they are the user's own file or are kept for replay."""

@@ -11,12 +11,10 @@ import traceback
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from ingest.problem_counter import MAX_SINGLE_PROBLEMS
-from ledger.addresses import masked
 from ledger.errors import DiskFull, FormatError, RootCostError, StoreUnreachable, UsageError
 from ledger.plurals import counted
 from ledger.problems import Problem
@@ -45,12 +43,8 @@ class ProblemLog:
             self.add(problem)
 
     def problems(self) -> list[Problem]:
-        """All problems, without secrets of addresses; of a file with very many, the first ones one by one and the others summed by reason."""
-        return [
-            replace(problem, uri=masked(problem.uri), reason=masked(problem.reason))
-            for group in self.by_uri.values()
-            for problem in _limited(group)
-        ]
+        """All problems; of a file with very many, the first ones one by one and the others summed by reason."""
+        return [problem for group in self.by_uri.values() for problem in _limited(group)]
 
 
 UNREADABLE: Final = "unreadable_file"

@@ -158,16 +158,16 @@ class _Run:
             self.problem_log.read_uris.add(uri)
             is_complete = True
             try:
-                for batch in self.source.plan(self.fetcher, uri):
-                    if isinstance(batch, Problem):
-                        self.problem_log.add(batch)
-                        self.problem_log.read_uris.add(batch.uri)
+                for entry in self.source.plan(self.fetcher, uri):
+                    if isinstance(entry, Problem):
+                        self.problem_log.add(entry)
+                        self.problem_log.read_uris.add(entry.uri)
                         continue
+                    batch = entry.without_secrets()
                     self.problem_log.add_all(batch.problems)
                     self.problem_log.read_uris.update(item.uri for item in batch.objects)
                     self._files_expected += len(batch.objects)
-                    if batch.checkpoints:
-                        is_complete = False  # read from a checkpoint on: problems before it still hold
+                    is_complete &= not batch.checkpoints  # read from a checkpoint on: problems before it still hold
                     yield batch
             except BaseException as error:
                 if not concerns_one_file(error):
@@ -176,7 +176,7 @@ class _Run:
                 problem = error_problem(self.source.name, getattr(error, "where", "") or uri, error)
                 self.problem_log.add(problem)
                 self.report.unreached.append(problem)
-                if isinstance(error, ObjectMissingError) and problem.uri == uri:
+                if isinstance(error, ObjectMissingError) and problem.uri == masked(uri):
                     self.report.not_kept.append(problem)
             self.problem_log.add_all(self.downloads.link_problems(self.source.name))
             if is_complete:

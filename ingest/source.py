@@ -40,13 +40,14 @@ A bill of two rows that differ in their amounts only:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
 import polars as pl
 
+from ledger.addresses import masked
 from ledger.problems import Problem
 from ledger.settings import IngestSettings
 
@@ -162,6 +163,16 @@ class Batch:
     """The batch is a whole export of its month: another dataset that bills the same accounts for the same SKUs would count cost twice."""
     location: str = ""
     """Address of a loose file or folder of bills: which dataset it restates is decided by what it bills, not by `scope`. (RA-1e)"""
+
+    def without_secrets(self) -> Batch:
+        """The batch as it may be stored and shown: no address in it holds a secret."""
+        return replace(
+            self,
+            scope=masked(self.scope),
+            location=masked(self.location),
+            objects=tuple(replace(item, uri=masked(item.uri)) for item in self.objects),
+            checkpoints={masked(key): value for key, value in self.checkpoints.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import rfc8785
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from ledger.addresses import masked
 from ledger.base import Base, UtcDateTime
 
 GENESIS: Final = "0" * 64
@@ -133,7 +134,7 @@ def record(
         actor=_plain(actor)[:128],
         actor_kind=actor_kind or _KINDS.get(actor) or (actor.partition(":")[0] if ":" in actor else _PRINCIPAL),
         action=action,
-        subject=_plain(subject)[:512],
+        subject=masked(_plain(subject))[:512],
         before=_plain(before),
         after=_plain(after),
         personal={name: _plain(value)[:512] for name, value in (personal or {}).items() if value},

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import polars as pl
 
+from ledger.addresses import masked
 from ledger.store import Store
 from ledger.tables import PROBLEMS
 
@@ -33,6 +34,13 @@ class Problem:
     severity: str = "error"
     cost: Decimal | None = None
     currency: str | None = None
+
+    def __post_init__(self) -> None:
+        """Secrets of addresses are in no problem, wherever it goes."""
+        for name in ("uri", "place", "reason", "remedy"):
+            text = getattr(self, name)
+            if "://" in text:
+                object.__setattr__(self, name, masked(text))
 
     @property
     def problem_id(self) -> str:

@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ledger import disk
+from ledger.addresses import masked
 from ledger.errors import DiskFull, RootCostError, SettingsError, StoreUnreachable
 from ledger.periods import now
 
@@ -324,7 +325,7 @@ class Schedule:
             disk_error = disk.error_of(error, self._books.home)
             if disk_error is None:
                 log.exception("%s failed", name)
-            detail, status = {"error": str(disk_error or f"{type(error).__name__}: {error}")}, "failed"
+            detail, status = {"error": masked(str(disk_error or f"{type(error).__name__}: {error}"))}, "failed"
         if self._is_news(name, status, detail) and detail:
             self._note(name, started_at, status, detail)
         return detail if status == "done" else {}
