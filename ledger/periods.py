@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from ledger.errors import UsageError
@@ -106,3 +106,18 @@ def parse_instant(text: str, *, field: str = "date", timezone: str = "UTC") -> d
         raise UsageError(
             f"{text!r} is no date", where=field, remedy="write 2026-10, 2026-10-05 or 2026-10-05T06:00:00Z"
         ) from error
+
+
+def parse_bound(text: str, *, field: str = "date", timezone: str = "UTC") -> datetime:
+    """A bound of a range as people write it; the first and the last year of the calendar are refused, since months lie around a range.
+
+    >>> parse_bound("2026-10").isoformat()
+    '2026-10-01T00:00:00+00:00'
+    >>> parse_bound("9999-12")
+    Traceback (most recent call last):
+    ledger.errors.UsageError: date: '9999-12' is too far away — write a time of the years 2 to 9998
+    """
+    instant = parse_instant(text, field=field, timezone=timezone)
+    if not MINYEAR < instant.year < MAXYEAR:
+        raise UsageError(f"{text!r} is too far away", where=field, remedy="write a time of the years 2 to 9998")
+    return instant

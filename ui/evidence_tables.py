@@ -39,14 +39,20 @@ def evidence(months: Sequence[str]) -> None:
 
 def _sentence(parts: Sequence[EvidencePart], total: Decimal, currency: str) -> str:
     """The figure in a sentence."""
-    shares = {part.evidence: part for part in parts}
-    proven, unknown = shares["evidence"], shares["nothing"]
-    text = f"{widgets.percent(proven.percent)} of {widgets.money(total, currency)} stands on evidence"
-    if unknown.cost or unknown.calls_without_cost:
-        text += f", {widgets.percent(unknown.percent)} on nothing"
-    if unknown.calls_without_cost:
-        text += f"; the money of {widgets.count(unknown.calls_without_cost)} calls is not known"
+    names = {part.evidence: labels.EVIDENCE[part.evidence].lower() for part in parts}
+    share, *next_shares = (f"{widgets.percent(part.percent)} {{}}on {names[part.evidence]}" for part in parts)
+    text = ", ".join((share.format(f"of {widgets.money(total, currency)} stands "), *(text.format("") for text in next_shares)))
+    if not total:
+        text = f"The costs of this month come to {widgets.money(total, currency)}"
+    unknown_calls = sum(part.calls_without_cost for part in parts)
+    if unknown_calls:
+        text += f"; the money of {widgets.count(unknown_calls)} calls is not known"
     return widgets.plain(f"{text}.")
+
+
+def _estimated(parts: Sequence[EvidencePart], currency: str) -> Decimal:
+    """How much of a currency's total no bill covers yet."""
+    return sum((part.cost_estimated for part in parts if part.currency == currency), Decimal(0))
 
 
 def _figure(answer: Answer[Evidence]) -> None:
@@ -84,7 +90,7 @@ def _figure(answer: Answer[Evidence]) -> None:
                 Cell(f"Total {currency}" if is_mixed else "Total"),
                 widgets.money_cell(total, currency, to_places=2),
                 Cell(),
-                Cell(),
+                widgets.money_cell(_estimated(report.parts, currency), currency, tone="muted"),
                 Cell(),
             )
         )
@@ -223,7 +229,7 @@ def _emitter(row: EmitterRow) -> Row:
             widgets.count_cell(row.calls),
             widgets.count_cell(row.tokens),
             _list_cost(row),
-            Cell(pills=pills or [Pill("proven", "good")]),
+            Cell(pills=pills or ([Pill("proven", "good")] if row.tokens != 0 else [])),
             _agreement(row),
             _own_cost(row),
         )

@@ -17,7 +17,7 @@ from api.queries.publication import one_publication
 from ledger import money
 from ledger.calendars import time_of_use, used_within
 from ledger.errors import UsageError
-from ledger.periods import month_of, month_start, parse_instant
+from ledger.periods import month_of, month_start, parse_bound
 from ledger.tables import BALANCE, COST_CLASSES, COSTS
 
 DIMENSIONS: tuple[str, ...] = tuple(c.name for c in COSTS.columns if c.dtype == pl.String and c.name != "run_id")
@@ -123,8 +123,8 @@ class CostQuery:
         return cls(
             by=tuple(dict.fromkeys(n for n in names if n)),
             view=view,  # type: ignore[arg-type]  # checked in __post_init__
-            start=parse_instant(start, field="start", timezone=timezone) if start else None,
-            end=parse_instant(end, field="end", timezone=timezone) if end else None,
+            start=parse_bound(start, field="start", timezone=timezone) if start else None,
+            end=parse_bound(end, field="end", timezone=timezone) if end else None,
             granularity=granularity,  # type: ignore[arg-type]
             basis=basis,  # type: ignore[arg-type]
             filters=conditions,

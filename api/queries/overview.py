@@ -18,7 +18,7 @@ from api.queries.publication import one_publication
 from api.queries.state import alerts, problems
 from ledger import money
 from ledger.errors import UsageError
-from ledger.periods import month_of, parse_instant
+from ledger.periods import month_of, parse_bound, parse_instant
 
 _NOTHING = Decimal(0)
 
@@ -72,7 +72,7 @@ def bounds(month: str, timezone: str) -> tuple[datetime, datetime, datetime]:
     """
     if len(month) != 7:
         raise UsageError(f"{month!r} is no month", where="month", remedy="write it as 2026-10")
-    start = parse_instant(month, field="month", timezone=timezone)
+    start = parse_bound(month, field="month", timezone=timezone)
     local = start.astimezone(ZoneInfo(timezone))
     after = month_of(local + timedelta(days=32))
     before = month_of(local - timedelta(days=1))

@@ -52,7 +52,7 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.periods import parse_instant
+from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.spool import Spool
 
@@ -173,8 +173,8 @@ def _chains(routes: APIRouter, settings: Settings) -> None:
     ) -> Page[ChainSummary]:
         """Chains that started in the range, by cost at list price."""
         query = queries.ChainQuery(
-            start=parse_instant(start, field="start", timezone=zone) if start else None,
-            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            start=parse_bound(start, field="start", timezone=zone) if start else None,
+            end=parse_bound(end, field="end", timezone=zone) if end else None,
             agent=agent,
             team=team,
             method=method,
@@ -351,8 +351,8 @@ def _state(routes: APIRouter, settings: Settings, spool: Spool) -> None:
         """Calls of the gateway that one channel reported and another did not, with their tokens and cost."""
         zone = settings.report.timezone
         query = queries.GapQuery(
-            start=parse_instant(start, field="start", timezone=zone) if start else None,
-            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            start=parse_bound(start, field="start", timezone=zone) if start else None,
+            end=parse_bound(end, field="end", timezone=zone) if end else None,
             granularity=granularity,
             limit=limit,
             offset=offset,

@@ -29,6 +29,11 @@ def _providers() -> dict[str, str]:
 
 
 @cache
+def _provider_apis() -> frozenset[str]:
+    return frozenset(spelling(row["name"]) for row in table("provider_apis"))
+
+
+@cache
 def _frameworks() -> frozenset[str]:
     return frozenset(spelling(row["name"]) for row in table("frameworks"))
 
@@ -39,14 +44,24 @@ def spelling(raw_name: str) -> str:
 
 
 def provider(raw_name: str | None) -> str | None:
-    """The canonical provider; as written where it is unknown.
+    """The canonical provider; as written where it is unknown. Names of its APIs after a point are left out.
 
     >>> provider("bedrock_converse"), provider("Amazon Web Services, Inc."), provider("mistral-ai"), provider("NoSuchCloud")
     ('AWS', 'AWS', 'Mistral AI', 'NoSuchCloud')
+    >>> provider("google.vertex.chat"), provider("nosuchcloud.chat")
+    ('Google Cloud', 'nosuchcloud.chat')
     """
     if raw_name is None:
         return None
-    return _providers().get(spelling(raw_name), raw_name.strip())
+    name, point = raw_name.strip(), "."
+    while point:
+        known_provider = _providers().get(spelling(name))
+        if known_provider is not None:
+            return known_provider
+        name, point, api = name.rpartition(".")
+        if spelling(api) not in _provider_apis():
+            break
+    return raw_name.strip()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -149,7 +150,8 @@ def differing_costs(rows: pl.DataFrame, currency: str, uri: str) -> list[Problem
             "reported_cost",
             f"reported_cost_differs: {calls} calls are reported at {_money(reported_cost, currency)} and cost {_money(cost, currency)} at list "
             "prices; the reported cost is not booked",
-            "compare the rates of the emitter with `rootcost prices`; import your contract prices, or update the emitter",
+            f"compare the rates of the emitter with `rootcost prices history {shlex.quote(model or 'MODEL')}`; import your contract prices, or "
+            "update the emitter",
             rows=calls,
             severity="warning",
             cost=cost,

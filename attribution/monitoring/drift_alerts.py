@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from decimal import Decimal
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ def problems(drift: pl.DataFrame, tolerance: Decimal, *, uri: str) -> list[Probl
             f"{row['provider']} {row['model']}",
             "list_cost",
             f"estimate_drift: {_comparison(row)}",
-            "check the price book and contract prices of this model (`rootcost prices`)",
+            f"`rootcost prices history {shlex.quote(row['model'] or 'MODEL')}` shows the rates; import your contract prices",
             severity="warning",
             cost=row["billed"],
             currency=row["currency"],

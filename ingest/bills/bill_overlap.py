@@ -46,14 +46,14 @@ def compare(stored_rows: pl.LazyFrame, new_rows: pl.LazyFrame) -> Overlap | None
     """How far `new_rows` bill what `stored_rows` bill, both rows of `charges` of one month; None where no row of it is billed twice.
 
     Rows without a billing account are never the same bill: their payer is unknown. SKUs agree by meter or by id, and where neither is
-    written by service and category. Periods agree by day; a longer one agrees with every day that it holds.
+    written by service and category. Periods agree by day; a longer one agrees with every day that it holds. What other payers and
+    providers are billed in `stored_rows` counts as not covered: a file of one cloud is no restatement of a file of three.
     """
-    old_bills, new_bills = _bills(stored_rows), _bills(new_rows)
-    payers = new_bills.select("provider", "payer").unique()
-    old_bills = old_bills.join(payers, on=["provider", "payer"], how="semi").with_row_index("row")
-    covered_bills = _covered_rows(_by_sku(old_bills), _by_sku(new_bills)) if old_bills.height else 0
-    if not covered_bills:
+    old_bills, new_bills = _bills(stored_rows).with_row_index("row"), _bills(new_rows)
+    known_bills = old_bills.filter(pl.col("payer").is_not_null())
+    if not _covered_rows(_by_sku(known_bills), _by_sku(new_bills)):
         return None
+    covered_bills = _covered_rows(_by_sku(old_bills), _by_sku(new_bills))
     ids = new_rows.select("charge_id").collect()
     is_part = not ids.join(stored_rows.select("charge_id").collect(), on="charge_id", how="anti").height
     return Overlap(covered_bills, old_bills.height, _reaches(old_bills, new_bills), is_part)
@@ -70,8 +70,8 @@ def _provider() -> pl.Expr:
 
 
 def _bills(rows: pl.LazyFrame) -> pl.DataFrame:
-    """The distinct bill keys and periods of rows with a known payer."""
-    distinct_rows = rows.select(_COLUMNS).filter(pl.col("billing_account_id").is_not_null()).unique()
+    """The distinct bill keys and periods of the rows."""
+    distinct_rows = rows.select(_COLUMNS).unique()
     return distinct_rows.select(
         _provider(),
         payer="billing_account_id",

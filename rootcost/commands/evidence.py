@@ -10,6 +10,8 @@ import typer
 from rootcost.terminal.console import Home, open_books, out_json, out_rows, say, write_table, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ledger.books import Books
 
 
@@ -51,21 +53,28 @@ def evidence(
     from rootcost.terminal import evidence_tables
 
     with open_books(home) as books:
+        months = [run.month for run in queries.published(of_operator(books))]
         if output == "csv":
             write_table(
                 queries.evidence_table(of_operator(books), section or "figure", month=month or None, basis=basis), output, file
             )
-            return
-        if output == "json" and section:
+        elif output == "json" and section:
             _write_section(books, section, month or None, basis, file)
-            return
-        report = queries.evidence(of_operator(books), month=month or None, basis=basis)
-    if output == "json":
-        _write_document(report.model_dump(), file)
-    elif report.rows or report.emitters or report.findings:
-        evidence_tables.evidence(report, section, path=file)
-    else:
+        else:
+            report = queries.evidence(of_operator(books), month=month or None, basis=basis)
+            if output == "json":
+                _write_document(report.model_dump(), file)
+            elif report.rows or report.emitters or report.findings:
+                evidence_tables.evidence(report, section, path=file)
+    _tell_unpublished(months, month)
+
+
+def _tell_unpublished(months: Sequence[str], month: str) -> None:
+    """Says so where the month asked for has no figure."""
+    if not months:
         say("Nothing is attributed yet. Next: rootcost ingest, then rootcost attribute (or: rootcost demo)")
+    elif month not in ("", "all", *months):
+        say(f"{month} is not published. Published: {', '.join(months)}")
 
 
 def _write_section(

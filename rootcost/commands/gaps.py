@@ -38,13 +38,13 @@ def gaps(
     """
     from api import queries
     from api.queries import of_operator
-    from ledger.periods import parse_instant
+    from ledger.periods import parse_bound
 
     with open_books(home) as books:
         zone = books.settings.report.timezone
         query = queries.GapQuery(
-            start=parse_instant(start, field="start", timezone=zone) if start else None,
-            end=parse_instant(end, field="end", timezone=zone) if end else None,
+            start=parse_bound(start, field="start", timezone=zone) if start else None,
+            end=parse_bound(end, field="end", timezone=zone) if end else None,
             granularity=granularity,
             limit=_LINES if output == "table" else 2**31,
         )

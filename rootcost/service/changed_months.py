@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ledger.errors import UsageError
-from ledger.periods import adjacent_months, month_end, month_start, parse_instant
+from ledger.periods import adjacent_months, month_end, month_start, parse_bound
 
 if TYPE_CHECKING:
     from ledger.books import Books
@@ -50,8 +50,8 @@ def within(months: Iterable[str], start: str, end: str, *, timezone: str) -> lis
     >>> within(["2026-09", "2026-10", "2026-11"], "2026-10", "2026-11", timezone="UTC")
     ['2026-10']
     """
-    first = parse_instant(start, field="--from", timezone=timezone) if start else None
-    last = parse_instant(end, field="--to", timezone=timezone) if end else None
+    first = parse_bound(start, field="--from", timezone=timezone) if start else None
+    last = parse_bound(end, field="--to", timezone=timezone) if end else None
     if first is not None and last is not None and last <= first:
         raise UsageError("the range is empty", where="--to", remedy="--to is the first day or month not counted")
     return [m for m in months if (first is None or month_end(m) > first) and (last is None or month_start(m) < last)]

@@ -53,7 +53,10 @@ def _figure(report: Evidence, width: int | None) -> Any:
     ]
     currencies = list(report.totals)
     columns = ["stands on", *_SUMS, "share", *(["currency"] if len(currencies) > 1 else [])]
-    footer = {"stands on": "total", "cost": "\n".join(amount(total) for total in report.totals.values())}
+    footer = {"stands on": "total"}
+    for column, field in (("cost", "cost"), ("billed", "cost_billed"), ("estimated", "cost_estimated")):
+        sums = [sum(getattr(part, field) for part in report.parts if part.currency == currency) for currency in currencies]
+        footer[column] = "\n".join(amount(total) for total in sums)
     footer |= {"currency": "\n".join(currencies)} if len(currencies) > 1 else {}
     period = "all months" if report.month == "all" else str(report.month)
     caption = f"{report.basis} cost{'' if len(currencies) > 1 else f' in {currencies[0]}'}, invoice month {period}"

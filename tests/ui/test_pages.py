@@ -438,9 +438,9 @@ def test_what_the_money_stands_on_is_one_figure(visit: Any, full_url: str) -> No
     ]
     assert sum(part.cost for part in dollars) == report.totals["USD"]
     assert rows[-1][4] == "364"
-    assert (
-        f"{widgets.percent(dollars[0].percent)} of {widgets.money(report.totals['USD'], 'USD')}".replace(GAP, " ") in page.words
-    )
+    shares = [widgets.percent(part.percent) for part in dollars]
+    figure = f"{shares[0]} of {widgets.money(report.totals['USD'], 'USD')} stands on evidence, {shares[1]} on a table, "
+    assert f"{figure}{shares[2]} on inference, {shares[3]} on nothing; the money of".replace(GAP, " ") in page.words
     assert f"{full_url}/v1/evidence?month=2026-10&basis=effective" in page.addresses
     charts_drawn = [json.loads(c.proto.spec) for c in page.at.get("vega_lite_chart")]
     assert any(c["encoding"]["color"]["scale"]["domain"] == list(labels.EVIDENCE.values()) for c in charts_drawn)

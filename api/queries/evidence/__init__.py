@@ -36,13 +36,16 @@ ALL = "all"
 def evidence(books: WholeBooks, *, month: str | None = None, basis: Basis = "effective") -> Evidence:
     """The evidence of an invoice month, by default the newest published one, or of all.
 
-    The parts of a currency sum to its total, which is that of `costs` with the same month and basis.
+    The parts of a currency sum to its total, which is that of `costs` with the same month and basis. A month that is not published has
+    no figure; findings of imports have no month, and are there before anything is published.
     """
     month, months = _months(books, month)
     zone = books.settings.report.timezone
     about: dict[str, Any] = {"months": [m.month for m in published(books)], "month": month, "basis": basis, "timezone": zone}
+    finding_rows = findings(books, [m.month for m in months])
+    about["findings"] = [FindingRow.model_validate(row) for row in finding_rows.iter_rows(named=True)]
     if not months:
-        return Evidence(**about, totals={}, parts=[], rows=[], emitters=[], findings=[])
+        return Evidence(**about, totals={}, parts=[], rows=[], emitters=[])
     frame = by_decider(books, _query(books, month, basis))
     parts = _parts(frame)
     totals: dict[str, Decimal] = defaultdict(Decimal)
@@ -54,7 +57,6 @@ def evidence(books: WholeBooks, *, month: str | None = None, basis: Basis = "eff
         parts=[part.model_copy(update={"percent": _percent(part.cost, totals[part.currency])}) for part in parts],
         rows=[EvidenceRow.model_validate(row) for row in frame.iter_rows(named=True)],
         emitters=[EmitterRow.model_validate(row) for row in emitters(books, months).iter_rows(named=True)],
-        findings=[FindingRow.model_validate(row) for row in findings(books, [m.month for m in months]).iter_rows(named=True)],
     )
 
 

@@ -256,6 +256,8 @@ def test_the_address_gives_the_same(month: Books) -> None:
             .startswith("emitter,emitter_version,source,provider,model,calls,")
         )
         assert http.get("/v1/evidence", params={"month": "October"}).status_code == 400
+        for path, bound in (("evidence", {"month": "9999-12"}), ("costs", {"end": "9999-12-31"}), ("gaps", {"start": "0001-01"})):
+            assert "too far away" in http.get(f"/v1/{path}", params=bound).json()["detail"]
         answer: httpx.Response = http.get("/v1/evidence", params={"format": "csv"})
         assert answer.headers["content-disposition"] == 'attachment; filename="evidence-figure.csv"'
 
@@ -264,7 +266,27 @@ def test_without_figures_there_is_nothing_to_show(books: Books, monkeypatch: pyt
     report = queries.evidence(of_operator(books))
     assert (report.month, report.parts, report.totals) == (None, [], {})
     assert queries.evidence_table(of_operator(books), "figure").is_empty()
-    with pytest.raises(UsageError, match="is no date"):
-        queries.evidence(of_operator(books), month="October")
+    for month, reason in (("October", "is no date"), ("9999-12", "is too far away"), ("0001-01", "is too far away")):
+        with pytest.raises(UsageError, match=reason):
+            queries.evidence(of_operator(books), month=month)
     monkeypatch.setenv("ROOTCOST_HOME", str(books.home))
     assert "Nothing is attributed yet" in CliRunner().invoke(app, ["evidence"]).stderr
+
+
+def test_what_imports_noticed_is_there_before_anything_is_published(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document, its file and the command hold the same findings, also of a month without figures."""
+    books.store.append(PROBLEMS, to_frame([Problem("claude-code", "/x.lz4", "file", "", "unread_file: not read", "compress it")]))
+    for month in (None, "2030-01", "all"):
+        assert [row.finding for row in queries.evidence(of_operator(books), month=month).findings] == ["unread_file"]
+        assert queries.evidence_table(of_operator(books), "findings", month=month)["finding"].to_list() == ["unread_file"]
+    monkeypatch.setenv("ROOTCOST_HOME", str(books.home))
+    result = CliRunner().invoke(app, ["evidence"])
+    assert "unread_file" in result.stdout
+    assert "Nothing is attributed yet" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "csv"), ("--format", "json"), ("--format", "json", "--section", "figure")])
+def test_a_month_that_is_not_published_is_named(month: Books, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
+    monkeypatch.setenv("ROOTCOST_HOME", str(month.home))
+    result = CliRunner().invoke(app, ["evidence", "--month", "2030-01", *options])
+    assert result.stderr.splitlines()[-1] == "2030-01 is not published. Published: 2026-10"

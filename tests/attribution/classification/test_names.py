@@ -20,6 +20,18 @@ from attribution.classification import names
         ("MISTRALAI", "Mistral AI"),
         ("openrouter.ai", "OpenRouter"),
         ("acme cloud", "acme cloud"),
+        ("openai.completion", "OpenAI"),
+        ("anthropic.messages", "Anthropic"),
+        ("google.generative-ai", "Google Cloud"),
+        ("google.vertex.chat", "Google Cloud"),
+        ("vertex.anthropic.messages", "Google Cloud"),
+        ("amazon-bedrock.anthropic", "AWS"),
+        ("azure-openai.responses", "Microsoft"),
+        ("mistral.chat", "Mistral AI"),
+        ("cohere.textEmbedding", "Cohere"),
+        ("acme.chat", "acme.chat"),
+        ("openai.acme", "openai.acme"),
+        (".chat", ".chat"),
     ],
 )
 def test_a_provider_is_one_however_it_is_written(written: str, provider: str) -> None:
@@ -33,7 +45,7 @@ def test_a_framework_an_instrumentation_and_a_placeholder_are_no_provider(writte
     assert names.called_provider(written) is None
 
 
-@pytest.mark.parametrize(("table", "key"), [("providers", "alias"), ("frameworks", "name")])
+@pytest.mark.parametrize(("table", "key"), [("providers", "alias"), ("frameworks", "name"), ("provider_apis", "name")])
 def test_no_spelling_stands_twice(table: str, key: str) -> None:
     spellings = [names.spelling(row[key]) for row in names.table(table)]
     assert len(spellings) == len(set(spellings))

@@ -188,6 +188,18 @@ def test_a_bill_that_meets_another_in_part_is_refused_until_the_user_decides(boo
     assert billed(books) == Decimal(15)
 
 
+@pytest.mark.parametrize("payer_fields", [{"ProviderName": "Google Cloud"}, {"BillingAccountId": "43"}, {"BillingAccountId": ""}])
+def test_a_bill_of_one_payer_is_no_restatement_of_a_file_with_others(
+    books: Books, tmp_path: Path, payer_fields: dict[str, str]
+) -> None:
+    """A file of three clouds, then the corrected bill of one of them: it would take the money of the others with it."""
+    ingest(books, "focus", [bill(tmp_path / "all.csv", row("1"), row("20") | {"SkuId": "other"} | payer_fields)])
+    (problem,) = ingest(books, "focus", [bill(tmp_path / "one.csv", row("1.5"))]).problems
+    assert problem.severity == "error"
+    assert "(1 of its 2)" in problem.reason
+    assert billed(books) == Decimal(21)
+
+
 def test_replaces_takes_the_place_of_a_dataset(books: Books, tmp_path: Path) -> None:
     ingest(books, "focus", [bill(tmp_path / "a.csv", row("1", 5), row("2", 6))])
     ingest(books, "focus", [bill(tmp_path / "b.csv", row("2", 6))], decisions=Decisions(replaces=("a.csv",)))
