@@ -1,21 +1,29 @@
-"""Requests to the API through its client, cached for a few seconds, each with its URL."""
+"""Requests to the API through its client, cached for a few seconds, each with its URL.
+
+Every request carries the identity of its tab, and so does every key of the cache: what one person was answered reaches nobody else.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import streamlit as st
 
 from api.client import ApiProblem, Client
+from ui import identity
+from ui.identity import Identity
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8787"
 TIMEOUT_SECONDS = 30.0
+_SENT_ON = ("authorization", "content-type", "content-encoding")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -42,13 +50,21 @@ def api_url() -> str:
 
 @st.cache_resource(show_spinner=False)
 def _wire(direct: bool) -> httpx.Client:
-    # A proxy of the environment must not be used for a service on this machine.
-    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=not direct)
+    # A proxy of the environment must not be used for a service on this machine. All tabs share the connections, so these keep no cookie:
+    # one that an answer set would go out with the next person's request.
+    nothing_kept = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=not direct, cookies=nothing_kept)
+
+
+def _send(method: str, url: httpx.URL, tab: Identity, headers: Mapping[str, str], content: bytes | None = None) -> httpx.Response:
+    cookie = {"Cookie": tab.cookie} if tab.cookie else {}
+    return _wire(url.host in _LOOPBACK).request(method, url, content=content, headers={**headers, **cookie})
 
 
 @st.cache_data(ttl=5, max_entries=200, show_spinner=False)
-def _fetch(url: str, accept: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    answer = _wire(httpx.URL(url).host in _LOOPBACK).get(url, headers={"Accept": accept})
+def _fetch(url: str, accept: str, identity_key: str, _identity: Identity) -> tuple[int, list[tuple[str, str]], bytes]:
+    # `_identity` is left out of the cache's key, so that no cookie is kept in it: `identity_key`, a hash, stands for it.
+    answer = _send("GET", httpx.URL(url), _identity, {"Accept": accept})
     headers = [(k, v) for k, v in answer.headers.items() if k.lower() == "content-type"]
     if not answer.is_success:
         raise _ErrorAnswer(answer.status_code, headers, answer.content)
@@ -58,38 +74,74 @@ def _fetch(url: str, accept: str) -> tuple[int, list[tuple[str, str]], bytes]:
 class _CachingTransport(httpx.BaseTransport):
     """Sends GET requests through the cache and others directly; keeps the URL of the last GET."""
 
-    def __init__(self) -> None:
+    def __init__(self, tab: Identity) -> None:
         self.address = ""
+        self._identity = tab
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.method != "GET":
-            headers = {
-                k: v for k, v in request.headers.items() if k.lower() in ("authorization", "content-type", "content-encoding")
-            }
-            wire = _wire(request.url.host in _LOOPBACK)
-            sent = wire.request(request.method, request.url, content=request.read(), headers=headers)
-            return httpx.Response(
-                sent.status_code, headers={"content-type": sent.headers.get("content-type", "")}, content=sent.content
-            )
+            return self._change(request)
         self.address = str(request.url)
         try:
-            status, answer_headers, content = _fetch(self.address, request.headers.get("accept", "*/*"))
+            status, answer_headers, content = _fetch(
+                self.address, request.headers.get("accept", "*/*"), self._identity.key, self._identity
+            )
         except _ErrorAnswer as refusal:
             status, answer_headers, content = refusal.status, refusal.headers, refusal.content
         return httpx.Response(status, headers=answer_headers, content=content)
 
+    def _change(self, request: httpx.Request) -> httpx.Response:
+        headers = {k: v for k, v in request.headers.items() if k.lower() in _SENT_ON}
+        if "authorization" in headers:
+            tab = Identity("")  # one credential, not two that may disagree
+        else:
+            # The tab's socket has checked its Origin; the API takes a cookie for changes only from pages of its own host.
+            tab, headers = self._identity, {**headers, "Sec-Fetch-Site": "same-origin", "Origin": _origin(request.url)}
+        sent = _send(request.method, request.url, tab, headers, request.read())
+        return httpx.Response(
+            sent.status_code, headers={"content-type": sent.headers.get("content-type", "")}, content=sent.content
+        )
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
+
 
 def request(question: Callable[[Client], T]) -> Answer[T]:
     """Sends one read request to the API, e.g. ``request(lambda api: api.overview())``; raises `ApiProblem`."""
-    transport = _CachingTransport()
+    transport = _CachingTransport(identity.of_tab())
     with httpx.Client(base_url=api_url(), transport=transport) as http:
         value = question(Client(api_url(), http=http))
-    return Answer(value, transport.address)
+    return Answer(value, public_address(transport.address))
 
 
-def send_change(token: str, change: Callable[[Client], T]) -> T:
-    """Sends one write request with `token`; raises `ApiProblem`. Clears the cache."""
-    with httpx.Client(base_url=api_url(), transport=_CachingTransport()) as http:
+def file_address(question: Callable[[Client], bytes]) -> str:
+    """The URL of a file, e.g. ``file_address(lambda api: api.costs_file("csv"))``, to be fetched from the API by the browser.
+
+    Nothing is sent here. A file that the dashboard held would be open to whoever learns its URL; the API asks for the session.
+    """
+    urls: list[str] = []
+
+    def note(sent: httpx.Request) -> httpx.Response:
+        urls.append(str(sent.url))
+        return httpx.Response(200)
+
+    with httpx.Client(base_url=api_url(), transport=httpx.MockTransport(note)) as http:
+        question(Client(api_url(), http=http))
+    return public_address(urls[-1])
+
+
+def public_address(address: str) -> str:
+    """A URL of the API as the browser reaches it: under the host name it knows the dashboard by, which is where its cookie is sent."""
+    if public_url := os.environ.get("ROOTCOST_PUBLIC_API_URL"):
+        return public_url.rstrip("/") + address.removeprefix(api_url())
+    url, host = httpx.URL(address), urlsplit(st.context.url or "").hostname
+    return str(url.copy_with(host=host)) if host and address and url.host in _LOOPBACK else address
+
+
+def send_change(change: Callable[[Client], T], *, token: str = "") -> T:
+    """Sends one write request with `token`, or as who is logged in without one; raises `ApiProblem`. Clears the cache."""
+    with httpx.Client(base_url=api_url(), transport=_CachingTransport(identity.of_tab())) as http:
         result = change(Client(api_url(), token, http=http))
     _fetch.clear()
     return result

@@ -9,7 +9,7 @@ import streamlit as st
 
 from api.models import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from ui import charts, controls, labels, theme, widgets
-from ui.api_requests import Answer, request
+from ui.api_requests import Answer, file_address, request
 from ui.grid import Cell, Column, Grid, Pill, Row, draw
 
 _SECTIONS: dict[EvidenceSection, str] = {"figure": "Figure", "emitters": "Emitters", "findings": "Findings"}
@@ -152,17 +152,11 @@ def _calls_without_cost(row: EvidenceRow) -> str:
 
 
 def _files(month: str) -> None:
-    """The sections as files, fetched when they are asked for."""
+    """The sections as files, which the browser fetches from the API."""
     with st.container(horizontal=True, gap="small"):
         for section, label in _SECTIONS.items():
-            st.download_button(
-                f"Download {label.lower()}",
-                data=lambda section=section: request(lambda api: api.evidence_file(section, month=month)).value,  # type: ignore[misc]
-                file_name=f"evidence-{section}-{month}.csv",
-                mime="text/csv",
-                key=f"evidence-file-{section}",
-                on_click="ignore",
-            )
+            address = file_address(lambda api, section=section: api.evidence_file(section, month=month))  # type: ignore[misc]
+            st.link_button(f"Download {label.lower()}", address)
 
 
 def _emitters(emitters: Sequence[EmitterRow]) -> None:

@@ -282,7 +282,9 @@ def test_a_range_of_days_includes_both(visit: Any, full_url: str) -> None:
 
 def test_files_are_offered(visit: Any, full_url: str) -> None:
     page = visit(full_url, "explorer")
-    assert [b.proto.label for b in page.at.get("download_button")] == ["Download CSV", "Download Parquet", "Download JSON"]
+    links = {b.proto.label: b.proto.url for b in page.at.get("link_button")}
+    assert list(links) == ["Download CSV", "Download Parquet", "Download JSON"]
+    assert links["Download CSV"] == f"{page.grids['Costs']['address'].split('&format')[0]}&format=csv"
 
 
 def test_currencies_stand_apart(visit: Any) -> None:

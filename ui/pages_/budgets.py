@@ -204,11 +204,11 @@ def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
         fields["amount"] = Decimal(fields["amount"].strip())
         if budget is None:
             new_budget = NewBudget(**fields)
-            saved_budget = send_change(token.strip(), lambda api: api.add_budget(new_budget))
+            saved_budget = send_change(lambda api: api.add_budget(new_budget), token=token.strip())
         else:
             name = fields.pop("name")
             change = BudgetChange(**fields)
-            saved_budget = send_change(token.strip(), lambda api: api.change_budget(name, change))
+            saved_budget = send_change(lambda api: api.change_budget(name, change), token=token.strip())
     except InvalidOperation:
         st.error(widgets.plain(f"{fields['amount']!r} is no amount: write it like 1500.00."))
         return

@@ -13,7 +13,7 @@ import streamlit as st
 from api.client import ApiProblem
 from api.models import Basis, CostRow, CostTable, Granularity, View
 from ui import charts, controls, labels, widgets
-from ui.api_requests import Answer, request, try_request
+from ui.api_requests import Answer, file_address, request, try_request
 from ui.grid import Cell, Column, Grid, Row, draw
 
 DRILL_DOWN = ("team", "agent", "model", "meter", "provider", "service")
@@ -370,21 +370,12 @@ def total_row(question: Question, table: CostTable, currency: str) -> Row:
 
 
 def files(question: Question) -> None:
-    """The same rows as files, fetched when they are asked for."""
+    """The same rows as files, which the browser fetches from the API."""
     with st.container(horizontal=True, gap="small"):
-        kinds = (
-            ("CSV", "csv", "text/csv"),
-            ("Parquet", "parquet", "application/vnd.apache.parquet"),
-            ("JSON", "json", "application/json"),
-        )
-        for label, ending, mime in kinds:
-            st.download_button(
+        for label, ending in (("CSV", "csv"), ("Parquet", "parquet"), ("JSON", "json")):
+            st.link_button(
                 f"Download {label}",
-                data=lambda ending=ending: request(lambda api: api.costs_file(ending, **question.told())).value,  # type: ignore[misc]
-                file_name=f"costs.{ending}",
-                mime=mime,
-                key=f"file-{ending}",
-                on_click="ignore",
+                file_address(lambda api, ending=ending: api.costs_file(ending, **question.told())),  # type: ignore[misc]
             )
 
 
