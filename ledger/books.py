@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from copy import copy
 from pathlib import Path
 from typing import Self
 
 from ledger import settings as _settings
 from ledger.db import Database
+from ledger.errors import LedgerDamagedError
 from ledger.locks import write_lock
-from ledger.private import make_private
+from ledger.private import UNFINISHED, make_private
 from ledger.problems import Problem
 from ledger.settings import Settings
 from ledger.snapshot import snapshot
@@ -31,6 +33,7 @@ class Books:
         self.settings = settings
         self.home = settings.home
         make_private(self.home)
+        _require_restored(self.home)
         self.store = Store(settings.tables_uri, settings.store.options)
         self.database = Database(settings.database_url, before_commit=self.store.sync)
         self.repairs: list[Problem] = repair_tables(self.store, self.database, write_lock(self))
@@ -64,3 +67,14 @@ class Books:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _require_restored(home: Path) -> None:
+    """Raises `LedgerDamagedError` for a home into which a backup was restored in part."""
+    with contextlib.suppress(FileNotFoundError):
+        backup_id = (home / UNFINISHED).read_text("utf-8").strip()
+        raise LedgerDamagedError(
+            f"the restore of the backup {backup_id} into it was not finished",
+            where=str(home),
+            remedy=f"repeat it: rootcost restore SOURCE --at {backup_id} --home {home}",
+        )

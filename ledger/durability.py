@@ -72,6 +72,12 @@ class TableSync:
                     raise StoreUnreachable(str(error), where=f"{self._root}/{name}", remedy=remedy) from error
 
 
+def seal_all(root: Path) -> None:
+    """Seals every table below a folder."""
+    for log_folder in sorted(root.glob(f"*/{table_log.LOG}")):
+        seal(log_folder.parent)
+
+
 def seal(folder: Path) -> None:
     """Syncs the commits of a table that are not sealed yet, and notes their checksums."""
     last_version = sealed_version(folder)

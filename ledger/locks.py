@@ -33,6 +33,9 @@ ATTRIBUTION = "attribution"
 
 What rewrites the files of conclusions or removes files that a snapshot may need holds both locks, this one first."""
 
+BACKUP = "backup"
+"""Name of the lock for making a backup: no file of the tables is removed while it is held. It is taken before the other two."""
+
 _CONNECT_OPTIONS = {"connect_timeout": 5, "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
 _SESSION_SETTINGS = (
     # The server must notice a dead client machine in seconds, not after the two hours of TCP keepalive.
@@ -223,3 +226,8 @@ def write_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> c
 def attribution_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The lock for attributing, shared by all processes of this ledger. Whoever needs the write lock as well takes it within this one."""
     return exclusive(lock_of(books, ATTRIBUTION), on_wait=on_wait)
+
+
+def backup_lock(books: Ledger, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
+    """The lock for making a backup, shared by all processes of this ledger."""
+    return exclusive(lock_of(books, BACKUP), on_wait=on_wait)

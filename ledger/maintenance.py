@@ -15,13 +15,13 @@ from typing import Final
 import polars as pl
 import sqlalchemy as sa
 
-from ledger import compaction, disk, durability, recovery, table_log
+from ledger import compaction, disk, durability, recovery
 from ledger.books import Books
 from ledger.db import JobRun, Published, Rollup, Run
+from ledger.locks import BACKUP, lock_of
 from ledger.periods import now
-from ledger.store import Store
 from ledger.tables import TABLES, Table
-from ledger.vacuum import vacuum_all
+from ledger.vacuum import Unneeded, vacuum_all
 
 HISTORY: Final = timedelta(days=30)
 """How long the history of the service's jobs is kept."""
@@ -62,9 +62,10 @@ def maintain(books: Books, *, dry_run: bool = False) -> MaintenanceReport:
         merges = merges if has_room else []
         for table in compaction.COMPACTED_TABLES if has_room else ():
             compaction.compact(store, table)
-        _seal(store)
+        if "://" not in store.root:
+            durability.seal_all(Path(store.root))  # before files are removed, the commits that replaced them must be on disk
         _forget_history(books)
-    removals = vacuum_all(store, retention, long_retention, dry_run=dry_run)
+    removals = _vacuum(books, retention, long_retention, dry_run=dry_run)
     return MaintenanceReport(
         unshown_partitions=len(unshown_partitions),
         merged_files=sum(len(merge.files) for merge in merges),
@@ -72,6 +73,17 @@ def maintain(books: Books, *, dry_run: bool = False) -> MaintenanceReport:
         removed_bytes=sum(removal.size_bytes for removal in removals),
         temporary_files=len(temporary_files),
     )
+
+
+def _vacuum(books: Books, retention: timedelta, long_retention: timedelta, *, dry_run: bool) -> list[Unneeded]:
+    """Removes the files that nobody needs. While a backup copies them, nothing is removed: it is done the next time."""
+    lock = lock_of(books, BACKUP)
+    if not lock.acquire():
+        return []
+    try:
+        return vacuum_all(books.store, retention, long_retention, dry_run=dry_run)
+    finally:
+        lock.release()
 
 
 def pause_seconds(books: Books, started_at: datetime) -> float:
@@ -106,16 +118,7 @@ def _unshown_partitions(books: Books) -> Iterator[tuple[Table, dict[str, str]]]:
                 yield table, values
 
 
-def _seal(store: Store) -> None:
-    """Syncs every commit: before files are removed, the commits that replaced them must be on disk."""
-    if "://" in store.root:
-        return
-    for table in TABLES:
-        folder = Path(store.root) / table
-        if (folder / table_log.LOG).is_dir():
-            durability.seal(folder)
-
-
 def _forget_history(books: Books) -> None:
     with books.database.session() as session:
-        session.execute(sa.delete(JobRun).where(JobRun.finished_at < now() - HISTORY))
+        # When the last backup was made is asked for longer.
+        session.execute(sa.delete(JobRun).where(JobRun.finished_at < now() - HISTORY, JobRun.job != BACKUP))

@@ -8,6 +8,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
+UNFINISHED: Final = "restore-unfinished"
+"""A file in the home of a ledger into which a backup is being restored: the id of the backup. It goes when everything is there."""
+
 _FOR_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OWNER_UMASK: Final = 0o077
 

@@ -66,6 +66,7 @@ def scratch_places(books: Books) -> Iterator[tuple[Path, str]]:
     # Of this ledger's user; another ledger's that are in use are locked.
     for work in ("ingest", "fetch", "sort"):
         yield Path(tempfile.gettempdir()), f"{PREFIX}{work}-*"
+    yield books.home, f"{PREFIX}backup-*"
     yield books.home / "raw", f"*/{PART_PREFIX}*"
     if "://" not in books.store.root:
         yield Path(books.store.root), f"{PREFIX}part-*"

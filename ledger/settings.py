@@ -25,6 +25,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableValue
 from ledger.errors import SettingsError
 from ledger.settings_sections import AlertSettings as AlertSettings
 from ledger.settings_sections import AuditSettings as AuditSettings
+from ledger.settings_sections import BackupSettings as BackupSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
 from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
@@ -211,6 +212,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
+    backup: BackupSettings = BackupSettings()
 
     @property
     def tables_uri(self) -> str:

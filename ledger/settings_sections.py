@@ -125,6 +125,25 @@ class AuditSettings(Section):
     )
 
 
+class BackupSettings(Section):
+    """Backups by `rootcost serve`, and where `rootcost backup` writes to."""
+
+    address: str = Field(
+        "", description="A folder, or s3://bucket/prefix, for the backups of this ledger. Empty: none are made by themselves."
+    )
+    cron: str = Field(
+        "15 2 * * *", description="When `rootcost serve` makes one, in UTC: minute hour day month weekday, or @daily, @weekly."
+    )
+    keep: int = Field(
+        14,
+        ge=1,
+        description="How many backups of this ledger `rootcost serve` keeps there; what only older ones need is removed.",
+    )
+    s3_options: dict[str, str] = Field(
+        default_factory=dict, description="Storage options for S3-compatible stores, as `store.options`."
+    )
+
+
 class ReportSettings(Section):
     """Presentation of results."""
 

@@ -58,6 +58,16 @@ def checkpoints(folder: Path) -> dict[str, int]:
     return {name: int(match[1]) for name in _names(folder) if (match := _CHECKPOINT_NAME.fullmatch(name))}
 
 
+def version_of(name: str) -> int | None:
+    """The version that a file of the log belongs to, by its name; None for another file.
+
+    >>> version_of("00000000000000000007.json"), version_of("00000000000000000010.checkpoint.parquet"), version_of("_last_checkpoint")
+    (7, 10, None)
+    """
+    match = _COMMIT_NAME.fullmatch(name) or _CHECKPOINT_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def read_commit(folder: Path, version: int) -> Commit:
     """Reads a commit file; raises `TornCommitError` if it is not whole."""
     path = commit_path(folder, version)

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from rootcost.commands import (
     audit,
+    backup,
     budgets,
     evidence,
     exchange,
@@ -148,6 +149,7 @@ for part in (
     rules,
     verify,
     audit,
+    backup,
     service,
 ):
     part.add_to(app)

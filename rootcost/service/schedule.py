@@ -6,6 +6,7 @@
     watch *    every half minute               sources whose newest row is older than it should be
     attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets, also where only they did
     maintain * every maintenance.every_seconds  small files are merged, and what nobody needs is removed
+    backup *   at each tick of backup.cron     a backup is made, and old ones are removed (see `rootcost.service.backups`)
     deliver *  every serve.attribute_seconds   alerts that have not reached their address
 
 An idle round reads a few file names and writes nothing. A round that did something, or failed, is a row in `job_runs`, and the reading of a
@@ -164,9 +165,11 @@ class Schedule:
         from apscheduler.executors.pool import ThreadPoolExecutor
         from apscheduler.schedulers.background import BackgroundScheduler
 
+        from rootcost.service import backups
         from rootcost.service.leader import POLL_SECONDS, Leadership
         from rootcost.service.timetable import STORE, Timetable
 
+        self.backups = backups.ScheduledBackups(books)
         self.jobs = Jobs(books, spool)
         self.leadership = Leadership(books, address)
         self.error: RootCostError | None = None
@@ -192,6 +195,7 @@ class Schedule:
         self._add("watch", self._led_only(self._watch), WATCH_SECONDS)
         if books.settings.audit.heads_uri:
             self._add("audit", self._led_only(self.jobs.keep_head), HEAD_SECONDS)
+        self._add(backups.JOB, self._led_only(self.backups.make_if_due), backups.POLL_SECONDS)
         pause = timedelta(seconds=books.settings.maintenance.every_seconds)
         self._add("maintain", self._led_only(self.jobs.maintain), pause.total_seconds(), first_at=now() + pause)
 
@@ -220,6 +224,7 @@ class Schedule:
         if not self._scheduler.running:
             return True
         self._scheduler.pause()
+        self.backups.stop()
         # Before the scheduler ends, which processes due jobs once more: a tick would be lost.
         self.timetable.close()
         deadline = time.monotonic() + patience_seconds

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ledger.settings import Settings
 
 _HIDDEN = "(set, not shown)"
-_SECRET = {"webhook_url", "options"}
+_SECRET = {"webhook_url", "options", "s3_options"}
 
 
 def as_toml(settings: Settings) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +24,7 @@ from ledger.books import Books
 from ledger.db import Audit, Base, Budget, Checkpoint, Database
 from ledger.errors import LedgerDamagedError, LedgerVersionError
 from ledger.tables import COSTS
+from tests.support.kills import forked
 from tests.support.paths import ROOT
 
 HOMES = sorted((ROOT / "tests/data/homes").glob("*/home.tar.xz"))
@@ -35,15 +36,6 @@ def url_of(path: Path) -> str:
 
 def open_and_close(path: Path) -> None:
     Database(url_of(path)).close()
-
-
-def forked(work: Callable[[], None]) -> int:
-    """Runs `work` in a fork of this process; returns its exit code, negative for a signal."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def die_at_statement(path: Path, number: int) -> None:

@@ -1,4 +1,4 @@
-"""`make survive`: kills at random operations and moments, power cuts on a file system of its own, flipped bits. Seeded.
+"""`make survive`: kills at random operations and moments, power cuts on a file system of its own, flipped bits, killed backups. Seeded.
 
 Each kind prints one line; a failure is printed with its seed, and the exit code is then 1. Power cuts need root and a loop device, else
 they are left out, and that is said.
@@ -7,24 +7,23 @@ they are left out, and that is said.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from alembic import command as _loaded_before_forks  # noqa: F401
 
+from tests.support.kills import FORK, forked, kill_self_at
+from tests.survive.backups import back_up, listed_backups, restore_newest
 from tests.survive.workload import ROUNDS, acknowledge_to, failures, work
 
-FORK = multiprocessing.get_context("fork")
-_AUDITED = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir", "shutil.rmtree", "sqlite3.connect"})
 HOMES_EVERY = 8
 """Kills and cuts of one home, before a new one has its first start."""
 
@@ -60,35 +59,8 @@ class Worker:
 
 def _work(home: Path, first: int, writer: int, kill_at: int | None) -> None:
     if kill_at is not None:
-        _kill_self_at(kill_at)
+        kill_self_at(kill_at)
     work(home, first, ROUNDS, acknowledge_to(writer))
-
-
-def _kill_self_at(number: int) -> None:
-    """Arranges that this process is killed at its n-th operation on files or statement of the database."""
-    import sqlalchemy as sa
-
-    count = 0
-
-    def step(*_: object) -> None:
-        nonlocal count
-        count += 1
-        if count >= number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def audit(event: str, _arguments: tuple[object, ...]) -> None:
-        if event in _AUDITED:
-            step()
-
-    sync = os.fsync
-
-    def counted_sync(handle: int) -> None:
-        step()
-        sync(handle)
-
-    os.fsync = counted_sync  # type: ignore[assignment]
-    sys.addaudithook(audit)
-    sa.event.listen(sa.Engine, "before_cursor_execute", step)
 
 
 def checked(home: Path, promises: list[str], *, may_unpublish: bool = False) -> list[str]:
@@ -223,21 +195,52 @@ def _is_live(store: object, table: object, path: Path) -> bool:
     return any(uri.endswith(path.name) for uri in delta.file_uris())
 
 
+def backups(count: int, seed: int, folder: Path) -> list[str]:
+    """Kills backups and restores at random operations, while another process works on the home. The next one must be whole."""
+    losses, home, target = list[str](), folder / "home", folder / "backups"
+    worker, promises, listed_count = Worker(home, 1), list[str](), 0
+    for number in range(count):
+        chance = random.Random(f"backup {seed} {number}")
+        if not worker.process.is_alive():
+            promises += worker.promises()
+            worker = Worker(home, (number + 1) * 100)
+        promises_before = promises + worker.promises()
+        # A backup and a restore are some 150 to 600 operations.
+        kill_at, second_kill_at = (int(10 ** chance.uniform(0.5, 2.8)) for _ in range(2))
+        listed_count += forked(partial(back_up, home, target, kill_at)) == 0
+        failures_of_case = [] if len(listed_backups(target)) == listed_count else ["a killed backup is listed"]
+        listed_count += 1
+        if forked(partial(back_up, home, target)):
+            failures_of_case.append("the next backup fails")
+        restored_home = folder / f"restored-{number}"
+        forked(partial(restore_newest, target, restored_home, second_kill_at))
+        is_restored = (restored_home / "rootcost.db").exists() and not (restored_home / "restore-unfinished").exists()
+        if not is_restored and forked(partial(restore_newest, target, restored_home)):
+            failures_of_case.append("the next restore fails")
+        losses += report(f"backup {number} of seed {seed}", failures_of_case + checked(restored_home, promises_before))
+    worker.kill()
+    return losses
+
+
 def main() -> int:
-    """Runs the three kinds; returns the exit code."""
+    """Runs the kinds; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--cuts", type=int, default=200)
     parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--backups", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     runs: list[tuple[str, int, Callable[[int, int, Path], list[str] | None]]] = [
         ("kills", options.kills, kills),
         ("power cuts", options.cuts, power_cuts),
         ("flipped bits", options.flips, flips),
+        ("backups", options.backups, backups),
     ]
     has_failed = False
     for name, count, run in runs:
+        if not count:
+            continue
         with tempfile.TemporaryDirectory(prefix="rootcost-survive-") as folder:
             began = time.monotonic()
             result = run(count, options.seed, Path(folder))
