@@ -26,7 +26,8 @@ from alembic import command as _loaded_before_forks  # noqa: F401
 
 from ledger import disk
 from ledger.errors import RootCostError
-from tests.survive.run import FORK, HOMES_EVERY, checked, report
+from tests.support.kills import FORK
+from tests.survive.run import HOMES_EVERY, checked, report
 from tests.survive.workload import ROUNDS, work
 
 _SOURCE = Path(__file__).with_name("faults.c")

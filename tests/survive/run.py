@@ -217,7 +217,7 @@ def backups(count: int, seed: int, folder: Path) -> list[str]:
         is_restored = (restored_home / "rootcost.db").exists() and not (restored_home / "restore-unfinished").exists()
         if not is_restored and forked(partial(restore_newest, target, restored_home)):
             failures_of_case.append("the next restore fails")
-        losses += report(f"backup {number} of seed {seed}", failures_of_case + checked(restored_home, promises_before))
+        losses += report(f"backup {number} of seed {seed}", failures_of_case + checked(restored_home, promises_before), number)
     worker.kill()
     return losses
 
