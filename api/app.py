@@ -17,12 +17,13 @@ from api.access.authentication import Authenticator
 from api.access.gates import WholeService
 from api.access.hosts import LOOPBACK
 from api.access.middleware import Access
+from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
-from api.routes import access, audit, read, receive, write
+from api.routes import access, audit, read, receive, state, write
 from ledger import disk
 from ledger.audit_denials import DenialLog
 from ledger.books import Books
@@ -58,11 +59,13 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     )
     bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
-    app.include_router(read.router(books.settings, receiver_spool), dependencies=[strict])
+    app.include_router(read.router(books.settings), dependencies=[strict])
+    app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
     app.include_router(access.router(), dependencies=[strict])
     app.include_router(audit.router(), dependencies=[strict])
     app.include_router(write.router(), dependencies=[Depends(bearer), strict])
     app.state.books = books
+    app.state.cursor_seal = CursorSeal(token)
     app.state.denials = DenialLog(books.database)
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)

@@ -7,14 +7,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from api.client_problems import ApiProblem, problem_of
 from api.models import (
     Accepted,
     Agents,
@@ -32,7 +33,6 @@ from api.models import (
     Evidence,
     EvidenceSection,
     Explanation,
-    FieldError,
     Filters,
     Freshness,
     Gaps,
@@ -49,42 +49,10 @@ from api.models import (
     SourceStatus,
     View,
 )
-from ledger.errors import RootCostError
+
+__all__ = ["ApiProblem", "Client"]
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class ApiProblem(RootCostError):
-    """The API answered with a problem document (RFC 9457), or did not answer: then `status` is 0."""
-
-    def __init__(self, document: ProblemDocument) -> None:
-        self.document = document
-        super().__init__(document.detail or document.title, where=document.where or document.instance, remedy=document.remedy)
-
-    @property
-    def type(self) -> str:
-        """Identifier of the problem type."""
-        return self.document.type
-
-    @property
-    def title(self) -> str:
-        """Problem type in words."""
-        return self.document.title
-
-    @property
-    def status(self) -> int:
-        """HTTP status; 0 if there was no answer."""
-        return self.document.status
-
-    @property
-    def detail(self) -> str:
-        """What went wrong in this request."""
-        return self.document.detail
-
-    @property
-    def errors(self) -> list[FieldError]:
-        """Every invalid field of an invalid request."""
-        return self.document.errors
 
 
 class Client:
@@ -146,7 +114,7 @@ class Client:
         filters: Filters | None = None,
         calendar: Calendar | None = None,
     ) -> bytes:
-        """Costs as a file: `csv` or `parquet`."""
+        """Costs as a file: `ndjson`, `csv`, `parquet` or `arrow`."""
         params = {**_cost_params(by, view, start, end, granularity, basis, filters, calendar), "format": file_format}
         return self._send("GET", "/v1/costs", params=params).content
 
@@ -166,10 +134,13 @@ class Client:
         search: str | None = None,
         limit: int = 50,
         offset: int = 0,
+        cursor: str | None = None,
     ) -> Page[ChainSummary]:
         """Chains by list cost, highest first. `agent` and `team` are the initiator's, "" matches unknown ones; `search` is part of the root's name."""
         params = {"start": start, "end": end, "agent": agent, "team": team, "method": method, "reason": reason}
-        return self._get(Page[ChainSummary], "/v1/chains", {**params, "search": search, "limit": limit, "offset": offset})
+        return self._get(
+            Page[ChainSummary], "/v1/chains", {**params, "search": search, "limit": limit, "offset": offset, "cursor": cursor}
+        )
 
     def chain(self, chain_id: str) -> ChainTree:
         """One chain as a tree, with the cost of every call."""
@@ -204,25 +175,35 @@ class Client:
         """The registry, and agents that are missing from it."""
         return self._get(Agents, "/v1/agents")
 
-    def alerts(self, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
+    def alerts(self, *, limit: int = 100, offset: int = 0, cursor: str | None = None) -> Page[AlertRow]:
         """Alerts, newest first."""
-        return self._get(Page[AlertRow], "/v1/alerts", {"limit": limit, "offset": offset})
+        return self._get(Page[AlertRow], "/v1/alerts", {"limit": limit, "offset": offset, "cursor": cursor})
 
-    def anomalies(self, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+    def anomalies(
+        self, *, month: str | None = None, limit: int = 100, offset: int = 0, cursor: str | None = None
+    ) -> Page[AnomalyRow]:
         """Anomalous days, newest first; of one month if named."""
-        return self._get(Page[AnomalyRow], "/v1/anomalies", {"month": month, "limit": limit, "offset": offset})
+        return self._get(Page[AnomalyRow], "/v1/anomalies", {"month": month, "limit": limit, "offset": offset, "cursor": cursor})
 
     def problems(
-        self, *, source: str | None = None, severity: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        source: str | None = None,
+        severity: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        cursor: str | None = None,
     ) -> Page[ProblemRow]:
         """Problems with the input, newest first."""
         return self._get(
-            Page[ProblemRow], "/v1/problems", {"source": source, "severity": severity, "limit": limit, "offset": offset}
+            Page[ProblemRow],
+            "/v1/problems",
+            {"source": source, "severity": severity, "limit": limit, "offset": offset, "cursor": cursor},
         )
 
-    def runs(self, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
+    def runs(self, *, limit: int = 50, offset: int = 0, cursor: str | None = None) -> Page[RunRow]:
         """Attribution runs, newest first."""
-        return self._get(Page[RunRow], "/v1/runs", {"limit": limit, "offset": offset})
+        return self._get(Page[RunRow], "/v1/runs", {"limit": limit, "offset": offset, "cursor": cursor})
 
     def audit(
         self,
@@ -253,20 +234,29 @@ class Client:
         return self._send("GET", "/v1/evidence", params=params).content
 
     def gaps(
-        self, *, start: str | None = None, end: str | None = None, granularity: str = "hour", limit: int = 1000, offset: int = 0
+        self,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        granularity: str = "hour",
+        limit: int = 1000,
+        offset: int = 0,
+        cursor: str | None = None,
     ) -> Gaps:
         """Calls that each channel of a gateway missed, by hour or day."""
-        params = {"start": start, "end": end, "granularity": granularity, "limit": limit, "offset": offset}
+        params = {"start": start, "end": end, "granularity": granularity, "limit": limit, "offset": offset, "cursor": cursor}
         return self._get(Gaps, "/v1/gaps", params)
 
     def sources(self) -> Page[SourceStatus]:
         """Configured sources and their state."""
         return self._get(Page[SourceStatus], "/v1/sources")
 
-    def source_runs(self, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
+    def source_runs(
+        self, name: str | None = None, *, limit: int = 50, offset: int = 0, cursor: str | None = None
+    ) -> Page[SourceRunRow]:
         """Runs of one configured source, or of all, newest first."""
         path = "/v1/source-runs" if name is None else f"/v1/sources/{quote(name, safe='')}/runs"
-        return self._get(Page[SourceRunRow], path, {"limit": limit, "offset": offset})
+        return self._get(Page[SourceRunRow], path, {"limit": limit, "offset": offset, "cursor": cursor})
 
     def health(self) -> Health:
         """Whether the process answers."""
@@ -275,6 +265,21 @@ class Client:
     def ready(self) -> Health:
         """Whether store, database and spool answer; raises `ApiProblem` (503) if one does not."""
         return self._get(Health, "/ready")
+
+    def rows(self, path: str, file_format: str, **params: Any) -> Iterator[bytes]:
+        """All rows of a list, such as ``/v1/chains``, as `ndjson`, `csv`, `parquet` or `arrow`, in pieces as they arrive.
+
+        A stream that the API could not finish raises `ApiProblem`: what arrived is not the whole.
+        """
+        query = {name: value for name, value in params.items() if value is not None} | {"format": file_format}
+        try:
+            with self._http.stream("GET", path, params=query, headers=self._headers) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise ApiProblem(problem_of(answer))
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise ApiProblem(self._unreachable(path, error)) from error
 
     # writing
 
@@ -334,20 +339,21 @@ class Client:
         try:
             answer = self._http.request(method, path, params=query, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise ApiProblem(
-                ProblemDocument(
-                    type="urn:rootcost:problem:unreachable",
-                    title="RootCost does not answer",
-                    status=0,
-                    detail=str(error) or type(error).__name__,
-                    instance=path,
-                    where=self.base_url,
-                    remedy="is `rootcost serve` running?",
-                )
-            ) from error
+            raise ApiProblem(self._unreachable(path, error)) from error
         if answer.is_success:
             return answer
-        raise ApiProblem(_document(answer))
+        raise ApiProblem(problem_of(answer))
+
+    def _unreachable(self, path: str, error: httpx.HTTPError) -> ProblemDocument:
+        return ProblemDocument(
+            type="urn:rootcost:problem:unreachable",
+            title="RootCost does not answer",
+            status=0,
+            detail=str(error) or type(error).__name__,
+            instance=path,
+            where=self.base_url,
+            remedy="is `rootcost serve` running?",
+        )
 
 
 def _cost_params(
@@ -379,13 +385,3 @@ def _cost_params(
 
 def _read(model: type[M], answer: httpx.Response) -> M:
     return model.model_validate_json(answer.content)
-
-
-def _document(answer: httpx.Response) -> ProblemDocument:
-    try:
-        return ProblemDocument.model_validate_json(answer.content)
-    except ValidationError:
-        # A proxy between client and API answered: its text is the only detail.
-        return ProblemDocument(
-            title=answer.reason_phrase or "error", status=answer.status_code, detail=answer.text[:500], instance=answer.url.path
-        )

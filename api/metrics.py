@@ -93,7 +93,7 @@ class _LedgerCollector(Collector):
                 "Seconds since figures were last published.",
                 [([], (now() - fresh.published_at).total_seconds())],
             )
-        newest = runs(of_operator(self._books), limit=1).rows
+        newest = runs(of_operator(self._books)).page(limit=1).rows
         if newest:
             yield _gauge(
                 "rootcost_run_age_seconds",

@@ -193,8 +193,8 @@ class Questions:
         """Chains by cost at list price, highest first."""
         books = self._scoped()
         first, last = (parse_instant(edge, timezone=self._zone) if edge else None for edge in (start, end))
-        query = ChainQuery(start=first, end=last, agent=agent or None, team=team or None, search=search or None, limit=MAX_ROWS)
-        page = queries.chains(books, query)
+        query = ChainQuery(start=first, end=last, agent=agent or None, team=team or None, search=search or None)
+        page = queries.chains(books, query).page(limit=MAX_ROWS)
         rows = [
             FoundChain(
                 chain_id=row.chain_id, start=row.start_time.isoformat(), name=harmless(row.root_name),

@@ -68,12 +68,16 @@ T = TypeVar("T")
 
 
 class Page(ResponseModel, Generic[T]):
-    """One page of a listing, and the total number of rows."""
+    """One page of a listing. Number and sums are those of the whole query, on all pages."""
 
     rows: list[T] = Field(description="The rows, in order.")
     total: int = Field(description="Number of rows on all pages.")
     limit: int | None = Field(default=None, description="Maximum number of rows on a page; null: no paging.")
-    offset: int = Field(default=0, description="Number of rows before this page.")
+    offset: int = Field(default=0, description="Number of rows that were skipped by `offset`.")
+    totals: Mapping[str, Mapping[str, Money]] = Field(
+        default_factory=dict, description="Sums over all pages of columns of money: column, currency, amount."
+    )
+    next: str | None = Field(default=None, description="`cursor` of the next page; null on the last one.")
 
 
 class FieldError(ResponseModel):

@@ -63,7 +63,8 @@ class Gaps(ResponseModel):
     rows: list[GapRow] = Field(description="Each channel in each hour or day in which it missed calls, oldest first.")
     total: int = Field(description="Number of rows on all pages.")
     limit: int | None = Field(default=None, description="Maximum number of rows on a page.")
-    offset: int = Field(default=0, description="Number of rows before this page.")
+    offset: int = Field(default=0, description="Number of rows that were skipped by `offset`.")
+    next: str | None = Field(default=None, description="`cursor` of the next page; null on the last one.")
     counters: list[CounterGap] = Field(
         default=[], description="Where OpenTelemetry metrics and calls differ, by UTC day, oldest first; at most `limit`."
     )

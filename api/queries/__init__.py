@@ -5,19 +5,19 @@
     cost_table(books, CostQuery) -> CostTable        the same with totals and the runs of the figures
     balance(books, months=None) -> DataFrame         currency, invoice_month, provider, cost_column, charges_in … rounding
     overview(books, month=None, view=…, basis=…, top=10) -> Overview
-    chains(books, ChainQuery) -> Page[ChainSummary]
+    chains(books, ChainQuery) -> Listing[ChainSummary]   pages and files of it: api.queries.listing
     chain(books, chain_id) -> ChainTree
     explain(books, ref) -> Explanation               a chain, a call, a charge
     explain_cell(books, CostQuery) -> Explanation    a cell of a report, or the whole report
     budgets(books) -> list[Budget]
     agents(books) -> Agents
-    alerts / anomalies / problems / runs (books, …) -> Page[…]
+    alerts / anomalies / problems / runs (books, …) -> Listing[…]
     freshness(books) -> Freshness
     evidence(books, month=None, basis=…) -> Evidence  what money stands on, how emitters count, findings
     evidence_table(books, section, …) -> DataFrame   a section of it
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     sources(books) -> list[SourceStatus]             configured sources and their state
-    source_runs(books, name=None) -> Page[SourceRunRow]
+    source_runs(books, name=None) -> Listing[SourceRunRow]
     audit_entries(books, AuditQuery) -> AuditPage    the audit log, newest first
     published(books) -> list[PublishedMonth]         month, run_id, rollup_ids of the published runs
 
@@ -34,6 +34,7 @@ from api.queries.evidence import evidence, evidence_table
 from api.queries.explain import DEFAULT_LINES, explain, explain_cell
 from api.queries.gaps import GapQuery, gaps
 from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
+from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
 from api.queries.overview import overview
 from api.queries.sources import source_runs, sources
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
@@ -46,9 +47,13 @@ __all__ = [
     "AuditQuery",
     "ChainQuery",
     "CostQuery",
+    "FrameListing",
     "GapQuery",
+    "Listing",
+    "ModelListing",
     "PublishedMonth",
     "ScopedBooks",
+    "SqlListing",
     "WholeBooks",
     "agents",
     "alerts",

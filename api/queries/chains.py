@@ -7,10 +7,11 @@ from datetime import datetime
 
 import polars as pl
 
-from api.models import ChainSummary, ChainTree, Page
+from api.models import ChainSummary, ChainTree
 from api.queries import redaction
 from api.queries.calls import CALL, with_ids
 from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups
+from api.queries.listing import FrameListing, Listing, Order
 from api.queries.pricing import price_calls
 from api.queries.publication import one_publication
 from api.queries.tree import build_tree
@@ -34,12 +35,10 @@ class ChainQuery:
     method: str | None = None
     reason: str | None = None
     search: str | None = None
-    limit: int = 50
-    offset: int = 0
 
 
 @one_publication
-def chains(books: ScopedBooks, query: ChainQuery) -> Page[ChainSummary]:
+def chains(books: ScopedBooks, query: ChainQuery) -> Listing[ChainSummary]:
     """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
@@ -59,14 +58,9 @@ def chains(books: ScopedBooks, query: ChainQuery) -> Page[ChainSummary]:
             frame = frame.filter(pl.col(column) == value if value else unknown)
     if query.search:
         frame = frame.filter(pl.col("root_name").str.contains(query.search, literal=True))
-    page = frame.sort("list_cost", "start_time", "chain_id", descending=[True, True, False], nulls_last=True)
-    rows, count = pl.collect_all([page.select(_SUMMARY).slice(query.offset, query.limit), frame.select(pl.len())])
-    return Page[ChainSummary](
-        rows=[ChainSummary.model_validate(row) for row in rows.iter_rows(named=True)],
-        total=count.item(),
-        limit=query.limit,
-        offset=query.offset,
-    )
+    order = (Order("list_cost", descending=True), Order("start_time", descending=True), Order("chain_id"))
+    # Price books are in US dollars.
+    return FrameListing(ChainSummary, frame.select(_SUMMARY), order, sums=("list_cost",), currency=pl.lit("USD"), is_of_runs=True)
 
 
 @one_publication

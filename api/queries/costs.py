@@ -14,7 +14,6 @@ from api.models import Basis, Calendar, CostRow, CostTable, Granularity, View
 from api.models.costs import RateUsed
 from api.queries.gate import WHOLE, ScopedBooks, WholeBooks, published, scan_runs
 from api.queries.publication import one_publication
-from ledger import money
 from ledger.calendars import time_of_use, used_within
 from ledger.errors import UsageError
 from ledger.periods import month_of, month_start, parse_bound
@@ -328,9 +327,3 @@ def parse_month(text: str) -> datetime:
         return month_start(text)
     except ValueError as error:
         raise UsageError(f"{text!r} is no month", where="month", remedy="write it as 2026-10") from error
-
-
-def as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with money columns as decimal strings, for CSV and JSON."""
-    amounts = [name for name, dtype in frame.schema.items() if dtype == money.MONEY]
-    return frame.with_columns(pl.col(name).map_elements(money.text, return_dtype=pl.String) for name in amounts)

@@ -33,8 +33,6 @@ class GapQuery:
     start: datetime | None = None
     end: datetime | None = None
     granularity: Literal["hour", "day"] = "hour"
-    limit: int = 1000
-    offset: int = 0
 
 
 @one_publication
@@ -61,8 +59,7 @@ def gaps(books: WholeBooks, query: GapQuery) -> Gaps:
     per_period = range_calls.group_by(period).agg(*(_channel_counts(channel, *reach) for channel, reach in reaches.items()))
     whole = range_calls.select(*(_channel_counts(channel, *reach) for channel, reach in reaches.items()))
     counters = _counters(books, query)
-    page = Gaps(channels=[], rows=[], total=0, limit=query.limit, offset=query.offset, counters_total=len(counters))
-    page.counters = counters[: query.limit]
+    page = Gaps(channels=[], rows=[], total=0, counters=counters, counters_total=len(counters))
     if not reaches:
         return page
     cut, totals = pl.collect_all([per_period.sort("period_start"), whole])
@@ -76,7 +73,7 @@ def gaps(books: WholeBooks, query: GapQuery) -> Gaps:
         ChannelSummary(channel=channel, first=first, newest=newest, **totals[channel][0])
         for channel, (first, newest) in reaches.items()
     ]
-    page.rows = [GapRow.model_validate(row) for row in rows[query.offset : query.offset + query.limit]]
+    page.rows = [GapRow.model_validate(row) for row in rows]
     page.total = len(rows)
     return page
 

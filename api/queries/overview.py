@@ -31,9 +31,9 @@ def overview(
     published_months = [m.month for m in published(books)]
     zone = books.settings.report.timezone
     at_a_glance: dict[str, Any] = {"months": published_months, "timezone": zone, "view": view, "basis": basis}
-    at_a_glance["alerts"] = alerts(books, limit=10).rows
+    at_a_glance["alerts"] = alerts(books).page(limit=10).rows
     # The number of problems is about the whole ledger, and only who may see all of it is told.
-    at_a_glance["problems"] = problems(of_all, limit=0).total if (of_all := whole_of(books)) else 0
+    at_a_glance["problems"] = problems(of_all).totals().rows if (of_all := whole_of(books)) else 0
     month = month or (published_months[-1] if published_months else None)
     if month is None:
         return Overview(month=None, totals=[], classes=[], teams=[], agents=[], unallocated=[], unpriced_agents=[], **at_a_glance)

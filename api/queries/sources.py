@@ -9,8 +9,9 @@ from typing import Any, Literal, cast
 import polars as pl
 import sqlalchemy as sa
 
-from api.models import Page, SourceRunRow, SourceStatus
+from api.models import SourceRunRow, SourceStatus
 from api.queries.gate import WholeBooks
+from api.queries.listing import Listing, Order, SqlListing
 from ledger import sources as configured_sources
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
@@ -40,19 +41,17 @@ def source_statuses(books: Books) -> list[SourceStatus]:
     ]
 
 
-def source_runs(books: WholeBooks, name: str | None = None, *, limit: int = 50, offset: int = 0) -> Page[SourceRunRow]:
+def source_runs(books: WholeBooks, name: str | None = None) -> Listing[SourceRunRow]:
     """Runs of one configured source, or of all, newest first.
 
     A source that was removed keeps its history; `UnknownSourceError` is raised for a name without any run.
     """
     conditions = [SourceRun.name == name] if name is not None else []
-    with books.whole.database.session() as session:
-        total = session.scalar(sa.select(sa.func.count()).select_from(SourceRun).where(*conditions)) or 0
-        query = sa.select(SourceRun).where(*conditions).order_by(SourceRun.id.desc()).limit(limit).offset(offset)
-        rows = [_run(run) for run in session.scalars(query)]
-    if name is not None and not total:
+    newest = {Order("run", descending=True): SourceRun.id}
+    listing = SqlListing(books.whole.database, SourceRunRow, sa.select(SourceRun).where(*conditions), newest, _run)
+    if name is not None and not listing.totals().rows:
         configured_sources.find(books.whole, name)
-    return Page[SourceRunRow](rows=rows, total=total, limit=limit, offset=offset)
+    return listing
 
 
 def _run(run: SourceRun) -> SourceRunRow:

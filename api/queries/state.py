@@ -20,7 +20,6 @@ from api.models import (
     AnomalyRow,
     Budget,
     Freshness,
-    Page,
     ProblemRow,
     RunRow,
     SourceFreshness,
@@ -29,6 +28,7 @@ from api.models import (
 )
 from api.queries.costs import parse_month
 from api.queries.gate import ScopedBooks, WholeBooks, published, scan_runs
+from api.queries.listing import FrameListing, Listing, Order, SqlListing
 from api.queries.own_names import OwnNames
 from api.queries.publication import one_publication
 from api.queries.sources import source_statuses
@@ -87,22 +87,20 @@ def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
     )
 
 
-def alerts(books: ScopedBooks, *, limit: int = 100, offset: int = 0) -> Page[AlertRow]:
+def alerts(books: ScopedBooks) -> Listing[AlertRow]:
     """Alerts, newest first."""
-    with books.whole.database.session() as session:
-        newest = sa.select(db.Alert).order_by(db.Alert.created_at.desc(), db.Alert.alert_id)
-        if books.sees_all:
-            total = session.scalar(sa.select(sa.func.count()).select_from(db.Alert)) or 0
-            page = session.scalars(newest.limit(limit).offset(offset)).all()
-        else:
-            own_names = OwnNames.of(books)
-            own_alerts = [alert for alert in session.scalars(newest) if own_names.holds_alert(alert.payload)]
-            total, page = len(own_alerts), own_alerts[offset : offset + limit]
-    rows = [AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}) for alert in page]
-    return Page[AlertRow](rows=rows, total=total, limit=limit, offset=offset)
+    own_names = OwnNames.of(books)
+    return SqlListing(
+        books.whole.database,
+        AlertRow,
+        sa.select(db.Alert),
+        {Order("created_at", descending=True): db.Alert.created_at, Order("alert_id"): db.Alert.alert_id},
+        lambda alert: AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}),
+        is_seen=None if books.sees_all else lambda alert: own_names.holds_alert(alert.payload),
+    )
 
 
-def anomalies(books: ScopedBooks, *, month: str | None = None, limit: int = 100, offset: int = 0) -> Page[AnomalyRow]:
+def anomalies(books: ScopedBooks, *, month: str | None = None) -> Listing[AnomalyRow]:
     """Anomalous days, newest first; `month` selects one month."""
     frame = books.whole.store.scan(ANOMALIES)
     if not books.sees_all:
@@ -110,20 +108,15 @@ def anomalies(books: ScopedBooks, *, month: str | None = None, limit: int = 100,
     if month is not None:
         parse_month(month)
         frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
-    sorted_rows = frame.sort(
-        "day", "score_approx", "scope", "scope_name", "currency", descending=[True, True, False, False, False]
-    )
-    rows, count = pl.collect_all([sorted_rows.slice(offset, limit), frame.select(pl.len())])
-    page = [AnomalyRow.model_validate(row) for row in rows.iter_rows(named=True)]
-    return Page[AnomalyRow](rows=page, total=count.item(), limit=limit, offset=offset)
+    newest = (Order("day", descending=True), Order("score_approx", descending=True))
+    order = (*newest, Order("scope"), Order("scope_name"), Order("currency"))
+    return FrameListing(AnomalyRow, frame, order, sums=("actual", "expected", "excess"), is_of_runs=True)
 
 
 _PROBLEM_NAMES = {"uri": "file", "place": "line"}
 
 
-def problems(
-    books: WholeBooks, *, source: str | None = None, severity: str | None = None, limit: int | None = 100, offset: int = 0
-) -> Page[ProblemRow]:
+def problems(books: WholeBooks, *, source: str | None = None, severity: str | None = None) -> Listing[ProblemRow]:
     """Problems with the input, newest first; each once, however often its file was read."""
     frame = books.whole.store.scan(PROBLEMS)
     if source is not None:
@@ -132,11 +125,9 @@ def problems(
         frame = frame.filter(pl.col("severity") == severity)
     frame = frame.sort("seen_at").unique("problem_id", keep="last", maintain_order=True)
     # Places are sorted as text and by length, so that line 9 comes before line 10.
-    sorted_rows = frame.sort(
-        "seen_at", "source", "uri", pl.col("place").str.len_chars(), "place", "field", descending=[True] + [False] * 5
-    )
-    rows, count = pl.collect_all([sorted_rows.slice(offset, limit), frame.select(pl.len())])
-    return Page[ProblemRow](rows=problem_rows(rows), total=count.item(), limit=limit, offset=offset)
+    frame = frame.rename(_PROBLEM_NAMES).with_columns(line_length=pl.col("line").str.len_chars())
+    order = [Order("seen_at", descending=True), *map(Order, ("source", "file", "line_length", "line", "field", "problem_id"))]
+    return FrameListing(ProblemRow, frame, order, sums=("cost",))
 
 
 def problem_rows(frame: pl.DataFrame) -> list[ProblemRow]:
@@ -150,22 +141,19 @@ def unstored_problem_rows(problems: list[Problem]) -> list[ProblemRow]:
 
 
 @one_publication
-def runs(books: WholeBooks, *, limit: int = 50, offset: int = 0) -> Page[RunRow]:
+def runs(books: WholeBooks) -> Listing[RunRow]:
     """Attribution runs, newest first, with the months each one is in force for."""
     in_force: dict[str, list[str]] = defaultdict(list)
     for month in published(books):
         in_force[month.run_id].append(month.month)
-    with books.whole.database.session() as session:
-        total = session.scalar(sa.select(sa.func.count()).select_from(db.Run)) or 0
-        newest = sa.select(db.Run).order_by(db.Run.started_at.desc(), db.Run.run_id).limit(limit).offset(offset)
-        rows = [
-            RunRow(
-                **{name: getattr(run, name) for name in RunRow.model_fields if name != "published_months"},
-                published_months=in_force[run.run_id],
-            )
-            for run in session.scalars(newest)
-        ]
-    return Page[RunRow](rows=rows, total=total, limit=limit, offset=offset)
+    names = [name for name in RunRow.model_fields if name != "published_months"]
+    return SqlListing(
+        books.whole.database,
+        RunRow,
+        sa.select(db.Run),
+        {Order("started_at", descending=True): db.Run.started_at, Order("run_id"): db.Run.run_id},
+        lambda run: RunRow(**{name: getattr(run, name) for name in names}, published_months=in_force.get(run.run_id, [])),
+    )
 
 
 _SIDES: Mapping[str, Literal["initiator", "executor"]] = {"caused": "initiator", "burned": "executor"}

@@ -1,15 +1,15 @@
-"""Answers of the routes: cost tables as JSON, and frames as files."""
+"""Cost tables as JSON and as files."""
 
 from __future__ import annotations
 
-import io
 import json
 
 import polars as pl
 from fastapi.responses import Response
 
 from api.models import CostTable
-from api.queries.costs import COST_AMOUNTS, as_text
+from api.queries.costs import COST_AMOUNTS
+from api.routes.answers import Rows
 from ledger import money
 
 _AMOUNTS = frozenset({*COST_AMOUNTS, "omitted_cost"})
@@ -25,14 +25,6 @@ def cost_document(table: CostTable) -> Response:
     return Response(json.dumps(head, ensure_ascii=False), media_type="application/json")
 
 
-def file_document(frame: pl.DataFrame, file_format: str, *, name: str = "costs") -> Response:
-    """The rows as a CSV or Parquet file."""
-    buffer = io.BytesIO()
-    if file_format == "csv":
-        as_text(frame).write_csv(buffer)
-        media_type = "text/csv; charset=utf-8"
-    else:
-        frame.write_parquet(buffer)
-        media_type = "application/vnd.apache.parquet"
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{file_format}"'}
-    return Response(buffer.getvalue(), media_type=media_type, headers=headers)
+def cost_file(rows: Rows, frame: pl.DataFrame) -> Response:
+    """The rows as a file; the sums of its amounts are in the headers."""
+    return rows.frame_file(frame, "costs", sums=[name for name in frame.columns if name in _AMOUNTS])

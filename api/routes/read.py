@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
 from api import queries
-from api.access.gates import BudgetRows, CostRows, RegistryRows, WholeBill, WholeSources
+from api.access.gates import CostRows, WholeBill
 from api.errors import described_responses
 from api.models import (
-    Agents,
-    AlertRow,
-    AnomalyRow,
     BalanceRow,
     Basis,
-    Budget,
     ChainSummary,
     ChainTree,
     CostTable,
     Evidence,
     EvidenceSection,
     Explanation,
-    Freshness,
-    Gaps,
     Overview,
     Page,
-    ProblemRow,
-    RunRow,
-    SourceRunRow,
-    SourceStatus,
     View,
 )
 from api.queries.chains import MAX_PAGE
-from api.routes.documents import cost_document, file_document
+from api.queries.publication import one_publication
+from api.routes.answers import ROWS, AnyPage, AnyRows
+from api.routes.documents import cost_document, cost_file
 from api.routes.parameters import (
     MONTH,
     BasisParam,
@@ -45,16 +37,13 @@ from api.routes.parameters import (
     End,
     FilterParam,
     GranularityParam,
-    Limit,
     MaxLines,
-    Offset,
     Start,
     ViewParam,
     shape,
 )
 from ledger.periods import parse_bound
 from ledger.settings import Settings
-from ledger.spool import Spool
 
 ERROR_RESPONSES = described_responses(
     {
@@ -69,14 +58,13 @@ ERROR_RESPONSES = described_responses(
 )
 
 
-def router(settings: Settings, spool: Spool) -> APIRouter:
+def router(settings: Settings) -> APIRouter:
     """All GETs under /v1."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
     _costs(routes, settings)
     _chains(routes, settings)
     _explanations(routes, settings)
     _evidence(routes)
-    _state(routes, settings, spool)
     return routes
 
 
@@ -87,15 +75,11 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
         "/costs",
         response_model=CostTable,
         summary="Cost by any dimension",
-        responses={
-            200: {
-                "content": {"text/csv": {}, "application/vnd.apache.parquet": {}},
-                "description": "The rows in the requested format",
-            }
-        },
+        responses=ROWS,
     )
     def costs(
         books: CostRows,
+        rows: AnyRows,
         by: ByParam = [],  # noqa: B006 - FastAPI copies defaults
         view: ViewParam = "initiator",
         start: Start = None,
@@ -111,7 +95,6 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
                 examples=["EUR"],
             ),
         ] = None,
-        format: Annotated[Literal["json", "csv", "parquet"], Query(description="json, csv or parquet.")] = "json",  # noqa: A002
     ) -> Response:
         """One row for each value of `by`, period and currency; `cost_class` and `reason` are among them if `by` names them. Currencies are never
         summed together. Each cost says how much of it is billed and how much estimated. With `currency`, all costs are converted: the
@@ -120,21 +103,25 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
         query = parse(
             by=by, view=view, start=start, end=end, granularity=granularity, basis=basis, filters=filter, calendar=calendar
         )
-        if format == "json":
+        if rows.is_json:
             return cost_document(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
-        return file_document(queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query), format)
+        return cost_file(rows, queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query))
 
-    @routes.get("/balance", summary="Charges in, costs out, difference 0")
+    @routes.get("/balance", response_model=Page[BalanceRow], summary="Charges in, costs out, difference 0", responses=ROWS)
     def balance(
         books: WholeBill,
+        answer: AnyRows,
         month: Annotated[
             list[Annotated[str, Field(json_schema_extra=shape(MONTH))]],
             Query(description="Invoice month, repeated for more; none: all published.", examples=[["2026-10"]]),
         ] = [],  # noqa: B006
-    ) -> Page[BalanceRow]:
+    ) -> Response:
         """Control totals of the runs in force, for each currency, invoice month, provider and cost column."""
-        rows = [BalanceRow.model_validate(row) for row in queries.balance(books, month).iter_rows(named=True)]
-        return Page[BalanceRow](rows=rows, total=len(rows))
+        frame = queries.balance(books, month)
+        if not answer.is_json:
+            return answer.frame_file(frame, "balance")
+        rows = [BalanceRow.model_validate(row) for row in frame.iter_rows(named=True)]
+        return answer.document(Page[BalanceRow](rows=rows, total=len(rows)))
 
     @routes.get("/overview", summary="Overview of a month")
     def overview(
@@ -158,9 +145,10 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
 def _chains(routes: APIRouter, settings: Settings) -> None:
     zone = settings.report.timezone
 
-    @routes.get("/chains", summary="Chains by cost, highest first")
+    @routes.get("/chains", response_model=Page[ChainSummary], summary="Chains by cost, highest first", responses=ROWS)
     def chains(
         books: CostRows,
+        answer: AnyPage,
         start: Start = None,
         end: End = None,
         agent: Annotated[str | None, Query(description="Agent that started the chain, exact name; empty: unknown.")] = None,
@@ -168,10 +156,8 @@ def _chains(routes: APIRouter, settings: Settings) -> None:
         method: Annotated[str | None, Query(description="How the initiator was determined.")] = None,
         reason: Annotated[str | None, Query(description="Irregularity of the chain; empty: none.")] = None,
         search: Annotated[str | None, Query(description="Part of the root span's name.")] = None,
-        limit: Limit = 50,
-        offset: Offset = 0,
-    ) -> Page[ChainSummary]:
-        """Chains that started in the range, by cost at list price."""
+    ) -> Response:
+        """Chains that started in the range, by cost at list price; a file of all has them in no particular order."""
         query = queries.ChainQuery(
             start=parse_bound(start, field="start", timezone=zone) if start else None,
             end=parse_bound(end, field="end", timezone=zone) if end else None,
@@ -180,10 +166,13 @@ def _chains(routes: APIRouter, settings: Settings) -> None:
             method=method,
             reason=reason,
             search=search,
-            limit=limit,
-            offset=offset,
         )
-        return queries.chains(books, query)
+
+        @one_publication
+        def whole_answer() -> Response:
+            return answer(books, queries.chains(books, query), "chains")
+
+        return whole_answer()
 
     @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, with the cost of every call")
     def chain(books: CostRows, chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:
@@ -235,10 +224,11 @@ def _evidence(routes: APIRouter) -> None:
         "/evidence",
         response_model=Evidence,
         summary="What a month's money stands on",
-        responses={200: {"content": {"text/csv": {}}, "description": "The document, or a section of it as CSV"}},
+        responses=ROWS,
     )
     def evidence(
         books: WholeBill,
+        answer: AnyRows,
         month: Annotated[
             str | None,
             Query(
@@ -248,121 +238,16 @@ def _evidence(routes: APIRouter) -> None:
             ),
         ] = None,
         basis: BasisParam = "effective",
-        format: Annotated[Literal["json", "csv"], Query(description="json, or csv: one section.")] = "json",  # noqa: A002
         section: Annotated[
-            EvidenceSection, Query(description="Section of a CSV: the figure by what decides it, emitters, or findings.")
+            EvidenceSection, Query(description="Section of a file: the figure by what decides it, emitters, or findings.")
         ] = "figure",
     ) -> Response:
         """How much of the month stands on evidence, on the table, on inference and on nothing; how each emitter counts; findings with their
         money. The parts sum to the total of `/v1/costs` with the same month and `basis`.
         """
-        if format == "csv":
-            return file_document(
-                queries.evidence_table(books, section, month=month, basis=basis), format, name=f"evidence-{section}"
-            )
-        return Response(queries.evidence(books, month=month, basis=basis).model_dump_json(), media_type="application/json")
-
-
-def _state(routes: APIRouter, settings: Settings, spool: Spool) -> None:
-    @routes.get("/budgets", summary="Budgets and their spend")
-    def budgets(
-        books: BudgetRows,
-        month: Annotated[
-            str | None,
-            Query(
-                description="Month of the spend; by default the newest evaluated one.",
-                examples=["2026-10"],
-                json_schema_extra=shape(MONTH),
-            ),
-        ] = None,
-    ) -> Page[Budget]:
-        """Budgets in force, by name."""
-        rows = queries.budgets(books, month)
-        return Page[Budget](rows=rows, total=len(rows))
-
-    @routes.get("/agents", summary="The registry, and agents missing from it")
-    def agents(books: RegistryRows) -> Agents:
-        """Every registered name with its owners over time, and agents with cost that are not registered."""
-        return queries.agents(books)
-
-    @routes.get("/alerts", summary="Alerts, newest first")
-    def alerts(books: BudgetRows, limit: Limit = 100, offset: Offset = 0) -> Page[AlertRow]:
-        """One cause raises one alert."""
-        return queries.alerts(books, limit=limit, offset=offset)
-
-    @routes.get("/anomalies", summary="Days with unusual spend")
-    def anomalies(
-        books: BudgetRows,
-        month: Annotated[
-            str | None,
-            Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
-        ] = None,
-        limit: Limit = 100,
-        offset: Offset = 0,
-    ) -> Page[AnomalyRow]:
-        """Newest first."""
-        return queries.anomalies(books, month=month, limit=limit, offset=offset)
-
-    @routes.get("/problems", summary="Problems with the input")
-    def problems(
-        books: WholeSources,
-        source: Annotated[str | None, Query(description="Only of this source.")] = None,
-        severity: Annotated[Literal["error", "warning"] | None, Query(description="error: left out; warning: kept.")] = None,
-        limit: Limit = 100,
-        offset: Offset = 0,
-    ) -> Page[ProblemRow]:
-        """Newest first, each with a remedy."""
-        return queries.problems(books, source=source, severity=severity, limit=limit, offset=offset)
-
-    @routes.get("/runs", summary="Attribution runs, newest first")
-    def runs(books: WholeBill, limit: Limit = 50, offset: Offset = 0) -> Page[RunRow]:
-        """Including runs that were not published, with the reason."""
-        return queries.runs(books, limit=limit, offset=offset)
-
-    @routes.get("/sources", summary="Configured sources and their state")
-    def sources(books: WholeSources) -> Page[SourceStatus]:
-        """Schedule, freshness and last run of each source."""
-        rows = queries.sources(books)
-        return Page[SourceStatus](rows=rows, total=len(rows))
-
-    @routes.get("/source-runs", summary="Runs of the configured sources, newest first")
-    def all_source_runs(books: WholeSources, limit: Limit = 50, offset: Offset = 0) -> Page[SourceRunRow]:
-        """Of all sources, including removed ones."""
-        return queries.source_runs(books, limit=limit, offset=offset)
-
-    @routes.get("/sources/{name}/runs", summary="Runs of one configured source, newest first")
-    def source_runs(
-        books: WholeSources, name: Annotated[str, Path(description="Name of the source.")], limit: Limit = 50, offset: Offset = 0
-    ) -> Page[SourceRunRow]:
-        """Rows, money in, duration and lag of each run."""
-        return queries.source_runs(books, name, limit=limit, offset=offset)
-
-    @routes.get("/gaps", summary="Calls that each channel missed")
-    def gaps(
-        books: WholeBill,
-        start: Start = None,
-        end: End = None,
-        granularity: Annotated[
-            Literal["hour", "day"], Query(description="Time granularity, in the reporting timezone.")
-        ] = "hour",
-        limit: Limit = MAX_PAGE,
-        offset: Offset = 0,
-    ) -> Gaps:
-        """Calls of the gateway that one channel reported and another did not, with their tokens and cost."""
-        zone = settings.report.timezone
-        query = queries.GapQuery(
-            start=parse_bound(start, field="start", timezone=zone) if start else None,
-            end=parse_bound(end, field="end", timezone=zone) if end else None,
-            granularity=granularity,
-            limit=limit,
-            offset=offset,
-        )
-        return queries.gaps(books, query)
-
-    @routes.get("/freshness", summary="Freshness of the facts")
-    def freshness(books: CostRows) -> Freshness:
-        """Newest charge and call of each source, published months, and size of the spool."""
-        return queries.freshness(books, spool)
+        if not answer.is_json:
+            return answer.frame_file(queries.evidence_table(books, section, month=month, basis=basis), f"evidence-{section}")
+        return answer.document(queries.evidence(books, month=month, basis=basis))
 
 
 def refuse_unknown(request: Request) -> None:
@@ -383,4 +268,6 @@ def refuse_unknown(request: Request) -> None:
 
 
 def _parameters(dependant: Any) -> set[str]:
-    return set() if dependant is None else {field.alias for field in dependant.query_params}
+    if dependant is None:
+        return set()
+    return {field.alias for field in dependant.query_params}.union(*map(_parameters, dependant.dependencies))

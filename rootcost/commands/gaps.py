@@ -46,11 +46,10 @@ def gaps(
             start=parse_bound(start, field="start", timezone=zone) if start else None,
             end=parse_bound(end, field="end", timezone=zone) if end else None,
             granularity=granularity,
-            limit=_LINES if output == "table" else 2**31,
         )
         report = queries.gaps(of_operator(books), query)
     if output == "json":
-        out_json(report.model_dump(exclude={"limit", "offset", "total", "counters_total"}))
+        out_json(report.model_dump(exclude={"limit", "offset", "next", "total", "counters_total"}))
         return
     _show_channels(report, granularity)
     _show_counters(report)
@@ -67,10 +66,10 @@ def _show_channels(report: Gaps, granularity: Literal["hour", "day"]) -> None:
         say("Every channel knew every call.")
         return
     width = 16 if granularity == "hour" else 10
-    lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in report.rows]
+    lines = [{granularity: row.period_start.isoformat(" ")[:width]} | _line(row) for row in report.rows[:_LINES]]
     tables.draw(tables.table((granularity, *_COLUMNS), lines, money=["cost lost"], numbers=_NUMBERS, keep=[granularity]))
-    if report.total > len(report.rows):
-        out(f"{counted(report.total - len(report.rows), 'more line')}: --granularity day, a shorter range, or --format json")
+    if report.total > _LINES:
+        out(f"{counted(report.total - _LINES, 'more line')}: --granularity day, a shorter range, or --format json")
 
 
 def _show_counters(report: Gaps) -> None:
@@ -79,11 +78,11 @@ def _show_counters(report: Gaps) -> None:
 
     if not report.counters:
         return
-    lines = [_counter_line(counter) for counter in report.counters]
+    lines = [_counter_line(counter) for counter in report.counters[:_LINES]]
     title = "Metrics that differ from the calls"
     tables.draw(tables.table(_COUNTER_COLUMNS, lines, numbers=_COUNTER_NUMBERS, title=title, keep=["day", "meter"]))
-    if report.counters_total > len(report.counters):
-        out(f"{counted(report.counters_total - len(report.counters), 'more counter')}: a shorter range, or --format json")
+    if report.counters_total > _LINES:
+        out(f"{counted(report.counters_total - _LINES, 'more counter')}: a shorter range, or --format json")
 
 
 def _counter_line(counter: CounterGap) -> dict[str, Any]:

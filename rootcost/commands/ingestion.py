@@ -86,7 +86,7 @@ def problems(
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        page = queries.problems(of_operator(books), source=source or None, severity=severity or None, limit=None)
+        page = queries.problems(of_operator(books), source=source or None, severity=severity or None).page()
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:

@@ -253,7 +253,7 @@ def runs(
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        page = queries.runs(of_operator(books), limit=1000)
+        page = queries.runs(of_operator(books)).page(limit=1000)
         if not pair:
             if output == "json":
                 out_rows(row.model_dump(mode="json") for row in page.rows)

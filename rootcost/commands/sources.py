@@ -226,7 +226,7 @@ def history(
     from api.queries import of_operator
 
     with open_books(home) as books:
-        page = queries.source_runs(of_operator(books), name or None, limit=limit)
+        page = queries.source_runs(of_operator(books), name or None).page(limit=limit)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
     elif page.rows:
@@ -282,7 +282,7 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
             progress=progress.of("Reading"),
             waiting=lambda: say("Waiting for another rootcost process that reads sources of this kind …"),
         )
-        row = next(r for r in queries.source_runs(of_operator(books), name, limit=200).rows if r.run == finished_run.run.id)
+        row = next(r for r in queries.source_runs(of_operator(books), name).page(limit=200).rows if r.run == finished_run.run.id)
     if output == "json":
         out_json(row.model_dump())
     else:

@@ -262,8 +262,8 @@ class _Report:
         until = start + timedelta(days=27)
         page = queries.chains(
             of_operator(self.books),
-            queries.ChainQuery(start=start, end=until, agent=company.SUPPORT_BOT.name, search="POST /chat", limit=400),
-        )
+            queries.ChainQuery(start=start, end=until, agent=company.SUPPORT_BOT.name, search="POST /chat"),
+        ).page(limit=400)
         whole = [c for c in page.rows if not c.reason and 14 <= c.spans <= 26]
         trees = (queries.chain(of_operator(self.books), c.chain_id) for c in whole[:12])
         crossing = {"research-service", "mcp-knowledge"}
@@ -273,7 +273,7 @@ class _Report:
         from api import queries
         from api.queries import of_operator
 
-        page = queries.problems(of_operator(self.books), limit=5)
+        page = queries.problems(of_operator(self.books)).page(limit=5)
         if not page.total:
             return
         telling.heading(

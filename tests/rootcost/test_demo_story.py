@@ -162,7 +162,7 @@ class TestTheTelling:
     def test_one_budget_is_exceeded_and_rang_once(self, told: tuple[Path, str, int]) -> None:
         with Books.open(told[0]) as books:
             exceeded = [b.scope_name for b in queries.budgets(of_operator(books)) if b.state == "exceeded"]
-            alerts = queries.alerts(of_operator(books), limit=100)
+            alerts = queries.alerts(of_operator(books)).page(limit=100)
         assert exceeded == ["Engineering"]
         assert len([a for a in alerts.rows if a.severity == "critical"]) == 1
         assert "● alert" in told[1]

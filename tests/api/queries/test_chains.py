@@ -74,7 +74,7 @@ def test_a_call_told_of_twice_is_one_node(example: Books) -> None:
 
 def test_the_chain_page_and_the_finance_page_agree(example: Books) -> None:
     """What the chains of a team cost, call by call, is what the cost query says it is metered."""
-    chains = queries.chains(of_operator(example), ChainQuery()).rows
+    chains = queries.chains(of_operator(example), ChainQuery()).page().rows
     by_chain = sum(queries.chain(of_operator(example), c.chain_id).cost["USD"] for c in chains)
     metered = queries.costs(of_operator(example), queries.CostQuery(filters={"cost_class": ("metered",)}))["cost"].sum()
     assert by_chain == metered == Decimal("0.027")
@@ -192,13 +192,13 @@ def test_another_chain_of_the_same_trace_is_left_out(books: Books) -> None:
 
 
 def test_chains_are_listed_dearest_first(example: Books) -> None:
-    page = queries.chains(of_operator(example), ChainQuery(limit=1))
+    page = queries.chains(of_operator(example), ChainQuery()).page(limit=1)
     assert ([c.chain_id for c in page.rows], page.total) == ([CHAIN_1], 2)
-    assert [c.chain_id for c in queries.chains(of_operator(example), ChainQuery(team="Dev")).rows] == [CHAIN_2]
-    assert queries.chains(of_operator(example), ChainQuery(team="De")).total == 0
-    assert queries.chains(of_operator(example), ChainQuery(search="coder")).total == 1
-    assert queries.chains(of_operator(example), ChainQuery(team="")).total == 0
-    assert queries.chains(of_operator(example), ChainQuery(end=HOUR)).total == 0
+    assert [c.chain_id for c in queries.chains(of_operator(example), ChainQuery(team="Dev")).page().rows] == [CHAIN_2]
+    assert queries.chains(of_operator(example), ChainQuery(team="De")).totals().rows == 0
+    assert queries.chains(of_operator(example), ChainQuery(search="coder")).totals().rows == 1
+    assert queries.chains(of_operator(example), ChainQuery(team="")).totals().rows == 0
+    assert queries.chains(of_operator(example), ChainQuery(end=HOUR)).totals().rows == 0
     with pytest.raises(UsageError):
         queries.chains(of_operator(example), ChainQuery(start=HOUR, end=HOUR))
 

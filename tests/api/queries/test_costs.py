@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
@@ -318,15 +317,6 @@ def test_the_balance_is_kept_to_the_last_digit(example: Books) -> None:
     assert queries.balance(of_operator(example), ["2026-11"]).is_empty()
     with pytest.raises(UsageError, match="no month"):
         queries.balance(of_operator(example), ["October"])
-
-
-def test_files_say_the_same(example: Books) -> None:
-    from api.routes.documents import file_document
-
-    frame = queries.costs(of_operator(example), CostQuery(by=("team",)))
-    lines = bytes(file_document(frame, "csv").body).decode().splitlines()
-    assert lines[:2] == ["team,currency,cost,cost_billed,cost_estimated", "Care,USD,0.018,0.018,0"]
-    assert pl.read_parquet(io.BytesIO(bytes(file_document(frame, "parquet").body))).equals(frame)
 
 
 def test_an_overview_compares_with_the_month_before(example: Books) -> None:

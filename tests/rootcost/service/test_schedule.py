@@ -217,7 +217,7 @@ def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
 ) -> None:
     a_source(books, "bill", bill)  # while it serves
     until(lambda: len([run for run in source_history(books, "bill") if run.finished_at]) >= 3)
-    first, second, *_ = queries.source_runs(of_operator(books), "bill").rows[::-1]
+    first, second, *_ = queries.source_runs(of_operator(books), "bill").page().rows[::-1]
     assert (first.cause, first.status, first.files, first.rows, first.rows_changed) == ("schedule", "done", 1, 1, 1)
     assert (second.rows, second.rows_changed) == (1, 0)
     assert first.money_in == {"USD": Decimal("0.03")}
@@ -250,7 +250,7 @@ def test_what_is_paused_resumed_or_removed_meanwhile_is_heeded(books: Books, bil
     gone = len(source_history(books, "bill"))
     time.sleep(2.2)
     assert len(source_history(books, "bill")) == gone > still  # and its history stays
-    assert queries.source_runs(of_operator(books), "bill").total == gone
+    assert queries.source_runs(of_operator(books), "bill").totals().rows == gone
 
 
 def due_in_the_database(books: Books, name: str) -> float | None:

@@ -1,0 +1,196 @@
+"""GET routes of what is in force and what happened: budgets, the registry, alerts, runs, sources, problems."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+
+from api import queries
+from api.access.gates import BudgetRows, CostRows, RegistryRows, WholeBill, WholeSources
+from api.models import (
+    AgentRow,
+    Agents,
+    AlertRow,
+    AnomalyRow,
+    Budget,
+    Freshness,
+    GapRow,
+    Gaps,
+    Page,
+    ProblemRow,
+    RunRow,
+    SourceRunRow,
+    SourceStatus,
+    UnregisteredAgent,
+)
+from api.queries.publication import one_publication
+from api.routes.answers import ROWS, AnyPage, AnyRows
+from api.routes.parameters import MONTH, End, Start, shape
+from api.routes.read import ERROR_RESPONSES
+from ledger.periods import parse_bound
+from ledger.settings import Settings
+from ledger.spool import Spool
+
+_PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
+
+
+def router(settings: Settings, spool: Spool) -> APIRouter:
+    """The GETs under /v1 that show no cost by dimension."""
+    routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
+    _conclusions(routes)
+    _facts(routes, spool)
+    _gaps(routes, settings)
+    return routes
+
+
+def _conclusions(routes: APIRouter) -> None:
+    @routes.get("/budgets", response_model=Page[Budget], summary="Budgets and their spend", responses=ROWS)
+    def budgets(
+        books: BudgetRows,
+        answer: AnyRows,
+        month: Annotated[
+            str | None,
+            Query(
+                description="Month of the spend; by default the newest evaluated one.",
+                examples=["2026-10"],
+                json_schema_extra=shape(MONTH),
+            ),
+        ] = None,
+    ) -> Response:
+        """Budgets in force, by name."""
+        return answer.whole(queries.ModelListing(Budget, queries.budgets(books, month), ["name"]), "budgets")
+
+    @routes.get(
+        "/agents",
+        response_model=Agents | Page[AgentRow] | Page[UnregisteredAgent],
+        summary="The registry, and agents missing from it",
+        responses=ROWS,
+    )
+    def agents(
+        books: RegistryRows,
+        answer: AnyPage,
+        section: Annotated[
+            Literal["registered", "unregistered"] | None,
+            Query(description="One of the two lists, in pages; none: both whole, and of a file the registered names."),
+        ] = None,
+    ) -> Response:
+        """Every registered name with its owners over time, and agents with cost that are not registered."""
+
+        @one_publication
+        def whole_answer() -> Response:
+            registry = queries.agents(books)
+            if section is None and answer.is_json and answer.is_all:
+                return answer.document(registry)
+            if section == "unregistered":
+                missing = queries.ModelListing(UnregisteredAgent, registry.unregistered, ["agent"], is_of_runs=True)
+                return answer(books, missing, "agents-unregistered")
+            names = queries.ModelListing(AgentRow, registry.registered, ["kind", "name", "valid_from"])
+            return answer(books, names, "agents")
+
+        return whole_answer()
+
+    @routes.get("/alerts", response_model=Page[AlertRow], summary="Alerts, newest first", responses=ROWS)
+    def alerts(books: BudgetRows, answer: AnyPage) -> Response:
+        """One cause raises one alert."""
+        return answer(books, queries.alerts(books), "alerts")
+
+    @routes.get("/anomalies", response_model=Page[AnomalyRow], summary="Days with unusual spend", responses=ROWS)
+    def anomalies(
+        books: BudgetRows,
+        answer: AnyPage,
+        month: Annotated[
+            str | None,
+            Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
+        ] = None,
+    ) -> Response:
+        """Newest first."""
+
+        @one_publication
+        def whole_answer() -> Response:
+            return answer(books, queries.anomalies(books, month=month), "anomalies")
+
+        return whole_answer()
+
+
+def _facts(routes: APIRouter, spool: Spool) -> None:
+    @routes.get("/problems", response_model=Page[ProblemRow], summary="Problems with the input", responses=ROWS)
+    def problems(
+        books: WholeSources,
+        answer: AnyPage,
+        source: Annotated[str | None, Query(description="Only of this source.")] = None,
+        severity: Annotated[Literal["error", "warning"] | None, Query(description="error: left out; warning: kept.")] = None,
+    ) -> Response:
+        """Newest first, each with a remedy."""
+        return answer(books, queries.problems(books, source=source, severity=severity), "problems")
+
+    @routes.get("/runs", response_model=Page[RunRow], summary="Attribution runs, newest first", responses=ROWS)
+    def runs(books: WholeBill, answer: AnyPage) -> Response:
+        """Including runs that were not published, with the reason."""
+        return answer(books, queries.runs(books), "runs")
+
+    @routes.get("/sources", response_model=Page[SourceStatus], summary="Configured sources and their state", responses=ROWS)
+    def sources(books: WholeSources, answer: AnyRows) -> Response:
+        """Schedule, freshness and last run of each source."""
+        return answer.whole(queries.ModelListing(SourceStatus, queries.sources(books), ["name"]), "sources")
+
+    @routes.get(
+        "/source-runs",
+        response_model=Page[SourceRunRow],
+        summary="Runs of the configured sources, newest first",
+        responses=ROWS,
+    )
+    def all_source_runs(books: WholeSources, answer: AnyPage) -> Response:
+        """Of all sources, including removed ones."""
+        return answer(books, queries.source_runs(books), "source-runs")
+
+    @routes.get(
+        "/sources/{name}/runs",
+        response_model=Page[SourceRunRow],
+        summary="Runs of one configured source, newest first",
+        responses=ROWS,
+    )
+    def source_runs(
+        books: WholeSources, answer: AnyPage, name: Annotated[str, Path(description="Name of the source.")]
+    ) -> Response:
+        """Rows, money in, duration and lag of each run."""
+        return answer(books, queries.source_runs(books, name), "source-runs")
+
+    @routes.get("/freshness", summary="Freshness of the facts")
+    def freshness(books: CostRows) -> Freshness:
+        """Newest charge and call of each source, published months, and size of the spool."""
+        return queries.freshness(books, spool)
+
+
+def _gaps(routes: APIRouter, settings: Settings) -> None:
+    @routes.get("/gaps", response_model=Gaps, summary="Calls that each channel missed", responses=ROWS)
+    def gaps(
+        books: WholeBill,
+        answer: AnyPage,
+        start: Start = None,
+        end: End = None,
+        granularity: Annotated[
+            Literal["hour", "day"], Query(description="Time granularity, in the reporting timezone.")
+        ] = "hour",
+    ) -> Response:
+        """Calls of the gateway that one channel reported and another did not, with their tokens and cost."""
+        zone = settings.report.timezone
+        query = queries.GapQuery(
+            start=parse_bound(start, field="start", timezone=zone) if start else None,
+            end=parse_bound(end, field="end", timezone=zone) if end else None,
+            granularity=granularity,
+        )
+
+        @one_publication
+        def whole_answer() -> Response:
+            report = queries.gaps(books, query)
+
+            def document_of(page: Page[GapRow]) -> Gaps:
+                counters = report.counters[: page.limit]
+                return report.model_copy(update={**{name: getattr(page, name) for name in _PAGE_FIELDS}, "counters": counters})
+
+            listing = queries.ModelListing(GapRow, report.rows, ["period_start", "channel"], is_of_runs=True)
+            return answer(books, listing, "gaps", document_of)
+
+        return whole_answer()
