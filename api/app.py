@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api import errors
 from api.access.authentication import Authenticator
 from api.access.gates import WholeService
-from api.access.hosts import LOOPBACK
+from api.access.hosts import Site
 from api.access.middleware import Access
 from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
@@ -23,7 +23,8 @@ from api.errors import RequestError
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
-from api.routes import access, audit, read, receive, state, write
+from api.routes import access, audit, login, read, receive, state, write
+from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
 from ledger.books import Books
@@ -38,16 +39,18 @@ Requests carry `Authorization: Bearer <key>`; without people set up, this machin
 """
 
 
-def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool | None = None) -> FastAPI:
+def create_app(
+    books: Books, *, receivers: Receivers, token: str, spool: Spool | None = None, site: Site | None = None
+) -> FastAPI:
     """The API over open books.
 
     `receivers` turns telemetry into rows (ingestion is injected: the API knows no formats); `token` is what changes need;
-    `spool` stores received rows until they are merged, HOME/spool by default.
+    `spool` stores received rows until they are merged, HOME/spool by default; `site` is where it is reached, by the settings by default.
     """
     if not token:
         raise ValueError("the token must not be empty")
     receiver_spool = spool or Spool(books.home / "spool")
-    metrics = Metrics(books, receiver_spool)
+    metrics, site = Metrics(books, receiver_spool), site or Site.of(books.settings.serve)
     # No interactive pages: they would load scripts from the web.
     app = FastAPI(
         title="RootCost",
@@ -70,11 +73,13 @@ def create_app(books: Books, *, receivers: Receivers, token: str, spool: Spool |
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
+    app.include_router(login.router(login.LoginService(books, site)))
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
-    app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, hosts=LOOPBACK)
+    app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, site=site)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

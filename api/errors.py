@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
+from api.security_headers import SECURITY_HEADERS
 from ledger import disk
 from ledger.errors import (
     DeniedError,
@@ -205,4 +206,5 @@ async def _unexpected(request: Request, error: Exception) -> Response:
         path=request.url.path,
         detail="The error is in the log of `rootcost serve`.",
         remedy="please report it",
+        headers=SECURITY_HEADERS,  # made outside of all middleware
     )

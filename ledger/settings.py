@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from ledger.errors import SettingsError
+from ledger.settings_sections import AccessSettings as AccessSettings
 from ledger.settings_sections import AlertSettings as AlertSettings
 from ledger.settings_sections import AuditSettings as AuditSettings
 from ledger.settings_sections import BackupSettings as BackupSettings
@@ -213,6 +214,7 @@ class Settings(BaseSettings):
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
     backup: BackupSettings = BackupSettings()
+    access: AccessSettings = AccessSettings()
 
     @property
     def tables_uri(self) -> str:

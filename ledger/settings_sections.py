@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from ipaddress import ip_network
+from re import fullmatch
 from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,7 +35,10 @@ class StoreSettings(Section):
 class ServeSettings(Section):
     """`rootcost serve`."""
 
-    host: str = Field("127.0.0.1", description="Address of the API. Loopback only until access control is built.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address of API and dashboard: loopback only. Others reach them through a proxy on this machine (docs/access.md).",
+    )
     port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
     ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
     drain_seconds: float = Field(2.0, gt=0, description="How often received telemetry is moved from the spool to the ledger.")
@@ -46,6 +51,40 @@ class ServeSettings(Section):
     )
     request_seconds: float = Field(60.0, gt=0, description="How long the body of a request may take to arrive; then it gets 408.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Names beside localhost that requests may address, as costs.example.com: those of the proxy in front, or of this machine.",
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are believed. "
+        "Nobody else's are.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, values: list[str]) -> list[str]:
+        for value in values:
+            try:
+                ip_network(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} is no address or network; write 127.0.0.1 or 10.1.0.0/24") from error
+        return values
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if not fullmatch(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+", value):
+                raise ValueError(f"{value!r} is no host name; write costs.example.com, without scheme, port or *")
+        return values
+
+
+class AccessSettings(Section):
+    """Log-in of people (see docs/access.md)."""
+
+    session_hours: float = Field(168.0, gt=0, le=24 * 365, description="How long a log-in lasts at most.")
+    idle_minutes: float = Field(720.0, gt=0, le=60 * 24 * 365, description="How long a log-in lasts without a request.")
 
 
 class IngestSettings(Section):

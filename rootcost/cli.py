@@ -30,6 +30,7 @@ from rootcost.commands import (
     rules,
     service,
     sources,
+    users,
     verify,
 )
 from rootcost.terminal.console import Home, given_home, say
@@ -140,6 +141,7 @@ for part in (
     exports,
     gcp,
     exchange,
+    users,
     keys,
     facts,
     reports,

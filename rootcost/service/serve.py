@@ -16,6 +16,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,6 +151,7 @@ class _Service:
     """API, scheduler and dashboard of one home, from start to stop."""
 
     def __init__(self, books: Books, addresses: Addresses, listening: socket.socket) -> None:
+        from api.access.hosts import Site
         from api.app import create_app
         from api.mcp.server import add_mcp
         from rootcost.service.grpc_server import GrpcReceiver
@@ -157,12 +159,13 @@ class _Service:
         from rootcost.service.schedule import Schedule
 
         self._where = addresses
-        self._home = books.home
+        self._books, self._home = books, books.home
         self._token, self._token_is_new = token_of(books.home)
         self._stop = threading.Event()
         self._porch = spool = SpoolingReceiver(books.home / "spool", books.settings.ingest)
         serve, doors = books.settings.serve, Parsers(books.settings.ingest)
-        app = create_app(books, receivers=doors, token=self._token, spool=spool)
+        site = Site.of(serve, port=addresses.port, ui_port=addresses.ui_port, ui=addresses.ui_port is not None)
+        app = create_app(books, receivers=doors, token=self._token, spool=spool, site=site)
         add_mcp(app, books)
         self._api = _Api(app, listening)
         self._grpc = (
@@ -254,7 +257,21 @@ class _Service:
             out(f"Token      {self._token}   (needed to write; kept in {self._home / 'token'})")
         else:
             out(f"Token      in {self._home / 'token'} (needed to write)")
+        self._announce_first_admin()
         out("Ctrl-C stops.")
+
+    def _announce_first_admin(self) -> None:
+        """The link of the first administrator: at the first start, also of an upgraded home, and later on a terminal only."""
+        from ledger.access.links import first_admin_link, was_first_admin_link_made
+
+        if not sys.stdout.isatty() and was_first_admin_link_made(self._books):
+            return
+        token = first_admin_link(self._books)
+        if token is not None:
+            out(f"People     {self._where.api}/setup?token={token}")
+            out(
+                "           makes the first administrator, within 15 minutes and once; until then whoever is on this machine reads"
+            )
 
     def _shut_down(self) -> bool:
         say("Stopping …")
@@ -288,7 +305,13 @@ class _Api:
         from rootcost.service.http_protocol import TimedProtocol
 
         config = uvicorn.Config(
-            app, http=TimedProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=2, server_header=False
+            app,
+            http=TimedProtocol,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            server_header=False,
+            proxy_headers=False,  # api.access.hosts believes serve.trusted_proxies, and uvicorn would believe this machine
         )
         self._server = uvicorn.Server(config)
         self._listening = listening
