@@ -38,6 +38,7 @@ from api.models import (
     Gaps,
     Granularity,
     Health,
+    Me,
     NewBudget,
     Overview,
     Page,
@@ -258,6 +259,10 @@ class Client:
         path = "/v1/source-runs" if name is None else f"/v1/sources/{quote(name, safe='')}/runs"
         return self._get(Page[SourceRunRow], path, {"limit": limit, "offset": offset, "cursor": cursor})
 
+    def me(self) -> Me:
+        """Who asks, and what it may see."""
+        return self._get(Me, "/v1/me")
+
     def health(self) -> Health:
         """Whether the process answers."""
         return self._get(Health, "/health")
@@ -294,6 +299,10 @@ class Client:
     def drop_budget(self, name: str) -> None:
         """Ends a budget; its revisions are kept."""
         self._send("DELETE", f"/v1/budgets/{quote(name, safe='')}")
+
+    def log_out(self) -> None:
+        """Ends the session that the connection carries."""
+        self._send("POST", "/logout")
 
     def import_agents(self, csv_text: str, *, name: str = "upload.csv") -> RegistryImported:
         """Adds the rows of a registry file."""

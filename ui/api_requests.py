@@ -5,7 +5,6 @@ Every request carries the identity of its tab, and so does every key of the cach
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -16,15 +15,15 @@ import httpx
 import streamlit as st
 
 from api.client import ApiProblem, Client
+from api.models import Me
 from ui import identity
+from ui.addresses import LOOPBACK, api_url, public_address
 from ui.identity import Identity
 
 T = TypeVar("T")
 
-DEFAULT_URL = "http://127.0.0.1:8787"
 TIMEOUT_SECONDS = 30.0
 _SENT_ON = ("authorization", "content-type", "content-encoding")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,6 @@ class _ErrorAnswer(Exception):
         super().__init__(status)
 
 
-def api_url() -> str:
-    """Where the API listens: `ROOTCOST_API_URL`, or the port of `rootcost serve`."""
-    return (os.environ.get("ROOTCOST_API_URL") or DEFAULT_URL).rstrip("/")
-
-
 @st.cache_resource(show_spinner=False)
 def _wire(direct: bool) -> httpx.Client:
     # A proxy of the environment must not be used for a service on this machine. All tabs share the connections, so these keep no cookie:
@@ -58,7 +52,7 @@ def _wire(direct: bool) -> httpx.Client:
 
 def _send(method: str, url: httpx.URL, tab: Identity, headers: Mapping[str, str], content: bytes | None = None) -> httpx.Response:
     cookie = {"Cookie": tab.cookie} if tab.cookie else {}
-    return _wire(url.host in _LOOPBACK).request(method, url, content=content, headers={**headers, **cookie})
+    return _wire(url.host in LOOPBACK).request(method, url, content=content, headers={**headers, **cookie})
 
 
 @st.cache_data(ttl=5, max_entries=200, show_spinner=False)
@@ -112,7 +106,7 @@ def request(question: Callable[[Client], T]) -> Answer[T]:
     transport = _CachingTransport(identity.of_tab())
     with httpx.Client(base_url=api_url(), transport=transport) as http:
         value = question(Client(api_url(), http=http))
-    return Answer(value, public_address(transport.address))
+    return Answer(value, _public(transport.address))
 
 
 def file_address(question: Callable[[Client], bytes]) -> str:
@@ -128,15 +122,32 @@ def file_address(question: Callable[[Client], bytes]) -> str:
 
     with httpx.Client(base_url=api_url(), transport=httpx.MockTransport(note)) as http:
         question(Client(api_url(), http=http))
-    return public_address(urls[-1])
+    return _public(urls[-1])
 
 
-def public_address(address: str) -> str:
-    """A URL of the API as the browser reaches it: under the host name it knows the dashboard by, which is where its cookie is sent."""
-    if public_url := os.environ.get("ROOTCOST_PUBLIC_API_URL"):
-        return public_url.rstrip("/") + address.removeprefix(api_url())
-    url, host = httpx.URL(address), urlsplit(st.context.url or "").hostname
-    return str(url.copy_with(host=host)) if host and address and url.host in _LOOPBACK else address
+def _public(address: str) -> str:
+    return public_address(address, api=api_url(), host=urlsplit(st.context.url or "").hostname or "")
+
+
+def ask_who() -> Me | ApiProblem:
+    """Who the API takes the tab's identity for; asked anew each time."""
+    tab = identity.of_tab()
+    transport = httpx.MockTransport(lambda sent: _send("GET", sent.url, tab, {}))
+    try:
+        with httpx.Client(base_url=api_url(), transport=transport) as http:
+            return Client(api_url(), http=http).me()
+    except ApiProblem as problem:
+        return problem
+
+
+def log_out() -> None:
+    """Ends the session of the tab, and with it every tab that has it."""
+    send_change(lambda api: api.log_out())
+
+
+def login_address() -> str:
+    """The log-in page, as the browser reaches it."""
+    return _public(f"{api_url()}/login")
 
 
 def send_change(change: Callable[[Client], T], *, token: str = "") -> T:

@@ -6,9 +6,11 @@ It shows answers of the API only. Every selection is in the URL, and every figur
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.navigation.page import Page as StreamlitPage
 
 from api.client import ApiProblem
-from ui import api_requests, labels, theme, widgets
+from api.models import Me
+from ui import api_requests, labels, people, theme, widgets
 
 TITLES = {
     "": "Overview",
@@ -27,20 +29,42 @@ def main() -> None:
 
     st.set_page_config(page_title="RootCost", page_icon=str(theme.ICON), layout="wide", initial_sidebar_state="auto")
     st.logo(str(theme.LOGO), size="large", icon_image=str(theme.ICON))
-    page = st.navigation(
-        [st.Page(file, title=TITLES[path], url_path=path or None, default=not path) for path, file in PAGES.items()],
-        position="sidebar",
-    )
+    answer = people.who()
+    me = None if isinstance(answer, ApiProblem) else answer
+    is_admitted = people.admit(answer)
+    menu = {path: _page(path, file, is_open=people.may_open(me, path)) for path, file in PAGES.items()}
+    page = st.navigation(list(menu.values()), position="sidebar" if is_admitted else "hidden")
+    if is_admitted:
+        show(page, me)
+    if people.is_watched(answer):
+        people.watch()
+
+
+def show(page: StreamlitPage, me: Me | None) -> None:
+    """The page that the URL names, for who looks at it."""
+    path = page.url_path
     try:
-        page.run()
+        if people.may_open(me, path):
+            people.show_part(me)
+            page.run()
+        else:
+            people.show_closed(TITLES[path])
     except ApiProblem as problem:
-        widgets.show_problem(problem)
-    side()
+        if not people.is_login_needed(problem):
+            widgets.show_problem(problem)
+    side(me)
 
 
-def side() -> None:
-    """Below the menu: how fresh the figures are."""
+def _page(path: str, file: str, *, is_open: bool) -> StreamlitPage:
+    return st.Page(
+        file, title=TITLES[path], url_path=path or None, default=not path, visibility="visible" if is_open else "hidden"
+    )
+
+
+def side(me: Me | None) -> None:
+    """Below the menu: who is logged in, and how fresh the figures are."""
     with st.sidebar:
+        people.show_who(me)
         fresh = api_requests.try_request(lambda api: api.freshness())
         if isinstance(fresh, ApiProblem):
             st.caption("API: no answer" if fresh.status == 0 else "API: not ready")

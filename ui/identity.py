@@ -13,7 +13,10 @@ import streamlit as st
 
 COOKIES = ("__Host-rootcost_session", "rootcost_session")
 """Names of the session cookie, by rank: a browser takes the first from a server with TLS only."""
-_RENEWED = "renewed-session"
+RENEWED = "renewed-session"
+"""Key of the session that a tab was renewed with."""
+SCOPE = "scope"
+"""Key of a digest of what the tab's identity may see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Identity:
 
     cookie: str = field(repr=False)
     """As in a Cookie header; "" where nobody is logged in."""
+    scope: str = ""
+    """Digest of what it may see: who may see less is not answered from before."""
 
     @property
     def key(self) -> str:
@@ -30,12 +35,7 @@ class Identity:
         >>> Identity("rootcost_session=a").key == Identity("rootcost_session=b").key
         False
         """
-        return sha256(self.cookie.encode()).hexdigest()
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether it carries no session."""
-        return not self.cookie
+        return sha256(f"{self.scope}\n{self.cookie}".encode()).hexdigest()
 
 
 def session_cookie(cookies: Mapping[str, str]) -> str:
@@ -53,9 +53,10 @@ def session_cookie(cookies: Mapping[str, str]) -> str:
 
 def of_tab() -> Identity:
     """The identity of the tab that is drawn: the session it was opened with, or the one it was renewed with."""
-    return Identity(str(st.session_state.get(_RENEWED) or session_cookie(st.context.cookies)))
+    cookie = st.session_state.get(RENEWED) or session_cookie(st.context.cookies)
+    return Identity(str(cookie), str(st.session_state.get(SCOPE, "")))
 
 
 def renew(cookie: str) -> None:
     """Takes another session for this tab, after a log-in in another one."""
-    st.session_state[_RENEWED] = cookie
+    st.session_state[RENEWED] = cookie

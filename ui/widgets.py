@@ -14,7 +14,7 @@ import streamlit as st
 
 from api.client import ApiProblem
 from ui import labels
-from ui.api_requests import api_url
+from ui.addresses import api_url
 from ui.grid import Cell, Grid, Tone, draw
 
 SYMBOLS: Mapping[str, str] = {

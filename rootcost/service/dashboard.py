@@ -39,21 +39,14 @@ class Dashboard:
         module_spec = find_spec("ui")
         if module_spec is None or not module_spec.submodule_search_locations:
             raise NotHealthyError("the package ui is not installed", remedy="reinstall rootcost, or use --no-ui")
-        page = Path(next(iter(module_spec.submodule_search_locations))) / "app.py"
-        options = {
-            "server.headless": "true",
-            "server.address": self._host,
-            "server.port": str(self._port),
-            "server.fileWatcherType": "none",
-            "browser.gatherUsageStats": "false",
-        }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        package = Path(next(iter(module_spec.submodule_search_locations)))
         # It only reads, from the API: it is given no secret of the ledger.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOTCOST_")}
+        passed_on = ("ROOTCOST_ALLOWED_HOSTS", "ROOTCOST_PUBLIC_API_URL")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ROOTCOST_") or k in passed_on}
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "rootcost.service.child", "streamlit", "run", str(page), *arguments],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=page.parent,
+                [sys.executable, "-m", "rootcost.service.child", "ui.server", self._host, str(self._port)],
+                stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=package,
                 env={**environment, "ROOTCOST_API_URL": self._api_url}, start_new_session=True,
             )  # fmt: skip
 

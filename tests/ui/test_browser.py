@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,59 +9,24 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support import ui_fake_api as fake
-from tests.support.paths import ROOT
+from tests.support.ui_browser import browser_at, dashboard_over, settled
 from ui.controls import PAGES
 
 pytestmark = pytest.mark.browser
-
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @pytest.fixture(scope="module")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a dashboard over canned answers."""
-    log = tmp_path_factory.mktemp("dashboard") / "log"
-    port = fake.take_port()
-    with fake.serving(fake.make_app()) as api, log.open("wb") as output:
-        kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        environment = {**kept, "ROOTCOST_API_URL": api, "PYTHONPATH": str(ROOT), "HOME": str(log.parent)}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(ROOT / "ui" / "app.py"), "--server.port", str(port)],
-            cwd=log.parent, env=environment, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            until = time.monotonic() + 30
-            while True:
-                try:
-                    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/_stcore/health", timeout=1).close()
-                    break
-                except OSError:
-                    assert child.poll() is None, log.read_text()
-                    assert time.monotonic() < until, log.read_text()
-                    time.sleep(0.1)
-            yield url
-        finally:
-            child.terminate()
-            child.wait(10)
+    with fake.serving(fake.make_app()) as api, dashboard_over(api, tmp_path_factory.mktemp("dashboard")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
     """A browser without a window."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=QUIET)
-        yield opened
-        opened.close()
+    with browser_at(chromium) as chromium_browser:
+        yield chromium_browser
 
 
 @pytest.fixture
@@ -78,13 +38,6 @@ def page(browser: Any, dashboard: str) -> Iterator[Any]:
     tab.on("request", lambda r: tab.strangers.append(r.url) if urlsplit(r.url).hostname not in (None, "127.0.0.1") else None)
     yield tab
     context.close()
-
-
-def settled(page: Any) -> None:
-    page.wait_for_function(
-        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'", timeout=20_000
-    )
-    page.wait_for_selector(".rc table", timeout=20_000)
 
 
 @pytest.mark.parametrize("path", list(PAGES))
@@ -102,7 +55,7 @@ def test_drilling_down_writes_the_url_and_the_url_brings_it_back(page: Any) -> N
     page.goto("/explorer?by=team")
     settled(page)
     page.get_by_role("link", name="Dev", exact=True).click()
-    page.wait_for_function("location.search.includes('Dev')")
+    page.wait_for_url(lambda url: "Dev" in url)
     settled(page)
     query = parse_qs(urlsplit(page.url).query)
     assert query == {"by": ["agent"], "filter": ["team=Dev"]}
@@ -138,7 +91,7 @@ def test_a_chain_opens_from_the_list_and_by_its_link(page: Any) -> None:
     page.goto("/chains")
     settled(page)
     page.get_by_role("link", name="answer ticket").click()
-    page.wait_for_function("location.search.includes('chain=')")
+    page.wait_for_url(lambda url: "chain=" in url)
     tree = page.get_by_role("table", name="Chain", exact=True)
     tree.wait_for()
     assert tree.get_by_text(fake.HOSTILE).count() == 1

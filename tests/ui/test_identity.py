@@ -13,6 +13,7 @@ from api.models import NewBudget
 from tests.support import ui_fake_api as fake
 from tests.support.ui_fake_people import COOKIE, People, Person
 from ui import api_requests, identity
+from ui.addresses import api_url
 from ui.identity import Identity
 
 BUDGET = {"name": "x", "scope": "team", "scope_name": "Dev", "amount": "1", "currency": "USD", "view": "initiator"}
@@ -96,7 +97,7 @@ def test_files_are_fetched_from_the_api_and_not_held(people: People, tab: Callab
     request_count = len(people.requests)
     tab("ada")
     address = api_requests.file_address(lambda api: api.costs_file("csv", by=["team"]))
-    assert address.startswith(f"{api_requests.api_url()}/v1/costs?by=team&")
+    assert address.startswith(f"{api_url()}/v1/costs?by=team&")
     assert address.endswith("format=csv")
     assert len(people.requests) == request_count
 

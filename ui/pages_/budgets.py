@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.client import ApiProblem
 from api.models import Budget, BudgetChange, NewBudget
-from ui import charts, controls, widgets
+from ui import charts, controls, people, widgets
 from ui import labels as ui_labels
 from ui.api_requests import request, send_change, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
@@ -171,14 +171,7 @@ def form(budget: Budget | None) -> None:
                 key=f"{at}-view",
             )
         with right:
-            token = st.text_input(
-                "Token",
-                st.session_state.get(KEPT, ""),
-                type="password",
-                key=f"{at}-token",
-                help=f"{widgets.WRITING_HINT} Remembered until this tab is closed.",
-                autocomplete="off",
-            )
+            token = "" if people.is_logged_in() else token_field(at)
         if st.form_submit_button("Save" if budget else "Set up", type="primary", key=f"save-{at}"):
             save(
                 budget,
@@ -192,6 +185,19 @@ def form(budget: Budget | None) -> None:
                     "view": view,
                 },
             )
+
+
+def token_field(at: str) -> str:
+    """Where the token is typed while no people are set up."""
+    token: str = st.text_input(
+        "Token",
+        st.session_state.get(KEPT, ""),
+        type="password",
+        key=f"{at}-token",
+        help=f"{widgets.WRITING_HINT} Remembered until this tab is closed.",
+        autocomplete="off",
+    )
+    return token
 
 
 def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
@@ -237,7 +243,7 @@ def missing(fields: dict[str, Any], token: str) -> str:
     for key, label in labels.items():
         if not str(fields[key]).strip():
             return f"Say {label}."
-    return "" if token.strip() else f"Writing needs the token. {widgets.WRITING_HINT}"
+    return "" if token.strip() or people.is_logged_in() else f"Writing needs the token. {widgets.WRITING_HINT}"
 
 
 page()

@@ -6,7 +6,8 @@ import streamlit as st
 
 from api.models import Freshness
 from ui import controls, labels, widgets
-from ui.api_requests import Answer, api_url, request
+from ui.addresses import api_url
+from ui.api_requests import Answer, request
 from ui.evidence_tables import evidence
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 from ui.source_tables import configured
