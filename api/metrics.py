@@ -148,14 +148,18 @@ class _LedgerCollector(Collector):
         month = months[0].month
         query = CostQuery.parse(by="team,basis", start=month, end=next_month(month))
         rows = costs(books, query).filter(pl.col("cost").is_not_null()).head(_MAX_TEAMS)
-        values = [([row["team"] or "", row["currency"], row["basis"]], float(row["cost"])) for row in rows.iter_rows(named=True)]
+        values = [
+            ([team or "", currency, basis], float(figure))  # a gauge is a float
+            for team, currency, basis, figure in rows.select("team", "currency", "basis", "cost").iter_rows()
+        ]
         text = "Cost of the newest invoice month by team and basis; for looking at, the exact amount is that of /v1/costs."
         yield _gauge("rootcost_cost_approx", text, values, ["team", "currency", "basis"])
 
     def _budgets(self) -> Iterator[GaugeMetricFamily]:
         budget_rows = budgets(of_operator(self._books))
         remainders = [([row.name, row.currency], float(row.left)) for row in budget_rows if row.left is not None]
-        amounts = [([row.name, row.currency], float(row.amount)) for row in budget_rows]
+        limits = [(row.name, row.currency, row.amount) for row in budget_rows]
+        amounts = [([name, currency], float(limit)) for name, currency, limit in limits]
         text = "What is left of a budget in its newest evaluated month; negative when it is exceeded. For looking at."
         yield _gauge("rootcost_budget_remaining_approx", text, remainders, ["budget", "currency"])
         yield _gauge("rootcost_budget_amount_approx", "Amount of a budget. For looking at.", amounts, ["budget", "currency"])

@@ -53,7 +53,7 @@ class ServeSettings(Section):
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
     allowed_hosts: list[str] = Field(
         default_factory=list,
-        description="Names beside localhost that requests may address, as costs.example.com: those of the proxy in front, or of this machine.",
+        description="Names beside localhost that requests may address, as gateway.example.com: those of the proxy in front, or of this machine.",
     )
     trusted_proxies: list[str] = Field(
         default_factory=list,
@@ -76,7 +76,7 @@ class ServeSettings(Section):
     def _host_names(cls, values: list[str]) -> list[str]:
         for value in values:
             if not fullmatch(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+", value):
-                raise ValueError(f"{value!r} is no host name; write costs.example.com, without scheme, port or *")
+                raise ValueError(f"{value!r} is no host name; write gateway.example.com, without scheme, port or *")
         return values
 
 

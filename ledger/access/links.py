@@ -64,8 +64,8 @@ def user_link(books: Books, name: str, *, actor: str) -> tuple[str, Purpose]:
     with books.database.session() as session:
         user = user_of(session, name)
         if user.disabled_at is not None or user.issuer is not None:
-            what = "is disabled" if user.disabled_at is not None else f"logs in at {user.issuer}"
-            raise DeniedError(f"{user.name} {what}", where=name, remedy="there is no password to set")
+            reason = "is disabled" if user.disabled_at is not None else f"logs in at {user.issuer}"
+            raise DeniedError(f"{user.name} {reason}", where=name, remedy="there is no password to set")
         purpose: Purpose = "reset" if user.password_hash else "invitation"
         session.execute(sa.delete(LoginLink).where(LoginLink.user_id == user.id, LoginLink.used_at.is_(None)))
         record(session, actor, "user.link", f"user:{user.id}", after={"purpose": purpose}, personal={"name": user.name})

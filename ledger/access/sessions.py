@@ -129,8 +129,8 @@ def end_session(books: Books, session_id: str, *, actor: str) -> SessionRow:
 def end_sessions_of(session: Session, user_id: int) -> int:
     """Ends all sessions of a user; returns how many. The caller records why."""
     is_active = (UserSession.user_id == user_id, UserSession.revoked_at.is_(None))
-    ended: Any = session.execute(sa.update(UserSession).where(*is_active).values(revoked_at=now()))
-    return int(ended.rowcount)
+    ended_sessions: Any = session.execute(sa.update(UserSession).where(*is_active).values(revoked_at=now()))
+    return int(ended_sessions.rowcount)
 
 
 def hash_of(token: str) -> str:

@@ -72,15 +72,15 @@ def list_users(books: Books) -> list[UserRow]:
         return [_row(session, user) for user in session.scalars(sa.select(User).order_by(User.name))]
 
 
-def set_disabled(books: Books, name: str, *, disabled: bool, actor: str) -> UserRow:
+def set_disabled(books: Books, name: str, *, is_disabled: bool, actor: str) -> UserRow:
     """Disables a user, which ends all sessions at once, or enables one again."""
     with books.database.session() as session:
         user = user_of(session, name)
-        if disabled != (user.disabled_at is not None):
-            user.disabled_at = now() if disabled else None
-            ended_sessions = end_sessions_of(session, user.id) if disabled else 0
+        if is_disabled != (user.disabled_at is not None):
+            user.disabled_at = now() if is_disabled else None
+            ended_sessions = end_sessions_of(session, user.id) if is_disabled else 0
             session.execute(sa.delete(LoginLink).where(LoginLink.user_id == user.id, LoginLink.used_at.is_(None)))
-            action, after = "user.disable" if disabled else "user.enable", {"ended_sessions": ended_sessions}
+            action, after = "user.disable" if is_disabled else "user.enable", {"ended_sessions": ended_sessions}
             record(session, actor, action, f"user:{user.id}", after=after, personal={"name": user.name})
         return _row(session, user)
 

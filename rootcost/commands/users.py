@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
     users.command("enable", epilog="Example: rootcost users enable ada")(users_enable)
     users.command("grant", epilog="Example: rootcost users grant ada --role finance")(users_grant)
     users.command("revoke-grant", epilog="Example: rootcost users revoke-grant ada --role viewer:Care")(users_revoke_grant)
-    users.command("link", epilog="Example: rootcost users link ada --url https://costs.example.com")(users_link)
+    users.command("link", epilog="Example: rootcost users link ada --url https://gateway.example.com")(users_link)
     users.command("log-out", epilog="Example: rootcost users log-out ada")(users_log_out)
     app.add_typer(users, name="users")
 
@@ -80,12 +80,12 @@ def users_list(output: Format = "table", home: Home = None) -> None:
 
 def users_disable(name: Name, output: Format = "table", home: Home = None) -> None:
     """Keep a person out. Every log-in of it ends within a second."""
-    _set_disabled(name, output, home, disabled=True)
+    _set_disabled(name, output, home, is_disabled=True)
 
 
 def users_enable(name: Name, output: Format = "table", home: Home = None) -> None:
     """Let a disabled person in again."""
-    _set_disabled(name, output, home, disabled=False)
+    _set_disabled(name, output, home, is_disabled=False)
 
 
 def users_grant(name: Name, role: Role, output: Format = "table", home: Home = None) -> None:
@@ -127,12 +127,12 @@ def users_log_out(name: Name, home: Home = None) -> None:
     out(f"{count} log-ins of {name} ended")
 
 
-def _set_disabled(name: str, output: str, home: Any, *, disabled: bool) -> None:
+def _set_disabled(name: str, output: str, home: Any, *, is_disabled: bool) -> None:
     from ledger.access.principals import OPERATOR
     from ledger.access.users import set_disabled
 
     with open_books(home) as books:
-        _show_user(set_disabled(books, name, disabled=disabled, actor=OPERATOR.id), output)
+        _show_user(set_disabled(books, name, is_disabled=is_disabled, actor=OPERATOR.id), output)
 
 
 def _show_user(row: UserRow, output: str) -> None:

@@ -209,6 +209,6 @@ RFC_8785 = [  # section 3.2.2 to 3.2.4 of the RFC, and number samples of its app
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "expected"), RFC_8785, ids=["example", "sorting", "numbers"])
-def test_canonical_json_is_that_of_the_rfc(value: object, expected_entries: str) -> None:
-    assert canonical(value).decode() == expected_entries
+@pytest.mark.parametrize(("value", "canonical_text"), RFC_8785, ids=["example", "sorting", "numbers"])
+def test_canonical_json_is_that_of_the_rfc(value: object, canonical_text: str) -> None:
+    assert canonical(value).decode() == canonical_text
