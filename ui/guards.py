@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.hosts import host_name
 from ui import renewals
 from ui.addresses import public_address
 from ui.identity import session_cookie
@@ -75,7 +74,7 @@ class Guards:
             await self.app(scope, receive, send)
             return
         host = Headers(scope=scope).get("host", "")
-        is_allowed = host_name(host) in self._hosts and re.fullmatch(r"\[?[\w.:-]+\]?", host, flags=re.ASCII)
+        is_allowed = _name_of(host) in self._hosts and re.fullmatch(r"\[?[\w.:-]+\]?", host, flags=re.ASCII)
         if scope["type"] == "websocket":
             if is_allowed:
                 await self.app(scope, receive, send)
@@ -85,7 +84,8 @@ class Guards:
         sending = self._with_headers(send, host if is_allowed else "")
         if not is_allowed:
             refusal = PlainTextResponse(
-                "This is not a name of the dashboard: open it at http://127.0.0.1 or http://localhost.", 421
+                "This is not a name of the dashboard: open it at 127.0.0.1 or localhost, with the port that is in its address.",
+                421,
             )
             await refusal(scope, receive, sending)
         elif scope["path"].startswith(_CLOSED_PATHS):
@@ -96,7 +96,7 @@ class Guards:
             await self.app(scope, receive, sending)
 
     def _to_login(self, scope: Scope, host: str) -> Response:
-        login = public_address(f"{self._sessions.api_url}/login", api=self._sessions.api_url, host=host_name(host))
+        login = public_address(f"{self._sessions.api_url}/login", api=self._sessions.api_url, host=_name_of(host))
         path = quote(scope["path"]) + (f"?{scope['query_string'].decode('ascii', 'replace')}" if scope["query_string"] else "")
         page = f"{httpx.URL(login).scheme}://{host}{path}"
         return RedirectResponse(f"{login}?return_to={quote(page, safe='')}", 302, headers={"Cache-Control": "no-store"})
@@ -152,3 +152,13 @@ def session_picture(sessions: Sessions) -> Callable[[Request], Awaitable[Respons
         return Response(renewals.PICTURE, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
 
     return picture
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port.
+
+    >>> _name_of("localhost:8501"), _name_of("[::1]:8501"), _name_of("127.0.0.1")
+    ('localhost', '::1', '127.0.0.1')
+    """
+    name, _, _ = host[1:].partition("]") if host.startswith("[") else host.partition(":")
+    return name.lower()

@@ -21,7 +21,7 @@ import uvicorn
 from starlette.middleware import Middleware
 from streamlit import config
 
-from api.access.hosts import LOOPBACK
+from ui.addresses import LOOPBACK
 from ui.guards import Guards, Sessions, session_picture
 
 SCRIPT = Path(__file__).parent / "app.py"
@@ -69,7 +69,7 @@ def create_app(api_url: str, *, hosts: Collection[str] = ()) -> Any:
 
     configure()
     sessions = Sessions(api_url)
-    guards = Middleware(Guards, sessions=sessions, hosts=LOOPBACK | frozenset(hosts), script_hashes=inline_script_hashes())
+    guards = Middleware(Guards, sessions=sessions, hosts=frozenset({*LOOPBACK, *hosts}), script_hashes=inline_script_hashes())
     return st.App(SCRIPT, middleware=[guards], routes=[Route("/session-picture/{name}", session_picture(sessions))])
 
 

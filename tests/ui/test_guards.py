@@ -52,7 +52,8 @@ def test_what_streamlit_serves_beside_the_pages_is_closed(client: TestClient, pa
 
 
 def test_headers_of_a_proxy_are_never_taken_for_who_somebody_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "get_option", lambda name: {"X-User": "name"} if name == server.REFUSED else None)
+    options = config.get_option
+    monkeypatch.setattr(config, "get_option", lambda name: {"X-User": "name"} if name == server.REFUSED else options(name))
     with pytest.raises(server.UnsafeOptionError, match="trustedUserHeaders"):
         server.configure()
 

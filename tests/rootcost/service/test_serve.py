@@ -78,7 +78,7 @@ def test_api_and_dashboard_come_up_and_go_down_together(serve: Callable[..., Ser
 def test_a_dashboard_that_dies_is_started_again(serve: Callable[..., Served]) -> None:
     served = serve(ui=True)
     children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
-    (child,) = [int(pid) for pid in children if b"streamlit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (child,) = [int(pid) for pid in children if b"ui.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(child, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while "started again" not in served.said() or served.ui_port is None or not listens(served.ui_port):
@@ -139,7 +139,7 @@ def test_after_a_crash_the_next_start_finds_no_lock_and_free_ports(home: Path, s
 
 def _environment_of_dashboard(served: Served) -> list[bytes]:
     children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
-    (child,) = [pid for pid in children if b"streamlit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (child,) = [pid for pid in children if b"ui.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
 
 
