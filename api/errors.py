@@ -109,7 +109,7 @@ def error_response(error: RequestError, path: str) -> Response:
 def install(app: FastAPI) -> None:
     """Registers handlers that turn every error of the app into a problem document."""
     app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(RootCostError, _rootcost_error)
+    app.add_exception_handler(RootCostError, rootcost_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -120,7 +120,8 @@ async def _request_error(request: Request, error: Exception) -> Response:
     return error_response(error, request.url.path)
 
 
-async def _rootcost_error(request: Request, error: Exception) -> Response:
+async def rootcost_error(request: Request, error: Exception) -> Response:
+    """The problem document of an error that a user can act on; of another, that of a defect."""
     assert isinstance(error, RootCostError)
     for kind, status, name, title in _KINDS:
         if isinstance(error, kind):
@@ -197,7 +198,7 @@ def _methods(request: Request) -> set[str]:
 async def _unexpected(request: Request, error: Exception) -> Response:
     disk_error = None if isinstance(error, RootCostError) else disk.error_of(error, "the ledger")
     if disk_error is not None:
-        return await _rootcost_error(request, disk_error)
+        return await rootcost_error(request, disk_error)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return document(
         500,

@@ -9,14 +9,16 @@ from urllib.parse import quote
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access.authentication import Authenticator
 from api.access.cookies import session_cookie
 from api.access.hosts import LOOPBACK, Site, apply_forwarding, host_name, origin_of
-from api.errors import RequestError, error_response
+from api.errors import RequestError, error_response, rootcost_error
 from ledger.access.principals import MACHINE, Principal
 from ledger.audit_denials import DenialLog
+from ledger.errors import RootCostError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _MCP = "/mcp"
@@ -51,6 +53,10 @@ class Access:
                 scope["state"]["principal"] = await self._principal(scope)
             except RequestError as error:
                 answer = await self._refusal(scope, error)
+                await answer(scope, receive, send)
+                return
+            except RootCostError as error:  # the database does not answer who that is
+                answer = await rootcost_error(Request(scope), error)
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)

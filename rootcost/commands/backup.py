@@ -35,9 +35,9 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=_BackupGroup, help="Back the ledger up, also while it is served. `rootcost backup DIR` is short for create."
     )
-    group.command("create", epilog="Example: rootcost backup /mnt/backups --keep 14; rootcost backup s3://bucket/rootcost")(
-        create
-    )
+    group.command(
+        "create", epilog="Example: rootcost backup create /mnt/backups --keep 14; rootcost backup s3://bucket/rootcost"
+    )(create)
     group.command("list", epilog="Example: rootcost backup list /mnt/backups")(list_)
     group.command("verify", epilog="Example: rootcost backup verify /mnt/backups --at 20261101T021500004711Z-1a2b")(verify)
     app.add_typer(group, name="backup", epilog="Example: rootcost backup /mnt/backups")

@@ -88,7 +88,7 @@ def keys_revoke(
     out(f"{row.key_id} ({row.name}) is revoked")
 
 
-def roles(output: Format = "table") -> None:
+def roles(output: Format = "table", home: Home = None) -> None:
     """List the roles, and what each may see and change. A role over a team (ROLE:TEAM) reaches that team's rows."""
     from ledger.access.roles import DESCRIPTIONS, ROLES
     from rootcost.terminal import tables
