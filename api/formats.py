@@ -97,6 +97,7 @@ def as_text(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with money as decimal strings and times as ISO 8601, for CSV and JSON.
 
     >>> from decimal import Decimal
+    >>> from ledger import money
     >>> amounts = pl.Series("cost", [Decimal("0.018"), Decimal(100), Decimal(0), None], dtype=money.MONEY)
     >>> as_text(amounts.to_frame())["cost"].to_list()
     ['0.018', '100', '0', None]
@@ -104,7 +105,7 @@ def as_text(frame: pl.DataFrame) -> pl.DataFrame:
     columns = []
     for name, dtype in frame.schema.items():
         column = pl.col(name)
-        if isinstance(dtype, pl.Decimal):
+        if isinstance(dtype, pl.Decimal) and dtype.scale:  # without places there are no zeros to drop
             columns.append(column.cast(pl.String).str.strip_chars_end("0").str.strip_chars_end("."))
         elif isinstance(dtype, pl.Datetime):
             columns.append(column.dt.strftime("%Y-%m-%dT%H:%M:%S%.f" + ("%:z" if dtype.time_zone else "")))

@@ -31,7 +31,7 @@ class ProblemCounter:
     >>> counter = ProblemCounter("focus", "bill.csv", max_single=1)
     >>> counter.add_rows([7, 9], ["abc", "x"], "BilledCost", "is no amount", "write plain digits")
     >>> [(p.place, p.reason, p.rows) for p in [*counter.drain(), *counter.summed_problems()]]
-    [('line 7', "'abc' is no amount", 1), ('1 more rows', 'is no amount', 1)]
+    [('line 7', "'abc' is no amount", 1), ('1 more row', 'is no amount', 1)]
     """
 
     def __init__(self, source: str, uri: str, *, place: str = "line", max_single: int = MAX_SINGLE_PROBLEMS) -> None:

@@ -70,7 +70,7 @@ class UnreadUsage:
     >>> unread = UnreadUsage("litellm", "log.jsonl")
     >>> unread.add({"prompt_tokens": 9, "server_tool_use": {"code_runs": 2}, "text_tokens": 0})
     >>> [(p.field, p.reason.partition(";")[0]) for p in unread.problems()]
-    [('usage.server_tool_use.code_runs', "unread_usage: 1 record states usage that is not read, such as '2'")]
+    [('usage.server_tool_use.code_runs', 'unread_usage: 1 record states usage that is not read, such as 2')]
     """
 
     def __init__(self, source: str, uri: str, *, paths: Collection[str] | None = None) -> None:
