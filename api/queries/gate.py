@@ -5,8 +5,8 @@
     of_operator(books) -> WholeBooks            for commands: who has a shell at the home folder sees everything
 
 Queries about teams' rows take `ScopedBooks`, queries about the whole (the balance, evidence, sources) take `WholeBooks`, and nothing makes one
-of them without a principal. `view` says whose rows of a table are a team's own: the initiator's, the executor's, or either; WHOLE reads all
-rows, for arithmetic that shows other teams' parts only summed, and every use of it is listed in tests/test_gate.py.
+of them without a principal. `rows` says whose rows of a table are a team's own: the initiator's, the executor's, or either; WHOLE reads all
+rows, for arithmetic that shows other teams' parts only summed, and every use of it is listed in tests/api/queries/test_gate.py.
 """
 
 from __future__ import annotations

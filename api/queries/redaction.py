@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from api.models import CallCost, ChainSummary, ChainTree, SpanNode
+from api.models import ChainSummary, ChainTree, SpanNode
 from api.queries.gate import ScopedBooks
 from ledger import registry
 
@@ -91,6 +91,3 @@ def _sum_up(nodes: list[SpanNode]) -> None:
         if above is not None:
             for currency, amount in totals[node.node_id].items():
                 above[currency] = above.get(currency, Decimal(0)) + amount
-
-
-__all__ = ["BOX", "CallCost", "chain_of_others", "own_parts"]
