@@ -9,6 +9,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 PACKAGES := ledger ingest attribution api ui rootcost
 PYTEST_WORKERS ?= 2
+PYTEST_IN_PARALLEL = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder -q
 # Names may be shims that only print an error: the first that runs and is new enough is taken.
 ifndef PYTHON
 PYTHON := $(shell for name in python3.12 python3.13 python3.11 python3 python3.14; do \
@@ -38,8 +39,14 @@ serve: .venv/.installed ## API, scheduler and dashboard on this machine
 # By default xdist hands out the files with the most tests first: the proxy, packaging and property tests, few and long, would come last,
 # and one worker would wait for the other. In the order of the tree the short doctests of the packages come last.
 .PHONY: test
-test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder -q
+test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests but the slow ones
+	$(BIN)/python -m pytest $(PYTEST_IN_PARALLEL) -m "not slow"
+
+# A test is marked `slow` that takes five seconds or more and looks at what a quicker one looks at too: every failure of it is a failure, but
+# most changes need not wait for it. With SECONDS no test is begun later than that; FIRST turns the files round, so that the next run takes others.
+.PHONY: test-slow
+test-slow: .venv/.installed .venv-proxy/.installed test-tools ## The tests that take long (SECONDS=: as many as fit, FIRST=: the file to begin with)
+	$(BIN)/python -m pytest $(PYTEST_IN_PARALLEL) -m slow $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FIRST),--first $(FIRST))
 
 # The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out are
 # `proxy` (LiteLLM is started with an environment of its own and keeps the real clock) and `browser` (Chromium did not come up under the

@@ -51,16 +51,15 @@ def owner_at(frame: pl.DataFrame, timeline: pl.DataFrame, *, name: str, at: str,
 
     Parallel to `frame`; nulls where nothing is registered. Of several kinds the first in `kinds` wins.
     """
-    kind_timeline = timeline.filter(pl.col("kind").is_in(list(kinds)))
-    if not kind_timeline.height or not frame.height or frame[name].null_count() == frame.height:
+    kind_timeline = timeline.filter(pl.col("kind").is_in(list(kinds)), pl.col("name").is_in(frame[name].unique().implode()))
+    if not kind_timeline.height:
         return pl.DataFrame({c: pl.repeat(None, frame.height, dtype=pl.String, eager=True) for c in _OWNED})
     questions = frame.select(
         pl.col(name).alias("name"), pl.col(at).alias("at"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
     )
     rank = {kind: place for place, kind in enumerate(kinds)}
-    registered_names = questions.drop_nulls("name").join(kind_timeline.select("name").unique(), on="name", how="semi")
     owners = (
-        registered_names.join(kind_timeline, on="name")
+        questions.join(kind_timeline, on="name")
         .filter((pl.col("valid_from") <= pl.col("at")) & (pl.col("valid_to").is_null() | (pl.col("at") < pl.col("valid_to"))))
         .sort("row", pl.col("kind").replace_strict(rank, return_dtype=pl.Int32))
         .unique("row", keep="first", maintain_order=True)

@@ -290,20 +290,22 @@ class Store:
             )
 
     def _widened_or_new(self, table: Table) -> DeltaTable:
-        self._widen(table)
+        if (delta := self._widen(table)) is not None:
+            return delta
         schema = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        return self.delta(table) or DeltaTable.create(
+        return DeltaTable.create(
             self.uri(table), schema, partition_by=list(table.partition_by), storage_options=self.storage_options or None
         )
 
-    def _widen(self, table: Table) -> None:
-        """Adds columns that a table of an older version lacks; they are null in its rows."""
-        delta = self.delta(table)
-        column_names = {field.name for field in delta.schema().fields} if delta is not None else set(table.schema)
-        if delta is None or column_names.issuperset(table.schema):
-            return
-        arrow = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        delta.alter.add_columns([field for field in Schema.from_arrow(arrow).fields if field.name not in column_names])
+    def _widen(self, table: Table) -> DeltaTable | None:
+        """The table, if there is one, with the columns that an older version lacks; they are null in its rows."""
+        if (delta := self.delta(table)) is None:
+            return None
+        column_names = {field.name for field in delta.schema().fields}
+        if not column_names.issuperset(table.schema):
+            arrow = table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+            delta.alter.add_columns([field for field in Schema.from_arrow(arrow).fields if field.name not in column_names])
+        return delta
 
     def _metadata(self, note: str) -> CommitProperties | None:
         return CommitProperties(custom_metadata={"note": note}) if note else None

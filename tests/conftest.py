@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,36 @@ import pytest
 if TYPE_CHECKING:
     from ledger.books import Books
 
+BEGAN_AT = pytest.StashKey[float]()
+
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # else every S3 client first asks a link-local address who it is
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of a run that may not take longer than it has: `make test-slow SECONDS=…`."""
+    parser.addoption("--seconds", type=float, help="no test is begun later than this; the rest is skipped and counted")
+    parser.addoption("--first", type=int, default=0, help="the file to begin with, of those that are selected, so that another run takes others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Notes when the run began, also for its workers."""
+    config.stash[BEGAN_AT] = time.monotonic()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Turns the files round; the tests of a file stay in order."""
+    if first := config.getoption("--first", default=0):
+        paths = list(dict.fromkeys(item.path for item in items))
+        place = {path: (number - first) % len(paths) for number, path in enumerate(paths)}
+        items.sort(key=lambda item: place[item.path])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what there is no time for."""
+    seconds = item.config.getoption("--seconds", default=None)
+    if seconds is not None and time.monotonic() - item.config.stash[BEGAN_AT] > seconds:
+        pytest.skip("no time was left; `make test-slow` runs all")
 
 
 def pytest_pycollect_makemodule(module_path: Path) -> None:
@@ -66,11 +96,22 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def _new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger without rows, made once: making one costs as much as many a test."""
+    from ledger.books import Books
+
+    path = tmp_path_factory.mktemp("new") / "home"
+    Books.open(path).close()
+    return path
+
+
 @pytest.fixture
-def books(home: Path) -> Iterator[Books]:
+def books(home: Path, _new_home: Path) -> Iterator[Books]:
     """Empty books."""
     from ledger.books import Books
 
+    shutil.copytree(_new_home, home)
     with Books.open(home) as opened:
         yield opened
 

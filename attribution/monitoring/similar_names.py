@@ -50,13 +50,16 @@ def problems(
     named_by = [(costs, *item) for item in _OWNERS.items()] + [(usage, *item) for item in _LABELS.items() if rollup_ids]
     agents = timeline.filter(pl.col("kind").is_in(["agent", "alias"]))["name"]
     registered_names = {"team": set(timeline["team"].drop_nulls()), "agent": set(agents)}
+    found_names = distinct_names([(rows_of_kind, columns) for rows_of_kind, _, columns in named_by])
     findings = [
         _problem(uri, kind, rows, registered_names.get(kind, set()))
-        for rows_of_kind, kind, columns in named_by
-        for rows in similar_groups(rows_of_kind, columns, registered_names.get(kind, set()))
+        for names, (rows_of_kind, kind, columns) in zip(found_names, named_by, strict=True)
+        for rows in similar_groups(names, rows_of_kind, columns, registered_names.get(kind, set()))
     ]
     findings += [
-        _long_problem(uri, kind, rows) for rows_of_kind, kind, columns in named_by for rows in cut_names(rows_of_kind, columns)
+        _long_problem(uri, kind, rows)
+        for names, (rows_of_kind, kind, columns) in zip(found_names, named_by, strict=True)
+        for rows in cut_names(names, rows_of_kind, columns)
     ]
     keys = (*settings.owner_tags, *settings.owner_agent_tags)
     findings += [_key_problem(uri, *row) for row in bill_tags.similar_keys(groups, keys).iter_rows()]
@@ -68,17 +71,33 @@ def problems(
     return findings
 
 
-def similar_groups(costs: pl.LazyFrame, columns: Sequence[str], registered_names: set[str]) -> list[pl.DataFrame]:
-    """Names that look alike and are not all registered: name, currency, effective_cost and rows, a frame for each look.
+def distinct_names(tables: Sequence[tuple[pl.LazyFrame, Sequence[str]]]) -> list[pl.Series]:
+    """The names that stand in these columns of each table, each once; the tables are read together.
+
+    >>> costs = pl.LazyFrame({"initiator_team": ["Care", None], "executor_team": ["Care", "Search"]})
+    >>> [names.sort().to_list() for names in distinct_names([(costs, ["initiator_team", "executor_team"])])]
+    [['Care', 'Search']]
+    """
+    distinct = [
+        pl.concat([table.select(name=column).drop_nulls().unique() for column in columns]).unique() for table, columns in tables
+    ]
+    return [frame["name"] for frame in pl.collect_all(distinct)]
+
+
+def similar_groups(
+    distinct: pl.Series, costs: pl.LazyFrame, columns: Sequence[str], registered_names: set[str]
+) -> list[pl.DataFrame]:
+    """Those of the distinct names that look alike and are not all registered: name, currency, effective_cost and rows, a frame for each look.
 
     >>> costs = pl.LazyFrame({"tenant": ["Acme", "acme", "Beta"], "currency": ["USD"] * 3, "effective_cost": [1, 2, 3]})
-    >>> [group.select("name", "effective_cost").rows() for group in similar_groups(costs, ["tenant"], set())]
+    >>> groups = similar_groups(pl.Series(["Acme", "acme", "Beta"]), costs, ["tenant"], set())
+    >>> [group.select("name", "effective_cost").rows() for group in groups]
     [[('Acme', 1), ('acme', 2)]]
     >>> costs = pl.LazyFrame({"team": ["Care", "Ｃａｒｅ"], "currency": ["USD"] * 2, "effective_cost": [1, 2]})
-    >>> [group["name"].to_list() for group in similar_groups(costs, ["team"], {"Care"})]
+    >>> [group["name"].to_list() for group in similar_groups(pl.Series(["Care", "Ｃａｒｅ"]), costs, ["team"], {"Care"})]
     [['Care', 'Ｃａｒｅ']]
     """
-    names = pl.concat([costs.select(name=column).drop_nulls().unique().collect() for column in columns]).unique()
+    names = distinct.to_frame("name")
     name_key = pl.col("name").str.to_lowercase().str.replace_all(r"\s", "")
     # Only few are looked at one by one: those that another resembles, and those whose letters are not ASCII's.
     is_ascii = pl.col("name").str.contains(r"^[\x00-\x7f]*$")
@@ -98,13 +117,12 @@ def similar_groups(costs: pl.LazyFrame, columns: Sequence[str], registered_names
     return [totals.filter(pl.col("name").is_in(similar)) for similar in groups]
 
 
-def cut_names(costs: pl.LazyFrame, columns: Sequence[str]) -> list[pl.DataFrame]:
-    """Names that were too long and are cut: name, currency, effective_cost and rows, a frame for each name."""
-    is_cut = pl.col("name").str.contains(CUT_MARK + "[0-9a-f]{12}$")
-    names = pl.concat([costs.select(name=column).drop_nulls().filter(is_cut).unique().collect() for column in columns])
-    if not names.height:
+def cut_names(distinct: pl.Series, costs: pl.LazyFrame, columns: Sequence[str]) -> list[pl.DataFrame]:
+    """Those of the distinct names that were too long and are cut: name, currency, effective_cost and rows, a frame for each name."""
+    names = distinct.filter(distinct.str.contains(CUT_MARK + "[0-9a-f]{12}$"))
+    if not len(names):
         return []
-    totals = _totals(costs, columns, names["name"].unique())
+    totals = _totals(costs, columns, names)
     return [totals.filter(pl.col("name") == name) for name in totals["name"].unique(maintain_order=True)]
 
 
