@@ -27,7 +27,12 @@ os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # else every S3 clie
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of a run that may not take longer than it has: `make test-slow SECONDS=…`."""
     parser.addoption("--seconds", type=float, help="no test is begun later than this; the rest is skipped and counted")
-    parser.addoption("--first", type=int, default=0, help="the file to begin with, of those that are selected, so that another run takes others")
+    parser.addoption(
+        "--first",
+        type=int,
+        default=0,
+        help="the file to begin with, of those that are selected, so that another run takes others",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

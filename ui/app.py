@@ -34,10 +34,11 @@ def main() -> None:
     is_admitted = people.admit(answer)
     menu = {path: _page(path, file, is_open=people.may_open(me, path)) for path, file in PAGES.items()}
     page = st.navigation(list(menu.values()), position="sidebar" if is_admitted else "hidden")
+    if people.is_watched(answer):
+        # Before the page: a fragment is known by its place, which must be the same whether the page is drawn or not.
+        people.watch()
     if is_admitted:
         show(page, me)
-    if people.is_watched(answer):
-        people.watch()
 
 
 def show(page: StreamlitPage, me: Me | None) -> None:

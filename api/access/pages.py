@@ -63,8 +63,10 @@ def logged_in_page(name: str, return_to: str) -> HTMLResponse:
     return _page("RootCost", body + _form("/logout", [], "Log out"))
 
 
-def password_page(link: LinkRow, token: str, *, error: str = "", name: str = "", status: int = 200) -> HTMLResponse:
-    """A one-time link: it sets a password, and for the first administrator a name."""
+def password_page(
+    link: LinkRow, token: str, return_to: str, *, error: str = "", name: str = "", status: int = 200
+) -> HTMLResponse:
+    """A one-time link: it sets a password, and for the first administrator a name; then it leads on to `return_to`."""
     titles = {"first-admin": "Set up the first administrator", "invitation": "Welcome to RootCost", "reset": "Set a new password"}
     is_first = link.purpose == "first-admin"
     head = "" if is_first else f"<p>For {escape(link.name)}.</p>"
@@ -73,7 +75,7 @@ def password_page(link: LinkRow, token: str, *, error: str = "", name: str = "",
     fields.append(_field("password", hint, kind="password", autocomplete="new-password"))
     fields.append(_field("repeated", "The same again", kind="password", autocomplete="new-password"))
     form = _form("/setup", fields, "Set password and log in", token=token)
-    return _page(titles[link.purpose], head + _error(error) + form, status=status, targets=["/"])
+    return _page(titles[link.purpose], head + _error(error) + form, status=status, targets=[return_to])
 
 
 def message_page(title: str, message: str, *, status: int) -> HTMLResponse:

@@ -122,10 +122,10 @@ def _links(routes: APIRouter, service: LoginService) -> None:
         return pages.message_page("This link does not hold", f"{error.what.capitalize()}. {error.remedy}", status=410)
 
     @routes.get("/setup")
-    def show_link(token: str = "") -> Response:
+    def show_link(request: Request, token: str = "") -> Response:
         """The form of a one-time link, which does not use it."""
         try:
-            return pages.password_page(links.look_at(service.books, token), token)
+            return pages.password_page(links.look_at(service.books, token), token, service.site.dashboard(request.scope))
         except links.LinkError as error:
             return gone(error)
 
@@ -138,7 +138,8 @@ def _links(routes: APIRouter, service: LoginService) -> None:
         try:
             service.attempts.admit("", address)
             link = await run_in_threadpool(links.look_at, service.books, token)
-            refuse = partial(pages.password_page, link, token, name=name[:200], status=400)
+            return_to = service.site.dashboard(request.scope)
+            refuse = partial(pages.password_page, link, token, return_to, name=name[:200], status=400)
             if password != form.get("repeated", password):
                 return refuse(error="The two passwords differ.")
             try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -93,6 +94,27 @@ def test_nobody_reads_once_there_are_people(empty: Books) -> None:
         assert http.get("/v1/me", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     with proxied(empty, host="0.0.0.0") as http:
         assert http.get("/v1/me").status_code == 401
+
+
+def test_the_policy_of_a_form_lets_its_answer_lead_on(home_books: Books, http: httpx.Client) -> None:
+    """Browsers hold the redirect after a form to its form-action, too: a log-in would seem to do nothing."""
+    users.add_user(home_books, "mary", [Grant("viewer")], actor="test")
+    token, _ = links.user_link(home_books, "mary", actor="test")
+    password, deep = {"password": PASSWORD, "repeated": PASSWORD}, "http://127.0.0.1:8501/explorer"
+    forms: list[tuple[str, str, dict[str, str]]] = [
+        (f"/setup?token={token}", "/setup", {"token": token, **password}),
+        ("/login", "/logout", {}),
+        ("/login", "/login", {"name": "mary", **password}),
+        (f"/login?return_to={deep}", "/login", {"name": "mary", **password, "return_to": deep}),
+    ]
+    refusal = http.post("/setup", data={"token": token, "password": "short"}, headers=BROWSER)
+    assert "http://127.0.0.1:8501" in refusal.headers["content-security-policy"], "what was wrong is mended on that page"
+    for page, action, form in forms:
+        policy = http.get(page).headers["content-security-policy"].partition("form-action")[2]
+        location = urlsplit(http.post(action, data=form, headers=BROWSER, follow_redirects=False).headers["location"])
+        assert not location.netloc or f"{location.scheme}://{location.netloc}" in policy, page
+        if action == "/login":
+            http.cookies.clear()
 
 
 @pytest.mark.parametrize("address", [
