@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
+from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from api.access.middleware import Access
 from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
+from api.etags import NotModifiedError, ReadingHeaders, not_modified, product_version
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.receivers import Receivers
@@ -55,7 +56,7 @@ def create_app(
     app = FastAPI(
         title="RootCost",
         description=_ABOUT,
-        version=_version(),
+        version=product_version(),
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
@@ -69,6 +70,7 @@ def create_app(
     app.include_router(write.router(), dependencies=[Depends(bearer), strict])
     app.state.books = books
     app.state.cursor_seal = CursorSeal(token)
+    app.state.etag_key = sha256(b"etag\0" + token.encode()).digest()
     app.state.denials = DenialLog(books.database)
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
@@ -76,6 +78,8 @@ def create_app(
     app.include_router(login.router(login.LoginService(books, site)))
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
+    app.add_exception_handler(NotModifiedError, not_modified)
+    app.add_middleware(ReadingHeaders)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
     app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, site=site)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
@@ -89,7 +93,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
         """Does not use the store or the database. A full disk is told; the process is alive."""
         shortage = disk.shortage(books.folders)
         checks = {"disk": shortage} if shortage else {}
-        return Health(status="degraded" if shortage else "ok", checks=checks, version=_version())
+        return Health(status="degraded" if shortage else "ok", checks=checks, version=product_version())
 
     @app.get(
         "/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.ERROR_RESPONSES[503]}
@@ -105,7 +109,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
             raise RequestError(
                 503, "not-ready", detail, where=", ".join(failures), remedy="see the log of `rootcost serve`", headers=headers
             )
-        return Health(status="ok", checks=checks, version=_version())
+        return Health(status="ok", checks=checks, version=product_version())
 
     @app.get(
         "/metrics",
@@ -138,13 +142,6 @@ def _database(books: Books) -> str:
 
 def _spool(spool: Spool) -> str:
     return "ok" if os.access(spool.folder, os.W_OK | os.X_OK) else f"{spool.folder} cannot be written"
-
-
-def _version() -> str:
-    try:
-        return version("rootcost")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0"
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

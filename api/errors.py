@@ -192,7 +192,8 @@ async def _http(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """The methods of a path. Starlette names those of the first route that has it, and a path has a route for each method."""
     routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
-    return {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    methods = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ SECURITY_HEADERS: Final = {
     # Not no-referrer: browsers would then send forms with `Origin: null`.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
+    "Vary": "Accept, Authorization, Cookie",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.etags import unless_modified
 from api.queries.gate import ScopedBooks, WholeBooks
 from ledger.access.principals import Principal
 from ledger.access.roles import Permission
@@ -42,7 +43,9 @@ class Rows(Gate):
 
     def __call__(self, request: Request) -> ScopedBooks:
         """The books, scoped."""
-        return ScopedBooks(request.app.state.books, self.principal(request), self.permission)
+        books = ScopedBooks(request.app.state.books, self.principal(request), self.permission)
+        unless_modified(request, books)
+        return books
 
 
 class Whole(Gate):
@@ -53,7 +56,9 @@ class Whole(Gate):
 
     def __call__(self, request: Request) -> WholeBooks:
         """The books, whole."""
-        return WholeBooks(request.app.state.books, self.principal(request), self.permission)
+        books = WholeBooks(request.app.state.books, self.principal(request), self.permission)
+        unless_modified(request, books)
+        return books
 
 
 def known(request: Request) -> Principal:

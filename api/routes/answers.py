@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from api.cursors import CursorSeal
 from api.errors import RequestError, described_responses
+from api.etags import NOT_MODIFIED
 from api.formats import FILE_TYPES, Format, file_response, negotiated
 from api.models import Page
 from api.queries.chains import MAX_PAGE
@@ -26,6 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 ROWS: dict[int | str, dict[str, Any]] = {
     200: {"content": FILE_TYPES, "description": "A page as JSON, or all rows in another format"},
+    **NOT_MODIFIED,
     **described_responses({406: "None of the accepted types is there", 410: "The cursor belongs to runs that were replaced"}),
 }
 """The responses of a route that lists rows."""

@@ -12,6 +12,7 @@ from pydantic import Field
 from api import queries
 from api.access.gates import CostRows, WholeBill
 from api.errors import described_responses
+from api.etags import NOT_MODIFIED, reads
 from api.models import (
     BalanceRow,
     Basis,
@@ -42,8 +43,10 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
+from ledger.db import Alert, Owner, Run
 from ledger.periods import parse_bound
 from ledger.settings import Settings
+from ledger.tables import CHARGES, EXCHANGE_RATES, PRICES, PROBLEMS, RAW_FILES, SPANS
 
 ERROR_RESPONSES = described_responses(
     {
@@ -56,6 +59,8 @@ ERROR_RESPONSES = described_responses(
         503: "The store or the database does not answer; try again",
     }
 )
+
+_EXPLAINED = (CHARGES, PRICES, RAW_FILES, SPANS, Owner, Run)
 
 
 def router(settings: Settings) -> APIRouter:
@@ -76,6 +81,7 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
         response_model=CostTable,
         summary="Cost by any dimension",
         responses=ROWS,
+        dependencies=reads(EXCHANGE_RATES),
     )
     def costs(
         books: CostRows,
@@ -107,7 +113,13 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
             return cost_document(queries.cost_table_in(books, query, currency) if currency else queries.cost_table(books, query))
         return cost_file(rows, queries.costs_in(books, query, currency)[0] if currency else queries.costs(books, query))
 
-    @routes.get("/balance", response_model=Page[BalanceRow], summary="Charges in, costs out, difference 0", responses=ROWS)
+    @routes.get(
+        "/balance",
+        response_model=Page[BalanceRow],
+        summary="Charges in, costs out, difference 0",
+        responses=ROWS,
+        dependencies=reads(),
+    )
     def balance(
         books: WholeBill,
         answer: AnyRows,
@@ -123,7 +135,7 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
         rows = [BalanceRow.model_validate(row) for row in frame.iter_rows(named=True)]
         return answer.document(Page[BalanceRow](rows=rows, total=len(rows)))
 
-    @routes.get("/overview", summary="Overview of a month")
+    @routes.get("/overview", summary="Overview of a month", dependencies=reads(Alert, Owner, PROBLEMS), responses=NOT_MODIFIED)
     def overview(
         books: CostRows,
         month: Annotated[
@@ -145,7 +157,13 @@ def _costs(routes: APIRouter, settings: Settings) -> None:
 def _chains(routes: APIRouter, settings: Settings) -> None:
     zone = settings.report.timezone
 
-    @routes.get("/chains", response_model=Page[ChainSummary], summary="Chains by cost, highest first", responses=ROWS)
+    @routes.get(
+        "/chains",
+        response_model=Page[ChainSummary],
+        summary="Chains by cost, highest first",
+        responses=ROWS,
+        dependencies=reads(),
+    )
     def chains(
         books: CostRows,
         answer: AnyPage,
@@ -174,7 +192,12 @@ def _chains(routes: APIRouter, settings: Settings) -> None:
 
         return whole_answer()
 
-    @routes.get("/chains/{chain_id:path}", summary="One chain as a tree, with the cost of every call")
+    @routes.get(
+        "/chains/{chain_id:path}",
+        summary="One chain as a tree, with the cost of every call",
+        dependencies=reads(SPANS, Owner),
+        responses=NOT_MODIFIED,
+    )
     def chain(books: CostRows, chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:
         """Nodes come depth first. Only `own_cost` may be summed; `subtree_cost` contains it."""
         return queries.chain(books, chain_id)
@@ -184,7 +207,7 @@ def _explanations(routes: APIRouter, settings: Settings) -> None:
     parse = partial(queries.CostQuery.parse, timezone=settings.report.timezone)
 
     # Registered before /explain/{ref}: `cell` is not a reference.
-    @routes.get("/explain/cell", summary="Explain a cell of a report")
+    @routes.get("/explain/cell", summary="Explain a cell of a report", dependencies=reads(*_EXPLAINED), responses=NOT_MODIFIED)
     def explain_cell(
         books: CostRows,
         by: ByParam = [],  # noqa: B006
@@ -203,7 +226,12 @@ def _explanations(routes: APIRouter, settings: Settings) -> None:
         )
         return queries.explain_cell(books, query, most=most)
 
-    @routes.get("/explain/{ref:path}", summary="Explain the cost of a chain, a call or a charge")
+    @routes.get(
+        "/explain/{ref:path}",
+        summary="Explain the cost of a chain, a call or a charge",
+        dependencies=reads(*_EXPLAINED),
+        responses=NOT_MODIFIED,
+    )
     def explain(
         books: CostRows,
         ref: Annotated[
@@ -225,6 +253,7 @@ def _evidence(routes: APIRouter) -> None:
         response_model=Evidence,
         summary="What a month's money stands on",
         responses=ROWS,
+        dependencies=reads(PROBLEMS),
     )
     def evidence(
         books: WholeBill,

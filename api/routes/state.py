@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from api import queries
 from api.access.gates import BudgetRows, CostRows, RegistryRows, WholeBill, WholeSources
+from api.etags import reads
 from api.models import (
     AgentRow,
     Agents,
@@ -29,9 +30,11 @@ from api.queries.publication import one_publication
 from api.routes.answers import ROWS, AnyPage, AnyRows
 from api.routes.parameters import MONTH, End, Start, shape
 from api.routes.read import ERROR_RESPONSES
+from ledger import db
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.spool import Spool
+from ledger.tables import ANOMALIES, BUDGET_STATUS, METRIC_POINTS, PROBLEMS, SPANS
 
 _PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
 
@@ -40,13 +43,21 @@ def router(settings: Settings, spool: Spool) -> APIRouter:
     """The GETs under /v1 that show no cost by dimension."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
     _conclusions(routes)
-    _facts(routes, spool)
+    _monitoring(routes)
+    _facts(routes)
+    _sources(routes, spool)
     _gaps(routes, settings)
     return routes
 
 
 def _conclusions(routes: APIRouter) -> None:
-    @routes.get("/budgets", response_model=Page[Budget], summary="Budgets and their spend", responses=ROWS)
+    @routes.get(
+        "/budgets",
+        response_model=Page[Budget],
+        summary="Budgets and their spend",
+        responses=ROWS,
+        dependencies=reads(BUDGET_STATUS, db.Budget, db.Owner),
+    )
     def budgets(
         books: BudgetRows,
         answer: AnyRows,
@@ -67,6 +78,7 @@ def _conclusions(routes: APIRouter) -> None:
         response_model=Agents | Page[AgentRow] | Page[UnregisteredAgent],
         summary="The registry, and agents missing from it",
         responses=ROWS,
+        dependencies=reads(db.Owner),
     )
     def agents(
         books: RegistryRows,
@@ -91,12 +103,26 @@ def _conclusions(routes: APIRouter) -> None:
 
         return whole_answer()
 
-    @routes.get("/alerts", response_model=Page[AlertRow], summary="Alerts, newest first", responses=ROWS)
+
+def _monitoring(routes: APIRouter) -> None:
+    @routes.get(
+        "/alerts",
+        response_model=Page[AlertRow],
+        summary="Alerts, newest first",
+        responses=ROWS,
+        dependencies=reads(db.Alert, db.Owner),
+    )
     def alerts(books: BudgetRows, answer: AnyPage) -> Response:
         """One cause raises one alert."""
         return answer(books, queries.alerts(books), "alerts")
 
-    @routes.get("/anomalies", response_model=Page[AnomalyRow], summary="Days with unusual spend", responses=ROWS)
+    @routes.get(
+        "/anomalies",
+        response_model=Page[AnomalyRow],
+        summary="Days with unusual spend",
+        responses=ROWS,
+        dependencies=reads(ANOMALIES, db.Owner),
+    )
     def anomalies(
         books: BudgetRows,
         answer: AnyPage,
@@ -114,8 +140,14 @@ def _conclusions(routes: APIRouter) -> None:
         return whole_answer()
 
 
-def _facts(routes: APIRouter, spool: Spool) -> None:
-    @routes.get("/problems", response_model=Page[ProblemRow], summary="Problems with the input", responses=ROWS)
+def _facts(routes: APIRouter) -> None:
+    @routes.get(
+        "/problems",
+        response_model=Page[ProblemRow],
+        summary="Problems with the input",
+        responses=ROWS,
+        dependencies=reads(PROBLEMS),
+    )
     def problems(
         books: WholeSources,
         answer: AnyPage,
@@ -125,11 +157,19 @@ def _facts(routes: APIRouter, spool: Spool) -> None:
         """Newest first, each with a remedy."""
         return answer(books, queries.problems(books, source=source, severity=severity), "problems")
 
-    @routes.get("/runs", response_model=Page[RunRow], summary="Attribution runs, newest first", responses=ROWS)
+    @routes.get(
+        "/runs",
+        response_model=Page[RunRow],
+        summary="Attribution runs, newest first",
+        responses=ROWS,
+        dependencies=reads(db.Run),
+    )
     def runs(books: WholeBill, answer: AnyPage) -> Response:
         """Including runs that were not published, with the reason."""
         return answer(books, queries.runs(books), "runs")
 
+
+def _sources(routes: APIRouter, spool: Spool) -> None:
     @routes.get("/sources", response_model=Page[SourceStatus], summary="Configured sources and their state", responses=ROWS)
     def sources(books: WholeSources, answer: AnyRows) -> Response:
         """Schedule, freshness and last run of each source."""
@@ -140,6 +180,7 @@ def _facts(routes: APIRouter, spool: Spool) -> None:
         response_model=Page[SourceRunRow],
         summary="Runs of the configured sources, newest first",
         responses=ROWS,
+        dependencies=reads(db.SourceRun),
     )
     def all_source_runs(books: WholeSources, answer: AnyPage) -> Response:
         """Of all sources, including removed ones."""
@@ -150,6 +191,7 @@ def _facts(routes: APIRouter, spool: Spool) -> None:
         response_model=Page[SourceRunRow],
         summary="Runs of one configured source, newest first",
         responses=ROWS,
+        dependencies=reads(db.SourceRun),
     )
     def source_runs(
         books: WholeSources, answer: AnyPage, name: Annotated[str, Path(description="Name of the source.")]
@@ -164,7 +206,13 @@ def _facts(routes: APIRouter, spool: Spool) -> None:
 
 
 def _gaps(routes: APIRouter, settings: Settings) -> None:
-    @routes.get("/gaps", response_model=Gaps, summary="Calls that each channel missed", responses=ROWS)
+    @routes.get(
+        "/gaps",
+        response_model=Gaps,
+        summary="Calls that each channel missed",
+        responses=ROWS,
+        dependencies=reads(METRIC_POINTS, SPANS),
+    )
     def gaps(
         books: WholeBill,
         answer: AnyPage,

@@ -371,10 +371,10 @@ def test_what_is_no_json_is_told_with_its_place(bare: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "methods"),
     [
-        ("DELETE", "/v1/costs", "GET"),
-        ("OPTIONS", "/v1/budgets", "GET, POST"),
+        ("DELETE", "/v1/costs", "GET, HEAD"),
+        ("OPTIONS", "/v1/budgets", "GET, HEAD, POST"),
         ("OPTIONS", "/v1/budgets/care-october", "DELETE, PUT"),
-        ("PUT", "/v1/chains/a/b", "GET"),
+        ("PUT", "/v1/chains/a/b", "GET, HEAD"),
         ("GET", "/v1/traces", "POST"),
     ],
 )
