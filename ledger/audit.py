@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -33,6 +33,8 @@ CHAINED: Final = "audit.chain"
 """Action of the entry that ends the rows of an older version: they were made a chain when the ledger was upgraded."""
 ERASED: Final = "audit.erase"
 """Action of the entry that says in which entries a personal value was erased."""
+REDACTED: Final = "audit.redact"
+"""Action of the entry that says from the texts of which entries a person was erased: their hashes, and those of what is left of them."""
 
 _PENDING: Final = "audit entries"
 _MAX_INTEGER: Final = 2**53 - 1
@@ -45,6 +47,7 @@ _KINDS: Final = {
     "upgrade": "system",
 }
 _PRINCIPAL: Final = "principal"
+_REDACTABLE: Final = ("actor", "subject", "before", "after")
 
 log = logging.getLogger("rootcost.audit")
 
@@ -233,6 +236,26 @@ def erase(session: Session, actor: str, value: str, *, actor_kind: str | None = 
         session.execute(sa.delete(AuditPersonal).where(is_value))
         record(session, actor, ERASED, f"{len(fields)} entries", after={"fields": fields}, actor_kind=actor_kind)
     return len(fields)
+
+
+def redact(session: Session, actor: str, erase_from: Callable[[Any], Any], *, dry_run: bool = False) -> int:
+    """Erases a person from the texts of entries, as `erase_from` does it for a value of JSON; returns in how many entries that was.
+
+    Each keeps its hash, by which the next one follows it. An entry says with which hash of its content it is as it should be from now on.
+    """
+    redactions: dict[str, str] = {}
+    for row in session.scalars(sa.select(Audit).order_by(Audit.sequence)):
+        texts = {name: getattr(row, name) for name in _REDACTABLE}
+        redacted_texts = {name: erase_from(value) for name, value in texts.items()}
+        if redacted_texts == texts:
+            continue
+        content = {column.key: getattr(row, column.key) for column in sa.inspect(Audit).columns if column.key != "hash"}
+        redactions[str(row.sequence)] = f"{row.hash}:{entry_hash({**content, **redacted_texts})}"
+        if not dry_run:
+            session.execute(sa.update(Audit).where(Audit.sequence == row.sequence).values(**redacted_texts))
+    if redactions and not dry_run:
+        record(session, actor, REDACTED, f"{len(redactions)} entries", after={"entries": redactions})
+    return len(redactions)
 
 
 def _plain(value: Any) -> Any:

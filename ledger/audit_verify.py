@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ledger.audit import ERASED, GENESIS, Audit, AuditHead, AuditPersonal, Head, entry_hash, personal_hash
+from ledger.audit import ERASED, GENESIS, REDACTED, Audit, AuditHead, AuditPersonal, Head, entry_hash, personal_hash
 from ledger.db import Database
 
 _BATCH: Final = 1_000
@@ -58,6 +58,10 @@ class _Chain:
     hashes: dict[int, str] = field(default_factory=dict)
     personal: dict[tuple[int, str], str] = field(default_factory=dict)
     erased: set[tuple[int, str]] = field(default_factory=set)
+    changed: dict[int, str] = field(default_factory=dict)
+    """Entries whose content is not what was written, with both hashes: a later entry may say that a person was erased from them."""
+    followed: dict[int, Damage] = field(default_factory=dict)
+    """Of entries in `changed`, those that do not follow the one before; it is damage if nothing else is wrong with them."""
 
 
 def verify_audit(database: Database, heads: Sequence[Head] = ()) -> AuditReport:
@@ -73,6 +77,8 @@ def verify_audit(database: Database, heads: Sequence[Head] = ()) -> AuditReport:
         report.head = Head(chain.last_sequence, chain.last_hash)
         report.damages += _tail_damages(session.scalars(sa.select(AuditHead)).all(), heads, chain)
         report.damages += _personal_damages(session, chain)
+    report.damages += [Damage(sequence, sequence, "is not as it was written: its hash differs") for sequence in chain.changed]
+    report.damages += [damage for sequence, damage in chain.followed.items() if sequence not in chain.changed]
     report.damages = sorted(set(report.damages), key=lambda damage: (damage.first, damage.last, damage.reason))
     missing = _sequences(report, is_missing=True)
     report.verified = report.entries - len({n for n in _sequences(report) if n <= chain.last_sequence} - missing)
@@ -107,12 +113,19 @@ def _entry_damages(row: Mapping[str, Any], chain: _Chain) -> Iterator[Damage]:
     if sequence > chain.last_sequence + 1:
         yield Damage(chain.last_sequence + 1, sequence - 1, _MISSING)
     reason = _own_damage(row, chain)
+    is_changed = sequence in chain.changed
     if reason is not None:
         yield Damage(sequence, sequence, reason)
     elif is_next and row["previous_hash"] != chain.last_hash and chain.is_last_whole:
         # This entry is as it was written, and names another one as the one before.
-        yield Damage(chain.last_sequence, chain.last_sequence, "is not the entry that the next one follows: it was written anew")
-    chain.last_sequence, chain.last_hash, chain.is_last_whole = sequence, str(row["hash"]), reason is None
+        reason_of_last = "is not the entry that the next one follows: it was written anew"
+        damage = Damage(chain.last_sequence, chain.last_sequence, reason_of_last)
+        if is_changed:
+            chain.followed[sequence] = damage
+        else:
+            yield damage
+    chain.last_sequence, chain.last_hash = sequence, str(row["hash"])
+    chain.is_last_whole = reason is None and not is_changed
 
 
 def _own_damage(row: Mapping[str, Any], chain: _Chain) -> str | None:
@@ -127,10 +140,15 @@ def _own_damage(row: Mapping[str, Any], chain: _Chain) -> str | None:
         digest = entry_hash(content)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return "cannot be read: it was changed"
-    if digest != row["hash"]:
-        return "is not as it was written: its hash differs"
     for name, value_hash in (content["personal"] or {}).items():
         chain.personal[row["sequence"], name] = value_hash
+    if digest != row["hash"]:
+        chain.changed[row["sequence"]] = f"{row['hash']}:{digest}"
+        return None
+    if content["action"] == REDACTED:
+        for sequence, hashes in ((content["after"] or {}).get("entries") or {}).items():
+            if chain.changed.get(int(sequence)) == hashes:
+                del chain.changed[int(sequence)]
     if content["action"] == ERASED:
         fields = (content["after"] or {}).get("fields", {})
         chain.erased.update((int(sequence), name) for sequence, names in fields.items() for name in names)

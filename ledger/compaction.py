@@ -6,21 +6,18 @@ stays on disk until `ledger.vacuum` removes it: readers may be at it.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import Final
 
 import polars as pl
-from deltalake.transaction import AddAction, RemoveAction
 
-from ledger import file_sets, staging
+from ledger import file_sets
 from ledger.metric_points import METRIC_POINTS
 from ledger.plurals import counted
-from ledger.scratch import scratch_folder
 from ledger.store import Store
+from ledger.table_files import TableFile, replacement, scan_file, table_files
 from ledger.tables import PROBLEMS, RAW_FILES, SPANS, Table
 
 COMPACTED_TABLES: Final = (SPANS, METRIC_POINTS, PROBLEMS, RAW_FILES)
@@ -38,19 +35,10 @@ _MIN_FILES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class SmallFile:
-    """A file of a table as the log has it: its path there, its size and its partition."""
-
-    path: str
-    size_bytes: int
-    partition: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Merge:
     """Files of one partition that become one."""
 
-    files: Sequence[SmallFile]
+    files: Sequence[TableFile]
 
     @property
     def size_bytes(self) -> int:
@@ -60,9 +48,10 @@ class Merge:
 
 def planned_merges(store: Store, table: Table) -> list[Merge]:
     """What `compact` would merge."""
-    by_partition: dict[tuple[tuple[str, str], ...], list[SmallFile]] = defaultdict(list)
-    for file in _small_files(store, table):
-        by_partition[file.partition].append(file)
+    by_partition: dict[tuple[tuple[str, str], ...], list[TableFile]] = defaultdict(list)
+    for file in table_files(store, table):
+        if file.size_bytes < TARGET_BYTES:
+            by_partition[file.partition].append(file)
     newest = max(by_partition, default=())
     merges: list[Merge] = []
     for partition, files in sorted(by_partition.items()):
@@ -82,19 +71,8 @@ def compact(store: Store, table: Table) -> int:
     return sum(len(merge.files) - 1 for merge in merges)
 
 
-def _small_files(store: Store, table: Table) -> Iterator[SmallFile]:
-    delta = store.delta(table)
-    if delta is None:
-        return
-    actions = pl.DataFrame(delta.get_add_actions(flatten=True))
-    for row in actions.sort("path").iter_rows(named=True):
-        if row["size_bytes"] < TARGET_BYTES:
-            partition = tuple((column, str(row[f"partition.{column}"])) for column in table.partition_by)
-            yield SmallFile(row["path"], row["size_bytes"], partition)
-
-
-def _tiers(files: Iterable[SmallFile]) -> list[list[SmallFile]]:
-    tiers: dict[int, list[SmallFile]] = defaultdict(list)
+def _tiers(files: Iterable[TableFile]) -> list[list[TableFile]]:
+    tiers: dict[int, list[TableFile]] = defaultdict(list)
     for file in files:
         tier, bound = 0, _SMALLEST_BYTES
         while file.size_bytes > bound:
@@ -103,8 +81,8 @@ def _tiers(files: Iterable[SmallFile]) -> list[list[SmallFile]]:
     return list(tiers.values())
 
 
-def _up_to_target(files: Sequence[SmallFile]) -> Iterator[Merge]:
-    group: list[SmallFile] = []
+def _up_to_target(files: Sequence[TableFile]) -> Iterator[Merge]:
+    group: list[TableFile] = []
     for file in sorted(files, key=lambda f: (f.size_bytes, f.path)):
         if group and sum(f.size_bytes for f in group) + file.size_bytes > TARGET_BYTES:
             yield Merge(group)
@@ -115,32 +93,7 @@ def _up_to_target(files: Sequence[SmallFile]) -> Iterator[Merge]:
 
 
 def _merge(store: Store, table: Table, merge: Merge) -> None:
-    partition = dict(merge.files[0].partition)
-    columns = {name: dtype for name, dtype in table.schema.items() if name not in partition}
-    frames = [_rows(store, table, file, columns) for file in merge.files]
-    rows = pl.concat(frames).with_columns(_literal(table, name, value) for name, value in partition.items())
-    with scratch_folder("part", staging.scratch(store)) as folder:
-        path = folder / "merged.parquet"
-        staging.write(table, rows.select(list(table.schema)), path)
-        merged_names = [unquote(file.path).rsplit("/", 1)[-1] for file in merge.files]
-        part = staging.place(store, table, path, partition, name=file_sets.merged_name(merged_names))
-    now_ms = int(time.time() * 1000)
-    removals = [RemoveAction(unquote(file.path), False, now_ms, file.size_bytes, dict(file.partition)) for file in merge.files]
-    store.replace_actions(
-        table,
-        [*removals, AddAction(part.path, part.size_bytes, dict(part.partition), now_ms, False, part.stats)],
-        note=f"compaction: {counted(len(merge.files), 'file')}",
-    )
-
-
-def _rows(store: Store, table: Table, file: SmallFile, columns: dict[str, Any]) -> pl.DataFrame:
-    """The rows of a file; columns that it lacks, written by an older version, are null."""
-    frame = pl.read_parquet(f"{store.uri(table)}/{unquote(file.path)}", storage_options=store.storage_options or None, glob=False)
-    return frame.select(
-        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name) for name, dtype in columns.items()
-    )
-
-
-def _literal(table: Table, name: str, value: str) -> pl.Expr:
-    literal = pl.lit(value)
-    return (literal.str.to_date() if table.schema[name] == pl.Date else literal.cast(table.schema[name])).alias(name)
+    rows = pl.concat([scan_file(store, table, file).collect() for file in merge.files])
+    name = file_sets.merged_name([file.name for file in merge.files])
+    actions = replacement(store, table, merge.files, rows, name, changes_rows=False)
+    store.replace_actions(table, actions, note=f"compaction: {counted(len(merge.files), 'file')}")

@@ -212,6 +212,14 @@ def serve_lock(home: Path, address: str) -> Iterator[None]:
             lock_file.truncate(0)
 
 
+def is_served(home: Path) -> bool:
+    """Whether a `rootcost serve` runs on a home, be it this process."""
+    lock = FileLock(home / "serve.lock")
+    is_free = lock.acquire()
+    lock.release()
+    return not is_free
+
+
 def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The write lock of a home folder on this machine, before its books are open."""
     make_private(home)

@@ -15,7 +15,7 @@ from typing import Final
 import polars as pl
 import sqlalchemy as sa
 
-from ledger import compaction, disk, durability, recovery
+from ledger import compaction, disk, durability, erasure, recovery
 from ledger.books import Books
 from ledger.db import JobRun, Published, Rollup, Run
 from ledger.locks import BACKUP, lock_of
@@ -65,6 +65,7 @@ def maintain(books: Books, *, dry_run: bool = False) -> MaintenanceReport:
         if "://" not in store.root:
             durability.seal_all(Path(store.root))  # before files are removed, the commits that replaced them must be on disk
         _forget_history(books)
+        _go_on_erasing(books)
     removals = _vacuum(books, retention, long_retention, dry_run=dry_run)
     return MaintenanceReport(
         unshown_partitions=len(unshown_partitions),
@@ -84,6 +85,16 @@ def _vacuum(books: Books, retention: timedelta, long_retention: timedelta, *, dr
         return vacuum_all(books.store, retention, long_retention, dry_run=dry_run)
     finally:
         lock.release()
+
+
+def _go_on_erasing(books: Books) -> None:
+    """Finishes the erasure of a person that was broken off, or whose earlier versions wait until no reader is at them."""
+    lock = lock_of(books, BACKUP)
+    if (books.home / erasure.JOURNAL).exists() and lock.acquire():
+        try:
+            erasure.resume(books)
+        finally:
+            lock.release()
 
 
 def pause_seconds(books: Books, started_at: datetime) -> float:

@@ -124,11 +124,13 @@ class Store:
     def fingerprint(
         self, table: Table, partitions: Mapping[str, Iterable[str]] | None = None, *, version: int | None = None
     ) -> str:
-        """Changes exactly when the files of these partitions change, but for compaction; reads no data. `version`: as it was after that commit."""
+        """Changes exactly when the files of these partitions change, but for compaction and erasure; reads no data. `version`: as it was after that commit."""
         delta = self.delta(table, version=version)
         if delta is None:
             return "empty"
-        names = sorted(delta.file_uris())
+        names = sorted(
+            f"{folder}/{file_sets.original_name(name)}" for folder, _, name in (u.rpartition("/") for u in delta.file_uris())
+        )
         for column, values in (partitions or {}).items():
             folders = {f"{column}={v}" for v in values}
             names = [n for n in names if folders & set(n.split("/"))]

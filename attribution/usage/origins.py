@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from attribution.chains.nodes import is_gateway
 from attribution.chains.span_index import NONE, index_spans
-from ledger import ids, periods
+from ledger import file_sets, ids, periods
 from ledger.hashing import fingerprint
 from ledger.settings import Settings
 from ledger.store import Store
@@ -230,4 +230,4 @@ def _files_by_day(store: Store) -> dict[str, str]:
         match = _DATE.search(uri)
         if match:
             names.setdefault(match[1], []).append(uri.rsplit("/", 1)[-1])
-    return {day: fingerprint(*names[day]) for day in sorted(names)}
+    return {day: file_sets.fingerprint(names[day]) for day in sorted(names)}
