@@ -42,7 +42,7 @@ serve: .venv/.installed ## API, scheduler and dashboard on this machine
 test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, architecture, doctests and all tests but the slow ones
 	$(BIN)/python -m pytest $(PYTEST_IN_PARALLEL) -m "not slow"
 
-# A test is marked `slow` that takes five seconds or more and looks at what a quicker one looks at too: every failure of it is a failure, but
+# A test is marked `slow` that takes three seconds or more and looks at what a quicker one looks at too: every failure of it is a failure, but
 # most changes need not wait for it. With SECONDS no test is begun later than that; FIRST turns the files round, so that the next run takes others.
 .PHONY: test-slow
 test-slow: .venv/.installed .venv-proxy/.installed test-tools ## The tests that take long (SECONDS=: as many as fit, FIRST=: the file to begin with)

@@ -81,6 +81,7 @@ def test_only_money_divides_money() -> None:
             assert not cast.search(line), f"{path}:{number}: money as a float"
 
 
+@pytest.mark.slow
 def test_decimal_is_never_made_from_a_float_literal() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -113,6 +114,7 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
         assert not re.search(r"/(wor[k]|home)/(main|shared|[a-z]+/\.)|/roo[t]/", text), path
 
 
+@pytest.mark.slow
 def test_every_test_that_reads_the_clock_is_marked_so_that_it_runs_on_other_days_too() -> None:
     reads = re.compile(r"\b(now|today|utcnow)\(\)|\bnow\(UTC\)|\btime\.time\(\)")
     for path in sorted((ROOT / "tests").rglob("test_*.py")):

@@ -42,6 +42,7 @@ def ours(given: Path, out: Path) -> None:
     assert "error:" not in said.getvalue(), said.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_ours_meets_it_or_the_gap_is_listed(case: Any) -> None:
     outcomes = [runner.try_variant(case, variant, ours, GAPS) for variant in case.variants]
@@ -79,6 +80,7 @@ def run(*arguments: str | Path, code: int) -> Any:
     return done
 
 
+@pytest.mark.slow
 def test_the_runner_drives_the_real_command() -> None:
     done = run(
         "--only",
@@ -96,6 +98,7 @@ def test_the_runner_drives_the_real_command() -> None:
     assert (outcome["case"], outcome["variant"], outcome["result"]) == ("F20", "as-given", "pass")
 
 
+@pytest.mark.slow
 def test_without_a_command_it_is_ours_with_our_list_of_gaps() -> None:
     told = run("--only", "F32", code=0).stdout
     assert "not met" in told
@@ -133,6 +136,7 @@ with (out / "costs.csv").open("w") as file:
 """What one writes on the first afternoon: sum all token attributes of all spans, split the bill in proportion."""
 
 
+@pytest.mark.slow
 def test_a_naive_sum_over_all_spans_does_not_get_past_it(tmp_path: Path) -> None:
     (tmp_path / "naive.py").write_text(NAIVE)
     done = run("--format", "json", "--", sys.executable, tmp_path / "naive.py", code=1)

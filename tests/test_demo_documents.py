@@ -52,11 +52,13 @@ def api_url(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield url
 
 
+@pytest.mark.slow
 def test_the_block_in_readme_is_what_the_demo_prints(demo: tuple[Path, str]) -> None:
     block = _script("generate").demo_block(demo[1])
     assert block in (ROOT / "README.md").read_text(encoding="utf-8"), "run python docs/generate.py --demo"
 
 
+@pytest.mark.slow
 def test_the_pictures_show_the_figures_of_the_demo(api_url: str) -> None:
     page_figures = _script("page_figures")
     stored = json.loads(page_figures.MANIFEST.read_text(encoding="utf-8"))

@@ -68,6 +68,7 @@ def test_no_command_imports_litellm_or_the_servers(arguments: tuple[str, ...], h
     assert not loaded_by(command(*arguments), home) & {"litellm", "streamlit", "uvicorn", "boto3", "moto"}
 
 
+@pytest.mark.slow
 def test_nor_do_the_prices_the_api_and_the_scheduler(home: Path) -> None:
     assert "litellm" not in loaded_by(command("prices", "import"), home)
     assert "litellm" not in loaded_by(

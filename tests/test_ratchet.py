@@ -22,6 +22,7 @@ def test_every_package_has_a_limit_and_the_goal_is_two_percent() -> None:
     assert ratchet.goal_percent() == 2
 
 
+@pytest.mark.slow
 def test_the_packages_are_within_the_goal() -> None:
     assert ratchet.vague_share_percent(*ratchet.PACKAGES) <= ratchet.goal_percent()
 

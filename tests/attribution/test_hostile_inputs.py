@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from ledger.books import Books
 from ledger.tables import BALANCE, COSTS, PROBLEMS, SPANS
@@ -88,6 +89,7 @@ def bill() -> str:
 COST_COLUMNS = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 
 
+@pytest.mark.slow
 def test_hostile_inputs_together_move_no_cost_to_another_team(home: Path, tmp_path: Path) -> None:
     """Care logged 3,000 tokens and Dev 1,000 of 5,000 that cost 0.015; what is hostile is of a third team."""
     honest = [payload("care", "care-key", 3000), payload("dev", "dev-key", 1000)]

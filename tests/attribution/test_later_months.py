@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from attribution.run import attribute
 from ledger.books import Books
 from tests.attribution.test_rules import rows
@@ -15,6 +17,7 @@ D = Decimal
 CASE = DATA / "cases" / "matching-17"
 
 
+@pytest.mark.slow
 def test_a_correction_follows_the_month_it_corrects_or_its_month_is_named_as_stale(books: Books) -> None:
     write(books, prices=[price("anthropic.claude-sonnet-4-6-v1:0", "input_tokens", "0.000003")])
     rootcost = Command(books.settings.home)

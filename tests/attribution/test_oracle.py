@@ -46,6 +46,7 @@ QUICK = [phase for phase in Phase if phase != Phase.shrink or "ORACLE_SHRINK" in
 # ── what was used, and by whom ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @settings(max_examples=15 * DEPTH, phases=QUICK)
 @given(worlds(charges=0))
 def test_every_token_has_the_same_owner(world: World) -> None:
@@ -135,6 +136,7 @@ def test_order_repetition_and_pieces_change_nothing(world: World, data: st.DataO
     assert_same_costs(world, plain)
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * DEPTH, phases=QUICK)
 @given(worlds())
 def test_nothing_happens_twice_or_never_where_two_months_meet(world: World) -> None:
@@ -147,6 +149,7 @@ def test_nothing_happens_twice_or_never_where_two_months_meet(world: World) -> N
     assert_same_costs(edge, costs)
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * DEPTH, phases=QUICK)
 @given(worlds(), st.lists(st.sampled_from([1, 3, 40, 399]), min_size=1, max_size=5))
 def test_a_start_of_long_ago_owns_what_it_started(world: World, days: list[int]) -> None:
@@ -160,6 +163,7 @@ def test_a_start_of_long_ago_owns_what_it_started(world: World, days: list[int])
     assert_same_costs(old, costs)
 
 
+@pytest.mark.slow
 def test_a_report_that_has_money_on_another_day_is_found() -> None:
     """The check of days itself: two calls on a daily charge, half an hour on either side of midnight in Pago Pago. (TI-1a)"""
     used: dict[str, Any] = {

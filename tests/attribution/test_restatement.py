@@ -52,6 +52,7 @@ def upload(folder: Path, endpoint: str) -> None:
         client.upload_file(str(path), BUCKET, path.relative_to(folder).as_posix())
 
 
+@pytest.mark.slow
 def test_a_restated_export_on_s3(books: Books, company: DemoCompany, s3: str) -> None:
     books.settings = books.settings.model_copy(
         update={"ingest": IngestSettings(s3_endpoint_url=s3, trusted_sources=["otlp", "litellm"])}

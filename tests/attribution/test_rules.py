@@ -65,6 +65,7 @@ def test_ch1_a_link_carries_the_initiator_across_traces(books: Books) -> None:
     assert rows(books, "initiator_team", "executor_team", "effective_cost") == [("Care", "Data", D("0.003"))]
 
 
+@pytest.mark.slow
 def test_ch2_a_late_parent_repairs_the_chain_and_not_the_total(books: Books) -> None:
     write(books, spans=spans(span(1, 2, 1), call(1, 3, 2, 1000)), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
     attribute(books)
@@ -89,6 +90,7 @@ def test_ch3_cycles_and_self_parents_terminate_with_one_root(books: Books) -> No
     assert sum(total(books, "reason").values()) == D("0.0004")
 
 
+@pytest.mark.slow
 def test_ch4_a_trusted_claim_names_the_root_of_a_broken_path_and_an_untrusted_one_moves_nothing(books: Books) -> None:
     """CH-7: the same header, from a source that is trusted and from one that is not."""
     facts = spans(
@@ -239,6 +241,7 @@ def test_ca2_nested_calls_of_two_requests_are_two_calls(books: Books) -> None:
     assert books.store.scan(CALLS).collect()["input_tokens"].sum() == 1500
 
 
+@pytest.mark.slow
 def test_ca2b_explain_says_why_a_span_is_no_call(books: Books) -> None:
     agent = span(1, 1, agent_name="coder", input_tokens=500, usage_scope="aggregate")
     write(books, spans=spans(agent, call(1, 2, 1, 500), call(1, 3, 2, 500)))
@@ -252,6 +255,7 @@ def test_ca2b_explain_says_why_a_span_is_no_call(books: Books) -> None:
     assert sorted(text.partition(":")[0] for text in reasons if "list prices" in text) == ["echo", "wrapper"]
 
 
+@pytest.mark.slow
 def test_ca3_twice_shuffled_and_in_pieces_is_once(books: Books, tmp_path: Any) -> None:
     facts = spans(span(1, 1, agent_name="support-bot"), *(call(1, n, 1, n) for n in range(2, 30)))
     write(books, spans=facts)
@@ -305,6 +309,7 @@ def test_ra1a_calls_that_do_not_know_their_account_meet_what_the_exact_pools_lea
     assert total(books, "account", cost_class="unallocated") == {"1111": D("0.001"), "2222": D("0.002")}
 
 
+@pytest.mark.slow
 def test_ra1a_settings_fill_what_the_log_leaves_unsaid(books: Books) -> None:
     configure(books, attribution=AttributionSettings(defaults=[Defaults(provider="AWS", account="1111", region="us-east-1")]))
     write(
@@ -333,6 +338,7 @@ def test_ra1_calls_never_match_across_model_meter_or_period(books: Books) -> Non
     assert rows(books, "reason", cost_class="metered") == [("not_on_bill",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("logged", "metered"), [(9_960, "0.03"), (10_040, "0.03"), (9_900, "0.0297"), (12_000, "0.03")])
 def test_ra2_within_the_tolerance_logs_and_bill_agree(books: Books, logged: int, metered: str) -> None:
     """Half a percent either way is agreement; below it the rest is uncaptured; above, everybody is scaled down."""
@@ -347,6 +353,7 @@ def test_ra2_within_the_tolerance_logs_and_bill_agree(books: Books, logged: int,
     assert flag == ("overlogged" if logged == 12_000 else "")
 
 
+@pytest.mark.slow
 def test_ra2_daily_and_hourly_bills_take_the_calls_of_their_period(books: Books) -> None:
     day = {"charge_period_start": at(0), "charge_period_end": at(0, day=6)}
     facts = spans(
@@ -358,6 +365,7 @@ def test_ra2_daily_and_hourly_bills_take_the_calls_of_their_period(books: Books)
     assert total(books, "initiator_agent") == {"coder": D("0.1"), "support-bot": D("0.3")}
 
 
+@pytest.mark.slow
 def test_ra3_a_gpu_is_split_by_seconds_and_its_idle_part_stands_apart(books: Books) -> None:
     """One hour of a machine at 3.60: support-bot held it for ten minutes, coder for five; 45 minutes were idle."""
     gpu = {
@@ -378,6 +386,7 @@ def test_ra3_a_gpu_is_split_by_seconds_and_its_idle_part_stands_apart(books: Boo
     assert total(books, "cost_class") == {"metered": D("0.90"), "idle": D("2.70")}
 
 
+@pytest.mark.slow
 def test_ra3_an_hour_in_which_nobody_used_a_known_machine_is_idle_and_an_unknown_machine_is_not(books: Books) -> None:
     gpu = {
         "sku_meter": "USE1-BoxUsage:g5.xlarge",
@@ -400,6 +409,7 @@ def test_ra3_an_hour_in_which_nobody_used_a_known_machine_is_idle_and_an_unknown
     ]
 
 
+@pytest.mark.slow
 def test_ra3_a_runtime_billed_by_consumption_has_no_idle_part(books: Books) -> None:
     arn = "arn:aws:bedrock-agentcore:us-east-1:1111:runtime/r"
     runtime = {
@@ -417,6 +427,7 @@ def test_ra3_a_runtime_billed_by_consumption_has_no_idle_part(books: Books) -> N
     assert total(books, "initiator_agent") == {"support-bot": D("0.006"), "coder": D("0.003")}
 
 
+@pytest.mark.slow
 def test_ra4_the_ladder_owner_then_shared_then_unallocated(books: Books) -> None:
     support = {"service_name": "AWS Support", "sku_meter": "Support", "consumed_unit": None, "sub_account_id": "9999"}
     store = {"service_name": "Amazon S3", "sku_meter": "TimedStorage", "consumed_unit": "GB-Mo"}
@@ -496,6 +507,7 @@ def test_ra7_two_currencies_are_two_books(books: Books) -> None:
 # ── estimates ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_es1_what_the_bill_does_not_cover_yet_is_estimated_and_then_trued_up(books: Books) -> None:
     """This customer pays 0.0027 where the list says 0.003 (10 % off), so the next hour's 2 000 tokens are estimated at 0.0054."""
     facts = spans(call(1, 1, None, 1000, agent_name="coder"), call(2, 2, None, 2000, agent_name="coder", start_time=at(12)))

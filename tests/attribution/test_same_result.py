@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 DEPTH = int(os.environ.get("ORACLE_DEPTH", "1"))
 
 
+@pytest.mark.slow
 @settings(max_examples=5 * DEPTH, phases=[Phase.explicit, Phase.generate])
 @given(worlds_of_bills_in_arrival(), st.integers(0, 999))
 def test_other_names_pieces_and_order_change_nobodys_money(world: World, seed: int) -> None:

@@ -83,6 +83,7 @@ def test_an_upgrade_rebuilds_a_month_that_it_concludes_otherwise_and_says_so(
     assert shown(fresh) == shown(rootcost), "the same facts, the same version, the same costs"
 
 
+@pytest.mark.slow
 def test_what_an_upgrade_moves_is_told_apart_from_what_a_restated_bill_moves(
     home: Path, tmp_path: Path, older: dict[str, str]
 ) -> None:
@@ -186,6 +187,7 @@ def inputs(books: Books, month: str) -> dict[str, str]:
         return dict(run.inputs[month])
 
 
+@pytest.mark.slow
 def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """The spans are read again, and no cached batch is used, although every fact is what it was."""
     two_months(books)
@@ -209,6 +211,7 @@ def test_both_layers_are_drawn_again(books: Books, monkeypatch: pytest.MonkeyPat
     assert [d for month in first.months for d in differences(books, month, first.run_id, second.run_id)] == []
 
 
+@pytest.mark.slow
 def test_a_month_that_leans_on_a_rebuilt_one_is_told_as_stale_and_rebuilt_after_it(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_month_that_leans_on_a_rebuilt_one_is_told_as_stale_and_rebuilt_after_
     assert attribute(books).months == []
 
 
+@pytest.mark.slow
 def test_the_cause_of_a_month_that_leans_on_a_rebuilt_one_is_code_alone(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     two_months(books)
     attribute(books)
@@ -238,6 +242,7 @@ def test_the_cause_of_a_month_that_leans_on_a_rebuilt_one_is_code_alone(books: B
     assert {name for name in before if before[name] != after[name]} == {"code"}
 
 
+@pytest.mark.slow
 def test_serve_rebuilds_what_leans_on_a_rebuilt_month(books: Books, tmp_path: Path) -> None:
     """January is no neighbour of October, but has no nearer month with rates: its estimates move with October's bill."""
     late = at(9).replace(year=2027, month=1)
@@ -251,6 +256,7 @@ def test_serve_rebuilds_what_leans_on_a_rebuilt_month(books: Books, tmp_path: Pa
     assert attribute(books).months == []
 
 
+@pytest.mark.slow
 def test_what_serve_had_concluded_before_an_upgrade_stays_to_be_compared(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a month is open, serve lets go of what it supersedes; an upgrade is another matter."""
     two_months(books)
@@ -263,6 +269,7 @@ def test_what_serve_had_concluded_before_an_upgrade_stays_to_be_compared(books: 
     assert upgraded not in kept
 
 
+@pytest.mark.slow
 def test_a_ledger_of_the_version_before_the_digest_is_rebuilt_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its runs noted no code; its settings are not taken for changed ones."""
     two_months(books)
@@ -275,6 +282,7 @@ def test_a_ledger_of_the_version_before_the_digest_is_rebuilt_once(books: Books,
     assert attribute(books).unchanged == ["2026-10", "2026-11"]
 
 
+@pytest.mark.slow
 def test_a_month_is_rebuilt_again_on_demand_and_leaves_one_drawing(home: Path) -> None:
     rootcost = Command(home)
     with Books.open(home) as books:
@@ -294,6 +302,7 @@ def test_a_month_is_rebuilt_again_on_demand_and_leaves_one_drawing(home: Path) -
         assert sums["effective_cost"].to_list() == [D(3), D(3)]
 
 
+@pytest.mark.slow
 def test_explain_says_that_another_version_drew_the_figure(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     two_months(books)
     attribute(books)

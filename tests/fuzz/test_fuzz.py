@@ -13,12 +13,14 @@ from ingest.sources import by_name
 from tests.fuzz.run import run
 
 
+@pytest.mark.slow
 def test_mutated_inputs_escape_nowhere_and_cost_no_neighbours(tmp_path: Path) -> None:
     outcome = run(7, range(1, 100), tmp_path)
     assert outcome.failures == []
     assert outcome.counts.total() == 99 and len(outcome.counts) >= 4
 
 
+@pytest.mark.slow
 def test_a_reader_that_fails_or_loses_a_row_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_at_odd_sizes(source: Any, item: RawObject, settings: Any) -> Iterator[Reading]:
         if item.size % 2:

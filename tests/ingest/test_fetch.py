@@ -176,6 +176,7 @@ def test_a_mistake_of_ours_is_told_as_one_and_books_nothing(books: Books, monkey
     assert books.store.version(CHARGES) is None
 
 
+@pytest.mark.slow
 def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
     books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_writer_that_stops_half_way_leaves_the_month_as_it_was(
     assert books.store.scan(CHARGES).collect().equals(before)
 
 
+@pytest.mark.slow
 def test_a_month_too_large_for_memory_is_booked_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def booked(home: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         with Books.open(home) as books:
@@ -247,6 +249,7 @@ FRAGMENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, len(HEAD)), st.integers(0, 40), FRAGMENTS), min_size=1, max_size=4))
 def test_no_damage_to_a_file_is_more_than_a_problem(
     tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int, bytes]]

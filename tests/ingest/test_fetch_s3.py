@@ -318,6 +318,7 @@ def test_a_missing_object_is_its_own_fault(books: Books, s3: Any) -> None:
         fetcher.get("s3://bills/nothing")
 
 
+@pytest.mark.slow
 def test_the_ledger_itself_may_lie_in_s3(endpoint: str, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.create_bucket(Bucket="ledger")
     options = {"aws_endpoint_url": endpoint, "aws_allow_http": "true", "aws_region": "us-east-1"}

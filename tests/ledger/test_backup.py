@@ -155,6 +155,7 @@ def test_nothing_is_vacuumed_while_a_backup_is_made(copied_home: Path) -> None:
         assert maintain(books).removed_files == 1
 
 
+@pytest.mark.slow
 def test_what_is_written_meanwhile_is_not_half_in_a_backup(copied_home: Path, target: Path, tmp_path: Path) -> None:
     """Between the moment of the backup and the copying, charges are replaced, a month is published, and nothing of it is restored."""
     expected_costs = costs_of(copied_home)
@@ -176,6 +177,7 @@ def test_what_is_written_meanwhile_is_not_half_in_a_backup(copied_home: Path, ta
     assert costs_of(copied_home) != expected_costs
 
 
+@pytest.mark.slow
 def test_killed_backups_are_not_listed_and_killed_restores_are_finished_by_the_next() -> None:
     """A sample of `make survive`, in a process of its own: one that has tables open must not be forked."""
     counts = ["--kills=0", "--cuts=0", "--flips=0", "--backups=2", "--seed=2"]

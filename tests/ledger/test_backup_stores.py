@@ -51,6 +51,7 @@ def rows_of(books: Books) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
+@pytest.mark.slow
 def test_a_ledger_in_postgresql_is_restored_into_sqlite_and_into_postgresql(
     postgres: str, books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_ledger_in_postgresql_is_restored_into_sqlite_and_into_postgresql(
     assert not (tmp_path / "in-postgres/rootcost.db").exists()
 
 
+@pytest.mark.slow
 def test_tables_on_s3_are_backed_up_to_s3_and_restored_into_a_folder(
     books: Books, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +119,7 @@ def test_a_bucket_that_does_not_answer_is_one_clear_error(books: Books, monkeypa
         list_backups("s3://ledger/backups", options)
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_a_backup_of_an_earlier_version_is_upgraded_and_one_of_a_later_version_refused(
     copied_home: Path, tmp_path: Path, request: pytest.FixtureRequest

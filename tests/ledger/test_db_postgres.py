@@ -30,6 +30,7 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_migrations_build_what_the_code_declares_on_both_databases(postgres: str, tmp_path: Path) -> None:
     for url in (postgres, f"sqlite:///{tmp_path / 'state.db'}"):
         database = Database(url)

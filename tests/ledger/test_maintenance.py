@@ -44,6 +44,7 @@ def make_old(store: Store) -> None:
 NOTHING = timedelta(milliseconds=10)
 
 
+@pytest.mark.slow
 def test_compaction_changes_neither_rows_nor_fingerprints_nor_what_is_due(telemetry_books: Books) -> None:
     store = telemetry_books.store
     attribute(telemetry_books)
@@ -83,6 +84,7 @@ def test_problems_and_the_list_of_files_are_merged_too(books: Books, source: str
         assert verify_table(store, table).problems == []
 
 
+@pytest.mark.slow
 def test_a_span_that_comes_again_after_compaction_is_stored_once(telemetry_books: Books) -> None:
     store = telemetry_books.store
     compaction.compact(store, SPANS)
@@ -93,6 +95,7 @@ def test_a_span_that_comes_again_after_compaction_is_stored_once(telemetry_books
     assert store.fingerprint(SPANS) != old_fingerprint
 
 
+@pytest.mark.slow
 def test_vacuum_removes_what_nobody_needs_and_keeps_what_a_reader_may_be_at(telemetry_books: Books) -> None:
     store = telemetry_books.store
     folder = Path(store.root) / "spans"
@@ -125,6 +128,7 @@ def test_vacuum_finds_the_files_of_partitions_with_special_names_and_refuses_whe
         vacuum(books.store, CHARGES, NOTHING)
 
 
+@pytest.mark.slow
 def test_a_log_of_many_commits_becomes_short_and_is_still_whole(books: Books) -> None:
     for number in range(45):
         books.store.merge(SPANS, a_span(DAY, number), prefer="rank")

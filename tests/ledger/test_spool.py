@@ -114,6 +114,7 @@ def test_a_damaged_file_is_told_of_and_its_neighbours_go_on(spool: Spool, books:
     assert spool.pending() == []
 
 
+@pytest.mark.slow
 def test_a_file_cut_anywhere_gives_its_whole_parts_and_is_told_of(spool: Spool, books: Books) -> None:
     spool.append(rows(1), [SPELLING], bodies=[Body("frames", b"2"), Body("frames", b"3")])
     (path,) = spool.pending()

@@ -248,6 +248,7 @@ def test_a_missing_registry_file_is_one_line(rootcost: Command, tmp_path: Path) 
     assert "no such file" in done.err
 
 
+@pytest.mark.slow
 def test_prices_come_from_the_installed_map_and_a_second_import_adds_nothing(rootcost: Command) -> None:
     first = rootcost("prices", "import")
     assert first.code == 0, first.err
@@ -287,6 +288,7 @@ def test_a_reader_that_leaves_early_is_no_fault(rootcost: Command) -> None:
     assert done.stdout.startswith("# Settings in force")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_without_a_traceback(rootcost: Command, home: Path) -> None:
     from ledger.locks import home_write_lock
 

@@ -150,6 +150,7 @@ def test_attributing_again_changes_nothing(rootcost: Command) -> None:
     assert rootcost("costs", "--format", "json").rows == before
 
 
+@pytest.mark.slow
 def test_a_restated_bill_replaces_its_month(files: Path, tmp_path: Path) -> None:
     run = Command(tmp_path / "home")
     target = tmp_path / "bill.csv"
@@ -161,6 +162,7 @@ def test_a_restated_bill_replaces_its_month(files: Path, tmp_path: Path) -> None
         assert (row["charges_in"], row["difference"]) == (cost, "0")
 
 
+@pytest.mark.slow
 def test_a_bad_line_is_a_problem_and_the_rest_goes_on(tmp_path: Path) -> None:
     run = Command(tmp_path / "home")
     header, good = bill().splitlines()
@@ -186,6 +188,7 @@ def test_a_bad_line_is_a_problem_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "left out" not in run("balance").out
 
 
+@pytest.mark.slow
 def test_an_asked_for_dimension_is_shown_though_nothing_is_known_of_it(files: Path, tmp_path: Path) -> None:
     run = Command(tmp_path / "home")
     assert "USD as read: billed cost 0.03" in run("ingest", "focus", files / "bill.csv").out
@@ -194,6 +197,7 @@ def test_an_asked_for_dimension_is_shown_though_nothing_is_known_of_it(files: Pa
     assert heading.split()[0] == "team"
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_exceeded_raises_one_alert(files: Path, tmp_path: Path) -> None:
     run = Command(tmp_path / "home")
     assert run("ingest", "focus", files / "bill.csv").code == 0

@@ -127,6 +127,7 @@ def _money(rows: list[dict[str, Any]], column: str) -> Decimal:
     return sum((Decimal(repr(row[column])) for row in rows), SUM)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def digest(folder: Path, seed: int) -> dict[str, str]:
         generate(folder, calls=300, seed=seed)
@@ -201,6 +202,7 @@ class TestTelemetry:
 
 
 class TestGateway:
+    @pytest.mark.slow
     def test_payloads_have_the_shape_of_the_real_ones(self, demo: DemoCompany) -> None:
         payloads = _payloads(demo)
         assert len(payloads) == demo.payloads

@@ -81,6 +81,7 @@ def _same(found: dict[tuple[str | None, ...], Decimal], expected: dict[tuple[str
     assert off == {}
 
 
+@pytest.mark.slow
 class TestAgainstTheTruth:
     def test_every_initiator_pays_what_its_calls_cost(self, costs: pl.DataFrame, truth: dict[str, Any]) -> None:
         keys = ("initiator_team", "initiator_agent", "meter")
@@ -184,6 +185,7 @@ class TestTheTelling:
 
 
 class TestTheHome:
+    @pytest.mark.slow
     def test_a_demo_is_made_again_in_its_own_home(self, told: tuple[Path, str, int], tmp_path: Path) -> None:
         assert is_demo(told[0])
         home = tmp_path / "again"

@@ -59,6 +59,7 @@ def test_focus_sample_ties_out_in_all_four_cost_columns(books: Books) -> None:
     assert {c: costs[c].sum() for c in COST_COLUMNS} == FOCUS_TOTALS
 
 
+@pytest.mark.slow
 def test_aws_cur_anonymous_is_usage_and_tax(books: Books) -> None:
     ingest(books, "aws-cur", [str(DATA / "aws_cur_anonymous" / "aws_cur_legacy_anonymous.csv")])
     attribute(books)
@@ -81,6 +82,7 @@ def priced(books: Books) -> Books:
     return books
 
 
+@pytest.mark.slow
 def test_litellm_captures_are_one_call_each_over_five_channels_priced_as_litellm_does(priced: Books) -> None:
     books = priced
     files = captured()
@@ -105,6 +107,7 @@ def test_litellm_captures_are_one_call_each_over_five_channels_priced_as_litellm
     assert calls["channels"].str.split("+").list.len().max() == 3
 
 
+@pytest.mark.slow
 def test_otlp_replays_twice_and_shuffled_change_nothing(priced: Books, tmp_path: Path) -> None:
     books = priced
     folder = DATA / "otlp_genai_replays"
@@ -122,6 +125,7 @@ def test_otlp_replays_twice_and_shuffled_change_nothing(priced: Books, tmp_path:
     assert spans == sum(len(s["spans"]) for line in lines for r in json.loads(line)["resourceSpans"] for s in r["scopeSpans"])
 
 
+@pytest.mark.slow
 def test_both_views_of_real_chains_cost_the_same(priced: Books) -> None:
     books = priced
     ingest(books, "otlp", [str(p) for p in sorted((DATA / "otlp_genai_replays").glob("*.otlp.jsonl"))])

@@ -41,6 +41,7 @@ def restated(home: Path) -> Command:
     return rootcost
 
 
+@pytest.mark.slow
 def test_every_format_says_how_much_of_a_total_is_estimated(restated: Command) -> None:
     rows = rows_of(restated)
     assert [(row["team"], row["cost"], row["cost_billed"], row["cost_estimated"]) for row in rows] == [
@@ -55,6 +56,7 @@ def test_every_format_says_how_much_of_a_total_is_estimated(restated: Command) -
     assert total.split() == ["total", "17.00", "5.00", "12.00"]
 
 
+@pytest.mark.slow
 def test_billed_cost_is_what_the_bill_says(restated: Command) -> None:
     rows = rows_of(restated, "--basis", "billed", "--from", "2026-10", "--to", "2026-11")
     assert [(row["team"], row["cost"], row["cost_estimated"]) for row in rows] == [(None, "5", "0")]

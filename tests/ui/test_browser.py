@@ -51,6 +51,7 @@ def test_every_page_opens(page: Any, path: str) -> None:
     assert page.title() != "Streamlit"
 
 
+@pytest.mark.slow
 def test_drilling_down_writes_the_url_and_the_url_brings_it_back(page: Any) -> None:
     page.goto("/explorer?by=team")
     settled(page)
@@ -68,6 +69,7 @@ def test_drilling_down_writes_the_url_and_the_url_brings_it_back(page: Any) -> N
     assert again.get_by_role("link", name="support-bot", exact=True).count() == 0
 
 
+@pytest.mark.slow
 def test_back_leads_back(page: Any) -> None:
     page.goto("/explorer?by=team")
     settled(page)
@@ -78,6 +80,7 @@ def test_back_leads_back(page: Any) -> None:
     assert parse_qs(urlsplit(page.url).query) == {"by": ["team"]}
 
 
+@pytest.mark.slow
 def test_a_team_on_the_overview_leads_to_its_agents(page: Any) -> None:
     page.goto("/")
     settled(page)
@@ -100,6 +103,7 @@ def test_a_chain_opens_from_the_list_and_by_its_link(page: Any) -> None:
     assert tree.get_by_text("US$\u00a00.0871").count() == 3
 
 
+@pytest.mark.slow
 def test_columns_sort_by_amount(page: Any) -> None:
     page.goto("/explorer?by=agent")
     settled(page)

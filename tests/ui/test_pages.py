@@ -178,6 +178,7 @@ def test_budgets_stand_in_the_month_that_is_shown(visit: Any, full_url: str) -> 
     assert page.rows("Budgets")[0] == ["care-monthly", "ok", "", "80.2 %", "US$ 1,203.25", "US$ 1,500.00", "US$ 296.75"]
 
 
+@pytest.mark.slow
 def test_cost_without_a_name_is_ranked_last(visit: Any, full_url: str) -> None:
     page = visit(full_url)
     assert page.rows("Top teams")[-1][0] == "(no team)"
@@ -384,6 +385,7 @@ def test_the_balance_ties_out(visit: Any, full_url: str) -> None:
     assert ["Unallocated", "A product on the bill that RootCost does not know yet", "AWS", "US$ 31.12"] in page.rows("Reasons")
 
 
+@pytest.mark.slow
 def test_a_difference_is_not_hidden(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [r.model_copy(update={"difference": Decimal("-0.000000000001")}) for r in fake.balance(fake.ATOMS)]
     monkeypatch.setattr(fake, "balance", lambda _: rows)
@@ -417,6 +419,7 @@ def test_a_budget_is_set_up_with_the_token(visit: Any) -> None:
         assert chosen(at, "budget") == "dev-tools"
 
 
+@pytest.mark.slow
 def test_without_the_token_it_says_so(visit: Any) -> None:
     with fake.serving(fake.make_app()) as url:
         wrong = Shown(fill(visit(url, "budgets"), name="x", scope_name="Dev", amount="1", token="guess"))
@@ -430,6 +433,7 @@ def test_without_the_token_it_says_so(visit: Any) -> None:
         )
 
 
+@pytest.mark.slow
 def test_what_the_money_stands_on_is_one_figure(visit: Any, full_url: str) -> None:
     page = visit(full_url, "sources", month="2026-10")
     report = fake.evidence("2026-10", fake.ATOMS)
@@ -461,6 +465,7 @@ def test_without_a_published_month_the_money_stands_on_nothing_yet(visit: Any, e
     assert "Evidence" not in page.grids
 
 
+@pytest.mark.slow
 def test_sources_show_problems_with_their_remedy(visit: Any, full_url: str) -> None:
     page = visit(full_url, "sources")
     assert ["aws-cur", "Bill", "2026-11-02 03:30 UTC", "30 h ago"] in page.rows("Sources")
@@ -518,6 +523,7 @@ def test_where_nobody_answers_it_says_how_to_start(visit: Any, page: str) -> Non
     assert "rootcost serve" in told
 
 
+@pytest.mark.slow
 def test_an_error_of_the_api_is_a_sentence(visit: Any) -> None:
     app = FastAPI()
 
@@ -543,6 +549,7 @@ def worked_example_url(books: Books) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_the_worked_example_is_on_the_page(visit: Any, worked_example_url: str) -> None:
     """One hour of Bedrock for $0.03: initiators Care 0.018, Dev 0.009; 0.003 that nobody logged."""
     by_initiator = visit(worked_example_url, "explorer", by="team", month="2026-10")
@@ -571,6 +578,7 @@ def test_every_page_reads_real_empty_books(visit: Any, books: Books, page: str) 
         assert not shown.at.error, shown.words
 
 
+@pytest.mark.slow
 def test_a_budget_reaches_the_real_books(visit: Any, worked_example_url: str) -> None:
     page = Shown(fill(visit(worked_example_url, "budgets"), name="dev", scope_name="Dev", amount="0.005", token=TOKEN))
     assert "Saved: dev, US$ 0.005 a month." in page.words

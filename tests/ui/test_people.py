@@ -59,6 +59,7 @@ def test_a_deep_link_leads_through_the_log_in_page(window: Any, dashboard: str) 
     assert parse_qs(urlsplit(page.url).query) == {"return_to": [f"{dashboard}/explorer?by=team&filter=team%3DCare"]}
 
 
+@pytest.mark.slow
 def test_every_page_of_who_sees_the_whole(window: Any, dashboard: str) -> None:
     page = log_in(window, dashboard, "bo")
     for path in PAGES:
@@ -68,6 +69,7 @@ def test_every_page_of_who_sees_the_whole(window: Any, dashboard: str) -> None:
     page.get_by_text("platform · everything").wait_for()
 
 
+@pytest.mark.slow
 def test_who_sees_a_part_is_told_so(window: Any, dashboard: str) -> None:
     page = log_in(window, dashboard, "ada")
     page.goto("/explorer?by=team")
@@ -104,6 +106,7 @@ def test_a_session_that_ends_covers_the_tab_and_keeps_what_is_typed(window: Any,
     assert ("bo-again", "POST", "/v1/budgets") in people.requests
 
 
+@pytest.mark.slow
 def test_log_out_ends_every_tab_and_the_next_person_starts_anew(window: Any, dashboard: str, people: People) -> None:
     first = log_in(window, dashboard, "bo")
     first.goto("/explorer?by=team")

@@ -69,6 +69,7 @@ def gates_of(app: FastAPI) -> dict[tuple[str, str], Gate | None]:
     return gates
 
 
+@pytest.mark.slow
 def test_every_route_has_a_gate_and_every_role_is_held_to_it(tmp_path: Path) -> None:
     """Roles over the whole and over a team. An allowed reading is answered, a denied one says what it needs. Empty books answer faster."""
     with Books.open(tmp_path) as books, reach(books) as http:

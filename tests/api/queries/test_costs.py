@@ -270,6 +270,7 @@ def test_a_day_is_found_on_any_later_invoice(books: Books) -> None:
     assert queries.overview(of_operator(books), month="2026-10").totals[0].cost == Decimal(2)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     amounts=st.lists(

@@ -334,6 +334,7 @@ def test_a_chain_is_the_sum_of_its_calls(example: Books) -> None:
     assert story.cost == queries.chain(of_operator(example), CHAIN_1).cost
 
 
+@pytest.mark.slow
 def test_calls_of_an_hour_cost_exactly_the_hour(books: Books) -> None:
     """$0.01 for seven calls of one token: no call is rounded alone, so the chains are the bill to the last digit. (MO-1, MO-3)"""
     seven = [s for n in range(1, 8) for s in (span(n, 1, agent_name="coder"), span(n, 2, 1, input_tokens=1, **SONNET))]

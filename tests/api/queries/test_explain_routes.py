@@ -102,6 +102,7 @@ def rootcost(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return run
 
 
+@pytest.mark.slow
 def test_a_cell_is_asked_for_as_its_report(rootcost: Command) -> None:
     asked = ("--month", "2026-10", "--group-by", "agent", "--where", "executor_agent=researcher", "--view", "executor")
     told = rootcost("explain", *asked)

@@ -142,6 +142,7 @@ def test_the_same_over_http(outage: Books) -> None:
         assert http.get("/v1/gaps", params={"granularity": "year"}).status_code == 422
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_a_table_and_in_json(outage: Books) -> None:
     home = str(outage.home)
     outage.close()

@@ -34,6 +34,7 @@ _ADDRESSES = (
 )
 
 
+@pytest.mark.slow
 def test_every_answer_asks_what_is_published_when_it_begins_and_when_it_ends(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,7 @@ UNKNOWN = [
 ]
 
 
+@pytest.mark.slow
 def test_unclassified_skus_are_listed_by_money_with_rules_that_work(books: Books, home: Path) -> None:
     """The rules printed, filled in, make every SKU known; nothing else changes its class."""
     write(books, charges=charges(*UNKNOWN))

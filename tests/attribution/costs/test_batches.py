@@ -85,6 +85,7 @@ def costs(books: Books, run_id: str) -> list[Any]:
     return rows(books.store.scan(COSTS, {"run_id": [run_id]}).collect())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_batches")
 def test_a_late_day_matches_its_own_batch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of twelve days, one gets more usage: that day is rated again, eleven are taken as they stand, and all costs are as drawn anew."""
@@ -102,6 +103,7 @@ def test_a_late_day_matches_its_own_batch(books: Books, monkeypatch: pytest.Monk
     assert costs(books, again.run_id) == costs(books, anew.run_id)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_batches")
 def test_a_restated_day_matches_its_own_batch(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     company(books, days=range(1, 13))
@@ -117,6 +119,7 @@ def test_a_restated_day_matches_its_own_batch(books: Books, monkeypatch: pytest.
     assert total == D(11 * 3 + 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_batches")
 def test_what_is_remembered_and_damaged_is_drawn_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     company(books, days=range(1, 4))
@@ -135,6 +138,7 @@ def test_what_is_remembered_and_damaged_is_drawn_again(books: Books, monkeypatch
     assert total == D(9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_batches")
 def test_only_the_batches_of_the_month_as_it_is_now_are_cached(books: Books) -> None:
     company(books, days=range(1, 4))

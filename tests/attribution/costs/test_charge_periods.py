@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import polars as pl
+import pytest
 
 from attribution.run import attribute
 from ledger.books import Books
@@ -95,6 +96,7 @@ def test_a_period_across_two_hours_belongs_to_the_hour_of_its_middle(books: Book
     ]
 
 
+@pytest.mark.slow
 def test_a_machine_billed_in_halves_of_an_hour_has_the_capacity_of_an_hour(books: Books) -> None:
     """Two half hours of a machine at 1.80 each; held for 45 of the 60 minutes: 0.90 of 3.60 stood idle."""
     bill = charges(*(charge("1.80", **GPU, consumed_quantity=D("0.5"), **period(at(10, minute), 30)) for minute in (0, 30)))
@@ -117,6 +119,7 @@ def test_an_hour_half_of_which_a_reservation_pays_is_one_hour(books: Books) -> N
     assert total(books, "cost_class") == {"metered": D("1.5"), "idle": D("1.5")}
 
 
+@pytest.mark.slow
 def test_a_period_without_length_and_one_without_end_do_not_stop_the_books(books: Books) -> None:
     """A charge of an instant counts in its hour; one of twenty years is no period that calls could be held against."""
     bill = charges(

@@ -52,6 +52,7 @@ def balanced(books: Books) -> bool:
     return bool(books.store.scan(BALANCE).select((pl.col("difference") == 0).all()).collect().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_correction_of_last_month_follows_last_months_users(books: Books, at_once: bool) -> None:
     """November's invoice takes 0.003 back of October's 0.009: two thirds to support-bot, though coder alone worked in November."""
@@ -186,6 +187,7 @@ def test_the_tax_of_an_earlier_invoice_follows_that_invoice(books: Books) -> Non
     assert balanced(books)
 
 
+@pytest.mark.slow
 def test_a_restated_october_moves_novembers_correction_and_nothing_else_does(books: Books) -> None:
     october_used_two_to_one(books, in_november("-0.003", charge_class="Correction"))
     attribute(books)
@@ -200,6 +202,7 @@ def test_a_restated_october_moves_novembers_correction_and_nothing_else_does(boo
     ]
 
 
+@pytest.mark.slow
 def test_a_correction_dated_1970_is_looked_for_and_stays_nobodys(books: Books) -> None:
     long_ago = datetime(1970, 1, 1, tzinfo=UTC)
     october_used_two_to_one(

@@ -172,6 +172,7 @@ def alerts(books: Books) -> list[tuple[Any, ...]]:
         return [(a.subject, a.text) for a in session.scalars(select(Alert).where(Alert.kind == "drift"))]
 
 
+@pytest.mark.slow
 def test_es3_a_bill_far_from_its_estimates_is_told_and_rings_once(books: Books) -> None:
     """September paid 2.85 of 3.00: October was estimated at 2.85 and is billed 6.00, 110.5 % more."""
     two_months(books, "2.85", "6")

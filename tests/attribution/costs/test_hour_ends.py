@@ -124,6 +124,7 @@ def test_a_charge_without_a_quantity_meets_the_end_of_a_call(books: Books) -> No
     assert rows(books, "initiator_agent", "reason", "effective_cost") == [("coder", "hour_end", D("0.003"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [month.BATCH_ROWS, 0])
 @pytest.mark.parametrize("hours", [1, 24])
 def test_an_end_beyond_midnight_is_met_in_the_next_day(

@@ -32,6 +32,7 @@ def balanced(books: Books) -> bool:
     return bool(books.store.scan(BALANCE).select((pl.col("difference") == 0).all()).collect().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [month.BATCH_ROWS, 0])
 def test_thousands_sent_as_units_scale_nobody_down(books: Books, monkeypatch: pytest.MonkeyPatch, batch_rows: int) -> None:
     """1,000,000 billed at 3.00: coder logs her 600,000; researcher's 400,000 come a thousand times too large."""

@@ -6,6 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import PROBLEMS
@@ -42,6 +44,7 @@ def sums(found: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], Decim
 # ── place ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_ra1d_the_place_of_a_caller_is_tried_and_dropped(home: Path) -> None:
     """A caller in us-central1, an application's account and a platform's node: all are billed elsewhere."""
     records = cost_rows(
@@ -121,6 +124,7 @@ def test_ra1d_a_dropped_place_gives_way_to_the_default(books: Books) -> None:
 # ── provider ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_ra1b_the_only_bill_that_sells_the_model_pays_for_a_call_without_a_provider(home: Path) -> None:
     """A Langfuse export names no provider; OpenAI's bill sells gpt-4.1 that day: 0.028, and nothing estimated beside it."""
     records = cost_rows(
@@ -133,6 +137,7 @@ def test_ra1b_the_only_bill_that_sells_the_model_pays_for_a_call_without_a_provi
     assert all("provider_inferred" in row["reason"] for row in records)
 
 
+@pytest.mark.slow
 def test_ra1b_a_framework_is_no_provider(home: Path) -> None:
     """Strands, the Agent Development Kit and the Agent Framework write their own names: 0.0705 of the bill, nothing estimated."""
     records = cost_rows(
@@ -225,6 +230,7 @@ def openai_call(trace: int, agent: str, model: str, tokens: int = 1_000_000, **f
     return [span(trace, 1, agent_name=agent), request]
 
 
+@pytest.mark.slow
 def test_ra1c_releases_at_two_prices_pay_their_own(home: Path) -> None:
     """A gateway's log and a bill that both name the release: 5.00 and 2.50 a million."""
     records = cost_rows(
@@ -237,6 +243,7 @@ def test_ra1c_releases_at_two_prices_pay_their_own(home: Path) -> None:
     assert sums(records, "initiator_team", "cost_class") == {("Old", "metered"): D(5), ("New", "metered"): D("2.5")}
 
 
+@pytest.mark.slow
 def test_ra1c_releases_of_traces_pay_their_own(home: Path) -> None:
     records = cost_rows(
         home,
@@ -327,6 +334,7 @@ def test_ra1c_a_release_comes_before_a_place(books: Books) -> None:
     assert total(books, "initiator_agent") == {"a": D("0.005"), "b": D("0.003")}
 
 
+@pytest.mark.slow
 def test_ra1c_a_release_that_is_no_date_takes_nothing_from_those_who_state_theirs(books: Books) -> None:
     """A month 99 is no release: that call meets only what the others leave, which is nothing; a release that is not billed meets none."""
     write(

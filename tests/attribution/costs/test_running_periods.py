@@ -73,6 +73,7 @@ def test_es1a_a_settled_day_and_one_that_bills_more_than_all_calls(
     assert total(books, "basis", cost_class="unallocated").get("billed", D(0)) == D(cost) - by_basis["billed"]
 
 
+@pytest.mark.slow
 def test_es1a_a_month_read_in_its_midst_and_a_period_of_no_length(books: Books) -> None:
     """A FOCUS charge of the whole month holds 2 000 tokens of the 5th; those of the 20th come after. A charge of an instant is of its hour."""
     month: dict[str, Any] = {
@@ -102,6 +103,7 @@ def test_es1a_a_month_read_in_its_midst_and_a_period_of_no_length(books: Books) 
     ]
 
 
+@pytest.mark.slow
 def test_es1a_a_bucket_without_a_quantity_pays_for_the_calls_that_its_cost_buys_at_list_price(books: Books) -> None:
     """0.003 on the running day: of 0.002 at eight, 0.002 at nine and 0.002 at ten, the first two hours; a settled day pays for all three."""
     facts = spans(*(use(n, hour, agent) for n, (hour, agent) in enumerate([(8, "a"), (9, "b"), (10, "c")], 1)))

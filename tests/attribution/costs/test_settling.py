@@ -65,6 +65,7 @@ def test_es1a_hours_that_the_bill_cannot_hold_yet_go_on_being_estimated(books: B
     assert metered(books) == [("early", "billed", "not_on_bill", D(0)), ("late", "estimated", None, D("0.001"))]
 
 
+@pytest.mark.slow
 def test_es1a_an_account_on_no_bill_is_estimated_and_told_with_its_money(books: Books) -> None:
     """1111 is billed; 2222 was last month, and is not now; 4444 is on the bill with storage only; 5555 is what a caller says, and nobody else."""
     caller: dict[str, Any] = {"channel": "otlp", "source": "otlp", "account_id": "5555"}
@@ -102,6 +103,7 @@ def test_es1a_a_bill_without_accounts_may_mean_any(books: Books) -> None:
     assert metered(books) == [("bot", "billed", "not_on_bill", D(0))]
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_es1a_a_clock_that_was_wrong_covers_no_more_than_what_is_certain(books: Books) -> None:
     """Behind: the file holds usage of the 5th, so it was read then at the earliest. Ahead: it was read when it is attributed at the latest."""

@@ -138,6 +138,7 @@ def test_ra4_a_platform_team_shares_on_what_it_owns_and_takes_no_part_itself(boo
     assert total(books, "cost_class")["unallocated"] == D(7), "a rule with a source takes nothing that nobody owns"
 
 
+@pytest.mark.slow
 def test_ra4_where_the_source_is_the_only_target_its_cost_stays_with_it(books: Books) -> None:
     share(books, SharedRule(name="alone", source_team="Growth", method="fixed", shares={"Growth": D(1)}))
     storage = charge("9", service_name="Amazon S3", sku_meter="Disk", consumed_unit="GB-Mo", tags='{"team":"Growth"}')
@@ -158,6 +159,7 @@ def test_ra4_an_owner_found_by_its_principal_pays_for_the_team_it_belongs_to_at_
     assert total(books, "initiator_team", cost_class="owner") == {"Dev": D(1), "Data": D(2)}
 
 
+@pytest.mark.slow
 def test_ra4_zero_weights_fall_to_the_next_rule_and_other_currencies_to_none(books: Books) -> None:
     """Nobody spent euros, so the euros of support find no weights by cost; by tokens they do."""
     euros = charge("6", **SUPPORT, billing_currency="EUR")
@@ -222,6 +224,7 @@ def test_rules_are_dated_and_asked_by_priority_then_as_written(books: Books) -> 
     assert early.label != late.label
 
 
+@pytest.mark.slow
 def test_every_version_that_was_put_to_use_is_kept_word_for_word(books: Books) -> None:
     two_teams(books, charge("12", **SUPPORT))
     old, new = (SharedRule(name="support", service="AWS Support", method=m) for m in ("even", "proportional"))
@@ -246,6 +249,7 @@ def test_a_changed_rule_rereads_no_span(books: Books) -> None:
 # ── what would change ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_preview_says_what_each_team_would_pay_and_publishes_nothing(books: Books) -> None:
     """Support of 12: by cost 4 and 8, evenly 6 and 6. Without a rule it is nobody's."""
     by_cost = SharedRule(name="support", service="AWS Support")
@@ -267,6 +271,7 @@ def test_a_preview_says_what_each_team_would_pay_and_publishes_nothing(books: Bo
     assert attribute(books).unchanged == ["2026-10"]
 
 
+@pytest.mark.slow
 def test_the_command_lists_and_previews(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

@@ -51,11 +51,13 @@ def test_a_tax_row_with_a_service_of_its_own_follows_its_invoice(books: Books) -
     assert balanced(books)
 
 
+@pytest.mark.slow
 def test_a_second_tax_row_without_service_changes_nothing_of_the_first(books: Books) -> None:
     book_case(books, "tax-of-its-own-service", ("otlp", "spans.json"), ("focus", "bill-and-tax-without-service.csv"))
     assert total(books, "initiator_team", charge_category="Tax") == {"X": D("0.3025"), "Y": D("0.9075")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other_files", [(), (("otlp", "spans.json"), ("focus", "bill-and-tax-without-service.csv"))])
 def test_google_taxes_follow_google_charges_with_or_without_another_bill(
     books: Books, other_files: tuple[tuple[str, str], ...]
@@ -71,6 +73,7 @@ def test_a_tax_without_account_is_on_all_charges_of_its_invoice(books: Books) ->
     assert total(books, "initiator_team", charge_category="Tax") == {"X": D("0.09"), "Y": D("0.27"), None: D("0.84")}
 
 
+@pytest.mark.slow
 def test_the_tax_of_googles_export_finds_its_charges(books: Books) -> None:
     """`tests/data/gcp`: 5.19 of service "Invoice" on a month of 19.15 of usage and fees, whose credits are taken off first."""
     ingest(books, "gcp", [str(DATA / "gcp" / "export.jsonl")])
@@ -81,6 +84,7 @@ def test_the_tax_of_googles_export_finds_its_charges(books: Books) -> None:
     assert balanced(books)
 
 
+@pytest.mark.slow
 def test_the_most_specific_charges_are_taxed(books: Books) -> None:
     """Storage of Growth in 1111 at 4, tokens of coder in 1111 at 6, storage of Care in 2222 at 10."""
     facts = spans(call(1, 1, None, 2000, agent_name="coder", account_id="1111", region="us-east-1"))

@@ -31,6 +31,7 @@ def balance_of(books: Books, column: str) -> dict[str, tuple[Decimal | None, ...
     return {row[0]: row[1:] for row in frame.select("provider", "charges_in", "metered", "unallocated", "difference").rows()}
 
 
+@pytest.mark.slow
 def test_a_list_cost_that_no_row_tells_is_null_everywhere(home: Path) -> None:
     rootcost = Command(home)
     assert "list cost unknown" in rootcost("ingest", "gcp", CASE / "row.jsonl").out

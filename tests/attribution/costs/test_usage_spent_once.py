@@ -29,6 +29,7 @@ def reasons(books: Books) -> set[str | None]:
     return {reason for (reason,) in rows(books, "reason")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [month.BATCH_ROWS, 0])
 def test_what_an_earlier_invoice_took_is_not_there_for_late_rows(
     books: Books, monkeypatch: pytest.MonkeyPatch, batch_rows: int
@@ -54,6 +55,7 @@ def test_late_rows_pay_for_what_the_first_invoice_did_not_bill(books: Books, mon
     assert reasons(books) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("months", [None, ["2026-12"]])
 def test_of_three_invoices_each_takes_what_those_before_it_left(books: Books, months: list[str] | None) -> None:
     """An hour of 600 logged tokens: October's invoice bills 400 of it, November's and December's 300 each. A day of October is another pool."""
@@ -137,6 +139,7 @@ def test_usage_without_account_meets_both_currencies(books: Books) -> None:
     assert reasons(books) == {"coarse_match"}
 
 
+@pytest.mark.slow
 def test_many_overlapping_periods_are_bounded_and_balance(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile bill: 24 charges of 10 tokens, each an hour longer than the one before; 240 logged in their common hour, all of them billed.
 

@@ -67,6 +67,7 @@ def test_ti2_one_changed_input_is_the_whole_cause(books: Books, first: str) -> N
     assert told == {"rule": {None: D(-12), "Care": D(4), "Dev": D(8)}}
 
 
+@pytest.mark.slow
 def test_ti2_three_causes_at_once_each_have_their_part(books: Books, first: str) -> None:
     """In order: the late call makes 4 000 logged for 3 000 billed (Care 1/2, Dev 1/2 of 0.009, from 1/3 and 2/3); the restated bill of
     0.012 for 4 000 adds 0.0015 to each; the rule shares 12 evenly by then.
@@ -88,6 +89,7 @@ def test_ti2_three_causes_at_once_each_have_their_part(books: Books, first: str)
     assert sum(sum(teams.values()) for teams in back.values()) == D("-0.003")
 
 
+@pytest.mark.slow
 def test_ti2_usage_and_registry_are_one_pass_and_told_together_apart_from_the_bill(books: Books, first: str) -> None:
     use_more(books)
     registry.import_text(books, "agent,team,valid_from\ncoder,Data,2026-10-01\n", uri="r", actor="test")
@@ -99,6 +101,7 @@ def test_ti2_usage_and_registry_are_one_pass_and_told_together_apart_from_the_bi
     }
 
 
+@pytest.mark.slow
 def test_ti2_a_new_price_moves_estimates_only(books: Books, first: str) -> None:
     late = call(4, 4, None, 1000, agent_name="coder", start_time=at(20), **KNOWN)
     write(books, spans=spans(late))
@@ -128,10 +131,12 @@ def test_ti2_what_is_no_longer_kept_is_told_as_one_and_still_sums(books: Books, 
     assert sum(told["restated charge + rule"].values()) == sums(books, second) - sums(books, first)
 
 
+@pytest.mark.slow
 def test_ti2_the_same_month_twice_says_nothing(books: Books, first: str) -> None:
     assert differences(books, "2026-10", first, attribute(books, force=True).run_id) == []
 
 
+@pytest.mark.slow
 def test_a_provisional_bill_grows_into_the_final_one_and_every_run_balances(books: Books) -> None:
     """Two of four hours are billed at first, then all, then restated as final; estimates give way hour by hour."""
     facts = spans(*(call(h, h, None, 1000, agent_name="coder", start_time=at(h), **KNOWN) for h in (1, 2, 3, 4)))
@@ -157,6 +162,7 @@ def test_a_provisional_bill_grows_into_the_final_one_and_every_run_balances(book
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns", "Europe/Berlin", "Pacific/Kiritimati"])
 def test_ti1_the_days_of_a_zone_sum_to_its_month_and_the_months_to_all(books: Books, zone: str) -> None:
     """Hourly charges over both ends of October, also over the end of summer time: 2^n dollars an hour, so no hour can hide."""

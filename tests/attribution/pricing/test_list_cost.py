@@ -284,6 +284,7 @@ def test_pricing_no_calls_gives_no_calls(listed: PriceBook) -> None:
     assert {f"__cost_{m}" for m in TOKEN_METERS} | {"list_cost", "context_above", "price_key", "__other"} <= set(out.columns)
 
 
+@pytest.mark.slow
 def test_thousands_of_models_in_one_frame_are_told_apart() -> None:
     """More combinations than the quick table has room for without two falling into one place."""
     count = 6000

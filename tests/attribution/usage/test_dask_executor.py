@@ -144,6 +144,7 @@ class Watched:
                 self.then()
 
 
+@pytest.mark.slow
 def test_a_cluster_comes_to_the_same_and_a_killed_worker_changes_nothing(
     tmp_path: Path, s3: dict[str, str], machines: Fleet
 ) -> None:
@@ -183,6 +184,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], machines: Fleet) -> None:
     """The driver is killed with finished tasks: no reader sees any of it, and the next run does it all."""
     with on_s3(tmp_path / "home", s3, "orphan") as books:
@@ -203,6 +205,7 @@ def test_a_killed_driver_publishes_nothing(tmp_path: Path, s3: dict[str, str], m
             assert attribute(books, ["2026-10"], executor=cluster).published
 
 
+@pytest.mark.slow
 def test_no_scheduler_is_one_clear_error() -> None:
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         DaskExecutor("tcp://127.0.0.1:9")

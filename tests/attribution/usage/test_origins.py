@@ -70,6 +70,7 @@ def sliced(books: Books, size: int, lookback_days: int = 2) -> None:
     books.settings = books.settings.model_copy(update={"attribution": attribution})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "lookback_days"), [(1_000, 2), (1, 0)])
 def test_ch1a_a_start_before_the_window_owns_what_it_started(books: Books, size: int, lookback_days: int) -> None:
     """A parent, a link and a held machine of up to 403 days ago, in one partition or several, whatever the lookback."""
@@ -82,6 +83,7 @@ def test_ch1a_a_start_before_the_window_owns_what_it_started(books: Books, size:
     assert chain["reason"].to_list() == ["coarse_match"], "no parent is missing"
 
 
+@pytest.mark.slow
 def test_ch1a_late_starts_give_what_a_rebuild_gives(books: Books) -> None:
     """The work first and its starts later: October is due again with the starts that it refers to, and another day's spans change nothing."""
     write(books, charges=charges(*BILL), owners=OWNERS)
@@ -95,6 +97,7 @@ def test_ch1a_late_starts_give_what_a_rebuild_gives(books: Books) -> None:
     assert october(books) == RIGHT
 
 
+@pytest.mark.slow
 def test_ch1a_a_machine_held_over_a_month_without_a_span_is_its_owners(books: Books) -> None:
     """Acquired in July, released in October; in September nothing else happened. An end of a thousand years is cut after 400 days."""
     hour = {"charge_period_start": at(10) - timedelta(days=20), "charge_period_end": at(11) - timedelta(days=20)}
@@ -114,6 +117,7 @@ def test_ch1a_a_machine_held_over_a_month_without_a_span_is_its_owners(books: Bo
     }
 
 
+@pytest.mark.slow
 def test_ch1a_the_index_is_small_and_a_million_links_to_nowhere_are_bounded(books: Books) -> None:
     """An old day of 20 000 traces takes 8 bytes each and 16 for each link; 5 000 links that lead nowhere cost their lookup and nothing else."""
     numbers = pl.int_range(1, 20_001, eager=True)

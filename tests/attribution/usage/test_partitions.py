@@ -92,6 +92,7 @@ def concluded(books: Books, report: RunReport) -> pl.DataFrame:
     return costs.sort(pl.all())
 
 
+@pytest.mark.slow
 @settings(max_examples=12, phases=[Phase.explicit, Phase.generate])  # a smaller example says no more, and takes minutes
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
 def test_slices_do_not_show(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
@@ -128,6 +129,7 @@ def test_every_span_of_the_month_is_in_one_slice(books: Books) -> None:
     assert held.group_by("trace_key").agg(pl.col("n").n_unique())["n"].max() == 1
 
 
+@pytest.mark.slow
 def test_a_late_day_redraws_its_own_slices(books: Books) -> None:
     """Of a month cut in eight, spans of one day redraw the one slice they are in."""
     quiet = [
@@ -176,6 +178,7 @@ def test_a_late_day_comes_to_the_same_as_all_at_once(tmp_path: Path) -> None:
     assert outcome[0].equals(outcome[1])
 
 
+@pytest.mark.slow
 def test_a_pass_that_dies_shows_nothing(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was staged before a slice failed is in no table, and the next run starts afresh."""
     write(sliced(books, 12), spans=spans(*fleet(5)), charges=the_bill(), owners=OWNERS)
@@ -197,6 +200,7 @@ def test_a_pass_that_dies_shows_nothing(books: Books, monkeypatch: pytest.Monkey
     assert report.balance["difference"].to_list() == [Decimal(0)] * 4
 
 
+@pytest.mark.slow
 def test_settings_of_speed_do_not_redraw(books: Books) -> None:
     """How many slices are drawn side by side changes no conclusion, so nothing is drawn again for it."""
     write(books, spans=spans(*fleet(2)), charges=the_bill(), owners=OWNERS)

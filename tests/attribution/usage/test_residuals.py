@@ -216,6 +216,7 @@ def test_f4_two_instrumentations_of_one_request_are_one_call_and_the_inner_count
     assert booked(call(1, 1, None, 900, cache_read_tokens=800), exclusive).keys() == {2}
 
 
+@pytest.mark.slow
 def test_ca2b_an_outer_call_with_another_model_or_other_usage_is_a_call() -> None:
     assert booked(call(1, 1, None, 1000), call(1, 2, 1, 900)).keys() == {1, 2}
     assert booked(call(1, 1, None, 900, output_tokens=5), call(1, 2, 1, 900, output_tokens=6)).keys() == {1, 2}

@@ -25,6 +25,7 @@ def holder(trace: int, number: int, parent: int | None, agent: str | None, minut
     return span(trace, number, parent, **{"agent_name": agent, "resource_id": "i-gpu", "end_time": at(10, minutes), **columns})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [None, "i-other"])
 def test_a_holder_inside_a_holder_counts_once_whatever_lies_between(books: Books, between: str | None) -> None:
     """support-bot holds the machine for ten minutes; within them a tool, or a holder of another machine, holds it for five more."""
@@ -40,6 +41,7 @@ def test_a_holder_inside_a_holder_counts_once_whatever_lies_between(books: Books
     assert total(books, "initiator_agent") == {"support-bot": D("0.60"), "coder": D("0.30"), None: D("2.70")}
 
 
+@pytest.mark.slow
 def test_a_holder_that_only_links_to_another_holds_time_of_its_own(books: Books) -> None:
     """A link leads on to other work: coder's five minutes begin after support-bot's ten."""
     facts = spans(
@@ -51,6 +53,7 @@ def test_a_holder_that_only_links_to_another_holds_time_of_its_own(books: Books)
     assert total(books, "executor_agent") == {"support-bot": D("0.60"), "coder": D("0.30"), None: D("2.70")}
 
 
+@pytest.mark.slow
 def test_siblings_on_one_resource_both_count(books: Books) -> None:
     facts = spans(
         span(1, 1, agent_name="support-bot", end_time=at(10, 30)),
@@ -62,6 +65,7 @@ def test_siblings_on_one_resource_both_count(books: Books) -> None:
     assert total(books, "executor_agent") == {"support-bot": D("0.60"), "coder": D("0.30"), None: D("2.70")}
 
 
+@pytest.mark.slow
 def test_a_chain_of_thousands_of_holders_is_bounded(books: Books) -> None:
     """Spans that name two machines by turns, each inside the one before it: the first of each counts."""
     facts = spans(

@@ -28,6 +28,7 @@ PRICES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["one.otlp.json", "both.otlp.json"])
 def test_a_meter_without_a_price_is_unpriced_whatever_another_call_of_the_hour_used(books: Books, file: str) -> None:
     write(books, prices=OTHER)
@@ -42,6 +43,7 @@ def cached(number: int, tokens: int | None, output: int = 100) -> dict[str, obje
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", list(itertools.permutations((0, None, 900_000))))
 def test_calls_that_used_none_of_a_meter_do_not_price_it_in_any_order(books: Books, order: tuple[int | None, ...]) -> None:
     write(books, spans=spans(*(cached(number, tokens) for number, tokens in enumerate(order, 1))), prices=OTHER)

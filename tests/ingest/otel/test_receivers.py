@@ -191,6 +191,7 @@ def test_bad_spans_are_named_and_their_neighbours_are_kept(spool: Spool, store: 
     assert store.scan(PROBLEMS).collect().height == 3
 
 
+@pytest.mark.slow
 def test_a_body_cut_at_any_byte_is_refused_or_gives_whole_spans(spool: Spool) -> None:
     body = (SDK / "otlp-http-protobuf.bin").read_bytes()
     whole = {name: row for *_, name, row in ((r["name"], r) for r in rows_of(body))}
@@ -233,6 +234,7 @@ def test_any_order_and_repetition_of_deliveries_is_the_same(tmp_path: Path) -> N
     assert seen[0] == seen[1] == seen[2]
 
 
+@pytest.mark.slow
 def test_much_is_read_by_a_process_of_its_own(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SpoolingReceiver, "AT_HAND_BYTES", 0)
     porch = SpoolingReceiver(tmp_path / "spool", SETTINGS)

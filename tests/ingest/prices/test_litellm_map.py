@@ -298,6 +298,7 @@ def test_the_order_of_a_list_does_not_matter(tmp_path_factory: pytest.TempPathFa
     assert shuffled.equals(import_litellm_map(path).drop("book", "recorded_at").sort(PRICES.key))
 
 
+@pytest.mark.slow
 def test_nothing_in_ingest_imports_litellm() -> None:
     program = (
         "import importlib, pkgutil, sys, ingest\n"

@@ -96,6 +96,7 @@ def test_a_rate_that_ends_and_comes_back_is_a_change(books: Books) -> None:
     assert len(held(books)) == 2
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     moves=st.lists(st.tuples(st.integers(1, 28), st.sampled_from("mn"), st.integers(1, 9)), min_size=1, max_size=4),
@@ -237,6 +238,7 @@ def estimates(books: Books) -> dict[int, Decimal]:
     return {r["period_start"].day: r["list_cost"] for r in costs.sort("period_start").iter_rows(named=True)}
 
 
+@pytest.mark.slow
 def test_an_old_day_keeps_its_old_price_when_the_month_is_run_again(books: Books) -> None:
     chat(books, 10, 5)
     chat(books, 10, 25)
@@ -252,6 +254,7 @@ def test_an_old_day_keeps_its_old_price_when_the_month_is_run_again(books: Books
     assert estimates(books) == {5: Decimal("0.002"), 25: Decimal("0.003")}
 
 
+@pytest.mark.slow
 def test_what_a_bill_came_to_prices_the_next_month_of_a_model_no_list_knows(books: Books) -> None:
     """10 000 tokens for $0.03 in October: 1 000 tokens of November are estimated at $0.003."""
     acme: dict[str, Any] = {

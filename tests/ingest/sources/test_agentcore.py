@@ -130,6 +130,7 @@ def test_logs_of_what_was_said_are_passed_by(tmp_path: Path) -> None:
         written(SOURCE, tmp_path, json.dumps(said), "said.json")
 
 
+@pytest.mark.slow
 def test_spans_and_usage_in_one_folder_are_booked_once(books: Books) -> None:
     booked(books, "agentcore", [SPAN_LOG.parent / "*.*"], rates=RATES)
     assert books.store.scan(SPANS).collect().height == 7 + 2 + 4
@@ -155,6 +156,7 @@ def test_faults_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_cut_off_anywhere_its_whole_records_are_read(tmp_path: Path) -> None:
     assert survives_cuts(SOURCE, tmp_path, SPAN_LOG.read_bytes(), "aws.log") > 50
     assert survives_cuts(SOURCE, tmp_path, USAGE.read_bytes(), "usage.jsonl") > 50

@@ -250,6 +250,7 @@ def vanish_after(monkeypatch: pytest.MonkeyPatch, s3: Any, *, first: str, gone: 
     monkeypatch.setattr(WorldFetcher, "_download", downloaded)
 
 
+@pytest.mark.slow
 def test_runs_kept_and_months_overwritten_lie_side_by_side(books: Books, s3: Any) -> None:
     """One export keeps its runs, the other overwrites; months arrive newest first."""
     runs, over = Export(s3, "runs/company"), Export(s3, "over/company", OTHER_PAYER)

@@ -597,6 +597,7 @@ def test_exports_are_read_from_s3(books: Books, folder: Path, monkeypatch: pytes
 # ── cut off ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_file_cut_off_anywhere_gives_whole_rows_or_a_reason(books: Books, folder: Path) -> None:
     whole = table({"Cost": "1.25"}, {"Cost": "1.25"}, {"Cost": "1.25"})
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]

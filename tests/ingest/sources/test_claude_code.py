@@ -157,6 +157,7 @@ def test_a_message_that_telemetry_told_of_too_is_one_call(books: Books, tmp_path
     assert calls(books)["channels"].to_list() == ["claude-code+otlp"]
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path: Path) -> None:
     rootcost = Command(tmp_path / "home")
     assert rootcost("ingest", "claude-code", FOLDER).code == 0

@@ -313,6 +313,7 @@ def test_a_shard_that_cannot_be_read_keeps_the_month_as_it_was(books: Books, tmp
     ]
 
 
+@pytest.mark.slow
 def test_the_folder_a_live_run_leaves_is_read_like_the_live_thing(google: Google, books: Books, tmp_path: Path) -> None:
     ingest(books, "gcp", [ADDRESS])
     google.tables[TABLE].rows.append(later(exported()[0], 4))
@@ -337,6 +338,7 @@ def read_cut(content: bytes, path: Path) -> tuple[int, list[str]]:
     return rows, problems
 
 
+@pytest.mark.slow
 def test_cut_at_every_byte_whole_rows_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
     needed = (*gcp_rows.NEEDED, "credits")
     rows_ = [json.loads(line) for line in EXPORT.read_text().splitlines()[2:4]]
@@ -349,6 +351,7 @@ def test_cut_at_every_byte_whole_rows_are_kept_and_the_rest_is_told(tmp_path: Pa
         assert bool(problems) == (cut not in (len(lines[0]) - 1, len(lines[0]), len(content) - 1)), cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("packed", "name"), [(as_gzip, "e.json.gz"), (as_parquet, "e.parquet"), (as_array, "e.json")])
 def test_a_cut_file_of_any_packing_is_never_a_traceback_nor_silent(tmp_path: Path, packed: Any, name: str) -> None:
     content = packed(tmp_path / name).read_bytes()
@@ -426,6 +429,7 @@ def test_marks_say_how_far_the_table_was_read(google: Google, books: Books) -> N
     assert checkpoints.load(books, "gcp") == {ADDRESS: "2026-11-03T02:00:00+00:00 202610=4 202611=1"}
 
 
+@pytest.mark.slow
 def test_the_same_table_in_another_order_is_the_same_bytes(google: Google, books: Books, tmp_path: Path) -> None:
     ingest(books, "gcp", [ADDRESS])
     random.Random(7).shuffle(google.tables[TABLE].rows)
@@ -633,6 +637,7 @@ def test_a_row_without_an_invoice_month_is_told_and_waits(google: Google, books:
     assert [(p.field, p.rows) for p in report.problems if p.severity == "error"] == [("invoice.month", 1)]
 
 
+@pytest.mark.slow
 def test_a_mended_row_ends_its_problem(books: Books, tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text(EXPORT.read_text().replace('"cost": 1.25,', '"cost": "dear",', 1))
@@ -663,6 +668,7 @@ def logged_call(request: int, agent: str, **usage: int) -> str:
     return json.dumps(row)
 
 
+@pytest.mark.slow
 def test_the_charges_of_gemini_meet_the_calls_and_the_books_balance(books: Books, tmp_path: Path) -> None:
     """Two agents share an hour: of 200,000 uncached input tokens one used 50,000, and so on, meter by meter."""
     flash = "Gemini 2.5 Flash GA"

@@ -98,6 +98,7 @@ def row_by_row(lines: Any, schema: Any) -> ParsedLines:
     return ParsedLines(schema.empty_table(), np.zeros(0, np.int64), np.arange(len(lines)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(changed | st.sampled_from(LINES), max_size=8))
 @example([line_of(n % len(ROWS), [(PATHS[n % len(PATHS)], value)]) for n, value in enumerate([*NUMBERS, *VALUES] * 4)])

@@ -88,6 +88,7 @@ def test_faults_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
         written(SOURCE, tmp_path, '{"some": "thing"}\n')
 
 
+@pytest.mark.slow
 def test_files_in_any_order_and_cut_off_anywhere_give_their_rows(tmp_path: Path) -> None:
     other = tmp_path / "session-2.jsonl"
     other.write_text("".join(json.dumps(line) + "\n" for line in reversed(lines())))

@@ -197,6 +197,7 @@ def as_jaeger(spans: list[dict[str, str]]) -> str:
     return json.dumps({"data": list(traces.values())})
 
 
+@pytest.mark.slow
 def test_real_traces_have_one_root_a_chain_and_shares_that_sum_to_all(books: Books, tmp_path: Path) -> None:
     spans = nezha()
     parents = {(row["TraceID"], row["ParentID"]) for row in spans}
@@ -222,6 +223,7 @@ def test_real_traces_have_one_root_a_chain_and_shares_that_sum_to_all(books: Boo
     assert found["reason"].drop_nulls().is_empty()
 
 
+@pytest.mark.slow
 def test_an_orphan_is_named_and_costs_what_it_costs(books: Books, tmp_path: Path) -> None:
     spans = nezha()
     trace = spans[0]["TraceID"]
@@ -274,6 +276,7 @@ def test_faults_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
         written(SOURCE, tmp_path, '{"spans": 1}', "t.json")
 
 
+@pytest.mark.slow
 def test_cut_off_anywhere_it_is_whole_spans_or_refused(tmp_path: Path) -> None:
     survives_cuts(SOURCE, tmp_path, GENAI.read_bytes(), "t.json")
     lines = forms(json.loads(GENAI.read_text()))["index.jsonl"]
@@ -284,5 +287,6 @@ def test_nothing_that_was_said_gets_in() -> None:
     no_content(read(SOURCE, GENAI), "You are a triage assistant", "Latency", '"window"')
 
 
+@pytest.mark.slow
 def test_nonsense_anywhere_is_told_or_refused(tmp_path: Path) -> None:
     survives_nonsense(SOURCE, tmp_path, [json.loads(GENAI.read_text())])

@@ -94,6 +94,7 @@ def test_every_run_is_one_chain_and_costs_its_leaves(books: Books) -> None:
     assert with_calls.height <= len(TRACES)
 
 
+@pytest.mark.slow
 def test_files_in_any_order_are_the_same_rows_and_keep_their_spans_ids(tmp_path: Path) -> None:
     observations = [o for path in TRACES for o in json.loads(path.read_text())["observations"]]
     assert same_in_any_order(tmp_path, "langfuse", TRACES) == len(observations)

@@ -828,6 +828,7 @@ def test_no_json_at_all_ends_in_a_traceback(value: Any) -> None:
 # --- many deliveries, one table -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.randoms(use_true_random=False))
 def test_any_order_any_batching_any_repetition_gives_the_same_table(

@@ -93,6 +93,7 @@ payload_lines = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(payload_lines, min_size=2, max_size=5), st.sampled_from([IngestSettings(), TRUSTED]))
 @example([line_of(n, []) for n in range(len(PAYLOADS))], TRUSTED)
 @example([line_of(0, [("metadata.spend_logs_metadata", value)]) for value in ('{"agent": "x"}', '{"agent": "y"}')], TRUSTED)

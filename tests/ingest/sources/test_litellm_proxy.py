@@ -207,6 +207,7 @@ def test_every_call_of_a_real_proxy_is_told_once_and_priced_as_by_hand(proxy: St
         assert private not in frame.write_json()
 
 
+@pytest.mark.slow
 def test_the_spans_of_a_real_proxy_carry_the_ids_of_its_payloads(proxy: StartProxy, collector: Collector) -> None:
     gateway = proxy(collector.url, TOKEN)
     ids = {gateway.chat().headers["x-litellm-call-id"], gateway.chat("claude", stream=True).headers["x-litellm-call-id"]}
@@ -238,6 +239,7 @@ def costs(served: Served, by: str, view: str = "initiator") -> list[dict[str, st
     return rows
 
 
+@pytest.mark.slow
 def test_gateway_and_sdk_send_to_a_served_ledger_and_calls_appear_under_their_agents(
     proxy: StartProxy, home: Path, free_port: FreePort, tmp_path: Path
 ) -> None:
@@ -365,6 +367,7 @@ class Relay:
         self._server.server_close()
 
 
+@pytest.mark.slow
 def test_what_an_outage_of_ours_lost_is_pulled_and_every_call_is_there_once(
     upstream: Upstream, bucket: Any, home: Path, free_port: FreePort, tmp_path: Path
 ) -> None:

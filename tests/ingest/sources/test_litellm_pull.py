@@ -282,6 +282,7 @@ class Bucket:
             self.marks |= rows.checkpoints
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_whenever_objects_come_and_whenever_we_look_each_is_fetched_and_only_once(
@@ -567,6 +568,7 @@ def ask(books: Books, api: SpendLogServer, **how: Any) -> IngestReport:
     return ingest(books, "litellm", [api.url], **how)
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_the_spend_log_is_asked_in_stretches_that_fit_a_page(books: Books, api: SpendLogServer) -> None:
     chance = random.Random(5)
@@ -676,6 +678,7 @@ def test_an_empty_log_and_days_of_it(books: Books, api: SpendLogServer) -> None:
 # --- all of them ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_live_and_pulled_are_the_same_calls(books: Books, bucket: Any, gateway: Gateway, api: SpendLogServer) -> None:
     """Four ways to 12 calls; each way lost some. Together each call is there once, with the cost of one."""
     calls = {n: NOON + timedelta(minutes=n) for n in range(12)}
@@ -747,6 +750,7 @@ def test_each_kind_of_address_can_be_tried_out(books: Books, bucket: Any, gatewa
     assert booked(books) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "api"])
 def test_a_page_cut_off_anywhere_gives_whole_rows_or_none(books: Books, tmp_path: Path, kind: str) -> None:
     rows = [row(n, NOON) | {"startTime": "2026-11-22T12:00:00", "endTime": None, "messages": None} for n in range(2)]

@@ -56,6 +56,7 @@ def test_every_request_is_what_an_accountant_would_write(name: str) -> None:
     check_golden_folder(SOURCES[name], DATA / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_pages_and_lines_in_any_order_cut_off_or_spoilt_give_what_is_whole(name: str, tmp_path: Path) -> None:
     source, content = SOURCES[name], sample(name).read_bytes()

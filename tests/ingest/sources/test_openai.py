@@ -298,6 +298,7 @@ def test_billed_and_used_quantities_that_differ_are_told(books: Books, openai: P
     assert charges(books)["consumed_quantity"].to_list() == [D(1000)]
 
 
+@pytest.mark.slow
 def test_later_visits_ask_only_the_months_that_may_still_change(
     books: Books, openai: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def test_the_sample_gives_the_expected_rows() -> None:
     check_golden_folder(SOURCE, FOLDER)
 
 
+@pytest.mark.slow
 def test_keys_pay_their_generations(books: Books) -> None:
     owners = "agent,team,principals\ndesk,Desk,care-key\nlab,Lab,lab-key\n"
     by_agent = money_by_agent(books, "openrouter", SAMPLE, [], owners)

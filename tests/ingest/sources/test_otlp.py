@@ -125,6 +125,7 @@ def test_costs_of_the_recorded_emitter_are_kept_to_the_last_digit_it_sent() -> N
     assert sorted(kept) == sorted(Decimal(w).quantize(Decimal(1).scaleb(-18)) for w in written)
 
 
+@pytest.mark.slow
 def test_sending_all_twice_and_shuffled_changes_nothing(tmp_path: Path) -> None:
     lines = [line for path in REPLAYS for line in path.read_bytes().splitlines()]
     lines += [path.read_bytes() for path in sorted(LITELLM.glob("*.bin"))]
@@ -549,6 +550,7 @@ def attribute_junk() -> st.SearchStrategy[Any]:
     )
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(KEYS), junk(), max_size=4), attribute_junk())
 def test_json_of_any_shape_is_read_or_refused(span: dict[str, Any], attributes: Any) -> None:

@@ -237,6 +237,7 @@ def test_a_bad_row_costs_only_itself(books: Books, tmp_path: Path, change: Row, 
     assert [(p.place, p.field, p.reason) for p in report.problems] == [("line 2", field, reason)]
 
 
+@pytest.mark.slow
 def test_cut_at_every_byte_whole_calls_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
     kept = ("logging_time", "request_id", "full_response")
     lines = [written({k: v for k, v in without_words(row).items() if k in kept}).encode() + b"\n" for row in logged()[4:6]]
@@ -270,6 +271,7 @@ def test_latency_that_cannot_be_is_not_believed() -> None:
         assert found["start_time"] == found["end_time"]
 
 
+@pytest.mark.slow
 def test_the_log_and_the_caller_s_own_span_are_one_call(books: Books, tmp_path: Path) -> None:
     """A span of the GenAI conventions with the same response id, the prompt with cached tokens and the answer with thoughts."""
     from attribution.run import attribute

@@ -192,6 +192,7 @@ def test_what_means_nothing_is_told_in_words_and_ends_with_2(rootcost: Command, 
     assert told in done.err
 
 
+@pytest.mark.slow
 def test_observed_prices_are_read_off_the_bill_and_never_twice(rootcost: Command, tmp_path: Path) -> None:
     """10 000 tokens for $0.03."""
     (tmp_path / "bill.csv").write_text(bill())
@@ -216,6 +217,7 @@ def test_observed_prices_are_read_off_the_bill_and_never_twice(rootcost: Command
     assert [r["rate"] for r in rows] == ["0.000003", "0.000006"], "the earlier observation stays on record"
 
 
+@pytest.mark.slow
 def test_coverage_names_what_has_no_price_and_the_template_prices_it(rootcost: Command, tmp_path: Path) -> None:
     known = json.dumps(trace())
     unknown = (

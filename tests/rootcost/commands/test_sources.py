@@ -30,6 +30,7 @@ def bill(tmp_path: Path) -> Path:
     return write_files(tmp_path / "input") / "bill.csv"
 
 
+@pytest.mark.slow
 def test_a_source_from_its_set_up_to_its_end(rootcost: Command, bill: Path, home: Path) -> None:
     added = rootcost("sources", "add", "bill", "focus", bill, "--cron", "@daily", "--lag", "3d", "--format", "json")
     assert added.code == 0, added.err
@@ -206,6 +207,7 @@ def test_every_source_says_what_it_needs_and_when_it_is_worth_asking(kind: str) 
     assert timedelta(0) < longest_pause(access.cron, after=datetime(2026, 10, 5, tzinfo=UTC)) <= timedelta(days=1)
 
 
+@pytest.mark.slow
 def test_kinds_are_listed_with_what_they_need(rootcost: Command) -> None:
     assert [row["source"] for row in json.loads(rootcost("sources", "kinds", "--format", "json").out)] == list(discover())
     one = rootcost("sources", "kinds", "aws-cur")

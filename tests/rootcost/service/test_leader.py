@@ -80,6 +80,7 @@ def _write(url: str, home: Path, tables: Path, log: Path) -> None:
                 file.write(f"out {os.getpid()}\n")
 
 
+@pytest.mark.slow
 def test_replicas_with_different_homes_write_one_after_the_other(database: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = multiprocessing.get_context("spawn").Process

@@ -81,6 +81,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_receivers_go_on_without_the_database_and_everything_when_it_is_back(
     books: Books, server: Server, tmp_path: Path

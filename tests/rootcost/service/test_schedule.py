@@ -112,6 +112,7 @@ def test_a_round_that_did_something_is_kept(schedule: Schedule, books: Books, sp
     assert kept.started_at <= kept.finished_at
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_set_up_while_nothing_else_changes_is_evaluated(books: Books, spool: Spool) -> None:
     """And no other idle round is anything but idle."""
     write(books, spans=spans(call(1, 1, None, 10_000, agent_name="coder")), charges=charges(charge("0.03", tokens_k="10")))
@@ -234,6 +235,7 @@ def test_a_source_is_read_at_its_ticks_and_its_history_tells_rows_money_and_lag(
     assert books.store.scan(CHARGES).collect().height == 1
 
 
+@pytest.mark.slow
 def test_what_is_paused_resumed_or_removed_meanwhile_is_heeded(books: Books, bill: Path, served: Schedule) -> None:
     a_source(books, "bill", bill)
     until(lambda: source_history(books, "bill"))
@@ -312,6 +314,7 @@ def test_pauses_after_failures_double_and_are_bounded_and_spread() -> None:
     assert [longest_backoff(n) for n in (1, 2, 3)] == [timedelta(minutes=n) for n in (1, 2, 4)]
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_is_asked_again_later_and_later_and_by_its_ticks_once_it_is_mended(
     books: Books, bill: Path, served: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +362,7 @@ def test_a_source_of_which_nothing_can_be_read_has_failed_and_is_asked_again_lat
     assert sources.find(books, "bill").failures == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_died_is_closed_and_done_again_at_once(books: Books, spool: Spool, bill: Path) -> None:
     source = a_source(books, "bill", bill, cron=YEARLY)
     died = sources.begin(books, source, cause=BY_CLOCK)

@@ -58,6 +58,7 @@ def rootcost(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_api_and_dashboard_come_up_and_go_down_together(serve: Callable[..., Served]) -> None:
     served = serve(ui=True)
     assert served.ui_port is not None
@@ -75,6 +76,7 @@ def test_api_and_dashboard_come_up_and_go_down_together(serve: Callable[..., Ser
     assert "Traceback" not in served.said()
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_dies_is_started_again(serve: Callable[..., Served]) -> None:
     served = serve(ui=True)
     children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
@@ -87,6 +89,7 @@ def test_a_dashboard_that_dies_is_started_again(serve: Callable[..., Served]) ->
     assert served.stop()[0] == 0
 
 
+@pytest.mark.slow
 def test_the_token_is_printed_once_and_kept_for_its_owner_only(serve: Callable[..., Served], home: Path) -> None:
     first = serve()
     token = first.token()
@@ -116,6 +119,7 @@ def test_a_taken_port_is_named_before_anything_starts(option: str, other: str, h
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_two_services_cannot_share_a_home(serve: Callable[..., Served], home: Path, free_port: FreePort) -> None:
     served = serve()
     done = rootcost(home, "serve", "--no-ui", "--port", str(free_port()))
@@ -143,6 +147,7 @@ def _environment_of_dashboard(served: Served) -> list[bytes]:
     return Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
 
 
+@pytest.mark.slow
 def test_it_listens_on_loopback_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOTCOST_SERVE__HOST", "0.0.0.0")
     done = rootcost(home, "serve", "--no-ui")
@@ -179,6 +184,7 @@ def test_a_call_appears_under_its_agent_within_seconds(serve: Callable[..., Serv
     assert served.stop()[0] == 0
 
 
+@pytest.mark.slow
 def test_what_was_received_is_booked_before_it_stops(serve: Callable[..., Served], home: Path) -> None:
     served = serve(ROOTCOST_SERVE__DRAIN_SECONDS="3600", ROOTCOST_SERVE__ATTRIBUTE_SECONDS="3600")
     time.sleep(1)  # the first, immediate round is over
