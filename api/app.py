@@ -23,8 +23,9 @@ from api.errors import RequestError
 from api.etags import NotModifiedError, ReadingHeaders, not_modified, product_version
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
+from api.operations import Operations
 from api.receivers import Receivers
-from api.routes import access, audit, login, read, receive, state, write
+from api.routes import access, audit, login, read, receive, sources, state, write
 from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
@@ -41,11 +42,17 @@ Requests carry `Authorization: Bearer <key>`; without people set up, this machin
 
 
 def create_app(
-    books: Books, *, receivers: Receivers, token: str, spool: Spool | None = None, site: Site | None = None
+    books: Books,
+    *,
+    receivers: Receivers,
+    operations: Operations,
+    token: str,
+    spool: Spool | None = None,
+    site: Site | None = None,
 ) -> FastAPI:
     """The API over open books.
 
-    `receivers` turns telemetry into rows (ingestion is injected: the API knows no formats); `token` is what changes need;
+    `receivers` turn telemetry into rows, `operations` manage what it means (both are injected: the API knows no formats); `token` is what changes need;
     `spool` stores received rows until they are merged, HOME/spool by default; `site` is where it is reached, by the settings by default.
     """
     if not token:
@@ -65,9 +72,12 @@ def create_app(
     strict = Depends(read.refuse_unknown)
     app.include_router(read.router(books.settings), dependencies=[strict])
     app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
+    app.include_router(sources.reading(operations.sources), dependencies=[strict])
     app.include_router(access.router(), dependencies=[strict])
     app.include_router(audit.router(), dependencies=[strict])
-    app.include_router(write.router(), dependencies=[Depends(bearer), strict])
+    changing = [Depends(bearer), strict]
+    app.include_router(write.router(), dependencies=changing)
+    app.include_router(sources.writing(operations.sources), dependencies=changing)
     app.state.books = books
     app.state.cursor_seal = CursorSeal(token)
     app.state.etag_key = sha256(b"etag\0" + token.encode()).digest()

@@ -50,6 +50,7 @@ ASKED: Mapping[str, str] = {
     "GET /v1/runs": "/v1/runs",
     "GET /v1/sources": "/v1/sources",
     "GET /v1/source-runs": "/v1/source-runs",
+    "GET /v1/schedule": "/v1/schedule",
     "GET /v1/gaps": "/v1/gaps?start=2026-10&granularity=day",
     "GET /v1/freshness": "/v1/freshness",
     "GET /health": "/health",
@@ -67,6 +68,13 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         '{"scope": "team", "scope_name": "Data", "amount": "2000.00", "currency": "USD"}',
     ),
     "DELETE /v1/budgets/{name}": ("/v1/budgets/data-monthly", "", ""),
+    "POST /v1/sources": (
+        "/v1/sources",
+        "application/json",
+        '{"name": "aws-prod", "source": "aws-cur", "addresses": ["s3://billing/exports/company-cur2/"], "cron": "15 */6 * * *"}',
+    ),
+    "PATCH /v1/schedule/{name}": ("/v1/schedule/aws-prod", "application/json", '{"paused": true}'),
+    "DELETE /v1/sources/{name}": ("/v1/sources/aws-prod", "", ""),
     "POST /v1/agents/import": (
         "/v1/agents/import?name=agents.csv",
         "text/csv",
@@ -257,11 +265,12 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """The API's description, and what it answers to the examples: status and body."""
     from api.app import create_app
     from ledger.books import Books
+    from rootcost.operations import all_operations
     from rootcost.service.receivers import Parsers
 
     with Books.open(folder / "home") as books:
         _fill(books, folder)
-        app = create_app(books, receivers=Parsers(books.settings.ingest), token="token")
+        app = create_app(books, receivers=Parsers(books.settings.ingest), operations=all_operations(), token="token")
         answers = asyncio.run(_answers(app, str(folder)))
         document: dict[str, Any] = app.openapi()
     return document, answers

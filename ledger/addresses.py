@@ -1,9 +1,15 @@
-"""Secrets in addresses: recognised by the names of query parameters and by the user part, and never shown or stored."""
+"""Addresses: secrets in them, which are never shown or stored, and whether one lies under another.
+
+Secrets are recognised by the names of query parameters and by the user part.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from typing import Final
+from urllib.parse import urlsplit
 
 _NAME: Final = r"[\w.-]*(?:key|token|secret|password|passwd|pwd|signature|authorization|credentials?)|(?:[\w.-]*[_.-])?(?:sig|code|auth|pass|jwt|sas)"
 _PARAMETER: Final = re.compile(rf"([?&;#](?:{_NAME})=)([^&;#\s'\"]+)", re.IGNORECASE)
@@ -35,3 +41,34 @@ def holds_secret(uri: str) -> bool:
     [True, True, True, True, True, False, False]
     """
     return masked(uri) != uri
+
+
+def is_under(uri: str, places: Iterable[str]) -> bool:
+    """Whether an address lies under one of these folders or beginnings of addresses; links of folders are followed.
+
+    >>> hosts = ["s3://", "https://api.openai.com", "https://h/exports"]
+    >>> [is_under(uri, hosts) for uri in ("s3://b/x", "https://api.openai.com#emea", "https://h/exports/2026")]
+    [True, True, True]
+    >>> [is_under(uri, hosts) for uri in ("https://api.openai.com.evil/", "https://api.openai.com@evil/", "https://h/exports2", "https://h/exports/../x")]
+    [False, False, False, False]
+    >>> is_under("/srv/bills/../../etc/passwd", ["/srv/bills"]), is_under("bills/a.csv", ["bills"]), is_under("/srv/bills/*.csv", ["/srv/bills"])
+    (False, False, True)
+    """
+    return any(_is_under(uri, place) for place in places)
+
+
+def _is_under(uri: str, place: str) -> bool:
+    if "://" not in uri:
+        folder = re.split(r"[*?\[]", uri, maxsplit=1)[0]  # what stands before the first wildcard
+        folder = folder if folder == uri else os.path.dirname(folder)
+        if "://" in place or not os.path.isabs(uri) or ".." in uri.split("/"):
+            return False
+        allowed_folder = os.path.realpath(place)
+        return os.path.commonpath([allowed_folder, os.path.realpath(folder)]) == allowed_folder
+    if "://" not in place:
+        return False
+    address, beginning = urlsplit(uri), urlsplit(place)
+    if address.scheme != beginning.scheme or (beginning.netloc and address.netloc != beginning.netloc):
+        return False
+    folder = beginning.path.rstrip("/")
+    return ".." not in address.path.split("/") and (address.path == folder or address.path.startswith(f"{folder}/"))

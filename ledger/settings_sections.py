@@ -61,6 +61,14 @@ class ServeSettings(Section):
         "Nobody else's are.",
     )
 
+    source_addresses: list[str] = Field(
+        default_factory=lambda: [
+            "s3://", "bigquery://", "https://api.openai.com", "https://api.anthropic.com", "https://api.github.com",
+        ],
+        description="Where sources may lie that are set up over the API: folders of this machine, or beginnings of addresses. The credentials of "
+        "this process go to any of them, and what lies there is read. The command line is not bound by it.",
+    )  # fmt: skip
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, values: list[str]) -> list[str]:

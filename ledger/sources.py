@@ -1,8 +1,10 @@
-"""Configured sources: add, pause, resume, remove, with an audit row for each change; and the result of every run."""
+"""Configured sources: add, change, pause, resume, remove, with an audit row for each change; and the result of every run."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import re
 import socket
@@ -34,6 +36,25 @@ class UnknownSourceError(ObjectMissingError):
     """No source of that name is configured."""
 
     exit_code = 2
+
+
+class SourceExistsError(UsageError):
+    """A source of that name is configured already."""
+
+
+class SourceBusyError(UsageError):
+    """A source of this kind is being read: its checkpoints are shared, so it is read by one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Where a source lies and when it is read. `pause` is the longest interval of `cron`; `lag` is the maximum age of the newest row of a healthy one."""
+
+    uris: Sequence[str]
+    scope: str | None
+    cron: str
+    pause: timedelta
+    lag: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,45 +93,47 @@ def find(books: Books, name: str) -> ConfiguredSource:
         return _get(session, name)
 
 
-def add(
-    books: Books,
-    name: str,
-    *,
-    source: str,
-    kind: str,
-    uris: Sequence[str],
-    scope: str | None,
-    cron: str,
-    pause: timedelta,
-    lag: timedelta,
-    actor: str,
-) -> ConfiguredSource:
-    """Configures a source. `pause` is the longest interval of `cron`; `lag` is the maximum age of the newest row of a healthy source."""
+def revision(source: ConfiguredSource) -> str:
+    """Digest of the terms of a source: it changes exactly when they do."""
+    terms = json.dumps({name: getattr(source, name) for name in sorted(ConfiguredSource.audited)}, sort_keys=True)
+    return hashlib.sha256(terms.encode()).hexdigest()[:16]
+
+
+def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor: str) -> ConfiguredSource:
+    """Configures a source. Raises `SourceExistsError` if the name is taken."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a source",
-            where="NAME",
+            where="name",
             remedy="use letters, digits, '-', '_' and '.', e.g. aws-prod",
         )
-    for uri in uris:
-        _refuse_secret(uri)
     at = now()
-    new_source = ConfiguredSource(
-        name=name, source=source, kind=kind, uris=list(uris), scope=scope, cron=cron, every_seconds=int(pause.total_seconds()),
-        lag_seconds=int(lag.total_seconds()), paused=False, created_at=at, changed_at=at, failures=0,
-    )  # fmt: skip
+    new_source = ConfiguredSource(name=name, source=source, kind=kind, paused=False, created_at=at, changed_at=at, failures=0)
+    _set_terms(new_source, terms)
     try:
         with books.database.session() as session:
             session.add(new_source)
             session.flush()
             record(session, actor, "source.add", name, after=_audit_fields(new_source))
     except sa.exc.IntegrityError as error:
-        raise UsageError(
+        raise SourceExistsError(
             f"a source {name!r} is configured already",
-            where="NAME",
-            remedy=f"choose another name, or: rootcost sources remove {name}",
+            where="name",
+            remedy=f"choose another name, change it, or: rootcost sources remove {name}",
         ) from error
     return new_source
+
+
+def change(books: Books, name: str, terms: Terms, *, actor: str) -> ConfiguredSource:
+    """Gives a source other terms. It is due by its new schedule, its failures are forgotten, and it has time to become fresh."""
+    with books.database.session() as session:
+        source = _get(session, name)
+        before, earlier = _audit_fields(source), revision(source)
+        _set_terms(source, terms)
+        if revision(source) != earlier:
+            _start_anew(source)
+            record(session, actor, "source.change", name, before=before, after=_audit_fields(source))
+        return source
 
 
 def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
@@ -119,8 +142,8 @@ def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSou
         source = _get(session, name)
         if source.paused != paused:
             before = _audit_fields(source)
-            source.paused, source.changed_at = paused, now()
-            source.failures, source.due_at, source.stale_since = 0, None, None
+            source.paused = paused
+            _start_anew(source)
             record(
                 session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_audit_fields(source)
             )
@@ -133,6 +156,14 @@ def remove(books: Books, name: str, *, actor: str) -> None:
         source = _get(session, name)
         record(session, actor, "source.remove", name, before=_audit_fields(source))
         session.delete(source)
+
+
+def note_run(books: Books, name: str, *, since: date | None, until: date | None, actor: str) -> None:
+    """Records who has a source read now, or days of it again."""
+    days = {"since": since.isoformat() if since else None, "until": until.isoformat() if until else None}
+    with books.database.session() as session:
+        _get(session, name)
+        record(session, actor, "source.run", name, after=days)
 
 
 def begin(books: Books, source: ConfiguredSource, *, cause: str, since: date | None = None, until: date | None = None) -> int:
@@ -189,7 +220,7 @@ def _get(session: Session, name: str) -> ConfiguredSource:
         matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         choices = f"configured are {', '.join(names)}" if names else "none is configured yet: rootcost sources add"
         raise UnknownSourceError(
-            f"no source is named {name!r}", where="NAME", remedy=f"did you mean {matches[0]!r}? {choices}" if matches else choices
+            f"no source is named {name!r}", where="name", remedy=f"did you mean {matches[0]!r}? {choices}" if matches else choices
         )
     return source
 
@@ -198,10 +229,22 @@ def _refuse_secret(uri: str) -> None:
     """Raises `UsageError` if an address holds a credential: addresses are stored and shown."""
     if holds_secret(uri):
         raise UsageError(
-            "the address holds a password or a key",
-            where=uri.partition("?")[0],
+            f"the address {uri.partition('?')[0]} holds a password or a key",
+            where="addresses",
             remedy="set it in the environment instead; `rootcost sources kinds` names the variables",
         )
+
+
+def _set_terms(source: ConfiguredSource, terms: Terms) -> None:
+    for uri in terms.uris:
+        _refuse_secret(uri)
+    source.uris, source.scope, source.cron = list(terms.uris), terms.scope, terms.cron
+    source.every_seconds, source.lag_seconds = int(terms.pause.total_seconds()), int(terms.lag.total_seconds())
+
+
+def _start_anew(source: ConfiguredSource) -> None:
+    source.changed_at = now()
+    source.failures, source.due_at, source.stale_since = 0, None, None
 
 
 def _audit_fields(source: ConfiguredSource) -> dict[str, Any]:

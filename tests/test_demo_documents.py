@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from api.app import create_app
 from ledger.books import Books
 from rootcost.demo.story import run_demo
 from rootcost.service.receivers import Parsers
 from tests.support import ui_fake_api
+from tests.support.api_examples import app_of
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -47,7 +47,7 @@ def api_url(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("ROOTCOST_API_URL", "")  # page_figures sets it; this restores it
     with (
         Books.open(demo[0]) as books,
-        ui_fake_api.serving(create_app(books, receivers=Parsers(books.settings.ingest), token="unused")) as url,
+        ui_fake_api.serving(app_of(books, receivers=Parsers(books.settings.ingest))) as url,
     ):
         yield url
 

@@ -40,7 +40,19 @@ from api.models.costs import (
 from api.models.evidence import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
-from api.models.sources import SourceRunRow, SourceStatus
+from api.models.sources import (
+    NewSource,
+    RunRequest,
+    ScheduleChange,
+    ScheduleEntry,
+    SourceDraft,
+    SourceKind,
+    SourceName,
+    SourceRunRow,
+    SourceStatus,
+    SourceTerms,
+    SourceTest,
+)
 from api.models.state import (
     Accepted,
     AgentRow,
@@ -101,6 +113,7 @@ __all__ = [
     "Money",
     "MonthTotal",
     "NewBudget",
+    "NewSource",
     "Overview",
     "Page",
     "Part",
@@ -109,10 +122,18 @@ __all__ = [
     "ReasonTotal",
     "RegistryImported",
     "Remainder",
+    "RunRequest",
     "RunRow",
+    "ScheduleChange",
+    "ScheduleEntry",
+    "SourceDraft",
     "SourceFreshness",
+    "SourceKind",
+    "SourceName",
     "SourceRunRow",
     "SourceStatus",
+    "SourceTerms",
+    "SourceTest",
     "SpanNode",
     "Spender",
     "Step",

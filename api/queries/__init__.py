@@ -17,6 +17,7 @@
     evidence_table(books, section, …) -> DataFrame   a section of it
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     sources(books) -> list[SourceStatus]             configured sources and their state
+    source(books, name) / schedule(books)            one of them; when each is read
     source_runs(books, name=None) -> Listing[SourceRunRow]
     audit_entries(books, AuditQuery) -> AuditPage    the audit log, newest first
     published(books) -> list[PublishedMonth]         month, run_id, rollup_ids of the published runs
@@ -36,7 +37,7 @@ from api.queries.gaps import GapQuery, gaps
 from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
 from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
 from api.queries.overview import overview
-from api.queries.sources import source_runs, sources
+from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
 from api.queries.state import agents, alerts, anomalies, budgets, freshness, problems, runs
 from ledger.published import PublishedMonth
 
@@ -78,6 +79,10 @@ __all__ = [
     "problems",
     "published",
     "runs",
+    "schedule",
+    "schedule_entry",
+    "source",
+    "source_run",
     "source_runs",
     "sources",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import polars as pl
 import sqlalchemy as sa
 
-from api.models import SourceRunRow, SourceStatus
+from api.models import ScheduleEntry, SourceRunRow, SourceStatus
 from api.queries.gate import WholeBooks
 from api.queries.listing import Listing, Order, SqlListing
 from ledger import sources as configured_sources
@@ -27,9 +27,38 @@ def sources(books: WholeBooks) -> list[SourceStatus]:
     return source_statuses(books.whole)
 
 
+def source(books: WholeBooks, name: str) -> SourceStatus:
+    """One configured source. Raises `UnknownSourceError` that suggests a similar name."""
+    (status,) = _statuses(books.whole, [configured_sources.find(books.whole, name)])
+    return status
+
+
+def schedule(books: WholeBooks) -> list[ScheduleEntry]:
+    """When each configured source is read, by name."""
+    return [schedule_entry(source) for source in configured_sources.list_sources(books.whole)]
+
+
+def schedule_entry(source: ConfiguredSource) -> ScheduleEntry:
+    """When a source is read."""
+    return ScheduleEntry(
+        name=source.name,
+        source=source.source,
+        cron=source.cron if source.uris else "",
+        paused=source.paused,
+        longest_pause_seconds=source.every_seconds,
+        due_at=None if source.paused else source.due_at,
+        failures=source.failures,
+        revision=configured_sources.revision(source),
+    )
+
+
 def source_statuses(books: Books) -> list[SourceStatus]:
-    """The same, for the freshness that everybody sees: it tells no amounts."""
-    configured_list, at = configured_sources.list_sources(books), now()
+    """The same as `sources`, for the freshness that everybody sees: it tells no amounts."""
+    return _statuses(books, configured_sources.list_sources(books))
+
+
+def _statuses(books: Books, configured_list: list[ConfiguredSource]) -> list[SourceStatus]:
+    at = now()
     newest = sa.select(sa.func.max(SourceRun.id)).group_by(SourceRun.name)
     with books.database.session() as session:
         last = {run.name: _run(run) for run in session.scalars(sa.select(SourceRun).where(SourceRun.id.in_(newest)))}
@@ -54,6 +83,12 @@ def source_runs(books: WholeBooks, name: str | None = None) -> Listing[SourceRun
     return listing
 
 
+def source_run(books: WholeBooks, run: int) -> SourceRunRow:
+    """One run of a source."""
+    with books.whole.database.session() as session:
+        return _run(session.get_one(SourceRun, run))
+
+
 def _run(run: SourceRun) -> SourceRunRow:
     finished_at = run.finished_at
     return SourceRunRow(
@@ -76,6 +111,7 @@ def _status(source: ConfiguredSource, last: SourceRunRow | None, newest: datetim
         kind=cast(Literal["bill", "log"], source.kind),
         addresses=source.uris,
         scope=source.scope,
+        revision=configured_sources.revision(source),
         cron=source.cron if source.uris else "",
         paused=source.paused,
         created_at=source.created_at,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,14 +17,13 @@ from rootcost.commands.gaps import gaps
 from rootcost.terminal.console import Home, log_to, open_books, out, out_json, out_rows, say, steps
 
 if TYPE_CHECKING:
-    from ingest.source import Window
-    from ledger.books import Books
-    from ledger.db import ConfiguredSource
+    from api.models import SourceStatus
 
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")]
 Name = Annotated[str, typer.Argument(help="Its name.", show_default=False)]
 
-ACTOR = "cli"
+_OPTIONS = {"name": "NAME", "source": "SOURCE", "addresses": "URIS", "cron": "--cron", "scope": "--scope", "expected_lag_seconds": "--lag",
+            "since": "--from", "until": "--to"}  # fmt: skip
 _UNCLASSIFIED = "rootcost.commands.unclassified"
 _LENGTH = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     sources = typer.Typer(no_args_is_help=True, help="Bills and logs that `rootcost serve` reads by itself, on schedule.")
     for command, example in (
         (add, "add aws-prod aws-cur s3://billing/exports/company-cur2/ --cron '15 */6 * * *'"),
+        (change, "change aws-prod --cron @daily"),
         (list_all, "list --format json"),
         (try_out, "test aws-prod"),
         (run, "run aws-prod"),
@@ -76,30 +78,43 @@ def add(
 
     Credentials are not stored: the serving process takes them from its environment. `rootcost sources kinds` says which each needs.
     """
-    from ingest.sources import by_name
-    from ledger import sources as configured_sources
-    from ledger.errors import UsageError
-    from ledger.periods import now
-    from rootcost.service.cron import longest_pause
+    from api.models import NewSource
+    from api.queries import of_operator
+    from rootcost.operations import sources
+    from rootcost.terminal.options import fields_as, validated
 
-    kind = by_name(source)
-    if not uris and kind.kind == "bill":
-        raise UsageError("a bill needs an address", where="URIS", remedy=f"e.g. {', '.join(kind.access.addresses)}")
-    if scope and kind.kind == "log":
-        raise UsageError("only bills have datasets", where="--scope", remedy="leave it out")
-    ticks = (cron or kind.access.cron) if uris else ""
-    expected_lag = _length(lag) if lag else kind.access.lag
-    pause = longest_pause(ticks, after=now()) if ticks else timedelta(0)
-    with open_books(home) as books:
-        source_row = configured_sources.add(
-            books, name, source=kind.name, kind=kind.kind, uris=[_absolute(uri) for uri in uris or ()], scope=scope or None,
-            cron=ticks, pause=pause, lag=expected_lag, actor=ACTOR,
-        )  # fmt: skip
-        _show(books, source_row, output)
+    typed_values = {"name": name, "source": source} | _typed_terms(uris or [], cron, scope, lag)
+    new_source = validated(NewSource, typed_values, _OPTIONS)
+    with open_books(home) as books, fields_as(_OPTIONS):
+        _show(sources.add(of_operator(books), new_source), output)
     if uris:
         say(
             f"Next: rootcost sources test {name}; it is read at its ticks while rootcost serve runs, or at once by rootcost sources run {name}"
         )
+
+
+def change(
+    name: Name,
+    uris: Annotated[list[str] | None, typer.Argument(help="Where it lies now. Default: as before.", show_default=False)] = None,
+    cron: Annotated[str, typer.Option(help="When it is read from now on, in UTC. Default: as before.")] = "",
+    scope: Annotated[str, typer.Option(help="Name of the dataset from now on. Default: as before.")] = "",
+    lag: Annotated[str, typer.Option(help="How old its newest row may be from now on: 90m, 36h, 3d. Default: as before.")] = "",
+    output: Format = "table",
+    home: Home = None,
+) -> None:
+    """Give a source other terms. Its kind, its history and what it brought stay."""
+    from api import queries
+    from api.models import SourceTerms
+    from api.queries import of_operator
+    from rootcost.operations import sources
+    from rootcost.terminal.options import fields_as, validated
+
+    with open_books(home) as books, fields_as(_OPTIONS):
+        before = queries.source(of_operator(books), name)
+        typed_values = {key: value for key, value in _typed_terms(uris or [], cron, scope, lag).items() if value}
+        earlier_values = {key: getattr(before, key) for key in SourceTerms.model_fields}
+        terms = validated(SourceTerms, earlier_values | {"cron": before.cron or None} | typed_values, _OPTIONS)
+        _show(sources.change(of_operator(books), name, terms), output)
 
 
 def list_all(output: Format = "table", home: Home = None) -> None:
@@ -128,32 +143,31 @@ def try_out(
 
     What is missing is said in a sentence, with the least-privilege policy to paste on stdout.
     """
-    from ingest.probe import probe
-    from ingest.sources import by_name
+    from api.queries import of_operator
     from ledger import sources as configured_sources
+    from rootcost.operations import sources
+    from rootcost.terminal.options import fields_as
 
     results: list[dict[str, object]] = []
     policies: dict[str, str] = {}
     any_failed = False
-    with open_books(home) as books:
+    with open_books(home) as books, fields_as(_OPTIONS):
         selection = [configured_sources.find(books, name)] if name else configured_sources.list_sources(books)
         for source in selection:
-            kind = by_name(source.source)
-            for uri in source.uris:
-                result = probe(books, kind, uri)
-                any_failed |= not result.ok
+            for test in sources.test_configured(of_operator(books), source.name):
+                any_failed |= not test.ok
                 results.append(
-                    {"name": source.name, "source": source.source, "address": uri, "ok": result.ok, "told": result.message, "rows": result.rows,
-                     "newest": result.newest, "remarks": result.problem_rows, "needs": kind.access.needs, "policy": kind.access.policy}
+                    {"name": source.name, "source": source.source, "address": test.address, "ok": test.ok, "told": test.message, "rows": test.rows,
+                     "newest": test.newest, "remarks": test.problem_rows, "needs": test.needs, "policy": test.policy}
                 )  # fmt: skip
-                if output == "table" and result.ok:
-                    newest = f", the newest of {result.newest:%Y-%m-%d %H:%M} UTC" if result.newest else ""
-                    out(f"{source.name}: {uri} {result.message}{newest}")
+                if output == "table" and test.ok:
+                    newest = f", the newest of {test.newest:%Y-%m-%d %H:%M} UTC" if test.newest else ""
+                    out(f"{source.name}: {test.address} {test.message}{newest}")
                 elif output == "table":
-                    needs = f". It needs {kind.access.needs}" if "://" in uri else ""
-                    say(f"{source.name}: {uri} cannot be read: {result.message}{needs}.")
-                    if needs and kind.access.policy:
-                        policies[kind.access.policy] = source.source
+                    needs = f". It needs {test.needs}" if "://" in test.address else ""
+                    say(f"{source.name}: {test.address} cannot be read: {test.message}{needs}.")
+                    if needs and test.policy:
+                        policies[test.policy] = source.source
             if not source.uris and output == "table":
                 say(f"{source.name}: is watched only; nothing to try")
     if output == "json":
@@ -169,7 +183,7 @@ def try_out(
 
 def run(name: Name, output: Format = "table", home: Home = None) -> None:
     """Read a source now, whatever its schedule says, as far as it has not been read yet."""
-    _read(home, name, None, output)
+    _read(home, name, {}, output)
 
 
 def backfill(
@@ -183,17 +197,7 @@ def backfill(
 
     Bills and logs that lie in files are read as far as they are there; a provider is asked for exactly these days.
     """
-    from ingest.source import Window
-    from ledger.errors import UsageError
-    from ledger.periods import now, parse_instant
-
-    since = parse_instant(start, field="--from").date()
-    until = parse_instant(end, field="--to").date() if end else None
-    if since > now().date():
-        raise UsageError(f"{start} has not come yet", where="--from", remedy="name a day or month that has")
-    if until is not None and until <= since:
-        raise UsageError("the range is empty", where="--to", remedy="--to is the first day or month not read")
-    _read(home, name, Window(since, until), output)
+    _read(home, name, {"since": start, "until": end or None}, output)
 
 
 def pause(name: Name, output: Format = "table", home: Home = None) -> None:
@@ -208,10 +212,12 @@ def resume(name: Name, output: Format = "table", home: Home = None) -> None:
 
 def remove(name: Name, home: Home = None) -> None:
     """Take a source off the schedule. What it brought, and the history of its runs, stay."""
-    from ledger import sources as configured_sources
+    from api.queries import of_operator
+    from rootcost.operations import sources
+    from rootcost.terminal.options import fields_as
 
-    with open_books(home) as books:
-        configured_sources.remove(books, name, actor=ACTOR)
+    with open_books(home) as books, fields_as(_OPTIONS):
+        sources.remove(of_operator(books), name)
     say(f"Removed: {name}. Its rows and its history are kept.")
 
 
@@ -224,8 +230,9 @@ def history(
     """List runs, newest first: rows, money in, duration and lag of each."""
     from api import queries
     from api.queries import of_operator
+    from rootcost.terminal.options import fields_as
 
-    with open_books(home) as books:
+    with open_books(home) as books, fields_as(_OPTIONS):
         page = queries.source_runs(of_operator(books), name or None).page(limit=limit)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
@@ -244,15 +251,12 @@ def kinds(
 ) -> None:
     """List what can be a source: what to name, which credentials it needs, and the policy to paste."""
     from ingest.sources import by_name
+    from rootcost.operations import sources
     from rootcost.terminal.console import home_of
 
     home_of(home)
-    selection = [by_name(name) for name in ([source] if source else discover())]
-    rows = [
-        {"source": s.name, "kind": s.kind, "title": s.title, "addresses": list(s.access.addresses), "cron": s.access.cron,
-         "lag_seconds": int(s.access.lag.total_seconds()), "needs": s.access.needs, "policy": s.access.policy}
-        for s in selection
-    ]  # fmt: skip
+    name = by_name(source).name if source else ""
+    rows = [kind.model_dump() for kind in sources.kinds() if not name or kind.source == name]
     if output == "json":
         out_json(rows)
         return
@@ -261,28 +265,30 @@ def kinds(
     source_tables.kinds(rows, whole=bool(source))
 
 
-def _read(home: object, name: str, window: Window | None, output: str) -> None:
-    from pathlib import Path
-
+def _read(home: Path | None, name: str, days: Mapping[str, str | None], output: str) -> None:
     from api import queries
+    from api.models import RunRequest
     from api.queries import of_operator
-    from ledger import sources as configured_sources
-    from rootcost.service.source_runs import BACKFILL, BY_HAND, read_source
+    from rootcost.operations import sources
+    from rootcost.operations.source_runs import BACKFILL, BY_HAND, read_source
     from rootcost.terminal import run_reports
     from rootcost.terminal import sources as source_tables
+    from rootcost.terminal.options import fields_as, validated
 
-    assert home is None or isinstance(home, Path)
     with open_books(home) as books, steps() as progress:
         log_to(books.home)  # the traceback of an unexpected error goes to this log
+        with fields_as(_OPTIONS):
+            window = sources.window_of(validated(RunRequest, days, _OPTIONS))
+            source = sources.asked_for(of_operator(books), name, window)
         finished_run = read_source(
             books,
-            configured_sources.find(books, name),
+            source,
             cause=BACKFILL if window else BY_HAND,
             window=window,
             progress=progress.of("Reading"),
             waiting=lambda: say("Waiting for another rootcost process that reads sources of this kind …"),
         )
-        row = next(r for r in queries.source_runs(of_operator(books), name).page(limit=200).rows if r.run == finished_run.run.id)
+        row = queries.source_run(of_operator(books), finished_run.run.id)
     if output == "json":
         out_json(row.model_dump())
     else:
@@ -296,32 +302,39 @@ def _read(home: object, name: str, window: Window | None, output: str) -> None:
         raise typer.Exit(1)
 
 
-def _pause(home: object, name: str, output: str, *, pausing: bool) -> None:
-    from pathlib import Path
-
-    from ledger import sources as configured_sources
-
-    assert home is None or isinstance(home, Path)
-    with open_books(home) as books:
-        _show(books, configured_sources.pause(books, name, paused=pausing, actor=ACTOR), output)
-
-
-def _show(books: Books, source: ConfiguredSource, output: str) -> None:
+def _pause(home: Path | None, name: str, output: str, *, pausing: bool) -> None:
     from api import queries
+    from api.models import ScheduleChange
     from api.queries import of_operator
+    from rootcost.operations import sources
+    from rootcost.terminal.options import fields_as
+
+    with open_books(home) as books, fields_as(_OPTIONS):
+        sources.reschedule(of_operator(books), name, ScheduleChange(paused=pausing))
+        _show(queries.source(of_operator(books), name), output)
+
+
+def _show(source: SourceStatus, output: str) -> None:
     from rootcost.terminal import sources as source_tables
 
-    row = next(row for row in queries.sources(of_operator(books)) if row.name == source.name)
     if output == "json":
-        out_json(row.model_dump())
+        out_json(source.model_dump())
     else:
-        source_tables.sources([row])
+        source_tables.sources([source])
+
+
+def _typed_terms(uris: Sequence[str], cron: str, scope: str, lag: str) -> dict[str, object]:
+    """The terms of a source as they were typed, by the names of the API."""
+    return {
+        "addresses": [_absolute(uri) for uri in uris],
+        "cron": cron or None,
+        "scope": scope or None,
+        "expected_lag_seconds": int(_length(lag).total_seconds()) if lag else None,
+    }
 
 
 def _absolute(uri: str) -> str:
     """Absolute path of a local URI, so that it does not depend on the server's working folder."""
-    from pathlib import Path
-
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

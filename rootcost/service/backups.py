@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from ledger.errors import RootCostError, SettingsError, UsageError
 from ledger.periods import now
-from rootcost.service.cron import trigger
+from rootcost.operations.cron import trigger
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger

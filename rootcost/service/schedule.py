@@ -242,7 +242,7 @@ class Schedule:
     def read(self, name: str) -> None:
         """Reads a source now, and schedules a retry if that failed."""
         from ledger import sources
-        from rootcost.service.source_runs import BY_CLOCK, backoff, read_source
+        from rootcost.operations.source_runs import BY_CLOCK, backoff, read_source
 
         source = next((s for s in sources.list_sources(self._books) if s.name == name), None)
         if source is None or source.paused:
@@ -304,7 +304,7 @@ class Schedule:
         """Closes the runs of processes that died, and makes scheduled ones due at once."""
         from ledger import sources
         from ledger.locks import lock_of
-        from rootcost.service.source_runs import BY_CLOCK
+        from rootcost.operations.source_runs import BY_CLOCK
 
         for run in sources.unfinished(self._books):
             lock = lock_of(self._books, f"source-{run.source}")

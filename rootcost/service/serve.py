@@ -154,6 +154,7 @@ class _Service:
         from api.access.hosts import Site
         from api.app import create_app
         from api.mcp.server import add_mcp
+        from rootcost.operations import all_operations
         from rootcost.service.grpc_server import GrpcReceiver
         from rootcost.service.receivers import Parsers, SpoolingReceiver
         from rootcost.service.schedule import Schedule
@@ -165,7 +166,7 @@ class _Service:
         self._porch = spool = SpoolingReceiver(books.home / "spool", books.settings.ingest)
         serve, doors = books.settings.serve, Parsers(books.settings.ingest)
         site = Site.of(serve, port=addresses.port, ui_port=addresses.ui_port, ui=addresses.ui_port is not None)
-        app = create_app(books, receivers=doors, token=self._token, spool=spool, site=site)
+        app = create_app(books, receivers=doors, operations=all_operations(), token=self._token, spool=spool, site=site)
         add_mcp(app, books)
         self._api = _Api(app, listening)
         self._grpc = (

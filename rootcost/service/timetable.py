@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ledger import sources
 from ledger.db import ConfiguredSource
 from ledger.periods import now
-from rootcost.service.cron import trigger
+from rootcost.operations.cron import trigger
 
 if TYPE_CHECKING:
     from apscheduler.job import Job

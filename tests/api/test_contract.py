@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from api.app import create_app
 from ledger.books import Books
-from tests.support.api_examples import TOKEN, SmallReceivers, write_worked_example
+from tests.support.api_examples import app_of, write_worked_example
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -26,7 +25,7 @@ EXAMPLES_EACH = 12
 def test_every_get_keeps_its_word(books: Books) -> None:
     """No answer but a described one: right status, right media type, right shape; never a 500."""
     write_worked_example(books)
-    app = create_app(books, receivers=SmallReceivers(), token=TOKEN)
+    app = app_of(books)
     described = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HERE).include(method="GET")
     operations = []
     for result in described.get_all_operations():

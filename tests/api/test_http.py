@@ -433,9 +433,10 @@ def test_the_client_passes_on_what_a_stranger_says() -> None:
 
 def test_the_token_cannot_be_empty(books: Books) -> None:
     from api.app import create_app
+    from rootcost.operations import all_operations
 
     with pytest.raises(ValueError, match="token must not be empty"):
-        create_app(books, receivers=SmallReceivers(), token="")
+        create_app(books, receivers=SmallReceivers(), operations=all_operations(), token="")
 
 
 # watching

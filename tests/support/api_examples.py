@@ -359,8 +359,10 @@ class SmallReceivers:
 def app_of(books: Books, **options: Any) -> Any:
     """The app over these books."""
     from api.app import create_app
+    from rootcost.operations import all_operations
 
-    return create_app(books, receivers=options.pop("receivers", None) or SmallReceivers(), token=TOKEN, **options)
+    receivers = options.pop("receivers", None) or SmallReceivers()
+    return create_app(books, receivers=receivers, operations=all_operations(), token=TOKEN, **options)
 
 
 def client_of(app: Any) -> Any:

@@ -12,10 +12,9 @@ import pytest
 from fastapi import FastAPI
 from streamlit.testing.v1 import AppTest
 
-from api.app import create_app
 from ledger.books import Books
 from tests.support import ui_fake_api as fake
-from tests.support.api_examples import CHAIN_1, TOKEN, SmallReceivers, write_worked_example
+from tests.support.api_examples import CHAIN_1, TOKEN, app_of, write_worked_example
 from tests.support.paths import ROOT
 from ui import charts, labels, widgets
 from ui.controls import PAGES
@@ -545,7 +544,7 @@ def test_an_error_of_the_api_is_a_sentence(visit: Any) -> None:
 def worked_example_url(books: Books) -> Iterator[str]:
     """The real API over the specification's worked example."""
     write_worked_example(books)
-    with fake.serving(create_app(books, receivers=SmallReceivers(), token=TOKEN)) as url:
+    with fake.serving(app_of(books)) as url:
         yield url
 
 
@@ -573,7 +572,7 @@ def test_every_page_reads_the_real_api(visit: Any, worked_example_url: str, page
 
 @pytest.mark.parametrize("page", list(PAGES))
 def test_every_page_reads_real_empty_books(visit: Any, books: Books, page: str) -> None:
-    with fake.serving(create_app(books, receivers=SmallReceivers(), token=TOKEN)) as url:
+    with fake.serving(app_of(books)) as url:
         shown = visit(url, page)
         assert not shown.at.error, shown.words
 

@@ -23,7 +23,6 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from api.app import create_app
 from api.client import ApiProblem, Client
 from api.errors import RequestError
 from api.receivers import Receivers
@@ -31,7 +30,7 @@ from api.routes.receive import BodyLimiter, inflate
 from ledger.books import Books
 from ledger.spool import Spool
 from ledger.tables import PROBLEMS, SPANS
-from tests.support.api_examples import TOKEN, SmallReceivers, reach
+from tests.support.api_examples import TOKEN, app_of, reach
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PROTOBUF = {**AUTH, "Content-Type": "application/x-protobuf"}
@@ -70,7 +69,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 @contextmanager
 def serving(books: Books, port: int, receivers: Receivers | None = None) -> Iterator[str]:
     """The app behind a real server on loopback."""
-    app = create_app(books, receivers=receivers or SmallReceivers(), token=TOKEN)
+    app = app_of(books, receivers=receivers)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -14,7 +14,7 @@ from ingest.sources import by_name, discover
 from ledger.books import Books
 from ledger.db import Audit
 from ledger.tables import CHARGES
-from rootcost.service.cron import longest_pause, trigger
+from rootcost.operations.cron import longest_pause, trigger
 from tests.support.api_examples import reach
 from tests.support.cli_books import Command, write_files
 
@@ -44,35 +44,37 @@ def test_a_source_from_its_set_up_to_its_end(rootcost: Command, bill: Path, home
     )
     assert "rootcost sources test bill" in added.err
 
-    tried = rootcost("sources", "test", "bill")
-    assert tried.code == 0, tried.err
-    assert "can be read; the first page" in tried.out
-    assert "holds 1 charge, the newest of 2026-10-05 11:00 UTC" in tried.out
+    trial = rootcost("sources", "test", "bill")
+    assert trial.code == 0, trial.err
+    assert "can be read; the first page" in trial.out
+    assert "holds 1 charge, the newest of 2026-10-05 11:00 UTC" in trial.out
     with Books.open(home) as books:
         assert books.store.version(CHARGES) is None  # nothing was booked
     assert not (home / "raw").exists()
 
-    read = rootcost("sources", "run", "bill", "--format", "json")
-    assert read.code == 0, read.err
-    run = json.loads(read.out)
+    first_run = rootcost("sources", "run", "bill", "--format", "json")
+    assert first_run.code == 0, first_run.err
+    run = json.loads(first_run.out)
     assert (run["cause"], run["status"], run["files"], run["rows"], run["rows_changed"]) == ("hand", "done", 1, 1, 1)
     assert (run["money_in"], run["newest"]) == ({"USD": "0.03"}, "2026-10-05T11:00:00+00:00")
     again = json.loads(rootcost("sources", "run", "bill", "--format", "json").out)
     assert (again["rows"], again["rows_changed"], again["money_in"]) == (1, 0, {"USD": "0.03"})
 
-    filled = rootcost("sources", "backfill", "bill", "--from", "2026-01", "--to", "2026-04")
-    assert filled.code == 0, filled.err
+    backfill = rootcost("sources", "backfill", "bill", "--from", "2026-01", "--to", "2026-04")
+    assert backfill.code == 0, backfill.err
     assert [(r["cause"], r["since"], r["until"]) for r in rootcost("sources", "history", "bill", "--format", "json").rows] == [
         ("backfill", "2026-01-01", "2026-04-01"),
         ("hand", None, None),
         ("hand", None, None),
     ]
 
+    new_terms = json.loads(rootcost("sources", "change", "bill", "--cron", "@hourly", "--format", "json").out)
+    assert (new_terms["cron"], new_terms["expected_lag_seconds"], new_terms["addresses"]) == ("@hourly", 3 * 86400, [str(bill)])
     assert rootcost("sources", "pause", "bill").code == 0
     assert [row["state"] for row in rootcost("sources", "list", "--format", "json").rows] == ["paused"]
     assert json.loads(rootcost("sources", "resume", "bill", "--format", "json").out)["paused"] is False
-    listed = rootcost("sources", "list")
-    assert "0.03 USD" in listed.out
+    table = rootcost("sources", "list")
+    assert "0.03 USD" in table.out
     assert rootcost("sources", "remove", "bill").code == 0
     assert rootcost("sources", "list", "--format", "json").rows == []
     assert len(rootcost("sources", "history", "bill", "--format", "json").rows) == 3
@@ -81,10 +83,11 @@ def test_a_source_from_its_set_up_to_its_end(rootcost: Command, bill: Path, home
         with books.database.session() as session:
             rows = list(session.scalars(sa.select(Audit).where(Audit.action.like("source.%")).order_by(Audit.sequence)))
     assert [(row.action, row.subject, row.actor) for row in rows] == [
-        (f"source.{what}", "bill", "cli") for what in ("add", "pause", "resume", "remove")
+        (f"source.{what}", "bill", "cli") for what in ("add", "run", "run", "run", "change", "pause", "resume", "remove")
     ]
-    assert (rows[1].before or {})["paused"] is False
-    assert (rows[1].after or {})["paused"] is True
+    assert rows[3].after == {"since": "2026-01-01", "until": "2026-04-01"}
+    assert (rows[5].before or {})["paused"] is False
+    assert (rows[5].after or {})["paused"] is True
 
 
 def test_an_address_means_the_same_from_every_folder(rootcost: Command, bill: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +118,8 @@ def test_what_receivers_take_can_be_watched(rootcost: Command) -> None:
         ("sources add x focus https://host/a?api_key=secret", "set it in the environment"),
         ("sources run awz", "did you mean 'aws'?"),
         ("sources test awz", "did you mean 'aws'?"),
+        ("sources change awz", "did you mean 'aws'?"),
+        ("sources change aws --cron nonsense", "--cron"),
         ("sources pause awz", "did you mean 'aws'?"),
         ("sources resume nothing", "configured are aws"),
         ("sources remove awz", "did you mean 'aws'?"),

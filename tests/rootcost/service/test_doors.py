@@ -16,7 +16,6 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
-from api.app import create_app
 from api.errors import RequestError
 from api.routes.receive import inflate
 from ingest.source import Reading
@@ -28,7 +27,7 @@ from ledger.spool import Body
 from rootcost.service.http_protocol import TimedProtocol
 from rootcost.service.receivers import OTLP_TRACES, Parsers, TraceReader
 from tests.ingest.test_odd_files import ABSURD, PROMPT, payload
-from tests.support.api_examples import TOKEN, reach
+from tests.support.api_examples import TOKEN, app_of, reach
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -76,7 +75,7 @@ def listening(books: Books) -> Iterator[int]:
     class HastyProtocol(TimedProtocol):
         HEAD_SECONDS = 0.2
 
-    app = create_app(books, receivers=Parsers(books.settings.ingest), token=TOKEN)
+    app = app_of(books, receivers=Parsers(books.settings.ingest))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, http=HastyProtocol, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -219,10 +219,11 @@ def set_up(books: Books, files: Path, *, names: int) -> None:
         bill = files / f"bill-{number}.csv"
         shutil.copy(files / "bill.csv", bill)
         bill.write_text(bill.read_text().replace("0.03", f"0.0{number + 1}"))
-        sources.add(
-            books, f"bill-{number}", source="focus", kind="bill", uris=[str(bill)], scope=f"bill-{number}", cron=f"*/{TICK_SECONDS} * * * * *",
-            pause=timedelta(seconds=TICK_SECONDS), lag=timedelta(days=9999), actor="test",
-        )  # fmt: skip
+        name, pause = f"bill-{number}", timedelta(seconds=TICK_SECONDS)
+        terms = sources.Terms(
+            uris=[str(bill)], scope=name, cron=f"*/{TICK_SECONDS} * * * * *", pause=pause, lag=timedelta(days=9999)
+        )
+        sources.add(books, name, terms, source="focus", kind="bill", actor="test")
 
 
 def ticks_kept_more_than_once(found: list[SourceRun]) -> dict[tuple[str, int], int]:

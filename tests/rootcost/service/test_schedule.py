@@ -26,10 +26,10 @@ from ledger.ids import span_key, trace_key
 from ledger.locks import attribution_lock, lock_of
 from ledger.spool import Spool
 from ledger.tables import BUDGET_STATUS, CHARGES, SPANS
-from rootcost.service import source_runs
+from rootcost.operations import source_runs
+from rootcost.operations.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
 from rootcost.service.changed_months import facts_by_month, input_fingerprints, months_to_check
 from rootcost.service.schedule import Jobs, Schedule
-from rootcost.service.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
 from rootcost.service.staleness import raise_alerts
 from rootcost.service.timetable import TABLE
 from tests.attribution.test_rules import call
@@ -177,9 +177,8 @@ def a_source(
     lag: timedelta = timedelta(days=9999),
 ) -> ConfiguredSource:
     kind = "bill" if source == "focus" else "log"
-    return sources.add(
-        books, name, source=source, kind=kind, uris=[str(uri)] if uri else [], scope=None, cron=cron, pause=timedelta(0), lag=lag, actor="test"
-    )  # fmt: skip
+    terms = sources.Terms(uris=[str(uri)] if uri else [], scope=None, cron=cron, pause=timedelta(0), lag=lag)
+    return sources.add(books, name, terms, source=source, kind=kind, actor="test")
 
 
 @pytest.fixture

@@ -62,8 +62,11 @@ def read_source(
     window: Window | None = None,
     progress: Progress | None = None,
     waiting: Callable[[], None] | None = None,
+    on_begin: Callable[[int], None] | None = None,
 ) -> FinishedRun:
     """Reads a source and books what it holds. Whatever goes wrong is in the history, and in what is returned, not raised.
+
+    `waiting` is called before it waits for another reader, `on_begin` with the number of the run.
 
     Among all processes on one ledger a kind of source is read by one at a time, since its marks are shared; the turn to write is taken
     for every write only, so that a slow provider keeps nobody waiting.
@@ -77,6 +80,8 @@ def read_source(
     with exclusive(lock_of(books, f"source-{source.source}"), on_wait=waiting):
         since, until = (window.since, window.until) if window else (None, None)
         run_id = sources.begin(books, source, cause=cause, since=since, until=until)
+        if on_begin is not None:
+            on_begin(run_id)
         try:
             outcome, report, error = _read(books, source, window, progress)
         except BaseException:

@@ -26,9 +26,7 @@ _NAMED = {
 }
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _PART = re.compile(r"(\*|\w+(?:-\w+)?)(?:/(\d+))?")
-_REMEDY = (
-    'write five fields, e.g. --cron "15 */6 * * *" (minute hour day month weekday, UTC), or @hourly, @daily, @weekly, @monthly'
-)
+_REMEDY = 'write five fields, e.g. "15 */6 * * *" (minute hour day month weekday, UTC), or @hourly, @daily, @weekly, @monthly'
 _TICKS = 400
 """Ticks examined to find the longest pause; most of a month of hourly ones."""
 
@@ -45,7 +43,7 @@ def trigger(cron: str) -> BaseTrigger:
 
     fields = _NAMED.get(cron.strip().lower(), cron).lower().split()
     if len(fields) not in (5, 6):
-        raise UsageError(f"{cron!r} has {counted(len(fields), 'field')}", where="--cron", remedy=_REMEDY)
+        raise UsageError(f"{cron!r} has {counted(len(fields), 'field')}", where="cron", remedy=_REMEDY)
     second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ["0", *fields]
     common: dict[str, Any] = {"second": second, "minute": minute, "hour": hour, "month": month, "timezone": UTC}
     try:
@@ -57,9 +55,9 @@ def trigger(cron: str) -> BaseTrigger:
         else:
             cron_trigger = OrTrigger([CronTrigger(**common, day=day), by_weekday])
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{cron!r}: {error}", where="--cron", remedy=_REMEDY) from error
+        raise UsageError(f"{cron!r}: {error}", where="cron", remedy=_REMEDY) from error
     if cron_trigger.get_next_fire_time(None, datetime.now(UTC)) is None:
-        raise UsageError(f"{cron!r} never comes", where="--cron", remedy=_REMEDY)
+        raise UsageError(f"{cron!r} never comes", where="cron", remedy=_REMEDY)
     return cron_trigger
 
 

@@ -1,0 +1,66 @@
+"""Protocols between the routes that manage and what does the work: the API reads no bills and price lists, and allocates nothing.
+
+They are implemented by the modules of `rootcost.operations`, which the command line calls as well: one function for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.models import (
+    NewSource,
+    RunRequest,
+    ScheduleChange,
+    ScheduleEntry,
+    SourceDraft,
+    SourceKind,
+    SourceRunRow,
+    SourceStatus,
+    SourceTerms,
+    SourceTest,
+)
+from api.queries.gate import WholeBooks
+
+
+class SourceOperations(Protocol):
+    """What is done with sources. Each change is audited with the principal of the books."""
+
+    def kinds(self) -> list[SourceKind]:
+        """Every kind of source."""
+        ...
+
+    def add(self, books: WholeBooks, source: NewSource) -> SourceStatus:
+        """Configures a source. Raises `ledger.sources.SourceExistsError` if the name is taken."""
+        ...
+
+    def change(self, books: WholeBooks, name: str, terms: SourceTerms) -> SourceStatus:
+        """Gives a source other terms."""
+        ...
+
+    def reschedule(self, books: WholeBooks, name: str, change: ScheduleChange) -> ScheduleEntry:
+        """Changes when a source is read, pauses it or goes on."""
+        ...
+
+    def remove(self, books: WholeBooks, name: str) -> None:
+        """Takes a source off the schedule."""
+        ...
+
+    def test(self, books: WholeBooks, draft: SourceDraft) -> list[SourceTest]:
+        """Tries the addresses of a source out; stores nothing."""
+        ...
+
+    def test_configured(self, books: WholeBooks, name: str) -> list[SourceTest]:
+        """The same for a configured source."""
+        ...
+
+    def start_run(self, books: WholeBooks, name: str, request: RunRequest) -> SourceRunRow:
+        """Begins to read a source, and returns the run, which goes on. Raises `ledger.sources.SourceBusyError` while its kind is being read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """All of them."""
+
+    sources: SourceOperations
