@@ -25,7 +25,7 @@ from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
 from api.receivers import Receivers
-from api.routes import access, audit, login, read, receive, sources, state, write
+from api.routes import access, audit, login, provider_login, read, receive, sources, state, write
 from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
@@ -85,7 +85,9 @@ def create_app(
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
-    app.include_router(login.router(login.LoginService(books, site)))
+    login_service = login.LoginService(books, site)
+    app.include_router(login.router(login_service))
+    app.include_router(provider_login.router(login_service))
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_exception_handler(NotModifiedError, not_modified)

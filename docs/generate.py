@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -50,6 +50,7 @@ _WORDS: Mapping[Any, str] = {
     Decimal: "decimal, quoted",
     date: "date",
     Path: "folder",
+    SecretStr: "text",
 }
 _BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
 
@@ -81,7 +82,7 @@ def default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    if value is None or value in ("", [], {}):
+    if value is None or value in ("", [], {}, SecretStr("")):
         return "empty"
     if isinstance(value, list):
         return f"`[{', '.join(json.dumps(str(v)) for v in value)}]`"

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -34,7 +34,12 @@ _LEFT_OUT: Final = frozenset(
     | {f"{DATABASE}{suffix}" for suffix in ("", "-wal", "-shm")}
 )
 """Of the home: what is copied in another way, the token, what is computed again, and logs."""
-_SETTINGS_LEFT_OUT: Final = (("store",), ("backup",), ("alerts", "webhook_url"))
+_SETTINGS_LEFT_OUT: Final = (
+    ("store",),
+    ("backup",),
+    ("alerts", "webhook_url"),
+    ("access", "providers", "client_secret"),
+)
 """Settings that name other places or hold secrets: a restored ledger must not write to the stores of the one it is a copy of."""
 _RAW_NAME: Final = re.compile(r"([0-9a-f]{64})-.*")
 
@@ -163,16 +168,20 @@ def _put_settings_aside(home: Path, target: Path) -> list[str]:
 
     text = path.read_text(encoding="utf-8")
     values, document, names = tomllib.loads(text), tomlkit.parse(text), list[str]()
-    for *sections, key in _SETTINGS_LEFT_OUT:
-        places: list[Any] = [values, document]
-        for section in sections:
-            places = [place.get(section) or {} for place in places]
-        if key in places[0]:
-            names.append(".".join((*sections, key)))
-            for place in places:
-                place.pop(key)
+    for path_of_key in _SETTINGS_LEFT_OUT:
+        if _take_out(values, path_of_key) and _take_out(document, path_of_key):
+            names.append(".".join(path_of_key))
     text = tomlkit.dumps(document)
     if tomllib.loads(text) != values:  # a layout that cannot be edited
         return [*names, f"all others of {path}"]
     target.write_text(text, encoding="utf-8")
     return names
+
+
+def _take_out(section: Any, path: Sequence[str]) -> bool:
+    """Takes a key out of nested sections, and out of each of a list of tables; returns whether it was there."""
+    key, *inner_path = path
+    if not inner_path:
+        return section.pop(key, None) is not None
+    inner = section.get(key) or {}
+    return sum(_take_out(table, inner_path) for table in (inner if isinstance(inner, list) else [inner])) > 0

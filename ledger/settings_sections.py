@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from pathlib import Path
 from re import fullmatch
 from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from ledger.errors import SettingsError
 
 
 class Section(BaseModel):
@@ -88,11 +91,95 @@ class ServeSettings(Section):
         return values
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on, or a host name, is reached from this machine only.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class OidcProvider(Section):
+    """A provider of OpenID Connect that people log in with; repeatable. Which roles its groups have: `rootcost roles map`."""
+
+    name: str = Field(
+        pattern="^[a-z0-9][a-z0-9-]{0,39}$",
+        description="Short name, as in `rootcost roles map` and in the address that it sends people back to: /login/NAME/callback.",
+    )
+    title: str = Field("", max_length=60, description="What the log-in page calls it. Empty: its name.")
+    issuer: str = Field(
+        max_length=512,
+        description="Its issuer, character by character as its tokens have it: an https address, or http for one on this machine.",
+    )
+    client_id: str = Field(min_length=1, max_length=256, description="Id under which RootCost is registered there.")
+    client_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of that client. Empty: client_secret_file, or a public client, which has none."
+    )
+    client_secret_file: str = Field("", description="A file that holds the secret, so that rootcost.toml does not.")
+    scopes: list[str] = Field(
+        default_factory=lambda: ["openid", "profile", "email"], description="What it is asked for; some give groups for a scope."
+    )
+    groups_claim: str = Field(
+        "groups", min_length=1, max_length=256, description="The claim that holds a person's groups, in the token or at userinfo."
+    )
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            address = urlsplit(value)
+            fits = bool(address.hostname) and not address.query and not address.fragment and "@" not in address.netloc
+            fits = fits and (address.scheme == "https" or (address.scheme == "http" and is_loopback(address.hostname or "")))
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"{value!r} is no issuer; write https://login.example.com/realms/company")
+        return value
+
+    @field_validator("scopes")
+    @classmethod
+    def _asks_who_it_is(cls, values: list[str]) -> list[str]:
+        if "openid" not in values or any(not value or " " in value for value in values):
+            raise ValueError("must hold openid, and one scope each")
+        return values
+
+    def secret(self) -> str:
+        """The client's secret; "" for a public client. Raises `SettingsError` for a file that cannot be read."""
+        if not self.client_secret_file:
+            return self.client_secret.get_secret_value()
+        try:
+            text = Path(self.client_secret_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(
+                f"cannot be read: {reason}",
+                where=self.client_secret_file,
+                remedy=f"access.providers {self.name}: client_secret_file",
+            ) from error
+        if not text:
+            raise SettingsError("is empty", where=self.client_secret_file, remedy="write the client's secret into it")
+        return text
+
+
 class AccessSettings(Section):
     """Log-in of people (see docs/access.md)."""
 
     session_hours: float = Field(168.0, gt=0, le=24 * 365, description="How long a log-in lasts at most.")
     idle_minutes: float = Field(720.0, gt=0, le=60 * 24 * 365, description="How long a log-in lasts without a request.")
+    providers: list[OidcProvider] = Field(
+        default_factory=list, description="Providers of OpenID Connect, in the order of the log-in page."
+    )
+
+    @field_validator("providers")
+    @classmethod
+    def _are_distinct(cls, values: list[OidcProvider]) -> list[OidcProvider]:
+        if len({value.name for value in values}) != len(values):
+            raise ValueError("two have one name")
+        return values
 
 
 class IngestSettings(Section):

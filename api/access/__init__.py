@@ -5,5 +5,6 @@ authentication   Authorization header or cookie → principal
 hosts            allowed host names, trusted proxies, addresses of our own
 cookies          the cookie of a session
 forms, pages     the log-in in HTML
+oidc             log-in at a provider
 gates            dependencies of routes: the books as the principal may see them, or the principal once it may do something
 """

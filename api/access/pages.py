@@ -78,6 +78,14 @@ def password_page(
     return _page(titles[link.purpose], head + _error(error) + form, status=status, targets=[return_to])
 
 
+def no_roles_page(name: str, sentence: str, return_to: str) -> HTMLResponse:
+    """For who is known, and may see nothing yet."""
+    body = f"<p>You are logged in as {escape(name)}, and no role is yours.</p><p>{escape(sentence)}</p>"
+    return _page(
+        "You see nothing yet", f'{body}<a class="provider" href="{escape(return_to)}">Go on</a>' + _form("/logout", [], "Log out")
+    )
+
+
 def message_page(title: str, message: str, *, status: int) -> HTMLResponse:
     """A sentence, and the way to the log-in."""
     return _page(title, f'<p>{escape(message)}</p><a class="provider" href="/login">Log in</a>', status=status)

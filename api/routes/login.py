@@ -30,7 +30,7 @@ class LoginService:
 
     def __init__(self, books: Books, site: Site) -> None:
         self.books, self.site = books, site
-        self.providers: dict[str, str] = {}
+        self.providers = {provider.name: provider.title or provider.name for provider in books.settings.access.providers}
         self.attempts = AttemptLimiter()
         self._threads = anyio.CapacityLimiter(passwords.MAX_CHECKS)
 
@@ -40,13 +40,22 @@ class LoginService:
             raise TooManyAttemptsError(_BUSY_SECONDS)
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
-    def logged_in(self, request: Request, token: str, return_to: str) -> Response:
-        """The answer that sets the cookie of a new session and leads on."""
+    async def logged_in(self, request: Request, token: str, return_to: str, *, page: Response | None = None) -> Response:
+        """The answer that sets the cookie of a new session, and leads on unless there is a page. The browser's earlier session ends."""
+        await self.end_session(request)
         request.app.state.authenticator.forget_people()
-        answer = RedirectResponse(self.site.return_address(return_to, request.scope), 303, {"Cache-Control": "no-store"})
+        address = self.site.return_address(return_to, request.scope)
+        answer = page or RedirectResponse(address, 303, {"Cache-Control": "no-store"})
         hours = self.books.settings.access.session_hours
         answer.headers.append("Set-Cookie", cookies.set_session(request.scope, token, hours=hours))
         return answer
+
+    async def end_session(self, request: Request) -> None:
+        """Ends the session that the request's cookie has, if any."""
+        token = cookies.session_cookie(request.scope)
+        if token:
+            await run_in_threadpool(partial(sessions.log_out, self.books, token, address=address_of(request)))
+            request.app.state.authenticator.forget_session(token)
 
     async def deny(self, request: Request, status: int, reason: str) -> None:
         """Records a failed log-in."""
@@ -92,7 +101,7 @@ def _login(routes: APIRouter, service: LoginService) -> None:
             await service.deny(request, 401, "name or password is wrong")
             return refuse(error="Name or password is wrong.", status=401)
         service.attempts.forgive(account, address)
-        return service.logged_in(request, token, return_to)
+        return await service.logged_in(request, token, return_to)
 
 
 def _logout(routes: APIRouter, service: LoginService) -> None:
@@ -107,11 +116,7 @@ def _logout(routes: APIRouter, service: LoginService) -> None:
     @routes.post("/logout")
     async def log_out(request: Request) -> Response:
         """Ends the session, here and in every tab."""
-        token = cookies.session_cookie(request.scope)
-        if token:
-            end = partial(sessions.log_out, service.books, token, address=address_of(request))
-            await run_in_threadpool(end)
-            request.app.state.authenticator.forget_session(token)
+        await service.end_session(request)
         answer = RedirectResponse("/login", 303, {"Cache-Control": "no-store"})
         answer.headers.append("Set-Cookie", cookies.set_session(request.scope, "", hours=0))
         return answer
@@ -155,7 +160,7 @@ def _links(routes: APIRouter, service: LoginService) -> None:
             answer = pages.message_page("Too many attempts", f"{error.remedy.capitalize()}.", status=429)
             answer.headers["Retry-After"] = str(error.retry_seconds)
             return answer
-        return service.logged_in(request, session_token, "")
+        return await service.logged_in(request, session_token, "")
 
 
 def address_of(request: Request) -> str:

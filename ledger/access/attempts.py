@@ -32,6 +32,8 @@ class Limit:
 ACCOUNT_AT_ADDRESS: Final = Limit(5, 300.0)
 ADDRESS: Final = Limit(50, 300.0)
 ACCOUNT: Final = Limit(100, 900.0)
+DEPARTURES: Final = Limit(300, 300.0)
+"""Of log-ins that an address begins at providers, where a password is of no use: a whole office may have one address."""
 _OTHERS: Final = b"others"
 _MAX_COUNTS: Final = 10_000
 _PURGE_SECONDS: Final = 10.0
@@ -57,8 +59,9 @@ class AttemptLimiter:
     ledger.access.attempts.TooManyAttemptsError: too many attempts — try again in 300 seconds
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, address_limit: Limit = ADDRESS) -> None:
         self._clock = clock
+        self._address_limit = address_limit
         self._lock = threading.Lock()
         self._counts: dict[bytes, _Count] = {}
         self._purged_seconds = float("-inf")
@@ -67,7 +70,7 @@ class AttemptLimiter:
         """Counts an attempt. Raises `TooManyAttemptsError` if one of its limits is reached already."""
         with self._lock:
             at = self._clock()
-            counts = [self._count(key, limit, at) for key, limit in _keys(account, address)]
+            counts = [self._count(key, limit, at) for key, limit in self._keys(account, address)]
             waits = [c.began_seconds + c.limit.seconds - at for c in counts if c.attempts >= c.limit.attempts]
             if waits:
                 raise TooManyAttemptsError(max(waits))
@@ -77,10 +80,17 @@ class AttemptLimiter:
     def forgive(self, account: str, address: str) -> None:
         """The attempt was right: what the account did wrong from this address counts no more."""
         with self._lock:
-            self._counts.pop(_keys(account, address)[0][0], None)
+            self._counts.pop(self._keys(account, address)[0][0], None)
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    def _keys(self, account: str, address: str) -> list[tuple[bytes, Limit]]:
+        network = _network(address)
+        keys = [(f"{network} {account}", ACCOUNT_AT_ADDRESS), (network, self._address_limit), (f"account {account}", ACCOUNT)]
+        if not account:
+            keys = keys[1:2]
+        return [(sha256(text.encode("utf-8", "replace")).digest(), limit) for text, limit in keys]
 
     def _count(self, key: bytes, limit: Limit, at: float) -> _Count:
         count = self._counts.get(key)
@@ -97,14 +107,6 @@ class AttemptLimiter:
         if at - self._purged_seconds >= _PURGE_SECONDS:
             self._purged_seconds = at
             self._counts = {k: c for k, c in self._counts.items() if at - c.began_seconds < c.limit.seconds}
-
-
-def _keys(account: str, address: str) -> list[tuple[bytes, Limit]]:
-    network = _network(address)
-    keys = [(f"{network} {account}", ACCOUNT_AT_ADDRESS), (network, ADDRESS), (f"account {account}", ACCOUNT)]
-    if not account:
-        keys = keys[1:2]
-    return [(sha256(text.encode("utf-8", "replace")).digest(), limit) for text, limit in keys]
 
 
 def _network(address: str) -> str:

@@ -87,7 +87,7 @@ def principal_of_session(books: Books, token: str) -> Principal | None:
             return None
         if abs(at - row.last_seen_at) >= _SEEN_NOTED_EVERY:
             row.last_seen_at = at
-        return Principal(f"user:{user.id}", "user", user.name, _grants(session, user, row))
+        return Principal(f"user:{user.id}", "user", user.name, grants_of(session, user, row.provider, row.groups))
 
 
 def list_sessions(books: Books) -> list[SessionRow]:
@@ -139,21 +139,26 @@ def hash_of(token: str) -> str:
 
 
 def _is_active(row: UserSession, at: datetime, settings: AccessSettings) -> bool:
-    """Whether a session is in force. One of the future, of before the clock was set back, is not: its end would come too late."""
+    """Whether a session is in force. One of the future, of before the clock was set back, is not: its end would come too late.
+
+    Nor is one of a provider that is no longer set up.
+    """
     return (
         row.revoked_at is None
         and row.created_at <= at + _CLOCK_SKEW
         and at < min(row.expires_at, row.created_at + timedelta(hours=settings.session_hours))
         and at - row.last_seen_at < timedelta(minutes=settings.idle_minutes)
+        and (not row.provider or any(provider.name == row.provider for provider in settings.providers))
     )
 
 
-def _grants(session: Session, user: User, row: UserSession) -> tuple[Grant, ...]:
+def grants_of(session: Session, user: User, provider: str, groups: Sequence[str]) -> tuple[Grant, ...]:
+    """A user's own grants, and those of the groups that a provider said at log-in."""
     user_grants = grants.by_holder(session, "user", str(user.id)).get(str(user.id), ())
-    if not row.groups:
+    if not groups:
         return user_grants
     by_group = grants.by_holder(session, "group")
-    group_grants = [grant for group in row.groups for grant in by_group.get(f"{row.provider}/{group}", ())]
+    group_grants = [grant for group in groups for grant in by_group.get(f"{provider}/{group}", ())]
     return tuple(dict.fromkeys([*user_grants, *group_grants]))
 
 

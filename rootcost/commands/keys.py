@@ -1,4 +1,4 @@
-"""API keys and the table of roles: what programs may see and send."""
+"""API keys: what programs may see and send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def add_to(app: typer.Typer) -> None:
     keys.command("list", epilog="Example: rootcost keys list --format json")(keys_list)
     keys.command("revoke", epilog="Example: rootcost keys revoke 3f9c21ab04de")(keys_revoke)
     app.add_typer(keys, name="keys")
-    app.command(epilog="Example: rootcost roles --format json")(roles)
 
 
 def keys_create(
@@ -86,22 +85,6 @@ def keys_revoke(
     with open_books(home) as books:
         row = revoke_key(books, key_id, actor=OPERATOR.id)
     out(f"{row.key_id} ({row.name}) is revoked")
-
-
-def roles(output: Format = "table", home: Home = None) -> None:
-    """List the roles, and what each may see and change. A role over a team (ROLE:TEAM) reaches that team's rows."""
-    from ledger.access.roles import DESCRIPTIONS, ROLES
-    from rootcost.terminal import tables
-
-    rows = [
-        {"role": role, "description": DESCRIPTIONS[role], "permissions": sorted(permission.value for permission in permissions)}
-        for role, permissions in ROLES.items()
-    ]
-    if output == "json":
-        out_rows(rows)
-    else:
-        shown_rows = [row | {"permissions": ", ".join(row["permissions"])} for row in rows]
-        tables.draw(tables.table(["role", "description", "permissions"], shown_rows))
 
 
 def _shown(row: Any) -> dict[str, Any]:

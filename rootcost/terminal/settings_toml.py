@@ -10,12 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from ledger.settings import Settings
 
 _HIDDEN = "(set, not shown)"
-_SECRET = {"webhook_url", "options", "s3_options"}
+_SECRET = {"webhook_url", "options", "s3_options", "client_secret"}
 
 
 def as_toml(settings: Settings) -> str:
@@ -62,8 +62,12 @@ def _masked(name: str, value: object) -> object:
         import sqlalchemy as sa
 
         return sa.make_url(str(value)).render_as_string(hide_password=True)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if name in _SECRET and value:
         return _HIDDEN
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [{key: _masked(key, inner) for key, inner in row.items()} for row in value]
     return value
 
 
@@ -75,7 +79,9 @@ def _tables(name: str, rows: Sequence[BaseModel]) -> Iterator[str]:
     for row in rows:
         yield ""
         yield f"[[{name}]]"
-        yield from (f"{key} = {_toml(value)}" for key, value in row if value is not None)
+        yield from (
+            f"{'# ' if key in _SECRET else ''}{key} = {_toml(_masked(key, value))}" for key, value in row if value is not None
+        )
 
 
 def _toml(value: object) -> str:

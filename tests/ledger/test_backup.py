@@ -32,6 +32,12 @@ SETTINGS = """\
 webhook_url = "https://hooks.example.com/secret"
 thresholds = ["0.5"] # half
 
+[[access.providers]]
+name = "company"
+issuer = "https://login.example.com"
+client_id = "rootcost"
+client_secret = "of the client"
+
 [maintenance]
 retention_minutes = 0.00001
 """
@@ -88,7 +94,7 @@ def test_a_restored_ledger_gives_the_same_figures_and_goes_on(copied_home: Path,
     expected_figures = figures(copied_home)
 
     report = rootcost("backup", target, "--format", "json")
-    assert (report.code, report.rows["settings_left_out"]) == (0, ["alerts.webhook_url"])
+    assert (report.code, report.rows["settings_left_out"]) == (0, ["alerts.webhook_url", "access.providers.client_secret"])
     assert report.rows["links_left_out"] == [str(copied_home / "outside")]
     restored_home = tmp_path / "restored"
     result = Command(restored_home)("restore", target)
@@ -101,7 +107,7 @@ def test_a_restored_ledger_gives_the_same_figures_and_goes_on(copied_home: Path,
     assert {row["without_checksum"] for row in verification.rows["tables"]} == {0}
     assert (restored_home / "rootcost.toml").read_text() == SETTINGS.replace(
         'webhook_url = "https://hooks.example.com/secret"\n', ""
-    )
+    ).replace('client_secret = "of the client"\n', "")
     assert not {"token", "outside", "restore-unfinished"} & set(os.listdir(restored_home))
     modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in [restored_home, *restored_home.rglob("*")]}
     assert modes == {True: 0o700, False: 0o600}
