@@ -51,6 +51,8 @@ ASKED: Mapping[str, str] = {
     "GET /v1/sources": "/v1/sources",
     "GET /v1/source-runs": "/v1/source-runs",
     "GET /v1/schedule": "/v1/schedule",
+    "GET /v1/exchange-rates": "/v1/exchange-rates",
+    "GET /v1/agents/history": "/v1/agents/history?agent=support-bot&limit=1",
     "GET /v1/gaps": "/v1/gaps?start=2026-10&granularity=day",
     "GET /v1/freshness": "/v1/freshness",
     "GET /health": "/health",
@@ -79,6 +81,16 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         "/v1/agents/import?name=agents.csv",
         "text/csv",
         "agent,team,valid_from\nsupport-bot,Growth,2026-12-01\n",
+    ),
+    "POST /v1/agents": (
+        "/v1/agents?preview=true",
+        "application/json",
+        '{"agent": "support-bot", "team": "Growth", "valid_from": "2026-12-01"}',
+    ),
+    "POST /v1/exchange-rates/import": (
+        "/v1/exchange-rates/import?name=ecb.csv",
+        "text/csv",
+        "date,from,to,rate,source\n2026-10-01,EUR,USD,1.0842,ECB\n",
     ),
     "POST /v1/traces": ("/v1/traces", "application/json", '{"resourceSpans": []}'),
     "POST /v1/litellm": (

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ledger import problems
 from ledger.audit import record
 from ledger.books import Books
 from ledger.errors import FormatError, ObjectMissingError, RootCostError, UsageError
@@ -48,7 +49,7 @@ class RatesImport:
     problems: list[Problem] = field(default_factory=list)
 
 
-def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RatesImport:
+def import_csv(books: Books, path: Path, *, actor: str = "cli", preview: bool = False) -> RatesImport:
     """Adds the rates of a CSV file; existing ones are unchanged. Raises `FormatError` if the file cannot be read at all."""
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -56,11 +57,11 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RatesImport:
         raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from error
     except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
         raise FormatError(f"not readable as UTF-8 text: {error}", where=str(path), remedy="save it as CSV in UTF-8") from error
-    return import_text(books, content, uri=str(path), actor=actor)
+    return import_text(books, content, uri=str(path), actor=actor, preview=preview)
 
 
-def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImport:
-    """Adds the rates of a CSV text, see `import_csv`."""
+def import_text(books: Books, content: str, *, uri: str, actor: str, preview: bool = False) -> RatesImport:
+    """Adds the rates of a CSV text, see `import_csv`. With `preview` nothing is written: the result is what would be."""
     result, recorded_at = RatesImport(), now()
     reader = csv.DictReader(io.StringIO(content))
     headers = [h.strip().lower() for h in reader.fieldnames or []]
@@ -101,6 +102,9 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> RatesImp
             result.changed += key in existing_rates
             rows[key] = row | {"recorded_at": recorded_at}
     result.added = len(rows)
+    if preview:
+        return result
+    problems.renew(books.store, "exchange", {uri}, result.problems)
     if rows:
         books.store.append(EXCHANGE_RATES, pl.DataFrame(list(rows.values()), schema=EXCHANGE_RATES.schema), note=f"rates {uri}")
         with books.database.session() as session:

@@ -71,6 +71,14 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerChange:
+    """A name that gets an owner from an instant on, and the team that had that instant before."""
+
+    owner: Owner
+    earlier_team: str | None
+
+
 @dataclass(slots=True)
 class RegistryImport:
     """Result of a registry import."""
@@ -78,10 +86,11 @@ class RegistryImport:
     agents: int = 0
     names: int = 0
     unchanged: int = 0
+    changes: list[OwnerChange] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
-def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImport:
+def import_csv(books: Books, path: Path, *, actor: str = "cli", preview: bool = False) -> RegistryImport:
     """Adds the rows of a registry file. Existing rows are unchanged; a changed owner becomes a new row, recorded now.
 
     A row needs `agent` and `team`; `valid_from` defaults to the beginning. Raises `FormatError` if the file cannot be read at all.
@@ -92,11 +101,11 @@ def import_csv(books: Books, path: Path, *, actor: str = "cli") -> RegistryImpor
         raise ObjectMissingError("no such file", where=str(path), remedy="give the path of a CSV file") from error
     except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
         raise FormatError(f"not readable as UTF-8 text: {error}", where=str(path), remedy="save it as CSV in UTF-8") from error
-    return import_text(books, content, uri=str(path), actor=actor)
+    return import_text(books, content, uri=str(path), actor=actor, preview=preview)
 
 
-def import_text(books: Books, content: str, *, uri: str, actor: str) -> RegistryImport:
-    """Adds the rows of a CSV text, see `import_csv`; the API calls it."""
+def import_text(books: Books, content: str, *, uri: str, actor: str, preview: bool = False) -> RegistryImport:
+    """Adds the rows of a CSV text, see `import_csv`; the API calls it. With `preview` nothing is written: the result is what would be."""
     result = RegistryImport()
     reader = csv.DictReader(io.StringIO(content))
     headers = [h.strip() for h in reader.fieldnames or []]
@@ -133,7 +142,7 @@ def import_text(books: Books, content: str, *, uri: str, actor: str) -> Registry
             result.problems.append(Problem("registry", uri, f"line {reader.line_num}", error.where, error.what, error.remedy))
     rows = _without_ambiguous_aliases(books, rows, result, uri)
     result.problems += _contradicting(rows, uri) + _similar(books, rows, uri)
-    _add(books, rows, result, actor, uri)
+    _add(books, rows, result, actor, uri, preview=preview)
     return result
 
 
@@ -241,11 +250,13 @@ def _similar(books: Books, rows: Sequence[Owner], uri: str) -> list[Problem]:
     return problems
 
 
-def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str) -> None:
+def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str, uri: str, *, preview: bool) -> None:
     with books.database.session() as session:
         newest: dict[tuple[str, str, datetime], Owner] = {}
+        by_name: dict[tuple[str, str], list[Owner]] = {}
         for owner in session.scalars(sa.select(Owner).order_by(Owner.recorded_at, Owner.id)):
             newest[owner.kind, owner.name, owner.valid_from] = owner
+            by_name.setdefault((owner.kind, owner.name), []).append(owner)
         for row in rows:
             before = newest.get((row.kind, row.name, row.valid_from))
             if before is not None and _same(before, row):
@@ -264,10 +275,17 @@ def _add(books: Books, rows: Sequence[Owner], result: RegistryImport, actor: str
                 )
                 continue
             newest[row.kind, row.name, row.valid_from] = row
-            session.add(row)
+            result.changes.append(OwnerChange(row, _team_at(by_name.get((row.kind, row.name), []), row.valid_from)))
             result.names += 1
-        if result.names:
+        if result.names and not preview:
+            session.add_all(change.owner for change in result.changes)
             record(session, actor, "registry.import", uri, after={"names": result.names, "agents": result.agents})
+
+
+def _team_at(owners: Sequence[Owner], at: datetime) -> str | None:
+    """The team that an instant had, of the rows of one name as they were recorded: the last one holds."""
+    teams = [owner.team for owner in owners if owner.valid_from <= at and (owner.valid_to is None or at < owner.valid_to)]
+    return teams[-1] if teams else None
 
 
 def _same(a: Owner, b: Owner) -> bool:

@@ -39,6 +39,7 @@ from api.models.costs import (
 )
 from api.models.evidence import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from api.models.explanations import Explanation, Link, Part, Remainder, Step
+from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.sources import (
     NewSource,
@@ -64,6 +65,7 @@ from api.models.state import (
     Freshness,
     Health,
     NewBudget,
+    OwnerChangeRow,
     ProblemRow,
     RegistryImported,
     RunRow,
@@ -73,6 +75,7 @@ from api.models.state import (
 
 __all__ = [
     "Accepted",
+    "AgentEntry",
     "AgentRow",
     "Agents",
     "AlertRow",
@@ -97,6 +100,7 @@ __all__ = [
     "EvidencePart",
     "EvidenceRow",
     "EvidenceSection",
+    "ExchangeRate",
     "Explanation",
     "FieldError",
     "Filters",
@@ -115,10 +119,13 @@ __all__ = [
     "NewBudget",
     "NewSource",
     "Overview",
+    "OwnerChangeRow",
+    "OwnerRecord",
     "Page",
     "Part",
     "ProblemDocument",
     "ProblemRow",
+    "RatesImported",
     "ReasonTotal",
     "RegistryImported",
     "Remainder",

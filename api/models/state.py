@@ -164,12 +164,27 @@ class Agents(ResponseModel):
     )
 
 
+class OwnerChangeRow(ResponseModel):
+    """A name that gets an owner."""
+
+    kind: str = Field(description="Kind of name: agent, alias, credential, …")
+    name: str = Field(description="The name.")
+    agent: str | None = Field(default=None, description="Agent the name belongs to.")
+    team: str | None = Field(default=None, description="The owning team from `valid_from` on.")
+    earlier_team: str | None = Field(default=None, description="The team that had that instant before; null: none.")
+    valid_from: datetime = Field(description="First instant of the ownership.")
+    valid_to: datetime | None = Field(default=None, description="First instant after the ownership; null: open.")
+
+
 class RegistryImported(ResponseModel):
-    """Result of a registry import."""
+    """Result of a registry import, or what it would be."""
+
+    preview: bool = Field(default=False, description="Whether nothing was written.")
 
     agents: int = Field(description="Number of rows read.")
     names: int = Field(description="Number of names added or changed.")
     unchanged: int = Field(description="Number of names that did not change.")
+    changes: list[OwnerChangeRow] = Field(default_factory=list, description="The first 1,000 names added or changed.")
     problems: list[ProblemRow] = Field(description="Lines that were left out.")
 
 

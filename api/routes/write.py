@@ -1,22 +1,18 @@
-"""Routes that change budgets and the registry. Each needs a permission and writes an audit row."""
+"""Routes that change budgets. Each needs a permission and writes an audit row."""
 
 from __future__ import annotations
 
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from api import changes
-from api.access.gates import BudgetChanges, RegistryChanges
+from api.access.gates import BudgetChanges
 from api.errors import RequestError, described_responses
-from api.models import Budget, BudgetChange, NewBudget, RegistryImported
-from api.queries.gate import WholeBooks
-from api.queries.state import unstored_problem_rows
+from api.models import Budget, BudgetChange, NewBudget
 from api.routes.read import ERROR_RESPONSES
-from api.routes.receive import JSON, media_type, read_body
-from ledger import registry
+from api.routes.receive import JSON, media_type
 
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
@@ -62,39 +58,4 @@ def router() -> APIRouter:
         """Its revisions are kept."""
         changes.drop_budget(books, name)
 
-    @routes.post(
-        "/agents/import",
-        summary="Import the registry",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "text/csv": {"schema": {"type": "string"}, "example": "agent,team,valid_from\nsupport-bot,Care,2026-01-01\n"}
-                },
-            }
-        },
-    )
-    async def import_agents(
-        books: RegistryChanges,
-        request: Request,
-        name: Annotated[str, Query(max_length=256, description="Name of the file in problems and audit.")] = "upload.csv",
-    ) -> RegistryImported:
-        """A CSV file of agents, teams and their other names. Existing rows are unchanged; invalid lines are returned as problems."""
-        media_type(request, ("text/csv", "application/csv"))
-        body = await read_body(request, books.settings.serve.max_body_mb << 20)
-        return await run_in_threadpool(_import, books, body, name)
-
     return routes
-
-
-def _import(books: WholeBooks, body: bytes, name: str) -> RegistryImported:
-    try:
-        content = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            400, "format", f"not UTF-8 text: {error.reason} at byte {error.start}", where=name, remedy="save it as CSV in UTF-8"
-        ) from error
-    result = registry.import_text(books.whole, content, uri=name, actor=books.principal.id)
-    return RegistryImported(
-        agents=result.agents, names=result.names, unchanged=result.unchanged, problems=unstored_problem_rows(result.problems)
-    )

@@ -23,19 +23,20 @@ def exchange_import(
     file: Annotated[
         Path, typer.Argument(help="CSV with the columns date, from, to, rate and, if need be, source.", show_default=False)
     ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, and tell what would change.")] = False,
     home: Home = None,
 ) -> None:
     """Add exchange rates. One unit of `from` is worth `rate` units of `to` on `date`, and until the next rate, for 31 days at most.
 
     Earlier rates stay; of two for one day the later imported one holds.
     """
-    from ledger import problems
     from ledger.exchange_rates import import_csv
 
     with open_books(home) as books, write_lock(books):
-        result = import_csv(books, file)
-        problems.renew(books.store, "exchange", {str(file)}, result.problems)
-    out(f"{counted(result.added, 'rate')} added ({result.changed:,} of them changed), {result.unchanged:,} unchanged")
+        result = import_csv(books, file, preview=dry_run)
+    out(
+        f"{counted(result.added, 'rate')} {'would be ' if dry_run else ''}added ({result.changed:,} of them changed), {result.unchanged:,} unchanged"
+    )
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
     say("Next: rootcost costs --currency EUR")

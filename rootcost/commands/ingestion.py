@@ -102,6 +102,7 @@ def agents_import(
             help="CSV with the columns agent, team, and if need be valid_from, valid_to, aliases, …", show_default=False
         ),
     ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, and tell what would change.")] = False,
     home: Home = None,
 ) -> None:
     """Add a CSV of agents and their owning teams to the registry.
@@ -113,15 +114,20 @@ def agents_import(
     from ledger import problems, registry
 
     with open_books(home) as books, write_lock(books):
-        result = registry.import_csv(books, file)
-        problems.renew(books.store, "registry", {str(file)}, result.problems)
+        result = registry.import_csv(books, file, preview=dry_run)
+        if not dry_run:
+            problems.renew(books.store, "registry", {str(file)}, result.problems)
     from ledger.plurals import counted
 
     agents_count, names_count = counted(result.agents, "agent"), counted(result.names, "name")
-    out(f"{agents_count} read: {names_count} added or changed, {result.unchanged} unchanged")
+    out(f"{agents_count} read: {names_count} {'would be ' if dry_run else ''}added or changed, {result.unchanged} unchanged")
+    for change in result.changes if dry_run else ():
+        owner = change.owner
+        out(f"{owner.kind} {owner.name}: {change.earlier_team or 'nobody'} → {owner.team} from {owner.valid_from:%Y-%m-%d}")
     for problem in result.problems:
         say(f"{problem.uri} {problem.place}: {problem.field} {problem.reason} — {problem.remedy}")
-    say("Next: rootcost attribute")
+    if not dry_run:
+        say("Next: rootcost attribute")
     if any(problem.severity == "error" for problem in result.problems):
         raise typer.Exit(1)
 
