@@ -7,17 +7,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import Any
 
-import httpx
-from pydantic import BaseModel
-
-from api.client_problems import ApiProblem, problem_of
+from api.client_connection import segment
+from api.client_management import Management
+from api.client_problems import (
+    ApiProblem,
+    ConflictProblem,
+    DeniedProblem,
+    InvalidProblem,
+    MissingProblem,
+    ReplacedProblem,
+    StaleProblem,
+    UnavailableProblem,
+    UnknownCallerProblem,
+    UnreachableProblem,
+)
 from api.models import (
     Accepted,
+    AgentRow,
     Agents,
     AlertRow,
     AnomalyRow,
@@ -25,7 +34,6 @@ from api.models import (
     BalanceRow,
     Basis,
     Budget,
-    BudgetChange,
     Calendar,
     ChainSummary,
     ChainTree,
@@ -39,45 +47,38 @@ from api.models import (
     Granularity,
     Health,
     Me,
-    NewBudget,
     Overview,
     Page,
-    ProblemDocument,
     ProblemRow,
-    RegistryImported,
     RunRow,
     SourceRunRow,
     SourceStatus,
     View,
 )
 
-__all__ = ["ApiProblem", "Client"]
+__all__ = [
+    "ApiProblem",
+    "Client",
+    "ConflictProblem",
+    "DeniedProblem",
+    "InvalidProblem",
+    "MissingProblem",
+    "ReplacedProblem",
+    "StaleProblem",
+    "UnavailableProblem",
+    "UnknownCallerProblem",
+    "UnreachableProblem",
+]
 
-M = TypeVar("M", bound=BaseModel)
+
+PROTOBUF = "application/x-protobuf"
 
 
-class Client:
-    """Talks to a running RootCost. Reading needs no token, writing does.
+class Client(Management):
+    """Every verb of the API: those that read are here, those that change in `api.client_management`.
 
-    `http` replaces the connection, for tests that call the app directly.
+    What a method raises is an `ApiProblem` with the sentence of the API's problem document; its class says what kind it is.
     """
-
-    def __init__(
-        self, base_url: str, token: str | None = None, *, timeout_seconds: float = 30.0, http: httpx.Client | None = None
-    ) -> None:
-        self.base_url = base_url.rstrip("/")
-        self._http = http or httpx.Client(base_url=self.base_url, timeout=timeout_seconds)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
 
     # reading
 
@@ -145,11 +146,11 @@ class Client:
 
     def chain(self, chain_id: str) -> ChainTree:
         """One chain as a tree, with the cost of every call."""
-        return self._get(ChainTree, f"/v1/chains/{quote(chain_id, safe='')}")
+        return self._get(ChainTree, f"/v1/chains/{segment(chain_id)}")
 
     def explain(self, ref: str, *, basis: Basis = "effective", most: int = 20) -> Explanation:
         """Explains the cost of a chain, call or charge; a step lists at most `most` lines."""
-        return self._get(Explanation, f"/v1/explain/{quote(ref, safe='')}", {"basis": basis, "most": most})
+        return self._get(Explanation, f"/v1/explain/{segment(ref)}", {"basis": basis, "most": most})
 
     def explain_cell(
         self,
@@ -171,6 +172,10 @@ class Client:
     def budgets(self, *, month: str | None = None) -> Page[Budget]:
         """Budgets in force with their spend in a month, by default in the newest evaluated one."""
         return self._get(Page[Budget], "/v1/budgets", {"month": month})
+
+    def registered_agents(self, *, limit: int = 100, cursor: str | None = None) -> Page[AgentRow]:
+        """The registered names with their owners over time, in pages."""
+        return self._get(Page[AgentRow], "/v1/agents", {"section": "registered", "limit": limit, "cursor": cursor})
 
     def agents(self) -> Agents:
         """The registry, and agents that are missing from it."""
@@ -256,12 +261,16 @@ class Client:
         self, name: str | None = None, *, limit: int = 50, offset: int = 0, cursor: str | None = None
     ) -> Page[SourceRunRow]:
         """Runs of one configured source, or of all, newest first."""
-        path = "/v1/source-runs" if name is None else f"/v1/sources/{quote(name, safe='')}/runs"
+        path = "/v1/source-runs" if name is None else f"/v1/sources/{segment(name)}/runs"
         return self._get(Page[SourceRunRow], path, {"limit": limit, "offset": offset, "cursor": cursor})
 
     def me(self) -> Me:
         """Who asks, and what it may see."""
         return self._get(Me, "/v1/me")
+
+    def metrics(self) -> str:
+        """The Prometheus metrics of the service."""
+        return self._send("GET", "/metrics").text
 
     def health(self) -> Health:
         """Whether the process answers."""
@@ -271,98 +280,27 @@ class Client:
         """Whether store, database and spool answer; raises `ApiProblem` (503) if one does not."""
         return self._get(Health, "/ready")
 
-    def rows(self, path: str, file_format: str, **params: Any) -> Iterator[bytes]:
-        """All rows of a list, such as ``/v1/chains``, as `ndjson`, `csv`, `parquet` or `arrow`, in pieces as they arrive.
-
-        A stream that the API could not finish raises `ApiProblem`: what arrived is not the whole.
-        """
-        query = {name: value for name, value in params.items() if value is not None} | {"format": file_format}
-        try:
-            with self._http.stream("GET", path, params=query, headers=self._headers) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise ApiProblem(problem_of(answer))
-                yield from answer.iter_bytes()
-        except httpx.HTTPError as error:
-            raise ApiProblem(self._unreachable(path, error)) from error
-
-    # writing
-
-    def add_budget(self, budget: NewBudget) -> Budget:
-        """Creates a budget."""
-        return self._put(Budget, "POST", "/v1/budgets", budget)
-
-    def change_budget(self, name: str, change: BudgetChange) -> Budget:
-        """Changes a budget, or creates it; earlier revisions are kept."""
-        return self._put(Budget, "PUT", f"/v1/budgets/{quote(name, safe='')}", change)
-
-    def drop_budget(self, name: str) -> None:
-        """Ends a budget; its revisions are kept."""
-        self._send("DELETE", f"/v1/budgets/{quote(name, safe='')}")
+    # the session, and telemetry
 
     def log_out(self) -> None:
         """Ends the session that the connection carries."""
         self._send("POST", "/logout")
 
-    def import_agents(self, csv_text: str, *, name: str = "upload.csv") -> RegistryImported:
-        """Adds the rows of a registry file."""
-        answer = self._send(
-            "POST", "/v1/agents/import", params={"name": name}, content=csv_text.encode(), content_type="text/csv"
-        )
-        return _read(RegistryImported, answer)
-
-    def send_traces(
-        self, body: bytes, *, content_type: str = "application/x-protobuf", content_encoding: str = "identity"
-    ) -> bytes:
+    def send_traces(self, body: bytes, *, content_type: str = PROTOBUF, content_encoding: str = "identity") -> bytes:
         """Delivers an OTLP trace export; returns the body of the response."""
         return self._send("POST", "/v1/traces", content=body, content_type=content_type, encoding=content_encoding).content
 
+    def send_logs(self, body: bytes, *, content_type: str = PROTOBUF, content_encoding: str = "identity") -> bytes:
+        """Delivers an OTLP log export; returns the body of the response."""
+        return self._send("POST", "/v1/logs", content=body, content_type=content_type, encoding=content_encoding).content
+
+    def send_metrics(self, body: bytes, *, content_type: str = PROTOBUF, content_encoding: str = "identity") -> bytes:
+        """Delivers an OTLP metrics export; returns the body of the response."""
+        return self._send("POST", "/v1/metrics", content=body, content_type=content_type, encoding=content_encoding).content
+
     def send_litellm(self, body: bytes) -> Accepted:
         """Delivers LiteLLM payloads: an object, an array or lines."""
-        return _read(Accepted, self._send("POST", "/v1/litellm", content=body, content_type="application/json"))
-
-    # inside
-
-    def _get(self, model: type[M], path: str, params: Mapping[str, Any] | None = None) -> M:
-        return _read(model, self._send("GET", path, params=params))
-
-    def _put(self, model: type[M], method: str, path: str, order: BaseModel) -> M:
-        return _read(model, self._send(method, path, content=order.model_dump_json().encode(), content_type="application/json"))
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        content: bytes | None = None,
-        content_type: str = "",
-        encoding: str = "identity",
-    ) -> httpx.Response:
-        headers = dict(self._headers)
-        if content_type:
-            headers["Content-Type"] = content_type
-        if encoding != "identity":
-            headers["Content-Encoding"] = encoding
-        query = {k: v for k, v in (params or {}).items() if v is not None}
-        try:
-            answer = self._http.request(method, path, params=query, content=content, headers=headers)
-        except httpx.HTTPError as error:
-            raise ApiProblem(self._unreachable(path, error)) from error
-        if answer.is_success:
-            return answer
-        raise ApiProblem(problem_of(answer))
-
-    def _unreachable(self, path: str, error: httpx.HTTPError) -> ProblemDocument:
-        return ProblemDocument(
-            type="urn:rootcost:problem:unreachable",
-            title="RootCost does not answer",
-            status=0,
-            detail=str(error) or type(error).__name__,
-            instance=path,
-            where=self.base_url,
-            remedy="is `rootcost serve` running?",
-        )
+        return self._file(Accepted, "/v1/litellm", body, "application/json", {})
 
 
 def _cost_params(
@@ -390,7 +328,3 @@ def _cost_params(
         "calendar": calendar,
         "filter": conditions,
     }
-
-
-def _read(model: type[M], answer: httpx.Response) -> M:
-    return model.model_validate_json(answer.content)

@@ -1,0 +1,94 @@
+"""The verbs of the client that manage: budgets, sources and their schedule, the registry, exchange rates."""
+
+from __future__ import annotations
+
+from api import models
+from api.client_connection import Connection, segment
+from api.models import Page, RegistryImported
+
+_CSV = "text/csv"
+
+
+class Management(Connection):
+    """What changes something, and what is listed in order to change it."""
+
+    def add_budget(self, budget: models.NewBudget) -> models.Budget:
+        """Creates a budget."""
+        return self._put(models.Budget, "POST", "/v1/budgets", budget)
+
+    def change_budget(self, name: str, change: models.BudgetChange) -> models.Budget:
+        """Changes a budget, or creates it; earlier revisions are kept."""
+        return self._put(models.Budget, "PUT", f"/v1/budgets/{segment(name)}", change)
+
+    def drop_budget(self, name: str) -> None:
+        """Ends a budget; its revisions are kept."""
+        self._send("DELETE", f"/v1/budgets/{segment(name)}")
+
+    # sources
+
+    def source_kinds(self) -> Page[models.SourceKind]:
+        """What can be a source, and what each kind needs."""
+        return self._get(Page[models.SourceKind], "/v1/source-kinds")
+
+    def source(self, name: str) -> models.SourceStatus:
+        """One configured source and its state."""
+        return self._get(models.SourceStatus, f"/v1/sources/{segment(name)}")
+
+    def try_source(self, draft: models.SourceDraft) -> Page[models.SourceTest]:
+        """Tries a source out before it is configured; nothing is stored."""
+        return self._put(Page[models.SourceTest], "POST", "/v1/sources/test", draft)
+
+    def try_configured_source(self, name: str) -> Page[models.SourceTest]:
+        """Tries a configured source out; nothing is stored."""
+        return self._put(Page[models.SourceTest], "POST", f"/v1/sources/{segment(name)}/test", None)
+
+    def add_source(self, source: models.NewSource) -> models.SourceStatus:
+        """Configures a source."""
+        return self._put(models.SourceStatus, "POST", "/v1/sources", source)
+
+    def change_source(self, name: str, terms: models.SourceTerms) -> models.SourceStatus:
+        """Gives a source other terms."""
+        return self._put(models.SourceStatus, "PUT", f"/v1/sources/{segment(name)}", terms)
+
+    def remove_source(self, name: str) -> None:
+        """Takes a source off the schedule; what it brought, and its history, stay."""
+        self._send("DELETE", f"/v1/sources/{segment(name)}")
+
+    def run_source(self, name: str, *, since: str | None = None, until: str | None = None) -> models.SourceRunRow:
+        """Begins to read a source now, or days of it again; `source_runs` tells how it ended."""
+        request = models.RunRequest(since=since, until=until)
+        return self._put(models.SourceRunRow, "POST", f"/v1/sources/{segment(name)}/runs", request)
+
+    def schedule(self) -> Page[models.ScheduleEntry]:
+        """When each source is read."""
+        return self._get(Page[models.ScheduleEntry], "/v1/schedule")
+
+    def change_schedule(self, name: str, change: models.ScheduleChange) -> models.ScheduleEntry:
+        """Changes when a source is read, pauses it or goes on; what the change does not name stays."""
+        return self._put(models.ScheduleEntry, "PATCH", f"/v1/schedule/{segment(name)}", change)
+
+    # registry and exchange rates
+
+    def enter_agent(self, entry: models.AgentEntry, *, preview: bool = False) -> RegistryImported:
+        """Enters an agent, or gives it another owner."""
+        return self._put(RegistryImported, "POST", "/v1/agents", entry, {"preview": preview})
+
+    def import_agents(self, csv_text: str, *, name: str = "upload.csv", preview: bool = False) -> RegistryImported:
+        """Adds the rows of a registry file."""
+        return self._file(RegistryImported, "/v1/agents/import", csv_text.encode(), _CSV, {"name": name, "preview": preview})
+
+    def agent_history(
+        self, *, agent: str | None = None, name: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[models.OwnerRecord]:
+        """The registry as it was recorded, newest first."""
+        conditions = {"agent": agent, "name": name, "limit": limit, "cursor": cursor}
+        return self._get(Page[models.OwnerRecord], "/v1/agents/history", conditions)
+
+    def exchange_rates(self, *, limit: int = 100, cursor: str | None = None) -> Page[models.ExchangeRate]:
+        """Exchange rates in force, by pair and day."""
+        return self._get(Page[models.ExchangeRate], "/v1/exchange-rates", {"limit": limit, "cursor": cursor})
+
+    def import_exchange_rates(self, csv_text: str, *, name: str = "upload.csv", preview: bool = False) -> models.RatesImported:
+        """Adds the rates of a file."""
+        params = {"name": name, "preview": preview}
+        return self._file(models.RatesImported, "/v1/exchange-rates/import", csv_text.encode(), _CSV, params)
