@@ -128,8 +128,14 @@ def show_who(me: Me | None) -> None:
         return
     scope = "everything" if me.scope == "whole" else ", ".join(me.scope) or "nothing"
     st.caption(f"{widgets.plain(me.name)}  \n{widgets.plain(me.role)} · {widgets.plain(scope)}")
-    if st.button("Log out", key="log-out", on_click=api_requests.log_out):
-        st.rerun()
+    st.button("Log out", key="log-out", on_click=_log_out)
+
+
+def _log_out() -> None:
+    try:
+        api_requests.log_out()
+    except ApiProblem as problem:
+        widgets.show_problem(problem)
 
 
 def show_part(me: Me | None) -> None:

@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).parent / "app.py"
 OPTIONS = {
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
+    "client.showErrorLinks": False,
     "client.toolbarMode": "viewer",
     "global.developmentMode": False,
     # Entries that were kept over a log-in are given to fields that have a default.

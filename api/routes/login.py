@@ -115,9 +115,11 @@ def _logout(routes: APIRouter, service: LoginService) -> None:
 
     @routes.post("/logout")
     async def log_out(request: Request) -> Response:
-        """Ends the session, here and in every tab."""
+        """Ends the session, here and in every tab. Browsers are led to the log-in, programs get 204."""
         await service.end_session(request)
-        answer = RedirectResponse("/login", 303, {"Cache-Control": "no-store"})
+        is_page = "text/html" in request.headers.get("accept", "")
+        headers = {"Cache-Control": "no-store"}
+        answer = RedirectResponse("/login", 303, headers) if is_page else Response(status_code=204, headers=headers)
         answer.headers.append("Set-Cookie", cookies.set_session(request.scope, "", hours=0))
         return answer
 

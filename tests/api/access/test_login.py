@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.access.hosts import Site
+from api.client import Client
 from ledger.access import links, sessions, users
 from ledger.access.attempts import ACCOUNT, AttemptLimiter, TooManyAttemptsError
 from ledger.access.principals import Grant
@@ -73,6 +74,11 @@ def test_a_person_logs_in_sees_what_is_theirs_and_logs_out(home_books: Books, ht
     assert "logged in as ada" in http.get("/login").text
     stolen_cookie = http.cookies["rootcost_session"]
     assert http.post("/logout", headers=BROWSER, follow_redirects=False).headers["location"] == "/login"
+    log_in(http, "ada")
+    http.follow_redirects = False
+    http.headers["Sec-Fetch-Site"] = "same-origin"
+    Client("http://127.0.0.1", http=http).log_out()
+    assert http.get("/v1/me").status_code == 401, "the dashboard logs out through the client"
     http.cookies.clear()
     ended_answer = http.get("/v1/me", headers={"Cookie": f"rootcost_session={stolen_cookie}"})
     assert (ended_answer.status_code, ended_answer.json()["type"]) == (401, "urn:rootcost:problem:login-needed")

@@ -1,0 +1,181 @@
+"""What other teams have and do changes nothing of what a team is answered: two ledgers that differ in others only give the same bytes.
+
+Every reading and every tool is asked, in several formats; one that is new needs an example here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from api.mcp.server import add_mcp
+from ledger import db, registry
+from ledger.access.keys import create_key
+from ledger.access.principals import Grant
+from ledger.books import Books
+from ledger.tables import ANOMALIES, CHAINS
+from tests.api.access.test_matrix import gates_of
+from tests.support.api_examples import (
+    CALL_ROWS,
+    CHAIN_1,
+    CHAIN_ROWS,
+    CODER,
+    HOUR,
+    ROLLUP,
+    RUN,
+    TRACE_2,
+    WORKED_EXAMPLE,
+    app_of,
+    call,
+    client_of,
+    cost,
+    frame,
+    publish,
+    who,
+    write_calls,
+    write_worked_example,
+)
+
+GRANTS = ("viewer:Care", "finance:Care", "admin:Care")
+FORMATS = (("viewer:Care", "application/json"), ("finance:Care", "text/csv"), ("admin:Care", "application/x-ndjson"))
+OF_THE_MOMENT = re.compile(r'("(?:recorded_at|now|published_at|age_seconds|principal)":)"?[^,"}]*"?')
+READINGS = {
+    "/v1/agents": ["", "section=unregistered"],
+    "/v1/alerts": [""],
+    "/v1/anomalies": [""],
+    "/v1/budgets": [""],
+    "/v1/chains": ["", "search=agent", "limit=1"],
+    "/v1/chains/{chain_id}": [f"/v1/chains/{CHAIN_1}"],
+    "/v1/costs": [
+        "by=team,agent", "by=executor_team,executor_agent,model", "by=account,region&granularity=day", "by=team&limit=1", "view=executor&by=team",
+        "filter=team=Dev", "by=cost_class,reason", "filter=model=N", "by=team&calendar=usage",
+    ],
+    "/v1/explain/cell": ["", "by=team&filter=team=Care", "filter=model=N", "filter=team=Dve"],
+    "/v1/explain/{ref}": [f"/v1/explain/{CHAIN_1}", f"/v1/explain/{CHAIN_1[:36]}", "/v1/explain/charge-1", "/v1/explain/charge-2"],
+    "/v1/freshness": [""],
+    "/v1/me": [""],
+    "/v1/overview": ["", "view=executor"],
+}  # fmt: skip
+"""Questions about every reading that a team is answered at all."""
+WHOLE_ONLY = {"/metrics", "/v1/audit"}
+"""Beside those whose gate says so."""
+TOOLS: dict[str, list[dict[str, Any]]] = {
+    "what_did_it_cost": [{}, {"by": ["model", "account"]}, {"filters": ["team=Dev"]}],
+    "why_did_it_change": [{"month": "2026-10"}],
+    "compare_periods": [{"before_start": "2026-09", "before_end": "2026-10", "after_start": "2026-10", "after_end": "2026-11"}],
+    "what_is_left": [{}, {"budget": "dev-monthly"}],
+    "why_was_it_refused": [{}],
+    "explain_cost": [{}, {"ref": CHAIN_1}, {"ref": "charge-2"}],
+    "find_chains": [{}, {"search": "agent"}],
+    "list_values": [{"dimension": name} for name in ("team", "agent", "executor_agent", "model", "account")],
+}
+
+
+@dataclass
+class World:
+    """A ledger, its API, and keys over one team."""
+
+    http: Any
+    books: Books
+    keys: dict[str, dict[str, str]]
+
+    @classmethod
+    def of(cls, books: Books) -> World:
+        made_keys = {grant: create_key(books, "test", [Grant.parse(grant)], actor="test")[1] for grant in GRANTS}
+        app = app_of(books)
+        add_mcp(app, books)
+        return cls(client_of(app), books, {grant: {"Authorization": f"Bearer {key}"} for grant, key in made_keys.items()})
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, World]]:
+    """The worked example, and the same with other others."""
+    with Books.open(tmp_path_factory.mktemp("small")) as small, Books.open(tmp_path_factory.mktemp("large")) as large:
+        for books in (small, large):
+            write_worked_example(books)
+            registry.import_text(books, "agent,team\nsupport-bot,Care\nresearcher,Data\n", uri="agents.csv", actor="test")
+        write_other_others(large)
+        with_small, with_large = World.of(small), World.of(large)
+        with with_small.http, with_large.http:
+            yield with_small, with_large
+
+
+def write_other_others(books: Books) -> None:
+    """The shares of others in Care's charge come to the same sum; everything else of theirs differs."""
+    ghost, dear = who(4, "ghost", "Secret", "ghost", "Secret"), {"model": "N", "account": "2222", "region": "eu-west-1"}
+    publish(books, [
+        *WORKED_EXAMPLE[:2],
+        cost("0.002", quantity=Decimal(700), **CODER), cost("0.003", quantity=Decimal(1000), **ghost),
+        cost("0.007", cost_class="unallocated", reason="uncaptured_usage", quantity=Decimal(2300)),
+        cost("500", quantity=Decimal(9), lot_id=1, pool_id="pool-2", period_start=HOUR + timedelta(days=2), period_end=HOUR + timedelta(days=3), **(CODER | dear)),
+        cost("70", cost_class="unallocated", reason="no_owner", basis="estimated", lot_id=1, pool_id="pool-2", **dear),
+    ])  # fmt: skip
+    write_calls(books, [*CALL_ROWS, call(TRACE_2, "00000000000000c1", f"{TRACE_2}:00000000000000c1", 70, **ghost)])
+    chain = CHAIN_ROWS[1] | {"chain_id": f"{TRACE_2}:00000000000000c1", "initiator_agent": "ghost", "list_cost": Decimal(900)}
+    slice_ = {"month": "2026-10", "rollup_id": ROLLUP}
+    times = {"start_time": HOUR, "end_time": HOUR + timedelta(minutes=4)}
+    books.store.replace(CHAINS, frame(CHAINS, [*CHAIN_ROWS, chain], **slice_, **times), slice_)
+    registry.import_text(
+        books, "agent,team\nsupport-bot,Care\nresearcher,Data\nghost,Secret\ncoder,Dev\n", uri="agents.csv", actor="test"
+    )
+    day = {"month": "2026-10", "run_id": RUN, "scope": "team", "currency": "USD", "score_approx": 9.0, "day": HOUR.date()}
+    amounts = {"actual": Decimal(9), "expected": Decimal(2), "excess": Decimal(7)}
+    books.store.append(ANOMALIES, frame(ANOMALIES, [{**day, **amounts, "scope_name": "Secret"}]))
+    payload = {"scope": "team", "scope_name": "Secret"}
+    with books.database.session() as session:
+        session.add(
+            db.Alert(
+                alert_id="a1", kind="budget", severity="critical", subject="Secret", text="Secret is over", payload=payload,
+                created_at=HOUR, attempts=0,
+            )
+        )  # fmt: skip
+
+
+def answer_of(world: World, grant: str, address: str, accept: str) -> tuple[int, str, dict[str, str]]:
+    """Status, text and headers, without the time and the id of the key."""
+    answer = world.http.get(address, headers=world.keys[grant] | {"Accept": accept})
+    headers = {name: value for name, value in answer.headers.items() if name != "etag"}
+    return answer.status_code, OF_THE_MOMENT.sub(r"\1", answer.text), headers
+
+
+def scoped_paths(world: World) -> set[str]:
+    """Readings that are answered to who has a role over one team."""
+    gates = gates_of(world.http.app)
+    return {path for (method, path), gate in gates.items() if method == "GET" and not (gate is not None and gate.whole)}
+
+
+def test_every_reading_has_an_example(worlds: tuple[World, World]) -> None:
+    assert scoped_paths(worlds[0]) - WHOLE_ONLY == set(READINGS)
+
+
+@pytest.mark.parametrize("path", READINGS)
+def test_a_reading_does_not_depend_on_others(worlds: tuple[World, World], path: str) -> None:
+    for number, question in enumerate(READINGS[path]):
+        address = question if question.startswith("/") else f"{path}?{question}"
+        for grant, accept in FORMATS if number == 0 else FORMATS[:1]:
+            small, large = (answer_of(world, grant, address, accept) for world in worlds)
+            assert small == large, (address, accept)
+
+
+def test_every_tool_has_an_example_and_does_not_depend_on_others(worlds: tuple[World, World]) -> None:
+    tools = ask(worlds[0], "tools/list", {})["tools"]
+    assert {tool["name"] for tool in tools} == set(TOOLS)
+    for name, calls in TOOLS.items():
+        for arguments in calls:
+            small, large = (ask(world, "tools/call", {"name": name, "arguments": arguments}) for world in worlds)
+            assert small == large, (name, arguments)
+
+
+def ask(world: World, method: str, params: dict[str, Any]) -> Any:
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    headers = {"MCP-Protocol-Version": "2025-11-25", "Accept": "application/json, text/event-stream"}
+    answer = world.http.post("/mcp", json=body, headers=world.keys[GRANTS[0]] | headers)
+    assert answer.status_code == 200, answer.text
+    return json.loads(answer.text)["result"]
