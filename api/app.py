@@ -25,7 +25,7 @@ from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
 from api.receivers import Receivers
-from api.routes import access, audit, imports, login, provider_login, read, receive, sources, state, write
+from api.routes import access, audit, imports, login, people, provider_login, read, receive, sources, state, write
 from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
@@ -70,13 +70,14 @@ def create_app(
     )
     bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
+    changing = [Depends(bearer), strict]
     app.include_router(read.router(books.settings), dependencies=[strict])
     app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
     app.include_router(imports.reading(), dependencies=[strict])
     app.include_router(sources.reading(operations.sources), dependencies=[strict])
     app.include_router(access.router(), dependencies=[strict])
+    app.include_router(people.router(), dependencies=changing)
     app.include_router(audit.router(), dependencies=[strict])
-    changing = [Depends(bearer), strict]
     app.include_router(write.router(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(sources.writing(operations.sources), dependencies=changing)
@@ -89,6 +90,7 @@ def create_app(
     app.include_router(receive.router(books, app.state.keep, receivers), dependencies=[Depends(bearer)])
     login_service = login.LoginService(books, site)
     app.include_router(login.router(login_service))
+    app.include_router(access.discovery())
     app.include_router(provider_login.router(login_service))
     _service(app, books, receiver_spool, metrics)
     errors.install(app)

@@ -12,6 +12,7 @@ from typing import Any
 
 from api.client_connection import segment
 from api.client_management import Management
+from api.client_people import People
 from api.client_problems import (
     ApiProblem,
     ConflictProblem,
@@ -74,8 +75,8 @@ __all__ = [
 PROTOBUF = "application/x-protobuf"
 
 
-class Client(Management):
-    """Every verb of the API: those that read are here, those that change in `api.client_management`.
+class Client(Management, People):
+    """Every verb of the API: those that read are here, those that change in `api.client_management`, people in `api.client_people`.
 
     What a method raises is an `ApiProblem` with the sentence of the API's problem document; its class says what kind it is.
     """

@@ -32,7 +32,13 @@ _FIXED: Mapping[str, Any] = {
     "version": "0.1.0",
 }
 _RUN = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
-_TAGS = {"reading": "Reading", "writing": "Changes", "receiving": "Receiving telemetry", "service": "Service"}
+_TAGS = {
+    "reading": "Reading",
+    "writing": "Changes",
+    "access": "People, keys and sessions",
+    "receiving": "Receiving telemetry",
+    "service": "Service",
+}
 
 ASKED: Mapping[str, str] = {
     "GET /v1/costs": "/v1/costs?by=team,agent&start=2026-10&end=2026-11",
@@ -55,6 +61,8 @@ ASKED: Mapping[str, str] = {
     "GET /v1/agents/history": "/v1/agents/history?agent=support-bot&limit=1",
     "GET /v1/gaps": "/v1/gaps?start=2026-10&granularity=day",
     "GET /v1/freshness": "/v1/freshness",
+    "GET /v1/me": "/v1/me",
+    "GET /v1/roles": "/v1/roles",
     "GET /health": "/health",
     "GET /ready": "/ready",
 }

@@ -23,8 +23,11 @@ from ledger.errors import RootCostError
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _MCP = "/mcp"
 """Its tools only read, and are called by POST."""
+RESOURCE_METADATA: Final = f"/.well-known/oauth-protected-resource{_MCP}"
+"""Where MCP clients look for how to be let in (RFC 9728)."""
 PUBLIC = frozenset(
     {"/health", "/ready", "/openapi.json", "/login", "/logout", "/setup", "/login/{provider}", "/login/{provider}/callback"}
+    | {RESOURCE_METADATA}
 )
 """Paths that anybody may ask for: they tell nothing of the ledger, or are for logging in."""
 _NOBODY: Final = Principal("anonymous", "machine", "nobody")
@@ -87,7 +90,7 @@ class Access:
         if authorization and not is_public:
             principal = await run_in_threadpool(self._authenticator.of_header, authorization)
             if principal is None:
-                raise _key_needed("the token is wrong")
+                raise _key_needed("the token is wrong", scope, error="invalid_token")
             return principal
         cookie = session_cookie(scope)
         person = await run_in_threadpool(self._authenticator.of_session, cookie) if cookie else None
@@ -106,22 +109,32 @@ class Access:
                 "nobody is logged in, or the log-in has ended",
                 where="Cookie",
                 remedy="log in at /login, or send `Authorization: Bearer <key>`",
-                headers={"WWW-Authenticate": 'Bearer realm="rootcost"'},
+                headers=_challenge(scope),
             )
         is_here = self._site.on_loopback and name in LOOPBACK and not scope["state"]["has_forwarding"]
         if not is_here or (scope["method"] not in _READING and scope["path"] != _MCP):
-            raise _key_needed("this request needs a key")
+            raise _key_needed("this request needs a key", scope)
         return MACHINE
 
 
-def _key_needed(detail: str) -> RequestError:
+def _challenge(scope: Scope, *, error: str = "") -> dict[str, str]:
+    """How to be let in, as the MCP specification asks: where /mcp describes itself, and what is wrong with a key that was sent."""
+    parts = ['realm="rootcost"']
+    if error:
+        parts.append(f'error="{error}"')
+    if scope["path"] == _MCP:
+        parts.append(f'resource_metadata="{origin_of(scope)}{RESOURCE_METADATA}"')
+    return {"WWW-Authenticate": f"Bearer {', '.join(parts)}"}
+
+
+def _key_needed(detail: str, scope: Scope, *, error: str = "") -> RequestError:
     return RequestError(
         401,
         "token-needed",
         detail,
         where="Authorization",
         remedy="send `Authorization: Bearer <key>`: one of `rootcost keys create`, or the token of the first start in HOME/token",
-        headers={"WWW-Authenticate": 'Bearer realm="rootcost"'},
+        headers=_challenge(scope, error=error),
     )
 
 

@@ -6,7 +6,21 @@ that are columns of the ledger come from `ledger.tables`.
 
 from __future__ import annotations
 
-from api.models.access import GrantRow, Me
+from api.models.access import (
+    GrantRow,
+    GroupRoles,
+    GroupRolesChange,
+    KeyCreated,
+    KeyStatus,
+    Me,
+    NewKey,
+    NewUser,
+    RoleRow,
+    SessionStatus,
+    UserChange,
+    UserLink,
+    UserStatus,
+)
 from api.models.audit import AuditEntry, AuditPage
 from api.models.base import (
     Basis,
@@ -110,14 +124,20 @@ __all__ = [
     "Gaps",
     "GrantRow",
     "Granularity",
+    "GroupRoles",
+    "GroupRolesChange",
     "Health",
+    "KeyCreated",
+    "KeyStatus",
     "Link",
     "Me",
     "MeterCost",
     "Money",
     "MonthTotal",
     "NewBudget",
+    "NewKey",
     "NewSource",
+    "NewUser",
     "Overview",
     "OwnerChangeRow",
     "OwnerRecord",
@@ -129,10 +149,12 @@ __all__ = [
     "ReasonTotal",
     "RegistryImported",
     "Remainder",
+    "RoleRow",
     "RunRequest",
     "RunRow",
     "ScheduleChange",
     "ScheduleEntry",
+    "SessionStatus",
     "SourceDraft",
     "SourceFreshness",
     "SourceKind",
@@ -145,6 +167,9 @@ __all__ = [
     "Spender",
     "Step",
     "UnregisteredAgent",
+    "UserChange",
+    "UserLink",
+    "UserStatus",
     "View",
     "describe",
 ]

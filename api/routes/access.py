@@ -1,10 +1,12 @@
-"""Routes about who asks."""
+"""Routes about who asks, and about how to be let in."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.access.gates import KnownPrincipal
+from api.access.hosts import origin_of
+from api.access.middleware import RESOURCE_METADATA
 from api.models import GrantRow, Me
 from api.routes.read import ERROR_RESPONSES
 from ledger.access.roles import Permission
@@ -28,5 +30,21 @@ def router() -> APIRouter:
             grants=[GrantRow(role=grant.role, team=grant.team or None) for grant in principal.grants],
             permissions=permissions,
         )
+
+    return routes
+
+
+def discovery() -> APIRouter:
+    """What MCP clients are told that have no key (RFC 9728)."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get(RESOURCE_METADATA)
+    def protected_resource(request: Request) -> dict[str, object]:
+        """A key in the Authorization header lets in. No authorization server is named: none hands keys out, an administrator does."""
+        return {
+            "resource": f"{origin_of(request.scope)}/mcp",
+            "resource_name": "RootCost",
+            "bearer_methods_supported": ["header"],
+        }
 
     return routes

@@ -49,6 +49,14 @@ def unmap_group(books: Books, provider: str, group: str, roles: list[Grant], *, 
         return _row(session, provider, group)
 
 
+def set_group(books: Books, provider: str, group: str, roles: list[Grant], *, actor: str) -> GroupRow:
+    """Gives a group these roles and no others."""
+    held_roles = next((row.grants for row in list_groups(books) if (row.provider, row.group) == (provider, group)), ())
+    lost_roles = [grant for grant in held_roles if grant not in roles]
+    row = unmap_group(books, provider, group, lost_roles, actor=actor) if lost_roles else GroupRow(provider, group, held_roles)
+    return map_group(books, provider, group, roles, actor=actor) if roles else row
+
+
 def list_groups(books: Books) -> list[GroupRow]:
     """All groups that have roles, by provider and name."""
     with books.database.session() as session:

@@ -102,6 +102,24 @@ def remove_grants(books: Books, name: str, roles: list[Grant], *, actor: str) ->
         return _row(session, user)
 
 
+def set_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> UserRow:
+    """Gives a user these roles and no others."""
+    with books.database.session() as session:
+        user = user_of(session, name)
+        held_roles = set(grants.by_holder(session, "user", str(user.id)).get(str(user.id), ()))
+        lost_roles = grants.remove(session, "user", str(user.id), sorted(held_roles - set(roles)))
+        new_roles = grants.add(session, "user", str(user.id), roles, actor=actor, at=now())
+        _record_roles(session, user, "user.revoke", lost_roles, actor)
+        _record_roles(session, user, "user.grant", new_roles, actor)
+        return _row(session, user)
+
+
+def find_user(books: Books, name: str) -> UserRow:
+    """The user of a name or an id. Raises `ObjectMissingError` if there is none."""
+    with books.database.session() as session:
+        return _row(session, user_of(session, name))
+
+
 def end_user_sessions(books: Books, name: str, *, actor: str) -> int:
     """Logs a user out everywhere; returns of how many sessions."""
     with books.database.session() as session:

@@ -329,6 +329,7 @@ def test_it_leads_on_to_own_addresses_only(http: httpx.Client, providers: tuple[
     assert log_in(http, providers[0], "1012", return_to=evil, groups=["care"]).headers["location"] == f"{ORIGIN}:8501/"
 
 
+@pytest.mark.clock
 def test_log_ins_on_their_way_are_few_and_end(books: Books, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     row = pending_logins.PendingRow("nonce", "verifier", "/")
 
