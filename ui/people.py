@@ -20,7 +20,8 @@ WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
 """Pages made of what is no team's, and the permission that each needs over the whole."""
 TEAM_PAGES = {"budgets": "budgets:read"}
 _PRINCIPAL, _LOGGED_IN, _DRAWN, _PICTURE, _ENTRIES = "principal", "logged-in", "page-drawn", "session-picture", "entries-kept"
-_OWN_KEYS = {_PRINCIPAL, _LOGGED_IN, _DRAWN, _PICTURE, _ENTRIES, identity.RENEWED, identity.SCOPE}
+_SETS_BUDGETS = "sets-budgets"
+_OWN_KEYS = {_PRINCIPAL, _LOGGED_IN, _SETS_BUDGETS, _DRAWN, _PICTURE, _ENTRIES, identity.RENEWED, identity.SCOPE}
 
 
 def who() -> Me | ApiProblem:
@@ -39,6 +40,11 @@ def is_login_needed(answer: object) -> bool:
 def is_logged_in() -> bool:
     """Whether the page is drawn for a person, so that changes are his and need no token."""
     return bool(st.session_state.get(_LOGGED_IN))
+
+
+def may_set_budgets() -> bool:
+    """Whether the page is drawn for somebody whose budgets would be taken. Without people set up a token may make it so."""
+    return bool(st.session_state.get(_SETS_BUDGETS, True))
 
 
 def may_open(me: Me | None, path: str) -> bool:
@@ -69,6 +75,9 @@ def admit(answer: Me | ApiProblem) -> bool:
         st.session_state[_PRINCIPAL] = principal
     st.session_state[_DRAWN] = True
     st.session_state[_LOGGED_IN] = not isinstance(answer, ApiProblem) and answer.kind == "user"
+    st.session_state[_SETS_BUDGETS] = (
+        isinstance(answer, ApiProblem) or answer.kind == "machine" or "budgets:write" in answer.permissions
+    )
     for key, entry in st.session_state.pop(_ENTRIES, {}).items():
         st.session_state.setdefault(key, entry)
     return True

@@ -80,6 +80,9 @@ def test_who_sees_a_part_is_told_so(window: Any, dashboard: str) -> None:
     assert page.get_by_test_id("stSidebarNavLink").filter(has_text="Balance").count() == 0
     page.goto("/balance")
     page.get_by_text("This page needs a role over the whole ledger").wait_for()
+    page.goto("/budgets")
+    settled(page)
+    assert page.get_by_text("Set up a budget").count() == 0, "a viewer's would be refused"
 
 
 def test_a_session_that_ends_covers_the_tab_and_keeps_what_is_typed(window: Any, dashboard: str, people: People) -> None:

@@ -29,8 +29,13 @@ def page() -> None:
     if message := st.session_state.pop("budget-done", None):
         st.success(message)
     if not budgets:
-        widgets.empty_state("No budgets yet", "Set a monthly limit for a team or an agent below; crossing it raises an alert.")
-        form(None)
+        if people.may_set_budgets():
+            widgets.empty_state(
+                "No budgets yet", "Set a monthly limit for a team or an agent below; crossing it raises an alert."
+            )
+            form(None)
+        else:
+            widgets.empty_state("No budgets yet", "Those of your part stand here once they are set.")
         widgets.address(answer.address, key="budgets")
         return
     heads(budgets)
@@ -38,8 +43,10 @@ def page() -> None:
     chosen = next((b for b in budgets if b.name == controls.read("budget")), None)
     if chosen is not None:
         history(chosen)
-        form(chosen)
-    form(None)
+    if people.may_set_budgets():
+        if chosen is not None:
+            form(chosen)
+        form(None)
 
 
 def pick_month() -> str | None:

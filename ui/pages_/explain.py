@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import streamlit as st
 
+from api.client import ApiProblem
 from api.models import Basis, Explanation, Granularity, View
 from ui import controls, explanations, widgets
-from ui.api_requests import Answer, request
+from ui.api_requests import Answer, request, try_request
 from ui.grid import draw
 
 CELL = ("by", "view", "start", "end", "granularity", "basis", "filter")
@@ -34,7 +35,13 @@ def newest() -> None:
         return
     month = months[-1]
     st.caption("The newest month as a whole. Follow a cost in the cost explorer, or give the id of a chain, a call or a charge.")
-    show_explanation(request(lambda api: api.explain_cell(by=["team"], start=month, end=controls.next_month(month))))
+    answer = try_request(lambda api: api.explain_cell(by=["team"], start=month, end=controls.next_month(month)))
+    if isinstance(answer, ApiProblem) and answer.status == 404:
+        widgets.empty_state("Nothing here", "Nothing was spent in the newest month, as far as you see it.")
+    elif isinstance(answer, ApiProblem):
+        raise answer
+    else:
+        show_explanation(answer)
 
 
 def cell() -> Answer[Explanation]:

@@ -159,7 +159,10 @@ def spend_over_time(month: str, view: View, basis: Basis, currency: str) -> str:
         for row in days.value.rows
         if row.cost is not None and row.period_start and row.currency == currency
     ]
-    charts.over_time(points, currency=currency, unit="day", measure="Spend", key="overview-days")
+    if points:
+        charts.over_time(points, currency=currency, unit="day", measure="Spend", key="overview-days")
+    else:
+        st.caption("Nothing was spent in this month.")
     return days.address
 
 
