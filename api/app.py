@@ -25,7 +25,7 @@ from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
 from api.receivers import Receivers
-from api.routes import access, audit, imports, login, people, provider_login, read, receive, sources, state, write
+from api.routes import access, audit, forecasts, imports, login, people, provider_login, read, receive, sources, state, write
 from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
@@ -75,6 +75,7 @@ def create_app(
     app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
     app.include_router(imports.reading(), dependencies=[strict])
     app.include_router(sources.reading(operations.sources), dependencies=[strict])
+    app.include_router(forecasts.router(books.settings), dependencies=[strict])
     app.include_router(access.router(), dependencies=[strict])
     app.include_router(people.router(), dependencies=changing)
     app.include_router(audit.router(), dependencies=[strict])

@@ -43,6 +43,7 @@ from api.models import (
     EvidenceSection,
     Explanation,
     Filters,
+    ForecastTable,
     Freshness,
     Gaps,
     Granularity,
@@ -169,6 +170,20 @@ class Client(Management, People):
         """Explains a cell of a report, which has the parameters of `costs`."""
         params = {**_cost_params(by, view, start, end, granularity, basis, filters, calendar), "most": most}
         return self._get(Explanation, "/v1/explain/cell", params)
+
+    def forecast(
+        self,
+        *,
+        by: Sequence[str] = ("team", "agent"),
+        month: str | None = None,
+        view: View = "initiator",
+        basis: Basis = "effective",
+        filters: Filters | None = None,
+    ) -> ForecastTable:
+        """What a month, by default the current one, will cost; ``by=["currency"]`` forecasts the whole."""
+        params = _cost_params(by, view, None, None, "total", basis, filters, None)
+        shape = {name: value for name, value in params.items() if name in ("by", "view", "basis", "filter")}
+        return self._get(ForecastTable, "/v1/forecast", {**shape, "month": month})
 
     def budgets(self, *, month: str | None = None) -> Page[Budget]:
         """Budgets in force with their spend in a month, by default in the newest evaluated one."""

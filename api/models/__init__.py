@@ -54,6 +54,7 @@ from api.models.costs import (
 from api.models.evidence import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
+from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.sources import (
     NewSource,
@@ -119,6 +120,9 @@ __all__ = [
     "FieldError",
     "Filters",
     "FindingRow",
+    "ForecastMethod",
+    "ForecastRow",
+    "ForecastTable",
     "Freshness",
     "GapRow",
     "Gaps",

@@ -15,6 +15,8 @@
     freshness(books) -> Freshness
     evidence(books, month=None, basis=…) -> Evidence  what money stands on, how emitters count, findings
     evidence_table(books, section, …) -> DataFrame   a section of it
+    forecasts(books, ForecastQuery) -> DataFrame     what a month will cost, by + currency, actual, forecast, low, high
+    forecast_table(books, ForecastQuery) -> ForecastTable   the same as a document
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     sources(books) -> list[SourceStatus]             configured sources and their state
     source(books, name) / schedule(books)            one of them; when each is read
@@ -33,6 +35,7 @@ from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
 from api.queries.evidence import evidence, evidence_table
 from api.queries.explain import DEFAULT_LINES, explain, explain_cell
+from api.queries.forecasts import ForecastQuery, forecast_table, forecasts
 from api.queries.gaps import GapQuery, gaps
 from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
 from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
@@ -48,6 +51,7 @@ __all__ = [
     "AuditQuery",
     "ChainQuery",
     "CostQuery",
+    "ForecastQuery",
     "FrameListing",
     "GapQuery",
     "Listing",
@@ -72,6 +76,8 @@ __all__ = [
     "evidence_table",
     "explain",
     "explain_cell",
+    "forecast_table",
+    "forecasts",
     "freshness",
     "gaps",
     "of_operator",

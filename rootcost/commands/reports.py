@@ -35,6 +35,20 @@ _To = Annotated[
     str, typer.Option("--to", help="First one not counted: --from 2026-10 --to 2026-11 is October.", show_default=False)
 ]
 
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="DIM=VALUE",
+        help="Keep rows of this value only; repeatable. An empty value is unknown.",
+        show_default=False,
+    ),
+]
+TableFile = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.", show_default=False)
+]
+TableFormat = Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to write it.")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Registers these commands."""
@@ -138,25 +152,15 @@ def costs(
             show_default=False,
         ),
     ] = "",
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            metavar="DIM=VALUE",
-            help="Keep rows of this value only; repeatable. An empty value is unknown.",
-            show_default=False,
-        ),
-    ] = None,
+    filters: Filters = None,
     currency: Annotated[
         str,
         typer.Option(
             help="Show all of it in this currency, at the imported rate of each day.", metavar="CODE", show_default=False
         ),
     ] = "",
-    output: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How to write it.")] = "table",
-    file: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.", show_default=False)
-    ] = None,
+    output: TableFormat = "table",
+    file: TableFile = None,
     home: Home = None,
 ) -> None:
     """Show costs by team, agent, model or any other dimension.

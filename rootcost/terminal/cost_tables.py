@@ -44,6 +44,29 @@ def costs(
     _remarks(rows, basis)
 
 
+def forecast(frame: pl.DataFrame, dimensions: Sequence[str], *, path: Path | None = None) -> None:
+    """Prints what a month will cost, by group, and why some have no interval or no forecast."""
+    rows = frame.to_dicts()
+    currencies = list(dict.fromkeys(row["currency"] for row in rows))
+    money = ["actual", "forecast", "low", "high"]
+    names = [name for name in dimensions if name != "currency"]
+    shown_columns = [*names, *money, "method", *(["currency"] if len(currencies) > 1 or not names else [])]
+    first = rows[0]
+    caption = f"{first['period_start']:%Y-%m}, known until {first['known_until']:%d %B}"
+    caption += f", in {currencies[0]}" if len(currencies) == 1 else ""
+    wide = None if path is None else console_of(path).width
+    draw(table(shown_columns, rows, money=money, caption=caption, keep=dimensions, width=wide), path)
+    for method, remark in _METHODS.items():
+        if count := sum(row["method"] == method for row in rows):
+            say(f"{method}: {counted(count, 'group')} {remark}")
+    if count := sum(row["method"] == "pool" and row["low"] is None for row in rows):
+        say(f"no interval: {counted(count, 'group')} whose past is too short to say how good such a forecast is")
+
+
+_METHODS = {
+    "run rate": "with less than three weeks of past: the mean of the month's days goes on, and there is no interval",
+    "unknown": "of which too little is known: three weeks of past, or three days of the month, are needed",
+}
 _AMOUNTS = frozenset({"currency", "cost", "cost_billed", "cost_estimated", "omitted_rows", "omitted_cost"})
 
 

@@ -87,11 +87,11 @@ def test_every_route_has_a_method_and_every_method_a_route(http: Any) -> None:
 def test_all_rows_come_page_by_page_and_a_replaced_run_says_so(books: Books, client: Client) -> None:
     chains = list(client.every(client.chains, limit=1))
     assert len(chains) == len({chain.chain_id for chain in chains}) == 2
-    rest = client.every(client.chains, limit=1)
-    next(rest)
+    later_rows = client.every(client.chains, limit=1)
+    next(later_rows)
     publish(books, [], run="run-2")
     with pytest.raises(ReplacedProblem, match="replaced") as error:
-        next(rest)
+        next(later_rows)
     assert error.value.remedy
 
 

@@ -63,8 +63,8 @@ def test_an_answer_that_is_known_is_not_made_again(books: Books, http: Any, monk
         assert answer.headers["Vary"] == "Accept, Authorization, Cookie"
         tag = answer.headers["ETag"]
         assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag)
-        again = http.get(ADDRESSES.get(path, path), headers={"If-None-Match": f'"other", {tag}'})
-        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag), path
+        second_answer = http.get(ADDRESSES.get(path, path), headers={"If-None-Match": f'"other", {tag}'})
+        assert (second_answer.status_code, second_answer.content, second_answer.headers["ETag"]) == (304, b"", tag), path
 
 
 def test_tags_differ_by_query_format_and_principal(books: Books, http: Any) -> None:
@@ -82,8 +82,8 @@ def test_tags_differ_by_query_format_and_principal(books: Books, http: Any) -> N
     tags = [http.get(address, headers=headers).headers["ETag"] for address, headers in requests]
     assert len(set(tags)) == len(requests)
     for address, headers in requests:
-        others = [tag for tag, request in zip(tags, requests, strict=True) if request != (address, headers)]
-        assert http.get(address, headers={**headers, "If-None-Match": ", ".join(others)}).status_code == 200
+        other_tags = [tag for tag, request in zip(tags, requests, strict=True) if request != (address, headers)]
+        assert http.get(address, headers={**headers, "If-None-Match": ", ".join(other_tags)}).status_code == 200
     same_query = [http.get(f"/v1/costs?{query}").headers["ETag"] for query in ("by=team&view=executor", "view=executor&by=team")]
     assert same_query[0] == same_query[1]
 
