@@ -48,6 +48,10 @@ test: .venv/.installed .venv-proxy/.installed test-tools lint ## Lint, types, ar
 test-slow: .venv/.installed .venv-proxy/.installed test-tools ## The tests that take long (SECONDS=: as many as fit, FIRST=: the file to begin with)
 	$(BIN)/python -m pytest $(PYTEST_IN_PARALLEL) -m slow $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FIRST),--first $(FIRST))
 
+.PHONY: browser-access
+browser-access: .venv/.installed test-tools ## The real service in a real browser: log-in, each role's pages, the end of a session
+	$(BIN)/python -m pytest -q tests/ui/test_service.py tests/ui/test_people.py
+
 # The library makes the tests' processes, and those that they start, see another day; the machine's clock stays as it is. Left out are
 # `proxy` (LiteLLM is started with an environment of its own and keeps the real clock) and `browser` (Chromium did not come up under the
 # library). The sample leaves out what is marked `slow`, too; see tests/faketime/run.py.

@@ -42,6 +42,7 @@ from tests.support.api_examples import (
     write_calls,
     write_worked_example,
 )
+from tests.support.people import add_person, cheap_passwords
 
 GRANTS = ("viewer:Care", "finance:Care", "admin:Care")
 FORMATS = (("viewer:Care", "application/json"), ("finance:Care", "text/csv"), ("admin:Care", "application/x-ndjson"))
@@ -63,6 +64,8 @@ READINGS = {
     "/v1/freshness": [""],
     "/v1/me": [""],
     "/v1/overview": ["", "view=executor"],
+    "/v1/roles": [""],
+    "/v1/sessions": [""],
 }  # fmt: skip
 """Questions about every reading that a team is answered at all."""
 WHOLE_ONLY = {"/metrics", "/v1/audit"}
@@ -110,6 +113,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
 
 def write_other_others(books: Books) -> None:
     """The shares of others in Care's charge come to the same sum; everything else of theirs differs."""
+    with cheap_passwords():
+        add_person(books, "eve", "viewer:Secret")
     ghost, dear = who(4, "ghost", "Secret", "ghost", "Secret"), {"model": "N", "account": "2222", "region": "eu-west-1"}
     publish(books, [
         *WORKED_EXAMPLE[:2],
