@@ -40,7 +40,8 @@ class ServeSettings(Section):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address of API and dashboard: loopback only. Others reach them through a proxy on this machine (docs/access.md).",
+        description="Address that API and dashboard listen on. Beyond loopback people or keys must be set up, and `allowed_hosts` "
+        "name it (docs/access.md).",
     )
     port: int = Field(8787, ge=1, le=65535, description="Port of the API.")
     ui_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
@@ -71,6 +72,24 @@ class ServeSettings(Section):
         description="Where sources may lie that are set up over the API: folders of this machine, or beginnings of addresses. The credentials of "
         "this process go to any of them, and what lies there is read. The command line is not bound by it.",
     )  # fmt: skip
+
+    public_url: str = Field(
+        "",
+        description="Origin at which browsers reach the API behind a proxy, as https://gateway.example.com/ is one. Empty: the dashboard's host name and `port`.",
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_origin(cls, value: str) -> str:
+        try:
+            address = urlsplit(value)
+            fits = address.scheme in ("http", "https") and bool(address.hostname) and "@" not in address.netloc
+            fits = fits and address.path in ("", "/") and not address.query and not address.fragment
+        except ValueError:
+            fits = False
+        if value and not fits:
+            raise ValueError(f"{value!r} is no address of a server; write https://gateway.example.com, without a path")
+        return value.rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod

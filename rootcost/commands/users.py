@@ -24,7 +24,10 @@ Role = Annotated[
     ),
 ]
 Url = Annotated[
-    str, typer.Option("--url", help="Where people reach the API. Default: serve.host and serve.port.", show_default=False)
+    str,
+    typer.Option(
+        "--url", help="Where people reach the API. Default: serve.public_url, else serve.host and serve.port.", show_default=False
+    ),
 ]
 
 
@@ -153,7 +156,7 @@ def _show_link(address: str, output: str, fields: dict[str, Any], purpose: str) 
 def _address(books: Books, url: str, token: str) -> str:
     serve = books.settings.serve
     host = f"[{serve.host}]" if ":" in serve.host else serve.host
-    return f"{url.rstrip('/') or f'http://{host}:{serve.port}'}/setup?token={token}"
+    return f"{url.rstrip('/') or serve.public_url or f'http://{host}:{serve.port}'}/setup?token={token}"
 
 
 def _shown(row: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +24,13 @@ class Dashboard:
 
     RESTARTS = 3
 
-    def __init__(self, home: Path, host: str, port: int, api_url: str) -> None:
-        self._host, self._port, self._api_url = host, port, api_url
+    def __init__(
+        self, home: Path, host: str, port: int, api_url: str, *, hosts: Sequence[str] = (), public_api_url: str = ""
+    ) -> None:
+        self._host, self._port = host, port
+        self._settings = {"ROOTCOST_API_URL": api_url, "ROOTCOST_ALLOWED_HOSTS": ",".join(hosts)}
+        if public_api_url:
+            self._settings["ROOTCOST_PUBLIC_API_URL"] = public_api_url
         self._child: subprocess.Popen[bytes] | None = None
         self._restarts_left = self.RESTARTS
         self.log = home / "dashboard.log"
@@ -41,13 +47,12 @@ class Dashboard:
             raise NotHealthyError("the package ui is not installed", remedy="reinstall rootcost, or use --no-ui")
         package = Path(next(iter(module_spec.submodule_search_locations)))
         # It only reads, from the API: it is given no secret of the ledger.
-        passed_on = ("ROOTCOST_ALLOWED_HOSTS", "ROOTCOST_PUBLIC_API_URL")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ROOTCOST_") or k in passed_on}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOTCOST_")}
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "rootcost.service.child", "ui.server", self._host, str(self._port)],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=package,
-                env={**environment, "ROOTCOST_API_URL": self._api_url}, start_new_session=True,
+                env={**environment, **self._settings}, start_new_session=True,
             )  # fmt: skip
 
     def keep_up(self) -> None:

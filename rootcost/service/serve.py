@@ -10,7 +10,6 @@ booked, the scheduler stops, the dashboard is ended by its pid, and the process 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import secrets
@@ -41,6 +40,9 @@ STOP_SECONDS = 10.0
 """How long a shutdown may take."""
 
 
+_ON_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — all addresses, and the one among them that is this machine's own
+
+
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """Where API and dashboard listen."""
@@ -51,13 +53,13 @@ class Addresses:
 
     @property
     def api(self) -> str:
-        """URL of the API."""
-        return f"http://{_in_url(self.host)}:{self.port}"
+        """URL of the API, as this machine reaches it."""
+        return f"http://{_in_url(_ON_THIS_MACHINE.get(self.host, self.host))}:{self.port}"
 
     @property
     def dashboard(self) -> str:
-        """URL of the dashboard."""
-        return f"http://{_in_url(self.host)}:{self.ui_port}"
+        """URL of the dashboard, as this machine reaches it."""
+        return f"http://{_in_url(_ON_THIS_MACHINE.get(self.host, self.host))}:{self.ui_port}"
 
 
 def _in_url(host: str) -> str:
@@ -85,19 +87,13 @@ def serve(home: Path | None, *, port: int | None = None, ui_port: int | None = N
             stack.enter_context(serve_lock(settings.home, addresses.api))
         log_to(settings.home)
         books = stack.enter_context(Books(settings))
+        _check_reach(books)
         tell_of_privacy(settings.home)
         return _Service(books, addresses, listening).run()
 
 
 def _addresses(settings: Settings, port: int | None, ui_port: int | None, *, ui: bool) -> Addresses:
-    host = settings.serve.host
-    if host != "localhost" and not _is_loopback(host):
-        raise SettingsError(
-            f"{host!r} is not a loopback address",
-            where="serve.host",
-            remedy="until there is access control, RootCost listens on 127.0.0.1 or ::1 only",
-        )
-    addresses = Addresses(host, port or settings.serve.port, (ui_port or settings.serve.ui_port) if ui else None)
+    addresses = Addresses(settings.serve.host, port or settings.serve.port, (ui_port or settings.serve.ui_port) if ui else None)
     if addresses.port == addresses.ui_port:
         raise SettingsError(
             f"API and dashboard cannot both listen on port {addresses.port}",
@@ -107,11 +103,21 @@ def _addresses(settings: Settings, port: int | None, ui_port: int | None, *, ui:
     return addresses
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_reach(books: Books) -> None:
+    """Raises `SettingsError` where others would reach a ledger that nobody is set up for."""
+    from ledger.access.keys import list_keys
+    from ledger.access.users import has_people
+    from ledger.settings_sections import is_loopback
+
+    host = books.settings.serve.host
+    if is_loopback(host) or books.settings.access.providers or has_people(books):
+        return
+    if not any(key.state == "active" for key in list_keys(books)):
+        raise SettingsError(
+            f"{host!r} is reached from other machines, and neither people nor keys are set up",
+            where="serve.host",
+            remedy="first `rootcost users add NAME --role admin` or `rootcost keys create NAME --role ROLE`; or serve.host = 127.0.0.1",
+        )
 
 
 @contextlib.contextmanager
@@ -182,7 +188,16 @@ class _Service:
         )
         self._schedule = Schedule(books, spool, address=addresses.api)
         self._dashboard = (
-            Dashboard(books.home, addresses.host, addresses.ui_port, addresses.api) if addresses.ui_port is not None else None
+            Dashboard(
+                books.home,
+                addresses.host,
+                addresses.ui_port,
+                addresses.api,
+                hosts=sorted(site.hosts),
+                public_api_url=serve.public_url,
+            )
+            if addresses.ui_port is not None
+            else None
         )
 
     def run(self) -> int:
@@ -269,7 +284,7 @@ class _Service:
             return
         token = first_admin_link(self._books)
         if token is not None:
-            out(f"People     {self._where.api}/setup?token={token}")
+            out(f"People     {self._books.settings.serve.public_url or self._where.api}/setup?token={token}")
             out(
                 "           makes the first administrator, within 15 minutes and once; until then whoever is on this machine reads"
             )

@@ -63,8 +63,8 @@ def test_a_person_is_added_changed_and_kept_out(books: Books, http: httpx.Client
     assert http.post("/setup", data=form, headers=BROWSER, follow_redirects=False).status_code == 303
     cookie = {"Authorization": "", "Cookie": f"rootcost_session={http.cookies['rootcost_session']}"}
     http.cookies.clear()
-    changed = http.patch(address, json={"grants": ["finance", "viewer:Data"]})
-    assert changed.json()["grants"] == ["finance", "viewer:Data"]
+    new_state = http.patch(address, json={"grants": ["finance", "viewer:Data"]})
+    assert new_state.json()["grants"] == ["finance", "viewer:Data"]
     assert http.post(f"{address}/link").json()["purpose"] == "reset"
     assert http.patch(address, json={"disabled": True}).json()["state"] == "disabled"
     http.app.state.authenticator.forget_session(cookie["Cookie"].partition("=")[2])  # type: ignore[attr-defined]
