@@ -61,6 +61,7 @@ READINGS = {
     ],
     "/v1/explain/cell": ["", "by=team&filter=team=Care", "filter=model=N", "filter=team=Dve"],
     "/v1/explain/{ref}": [f"/v1/explain/{CHAIN_1}", f"/v1/explain/{CHAIN_1[:36]}", "/v1/explain/charge-1", "/v1/explain/charge-2"],
+    "/v1/forecast": ["month=2026-10&by=team", "month=2026-11&by=currency"],
     "/v1/freshness": [""],
     "/v1/me": [""],
     "/v1/overview": ["", "view=executor"],
