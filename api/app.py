@@ -25,7 +25,21 @@ from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
 from api.receivers import Receivers
-from api.routes import access, audit, forecasts, imports, login, people, provider_login, read, receive, sources, state, write
+from api.routes import (
+    access,
+    audit,
+    forecasts,
+    imports,
+    login,
+    people,
+    prices,
+    provider_login,
+    read,
+    receive,
+    sources,
+    state,
+    write,
+)
 from api.security_headers import SecurityHeaders
 from ledger import disk
 from ledger.audit_denials import DenialLog
@@ -74,6 +88,7 @@ def create_app(
     app.include_router(read.router(books.settings), dependencies=[strict])
     app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
     app.include_router(imports.reading(), dependencies=[strict])
+    app.include_router(prices.reading(operations.prices), dependencies=[strict])
     app.include_router(sources.reading(operations.sources), dependencies=[strict])
     app.include_router(forecasts.router(books.settings), dependencies=[strict])
     app.include_router(access.router(), dependencies=[strict])
@@ -81,6 +96,7 @@ def create_app(
     app.include_router(audit.router(), dependencies=[strict])
     app.include_router(write.router(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
+    app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(sources.writing(operations.sources), dependencies=changing)
     app.state.books = books
     app.state.cursor_seal = CursorSeal(token)

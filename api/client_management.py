@@ -1,10 +1,11 @@
-"""The verbs of the client that manage: budgets, sources and their schedule, the registry, exchange rates."""
+"""The verbs of the client that manage: budgets, sources and their schedule, the registry, exchange rates, prices."""
 
 from __future__ import annotations
 
 from api import models
 from api.client_connection import Connection, segment
 from api.models import Page, RegistryImported
+from api.models.prices import Origin
 
 _CSV = "text/csv"
 
@@ -92,3 +93,40 @@ class Management(Connection):
         """Adds the rates of a file."""
         params = {"name": name, "preview": preview}
         return self._file(models.RatesImported, "/v1/exchange-rates/import", csv_text.encode(), _CSV, params)
+
+    # prices
+
+    def prices(
+        self, *, model: str = "", provider: str = "", meter: str = "", limit: int = 100, cursor: str | None = None
+    ) -> Page[models.PriceRow]:
+        """Every rate ever recorded, of a model or of all."""
+        conditions = {"model": model, "provider": provider, "meter": meter, "limit": limit, "cursor": cursor}
+        return self._get(Page[models.PriceRow], "/v1/prices", conditions)
+
+    def import_prices(
+        self,
+        content: bytes,
+        *,
+        name: str = "upload.csv",
+        origin: Origin = "list",
+        book: str = "",
+        valid_from: str = "",
+        accept: bool = False,
+        preview: bool = False,
+    ) -> models.PricesImported:
+        """Enters a price list (JSON or CSV), or compares it with the price book."""
+        content_type = "application/json" if content.lstrip()[:1] in (b"{", b"[") else _CSV
+        options = {"name": name, "origin": origin, "book": book, "valid_from": valid_from, "accept": accept, "preview": preview}
+        return self._file(models.PricesImported, "/v1/prices/import", content, content_type, options)
+
+    def staged_prices(self, *, limit: int = 100, cursor: str | None = None) -> Page[models.StagedPrice]:
+        """Rates that look wrong and wait to be accepted."""
+        return self._get(Page[models.StagedPrice], "/v1/prices/staged", {"limit": limit, "cursor": cursor})
+
+    def accept_prices(self, selection: models.StagedSelection) -> models.StagedDecision:
+        """Takes staged rates into the price book."""
+        return self._put(models.StagedDecision, "POST", "/v1/prices/staged/accept", selection)
+
+    def reject_prices(self, selection: models.StagedSelection) -> models.StagedDecision:
+        """Drops staged rates."""
+        return self._put(models.StagedDecision, "POST", "/v1/prices/staged/reject", selection)

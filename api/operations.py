@@ -6,10 +6,11 @@ They are implemented by the modules of `rootcost.operations`, which the command 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from api.models import (
     NewSource,
+    PricesImported,
     RunRequest,
     ScheduleChange,
     ScheduleEntry,
@@ -19,8 +20,14 @@ from api.models import (
     SourceStatus,
     SourceTerms,
     SourceTest,
+    StagedDecision,
+    StagedSelection,
 )
+from api.models.prices import Origin
 from api.queries.gate import WholeBooks
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class SourceOperations(Protocol):
@@ -60,7 +67,40 @@ class SourceOperations(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PriceFile:
+    """A price list that somebody sent, and how it is to be read."""
+
+    content: bytes
+    name: str
+    origin: Origin = "list"
+    book: str = ""
+    valid_from: str = ""
+    factor: int = 10
+
+
+class PriceOperations(Protocol):
+    """What is done with the price book. Each change is audited with the principal of the books."""
+
+    def rates(self, books: WholeBooks, model: str, *, provider: str, meter: str) -> pl.DataFrame:
+        """Every recorded rate, of a model or of all; `until` and `in_force` say when it applies."""
+        ...
+
+    def import_list(self, books: WholeBooks, file: PriceFile, *, accept: bool, preview: bool) -> PricesImported:
+        """Enters a price list; with `preview` nothing is written."""
+        ...
+
+    def staged(self, books: WholeBooks) -> pl.DataFrame:
+        """Rates that wait to be accepted."""
+        ...
+
+    def decide(self, books: WholeBooks, selection: StagedSelection, *, accept: bool) -> StagedDecision:
+        """Accepts or rejects staged rates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Operations:
     """All of them."""
 
     sources: SourceOperations
+    prices: PriceOperations

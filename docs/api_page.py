@@ -58,6 +58,8 @@ ASKED: Mapping[str, str] = {
     "GET /v1/source-runs": "/v1/source-runs",
     "GET /v1/schedule": "/v1/schedule",
     "GET /v1/exchange-rates": "/v1/exchange-rates",
+    "GET /v1/prices": "/v1/prices?model=gpt-4o&meter=input_tokens&limit=1",
+    "GET /v1/prices/staged": "/v1/prices/staged",
     "GET /v1/agents/history": "/v1/agents/history?agent=support-bot&limit=1",
     "GET /v1/gaps": "/v1/gaps?start=2026-10&granularity=day",
     "GET /v1/freshness": "/v1/freshness",
@@ -94,6 +96,11 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         "/v1/agents?preview=true",
         "application/json",
         '{"agent": "support-bot", "team": "Growth", "valid_from": "2026-12-01"}',
+    ),
+    "POST /v1/prices/import": (
+        "/v1/prices/import?preview=true&origin=contract&name=contract.csv",
+        "text/csv",
+        "provider,model,meter,unit,rate,currency,valid_from\nopenai,gpt-4o,input_tokens,1M tokens,2.10,USD,2026-10-01\n",
     ),
     "POST /v1/exchange-rates/import": (
         "/v1/exchange-rates/import?name=ecb.csv",

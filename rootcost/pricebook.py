@@ -39,7 +39,7 @@ def seen_models(books: Books) -> set[str]:
 
 
 def history(books: Books, model: str, *, provider: str = "", meter: str = "") -> pl.DataFrame:
-    """Every rate ever recorded for a model, oldest first within what it is for; `until` is when the next one takes over.
+    """Every rate ever recorded for a model, or for all ("" as the model), oldest first within what it is for; `until` is when the next one takes over.
 
     A model is asked for as the list names it, or by its bare name, which all its spellings share: `claude-sonnet-4-6` is also
     `us.anthropic.claude-sonnet-4-6-v1:0`. `in_force` says which rate prices usage of this moment.
@@ -49,11 +49,12 @@ def history(books: Books, model: str, *, provider: str = "", meter: str = "") ->
     from ledger.tables import PRICES
 
     rows = books.store.scan(PRICES).collect()
-    model_names = rows.select("model").unique()["model"]
-    alike = [name for name in model_names if name.lower() == model.lower()] or [
-        n for n in model_names if names.model(n) == names.model(model)
-    ]
-    rows = rows.filter(pl.col("model").is_in(alike))
+    if model:
+        model_names = rows.select("model").unique()["model"]
+        alike = [name for name in model_names if name.lower() == model.lower()] or [
+            n for n in model_names if names.model(n) == names.model(model)
+        ]
+        rows = rows.filter(pl.col("model").is_in(alike))
     if provider:
         provider_name = names.provider(provider)
         rows = rows.filter(

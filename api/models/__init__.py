@@ -56,6 +56,7 @@ from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
 from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
+from api.models.prices import PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
 from api.models.sources import (
     NewSource,
     RunRequest,
@@ -147,6 +148,9 @@ __all__ = [
     "OwnerRecord",
     "Page",
     "Part",
+    "PriceChange",
+    "PriceRow",
+    "PricesImported",
     "ProblemDocument",
     "ProblemRow",
     "RatesImported",
@@ -169,6 +173,9 @@ __all__ = [
     "SourceTest",
     "SpanNode",
     "Spender",
+    "StagedDecision",
+    "StagedPrice",
+    "StagedSelection",
     "Step",
     "UnregisteredAgent",
     "UserChange",

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import polars as pl
@@ -37,24 +37,40 @@ def read_prices(
     patterns of a list that describes models by patterns are expanded to them. Raises `ObjectMissingError` if there is no such file, `FormatError` if it
     is no price list.
     """
+    installed_path = litellm_map.litellm_map_path()
+    if path is None or path == installed_path:
+        return _litellm_list(litellm_map.read_litellm_map(), _content(installed_path), installed_path.name, origin, book)
+    return parse_prices(_content(path), uri=path.name, origin=origin, book=book, model_names=model_names)
+
+
+def parse_prices(
+    content: bytes, *, uri: str, origin: str = "list", book: str = "", model_names: Callable[[], Collection[str]] = frozenset
+) -> PriceList:
+    """The same from the bytes of a file; `uri` is its name. Raises `FormatError` if it is no price list."""
     from ingest.prices import genai, rate_table
 
-    source_path = path or litellm_map.litellm_map_path()
-    content = _content(source_path)
-    version = f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+    version = _version(content)
     if content.lstrip()[:1] in (b"{", b"["):
-        document: Any = _json(content, source_path)
+        document: Any = _json(content, uri)
         if genai.is_book(document):
             name = f"{book or 'genai-prices'} {version}"
-            frame, problems = genai.read(document, model_names=model_names(), book=name, uri=source_path.name)
-            return _with_origin(PriceList(name, origin, source_path.name, frame, tuple(problems)), origin)
-        price_list = litellm_map.read_litellm_map(path)
-        undated_frame = price_list.frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
-        name = price_list.book if not book else f"{book} {version}"
-        return _with_origin(PriceList(name, origin, source_path.name, undated_frame, price_list.problems), origin)
-    name = f"{book or source_path.stem.replace(' ', '-')} {version}"
-    frame, problems = rate_table.read(content, uri=source_path.name)
-    return _with_origin(PriceList(name, origin, source_path.name, frame, tuple(problems)), origin)
+            frame, problems = genai.read(document, model_names=model_names(), book=name, uri=uri)
+            return _with_origin(PriceList(name, origin, uri, frame, tuple(problems)), origin)
+        return _litellm_list(litellm_map.parse_litellm_map(content, uri=uri), content, uri, origin, book)
+    name = f"{book or PurePath(uri).stem.replace(' ', '-')} {version}"
+    frame, problems = rate_table.read(content, uri=uri)
+    return _with_origin(PriceList(name, origin, uri, frame, tuple(problems)), origin)
+
+
+def _litellm_list(price_list: litellm_map.PriceList, content: bytes, uri: str, origin: str, book: str) -> PriceList:
+    """LiteLLM's map as a list whose rates are undated, named as it is or by `book`."""
+    undated_frame = price_list.frame.with_columns(valid_from=pl.lit(None, dtype=TIME))
+    name = f"{book} {_version(content)}" if book else price_list.book
+    return _with_origin(PriceList(name, origin, uri, undated_frame, price_list.problems), origin)
+
+
+def _version(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _with_origin(price_list: PriceList, origin: str) -> PriceList:
@@ -74,10 +90,8 @@ def _content(source_path: Path) -> bytes:
         ) from error
 
 
-def _json(content: bytes, source_path: Path) -> Any:
+def _json(content: bytes, uri: str) -> Any:
     try:
         return json.loads(content, parse_float=Decimal, parse_constant=str)
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"no valid JSON: {str(error)[:120]}", where=str(source_path), remedy="fetch the price list again"
-        ) from error
+        raise FormatError(f"no valid JSON: {str(error)[:120]}", where=uri, remedy="fetch the price list again") from error

@@ -93,18 +93,21 @@ def read_litellm_map(path: Path | None = None) -> PriceList:
         raise FormatError(
             f"cannot be read: {error.strerror}", where=str(map_path), remedy="name a price map in litellm's JSON form"
         ) from error
+    return parse_litellm_map(content, uri=map_path.name, edition=_edition(path))
+
+
+def parse_litellm_map(content: bytes, *, uri: str, edition: str = "") -> PriceList:
+    """The same from bytes; `edition` is that of the installed library, if the map is its own."""
     try:
         entries = json.loads(content, parse_float=Decimal, parse_constant=str)
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"no valid JSON: {str(error)[:120]}", where=str(map_path), remedy="fetch the price map again"
-        ) from error
+        raise FormatError(f"no valid JSON: {str(error)[:120]}", where=uri, remedy="fetch the price map again") from error
     if not isinstance(entries, dict) or not any(isinstance(entry, dict) for entry in entries.values()):
-        raise FormatError("no price map", where=str(map_path), remedy="it is a JSON object of models")
-    book = f"litellm {_edition(path)}sha256:{hashlib.sha256(content).hexdigest()[:16]}"
-    reader = _Reader(str(map_path.name))
+        raise FormatError("no price map", where=uri, remedy="it is a JSON object of models")
+    book = f"litellm {edition}sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+    reader = _Reader(uri)
     rows = [row for model, entry in entries.items() if model not in _NOT_MODELS for row in reader.entry(model, entry)]
-    if _edition(path):
+    if edition:
         # Rates stated in litellm's code belong to the installed version, not to the map.
         rows += [reader.tools(tool["provider"], tool["meter"], tool["rate"]) for tool in table("tool_prices")]
     return PriceList(book, _frame(rows, book), tuple(reader.problems), reader.coverage())

@@ -288,11 +288,11 @@ def _catalog_prices(books: Books, file: Path | None, origin: Origin, book: str) 
 
 
 def _difference(books: Books, read_list: PriceList, valid_from: str, factor: int) -> Update:
-    from ingest.prices.updates import compare
-    from ledger.periods import parse_instant
+    from rootcost.operations.prices import difference
+    from rootcost.terminal.options import fields_as
 
-    since = parse_instant(valid_from, field="--valid-from") if valid_from else None
-    return compare(books, read_list, valid_from=since, max_factor=factor)
+    with fields_as({"valid_from": "--valid-from"}):
+        return difference(books, read_list, valid_from=valid_from, factor=factor)
 
 
 def _looks(number: int) -> str:
@@ -322,26 +322,18 @@ def _show_staged(books: Books, output: Format) -> None:
 
 
 def _decide(home: Path | None, model: str, book: str, *, accept: bool) -> None:
-    import polars as pl
+    from api.models import StagedSelection
+    from api.queries import of_operator
+    from rootcost.operations import prices
 
-    from ingest.prices.updates import decide, staged
-    from ledger.plurals import counted
-
-    with open_books(home) as books, write_lock(books):
-        waiting = staged(books)
-        chosen = waiting
-        if model:
-            chosen = chosen.filter(pl.col("model") == model)
-        if book:
-            seller_name = pl.col("book").str.split(" ").list.first()
-            chosen = chosen.filter((pl.col("book") == book) | (seller_name == book) | (pl.col("uri") == book))
-        decided_count = decide(books, chosen, accept=accept) if chosen.height else 0
-    if not chosen.height:
-        say("Nothing is staged." if not waiting.height else f"None of the {waiting.height:,} staged prices is one of these.")
+    with open_books(home) as books:
+        decision = prices.decide(of_operator(books), StagedSelection(model=model, book=book), accept=accept)
+    if not decision.decided:
+        say("Nothing is staged." if not decision.staged else f"None of the {decision.staged:,} staged prices is one of these.")
         return
-    waiting_text = f"; {counted(waiting.height - chosen.height, 'price')} still staged" if waiting.height > chosen.height else ""
-    out(f"{counted(decided_count, 'price')} {'accepted' if accept else 'rejected'}{waiting_text}")
-    if accept and decided_count:
+    waiting_text = f"; {counted(decision.staged, 'price')} still staged" if decision.staged else ""
+    out(f"{counted(decision.decided, 'price')} {'accepted' if accept else 'rejected'}{waiting_text}")
+    if accept:
         say("Next: rootcost attribute")
 
 

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 def all_operations() -> Operations:
     """The functions that the routes of the API call."""
     from api.operations import Operations
-    from rootcost.operations import sources
+    from rootcost.operations import prices, sources
 
-    return Operations(sources=sources)
+    return Operations(sources=sources, prices=prices)

@@ -142,9 +142,9 @@ def test_a_change_is_sent_again_under_one_key(monkeypatch: pytest.MonkeyPatch) -
     client.drop_budget("care")
     assert waits == [0.5, 7]
     (key,) = {request.headers["Idempotency-Key"] for request in requests}
-    client, others = answers(204)
+    client, next_requests = answers(204)
     client.drop_budget("care")
-    assert others[0].headers["Idempotency-Key"] != key
+    assert next_requests[0].headers["Idempotency-Key"] != key
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_exchange_rates_are_tried_entered_and_listed(books: Books, http: httpx.C
     assert actors(books, "exchange.import") == []
     result = send(http, "/v1/exchange-rates/import?name=ecb.csv", RATES)
     assert result == trial | {"preview": False, "problems": result["problems"]}
-    corrected = send(http, "/v1/exchange-rates/import?name=ecb.csv", RATES.replace("1.0900", "1.0950"))
-    assert (corrected["added"], corrected["changed"], corrected["unchanged"]) == (1, 1, 1)
+    second_result = send(http, "/v1/exchange-rates/import?name=ecb.csv", RATES.replace("1.0900", "1.0950"))
+    assert (second_result["added"], second_result["changed"], second_result["unchanged"]) == (1, 1, 1)
     rows = http.get("/v1/exchange-rates?limit=1").json()
     assert (rows["total"], rows["rows"][0]["rate"], rows["rows"][0]["day"]) == (2, "1.0842", "2026-10-01")
     following = http.get("/v1/exchange-rates", params={"limit": 1, "cursor": rows["next"]}).json()
