@@ -36,6 +36,7 @@ from api.routes import (
     provider_login,
     read,
     receive,
+    rules,
     sources,
     state,
     write,
@@ -88,6 +89,7 @@ def create_app(
     app.include_router(read.router(books.settings), dependencies=[strict])
     app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
     app.include_router(imports.reading(), dependencies=[strict])
+    app.include_router(rules.router(operations.rules), dependencies=changing)
     app.include_router(prices.reading(operations.prices), dependencies=[strict])
     app.include_router(sources.reading(operations.sources), dependencies=[strict])
     app.include_router(forecasts.router(books.settings), dependencies=[strict])

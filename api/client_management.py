@@ -130,3 +130,17 @@ class Management(Connection):
     def reject_prices(self, selection: models.StagedSelection) -> models.StagedDecision:
         """Drops staged rates."""
         return self._put(models.StagedDecision, "POST", "/v1/prices/staged/reject", selection)
+
+    # rules
+
+    def rules(self) -> Page[models.RuleRow]:
+        """Shared-cost rules in the order in which they are tried."""
+        return self._get(Page[models.RuleRow], "/v1/rules")
+
+    def rule_versions(self) -> Page[models.RuleVersionRow]:
+        """Every version of a rule that a run ever used, oldest first."""
+        return self._get(Page[models.RuleVersionRow], "/v1/rules/versions")
+
+    def preview_rules(self, draft: models.RulesDraft) -> models.RulesEffect:
+        """What other rules would change of a month; nothing is published."""
+        return self._put(models.RulesEffect, "POST", "/v1/rules/preview", draft)

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from api.models import (
     NewSource,
     PricesImported,
+    RuleRow,
+    RulesDraft,
+    RulesEffect,
+    RuleVersionRow,
     RunRequest,
     ScheduleChange,
     ScheduleEntry,
@@ -98,9 +102,26 @@ class PriceOperations(Protocol):
         ...
 
 
+class RuleOperations(Protocol):
+    """What is done with shared-cost rules."""
+
+    def in_force(self, books: WholeBooks) -> list[RuleRow]:
+        """The rules of the settings, in the order in which they are tried."""
+        ...
+
+    def versions(self, books: WholeBooks) -> list[RuleVersionRow]:
+        """Every version that a run ever used, oldest first."""
+        ...
+
+    def preview(self, books: WholeBooks, draft: RulesDraft) -> RulesEffect:
+        """What other rules would change of a month; nothing is published."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Operations:
     """All of them."""
 
     sources: SourceOperations
     prices: PriceOperations
+    rules: RuleOperations

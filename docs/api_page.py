@@ -58,6 +58,7 @@ ASKED: Mapping[str, str] = {
     "GET /v1/source-runs": "/v1/source-runs",
     "GET /v1/schedule": "/v1/schedule",
     "GET /v1/exchange-rates": "/v1/exchange-rates",
+    "GET /v1/rules": "/v1/rules",
     "GET /v1/prices": "/v1/prices?model=gpt-4o&meter=input_tokens&limit=1",
     "GET /v1/prices/staged": "/v1/prices/staged",
     "GET /v1/agents/history": "/v1/agents/history?agent=support-bot&limit=1",
@@ -96,6 +97,11 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         "/v1/agents?preview=true",
         "application/json",
         '{"agent": "support-bot", "team": "Growth", "valid_from": "2026-12-01"}',
+    ),
+    "POST /v1/rules/preview": (
+        "/v1/rules/preview",
+        "application/json",
+        '{"month": "2026-10", "rules": [{"name": "rest", "reason": "uncaptured_usage", "method": "even", "teams": ["Care", "Data"]}]}',
     ),
     "POST /v1/prices/import": (
         "/v1/prices/import?preview=true&origin=contract&name=contract.csv",

@@ -57,6 +57,7 @@ from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImporte
 from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.prices import PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
+from api.models.rules import RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleVersionRow
 from api.models.sources import (
     NewSource,
     RunRequest,
@@ -158,6 +159,11 @@ __all__ = [
     "RegistryImported",
     "Remainder",
     "RoleRow",
+    "RuleEffect",
+    "RuleRow",
+    "RuleVersionRow",
+    "RulesDraft",
+    "RulesEffect",
     "RunRequest",
     "RunRow",
     "ScheduleChange",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rootcost.terminal.console import Home, attribution_lock, open_books, out, out_rows, say, steps
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from ledger.books import Books
     from ledger.problems import Problem
     from ledger.settings import SharedRule
 
@@ -37,14 +34,16 @@ def rules_list(
     Costs name their rule as name@version. Rules are written in rootcost.toml as [[attribution.shared]]; the version changes when
     their terms do.
     """
+    from api.queries import of_operator
     from attribution.costs import shared_rules
     from attribution.costs.shared_costs import by_priority
+    from rootcost.operations import rules as operations
     from rootcost.terminal import tables
 
     with open_books(home) as books:
         revisions = shared_rules.rule_versions(books)
         own_rules = by_priority(books.settings.attribution.shared)
-        problems = shared_rules.check(own_rules, **_teams(books), uri="rootcost.toml")
+        problems = operations.problems(of_operator(books), own_rules, uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
             {
@@ -89,19 +88,16 @@ def rules_preview(
 
     With --rules both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
     """
-    from attribution.costs import shared_rules as checked
-    from attribution.run import preview
+    from api.queries import of_operator
     from ledger.settings import read_rules
+    from rootcost.operations.rules import compare
     from rootcost.terminal import tables
 
     with open_books(home) as books:
-        settings = books.settings.attribution
-        proposed_settings = settings if rules is None else settings.model_copy(update={"shared": read_rules(rules)})
+        proposed_rules = None if rules is None else read_rules(rules)
         with steps(), attribution_lock(books):
-            preview_result = preview(books, month, proposed_settings)
-            now = _published(books, month) if rules is None else preview(books, month, settings)
-        problems = checked.check(proposed_settings.shared, **_teams(books), uri=str(rules or "rootcost.toml"), month=month)
-        frame = checked.compare_costs(now, preview_result)
+            comparison = compare(of_operator(books), month, proposed_rules, uri=str(rules or "rootcost.toml"))
+        frame, problems = comparison.frame, comparison.problems
     if output == "json":
         out_rows(frame.iter_rows(named=True))
     elif frame.height:
@@ -110,26 +106,6 @@ def rules_preview(
     else:
         out("Nothing would change.")
     _warn(problems)
-
-
-def _published(books: Books, month: str) -> pl.DataFrame:
-    from api import queries
-    from api.queries import of_operator
-    from ledger.tables import COSTS
-
-    runs = {m.month: m.run_id for m in queries.published(of_operator(books))}
-    return books.store.scan(COSTS, {"month": [month], "run_id": [runs.get(month, "")]}).collect()
-
-
-def _teams(books: Books) -> dict[str, Any]:
-    from api import queries
-    from api.queries import of_operator
-    from attribution.costs.shared_rules import known_teams
-    from ledger import registry
-
-    spending = queries.costs(of_operator(books), queries.CostQuery(by=("initiator_team", "cost_class")))
-    timeline = registry.timeline(registry.rows(books))
-    return {"teams": known_teams(timeline, spending), "registered_teams": timeline["team"].drop_nulls().unique()}
 
 
 def _table_row(rule: SharedRule) -> dict[str, object]:

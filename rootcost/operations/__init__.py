@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 def all_operations() -> Operations:
     """The functions that the routes of the API call."""
     from api.operations import Operations
-    from rootcost.operations import prices, sources
+    from rootcost.operations import prices, rules, sources
 
-    return Operations(sources=sources, prices=prices)
+    return Operations(sources=sources, prices=prices, rules=rules)
