@@ -33,6 +33,7 @@ from api.routes import (
     login,
     people,
     prices,
+    problem_types,
     provider_login,
     read,
     receive,
@@ -85,17 +86,19 @@ def create_app(
     )
     bearer = HTTPBearer(auto_error=False, description="An API key, or the token of HOME/token.")
     strict = Depends(read.refuse_unknown)
-    changing = [Depends(bearer), strict]
-    app.include_router(read.router(books.settings), dependencies=[strict])
-    app.include_router(state.router(books.settings, receiver_spool), dependencies=[strict])
-    app.include_router(imports.reading(), dependencies=[strict])
+    strict_document = [strict, Depends(read.refuse_unacceptable)]
+    changing = [Depends(bearer), *strict_document]
+    app.include_router(read.router(books.settings), dependencies=strict_document)
+    app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
+    app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.router(operations.rules), dependencies=changing)
-    app.include_router(prices.reading(operations.prices), dependencies=[strict])
-    app.include_router(sources.reading(operations.sources), dependencies=[strict])
-    app.include_router(forecasts.router(books.settings), dependencies=[strict])
-    app.include_router(access.router(), dependencies=[strict])
+    app.include_router(prices.reading(operations.prices), dependencies=strict_document)
+    app.include_router(sources.reading(operations.sources), dependencies=strict_document)
+    app.include_router(forecasts.router(books.settings), dependencies=strict_document)
+    app.include_router(access.router(), dependencies=strict_document)
     app.include_router(people.router(), dependencies=changing)
-    app.include_router(audit.router(), dependencies=[strict])
+    app.include_router(audit.router(), dependencies=strict_document)
+    app.include_router(problem_types.router(), dependencies=[strict])
     app.include_router(write.router(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)

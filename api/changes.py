@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.models import Budget, BudgetChange, NewBudget
+from api.preconditions import Precondition, RevisionError
 from api.queries import budgets
 from api.queries.gate import ScopedBooks
 from api.queries.own_names import OwnNames
@@ -16,6 +18,9 @@ from ledger.audit import record
 from ledger.errors import DeniedError, ObjectMissingError, UsageError
 from ledger.periods import now
 
+NOTHING_EXPECTED: Final = Precondition()
+_MAX_ATTEMPTS = 5
+
 
 class BudgetExistsError(UsageError):
     """A budget of that name is in force already."""
@@ -23,7 +28,8 @@ class BudgetExistsError(UsageError):
 
 def add_budget(books: ScopedBooks, budget: NewBudget) -> Budget:
     """Creates a budget. Raises `BudgetExistsError` if one of that name is in force."""
-    with books.whole.database.session() as session:
+
+    def add(session: Session) -> None:
         revision = _newest(session, budget.name)
         if revision is not None and not revision.deleted:
             raise BudgetExistsError(
@@ -32,23 +38,26 @@ def add_budget(books: ScopedBooks, budget: NewBudget) -> Budget:
                 remedy=f"change it with PUT /v1/budgets/{budget.name}, or choose another name",
             )
         _revise(books, session, budget.name, budget, revision)
+
+    _commit(books, add)
     return _shown(books, budget.name)
 
 
-def change_budget(books: ScopedBooks, name: str, change: BudgetChange) -> Budget:
-    """Changes a budget, or creates it if there is none."""
-    with books.whole.database.session() as session:
-        _revise(books, session, name, change, _newest(session, name))
+def change_budget(books: ScopedBooks, name: str, change: BudgetChange, precondition: Precondition = NOTHING_EXPECTED) -> Budget:
+    """Changes a budget, or creates it if there is none. Raises `RevisionError` if it is not what is precondition."""
+    _commit(books, lambda session: _revise(books, session, name, change, _newest(session, name), precondition))
     return _shown(books, name)
 
 
-def drop_budget(books: ScopedBooks, name: str) -> None:
-    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force."""
-    with books.whole.database.session() as session:
+def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTHING_EXPECTED) -> None:
+    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force, `RevisionError` if it is not what is precondition."""
+
+    def drop(session: Session) -> None:
         revision = _newest(session, name)
         if revision is None or revision.deleted:
             raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
         _need(books, name, revision.scope, revision.scope_name)
+        _require(books, session, name, revision, precondition)
         fields = {
             column: getattr(revision, column)
             for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
@@ -56,10 +65,49 @@ def drop_budget(books: ScopedBooks, name: str) -> None:
         session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
         record(session, books.principal.id, "budget.drop", name, before=_told(revision))
 
+    _commit(books, drop)
 
-def _revise(books: ScopedBooks, session: Session, name: str, change: BudgetChange, previous: db.Budget | None) -> None:
+
+def _commit(books: ScopedBooks, change: Callable[[Session], None]) -> None:
+    """Makes a change in one transaction. One that another transaction came before is made again, on what that one left."""
+    for attempt in range(_MAX_ATTEMPTS):
+        try:
+            with books.whole.database.session() as session:
+                change(session)
+        except sa.exc.IntegrityError:  # the revision was taken meanwhile
+            if attempt == _MAX_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _require(books: ScopedBooks, session: Session, name: str, current: db.Budget | None, precondition: Precondition) -> None:
+    """Raises `RevisionError` unless the budget in force is what is precondition. Of versions only those that the principal may see are told."""
+    current = None if current is None or current.deleted else current
+    if precondition.holds(None if current is None else current.revision):
+        return
+    own_names = OwnNames.of(books)
+    versions = session.scalars(
+        sa.select(db.Budget).where(db.Budget.name == name, db.Budget.revision.in_(precondition.revisions), ~db.Budget.deleted)
+    ).all()
+    earlier_version, current_version = (
+        {"name": name, **_told(version)} if version is not None and own_names.holds(version.scope, version.scope_name) else None
+        for version in (max(versions, key=lambda version: version.revision, default=None), current)
+    )
+    raise RevisionError(name, expected_version=earlier_version, current_version=current_version)
+
+
+def _revise(
+    books: ScopedBooks,
+    session: Session,
+    name: str,
+    change: BudgetChange,
+    previous: db.Budget | None,
+    precondition: Precondition = NOTHING_EXPECTED,
+) -> None:
     for scope, scope_name in ((change.scope, change.scope_name), *([(previous.scope, previous.scope_name)] if previous else [])):
         _need(books, name, scope, scope_name)
+    _require(books, session, name, previous, precondition)
     fields = change.model_dump(exclude={"name"})
     revision = db.Budget(
         name=name,

@@ -52,6 +52,7 @@ from api.models import (
     Overview,
     Page,
     ProblemRow,
+    ProblemTypeRow,
     RunRow,
     SourceRunRow,
     SourceStatus,
@@ -189,6 +190,10 @@ class Client(Management, People):
         """Budgets in force with their spend in a month, by default in the newest evaluated one."""
         return self._get(Page[Budget], "/v1/budgets", {"month": month})
 
+    def budget(self, name: str) -> Budget:
+        """A budget in force."""
+        return self._get(Budget, f"/v1/budgets/{segment(name)}")
+
     def registered_agents(self, *, limit: int = 100, cursor: str | None = None) -> Page[AgentRow]:
         """The registered names with their owners over time, in pages."""
         return self._get(Page[AgentRow], "/v1/agents", {"section": "registered", "limit": limit, "cursor": cursor})
@@ -295,6 +300,14 @@ class Client(Management, People):
     def ready(self) -> Health:
         """Whether store, database and spool answer; raises `ApiProblem` (503) if one does not."""
         return self._get(Health, "/ready")
+
+    def problem_types(self) -> Page[ProblemTypeRow]:
+        """All types of problems, with what they mean."""
+        return self._get(Page[ProblemTypeRow], "/problems")
+
+    def problem_type(self, kind: str) -> ProblemTypeRow:
+        """A type of problem: the last part of a document's `type`."""
+        return self._get(ProblemTypeRow, f"/problems/{segment(kind)}")
 
     # the session, and telemetry
 

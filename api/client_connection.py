@@ -97,10 +97,21 @@ class Connection:
     def _get(self, model: type[M], path: str, params: Mapping[str, Any] | None = None) -> M:
         return _read(model, self._send("GET", path, params=params))
 
-    def _put(self, model: type[M], method: str, path: str, body: BaseModel | None, params: Mapping[str, Any] | None = None) -> M:
+    def _put(
+        self,
+        model: type[M],
+        method: str,
+        path: str,
+        body: BaseModel | None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        if_match: str = "",
+    ) -> M:
         content = b"" if body is None else body.model_dump_json(exclude_unset=True).encode()
         content_type = "" if body is None else "application/json"
-        return _read(model, self._send(method, path, params=params, content=content, content_type=content_type))
+        return _read(
+            model, self._send(method, path, params=params, content=content, content_type=content_type, if_match=if_match)
+        )
 
     def _file(self, model: type[M], path: str, content: bytes, content_type: str, params: Mapping[str, Any]) -> M:
         return _read(model, self._send("POST", path, params=params, content=content, content_type=content_type))
@@ -114,8 +125,9 @@ class Connection:
         content: bytes | None = None,
         content_type: str = "",
         encoding: str = "identity",
+        if_match: str = "",
     ) -> httpx.Response:
-        headers = dict(self._headers)
+        headers = self._headers | ({"If-Match": if_match} if if_match else {})
         if content_type:
             headers["Content-Type"] = content_type
         if encoding != "identity":
@@ -140,6 +152,11 @@ class Connection:
                 wait_seconds = min(float(retry_after), MAX_WAIT_SECONDS) if retry_after.isdigit() else wait_seconds
             time.sleep(wait_seconds)
             attempt += 1
+
+
+def if_match(revision: int | None) -> str:
+    """The `If-Match` of a change of a revision, by default of whatever is in force."""
+    return "*" if revision is None else f'"{revision}"'
 
 
 def segment(name: str) -> str:

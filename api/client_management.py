@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api import models
-from api.client_connection import Connection, segment
+from api.client_connection import Connection, if_match, segment
 from api.models import Page, RegistryImported
 from api.models.prices import Origin
 
@@ -17,13 +17,16 @@ class Management(Connection):
         """Creates a budget."""
         return self._put(models.Budget, "POST", "/v1/budgets", budget)
 
-    def change_budget(self, name: str, change: models.BudgetChange) -> models.Budget:
-        """Changes a budget, or creates it; earlier revisions are kept."""
-        return self._put(models.Budget, "PUT", f"/v1/budgets/{segment(name)}", change)
+    def change_budget(self, name: str, change: models.BudgetChange, *, revision: int | None = None) -> models.Budget:
+        """Changes a budget; earlier revisions are kept. Without `revision` it changes whatever is in force.
 
-    def drop_budget(self, name: str) -> None:
-        """Ends a budget; its revisions are kept."""
-        self._send("DELETE", f"/v1/budgets/{segment(name)}")
+        Raises `StaleProblem` if another revision is in force: `document.expected` and `document.current` are the two versions.
+        """
+        return self._put(models.Budget, "PUT", f"/v1/budgets/{segment(name)}", change, if_match=if_match(revision))
+
+    def drop_budget(self, name: str, *, revision: int | None = None) -> None:
+        """Ends a budget; its revisions are kept. `revision` as for `change_budget`."""
+        self._send("DELETE", f"/v1/budgets/{segment(name)}", if_match=if_match(revision))
 
     # sources
 

@@ -8,6 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from api.models import FieldError, ProblemDocument
+from api.problem_types import PROBLEM_TYPES, type_uri
 from ledger.errors import RootCostError
 
 
@@ -105,8 +106,8 @@ def raised(document: ProblemDocument) -> ApiProblem:
 def unreachable(base_url: str, path: str, error: httpx.HTTPError) -> ProblemDocument:
     """The problem of a request without an answer."""
     return ProblemDocument(
-        type="urn:rootcost:problem:unreachable",
-        title="RootCost does not answer",
+        type=type_uri("unreachable"),
+        title=PROBLEM_TYPES["unreachable"].title,
         status=0,
         detail=str(error) or type(error).__name__,
         instance=path,

@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from api.models import FieldError, ProblemDocument
+from api.problem_types import PROBLEM_TYPES, type_uri
 from api.security_headers import SECURITY_HEADERS
 from ledger import disk
 from ledger.errors import (
@@ -33,15 +34,14 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 """Retry-After of 429, 503 and 507 while the store, the spool or the disk is unavailable."""
 
-_TYPE = "urn:rootcost:problem:"
-_KINDS: tuple[tuple[type[RootCostError], int, str, str], ...] = (
-    (SpoolFull, 429, "spool-full", "The spool is full"),
-    (DiskFull, 507, "disk-full", "The disk is full"),
-    (StoreUnreachable, 503, "store-unreachable", "The store does not answer"),
-    (ObjectMissingError, 404, "not-found", "There is no such thing"),
-    (FormatError, 400, "format", "The body cannot be read"),
-    (DeniedError, 403, "denied", "That is not allowed"),
-    (UsageError, 400, "usage", "The request cannot mean anything"),
+_KINDS: tuple[tuple[type[RootCostError], int, str], ...] = (
+    (SpoolFull, 429, "spool-full"),
+    (DiskFull, 507, "disk-full"),
+    (StoreUnreachable, 503, "store-unreachable"),
+    (ObjectMissingError, 404, "not-found"),
+    (FormatError, 400, "format"),
+    (DeniedError, 403, "denied"),
+    (UsageError, 400, "usage"),
 )
 """The first matching class applies. Errors of any other class are defects of RootCost (500)."""
 
@@ -50,11 +50,19 @@ class RequestError(Exception):
     """A request is refused with this problem document."""
 
     def __init__(
-        self, status: int, kind: str, detail: str, *, where: str = "", remedy: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.kind, self.detail, self.where, self.remedy = status, kind, detail, where, remedy
-        self.headers = dict(headers or {})
+        self.headers, self.extensions = dict(headers or {}), dict(extensions or {})
 
 
 def described_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
@@ -68,7 +76,6 @@ def described_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict
 def document(
     status: int,
     kind: str,
-    title: str,
     *,
     detail: str = "",
     path: str = "",
@@ -76,33 +83,36 @@ def document(
     remedy: str = "",
     errors: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
+    extensions: Mapping[str, Any] | None = None,
 ) -> Response:
     """A problem document as a response."""
     problem = ProblemDocument(
-        type=f"{_TYPE}{kind}",
-        title=title,
+        type=type_uri(kind),
+        title=PROBLEM_TYPES[kind].title if kind in PROBLEM_TYPES and kind != "http" else HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=path,
         where=where,
         remedy=remedy,
         errors=errors or [],
+        **(extensions or {}),
     )
-    return Response(problem.model_dump_json(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return Response(
+        problem.model_dump_json(exclude_none=True), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
 
 
 def error_response(error: RequestError, path: str) -> Response:
     """The problem document of a refused request."""
-    title = HTTPStatus(error.status).phrase
     return document(
         error.status,
         error.kind,
-        title,
         detail=error.detail,
         path=path,
         where=error.where,
         remedy=error.remedy,
         headers=error.headers,
+        extensions=error.extensions,
     )
 
 
@@ -123,14 +133,13 @@ async def _request_error(request: Request, error: Exception) -> Response:
 async def rootcost_error(request: Request, error: Exception) -> Response:
     """The problem document of an error that a user can act on; of another, that of a defect."""
     assert isinstance(error, RootCostError)
-    for kind, status, name, title in _KINDS:
+    for kind, status, name in _KINDS:
         if isinstance(error, kind):
             later = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INSUFFICIENT_STORAGE)
             headers = {"Retry-After": str(RETRY_SECONDS)} if later else {}
             return document(
                 status,
                 name,
-                title,
                 detail=error.what,
                 path=request.url.path,
                 where=error.where,
@@ -147,7 +156,6 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return document(
         422,
         "invalid",
-        "The request is not valid",
         detail=f"{first.field}: {first.reason}",
         path=request.url.path,
         where=first.field,
@@ -181,7 +189,6 @@ async def _http(request: Request, error: Exception) -> Response:
     return document(
         error.status_code,
         kinds.get(error.status_code, "http"),
-        phrase,
         detail=detail,
         path=request.url.path,
         remedy=remedies.get(error.status_code, ""),
@@ -204,7 +211,6 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return document(
         500,
         "internal",
-        "Something is wrong inside RootCost",
         path=request.url.path,
         detail="The error is in the log of `rootcost serve`.",
         remedy="please report it",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import polars as pl
@@ -34,27 +34,35 @@ _FORMULA = r"^[=+\-@\t\r\n\x00＝＋－＠]"
 _Encoder = Callable[[Iterable[pl.DataFrame]], Iterator[bytes]]
 
 
+def negotiated_type(accept: str, media_types: Sequence[str]) -> str:
+    """The media type that an Accept header likes best, by default the first. Raises `RequestError` (406) if it takes none of them.
+
+    >>> negotiated_type("text/html,*/*;q=0.8", ["application/json", "text/html"])
+    'text/html'
+    """
+    weights = dict(_weight(part) for part in accept.split(",") if part.strip())
+    if not weights:
+        return media_types[0]
+    best = max(media_types, key=lambda media_type: _quality(weights, media_type))
+    if _quality(weights, best) <= 0:
+        raise RequestError(
+            406,
+            "not-acceptable",
+            f"{accept!r} is none of the types of this answer",
+            where="Accept",
+            remedy=f"accept one of: {', '.join(media_types)}",
+        )
+    return best
+
+
 def negotiated(accept: str, formats: Iterable[Format] = tuple(MEDIA_TYPES)) -> Format:
     """The format that an Accept header likes best. Raises `RequestError` (406) if it takes none of them.
 
     >>> negotiated("text/csv;q=0.5, application/x-ndjson"), negotiated("text/html, */*;q=0.1"), negotiated("")
     ('ndjson', 'json', 'json')
     """
-    choices = list(formats)
-    weights = dict(_weight(part) for part in accept.split(",") if part.strip())
-    if not weights:
-        return choices[0]
-    quality = {name: _quality(weights, MEDIA_TYPES[name]) for name in choices}
-    best = max(choices, key=lambda name: quality[name])
-    if quality[best] <= 0:
-        raise RequestError(
-            406,
-            "not-acceptable",
-            f"{accept!r} is none of the types of this answer",
-            where="Accept",
-            remedy=f"accept one of: {', '.join(MEDIA_TYPES[name] for name in choices)}",
-        )
-    return best
+    names = {MEDIA_TYPES[name]: name for name in formats}
+    return names[negotiated_type(accept, list(names))]
 
 
 def _weight(part: str) -> tuple[str, float]:

@@ -49,6 +49,7 @@ ASKED: Mapping[str, str] = {
     "GET /v1/explain/cell": "/v1/explain/cell?start=2026-10&end=2026-11&filter=team=Care&most=1",
     "GET /v1/explain/{ref}": f"/v1/explain/{CHAIN}",
     "GET /v1/budgets": "/v1/budgets",
+    "GET /v1/budgets/{name}": "/v1/budgets/care-monthly",
     "GET /v1/agents": "/v1/agents",
     "GET /v1/alerts": "/v1/alerts?limit=1",
     "GET /v1/anomalies": "/v1/anomalies",
@@ -120,6 +121,7 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         '[{"id": "chatcmpl-1", "litellm_call_id": "c-1", "call_type": "acompletion", "model": "openai/gpt-4o", "startTime": 1791194400}]',
     ),
 }
+IF_MATCH: Mapping[str, str] = {"PUT /v1/budgets/{name}": '"1"', "DELETE /v1/budgets/{name}": '"2"'}
 
 
 def page(mark: str) -> Iterator[str]:
@@ -143,9 +145,11 @@ def page(mark: str) -> Iterator[str]:
     yield "  in the middle, the connection is cut. `RootCost-Rows` and `RootCost-Totals` say number and sums of all rows."
     yield "* Readings have an `ETag`; with `If-None-Match` an answer that is still the same gets 304, and is not made. A tag belongs to the query, the accepted"
     yield "  types and the key or person: nobody else's matches it. Answers that tell an age (`/v1/sources`, `/v1/freshness`) have none."
+    yield "* What can be changed has its revision as strong `ETag`. A change sends it as `If-Match`: without one it gets 428, and 412 with both versions"
+    yield "  (`expected`, `current`) if somebody changed it meanwhile. `If-Match: *` changes whatever is there, `If-None-Match: *` makes something new."
     yield "* HEAD is answered like GET, without the body."
     yield "* In CSV, texts that begin like a formula have an apostrophe before them. Parquet, Arrow and NDJSON have them as they are."
-    yield "* Errors are RFC 9457 documents (`application/problem+json`) with `where` and `remedy`."
+    yield "* Errors are RFC 9457 documents (`application/problem+json`) with `where` and `remedy`; `type` leads to a page about [its kind](problems.md)."
     yield "* `agent` and `team` in `by` and `filter` mean those of the chosen `view`; `initiator_agent`, `executor_team` … can be named in any view."
     yield ""
     yield f"The answers below come from the ledger of [the worked example](concepts.md#a-worked-example). Lists are cut after {MAX_ITEMS} items."
@@ -227,7 +231,9 @@ def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
         path, kind, body = SENT[key]
         verb = key.split(" ")[0]
         yield "```bash"
-        yield f"curl -X {verb} '{BASE}{path}' -H \"Authorization: Bearer $(cat .rootcost/token)\"" + (" \\" if body else "")
+        yield f"curl -X {verb} '{BASE}{path}' -H \"Authorization: Bearer $(cat .rootcost/token)\"{_condition(key)}" + (
+            " \\" if body else ""
+        )
         if body:
             escaped_body = body.replace("\n", "\\n")
             yield f"  -H 'Content-Type: {kind}' --data-binary {'$' if escaped_body != body else ''}'{escaped_body}'"
@@ -241,6 +247,10 @@ def _example(key: str, answer: tuple[int, str] | None) -> Iterator[str]:
     else:
         yield f"{status}, without a body."
     yield ""
+
+
+def _condition(key: str) -> str:
+    return f" -H 'If-Match: {IF_MATCH[key]}'" if key in IF_MATCH else ""
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -319,7 +329,10 @@ async def _answers(app: Any, folder: str) -> dict[str, tuple[int, str]]:
         transport=transport, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"}
     ) as client:
         for key, path, kind, body in requests:
-            answer = await client.request(key.split(" ")[0], path, content=body, headers={"Content-Type": kind} if kind else {})
+            headers = {"Content-Type": kind} if kind else {}
+            if key in IF_MATCH:
+                headers["If-Match"] = IF_MATCH[key]
+            answer = await client.request(key.split(" ")[0], path, content=body, headers=headers)
             assert answer.status_code < 300, (key, answer.text)
             answers[key] = (answer.status_code, _shown(answer.json(), folder) if answer.content else "")
         answers[METRICS] = (200, (await client.get("/metrics")).text)

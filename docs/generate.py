@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are derived from code.
 
-python docs/generate.py           writes configuration.md, tables.md, api.md and cli.md, and the table in sources.md
+python docs/generate.py           writes configuration.md, tables.md, api.md, problems.md and cli.md, and the table in sources.md
 python docs/generate.py --check   writes nothing; exit code 1 when a page is stale
 python docs/generate.py --demo    runs the demo in a temporary folder and puts what it prints into README.md
 """
@@ -316,11 +316,32 @@ def api() -> Iterator[str]:
     return page(GENERATED.format(source="the API's own OpenAPI document"))
 
 
+def problem_types() -> Iterator[str]:
+    """Every type of problem that the API answers with."""
+    from api.problem_types import PROBLEM_TYPES, type_uri
+
+    yield "# Problems of the API"
+    yield ""
+    yield GENERATED.format(source="api/problem_types.py")
+    yield ""
+    yield "Every error of the API is an RFC 9457 document (`application/problem+json`). Its `type` is the address of a page on the same server that says"
+    yield "what is on this page: JSON, and HTML in a browser. `GET /problems` lists all. `detail`, `where` and `remedy` are of the one request, and"
+    yield "`errors` lists every invalid field. What imports found in their files is something else: `GET /v1/problems`."
+    yield ""
+    for kind_name, problem_type in PROBLEM_TYPES.items():
+        yield f"## {kind_name}"
+        yield ""
+        statuses = ", ".join(map(str, problem_type.statuses))
+        yield f"`{type_uri(kind_name)}`{f', {statuses}' if statuses else ''}: {problem_type.title}. {problem_type.meaning} {problem_type.remedy}"
+        yield ""
+
+
 PAGES: Mapping[str, Callable[[], Iterator[str]]] = {
     "configuration.md": configuration,
     "tables.md": tables,
     "cli.md": cli,
     "api.md": api,
+    "problems.md": problem_types,
     "sources.md": sources,
 }
 

@@ -23,7 +23,7 @@ from ui.identity import Identity
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 30.0
-_SENT_ON = ("authorization", "content-type", "content-encoding")
+_SENT_ON = ("authorization", "content-type", "content-encoding", "if-match")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from api.client import ApiProblem
 from api.models import Me
 from ui import api_requests, identity, renewals, theme, widgets
 
-LOGIN_NEEDED = "urn:rootcost:problem:login-needed"
+LOGIN_NEEDED = "/problems/login-needed"
 WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
 """Pages made of what is no team's, and the permission that each needs over the whole."""
 TEAM_PAGES = {"budgets": "budgets:read"}

@@ -16,6 +16,7 @@ from api.access.authentication import Authenticator
 from api.access.cookies import session_cookie
 from api.access.hosts import LOOPBACK, Site, apply_forwarding, host_name, origin_of
 from api.errors import RequestError, error_response, rootcost_error
+from api.problem_types import PATH as PROBLEM_TYPE_PATH
 from ledger.access.principals import MACHINE, Principal
 from ledger.audit_denials import DenialLog
 from ledger.errors import RootCostError
@@ -26,7 +27,18 @@ _MCP = "/mcp"
 RESOURCE_METADATA: Final = f"/.well-known/oauth-protected-resource{_MCP}"
 """Where MCP clients look for how to be let in (RFC 9728)."""
 PUBLIC = frozenset(
-    {"/health", "/ready", "/openapi.json", "/login", "/logout", "/setup", "/login/{provider}", "/login/{provider}/callback"}
+    {
+        "/health",
+        "/ready",
+        "/openapi.json",
+        "/login",
+        "/logout",
+        "/setup",
+        "/login/{provider}",
+        "/login/{provider}/callback",
+        "/problems",
+        "/problems/{kind}",
+    }
     | {RESOURCE_METADATA}
 )
 """Paths that anybody may ask for: they tell nothing of the ledger, or are for logging in."""
@@ -85,7 +97,7 @@ class Access:
                 where="Host",
                 remedy="use http://127.0.0.1 or http://localhost; other names are set in serve.allowed_hosts",
             )
-        is_public = scope["path"] in PUBLIC or scope["path"].startswith("/login/")
+        is_public = scope["path"] in PUBLIC or scope["path"].startswith(("/login/", PROBLEM_TYPE_PATH))
         authorization = headers.get("authorization", "")
         if authorization and not is_public:
             principal = await run_in_threadpool(self._authenticator.of_header, authorization)

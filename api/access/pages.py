@@ -91,6 +91,11 @@ def message_page(title: str, message: str, *, status: int) -> HTMLResponse:
     return _page(title, f'<p>{escape(message)}</p><a class="provider" href="/login">Log in</a>', status=status)
 
 
+def problem_type_page(kind: str, title: str, sentences: Sequence[str]) -> HTMLResponse:
+    """The page of a type of problem."""
+    return _page(title, "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences) + f"<p><code>{escape(kind)}</code></p>")
+
+
 def _page(title: str, body: str, *, status: int = 200, targets: Sequence[str] = ()) -> HTMLResponse:
     origins = [f" {address.scheme}://{address.netloc}" for address in map(urlsplit, targets) if address.netloc]
     policy = (

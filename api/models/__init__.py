@@ -31,6 +31,7 @@ from api.models.base import (
     Money,
     Page,
     ProblemDocument,
+    ProblemTypeRow,
     View,
     describe,
 )
@@ -154,6 +155,7 @@ __all__ = [
     "PricesImported",
     "ProblemDocument",
     "ProblemRow",
+    "ProblemTypeRow",
     "RatesImported",
     "ReasonTotal",
     "RegistryImported",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -90,7 +90,7 @@ class FieldError(ResponseModel):
 class ProblemDocument(ResponseModel):
     """An error as an RFC 9457 problem document (application/problem+json)."""
 
-    type: str = Field(default="about:blank", description="Stable identifier of the problem type.")
+    type: str = Field(default="about:blank", description="Problem type: the address of its page on this server.")
     title: str = Field(description="Problem type in words.")
     status: int = Field(description="HTTP status.")
     detail: str = Field(default="", description="What went wrong in this request.")
@@ -98,6 +98,20 @@ class ProblemDocument(ResponseModel):
     where: str = Field(default="", description="Parameter, file or place of the error.")
     remedy: str = Field(default="", description="How to fix it.")
     errors: list[FieldError] = Field(default_factory=list, description="Every invalid field of an invalid request.")
+    expected: dict[str, Any] | None = Field(
+        default=None, description="Of a change that came too late (412): the version that it was made from."
+    )
+    current: dict[str, Any] | None = Field(default=None, description="And the version that is in force; none: it has ended.")
+
+
+class ProblemTypeRow(ResponseModel):
+    """A type of problem."""
+
+    type: str = Field(description="`type` of its problem documents: the address of its page.")
+    statuses: list[int] = Field(description="HTTP statuses that it comes with; none: several.")
+    title: str = Field(description="The type in words.")
+    meaning: str = Field(description="What it means.")
+    remedy: str = Field(description="What to do.")
 
 
 Filters = Mapping[str, str | list[str]]

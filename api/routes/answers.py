@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 ROWS: dict[int | str, dict[str, Any]] = {
     200: {"content": FILE_TYPES, "description": "A page as JSON, or all rows in another format"},
     **NOT_MODIFIED,
-    **described_responses({406: "None of the accepted types is there", 410: "The cursor belongs to runs that were replaced"}),
+    **described_responses({410: "The cursor belongs to runs that were replaced"}),
 }
 """The responses of a route that lists rows."""
 

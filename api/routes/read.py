@@ -13,6 +13,7 @@ from api import queries
 from api.access.gates import CostRows, WholeBill
 from api.errors import described_responses
 from api.etags import NOT_MODIFIED, reads
+from api.formats import negotiated
 from api.models import (
     BalanceRow,
     Basis,
@@ -28,7 +29,7 @@ from api.models import (
 )
 from api.queries.chains import MAX_PAGE
 from api.queries.publication import one_publication
-from api.routes.answers import ROWS, AnyPage, AnyRows
+from api.routes.answers import ROWS, AnyPage, AnyRows, Pages, Rows
 from api.routes.documents import cost_document, cost_file
 from api.routes.parameters import (
     MONTH,
@@ -54,6 +55,7 @@ ERROR_RESPONSES = described_responses(
         401: "The key is missing or wrong",
         403: "The roles of the key or person do not allow it",
         404: "There is no such thing",
+        406: "None of the accepted types is there",
         421: "The Host header names another machine",
         422: "The request is not valid",
         503: "The store or the database does not answer; try again",
@@ -277,6 +279,13 @@ def _evidence(routes: APIRouter) -> None:
         if not answer.is_json:
             return answer.frame_file(queries.evidence_table(books, section, month=month, basis=basis), f"evidence-{section}")
         return answer.document(queries.evidence(books, month=month, basis=basis))
+
+
+def refuse_unacceptable(request: Request) -> None:
+    """Refuses (406) a request that takes no JSON, of a route whose answers are in no other form."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    if not any(dependency.call in (Rows, Pages) for dependency in getattr(dependant, "dependencies", ())):
+        negotiated(request.headers.get("accept", ""), ("json",))
 
 
 def refuse_unknown(request: Request) -> None:

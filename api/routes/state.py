@@ -26,11 +26,13 @@ from api.models import (
     SourceStatus,
     UnregisteredAgent,
 )
+from api.preconditions import revision_tag
 from api.queries.publication import one_publication
 from api.routes.answers import ROWS, AnyPage, AnyRows
-from api.routes.parameters import MONTH, End, Start, shape
+from api.routes.parameters import MONTH, BudgetName, End, Start, shape
 from api.routes.read import ERROR_RESPONSES
 from ledger import db
+from ledger.errors import ObjectMissingError
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.spool import Spool
@@ -42,7 +44,8 @@ _PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
 def router(settings: Settings, spool: Spool) -> APIRouter:
     """The GETs under /v1 that show no cost by dimension."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
-    _conclusions(routes)
+    _budgets(routes)
+    _registry(routes)
     _monitoring(routes)
     _facts(routes)
     _sources(routes, spool)
@@ -50,7 +53,7 @@ def router(settings: Settings, spool: Spool) -> APIRouter:
     return routes
 
 
-def _conclusions(routes: APIRouter) -> None:
+def _budgets(routes: APIRouter) -> None:
     @routes.get(
         "/budgets",
         response_model=Page[Budget],
@@ -73,6 +76,17 @@ def _conclusions(routes: APIRouter) -> None:
         """Budgets in force, by name."""
         return answer.whole(queries.ModelListing(Budget, queries.budgets(books, month), ["name"]), "budgets")
 
+    @routes.get("/budgets/{name}", summary="A budget and its spend")
+    def budget(books: BudgetRows, name: BudgetName, response: Response) -> Budget:
+        """The one that is in force. Its ETag is its revision, which a change sends as `If-Match`."""
+        row = next((row for row in queries.budgets(books) if row.name == name), None)
+        if row is None:
+            raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
+        response.headers["ETag"] = revision_tag(row.revision)
+        return row
+
+
+def _registry(routes: APIRouter) -> None:
     @routes.get(
         "/agents",
         response_model=Agents | Page[AgentRow] | Page[UnregisteredAgent],

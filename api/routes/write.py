@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from api import changes
+from api import changes, preconditions
 from api.access.gates import BudgetChanges
 from api.errors import RequestError, described_responses
 from api.models import Budget, BudgetChange, NewBudget
+from api.preconditions import RevisionError, Seen, revision_tag
+from api.routes.parameters import BudgetName
 from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON, media_type
 
-BudgetName = Annotated[
-    str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
-]
 WRITE_ERROR_RESPONSES = {
     **ERROR_RESPONSES,
     **described_responses({415: "The body is of another type"}),
@@ -45,17 +43,28 @@ def router() -> APIRouter:
             budget_row = changes.add_budget(books, budget)
         except changes.BudgetExistsError as error:
             raise RequestError(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
+        response.headers["ETag"] = revision_tag(budget_row.revision)
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
         return budget_row
 
-    @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)])
-    def change_budget(books: BudgetChanges, name: BudgetName, change: BudgetChange) -> Budget:
-        """Adds a new revision, or the first one; earlier ones are kept."""
-        return changes.change_budget(books, name, change)
+    @routes.put("/budgets/{name}", summary="Change a budget", dependencies=[Depends(is_json)], responses=preconditions.RESPONSES)
+    def change_budget(
+        books: BudgetChanges, name: BudgetName, change: BudgetChange, precondition: Seen, response: Response
+    ) -> Budget:
+        """Adds a new revision of the version that `If-Match` names, or the first one; earlier ones are kept."""
+        try:
+            budget_row = changes.change_budget(books, name, change, precondition)
+        except RevisionError as error:
+            raise error.problem() from error
+        response.headers["ETag"] = revision_tag(budget_row.revision)
+        return budget_row
 
-    @routes.delete("/budgets/{name}", status_code=204, summary="End a budget")
-    def drop_budget(books: BudgetChanges, name: BudgetName) -> None:
-        """Its revisions are kept."""
-        changes.drop_budget(books, name)
+    @routes.delete("/budgets/{name}", status_code=204, summary="End a budget", responses=preconditions.RESPONSES)
+    def drop_budget(books: BudgetChanges, name: BudgetName, precondition: Seen) -> None:
+        """Of the version that `If-Match` names. Its revisions are kept."""
+        try:
+            changes.drop_budget(books, name, precondition)
+        except RevisionError as error:
+            raise error.problem() from error
 
     return routes

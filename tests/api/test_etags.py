@@ -112,14 +112,14 @@ def test_what_an_answer_reads_is_in_its_tag(books: Books, http: Any, monkeypatch
     statements: list[str] = []
     open_table = Store.delta
 
-    def noted(store: Store, table: Any, **options: Any) -> Any:
+    def open_and_note(store: Store, table: Any, **options: Any) -> Any:
         opened_tables.add(table.name)
         return open_table(store, table, **options)
 
     def note_statement(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    monkeypatch.setattr(Store, "delta", noted)
+    monkeypatch.setattr(Store, "delta", open_and_note)
     sa.event.listen(books.database.engine, "before_cursor_execute", note_statement)
     _, key = create_key(books, "team", [Grant("finance", "Care"), Grant("viewer", "Data"), Grant("finance")], actor="test")
     _, team_key = create_key(books, "team", [Grant("viewer", "Care")], actor="test")
@@ -171,9 +171,9 @@ def the_end_of_a_run(books: Books) -> None:
     (lambda books: publish(books, [], month="2026-11", run="run-2", rollup=None), "/v1/costs"),
 ])  # fmt: skip
 def test_a_change_changes_the_tag(books: Books, http: Any, change: Callable[[Books], object], path: str) -> None:
-    before = http.get(path)
-    assert before.status_code == 200
+    first_answer = http.get(path)
+    assert first_answer.status_code == 200
     change(books)
-    after = http.get(path, headers={"If-None-Match": before.headers["ETag"]})
-    assert after.status_code == 200
-    assert after.headers["ETag"] != before.headers["ETag"]
+    second_answer = http.get(path, headers={"If-None-Match": first_answer.headers["ETag"]})
+    assert second_answer.status_code == 200
+    assert second_answer.headers["ETag"] != first_answer.headers["ETag"]

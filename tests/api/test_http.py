@@ -53,7 +53,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = answer.json()
     assert document["status"] == status
-    assert document["type"].startswith("urn:rootcost:problem:")
+    assert document["type"].startswith("/problems/")
     assert document["title"]
     return document
 
@@ -373,7 +373,7 @@ def test_what_is_no_json_is_told_with_its_place(bare: httpx.Client) -> None:
     [
         ("DELETE", "/v1/costs", "GET, HEAD"),
         ("OPTIONS", "/v1/budgets", "GET, HEAD, POST"),
-        ("OPTIONS", "/v1/budgets/care-october", "DELETE, PUT"),
+        ("OPTIONS", "/v1/budgets/care-october", "DELETE, GET, HEAD, PUT"),
         ("PUT", "/v1/chains/a/b", "GET, HEAD"),
         ("GET", "/v1/traces", "POST"),
     ],
@@ -456,7 +456,11 @@ def test_metrics_count_by_route_not_by_path(http: httpx.Client) -> None:
 
 def test_the_dashboard_and_the_rules_ask_for_what_there_is(http: httpx.Client) -> None:
     """Every metric that docs/monitoring names is exposed, and every address of the dashboard answers with its columns."""
-    http.put("/v1/budgets/care", json={"scope": "team", "scope_name": "Care", "amount": "5", "currency": "USD"}, headers=AUTH)
+    http.put(
+        "/v1/budgets/care",
+        json={"scope": "team", "scope_name": "Care", "amount": "5", "currency": "USD"},
+        headers=AUTH | {"If-None-Match": "*"},
+    )
     text = http.get("/metrics").text
     assert 'rootcost_cost_approx{basis="billed",currency="USD",team="Care"} 0.018' in text
     assert 'rootcost_budget_amount_approx{budget="care",currency="USD"} 5.0' in text

@@ -243,6 +243,10 @@ def _budget(name: str, scope: str, who: str, amount: str, spent: str | None, sta
     )
 
 
+def _terms(budget: m.Budget) -> dict[str, Any]:
+    return budget.model_dump(mode="json", include={"name", "scope", "scope_name", "amount", "currency", "view", "revision"})
+
+
 def budgets() -> list[m.Budget]:
     """Budgets in every state."""
     return [
@@ -677,11 +681,19 @@ def make_app(
         limits.append(made)
         return Response(made.model_dump_json(), 201, media_type="application/json")
 
+    @app.delete("/v1/budgets/{name}", status_code=204)
+    def drop_budget(name: str) -> None:
+        limits[:] = [budget for budget in limits if budget.name != name]
+
     @app.put("/v1/budgets/{name}")
     def change_budget(request: Request, name: str, wanted: dict[str, Any]) -> Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "Not allowed", "writing needs the token", "it is printed when `rootcost serve` first starts")
-        at = next(i for i, b in enumerate(limits) if b.name == name)
+        at = next((i for i, b in enumerate(limits) if b.name == name), None)
+        if at is None or request.headers.get("If-Match") not in ("*", f'"{limits[at].revision}"'):
+            versions = {"expected": _terms(budgets()[0]), "current": None if at is None else _terms(limits[at])}
+            document = {"title": "It has changed meanwhile", "status": 412, "detail": "it has changed meanwhile", **versions}
+            return JSONResponse(document, 412, media_type="application/problem+json")
         limits[at] = limits[at].model_copy(update={"amount": Decimal(wanted["amount"]), "revision": limits[at].revision + 1})
         return Response(limits[at].model_dump_json(), media_type="application/json")
 

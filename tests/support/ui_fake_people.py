@@ -97,5 +97,5 @@ class People:
 
 
 def _refusal(status: int, kind: str, detail: str) -> Response:
-    document = {"type": f"urn:rootcost:problem:{kind}", "title": kind, "status": status, "detail": detail}
+    document = {"type": f"/problems/{kind}", "title": kind, "status": status, "detail": detail}
     return JSONResponse(document, status, media_type="application/problem+json")

@@ -64,7 +64,7 @@ def test_the_same_url_is_answered_to_each_identity_on_its_own(people: People, ta
     for session in ("", "nobody"):
         tab(session)
         problem = api_requests.try_request(lambda api: api.costs(by=["team"]))
-        assert isinstance(problem, ApiProblem) and problem.type == "urn:rootcost:problem:login-needed"
+        assert isinstance(problem, ApiProblem) and problem.type == "/problems/login-needed"
 
 
 def test_a_cookie_that_an_answer_sets_goes_to_nobody(people: People, tab: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from streamlit.testing.v1 import AppTest
@@ -58,7 +59,16 @@ class Shown:
     @property
     def words(self) -> str:
         """Everything said outside of tables."""
-        kinds = (self.at.title, self.at.markdown, self.at.caption, self.at.code, self.at.error, self.at.success, self.at.metric)
+        kinds = (
+            self.at.title,
+            self.at.markdown,
+            self.at.caption,
+            self.at.code,
+            self.at.error,
+            self.at.warning,
+            self.at.success,
+            self.at.metric,
+        )
         parts = (
             [str(e.value) for kind in kinds for e in kind]
             + [str(m.delta) for m in self.at.metric]
@@ -419,6 +429,38 @@ def test_a_budget_is_set_up_with_the_token(visit: Any) -> None:
 
 
 @pytest.mark.slow
+def change(at: AppTest, amount: str) -> AppTest:
+    """Types another limit of care-monthly, and saves."""
+    at.text_input(key="change-care-monthly-amount").input(amount)
+    at.text_input(key="change-care-monthly-token").input(fake.TOKEN)
+    return at.button(key="save-change-care-monthly").click().run()
+
+
+def test_the_second_of_two_people_sees_what_the_first_changed(visit: Any) -> None:
+    """Nothing that was typed is lost; saved again it replaces what is shown, and the next edit begins with what is in force."""
+    with fake.serving(fake.make_app()) as url:
+        first, second = (visit(url, "budgets", budget="care-monthly").at for _ in range(2))
+        assert "Saved: care-monthly, US$ 1,600.00 a month." in Shown(change(first, "1600")).words
+        late_words = Shown(change(second, "1700")).words
+        assert "Not saved: somebody has changed this budget meanwhile: monthly limit 1,500 → 1,600." in late_words
+        assert second.text_input(key="change-care-monthly-amount").value == "1700"
+        assert "Saved: care-monthly, US$ 1,700.00 a month." in Shown(change(second, "1700")).words
+        assert second.text_input(key="change-care-monthly-amount").value == "1700"
+        assert "Somebody has changed it since you opened it" in Shown(first.run()).words
+        first.button(key="change-care-monthly-reopen").click().run()
+        assert first.text_input(key="change-care-monthly-amount").value == "1700"
+
+
+def test_a_budget_that_was_ended_meanwhile_is_set_up_anew(visit: Any) -> None:
+    app = fake.make_app()
+    with fake.serving(app) as url:
+        at = visit(url, "budgets", budget="care-monthly").at
+        httpx.delete(f"{url}/v1/budgets/care-monthly")
+        assert "Somebody has ended this budget meanwhile." in Shown(change(at, "1800")).words
+        assert at.text_input(key="change-care-monthly-amount").value == "1800"
+        assert "Saved: care-monthly, US$ 1,800.00 a month." in Shown(change(at, "1800")).words
+
+
 def test_without_the_token_it_says_so(visit: Any) -> None:
     with fake.serving(fake.make_app()) as url:
         wrong = Shown(fill(visit(url, "budgets"), name="x", scope_name="Dev", amount="1", token="guess"))

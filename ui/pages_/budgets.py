@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.client import ApiProblem
 from api.models import Budget, BudgetChange, NewBudget
-from ui import charts, controls, people, widgets
+from ui import budget_edits, charts, controls, people, widgets
 from ui import labels as ui_labels
 from ui.api_requests import request, send_change, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
@@ -46,6 +46,8 @@ def page() -> None:
     if people.may_set_budgets():
         if chosen is not None:
             form(chosen)
+        elif (ended_budget := budget_edits.ended(controls.read("budget") or "")) is not None:
+            form(ended_budget)
         form(None)
 
 
@@ -150,9 +152,16 @@ def history(budget: Budget) -> None:
 
 def form(budget: Budget | None) -> None:
     """Sets up a budget, or changes the chosen one."""
-    at = f"change-{budget.name}" if budget else "budget"  # a budget chosen next must not find this one's fields
+    at = budget_edits.prefix(budget.name) if budget else "budget"  # a budget chosen next must not find this one's fields
     title = "Set up a budget" if budget is None else f"Change {widgets.plain(budget.name)}"
-    with st.expander(title, expanded=False), st.form(at, border=False):
+    with st.expander(title, expanded=False):
+        if budget is not None:
+            budget = budget_edits.opened(budget)
+        _fields(budget, at)
+
+
+def _fields(budget: Budget | None, at: str) -> None:
+    with st.form(at, border=False):
         name_column, middle, right = st.columns(3)
         with name_column:
             name = budget.name if budget else st.text_input("Name", key=f"{at}-name", placeholder="care-monthly")
@@ -221,7 +230,7 @@ def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
         else:
             name = fields.pop("name")
             change = BudgetChange(**fields)
-            saved_budget = send_change(lambda api: api.change_budget(name, change), token=token.strip())
+            saved_budget = budget_edits.send(name, change, token=token.strip())
     except InvalidOperation:
         st.error(widgets.plain(f"{fields['amount']!r} is no amount: write it like 1500.00."))
         return
@@ -229,8 +238,13 @@ def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
         st.error("\n\n".join(widgets.plain(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}.") for e in faults.errors()))
         return
     except ApiProblem as problem:
-        widgets.show_problem(problem)
+        if budget is None or problem.status != 412:
+            widgets.show_problem(problem)
+        else:
+            budget_edits.show_collision(budget.name, problem)
         return
+    if budget is not None:
+        budget_edits.close(budget.name)
     st.session_state[KEPT] = token.strip()
     st.session_state["budget-done"] = widgets.plain(
         f"Saved: {saved_budget.name}, {widgets.money(saved_budget.amount, saved_budget.currency)} a month."

@@ -81,7 +81,7 @@ def test_a_person_logs_in_sees_what_is_theirs_and_logs_out(home_books: Books, ht
     assert http.get("/v1/me").status_code == 401, "the dashboard logs out through the client"
     http.cookies.clear()
     ended_answer = http.get("/v1/me", headers={"Cookie": f"rootcost_session={stolen_cookie}"})
-    assert (ended_answer.status_code, ended_answer.json()["type"]) == (401, "urn:rootcost:problem:login-needed")
+    assert (ended_answer.status_code, ended_answer.json()["type"]) == (401, "/problems/login-needed")
     with home_books.database.session() as session:
         assert stolen_cookie not in str(session.execute(sa.select(UserSession.__table__)).all())
 
@@ -93,7 +93,7 @@ def test_nobody_reads_once_there_are_people(empty: Books) -> None:
         add_person(empty, "ada", "viewer")
         http.app.state.authenticator.forget_people()
         answer = http.get("/v1/me")
-        assert (answer.status_code, answer.json()["type"]) == (401, "urn:rootcost:problem:login-needed")
+        assert (answer.status_code, answer.json()["type"]) == (401, "/problems/login-needed")
         page = http.get("/v1/costs?by=team&limit=5", headers={"Accept": "text/html"}, follow_redirects=False)
         assert page.headers["location"] == "/login?return_to=%2Fv1%2Fcosts%3Fby%3Dteam%26limit%3D5"
         assert http.get("/health").status_code == 200
@@ -183,12 +183,12 @@ def test_changes_with_a_cookie_come_from_our_own_pages(home_books: Books, http: 
     ]  # fmt: skip
     for headers in foreign:
         answer = http.put("/v1/budgets/care", json=budget, headers=cookie | headers)
-        assert (answer.status_code, answer.json()["type"]) == (403, "urn:rootcost:problem:cross-site"), headers
+        assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site"), headers
         assert http.post("/logout", headers=cookie | headers).status_code == 403
         assert http.post("/login", data={"name": "root", "password": PASSWORD}, headers=headers).status_code == 403
-    for headers in own:
-        assert http.put("/v1/budgets/care", json=budget, headers=cookie | headers).status_code == 200
-    key = {"Authorization": f"Bearer {TOKEN}", "Sec-Fetch-Site": "cross-site"}
+    for headers, condition in zip(own, ({"If-None-Match": "*"}, {"If-Match": "*"}), strict=True):
+        assert http.put("/v1/budgets/care", json=budget, headers=cookie | headers | condition).status_code == 200
+    key = {"Authorization": f"Bearer {TOKEN}", "Sec-Fetch-Site": "cross-site", "If-Match": "*"}
     assert http.put("/v1/budgets/care", json=budget, headers=key).status_code == 200
 
 

@@ -87,7 +87,7 @@ def check_gates(books: Books, http: httpx.Client) -> None:
             is_allowed = gate is None or (gate.permission in ROLES[role] and not (gate.whole and team))
             assert (answer.status_code == 403) != is_allowed, (method, path, role, team, answer.text)
             if not is_allowed:
-                assert answer.json()["type"].endswith(":denied")
+                assert answer.json()["type"].endswith("/denied")
                 assert answer.json()["remedy"].startswith("ask an administrator")
             elif method == "GET":
                 assert answer.status_code in (200, 404), (path, role, team, answer.text)
@@ -167,13 +167,18 @@ def test_denials_are_in_the_audit_log(books: Books, http: httpx.Client) -> None:
 
 
 def test_a_platform_team_sets_its_own_budgets_only(books: Books, http: httpx.Client) -> None:
-    key = header(books, "platform:Care")
+    key, anything = header(books, "platform:Care"), {"If-Match": "*"}
     budget: dict[str, Any] = {"scope": "team", "scope_name": "Care", "amount": "5", "currency": "USD"}
-    assert http.put("/v1/budgets/care", json=budget, headers=key).status_code == 200
-    assert http.put("/v1/budgets/dev", json=budget | {"scope_name": "Dev"}, headers=key).status_code == 403
-    assert http.put("/v1/budgets/dev", json=budget | {"scope_name": "Dev"}, headers=header(books, "admin")).status_code == 200
-    assert http.put("/v1/budgets/dev", json=budget, headers=key).status_code == 403, "nor take another's budget over"
-    assert http.delete("/v1/budgets/dev", headers=key).status_code == 403
+    assert http.put("/v1/budgets/care", json=budget, headers=key | {"If-None-Match": "*"}).status_code == 200
+    assert http.put("/v1/budgets/dev", json=budget | {"scope_name": "Dev"}, headers=key | anything).status_code == 403
+    assert (
+        http.put(
+            "/v1/budgets/dev", json=budget | {"scope_name": "Dev"}, headers=header(books, "admin") | {"If-None-Match": "*"}
+        ).status_code
+        == 200
+    )
+    assert http.put("/v1/budgets/dev", json=budget, headers=key | anything).status_code == 403, "nor take another's budget over"
+    assert http.delete("/v1/budgets/dev", headers=key | anything).status_code == 403
     assert [row["name"] for row in http.get("/v1/budgets", headers=key).json()["rows"]] == ["care"]
 
 

@@ -187,11 +187,11 @@ def test_members_of_a_gzip_body_are_read_one_after_another() -> None:
 def test_a_full_spool_asks_to_come_back(books: Books) -> None:
     with reach(books, spool=Spool(books.home / "spool", limit_bytes=10)) as http:
         answer = http.post("/v1/traces", content=export("a").SerializeToString(), headers=PROTOBUF)
-        assert problem(answer, 429)["type"] == "urn:rootcost:problem:spool-full"
+        assert problem(answer, 429)["type"] == "/problems/spool-full"
         assert int(answer.headers["retry-after"]) > 0
         # LiteLLM's callback sends again after 5xx only, and drops its batch at 429.
         answer = http.post("/v1/litellm", json=[{"id": "call-1"}], headers=AUTH)
-        assert problem(answer, 503)["type"] == "urn:rootcost:problem:spool-full"
+        assert problem(answer, 503)["type"] == "/problems/spool-full"
         assert int(answer.headers["retry-after"]) > 0
 
 

@@ -137,7 +137,7 @@ def test_a_kind_is_read_by_one_at_a_time(books: Books, http: httpx.Client, folde
     http.post("/v1/sources", json={"name": "busy", "source": "focus", "addresses": [str(folder / "bill.csv")]})
     with exclusive(lock_of(books, "source-focus")):
         answer = http.post("/v1/sources/busy/runs", json={})
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:rootcost:problem:busy"), answer.text
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/busy"), answer.text
     assert http.delete("/v1/sources/busy").status_code == 204
 
 

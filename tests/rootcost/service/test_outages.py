@@ -65,7 +65,7 @@ def test_a_full_disk_is_told_and_senders_are_asked_to_send_again(books: Books, m
             health, ready = http.get("/health"), http.get("/ready")
             (warning,) = http.get("/v1/freshness").json()["warnings"]
         assert [(answer.status_code, answer.headers["retry-after"]) for answer in (trace, payload)] == [(429, "5"), (507, "5")]
-        assert trace.json()["type"] == payload.json()["type"] == "urn:rootcost:problem:disk-full"
+        assert trace.json()["type"] == payload.json()["type"] == "/problems/disk-full"
         assert (health.status_code, health.json()["status"]) == (200, "degraded")
         assert ready.status_code == 503
         assert f"{books.home}: the disk is full" in warning
