@@ -21,6 +21,7 @@ from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
 from api.etags import NotModifiedError, ReadingHeaders, not_modified, product_version
+from api.idempotency import Idempotency
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
@@ -118,6 +119,8 @@ def create_app(
     errors.install(app)
     app.add_exception_handler(NotModifiedError, not_modified)
     app.add_middleware(ReadingHeaders)
+    max_body_bytes = books.settings.serve.max_body_mb << 20
+    app.add_middleware(Idempotency, database=books.database, max_body_bytes=max_body_bytes)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
     app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, site=site)
     app.add_middleware(MetricsMiddleware, metrics=metrics)

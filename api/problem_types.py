@@ -25,6 +25,12 @@ def _type(*statuses: int, title: str, meaning: str, remedy: str) -> ProblemType:
 
 
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
+    "answer-not-kept": _type(
+        409,
+        title="The answer is not kept",
+        meaning="The change with this `Idempotency-Key` was made. Its answer held a secret, which is shown once and stored nowhere.",
+        remedy="Look whether what was made is there; if its secret is lost, make a new one and end the old one.",
+    ),
     "body-too-slow": _type(
         408,
         title="The body did not arrive in time",
@@ -99,6 +105,18 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         title="The request cannot be answered",
         meaning="What the status says; there is no more to it.",
         remedy="`/openapi.json` describes what is accepted.",
+    ),
+    "idempotency-key-reused": _type(
+        422,
+        title="The key belongs to another request",
+        meaning="An `Idempotency-Key` is for one request and its repetitions; this one was sent with another body within a day.",
+        remedy="Send a new key for each change.",
+    ),
+    "in-flight": _type(
+        409,
+        title="The request is being answered",
+        meaning="A request with the same `Idempotency-Key` has no answer yet.",
+        remedy="Send it again after the seconds in `Retry-After`; then its answer is there.",
     ),
     "internal": _type(
         500,

@@ -147,6 +147,8 @@ def page(mark: str) -> Iterator[str]:
     yield "  types and the key or person: nobody else's matches it. Answers that tell an age (`/v1/sources`, `/v1/freshness`) have none."
     yield "* What can be changed has its revision as strong `ETag`. A change sends it as `If-Match`: without one it gets 428, and 412 with both versions"
     yield "  (`expected`, `current`) if somebody changed it meanwhile. `If-Match: *` changes whatever is there, `If-None-Match: *` makes something new."
+    yield "* A change with `Idempotency-Key` may be sent again when its answer was lost: within a day the same key with the same request gets the stored answer"
+    yield "  (`RootCost-Replayed: true`), with another request 422, and 409 while the first is being made. Errors and secrets are not stored."
     yield "* HEAD is answered like GET, without the body."
     yield "* In CSV, texts that begin like a formula have an apostrophe before them. Parquet, Arrow and NDJSON have them as they are."
     yield "* Errors are RFC 9457 documents (`application/problem+json`) with `where` and `remedy`; `type` leads to a page about [its kind](problems.md)."

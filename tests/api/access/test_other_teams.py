@@ -45,7 +45,11 @@ from tests.support.api_examples import (
 from tests.support.people import add_person, cheap_passwords
 
 GRANTS = ("viewer:Care", "finance:Care", "admin:Care")
-FORMATS = (("viewer:Care", "application/json"), ("finance:Care", "text/csv"), ("admin:Care", "application/x-ndjson"))
+FORMATS = (
+    ("viewer:Care", "application/json"),
+    ("finance:Care", "text/csv, application/json;q=0.5"),
+    ("admin:Care", "application/x-ndjson, application/json;q=0.5"),
+)
 OF_THE_MOMENT = re.compile(r'"(now|published_at|age_seconds|principal)":"?[^,"}]*|20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+')
 READINGS = {
     "/v1/agents": ["", "section=unregistered"],
@@ -53,6 +57,7 @@ READINGS = {
     "/v1/alerts": [""],
     "/v1/anomalies": [""],
     "/v1/budgets": [""],
+    "/v1/budgets/{name}": ["/v1/budgets/dev-monthly"],
     "/v1/chains": ["", "search=agent", "limit=1"],
     "/v1/chains/{chain_id}": [f"/v1/chains/{CHAIN_1}"],
     "/v1/costs": [
