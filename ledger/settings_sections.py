@@ -75,7 +75,8 @@ class ServeSettings(Section):
 
     public_url: str = Field(
         "",
-        description="Origin at which browsers reach the API behind a proxy, as https://gateway.example.com/ is one. Empty: the dashboard's host name and `port`.",
+        description="Origin at which browsers reach the API behind a proxy, as https://gateway.example.com/ is one. "
+        "Empty: the dashboard's host name and `port`.",
     )
 
     @field_validator("public_url")

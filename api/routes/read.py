@@ -283,8 +283,9 @@ def _evidence(routes: APIRouter) -> None:
 
 def refuse_unacceptable(request: Request) -> None:
     """Refuses (406) a request that takes no JSON, of a route whose answers are in no other form."""
-    dependant = getattr(request.scope.get("route"), "dependant", None)
-    if not any(dependency.call in (Rows, Pages) for dependency in getattr(dependant, "dependencies", ())):
+    route = request.scope.get("route")
+    dependant, has_body = getattr(route, "dependant", None), getattr(route, "status_code", None) != 204
+    if has_body and not any(dependency.call in (Rows, Pages) for dependency in getattr(dependant, "dependencies", ())):
         negotiated(request.headers.get("accept", ""), ("json",))
 
 

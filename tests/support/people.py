@@ -14,7 +14,7 @@ from ledger.access.principals import Grant
 from ledger.books import Books
 
 PASSWORD = "four words nobody says"
-BROWSER = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+BROWSER = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html,*/*;q=0.8"}
 
 
 @contextmanager
