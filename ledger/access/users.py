@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -73,8 +75,8 @@ def list_users(books: Books) -> list[UserRow]:
 
 
 def set_disabled(books: Books, name: str, *, is_disabled: bool, actor: str) -> UserRow:
-    """Disables a user, which ends all sessions at once, or enables one again."""
-    with books.database.session() as session:
+    """Disables a user, which ends all sessions at once, or enables one again. Raises `UsageError` for the last administrator."""
+    with books.database.session() as session, _an_admin_stays(session):
         user = user_of(session, name)
         if is_disabled != (user.disabled_at is not None):
             user.disabled_at = now() if is_disabled else None
@@ -95,16 +97,16 @@ def add_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> Us
 
 
 def remove_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> UserRow:
-    """Takes roles from a user. What the user does not have is no error."""
-    with books.database.session() as session:
+    """Takes roles from a user. What the user does not have is no error, the last administrator's role is a `UsageError`."""
+    with books.database.session() as session, _an_admin_stays(session):
         user = user_of(session, name)
         _record_roles(session, user, "user.revoke", grants.remove(session, "user", str(user.id), roles), actor)
         return _row(session, user)
 
 
 def set_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> UserRow:
-    """Gives a user these roles and no others."""
-    with books.database.session() as session:
+    """Gives a user these roles and no others. Raises `UsageError` where that would leave nobody who is administrator."""
+    with books.database.session() as session, _an_admin_stays(session):
         user = user_of(session, name)
         held_roles = set(grants.by_holder(session, "user", str(user.id)).get(str(user.id), ()))
         lost_roles = grants.remove(session, "user", str(user.id), sorted(held_roles - set(roles)))
@@ -163,6 +165,20 @@ def has_admin(session: Session) -> bool:
     if any(str(user_id) in holders for user_id in users):
         return True
     return session.scalars(sa.select(RoleGrant.id).where(*is_admin, RoleGrant.holder_kind == "group")).first() is not None
+
+
+@contextmanager
+def _an_admin_stays(session: Session) -> Iterator[None]:
+    """Raises `UsageError` where a change takes away the last one who may let others in; where there was none, everything may be changed."""
+    had_admin = has_admin(session)
+    yield
+    session.flush()
+    if had_admin and not has_admin(session):
+        raise UsageError(
+            "nobody would be administrator any more",
+            where="name",
+            remedy="make somebody else administrator first, who has logged in once",
+        )
 
 
 def user_of(session: Session, name: str) -> User:
