@@ -31,7 +31,7 @@ from api.models import (
     Agents,
     AlertRow,
     AnomalyRow,
-    AuditPage,
+    AuditEntry,
     BalanceRow,
     Basis,
     Budget,
@@ -240,12 +240,12 @@ class Client(Management, People):
         actor: str | None = None,
         action: str | None = None,
         object: str | None = None,  # noqa: A002 - as the API has it
-        cursor: int | None = None,
+        cursor: str | None = None,
         limit: int = 100,
-    ) -> AuditPage:
+    ) -> Page[AuditEntry]:
         """Entries of the audit log, newest first; `cursor` is `next` of the page before."""
         conditions = {"start": start, "end": end, "actor": actor, "action": action, "object": object}
-        return self._get(AuditPage, "/v1/audit", {**conditions, "cursor": cursor, "limit": limit})
+        return self._get(Page[AuditEntry], "/v1/audit", {**conditions, "cursor": cursor, "limit": limit})
 
     def freshness(self) -> Freshness:
         """Freshness of the facts."""

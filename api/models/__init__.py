@@ -21,7 +21,7 @@ from api.models.access import (
     UserLink,
     UserStatus,
 )
-from api.models.audit import AuditEntry, AuditPage
+from api.models.audit import AuditEntry
 from api.models.base import (
     Basis,
     Calendar,
@@ -99,7 +99,6 @@ __all__ = [
     "AlertRow",
     "AnomalyRow",
     "AuditEntry",
-    "AuditPage",
     "BalanceRow",
     "Basis",
     "Budget",

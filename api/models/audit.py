@@ -26,12 +26,3 @@ class AuditEntry(ResponseModel):
     )
     previous_hash: str = Field(description="Hash of the entry before.")
     hash: str = Field(description="SHA-256 over the canonical JSON (RFC 8785) of the entry.")
-
-
-class AuditPage(ResponseModel):
-    """Entries of the audit log, newest first."""
-
-    rows: list[AuditEntry] = Field(description="The entries.")
-    total: int = Field(description="Number of entries on all pages.")
-    limit: int = Field(description="Maximum number of entries on a page.")
-    next: int | None = Field(default=None, description="`cursor` of the next page; null on the last one.")

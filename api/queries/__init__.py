@@ -21,7 +21,7 @@
     sources(books) -> list[SourceStatus]             configured sources and their state
     source(books, name) / schedule(books)            one of them; when each is read
     source_runs(books, name=None) -> Listing[SourceRunRow]
-    audit_entries(books, AuditQuery) -> AuditPage    the audit log, newest first
+    audit_entries(books, AuditQuery) -> Listing[AuditEntry]   the audit log, newest first
     published(books) -> list[PublishedMonth]         month, run_id, rollup_ids of the published runs
 
 Raises `ObjectMissingError` for an object that does not exist, `UsageError` for an invalid query.

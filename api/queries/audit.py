@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import object_session
 
-from api.models import AuditEntry, AuditPage
+from api.models import AuditEntry
 from api.queries.gate import WholeBooks
+from api.queries.listing import Listing, Order, SqlListing
 from ledger.audit import Audit, AuditPersonal
 from ledger.errors import UsageError
 from ledger.periods import parse_instant
@@ -18,15 +19,13 @@ from ledger.periods import parse_instant
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Entries of ``[start, end)`` by one actor, of one action, about one object; those before `cursor`, newest first."""
+    """Entries of ``[start, end)`` by one actor, of one action, about one object."""
 
     start: datetime | None = None
     end: datetime | None = None
     actor: str | None = None
     action: str | None = None
     subject: str | None = None
-    cursor: int | None = None
-    limit: int = 100
 
     @classmethod
     def parse(cls, *, start: str | None, end: str | None, timezone: str, **conditions: Any) -> AuditQuery:
@@ -40,31 +39,24 @@ class AuditQuery:
         return cls(start=first, end=last, **conditions)
 
 
-def audit_entries(books: WholeBooks, query: AuditQuery) -> AuditPage:
-    """One page of the entries that a query selects."""
+def audit_entries(books: WholeBooks, query: AuditQuery) -> Listing[AuditEntry]:
+    """The entries that a query selects, newest first."""
     wanted_values = {Audit.actor: query.actor, Audit.action: query.action, Audit.subject: query.subject}
     conditions = [column == value for column, value in wanted_values.items() if value is not None]
     if query.start is not None:
         conditions.append(Audit.at >= query.start)
     if query.end is not None:
         conditions.append(Audit.at < query.end)
-    newest = sa.select(Audit).where(*conditions).order_by(Audit.sequence.desc()).limit(query.limit + 1)
-    if query.cursor is not None:
-        newest = newest.where(Audit.sequence < query.cursor)
-    with books.whole.database.session() as session:
-        total = session.scalar(sa.select(sa.func.count()).select_from(Audit).where(*conditions)) or 0
-        entries = session.scalars(newest).all()
-        page = entries[: query.limit]
-        clear_values: dict[int, dict[str, str]] = defaultdict(dict)
-        of_page = AuditPersonal.sequence.in_([entry.sequence for entry in page if entry.personal])
-        for row in session.scalars(sa.select(AuditPersonal).where(of_page)):
-            clear_values[row.sequence][row.field] = row.value
-        rows = [_entry(entry, clear_values[entry.sequence]) for entry in page]
-    has_more = len(entries) > query.limit
-    return AuditPage(rows=rows, total=total, limit=query.limit, next=rows[-1].sequence if has_more else None)
+    newest = {Order("sequence", descending=True): Audit.sequence}
+    return SqlListing(books.whole.database, AuditEntry, sa.select(Audit).where(*conditions), newest, _entry)
 
 
-def _entry(entry: Audit, clear_values: dict[str, str]) -> AuditEntry:
+def _entry(entry: Audit) -> AuditEntry:
     fields = ("sequence", "at", "actor", "actor_kind", "action", "before", "after", "previous_hash", "hash")
+    clear_values: dict[str, str] = {}
+    session = object_session(entry)
+    if entry.personal and session is not None:
+        of_entry = sa.select(AuditPersonal).where(AuditPersonal.sequence == entry.sequence)
+        clear_values = {row.field: row.value for row in session.scalars(of_entry)}
     personal = {name: clear_values.get(name) for name in entry.personal or {}}
     return AuditEntry(**{name: getattr(entry, name) for name in fields}, object=entry.subject, personal=personal)

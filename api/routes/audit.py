@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
 from api import queries
 from api.access.gates import AuditLog
-from api.models import AuditPage
-from api.routes.parameters import End, Limit, Start
+from api.models import AuditEntry, Page
+from api.routes.answers import ROWS, AnyPage
+from api.routes.parameters import End, Start
 from api.routes.read import ERROR_RESPONSES
 
 
@@ -17,20 +19,19 @@ def router() -> APIRouter:
     """The GET of /v1/audit."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
 
-    @routes.get("/audit", summary="The audit log, newest first")
+    @routes.get("/audit", response_model=Page[AuditEntry], summary="The audit log, newest first", responses=ROWS)
     def audit(
         books: AuditLog,
+        answer: AnyPage,
         start: Start = None,
         end: End = None,
         actor: Annotated[str | None, Query(description="Only of this actor.")] = None,
         action: Annotated[str | None, Query(description="Only this action, e.g. budget.change.")] = None,
         object_name: Annotated[str | None, Query(alias="object", description="Only about this object.")] = None,
-        cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the page before.")] = None,
-        limit: Limit = 100,
-    ) -> AuditPage:
+    ) -> Response:
         """Every change and denial. Entries are added while one reads; a page goes on where the one before ended."""
-        conditions = {"actor": actor, "action": action, "subject": object_name, "cursor": cursor, "limit": limit}
+        conditions = {"actor": actor, "action": action, "subject": object_name}
         query = queries.AuditQuery.parse(start=start, end=end, timezone=books.settings.report.timezone, **conditions)
-        return queries.audit_entries(books, query)
+        return answer(books, queries.audit_entries(books, query), "audit")
 
     return routes

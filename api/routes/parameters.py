@@ -12,7 +12,6 @@ from api.queries.chains import MAX_PAGE
 BudgetName = Annotated[
     str, Path(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Name of the budget.")
 ]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of rows.")]
 Offset = Annotated[int, Query(ge=0, le=2**31, description="Number of rows to skip.")]
 MONTH = r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])"
 INSTANT = MONTH + r"(-(0[1-9]|[12][0-9]|3[01])(T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?(Z|[+-][0-9]{2}:[0-9]{2})?)?)?"

@@ -37,10 +37,10 @@ def audit_list(
     """List the entries of the audit log, newest first."""
     from api.queries import AuditQuery, audit_entries, of_operator
 
-    conditions = {"actor": actor, "action": action, "subject": object_name, "limit": limit}
+    conditions = {"actor": actor, "action": action, "subject": object_name}
     with open_books(home) as books:
         query = AuditQuery.parse(start=start, end=end, timezone=books.settings.report.timezone, **conditions)
-        page = audit_entries(of_operator(books), query)
+        page = audit_entries(of_operator(books), query).page(limit=limit)
     if output == "json":
         out_rows(row.model_dump() for row in page.rows)
         return

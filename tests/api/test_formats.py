@@ -19,13 +19,15 @@ from api.formats import MEDIA_TYPES, file_response
 from ledger import money
 from ledger.access.keys import create_key
 from ledger.access.principals import Grant
+from ledger.access.users import add_user
+from ledger.audit import erase
 from ledger.books import Books
 from ledger.problems import Problem, to_frame
 from ledger.tables import PROBLEMS
 from tests.support.api_examples import CHAIN_1, CHAIN_2, publish, reach, write_worked_example
 
 LISTS = ("costs", "balance", "chains", "budgets", "agents", "alerts", "anomalies", "problems", "runs", "sources", "source-runs", "gaps",
-         "evidence")  # fmt: skip
+         "evidence", "forecast", "audit")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,18 @@ def test_a_stream_that_fails_is_cut(file_format: Any) -> None:
         asyncio.run(ask())
     assert messages[0]["status"] == 200
     assert all(message.get("more_body") for message in messages[1:])
+
+
+def test_entries_of_the_audit_log_are_whole_in_a_file(books: Books, http: httpx.Client) -> None:
+    """What was before and after, and who it was, is JSON in one column each; what was erased is null there."""
+    _, key = create_key(books, "reader", [Grant("auditor")], actor="test")
+    headers = {"Authorization": f"Bearer {key}"}
+    add_user(books, "ada", [Grant("viewer")], actor="test")
+    add_user(books, "grace", [Grant("viewer")], actor="test")
+    with books.database.session() as session:
+        erase(session, "test", "grace")
+    lines = rows_of(http.get("/v1/audit?action=user.add&format=csv", headers=headers), "csv")
+    assert [json.loads(text)["name"] for text in lines["personal"]] == [None, "ada"]
+    assert [json.loads(text) for text in lines["after"]] == [{"grants": ["viewer"]}] * 2
+    page = http.get("/v1/audit?action=user.add&limit=1", headers=headers).json()
+    assert (page["total"], [row["sequence"] for row in page["rows"]]) == (2, [lines["sequence"][0]])
