@@ -25,6 +25,7 @@ from api.idempotency import Idempotency
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
+from api.rate_limits import RateLimits
 from api.receivers import Receivers
 from api.routes import (
     access,
@@ -122,6 +123,7 @@ def create_app(
     max_body_bytes = books.settings.serve.max_body_mb << 20
     app.add_middleware(Idempotency, database=books.database, max_body_bytes=max_body_bytes)
     app.add_middleware(BodyDeadline, seconds=books.settings.serve.request_seconds)
+    app.add_middleware(RateLimits, quota=books.settings.serve.requests_per_minute)
     app.add_middleware(Access, authenticator=app.state.authenticator, denials=app.state.denials, site=site)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeaders)

@@ -28,7 +28,8 @@ KEPT_FOR: Final = timedelta(hours=24)
 LOST_AFTER: Final = timedelta(minutes=5)
 """A request without an answer for so long has ended with its process."""
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_RECEIVERS: Final = ("/v1/traces", "/v1/logs", "/v1/metrics", "/v1/litellm")
+RECEIVERS: Final = ("/v1/traces", "/v1/logs", "/v1/metrics", "/v1/litellm")
+"""Where telemetry is sent."""
 _SECRET: Final = ("/v1/keys", "/v1/users")
 _HEADERS: Final = ("content-type", "etag", "location")
 _MAX_KEY: Final = 256
@@ -60,7 +61,7 @@ class Idempotency:
         """Passes the request on, or answers with what is stored."""
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
         path: str = scope.get("path", "")
-        if key is None or scope["method"] not in _CHANGING or not path.startswith("/v1/") or path.startswith(_RECEIVERS):
+        if key is None or scope["method"] not in _CHANGING or not path.startswith("/v1/") or path.startswith(RECEIVERS):
             await self.app(scope, receive, send)
             return
         try:

@@ -178,6 +178,12 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         meaning="What can be changed has an ETag, and a change without `If-Match` could undo what somebody else did meanwhile.",
         remedy="Send the ETag as `If-Match`; `If-Match: *` changes whatever is there, `If-None-Match: *` makes something new.",
     ),
+    "rate-limited": _type(
+        429,
+        title="Too many requests",
+        meaning="The key or person has made `serve.requests_per_minute` requests within a minute. `RateLimit` tells with every answer how many are left.",
+        remedy="Ask again after the seconds in `Retry-After`. Telemetry is never counted.",
+    ),
     "spool-full": _type(
         429,
         503,

@@ -54,6 +54,11 @@ class ServeSettings(Section):
         256, ge=1, description="Maximum megabytes of request bodies in memory; requests beyond it get 429 with Retry-After."
     )
     request_seconds: float = Field(60.0, gt=0, description="How long the body of a request may take to arrive; then it gets 408.")
+    requests_per_minute: int = Field(
+        6000,
+        ge=1,
+        description="Requests that a key or person may make in a minute; those beyond it get 429. Telemetry is not counted.",
+    )
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
     allowed_hosts: list[str] = Field(
         default_factory=list,

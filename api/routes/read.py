@@ -58,6 +58,7 @@ ERROR_RESPONSES = described_responses(
         406: "None of the accepted types is there",
         421: "The Host header names another machine",
         422: "The request is not valid",
+        429: "More requests than a key or person may make in a minute",
         503: "The store or the database does not answer; try again",
     }
 )
