@@ -152,7 +152,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         421,
         title="The request is for another host",
         meaning="The Host header is not a name of this machine, which stops pages of other sites from reading it by a name of theirs.",
-        remedy="Use http://127.0.0.1 or http://localhost; other names are set in `serve.allowed_hosts`.",
+        remedy="Use `http://127.0.0.1` or `http://localhost`; other names are set in `serve.allowed_hosts`.",
     ),
     "not-acceptable": _type(
         406,

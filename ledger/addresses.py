@@ -12,9 +12,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _NAME: Final = r"[\w.-]*(?:key|token|secret|password|passwd|pwd|signature|authorization|credentials?)|(?:[\w.-]*[_.-])?(?:sig|code|auth|pass|jwt|sas)"
-_PARAMETER: Final = re.compile(rf"([?&;#](?:{_NAME})=)([^&;#\s'\"]+)", re.IGNORECASE)
-_PASSWORD: Final = re.compile(r"(://[^\s/?#@:]*:)([^\s/?#@]+)(?=@)")
-_USER: Final = re.compile(r"(\bhttps?://)([^\s/?#@:]+)(?=@)", re.IGNORECASE)
+_NO_REFERENCE: Final = r"(?!\$\{\w+\}(?:[&;#@\s'\"]|$))"
+_PARAMETER: Final = re.compile(rf"([?&;#](?:{_NAME})=){_NO_REFERENCE}([^&;#\s'\"]+)", re.IGNORECASE)
+_PASSWORD: Final = re.compile(rf"(://[^\s/?#@:]*:){_NO_REFERENCE}([^\s/?#@]+)(?=@)")
+_USER: Final = re.compile(rf"(\bhttps?://){_NO_REFERENCE}([^\s/?#@:]+)(?=@)", re.IGNORECASE)
 _HIDDEN: Final = "…"
 _PATTERNS: Final = (_PARAMETER, _PASSWORD, _USER)
 
@@ -26,6 +27,8 @@ def masked(text: str) -> str:
     ('https://h/v1?api_key=…&page=2: no answer', 'postgresql://me:…@host/db')
     >>> masked("https://h/f?code=abc&country=de"), masked("https://token@host/x"), masked("s3://bucket/a=b")
     ('https://h/f?code=…&country=de', 'https://…@host/x', 's3://bucket/a=b')
+    >>> masked("https://h/x?key=${ACME_KEY}&sig=abc"), masked("https://me:${PASSWORD}@h/")  # a variable of the environment is named
+    ('https://h/x?key=${ACME_KEY}&sig=…', 'https://me:${PASSWORD}@h/')
     """
     if "://" not in text:
         return text
@@ -72,3 +75,12 @@ def _is_under(uri: str, place: str) -> bool:
         return False
     folder = beginning.path.rstrip("/")
     return ".." not in address.path.split("/") and (address.path == folder or address.path.startswith(f"{folder}/"))
+
+
+def lacks_secret(uri: str) -> bool:
+    """Whether a secret of an address was replaced (`masked`), so that nothing can be read from it.
+
+    >>> lacks_secret("https://h/?key=…"), lacks_secret("https://h/?key=abc")
+    (True, False)
+    """
+    return "://" in uri and _HIDDEN in uri

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from ledger import durability, table_log
+from ledger import durability, source_secrets, table_log
 from ledger import settings as ledger_settings
 from ledger.books import Books
 from ledger.database_copy import copy_to_file, sqlite_path
@@ -30,10 +30,10 @@ SETTINGS: Final = "rootcost.toml"
 TABLES_FOLDER: Final = "tables"
 _SPOOL: Final = "spool"
 _LEFT_OUT: Final = frozenset(
-    {_SPOOL, SETTINGS, "token", "cache", "backups", "rootcost.log", "rootcost.log.1", "dashboard.log"}
+    {_SPOOL, SETTINGS, "token", source_secrets.FOLDER, "cache", "backups", "rootcost.log", "rootcost.log.1", "dashboard.log"}
     | {f"{DATABASE}{suffix}" for suffix in ("", "-wal", "-shm")}
 )
-"""Of the home: what is copied in another way, the token, what is computed again, and logs."""
+"""Of the home: what is copied in another way, the token, secrets of addresses, what is computed again, and logs."""
 _SETTINGS_LEFT_OUT: Final = (
     ("store",),
     ("backup",),
@@ -78,6 +78,7 @@ def freeze(books: Books, scratch: Path) -> BackupSource:
     (scratch / "home").mkdir()
     copy_to_file(books.database, scratch / "home" / DATABASE)
     source.settings_left_out = _put_settings_aside(books.home, scratch / "home" / SETTINGS)
+    source.settings_left_out += [f"the secret of the source {name}" for name in source_secrets.sources_with_secrets(books.home)]
     _put_spool_aside(books.home / _SPOOL, scratch / "home" / _SPOOL)
     if "://" not in books.store.root:
         durability.seal_all(Path(books.store.root))

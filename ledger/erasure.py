@@ -20,10 +20,10 @@ from typing import Any, Final
 import polars as pl
 import sqlalchemy as sa
 
-from ledger import access_tables, audit, file_sets
+from ledger import access_tables, audit, file_sets, source_secrets
 from ledger.backup import addresses_in_use
 from ledger.books import Books
-from ledger.db import Base
+from ledger.db import Base, Published
 from ledger.erased_files import FileErasure, erase_files
 from ledger.filesystem import sync_folder
 from ledger.identifiers import Identifier, Identifiers, may_name_people
@@ -139,7 +139,9 @@ class _Erasure:
         for table in TABLES.values():
             self._erase_rows(table)
         self._erase_database()
-        self.report.files = erase_files(self.books, self.person, own_names=frozenset({JOURNAL, "token"}), dry_run=self.dry_run)
+        self.report.files = erase_files(
+            self.books, self.person, own_names=frozenset({JOURNAL, "token", source_secrets.FOLDER}), dry_run=self.dry_run
+        )
         return self.report
 
     def _names_person(self, table: Table) -> pl.Expr:
@@ -207,6 +209,8 @@ class _Erasure:
                 audit.erase(session, self.actor, value)
             self.report.audit_entries += audit.redact(session, self.actor, self.person.replaced, dry_run=self.dry_run)
             if not self.dry_run:
+                # What was published before has other names now: whoever keeps an answer must ask again.
+                session.execute(sa.update(Published).values(published_at=now()))
                 counts = {"rows": self.report.rows, "content": self.report.spans_with_content}
                 audit.record(session, self.actor, AUDIT_ACTION, "a person", before=counts, after={"reason": self.reason})
 

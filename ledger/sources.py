@@ -17,12 +17,13 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ledger.addresses import holds_secret
+from ledger.addresses import masked
 from ledger.audit import record
 from ledger.books import Books
 from ledger.db import ConfiguredSource, SourceRun
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.periods import now
+from ledger.source_secrets import addresses_to_read, forget_secrets, store_secrets
 
 Status = Literal["done", "problems", "failed"]
 """Result of a run: everything was read; some rows were left out; an address could not be read, so that it is retried soon.
@@ -100,7 +101,7 @@ def revision(source: ConfiguredSource) -> str:
 
 
 def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor: str) -> ConfiguredSource:
-    """Configures a source. Raises `SourceExistsError` if the name is taken."""
+    """Configures a source. Raises `SourceExistsError` if the name is taken. Secrets in its addresses are stored aside (`ledger.source_secrets`)."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a source",
@@ -114,6 +115,7 @@ def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor:
         with books.database.session() as session:
             session.add(new_source)
             session.flush()
+            store_secrets(books.home, name, terms.uris)  # now that the name is known to be free
             record(session, actor, "source.add", name, after=_audit_fields(new_source))
     except sa.exc.IntegrityError as error:
         raise SourceExistsError(
@@ -125,12 +127,16 @@ def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor:
 
 
 def change(books: Books, name: str, terms: Terms, *, actor: str) -> ConfiguredSource:
-    """Gives a source other terms. It is due by its new schedule, its failures are forgotten, and it has time to become fresh."""
+    """Gives a source other terms. It is due by its new schedule, its failures are forgotten, and it has time to become fresh.
+
+    An address that is given as it is shown, with its secret replaced, keeps the secret that it has.
+    """
     with books.database.session() as session:
         source = _get(session, name)
         before, earlier = _audit_fields(source), revision(source)
         _set_terms(source, terms)
-        if revision(source) != earlier:
+        has_new_secrets = store_secrets(books.home, name, terms.uris)
+        if revision(source) != earlier or has_new_secrets:
             _start_anew(source)
             record(session, actor, "source.change", name, before=before, after=_audit_fields(source))
         return source
@@ -156,6 +162,12 @@ def remove(books: Books, name: str, *, actor: str) -> None:
         source = _get(session, name)
         record(session, actor, "source.remove", name, before=_audit_fields(source))
         session.delete(source)
+    forget_secrets(books.home, name)
+
+
+def addresses(books: Books, source: ConfiguredSource) -> list[str]:
+    """The addresses of a source with their secrets, to read it. Raises `UsageError` for a secret that is not on this machine."""
+    return addresses_to_read(books.home, source.name, source.uris)
 
 
 def note_run(books: Books, name: str, *, since: date | None, until: date | None, actor: str) -> None:
@@ -225,20 +237,8 @@ def _get(session: Session, name: str) -> ConfiguredSource:
     return source
 
 
-def _refuse_secret(uri: str) -> None:
-    """Raises `UsageError` if an address holds a credential: addresses are stored and shown."""
-    if holds_secret(uri):
-        raise UsageError(
-            f"the address {uri.partition('?')[0]} holds a password or a key",
-            where="addresses",
-            remedy="set it in the environment instead; `rootcost sources kinds` names the variables",
-        )
-
-
 def _set_terms(source: ConfiguredSource, terms: Terms) -> None:
-    for uri in terms.uris:
-        _refuse_secret(uri)
-    source.uris, source.scope, source.cron = list(terms.uris), terms.scope, terms.cron
+    source.uris, source.scope, source.cron = [masked(uri) for uri in terms.uris], terms.scope, terms.cron
     source.every_seconds, source.lag_seconds = int(terms.pause.total_seconds()), int(terms.lag.total_seconds())
 
 

@@ -88,7 +88,7 @@ class SourceTerms(RequestModel):
         default_factory=list,
         max_length=100,
         description="Where it lies: s3://bucket/prefix, a provider's address, or files under `serve.source_addresses`; none: the freshness "
-        "of received telemetry is watched. They hold no secret.",
+        "of received telemetry is watched. A secret in one is stored aside and shown as ….",
     )
     scope: str | None = Field(
         default=None, min_length=1, max_length=512, description="Name of the dataset, for bills whose location does not name it."

@@ -200,7 +200,7 @@ def _print(report: BackupReport) -> None:
     for error in report.unreadable:
         say(f"{error}; no old backup was removed")
     if report.settings_left_out:
-        say(f"Not in the backup: the settings {', '.join(report.settings_left_out)}, and the token")
+        say(f"Not in the backup: {', '.join(report.settings_left_out)}, and the token")
 
 
 def _exit_on(errors: list[RootCostError]) -> None:

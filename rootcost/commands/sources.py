@@ -76,7 +76,8 @@ def add(
 ) -> None:
     """Set up a source. `rootcost serve` reads it from its next tick on; a running one knows within seconds.
 
-    Credentials are not stored: the serving process takes them from its environment. `rootcost sources kinds` says which each needs.
+    The serving process takes credentials from its environment; `rootcost sources kinds` says which each needs. A secret in an address is kept in
+    a file for you only, HOME/secrets/NAME.json, and shown nowhere; ${VARIABLE} in an address is read from the environment instead.
     """
     from api.models import NewSource
     from api.queries import of_operator

@@ -108,7 +108,7 @@ def _read(
         report = ingest(
             books,
             source.source,
-            source.uris,
+            sources.addresses(books, source),
             scope=source.scope,
             window=window,
             progress=progress,

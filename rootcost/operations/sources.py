@@ -95,7 +95,7 @@ def test_configured(books: WholeBooks, name: str) -> list[SourceTest]:
     from ingest.sources import by_name
 
     source = configured_sources.find(books.whole, name)
-    return _tests(books, by_name(source.source), source.uris)
+    return _tests(books, by_name(source.source), configured_sources.addresses(books.whole, source))
 
 
 def window_of(request: RunRequest) -> Window | None:
@@ -189,9 +189,15 @@ def _require_allowed(books: WholeBooks, uris: Iterable[str]) -> None:
         return
     allowed_places = books.settings.serve.source_addresses
     for uri in uris:
+        if "${" in uri:
+            raise UsageError(
+                "an address that is set over the API names no variable of this machine's environment",
+                where="addresses",
+                remedy="send the secret itself, which is stored aside, or set the source up at the command line",
+            )
         if not is_under(uri, allowed_places):
             raise UsageError(
-                f"{uri} is not where sources may lie: {', '.join(allowed_places) or 'nowhere'}",
+                f"{masked(uri)} is not where sources may lie: {', '.join(allowed_places) or 'nowhere'}",
                 where="addresses",
                 remedy="an administrator adds its folder or host to serve.source_addresses, or sets the source up at the command line",
             )
@@ -211,7 +217,7 @@ def _tests(books: WholeBooks, kind: Source, uris: Iterable[str]) -> list[SourceT
         result = probe(books.whole, kind, uri)
         results.append(
             SourceTest(
-                address=uri, ok=result.ok, message=masked(result.message), rows=result.rows, newest=result.newest,
+                address=masked(uri), ok=result.ok, message=masked(result.message), rows=result.rows, newest=result.newest,
                 problem_rows=result.problem_rows, needs=kind.access.needs, policy=kind.access.policy,
             )
         )  # fmt: skip

@@ -26,7 +26,7 @@ from ledger.locks import serve_lock
 from ledger.maintenance import maintain
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
-from ledger.published import inputs_in_force
+from ledger.published import inputs_in_force, published_months
 from ledger.tables import BALANCE, CALLS, CHARGES, COSTS, PROBLEMS, SPANS
 from ledger.verify import verify_table
 from tests.support.books_by_hand import SONNET, charge, charges, span, spans, write
@@ -114,7 +114,7 @@ def places_that_name(home: Path, *texts: str) -> list[str]:
 def test_nothing_names_the_person_any_more_and_no_figure_changed(home: Path) -> None:
     assert len(set(places_that_name(home, *PERSON))) >= 10
     with opened(home) as books:
-        figures_before = figures(books)
+        figures_before, published_before = figures(books), published_months(books.database)
         report = erase_person(books, Identifiers.of(PERSON), actor="cli", reason="requested")
         assert report.is_purged
         assert report.rows["spans"] == 3
@@ -128,6 +128,9 @@ def test_nothing_names_the_person_any_more_and_no_figure_changed(home: Path) -> 
         for month, inputs in inputs_in_force(books.database).items():
             assert books.store.fingerprint(CHARGES, {"billing_month": [month]}) == inputs["charges"]
         assert set(registry.rows(books)["name"]) == {"support-bot", "coder", *own_names(books)}
+        assert (
+            published_months(books.database)[0].published_at > published_before[0].published_at
+        )  # kept answers are no longer valid
         assert verify_audit(books.database).damages == []
         assert not any(problem for month in recount(books, source="verify") for problem in month.problems)
     assert places_that_name(home, *PERSON, "salary", "bonus") == []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ingest.source import Batch, Fetcher, Window
-from ledger.errors import ObjectMissingError, SourceError, StoreUnreachable
+from ledger.errors import ObjectMissingError, StoreUnreachable
 
 if TYPE_CHECKING:
     import psycopg
@@ -68,10 +68,12 @@ class Address:
 
 
 def address(uri: str) -> Address:
-    """Parses an address. Raises `SourceError` for one with a password: addresses are stored and displayed.
+    """Parses an address. A password in it is for the connection only.
 
     >>> address("postgres://reader@db.example/litellm?schema=gateway&connection_limit=5").uri
     'postgresql://reader@db.example/litellm?schema=gateway'
+    >>> address("postgres://reader:pass@db.example/litellm").uri, address("postgres://reader:pass@db.example/litellm").connection
+    ('postgresql://reader@db.example/litellm', 'postgresql://reader:pass@db.example/litellm')
     """
     parts = urlsplit(uri)
     query = parse_qsl(parts.query)
@@ -80,14 +82,9 @@ def address(uri: str) -> Address:
     schema = next((value for name, value in query if name == "schema"), "")
     base = f"postgresql://{user}{at}{host}{parts.path.rstrip('/')}"
     public_uri = f"{base}?{urlencode({'schema': schema})}" if schema else base
-    if userinfo != user or any(name in ("password", "sslpassword") for name, _ in query):
-        raise SourceError(
-            "the address holds a password",
-            where=public_uri,
-            remedy=f"leave it out, and set {PASSWORD} or PGPASSWORD, or use ~/.pgpass",
-        )
     libpq = urlencode([(name, value) for name, value in query if name not in _PRISMA_PARAMETERS], quote_via=quote)
-    return Address(public_uri, f"{base}?{libpq}" if libpq else base, unquote(schema))
+    connection = f"postgresql://{userinfo}{at}{host}{parts.path.rstrip('/')}"
+    return Address(public_uri, f"{connection}?{libpq}" if libpq else connection, unquote(schema))
 
 
 Rows = list[tuple[datetime, str, datetime | None, str]]

@@ -106,7 +106,7 @@ def test_a_source_from_its_test_to_its_end(books: Books, http: httpx.Client, fol
         ("POST", "", {"name": "x", "source": "focus"}, 400, "addresses", "a bill needs an address"),
         ("POST", "", {"name": "x", "source": "otlp", "scope": "s"}, 400, "scope", "only bills have datasets"),
         ("POST", "", {"name": "x", "source": "aws-cur", "addresses": ["s3://b/"], "cron": "* *"}, 400, "cron", "five fields"),
-        ("POST", "", {"name": "x", "source": "aws-cur", "addresses": ["s3://me:pw@b/"]}, 400, "addresses", "environment"),
+        ("POST", "", {"name": "x", "source": "aws-cur", "addresses": ["s3://me:${HOME}@b/"]}, 400, "addresses", "names no variable"),
         ("POST", "", {"name": "x", "source": "focus", "addresses": ["/etc/passwd"]}, 400, "addresses", "serve.source_addresses"),
         ("POST", "/test", {"source": "openai", "addresses": ["https://api.openai.com.evil"]}, 400, "addresses", "serve.source_addresses"),
         ("POST", "", {"name": "live", "source": "otlp"}, 409, "name", "PUT /v1/sources/live"),
@@ -129,7 +129,6 @@ def test_what_cannot_be_names_field_and_remedy(
     problem = answer.json()
     assert problem["where"] == place or not place
     assert sentence in problem["remedy"] + problem["detail"]
-    assert "pw@" not in answer.text
     assert [source.name for source in sources.list_sources(books)] == ["live"]
 
 
