@@ -4,7 +4,8 @@
     RateLimit: "principal";r=5987;t=41             what is left of it, and the seconds until it is whole again
 
 One key that asks without end must not keep everybody else waiting; beyond the quota it gets 429 with Retry-After. Telemetry is never counted:
-what a gateway sends once is lost if it is refused. Each process counts for itself. The fields are those of the IETF draft (httpapi-ratelimit-headers).
+what a gateway sends once is lost if it is refused. Nor is this machine, which reads without a key while nobody is set up. Each process counts
+for itself. The fields are those of the IETF draft (httpapi-ratelimit-headers).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import RequestError, error_response
 from api.idempotency import RECEIVERS
-from ledger.access.principals import Principal
+from ledger.access.principals import MACHINE, Principal
 
 WINDOW_SECONDS: Final = 60
 _COUNTED: Final = ("/v1/", "/mcp")
@@ -42,6 +43,9 @@ class RateLimits:
             await self.app(scope, receive, send)
             return
         principal: Principal = scope["state"]["principal"]
+        if principal == MACHINE:
+            await self.app(scope, receive, send)
+            return
         requests, seconds = self._count(principal.id)
         fields = {
             "RateLimit-Policy": f'"principal";q={self._quota};w={WINDOW_SECONDS}',

@@ -151,9 +151,9 @@ def write_other_others(books: Books) -> None:
 
 
 def answer_of(world: World, grant: str, address: str, accept: str) -> tuple[int, str, dict[str, str]]:
-    """Status, text and headers, without the time and the id of the key."""
+    """Status, text and headers, without the time, the id of the key, and what the key itself has asked within the minute."""
     answer = world.http.get(address, headers=world.keys[grant] | {"Accept": accept})
-    headers = {name: value for name, value in answer.headers.items() if name not in ("etag", "content-length")}
+    headers = {name: value for name, value in answer.headers.items() if name not in ("etag", "content-length", "ratelimit")}
     return answer.status_code, OF_THE_MOMENT.sub("", answer.text), headers
 
 

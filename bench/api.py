@@ -1,0 +1,173 @@
+"""The API as people and agents use it: answers, 304s, an agent's question, and a million rows streamed. Prints one JSON line each.
+
+    python -m bench.api [--scale 10] [--users 20] [--seconds 20] [--rows 1000000]
+
+A demo company of that scale is served on loopback by `rootcost serve` without the dashboard. Users with a key each ask for the overview, cost
+tables and chains, with a quarter of a second between their requests, as a page does. The peer, in the same run, is `GET /health`, which reads
+nothing: what is more than it is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import polars as pl
+
+from ledger.access.keys import create_key
+from ledger.access.principals import Grant
+from ledger.books import Books
+from ledger.tables import CHAINS
+from tests.support.served import Served, serving
+
+PAGES = (
+    "/v1/overview", "/v1/costs?by=team", "/v1/costs?by=team,model&granularity=day", "/v1/chains?limit=50", "/v1/costs?by=agent&view=executor",
+    "/v1/balance", "/v1/budgets", "/v1/anomalies",
+)  # fmt: skip
+THINKING_SECONDS = 0.25
+
+
+def percentiles(seconds: list[float]) -> dict[str, float | int]:
+    """Milliseconds at p50, p95 and p99, and how many there were."""
+    p50, p95, p99 = np.percentile(np.array(seconds) * 1000, [50, 95, 99]).round(1)
+    return {"requests": len(seconds), "p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99)}
+
+
+def asked(ask: Callable[[int], httpx.Response], count: int) -> list[float]:
+    """Seconds of each answer; all must be answers."""
+    seconds = []
+    for number in range(count):
+        began = time.perf_counter()
+        answer = ask(number)
+        seconds.append(time.perf_counter() - began)
+        if answer.status_code not in (200, 304):
+            raise SystemExit(f"{answer.status_code}: {answer.text[:300]}")
+    return seconds
+
+
+def together(served: Served, keys: list[str], seconds: float) -> list[float]:
+    """Answers to all users at once."""
+    results: list[float] = []
+
+    def use(key: str, first: int) -> None:
+        until = time.monotonic() + seconds
+        with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+            number = first
+            while time.monotonic() < until:
+                page = PAGES[number % len(PAGES)]
+                results.extend(asked(lambda _, page=page: client.get(page), 1))  # type: ignore[misc]
+                number += 1
+                time.sleep(THINKING_SECONDS)
+
+    threads = [threading.Thread(target=use, args=(key, number)) for number, key in enumerate(keys)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def not_modified(client: httpx.Client, count: int) -> list[float]:
+    """Answers that say that nothing has changed."""
+    tags = {page: client.get(page).headers["ETag"] for page in PAGES}
+    return asked(lambda n: client.get(PAGES[n % len(PAGES)], headers={"If-None-Match": tags[PAGES[n % len(PAGES)]]}), count)
+
+
+def agent_question(client: httpx.Client, count: int) -> list[float]:
+    """`what_is_left` over MCP."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "what_is_left", "arguments": {}}}
+    headers = {"MCP-Protocol-Version": "2025-11-25", "Accept": "application/json, text/event-stream"}
+    return asked(lambda _: client.post("/mcp", json=body, headers=headers), count)
+
+
+def resident_mb(process: int) -> float:
+    """Memory of a process and its children, in MB."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,rss"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [tuple(map(int, line.split())) for line in listing]
+    family = {process}
+    for pid, parent, _ in rows:
+        if parent in family:
+            family.add(pid)
+    return sum(rss for pid, _, rss in rows if pid in family) / 1024
+
+
+def streamed(served: Served, address: str) -> dict[str, float]:
+    """A long file: seconds to the first byte and to the last, megabytes, and how much memory grew meanwhile."""
+    before, highest, is_over = resident_mb(served.process.pid), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not is_over.wait(0.05):
+            highest = max(highest, resident_mb(served.process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began, first, size = time.perf_counter(), 0.0, 0
+    with httpx.stream("GET", f"{served.url}{address}", timeout=300) as answer:
+        for chunk in answer.iter_bytes():
+            first = first or time.perf_counter() - began
+            size += len(chunk)
+    total = time.perf_counter() - began
+    is_over.set()
+    watcher.join()
+    return {
+        "first_byte_s": round(first, 3),
+        "seconds": round(total, 2),
+        "mb": round(size / 1e6, 1),
+        "memory_grew_mb": round(highest - before, 1),
+    }
+
+
+def many_chains(books: Books, rows: int) -> Iterator[pl.DataFrame]:
+    """Chains of the newest month, multiplied to as many rows, under names of their own."""
+    chains = books.store.scan(CHAINS).collect()
+    for start in range(0, rows, 100_000):
+        numbers = pl.int_range(start, min(start + 100_000, rows), eager=True)
+        frame = chains[(numbers % chains.height).to_list()]
+        yield frame.with_columns(chain_id=pl.format("{}-{}", pl.col("chain_id"), numbers))
+
+
+def main() -> None:
+    """Runs it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=10)
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        rootcost = [sys.executable, "-m", "rootcost.cli", "--home", str(home)]
+        subprocess.run(
+            [*rootcost, "demo", "--scale", str(options.scale)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with Books.open(home) as books:
+            keys = [create_key(books, f"user-{n}", [Grant("admin")], actor="bench")[1] for n in range(options.users)]
+        with serving(home) as served:
+            with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {keys[0]}"}, timeout=60) as client:
+                asked(lambda n: client.get(PAGES[n % len(PAGES)]), 2 * len(PAGES))
+                print(json.dumps({"alone": percentiles(asked(lambda n: client.get(PAGES[n % len(PAGES)]), 200))}), flush=True)
+                print(json.dumps({"not modified": percentiles(not_modified(client, 400))}), flush=True)
+                print(json.dumps({"what_is_left": percentiles(agent_question(client, 300))}), flush=True)
+                print(json.dumps({"peer, health": percentiles(asked(lambda _: client.get("/health"), 400))}), flush=True)
+            print(json.dumps({f"{options.users} users": percentiles(together(served, keys, options.seconds))}), flush=True)
+        with Books.open(home) as books:
+            for frame in many_chains(books, options.rows):
+                books.store.append(CHAINS, frame)
+        with serving(home) as served:
+            for file_format in ("csv", "arrow"):
+                figures = streamed(served, f"/v1/chains?format={file_format}")
+                print(json.dumps({f"{options.rows} chains as {file_format}": figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
