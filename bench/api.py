@@ -1,4 +1,4 @@
-"""The API as people and agents use it: answers, 304s, an agent's question, and a million rows streamed. Prints one JSON line each.
+"""The API as people and agents use it: answers, 304s, an agent's question, and a million rows stream_file. Prints one JSON line each.
 
     python -m bench.api [--scale 10] [--users 20] [--seconds 20] [--rows 1000000]
 
@@ -42,29 +42,29 @@ def percentiles(seconds: list[float]) -> dict[str, float | int]:
     return {"requests": len(seconds), "p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99)}
 
 
-def asked(ask: Callable[[int], httpx.Response], count: int) -> list[float]:
+def time_answers(ask: Callable[[int], httpx.Response], count: int) -> list[float]:
     """Seconds of each answer; all must be answers."""
     seconds = []
     for number in range(count):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         answer = ask(number)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
         if answer.status_code not in (200, 304):
             raise SystemExit(f"{answer.status_code}: {answer.text[:300]}")
     return seconds
 
 
-def together(served: Served, keys: list[str], seconds: float) -> list[float]:
+def use_at_once(service: Served, keys: list[str], seconds: float) -> list[float]:
     """Answers to all users at once."""
     results: list[float] = []
 
     def use(key: str, first: int) -> None:
-        until = time.monotonic() + seconds
-        with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+        ends_at = time.monotonic() + seconds
+        with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
             number = first
-            while time.monotonic() < until:
+            while time.monotonic() < ends_at:
                 page = PAGES[number % len(PAGES)]
-                results.extend(asked(lambda _, page=page: client.get(page), 1))  # type: ignore[misc]
+                results.extend(time_answers(lambda _, page=page: client.get(page), 1))  # type: ignore[misc]
                 number += 1
                 time.sleep(THINKING_SECONDS)
 
@@ -79,14 +79,16 @@ def together(served: Served, keys: list[str], seconds: float) -> list[float]:
 def not_modified(client: httpx.Client, count: int) -> list[float]:
     """Answers that say that nothing has changed."""
     tags = {page: client.get(page).headers["ETag"] for page in PAGES}
-    return asked(lambda n: client.get(PAGES[n % len(PAGES)], headers={"If-None-Match": tags[PAGES[n % len(PAGES)]]}), count)
+    return time_answers(
+        lambda n: client.get(PAGES[n % len(PAGES)], headers={"If-None-Match": tags[PAGES[n % len(PAGES)]]}), count
+    )
 
 
 def agent_question(client: httpx.Client, count: int) -> list[float]:
     """`what_is_left` over MCP."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "what_is_left", "arguments": {}}}
     headers = {"MCP-Protocol-Version": "2025-11-25", "Accept": "application/json, text/event-stream"}
-    return asked(lambda _: client.post("/mcp", json=body, headers=headers), count)
+    return time_answers(lambda _: client.post("/mcp", json=body, headers=headers), count)
 
 
 def resident_mb(process: int) -> float:
@@ -100,30 +102,30 @@ def resident_mb(process: int) -> float:
     return sum(rss for pid, _, rss in rows if pid in family) / 1024
 
 
-def streamed(served: Served, address: str) -> dict[str, float]:
+def stream_file(service: Served, address: str) -> dict[str, float]:
     """A long file: seconds to the first byte and to the last, megabytes, and how much memory grew meanwhile."""
-    before, highest, is_over = resident_mb(served.process.pid), 0.0, threading.Event()
+    memory_mb, peak_mb, is_over = resident_mb(service.process.pid), 0.0, threading.Event()
 
     def watch() -> None:
-        nonlocal highest
+        nonlocal peak_mb
         while not is_over.wait(0.05):
-            highest = max(highest, resident_mb(served.process.pid))
+            peak_mb = max(peak_mb, resident_mb(service.process.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began, first, size = time.perf_counter(), 0.0, 0
-    with httpx.stream("GET", f"{served.url}{address}", timeout=300) as answer:
+    started_at, first_byte, size = time.perf_counter(), 0.0, 0
+    with httpx.stream("GET", f"{service.url}{address}", timeout=300) as answer:
         for chunk in answer.iter_bytes():
-            first = first or time.perf_counter() - began
+            first_byte = first_byte or time.perf_counter() - started_at
             size += len(chunk)
-    total = time.perf_counter() - began
+    total = time.perf_counter() - started_at
     is_over.set()
     watcher.join()
     return {
-        "first_byte_s": round(first, 3),
+        "first_byte_s": round(first_byte, 3),
         "seconds": round(total, 2),
         "mb": round(size / 1e6, 1),
-        "memory_grew_mb": round(highest - before, 1),
+        "memory_grew_mb": round(peak_mb - memory_mb, 1),
     }
 
 
@@ -152,20 +154,22 @@ def main() -> None:
         )
         with Books.open(home) as books:
             keys = [create_key(books, f"user-{n}", [Grant("admin")], actor="bench")[1] for n in range(options.users)]
-        with serving(home) as served:
-            with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {keys[0]}"}, timeout=60) as client:
-                asked(lambda n: client.get(PAGES[n % len(PAGES)]), 2 * len(PAGES))
-                print(json.dumps({"alone": percentiles(asked(lambda n: client.get(PAGES[n % len(PAGES)]), 200))}), flush=True)
+        with serving(home) as service:
+            with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {keys[0]}"}, timeout=60) as client:
+                time_answers(lambda n: client.get(PAGES[n % len(PAGES)]), 2 * len(PAGES))
+                print(
+                    json.dumps({"alone": percentiles(time_answers(lambda n: client.get(PAGES[n % len(PAGES)]), 200))}), flush=True
+                )
                 print(json.dumps({"not modified": percentiles(not_modified(client, 400))}), flush=True)
                 print(json.dumps({"what_is_left": percentiles(agent_question(client, 300))}), flush=True)
-                print(json.dumps({"peer, health": percentiles(asked(lambda _: client.get("/health"), 400))}), flush=True)
-            print(json.dumps({f"{options.users} users": percentiles(together(served, keys, options.seconds))}), flush=True)
+                print(json.dumps({"peer, health": percentiles(time_answers(lambda _: client.get("/health"), 400))}), flush=True)
+            print(json.dumps({f"{options.users} users": percentiles(use_at_once(service, keys, options.seconds))}), flush=True)
         with Books.open(home) as books:
             for frame in many_chains(books, options.rows):
                 books.store.append(CHAINS, frame)
-        with serving(home) as served:
+        with serving(home) as service:
             for file_format in ("csv", "arrow"):
-                figures = streamed(served, f"/v1/chains?format={file_format}")
+                figures = stream_file(service, f"/v1/chains?format={file_format}")
                 print(json.dumps({f"{options.rows} chains as {file_format}": figures}), flush=True)
 
 
