@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.models.base import Money, RequestModel, ResponseModel, describe
-from api.models.state import ProblemRow
+from api.models.state import AgentRow, ProblemRow
 from ledger.tables import EXCHANGE_RATES
 
 _TEXT = r"^[^\x00-\x1f\x7f;]+$"
@@ -61,15 +61,7 @@ class AgentEntry(RequestModel):
     )
 
 
-class OwnerRecord(ResponseModel):
+class OwnerRecord(AgentRow):
     """The owner of a name as it was recorded. Of records that overlap the later recorded one holds."""
 
-    kind: str = Field(description="Kind of name: agent, alias, credential, principal, service, resource, conversation.")
-    name: str = Field(description="The name.")
-    agent: str | None = Field(default=None, description="Agent the name belongs to.")
-    team: str | None = Field(default=None, description="The owning team.")
-    account: str | None = Field(default=None, description="Usage account of the agent.")
-    region: str | None = Field(default=None, description="Region of the agent.")
-    valid_from: datetime = Field(description="First instant of the ownership.")
-    valid_to: datetime | None = Field(default=None, description="First instant after the ownership; null: open.")
     recorded_at: datetime = Field(description="When it was recorded.")

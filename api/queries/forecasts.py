@@ -19,10 +19,7 @@ from ledger.calendars import time_of_use
 from ledger.money import MONEY, proportion
 from ledger.periods import month_of, next_month, now
 
-WEEK = 7
-MIN_WEEKS = 3
-"""Whole weeks of past without which a group is not forecast from its own past."""
-HISTORY_DAYS = 26 * WEEK
+HISTORY_DAYS = 182
 """Days before the forecast that it may learn from."""
 MIN_KNOWN_DAYS = 3
 """Days of the month that must be known before a series without enough history is forecast at all."""
@@ -155,6 +152,11 @@ class _Series:
 
 def _rows(frame: pl.DataFrame, keys: Sequence[str], period: _Period) -> Iterator[dict[str, object]]:
     """A row for each group."""
+    from ledger.forecast import (  # here, since numpy, which no other query needs, takes a tenth of a second to import
+        MIN_WEEKS,
+        WEEK,
+    )
+
     by_weeks: dict[int, list[_Series]] = defaultdict(list)
     for key, rows in frame.group_by(keys, maintain_order=True):
         of_month = rows.filter(pl.col("day") >= period.start)
@@ -176,9 +178,9 @@ def _rows(frame: pl.DataFrame, keys: Sequence[str], period: _Period) -> Iterator
 
 def _learned(series: Sequence[_Series], weeks: int, keys: Sequence[str], period: _Period) -> Iterator[dict[str, object]]:
     """Rows of series that have a past of as many whole weeks."""
-    import numpy as np  # here, since no other query needs it, and it takes a tenth of a second to import
+    import numpy as np
 
-    from ledger.forecast import forecast
+    from ledger.forecast import WEEK, forecast
 
     history = np.array([one.days[-weeks * WEEK :] for one in series], dtype=np.float64)
     result = forecast(history, period.days_ahead, skip=period.days_between, coverage=COVERAGE)
