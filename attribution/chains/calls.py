@@ -76,7 +76,7 @@ def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), sp
 
     The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
     the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
-    `trusted_sources` has precedence (CH-7). Adds `channels`, all of them joined, `signal_count`, and `other_spans`, the keys of its spans
+    `trusted_sources` has precedence, and among those the claim of the span at that position (CH-7). Adds `channels`, all of them joined, `signal_count`, and `other_spans`, the keys of its spans
     elsewhere: wrappers above them report its usage, too (CA-2); and `id_conflict`, whether another caller's record bears an id of it.
     """
     signals = without_repeated_batches(signals)
@@ -127,6 +127,11 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
         .group_by("__call", maintain_order=True)
         .agg(*(pl.col(c).first() for c in _POSITION), leaf=(pl.col("usage_scope") == "leaf").any())
     )
+    place = positions.select("__call", place=pl.struct("trace_key", "span_key"))
+    is_elsewhere = pl.struct("trace_key", "span_key") != pl.col("place")
+    multi_signal = (
+        multi_signal.join(place, on="__call", maintain_order="left").with_columns(__elsewhere=is_elsewhere).drop("place")
+    )
     by_completeness = multi_signal.sort(
         -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_tie_breakers(multi_signal), nulls_last=True
     )
@@ -142,13 +147,7 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
         *(pl.col(c).filter(pl.col("input_tokens").is_not_null()).first() for c in _FIELD_GROUPS[0]),
         *(pl.col(c).filter(_has_largest_output()).first() for c in _FIELD_GROUPS[1]),
         pl.col("output_tokens").filter(pl.col("input_tokens").is_not_null()).first().alias("__output_of_total"),
-        *(
-            pl.when(trusted_claims.any())
-            .then(pl.col(c).filter(trusted_claims).first())
-            .otherwise(pl.col(c).filter(claims).first())
-            .alias(c)
-            for c in CLAIM
-        ),
+        *(pl.when(trusted_claims.any()).then(_nearest(c, trusted_claims)).otherwise(_nearest(c, claims)).alias(c) for c in CLAIM),
         pl.col("channel").unique().sort().str.join("+").alias("channels"),
         pl.len().alias("signal_count"),
         pl.struct("trace_key", "span_key").filter(~pl.col("channel").is_in(GATEWAYS)).unique().sort().alias("other_spans"),
@@ -158,6 +157,11 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
     fields = fields.with_columns(total_tokens=pl.when(is_whole).then("total_tokens")).drop("__output_of_total")
     rows = positions.join(fields, on="__call", maintain_order="left")
     return rows.with_columns(usage_scope=pl.when("leaf").then(pl.lit("leaf")).otherwise("usage_scope")).drop("leaf", "__call")
+
+
+def _nearest(column: str, among: pl.Expr) -> pl.Expr:
+    """The value of the signal at the call's own place, else of the most complete signal."""
+    return pl.col(column).filter(among).sort_by(pl.col("__elsewhere").filter(among), maintain_order=True).first()
 
 
 def _is_detached() -> pl.Expr:

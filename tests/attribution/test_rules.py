@@ -625,6 +625,18 @@ def test_ch7_trust_follows_the_signal_that_carries_the_claim(books: Books) -> No
     assert total(books, "initiator_team") == {"Care": D("0.003")}
 
 
+@pytest.mark.parametrize("last_claim", ["support-bot", None])
+def test_ch7_of_two_trusted_claims_of_one_call_that_of_its_own_span_counts(books: Books, last_claim: str | None) -> None:
+    """The span that started last stands nearest to the request, whichever of the two reports more; the other speaks where it is silent."""
+    request = {"request_ids": '["x"]', "output_tokens": None}
+    first = call(1, 1, None, 1000, claimed_agent="coder", start_time=at(10), **request)
+    last = call(1, 2, None, None, claimed_agent=last_claim, start_time=at(10, 30), **request)
+    configure(books, ingest=IngestSettings(trusted_sources=["otlp"]))
+    write(books, spans=spans(first, last), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
+    attribute(books)
+    assert total(books, "initiator_team") == {"Care" if last_claim else "Dev": D("0.003")}
+
+
 def test_ch7_a_client_cannot_name_itself_an_agent_of_another_team_than_its_key(books: Books) -> None:
     owners = "agent,team,credentials\ncoder,Dev,key-dev\nsupport-bot,Care,\n"
     log = call(
