@@ -76,8 +76,9 @@ def merge_signals(signals: pl.DataFrame, trusted_sources: Sequence[str] = (), sp
 
     The merged row has the position (trace_key, span_key, …) of its innermost OpenTelemetry span in the earliest trace (a replay is later),
     the most complete usage, and every other field from the most complete signal that has it. A claim of the root agent from one of
-    `trusted_sources` has precedence, and among those the claim of the span at that position (CH-7). Adds `channels`, all of them joined, `signal_count`, and `other_spans`, the keys of its spans
-    elsewhere: wrappers above them report its usage, too (CA-2); and `id_conflict`, whether another caller's record bears an id of it.
+    `trusted_sources` has precedence, and among those the claim of the span at that position (CH-7). Adds `channels`, all of them joined,
+    `signal_count`, and `other_spans`, the keys of its spans elsewhere: wrappers above them report its usage, too (CA-2); and
+    `id_conflict`, whether another caller's record bears an id of it.
     """
     signals = without_repeated_batches(signals)
     shared_ids = ids_of_other_callers(signals.with_columns(row=_positions()))
